@@ -1,0 +1,380 @@
+"""The configuration of a run: frozen dataclasses, read from YAML and overridden by dotted flags."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from popmargin.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The start model, which is also the reference unless another is named.
+
+    Attributes:
+        path: a folder, a hub id, or `demo` for the embedded SmolLM2-135M-Instruct.
+        precision: `fp32`, or `bf16`: bf16 matmuls; trained weights stay in fp32, frozen ones are kept in bf16.
+        lora_rank: rank of a LoRA adapter on all linear layers; 0 trains all weights.
+        lora_alpha: LoRA scaling; null means twice the rank.
+        lora_dropout: dropout inside the adapter.
+        lora_last_layers: adapt only the last so many layers; null adapts all.
+    """
+
+    path: str = "demo"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    lora_rank: int = 0
+    lora_alpha: float | None = None
+    lora_dropout: float = 0.0
+    lora_last_layers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The preferences.
+
+    Attributes:
+        train: a file, saved data set, hub id, or `demo`.
+        test: held-out preferences; null splits `test_size` off `train`, by prompt.
+        format: the layout of the rows; `auto` detects it.
+        pairs: how several rated responses a prompt become pairs: best_vs_worst, best_vs_random, all.
+        min_gap: the smallest rating gap of a pair made from rated responses.
+        test_size: share (below 1) or number of preferences held out.
+        split_seed: seed of the split and of the pairing.
+        max_length: longest prompt + completion, tokens.
+        truncation: what gives way when a row is longer: keep_prompt_end, keep_prompt_start, drop, error.
+        bad_rows: `error` stops at rows that cannot be used, `drop` leaves them out and reports them.
+        columns: renames, from popmargin's column name to the file's.
+        flip: share of training preferences whose label is flipped, to study noise.
+        limit: use only so many training preferences.
+    """
+
+    train: str = "demo"
+    test: str | None = None
+    format: str = "auto"
+    pairs: Literal["best_vs_worst", "best_vs_random", "all"] = "best_vs_worst"
+    min_gap: float = 0.0
+    test_size: float = 0.2
+    split_seed: int = 0
+    max_length: int = 1024
+    truncation: Literal["keep_prompt_end", "keep_prompt_start", "drop", "error"] = "keep_prompt_end"
+    bad_rows: Literal["error", "drop"] = "error"
+    columns: dict[str, str] = field(default_factory=dict[str, str])
+    flip: float = 0.0
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopConfig:
+    """Where PoP edges come from, for objectives that need them.
+
+    Attributes:
+        edges: a Parquet file of edges; null samples them from the strengths in the data.
+        sampling: `iterative` (every preference is the stronger side of k edges) or `random` (k·N random pairs).
+        k: edges per preference.
+        seed: seed of the sampling and its noise.
+        flip: probability that a label is flipped.
+        temperature: Bradley–Terry temperature of the label noise, in units of strength; 0 is exact.
+        budget: most comparisons per preference in iterative sampling; null means all others.
+        unmatched: preferences without a weaker partner: `keep` (margin 0) or `drop`.
+    """
+
+    edges: str | None = None
+    sampling: Literal["iterative", "random"] = "iterative"
+    k: int = 1
+    seed: int = 0
+    flip: float = 0.0
+    temperature: float = 0.0
+    budget: int | None = None
+    unmatched: Literal["keep", "drop"] = "keep"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """What scores the weaker side of an edge.
+
+    Attributes:
+        kind: `ema` (Polyak-averaged policy, as published), `policy` (the detached policy), or `bank` (ours: a running
+            average of each preference's own gap, updated whenever it is scored; no second network).
+        tau: decay of the average, once per optimizer step for `ema`, once per scoring for `bank` (there 0.5 or less
+            is sensible: a preference is scored seldom).
+    """
+
+    kind: Literal["ema", "policy", "bank"] = "ema"
+    tau: float | None = None
+
+    @property
+    def decay(self) -> float:
+        """`tau`, or the kind's default: 0.99 for the network, 0 (the latest gap) for the bank."""
+        return self.tau if self.tau is not None else (0.99 if self.kind == "ema" else 0.0)
+
+    def __post_init__(self) -> None:
+        if self.tau is not None and not 0 <= self.tau < 1:
+            raise ConfigError(f"target.tau must be at least 0 and below 1, not {self.tau}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceConfig:
+    """The reference model.
+
+    Attributes:
+        model: null takes the start model.
+        cache: folder of cached reference log-probs; null takes the user's cache folder.
+    """
+
+    model: str | None = None
+    cache: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The optimisation. The defaults are the recipe of the DPO-PoP authors' code.
+
+    Attributes:
+        epochs: passes over the rows (preferences, or PoP edges).
+        max_steps: optimizer steps; overrides `epochs` when set.
+        learning_rate: peak learning rate; with LoRA 10 to 100 times larger values are usual.
+        batch_size: rows per optimizer step, over all processes.
+        micro_batch_size: rows per forward pass and process; null takes as many as the batch holds.
+        warmup_ratio: share of the steps with a rising learning rate.
+        scheduler: a name of transformers' schedulers.
+        weight_decay: AdamW's.
+        betas: AdamW's two.
+        max_grad_norm: gradient clipping.
+        edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so that fewer
+            preferences are scored twice in an epoch.
+        gradient_checkpointing: recompute activations in the backward pass.
+        logging_steps: optimizer steps between two lines of metrics.
+        save_steps: optimizer steps between two checkpoints; 0 saves only the final model.
+        save_total_limit: checkpoints kept.
+        report_to: trackers besides the JSONL metrics, e.g. [tensorboard].
+        trainer_arguments: further arguments of transformers.TrainingArguments (fsdp, deepspeed …), as they are there.
+    """
+
+    epochs: float = 1.0
+    max_steps: int | None = None
+    learning_rate: float = 1e-6
+    batch_size: int = 32
+    micro_batch_size: int | None = None
+    warmup_ratio: float = 0.03
+    scheduler: str = "cosine"
+    weight_decay: float = 0.05
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    max_grad_norm: float = 1.0
+    edge_batching: Literal["random", "clustered"] = "random"
+    gradient_checkpointing: bool = False
+    logging_steps: int = 1
+    save_steps: int = 0
+    save_total_limit: int = 2
+    report_to: list[str] = field(default_factory=list[str])
+    trainer_arguments: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What is measured on held-out preferences and on generations.
+
+    Attributes:
+        reward: scores generations: `module:function`, `model:PATH` or `judge:URL`; null generates nothing.
+        reward_options: further arguments of the reward (for a judge: model, api_key_env, cache).
+        prompts: held-out prompts to generate for; null takes all.
+        samples: completions per prompt.
+        max_new_tokens: longest completion, tokens.
+        temperature: sampling temperature.
+        top_k: sample among the k most likely tokens; 0 means all.
+        generation_batch_size: completions generated at once (does not change the metrics' weights).
+        scoring_batch_size: preferences scored at once.
+        seed: seed of sampling and bootstrap.
+        bootstrap: bootstrap replicates.
+        pop_k: held-out PoP edges per preference, for the PoP accuracy.
+        curve_points: evaluations during training, evenly spaced, the start not counted; 0 for none.
+        curve_prompts: prompts of each of these.
+    """
+
+    reward: str | None = None
+    reward_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    prompts: int | None = None
+    samples: int = 1
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    top_k: int = 0
+    generation_batch_size: int = 64
+    scoring_batch_size: int = 16
+    seed: int = 0
+    bootstrap: int = 1000
+    pop_k: int = 2
+    curve_points: int = 0
+    curve_prompts: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        name: shown in reports.
+        output: the run directory.
+        seed: seed of initialisation, order and dropout.
+        model: the start model.
+        data: the preferences.
+        objective: `name` and its options.
+        regularizers: terms added to the loss: `name`, `weight`, and their options.
+        tokens: a token selector: `name` and its options; null uses every token.
+        pop: the edges.
+        target: what scores their weaker side.
+        reference: the reference model and its cache.
+        train: the optimisation.
+        evaluation: what is measured.
+    """
+
+    name: str = "run"
+    output: str = "runs/run"
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: dict[str, Any] = field(default_factory=lambda: {"name": "pop"})
+    regularizers: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    tokens: dict[str, Any] | None = None
+    pop: PopConfig = field(default_factory=PopConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def coerce(annotation: Any, value: Any, where: str) -> Any:
+    """A plain value from YAML or the command line as the annotated type.
+
+    Raises:
+        ConfigError: it does not fit; the message names the place and what was expected.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if dataclasses.is_dataclass(annotation):
+        return from_dict(typing.cast("type[Any]", annotation), value, where)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(f"{where} is {value!r}. {did_you_mean(str(value), [str(a) for a in arguments])}")
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return coerce(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is list and isinstance(value, Sequence) and not isinstance(value, str):
+        return [coerce(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    if annotation is float and not isinstance(value, bool):
+        try:
+            number = float(value)  # YAML 1.1 reads 1e-6 as text
+        except (TypeError, ValueError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    if annotation is Any or (isinstance(annotation, type) and type(value) is annotation):
+        return value
+    expected = getattr(annotation, "__name__", str(annotation)).replace("float", "a finite number")
+    raise ConfigError(f"{where} is {value!r}, which is not {expected}.")
+
+
+ConfigT = typing.TypeVar("ConfigT")
+
+
+def from_dict(kind: type[ConfigT], values: Any, where: str = "") -> ConfigT:
+    """Build a config dataclass from nested plain values.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named) or a value of the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'The configuration'} must be a mapping of keys to values, not {values!r}.")
+    known = {f.name: f for f in dataclasses.fields(typing.cast("Any", kind))}
+    prefix = f"{where}." if where else ""
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"Unknown key '{prefix}{key}'. {did_you_mean(str(key), known)}")
+    return kind(**{key: coerce(known[key].type, value, f"{prefix}{key}") for key, value in values.items()})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested values, the inverse of `from_dict`."""
+    return dataclasses.asdict(config)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: no such file, or not a YAML mapping; the message names file and line.
+    """
+    file = Path(path)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"No such configuration file: {file}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} must hold a mapping of keys to values, not {type(values).__name__}.")
+    return typing.cast("dict[str, Any]", values)
+
+
+def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested values with `--any.field value` (or `--any.field=value`) flags put in; values are YAML.
+
+    Example:
+        >>> apply_overrides({"train": {"epochs": 1}}, ["--train.epochs", "2", "--objective.name=dpo"])
+        {'train': {'epochs': 2}, 'objective': {'name': 'dpo'}}
+
+    Raises:
+        ConfigError: a flag without a value, or one that goes through a value that is not a mapping.
+    """
+    result = merge({}, values)
+    rest = list(flags)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("--"):
+            raise ConfigError(f"Expected a flag such as --train.learning_rate before '{flag}'.")
+        key, equals, text = flag[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ConfigError(f"{flag} needs a value.")
+            text = rest.pop(0)
+        node = result
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{flag}: '{parent}' is not a mapping.")
+        node[last] = yaml.safe_load(text)
+    return result
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested values with others put over them; a changed `objective.name` drops the old one's options.
+
+    Example:
+        >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
+        {'a': {'b': 3, 'c': 2}}
+    """
+    result: dict[str, Any] = {k: merge({}, v) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for key, value in changes.items():
+        old = result.get(key)
+        renamed = isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("name", old.get("name")) != old.get("name")
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not renamed:
+            result[key] = merge(typing.cast("Mapping[str, Any]", old), typing.cast("Mapping[str, Any]", value))
+        else:
+            result[key] = merge({}, typing.cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
+    return result
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Nested values as YAML, in their own order."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,32 @@
+"""Preference data: reading, checking, splitting and tokenizing."""
+
+from popmargin.data.load import load_preferences, scan_preferences
+from popmargin.data.schema import COLUMNS, LoadReport, Message, Preferences, RowProblem, prompt_key
+from popmargin.data.split import check_leak, split_preferences
+from popmargin.data.tokenize import (
+    Ragged,
+    TokenizedPreferences,
+    TruncationReport,
+    prompt_text,
+    tokenize_preferences,
+    tokenize_prompts,
+)
+
+__all__ = [
+    "COLUMNS",
+    "LoadReport",
+    "Message",
+    "Preferences",
+    "Ragged",
+    "RowProblem",
+    "TokenizedPreferences",
+    "TruncationReport",
+    "check_leak",
+    "load_preferences",
+    "prompt_key",
+    "prompt_text",
+    "scan_preferences",
+    "split_preferences",
+    "tokenize_preferences",
+    "tokenize_prompts",
+]

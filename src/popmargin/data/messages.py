@@ -1,0 +1,228 @@
+"""Texts and conversations: read from the shapes found in the wild, and split into prompt and completions."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from popmargin.data.schema import Message, Text
+from popmargin.data.validate import RowError
+
+Notes = Counter[str]
+"""What was done to rows that were kept: sentence -> number of rows."""
+
+_ROLES = {"human": "user", "gpt": "assistant"}
+_TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
+_TEXT_REMEDY = 'write a text, or messages like [{"role": "user", "content": "…"}].'
+# Scripts above this put no spaces between words, so a common prefix may end anywhere.
+_FIRST_UNSPACED = 0x2E80
+
+
+def as_text(value: object, column: str, notes: Notes) -> Text:
+    """A cell as plain text or as messages.
+
+    Messages may be a list of {"role", "content"}, one such message, a struct of lists (an older way of `datasets` to
+    store them), or ShareGPT's {"from", "value"}. Contents may be text parts.
+
+    Raises:
+        RowError: missing, of another type, or with content that is no text.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise RowError("missing", f"the {column} is missing.", _TEXT_REMEDY, column=column)
+    if isinstance(value, Mapping):
+        value = _turns_of_struct(cast(Mapping[str, Any], value))
+    if not isinstance(value, Sequence) or isinstance(value, bytes):
+        message = f"the {column} is a {type(value).__name__} ({str(value)[:40]!r}), neither text nor messages."
+        raise RowError("type", message, _TEXT_REMEDY, column=column)
+    return [_message(turn, column, notes) for turn in cast(Sequence[object], value)]
+
+
+def _turns_of_struct(value: Mapping[str, Any]) -> object:
+    lists = [name for name, items in value.items() if isinstance(items, list)]
+    if not {"role", "content"} <= set(lists):
+        return [value]
+    count = len(value["role"])
+    return [{name: value[name][i] for name in lists if i < len(value[name])} for i in range(count)]
+
+
+def _message(turn: object, column: str, notes: Notes) -> Message:
+    if not isinstance(turn, Mapping):
+        message = f"the {column} holds a {type(turn).__name__} where a message belongs."
+        raise RowError("type", message, _TEXT_REMEDY, column=column)
+    fields = cast(Mapping[str, Any], turn)
+    share_gpt = "role" not in fields and "from" in fields
+    role, content = (
+        (fields.get("from"), fields.get("value")) if share_gpt else (fields.get("role"), fields.get("content"))
+    )
+    if isinstance(content, list):
+        content = _join_parts(cast(list[object], content))
+    if not isinstance(role, str) or not role or not isinstance(content, str):
+        message = f"the {column} has a message without text: role {role!r}, content {str(content)[:40]!r}."
+        raise RowError("type", message, _TEXT_REMEDY, column=column)
+    extra = [str(name) for name, item in fields.items() if item and name not in ("role", "content", "from", "value")]
+    if extra:
+        notes[f"message fields besides role and content are left out ({', '.join(sorted(extra))})"] += 1
+    return {"role": _ROLES.get(role, role) if share_gpt else role, "content": content}
+
+
+def _join_parts(parts: list[object]) -> str | None:
+    """Text of a content given in parts; None if one of them is no text (an image, say)."""
+    texts: list[str] = []
+    for part in parts:
+        fields = cast(Mapping[str, Any], part) if isinstance(part, Mapping) else {}
+        text = fields.get("text")
+        if fields.get("type", "text") != "text" or not isinstance(text, str):
+            return None
+        texts.append(text)
+    return "".join(texts)
+
+
+def harmonise(prompt: Text, chosen: Text, rejected: Text, notes: Notes) -> tuple[Text, Text, Text]:
+    """Make the three of one kind: all texts, or all messages with completions that do not repeat the prompt.
+
+    Raises:
+        RowError: one completion is text and the other messages, or the completions hold another prompt.
+    """
+    if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
+        return prompt, chosen, rejected
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        message = "one completion is text, the other messages."
+        raise RowError("mixed", message, "write both the same way.", column="rejected")
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        notes["text completions to a conversation became assistant messages"] += 1
+        chosen, rejected = _assistant(chosen), _assistant(rejected)
+    if isinstance(prompt, str):
+        prompt, chosen, rejected = _under_text_prompt(prompt, chosen, rejected, notes)
+    elif len(prompt) and chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
+        notes["completions repeated the prompt; it was taken off"] += 1
+        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+    _check_turns(chosen, rejected, notes)
+    return prompt, chosen, rejected
+
+
+def _assistant(text: Text) -> list[Message]:
+    return [{"role": "assistant", "content": text}] if isinstance(text, str) else text
+
+
+def _under_text_prompt(
+    prompt: str, chosen: list[Message], rejected: list[Message], notes: Notes
+) -> tuple[list[Message], list[Message], list[Message]]:
+    """Text prompt with conversations: either they answer it, or they hold it already (UltraFeedback's layout)."""
+    if not any(turns and turns[0]["role"] != "assistant" for turns in (chosen, rejected)):
+        notes["text prompts of conversations became user messages"] += 1
+        return [{"role": "user", "content": prompt}], chosen, rejected
+    shared, chosen, rejected = split_messages(chosen, rejected)
+    if not any(prompt.strip() == turn["content"].strip() for turn in shared):
+        message = "chosen and rejected begin with turns that do not hold the prompt's text."
+        remedy = "format='implicit_prompt' takes the conversations' own prompt."
+        raise RowError("prompt_mismatch", message, remedy, column="prompt")
+    notes["the prompt column repeats the conversation's; the conversation was split instead"] += 1
+    return shared, chosen, rejected
+
+
+def _check_turns(chosen: list[Message], rejected: list[Message], notes: Notes) -> None:
+    for name, turns in (("chosen", chosen), ("rejected", rejected)):
+        if turns and all(turn["role"] != "assistant" for turn in turns):
+            message = f"the {name} completion has no assistant message."
+            raise RowError("no_assistant", message, "give the assistant's answer as the completion.", column=name)
+    if len(chosen) > 1 or len(rejected) > 1:
+        notes["completions of several messages are trained on as a whole, user turns included"] += 1
+
+
+def split_implicit(chosen: Text, rejected: Text, notes: Notes) -> tuple[Text, Text, Text]:
+    """Prompt, chosen and rejected out of two texts or conversations that both begin with the prompt.
+
+    Raises:
+        RowError: of two kinds, or without a common beginning.
+    """
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        return split_texts(chosen, rejected)
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        raise RowError(
+            "mixed", "one completion is text, the other messages.", "write both the same way.", column="rejected"
+        )
+    prompt, chosen, rejected = split_messages(chosen, rejected)
+    if not prompt:
+        message = "chosen and rejected share no first message, so there is no prompt."
+        raise RowError(
+            "no_prompt", message, "give a prompt column, or conversations that begin with it.", column="chosen"
+        )
+    _check_turns(chosen, rejected, notes)
+    return prompt, chosen, rejected
+
+
+def split_messages(
+    chosen: list[Message], rejected: list[Message]
+) -> tuple[list[Message], list[Message], list[Message]]:
+    """Split off the common leading messages; each side keeps at least its last message."""
+    count = 0
+    while count < min(len(chosen), len(rejected)) - 1 and chosen[count] == rejected[count]:
+        count += 1
+    return chosen[:count], chosen[count:], rejected[count:]
+
+
+def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """Split off the longest common prefix, cut back so that no word is split and a space goes to the completions.
+
+    The space rule is TRL's; TRL does cut inside words ("bl" + "ue" / "ack"), which teaches tokens that no model writes.
+
+    Raises:
+        RowError: no common prefix.
+
+    Example:
+        >>> split_texts("The sky is blue.", "The sky is black.")
+        ('The sky is', ' blue.', ' black.')
+    """
+    limit = min(len(chosen), len(rejected)) - 1
+    count = _common_length(chosen, rejected, max(limit, 0))
+    while count and (_in_word(chosen, count) or _in_word(rejected, count)):
+        count -= 1
+    if count and chosen[count - 1] == " ":
+        count -= 1
+    if not chosen[:count].strip() and chosen != rejected:
+        remedy = "give a prompt column, or texts that both begin with the prompt."
+        raise RowError("no_prompt", "chosen and rejected share no beginning: no prompt.", remedy, column="chosen")
+    return chosen[:count], chosen[count:], rejected[count:]
+
+
+def _common_length(left: str, right: str, limit: int) -> int:
+    """Length of the common prefix up to `limit`, by bisection: comparing slices is far faster than a loop."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[:middle] == right[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() and ord(character) < _FIRST_UNSPACED
+
+
+def _in_word(text: str, at: int) -> bool:
+    return _is_word(text[at - 1]) and at < len(text) and _is_word(text[at])
+
+
+def parse_transcript(text: str) -> list[Message]:
+    """Messages of a transcript with `Human:` and `Assistant:` turns, as in HH-RLHF.
+
+    Raises:
+        RowError: it does not begin with such a turn.
+
+    Example:
+        >>> [turn["role"] for turn in parse_transcript("\\n\\nHuman: Hi\\n\\nAssistant: Hello")]
+        ['user', 'assistant']
+    """
+    marks = list(_TRANSCRIPT_TURN.finditer(text))
+    if not marks or text[: marks[0].start()].strip():
+        message = f"the transcript does not begin with 'Human:' or 'Assistant:' but with {text[:40]!r}."
+        raise RowError("transcript", message, "mark turns as '\\n\\nHuman: …' and '\\n\\nAssistant: …'.")
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return [
+        {"role": "user" if mark[1] == "Human" else "assistant", "content": text[mark.end() : end].strip()}
+        for mark, end in zip(marks, ends, strict=True)
+    ]

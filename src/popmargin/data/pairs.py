@@ -1,0 +1,91 @@
+"""Pairs from several rated responses to one prompt."""
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from popmargin.errors import ConfigError, did_you_mean
+
+Pairing = Literal["best_vs_worst", "best_vs_random", "all"]
+PAIRINGS: tuple[str, ...] = get_args(Pairing)
+WIN_PROBABILITY_CLIP = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses by their numbers: `chosen` is rated at least as high as `rejected`, by `gap`.
+
+    `skipped` says why the pair is no preference: "tie" or "below_min_gap"; None if it is one.
+    """
+
+    chosen: int
+    rejected: int
+    gap: float
+    skipped: str | None = None
+
+
+def check_pairing(pairs: str, min_gap: float) -> None:
+    """Check the options of `make_pairs`.
+
+    Raises:
+        ConfigError: an unknown way of pairing, or a minimum gap that is negative or no number.
+    """
+    if pairs not in PAIRINGS:
+        raise ConfigError(f"pairs='{pairs}' is unknown. {did_you_mean(pairs, PAIRINGS)}")
+    if not (math.isfinite(min_gap) and min_gap >= 0):
+        raise ConfigError(f"min_gap={min_gap} must be a number ≥ 0. Remedy: 0 keeps every pair that is no tie.")
+
+
+def make_pairs(
+    ratings: Sequence[float], *, pairs: str = "best_vs_worst", min_gap: float = 0.0, seed: int = 0, key: str = ""
+) -> list[Pair]:
+    """Pairs of responses, the higher rated one chosen; ties and small gaps are marked as skipped, never left out.
+
+    best_vs_worst: one pair, highest against lowest rating. best_vs_random: one pair, highest against one drawn evenly
+    from those at least `min_gap` (and more than 0) below it. all: each of the n(n−1)/2 pairs. Among equal ratings the
+    earlier response stands for them.
+
+    Args:
+        ratings: finite ratings of one prompt's responses (n ≥ 2), higher is better.
+        min_gap: least rating gap of a preference, in the ratings' unit.
+        seed: seed of best_vs_random.
+        key: text that belongs to the prompt; the draw depends on seed and key alone, not on the order of the rows.
+
+    Example:
+        >>> make_pairs([2.0, 5.0, 4.0])
+        [Pair(chosen=1, rejected=0, gap=3.0, skipped=None)]
+        >>> [(pair.chosen, pair.rejected, pair.skipped) for pair in make_pairs([1.0, 2.0, 2.0], pairs="all")]
+        [(1, 0, None), (2, 0, None), (1, 2, 'tie')]
+    """
+    check_pairing(pairs, min_gap)
+    if pairs == "all":
+        return [_pair(ratings, i, j, min_gap) for i, j in itertools.combinations(range(len(ratings)), 2)]
+    best = max(range(len(ratings)), key=lambda i: (ratings[i], -i))
+    others = [i for i in range(len(ratings)) if i != best]
+    worst = min(others, key=lambda i: (ratings[i], i))
+    if pairs == "best_vs_random":
+        usable = [i for i in others if _pair(ratings, best, i, min_gap).skipped is None]
+        if usable:
+            worst = random.Random(f"{seed}\x1f{key}").choice(usable)
+    return [_pair(ratings, best, worst, min_gap)]
+
+
+def _pair(ratings: Sequence[float], i: int, j: int, min_gap: float) -> Pair:
+    chosen, rejected = (i, j) if ratings[i] >= ratings[j] else (j, i)
+    gap = float(ratings[chosen] - ratings[rejected])
+    skipped = "tie" if gap == 0 else "below_min_gap" if gap < min_gap else None
+    return Pair(chosen, rejected, gap, skipped)
+
+
+def logit(probability: float) -> float:
+    """Log-odds of a win probability, clipped to [0.001, 0.999] so that certainty stays finite.
+
+    Example:
+        >>> logit(0.5), round(logit(1.0), 3)
+        (0.0, 6.907)
+    """
+    clipped = min(max(probability, WIN_PROBABILITY_CLIP), 1 - WIN_PROBABILITY_CLIP)
+    return math.log(clipped / (1 - clipped))

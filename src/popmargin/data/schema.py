@@ -1,0 +1,349 @@
+"""The one schema of preference data: its columns, its immutable holder and the report of how it was loaded."""
+
+import functools
+import gzip
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias, TypedDict, cast
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float64
+
+from popmargin.errors import DataError
+
+COLUMNS = (
+    "id",
+    "prompt",
+    "chosen",
+    "rejected",
+    "chosen_rating",
+    "rejected_rating",
+    "strength",
+    "soft_label",
+    "annotator",
+)
+TEXT_COLUMNS = ("prompt", "chosen", "rejected")
+NUMBER_COLUMNS = ("chosen_rating", "rejected_rating", "strength", "soft_label")
+SAVE_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
+BATCH_ROWS = 10_000
+
+
+class Message(TypedDict):
+    """One turn of a conversation, as chat templates take it."""
+
+    role: str
+    content: str
+
+
+Text: TypeAlias = str | list[Message]
+"""A prompt or a completion: plain text, or messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """Why one row was left out.
+
+    Attributes:
+        source: file or data set the row came from.
+        position: line number counted from 1 (`by_line`), else row number counted from 0.
+        candidate: running number of the preference that was left out; a row with several rated responses holds
+            several, and one preference can have several problems.
+        column: the source's column, where one is to blame.
+        kind: short name of the problem, e.g. "empty", "identical", "duplicate_id", "tie".
+        fatal: False for what is no mistake in the data: ties, and pairs below `min_gap`.
+    """
+
+    source: str
+    position: int
+    by_line: bool
+    candidate: int
+    column: str | None
+    kind: str
+    message: str
+    remedy: str
+    fatal: bool = True
+
+    @property
+    def place(self) -> str:
+        """Where the row is, e.g. `prefs.jsonl:12`."""
+        return f"{self.source}:{self.position}" if self.by_line else f"{self.source}, row {self.position} (from 0)"
+
+    def __str__(self) -> str:
+        column = f", column '{self.column}'" if self.column else ""
+        return f"{self.place}{column}: {self.message} Remedy: {self.remedy}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The problem as JSON values."""
+        names = ("source", "position", "by_line", "candidate", "column", "kind", "message", "remedy", "fatal")
+        return {"place": self.place, **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """How preferences were loaded: rows_in == rows_kept + rows_reported, always.
+
+    Attributes:
+        source_rows: rows (or lines) read from the source.
+        rows_in: candidate preferences: a row with several rated responses counts once for each pair asked for, every
+            other row once.
+        rows_kept: preferences that came out.
+        problems: what was left out and why.
+        columns_used: our column -> the source's column.
+        columns_unused: columns of the source that nothing reads.
+        notes: what was done to the rows that were kept, in sentences.
+    """
+
+    source: str
+    container: str
+    format: str
+    source_rows: int
+    rows_in: int
+    rows_kept: int
+    problems: tuple[RowProblem, ...] = ()
+    columns_used: Mapping[str, str] = cast(Mapping[str, str], None)
+    columns_unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns_used", dict(self.columns_used or {}))
+
+    @property
+    def rows_reported(self) -> int:
+        """Candidate preferences that were left out, each with at least one problem."""
+        return len({problem.candidate for problem in self.problems})
+
+    @property
+    def fatal(self) -> tuple[RowProblem, ...]:
+        """The problems that are mistakes in the data."""
+        return tuple(problem for problem in self.problems if problem.fatal)
+
+    @property
+    def problem_counts(self) -> dict[str, int]:
+        """Number of problems of each kind, most frequent first."""
+        return dict(Counter(problem.kind for problem in self.problems).most_common())
+
+    def to_dict(self, *, limit: int | None = None) -> dict[str, Any]:
+        """The report as JSON values, with at most `limit` of its problems."""
+        return {
+            "source": self.source,
+            "container": self.container,
+            "format": self.format,
+            "source_rows": self.source_rows,
+            "rows_in": self.rows_in,
+            "rows_kept": self.rows_kept,
+            "rows_reported": self.rows_reported,
+            "problem_counts": self.problem_counts,
+            "problems": [problem.to_dict() for problem in self.problems[:limit]],
+            "columns_used": dict(self.columns_used),
+            "columns_unused": list(self.columns_unused),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        account = f"{self.rows_in} in = {self.rows_kept} kept + {self.rows_reported} left out"
+        lines = [f"{self.source} ({self.container}, format '{self.format}'): {account}"]
+        lines += [f"  left out, {kind}: {count}" for kind, count in self.problem_counts.items()]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def arrow_schema(*, conversational: bool) -> Any:
+    """The Arrow schema of `COLUMNS`, texts as strings or as lists of messages."""
+    text = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])) if conversational else pa.string()
+    types = dict.fromkeys(TEXT_COLUMNS, text) | {name: pa.float64() for name in NUMBER_COLUMNS}
+    return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
+
+
+def prompt_key(prompt: Text) -> str:
+    """Canonical text of a prompt: two prompts are equal exactly when their keys are.
+
+    Example:
+        >>> prompt_key([{"role": "user", "content": "Hi"}])
+        '[["user", "Hi"]]'
+    """
+    if isinstance(prompt, str):
+        return prompt
+    return json.dumps([[message["role"], message["content"]] for message in prompt], ensure_ascii=False)
+
+
+class Preferences:
+    """Preferences (prompt, chosen, rejected) of varying strength; immutable.
+
+    Args:
+        dataset: columns exactly `COLUMNS`; prompt, chosen and rejected all strings or all lists of messages.
+        report: how they were loaded; `select` passes it on unchanged.
+
+    Raises:
+        DataError: missing or further columns, other types, or ids that are not unique. For anything that is not in
+            the schema already, use `popmargin.data.load_preferences`.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, report: LoadReport, *, _scalars: Any = None) -> None:
+        found = dataset.column_names
+        if set(found) != set(COLUMNS):
+            raise DataError(
+                f"Preferences need the columns {', '.join(COLUMNS)}; found {', '.join(found)}. "
+                "Remedy: read the data with popmargin.data.load_preferences."
+            )
+        types = [arrow_schema(conversational=conversational) for conversational in (False, True)]
+        ordered = dataset.select_columns(list(COLUMNS))
+        if ordered.features.arrow_schema.remove_metadata() not in types:
+            raise DataError(
+                f"Preferences with columns of other types than the schema's: {ordered.features}. "
+                "Remedy: read the data with popmargin.data.load_preferences."
+            )
+        self._dataset = ordered
+        if _scalars is not None:
+            self.__dict__["_scalars"] = _scalars
+        self._report = report
+        if len(set(self.ids)) != len(ordered):
+            raise DataError("Preferences whose ids are not unique. Remedy: give each row its own id, or none.")
+
+    @property
+    def dataset(self) -> datasets.Dataset:
+        """The rows, as a Hugging Face data set with exactly the columns `COLUMNS`."""
+        return self._dataset
+
+    @property
+    def report(self) -> LoadReport:
+        """How the rows were loaded."""
+        return self._report
+
+    @functools.cached_property
+    def conversational(self) -> bool:
+        """Whether prompts and completions are lists of messages."""
+        return self._dataset.features.arrow_schema.field("prompt").type != pa.string()
+
+    @functools.cached_property
+    def _scalars(self) -> Any:
+        names = ["id", *NUMBER_COLUMNS, "annotator"]
+        return self._dataset.select_columns(names).with_format("arrow")[:]
+
+    @functools.cached_property
+    def _ids(self) -> list[str]:
+        return self._scalars["id"].to_pylist()
+
+    @property
+    def ids(self) -> list[str]:
+        """Unique id of each row."""
+        return list(self._ids)
+
+    def _numbers(self, name: str) -> np.ndarray:
+        return np.array(self._scalars[name].to_numpy(), dtype=np.float64)
+
+    @property
+    def strength(self) -> Float64[np.ndarray, " N"]:
+        """How much better chosen is than rejected: the explicit strength, else the rating gap; nan where unknown."""
+        explicit = self._numbers("strength")
+        return np.where(np.isnan(explicit), self.rating_gap, explicit)
+
+    @property
+    def rating_gap(self) -> Float64[np.ndarray, " N"]:
+        """chosen_rating − rejected_rating in the ratings' own unit; nan where one is unknown."""
+        return self._numbers("chosen_rating") - self._numbers("rejected_rating")
+
+    @property
+    def soft_label(self) -> Float64[np.ndarray, " N"]:
+        """Probability that chosen is the better one, in [0, 1]; nan where unknown."""
+        return self._numbers("soft_label")
+
+    @functools.cached_property
+    def _prompt_keys(self) -> list[str]:
+        return [prompt_key(prompt) for rows in self.batches("prompt") for prompt in rows["prompt"]]
+
+    @property
+    def prompt_keys(self) -> list[str]:
+        """Canonical text of each row's prompt; rows of one prompt share it (the cluster of every interval)."""
+        return list(self._prompt_keys)
+
+    def batches(self, *columns: str, size: int = BATCH_ROWS) -> Iterator[dict[str, list[Any]]]:
+        """The rows as Python values, `size` at a time; all columns if none is named."""
+        table = self._dataset.select_columns(list(columns or COLUMNS)).with_format("arrow")
+        for start in range(0, len(table), size):
+            yield cast(Any, table[start : start + size]).to_pydict()
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for batch in self.batches():
+            for row in zip(*(batch[name] for name in COLUMNS), strict=True):
+                digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content, in hex: the same for the same rows, whatever file or Arrow chunks hold them."""
+        return self._fingerprint
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Preferences":
+        """The rows with these numbers, in this order.
+
+        Raises:
+            DataError: a number out of range, or one given twice.
+        """
+        chosen = [int(index) for index in indices]
+        outside = [index for index in chosen if not 0 <= index < len(self)]
+        if outside:
+            raise DataError(f"Row {outside[0]} does not exist: there are {len(self)} rows, counted from 0.")
+        # Fingerprint and small columns are handed on: `datasets` would pickle the indices and gather row by row.
+        digest = hashlib.blake2b("\n".join([self._report.source, *(self._ids[i] for i in chosen)]).encode())
+        subset = self._dataset.select(chosen, new_fingerprint=digest.hexdigest()[:32])
+        child = Preferences(subset, self._report, _scalars=self._scalars.take(pa.array(chosen, pa.int64())))
+        if "_prompt_keys" in self.__dict__:
+            child.__dict__["_prompt_keys"] = [self._prompt_keys[index] for index in chosen]
+        return child
+
+    def save(self, path: str | Path) -> None:
+        """Write the rows as `.parquet`, `.jsonl` or `.jsonl.gz`; the file appears only when it is complete.
+
+        Raises:
+            DataError: the path ends otherwise.
+        """
+        target = Path(path)
+        suffix = next((suffix for suffix in SAVE_SUFFIXES if target.name.endswith(suffix)), None)
+        if suffix is None:
+            raise DataError(f"{target}: preferences are saved as {', '.join(SAVE_SUFFIXES)}. Remedy: end it in one.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".partial")
+        try:
+            if suffix == ".parquet":
+                self._write_parquet(partial)
+            else:
+                with partial.open("wb") as raw:
+                    self._write_jsonl(raw, compress=suffix.endswith(".gz"))
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _write_parquet(self, path: Path) -> None:
+        schema = arrow_schema(conversational=self.conversational)
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for batch in self.batches():
+                writer.write_table(pa.Table.from_pydict(batch, schema=schema))
+
+    def _write_jsonl(self, raw: IO[bytes], *, compress: bool) -> None:
+        # No time stamp and no file name in the gzip header: the same rows give the same bytes.
+        out = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if compress else raw
+        for batch in self.batches():
+            for values in zip(*(batch[name] for name in COLUMNS), strict=True):
+                row = {name: value for name, value in zip(COLUMNS, values, strict=True) if value is not None}
+                out.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        if compress:
+            out.close()
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One row as a dictionary of `COLUMNS`."""
+        return self._dataset[index]
+
+    def __repr__(self) -> str:
+        kind = "conversational" if self.conversational else "text"
+        return f"Preferences({len(self)} rows, {kind}, from {self._report.source})"

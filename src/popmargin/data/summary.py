@@ -1,0 +1,96 @@
+"""Facts about preferences for people: lengths, strengths, ratings and examples."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from popmargin.data.schema import Preferences, Text
+from popmargin.data.split import normalised_key
+
+TERCILE_NAMES = ("weak", "medium", "strong")
+_MOST_VALUES = 25
+
+
+def text_length(text: Text) -> int:
+    """Characters of a text, or of all contents of a conversation."""
+    return len(text) if isinstance(text, str) else sum(len(turn["content"]) for turn in text)
+
+
+def flat_text(text: Text) -> str:
+    """A text as it stands; a conversation as one line a turn."""
+    return text if isinstance(text, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in text)
+
+
+def summarise(prefs: Preferences, *, examples: int = 3) -> dict[str, Any]:
+    """Counts, lengths in characters, strength terciles, ratings and some rows, as JSON values.
+
+    Args:
+        examples: rows to show, spread evenly over the data.
+    """
+    lengths: dict[str, list[int]] = {"prompt": [], "chosen": [], "rejected": []}
+    for batch in prefs.batches("prompt", "chosen", "rejected"):
+        for name, values in lengths.items():
+            values.extend(text_length(text) for text in batch[name])
+    chosen, rejected = np.array(lengths["chosen"]), np.array(lengths["rejected"])
+    rows = np.unique(np.linspace(0, len(prefs) - 1, min(examples, len(prefs)), dtype=np.int64)) if examples > 0 else []
+    keys = prefs.prompt_keys
+    soft_label = prefs.soft_label
+    known = soft_label[~np.isnan(soft_label)]
+    return {
+        "rows": len(prefs),
+        "prompts": len({normalised_key(key) for key in keys}),
+        "conversational": prefs.conversational,
+        "fingerprint": prefs.fingerprint(),
+        "characters": {name: _spread(np.array(values, dtype=np.float64)) for name, values in lengths.items()},
+        "longer_chosen": float(np.mean(chosen > rejected)),
+        "longer_rejected": float(np.mean(chosen < rejected)),
+        "strength": strength_summary(prefs.strength),
+        "ratings": _ratings(prefs),
+        "soft_label": _spread(known) if len(known) else None,
+        "annotators": len({name for batch in prefs.batches("annotator") for name in batch["annotator"]} - {None}),
+        "examples": [prefs[int(row)] for row in rows],
+    }
+
+
+def strength_summary(strength: np.ndarray) -> dict[str, Any] | None:
+    """Spread of the known strengths and of each third of them, cut at the quantiles 1/3 and 2/3; None without any.
+
+    Args:
+        strength: (N,) strengths on any scale, nan where unknown.
+    """
+    known = strength[~np.isnan(strength)]
+    if not len(known):
+        return None
+    cuts = np.quantile(known, [1 / 3, 2 / 3])
+    bucket = np.searchsorted(cuts, known, side="left")
+    thirds = [
+        {"name": name, **_spread(known[bucket == number])} if np.any(bucket == number) else {"name": name, "count": 0}
+        for number, name in enumerate(TERCILE_NAMES)
+    ]
+    return {
+        **_spread(known),
+        "unknown": int(np.isnan(strength).sum()),
+        "zero": int(np.sum(known == 0)),
+        "cuts": [float(cut) for cut in cuts],
+        "terciles": thirds,
+    }
+
+
+def _spread(values: np.ndarray) -> dict[str, float | int]:
+    names = ("min", "p10", "median", "p90", "max")
+    quantiles = np.quantile(values, [0, 0.1, 0.5, 0.9, 1])
+    numbers = {name: round(float(value), 6) for name, value in zip(names, quantiles, strict=True)}
+    return {"count": len(values), "mean": round(float(np.mean(values)), 6), **numbers}
+
+
+def _ratings(prefs: Preferences) -> dict[str, Any] | None:
+    """Spread of the ratings of each side, and the counts of each value if there are few."""
+    out: dict[str, Any] = {}
+    for name in ("chosen_rating", "rejected_rating"):
+        known = [value for batch in prefs.batches(name) for value in batch[name] if value is not None]
+        if known:
+            counts = Counter(known)
+            values = {f"{value:g}": counts[value] for value in sorted(counts)} if len(counts) <= _MOST_VALUES else None
+            out[name] = {**_spread(np.array(known)), "values": values}
+    return out or None

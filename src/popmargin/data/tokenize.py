@@ -1,0 +1,282 @@
+"""Token ids of preferences: templates are the tokenizer's, and the completion begins exactly where the prompt ends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Int64
+from transformers import PreTrainedTokenizerBase
+
+from popmargin.data.encode import Encoder, Tokens, make_encoder
+from popmargin.data.ragged import Ragged
+from popmargin.data.schema import Preferences, Text
+from popmargin.errors import ConfigError, DataError, did_you_mean
+
+Truncation = Literal["keep_prompt_end", "keep_prompt_start", "drop", "error"]
+TRUNCATIONS: tuple[str, ...] = get_args(Truncation)
+_BATCH = 1_000
+
+__all__ = [
+    "Ragged",
+    "TokenizedPreferences",
+    "TruncationReport",
+    "prompt_text",
+    "tokenize_preferences",
+    "tokenize_prompts",
+]
+
+
+@dataclass(frozen=True)
+class TruncationReport:
+    """What tokenization did: rows_in == rows_kept + len(dropped), always.
+
+    Attributes:
+        prompts_cut: kept rows whose prompt lost tokens.
+        completions_cut: completions of kept rows (two a row) that lost tokens at their end.
+        dropped: (id, reason) of each row left out: "too_long", "identical_tokens", "identical_after_truncation",
+            "empty_completion".
+        boundary_shifted: rows whose prompt tokens are no prefix of the whole sequences (a token merges over the
+            boundary, or the template writes the prompt otherwise), so that the true common prefix was used.
+        unterminated: completions of conversations that the template closes with no special token: the model never
+            learns to stop after them.
+    """
+
+    rows_in: int
+    rows_kept: int
+    prompts_cut: int = 0
+    completions_cut: int = 0
+    dropped: tuple[tuple[str, str], ...] = ()
+    boundary_shifted: int = 0
+    unterminated: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "rows_in": self.rows_in,
+            "rows_kept": self.rows_kept,
+            "prompts_cut": self.prompts_cut,
+            "completions_cut": self.completions_cut,
+            "dropped": [list(entry) for entry in self.dropped],
+            "boundary_shifted": self.boundary_shifted,
+            "unterminated": self.unterminated,
+        }
+
+
+@dataclass(frozen=True)
+class TokenizedPreferences:
+    """Token ids of preferences; prompt + chosen and prompt + rejected are what the model sees.
+
+    Attributes:
+        ids: id of each row that was kept.
+        prompt: prompt tokens, at least one a row.
+        chosen: completion tokens after that prompt, at least one a row, end-of-turn or EOS token included.
+        rejected: the same for rejected; never equal to chosen.
+        index: row of the Preferences each row came from.
+        report: what was cut and left out.
+    """
+
+    ids: list[str]
+    prompt: Ragged
+    chosen: Ragged
+    rejected: Ragged
+    index: Int64[np.ndarray, " n"]
+    report: TruncationReport
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def tokenize_preferences(
+    prefs: Preferences,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None = 1024,
+    truncation: Truncation = "keep_prompt_end",
+) -> TokenizedPreferences:
+    """Tokenize prompt + chosen and prompt + rejected, split where the prompt's tokens end.
+
+    Conversations are written by the tokenizer's chat template; what it puts after the last end-of-turn token is left
+    out, since a model never generates it. Texts are tokenized together with their prompt, after the tokenizer's
+    default beginning (BOS) and before one EOS token. If the prompt's own tokens are no prefix of both sequences, the
+    longest common prefix of the three is the prompt of both.
+
+    Rows longer than `max_length`, by `truncation`: "keep_prompt_end" cuts the prompt at its start (a leading BOS token
+    stays), "keep_prompt_start" at its end, in both cases down to half of `max_length`, then the completions at their
+    end; "drop" leaves the row out; "error" raises. Both completions always share one prompt.
+
+    Args:
+        max_length: most tokens of prompt + completion (≥ 2); None for no limit.
+
+    Raises:
+        DataError: no chat template, no EOS token, a conversation that the template refuses, no row left, or rows too
+            long under "error".
+        ConfigError: an unknown truncation, or max_length below 2.
+    """
+    if truncation not in TRUNCATIONS:
+        raise ConfigError(f"truncation='{truncation}' is unknown. {did_you_mean(truncation, TRUNCATIONS)}")
+    if max_length is not None and max_length < 2:
+        raise ConfigError(f"max_length={max_length}: a prompt token and a completion token need at least 2.")
+    encoder = make_encoder(tokenizer, conversational=prefs.conversational)
+    fitter = _Fitter(prefs, encoder, max_length, truncation)
+    start = 0
+    for batch in prefs.batches("prompt", "chosen", "rejected", size=_BATCH):
+        triples = encoder.preferences(batch["prompt"], batch["chosen"], batch["rejected"], start)
+        fitter.add(start, *triples)
+        start += len(batch["prompt"])
+    return fitter.finish()
+
+
+def tokenize_prompts(
+    prompts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
+) -> Ragged:
+    """Tokenize prompts for sampling: with the generation prompt, or open after a last assistant message.
+
+    Args:
+        prompts: texts, or conversations.
+        max_length: most tokens of a prompt; the end is kept, and a leading BOS token.
+
+    Raises:
+        DataError: as in `tokenize_preferences`; also texts mixed with conversations.
+        ConfigError: max_length below 1.
+    """
+    if max_length is not None and max_length < 1:
+        raise ConfigError(f"max_length={max_length}: a prompt needs at least 1 token.")
+    kinds = {isinstance(prompt, str) for prompt in prompts}
+    if len(kinds) > 1:
+        raise DataError("Some prompts are text, some conversations. Remedy: give prompts of one kind.")
+    encoder = make_encoder(tokenizer, conversational=kinds == {False})
+    parts: list[Ragged] = []
+    for start in range(0, len(prompts), _BATCH):
+        ids = encoder.prompts(prompts[start : start + _BATCH], start)
+        parts.append(Ragged.of([_cut_prompt(encoder.never_empty(row), max_length, True, encoder.bos) for row in ids]))
+    return Ragged.concatenate(parts)
+
+
+def prompt_text(prompt: Text) -> str:
+    """Readable text of a prompt for reports: the text, or the last user turns of a conversation.
+
+    Example:
+        >>> prompt_text([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}])
+        'Hi'
+    """
+    if isinstance(prompt, str):
+        return prompt
+    users = [number for number, turn in enumerate(prompt) if turn["role"] == "user"]
+    if not users:
+        return prompt[-1]["content"] if prompt else ""
+    first = last = users[-1]
+    while first - 1 in users:
+        first -= 1
+    return "\n".join(turn["content"] for turn in prompt[first : last + 1])
+
+
+@dataclass
+class _Fitter:
+    """Splits, truncates and collects rows, and counts what it does."""
+
+    prefs: Preferences
+    encoder: Encoder
+    max_length: int | None
+    truncation: str
+    parts: list[tuple[Ragged, Ragged, Ragged]] = field(default_factory=list[tuple[Ragged, Ragged, Ragged]])
+    index: list[int] = field(default_factory=list[int])
+    dropped: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    too_long: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    prompts_cut: int = 0
+    completions_cut: int = 0
+    boundary_shifted: int = 0
+
+    def __post_init__(self) -> None:
+        self.ids = self.prefs.ids
+
+    def add(self, start: int, prompts: list[Tokens], chosen: list[Tokens], rejected: list[Tokens]) -> None:
+        """Take a batch of rows: ids of prompt, prompt + chosen, prompt + rejected."""
+        kept: list[tuple[Tokens, Tokens, Tokens]] = []
+        for row, (prompt, better, worse) in enumerate(zip(prompts, chosen, rejected, strict=True), start):
+            fitted = self._fit(row, prompt, better, worse)
+            if isinstance(fitted, str):
+                self.dropped.append((self.ids[row], fitted))
+            else:
+                kept.append(fitted)
+                self.index.append(row)
+        columns = zip(*kept, strict=True) if kept else ((), (), ())
+        prompt_part, chosen_part, rejected_part = (Ragged.of(list(column)) for column in columns)
+        self.parts.append((prompt_part, chosen_part, rejected_part))
+
+    def _fit(self, row: int, prompt: Tokens, better: Tokens, worse: Tokens) -> tuple[Tokens, Tokens, Tokens] | str:
+        """Prompt and completions of a row, or the reason to leave it out."""
+        count = len(prompt)
+        shifted = better[:count] != prompt or worse[:count] != prompt
+        if shifted:
+            count = _common_prefix(prompt, better, worse)
+        prompt, chosen, rejected = self.encoder.never_empty(prompt[:count]), better[count:], worse[count:]
+        if not chosen or not rejected:
+            return "empty_completion"
+        if chosen == rejected:
+            return "identical_tokens"
+        longest = max(len(chosen), len(rejected))
+        limit = self.max_length
+        if limit is not None and len(prompt) + longest > limit:
+            if self.truncation == "error":
+                self.too_long.append((self.ids[row], len(prompt) + longest))
+            if self.truncation in ("drop", "error"):
+                return "too_long"
+            keep = max(limit - longest, min(len(prompt), limit // 2))
+            cut_prompt = _cut_prompt(prompt, keep, self.truncation == "keep_prompt_end", self.encoder.bos)
+            room = limit - len(cut_prompt)
+            if chosen[:room] == rejected[:room]:
+                return "identical_after_truncation"
+            self.prompts_cut += len(cut_prompt) < len(prompt)
+            self.completions_cut += (len(chosen) > room) + (len(rejected) > room)
+            prompt, chosen, rejected = cut_prompt, chosen[:room], rejected[:room]
+        self.boundary_shifted += shifted
+        return prompt, chosen, rejected
+
+    def finish(self) -> TokenizedPreferences:
+        """The collected rows."""
+        if self.too_long:
+            shown = ", ".join(f"{name} ({length} tokens)" for name, length in self.too_long[:5])
+            raise DataError(
+                f"{len(self.too_long)} of {len(self.prefs)} rows have more than max_length={self.max_length} tokens: "
+                f"{shown}. Remedy: raise max_length, or choose another truncation."
+            )
+        if not self.index:
+            raise DataError(
+                f"No row is left of {len(self.prefs)} after tokenization: "
+                f"{', '.join(f'{name}: {reason}' for name, reason in self.dropped[:5])}. "
+                "Remedy: raise max_length, or choose another truncation."
+            )
+        kept = set(self.index)
+        report = TruncationReport(
+            rows_in=len(self.prefs),
+            rows_kept=len(self.index),
+            prompts_cut=self.prompts_cut,
+            completions_cut=self.completions_cut,
+            dropped=tuple(self.dropped),
+            boundary_shifted=self.boundary_shifted,
+            unterminated=sum(row in kept for row in self.encoder.unterminated),
+        )
+        prompt, chosen, rejected = (Ragged.concatenate([part[side] for part in self.parts]) for side in range(3))
+        ids = [self.ids[row] for row in self.index]
+        return TokenizedPreferences(ids, prompt, chosen, rejected, np.array(self.index, dtype=np.int64), report)
+
+
+def _cut_prompt(prompt: Tokens, keep: int | None, keep_end: bool, bos: int | None) -> Tokens:
+    """At most `keep` tokens of a prompt; a leading BOS token stays, since models attend to it throughout."""
+    if keep is None or len(prompt) <= keep:
+        return prompt
+    if not keep_end:
+        return prompt[:keep]
+    if prompt[0] == bos and keep > 1:
+        return [prompt[0], *prompt[len(prompt) - keep + 1 :]]
+    return prompt[len(prompt) - keep :]
+
+
+def _common_prefix(*sequences: Tokens) -> int:
+    count = 0
+    for tokens in zip(*sequences, strict=False):
+        if len(set(tokens)) > 1:
+            break
+        count += 1
+    return count

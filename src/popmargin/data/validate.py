@@ -1,0 +1,168 @@
+"""What a preference must fulfil, checked row by row, and how problems are told."""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, RowProblem, Text
+from popmargin.errors import DataError
+
+Draft = dict[str, Any]
+"""One preference on its way in: every name of `COLUMNS`, None where unknown."""
+
+DROP_HINT = "Fix these rows, or leave them out and get them reported: bad_rows='drop' (--bad-rows drop)."
+
+
+class RowError(Exception):
+    """One row, or one pair of it, cannot become a preference.
+
+    Args:
+        kind: short name, e.g. "empty".
+        message: what is wrong, a sentence.
+        remedy: what to do, a sentence.
+        column: our name of the column that is to blame.
+        fatal: False for ties and pairs below the minimum gap: no mistake in the data.
+    """
+
+    def __init__(self, kind: str, message: str, remedy: str, *, column: str | None = None, fatal: bool = True) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.remedy = remedy
+        self.column = column
+        self.fatal = fatal
+
+
+def is_blank(text: Text) -> bool:
+    """Whether a text, or every message of it, is empty or whitespace."""
+    if isinstance(text, str):
+        return not text.strip()
+    return not any(message["content"].strip() for message in text)
+
+
+def check_draft(draft: Draft) -> list[RowError]:
+    """Everything that is wrong with one preference by itself (not: duplicate ids).
+
+    An empty prompt is an error too, in text data as in conversations: nearly always it is a lost column, and all such
+    rows would count as one prompt. For unconditional text, write the tokenizer's BOS token as the prompt.
+    """
+    errors = _text_errors(draft)
+    for name in NUMBER_COLUMNS:
+        value = draft[name]
+        if value is not None and not math.isfinite(value):
+            remedy = "write a finite number, or nothing (null) where it is unknown."
+            errors.append(RowError("nan", f"the number is {value}.", remedy, column=name))
+    strength, soft_label = draft["strength"], draft["soft_label"]
+    if strength is not None and strength < 0:
+        remedy = "a strength is ≥ 0; for a signed scale use format='signed_strength', or swap chosen and rejected."
+        errors.append(RowError("negative_strength", f"the strength is {strength:g}.", remedy, column="strength"))
+    if soft_label is not None and not math.isnan(soft_label) and not 0 <= soft_label <= 1:
+        remedy = "write the probability that chosen is better, 0 to 1."
+        errors.append(RowError("soft_label", f"the soft label is {soft_label:g}.", remedy, column="soft_label"))
+    better, worse = draft["chosen_rating"], draft["rejected_rating"]
+    if better is not None and worse is not None and better < worse:
+        message = f"chosen is rated {better:g}, below rejected with {worse:g}: swapped columns?"
+        remedy = "swap the texts, or the ratings, of this row; for all rows: columns={'chosen': …, 'rejected': …}."
+        errors.append(RowError("swapped", message, remedy, column="chosen_rating"))
+    return errors
+
+
+def _text_errors(draft: Draft) -> list[RowError]:
+    errors: list[RowError] = []
+    for name in TEXT_COLUMNS:
+        if is_blank(draft[name]):
+            remedy = f"give the {name} a text" + (
+                " (for unconditional text: the BOS token)." if name == "prompt" else "."
+            )
+            errors.append(
+                RowError(
+                    "empty", f"the {name if name == 'prompt' else f'{name} completion'} is empty.", remedy, column=name
+                )
+            )
+    if not is_blank(draft["chosen"]) and draft["chosen"] == draft["rejected"]:
+        remedy = "remove the row: it prefers nothing."
+        errors.append(RowError("identical", "chosen and rejected are the same.", remedy, column="rejected"))
+    return errors
+
+
+def content_digest(draft: Draft) -> str:
+    """Stable hash of what is compared: prompt, chosen, rejected and annotator.
+
+    Ratings are left out, so that re-rating a comparison does not change its id and edges still find it.
+
+    Raises:
+        RowError: a text holds half of a surrogate pair, so it is no UTF-8.
+    """
+    content = [draft[name] for name in (*TEXT_COLUMNS, "annotator")]
+    try:
+        # The id is encoded along: it must be storable too.
+        encoded = json.dumps(content, ensure_ascii=False).encode()
+        (draft["id"] or "").encode()
+    except UnicodeEncodeError as error:
+        remedy = "save the file as UTF-8; \\ud800–\\udfff escapes come in pairs."
+        message = f"a text is not UTF-8 at its character {error.start}."
+        raise RowError("bad_utf8", message, remedy, column=_undecodable(draft)) from error
+    return hashlib.blake2b(encoded, digest_size=10).hexdigest()
+
+
+def _undecodable(draft: Draft) -> str | None:
+    for name in COLUMNS:
+        try:
+            json.dumps(draft[name], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return name
+    return None
+
+
+class IdGiver:
+    """Keeps ids unique: names rows without one after their content, refuses an id that was given before."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+        self._seen: Counter[str] = Counter()
+        self.repeated_content = 0
+        self.rolling = hashlib.blake2b(digest_size=16)  # of everything that was given an id, in order
+
+    def give(self, draft: Draft) -> str:
+        """The row's own id, else `p-<content hash>`, with `-2`, `-3`, … for exact repetitions.
+
+        Raises:
+            RowError: the id belongs to an earlier row, or a text is no UTF-8.
+        """
+        digest = content_digest(draft)
+        self._seen[digest] += 1
+        count = self._seen[digest]
+        self.repeated_content += count > 1
+        name = draft["id"] or (f"p-{digest}" if count == 1 else f"p-{digest}-{count}")
+        if name in self._given:
+            remedy = "give each row its own id, or no row one."
+            raise RowError("duplicate_id", f"the id '{name}' belongs to an earlier row.", remedy, column="id")
+        self._given.add(name)
+        self.rolling.update(repr((digest, name, [draft[number] for number in NUMBER_COLUMNS])).encode())
+        return name
+
+
+def describe_problems(problems: Sequence[RowProblem], *, limit: int = 5) -> str:
+    """The first problems, one a line, and how many there are besides."""
+    lines = [f"  {problem}" for problem in problems[:limit]]
+    if len(problems) > limit:
+        kinds = Counter(problem.kind for problem in problems)
+        lines.append(f"  … and {len(problems) - limit} more; {', '.join(f'{k}: {n}' for k, n in kinds.most_common())}.")
+    return "\n".join(lines)
+
+
+def raise_problems(problems: Sequence[RowProblem], rows_in: int) -> None:
+    """Raise for the fatal problems, if there are any.
+
+    Raises:
+        DataError: names the first rows with column and remedy, and the total.
+    """
+    fatal = [problem for problem in problems if problem.fatal]
+    if fatal:
+        count = len({problem.candidate for problem in fatal})
+        raise DataError(
+            f"{fatal[0].source}: {count} of {rows_in} rows cannot be used.\n{describe_problems(fatal)}\n{DROP_HINT}"
+        )

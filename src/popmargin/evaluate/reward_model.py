@@ -1,0 +1,115 @@
+"""A reward model: a sequence classifier with one output."""
+
+import warnings
+from typing import Any
+
+import torch
+
+from popmargin.errors import ConfigError
+from popmargin.evaluate.rewards import Prompt, check_rows, checked_rewards
+
+
+class ModelReward:
+    """Scores a prompt and its completion with AutoModelForSequenceClassification.
+
+    Conversations are written with the tokenizer's chat template, the completion as the assistant's turn; plain prompts
+    are followed by the completion. Texts over `max_length` lose tokens at the start of the prompt, and are counted.
+
+    Args:
+        path: folder (or hub id) of the model and its tokenizer, weights in safetensors.
+        batch_size: texts in one forward pass; the rewards do not depend on it. 1 where the model has no padding token.
+        max_length: tokens; the tokenizer's own limit when None.
+        device: of the model.
+        dtype: of the weights.
+
+    Raises:
+        ConfigError: nothing loads from the path, the model has several outputs, or its output layer is untrained.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        batch_size: int = 16,
+        max_length: int | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        if batch_size < 1:
+            raise ConfigError(f"batch_size of reward model {path} is {batch_size}; give at least 1.")
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(path)
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+                path, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"Reward model {path} does not load as a sequence classifier: {error}") from error
+        model, info = loaded
+        if info["missing_keys"]:
+            missing = ", ".join(sorted(info["missing_keys"])[:3])
+            raise ConfigError(
+                f"Reward model {path} has no weights for {missing}: it is not a trained reward model, and its scores "
+                "would be random. Name a model that was trained for sequence classification."
+            )
+        if model.config.num_labels != 1:
+            raise ConfigError(f"Reward model {path} has {model.config.num_labels} outputs; a reward model has one.")
+        # The classifier reads its score at the last token that is not padding. To make a padding token up (the end
+        # token, say) would move that place in texts that end with it: without one, texts are scored one at a time.
+        if tokenizer.pad_token_id is not None:
+            model.config.pad_token_id = tokenizer.pad_token_id
+        self._padding: int | None = model.config.pad_token_id
+        self._path = path
+        self._tokenizer = tokenizer
+        self._model = model.to(device).eval()
+        self._batch_size = batch_size if self._padding is not None else 1
+        known = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 10**9)
+        self._max_length = known if max_length is None else max_length
+        self.truncated = 0
+
+    def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
+        """One reward for each completion.
+
+        Raises:
+            RunError: a reward is not finite.
+        """
+        check_rows(prompts, completions)
+        rows = [self._tokens(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+        cut = sum(len(row) > self._max_length for row in rows)
+        if cut:
+            self.truncated += cut
+            warnings.warn(
+                f"{cut} of {len(rows)} texts are longer than the reward model's {self._max_length} tokens; "
+                "they lost tokens at the start.",
+                stacklevel=2,
+            )
+        rows = [row[-self._max_length :] for row in rows]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        rewards = [0.0] * len(rows)
+        for start in range(0, len(order), self._batch_size):
+            chunk = order[start : start + self._batch_size]
+            width = len(rows[chunk[-1]])
+            tokens = torch.full((len(chunk), width), self._padding or 0)
+            mask = torch.zeros((len(chunk), width), dtype=torch.long)
+            for place, i in enumerate(chunk):
+                tokens[place, : len(rows[i])] = torch.tensor(rows[i])
+                mask[place, : len(rows[i])] = 1
+            with torch.no_grad():
+                device = self._model.device
+                logits = self._model(input_ids=tokens.to(device), attention_mask=mask.to(device)).logits
+            for i, value in zip(chunk, logits[:, 0].float().tolist(), strict=True):
+                rewards[i] = value
+        return checked_rewards(rewards, len(rows), f"model:{self._path}")
+
+    def _tokens(self, prompt: Prompt, completion: str) -> list[int]:
+        if isinstance(prompt, str):
+            return list(self._tokenizer(prompt + completion)["input_ids"])
+        if self._tokenizer.chat_template is None:
+            raise ConfigError(
+                f"The prompts are conversations, but the tokenizer of reward model {self._path} has no chat template. "
+                "Add one to it, or use plain prompts."
+            )
+        chat = [*prompt, {"role": "assistant", "content": completion}]
+        text = self._tokenizer.apply_chat_template(chat, tokenize=False)
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])

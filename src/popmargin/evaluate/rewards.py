@@ -1,0 +1,178 @@
+"""Rewards: what scores a completion. A Python callable, a reward model, or a judge behind an HTTP server."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+
+from popmargin.errors import ConfigError, RunError, did_you_mean
+
+Prompt = str | list[dict[str, Any]]
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores completions; higher is better, in the reward's own unit."""
+
+    def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
+        """One finite number for each completion, in order."""
+        ...
+
+
+class CallableReward:
+    """A Python function as a reward; its answers are checked.
+
+    Args:
+        function: called with prompts= and completions=, returns one number for each completion.
+        name: for error messages.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._function = function
+        self._name = name
+
+    def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
+        """The function's rewards.
+
+        Raises:
+            RunError: the function returns another number of values, or something that is not a finite number.
+        """
+        check_rows(prompts, completions)
+        return checked_rewards(self._function(prompts=prompts, completions=completions), len(completions), self._name)
+
+
+def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Reward:
+    """A reward from its specification.
+
+    Specifications:
+        "module:function": a Python function, or an object with a `score` method, from an importable module, from the
+            working directory, or from a file ("rewards.py:function");
+        "model:PATH": a sequence-classification model with one output (options of `ModelReward`);
+        "judge:URL": an OpenAI-compatible server that rates responses (options of `JudgeReward`; `model` is needed);
+        a function or a `Reward`: itself.
+
+    Args:
+        spec: the specification.
+        options: of the reward model or the judge.
+
+    Returns:
+        The reward.
+
+    Raises:
+        ConfigError: the specification names nothing that can be used, or an option is unknown.
+
+    Example:
+        >>> shortness = load_reward(lambda prompts, completions: [-len(text) for text in completions])
+        >>> shortness.score(["Say hi."], ["hi"])
+        [-2.0]
+    """
+    if isinstance(spec, str) and spec.startswith("model:"):
+        from popmargin.evaluate.reward_model import ModelReward
+
+        return ModelReward(spec.removeprefix("model:"), **_known(ModelReward, spec, options))
+    if isinstance(spec, str) and spec.startswith("judge:"):
+        from popmargin.evaluate.judge import JudgeReward
+
+        return JudgeReward(spec.removeprefix("judge:"), **_known(JudgeReward, spec, options))
+    if options:
+        raise ConfigError(f"Reward {spec!r} is Python code and takes no options, but got {', '.join(sorted(options))}.")
+    target = _import(spec) if isinstance(spec, str) else spec
+    name = spec if isinstance(spec, str) else getattr(spec, "__qualname__", repr(spec))
+    if not isinstance(target, type) and isinstance(target, Reward):
+        return target
+    if callable(target):
+        return CallableReward(target, name)
+    raise ConfigError(
+        f"Reward {name!r} is a {type(target).__name__}; name a function or an object with a score method."
+    )
+
+
+def checked_rewards(values: Any, count: int, name: str) -> list[float]:
+    """Rewards as floats.
+
+    Raises:
+        RunError: not `count` values, or a value that is not a finite number.
+    """
+    try:
+        rewards = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"Reward {name!r} returned {type(values).__name__}, not numbers ({error}).") from error
+    if rewards.shape != (count,):
+        raise RunError(
+            f"Reward {name!r} returned shape {rewards.shape} for {count} completions; return one number each."
+        )
+    wrong = np.flatnonzero(~np.isfinite(rewards))
+    if len(wrong):
+        raise RunError(
+            f"Reward {name!r} returned {rewards[wrong[0]]} for completion {wrong[0]} ({len(wrong)} of {count} are not "
+            "finite). Return a finite number for every completion, the empty one included."
+        )
+    return cast("list[float]", rewards.tolist())
+
+
+def check_rows(prompts: Sequence[Prompt], completions: Sequence[str]) -> None:
+    """Refuse prompts and completions of different number.
+
+    Raises:
+        RunError: the numbers differ.
+    """
+    if len(prompts) != len(completions):
+        raise RunError(
+            f"{len(prompts)} prompts but {len(completions)} completions; give the prompt of each completion."
+        )
+
+
+def _known(kind: type, spec: str, options: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(kind).parameters.values()
+    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in names:
+            raise ConfigError(f"Reward {spec!r} has no option '{option}'. {did_you_mean(option, names)}")
+    return options
+
+
+def _import(spec: str) -> Any:
+    module_name, _, attribute = spec.rpartition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"Reward {spec!r} is not understood. Give 'module:function', 'model:PATH' or 'judge:URL'.")
+    try:
+        module = _module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise ConfigError(f"Reward {spec!r}: its module needs '{error.name}', which is not installed.") from error
+        raise ConfigError(
+            f"Reward {spec!r}: there is no module '{error.name}'. Install it, run in the folder that holds it, or name "
+            "the file: 'path/to/file.py:function'."
+        ) from error
+    target: Any = module
+    for part in attribute.split("."):
+        if part not in dir(target):
+            public = [name for name in dir(target) if not name.startswith("_")]
+            raise ConfigError(f"Reward {spec!r}: '{module_name}' has no '{part}'. {did_you_mean(part, public)}")
+        target = getattr(target, part)
+    return target
+
+
+def _module(name: str) -> Any:
+    if name.endswith(".py"):
+        path = Path(name).resolve()
+        if not path.is_file():
+            raise ConfigError(f"Reward file {name} does not exist (looked in {Path.cwd()}).")
+        spec = importlib.util.spec_from_file_location(f"popmargin_reward_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise ConfigError(f"Reward file {name} cannot be imported.")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    # An installed command does not look into the working directory, where a user's own reward usually lies.
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(here)

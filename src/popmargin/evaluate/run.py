@@ -1,0 +1,266 @@
+"""Measuring a policy on held-out preferences and prompts, and keeping what was measured in its run directory."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from popmargin.config import EvaluationConfig, RunConfig
+from popmargin.data.tokenize import prompt_text, tokenize_prompts
+from popmargin.engine.batch import preference_sequences
+from popmargin.engine.logps import token_logps
+from popmargin.engine.scores import pair_scores
+from popmargin.errors import RunError
+from popmargin.evaluate.discriminative import DiscriminativeMetrics, discriminative_metrics
+from popmargin.evaluate.generative import Generations, generative_metrics
+from popmargin.evaluate.rewards import Reward, load_reward
+from popmargin.generate.sample import Sampling, completion_logps, sample
+from popmargin.models import load_policy
+from popmargin.train.prepare import Workspace
+from popmargin.train.run import make_loss
+from popmargin.train.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class HeldOutMargins:
+    """Reward margins of held-out preferences, and what they are compared with.
+
+    Attributes:
+        ids: preference ids (N,).
+        clusters: prompt keys (N,).
+        reward_margin: β·gap in the objective's own score (N,), reward units.
+        strength: (N,), nan where unknown.
+        longer_chosen: 1 where chosen has more tokens, ½ where as many, else 0 (N,).
+    """
+
+    ids: list[str]
+    clusters: list[str]
+    reward_margin: np.ndarray
+    strength: np.ndarray
+    longer_chosen: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write a Parquet file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({name: pa.array(values) for name, values in vars(self).items()}), path)
+
+    @staticmethod
+    def load(path: Path) -> "HeldOutMargins":
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: there is no such file.
+        """
+        if not path.is_file():
+            raise RunError(f"{path} does not exist: evaluate the run with popmargin eval.")
+        columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+        arrays = {name: np.array(columns[name], dtype=float) for name in ("reward_margin", "strength", "longer_chosen")}
+        return HeldOutMargins(ids=columns["ids"], clusters=columns["clusters"], **arrays)
+
+
+@torch.no_grad()
+def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> HeldOutMargins:
+    """Score all held-out preferences under a policy."""
+    loss = make_loss(config)
+    kind = loss.objective.score_kind(loss.options)
+    data, size = workspace.test, config.evaluation.scoring_batch_size
+    reference = workspace.test_reference if kind in ("log_ratio", "mean_log_ratio") else None
+    device = next(policy.parameters()).device
+    tokens = data.tokenized
+    lengths = tokens.prompt.lengths + np.maximum(tokens.chosen.lengths, tokens.rejected.lengths)
+    order = np.argsort(lengths, kind="stable")
+    gaps = np.zeros(len(data))
+    was_training = policy.training
+    policy.eval()
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        sequences = preference_sequences(tokens, rows.tolist(), workspace.tokenizer.pad_token_id)
+        sequences = {name: tensor.to(device) for name, tensor in sequences.items()}
+        values = token_logps(policy, sequences, precision=config.model.precision).double()
+        of_reference = None if reference is None else reference.tokens(rows).to(device).double()
+        gaps[rows] = pair_scores(kind, values, of_reference, sequences["lengths"]).gap.cpu().numpy()
+    policy.train(was_training)
+    longer = np.sign(tokens.chosen.lengths - tokens.rejected.lengths) / 2 + 0.5
+    return HeldOutMargins(data.ids, data.clusters, loss.beta * gaps, data.strength, longer)
+
+
+def margin_metrics(margins: HeldOutMargins, config: EvaluationConfig, workspace: Workspace) -> DiscriminativeMetrics:
+    """Discriminative metrics of one run, with intervals."""
+    return discriminative_metrics(
+        reward_margin=margins.reward_margin,
+        strength=margins.strength,
+        clusters=margins.clusters,
+        longer_chosen=margins.longer_chosen,
+        edges=workspace.test_edges(config.pop_k, config.seed),
+        samples=config.bootstrap,
+        seed=config.seed,
+    )
+
+
+@dataclass
+class PromptSet:
+    """Held-out prompts to generate for, distinct and in the order of the data."""
+
+    prompts: list[Any]
+    keys: list[str]
+
+    @staticmethod
+    def of(workspace: Workspace, count: int | None) -> "PromptSet":
+        """The first `count` distinct held-out prompts; all when None."""
+        preferences = workspace.test.preferences
+        prompts = list(preferences.dataset["prompt"])
+        first = {key: row for row, key in reversed(list(enumerate(preferences.prompt_keys)))}
+        rows = sorted(first.values())[:count]
+        return PromptSet([prompts[row] for row in rows], [preferences.prompt_keys[row] for row in rows])
+
+
+def generate_and_score(
+    policy: Any,
+    config: RunConfig,
+    workspace: Workspace,
+    reward: Reward,
+    *,
+    prompts: int | None,
+    progress: bool = False,
+) -> Generations:
+    """Completions of held-out prompts with rewards, and their log-ratio to the reference.
+
+    Args:
+        policy: samples the completions.
+        config: how to sample.
+        workspace: prompts, tokenizer and reference model.
+        reward: scores them.
+        prompts: number of prompts; None takes all.
+        progress: show a progress bar.
+    """
+    settings = config.evaluation
+    chosen = PromptSet.of(workspace, prompts)
+    room = config.data.max_length - settings.max_new_tokens
+    if room < 1:
+        raise RunError(
+            f"evaluation.max_new_tokens {settings.max_new_tokens} leaves no room for prompts in data.max_length "
+            f"{config.data.max_length}: lower the first or raise the second."
+        )
+    tokens = tokenize_prompts(chosen.prompts, workspace.tokenizer, max_length=room)
+    sampling = Sampling(
+        samples=settings.samples,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        batch_size=settings.generation_batch_size,
+        seed=settings.seed,
+        precision=config.model.precision,
+    )
+    completions = sample(policy, workspace.tokenizer, tokens, sampling, progress=progress)
+    repeated = [prompt for prompt in chosen.prompts for _ in range(settings.samples)]
+    texts = [completion.text for completion in completions]
+    places = [place for place in range(len(tokens)) for _ in range(settings.samples)]
+    ids = [completion.tokens for completion in completions]
+    options: dict[str, Any] = {
+        "batch_size": 2 * settings.scoring_batch_size,
+        "precision": config.model.precision,
+        "pad_id": workspace.tokenizer.pad_token_id,
+    }
+    rows = [tokens[place] for place in places]
+    kl = np.zeros(len(ids))
+    if policy is not workspace.reference_model:
+        kl = completion_logps(policy, rows, ids, **options)
+        kl -= completion_logps(workspace.reference_model, rows, ids, **options)
+    return Generations(
+        prompts=[prompt_text(prompt) for prompt in chosen.prompts],
+        prompt_keys=chosen.keys,
+        samples_per_prompt=settings.samples,
+        completions=texts,
+        rewards=np.array(reward.score(repeated, texts), dtype=np.float64),
+        lengths=np.array([len(row) for row in ids], dtype=np.int64),
+        finished=np.array([completion.finished for completion in completions]),
+        kl=kl,
+    )
+
+
+def configured_reward(config: EvaluationConfig) -> Reward | None:
+    """The reward that the configuration names; None if it names none."""
+    return load_reward(config.reward, **config.reward_options) if config.reward is not None else None
+
+
+def evaluate_policy(
+    policy: Any,
+    config: RunConfig,
+    workspace: Workspace,
+    directory: RunDirectory,
+    *,
+    reward: Reward | None,
+    reference: Generations | None,
+    baseline: Generations | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measure a policy and write margins, generations and metrics into its run directory.
+
+    Args:
+        policy: what to measure.
+        config: the run's configuration.
+        workspace: held-out data and reference.
+        directory: where the results go.
+        reward: scores generations; None generates nothing.
+        reference: the reference model's generations on the same prompts.
+        baseline: another run's generations to win against.
+        progress: show progress bars.
+
+    Returns:
+        What evaluation/metrics.json holds: intervals, reliability curve and counts.
+    """
+    settings = config.evaluation
+    margins = held_out_margins(policy, config, workspace)
+    margins.save(directory.evaluation / "margins.parquet")
+    metrics = margin_metrics(margins, settings, workspace).to_dict()
+    if reward is not None:
+        generations = generate_and_score(policy, config, workspace, reward, prompts=settings.prompts, progress=progress)
+        generations.save(directory.evaluation / "generations.parquet")
+        intervals = generative_metrics(generations, reference, baseline, samples=settings.bootstrap, seed=settings.seed)
+        metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
+    text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
+    (directory.evaluation / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    return metrics
+
+
+def evaluate_run(
+    path: str | Path, *, against: str | Path | None = None, config: RunConfig | None = None
+) -> dict[str, Any]:
+    """Evaluate a finished run.
+
+    Args:
+        path: its run directory.
+        against: another evaluated run to compute a win rate against.
+        config: the run's configuration with other evaluation settings; None takes its own.
+
+    Returns:
+        As `evaluate_policy`.
+
+    Raises:
+        RunError: the run has not finished, or the other run has no generations.
+    """
+    directory = RunDirectory(Path(path))
+    config = config or directory.config()
+    directory.facts()
+    workspace = Workspace(config)
+    reward = configured_reward(config.evaluation)
+    reference = baseline = None
+    if reward is not None:
+        reference = generate_and_score(
+            workspace.reference_model, config, workspace, reward, prompts=config.evaluation.prompts, progress=True
+        )
+        reference.save(directory.evaluation / "reference_generations.parquet")
+    if against is not None:
+        other = RunDirectory(Path(against)).evaluation / "generations.parquet"
+        if not other.is_file():
+            raise RunError(f"{against} has no generations: evaluate it with a reward first (popmargin eval {against}).")
+        baseline = Generations.load(other)
+    policy = load_policy(directory.model, workspace.start_model)
+    return evaluate_policy(
+        policy, config, workspace, directory, reward=reward, reference=reference, baseline=baseline, progress=True
+    )

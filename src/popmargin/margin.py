@@ -1,0 +1,46 @@
+"""The one place where a margin's unit and sign are defined."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from jaxtyping import Bool, Float
+from torch import Tensor, where, zeros_like
+
+Unit = Literal["nats", "reward"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """By how much the chosen side should lead the rejected side; positive favours chosen.
+
+    Three conventions meet in this field: PoP clips its target margin in nats, before β; fixed and rating margins are
+    subtracted in reward units, after β (reward = β · nats). A margin carries its unit and is read only through
+    `nats` or `reward`, so that the two cannot be mixed up.
+
+    Attributes:
+        values: one margin per row (B,), in `unit`.
+        unit: "nats" (a log-ratio gap Δ) or "reward" (β·Δ).
+    """
+
+    values: Float[Tensor, "B"]
+    unit: Unit
+
+    def nats(self, beta: float) -> Float[Tensor, "B"]:
+        """The margin as a log-ratio gap (B,), nats."""
+        return self.values if self.unit == "nats" else self.values / beta
+
+    def reward(self, beta: float) -> Float[Tensor, "B"]:
+        """The margin in reward units (B,), β · nats."""
+        return self.values if self.unit == "reward" else self.values * beta
+
+    def clip(self, low: float, high: float) -> "Margin":
+        """The same kept inside [low, high], in its own unit."""
+        return replace(self, values=self.values.clamp(low, high))
+
+    def only(self, rows: Bool[Tensor, "B"]) -> "Margin":
+        """The same in the given rows, and 0 elsewhere."""
+        return replace(self, values=where(rows, self.values, zeros_like(self.values)))
+
+    def swap(self) -> "Margin":
+        """The margin when chosen and rejected change places; nothing else inverts a margin."""
+        return replace(self, values=-self.values)

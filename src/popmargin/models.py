@@ -1,0 +1,122 @@
+"""Loading start models, putting adapters on them, and reading finished runs back."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from popmargin.config import ModelConfig
+from popmargin.errors import ConfigError, RunError
+
+
+def base_dtype(config: ModelConfig) -> torch.dtype:
+    """The dtype of the start model's weights: bf16 only where they stay frozen, since small steps are lost in bf16."""
+    return torch.bfloat16 if config.precision == "bf16" and config.lora_rank else torch.float32
+
+
+def resolve_path(path: str) -> str:
+    """`demo` as the folder of the embedded model; anything else as it is."""
+    if path == "demo":
+        from popmargin.demo.model import demo_model_path
+
+        return str(demo_model_path())
+    return path
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a model folder or hub id, with a padding token.
+
+    Raises:
+        RunError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve_path(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"Cannot load a tokenizer from '{path}': {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(path: str, dtype: torch.dtype) -> Any:
+    """A causal language model from a folder or hub id, on the default accelerator.
+
+    Raises:
+        RunError: it cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(resolve_path(path), dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"Cannot load a causal language model from '{path}': {_first_line(error)}") from error
+    return model.to(device())
+
+
+def device() -> torch.device:
+    """The accelerator when there is one, else the CPU."""
+    found = torch.accelerator.current_accelerator()
+    return found if found is not None and torch.accelerator.is_available() else torch.device("cpu")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def make_policy(start: nn.Module, config: ModelConfig) -> Any:
+    """A model to train, from a copy of the start model: all weights, or a LoRA adapter.
+
+    Raises:
+        ConfigError: adapter settings that do not fit the model.
+    """
+    model: Any = copy.deepcopy(start)
+    if not config.lora_rank:
+        return model.requires_grad_(True)
+    from peft import LoraConfig, get_peft_model
+
+    layers = getattr(model.config, "num_hidden_layers", None)
+    chosen = None
+    if config.lora_last_layers is not None:
+        if layers is None or not 1 <= config.lora_last_layers <= layers:
+            raise ConfigError(f"model.lora_last_layers is {config.lora_last_layers}; the model has {layers} layers.")
+        chosen = list(range(layers - config.lora_last_layers, layers))
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha if config.lora_alpha is not None else 2 * config.lora_rank,  # pyright: ignore[reportArgumentType]
+        lora_dropout=config.lora_dropout,
+        target_modules=_linear_names(model),
+        layers_to_transform=chosen,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, lora)
+
+
+def _linear_names(model: Any) -> list[str]:
+    head = model.get_output_embeddings()
+    names = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+    if not names:
+        raise ConfigError("The model has no linear layers that LoRA could adapt; set model.lora_rank to 0.")
+    return sorted(names)
+
+
+def load_policy(folder: Path, start: nn.Module) -> Any:
+    """A trained policy: a folder with full weights, or an adapter that goes onto a copy of the start model.
+
+    Raises:
+        RunError: the folder holds neither.
+    """
+    if (folder / "adapter_config.json").is_file():
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(copy.deepcopy(start), folder)  # pyright: ignore[reportArgumentType]
+    if (folder / "config.json").is_file():
+        return load_model(str(folder), next(start.parameters()).dtype)
+    raise RunError(f"{folder} holds no trained model: has the run finished? Resume it with popmargin train --resume.")

@@ -1,0 +1,240 @@
+"""What an objective is: a pure function from scores to one loss per row, and a declaration of what it needs.
+
+A *row* is one training unit: a preference, or a preference-over-preference edge (its stronger preference, and the
+weaker one where there is one). Axis suffix B: rows of one batch.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from popmargin.margin import Margin
+from popmargin.registry import Registry, make_options
+
+ScoreKind = Literal["log_ratio", "mean_log_ratio", "logp", "mean_logp"]
+"""How a response is scored before β. log_ratio: Σ log π/π_ref (nats); logp: Σ log π; mean_…: divided by the tokens.
+
+An explicit reward model supplies its reward in the place of any of them: objectives see only numbers.
+"""
+
+Weaker = Literal["none", "target", "gradient"]
+Origin = Literal["published", "baseline", "control", "ours"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an objective must be given beyond the scores of its rows.
+
+    Attributes:
+        edges: rows are PoP edges rather than preferences.
+        weaker: what is wanted of an edge's weaker side: nothing, its gap as a constant target, or scores with gradient.
+        margin: a margin per preference from the data (reward units).
+        soft_label: the probability per preference that chosen is the better one.
+        reference: reference log-probs even where the score kind does not use them.
+    """
+
+    edges: bool = False
+    weaker: Weaker = "none"
+    margin: bool = False
+    soft_label: bool = False
+    reference: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logps:
+    """Summed log-probs of the rows' responses (B,), nats, and their token counts; for regularizers.
+
+    With token weights the sums are weighted and the counts are sums of weights.
+    """
+
+    chosen: Float[Tensor, "B"]
+    rejected: Float[Tensor, "B"]
+    chosen_reference: Float[Tensor, "B"] | None
+    rejected_reference: Float[Tensor, "B"] | None
+    chosen_tokens: Float[Tensor, "B"]
+    rejected_tokens: Float[Tensor, "B"]
+
+
+def _alone(values: Tensor) -> Tensor:
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """One batch as an objective sees it. Every tensor is (B,); optional ones are None unless the objective needs them.
+
+    Attributes:
+        chosen: score of the (stronger) preference's chosen response, in the objective's score kind, nats.
+        rejected: the same of its rejected response.
+        has_weaker: whether the row is an edge with a weaker side.
+        weaker_chosen: score of the weaker side's chosen response, with gradient (0 where there is none).
+        weaker_rejected: the same of its rejected response.
+        target: the weaker side's detached gap, nats (0 where there is none).
+        margin: the preference's own margin from the data, reward units.
+        soft_label: probability that chosen is better.
+        stronger_share: weights that give every preference the same total over an epoch when it stands in several edges;
+            they average to 1 over preferences.
+        weaker_share: the same for the weaker side; 0 where there is none.
+        logps: sums behind the scores, for regularizers.
+        state: the objective's own state (see `Objective.init_state`).
+        gather: concatenates a detached tensor over all processes; the identity on one.
+    """
+
+    chosen: Float[Tensor, "B"]
+    rejected: Float[Tensor, "B"]
+    has_weaker: Bool[Tensor, "B"] | None = None
+    weaker_chosen: Float[Tensor, "B"] | None = None
+    weaker_rejected: Float[Tensor, "B"] | None = None
+    target: Margin | None = None
+    margin: Margin | None = None
+    soft_label: Float[Tensor, "B"] | None = None
+    stronger_share: Float[Tensor, "B"] | None = None
+    weaker_share: Float[Tensor, "B"] | None = None
+    logps: Logps | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    gather: Callable[[Tensor], Tensor] = _alone
+
+    def __post_init__(self) -> None:
+        shape = self.chosen.shape
+        if self.chosen.dim() != 1:
+            raise ValueError(f"chosen must have the shape (B,), not {tuple(shape)}: one score per row.")
+        for name in ("rejected", "has_weaker", "weaker_chosen", "weaker_rejected", "target", "margin", "soft_label",
+                     "stronger_share", "weaker_share"):  # fmt: skip
+            value: Tensor | Margin | None = getattr(self, name)
+            tensor = value.values if isinstance(value, Margin) else value
+            if tensor is not None and tensor.shape != shape:
+                raise ValueError(
+                    f"{name} has the shape {tuple(tensor.shape)}, chosen {tuple(shape)}: both must be (B,). "
+                    "Tensors of other shapes would be broadcast into a matrix of losses."
+                )
+
+    @property
+    def gap(self) -> Float[Tensor, "B"]:
+        """Δ = chosen − rejected (B,), nats."""
+        return self.chosen - self.rejected
+
+    @property
+    def weaker_gap(self) -> Float[Tensor, "B"]:
+        """The weaker side's gap (B,), nats, with gradient."""
+        assert self.weaker_chosen is not None and self.weaker_rejected is not None
+        return self.weaker_chosen - self.weaker_rejected
+
+    def swap(self) -> "Rows":
+        """The same rows with chosen and rejected exchanged, labels and data margins included."""
+        return replace(
+            self,
+            chosen=self.rejected,
+            rejected=self.chosen,
+            margin=None if self.margin is None else self.margin.swap(),
+            soft_label=None if self.soft_label is None else 1 - self.soft_label,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """A hand-computed case: values by field of `Rows` (lists), options, and the expected loss of every row."""
+
+    rows: Mapping[str, list[float]]
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    state: Mapping[str, float] = field(default_factory=dict[str, float])
+    expected: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A registered objective.
+
+    Attributes:
+        name: its name in configurations.
+        function: `(rows, options) -> loss (B,)`, pure and element-wise up to statistics of the batch.
+        options: its frozen options dataclass.
+        score: the score kind it wants, or a function of the options that says so.
+        origin: published, baseline, control or ours.
+        needs: what it must be given.
+        golden: hand-computed cases, checked by the contract tests.
+        diagnostics: `(rows, options) -> {name: (B,)}`, averaged over rows and logged.
+        init_state: `(options) -> {name: scalar tensor}`, state that is saved with checkpoints.
+        update_state: `(state, mean diagnostics of the step, options) -> state`, called after every optimizer step.
+    """
+
+    name: str
+    function: Callable[[Rows, Any], Tensor]
+    options: type[Any]
+    score: ScoreKind | Callable[[Any], ScoreKind]
+    origin: Origin
+    needs: Needs
+    golden: tuple[Golden, ...]
+    diagnostics: Callable[[Rows, Any], dict[str, Tensor]] | None = None
+    init_state: Callable[[Any], dict[str, Tensor]] | None = None
+    update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    def make_options(self, values: Mapping[str, Any]) -> Any:
+        """The options dataclass built from plain values; unknown ones are a `ConfigError`."""
+        return make_options(self.options, values, f"objective '{self.name}'")
+
+    def score_kind(self, options: Any) -> ScoreKind:
+        """The score kind under these options."""
+        return self.score(options) if callable(self.score) else self.score
+
+    def uses_reference(self, options: Any) -> bool:
+        """Whether reference log-probs are needed."""
+        return self.needs.reference or self.score_kind(options) in ("log_ratio", "mean_log_ratio")
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective", "popmargin.objectives")
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Tensor])
+
+
+def objective(
+    name: str,
+    *,
+    options: type[Any],
+    score: ScoreKind | Callable[[Any], ScoreKind],
+    origin: Origin,
+    needs: Needs | None = None,
+    golden: tuple[Golden, ...] = (),
+    diagnostics: Callable[[Rows, Any], dict[str, Tensor]] | None = None,
+    init_state: Callable[[Any], dict[str, Tensor]] | None = None,
+    update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None,
+) -> Callable[[FunctionT], FunctionT]:
+    """Register the decorated loss function as an objective; the arguments are the fields of `Objective`."""
+
+    def register(function: FunctionT) -> FunctionT:
+        OBJECTIVES.add(
+            Objective(
+                name=name,
+                function=function,
+                options=options,
+                score=score,
+                origin=origin,
+                needs=needs or Needs(),
+                golden=golden,
+                diagnostics=diagnostics,
+                init_state=init_state,
+                update_state=update_state,
+            )
+        )
+        return function
+
+    return register
+
+
+def positive(owner: str, **values: float) -> None:
+    """Check option values in an options dataclass.
+
+    Raises:
+        ValueError: one is not a finite number above 0.
+    """
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{owner}: {name} must be a finite number above 0, not {value}.")

@@ -1,0 +1,49 @@
+"""DPO with one margin for all preferences."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from popmargin.objectives.base import Golden, Rows, objective, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOFixedMarginOptions:
+    """Options of `dpo_fixed_margin`.
+
+    Attributes:
+        beta: reward units per nat.
+        margin: m, in reward units (after β).
+    """
+
+    beta: float = 0.1
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("dpo_fixed_margin", beta=self.beta)
+
+
+@objective(
+    "dpo_fixed_margin",
+    options=DPOFixedMarginOptions,
+    score="log_ratio",
+    origin="baseline",
+    golden=(Golden(rows={"chosen": [10.0], "rejected": [0.0]}, expected=[0.6931471805599453]),),
+)
+def dpo_fixed_margin(rows: Rows, options: DPOFixedMarginOptions) -> Float[Tensor, "B"]:
+    """DPO with a fixed margin: every preference must lead by the same amount.
+
+    L = −log σ(β·Δ − m)
+
+    Golden value: β·Δ = m = 1 gives log 2.
+
+    Args:
+        rows: scores are log-ratios (B,), nats.
+        options: see `DPOFixedMarginOptions`.
+
+    Returns:
+        The loss of every row (B,).
+    """
+    return softplus(options.margin - options.beta * rows.gap)

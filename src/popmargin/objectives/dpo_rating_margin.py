@@ -1,0 +1,56 @@
+"""DPO with the rating gap as margin."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPORatingMarginOptions:
+    """Options of `dpo_rating_margin`.
+
+    Attributes:
+        beta: reward units per nat.
+        margin_scale: reward units per rating point; 1 is the published baseline.
+    """
+
+    beta: float = 0.1
+    margin_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("dpo_rating_margin", beta=self.beta, margin_scale=self.margin_scale)
+
+
+@objective(
+    "dpo_rating_margin",
+    options=DPORatingMarginOptions,
+    score="log_ratio",
+    origin="baseline",
+    needs=Needs(margin=True),
+    golden=(
+        Golden(
+            rows={"chosen": [10.0, 0.0], "rejected": [0.0, 0.0], "margin": [1.0, 1.0]},
+            expected=[0.6931471805599453, 1.3132616875182228],
+        ),
+    ),
+)
+def dpo_rating_margin(rows: Rows, options: DPORatingMarginOptions) -> Float[Tensor, "B"]:
+    """DPO with ground-truth margins: every preference must lead by the gap between its ratings.
+
+    L = −log σ(β·Δ − c·(rating_chosen − rating_rejected))
+
+    Golden values: β·Δ = margin = 1 gives log 2; Δ = 0 with margin 1 gives log(1 + e) = 1.3132617.
+
+    Args:
+        rows: scores are log-ratios (B,), nats; margins are rating gaps (B,).
+        options: see `DPORatingMarginOptions`.
+
+    Returns:
+        The loss of every row (B,).
+    """
+    assert rows.margin is not None
+    return softplus(options.margin_scale * rows.margin.reward(options.beta) - options.beta * rows.gap)

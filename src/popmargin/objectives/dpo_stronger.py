@@ -1,0 +1,32 @@
+"""The control for DPO-PoP: the same edges, no margin."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from popmargin.objectives.base import Golden, Needs, Rows, objective
+from popmargin.objectives.dpo import DPOOptions, dpo
+
+
+@objective(
+    "dpo_stronger",
+    options=DPOOptions,
+    score="log_ratio",
+    origin="control",
+    needs=Needs(edges=True),
+    golden=(Golden(rows={"chosen": [3.0], "rejected": [-7.0]}, expected=[0.31326168751822286]),),
+)
+def dpo_stronger(rows: Rows, options: DPOOptions) -> Float[Tensor, "B"]:
+    """Control: plain DPO on the stronger sides of PoP edges, which separates resampling from the margin.
+
+    L(s, u) = −log σ(β·Δ(s))
+
+    Golden value: that of `dpo`.
+
+    Args:
+        rows: scores of the stronger sides are log-ratios (B,), nats.
+        options: see `DPOOptions`.
+
+    Returns:
+        The loss of every row (B,).
+    """
+    return dpo(rows, options)

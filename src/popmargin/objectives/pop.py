@@ -1,0 +1,84 @@
+"""DPO-PoP: the weaker preference's reward margin is the stronger one's target margin."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from popmargin.margin import Margin
+from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopOptions:
+    """Options of `pop`.
+
+    Attributes:
+        beta: reward units per nat.
+        margin_min: lower clip of the target margin, nats (before β).
+        margin_max: upper clip of the target margin, nats (before β).
+    """
+
+    beta: float = 0.1
+    margin_min: float = 0.0
+    margin_max: float = 10.0
+
+    def __post_init__(self) -> None:
+        positive("pop", beta=self.beta)
+        if not self.margin_min <= self.margin_max:
+            raise ValueError(f"pop: margin_min {self.margin_min} is above margin_max {self.margin_max}.")
+
+
+def target_margin(rows: Rows, margin_min: float, margin_max: float) -> Margin:
+    """The clipped margin of the weaker sides, nats; 0 in rows without a weaker side."""
+    assert rows.target is not None and rows.has_weaker is not None
+    return rows.target.clip(margin_min, margin_max).only(rows.has_weaker)
+
+
+def target_diagnostics(rows: Rows, options: PopOptions) -> dict[str, Tensor]:
+    """What shows whether the target moves: it degenerates to `dpo_stronger` where the margin stays 0."""
+    assert rows.target is not None
+    margin = target_margin(rows, options.margin_min, options.margin_max).values
+    return {
+        "target_margin_mean": margin,
+        "target_margin_square": margin.square(),  # the log turns mean and square into a standard deviation
+        "target_margin_clipped": (margin != rows.target.values).to(margin.dtype),
+    }
+
+
+@objective(
+    "pop",
+    options=PopOptions,
+    score="log_ratio",
+    origin="published",
+    needs=Needs(edges=True, weaker="target"),
+    diagnostics=target_diagnostics,
+    golden=(
+        Golden(
+            rows={"chosen": [10.0] * 4, "rejected": [0.0] * 4, "target": [10.0, 25.0, -3.0, 10.0],
+                  "has_weaker": [1, 1, 1, 0]},
+            expected=[0.6931471805599453, 0.6931471805599453, 0.31326168751822286, 0.31326168751822286],
+        ),
+    ),
+)  # fmt: skip
+def pop(rows: Rows, options: PopOptions) -> Float[Tensor, "B"]:
+    """DPO-PoP: the stronger preference must lead by at least the margin that the weaker one has now.
+
+    L(s, u) = −log σ(β·[Δ(s) − clip(sg[Δ_target(u)], m_min, m_max)])   (Chittepu et al. 2025)
+
+    The margin is clipped in nats, before β. Only s gets a gradient. Which network scores u is the run's `target`:
+    the Polyak-averaged policy as published, the detached policy, or our margin bank.
+
+    Golden values: Δ(s) = 10 with the target 10, and 25 clipped to 10, give log 2; a target of −3 clipped to 0, and a
+    row without weaker side, give the DPO loss log(1 + e⁻¹).
+
+    Args:
+        rows: scores of the stronger sides are log-ratios (B,), nats; `target` are the weaker sides' gaps, nats.
+        options: see `PopOptions`.
+
+    Returns:
+        The loss of every row (B,).
+    """
+    margin = target_margin(rows, options.margin_min, options.margin_max)
+    return softplus(-options.beta * (rows.gap - margin.nats(options.beta)))

@@ -1,0 +1,50 @@
+"""SimPO-PoP: DPO-PoP on length-averaged log-probs, without a reference."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from popmargin.objectives.base import Golden, Needs, Rows, objective
+from popmargin.objectives.pop import PopOptions, pop, target_diagnostics
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimPOPopOptions(PopOptions):
+    """Options of `simpo_pop`: those of `pop`, in nats per token; β = 1 as in the authors' code."""
+
+    beta: float = 1.0
+
+
+@objective(
+    "simpo_pop",
+    options=SimPOPopOptions,
+    score="mean_logp",
+    origin="published",
+    needs=Needs(edges=True, weaker="target"),
+    diagnostics=target_diagnostics,
+    golden=(
+        Golden(
+            rows={"chosen": [-1.0, -1.0], "rejected": [-2.0, -2.0], "target": [1.0, -1.0], "has_weaker": [1, 1]},
+            expected=[0.6931471805599453, 0.31326168751822286],
+        ),
+    ),
+)
+def simpo_pop(rows: Rows, options: SimPOPopOptions) -> Float[Tensor, "B"]:
+    """SimPO-PoP: as DPO-PoP, with the gap of length-averaged log-probs and no reference.
+
+    L(s, u) = −log σ(β·[g(s) − clip(sg[g_target(u)], m_min, m_max)]),  g = mean_logp(y_w) − mean_logp(y_l)
+
+    A variant in the authors' code (Chittepu et al. 2025). The start model's gaps are not 0 here, so margins act from
+    the first step.
+
+    Golden values: a gap of 1 with the target 1 gives log 2; a target of −1 is clipped to 0 and gives log(1 + e⁻¹).
+
+    Args:
+        rows: scores of the stronger sides are mean log-probs (B,), nats per token; `target` likewise.
+        options: see `SimPOPopOptions`.
+
+    Returns:
+        The loss of every row (B,).
+    """
+    return pop(rows, options)

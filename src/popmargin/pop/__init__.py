@@ -1,0 +1,9 @@
+"""Preferences over preferences (PoP): which of two preferences is the stronger one."""
+
+from popmargin.pop.edges import PopEdges as PopEdges
+from popmargin.pop.noise import bradley_terry_labels as bradley_terry_labels
+from popmargin.pop.noise import flip_labels as flip_labels
+from popmargin.pop.noise import label_probability as label_probability
+from popmargin.pop.sampling import sample_edges as sample_edges
+from popmargin.pop.stats import EdgeStatistics as EdgeStatistics
+from popmargin.pop.stats import edge_statistics as edge_statistics

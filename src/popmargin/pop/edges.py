@@ -1,0 +1,221 @@
+"""PoP edges: a typed table of (stronger, weaker) preferences."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+from jaxtyping import Int64
+
+from popmargin.errors import DataError, did_you_mean
+
+SCHEMA = pa.schema(
+    [
+        pa.field("stronger", pa.string(), nullable=False),
+        pa.field("weaker", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("annotator", pa.string()),
+        pa.field("tie", pa.bool_(), nullable=False),
+        pa.field("confidence", pa.float64()),
+    ]
+)
+pc: Any = pyarrow.compute  # its functions are made at import time, so a type checker cannot see them
+_METADATA_KEY = b"popmargin.pop"
+
+
+@dataclass(frozen=True)
+class PopEdges:
+    """Preferences over preferences: each row says that `stronger` has the larger gap between its two responses.
+
+    Columns: stronger (id), weaker (id; null = no weaker partner found, margin 0), source (ratings, judge, …),
+    annotator, tie (the two were called equal: never trained on), confidence of the label in [0, 1].
+
+    Attributes:
+        table: the edges; stored columns that are missing and optional are filled with their defaults.
+        parameters: how the edges were made (sampling, k, seed, noise, comparisons); JSON values.
+
+    Raises:
+        DataError: a column is missing, unknown or of the wrong type, or a row is not an edge.
+    """
+
+    table: pa.Table
+    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", _checked(self.table, "PoP edges"))
+
+    @staticmethod
+    def from_columns(
+        stronger: Sequence[str],
+        weaker: Sequence[str | None],
+        *,
+        source: str = "ratings",
+        tie: Sequence[bool] | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> "PopEdges":
+        """Edges from a list of stronger and a list of weaker ids.
+
+        Example:
+            >>> len(PopEdges.from_columns(["a", "b"], ["b", None]))
+            2
+        """
+        columns: dict[str, Any] = {
+            "stronger": pa.array(stronger, pa.string()),
+            "weaker": pa.array(weaker, pa.string()),
+            "source": pa.array([source] * len(stronger), pa.string()),
+            "tie": pa.array([False] * len(stronger) if tie is None else tie, pa.bool_()),
+        }
+        return PopEdges(pa.table(columns), parameters or {})
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def save(self, path: str | Path) -> None:
+        """Write the edges as Parquet, with the parameters as JSON in the schema's metadata."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {_METADATA_KEY: json.dumps(self.parameters, sort_keys=True).encode()}
+        partial = path.with_name(path.name + ".partial")
+        pq.write_table(self.table.replace_schema_metadata(metadata), partial, compression="zstd")
+        partial.replace(path)
+
+    @staticmethod
+    def load(path: str | Path) -> "PopEdges":
+        """Read edges that `save` wrote, or any Parquet file with the columns stronger and weaker.
+
+        Raises:
+            DataError: the file is missing, is not Parquet, or its columns are not those of PoP edges.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such file. Make edges with: popmargin pop sample DATA --out {path}")
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(
+                f"{path}: not a readable Parquet file ({error}). Write it again with pop sample."
+            ) from error
+        stored = (table.schema.metadata or {}).get(_METADATA_KEY, b"{}")
+        try:
+            parameters = json.loads(stored)
+        except ValueError as error:
+            raise DataError(f"{path}: its edge parameters are not JSON ({error}). Write it again.") from error
+        return PopEdges(_checked(table, str(path)), parameters)
+
+    def swap(self) -> "PopEdges":
+        """The same comparisons with every label turned round.
+
+        Raises:
+            DataError: an edge has no weaker side, so it has no opposite.
+        """
+        if self.table["weaker"].null_count:
+            raise DataError(
+                f"{self.table['weaker'].null_count} edges have no weaker side and cannot be swapped. "
+                "Sample with unmatched='drop' or leave these rows out first."
+            )
+        columns: dict[str, Any] = {name: self.table[name] for name in SCHEMA.names}
+        columns["stronger"], columns["weaker"] = columns["weaker"], columns["stronger"]
+        return PopEdges(pa.table(columns), self.parameters)
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the edges, in order; independent of path, parameters and Arrow chunks."""
+        digest = hashlib.sha256()
+        for name in SCHEMA.names:
+            digest.update(json.dumps([name, self.table[name].to_pylist()]).encode())
+        return digest.hexdigest()
+
+    def resolve(self, ids: Sequence[str]) -> tuple[Int64[np.ndarray, " E"], Int64[np.ndarray, " E"]]:
+        """Row numbers of the two sides of every edge; ties are left out, since they are never trained on.
+
+        Args:
+            ids: ids of the preferences, in the order of the rows (N,).
+
+        Returns:
+            (stronger, weaker), each (E,); weaker is -1 where the edge has no weaker side.
+
+        Raises:
+            DataError: ids repeat, or an edge names an id that is not among them.
+
+        Example:
+            >>> edges = PopEdges.from_columns(["a", "b"], ["b", None])
+            >>> [side.tolist() for side in edges.resolve(["b", "a"])]
+            [[1, 0], [0, -1]]
+        """
+        known = unique_ids(ids)
+        table = self.table.filter(pc.invert(self.table["tie"]))
+        sides: list[Any] = []
+        for name in ("stronger", "weaker"):
+            rows = pc.index_in(table[name], value_set=known, skip_nulls=True)
+            unknown = pc.and_(pc.is_null(rows), pc.is_valid(table[name]))
+            if pc.any(unknown).as_py():
+                missing = pc.unique(table[name].filter(unknown)).to_pylist()
+                raise DataError(
+                    f"PoP edges name {len(missing)} preferences in column '{name}' that the data does not hold, "
+                    f"such as {', '.join(map(repr, missing[:3]))}. Sample the edges from the same data and split "
+                    "(ids are the link), or give the data its id column."
+                )
+            sides.append(pc.fill_null(rows, -1).to_numpy().astype(np.int64))
+        return sides[0], sides[1]
+
+
+def unique_ids(ids: Sequence[str]) -> Any:
+    """The ids as an Arrow array.
+
+    Raises:
+        DataError: an id occurs twice.
+    """
+    known = pa.array(ids, pa.string())
+    if len(pc.unique(known)) != len(known):
+        counts = pc.value_counts(known).to_pylist()
+        repeated = [row["values"] for row in counts if row["counts"] > 1]
+        raise DataError(
+            f"{len(repeated)} preference ids occur more than once, such as {repeated[0]!r}. PoP edges refer to "
+            "preferences by id: make the ids unique."
+        )
+    return known
+
+
+def _checked(table: Any, where: str) -> Any:
+    """The table with exactly the columns of SCHEMA, or a DataError that says what is wrong and in which row."""
+    for name in table.column_names:
+        if name not in SCHEMA.names:
+            raise DataError(f"{where}: unknown column '{name}'. {did_you_mean(name, SCHEMA.names)}")
+    columns: list[Any] = []
+    defaults: dict[str, Any] = {"source": "file", "tie": False, "annotator": None, "confidence": None}
+    for column in SCHEMA:
+        if column.name in table.column_names:
+            try:
+                columns.append(table[column.name].cast(column.type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise DataError(
+                    f"{where}: column '{column.name}' is {table[column.name].type}, not {column.type}: {error}"
+                ) from error
+        elif column.name in defaults:
+            columns.append(pa.array([defaults[column.name]] * table.num_rows, column.type))
+        else:
+            raise DataError(
+                f"{where}: no column '{column.name}'. PoP edges need the columns stronger and weaker (ids)."
+            )
+    checked = pa.table(columns, names=SCHEMA.names)
+    for name in ("stronger", "source", "tie"):
+        _refuse(pc.is_null(checked[name]), where, f"'{name}' is empty; every edge needs one")
+    both = pc.fill_null(pc.equal(checked["stronger"], checked["weaker"]), False)
+    _refuse(both, where, "stronger and weaker are the same preference; remove the row")
+    halves = pc.and_(checked["tie"], pc.is_null(checked["weaker"]))
+    _refuse(halves, where, "a tie needs both preferences; give 'weaker' or set tie to false")
+    confidence = checked["confidence"]
+    inside = pc.and_(pc.greater_equal(confidence, 0.0), pc.less_equal(confidence, 1.0))
+    _refuse(pc.invert(pc.fill_null(inside, True)), where, "'confidence' is outside [0, 1]")
+    return checked.cast(SCHEMA)
+
+
+def _refuse(wrong: Any, where: str, message: str) -> None:
+    rows = np.flatnonzero(wrong.to_numpy())
+    if len(rows):
+        raise DataError(f"{where}: row {rows[0]}: {message} ({len(rows)} such rows).")

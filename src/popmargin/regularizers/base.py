@@ -1,0 +1,48 @@
+"""What a regularizer is: a pure function from summed log-probs to one term per row, added to any objective's loss."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from popmargin.objectives.base import Logps
+from popmargin.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularizer:
+    """A registered regularizer.
+
+    Attributes:
+        name: its name in configurations.
+        function: `(logps, options) -> term (B,)`, nats; the run's `weight` multiplies it.
+        options: its frozen options dataclass.
+        reference: whether it needs reference log-probs.
+    """
+
+    name: str
+    function: Callable[[Logps, Any], Tensor]
+    options: type[Any]
+    reference: bool
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+
+REGULARIZERS: Registry[Regularizer] = Registry("regularizer", "popmargin.regularizers")
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Tensor])
+
+
+def regularizer(name: str, *, options: type[Any], reference: bool) -> Callable[[FunctionT], FunctionT]:
+    """Register the decorated function as a regularizer; the arguments are the fields of `Regularizer`."""
+
+    def register(function: FunctionT) -> FunctionT:
+        REGULARIZERS.add(Regularizer(name=name, function=function, options=options, reference=reference))
+        return function
+
+    return register

@@ -1,0 +1,124 @@
+"""Render a study as one HTML file that needs nothing else: no script, no font, no network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from popmargin.report import curves, plots, tables
+from popmargin.report.metrics import is_known, metric
+from popmargin.report.results import ArmResult, StudyResults, write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_report(results: StudyResults) -> str:
+    """A study as a complete HTML document; the same study gives the same bytes.
+
+    Args:
+        results: what was measured. Whatever is missing is shown as an en dash, or its section says why it is empty.
+
+    Returns:
+        HTML with inline CSS and SVG.
+
+    Example:
+        >>> page = render_report(StudyResults("A study", [], {}, baseline="dpo"))
+        >>> page.startswith("<!doctype html>")
+        True
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    css = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    return environment.get_template("report.html.j2").render(css=css, **_context(results))
+
+
+def write_report(results: StudyResults, path: str | Path) -> Path:
+    """Write the HTML file.
+
+    Args:
+        results: the study.
+        path: file to write; its folder is made when missing.
+
+    Returns:
+        The path that was written.
+    """
+    write_text(path, render_report(results))
+    return Path(path)
+
+
+def _context(study: StudyResults) -> dict[str, Any]:
+    columns = tables.summary_columns()
+    styles = plots.arm_styles(study)
+    key = plots.tradeoff_axis(study)
+    others = tables.other_metrics(study)
+    blocks, left_out = tables.sample_blocks(study)
+    return {
+        "study": study,
+        "styles": {style.name: style for style in styles},
+        "key_of": plots.legend_mark,
+        "mark_of": plots.arm_mark,
+        "lead": lead(study),
+        "baseline": label_of(study, study.baseline),
+        "columns": columns,
+        "rows": tables.summary_rows(study, columns),
+        "reference": tables.reference_row(study, columns),
+        "others": others,
+        "tradeoff": [plots.tradeoff(study, width) for width in (plots.WIDE, plots.NARROW)],
+        "tradeoff_metric": metric(key) if key else None,
+        "not_placed": _without(study, ["accuracy", *([key] if key else [])]),
+        "buckets": [plots.buckets(study, width) for width in (plots.WIDER, plots.NARROW)],
+        "curves": [figure for name in curves.CURVES if (figure := curves.curve(study, name))],
+        "target_margins": curves.target_margins(study),
+        "log_ratios": curves.log_ratios(study),
+        "reliability": curves.reliability(study),
+        "overhead": tables.overhead_rows(study),
+        "samples": blocks,
+        "samples_left_out": left_out,
+        "definitions": [*columns, *(entry for entry, _ in others if entry.meaning)],
+        "text": tables.visible_text,
+    }
+
+
+def label_of(study: StudyResults, name: str) -> str:
+    """An arm's label; its name where the study has no such arm."""
+    return next((arm.label for arm in study.arms if arm.name == name and arm.label), name)
+
+
+def lead(study: StudyResults) -> list[str]:
+    """Two or three sentences that say what was compared, and how the numbers are to be taken."""
+    count = len(study.arms)
+    if not count:
+        return ["This study holds no finished arm, so there is nothing to compare yet."]
+    opening = (
+        f"{'One way' if count == 1 else f'{count} ways'} of training on the same preferences, from the same reference "
+        f"policy{_seeds(study.arms)}, {'is' if count == 1 else 'are'} judged on held-out prompts: by which of two "
+        "given responses the policy prefers, and by what it writes itself."
+    )
+    if count == 1:
+        return [opening]
+    return [
+        opening,
+        (
+            f"Every arm is compared with {label_of(study, study.baseline)}; a difference is called better or worse "
+            "only when its 95% interval leaves out zero."
+        ),
+    ]
+
+
+def _seeds(arms: Sequence[ArmResult]) -> str:
+    counts = sorted({len(arm.seeds) for arm in arms})
+    if counts == [1]:
+        return " with one seed"
+    return f" with {counts[0]} seeds each" if len(counts) == 1 else f" with {counts[0]} to {counts[-1]} seeds"
+
+
+def _without(study: StudyResults, keys: Sequence[str]) -> list[str]:
+    return [arm.label or arm.name for arm in study.arms if not all(is_known(arm.metrics.get(key)) for key in keys)]

@@ -1,0 +1,234 @@
+"""The report's tables and samples as plain rows that the template prints."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from popmargin.evaluate.statistics import Interval
+from popmargin.report.metrics import (
+    DASH,
+    METRICS,
+    SUMMARY_COLUMNS,
+    Metric,
+    decimals,
+    has_bounds,
+    is_known,
+    metric,
+    number,
+)
+from popmargin.report.results import ArmResult, StudyResults
+
+Verdict = Literal["better", "worse", "higher", "lower", "unclear", ""]
+SYMBOLS: dict[str, str] = {"better": "▲", "worse": "▼", "higher": "↑", "lower": "↓", "unclear": "○", "": ""}
+MAX_PROMPTS, MAX_CHARACTERS = 6, 3000
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table: estimate, interval, and the difference to the baseline arm with its verdict."""
+
+    estimate: str
+    interval: str = ""
+    difference: str = ""
+    verdict: Verdict = ""
+
+    @property
+    def symbol(self) -> str:
+        return SYMBOLS[self.verdict]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One arm's answer to one prompt."""
+
+    arm: str
+    text: str
+    cut: int
+    reward: str
+
+
+def visible_text(text: object) -> str:
+    """Text that a browser can show: what HTML cannot hold (control characters, lone surrogates) becomes U+FFFD."""
+    return _CONTROL.sub("\ufffd", str(text).replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def verdict(difference: Interval | None, entry: Metric, *, level: float = 0.0) -> Verdict:
+    """What an interval says about a difference: clear only if it leaves out ``level``.
+
+    Example:
+        >>> verdict(Interval(-0.02, -0.03, -0.01), METRICS["accuracy"])
+        'worse'
+    """
+    if difference is None or not has_bounds(difference):
+        return ""
+    if difference.low <= level <= difference.high:
+        return "unclear"
+    up = difference.low > level
+    if entry.better is None:
+        return "higher" if up else "lower"
+    return "better" if up == (entry.better == "higher") else "worse"
+
+
+def cell(value: Interval | None, difference: Interval | None, entry: Metric, places: int) -> Cell:
+    """Format one number; the win rate against the baseline arm is its own difference, from one half."""
+    if value is None or not is_known(value):
+        return Cell(DASH)
+    share = entry.is_share
+    ends = [number(100 * end if share else end, places) for end in (value.low, value.high)]
+    interval = f"[{ends[0]}, {ends[1]}]" if has_bounds(value) else ""
+    estimate = number(value.estimate, places, share=share)
+    if entry.key == "win_rate_baseline":
+        return Cell(estimate, interval, "", verdict(value, entry, level=0.5))
+    if difference is None or not is_known(difference):
+        return Cell(estimate, interval)
+    shown = number((100 if share else 1) * difference.estimate, places, sign=True)
+    return Cell(estimate, interval, shown, verdict(difference, entry))
+
+
+def summary_columns() -> list[Metric]:
+    """The columns of the summary table; all of them, so that what was not measured can be seen."""
+    return [METRICS[key] for key in SUMMARY_COLUMNS]
+
+
+def _places(study: StudyResults, entry: Metric) -> int:
+    return decimals([arm.metrics.get(entry.key) for arm in study.arms], share=entry.is_share)
+
+
+def summary_rows(study: StudyResults, columns: Sequence[Metric]) -> list[tuple[ArmResult, list[Cell]]]:
+    """One row of cells an arm; the baseline arm has no differences."""
+    places = [_places(study, entry) for entry in columns]
+    rows: list[tuple[ArmResult, list[Cell]]] = []
+    for arm in study.arms:
+        is_baseline = arm.name == study.baseline
+        cells = [
+            Cell(DASH)
+            if is_baseline and entry.key == "win_rate_baseline"
+            else cell(
+                arm.metrics.get(entry.key), None if is_baseline else arm.differences.get(entry.key), entry, digits
+            )
+            for entry, digits in zip(columns, places, strict=True)
+        ]
+        rows.append((arm, cells))
+    return rows
+
+
+def reference_row(study: StudyResults, columns: Sequence[Metric]) -> list[Cell]:
+    """The reference policy's cells; empty when nothing of it was measured."""
+    if not any(is_known(study.reference.get(entry.key)) for entry in columns):
+        return []
+    return [cell(study.reference.get(entry.key), None, entry, _places(study, entry)) for entry in columns]
+
+
+def other_metrics(study: StudyResults) -> list[tuple[Metric, list[Cell]]]:
+    """Every measured metric that has no column in the summary: one row a metric, one cell an arm."""
+    measured = {key for arm in study.arms for key, value in arm.metrics.items() if is_known(value)}
+    measured -= set(SUMMARY_COLUMNS)
+    keys = [key for key in METRICS if key in measured] + sorted(measured - set(METRICS))
+    rows: list[tuple[Metric, list[Cell]]] = []
+    for entry in map(metric, keys):
+        places = _places(study, entry)
+        rows.append((entry, [cell(arm.metrics.get(entry.key), None, entry, places) for arm in study.arms]))
+    return rows
+
+
+# --- overhead -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One row of the overhead table; ratios are to the baseline arm."""
+
+    arm: str
+    time: str
+    time_ratio: str
+    bar: float
+    speed: str
+    speed_ratio: str
+    memory: str
+    memory_ratio: str
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two largest units.
+
+    Example:
+        >>> duration(192.4), duration(7.25)
+        ('3 min 12 s', '7.2 s')
+    """
+    if not math.isfinite(seconds):
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def overhead_rows(study: StudyResults) -> list[Cost]:
+    """Training cost of each arm; empty when no arm has one."""
+    names = ("train_seconds", "tokens_per_second", "peak_memory_mb")
+    values = [{name: arm.overhead.get(name, math.nan) for name in (*names, "time_ratio")} for arm in study.arms]
+    if not any(math.isfinite(value) for row in values for value in row.values()):
+        return []
+    base = next((arm.overhead for arm in study.arms if arm.name == study.baseline), dict[str, float]())
+    longest = max((row["time_ratio"] for row in values if math.isfinite(row["time_ratio"])), default=1.0)
+
+    def ratio(row: dict[str, float], name: str) -> str:
+        below = base.get(name, math.nan)
+        return _times(row[name] / below) if below else DASH
+
+    return [
+        Cost(
+            arm=arm.label or arm.name,
+            time=duration(row["train_seconds"]),
+            time_ratio=_times(row["time_ratio"]),
+            bar=100 * row["time_ratio"] / longest if math.isfinite(row["time_ratio"]) and longest > 0 else 0.0,
+            speed=number(row["tokens_per_second"], 0),
+            speed_ratio=ratio(row, "tokens_per_second"),
+            memory=_memory(row["peak_memory_mb"]),
+            memory_ratio=ratio(row, "peak_memory_mb"),
+        )
+        for arm, row in zip(study.arms, values, strict=True)
+    ]
+
+
+def _times(value: float) -> str:
+    return DASH if not math.isfinite(value) else f"{value:.2f} ×"
+
+
+def _memory(megabytes: float) -> str:
+    if not math.isfinite(megabytes):
+        return DASH
+    return f"{megabytes:,.0f} MB" if megabytes < 10_000 else f"{megabytes / 1000:.1f} GB"
+
+
+# --- samples --------------------------------------------------------------------------------------------------------
+
+
+def sample_blocks(study: StudyResults) -> tuple[list[tuple[str, list[Sample]]], int]:
+    """Prompts with every arm's completion, and how many prompts were left out.
+
+    Args:
+        study: the k-th time that an arm answers a prompt belongs to the k-th block of that prompt.
+    """
+    blocks: dict[tuple[str, int], dict[str, Sample]] = {}
+    for arm in study.arms:
+        seen: dict[str, int] = {}
+        for sample in arm.samples:
+            prompt = visible_text(sample.get("prompt", ""))
+            seen[prompt] = seen.get(prompt, 0) + 1
+            text = visible_text(sample.get("completion", ""))
+            kept = text[:MAX_CHARACTERS]
+            shown = Sample(arm.name, kept, len(text) - len(kept), number(_reward(sample.get("reward")), 2))
+            blocks.setdefault((prompt, seen[prompt]), {})[arm.name] = shown
+    listed = [
+        (prompt, [answers.get(arm.name) or Sample(arm.name, "", 0, DASH) for arm in study.arms])
+        for (prompt, _), answers in blocks.items()
+    ]
+    return listed[:MAX_PROMPTS], max(0, len(listed) - MAX_PROMPTS)
+
+
+def _reward(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan

@@ -1,0 +1,46 @@
+"""Training metrics: weighted by rows, summed on the device, read when they are logged."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class MeanMetrics:
+    """Means of named per-row values over everything added since the last reading."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add values of any number of rows, one tensor (rows,) per name."""
+        for name, tensor in values.items():
+            total = tensor.detach().double().sum()
+            count = torch.tensor(float(tensor.numel()), dtype=torch.float64, device=tensor.device)
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            self._counts[name] = self._counts[name] + count if name in self._counts else count
+
+    def read(self) -> dict[str, float]:
+        """The means over all processes since the last reading; starts anew."""
+        names = sorted(self._sums)
+        if not names:
+            return {}
+        table = torch.stack([torch.stack([self._sums[name], self._counts[name]]) for name in names])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(table)
+        self._sums, self._counts = {}, {}
+        return {name: (total / count if count else math.nan) for name, (total, count) in zip(names, table.tolist(), strict=True)}
+
+
+def finish_means(means: Mapping[str, float]) -> dict[str, float]:
+    """Means as they are logged: `x_square` beside `x_mean` becomes the standard deviation `x_std`."""
+    result = dict(means)
+    for name in means:
+        if name.endswith("_square"):
+            stem = name.removesuffix("_square")
+            variance = result.pop(name) - result[f"{stem}_mean"] ** 2
+            result[f"{stem}_std"] = math.sqrt(max(variance, 0.0))
+    return result

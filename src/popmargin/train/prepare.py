@@ -1,0 +1,245 @@
+"""From a configuration to what training and evaluation share: preferences, tokens, start model, reference log-probs."""
+
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from popmargin.config import DataConfig, PopConfig, RunConfig
+from popmargin.data.load import load_preferences
+from popmargin.data.schema import Preferences
+from popmargin.data.split import check_leak, split_preferences
+from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
+from popmargin.engine.reference import ReferenceCache, ReferenceLogps, weights_fingerprint
+from popmargin.errors import DataError
+from popmargin.models import base_dtype, load_model, load_tokenizer
+from popmargin.pop.edges import PopEdges
+from popmargin.pop.sampling import sample_edges
+
+
+def cache_folder(configured: str | None) -> Path:
+    """The folder of reference caches: the configured one, or the user's cache folder."""
+    home = Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin"))
+    return Path(configured) if configured else home / "reference"
+
+
+def load_split(config: DataConfig) -> tuple[Preferences, Preferences]:
+    """Training and held-out preferences, leak-checked, with label noise on the training side alone.
+
+    Raises:
+        DataError: rows that cannot be used, or prompts on both sides.
+    """
+    from popmargin.demo import demo_data_path
+
+    options: dict[str, Any] = {
+        "format": config.format,
+        "pairs": config.pairs,
+        "min_gap": config.min_gap,
+        "seed": config.split_seed,
+        "bad_rows": config.bad_rows,
+        "columns": config.columns or None,
+    }
+    source = str(demo_data_path()) if config.train == "demo" else config.train
+    everything = load_preferences(source, **options)
+    if config.test is None:
+        size = config.test_size
+        train, test = split_preferences(
+            everything, test_size=int(size) if size >= 1 else size, seed=config.split_seed
+        )
+    else:
+        train, test = everything, load_preferences(config.test, **options)
+        check_leak(train, test)
+    if config.limit is not None:
+        order = np.random.default_rng(config.split_seed).permutation(len(train))
+        train = train.select(np.sort(order[: config.limit]))
+    return flip_preferences(train, config.flip, config.split_seed), test
+
+
+def flip_preferences(preferences: Preferences, share: float, seed: int) -> Preferences:
+    """The preferences with the labels of a random share flipped: chosen and rejected texts change places.
+
+    Ratings and strength stay where they are, as if the annotator had mistaken one response for the other.
+    """
+    if not 0 <= share < 1:
+        raise DataError(f"data.flip is {share}; it must be at least 0 and below 1.")
+    if share == 0:
+        return preferences
+    flipped = np.random.default_rng([seed, 7]).random(len(preferences)) < share
+
+    def swap(row: dict[str, Any], number: int) -> dict[str, Any]:
+        return {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if flipped[number] else row
+
+    dataset = preferences.dataset.map(swap, with_indices=True, keep_in_memory=True, load_from_cache_file=False)
+    return Preferences(dataset.cast(preferences.dataset.features), preferences.report)
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Preferences with their tokens.
+
+    Attributes:
+        preferences: as loaded, split and flipped.
+        tokenized: the rows that could be tokenized.
+    """
+
+    preferences: Preferences
+    tokenized: TokenizedPreferences
+
+    def __len__(self) -> int:
+        return len(self.tokenized)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the tokenized rows."""
+        return self.tokenized.ids
+
+    @property
+    def clusters(self) -> list[str]:
+        """Prompt key of every tokenized row."""
+        keys = self.preferences.prompt_keys
+        return [keys[i] for i in self.tokenized.index]
+
+    @property
+    def strength(self) -> np.ndarray:
+        """Strength of every tokenized row, nan where unknown."""
+        return self.preferences.strength[self.tokenized.index]
+
+    def column(self, name: str) -> np.ndarray:
+        """Margins (`margin`, rating points) or soft labels (`soft_label`) of every tokenized row, as float32.
+
+        Raises:
+            DataError: some rows have none.
+        """
+        values = self.preferences.rating_gap if name == "margin" else self.preferences.soft_label
+        values = values[self.tokenized.index]
+        missing = np.flatnonzero(~np.isfinite(values))
+        if len(missing):
+            needed = "chosen_rating and rejected_rating" if name == "margin" else "soft_label"
+            raise DataError(
+                f"The objective needs {needed}, which {len(missing)} of {len(values)} preferences lack (first: "
+                f"'{self.ids[missing[0]]}'). Give the data these columns, or choose an objective without them."
+            )
+        return values.astype(np.float32)
+
+
+class Workspace:
+    """What several runs on the same data and model share; made once, used by all.
+
+    Args:
+        config: the first run's configuration; only `data`, `model`, `reference` and batch sizes matter.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    def fits(self, config: RunConfig) -> bool:
+        """Whether another run can use this workspace."""
+        mine = self.config
+        model = replace(config.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
+        own = replace(mine.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
+        return (
+            config.data == mine.data
+            and model == own
+            and base_dtype(config.model) == base_dtype(mine.model)
+            and config.reference == mine.reference
+        )
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The start model's tokenizer."""
+        return load_tokenizer(self.config.model.path)
+
+    @cached_property
+    def start_model(self) -> nn.Module:
+        """The start model, frozen."""
+        return load_model(self.config.model.path, base_dtype(self.config.model)).eval().requires_grad_(False)
+
+    @cached_property
+    def reference_model(self) -> nn.Module:
+        """The reference model, frozen."""
+        named = self.config.reference.model
+        if named is None:
+            return self.start_model
+        return load_model(named, base_dtype(self.config.model)).eval().requires_grad_(False)
+
+    @cached_property
+    def _split(self) -> tuple[Preferences, Preferences]:
+        return load_split(self.config.data)
+
+    @cached_property
+    def train(self) -> PreparedData:
+        """Training preferences."""
+        return self._prepare(self._split[0])
+
+    @cached_property
+    def test(self) -> PreparedData:
+        """Held-out preferences."""
+        return self._prepare(self._split[1])
+
+    def _prepare(self, preferences: Preferences) -> PreparedData:
+        data = self.config.data
+        tokenized = tokenize_preferences(
+            preferences, self.tokenizer, max_length=data.max_length, truncation=data.truncation
+        )
+        return PreparedData(preferences, tokenized)
+
+    @cached_property
+    def reference_cache(self) -> ReferenceCache:
+        """The reference's log-probs on disk."""
+        return ReferenceCache(
+            cache_folder(self.config.reference.cache),
+            weights_fingerprint(self.reference_model),
+            self.config.model.precision,
+            next(self.reference_model.parameters()).dtype,
+        )
+
+    def _reference(self, data: PreparedData) -> ReferenceLogps:
+        return self.reference_cache.preferences(
+            data.tokenized,
+            lambda: self.reference_model,
+            batch_size=self.config.evaluation.scoring_batch_size,
+            pad_id=self.tokenizer.pad_token_id,
+        )
+
+    @cached_property
+    def train_reference(self) -> ReferenceLogps:
+        """Reference log-probs of the training preferences."""
+        return self._reference(self.train)
+
+    @cached_property
+    def test_reference(self) -> ReferenceLogps:
+        """Reference log-probs of the held-out preferences."""
+        return self._reference(self.test)
+
+    def edges(self, config: PopConfig) -> PopEdges:
+        """PoP edges between training preferences: from a file, or sampled from their strengths.
+
+        Raises:
+            DataError: the file names other preferences, or strengths are missing.
+        """
+        if config.edges is not None:
+            return PopEdges.load(config.edges)
+        return sample_edges(
+            self.train.ids,
+            self.train.strength,
+            sampling=config.sampling,
+            k=config.k,
+            seed=config.seed,
+            flip=config.flip,
+            temperature=config.temperature,
+            budget=config.budget,
+            unmatched=config.unmatched,
+        )
+
+    def test_edges(self, k: int, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Exact held-out edges for the PoP accuracy; None where strengths are unknown or all equal."""
+        strength = self.test.strength
+        if len(strength) < 3 or not np.isfinite(strength).all() or not k:
+            return None
+        edges = sample_edges(self.test.ids, strength, sampling="random", k=min(k, (len(strength) - 1) // 2), seed=seed)
+        stronger, weaker = edges.resolve(self.test.ids)
+        return (stronger, weaker) if len(stronger) else None

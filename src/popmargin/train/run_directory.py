@@ -1,0 +1,130 @@
+"""A run directory: resolved configuration, versions, fingerprints, seed, metrics and the trained model.
+
+    config.yaml       the resolved configuration
+    run.json          facts: versions, fingerprints, counts, seconds, memory
+    metrics.jsonl     training metrics, the same for the same seed
+    timing.jsonl      tokens per second and seconds, which differ from run to run
+    curves.jsonl      held-out metrics during training
+    model/            the trained weights or adapter, and the tokenizer
+    checkpoints/      to resume from
+    evaluation/       held-out margins, generations and metrics
+"""
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from popmargin.config import RunConfig, dump_yaml, from_dict, read_yaml, to_dict
+from popmargin.errors import RunError
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, popmargin and what its numbers depend on."""
+    result = {"python": platform.python_version()}
+    for package in ("popmargin", "torch", "transformers", "accelerate", "peft", "datasets", "numpy"):
+        try:
+            result[package] = version(package)
+        except PackageNotFoundError:
+            result[package] = "not installed"
+    return result
+
+
+def append_jsonl(path: Path, values: Mapping[str, Any]) -> None:
+    """Append one line of JSON."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values, sort_keys=True) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All lines of a JSONL file; none if there is no such file."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained weights."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of what was measured."""
+        return self.path / "evaluation"
+
+    @property
+    def finished(self) -> bool:
+        """Whether training ended."""
+        return (self.path / "run.json").is_file()
+
+    def config(self) -> RunConfig:
+        """The configuration of the run.
+
+        Raises:
+            RunError: this is no run directory.
+        """
+        file = self.path / "config.yaml"
+        if not file.is_file():
+            raise RunError(f"{self.path} is not a run directory: it has no config.yaml. Make one with popmargin train.")
+        return from_dict(RunConfig, read_yaml(file))
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json holds.
+
+        Raises:
+            RunError: the run has not finished.
+        """
+        if not self.finished:
+            raise RunError(f"{self.path} has not finished training. Go on with popmargin train --resume.")
+        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+
+    def start(self, config: RunConfig, *, resume: bool, overwrite: bool) -> Path | None:
+        """Make the folder ready; returns the checkpoint to resume from, if any.
+
+        Raises:
+            RunError: the folder is in use by another run, or by the same one without `resume`.
+        """
+        file = self.path / "config.yaml"
+        if self.path.exists() and overwrite and (file.is_file() or not any(self.path.iterdir())):
+            shutil.rmtree(self.path)
+        if self.path.exists() and any(self.path.iterdir()):
+            if not file.is_file():
+                raise RunError(f"{self.path} is not empty and not a run directory. Choose another output.")
+            if not resume:
+                raise RunError(f"{self.path} holds a run already: pass --resume, --overwrite, or another output.")
+            if to_dict(self.config()) != to_dict(config):
+                raise RunError(f"{self.path} was started with another configuration (see {file}): cannot resume it.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        file.write_text(dump_yaml(to_dict(config)), encoding="utf-8")
+        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+        checkpoint = found[-1] if found else None
+        step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        for name in ("metrics.jsonl", "timing.jsonl", "curves.jsonl"):
+            kept = [line for line in read_jsonl(self.path / name) if line["step"] <= step and checkpoint]
+            (self.path / name).write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in kept))
+        return checkpoint
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write run.json, which marks the run as finished."""
+        text = json.dumps(dict(facts), indent=1, sort_keys=True)
+        (self.path / "run.json").write_text(text + "\n", encoding="utf-8")

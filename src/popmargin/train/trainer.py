@@ -1,0 +1,342 @@
+"""The training loop: `transformers.Trainer` with a forward pass over distinct preferences and any objective on top.
+
+The loop knows no objective: it scores preferences, lines the scores up with the batch's rows, and hands them over.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import RandomSampler, Sampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from popmargin.engine.batch import Collator, TrainingRows, clustered_order
+from popmargin.engine.logps import find_head, token_logps
+from popmargin.engine.scores import PairScores, pair_scores
+from popmargin.engine.target import Target
+from popmargin.errors import RunError
+from popmargin.margin import Margin
+from popmargin.objectives.base import Logps, Objective, Rows
+from popmargin.regularizers.base import Regularizer
+from popmargin.tokens.base import TokenRows, TokenSelector
+from popmargin.train.metrics import MeanMetrics, finish_means
+
+STATE_FILE = "popmargin_state.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Everything that makes up the loss of a row.
+
+    Attributes:
+        objective: the registered objective.
+        options: its options.
+        regularizers: added terms: weight, regularizer, options.
+        tokens: a token selector and its options; None uses every token.
+        target: what scores weaker sides; None where the objective needs no target.
+    """
+
+    objective: Objective
+    options: Any
+    regularizers: tuple[tuple[float, Regularizer, Any], ...] = ()
+    tokens: tuple[TokenSelector, Any] | None = None
+    target: Target | None = None
+
+    @property
+    def beta(self) -> float:
+        """Reward units per nat, to log reward margins; 1 for objectives without a β."""
+        return float(getattr(self.options, "beta", 1.0))
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether any part needs reference log-probs."""
+        return (
+            self.objective.uses_reference(self.options)
+            or self.tokens is not None
+            or any(regularizer.reference for _, regularizer, _ in self.regularizers)
+        )
+
+
+class PreferenceTrainer(Trainer):
+    """Trains a causal language model on preferences with any registered objective.
+
+    Args:
+        model: the policy.
+        args: transformers' arguments; per_device_train_batch_size counts rows.
+        loss: the objective and what belongs to it.
+        collator: makes batches; it holds rows, tokens and reference log-probs.
+        precision: fp32 or bf16, as in `token_logps`.
+        clustered: order edges so that a batch shares preferences.
+        callbacks: further transformers callbacks.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        args: TrainingArguments,
+        loss: Loss,
+        collator: Collator,
+        precision: str,
+        clustered: bool = False,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        rows: Any = collator.rows
+        super().__init__(
+            model=model,  # pyright: ignore[reportArgumentType]
+            args=args,
+            data_collator=collator,
+            train_dataset=rows,
+            callbacks=[*(callbacks or []), _StepCallback(self)],
+        )
+        if loss.target is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled) and loss.target.state():
+            raise RunError(
+                "Sharded training cannot keep an averaged target yet: set target.kind to `policy`, "
+                "or train without fsdp and deepspeed."
+            )
+        self.model_accepts_loss_kwargs = True  # the loss below is already a mean over the whole optimizer step
+        self.loss = loss
+        self.collator = collator
+        self.precision = precision
+        self.clustered = clustered
+        self.metrics = MeanMetrics()
+        self.step_metrics = MeanMetrics()
+        self.tokens_seen = 0
+        self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
+        self._head = find_head(model)
+
+    # -- data order ------------------------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        rows: TrainingRows = self.collator.rows
+        if self.clustered:
+            size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            return _ClusteredSampler(rows, size, self.args.seed)
+        return RandomSampler(rows)  # pyright: ignore[reportArgumentType]
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The micro-batches of one optimizer step, and the number of rows in them over all processes."""
+        batches: list[Any] = []
+        for _ in range(num_batches):
+            batch = next(epoch_iterator, None)
+            if batch is None:
+                break
+            batches.append(batch)
+        count = torch.tensor(sum(int(batch["row_count"]) for batch in batches), device=device)
+        return batches, self.accelerator.gather(count).sum()  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
+
+    # -- loss ------------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Mean loss over the rows of the optimizer step; this micro-batch's part of it."""
+        target_P = self._target_gaps(model, inputs)
+        scores, weights_N = self._policy_scores(model, inputs)
+        if self.loss.target is not None:
+            self.loss.target.observe(inputs["preferences"][: len(scores.chosen)], scores.gap.detach())
+            if self.loss.target.forward == "others" and target_P is not None:
+                target_P[: len(scores.chosen)] = scores.gap.detach()
+        rows = self._rows(inputs, scores, target_P)
+        loss_R = self.loss.objective.function(rows, self.loss.options)
+        assert rows.logps is not None
+        for weight, regularizer, options in self.loss.regularizers:
+            loss_R = loss_R + weight * regularizer.function(rows.logps, options)
+        if not bool(torch.isfinite(loss_R).all()):
+            self._refuse(inputs, loss_R)
+        self._note(inputs, rows, loss_R, weights_N)
+        count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
+        return loss_R.sum() * self.accelerator.num_processes / count
+
+    def _policy_scores(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[PairScores, Tensor | None]:
+        sequences: dict[str, Tensor] = inputs["policy"]
+        logps_N = token_logps(model, sequences, precision=self.precision, head=self._head)
+        reference_N: Tensor | None = inputs.get("reference")
+        weights_N = None
+        if self.loss.tokens is not None:
+            weights_N = self._token_weights(logps_N.detach(), reference_N, sequences["lengths"])
+        kind = self.loss.objective.score_kind(self.loss.options)
+        return pair_scores(kind, logps_N, reference_N, sequences["lengths"], weights_N), weights_N
+
+    def _token_weights(self, logps_N: Tensor, reference_N: Tensor | None, lengths_S: Tensor) -> Tensor:
+        assert self.loss.tokens is not None and reference_N is not None
+        selector, options = self.loss.tokens
+        responses_S = torch.arange(len(lengths_S), device=lengths_S.device)
+        tokens = TokenRows(
+            logps=logps_N,
+            reference_logps=reference_N,
+            response=responses_S.repeat_interleave(lengths_S),
+            is_chosen=responses_S < len(lengths_S) // 2,
+        )
+        return selector.function(tokens, options)
+
+    @torch.no_grad()
+    def _target_gaps(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor | None:
+        """Target gaps of all preferences of the batch (P,), nats; None where the objective needs none.
+
+        Scored before the policy, so that weights exchanged for the target's are back in place for its graph.
+        """
+        target = self.loss.target
+        if target is None:
+            return None
+        preferences: Tensor = inputs["preferences"]
+        remembered = target.recall(preferences)
+        if remembered is not None:
+            return remembered
+        gaps_P = torch.zeros(len(preferences), device=preferences.device)
+        if "target" in inputs:
+            sequences: dict[str, Tensor] = inputs["target"]
+            was_training = model.training
+            model.eval()  # no dropout in a target
+            with target.scoring():
+                logps_N = token_logps(
+                    self.accelerator.unwrap_model(model), sequences, precision=self.precision, head=self._head
+                )
+            model.train(was_training)
+            reference_N: Tensor | None = inputs.get("target_reference")
+            weights_N = None
+            if self.loss.tokens is not None:
+                weights_N = self._token_weights(logps_N, reference_N, sequences["lengths"])
+            kind = self.loss.objective.score_kind(self.loss.options)
+            scores = pair_scores(kind, logps_N, reference_N, sequences["lengths"], weights_N)
+            gaps_P[inputs["target_place"]] = scores.gap.to(gaps_P.dtype)
+        return gaps_P
+
+    def _rows(self, inputs: dict[str, Any], scores: PairScores, target_P: Tensor | None) -> Rows:
+        stronger, weaker, has_weaker = inputs["stronger"], inputs["weaker"], inputs["has_weaker"]
+
+        def of_weaker(values_P: Tensor) -> Tensor:
+            return torch.where(has_weaker, values_P[weaker], torch.zeros_like(values_P[weaker]))
+
+        gradient = self.loss.objective.needs.weaker == "gradient"
+        logps = Logps(**{
+            name: None if values is None else values[stronger] for name, values in vars(scores.logps).items()
+        })  # fmt: skip
+        return Rows(
+            chosen=scores.chosen[stronger],
+            rejected=scores.rejected[stronger],
+            has_weaker=has_weaker,
+            weaker_chosen=of_weaker(scores.chosen) if gradient else None,
+            weaker_rejected=of_weaker(scores.rejected) if gradient else None,
+            target=None if target_P is None else Margin(values=of_weaker(target_P).to(scores.gap.dtype), unit="nats"),
+            margin=None if "margin" not in inputs else Margin(values=inputs["margin"], unit="reward"),
+            soft_label=inputs.get("soft_label"),
+            stronger_share=inputs["stronger_share"],
+            weaker_share=inputs["weaker_share"],
+            logps=logps,
+            state={name: value.to(scores.gap.device) for name, value in self.state_of_objective.items()},
+            gather=self.accelerator.gather,  # pyright: ignore[reportArgumentType]
+        )
+
+    def _refuse(self, inputs: dict[str, Any], loss_R: Tensor) -> None:
+        bad = (~torch.isfinite(loss_R)).nonzero().flatten().tolist()
+        places = inputs["preferences"][inputs["stronger"][bad]].tolist()
+        ids = [self.collator.tokenized.ids[place] for place in places]
+        raise RunError(
+            f"The loss is not finite at step {self.state.global_step + 1} for the preferences {', '.join(ids[:5])}"
+            f"{' …' if len(ids) > 5 else ''}. No weight was changed by it. Look at these rows, lower "
+            "train.learning_rate, or resume from the last checkpoint."
+        )
+
+    # -- metrics ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _note(self, inputs: dict[str, Any], rows: Rows, loss_R: Tensor, weights_N: Tensor | None) -> None:
+        gap = rows.gap.detach()
+        assert rows.logps is not None
+        values: dict[str, Tensor] = {
+            "accuracy": (gap > 0).double() + 0.5 * (gap == 0).double(),
+            "reward_margin": self.loss.beta * gap,
+            "chosen_logps": rows.logps.chosen,
+            "rejected_logps": rows.logps.rejected,
+        }
+        if rows.logps.chosen_reference is not None and rows.logps.rejected_reference is not None:
+            values["chosen_logratio"] = rows.logps.chosen - rows.logps.chosen_reference
+            values["rejected_logratio"] = rows.logps.rejected - rows.logps.rejected_reference
+        if weights_N is not None:
+            values["tokens_kept"] = weights_N
+        diagnostics = self.loss.objective.diagnostics
+        noted = diagnostics(rows, self.loss.options) if diagnostics else {}
+        self.metrics.add({**values, **noted})
+        if self.loss.objective.update_state is not None:
+            self.step_metrics.add(noted)
+        self.tokens_seen += int(inputs["policy_tokens"])
+
+    def finish_step(self) -> None:
+        """Let target and objective follow an optimizer step."""
+        if self.loss.target is not None:
+            self.loss.target.step()
+        if self.loss.objective.update_state is not None:
+            means = self.step_metrics.read()
+            self.state_of_objective = self.loss.objective.update_state(
+                self.state_of_objective, means, self.loss.options
+            )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the preference metrics to what is logged."""
+        means = self.metrics.read()
+        if means and "loss" in logs:
+            logs = {**logs, **finish_means(means)}
+            if self.loss.target is not None:
+                logs["target_distance"] = self.loss.target.distance()
+        super().log(logs, start_time)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model; with a checkpoint, target and objective state too."""
+        super().save_model(output_dir, _internal_call)
+        if _internal_call and output_dir is not None and self.args.should_save:
+            state = dict(self.loss.target.state()) if self.loss.target is not None else {}
+            state |= {f"objective.{name}": value for name, value in self.state_of_objective.items()}
+            save_file({name: value.contiguous() for name, value in state.items()}, Path(output_dir) / STATE_FILE)
+
+    def load_state(self, checkpoint: Path) -> None:
+        """Take up target and objective state of a checkpoint.
+
+        Raises:
+            RunError: the checkpoint was not written by popmargin, or by another target.
+        """
+        file = checkpoint / STATE_FILE
+        if not file.is_file():
+            raise RunError(f"{checkpoint} has no {STATE_FILE}: it cannot be resumed. Remove it to use an earlier one.")
+        state = load_file(file)
+        if self.loss.target is not None:
+            self.loss.target.load_state(state)
+        self.state_of_objective = {name: state[f"objective.{name}"] for name in self.state_of_objective}
+
+
+class _ClusteredSampler(Sampler[int]):
+    """Edges in an order in which a batch shares preferences; another order each epoch."""
+
+    def __init__(self, rows: TrainingRows, batch_size: int, seed: int) -> None:
+        self._rows, self._batch_size, self._seed, self._epoch = rows, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(clustered_order(self._rows, self._batch_size, self._seed + self._epoch))
+
+
+class _StepCallback(TrainerCallback):
+    """Tells the trainer of every optimizer step."""
+
+    def __init__(self, trainer: PreferenceTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Mapping[str, Any]) -> None:
+        self._trainer.finish_step()

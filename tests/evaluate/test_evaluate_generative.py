@@ -1,0 +1,186 @@
+"""Generation metrics against numbers by hand, and their file."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from popmargin.errors import DataError
+from popmargin.evaluate.generative import Generations, generative_differences, generative_metrics
+from popmargin.evaluate.statistics import Clusters
+
+
+def run(
+    rewards: Any, lengths: Any = None, texts: list[str] | None = None, samples: int = 1, keys: Any = None
+) -> Generations:
+    count = len(rewards)
+    prompts = count // samples
+    return Generations(
+        prompts=[f"prompt {i}" for i in range(prompts)],
+        prompt_keys=[f"key {i}" for i in range(prompts)] if keys is None else keys,
+        samples_per_prompt=samples,
+        completions=texts or [f"text {i}" for i in range(count)],
+        rewards=np.array(rewards, dtype=np.float64),
+        lengths=np.array([2] * count if lengths is None else lengths, dtype=np.int64),
+        finished=np.arange(count) % 2 == 0,
+        kl=np.arange(count, dtype=np.float64),
+    )
+
+
+def estimates(*args: Any, **options: Any) -> dict[str, float]:
+    return {name: value.estimate for name, value in generative_metrics(*args, samples=20, **options).items()}
+
+
+def test_numbers_by_hand() -> None:
+    """Two samples a prompt: rewards (1, 3), (2, 2) against the reference's (2, 2), (2, 1).
+
+    Pairs on prompt 0: 1<2, 1<2, 3>2, 3>2 = ½; on prompt 1: 2=2, 2>1, 2=2, 2>1 = ¾. KL (0+1+2+3) / lengths (1+2+3+4).
+    """
+    mine, reference = run([1, 3, 2, 2], [1, 2, 3, 4], samples=2), run([2, 2, 2, 1], [1, 1, 1, 1], samples=2)
+    found = estimates(mine, reference, mine)
+    assert found["mean_reward"] == 2.0
+    assert found["win_rate_reference"] == pytest.approx(0.625)
+    assert found["win_rate_baseline"] == 0.5
+    assert found["length"] == 2.5
+    assert found["length_difference"] == 1.5
+    assert found["kl_per_token"] == pytest.approx(0.6)
+    assert found["finished"] == 0.5
+
+
+def test_distinct_n_by_hand() -> None:
+    """The words are the, cat, ., the, cat and dog: 4 of 6 differ; of the 4 bigrams (the, cat) comes twice."""
+    found = estimates(run([0, 0], texts=["the cat. The cat", "dog"]))
+    assert found["distinct_1"] == pytest.approx(4 / 6)
+    assert found["distinct_2"] == pytest.approx(3 / 4)
+
+
+def test_the_error_of_distinct_n_is_the_jackknifes() -> None:
+    texts = ["a b c", "a d", "e", "a a"]
+    interval = generative_metrics(run([0] * 4, texts=texts))["distinct_1"]
+    without: list[float] = []
+    for left_out in range(4):
+        words = " ".join(t for i, t in enumerate(texts) if i != left_out).split()
+        without.append(len(set(words)) / len(words))
+    error = math.sqrt(3 / 4 * ((np.array(without) - np.mean(without)) ** 2).sum())
+    assert interval.estimate == pytest.approx(5 / 8)
+    assert interval.low == pytest.approx(5 / 8 - 1.959964 * error)
+
+
+@settings(deadline=None, max_examples=30)
+@given(rewards=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=12))
+def test_win_rates_of_both_sides_add_to_one(rewards: list[tuple[int, int]]) -> None:
+    first, second = run([a for a, _ in rewards]), run([b for _, b in rewards])
+    there, back = estimates(first, second), estimates(second, first)
+    assert there["win_rate_reference"] + back["win_rate_reference"] == pytest.approx(1.0)
+    assert there["lc_win_rate_reference"] + back["lc_win_rate_reference"] == pytest.approx(1.0, abs=1e-6)
+    assert there["lc_win_rate_reference"] == pytest.approx(there["win_rate_reference"], abs=1e-4)  # equal lengths
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 999))
+def test_metrics_do_not_depend_on_the_order_of_prompts(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rewards, lengths, order = rng.normal(size=(2, 9)), rng.integers(1, 9, (2, 9)), rng.permutation(9)
+    keys = [f"k{i}" for i in range(9)]
+    first = estimates(run(rewards[0], lengths[0], keys=keys), run(rewards[1], lengths[1], keys=keys))
+    moved = [keys[i] for i in order]
+    texts = [f"text {i}" for i in order]
+    second = replace(
+        run(rewards[0][order], lengths[0][order], texts, keys=moved), kl=order.astype(float), finished=order % 2 == 0
+    )
+    assert estimates(second, run(rewards[1][order], lengths[1][order], keys=moved)) == pytest.approx(first, nan_ok=True)
+
+
+def test_length_control_takes_length_out_and_stays_beside_the_win_rate() -> None:
+    """Wins that come from length alone: half remains at equal length."""
+    rng = np.random.default_rng(0)
+    mine, other = rng.integers(10, 90, 300), rng.integers(10, 60, 300)
+    noise = rng.normal(0, 10, 300)
+    metrics = generative_metrics(run(mine + noise, mine), run(other, other), samples=100)
+    assert metrics["win_rate_reference"].estimate > 0.65
+    lc = metrics["lc_win_rate_reference"]
+    assert lc.low < 0.5 < lc.high
+    assert lc.low < lc.estimate < lc.high
+
+
+def test_prompts_are_the_clusters() -> None:
+    """Ten copies of the same 5 prompts under the same keys tell no more than the 5 prompts."""
+    rewards = [0.0, 1.0, 2.0, 5.0, 9.0]
+    few = generative_metrics(run(rewards))["mean_reward"]
+    many = generative_metrics(run(rewards * 10, keys=[f"key {i}" for i in range(5)] * 10))["mean_reward"]
+    apart = generative_metrics(run(rewards * 10))["mean_reward"]
+    assert many.to_dict() == pytest.approx(few.to_dict())
+    assert apart.high - apart.low < 0.5 * (few.high - few.low)
+
+
+def test_several_seeds_and_paired_differences() -> None:
+    rng = np.random.default_rng(0)
+    base = [run(rng.normal(size=30)) for _ in range(3)]
+    better = [replace(one, rewards=one.rewards + 0.5) for one in base]
+    reference = run(rng.normal(size=30))
+    found = generative_differences(better, base, reference, samples=50)
+    assert list(found["mean_reward"].to_dict().values()) == pytest.approx([0.5, 0.5, 0.5])
+    together = estimates(base, reference)
+    alone = [estimates(one, reference) for one in base]
+    assert together["win_rate_reference"] == pytest.approx(np.mean([one["win_rate_reference"] for one in alone]))
+    gain = estimates(better, reference)["lc_win_rate_reference"] - together["lc_win_rate_reference"]
+    assert found["lc_win_rate_reference"].estimate == pytest.approx(gain)
+    assert found["distinct_1"].estimate == 0.0
+    assert not {"win_rate_baseline", "length_difference"} & set(found)
+
+
+def test_what_was_not_measured_is_undefined() -> None:
+    unscored = replace(run([0, 0]), rewards=np.full(2, np.nan), kl=np.full(2, np.nan))
+    found = generative_metrics(unscored, run([1, 2]), samples=10)
+    for name in ("mean_reward", "win_rate_reference", "lc_win_rate_reference", "win_rate_baseline", "kl_per_token"):
+        assert math.isnan(found[name].estimate)
+    assert found["length"].estimate == 2.0
+
+
+def test_winning_everywhere_is_not_certain() -> None:
+    found = generative_metrics(run([1] * 20), run([0] * 20), samples=50)
+    assert found["win_rate_reference"].estimate == 1.0
+    assert found["win_rate_reference"].low == pytest.approx(0.025 ** (1 / 20))
+    assert found["lc_win_rate_reference"].estimate > 0.999
+
+
+def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
+    saved = run([1.5, 2.5, -1, 0], samples=2, texts=["", "ü\n", "b", "c"])
+    saved.save(tmp_path / "new" / "generations.parquet")
+    loaded = Generations.load(tmp_path / "new" / "generations.parquet")
+    assert (loaded.prompts, loaded.prompt_keys, loaded.completions) == (
+        saved.prompts,
+        saved.prompt_keys,
+        saved.completions,
+    )
+    assert loaded.samples_per_prompt == 2
+    for name in ("rewards", "lengths", "finished", "kl"):
+        assert (getattr(loaded, name) == getattr(saved, name)).all()
+
+
+def test_files_and_runs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        Generations.load(tmp_path / "none.parquet")
+    (tmp_path / "bad.parquet").write_text("x")
+    with pytest.raises(DataError, match="not a file of generations"):
+        Generations.load(tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match="there should be 2"):
+        replace(run([1, 2]), completions=["a"])
+    with pytest.raises(DataError, match=r"first completion 1 .*prompt 1"):
+        run([1, math.nan])
+    with pytest.raises(DataError, match="other prompts"):
+        generative_metrics(run([1, 2]), run([1, 2], keys=["key 1", "key 0"]))
+    with pytest.raises(DataError, match="2 seeds against 3"):
+        generative_differences([run([1, 2])] * 3, [run([1, 2])] * 2)
+
+
+def test_ngrams_are_attributed_to_the_prompts_that_alone_hold_them() -> None:
+    from popmargin.evaluate.generative import distinct_counts
+
+    different, total, unique, held = distinct_counts(["a b", "b c", "c c"], Clusters(["x", "x", "y"]), 1)
+    assert (different, total, unique.tolist(), held.tolist()) == (3, 6, [2.0, 0.0], [4.0, 2.0])

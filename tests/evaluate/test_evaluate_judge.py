@@ -1,0 +1,206 @@
+"""The judge against a real HTTP server."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from popmargin.errors import ConfigError, RunError
+from popmargin.evaluate.judge import JudgeReward, parse_rating
+from popmargin.evaluate.rewards import load_reward
+
+
+class Server:
+    """An OpenAI-compatible server whose answer to a request body is up to the test: (status, text)."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.answer: Callable[[dict[str, Any], int], tuple[int, str]] = lambda body, number: (200, "Rating: 7")
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                server.bodies.append(body)
+                server.headers.append(dict(self.headers))
+                status, text = server.answer(body, len(server.bodies))
+                content = text if status != 200 else json.dumps({"choices": [{"message": {"content": text}}]})
+                if text == "garbage":
+                    content = "<html>"
+                self.send_response(status if self.path == "/v1/chat/completions" else 404)
+                self.end_headers()
+                self.wfile.write(content.encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def judge(server: Server, tmp_path: Path) -> Callable[..., Any]:
+    def make(**options: Any) -> Any:
+        options = {"model": "grader", "cache": tmp_path / "cache.jsonl", "backoff": 0.01, **options}
+        return load_reward(f"judge:{server.url}", **options)
+
+    return make
+
+
+def by_length(body: dict[str, Any], number: int) -> tuple[int, str]:
+    answer = body["messages"][0]["content"].split("<answer>\n")[1].split("\n</answer>")[0]
+    return 200, f"Rating: {len(answer)}"
+
+
+def test_each_completion_gets_its_rating_in_order(server: Server, judge: Callable[..., Any]) -> None:
+    server.answer = by_length
+    texts = ["a" * n for n in (3, 9, 1, 5, 7)]
+    assert judge().score(["Say a."] * 5, texts) == [3.0, 9.0, 1.0, 5.0, 7.0]
+    body = server.bodies[0]
+    assert (body["model"], body["temperature"]) == ("grader", 0)
+    assert "Say a." in body["messages"][0]["content"]
+
+
+def test_a_second_run_makes_no_call_and_gives_the_same(
+    server: Server, judge: Callable[..., Any], tmp_path: Path
+) -> None:
+    server.answer = by_length
+    first = judge().score(["p", "p", "p"], ["aa", "bbb", "aa"])
+    assert len(server.bodies) == 2  # the same question is asked once
+    stored = (tmp_path / "cache.jsonl").read_bytes()
+    again = judge()
+    assert again.score(["p", "p", "p"], ["aa", "bbb", "aa"]) == first
+    assert again.requests == 0
+    assert len(server.bodies) == 2
+    assert (tmp_path / "cache.jsonl").read_bytes() == stored
+    assert judge(model="other").score(["p"], ["aa"]) == [2.0]
+    assert len(server.bodies) == 3  # another judge is another question
+
+
+def test_a_torn_last_line_is_asked_again_and_the_rest_is_kept(
+    server: Server, judge: Callable[..., Any], tmp_path: Path
+) -> None:
+    server.answer = by_length
+    judge(workers=1).score(["p", "p"], ["aa", "bbb"])
+    cache = tmp_path / "cache.jsonl"
+    cache.write_bytes(cache.read_bytes()[:-5])
+    assert judge().score(["p", "p"], ["aa", "bbb"]) == [2.0, 3.0]
+    assert len(server.bodies) == 3
+    assert len(cache.read_text().splitlines()) == 2
+    cache.write_text("not json\n")
+    with pytest.raises(RunError, match="line 1: not a cached judge answer"):
+        judge()
+
+
+def test_busy_servers_are_tried_again_and_answers_before_a_failure_are_kept(
+    server: Server, judge: Callable[..., Any]
+) -> None:
+    server.answer = lambda body, number: (200, "8") if number > 2 else (503 if number == 1 else 429, "busy")
+    assert judge().score(["p"], ["a"]) == [8.0]
+    assert len(server.bodies) == 3
+    server.answer = lambda body, number: (500, "broken") if "bad" in body["messages"][0]["content"] else (200, "6")
+    with pytest.raises(RunError, match=r"after 3 attempts. HTTP 500: broken.*run again"):
+        judge(retries=2, workers=1).score(["p", "p"], ["good", "bad"])
+    server.answer = lambda body, number: (200, "5")
+    assert judge().score(["p", "p"], ["good", "bad"]) == [6.0, 5.0]
+
+
+def test_a_refusal_is_not_tried_again(server: Server, judge: Callable[..., Any]) -> None:
+    server.answer = lambda body, number: (401, "wrong key")
+    with pytest.raises(RunError, match=r"refused the request. HTTP 401: wrong key"):
+        judge(workers=1).score(["p"] * 20, [str(i) for i in range(20)])
+    assert len(server.bodies) < 20
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    judge = load_reward(
+        "judge:http://127.0.0.1:9/v1", model="m", cache=tmp_path / "c.jsonl", retries=1, backoff=0.01, timeout=2.0
+    )
+    with pytest.raises(RunError, match=r"gave no answer after 2 attempts. Connect"):
+        judge.score(["p"], ["a"])
+
+
+def test_unparsed_verdicts_are_counted_and_too_many_are_an_error(server: Server, judge: Callable[..., Any]) -> None:
+    server.answer = lambda body, number: (200, "hmm") if "strange" in body["messages"][0]["content"] else (200, "9")
+    texts = ["strange"] + [f"text {i}" for i in range(19)]
+    lenient = judge(max_unparsed=0.05)
+    assert lenient.score(["p"] * 20, texts) == [5.5] + [9.0] * 19
+    assert lenient.unparsed == 1
+    with pytest.raises(RunError, match=r"1 of 20 verdicts .*allowed: 1%.*'hmm'"):
+        judge(max_unparsed=0.01).score(["p"] * 20, texts)
+    server.answer = lambda body, number: (200, "garbage")
+    with pytest.raises(RunError, match="not answer like an OpenAI-compatible"):
+        judge().score(["p"], ["new"])
+
+
+def test_the_key_is_sent_only_when_asked_for(
+    server: Server, judge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_JUDGE_KEY", "secret")
+    judge().score(["p"], ["a"])
+    judge(api_key_env="MY_JUDGE_KEY").score(["p"], ["b"])
+    assert "Authorization" not in server.headers[0]
+    assert server.headers[1]["Authorization"] == "Bearer secret"
+    monkeypatch.delenv("MY_JUDGE_KEY")
+    with pytest.raises(ConfigError, match="MY_JUDGE_KEY"):
+        judge(api_key_env="MY_JUDGE_KEY")
+
+
+def test_a_template_of_ones_own_is_filled_once(server: Server, judge: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("Q: {prompt} A: {response} {json}")
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{response}?"}]
+    assert judge(template=tmp_path / "own.txt").score([chat], ["{prompt}!"]) == [7.0]
+    assert server.bodies[0]["messages"][0]["content"] == "Q: system: Be brief.\n\nuser: {response}? A: {prompt}! {json}"
+    (tmp_path / "own.txt").write_text("Rate {prompt}")
+    with pytest.raises(ConfigError, match=r"lacks \{response\}"):
+        judge(template=tmp_path / "own.txt")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        judge(template=tmp_path / "absent.txt")
+
+
+def test_model_and_address_are_needed() -> None:
+    with pytest.raises(ConfigError, match="needs the option 'model'"):
+        JudgeReward("http://localhost:1/v1")
+    with pytest.raises(ConfigError, match="is not a URL"):
+        JudgeReward("localhost:1", model="m")
+
+
+@pytest.mark.parametrize(
+    ("answer", "rating"),
+    [
+        ("Rating: 7", 7.0),
+        ("7", 7.0),
+        ("**Rating: 10**", 10.0),
+        ("8/10", 8.0),
+        ("Rating: 8/10.", 8.0),
+        ("The answer lists 3 facts.\nRating: 4", 4.0),
+        ("6.5", 6.5),
+        ("0", None),
+        ("11", None),
+        ("Rating: 100", None),
+        ("Rating: 3 or Rating: 4", None),
+        ("I would give it a 7 or an 8", None),
+        ("", None),
+    ],
+)
+def test_ratings_in_answers(answer: str, rating: float | None) -> None:
+    assert parse_rating(answer) == rating
