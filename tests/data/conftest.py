@@ -10,7 +10,10 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-CORPUS = ["The sky is blue and the sea is green. Why? Because of the light.", "user assistant system Human 0123456789"] * 3
+CORPUS = [
+    "The sky is blue and the sea is green. Why? Because of the light.",
+    "user assistant system Human 0123456789",
+] * 3
 
 
 def build_tokenizer(*, chat_template: str | None = CHATML, bos: bool = False, eos: bool = False, **names: str | None):

@@ -14,12 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from popmargin.data import load_preferences, scan_preferences
+from popmargin.data import COLUMNS, load_preferences, scan_preferences
 from popmargin.errors import ConfigError, DataError
 
 ROWS = [
     {"prompt": "2+2?", "chosen": "4", "rejected": "5", "chosen_rating": 5.0, "rejected_rating": 1.0},
-    {"prompt": "Größe?", "chosen": "groß\nund\n\n„gut“", "rejected": "klein, \"so\"", "chosen_rating": 3.5, "rejected_rating": 3.0},
+    {
+        "prompt": "Größe?",
+        "chosen": "groß\nund\n\n„gut“",
+        "rejected": 'klein, "so"',
+        "chosen_rating": 3.5,
+        "rejected_rating": 3.0,
+    },
     {"prompt": "Sky?", "chosen": "blue", "rejected": "green", "chosen_rating": 4.0, "rejected_rating": 4.0},
 ]
 
@@ -113,8 +119,8 @@ def test_hub_id_without_network_is_a_clear_error():
         ("scalar.json", b"3", "write a JSON array"),
         ("cut.json", b'[{"prompt": "a",', "not valid JSON"),
         ("latin.json", '["é"]'.encode("latin-1"), "latin.json:1: not UTF-8 at byte 2"),
-        ("cut.jsonl.gz", gzip.compress(jsonl(ROWS))[:-20], "damaged or cut gzip"),
-        ("plain.jsonl.gz", jsonl(ROWS), "damaged or cut gzip"),
+        ("cut.jsonl.gz", gzip.compress(jsonl(ROWS))[:-20], "damaged or truncated gzip"),
+        ("plain.jsonl.gz", jsonl(ROWS), "damaged or truncated gzip"),
         ("bad.parquet", b"PAR1 no", "not a readable Parquet file"),
         ("prefs.xlsx", b"x", "unknown file type"),
     ],
@@ -155,7 +161,11 @@ BAD_LINES = [
     (b'{"prompt": "a", "chosen": "b", "rejected": "c", "rejected_rating": Infinity}', "nan", "rejected_rating"),
     (b'{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_rating": "5"}', "type", "chosen_rating"),
     (b'{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_rating": true}', "type", "chosen_rating"),
-    (b'{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_rating": 1, "rejected_rating": 2}', "swapped", "chosen_rating"),
+    (
+        b'{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_rating": 1, "rejected_rating": 2}',
+        "swapped",
+        "chosen_rating",
+    ),
     (b'{"prompt": "a", "chosen": "b", "rejected": "c", "soft_label": 1.5}', "soft_label", "soft_label"),
     (b'{"prompt": "a", "chosen": "b", "rejected": "c", "strength": -1}', "negative_strength", "strength"),
     (b'{"prompt": "a", "chosen": "b", "rejected": "c", "id": 1.5}', "type", "id"),
@@ -233,7 +243,11 @@ def test_margin_is_the_strength_and_the_report_says_so():
 
 
 def test_explicit_strength_comes_before_the_rating_gap_row_by_row():
-    rows = [{**ROWS[0], "strength": 9.0}, {**ROWS[1], "strength": None}, {"prompt": "x", "chosen": "y", "rejected": "z"}]
+    rows = [
+        {**ROWS[0], "strength": 9.0},
+        {**ROWS[1], "strength": None},
+        {"prompt": "x", "chosen": "y", "rejected": "z"},
+    ]
     prefs = load_preferences(rows)
     np.testing.assert_array_equal(prefs.strength, [9.0, 0.5, np.nan])
     np.testing.assert_array_equal(prefs.rating_gap, [4.0, 0.5, np.nan])
@@ -263,7 +277,7 @@ def test_columns_can_be_renamed_and_typos_are_named():
     assert load_preferences(rows, columns=names)[0]["chosen"] == "b"
     with pytest.raises(DataError, match="Did you mean 'prompt'"):
         load_preferences(rows, columns={"promt": "q"})
-    with pytest.raises(DataError, match="no column 'god' for chosen. Did you mean 'good'"):
+    with pytest.raises(DataError, match=r"no column 'god' for chosen\. Did you mean 'good'"):
         load_preferences(rows, columns={"chosen": "god"})
 
 
@@ -283,18 +297,18 @@ def test_columns_that_appear_late_in_a_file_are_read(tmp_path):
     assert np.isnan(prefs.strength[:-1]).all()
 
 
+MESSAGE = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": st.text(max_size=3)})
 CELL = st.one_of(
     st.none(),
     st.text(max_size=5),
     st.integers(-3, 3),
     st.floats(allow_nan=True),
     st.booleans(),
-    st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": st.text(max_size=3)}), max_size=3),
+    st.lists(MESSAGE, max_size=3),
     st.lists(st.integers(), max_size=2),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )
-KNOWN = ("id", "prompt", "chosen", "rejected", "chosen_rating", "rejected_rating", "strength", "soft_label", "annotator")
-ANY_ROW = st.dictionaries(st.sampled_from(KNOWN), CELL)
+ANY_ROW = st.dictionaries(st.sampled_from(COLUMNS), CELL)
 TEXT = st.sampled_from(["a", "b", "c d", ""])
 LIKELY_ROW = st.fixed_dictionaries(
     {"prompt": TEXT, "chosen": TEXT, "rejected": TEXT},
@@ -323,7 +337,9 @@ def test_a_million_rows(tmp_path):
     with path.open("w") as file:
         for i in range(1_000_000):
             rejected = "" if i % 100_000 == 0 else f"no {i}"
-            file.write(f'{{"prompt":"question {i % 200_000}","chosen":"yes {i}","rejected":"{rejected}","margin":{i % 7}}}\n')
+            file.write(
+                f'{{"prompt":"question {i % 200_000}","chosen":"yes {i}","rejected":"{rejected}","margin":{i % 7}}}\n'
+            )
     prefs = load_preferences(path, bad_rows="drop")
     assert (prefs.report.rows_in, len(prefs), prefs.report.rows_reported) == (1_000_000, 999_990, 10)
     assert prefs.strength.sum() == sum(i % 7 for i in range(1_000_000) if i % 100_000)

@@ -74,14 +74,9 @@ def _text_errors(draft: Draft) -> list[RowError]:
     errors: list[RowError] = []
     for name in TEXT_COLUMNS:
         if is_blank(draft[name]):
-            remedy = f"give the {name} a text" + (
-                " (for unconditional text: the BOS token)." if name == "prompt" else "."
-            )
-            errors.append(
-                RowError(
-                    "empty", f"the {name if name == 'prompt' else f'{name} completion'} is empty.", remedy, column=name
-                )
-            )
+            message = "the prompt is empty." if name == "prompt" else f"the {name} completion is empty."
+            hint = " (for unconditional text: the BOS token)" if name == "prompt" else ""
+            errors.append(RowError("empty", message, f"give it a text{hint}, or remove the row.", column=name))
     if not is_blank(draft["chosen"]) and draft["chosen"] == draft["rejected"]:
         remedy = "remove the row: it prefers nothing."
         errors.append(RowError("identical", "chosen and rejected are the same.", remedy, column="rejected"))

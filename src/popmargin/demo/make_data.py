@@ -34,9 +34,7 @@ def draw(model: Any, tokenizer: Any, user_prompts: list[str], draws: int, max_ne
         add_special_tokens=False,
     )
     with torch.no_grad():
-        output = model.generate(
-            **batch, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, **SAMPLING
-        )
+        output = model.generate(**batch, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, **SAMPLING)
     rows = output[:, batch["input_ids"].shape[1] :].tolist()
     kept: list[list[str]] = [[] for _ in user_prompts]
     for position, row in enumerate(rows):

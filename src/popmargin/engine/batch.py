@@ -153,7 +153,12 @@ class Collator:
             "stronger_share": torch.from_numpy(self.rows.stronger_share[numbers]),
             "weaker_share": torch.from_numpy(self.rows.weaker_share[numbers]),
             "row_count": len(numbers),
-            "policy_tokens": sum(2 * len(self.tokenized.prompt[int(i)]) + len(self.tokenized.chosen[int(i)]) + len(self.tokenized.rejected[int(i)]) for i in gradient),
+            "policy_tokens": sum(
+                2 * len(self.tokenized.prompt[int(i)])
+                + len(self.tokenized.chosen[int(i)])
+                + len(self.tokenized.rejected[int(i)])
+                for i in gradient
+            ),
         }
         scored = {"all": np.unique(wanted), "others": others, "none": others[:0]}[self.target_forward]
         if self.weaker == "target" and len(scored):

@@ -88,9 +88,7 @@ def token_logps(
     head = head if head is not None else find_head(model)
     seen = contextlib.nullcontext() if head is None else _head_sees_only(head, positions_N)
     with seen, autocast(positions_N.device, precision):
-        output = model(
-            input_ids=sequences["input_ids"], attention_mask=sequences["attention_mask"], use_cache=False
-        )
+        output = model(input_ids=sequences["input_ids"], attention_mask=sequences["attention_mask"], use_cache=False)
     logits_NV = output.logits
     if head is None:
         logits_NV = logits_NV.flatten(0, 1).index_select(0, positions_N)

@@ -99,6 +99,20 @@ class Generations:
         pq.write_table(table, partial, compression="zstd")
         partial.replace(path)
 
+    def first(self, prompts: int) -> "Generations":
+        """The completions of the first so many prompts."""
+        count = min(prompts, len(self.prompts)) * self.samples_per_prompt
+        return Generations(
+            prompts=self.prompts[:prompts],
+            prompt_keys=self.prompt_keys[:prompts],
+            samples_per_prompt=self.samples_per_prompt,
+            completions=self.completions[:count],
+            rewards=self.rewards[:count],
+            lengths=self.lengths[:count],
+            finished=self.finished[:count],
+            kl=self.kl[:count],
+        )
+
     @staticmethod
     def load(path: str | Path) -> "Generations":
         """Read what `save` wrote.

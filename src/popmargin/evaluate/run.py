@@ -21,6 +21,7 @@ from popmargin.evaluate.generative import Generations, generative_metrics
 from popmargin.evaluate.rewards import Reward, load_reward
 from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.models import load_policy
+from popmargin.pop.edges import PopEdges
 from popmargin.train.prepare import Workspace
 from popmargin.train.run import make_loss
 from popmargin.train.run_directory import RunDirectory
@@ -89,14 +90,14 @@ def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> He
     return HeldOutMargins(data.ids, data.clusters, loss.beta * gaps, data.strength, longer)
 
 
-def margin_metrics(margins: HeldOutMargins, config: EvaluationConfig, workspace: Workspace) -> DiscriminativeMetrics:
+def margin_metrics(margins: HeldOutMargins, config: EvaluationConfig, edges: PopEdges | None) -> DiscriminativeMetrics:
     """Discriminative metrics of one run, with intervals."""
     return discriminative_metrics(
         reward_margin=margins.reward_margin,
         strength=margins.strength,
         clusters=margins.clusters,
         longer_chosen=margins.longer_chosen,
-        edges=workspace.test_edges(config.pop_k, config.seed),
+        edges=edges.resolve(margins.ids) if edges is not None else None,
         samples=config.bootstrap,
         seed=config.seed,
     )
@@ -217,7 +218,10 @@ def evaluate_policy(
     settings = config.evaluation
     margins = held_out_margins(policy, config, workspace)
     margins.save(directory.evaluation / "margins.parquet")
-    metrics = margin_metrics(margins, settings, workspace).to_dict()
+    edges = workspace.test_edges(settings.pop_k, settings.seed)
+    if edges is not None:
+        edges.save(directory.evaluation / "edges.parquet")
+    metrics = margin_metrics(margins, settings, edges).to_dict()
     if reward is not None:
         generations = generate_and_score(policy, config, workspace, reward, prompts=settings.prompts, progress=progress)
         generations.save(directory.evaluation / "generations.parquet")

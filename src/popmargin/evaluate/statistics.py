@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import norm, rankdata
+from scipy.stats import t as student
 
 from popmargin.errors import ConfigError, DataError
 
@@ -243,7 +244,10 @@ def interval_from(
     if not math.isfinite(estimate) or 2 * len(defined) < len(replicates):
         return Interval(estimate if math.isfinite(estimate) else math.nan, math.nan, math.nan)
     if len(per_seed) > 1:
-        noise = np.random.default_rng([seed, len(per_seed)]).standard_t(len(per_seed) - 1, size=len(defined))
+        # Quantiles in random order instead of draws: with two seeds the tails are so heavy that draws would make the
+        # bounds noisy and lopsided.
+        quantiles = student.ppf((np.arange(len(defined)) + 0.5) / len(defined), len(per_seed) - 1)
+        noise = np.random.default_rng([seed, len(per_seed)]).permutation(quantiles)
         defined = defined + per_seed.std(ddof=1) / math.sqrt(len(per_seed)) * noise
     tail = 50.0 * (1.0 - level)
     low, high = (float(value) for value in np.percentile(defined, [tail, 100.0 - tail]))

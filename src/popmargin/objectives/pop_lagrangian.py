@@ -99,6 +99,4 @@ def pop_lagrangian(rows: Rows, options: PopLagrangianOptions) -> Float[Tensor, "
     assert rows.has_weaker is not None
     stronger, weaker = softplus(-options.beta * rows.gap), softplus(-options.beta * rows.weaker_gap)
     multiplier = rows.state["log_lambda"].exp().to(stronger)
-    return torch.where(rows.has_weaker, (stronger + weaker) / 2, stronger) + multiplier * _violation(
-        rows, options.beta
-    )
+    return torch.where(rows.has_weaker, (stronger + weaker) / 2, stronger) + multiplier * _violation(rows, options.beta)

@@ -32,7 +32,10 @@ class MeanMetrics:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(table)
         self._sums, self._counts = {}, {}
-        return {name: (total / count if count else math.nan) for name, (total, count) in zip(names, table.tolist(), strict=True)}
+        return {
+            name: (total / count if count else math.nan)
+            for name, (total, count) in zip(names, table.tolist(), strict=True)
+        }
 
 
 def finish_means(means: Mapping[str, float]) -> dict[str, float]:

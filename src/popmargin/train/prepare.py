@@ -47,9 +47,7 @@ def load_split(config: DataConfig) -> tuple[Preferences, Preferences]:
     everything = load_preferences(source, **options)
     if config.test is None:
         size = config.test_size
-        train, test = split_preferences(
-            everything, test_size=int(size) if size >= 1 else size, seed=config.split_seed
-        )
+        train, test = split_preferences(everything, test_size=int(size) if size >= 1 else size, seed=config.split_seed)
     else:
         train, test = everything, load_preferences(config.test, **options)
         check_leak(train, test)
@@ -235,11 +233,10 @@ class Workspace:
             unmatched=config.unmatched,
         )
 
-    def test_edges(self, k: int, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """Exact held-out edges for the PoP accuracy; None where strengths are unknown or all equal."""
+    def test_edges(self, k: int, seed: int) -> PopEdges | None:
+        """Exact held-out edges for the PoP accuracy; None where strengths are unknown."""
         strength = self.test.strength
         if len(strength) < 3 or not np.isfinite(strength).all() or not k:
             return None
-        edges = sample_edges(self.test.ids, strength, sampling="random", k=min(k, (len(strength) - 1) // 2), seed=seed)
-        stronger, weaker = edges.resolve(self.test.ids)
-        return (stronger, weaker) if len(stronger) else None
+        most = (len(strength) - 1) // 2
+        return sample_edges(self.test.ids, strength, sampling="random", k=min(k, most), seed=seed)

@@ -91,7 +91,9 @@ def train(
     directory = RunDirectory(Path(config.output))
     edges = workspace.edges(config.pop) if loss.objective.needs.edges else None
     rows = _training_rows(loss, workspace, edges)
-    columns = {name: workspace.train.column(name) for name in ("margin", "soft_label") if getattr(loss.objective.needs, name)}
+    columns = {
+        name: workspace.train.column(name) for name in ("margin", "soft_label") if getattr(loss.objective.needs, name)
+    }
     set_seed(config.seed)
     policy = make_policy(workspace.start_model, config.model)
     loss = _with_target(loss, config, workspace, policy)
@@ -127,8 +129,12 @@ def train(
     reset_peak()
     started = time.perf_counter()
     output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - started - sum(
-        callback.seconds for callback in trainer.callback_handler.callbacks if isinstance(callback, _ProbeCallback)
+    seconds = (
+        time.perf_counter()
+        - started
+        - sum(
+            callback.seconds for callback in trainer.callback_handler.callbacks if isinstance(callback, _ProbeCallback)
+        )
     )
     memory = peak_megabytes()
     if trainer.is_world_process_zero():

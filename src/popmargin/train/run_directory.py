@@ -1,13 +1,13 @@
 """A run directory: resolved configuration, versions, fingerprints, seed, metrics and the trained model.
 
-    config.yaml       the resolved configuration
-    run.json          facts: versions, fingerprints, counts, seconds, memory
-    metrics.jsonl     training metrics, the same for the same seed
-    timing.jsonl      tokens per second and seconds, which differ from run to run
-    curves.jsonl      held-out metrics during training
-    model/            the trained weights or adapter, and the tokenizer
-    checkpoints/      to resume from
-    evaluation/       held-out margins, generations and metrics
+config.yaml       the resolved configuration
+run.json          facts: versions, fingerprints, counts, seconds, memory
+metrics.jsonl     training metrics, the same for the same seed
+timing.jsonl      tokens per second and seconds, which differ from run to run
+curves.jsonl      held-out metrics during training
+model/            the trained weights or adapter, and the tokenizer
+checkpoints/      to resume from
+evaluation/       held-out margins, generations and metrics
 """
 
 import json

@@ -1,0 +1,7 @@
+"""`python -m popmargin`."""
+
+import sys
+
+from popmargin.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,122 @@
+"""The library's front door: train and evaluate from Python in a few lines."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from popmargin.config import RunConfig, from_dict, merge
+from popmargin.data.load import load_preferences
+from popmargin.data.schema import Preferences
+from popmargin.errors import ConfigError
+from popmargin.evaluate.rewards import Reward, load_reward
+from popmargin.evaluate.run import evaluate_policy, generate_and_score
+from popmargin.models import load_policy
+from popmargin.pop.edges import PopEdges
+from popmargin.train.prepare import Workspace, cache_folder
+from popmargin.train.run import train as train_run
+from popmargin.train.run_directory import RunDirectory
+
+
+def train(
+    data: Any,
+    *,
+    model: str,
+    objective: str | Mapping[str, Any] = "pop",
+    edges: PopEdges | None = None,
+    test: Any = None,
+    output: str | Path = "runs/run",
+    overwrite: bool = False,
+    resume: bool = False,
+    config: Mapping[str, Any] | None = None,
+) -> RunDirectory:
+    """Train a policy on preferences.
+
+    Args:
+        data: `Preferences`, or anything that `load_preferences` reads: a path, a `datasets.Dataset` (TRL's formats
+            work unchanged), a list of dicts.
+        model: folder or hub id of the start model, or "demo".
+        objective: a name, or a mapping with `name` and options.
+        edges: PoP edges between the training preferences; None samples them when the objective needs them.
+        test: held-out preferences, as `data`; None splits some off `data` by prompt.
+        output: the run directory.
+        overwrite: delete a run that is in the way.
+        resume: go on from the last checkpoint.
+        config: further settings by section, as in a configuration file: {"train": {"learning_rate": 1e-5}}.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ConfigError, DataError, RunError: with what to do about it.
+    """
+    folder = cache_folder(None).parent / "data"
+    values: dict[str, Any] = {
+        "name": Path(output).name,
+        "output": str(output),
+        "model": {"path": model},
+        "objective": {"name": objective} if isinstance(objective, str) else dict(objective),
+        "data": {"train": _stored(data, folder)},
+    }
+    if test is not None:
+        values["data"]["test"] = _stored(test, folder)
+    if edges is not None:
+        file = folder / f"edges-{edges.fingerprint()[:24]}.parquet"
+        edges.save(file)
+        values["pop"] = {"edges": str(file)}
+    directory, _ = train_run(from_dict(RunConfig, merge(values, config or {})), resume=resume, overwrite=overwrite)
+    return directory
+
+
+def evaluate(
+    run: RunDirectory | str | Path,
+    *,
+    reward: str | Callable[..., Any] | Reward | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a finished run on its held-out preferences, and on generations when there is a reward.
+
+    Args:
+        run: a run directory.
+        reward: a function of (prompts, completions) → list of floats, or a specification as in `load_reward`; None
+            takes the run's own.
+        config: other evaluation settings: {"prompts": 100, "max_new_tokens": 64}.
+
+    Returns:
+        `intervals` (name → estimate, low, high), `reliability`, `counts`.
+
+    Raises:
+        RunError: the run has not finished.
+    """
+    directory = run if isinstance(run, RunDirectory) else RunDirectory(Path(run))
+    directory.facts()
+    own = directory.config()
+    if config:
+        settings = from_dict(type(own.evaluation), merge(vars(own.evaluation), config), "evaluation")
+        own = replace(own, evaluation=settings)
+    workspace = Workspace(own)
+    chosen = reward if reward is not None else own.evaluation.reward
+    scorer = None
+    if chosen is not None:
+        scorer = load_reward(chosen, **(own.evaluation.reward_options if isinstance(chosen, str) else {}))
+    reference = None
+    if scorer is not None:
+        reference = generate_and_score(
+            workspace.reference_model, own, workspace, scorer, prompts=own.evaluation.prompts
+        )
+    policy = load_policy(directory.model, workspace.start_model)
+    return evaluate_policy(policy, own, workspace, directory, reward=scorer, reference=reference)
+
+
+def _stored(data: Any, folder: Path) -> str:
+    """The path of the data: its own, or a copy of what is in memory, so that the run can be resumed."""
+    if isinstance(data, (str, Path)):
+        return str(data)
+    preferences = data if isinstance(data, Preferences) else load_preferences(data)
+    file = folder / f"preferences-{preferences.fingerprint()[:24]}.parquet"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        preferences.save(file)
+    if not len(preferences):
+        raise ConfigError("There are no preferences to train on.")
+    return str(file)

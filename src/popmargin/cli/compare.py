@@ -1,0 +1,52 @@
+"""`popmargin compare`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from popmargin.errors import ConfigError
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="train and evaluate several objectives, and write a report",
+        description="Train and evaluate the arms of a study and write one HTML report. Without a STUDY, the standard "
+        "one: DPO, fixed and rating margins, the control, DPO-PoP with iterative and random edges, and pop_rank. "
+        "Fields can be set: --base.train.learning_rate 1e-5 --seeds '[0, 1, 2]'",
+        allow_abbrev=False,
+    )
+    parser.add_argument("study", nargs="?", type=Path, help="YAML file")
+    parser.add_argument("--data", help="preferences: file, saved data set or hub id")
+    parser.add_argument("--model", help="start model: folder, hub id, or demo")
+    parser.add_argument("--reward", help="scores generations: module:function, model:PATH or judge:URL")
+    parser.add_argument("--output", help="folder of the study")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and say where the report is."""
+    from popmargin.study.compare import compare
+    from popmargin.study.config import load_study
+    from popmargin.study.standard import keep_possible, standard_study_path
+
+    if args.study is None and args.data is None:
+        raise ConfigError("Name a STUDY.yaml, or your preferences with --data (and a model with --model).")
+    base: dict[str, Any] = {}
+    if args.data is not None:
+        base["data"] = {"train": args.data}
+    if args.model is not None:
+        base["model"] = {"path": args.model}
+    if args.reward is not None:
+        base["evaluation"] = {"reward": args.reward}
+    changes: dict[str, Any] = {"base": base}
+    if args.output is not None:
+        changes["output"] = args.output
+    study = load_study(args.study or standard_study_path(), args.overrides, changes)
+    if args.study is None:
+        study = keep_possible(study)
+    results, report = compare(study)
+    print("\n".join(f"- {sentence}" for sentence in results.reading))
+    print(f"report: {report}")
+    return 0

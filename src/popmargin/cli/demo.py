@@ -1,0 +1,42 @@
+"""`popmargin demo`."""
+
+import argparse
+from typing import Any
+
+FULL: dict[str, Any] = {
+    "title": "Controlled sentiment, full study",
+    "output": "demo-report-full",
+    "seeds": [0, 1, 2, 3, 4],
+    "base": {"data": {"limit": None}, "evaluation": {"prompts": None}},
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="run the controlled-sentiment study on the embedded model and data",
+        description="Compare seven objectives on the embedded model and data and write one HTML report. "
+        "Fields of the study can be set: --base.train.learning_rate 1e-4",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--full", action="store_true", help="all data and 5 seeds (hours instead of minutes)")
+    parser.add_argument("--output", help="folder of the study (default demo-report)")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the study and say where the report is."""
+    from popmargin.config import merge, read_yaml
+    from popmargin.demo.files import demo_study_path
+    from popmargin.study.compare import compare
+    from popmargin.study.config import load_study
+    from popmargin.study.standard import standard_study_path
+
+    changes = merge(read_yaml(demo_study_path()), FULL if args.full else {})
+    if args.output is not None:
+        changes["output"] = args.output
+    results, report = compare(load_study(standard_study_path(), args.overrides, changes))
+    print("\n".join(f"- {sentence}" for sentence in results.reading))
+    print(f"report: {report}")
+    return 0

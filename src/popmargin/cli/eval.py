@@ -1,0 +1,42 @@
+"""`popmargin eval`."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
+from popmargin.train.run_directory import RunDirectory
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "eval",
+        help="evaluate a trained policy",
+        description="Evaluate a run on its held-out preferences; with a reward, on generations too. "
+        "Fields of the configuration can be set: --evaluation.reward my_module:my_reward",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("--against", type=Path, help="another evaluated run, for a paired win rate")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print."""
+    config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), args.overrides))
+    from popmargin.evaluate.run import evaluate_run
+
+    metrics = evaluate_run(args.run, against=args.against, config=config)
+    if args.json:
+        print(json.dumps(metrics, indent=2, sort_keys=True))
+        return 0
+    for name, interval in sorted(metrics["intervals"].items()):
+        if interval["estimate"] is not None:
+            low, high = (f"{interval[end]:.4f}" if interval[end] is not None else "?" for end in ("low", "high"))
+            print(f"{name:24} {interval['estimate']:9.4f}   95% {low} to {high}")
+    if config.evaluation.reward is None:
+        print("No generations: name a reward with --evaluation.reward (module:function, model:PATH or judge:URL).")
+    return 0

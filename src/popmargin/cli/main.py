@@ -1,0 +1,66 @@
+"""The `popmargin` command: finds the verb, runs it, and turns errors that a user can act on into one clear message."""
+
+import argparse
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from popmargin.cli.overrides import split_overrides
+from popmargin.errors import PopmarginError, did_you_mean
+
+VERBS = {
+    "data": "inspect, check, convert and split preference data",
+    "pop": "sample preferences over preferences, and their statistics",
+    "objectives": "list the training objectives",
+    "train": "train one policy",
+    "eval": "evaluate a trained policy",
+    "compare": "train and evaluate several objectives, and write a report",
+    "report": "rebuild a report from finished runs",
+    "demo": "run the controlled-sentiment study on the embedded model and data",
+}
+
+
+def build_parser(verb: str | None) -> argparse.ArgumentParser:
+    """The parser; only the wanted verb's module is imported, so that help is quick."""
+    parser = argparse.ArgumentParser(
+        prog="popmargin",
+        description="Adaptive-margin preference optimization from preferences over preferences.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"popmargin {version('popmargin')}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, summary in VERBS.items():
+        if name == verb:
+            importlib.import_module(f"popmargin.cli.{name}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 (problems found) or 2 (error)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        print(f"error: unknown verb '{verb}'. {did_you_mean(verb, VERBS)}", file=sys.stderr)
+        return 2
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
+    try:
+        parser = build_parser(verb)
+        own, overrides = split_overrides(arguments, parser, verb)
+        args = parser.parse_args(own)
+        args.overrides = overrides
+        return int(args.func(args))
+    except PopmarginError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,40 @@
+"""`popmargin report`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser("report", help="rebuild a report from finished runs", allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of studies")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file (default report.html)")
+    parser.add_argument("--title", help="heading")
+    parser.add_argument("--baseline", help="arm to compare with (default: the study's, or the first run's)")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collect and write."""
+    from popmargin.config import dump_yaml, from_dict, read_yaml, to_dict
+    from popmargin.report.build import write_report
+    from popmargin.study.config import StudyConfig
+    from popmargin.study.results import collect, group_runs
+
+    runs = group_runs(args.runs)
+    labels: dict[str, str] = {}
+    title, baseline = "Comparison of runs", next(iter(runs))
+    configs = {name: to_dict(directories[0].config()) for name, directories in runs.items()}
+    text = dump_yaml(configs)
+    study_file = args.runs[0] / "study.yaml"
+    if len(args.runs) == 1 and study_file.is_file():
+        study = from_dict(StudyConfig, read_yaml(study_file))
+        title, baseline = study.title, study.baseline
+        labels = {arm: study.label(arm) for arm in study.arms}
+        runs = {arm: runs[arm] for arm in study.arms if arm in runs}
+        text = study_file.read_text(encoding="utf-8")
+    results = collect(runs, title=args.title or title, baseline=args.baseline or baseline, labels=labels, config=text)
+    write_report(results, args.out)
+    print(f"report: {args.out}")
+    return 0

@@ -1,0 +1,40 @@
+"""`popmargin train`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train one policy",
+        description="Train one policy. Any field of the configuration can be set: --train.learning_rate 1e-5",
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", nargs="?", type=Path, help="YAML file; without it, defaults and flags count")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="delete a run that is in the output folder")
+    parser.set_defaults(func=run)
+
+
+def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
+    """A run's configuration from a file and flags."""
+    return from_dict(RunConfig, apply_overrides(read_yaml(path) if path else {}, overrides))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train."""
+    config = load_config(args.config, args.overrides)
+    from popmargin.train.run import train
+
+    directory, _ = train(config, resume=args.resume, overwrite=args.overwrite)
+    facts = directory.facts()
+    print(
+        f"trained {config.name} ({config.objective['name']}) on {facts['rows']} rows in {facts['steps']} steps, "
+        f"{facts['train_seconds']:.0f} s\nnext: popmargin eval {directory.path}"
+    )
+    return 0

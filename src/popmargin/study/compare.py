@@ -1,0 +1,132 @@
+"""Run a study: train and evaluate every arm with every seed, skipping what is done, and write the report."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from popmargin.config import RunConfig, dump_yaml, to_dict
+from popmargin.evaluate.generative import Generations, generative_metrics
+from popmargin.evaluate.rewards import Reward
+from popmargin.evaluate.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
+from popmargin.evaluate.statistics import bootstrap
+from popmargin.report.build import write_report
+from popmargin.report.results import StudyResults
+from popmargin.study.config import StudyConfig
+from popmargin.study.results import collect
+from popmargin.train.prepare import Workspace
+from popmargin.train.run import Probe, train
+from popmargin.train.run_directory import RunDirectory
+
+
+def say(message: str) -> None:
+    """Progress for a person, on stderr so that stdout stays clean."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
+    """Train, evaluate and compare all arms of a study.
+
+    Runs that are finished and evaluated under the same configuration are kept, so that an interrupted study goes on
+    where it stopped.
+
+    Args:
+        study: its configuration.
+
+    Returns:
+        The results, and the path of the HTML report.
+
+    Raises:
+        ConfigError, DataError, RunError: with what to do about it.
+    """
+    output = Path(study.output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "study.yaml").write_text(dump_yaml(to_dict(study)), encoding="utf-8")
+    todo = [config for configs in study.run_configs().values() for config in configs]
+    workspace: Workspace | None = None
+    rewards: dict[str, Reward | None] = {}
+    references: dict[str, Generations] = {}
+    for number, config in enumerate(todo, start=1):
+        directory = RunDirectory(Path(config.output))
+        if _is_done(directory, config):
+            say(f"[{number}/{len(todo)}] {config.name}, seed {config.seed}: done before")
+            continue
+        say(f"[{number}/{len(todo)}] {config.name}, seed {config.seed}")
+        if workspace is None or not workspace.fits(config):
+            workspace = Workspace(config)
+            references.clear()
+        key = repr(config.evaluation)
+        if key not in rewards:
+            rewards[key] = configured_reward(config.evaluation)
+        reward = rewards[key]
+        if reward is not None and key not in references:
+            references[key] = _reference(output, config, workspace, reward, len(references))
+        _run(config, workspace, directory, reward, references.get(key))
+    runs = {arm: [RunDirectory(Path(c.output)) for c in configs] for arm, configs in study.run_configs().items()}
+    results = collect(
+        runs,
+        title=study.title,
+        baseline=study.baseline,
+        labels={arm: study.label(arm) for arm in study.arms},
+        config=dump_yaml(to_dict(study)),
+    )
+    results.save(output / "results.json")
+    report = output / "report.html"
+    write_report(results, report)
+    return results, report
+
+
+def _is_done(directory: RunDirectory, config: RunConfig) -> bool:
+    measured = (directory.evaluation / "metrics.json").is_file()
+    return directory.finished and measured and to_dict(directory.config()) == to_dict(config)
+
+
+def _reference(output: Path, config: RunConfig, workspace: Workspace, reward: Reward, number: int) -> Generations:
+    say("sampling from the reference model")
+    generations = generate_and_score(
+        workspace.reference_model, config, workspace, reward, prompts=config.evaluation.prompts
+    )
+    generations.save(output / f"reference_generations{f'-{number}' if number else ''}.parquet")
+    return generations
+
+
+def _run(
+    config: RunConfig,
+    workspace: Workspace,
+    directory: RunDirectory,
+    reward: Reward | None,
+    reference: Generations | None,
+) -> None:
+    probe = _probe(config, workspace, directory, reward, reference) if config.evaluation.curve_points else None
+    stale = directory.path.exists() and (directory.finished or to_dict(directory.config()) != to_dict(config))
+    _, policy = train(config, workspace=workspace, resume=not stale, overwrite=stale, probe=probe, keep_model=True)
+    if reference is not None:
+        reference.save(directory.evaluation / "reference_generations.parquet")
+    evaluate_policy(policy, config, workspace, directory, reward=reward, reference=reference)
+
+
+def _probe(
+    config: RunConfig,
+    workspace: Workspace,
+    directory: RunDirectory,
+    reward: Reward | None,
+    reference: Generations | None,
+) -> Probe:
+    """Held-out accuracy, and KL and win rate on some prompts, during training."""
+    settings = config.evaluation
+    some = None if reference is None else reference.first(settings.curve_prompts)
+
+    def measure(policy: Any, step: int) -> dict[str, Any]:
+        folder = directory.evaluation / "curves" / f"step-{step:06d}"
+        margins = held_out_margins(policy, config, workspace)
+        margins.save(folder / "margins.parquet")
+        right = (margins.reward_margin > 0) + 0.5 * (margins.reward_margin == 0)
+        accuracy = bootstrap(lambda rows: float(right[rows].mean()), margins.clusters, samples=200)
+        values = {"accuracy": accuracy.to_dict()}
+        if reward is not None:
+            generations = generate_and_score(policy, config, workspace, reward, prompts=settings.curve_prompts)
+            generations.save(folder / "generations.parquet")
+            intervals = generative_metrics(generations, some, samples=200, seed=settings.seed)
+            values |= {name: intervals[name].to_dict() for name in ("kl_per_token", "win_rate_reference")}
+        return values
+
+    return measure

@@ -1,0 +1,75 @@
+"""The configuration of a study."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from popmargin.config import RunConfig, apply_overrides, from_dict, merge, read_yaml
+from popmargin.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """Arms that differ in some settings and share all others.
+
+    Attributes:
+        title: heading of the report.
+        output: folder of the study.
+        seeds: training seeds; every arm is trained with each.
+        baseline: the arm that the others are compared with.
+        base: settings of all runs, as in a run's configuration.
+        arms: what differs, by arm; `label` is what the report calls it.
+    """
+
+    title: str = "Study"
+    output: str = "runs/study"
+    seeds: list[int] = field(default_factory=lambda: [0])
+    baseline: str = "dpo"
+    base: dict[str, Any] = field(default_factory=dict[str, Any])
+    arms: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        if not self.arms or not self.seeds:
+            raise ConfigError("A study needs at least one arm and one seed.")
+        if self.baseline not in self.arms:
+            raise ConfigError(f"The baseline '{self.baseline}' is not an arm. {did_you_mean(self.baseline, self.arms)}")
+
+    def label(self, arm: str) -> str:
+        """What the report calls an arm."""
+        return str(self.arms[arm].get("label", arm))
+
+    def run_config(self, arm: str, seed: int) -> RunConfig:
+        """The configuration of one run.
+
+        Raises:
+            ConfigError: an unknown key, with the arm it stands in.
+        """
+        changes = {key: value for key, value in self.arms[arm].items() if key != "label"}
+        place = {"name": arm, "seed": seed, "output": str(Path(self.output) / "runs" / arm / f"seed-{seed}")}
+        shared = {"reference": {"cache": str(Path(self.output) / "reference")}}
+        try:
+            return from_dict(RunConfig, merge(merge(merge(shared, self.base), changes), place))
+        except ConfigError as error:
+            raise ConfigError(f"arm '{arm}': {error}") from error
+
+    def run_configs(self) -> dict[str, list[RunConfig]]:
+        """The configurations of all runs, by arm."""
+        return {arm: [self.run_config(arm, seed) for seed in self.seeds] for arm in self.arms}
+
+
+def load_study(
+    path: str | Path, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> StudyConfig:
+    """A study from YAML, with changes and `--base.train.epochs 2` flags put over it.
+
+    Raises:
+        ConfigError: unknown keys or values that do not fit; the message names the file.
+    """
+    values = apply_overrides(merge(read_yaml(path), changes or {}), overrides)
+    try:
+        study = from_dict(StudyConfig, values)
+        study.run_configs()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return study

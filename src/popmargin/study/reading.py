@@ -1,0 +1,101 @@
+"""A plain reading of a study's numbers: what is clearly better, what is worse, and what cannot be told apart."""
+
+from collections.abc import Sequence
+
+from popmargin.evaluate.statistics import Interval
+from popmargin.report.results import ArmResult
+
+_METRICS = {
+    "accuracy": ("held-out accuracy", 100, " points"),
+    "pop_accuracy": ("PoP accuracy", 100, " points"),
+    "win_rate_reference": ("win rate against the reference", 100, " points"),
+    "mean_reward": ("mean reward", 1, ""),
+}
+
+
+def read_results(arms: Sequence[ArmResult], baseline: str) -> list[str]:
+    """Sentences computed from the intervals of the paired differences.
+
+    Args:
+        arms: results of all arms.
+        baseline: the arm they are compared with.
+
+    Returns:
+        One sentence per metric, one on each published and own PoP arm, and one on what the intervals cover.
+    """
+    base = next(arm for arm in arms if arm.name == baseline)
+    others = [arm for arm in arms if arm.name != baseline]
+    sentences = [_compare(metric, base, others) for metric in _METRICS if _known(metric, others)]
+    sentences += [_pop_sentence(arm, base) for arm in others if arm.origin in ("published", "ours") and arm.differences]
+    longer = base.metrics.get("accuracy_longer")
+    if longer is not None and longer.estimate == longer.estimate:
+        sentences.append(
+            f"The baseline “the longer one wins” is right for {longer.estimate:.1%} of the held-out preferences; "
+            f"{base.label} for {base.metrics['accuracy'].estimate:.1%}."
+        )
+    seeds = max(len(arm.seeds) for arm in arms)
+    sentences.append(
+        "One training seed: the intervals cover the choice of held-out prompts, not the randomness of training."
+        if seeds == 1
+        else f"{seeds} training seeds: the intervals cover the choice of held-out prompts and of seeds."
+    )
+    return sentences
+
+
+def _known(metric: str, arms: Sequence[ArmResult]) -> bool:
+    return any(metric in arm.differences and _finite(arm.differences[metric]) for arm in arms)
+
+
+def _finite(interval: Interval) -> bool:
+    return interval.low == interval.low and interval.high == interval.high
+
+
+def _compare(metric: str, base: ArmResult, others: Sequence[ArmResult]) -> str:
+    title = _METRICS[metric][0]
+    known = [arm for arm in others if metric in arm.differences and _finite(arm.differences[metric])]
+    better = [arm for arm in known if arm.differences[metric].low > 0]
+    worse = [arm for arm in known if arm.differences[metric].high < 0]
+    parts: list[str] = []
+    if better:
+        parts.append("above it: " + ", ".join(f"{a.label} ({_amount(metric, a.differences[metric])})" for a in better))
+    if worse:
+        parts.append("below it: " + ", ".join(f"{a.label} ({_amount(metric, a.differences[metric])})" for a in worse))
+    if not parts:
+        return f"{_upper(title)}: no arm differs clearly from {base.label}."
+    unclear = len(known) - len(better) - len(worse)
+    rest = f"; the other {unclear} cannot be told apart from it" if unclear else ""
+    return f"{_upper(title)} against {base.label}: {'; '.join(parts)}{rest}."
+
+
+def _pop_sentence(arm: ArmResult, base: ArmResult) -> str:
+    verdicts = {
+        m: _verdict(arm.differences[m]) for m in _METRICS if m in arm.differences and _finite(arm.differences[m])
+    }
+    wins = [_METRICS[m][0] for m, verdict in verdicts.items() if verdict == "better"]
+    losses = [_METRICS[m][0] for m, verdict in verdicts.items() if verdict == "worse"]
+    if wins and not losses:
+        return f"{arm.label} wins over {base.label} on {_join(wins)} and loses nowhere among these metrics."
+    if losses and not wins:
+        return f"{arm.label} does not win here: it is clearly worse than {base.label} on {_join(losses)}."
+    if wins and losses:
+        return f"{arm.label} trades: better than {base.label} on {_join(wins)}, worse on {_join(losses)}."
+    return f"{arm.label} does not win here: no clear difference from {base.label} on any of these metrics."
+
+
+def _verdict(interval: Interval) -> str:
+    return "better" if interval.low > 0 else "worse" if interval.high < 0 else "unclear"
+
+
+def _amount(metric: str, interval: Interval) -> str:
+    _, scale, unit = _METRICS[metric]
+    digits = 1 if scale == 100 else 3
+    low, estimate, high = (f"{scale * value:+.{digits}f}" for value in (interval.low, interval.estimate, interval.high))
+    return f"{estimate}{unit}, 95% {low} to {high}"
+
+
+def _join(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -1,0 +1,266 @@
+"""From run directories to the numbers of a report."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from popmargin.config import RunConfig
+from popmargin.errors import RunError
+from popmargin.evaluate.discriminative import discriminative_differences, discriminative_metrics
+from popmargin.evaluate.generative import Generations, generative_differences, generative_metrics
+from popmargin.evaluate.run import HeldOutMargins
+from popmargin.evaluate.statistics import Interval, bootstrap_seeds
+from popmargin.objectives.base import OBJECTIVES
+from popmargin.pop.edges import PopEdges
+from popmargin.report.results import ArmResult, StudyResults
+from popmargin.study.reading import read_results
+from popmargin.train.run_directory import RunDirectory, read_jsonl
+
+_TRAINING = (
+    "loss",
+    "reward_margin",
+    "target_margin_mean",
+    "target_margin_std",
+    "target_margin_clipped",
+    "chosen_logratio",
+    "rejected_logratio",
+)
+_SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs of one arm, and what was measured of them."""
+
+    name: str
+    runs: list[RunDirectory]
+    configs: list[RunConfig]
+    margins: list[HeldOutMargins]
+    generations: list[Generations] | None
+
+    @staticmethod
+    def load(name: str, runs: Sequence[RunDirectory]) -> "Arm":
+        """Read the runs of one arm.
+
+        Raises:
+            RunError: one has not finished or was not evaluated.
+        """
+        for run in runs:
+            run.facts()
+        margins = [HeldOutMargins.load(run.evaluation / "margins.parquet") for run in runs]
+        files = [run.evaluation / "generations.parquet" for run in runs]
+        generations = [Generations.load(file) for file in files] if all(f.is_file() for f in files) else None
+        return Arm(name, list(runs), [run.config() for run in runs], margins, generations)
+
+    @property
+    def margin_SN(self) -> np.ndarray:
+        """Held-out reward margins (seeds, preferences)."""
+        return np.stack([margins.reward_margin for margins in self.margins])
+
+
+def group_runs(paths: Sequence[str | Path]) -> dict[str, list[RunDirectory]]:
+    """Run directories by the name of their arm, seeds in order; a study's folder stands for all its runs.
+
+    Raises:
+        RunError: a path holds no run.
+    """
+    directories: list[RunDirectory] = []
+    for path in map(Path, paths):
+        inside = sorted(path.glob("runs/*/seed-*/config.yaml"))
+        directories += [RunDirectory(file.parent) for file in inside] or [RunDirectory(path)]
+    arms: dict[str, list[tuple[int, RunDirectory]]] = {}
+    for directory in directories:
+        config = directory.config()
+        arms.setdefault(config.name, []).append((config.seed, directory))
+    result: dict[str, list[RunDirectory]] = {}
+    for name, entries in arms.items():
+        seeds = [seed for seed, _ in entries]
+        if len(set(seeds)) < len(seeds):
+            raise RunError(f"Two runs are called '{name}' with the same seed; give one another `name`.")
+        result[name] = [directory for _, directory in sorted(entries, key=lambda entry: entry[0])]
+    return result
+
+
+def collect(
+    runs: Mapping[str, Sequence[RunDirectory]],
+    *,
+    title: str,
+    baseline: str,
+    labels: Mapping[str, str],
+    config: str,
+) -> StudyResults:
+    """The results of runs on the same held-out preferences.
+
+    Args:
+        runs: run directories by arm.
+        title: heading.
+        baseline: the arm that the others are compared with.
+        labels: what to call the arms.
+        config: YAML shown in the report.
+
+    Raises:
+        RunError: the runs were measured on different data.
+    """
+    arms = {name: Arm.load(name, directories) for name, directories in runs.items()}
+    if baseline not in arms:
+        raise RunError(f"The baseline '{baseline}' is not among the runs: {', '.join(arms)}.")
+    base = arms[baseline]
+    fingerprints = {run.facts()["test_fingerprint"] for arm in arms.values() for run in arm.runs}
+    if len(fingerprints) > 1 or any(arm.margins[0].ids != base.margins[0].ids for arm in arms.values()):
+        raise RunError("The runs were measured on different held-out preferences and cannot be compared.")
+    reference = _load_generations(base.runs[0].evaluation / "reference_generations.parquet")
+    results = [_arm_result(arm, base, reference, labels.get(arm.name, arm.name)) for arm in arms.values()]
+    settings = base.configs[0].evaluation
+    of_reference: dict[str, Interval] = {}
+    if reference is not None:
+        of_reference = generative_metrics(reference, samples=settings.bootstrap, seed=settings.seed)
+        of_reference["kl_per_token"] = Interval(0.0, 0.0, 0.0)
+    facts = base.runs[0].facts()
+    return StudyResults(
+        title=title,
+        arms=results,
+        reference=of_reference,
+        baseline=baseline,
+        reading=read_results(results, baseline),
+        data=_data_facts(facts, base.configs[0], arms),
+        config=config,
+        versions=facts["versions"],
+        fingerprint=hashlib.sha256(
+            json.dumps([facts["train_fingerprint"], facts["test_fingerprint"], config]).encode()
+        ).hexdigest(),
+    )
+
+
+def _load_generations(path: Path) -> Generations | None:
+    return Generations.load(path) if path.is_file() else None
+
+
+def _load_edges(arm: Arm) -> tuple[np.ndarray, np.ndarray] | None:
+    file = arm.runs[0].evaluation / "edges.parquet"
+    return PopEdges.load(file).resolve(arm.margins[0].ids) if file.is_file() else None
+
+
+def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) -> ArmResult:
+    settings = arm.configs[0].evaluation
+    bootstrap: dict[str, Any] = {"samples": settings.bootstrap, "seed": settings.seed}
+    held_out = arm.margins[0]
+    shared: dict[str, Any] = {"strength": held_out.strength, "clusters": held_out.clusters, "edges": _load_edges(arm)}
+    measured = discriminative_metrics(
+        reward_margin=arm.margin_SN, longer_chosen=held_out.longer_chosen, **shared, **bootstrap
+    )
+    metrics, differences = dict(measured.intervals), dict[str, Interval]()
+    paired = arm.name != base.name and len(arm.runs) == len(base.runs)
+    if paired:
+        differences |= discriminative_differences(arm.margin_SN, base.margin_SN, **shared, **bootstrap)
+    if arm.generations is not None:
+        against = base.generations if paired else None
+        metrics |= generative_metrics(arm.generations, reference, against, **bootstrap)
+        if against is not None:
+            differences |= generative_differences(arm.generations, against, reference, **bootstrap)
+    objective = OBJECTIVES.get(str(arm.configs[0].objective["name"]))
+    return ArmResult(
+        name=arm.name,
+        objective=objective.name,
+        label=label,
+        origin=objective.origin,
+        seeds=[config.seed for config in arm.configs],
+        metrics=metrics,
+        differences=differences,
+        reliability=measured.reliability,
+        curves=_curves(arm, reference),
+        training=_training(arm),
+        overhead=_overhead(arm, base),
+        samples=_samples(arm),
+    )
+
+
+def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[float]]]:
+    """Held-out metrics at the same steps of all seeds, with intervals."""
+    settings = arm.configs[0].evaluation
+    steps = set.intersection(*({path.name for path in run.evaluation.glob("curves/step-*")} for run in arm.runs))
+    curves: dict[str, list[list[float]]] = {}
+    for name in sorted(steps):
+        folders = [run.evaluation / "curves" / name for run in arm.runs]
+        step = int(name.rpartition("-")[2])
+        margins = [HeldOutMargins.load(folder / "margins.parquet") for folder in folders]
+        right = [(m.reward_margin > 0) + 0.5 * (m.reward_margin == 0) for m in margins]
+
+        def share(seed: int, rows: np.ndarray, right: list[np.ndarray] = right) -> float:
+            return float(right[seed][rows].mean())
+
+        accuracy = bootstrap_seeds(share, margins[0].clusters, len(margins), samples=settings.bootstrap)
+        curves.setdefault("accuracy", []).append([step, *vars(accuracy).values()])
+        files = [folder / "generations.parquet" for folder in folders]
+        if all(file.is_file() for file in files):
+            generations = [Generations.load(file) for file in files]
+            start = reference.first(len(generations[0].prompts)) if reference is not None else None
+            intervals = generative_metrics(generations, start, samples=settings.bootstrap, seed=settings.seed)
+            for metric in ("kl_per_token", "win_rate_reference"):
+                curves.setdefault(metric, []).append([step, *vars(intervals[metric]).values()])
+    return curves
+
+
+def _training(arm: Arm) -> dict[str, list[list[float]]]:
+    """Logged training metrics, averaged over seeds."""
+    lines = [line for run in arm.runs for line in read_jsonl(run.path / "metrics.jsonl")]
+    result: dict[str, list[list[float]]] = {}
+    for name in _TRAINING:
+        by_step: dict[int, list[float]] = {}
+        for line in lines:
+            if name in line:
+                by_step.setdefault(line["step"], []).append(line[name])
+        if by_step:
+            result[name] = [[step, float(np.mean(values))] for step, values in sorted(by_step.items())]
+    return result
+
+
+def _overhead(arm: Arm, base: Arm) -> dict[str, float]:
+    def mean(which: Arm, name: str) -> float:
+        return float(np.mean([run.facts()[name] for run in which.runs]))
+
+    result = {name: mean(arm, name) for name in ("train_seconds", "tokens_per_second", "peak_memory_mb")}
+    return result | {"time_ratio": result["train_seconds"] / mean(base, "train_seconds")}
+
+
+def _samples(arm: Arm) -> list[dict[str, Any]]:
+    if arm.generations is None:
+        return []
+    first = arm.generations[0]
+    return [
+        {
+            "prompt": first.prompts[i],
+            "completion": first.completions[i * first.samples_per_prompt],
+            "reward": float(first.rewards[i * first.samples_per_prompt]),
+        }
+        for i in range(min(_SAMPLES, len(first.prompts)))
+    ]
+
+
+def _data_facts(facts: Mapping[str, Any], config: RunConfig, arms: Mapping[str, Arm]) -> dict[str, str]:
+    strength = np.concatenate([arm.margins[0].strength for arm in list(arms.values())[:1]])
+    known = strength[np.isfinite(strength)]
+    rows = {
+        "Source": config.data.train if config.data.train != "demo" else "the embedded controlled-sentiment data",
+        "Start model": config.model.path if config.model.path != "demo" else "SmolLM2-135M-Instruct (embedded)",
+        "Training preferences": str(facts["train_preferences"]),
+        "Held-out preferences": str(facts["test_preferences"]),
+        "Flipped training labels": f"{config.data.flip:.0%}",
+        "Training data fingerprint": str(facts["train_fingerprint"])[:16],
+        "Held-out data fingerprint": str(facts["test_fingerprint"])[:16],
+    }
+    if len(known):
+        quartiles = ", ".join(f"{q:.2f}" for q in np.quantile(known, [0.25, 0.5, 0.75]))
+        rows["Held-out strength, quartiles"] = quartiles
+    for name, arm in arms.items():
+        edges = arm.runs[0].facts()
+        if edges["edges_fingerprint"]:
+            asked = edges["edge_comparisons"]
+            rows[f"Training rows of {name}"] = f"{edges['rows']} edges" + (
+                f" from {asked} comparisons" if asked else ""
+            )
+    return rows

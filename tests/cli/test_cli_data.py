@@ -1,0 +1,160 @@
+"""`popmargin data` as a user runs it."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pytest
+
+from popmargin.data import check_leak, load_preferences
+
+GOOD = [
+    {
+        "prompt": f"Question {i // 2}?",
+        "chosen": f"Yes, {i}.",
+        "rejected": f"No {i}.",
+        "chosen_rating": 4,
+        "rejected_rating": i % 4,
+    }
+    for i in range(20)
+]
+RATED = [
+    {
+        "question": f"q{i}",
+        "responses": [{"text": "a", "score": 1}, {"text": "b", "score": 3}, {"text": "c", "score": 3}],
+    }
+    for i in range(3)
+]
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "popmargin", "data", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def good(tmp_path):
+    return write(tmp_path / "good.jsonl", GOOD)
+
+
+@pytest.fixture
+def bad(tmp_path):
+    broken = [{"prompt": "p", "chosen": "x", "rejected": "x"}, {"prompt": "", "chosen": "x", "rejected": "y"}]
+    path = write(tmp_path / "bad.jsonl", [GOOD[0], *broken])
+    path.write_bytes(path.read_bytes() + b"{oops\n")
+    return path
+
+
+def test_inspect_shows_format_counts_lengths_and_examples(good):
+    out = run("inspect", good, "--examples", 2)
+    assert out.returncode == 0, out.stderr
+    for words in (
+        "format 'preference'",
+        "20 in = 20 kept + 0 left out",
+        "20 preferences on 10 prompts",
+        "strong",
+        "characters",
+    ):
+        assert words in out.stdout
+    assert out.stdout.count("  example p-") == 2
+    assert "rejected_rating: 0: 5, 1: 5, 2: 5, 3: 5" in out.stdout
+
+
+def test_inspect_json(good):
+    content = json.loads(run("inspect", good, "--json").stdout)
+    assert content["load"]["rows_kept"] == content["data"]["rows"] == 20
+    assert content["data"]["strength"]["terciles"][0]["name"] == "weak"
+    assert content["data"]["fingerprint"] == load_preferences(good).fingerprint()
+
+
+def test_check_is_silent_about_nothing_and_exits_1(good, bad):
+    assert run("check", good).returncode == 0
+    out = run("check", bad)
+    assert out.returncode == 1
+    for words in (
+        "bad.jsonl:2, column 'rejected'",
+        "bad.jsonl:3, column 'prompt'",
+        "bad.jsonl:4: not valid JSON",
+        "3 problems",
+    ):
+        assert words in out.stdout
+    limited = run("check", bad, "--limit", 1)
+    assert "… and 2 more" in limited.stdout
+    content = json.loads(run("check", bad, "--json").stdout)
+    assert (content["ok"], content["rows_in"], content["rows_kept"], content["rows_reported"]) == (False, 4, 1, 3)
+
+
+def test_check_against_finds_a_leak(tmp_path, good):
+    test = write(tmp_path / "test.jsonl", [{"prompt": "question  3?", "chosen": "a", "rejected": "b"}])
+    out = run("check", test, "--against", good)
+    assert out.returncode == 1
+    assert "1 of 1 test rows have a prompt that is trained on" in out.stdout
+    assert (
+        run("check", write(tmp_path / "other.jsonl", [{**GOOD[0], "prompt": "new"}]), "--against", good).returncode == 0
+    )
+
+
+def test_convert_makes_pairs(tmp_path):
+    source = write(tmp_path / "rated.jsonl", RATED)
+    target = tmp_path / "pairs.parquet"
+    out = run("convert", source, target, "--pairs", "all", "--column", "prompt=question")
+    assert out.returncode == 0, out.stderr
+    assert "wrote 6 preferences" in out.stdout
+    assert "left out, tie: 3" in out.stdout
+    assert load_preferences(target).strength.tolist() == [2.0] * 6
+    none = run("convert", source, tmp_path / "none.jsonl", "--min-gap", 3)
+    assert (none.returncode, (tmp_path / "none.jsonl").exists()) == (2, False)
+    assert "no row is left of 3" in none.stderr
+
+
+def test_convert_stops_at_bad_rows_unless_told_to_drop_them(tmp_path, bad):
+    target = tmp_path / "out.jsonl.gz"
+    out = run("convert", bad, target)
+    assert out.returncode == 2
+    assert out.stderr.startswith("error: bad.jsonl: 3 of 4 rows cannot be used.")
+    assert "--bad-rows drop" in out.stderr
+    assert not target.exists()
+    assert run("convert", bad, target, "--bad-rows", "drop").returncode == 0
+    assert len(gzip.decompress(target.read_bytes()).splitlines()) == 1
+
+
+def test_split_writes_two_files_without_a_common_prompt(tmp_path, good):
+    train, test = tmp_path / "train.parquet", tmp_path / "test.jsonl"
+    out = run("split", good, "--train", train, "--test", test, "--test-size", 3, "--seed", 1)
+    assert out.returncode == 0, out.stderr
+    parts = load_preferences(train), load_preferences(test)
+    assert [len(part) for part in parts] == [14, 6]
+    check_leak(*parts)
+    assert sorted(parts[0].ids + parts[1].ids) == sorted(load_preferences(good).ids)
+    same = run("split", good, "--train", train, "--test", train)
+    assert (same.returncode, "name two files" in same.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("inspect", "missing.jsonl"), "missing.jsonl: no such file"),
+        (("inspect", "GOOD", "--format", "respones"), "Did you mean 'responses'"),
+        (("inspect", "GOOD", "--column", "prompt"), "'prompt' is not FIELD=COLUMN"),
+        (("inspect", "GOOD", "--column", "prompt=promt"), "Did you mean 'prompt'"),
+        (("check", "GOOD", "--limit", "-1"), "not a number"),
+        (("convert", "GOOD", "out.xlsx"), "saved as .parquet"),
+        (("split", "GOOD", "--train", "a.jsonl", "--test", "b.jsonl", "--test-size", "2.5"), "test_size=2.5"),
+        (("split", "GOOD", "--train", "a.jsonl", "--test", "b.jsonl", "--test-size", "x"), "neither a share"),
+    ],
+)
+def test_mistakes_exit_2_with_a_message_and_no_traceback(tmp_path, good, arguments, words):
+    named = [str(good) if word == "GOOD" else word for word in arguments]
+    out = subprocess.run(
+        [sys.executable, "-m", "popmargin", "data", *named], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert out.returncode == 2
+    assert words in out.stderr
+    assert "Traceback" not in out.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["good.jsonl"]
