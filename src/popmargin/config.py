@@ -367,12 +367,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     result: dict[str, Any] = {k: merge({}, v) if isinstance(v, Mapping) else v for k, v in base.items()}
     for key, value in changes.items():
         old = result.get(key)
-        renamed = (
-            isinstance(value, Mapping)
-            and isinstance(old, Mapping)
-            and value.get("name", old.get("name")) != old.get("name")
-        )
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and not renamed:
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("name") in (None, old.get("name")):
             result[key] = merge(typing.cast("Mapping[str, Any]", old), typing.cast("Mapping[str, Any]", value))
         else:
             result[key] = merge({}, typing.cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value

@@ -51,7 +51,7 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(resolve_path(path), dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(resolve_path(path), dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"Cannot load a causal language model from '{path}': {_first_line(error)}") from error
     return model.to(device())

@@ -6,6 +6,7 @@ N completion tokens of all responses one after the other, R training rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -131,6 +132,11 @@ class Collator:
     weaker: Literal["none", "target", "gradient"]
     target_forward: Literal["all", "others", "none"]
 
+    @cached_property
+    def _tokens(self) -> np.ndarray:
+        """Tokens of both responses of every preference, prompt counted twice as it is forwarded twice (count,)."""
+        return 2 * self.tokenized.prompt.lengths + self.tokenized.chosen.lengths + self.tokenized.rejected.lengths
+
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
         """The batch of these rows."""
         stronger, weaker = self.rows.stronger[numbers], self.rows.weaker[numbers]
@@ -153,12 +159,7 @@ class Collator:
             "stronger_share": torch.from_numpy(self.rows.stronger_share[numbers]),
             "weaker_share": torch.from_numpy(self.rows.weaker_share[numbers]),
             "row_count": len(numbers),
-            "policy_tokens": sum(
-                2 * len(self.tokenized.prompt[int(i)])
-                + len(self.tokenized.chosen[int(i)])
-                + len(self.tokenized.rejected[int(i)])
-                for i in gradient
-            ),
+            "policy_tokens": int(self._tokens[gradient].sum()),
         }
         scored = {"all": np.unique(wanted), "others": others, "none": others[:0]}[self.target_forward]
         if self.weaker == "target" and len(scored):

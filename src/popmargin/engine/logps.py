@@ -5,7 +5,7 @@ H hidden size.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ def _widen(logits: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _head_sees_only(head: nn.Module, positions_N: Tensor) -> Iterator[None]:
+def _head_sees_only(head: nn.Module, positions_N: Tensor) -> Generator[None]:
     """Let the LM head see only some positions: whatever the model does around its head stays as it is."""
 
     def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -6,7 +6,6 @@ weights, and how it is scored. Learning rates, objectives, splits and file names
 
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -106,7 +105,7 @@ class ReferenceCache:
         name = f"shard-{uuid.uuid4().hex}"
         partial = self.folder / f"{name}.partial"
         save_file(tensors, partial)
-        os.replace(partial, self.folder / f"{name}.safetensors")
+        partial.replace(self.folder / f"{name}.safetensors")
 
     def responses(
         self,

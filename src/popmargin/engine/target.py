@@ -1,8 +1,8 @@
 """What scores the weaker side of a PoP edge: an averaged policy, the policy itself, or a bank of past gaps."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Literal, Protocol
+from collections.abc import Generator
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -94,7 +94,7 @@ class EMATarget:
         self._average = {name: p.detach().clone().float() for name, p in self._trained.items()}
 
     @contextlib.contextmanager
-    def scoring(self) -> Iterator[None]:
+    def scoring(self) -> Generator[None]:
         own = {name: parameter.data for name, parameter in self._trained.items()}
         try:
             for name, parameter in self._trained.items():
@@ -184,6 +184,6 @@ class MarginBank:
 def _from_all_processes(preferences: Tensor, gaps: Tensor) -> list[tuple[Tensor, Tensor]]:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [(preferences, gaps)]
-    parts: list[tuple[Tensor, Tensor] | None] = [None] * torch.distributed.get_world_size()
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(parts, (preferences.cpu(), gaps.cpu()))
-    return [(p.to(preferences.device), g.to(gaps.device)) for p, g in parts if p is not None]  # pyright: ignore[reportOptionalIterable]
+    return [(numbers.to(preferences.device), values.to(gaps.device)) for numbers, values in parts]

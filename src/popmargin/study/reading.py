@@ -68,9 +68,8 @@ def _compare(metric: str, base: ArmResult, others: Sequence[ArmResult]) -> str:
 
 
 def _pop_sentence(arm: ArmResult, base: ArmResult) -> str:
-    verdicts = {
-        m: _verdict(arm.differences[m]) for m in _METRICS if m in arm.differences and _finite(arm.differences[m])
-    }
+    known = {metric: arm.differences[metric] for metric in _METRICS if _known(metric, [arm])}
+    verdicts = {metric: _verdict(interval) for metric, interval in known.items()}
     wins = [_METRICS[m][0] for m, verdict in verdicts.items() if verdict == "better"]
     losses = [_METRICS[m][0] for m, verdict in verdicts.items() if verdict == "worse"]
     if wins and not losses:

@@ -58,7 +58,7 @@ class Arm:
         return Arm(name, list(runs), [run.config() for run in runs], margins, generations)
 
     @property
-    def margin_SN(self) -> np.ndarray:
+    def margins_by_seed(self) -> np.ndarray:
         """Held-out reward margins (seeds, preferences)."""
         return np.stack([margins.reward_margin for margins in self.margins])
 
@@ -151,12 +151,12 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
     held_out = arm.margins[0]
     shared: dict[str, Any] = {"strength": held_out.strength, "clusters": held_out.clusters, "edges": _load_edges(arm)}
     measured = discriminative_metrics(
-        reward_margin=arm.margin_SN, longer_chosen=held_out.longer_chosen, **shared, **bootstrap
+        reward_margin=arm.margins_by_seed, longer_chosen=held_out.longer_chosen, **shared, **bootstrap
     )
     metrics, differences = dict(measured.intervals), dict[str, Interval]()
     paired = arm.name != base.name and len(arm.runs) == len(base.runs)
     if paired:
-        differences |= discriminative_differences(arm.margin_SN, base.margin_SN, **shared, **bootstrap)
+        differences |= discriminative_differences(arm.margins_by_seed, base.margins_by_seed, **shared, **bootstrap)
     if arm.generations is not None:
         against = base.generations if paired else None
         metrics |= generative_metrics(arm.generations, reference, against, **bootstrap)

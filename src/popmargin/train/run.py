@@ -280,8 +280,9 @@ def _quiet_progress() -> TrainerCallback:
         """The progress bar with its ETA; metrics go to metrics.jsonl instead of the screen."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if getattr(self, "training_bar", None) is not None and logs and "loss" in logs:
-                self.training_bar.set_postfix({k: f"{logs[k]:.3f}" for k in ("loss", "accuracy") if k in logs})
+            bar: Any = getattr(self, "training_bar", None)
+            if bar is not None and logs and "loss" in logs:
+                bar.set_postfix({k: f"{logs[k]:.3f}" for k in ("loss", "accuracy") if k in logs})
 
     return QuietProgress()
 

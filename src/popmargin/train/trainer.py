@@ -219,9 +219,7 @@ class PreferenceTrainer(Trainer):
             return torch.where(has_weaker, values_P[weaker], torch.zeros_like(values_P[weaker]))
 
         gradient = self.loss.objective.needs.weaker == "gradient"
-        logps = Logps(**{
-            name: None if values is None else values[stronger] for name, values in vars(scores.logps).items()
-        })  # fmt: skip
+        taken: dict[str, Any] = {k: None if v is None else v[stronger] for k, v in vars(scores.logps).items()}
         return Rows(
             chosen=scores.chosen[stronger],
             rejected=scores.rejected[stronger],
@@ -233,7 +231,7 @@ class PreferenceTrainer(Trainer):
             soft_label=inputs.get("soft_label"),
             stronger_share=inputs["stronger_share"],
             weaker_share=inputs["weaker_share"],
-            logps=logps,
+            logps=Logps(**taken),
             state={name: value.to(scores.gap.device) for name, value in self.state_of_objective.items()},
             gather=self.accelerator.gather,  # pyright: ignore[reportArgumentType]
         )
