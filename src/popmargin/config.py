@@ -14,6 +14,17 @@ import yaml
 from popmargin.errors import ConfigError, did_you_mean
 
 
+def at_least(section: str, least: float, **values: float | None) -> None:
+    """Check numbers of a section; None is allowed.
+
+    Raises:
+        ConfigError: one is smaller.
+    """
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{section}.{name} must be at least {least}, not {value}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The start model, which is also the reference unless another is named.
@@ -175,6 +186,15 @@ class TrainConfig:
     report_to: list[str] = field(default_factory=list[str])
     trainer_arguments: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    def __post_init__(self) -> None:
+        at_least("train", 1, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        at_least("train", 1, max_steps=self.max_steps, logging_steps=self.logging_steps)
+        at_least("train", 0, learning_rate=self.learning_rate, epochs=self.epochs, save_steps=self.save_steps)
+        if self.epochs == 0:
+            raise ConfigError("train.epochs must be above 0.")
+        if len(self.betas) != 2:
+            raise ConfigError(f"train.betas must be two numbers, not {self.betas}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
@@ -193,7 +213,8 @@ class EvaluationConfig:
         seed: seed of sampling and bootstrap.
         bootstrap: bootstrap replicates.
         pop_k: held-out PoP edges per preference, for the PoP accuracy.
-        curve_points: evaluations during training, evenly spaced, the start not counted; 0 for none.
+        curve_points: points of the curves over training, evenly spaced; the last is the final evaluation, so that
+            n points cost n − 1 evaluations more. 0 or 1 for none.
         curve_prompts: prompts of each of these.
     """
 
@@ -211,6 +232,13 @@ class EvaluationConfig:
     pop_k: int = 2
     curve_points: int = 0
     curve_prompts: int = 32
+
+    def __post_init__(self) -> None:
+        at_least("evaluation", 1, prompts=self.prompts, samples=self.samples, max_new_tokens=self.max_new_tokens)
+        at_least("evaluation", 1, generation_batch_size=self.generation_batch_size)
+        at_least("evaluation", 1, scoring_batch_size=self.scoring_batch_size, bootstrap=self.bootstrap)
+        at_least("evaluation", 0, temperature=self.temperature, top_k=self.top_k, pop_k=self.pop_k)
+        at_least("evaluation", 0, curve_points=self.curve_points)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +304,7 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
             number = math.nan
         if math.isfinite(number):
             return number
-    if annotation is Any or (isinstance(annotation, type) and type(value) is annotation):
+    elif annotation is Any or (isinstance(annotation, type) and type(value) is annotation):
         return value
     expected = getattr(annotation, "__name__", str(annotation)).replace("float", "a finite number")
     raise ConfigError(f"{where} is {value!r}, which is not {expected}.")
@@ -298,7 +326,21 @@ def from_dict(kind: type[ConfigT], values: Any, where: str = "") -> ConfigT:
     for key in values:
         if key not in known:
             raise ConfigError(f"Unknown key '{prefix}{key}'. {did_you_mean(str(key), known)}")
-    return kind(**{key: coerce(known[key].type, value, f"{prefix}{key}") for key, value in values.items()})
+    return build(kind, {key: coerce(known[key].type, value, f"{prefix}{key}") for key, value in values.items()})
+
+
+def build(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """A config dataclass of checked values.
+
+    Raises:
+        ConfigError: the dataclass itself refuses them.
+    """
+    try:
+        return kind(**values)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -350,10 +392,15 @@ def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, A
         node = result
         *parents, last = key.split(".")
         for parent in parents:
-            node = node.setdefault(parent, {})
+            if node.get(parent) is None:
+                node[parent] = {}
+            node = node[parent]
             if not isinstance(node, dict):
                 raise ConfigError(f"{flag}: '{parent}' is not a mapping.")
-        node[last] = yaml.safe_load(text)
+        try:
+            node[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{flag}: '{text}' is not YAML. Quote it, as in \"{flag} '[0, 1]'\".") from error
     return result
 
 

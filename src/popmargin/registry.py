@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, get_type_hints
 
 from popmargin.errors import ConfigError, did_you_mean
 
@@ -114,7 +114,11 @@ def _import_file(path: Path) -> Any:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up while it is executed
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
 
 
@@ -124,10 +128,11 @@ def make_options(options: type[Any], values: Mapping[str, Any], owner: str) -> A
     Raises:
         ConfigError: an unknown or invalid option; the message names the owner and the nearest known option.
     """
-    from popmargin.config import coerce
+    from popmargin.config import build, coerce
 
     fields = {field.name: field for field in dataclasses.fields(options)}
     unknown = [name for name in values if name not in fields]
     if unknown:
         raise ConfigError(f"{owner} has no option '{unknown[0]}'. {did_you_mean(unknown[0], fields)}")
-    return options(**{name: coerce(fields[name].type, value, f"{owner}.{name}") for name, value in values.items()})
+    types = get_type_hints(options)  # a user's file may have its annotations as text
+    return build(options, {name: coerce(types[name], value, f"{owner}.{name}") for name, value in values.items()})

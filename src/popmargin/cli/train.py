@@ -1,6 +1,7 @@
 """`popmargin train`."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     from popmargin.train.run import train
 
     directory, _ = train(config, resume=args.resume, overwrite=args.overwrite)
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
+        return 0
     facts = directory.facts()
     print(
         f"trained {config.name} ({config.objective['name']}) on {facts['rows']} rows in {facts['steps']} steps, "

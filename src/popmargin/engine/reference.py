@@ -24,7 +24,7 @@ from popmargin.engine.batch import pad_sequences
 from popmargin.engine.logps import token_logps
 from popmargin.errors import RunError
 
-_FORMAT = 1  # raise it when the meaning of the stored numbers changes
+_FORMAT = 2  # raise it when the meaning of the stored numbers changes
 _SHARD_TOKENS = 200_000  # a killed build loses at most so many tokens' work
 
 
@@ -85,11 +85,12 @@ class ReferenceCache:
         try:
             tensors = load_file(shard)
             keys, lengths, values = tensors["keys"], tensors["lengths"], tensors["values"]
+            stored = tensors["digest"].tobytes()
         except (SafetensorError, KeyError, OSError) as error:
             raise RunError(
                 f"The reference cache {shard} cannot be read ({error}). Delete this file; its values are made anew."
             ) from error
-        if lengths.sum() != len(values) or not np.isfinite(values).all():
+        if stored != _digest(keys, lengths, values):
             raise RunError(f"The reference cache {shard} is damaged. Delete this file; its values are made anew.")
         for key, part in zip(keys, np.split(values, np.cumsum(lengths)[:-1]), strict=True):
             self._values[key.tobytes()] = part
@@ -101,6 +102,7 @@ class ReferenceCache:
             "lengths": np.array([len(values) for _, values in items], dtype=np.int64),
             "values": np.concatenate([values for _, values in items]),
         }
+        tensors["digest"] = np.frombuffer(_digest(*tensors.values()), dtype=np.uint8)
         # A name of its own and an atomic rename: several processes may build at once, and a kill leaves no half file.
         name = f"shard-{uuid.uuid4().hex}"
         partial = self.folder / f"{name}.partial"
@@ -180,6 +182,13 @@ class ReferenceCache:
         completions = [side[i] for side in (tokenized.chosen, tokenized.rejected) for i in range(count)]
         values = self.responses(prompts * 2, completions, model, batch_size=batch_size, pad_id=pad_id)
         return ReferenceLogps(values[:count], values[count:])
+
+
+def _digest(*arrays: np.ndarray) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
 
 
 def _key(prompt: np.ndarray, completion: np.ndarray) -> bytes:

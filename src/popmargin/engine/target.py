@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Generator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from popmargin.errors import RunError
 
 
+@runtime_checkable
 class Target(Protocol):
     """A source of target gaps; its state is saved with every checkpoint."""
 
@@ -135,8 +136,9 @@ class EMATarget:
 class MarginBank:
     """A running average of each preference's own gap, updated whenever it is scored (ours; no second network).
 
-    g_i ← τ·g_i + (1 − τ)·Δ_i at every scoring of preference i; a preference that was not scored yet has the gap of the
-    start model (0 for log-ratios). Staleness is the price: a gap is as old as its preference's last turn.
+    g_i ← τ·g_i + (1 − τ)·Δ_i after every optimizer step in which preference i was scored; a preference that was not
+    scored yet has the gap of the start model (0 for log-ratios). Staleness is the price: a gap is as old as its
+    preference's last turn. Within a step nothing changes, so that micro-batches and processes do not matter.
 
     Args:
         start: gaps of all preferences under the start model (N,), nats.
@@ -149,6 +151,7 @@ class MarginBank:
         self._decay = decay
         self._gaps = start.clone().float()
         self._change = torch.zeros(())
+        self._seen: list[tuple[Tensor, Tensor]] = []
 
     def scoring(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -158,13 +161,15 @@ class MarginBank:
         return self._gaps[preferences]
 
     def observe(self, preferences: Int[Tensor, "P"], gaps: Float[Tensor, "P"]) -> None:
-        for numbers, values in _from_all_processes(preferences, gaps.float()):
-            old = self._gaps[numbers]
-            self._change = (values - old).abs().mean()
-            self._gaps[numbers] = torch.lerp(values, old, self._decay)
+        self._seen.append((preferences, gaps.float()))
 
     def step(self) -> None:
-        """Gaps follow when they are observed."""
+        numbers, values = _from_all_processes(self._seen)
+        self._seen = []
+        self._gaps = self._gaps.to(values.device)
+        old = self._gaps[numbers]  # a preference scored twice in a step has the same gap, and counts once
+        self._change = (values - old).abs().mean()
+        self._gaps[numbers] = torch.lerp(values, old, self._decay)
 
     def distance(self) -> float:
         """Mean |Δ − g| of the preferences scored last, nats."""
@@ -181,9 +186,11 @@ class MarginBank:
         self._gaps = state["bank"].clone()
 
 
-def _from_all_processes(preferences: Tensor, gaps: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _from_all_processes(seen: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    numbers, values = torch.cat([part for part, _ in seen]), torch.cat([part for _, part in seen])
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [(preferences, gaps)]
+        return numbers, values
     parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, (preferences.cpu(), gaps.cpu()))
-    return [(numbers.to(preferences.device), values.to(gaps.device)) for numbers, values in parts]
+    torch.distributed.all_gather_object(parts, (numbers.cpu(), values.cpu()))
+    both = [torch.cat([part[side] for part in parts]).to(values.device) for side in (0, 1)]
+    return both[0], both[1]

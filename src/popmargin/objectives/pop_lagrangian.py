@@ -74,7 +74,7 @@ def _update_state(
             rows={"chosen": [0.0], "rejected": [0.0], "weaker_chosen": [10.0], "weaker_rejected": [0.0],
                   "has_weaker": [1]},
             state={"log_lambda": 0.6931471805599453},
-            expected=[1.7434334479977397],
+            expected=[1.7434334479556393],
         ),
     ),
 )  # fmt: skip

@@ -46,7 +46,7 @@ def _diagnostics(rows: Rows, options: PopRankOptions) -> dict[str, Tensor]:
                   "weaker_rejected": [0.0, 0.0], "has_weaker": [1, 0], "stronger_share": [0.5, 1.0],
                   "weaker_share": [2.0, 0.0]},
             options={"rank_weight": 3.0},
-            expected=[2.4827102673336705, 0.31326168751822286],
+            expected=[2.4827102674336707, 0.31326168751822286],
         ),
     ),
 )  # fmt: skip

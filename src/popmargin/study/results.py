@@ -183,10 +183,12 @@ def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[floa
     """Held-out metrics at the same steps of all seeds, with intervals."""
     settings = arm.configs[0].evaluation
     steps = set.intersection(*({path.name for path in run.evaluation.glob("curves/step-*")} for run in arm.runs))
+    if not steps:
+        return {}
+    points = [(int(name[5:]), [run.evaluation / "curves" / name for run in arm.runs]) for name in sorted(steps)]
+    points.append((int(arm.runs[0].facts()["steps"]), [run.evaluation for run in arm.runs]))
     curves: dict[str, list[list[float]]] = {}
-    for name in sorted(steps):
-        folders = [run.evaluation / "curves" / name for run in arm.runs]
-        step = int(name.rpartition("-")[2])
+    for step, folders in points:
         margins = [HeldOutMargins.load(folder / "margins.parquet") for folder in folders]
         right = [(m.reward_margin > 0) + 0.5 * (m.reward_margin == 0) for m in margins]
 
@@ -197,12 +199,23 @@ def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[floa
         curves.setdefault("accuracy", []).append([step, *vars(accuracy).values()])
         files = [folder / "generations.parquet" for folder in folders]
         if all(file.is_file() for file in files):
-            generations = [Generations.load(file) for file in files]
+            generations = [Generations.load(file).first(settings.curve_prompts) for file in files]
             start = reference.first(len(generations[0].prompts)) if reference is not None else None
             intervals = generative_metrics(generations, start, samples=settings.bootstrap, seed=settings.seed)
             for metric in ("kl_per_token", "win_rate_reference"):
                 curves.setdefault(metric, []).append([step, *vars(intervals[metric]).values()])
-    return curves
+    return _from_the_start(curves, arm)
+
+
+def _from_the_start(curves: dict[str, list[list[float]]], arm: Arm) -> dict[str, list[list[float]]]:
+    """Put step 0 before curves of policies that start as their own reference: there all margins and KL are 0."""
+    config = arm.configs[0]
+    objective = OBJECTIVES.get(str(config.objective["name"]))
+    options = objective.make_options({k: v for k, v in config.objective.items() if k != "name"})
+    if config.reference.model is not None or "log_ratio" not in objective.score_kind(options):
+        return curves
+    known = {"accuracy": 0.5, "kl_per_token": 0.0, "win_rate_reference": 0.5}
+    return {name: [[0, known[name], known[name], known[name]], *rows] for name, rows in curves.items()}
 
 
 def _training(arm: Arm) -> dict[str, list[list[float]]]:

@@ -1,6 +1,7 @@
 """From a configuration to what training and evaluation share: preferences, tokens, start model, reference log-probs."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -68,7 +69,7 @@ def flip_preferences(preferences: Preferences, share: float, seed: int) -> Prefe
         return preferences
     flipped = np.random.default_rng([seed, 7]).random(len(preferences)) < share
 
-    def swap(row: dict[str, Any], number: int) -> dict[str, Any]:
+    def swap(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
         return {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if flipped[number] else row
 
     dataset = preferences.dataset.map(swap, with_indices=True, keep_in_memory=True, load_from_cache_file=False)

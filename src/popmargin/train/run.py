@@ -1,5 +1,6 @@
 """One training run, from configuration to run directory."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -11,12 +12,12 @@ import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from popmargin.config import RunConfig
+from popmargin.config import RunConfig, coerce, to_dict
 from popmargin.engine.batch import Collator, TrainingRows
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError
-from popmargin.models import make_policy
+from popmargin.models import device, load_policy, make_policy
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
 from popmargin.registry import make_options
@@ -45,7 +46,7 @@ def make_loss(config: RunConfig) -> Loss:
     for entry in config.regularizers:
         rest = dict(entry)
         regularizer = REGULARIZERS.get(str(rest.pop("name", None)))
-        weight = float(rest.pop("weight", 1.0))
+        weight = coerce(float, rest.pop("weight", 1.0), f"the weight of regularizer '{regularizer.name}'")
         options = make_options(regularizer.options, rest, f"regularizer '{regularizer.name}'")
         regularizers.append((weight, regularizer, options))
     tokens = None
@@ -87,8 +88,12 @@ def train(
         ConfigError, DataError, RunError: with what to do about it.
     """
     loss = make_loss(config)
-    workspace = workspace or Workspace(config)
     directory = RunDirectory(Path(config.output))
+    # First of all: it joins the other processes, if any, and chooses this one's device.
+    arguments = training_arguments(config, directory)
+    workspace = workspace or Workspace(config)
+    if resume and directory.finished and to_dict(directory.config()) == to_dict(config):
+        return directory, (load_policy(directory.model, workspace.start_model) if keep_model else None)
     edges = workspace.edges(config.pop) if loss.objective.needs.edges else None
     rows = _training_rows(loss, workspace, edges)
     columns = {
@@ -107,12 +112,15 @@ def train(
         weaker=loss.objective.needs.weaker,
         target_forward=loss.target.forward if loss.target is not None else "none",
     )
-    checkpoint = directory.start(config, resume=resume, overwrite=overwrite)
-    if edges is not None:
-        edges.save(directory.path / "edges.parquet")
+    with arguments.main_process_first(local=False):
+        if arguments.process_index == 0:
+            directory.start(config, resume=resume, overwrite=overwrite)
+            if edges is not None:
+                edges.save(directory.path / "edges.parquet")
+    checkpoint = directory.checkpoint() if resume else None
     trainer = PreferenceTrainer(
         model=policy,
-        args=training_arguments(config, directory),
+        args=arguments,
         loss=loss,
         collator=collator,
         precision=config.model.precision,
@@ -139,6 +147,7 @@ def train(
     memory = peak_megabytes()
     if trainer.is_world_process_zero():
         trainer.save_model(str(directory.model))
+        (directory.model / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
         workspace.tokenizer.save_pretrained(directory.model)
         directory.finish(
             _facts(config, workspace, rows, edges)
@@ -151,6 +160,7 @@ def train(
                 "resumed": checkpoint is not None,
             }
         )
+    trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
     return directory, (policy if keep_model else None)
 
 
@@ -213,6 +223,9 @@ def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingAr
             f"train.batch_size {settings.batch_size} is not a multiple of train.micro_batch_size {micro} x "
             f"{processes} process(es)."
         )
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    # Renamed in transformers 5.
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     values: dict[str, Any] = {
         "output_dir": str(directory.checkpoints),
         "seed": config.seed,
@@ -227,7 +240,7 @@ def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingAr
         "adam_beta1": settings.betas[0],
         "adam_beta2": settings.betas[1],
         "max_grad_norm": settings.max_grad_norm,
-        "gradient_checkpointing": settings.gradient_checkpointing,
+        checkpointing: settings.gradient_checkpointing,
         "logging_steps": settings.logging_steps,
         "logging_nan_inf_filter": False,
         "save_strategy": "steps" if settings.save_steps else "no",
@@ -235,14 +248,15 @@ def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingAr
         "save_total_limit": settings.save_total_limit,
         "report_to": settings.report_to or "none",
         "remove_unused_columns": False,
+        "use_cpu": device().type == "cpu",
         "dataloader_pin_memory": torch.cuda.is_available(),
         "ddp_find_unused_parameters": False,
         "disable_tqdm": False,
     }
     try:
         return TrainingArguments(**(values | settings.trainer_arguments))
-    except TypeError as error:
-        raise ConfigError(f"train.trainer_arguments: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"train: {error}") from error
 
 
 def _launched_processes() -> int:
@@ -316,7 +330,8 @@ class _ProbeCallback(TrainerCallback):
         self.seconds = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        moments = {round(state.max_steps * (i + 1) / self._points) for i in range(self._points)}
+        # The last point is the evaluation after training.
+        moments = {round(state.max_steps * i / self._points) for i in range(1, self._points)} - {0, state.max_steps}
         if state.global_step in moments and state.is_world_process_zero:
             started = time.perf_counter()
             values = self._probe(self._policy, state.global_step)

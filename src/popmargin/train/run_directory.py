@@ -98,8 +98,13 @@ class RunDirectory:
             raise RunError(f"{self.path} has not finished training. Go on with popmargin train --resume.")
         return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
 
-    def start(self, config: RunConfig, *, resume: bool, overwrite: bool) -> Path | None:
-        """Make the folder ready; returns the checkpoint to resume from, if any.
+    def checkpoint(self) -> Path | None:
+        """The last checkpoint, if any."""
+        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+        return found[-1] if found else None
+
+    def start(self, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready, for a new run or to go on from its last checkpoint; one process alone does so.
 
         Raises:
             RunError: the folder is in use by another run, or by the same one without `resume`.
@@ -116,13 +121,11 @@ class RunDirectory:
                 raise RunError(f"{self.path} was started with another configuration (see {file}): cannot resume it.")
         self.path.mkdir(parents=True, exist_ok=True)
         file.write_text(dump_yaml(to_dict(config)), encoding="utf-8")
-        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-        checkpoint = found[-1] if found else None
+        checkpoint = self.checkpoint()
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         for name in ("metrics.jsonl", "timing.jsonl", "curves.jsonl"):
             kept = [line for line in read_jsonl(self.path / name) if line["step"] <= step and checkpoint]
             (self.path / name).write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in kept))
-        return checkpoint
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write run.json, which marks the run as finished."""

@@ -3,7 +3,7 @@
 The loop knows no objective: it scores preferences, lines the scores up with the batch's rows, and hands them over.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,9 +152,12 @@ class PreferenceTrainer(Trainer):
         assert rows.logps is not None
         for weight, regularizer, options in self.loss.regularizers:
             loss_R = loss_R + weight * regularizer.function(rows.logps, options)
-        if not bool(torch.isfinite(loss_R).all()):
-            self._refuse(inputs, loss_R)
+        scores_R = [loss_R, rows.gap] if rows.target is None else [loss_R, rows.gap, rows.target.values]
+        finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
+        if not bool(finite_R.all()):
+            self._refuse(inputs, finite_R)
         self._note(inputs, rows, loss_R, weights_N)
+        self._last_preferences: Tensor = inputs["preferences"]
         count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
         return loss_R.sum() * self.accelerator.num_processes / count
 
@@ -236,15 +239,33 @@ class PreferenceTrainer(Trainer):
             gather=self.accelerator.gather,  # pyright: ignore[reportArgumentType]
         )
 
-    def _refuse(self, inputs: dict[str, Any], loss_R: Tensor) -> None:
-        bad = (~torch.isfinite(loss_R)).nonzero().flatten().tolist()
-        places = inputs["preferences"][inputs["stronger"][bad]].tolist()
-        ids = [self.collator.tokenized.ids[place] for place in places]
+    def _refuse(self, inputs: dict[str, Any], finite_R: Tensor) -> None:
+        names = self._names(inputs["preferences"][inputs["stronger"][~finite_R]])
         raise RunError(
-            f"The loss is not finite at step {self.state.global_step + 1} for the preferences {', '.join(ids[:5])}"
-            f"{' …' if len(ids) > 5 else ''}. No weight was changed by it. Look at these rows, lower "
-            "train.learning_rate, or resume from the last checkpoint."
+            f"The loss or a log-prob is not finite at step {self.state.global_step + 1} for the preferences {names}. "
+            "No weight was changed by it. Look at these rows, lower train.learning_rate, or resume from the last "
+            "checkpoint."
         )
+
+    @torch.no_grad()
+    def refuse_bad_gradients(self) -> None:
+        """Stop before an optimizer step that would write NaN into the weights.
+
+        Raises:
+            RunError: a gradient is not finite; the message names the preferences of the last micro-batch.
+        """
+        model: Any = self.model
+        sums = [parameter.grad.sum() for parameter in model.parameters() if parameter.grad is not None]
+        if sums and not bool(torch.isfinite(torch.stack(sums)).all()):
+            raise RunError(
+                f"The gradient is not finite at step {self.state.global_step + 1}; the last preferences before it "
+                f"were {self._names(self._last_preferences)}. No weight was changed by it. Look at these rows, lower "
+                "train.learning_rate, or resume from the last checkpoint."
+            )
+
+    def _names(self, places: Tensor) -> str:
+        ids = [self.collator.tokenized.ids[place] for place in places.tolist()]
+        return ", ".join(ids[:5]) + (" …" if len(ids) > 5 else "")
 
     # -- metrics ---------------------------------------------------------------------------------------------------
 
@@ -336,5 +357,8 @@ class _StepCallback(TrainerCallback):
     def __init__(self, trainer: PreferenceTrainer) -> None:
         self._trainer = trainer
 
-    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Mapping[str, Any]) -> None:
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer.refuse_bad_gradients()
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer.finish_step()

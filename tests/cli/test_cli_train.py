@@ -1,0 +1,134 @@
+"""train, eval, compare and report as a user types them, and what they say when something is wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from popmargin.cli.main import main
+from popmargin.config import dump_yaml
+
+Popmargin = Callable[..., Any]
+
+
+@pytest.fixture
+def config(tmp_path: Path, base_run: dict[str, Any]) -> str:
+    """The short run as a YAML file."""
+    path = tmp_path / "run.yaml"
+    path.write_text(dump_yaml(base_run))
+    return str(path)
+
+
+@pytest.mark.slow
+def test_train_eval_compare_report(tmp_path: Path, config: str, base_run: dict[str, Any], popmargin: Popmargin) -> None:
+    (tmp_path / "rewards.py").write_text("def length(prompts, completions):\n    return [len(c) for c in completions]\n")
+    reward = ["--evaluation.reward", f"{tmp_path}/rewards.py:length"]
+    done = popmargin("train", config, "--objective.name", "pop", "--name", "pop")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("trained pop (pop) on 32 rows in 3 steps") and "popmargin eval" in done.stdout
+    done = popmargin("eval", base_run["output"], *reward, "--json")
+    assert done.returncode == 0, done.stderr
+    assert {"accuracy", "mean_reward"} <= json.loads(done.stdout)["intervals"].keys()
+    done = popmargin("train", config, "--output", str(tmp_path / "dpo"), "--name", "dpo")
+    assert done.returncode == 0, done.stderr
+    done = popmargin("eval", str(tmp_path / "dpo"), *reward, "--against", base_run["output"])
+    assert done.returncode == 0 and "win_rate_baseline" in done.stdout, done.stderr
+    page = tmp_path / "two.html"
+    done = popmargin("report", str(tmp_path / "dpo"), base_run["output"], "--out", str(page), "--title", "Two runs")
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert "Two runs" in text and "dpo" in text and "pop" in text and "http://" not in text.replace("http://www.w3", "")
+
+    words = ["compare", "--data", base_run["data"]["train"], "--model", base_run["model"]["path"], "--output"]
+    words += [str(tmp_path / "study"), "--reward", f"{tmp_path}/rewards.py:length", "--base.train.max_steps", "2"]
+    words += ["--base.evaluation.max_new_tokens", "4", "--base.evaluation.bootstrap", "20", "--base.data.max_length", "96"]
+    done = popmargin(*words)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "study" / "report.html").read_text()
+    arms = ("DPO, fixed margin", "DPO, rating margin", "Control, stronger sides", "DPO-PoP, iterative", "DPO-PoP, random")
+    assert all(arm in text for arm in (*arms, "pop_rank (two-sided)"))
+    again = popmargin(*words)
+    assert again.returncode == 0 and again.stderr.count("done before") == 7
+    rebuilt = popmargin("report", str(tmp_path / "study"), "--out", str(tmp_path / "again.html"))
+    assert rebuilt.returncode == 0 and (tmp_path / "again.html").read_text() == text
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line on stderr of a call that fails as a user's mistake."""
+    capsys.readouterr()
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    error = captured.err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and "Traceback" not in captured.err and not captured.out
+    return error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--trian.epochs", "2"], "Unknown key 'trian'. Did you mean 'train'"),
+        (["--train.lerning_rate", "1"], "Did you mean 'learning_rate'"),
+        (["--train.epochs", "many"], "train.epochs is 'many', which is not a finite number"),
+        (["--train.epochs"], "--train.epochs needs a value"),
+        (["--objective.name", "dpoo"], "Unknown objective 'dpoo'. Did you mean 'dpo'"),
+        (["--objective.betta", "1"], "objective 'dpo' has no option 'betta'. Did you mean 'beta'"),
+        (["--objective.beta", "-1"], "beta must be a finite number above 0, not -1"),
+        (["--objective.beta", "[1"], "is not YAML"),
+        (["--regularizers", "[{name: sft, wieght: 2}]"], "has no option 'wieght'"),
+        (["--data.train", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--model.path", "/nowhere/model"], "/nowhere/model"),
+        (["--pop.edges", "nowhere.parquet", "--objective.name", "pop"], "nowhere.parquet"),
+        (["--train.batch_size", "8", "--train.micro_batch_size", "3"], "is not a multiple of train.micro_batch_size 3"),
+        (["--train.scheduler", "cosinus"], "cosinus"),
+        (["--train.trainer_arguments", "{learning_rat: 1}"], "learning_rat"),
+        (["--data.test_size", "4000"], "test_size"),
+    ],
+)
+def test_mistakes_in_training(
+    capsys: pytest.CaptureFixture[str], config: str, flags: list[str], message: str, base_run: dict[str, Any]
+) -> None:
+    assert message in said(capsys, "train", config, *flags)
+    assert not Path(base_run["output"]).exists()
+
+
+def test_bad_files(capsys: pytest.CaptureFixture[str], tmp_path: Path, config: str) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("train: [1\n")
+    assert "No such configuration file: nowhere.yaml" in said(capsys, "train", "nowhere.yaml")
+    capsys.readouterr()
+    assert main(["train", str(bad)]) == 2
+    assert f"error: {bad} is not YAML" in capsys.readouterr().err
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    assert "empty.jsonl" in said(capsys, "train", config, "--data.train", str(empty))
+
+
+def test_eval_compare_and_report_of_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "is not a run directory" in said(capsys, "eval", str(tmp_path))
+    assert "is not a run directory" in said(capsys, "report", str(tmp_path))
+    assert "Name a STUDY.yaml, or your preferences with --data" in said(capsys, "compare")
+    assert "No such configuration file" in said(capsys, "compare", str(tmp_path / "none.yaml"))
+    assert "unknown verb 'trian'. Did you mean 'train'" in said(capsys, "trian")
+
+
+def test_a_run_that_was_not_trained(
+    capsys: pytest.CaptureFixture[str], config: str, base_run: dict[str, Any], tmp_path: Path
+) -> None:
+    assert main(["train", config]) == 0
+    assert "holds a run already: pass --resume" in said(capsys, "train", config)
+    run = Path(base_run["output"])
+    assert "popmargin eval" in said(capsys, "report", str(run), "--out", str(tmp_path / "r.html"))
+    (run / "run.json").unlink()
+    assert "has not finished training" in said(capsys, "eval", str(run))
+    assert "has not finished training" in said(capsys, "report", str(run))
+
+
+def test_through_a_process(popmargin: Popmargin, tmp_path: Path) -> None:
+    done = popmargin("train", "nowhere.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: No such configuration file: nowhere.yaml\n" and done.stdout == ""
+    listed = popmargin("objectives", "--json")
+    names = [entry["name"] for entry in json.loads(listed.stdout)]
+    assert {"dpo", "ipo", "simpo", "pop", "pop_rank", "pop_lagrangian", "simpo_pop", "dpo_stronger"} <= set(names)

@@ -1,0 +1,94 @@
+"""Every command and every Python block of the documentation, run as a reader would type them."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The fenced blocks of these languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+    return [text for language, text in found if language in languages]
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of the shell blocks, without comments."""
+    lines = "".join(blocks(page, "bash", "sh")).splitlines()
+    return [line.partition("  #")[0].partition(" # ")[0].strip() for line in lines if line.strip()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model_path: str, data_path: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A reader's working folder: a model, preferences, a reward, an objective and a configuration of their own."""
+    (tmp_path / "my-model").symlink_to(model_path)
+    (tmp_path / "preferences.jsonl").write_text(Path(data_path).read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "my_rewards.py").write_text(
+        "def score(prompts, completions):\n    return [float(len(text)) for text in completions]\n"
+    )
+    (tmp_path / "run.yaml").write_text(
+        "model: {path: my-model}\ndata: {train: preferences.jsonl}\noutput: runs/yaml\ntrain: {batch_size: 8}\n"
+    )
+    (tmp_path / "my_objective.py").write_text(blocks(ROOT / "README.md", "python")[-1])
+    monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_there_are_commands_to_run() -> None:
+    assert sum(line.startswith("popmargin ") for page in PAGES for line in commands(page)) >= 8
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_other_commands_are_make_targets_or_installs(page: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    inline = re.findall(r"`make ([\w -]+)`", page.read_text(encoding="utf-8"))
+    named = [line.removeprefix("make ") for line in commands(page) if line.startswith("make ")] + inline
+    assert set(" ".join(named).split()) <= targets
+    known = ("popmargin ", "make ", "pip install popmargin", "python benchmarks/")
+    assert [line for line in commands(page) if not line.startswith(known)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if any(c.startswith("popmargin") for c in commands(p))], ids=lambda p: p.name
+)
+def test_every_command_works(page: Path, folder: Path, popmargin: Run) -> None:
+    for line in commands(page):
+        if line.startswith("popmargin "):
+            result = popmargin(*shlex.split(line)[1:], cwd=folder)
+            assert result.returncode == 0, f"{line}\n{result.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+def test_the_yaml_command_and_the_own_objective_of_the_readme_work(folder: Path, popmargin: Run) -> None:
+    line = re.search(r"`popmargin (train run\.yaml[^`]*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert line is not None
+    own = ["--objective.name", "my_objective.py:hinge", "--output", "runs/own"]
+    for words in (shlex.split(line[1]), ["train", "run.yaml", *own]):
+        result = popmargin(*words, cwd=folder)
+        assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_works(folder: Path) -> None:
+    code = blocks(ROOT / "README.md", "python")[0]
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "estimate" in result.stdout
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr

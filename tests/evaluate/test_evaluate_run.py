@@ -1,0 +1,95 @@
+"""Evaluating a trained run: independent of batch sizes, repeatable, and paired."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from popmargin.config import RunConfig
+from popmargin.errors import RunError
+from popmargin.evaluate.generative import Generations
+from popmargin.evaluate.run import HeldOutMargins, evaluate_run
+from popmargin.train.run import train
+from popmargin.train.run_directory import RunDirectory
+
+Configure = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def run(configure: Configure, reward_path: str) -> RunDirectory:
+    return train(configure({"evaluation": {"reward": reward_path}, "data": {"test_size": 12}}))[0]
+
+
+def with_evaluation(run: RunDirectory, **changes: Any) -> RunConfig:
+    config = run.config()
+    return replace(config, evaluation=replace(config.evaluation, **changes))
+
+
+def margins(run: RunDirectory) -> np.ndarray:
+    return HeldOutMargins.load(run.evaluation / "margins.parquet").reward_margin
+
+
+def test_metrics_do_not_depend_on_the_scoring_batch(run: RunDirectory) -> None:
+    found: list[dict[str, Any]] = []
+    scores: list[np.ndarray] = []
+    for size in (1, 5, 64):
+        found.append(evaluate_run(run.path, config=with_evaluation(run, scoring_batch_size=size)))
+        scores.append(margins(run))
+    for metrics, score in zip(found[1:], scores[1:], strict=True):
+        np.testing.assert_allclose(score, scores[0], atol=1e-5)
+        for name in ("accuracy", "pop_accuracy", "spearman", "mean_reward", "length", "win_rate_reference"):
+            assert metrics["intervals"][name] == found[0]["intervals"][name], name
+        assert metrics["intervals"]["kl_per_token"]["estimate"] == pytest.approx(
+            found[0]["intervals"]["kl_per_token"]["estimate"], abs=1e-5
+        )
+
+
+def test_the_same_evaluation_twice_gives_the_same_bytes(run: RunDirectory) -> None:
+    metrics = evaluate_run(run.path)
+    file = run.evaluation / "metrics.json"
+    first = file.read_bytes()
+    assert json.loads(first) == json.loads(json.dumps(metrics))
+    evaluate_run(run.path)
+    assert file.read_bytes() == first
+
+
+def test_a_policy_against_itself(run: RunDirectory, tmp_path: Path) -> None:
+    evaluate_run(run.path)
+    metrics = evaluate_run(run.path, against=run.path)
+    assert metrics["intervals"]["win_rate_baseline"]["estimate"] == 0.5
+    with pytest.raises(RunError, match="has no generations: evaluate it with a reward first"):
+        evaluate_run(run.path, against=tmp_path)
+
+
+def test_the_start_model_has_no_kl(configure: Configure, reward_path: str) -> None:
+    still = {"train": {"learning_rate": 0.0, "max_steps": 1}, "evaluation": {"reward": reward_path}}
+    run, _ = train(configure(still))
+    metrics = evaluate_run(run.path)
+    assert metrics["intervals"]["kl_per_token"]["estimate"] == pytest.approx(0, abs=1e-5)
+    assert metrics["intervals"]["win_rate_reference"]["estimate"] == 0.5
+    assert np.abs(margins(run)).max() < 1e-5
+    own = Generations.load(run.evaluation / "generations.parquet")
+    reference = Generations.load(run.evaluation / "reference_generations.parquet")
+    assert own.completions == reference.completions and len(own.prompts) == 4
+
+
+def test_rewards_come_from_the_users_function(run: RunDirectory) -> None:
+    evaluate_run(run.path)
+    generations = Generations.load(run.evaluation / "generations.parquet")
+    expected = [sum(c in "aeiou" for c in text) / max(len(text), 1) for text in generations.completions]
+    np.testing.assert_allclose(generations.rewards, expected)
+
+
+def test_no_room_for_prompts(run: RunDirectory) -> None:
+    with pytest.raises(RunError, match=r"max_new_tokens 96 leaves no room for prompts in data.max_length 96"):
+        evaluate_run(run.path, config=with_evaluation(run, max_new_tokens=96))
+
+
+def test_a_run_that_has_not_finished(run: RunDirectory) -> None:
+    (run.path / "run.json").unlink()
+    with pytest.raises(RunError, match="has not finished training"):
+        evaluate_run(run.path)

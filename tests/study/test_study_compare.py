@@ -1,0 +1,125 @@
+"""A whole study on the tiny model: train, evaluate, compare, report; and what happens the second time."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from popmargin.config import merge
+from popmargin.errors import DataError, RunError
+from popmargin.report.results import StudyResults
+from popmargin.study.compare import compare
+from popmargin.study.config import StudyConfig
+from popmargin.study.results import collect, group_runs
+from popmargin.study.standard import keep_possible
+from popmargin.train.run_directory import RunDirectory
+
+MakeStudy = Callable[..., StudyConfig]
+ARMS = {
+    "dpo": {"label": "DPO", "objective": {"name": "dpo"}},
+    "pop": {"label": "DPO-PoP", "objective": {"name": "pop"}, "target": {"tau": 0.5}},
+}
+
+
+@pytest.fixture
+def make_study(tmp_path: Path, base_run: dict[str, Any], reward_path: str) -> MakeStudy:
+    def make(changes: dict[str, Any] | None = None, **fields: Any) -> StudyConfig:
+        base = {name: base_run[name] for name in ("model", "data", "train")}
+        base["evaluation"] = {**base_run["evaluation"], "reward": reward_path, "curve_points": 2, "curve_prompts": 2}
+        settings = {"output": str(tmp_path / "study"), "base": merge(base, changes or {}), "arms": ARMS, "seeds": [0, 1]}
+        return StudyConfig(**(settings | fields))
+
+    return make
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in (folder / "runs").rglob("*") if path.is_file()}
+
+
+def test_a_study_and_its_second_call(
+    tmp_path: Path, make_study: MakeStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = make_study()
+    results, report = compare(study)
+    assert [arm.name for arm in results.arms] == ["dpo", "pop"] and results.baseline == "dpo"
+    pop = results.arms[1]
+    for metric in ("accuracy", "pop_accuracy", "win_rate_reference", "mean_reward", "kl_per_token", "spearman"):
+        assert metric in pop.metrics, metric
+    assert {"accuracy", "mean_reward"} <= pop.differences.keys() and not results.arms[0].differences
+    assert [point[0] for point in pop.curves["accuracy"]] == [2, 3] and "kl_per_token" in pop.curves
+    assert "target_margin_mean" in pop.training and pop.overhead["time_ratio"] > 0 and pop.samples
+    assert pop.seeds == [0, 1] and any("2 training seeds" in line for line in results.reading)
+    page = report.read_text()
+    assert "DPO-PoP" in page and "<svg" in page
+    assert StudyResults.load(report.with_name("results.json")) == results
+    before = snapshot(tmp_path / "study")
+    capsys.readouterr()
+    again, _ = compare(study)
+    assert snapshot(tmp_path / "study") == before
+    assert capsys.readouterr().err.count("done before") == 4
+    assert again.arms[1].metrics == pop.metrics
+
+
+def test_an_interrupted_study_goes_on(tmp_path: Path, make_study: MakeStudy, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make_study(seeds=[0])
+    first, _ = compare(study)
+    run = RunDirectory(tmp_path / "study" / "runs" / "pop" / "seed-0")
+    (run.path / "run.json").unlink()  # as if it had been killed
+    before = snapshot(tmp_path / "study")
+    capsys.readouterr()
+    second, _ = compare(study)
+    after = snapshot(tmp_path / "study")
+    assert capsys.readouterr().err.count("done before") == 1
+    assert {path: after[path] for path in before if "/dpo/" in str(path)} == {
+        path: data for path, data in before.items() if "/dpo/" in str(path)
+    }
+    assert second.arms[1].metrics == first.arms[1].metrics
+    changed, _ = compare(make_study({"train": {"max_steps": 1}}, seeds=[0]))
+    assert changed.arms[0].training["loss"][-1][0] == 1
+
+
+def test_curves_do_not_change_the_training(tmp_path: Path, make_study: MakeStudy) -> None:
+    compare(make_study(seeds=[0]))
+    compare(make_study({"evaluation": {"curve_points": 0}}, seeds=[0], output=str(tmp_path / "other")))
+    for arm in ARMS:
+        files = [tmp_path / name / "runs" / arm / "seed-0" / "metrics.jsonl" for name in ("study", "other")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_without_a_reward_there_are_no_generations(make_study: MakeStudy) -> None:
+    results, report = compare(make_study({"evaluation": {"reward": None}}, seeds=[0]))
+    assert "mean_reward" not in results.arms[0].metrics and "accuracy" in results.arms[0].metrics
+    assert "kl_per_token" not in results.arms[0].curves and report.is_file()
+
+
+def test_the_standard_study_leaves_arms_out_loudly(
+    make_study: MakeStudy, unrated_path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = ARMS | {"ipo": {"objective": {"name": "ipo"}}, "margin": {"objective": {"name": "dpo_rating_margin"}}}
+    assert keep_possible(make_study(arms=arms)).arms == arms
+    kept = keep_possible(make_study({"data": {"train": unrated_path}}, arms=arms))
+    assert list(kept.arms) == ["dpo", "ipo"]
+    said = capsys.readouterr().err
+    assert "leaving out pop: some of the 32 training preferences have no strengths" in said
+    assert "leaving out margin" in said and "chosen_rating" in said
+    with pytest.raises(DataError, match="fewer than two arms"):
+        keep_possible(make_study({"data": {"train": unrated_path}}))
+
+
+def test_runs_that_cannot_be_compared(tmp_path: Path, make_study: MakeStudy) -> None:
+    compare(make_study({"evaluation": {"reward": None}}, seeds=[0]))
+    other = make_study({"evaluation": {"reward": None}, "data": {"split_seed": 9}}, seeds=[1], output=str(tmp_path / "b"))
+    compare(other)
+    runs = group_runs([tmp_path / "study"])
+    foreign = group_runs([tmp_path / "b"])
+    settings: dict[str, Any] = {"title": "t", "labels": {}, "config": ""}
+    with pytest.raises(RunError, match="different held-out preferences"):
+        collect({"dpo": runs["dpo"], "pop": foreign["pop"]}, baseline="dpo", **settings)
+    with pytest.raises(RunError, match="'ipo' is not among the runs: dpo, pop"):
+        collect(runs, baseline="ipo", **settings)
+    with pytest.raises(RunError, match="same seed"):
+        group_runs([tmp_path / "study", tmp_path / "study" / "runs" / "dpo" / "seed-0"])
+    (runs["pop"][0].evaluation / "margins.parquet").unlink()
+    with pytest.raises(RunError, match="popmargin eval"):
+        collect(runs, baseline="dpo", **settings)

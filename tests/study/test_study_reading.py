@@ -1,0 +1,60 @@
+"""Sentences about numbers: wins, losses, and what cannot be told apart."""
+
+from popmargin.evaluate.statistics import Interval
+from popmargin.report.results import ArmResult
+from popmargin.study.reading import read_results
+
+NAN = float("nan")
+
+
+def arm(name: str, origin: str = "baseline", seeds: int = 1, **differences: Interval) -> ArmResult:
+    return ArmResult(
+        name=name,
+        objective=name,
+        label=name.upper(),
+        origin=origin,
+        seeds=list(range(seeds)),
+        metrics={"accuracy": Interval(0.7, 0.6, 0.8), "accuracy_longer": Interval(0.55, 0.5, 0.6)},
+        differences=differences,
+        reliability=[],
+        curves={},
+        training={},
+        overhead={},
+        samples=[],
+    )
+
+
+UP, DOWN, UNCLEAR = Interval(0.05, 0.01, 0.09), Interval(-0.2, -0.3, -0.1), Interval(0.01, -0.02, 0.04)
+
+
+def test_better_worse_and_unclear() -> None:
+    arms = [
+        arm("dpo"),
+        arm("pop", "published", accuracy=UP, win_rate_reference=DOWN),
+        arm("pop_rank", "ours", accuracy=UNCLEAR, win_rate_reference=UNCLEAR),
+        arm("ipo", accuracy=DOWN),
+    ]
+    text = read_results(arms, "dpo")
+    assert text[0] == (
+        "Held-out accuracy against DPO: above it: POP (+5.0 points, 95% +1.0 to +9.0); "
+        "below it: IPO (-20.0 points, 95% -30.0 to -10.0); the other 1 cannot be told apart from it."
+    )
+    assert "POP trades: better than DPO on held-out accuracy, worse on win rate against the reference." in text
+    assert any(line.startswith("POP_RANK does not win here: no clear difference from DPO") for line in text)
+    assert not any(line.startswith("IPO does") for line in text)
+    assert any("longer one wins" in line and "55.0%" in line and "70.0%" in line for line in text)
+    assert text[-1].startswith("One training seed")
+
+
+def test_wins_and_losses_alone() -> None:
+    text = read_results([arm("dpo", seeds=2), arm("pop", "published", 2, accuracy=UP, mean_reward=UP)], "dpo")
+    assert "POP wins over DPO on held-out accuracy and mean reward and loses nowhere among these metrics." in text
+    assert text[-1].startswith("2 training seeds")
+    text = read_results([arm("dpo"), arm("pop", "published", accuracy=DOWN)], "dpo")
+    assert "POP does not win here: it is clearly worse than DPO on held-out accuracy." in text
+
+
+def test_undefined_intervals_are_no_verdict() -> None:
+    text = read_results([arm("dpo"), arm("pop", "published", accuracy=Interval(NAN, NAN, NAN), pop_accuracy=UP)], "dpo")
+    assert not any(line.startswith("Held-out accuracy") for line in text)
+    assert any(line.startswith("PoP accuracy against DPO: above it: POP") for line in text)

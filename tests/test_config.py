@@ -1,0 +1,136 @@
+"""Configurations: what is refused, what is read, and how flags go over files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from popmargin.config import RunConfig, apply_overrides, dump_yaml, from_dict, merge, read_yaml, to_dict
+from popmargin.errors import ConfigError
+
+
+def read(text: str) -> RunConfig:
+    return from_dict(RunConfig, yaml.safe_load(text))
+
+
+def test_round_trip() -> None:
+    config = read("objective: {name: ipo, beta: 0.5}\ntrain: {betas: [0.8, 0.9]}\ntokens: {name: x}")
+    assert from_dict(RunConfig, yaml.safe_load(dump_yaml(to_dict(config)))) == config
+
+
+def test_numbers_that_yaml_reads_as_text() -> None:
+    config = read("train: {learning_rate: 1e-5, weight_decay: 0, betas: [9e-1, 1]}")
+    assert config.train.learning_rate == 1e-5 and config.train.weight_decay == 0.0
+    assert isinstance(config.train.weight_decay, float) and config.train.betas == [0.9, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trian: {}", "Unknown key 'trian'. Did you mean 'train'"),
+        ("train: {lerning_rate: 1}", "Unknown key 'train.lerning_rate'. Did you mean 'learning_rate'"),
+        ("train: {epochs: many}", "train.epochs is 'many', which is not a finite number"),
+        ("train: {epochs: .nan}", "train.epochs is nan, which is not a finite number"),
+        ("train: {epochs: true}", "train.epochs is True"),
+        ("train: {batch_size: 2.5}", "train.batch_size is 2.5, which is not int"),
+        ("train: {batch_size: '8'}", "train.batch_size is '8', which is not int"),
+        ("train: {batch_size: 0}", "train.batch_size must be at least 1, not 0"),
+        ("train: {micro_batch_size: -1}", "train.micro_batch_size must be at least 1"),
+        ("train: {max_steps: 0}", "train.max_steps must be at least 1"),
+        ("train: {epochs: 0}", "train.epochs must be above 0"),
+        ("train: {learning_rate: -1}", "train.learning_rate must be at least 0"),
+        ("train: {betas: [0.9]}", "train.betas must be two numbers"),
+        ("train: {betas: 0.9}", "train.betas is 0.9, which is not list"),
+        ("train: {betas: [0.9, x]}", "train.betas[1] is 'x'"),
+        ("evaluation: {scoring_batch_size: 0}", "evaluation.scoring_batch_size must be at least 1"),
+        ("evaluation: {temperature: -1}", "evaluation.temperature must be at least 0"),
+        ("model: {precision: fp16}", "model.precision is 'fp16'. Did you mean 'bf16'? Known: bf16, fp32"),
+        ("pop: {sampling: iteratve}", "pop.sampling is 'iteratve'. Did you mean 'iterative'"),
+        ("target: {tau: 1.0}", "target.tau must be at least 0 and below 1, not 1.0"),
+        ("target: {tau: -0.1}", "target.tau must be"),
+        ("train: 3", "train must be a mapping of keys to values, not 3"),
+        ("train:", "train must be a mapping of keys to values, not None"),
+        ("[1]", "The configuration must be a mapping"),
+        ("objective: dpo", "objective is 'dpo', which is not dict"),
+        ("regularizers: [sft]", "regularizers[0] is 'sft', which is not dict"),
+        ("name: 3", "name is 3, which is not str"),
+        ("seed: true", "seed is True, which is not int"),
+    ],
+)
+def test_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as info:
+        read(text)
+    assert message in str(info.value)
+
+
+def test_yaml_files(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    assert read_yaml(tmp_path / "empty.yaml") == {}
+    for name, text, message in [
+        ("bad.yaml", "a: [1\nb: 2", r"bad\.yaml is not YAML.*line 2"),
+        ("list.yaml", "- 1", "must hold a mapping of keys to values, not list"),
+    ]:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ConfigError, match="(?s)" + message):
+            read_yaml(tmp_path / name)
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
+    for name, message in [("latin.yaml", "is not YAML"), ("none.yaml", "No such configuration file"), ("", "not YAML")]:
+        with pytest.raises(ConfigError, match=message):
+            read_yaml(tmp_path / name)
+
+
+def test_flags_go_over_the_file() -> None:
+    values = {"train": {"epochs": 1}, "tokens": None}
+    flags = ["--train.epochs", "2", "--objective.name=dpo", "--seeds", "[0, 1]", "--tokens.name", "x", "--a.b.c=null"]
+    expected = {
+        "train": {"epochs": 2},
+        "objective": {"name": "dpo"},
+        "seeds": [0, 1],
+        "tokens": {"name": "x"},
+        "a": {"b": {"c": None}},
+    }
+    assert apply_overrides(values, flags) == expected
+    assert values == {"train": {"epochs": 1}, "tokens": None}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--train.epochs"], "--train.epochs needs a value"),
+        (["2"], "Expected a flag such as --train.learning_rate before '2'"),
+        (["--train.epochs.x", "1"], "'epochs' is not a mapping"),
+        (["--seeds", "[0, 1"], "--seeds: '[0, 1' is not YAML"),
+    ],
+)
+def test_flags_refused(flags: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as info:
+        apply_overrides({"train": {"epochs": 1}}, flags)
+    assert message in str(info.value)
+
+
+def test_another_objective_drops_the_old_ones_options() -> None:
+    base = {"objective": {"name": "simpo", "gamma": 1.0}, "train": {"epochs": 2}}
+    assert merge(base, {"objective": {"name": "dpo"}})["objective"] == {"name": "dpo"}
+    assert merge(base, {"objective": {"name": "simpo", "beta": 1}})["objective"]["gamma"] == 1.0
+    assert merge(base, {"objective": {"beta": 1}})["objective"] == {"name": "simpo", "gamma": 1.0, "beta": 1}
+    assert merge(base, {"train": {"epochs": 3}})["objective"] == base["objective"]
+
+
+NESTED = st.recursive(
+    st.integers() | st.none() | st.text(max_size=3),
+    lambda inner: st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(base=st.dictionaries(st.sampled_from("ab"), NESTED), changes=st.dictionaries(st.sampled_from("ab"), NESTED))
+def test_merge_takes_changes_and_leaves_its_arguments(base: dict[str, Any], changes: dict[str, Any]) -> None:
+    before = repr((base, changes))
+    merged = merge(base, changes)
+    assert repr((base, changes)) == before
+    assert merged.keys() == base.keys() | changes.keys()
+    assert merge(merged, changes) == merged
+    assert merge({}, changes) == changes

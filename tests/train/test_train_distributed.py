@@ -1,0 +1,49 @@
+"""Two processes train as one does."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from popmargin.config import RunConfig, dump_yaml, merge
+from popmargin.train.run import train
+from popmargin.train.run_directory import RunDirectory, read_jsonl
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"objective": {"name": "dpo"}},
+        {"objective": {"name": "pop"}, "target": {"tau": 0.5}},
+        {"objective": {"name": "pop"}, "target": {"kind": "bank", "tau": 0.5}},
+        {"objective": {"name": "pop_lagrangian", "lambda_lr": 0.5}},
+        {"objective": {"name": "pop_rank"}, "train": {"edge_batching": "clustered", "micro_batch_size": 2}},
+    ],
+    ids=["dpo", "pop-ema", "pop-bank", "lagrangian", "clustered"],
+)
+def test_two_processes_are_one(
+    tmp_path: Path,
+    base_run: dict[str, Any],
+    configure: Callable[..., RunConfig],
+    popmargin: Callable[..., Any],
+    change: dict[str, Any],
+) -> None:
+    one, _ = train(configure(change, {"output": str(tmp_path / "one")}))
+    values = merge(merge(base_run, change), {"output": str(tmp_path / "two"), "train": {"save_steps": 2}})
+    (tmp_path / "run.yaml").write_text(dump_yaml(values))
+    done = popmargin("train", str(tmp_path / "run.yaml"), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained run") == 1
+    two = RunDirectory(tmp_path / "two")
+    lines, expected = read_jsonl(two.path / "metrics.jsonl"), read_jsonl(one.path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    for mine, other in zip(lines, expected, strict=True):
+        assert mine.keys() == other.keys()
+        assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
+        for name in ("accuracy", "reward_margin", "target_margin_mean", "violation", "lambda"):
+            if name in other:
+                assert mine[name] == pytest.approx(other[name], abs=1e-4), name
+    assert json.loads((two.path / "run.json").read_text())["steps"] == 3

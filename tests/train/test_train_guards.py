@@ -1,0 +1,99 @@
+"""NaN and Inf stop a run before they reach the weights, and the rows are named."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from popmargin.config import RunConfig
+from popmargin.errors import RunError
+from popmargin.train import run as training
+from popmargin.train.prepare import Workspace
+from popmargin.train.run import train
+
+Configure = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def policies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every policy that training makes, to look at its weights afterwards."""
+    made: list[Any] = []
+    original = training.make_policy
+
+    def keep(*arguments: Any) -> Any:
+        made.append(original(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(training, "make_policy", keep)
+    return made
+
+
+def untouched(policy: Any, workspace: Workspace) -> bool:
+    start = workspace.start_model.state_dict()
+    return all(torch.equal(tensor, start[name]) for name, tensor in policy.state_dict().items())
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
+def test_bad_log_probs_name_the_preference(configure: Configure, policies: list[Any], poison: float) -> None:
+    config = configure({"train": {"batch_size": 32, "micro_batch_size": 4}})
+    workspace = Workspace(config)
+    victim = 11
+    workspace.train_reference.chosen[victim][0] = poison
+    with pytest.raises(RunError, match=rf"step 1 for the preferences {workspace.train.ids[victim]}\. No weight") as info:
+        train(config, workspace=workspace)
+    assert "learning_rate" in str(info.value)
+    assert untouched(policies[0], workspace)
+    assert not (Path(config.output) / "run.json").exists()
+
+
+def test_broken_weights(configure: Configure, policies: list[Any]) -> None:
+    config = configure({"objective": {"name": "simpo"}})
+    workspace = Workspace(config)
+    with torch.no_grad():
+        workspace.start_model.get_parameter("model.norm.weight")[3] = torch.nan
+    with pytest.raises(RunError, match="not finite at step 1 for the preferences p0"):
+        train(config, workspace=workspace)
+    assert int(torch.isnan(torch.cat([p.flatten() for p in policies[0].parameters()])).sum()) == 1
+
+
+def test_a_bad_margin_of_a_row(configure: Configure) -> None:
+    config = configure({"objective": {"name": "pop"}, "target": {"kind": "bank"}})
+    workspace = Workspace(config)
+
+    class Poisoned(training.MarginBank):
+        def recall(self, preferences: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(preferences),), torch.nan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "MarginBank", Poisoned)
+        with pytest.raises(RunError, match="not finite at step 1"):
+            train(config, workspace=workspace)
+
+
+@pytest.mark.parametrize("accumulation", [8, 2])
+def test_a_bad_gradient_is_caught_before_the_step(
+    configure: Configure, policies: list[Any], accumulation: int
+) -> None:
+    """The loss is finite, its gradient is not: d√x at 0."""
+    config = configure({"train": {"micro_batch_size": accumulation}})
+    workspace = Workspace(config)
+    original = training.make_loss
+
+    def with_a_root(settings: RunConfig) -> Any:
+        loss = original(settings)
+        plain = loss.objective.function
+
+        def rooted(rows: Any, options: Any) -> torch.Tensor:
+            return plain(rows, options) + (rows.gap - rows.gap.detach()).sqrt()
+
+        from dataclasses import replace
+
+        return replace(loss, objective=replace(loss.objective, function=rooted))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "make_loss", with_a_root)
+        with pytest.raises(RunError, match="gradient is not finite at step 1; the last preferences before it were p"):
+            train(config, workspace=workspace)
+    assert untouched(policies[0], workspace)

@@ -1,0 +1,80 @@
+"""Means weighted by rows, and what a run directory holds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from popmargin.config import RunConfig, read_yaml, to_dict
+from popmargin.errors import RunError
+from popmargin.train.metrics import MeanMetrics, finish_means
+from popmargin.train.run import train
+from popmargin.train.run_directory import RunDirectory, read_jsonl
+
+
+def test_means_are_weighted_by_rows_and_start_anew() -> None:
+    metrics = MeanMetrics()
+    metrics.add({"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([1.0])})
+    metrics.add({"a": torch.tensor([10.0])})
+    assert metrics.read() == {"a": 4.0, "b": 1.0}
+    assert metrics.read() == {}
+
+
+def test_squares_become_standard_deviations() -> None:
+    values = torch.tensor([1.0, 3.0, 5.0])
+    metrics = MeanMetrics()
+    metrics.add({"x_mean": values, "x_square": values.square(), "loss": values})
+    finished = finish_means(metrics.read())
+    assert finished.keys() == {"x_mean", "x_std", "loss"}
+    assert finished["x_std"] == pytest.approx(float(values.std(correction=0)))
+    assert finish_means({"x_mean": 1.0, "x_square": 1.0 - 1e-12})["x_std"] == 0.0
+
+
+def test_what_a_run_directory_holds(configure: Callable[..., RunConfig]) -> None:
+    config = configure({"objective": {"name": "pop"}, "train": {"max_steps": 2, "save_steps": 1}})
+    run, _ = train(config)
+    names = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    assert {"config.yaml", "run.json", "metrics.jsonl", "timing.jsonl", "edges.parquet"} <= names
+    assert {"model/model.safetensors", "model/tokenizer.json", "model/config.json"} <= names
+    assert not any(name.endswith((".bin", ".pkl")) and name.startswith("model/") for name in names)
+    assert read_yaml(run.path / "config.yaml") == to_dict(config) and run.config() == config
+    facts = run.facts()
+    assert facts["versions"].keys() >= {"python", "torch", "transformers", "popmargin"}
+    assert (facts["seed"], facts["steps"], facts["name"]) == (0, 2, "run")
+    assert (facts["train_preferences"], facts["test_preferences"]) == (32, 8)
+    kept, dropped = facts["train_tokenization"]["rows_kept"], facts["train_tokenization"]["dropped"]
+    assert facts["train_tokenization"]["rows_in"] == kept + len(dropped) == 32
+    assert len(facts["train_fingerprint"]) == 64 and facts["edges_fingerprint"] and facts["edge_comparisons"] > 0
+    assert facts["tokens"] > 0 and facts["tokens_per_second"] > 0 and facts["peak_memory_mb"] > 0
+    wanted = {"loss", "accuracy", "reward_margin", "chosen_logratio", "rejected_logratio", "target_margin_mean"}
+    wanted |= {"target_margin_std", "target_margin_clipped", "target_distance", "grad_norm", "learning_rate", "step"}
+    assert all(line.keys() >= wanted for line in read_jsonl(run.path / "metrics.jsonl"))
+
+
+def test_folders_that_are_no_runs(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "none")
+    with pytest.raises(RunError, match="is not a run directory: it has no config.yaml"):
+        run.config()
+    with pytest.raises(RunError, match="has not finished training"):
+        run.facts()
+    assert run.checkpoint() is None and read_jsonl(tmp_path / "none.jsonl") == []
+
+
+def test_checkpoints_are_ordered_by_number(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+    found = RunDirectory(tmp_path).checkpoint()
+    assert found is not None and found.name == "checkpoint-100"
+
+
+def test_a_new_start_drops_lines_after_the_checkpoint(tmp_path: Path, configure: Callable[..., Any]) -> None:
+    run, config = RunDirectory(tmp_path / "run"), configure()
+    run.start(config, resume=False, overwrite=False)
+    (run.checkpoints / "checkpoint-2").mkdir(parents=True)
+    lines = [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.start(config, resume=True, overwrite=False)
+    assert [line["step"] for line in read_jsonl(run.path / "metrics.jsonl")] == [1, 2]

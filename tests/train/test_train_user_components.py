@@ -1,0 +1,146 @@
+"""A user's own objective, regularizer and token selector, in their own file: nothing in the package is touched."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from popmargin.cli.main import main
+from popmargin.config import RunConfig, dump_yaml
+from popmargin.errors import ConfigError
+from popmargin.train.run import train
+from popmargin.train.run_directory import RunDirectory
+
+Configure = Callable[..., RunConfig]
+Metrics = Callable[[RunDirectory], list[dict[str, Any]]]
+
+OBJECTIVE = '''
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from popmargin import Rows, objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class HingeOptions:
+    beta: float = 0.1
+    margin: float | None = None
+
+
+@objective("{name}", options=HingeOptions, score="log_ratio", origin="ours")
+def hinge(rows: Rows, options: HingeOptions):
+    """Hinge loss on the reward margin."""
+    return ((options.margin or 1.0) - options.beta * rows.gap).clamp(min=0)
+
+
+def not_registered(rows, options):
+    return rows.gap
+'''
+
+TOKENS = '''
+from dataclasses import dataclass
+
+from popmargin import token_selector
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOptions:
+    count: int = 2
+
+
+@token_selector("first_tokens", options=FirstOptions)
+def first(tokens, options):
+    """Keep the first tokens of every response."""
+    response = tokens.response
+    place = (response[:, None] == response[None, :]).tril().sum(1)
+    return (place <= options.count).to(tokens.logps.dtype)
+'''
+
+REGULARIZER = '''
+from dataclasses import dataclass
+
+from popmargin import regularizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    pass
+
+
+@regularizer("drift", options=NoOptions, reference=True)
+def drift(logps, options):
+    """Squared drift of the chosen response."""
+    return (logps.chosen - logps.chosen_reference).square()
+'''
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+def test_an_objective_in_a_users_file(tmp_path: Path, configure: Configure, metrics: Metrics) -> None:
+    file = write(tmp_path, "my_objective.py", OBJECTIVE.format(name="toy_hinge"))
+    run, _ = train(configure({"objective": {"name": f"{file}:hinge", "margin": 2}}))
+    lines = metrics(run)
+    assert lines[0]["loss"] == pytest.approx(2.0, abs=1e-5) and lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_through_the_command_line(
+    tmp_path: Path, base_run: dict[str, Any], metrics: Metrics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, "cli_objective.py", OBJECTIVE.format(name="cli_hinge"))
+    config = write(tmp_path, "run.yaml", dump_yaml(base_run))
+    assert main(["train", str(config), "--objective.name", f"{file}:hinge", "--objective.margin", "0.5"]) == 0
+    run = RunDirectory(Path(base_run["output"]))
+    assert metrics(run)[0]["loss"] == pytest.approx(0.5, abs=1e-5)
+    capsys.readouterr()
+    assert main(["objectives", "--json", f"{file}:hinge"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["name"] == "cli_hinge" and entry["options"] == {"beta": 0.1, "margin": None}
+
+
+def test_mistakes_in_a_users_file(tmp_path: Path, configure: Configure) -> None:
+    file = write(tmp_path, "wrong_objective.py", OBJECTIVE.format(name="wrong_hinge"))
+    cases = [
+        ({"name": f"{file}:hing"}, "has no 'hing'. Did you mean 'hinge'"),
+        ({"name": f"{file}:not_registered"}, "is not registered: decorate the function with popmargin's @objective"),
+        ({"name": f"{file}:hinge", "margni": 1}, "no option 'margni'. Did you mean 'margin'"),
+        ({"name": f"{tmp_path}/none.py:hinge"}, "No such file"),
+        ({"name": "no_such_module:hinge"}, "Is it on PYTHONPATH"),
+        ({"name": "dpoo"}, "Unknown objective 'dpoo'. Did you mean 'dpo'"),
+        ({"name": f"{write(tmp_path, 'broken.py', 'def (')}:x"}, "broken.py cannot be imported: SyntaxError"),
+        ({"name": f"{write(tmp_path, 'taken.py', OBJECTIVE.format(name='dpo'))}:hinge"}, "already taken"),
+    ]
+    for values, message in cases:
+        with pytest.raises(ConfigError) as info:
+            train(configure({"objective": values}))
+        assert message in str(info.value)
+
+
+def test_a_token_selector_in_a_users_file(tmp_path: Path, configure: Configure, metrics: Metrics) -> None:
+    file = write(tmp_path, "my_tokens.py", TOKENS)
+    selector = {"tokens": {"name": f"{file}:first", "count": 1}, "objective": {"name": "simpo_pop"}}
+    run, _ = train(configure(selector, {"target": {"kind": "policy"}, "train": {"max_steps": 2}}))
+    plain, _ = train(configure({"output": str(tmp_path / "plain")}))
+    lines = metrics(run)
+    assert 0 < lines[0]["tokens_kept"] < 0.2 and "tokens_kept" not in metrics(plain)[0]
+    # One token is kept of every response, so that sums are single log-probs.
+    assert -20 < lines[0]["chosen_logps"] < -1 and lines[0]["chosen_logps"] > 0.3 * metrics(plain)[0]["chosen_logps"]
+
+
+def test_a_regularizer_in_a_users_file(tmp_path: Path, configure: Configure, metrics: Metrics) -> None:
+    file = write(tmp_path, "my_regularizer.py", REGULARIZER)
+    strong = {"regularizers": [{"name": f"{file}:drift", "weight": 10}], "objective": {"name": "simpo"}}
+    run, _ = train(configure(strong, {"train": {"max_steps": 4}}))
+    free, _ = train(configure({"objective": {"name": "simpo"}, "output": str(tmp_path / "free")}, {"train": {"max_steps": 4}}))
+    assert metrics(run)[0]["loss"] == pytest.approx(metrics(free)[0]["loss"], abs=1e-4)
+    assert abs(metrics(run)[-1]["chosen_logratio"]) < 10
+    with pytest.raises(ConfigError, match="weight of regularizer 'drift'.*'much'"):
+        train(configure({"regularizers": [{"name": "drift", "weight": "much"}]}))
+    with pytest.raises(ConfigError, match="Unknown regularizer 'sftt'. Did you mean 'sft'"):
+        train(configure({"regularizers": [{"name": "sftt"}]}))
