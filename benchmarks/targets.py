@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig, from_dict, merge
-from popmargin.train.prepare import Workspace
-from popmargin.train.run import train
+from popmargin.training.prepare import Workspace
+from popmargin.training.run import train
 
 ARMS: dict[str, dict[str, Any]] = {
     "dpo": {"objective": {"name": "dpo"}},

@@ -66,8 +66,8 @@ def configuration_page() -> str:
     ]
     for prefix, kind in sections:
         title = f"`{prefix.rstrip('.')}`" if prefix else "A run"
-        lines += ["", f"## {title}", ""] + _attributes(kind, prefix)
-    lines += ["", "## A study", "", "For `popmargin compare`.", ""] + _attributes(StudyConfig, "")
+        lines += ["", f"## {title}", "", *_attributes(kind, prefix)]
+    lines += ["", "## A study", "", "For `popmargin compare`.", "", *_attributes(StudyConfig, "")]
     return "\n".join(lines) + "\n"
 
 

@@ -5,11 +5,11 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
 # Where tensors and arrays are; before popmargin is imported. Row-by-row readers of data would only become slow.
-CHECKED = ("data.ragged", "engine", "evaluate", "generate", "margin", "models", "objectives", "pop")
-CHECKED += ("regularizers", "study", "tokens", "train")
+CHECKED = ("data.ragged", "engine", "evaluation", "generate", "margin", "models", "objectives", "pop")
+CHECKED += ("regularizers", "study", "tokens", "training")
 install_import_hook([f"popmargin.{name}" for name in CHECKED], "strict_types.check")
 
 import json  # noqa: E402
@@ -32,7 +32,8 @@ TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = "the sky is blue and warm light falls on quiet green hills where old birds sing about rain".split()
+TEXT = "the sky is blue and warm light falls on quiet green hills where old birds sing about rain"
+WORDS = TEXT.split()
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +115,10 @@ def make_rows(count: int = 40, *, rated: bool = True) -> list[dict[str, Any]]:
             "rejected": text(int(random.integers(1, 10))) + " poor.",
         }
         if rated:
-            row |= {"chosen_rating": round(3 + 2 * random.random(), 3), "rejected_rating": round(3 * random.random(), 3)}
+            row |= {
+                "chosen_rating": round(3 + 2 * random.random(), 3),
+                "rejected_rating": round(3 * random.random(), 3),
+            }
         rows.append(row)
     return rows
 

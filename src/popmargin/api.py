@@ -9,13 +9,13 @@ from popmargin.config import RunConfig, from_dict, merge
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError
-from popmargin.evaluate.rewards import Reward, load_reward
-from popmargin.evaluate.run import evaluate_policy, generate_and_score
+from popmargin.evaluation.rewards import Reward, load_reward
+from popmargin.evaluation.run import evaluate_policy, generate_and_score
 from popmargin.models import load_policy
 from popmargin.pop.edges import PopEdges
-from popmargin.train.prepare import Workspace, cache_folder
-from popmargin.train.run import train as train_run
-from popmargin.train.run_directory import RunDirectory
+from popmargin.training.prepare import Workspace, cache_folder
+from popmargin.training.run import train as train_run
+from popmargin.training.run_directory import RunDirectory
 
 
 def train(

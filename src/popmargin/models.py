@@ -1,6 +1,8 @@
 """Loading start models, putting adapters on them, and reading finished runs back."""
 
+import contextlib
 import copy
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +53,25 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(resolve_path(path), dtype=dtype)
+        with quiet_loading():
+            model: Any = AutoModelForCausalLM.from_pretrained(resolve_path(path), dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"Cannot load a causal language model from '{path}': {_first_line(error)}") from error
     return model.to(device())
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Generator[None]:
+    """Without transformers' own bars: loading takes a moment, and ours tell of what takes longer."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def device() -> torch.device:

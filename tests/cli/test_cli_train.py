@@ -23,7 +23,9 @@ def config(tmp_path: Path, base_run: dict[str, Any]) -> str:
 
 @pytest.mark.slow
 def test_train_eval_compare_report(tmp_path: Path, config: str, base_run: dict[str, Any], popmargin: Popmargin) -> None:
-    (tmp_path / "rewards.py").write_text("def length(prompts, completions):\n    return [len(c) for c in completions]\n")
+    (tmp_path / "rewards.py").write_text(
+        "def length(prompts, completions):\n    return [len(c) for c in completions]\n"
+    )
     reward = ["--evaluation.reward", f"{tmp_path}/rewards.py:length"]
     done = popmargin("train", config, "--objective.name", "pop", "--name", "pop")
     assert done.returncode == 0, done.stderr
@@ -43,11 +45,24 @@ def test_train_eval_compare_report(tmp_path: Path, config: str, base_run: dict[s
 
     words = ["compare", "--data", base_run["data"]["train"], "--model", base_run["model"]["path"], "--output"]
     words += [str(tmp_path / "study"), "--reward", f"{tmp_path}/rewards.py:length", "--base.train.max_steps", "2"]
-    words += ["--base.evaluation.max_new_tokens", "4", "--base.evaluation.bootstrap", "20", "--base.data.max_length", "96"]
+    words += [
+        "--base.evaluation.max_new_tokens",
+        "4",
+        "--base.evaluation.bootstrap",
+        "20",
+        "--base.data.max_length",
+        "96",
+    ]
     done = popmargin(*words)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "study" / "report.html").read_text()
-    arms = ("DPO, fixed margin", "DPO, rating margin", "Control, stronger sides", "DPO-PoP, iterative", "DPO-PoP, random")
+    arms = (
+        "DPO, fixed margin",
+        "DPO, rating margin",
+        "Control, stronger sides",
+        "DPO-PoP, iterative",
+        "DPO-PoP, random",
+    )
     assert all(arm in text for arm in (*arms, "pop_rank (two-sided)"))
     again = popmargin(*words)
     assert again.returncode == 0 and again.stderr.count("done before") == 7

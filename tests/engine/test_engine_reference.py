@@ -25,7 +25,9 @@ def cache(folder: Path, model: Any, precision: str = "fp32") -> ReferenceCache:
     return ReferenceCache(folder, weights_fingerprint(model), precision, next(model.parameters()).dtype)
 
 
-def fill(made: ReferenceCache, tokenized: TokenizedPreferences, model: Callable[[], Any], size: int = 5) -> ReferenceLogps:
+def fill(
+    made: ReferenceCache, tokenized: TokenizedPreferences, model: Callable[[], Any], size: int = 5
+) -> ReferenceLogps:
     return made.preferences(tokenized, model, batch_size=size, pad_id=0)
 
 
@@ -37,9 +39,10 @@ def test_values_are_those_of_the_model(tmp_path: Path, tiny_model: Any, tokenize
     chosen, rejected = found.sums()
     sums = response_sums(values.double(), sequences["lengths"]).numpy()
     np.testing.assert_allclose(np.concatenate([chosen, rejected]), sums, atol=1e-5)
-    assert found.tokens([3, 1]).tolist() == np.concatenate(
-        [found.chosen[3], found.chosen[1], found.rejected[3], found.rejected[1]]
-    ).tolist()
+    assert (
+        found.tokens([3, 1]).tolist()
+        == np.concatenate([found.chosen[3], found.chosen[1], found.rejected[3], found.rejected[1]]).tolist()
+    )
 
 
 def test_the_second_time_needs_no_model(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:

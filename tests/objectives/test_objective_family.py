@@ -18,7 +18,8 @@ def loss(name: str, rows: Rows, **options: Any) -> torch.Tensor:
 @pytest.fixture
 def scores() -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
-    return {name: torch.randn(8, dtype=torch.float64) * 6 for name in ("chosen", "rejected", "weaker_chosen", "weaker_rejected")}  # fmt: skip
+    names = ("chosen", "rejected", "weaker_chosen", "weaker_rejected")
+    return {name: torch.randn(8, dtype=torch.float64) * 6 for name in names}
 
 
 def edge_rows(scores: dict[str, torch.Tensor], target: torch.Tensor, **more: Any) -> Rows:

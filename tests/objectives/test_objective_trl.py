@@ -11,9 +11,9 @@ from transformers import TrainingArguments
 
 from popmargin.config import RunConfig
 from popmargin.engine.batch import Collator, TrainingRows
-from popmargin.train.prepare import Workspace
-from popmargin.train.run import make_loss
-from popmargin.train.trainer import PreferenceTrainer
+from popmargin.training.prepare import Workspace
+from popmargin.training.run import make_loss
+from popmargin.training.trainer import PreferenceTrainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -110,12 +110,18 @@ def test_dpo_trainer(
         model=model,
         ref_model=copy.deepcopy(workspace.start_model),
         args=DPOConfig(
-            output_dir=str(tmp_path / "trl"), loss_type=[loss_type], beta=0.3, report_to="none", use_cpu=True, bf16=False,
-            gradient_checkpointing=False, max_length=None,
+            output_dir=str(tmp_path / "trl"),
+            loss_type=[loss_type],
+            beta=0.3,
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            max_length=None,
         ),
         processing_class=workspace.tokenizer,
         train_dataset=data,
-    )  # fmt: skip
+    )
     batch = trainer.data_collator(examples(workspace))
     value = trainer.compute_loss(model, {k: v for k, v in batch.items() if not k.startswith("ref_")})
     mine = ours(configure({"objective": objective}), workspace, policy, tmp_path / "ours")

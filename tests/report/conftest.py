@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from popmargin.evaluate.statistics import Interval
+from popmargin.evaluation.statistics import Interval
 from popmargin.report import ArmResult, StudyResults
 
 # name, objective, label, origin, accuracy, accuracy slope over strength, win rate, kl, time ratio, target margin

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from popmargin.evaluate.statistics import Interval
+from popmargin.evaluation.statistics import Interval
 from popmargin.report import ArmResult, StudyResults, render_report, write_report
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from popmargin.evaluate.statistics import Interval
+from popmargin.evaluation.statistics import Interval
 from popmargin.report.metrics import METRICS, SUMMARY_COLUMNS, decimals, metric, number
 from popmargin.report.tables import cell, duration, verdict, visible_text
 

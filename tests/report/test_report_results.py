@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from popmargin.errors import RunError
-from popmargin.evaluate.statistics import Interval
+from popmargin.evaluation.statistics import Interval
 from popmargin.report import ArmResult, StudyResults
 
 

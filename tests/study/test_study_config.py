@@ -28,7 +28,10 @@ def file(tmp_path: Path) -> Path:
 def test_arms_share_the_base(file: Path) -> None:
     study = load_study(file, ["--base.train.batch_size", "4"])
     runs = study.run_configs()
-    assert {arm: [config.seed for config in configs] for arm, configs in runs.items()} == {"dpo": [0, 3], "simpo": [0, 3]}
+    assert {arm: [config.seed for config in configs] for arm, configs in runs.items()} == {
+        "dpo": [0, 3],
+        "simpo": [0, 3],
+    }
     dpo, simpo = runs["dpo"][1], runs["simpo"][0]
     assert dpo.objective == {"name": "dpo"} and simpo.objective == {"name": "simpo", "gamma": 0.2}
     assert dpo.train.learning_rate == simpo.train.learning_rate == 1e-4

@@ -1,6 +1,6 @@
 """Sentences about numbers: wins, losses, and what cannot be told apart."""
 
-from popmargin.evaluate.statistics import Interval
+from popmargin.evaluation.statistics import Interval
 from popmargin.report.results import ArmResult
 from popmargin.study.reading import read_results
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
-from popmargin.train.run_directory import RunDirectory
+from popmargin.training.run_directory import RunDirectory
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), args.overrides))
-    from popmargin.evaluate.run import evaluate_run
+    from popmargin.evaluation.run import evaluate_run
 
     metrics = evaluate_run(args.run, against=args.against, config=config)
     if args.json:

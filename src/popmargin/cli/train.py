@@ -30,7 +30,7 @@ def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
 def run(args: argparse.Namespace) -> int:
     """Train."""
     config = load_config(args.config, args.overrides)
-    from popmargin.train.run import train
+    from popmargin.training.run import train
 
     directory, _ = train(config, resume=args.resume, overwrite=args.overwrite)
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks

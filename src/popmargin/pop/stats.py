@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from popmargin.errors import DataError
-from popmargin.evaluate.statistics import strength_terciles
+from popmargin.evaluation.statistics import strength_terciles
 from popmargin.pop.edges import PopEdges
 
 BUCKETS = ("weak", "medium", "strong")

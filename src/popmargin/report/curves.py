@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from markupsafe import Markup
 
-from popmargin.evaluate.statistics import Interval
+from popmargin.evaluation.statistics import Interval
 from popmargin.report.metrics import is_known, metric
 from popmargin.report.plots import Style, arm_styles, short_names, shown
 from popmargin.report.results import ArmResult, StudyResults

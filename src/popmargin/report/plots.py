@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from popmargin.evaluate.statistics import Interval
+from popmargin.evaluation.statistics import Interval
 from popmargin.report.metrics import decimals, has_bounds, is_known, metric, number
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.report.svg import (

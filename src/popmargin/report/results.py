@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from popmargin.errors import RunError, did_you_mean
-from popmargin.evaluate.statistics import Interval
+from popmargin.evaluation.statistics import Interval
 
 Origin = Literal["published", "baseline", "control", "ours"]
 FORMAT = "popmargin-study-1"

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig, dump_yaml, to_dict
-from popmargin.evaluate.generative import Generations, generative_metrics
-from popmargin.evaluate.rewards import Reward
-from popmargin.evaluate.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
-from popmargin.evaluate.statistics import bootstrap
+from popmargin.evaluation.generative import Generations, generative_metrics
+from popmargin.evaluation.rewards import Reward
+from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
+from popmargin.evaluation.statistics import bootstrap
 from popmargin.report.build import write_report
 from popmargin.report.results import StudyResults
 from popmargin.study.config import StudyConfig
 from popmargin.study.results import collect
-from popmargin.train.prepare import Workspace
-from popmargin.train.run import Probe, train
-from popmargin.train.run_directory import RunDirectory
+from popmargin.training.prepare import Workspace
+from popmargin.training.run import Probe, make_loss, train
+from popmargin.training.run_directory import RunDirectory
 
 
 def say(message: str) -> None:
@@ -60,6 +60,8 @@ def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
         reward = rewards[key]
         if reward is not None and key not in references:
             references[key] = _reference(output, config, workspace, reward, len(references))
+        if make_loss(config).uses_reference:
+            _ = workspace.train_reference, workspace.test_reference  # now, not inside the first run's progress bar
         _run(config, workspace, directory, reward, references.get(key))
     runs = {arm: [RunDirectory(Path(c.output)) for c in configs] for arm, configs in study.run_configs().items()}
     results = collect(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from popmargin.evaluate.statistics import Interval
+from popmargin.evaluation.statistics import Interval
 from popmargin.report.results import ArmResult
 
 _METRICS = {

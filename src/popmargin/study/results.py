@@ -11,15 +11,15 @@ import numpy as np
 
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
-from popmargin.evaluate.discriminative import discriminative_differences, discriminative_metrics
-from popmargin.evaluate.generative import Generations, generative_differences, generative_metrics
-from popmargin.evaluate.run import HeldOutMargins
-from popmargin.evaluate.statistics import Interval, bootstrap_seeds
+from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
+from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
+from popmargin.evaluation.run import HeldOutMargins
+from popmargin.evaluation.statistics import Interval, bootstrap_seeds
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.study.reading import read_results
-from popmargin.train.run_directory import RunDirectory, read_jsonl
+from popmargin.training.run_directory import RunDirectory, read_jsonl
 
 _TRAINING = (
     "loss",

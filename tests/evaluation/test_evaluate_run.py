@@ -11,10 +11,10 @@ import pytest
 
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
-from popmargin.evaluate.generative import Generations
-from popmargin.evaluate.run import HeldOutMargins, evaluate_run
-from popmargin.train.run import train
-from popmargin.train.run_directory import RunDirectory
+from popmargin.evaluation.generative import Generations
+from popmargin.evaluation.run import HeldOutMargins, evaluate_run
+from popmargin.training.run import train
+from popmargin.training.run_directory import RunDirectory
 
 Configure = Callable[..., RunConfig]
 

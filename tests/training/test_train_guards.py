@@ -9,9 +9,9 @@ import torch
 
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
-from popmargin.train import run as training
-from popmargin.train.prepare import Workspace
-from popmargin.train.run import train
+from popmargin.training import run as training
+from popmargin.training.prepare import Workspace
+from popmargin.training.run import train
 
 Configure = Callable[..., RunConfig]
 
@@ -41,7 +41,9 @@ def test_bad_log_probs_name_the_preference(configure: Configure, policies: list[
     workspace = Workspace(config)
     victim = 11
     workspace.train_reference.chosen[victim][0] = poison
-    with pytest.raises(RunError, match=rf"step 1 for the preferences {workspace.train.ids[victim]}\. No weight") as info:
+    with pytest.raises(
+        RunError, match=rf"step 1 for the preferences {workspace.train.ids[victim]}\. No weight"
+    ) as info:
         train(config, workspace=workspace)
     assert "learning_rate" in str(info.value)
     assert untouched(policies[0], workspace)
@@ -73,9 +75,7 @@ def test_a_bad_margin_of_a_row(configure: Configure) -> None:
 
 
 @pytest.mark.parametrize("accumulation", [8, 2])
-def test_a_bad_gradient_is_caught_before_the_step(
-    configure: Configure, policies: list[Any], accumulation: int
-) -> None:
+def test_a_bad_gradient_is_caught_before_the_step(configure: Configure, policies: list[Any], accumulation: int) -> None:
     """The loss is finite, its gradient is not: d√x at 0."""
     config = configure({"train": {"micro_batch_size": accumulation}})
     workspace = Workspace(config)

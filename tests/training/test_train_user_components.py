@@ -10,8 +10,8 @@ import pytest
 from popmargin.cli.main import main
 from popmargin.config import RunConfig, dump_yaml
 from popmargin.errors import ConfigError
-from popmargin.train.run import train
-from popmargin.train.run_directory import RunDirectory
+from popmargin.training.run import train
+from popmargin.training.run_directory import RunDirectory
 
 Configure = Callable[..., RunConfig]
 Metrics = Callable[[RunDirectory], list[dict[str, Any]]]
@@ -137,10 +137,12 @@ def test_a_regularizer_in_a_users_file(tmp_path: Path, configure: Configure, met
     file = write(tmp_path, "my_regularizer.py", REGULARIZER)
     strong = {"regularizers": [{"name": f"{file}:drift", "weight": 10}], "objective": {"name": "simpo"}}
     run, _ = train(configure(strong, {"train": {"max_steps": 4}}))
-    free, _ = train(configure({"objective": {"name": "simpo"}, "output": str(tmp_path / "free")}, {"train": {"max_steps": 4}}))
+    free, _ = train(
+        configure({"objective": {"name": "simpo"}, "output": str(tmp_path / "free")}, {"train": {"max_steps": 4}})
+    )
     assert metrics(run)[0]["loss"] == pytest.approx(metrics(free)[0]["loss"], abs=1e-4)
     assert abs(metrics(run)[-1]["chosen_logratio"]) < 10
-    with pytest.raises(ConfigError, match="weight of regularizer 'drift'.*'much'"):
+    with pytest.raises(ConfigError, match=r"weight of regularizer 'drift'.*'much'"):
         train(configure({"regularizers": [{"name": "drift", "weight": "much"}]}))
-    with pytest.raises(ConfigError, match="Unknown regularizer 'sftt'. Did you mean 'sft'"):
+    with pytest.raises(ConfigError, match=r"Unknown regularizer 'sftt'\. Did you mean 'sft'"):
         train(configure({"regularizers": [{"name": "sftt"}]}))

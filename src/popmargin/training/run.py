@@ -23,10 +23,10 @@ from popmargin.pop.edges import PopEdges
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.tokens.base import TOKEN_SELECTORS
-from popmargin.train.memory import peak_megabytes, reset_peak
-from popmargin.train.prepare import Workspace
-from popmargin.train.run_directory import RunDirectory, append_jsonl, versions
-from popmargin.train.trainer import Loss, PreferenceTrainer
+from popmargin.training.memory import peak_megabytes, reset_peak
+from popmargin.training.prepare import Workspace
+from popmargin.training.run_directory import RunDirectory, append_jsonl, versions
+from popmargin.training.trainer import Loss, PreferenceTrainer
 
 Probe = Callable[[Any, int], dict[str, Any]]
 """Measures a policy during training: (model, step) → values for curves.jsonl."""

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popmargin.errors import DataError
-from popmargin.evaluate.generative import Generations, generative_differences, generative_metrics
-from popmargin.evaluate.statistics import Clusters
+from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
+from popmargin.evaluation.statistics import Clusters
 
 
 def run(
@@ -180,7 +180,7 @@ def test_files_and_runs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_ngrams_are_attributed_to_the_prompts_that_alone_hold_them() -> None:
-    from popmargin.evaluate.generative import distinct_counts
+    from popmargin.evaluation.generative import distinct_counts
 
     different, total, unique, held = distinct_counts(["a b", "b c", "c c"], Clusters(["x", "x", "y"]), 1)
     assert (different, total, unique.tolist(), held.tolist()) == (3, 6, [2.0, 0.0], [4.0, 2.0])

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from popmargin.errors import ConfigError
-from popmargin.evaluate.rewards import Prompt, check_rows, checked_rewards
+from popmargin.evaluation.rewards import Prompt, check_rows, checked_rewards
 
 
 class ModelReward:

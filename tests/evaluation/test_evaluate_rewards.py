@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluate.rewards import Reward, load_reward
+from popmargin.evaluation.rewards import Reward, load_reward
 
 CODE = """
 def length(prompts, completions):

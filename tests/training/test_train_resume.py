@@ -11,10 +11,10 @@ from transformers import TrainerCallback
 
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
-from popmargin.train import run as training
-from popmargin.train.run import train
-from popmargin.train.run_directory import RunDirectory
-from popmargin.train.trainer import STATE_FILE
+from popmargin.training import run as training
+from popmargin.training.run import train
+from popmargin.training.run_directory import RunDirectory
+from popmargin.training.trainer import STATE_FILE
 
 Configure = Callable[..., RunConfig]
 STEPS = 6
@@ -124,9 +124,7 @@ def test_without_a_checkpoint_it_starts_anew(
     assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 3 and not run.facts()["resumed"]
 
 
-def test_a_checkpoint_of_something_else(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_of_something_else(tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configure(settings(tmp_path / "run"), VARIANTS["full-ema"])
     killed_at(3, monkeypatch, config)
     state = tmp_path / "run" / "checkpoints" / "checkpoint-2" / STATE_FILE

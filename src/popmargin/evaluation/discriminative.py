@@ -14,7 +14,7 @@ from scipy.special import expit
 from scipy.stats import kendalltau, rankdata
 
 from popmargin.errors import DataError
-from popmargin.evaluate.statistics import (
+from popmargin.evaluation.statistics import (
     UNDEFINED,
     Clusters,
     Interval,

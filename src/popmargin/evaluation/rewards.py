@@ -72,11 +72,11 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
         [-2.0]
     """
     if isinstance(spec, str) and spec.startswith("model:"):
-        from popmargin.evaluate.reward_model import ModelReward
+        from popmargin.evaluation.reward_model import ModelReward
 
         return ModelReward(spec.removeprefix("model:"), **_known(ModelReward, spec, options))
     if isinstance(spec, str) and spec.startswith("judge:"):
-        from popmargin.evaluate.judge import JudgeReward
+        from popmargin.evaluation.judge import JudgeReward
 
         return JudgeReward(spec.removeprefix("judge:"), **_known(JudgeReward, spec, options))
     if options:

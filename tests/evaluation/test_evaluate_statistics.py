@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta, norm
 
 from popmargin.errors import ConfigError, DataError
-from popmargin.evaluate.statistics import (
+from popmargin.evaluation.statistics import (
     UNDEFINED,
     Clusters,
     Interval,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluate.judge import JudgeReward, parse_rating
-from popmargin.evaluate.rewards import load_reward
+from popmargin.evaluation.judge import JudgeReward, parse_rating
+from popmargin.evaluation.rewards import load_reward
 
 
 class Server:

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from popmargin.evaluate.length_control import length_controlled_win_rate
+from popmargin.evaluation.length_control import length_controlled_win_rate
 
 
 @pytest.mark.parametrize("seed", range(5))

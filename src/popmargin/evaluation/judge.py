@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.errors import ConfigError, RunError, import_extra
-from popmargin.evaluate.rewards import Prompt, check_rows, checked_rewards
+from popmargin.evaluation.rewards import Prompt, check_rows, checked_rewards
 
 TEMPLATE = """You grade the answer of an assistant.
 

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from popmargin.errors import DataError
-from popmargin.evaluate.discriminative import discriminative_differences, discriminative_metrics, reliability_curve
+from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics, reliability_curve
 
 
 def measure(margin: Any, strength: Any = None, clusters: Any = None, **options: Any) -> dict[str, float]:

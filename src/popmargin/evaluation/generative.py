@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int64
 
 from popmargin.errors import DataError
-from popmargin.evaluate.length_control import length_controlled_win_rate
-from popmargin.evaluate.statistics import (
+from popmargin.evaluation.length_control import length_controlled_win_rate
+from popmargin.evaluation.statistics import (
     UNDEFINED,
     Clusters,
     Interval,

@@ -23,7 +23,7 @@ from popmargin.margin import Margin
 from popmargin.objectives.base import Logps, Objective, Rows
 from popmargin.regularizers.base import Regularizer
 from popmargin.tokens.base import TokenRows, TokenSelector
-from popmargin.train.metrics import MeanMetrics, finish_means
+from popmargin.training.metrics import MeanMetrics, finish_means
 
 STATE_FILE = "popmargin_state.safetensors"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from popmargin.train.run_directory import RunDirectory, read_jsonl
+from popmargin.training.run_directory import RunDirectory, read_jsonl
 
 Weights = dict[str, torch.Tensor]
 

@@ -16,15 +16,15 @@ from popmargin.engine.batch import preference_sequences
 from popmargin.engine.logps import token_logps
 from popmargin.engine.scores import pair_scores
 from popmargin.errors import RunError
-from popmargin.evaluate.discriminative import DiscriminativeMetrics, discriminative_metrics
-from popmargin.evaluate.generative import Generations, generative_metrics
-from popmargin.evaluate.rewards import Reward, load_reward
+from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
+from popmargin.evaluation.generative import Generations, generative_metrics
+from popmargin.evaluation.rewards import Reward, load_reward
 from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.models import load_policy
 from popmargin.pop.edges import PopEdges
-from popmargin.train.prepare import Workspace
-from popmargin.train.run import make_loss
-from popmargin.train.run_directory import RunDirectory
+from popmargin.training.prepare import Workspace
+from popmargin.training.run import make_loss
+from popmargin.training.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

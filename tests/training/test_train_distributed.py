@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from popmargin.config import RunConfig, dump_yaml, merge
-from popmargin.train.run import train
-from popmargin.train.run_directory import RunDirectory, read_jsonl
+from popmargin.training.run import train
+from popmargin.training.run_directory import RunDirectory, read_jsonl
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ import torch
 
 from popmargin.config import RunConfig, read_yaml, to_dict
 from popmargin.errors import RunError
-from popmargin.train.metrics import MeanMetrics, finish_means
-from popmargin.train.run import train
-from popmargin.train.run_directory import RunDirectory, read_jsonl
+from popmargin.training.metrics import MeanMetrics, finish_means
+from popmargin.training.run import train
+from popmargin.training.run_directory import RunDirectory, read_jsonl
 
 
 def test_means_are_weighted_by_rows_and_start_anew() -> None:
@@ -56,7 +56,7 @@ def test_what_a_run_directory_holds(configure: Callable[..., RunConfig]) -> None
 
 def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "none")
-    with pytest.raises(RunError, match="is not a run directory: it has no config.yaml"):
+    with pytest.raises(RunError, match=r"is not a run directory: it has no config\.yaml"):
         run.config()
     with pytest.raises(RunError, match="has not finished training"):
         run.facts()

@@ -1,0 +1,13 @@
+"""Evaluation: how well preferences are ordered, and how good the generations are, with honest intervals."""
+
+from popmargin.evaluation.discriminative import DiscriminativeMetrics as DiscriminativeMetrics
+from popmargin.evaluation.discriminative import discriminative_differences as discriminative_differences
+from popmargin.evaluation.discriminative import discriminative_metrics as discriminative_metrics
+from popmargin.evaluation.generative import Generations as Generations
+from popmargin.evaluation.generative import generative_differences as generative_differences
+from popmargin.evaluation.generative import generative_metrics as generative_metrics
+from popmargin.evaluation.rewards import Reward as Reward
+from popmargin.evaluation.rewards import load_reward as load_reward
+from popmargin.evaluation.statistics import Interval as Interval
+from popmargin.evaluation.statistics import bootstrap as bootstrap
+from popmargin.evaluation.statistics import bootstrap_seeds as bootstrap_seeds
