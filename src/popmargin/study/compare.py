@@ -13,8 +13,9 @@ from popmargin.report.build import write_report
 from popmargin.report.results import StudyResults
 from popmargin.study.config import StudyConfig
 from popmargin.study.results import collect
+from popmargin.training.callbacks import Probe
 from popmargin.training.prepare import Workspace
-from popmargin.training.run import Probe, make_loss, train
+from popmargin.training.run import make_loss, train
 from popmargin.training.run_directory import RunDirectory
 
 

@@ -3,14 +3,12 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 
 from popmargin.config import RunConfig, coerce, to_dict
 from popmargin.engine.batch import Collator, TrainingRows
@@ -23,13 +21,11 @@ from popmargin.pop.edges import PopEdges
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.tokens.base import TOKEN_SELECTORS
+from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.prepare import Workspace
-from popmargin.training.run_directory import RunDirectory, append_jsonl, versions
+from popmargin.training.run_directory import RunDirectory, versions
 from popmargin.training.trainer import Loss, PreferenceTrainer
-
-Probe = Callable[[Any, int], dict[str, Any]]
-"""Measures a policy during training: (model, step) → values for curves.jsonl."""
 
 
 def make_loss(config: RunConfig) -> Loss:
@@ -87,37 +83,66 @@ def train(
     Raises:
         ConfigError, DataError, RunError: with what to do about it.
     """
-    loss = make_loss(config)
     directory = RunDirectory(Path(config.output))
     # First of all: it joins the other processes, if any, and chooses this one's device.
     arguments = training_arguments(config, directory)
     workspace = workspace or Workspace(config)
     if resume and directory.finished and to_dict(directory.config()) == to_dict(config):
         return directory, (load_policy(directory.model, workspace.start_model) if keep_model else None)
-    edges = workspace.edges(config.pop) if loss.objective.needs.edges else None
-    rows = _training_rows(loss, workspace, edges)
-    columns = {
-        name: workspace.train.column(name) for name in ("margin", "soft_label") if getattr(loss.objective.needs, name)
-    }
-    set_seed(config.seed)
-    policy = make_policy(workspace.start_model, config.model)
-    loss = _with_target(loss, config, workspace, policy)
-    reference = workspace.train_reference if loss.uses_reference else None
-    collator = Collator(
-        rows=rows,
-        tokenized=workspace.train.tokenized,
-        pad_id=workspace.tokenizer.pad_token_id,
-        columns=columns,
-        reference=reference,
-        weaker=loss.objective.needs.weaker,
-        target_forward=loss.target.forward if loss.target is not None else "none",
-    )
+    trainer, edges = make_trainer(config, arguments, workspace)
     with arguments.main_process_first(local=False):
         if arguments.process_index == 0:
             directory.start(config, resume=resume, overwrite=overwrite)
             if edges is not None:
                 edges.save(directory.path / "edges.parquet")
     checkpoint = directory.checkpoint() if resume else None
+    if checkpoint is not None:
+        trainer.load_state(checkpoint)
+    pauses = ProbeCallback(probe, trainer, directory, config.evaluation.curve_points if probe else 0)
+    trainer.add_callback(pauses)
+    trainer.add_callback(JsonlCallback(trainer, directory, pauses))
+    reset_peak()
+    started = time.perf_counter()
+    output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = time.perf_counter() - started - pauses.seconds
+    memory = max(pauses.memory, peak_megabytes())
+    if trainer.is_world_process_zero():
+        trainer.save_model(str(directory.model))
+        (directory.model / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
+        workspace.tokenizer.save_pretrained(directory.model)
+        measured = {
+            "steps": output.global_step,
+            "train_seconds": seconds,
+            "tokens": trainer.tokens_seen,
+            "tokens_per_second": trainer.tokens_seen / seconds,
+            "peak_memory_mb": memory,
+            "resumed": checkpoint is not None,
+        }
+        directory.finish(_facts(config, workspace, trainer.collator.rows, edges) | measured)
+    trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
+    return directory, (trainer.model if keep_model else None)
+
+
+def make_trainer(
+    config: RunConfig, arguments: TrainingArguments, workspace: Workspace
+) -> tuple[PreferenceTrainer, PopEdges | None]:
+    """The trainer of a run, with its policy, loss, target and rows; and its edges, where the objective needs them."""
+    loss = make_loss(config)
+    needs = loss.objective.needs
+    edges = workspace.edges(config.pop) if needs.edges else None
+    columns = {name: workspace.train.column(name) for name in ("margin", "soft_label") if getattr(needs, name)}
+    set_seed(config.seed)
+    policy = make_policy(workspace.start_model, config.model)
+    loss = _with_target(loss, config, workspace, policy)
+    collator = Collator(
+        rows=_training_rows(loss, workspace, edges),
+        tokenized=workspace.train.tokenized,
+        pad_id=workspace.tokenizer.pad_token_id,
+        columns=columns,
+        reference=workspace.train_reference if loss.uses_reference else None,
+        weaker=needs.weaker,
+        target_forward=loss.target.forward if loss.target is not None else "none",
+    )
     trainer = PreferenceTrainer(
         model=policy,
         args=arguments,
@@ -125,43 +150,11 @@ def train(
         collator=collator,
         precision=config.model.precision,
         clustered=config.train.edge_batching == "clustered",
-        callbacks=[_JsonlCallback(directory)],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(_default_progress())
-    trainer.add_callback(_quiet_progress())
-    if probe is not None and config.evaluation.curve_points:
-        trainer.add_callback(_ProbeCallback(probe, policy, directory, config.evaluation.curve_points))
-    if checkpoint is not None:
-        trainer.load_state(checkpoint)
-    reset_peak()
-    started = time.perf_counter()
-    output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = (
-        time.perf_counter()
-        - started
-        - sum(
-            callback.seconds for callback in trainer.callback_handler.callbacks if isinstance(callback, _ProbeCallback)
-        )
-    )
-    memory = peak_megabytes()
-    if trainer.is_world_process_zero():
-        trainer.save_model(str(directory.model))
-        (directory.model / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
-        workspace.tokenizer.save_pretrained(directory.model)
-        directory.finish(
-            _facts(config, workspace, rows, edges)
-            | {
-                "steps": output.global_step,
-                "train_seconds": seconds,
-                "tokens": trainer.tokens_seen,
-                "tokens_per_second": trainer.tokens_seen / seconds,
-                "peak_memory_mb": memory,
-                "resumed": checkpoint is not None,
-            }
-        )
-    trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
-    return directory, (policy if keep_model else None)
+    for shown in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(shown)
+    trainer.add_callback(_QuietProgress())
+    return trainer, edges
 
 
 def _training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> TrainingRows:
@@ -283,57 +276,10 @@ def _facts(config: RunConfig, workspace: Workspace, rows: TrainingRows, edges: P
     }
 
 
-def _default_progress() -> type[TrainerCallback]:
-    from transformers.trainer_callback import ProgressCallback
-
-    return ProgressCallback
-
-
-def _quiet_progress() -> TrainerCallback:
-    class QuietProgress(_default_progress()):
-        """The progress bar with its ETA; metrics go to metrics.jsonl instead of the screen."""
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            bar: Any = getattr(self, "training_bar", None)
-            if bar is not None and logs and "loss" in logs:
-                bar.set_postfix({k: f"{logs[k]:.3f}" for k in ("loss", "accuracy") if k in logs})
-
-    return QuietProgress()
-
-
-class _JsonlCallback(TrainerCallback):
-    """Metrics that depend on seed and data alone to metrics.jsonl; speed to timing.jsonl."""
-
-    _TIMED = ("runtime", "per_second", "total_flos")
-
-    def __init__(self, directory: RunDirectory) -> None:
-        self._directory = directory
-        self._started = time.perf_counter()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._started = time.perf_counter()
+class _QuietProgress(ProgressCallback):
+    """The progress bar with its ETA; metrics go to metrics.jsonl instead of the screen."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
-            return
-        values = {k: v for k, v in logs.items() if not any(part in k for part in self._TIMED)}
-        append_jsonl(self._directory.path / "metrics.jsonl", {**values, "step": state.global_step})
-        elapsed = time.perf_counter() - self._started
-        append_jsonl(self._directory.path / "timing.jsonl", {"step": state.global_step, "seconds": round(elapsed, 3)})
-
-
-class _ProbeCallback(TrainerCallback):
-    """Measures the policy at evenly spaced moments; its time is not training time."""
-
-    def __init__(self, probe: Probe, policy: Any, directory: RunDirectory, points: int) -> None:
-        self._probe, self._policy, self._directory, self._points = probe, policy, directory, points
-        self.seconds = 0.0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # The last point is the evaluation after training.
-        moments = {round(state.max_steps * i / self._points) for i in range(1, self._points)} - {0, state.max_steps}
-        if state.global_step in moments and state.is_world_process_zero:
-            started = time.perf_counter()
-            values = self._probe(self._policy, state.global_step)
-            append_jsonl(self._directory.path / "curves.jsonl", {**values, "step": state.global_step})
-            self.seconds += time.perf_counter() - started
+        bar: Any = getattr(self, "training_bar", None)
+        if bar is not None and logs and "loss" in logs:
+            bar.set_postfix({k: f"{logs[k]:.3f}" for k in ("loss", "accuracy") if k in logs})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler, Sampler
@@ -59,6 +60,23 @@ class Loss:
             or self.tokens is not None
             or any(regularizer.reference for _, regularizer, _ in self.regularizers)
         )
+
+
+def kl_estimate(logps_N: Float[Tensor, "N"], reference_N: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """Divergence of the policy from the reference on the data's tokens: e^ρ − 1 − ρ, ρ = log π/π_ref.
+
+    Its mean is an unbiased estimate of KL(π_ref‖π) per token where the data was sampled from the reference, and never
+    negative (the "k3" estimator of Schulman 2020). KL(π‖π_ref) on the policy's own samples is measured in evaluation.
+
+    Args:
+        logps_N: policy log-probs of completion tokens (N,), nats.
+        reference_N: reference log-probs of the same tokens (N,), nats.
+
+    Returns:
+        One value per token (N,), nats.
+    """
+    ratio_N = logps_N - reference_N
+    return ratio_N.expm1() - ratio_N
 
 
 class PreferenceTrainer(Trainer):
@@ -142,7 +160,7 @@ class PreferenceTrainer(Trainer):
     ) -> Any:
         """Mean loss over the rows of the optimizer step; this micro-batch's part of it."""
         target_P = self._target_gaps(model, inputs)
-        scores, weights_N = self._policy_scores(model, inputs)
+        scores, of_tokens = self._policy_scores(model, inputs)
         if self.loss.target is not None:
             self.loss.target.observe(inputs["preferences"][: len(scores.chosen)], scores.gap.detach())
             if self.loss.target.forward == "others" and target_P is not None:
@@ -156,12 +174,13 @@ class PreferenceTrainer(Trainer):
         finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
         if not bool(finite_R.all()):
             self._refuse(inputs, finite_R)
-        self._note(inputs, rows, loss_R, weights_N)
+        self._note(inputs, rows, of_tokens)
         self._last_preferences: Tensor = inputs["preferences"]
         count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
         return loss_R.sum() * self.accelerator.num_processes / count
 
-    def _policy_scores(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[PairScores, Tensor | None]:
+    def _policy_scores(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[PairScores, dict[str, Tensor]]:
+        """Scores of the preferences that the policy forwards, and values per token (N,) to log."""
         sequences: dict[str, Tensor] = inputs["policy"]
         logps_N = token_logps(model, sequences, precision=self.precision, head=self._head)
         reference_N: Tensor | None = inputs.get("reference")
@@ -169,7 +188,10 @@ class PreferenceTrainer(Trainer):
         if self.loss.tokens is not None:
             weights_N = self._token_weights(logps_N.detach(), reference_N, sequences["lengths"])
         kind = self.loss.objective.score_kind(self.loss.options)
-        return pair_scores(kind, logps_N, reference_N, sequences["lengths"], weights_N), weights_N
+        of_tokens = {} if weights_N is None else {"tokens_kept": weights_N}
+        if reference_N is not None:
+            of_tokens["kl_estimate"] = kl_estimate(logps_N.detach(), reference_N)
+        return pair_scores(kind, logps_N, reference_N, sequences["lengths"], weights_N), of_tokens
 
     def _token_weights(self, logps_N: Tensor, reference_N: Tensor | None, lengths_S: Tensor) -> Tensor:
         assert self.loss.tokens is not None and reference_N is not None
@@ -270,7 +292,7 @@ class PreferenceTrainer(Trainer):
     # -- metrics ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _note(self, inputs: dict[str, Any], rows: Rows, loss_R: Tensor, weights_N: Tensor | None) -> None:
+    def _note(self, inputs: dict[str, Any], rows: Rows, of_tokens: dict[str, Tensor]) -> None:
         gap = rows.gap.detach()
         assert rows.logps is not None
         values: dict[str, Tensor] = {
@@ -282,11 +304,9 @@ class PreferenceTrainer(Trainer):
         if rows.logps.chosen_reference is not None and rows.logps.rejected_reference is not None:
             values["chosen_logratio"] = rows.logps.chosen - rows.logps.chosen_reference
             values["rejected_logratio"] = rows.logps.rejected - rows.logps.rejected_reference
-        if weights_N is not None:
-            values["tokens_kept"] = weights_N
         diagnostics = self.loss.objective.diagnostics
         noted = diagnostics(rows, self.loss.options) if diagnostics else {}
-        self.metrics.add({**values, **noted})
+        self.metrics.add({**values, **of_tokens, **noted})
         if self.loss.objective.update_state is not None:
             self.step_metrics.add(noted)
         self.tokens_seen += int(inputs["policy_tokens"])
