@@ -2,7 +2,7 @@
 
 from popmargin.evaluation.statistics import Interval
 from popmargin.report.results import ArmResult
-from popmargin.study.reading import read_results
+from popmargin.study.reading import read_control, read_results
 
 NAN = float("nan")
 
@@ -36,8 +36,8 @@ def test_better_worse_and_unclear() -> None:
     ]
     text = read_results(arms, "dpo")
     assert text[0] == (
-        "Held-out accuracy against DPO: above it: POP (+5.0 points, 95% +1.0 to +9.0); "
-        "below it: IPO (-20.0 points, 95% -30.0 to -10.0); the other 1 cannot be told apart from it."
+        "Held-out accuracy, compared with DPO: higher for POP (+5.0 points, 95% +1.0 to +9.0); "
+        "lower for IPO (-20.0 points, 95% -30.0 to -10.0); the other 1 cannot be told apart from it."
     )
     assert "POP trades: better than DPO on held-out accuracy, worse on win rate against the reference." in text
     assert any(line.startswith("POP_RANK does not win here: no clear difference from DPO") for line in text)
@@ -57,4 +57,11 @@ def test_wins_and_losses_alone() -> None:
 def test_undefined_intervals_are_no_verdict() -> None:
     text = read_results([arm("dpo"), arm("pop", "published", accuracy=Interval(NAN, NAN, NAN), pop_accuracy=UP)], "dpo")
     assert not any(line.startswith("Held-out accuracy") for line in text)
-    assert any(line.startswith("PoP accuracy against DPO: above it: POP") for line in text)
+    assert any(line.startswith("PoP accuracy, compared with DPO: higher for POP") for line in text)
+
+
+def test_a_margin_that_adds_nothing_is_said_to() -> None:
+    unclear = {"accuracy": Interval(0.01, -0.02, 0.04), "kl_per_token": Interval(1.0, 0.5, 1.5)}
+    assert "cannot be told apart from CONTROL" in read_control("POP", "CONTROL", unclear)
+    clear = read_control("POP", "CONTROL", {"accuracy": Interval(0.03, 0.02, 0.04)})
+    assert "cannot" not in clear and "held-out accuracy +3.0 points, 95% +2.0 to +4.0" in clear

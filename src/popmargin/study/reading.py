@@ -1,6 +1,6 @@
 """A plain reading of a study's numbers: what is clearly better, what is worse, and what cannot be told apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from popmargin.evaluation.statistics import Interval
 from popmargin.report.results import ArmResult
@@ -42,6 +42,26 @@ def read_results(arms: Sequence[ArmResult], baseline: str) -> list[str]:
     return sentences
 
 
+def read_control(arm: str, control: str, differences: Mapping[str, Interval]) -> str:
+    """Whether a margin adds anything to training on the same edges without it.
+
+    Args:
+        arm: label of the arm with the margin.
+        control: label of the arm on the same edges without it.
+        differences: paired differences, arm minus control.
+    """
+    known = {metric: differences[metric] for metric in _METRICS if metric in differences}
+    known = {metric: interval for metric, interval in known.items() if _finite(interval)}
+    amounts = "; ".join(f"{_METRICS[metric][0]} {_amount(metric, interval)}" for metric, interval in known.items())
+    clear = {_verdict(interval) for interval in known.values()} - {"unclear"}
+    if not clear:
+        return (
+            f"What the margin adds: {arm} cannot be told apart from {control}, which trains on the same edges without "
+            f"it ({amounts}). Its difference from the baseline comes from which preferences are trained on."
+        )
+    return f"What the margin adds: {arm} against {control}, which trains on the same edges without it: {amounts}."
+
+
 def _known(metric: str, arms: Sequence[ArmResult]) -> bool:
     return any(metric in arm.differences and _finite(arm.differences[metric]) for arm in arms)
 
@@ -57,14 +77,14 @@ def _compare(metric: str, base: ArmResult, others: Sequence[ArmResult]) -> str:
     worse = [arm for arm in known if arm.differences[metric].high < 0]
     parts: list[str] = []
     if better:
-        parts.append("above it: " + ", ".join(f"{a.label} ({_amount(metric, a.differences[metric])})" for a in better))
+        parts.append("higher for " + ", ".join(f"{a.label} ({_amount(metric, a.differences[metric])})" for a in better))
     if worse:
-        parts.append("below it: " + ", ".join(f"{a.label} ({_amount(metric, a.differences[metric])})" for a in worse))
+        parts.append("lower for " + ", ".join(f"{a.label} ({_amount(metric, a.differences[metric])})" for a in worse))
     if not parts:
         return f"{_upper(title)}: no arm differs clearly from {base.label}."
     unclear = len(known) - len(better) - len(worse)
     rest = f"; the other {unclear} cannot be told apart from it" if unclear else ""
-    return f"{_upper(title)} against {base.label}: {'; '.join(parts)}{rest}."
+    return f"{_upper(title)}, compared with {base.label}: {'; '.join(parts)}{rest}."
 
 
 def _pop_sentence(arm: ArmResult, base: ArmResult) -> str:

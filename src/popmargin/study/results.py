@@ -15,10 +15,10 @@ from popmargin.evaluation.discriminative import discriminative_differences, disc
 from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.evaluation.statistics import Interval, bootstrap_seeds
-from popmargin.objectives.base import OBJECTIVES
+from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.pop.edges import PopEdges
 from popmargin.report.results import ArmResult, StudyResults
-from popmargin.study.reading import read_results
+from popmargin.study.reading import read_control, read_results
 from popmargin.training.run_directory import RunDirectory, read_jsonl
 
 _TRAINING = (
@@ -126,7 +126,7 @@ def collect(
         arms=results,
         reference=of_reference,
         baseline=baseline,
-        reading=read_results(results, baseline),
+        reading=[*read_results(results, baseline), *_against_controls(arms, reference, labels)],
         data=_data_facts(facts, base.configs[0], arms),
         config=config,
         versions=facts["versions"],
@@ -134,6 +134,40 @@ def collect(
             json.dumps([facts["train_fingerprint"], facts["test_fingerprint"], config]).encode()
         ).hexdigest(),
     )
+
+
+def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, labels: Mapping[str, str]) -> list[str]:
+    """What the margin adds to the resampling: PoP arms against the control on the same edges."""
+    sentences: list[str] = []
+    for control in (arm for arm in arms.values() if _objective(arm).origin == "control"):
+        for arm in arms.values():
+            same = arm.configs[0].pop == control.configs[0].pop and len(arm.runs) == len(control.runs)
+            if same and _objective(arm).needs.weaker == "target":
+                differences = _differences(arm, control, reference)
+                names = (labels.get(arm.name, arm.name), labels.get(control.name, control.name))
+                sentences.append(read_control(*names, differences))
+    return sentences
+
+
+def _objective(arm: Arm) -> Objective:
+    return OBJECTIVES.get(str(arm.configs[0].objective["name"]))
+
+
+def _differences(arm: Arm, other: Arm, reference: Generations | None) -> dict[str, Interval]:
+    """Paired differences of two arms with as many seeds."""
+    settings, held_out = arm.configs[0].evaluation, arm.margins[0]
+    bootstrap: dict[str, Any] = {"samples": settings.bootstrap, "seed": settings.seed}
+    differences = discriminative_differences(
+        arm.margins_by_seed,
+        other.margins_by_seed,
+        strength=held_out.strength,
+        clusters=held_out.clusters,
+        edges=_load_edges(arm),
+        **bootstrap,
+    )
+    if arm.generations is not None and other.generations is not None:
+        differences |= generative_differences(arm.generations, other.generations, reference, **bootstrap)
+    return differences
 
 
 def _load_generations(path: Path) -> Generations | None:
@@ -156,13 +190,11 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
     metrics, differences = dict(measured.intervals), dict[str, Interval]()
     paired = arm.name != base.name and len(arm.runs) == len(base.runs)
     if paired:
-        differences |= discriminative_differences(arm.margins_by_seed, base.margins_by_seed, **shared, **bootstrap)
+        differences = _differences(arm, base, reference)
     if arm.generations is not None:
         against = base.generations if paired else None
         metrics |= generative_metrics(arm.generations, reference, against, **bootstrap)
-        if against is not None:
-            differences |= generative_differences(arm.generations, against, reference, **bootstrap)
-    objective = OBJECTIVES.get(str(arm.configs[0].objective["name"]))
+    objective = _objective(arm)
     return ArmResult(
         name=arm.name,
         objective=objective.name,
@@ -210,7 +242,7 @@ def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[floa
 def _from_the_start(curves: dict[str, list[list[float]]], arm: Arm) -> dict[str, list[list[float]]]:
     """Put step 0 before curves of policies that start as their own reference: there all margins and KL are 0."""
     config = arm.configs[0]
-    objective = OBJECTIVES.get(str(config.objective["name"]))
+    objective = _objective(arm)
     options = objective.make_options({k: v for k, v in config.objective.items() if k != "name"})
     if config.reference.model is not None or "log_ratio" not in objective.score_kind(options):
         return curves

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,14 @@ def train(
     workspace = workspace or Workspace(config)
     if resume and directory.finished and to_dict(directory.config()) == to_dict(config):
         return directory, (load_policy(directory.model, workspace.start_model) if keep_model else None)
-    trainer, edges = make_trainer(config, arguments, workspace)
+    parts = make_parts(config, workspace)
     with arguments.main_process_first(local=False):
         if arguments.process_index == 0:
             directory.start(config, resume=resume, overwrite=overwrite)
-            if edges is not None:
-                edges.save(directory.path / "edges.parquet")
+            if parts.edges is not None:
+                parts.edges.save(directory.path / "edges.parquet")
     checkpoint = directory.checkpoint() if resume else None
+    trainer = make_trainer(config, arguments, parts)
     if checkpoint is not None:
         trainer.load_state(checkpoint)
     pauses = ProbeCallback(probe, trainer, directory, config.evaluation.curve_points if probe else 0)
@@ -118,15 +120,27 @@ def train(
             "peak_memory_mb": memory,
             "resumed": checkpoint is not None,
         }
-        directory.finish(_facts(config, workspace, trainer.collator.rows, edges) | measured)
+        directory.finish(_facts(config, workspace, parts) | measured)
     trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
     return directory, (trainer.model if keep_model else None)
 
 
-def make_trainer(
-    config: RunConfig, arguments: TrainingArguments, workspace: Workspace
-) -> tuple[PreferenceTrainer, PopEdges | None]:
-    """The trainer of a run, with its policy, loss, target and rows; and its edges, where the objective needs them."""
+@dataclass(frozen=True)
+class Parts:
+    """What a trainer is made of: nothing here has touched the run directory yet."""
+
+    policy: Any
+    loss: Loss
+    collator: Collator
+    edges: PopEdges | None
+
+
+def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
+    """The policy, loss with its target, rows and edges of a run.
+
+    Raises:
+        ConfigError, DataError: the objective needs what the data or the configuration does not give.
+    """
     loss = make_loss(config)
     needs = loss.objective.needs
     edges = workspace.edges(config.pop) if needs.edges else None
@@ -143,18 +157,23 @@ def make_trainer(
         weaker=needs.weaker,
         target_forward=loss.target.forward if loss.target is not None else "none",
     )
+    return Parts(policy, loss, collator, edges)
+
+
+def make_trainer(config: RunConfig, arguments: TrainingArguments, parts: Parts) -> PreferenceTrainer:
+    """The trainer of a run; it creates the run's checkpoint folder."""
     trainer = PreferenceTrainer(
-        model=policy,
+        model=parts.policy,
         args=arguments,
-        loss=loss,
-        collator=collator,
+        loss=parts.loss,
+        collator=parts.collator,
         precision=config.model.precision,
         clustered=config.train.edge_batching == "clustered",
     )
     for shown in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shown)
     trainer.add_callback(_QuietProgress())
-    return trainer, edges
+    return trainer
 
 
 def _training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> TrainingRows:
@@ -258,7 +277,8 @@ def _launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _facts(config: RunConfig, workspace: Workspace, rows: TrainingRows, edges: PopEdges | None) -> dict[str, Any]:
+def _facts(config: RunConfig, workspace: Workspace, parts: Parts) -> dict[str, Any]:
+    edges = parts.edges
     return {
         "name": config.name,
         "seed": config.seed,
@@ -270,7 +290,7 @@ def _facts(config: RunConfig, workspace: Workspace, rows: TrainingRows, edges: P
         "test_preferences": len(workspace.test),
         "train_tokenization": workspace.train.tokenized.report.to_dict(),
         "test_tokenization": workspace.test.tokenized.report.to_dict(),
-        "rows": len(rows),
+        "rows": len(parts.collator.rows),
         "edges_fingerprint": edges.fingerprint() if edges is not None else None,
         "edge_comparisons": edges.parameters.get("comparisons") if edges is not None else None,
     }
