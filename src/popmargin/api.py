@@ -10,10 +10,9 @@ from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError
 from popmargin.evaluation.rewards import Reward, load_reward
-from popmargin.evaluation.run import evaluate_policy, generate_and_score
-from popmargin.models import load_policy
+from popmargin.evaluation.run import evaluate_run
 from popmargin.pop.edges import PopEdges
-from popmargin.training.prepare import Workspace, cache_folder
+from popmargin.training.prepare import cache_folder
 from popmargin.training.run import train as train_run
 from popmargin.training.run_directory import RunDirectory
 
@@ -89,23 +88,11 @@ def evaluate(
         RunError: the run has not finished.
     """
     directory = run if isinstance(run, RunDirectory) else RunDirectory(Path(run))
-    directory.facts()
     own = directory.config()
     if config:
         settings = from_dict(type(own.evaluation), merge(vars(own.evaluation), config), "evaluation")
         own = replace(own, evaluation=settings)
-    workspace = Workspace(own)
-    chosen = reward if reward is not None else own.evaluation.reward
-    scorer = None
-    if chosen is not None:
-        scorer = load_reward(chosen, **(own.evaluation.reward_options if isinstance(chosen, str) else {}))
-    reference = None
-    if scorer is not None:
-        reference = generate_and_score(
-            workspace.reference_model, own, workspace, scorer, prompts=own.evaluation.prompts
-        )
-    policy = load_policy(directory.model, workspace.start_model)
-    return evaluate_policy(policy, own, workspace, directory, reward=scorer, reference=reference)
+    return evaluate_run(directory.path, config=own, reward=None if reward is None else load_reward(reward))
 
 
 def _stored(data: Any, folder: Path) -> str:
@@ -113,10 +100,10 @@ def _stored(data: Any, folder: Path) -> str:
     if isinstance(data, (str, Path)):
         return str(data)
     preferences = data if isinstance(data, Preferences) else load_preferences(data)
+    if not len(preferences):
+        raise ConfigError("There are no preferences to train on.")
     file = folder / f"preferences-{preferences.fingerprint()[:24]}.parquet"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         preferences.save(file)
-    if not len(preferences):
-        raise ConfigError("There are no preferences to train on.")
     return str(file)

@@ -233,7 +233,11 @@ def evaluate_policy(
 
 
 def evaluate_run(
-    path: str | Path, *, against: str | Path | None = None, config: RunConfig | None = None
+    path: str | Path,
+    *,
+    against: str | Path | None = None,
+    config: RunConfig | None = None,
+    reward: Reward | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run.
 
@@ -241,6 +245,7 @@ def evaluate_run(
         path: its run directory.
         against: another evaluated run to compute a win rate against.
         config: the run's configuration with other evaluation settings; None takes its own.
+        reward: scores generations; None takes the configuration's.
 
     Returns:
         As `evaluate_policy`.
@@ -252,7 +257,7 @@ def evaluate_run(
     config = config or directory.config()
     directory.facts()
     workspace = Workspace(config)
-    reward = configured_reward(config.evaluation)
+    reward = reward if reward is not None else configured_reward(config.evaluation)
     reference = baseline = None
     if reward is not None:
         reference = generate_and_score(
