@@ -101,3 +101,17 @@ def test_what_is_logged(configure: Callable[..., RunConfig]) -> None:
     timing = read_jsonl(run.path / "timing.jsonl")
     assert [line["step"] for line in timing] == [1, 2]
     assert all(line["tokens_per_second"] > 0 and line["seconds"] > 0 for line in timing)
+
+
+def test_tensorboard_gets_the_metrics_too(
+    configure: Callable[..., RunConfig], tmp_path: Path, monkeypatch: Any
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logs = tmp_path / "tensorboard"
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(logs))
+    train(configure({"train": {"max_steps": 2, "report_to": ["tensorboard"]}}))
+    (file,) = logs.rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/reward_margin")] == [1, 2]
