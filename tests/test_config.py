@@ -45,7 +45,7 @@ def test_numbers_that_yaml_reads_as_text() -> None:
         ("train: {betas: [0.9]}", "train.betas must be two numbers"),
         ("train: {betas: 0.9}", "train.betas is 0.9, which is not list"),
         ("train: {betas: [0.9, x]}", "train.betas[1] is 'x'"),
-        ("evaluation: {scoring_batch_size: 0}", "evaluation.scoring_batch_size must be at least 1"),
+        ("evaluation: {tokens_per_batch: 0}", "evaluation.tokens_per_batch must be at least 1"),
         ("evaluation: {temperature: -1}", "evaluation.temperature must be at least 0"),
         ("model: {precision: fp16}", "model.precision is 'fp16'. Did you mean 'bf16'? Known: bf16, fp32"),
         ("pop: {sampling: iteratve}", "pop.sampling is 'iteratve'. Did you mean 'iterative'"),

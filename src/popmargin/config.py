@@ -153,6 +153,8 @@ class TrainConfig:
         learning_rate: peak learning rate; with LoRA 10 to 100 times larger values are usual.
         batch_size: rows per optimizer step, over all processes.
         micro_batch_size: rows per forward pass and process; null takes as many as the batch holds.
+        tokens_per_batch: most tokens in a forward pass, prompts counted once; rows are packed into as few passes as
+            fit. The optimizer step holds the same rows whatever this is; less needs less memory. null for no limit.
         warmup_ratio: share of the steps with a rising learning rate.
         scheduler: a name of transformers' schedulers.
         weight_decay: AdamW's.
@@ -162,6 +164,7 @@ class TrainConfig:
             preferences are scored twice in an epoch.
         gradient_checkpointing: recompute activations in the backward pass.
         logging_steps: optimizer steps between two lines of metrics.
+        token_statistics: also log the policy's entropy and top-1 agreement on completion tokens.
         save_steps: optimizer steps between two checkpoints; 0 saves only the final model.
         save_total_limit: checkpoints kept.
         report_to: trackers besides the JSONL metrics, e.g. [tensorboard].
@@ -173,6 +176,7 @@ class TrainConfig:
     learning_rate: float = 1e-6
     batch_size: int = 32
     micro_batch_size: int | None = None
+    tokens_per_batch: int | None = None
     warmup_ratio: float = 0.03
     scheduler: str = "cosine"
     weight_decay: float = 0.05
@@ -181,6 +185,7 @@ class TrainConfig:
     edge_batching: Literal["random", "clustered"] = "random"
     gradient_checkpointing: bool = False
     logging_steps: int = 1
+    token_statistics: bool = False
     save_steps: int = 0
     save_total_limit: int = 2
     report_to: list[str] = field(default_factory=list[str])
@@ -188,6 +193,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least("train", 1, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        at_least("train", 1, tokens_per_batch=self.tokens_per_batch)
         at_least("train", 1, max_steps=self.max_steps, logging_steps=self.logging_steps)
         at_least("train", 0, learning_rate=self.learning_rate, epochs=self.epochs, save_steps=self.save_steps)
         if self.epochs == 0:
@@ -209,7 +215,7 @@ class EvaluationConfig:
         temperature: sampling temperature.
         top_k: sample among the k most likely tokens; 0 means all.
         generation_batch_size: completions generated at once (does not change the metrics' weights).
-        scoring_batch_size: preferences scored at once.
+        tokens_per_batch: most tokens in a forward pass that scores responses.
         seed: seed of sampling and bootstrap.
         bootstrap: bootstrap replicates.
         pop_k: held-out PoP edges per preference, for the PoP accuracy.
@@ -226,7 +232,7 @@ class EvaluationConfig:
     temperature: float = 1.0
     top_k: int = 0
     generation_batch_size: int = 64
-    scoring_batch_size: int = 16
+    tokens_per_batch: int = 4096
     seed: int = 0
     bootstrap: int = 1000
     pop_k: int = 2
@@ -236,7 +242,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         at_least("evaluation", 1, prompts=self.prompts, samples=self.samples, max_new_tokens=self.max_new_tokens)
         at_least("evaluation", 1, generation_batch_size=self.generation_batch_size)
-        at_least("evaluation", 1, scoring_batch_size=self.scoring_batch_size, bootstrap=self.bootstrap)
+        at_least("evaluation", 1, tokens_per_batch=self.tokens_per_batch, bootstrap=self.bootstrap)
         at_least("evaluation", 0, temperature=self.temperature, top_k=self.top_k, pop_k=self.pop_k)
         at_least("evaluation", 0, curve_points=self.curve_points)
 

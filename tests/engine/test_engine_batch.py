@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popmargin.data.tokenize import TokenizedPreferences
-from popmargin.engine.batch import Collator, TrainingRows, clustered_order, pad_sequences
+from popmargin.engine.batch import Collator, TrainingRows, clustered_order
 from popmargin.engine.reference import ReferenceLogps
+from popmargin.engine.sequences import pad_sequences
 
 STRONGER, WEAKER = np.array([4, 0, 4, 7, 2]), np.array([0, 5, 9, -1, 4])
 
@@ -24,7 +25,7 @@ def collate(
     rows = TrainingRows.of_edges(STRONGER, WEAKER, len(tokenized), everyone=False)
     options: dict[str, Any] = {"pad_id": 0, "columns": {}, "reference": None} | more
     collator = Collator(rows=rows, tokenized=tokenized, weaker=weaker, target_forward=target_forward, **options)
-    return collator([0, 1, 2, 3, 4])
+    return collator.part([0, 1, 2, 3, 4])
 
 
 def responses(sequences: dict[str, torch.Tensor]) -> list[list[int]]:

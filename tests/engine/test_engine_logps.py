@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from popmargin.data.tokenize import TokenizedPreferences
-from popmargin.engine.batch import pad_sequences, preference_sequences
+from popmargin.engine.batch import preference_sequences
 from popmargin.engine.logps import SelectedLogSoftmax, response_sums, token_logps
+from popmargin.engine.sequences import pad_sequences
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}
 
@@ -40,7 +41,7 @@ def test_value_and_gradient_are_those_of_single_sequences(tiny_model: Any, token
     sum((w * e.sum() for w, e in zip(weights, expected, strict=True)), torch.zeros(())).backward()
     plain = grads(tiny_model)
     tiny_model.zero_grad()
-    sequences = preference_sequences(tokenized, range(len(tokenized)), pad_id=0)
+    sequences = preference_sequences(tokenized, range(len(tokenized)), pad_id=0, layout="padded")
     logps = token_logps(tiny_model, sequences)
     torch.testing.assert_close(logps, torch.cat(expected).float(), **TOLERANCE)
     (weights * response_sums(logps, sequences["lengths"])).sum().backward()
@@ -78,12 +79,12 @@ def test_a_model_that_does_not_tell_its_head(tiny_model: Any, tokenized: Tokeniz
         def get_output_embeddings(self) -> None:
             return None
 
-    sequences = preference_sequences(tokenized, [0, 3], pad_id=0)
+    sequences = preference_sequences(tokenized, [0, 3], pad_id=0, layout="padded")
     torch.testing.assert_close(token_logps(Headless(), sequences), token_logps(tiny_model, sequences), **TOLERANCE)
 
 
 def test_the_head_is_left_as_it_was(tiny_model: Any, tokenized: TokenizedPreferences) -> None:
-    sequences = preference_sequences(tokenized, [0], pad_id=0)
+    sequences = preference_sequences(tokenized, [0], pad_id=0, layout="padded")
     token_logps(tiny_model, sequences)
     assert tiny_model(input_ids=sequences["input_ids"]).logits.shape[:2] == sequences["input_ids"].shape
     with pytest.raises(IndexError):
@@ -92,7 +93,7 @@ def test_the_head_is_left_as_it_was(tiny_model: Any, tokenized: TokenizedPrefere
 
 
 def test_bf16_is_near_fp32(tiny_model: Any, tokenized: TokenizedPreferences) -> None:
-    sequences = preference_sequences(tokenized, [1, 2], pad_id=0)
+    sequences = preference_sequences(tokenized, [1, 2], pad_id=0, layout="padded")
     rough = token_logps(tiny_model, sequences, precision="bf16")
     assert rough.dtype == torch.float32
     exact = token_logps(tiny_model, sequences)
@@ -108,7 +109,7 @@ def test_lora_models_score_as_their_base_at_the_start(
 
     model = make_model()
     adapted = make_policy(model, ModelConfig(lora_rank=2))
-    sequences = preference_sequences(tokenized, [0, 1], pad_id=0)
+    sequences = preference_sequences(tokenized, [0, 1], pad_id=0, layout="padded")
     torch.testing.assert_close(token_logps(adapted.eval(), sequences), token_logps(model, sequences), **TOLERANCE)
 
 

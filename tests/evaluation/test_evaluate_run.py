@@ -37,7 +37,7 @@ def test_metrics_do_not_depend_on_the_scoring_batch(run: RunDirectory) -> None:
     found: list[dict[str, Any]] = []
     scores: list[np.ndarray] = []
     for size in (1, 5, 64):
-        found.append(evaluate_run(run.path, config=with_evaluation(run, scoring_batch_size=size)))
+        found.append(evaluate_run(run.path, config=with_evaluation(run, tokens_per_batch=size)))
         scores.append(margins(run))
     for metrics, score in zip(found[1:], scores[1:], strict=True):
         np.testing.assert_allclose(score, scores[0], atol=1e-5)

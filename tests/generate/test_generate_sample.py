@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from popmargin.data.ragged import Ragged
-from popmargin.engine.batch import pad_sequences
 from popmargin.engine.logps import response_sums, token_logps
+from popmargin.engine.sequences import pad_sequences
 from popmargin.generate.sample import Sampling, completion_logps, sample
 
 PROMPTS = Ragged.of([[5, 6, 7], [8], [9, 10], [11, 12, 13, 14]])
@@ -58,7 +58,7 @@ def test_a_completion_ends_with_its_end_token(tiny_model: Any, tiny_tokenizer: A
 @pytest.mark.parametrize("size", [1, 3])
 def test_log_probs_of_completions(tiny_model: Any, size: int) -> None:
     prompts, completions = [PROMPTS[i] for i in range(4)], [np.array([20 + i] * (i + 1)) for i in range(4)]
-    sums = completion_logps(tiny_model, prompts, completions, batch_size=size, precision="fp32", pad_id=0)
+    sums = completion_logps(tiny_model, prompts, completions, tokens_per_batch=size, precision="fp32", pad_id=0)
     sequences = pad_sequences(prompts, completions, 0)
     expected = response_sums(token_logps(tiny_model, sequences).detach(), sequences["lengths"])
     np.testing.assert_allclose(sums, expected.numpy(), atol=1e-4)

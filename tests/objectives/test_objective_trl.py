@@ -62,7 +62,7 @@ def ours(config: RunConfig, workspace: Workspace, policy: Any, folder: Path) -> 
         collator=collator,
         precision="fp32",
     )
-    value = trainer.compute_loss(model, collator(ROWS))
+    value = trainer.compute_loss(model, collator.part(ROWS))
     value.backward()
     return float(value.detach()), gradients(model)
 
@@ -151,7 +151,7 @@ def test_simpo_of_the_cpo_trainer(
     from popmargin.engine.batch import preference_sequences
 
     model = copy.deepcopy(policy)
-    sequences = preference_sequences(workspace.train.tokenized, ROWS, 0)
+    sequences = preference_sequences(workspace.train.tokenized, ROWS, 0, "padded")
     labels = torch.full_like(sequences["input_ids"], -100)
     labels.flatten()[sequences["label_positions"] + 1] = sequences["labels"]
     logits = model(input_ids=sequences["input_ids"], attention_mask=sequences["attention_mask"]).logits

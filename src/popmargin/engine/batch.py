@@ -1,7 +1,6 @@
 """Batches: a set of distinct preferences, and the training rows (preferences or PoP edges) that point into it.
 
-Axis suffixes: P preferences, S = 2P responses (all chosen ones, then all rejected ones), T padded length,
-N completion tokens of all responses one after the other, R training rows.
+Axis suffixes: P preferences, R training rows.
 """
 
 from collections.abc import Sequence
@@ -11,49 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from popmargin.data.tokenize import TokenizedPreferences
+from popmargin.engine.sequences import Layout, Sequences, make_sequences, split_to_budget
 
 if TYPE_CHECKING:
     from popmargin.engine.reference import ReferenceLogps
 
-Sequences = dict[str, Tensor]
-"""Padded responses: input_ids (S, T), attention_mask (S, T), label_positions (N,) flat positions in S·T whose logits
-predict the completion tokens, labels (N,), lengths (S,) completion tokens of each response."""
 
-
-def pad_sequences(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], pad_id: int) -> Sequences:
-    """Right-padded prompt + completion rows, and where their completion tokens are predicted.
-
-    Args:
-        prompts: token ids of each prompt, at least one.
-        completions: token ids of each completion, at least one.
-        pad_id: the token to fill up with; it is masked, so any will do.
-    """
-    rows = [np.concatenate(pair) for pair in zip(prompts, completions, strict=True)]
-    width = max(len(row) for row in rows)
-    ids_ST = np.full((len(rows), width), pad_id, dtype=np.int64)
-    mask_ST = np.zeros((len(rows), width), dtype=np.int64)
-    positions: list[np.ndarray] = []
-    for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        ids_ST[number, : len(row)] = row
-        mask_ST[number, : len(row)] = 1
-        positions.append(number * width + np.arange(len(prompt) - 1, len(row) - 1))
-    return {
-        "input_ids": torch.from_numpy(ids_ST),
-        "attention_mask": torch.from_numpy(mask_ST),
-        "label_positions": torch.from_numpy(np.concatenate(positions)),
-        "labels": torch.from_numpy(np.concatenate(completions).astype(np.int64)),
-        "lengths": torch.tensor([len(completion) for completion in completions]),
-    }
-
-
-def preference_sequences(tokenized: TokenizedPreferences, preferences: Sequence[int], pad_id: int) -> Sequences:
+def preference_sequences(
+    tokenized: TokenizedPreferences, preferences: Sequence[int], pad_id: int, layout: Layout
+) -> Sequences:
     """The responses of some preferences: all chosen ones, then all rejected ones."""
     prompts = [tokenized.prompt[i] for i in preferences]
     chosen, rejected = [tokenized.chosen[i] for i in preferences], [tokenized.rejected[i] for i in preferences]
-    return pad_sequences(prompts * 2, chosen + rejected, pad_id)
+    return make_sequences(prompts * 2, chosen + rejected, pad_id, layout)
 
 
 @dataclass(frozen=True)
@@ -108,9 +79,9 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class Collator:
-    """Turns row numbers into a batch: tensors only, so that any data loader can move it to a device.
+    """Turns row numbers into parts of a batch, each for one forward pass; any data loader can move them to a device.
 
-    The distinct preferences of the batch are numbered 0 … P−1, those that need a gradient first; `policy` holds the
+    In a part the distinct preferences are numbered 0 … P−1, those that need a gradient first; `policy` holds the
     sequences of these, `target` those of the others (absent when there are none). No preference stands in it twice.
 
     Attributes:
@@ -122,6 +93,8 @@ class Collator:
         weaker: what the objective wants of weaker sides: none, target, or gradient.
         target_forward: which weaker sides a target must forward: all of them, only those that the policy does not
             forward anyway (others), or none.
+        layout: packed rows, or padded ones for models that cannot be packed.
+        tokens_per_batch: most tokens in a part; None makes one part of all rows.
     """
 
     rows: TrainingRows
@@ -131,14 +104,35 @@ class Collator:
     reference: "ReferenceLogps | None"
     weaker: Literal["none", "target", "gradient"]
     target_forward: Literal["all", "others", "none"]
+    layout: Layout = "padded"
+    tokens_per_batch: int | None = None
 
     @cached_property
     def _tokens(self) -> np.ndarray:
-        """Tokens of both responses of every preference, prompt counted twice as it is forwarded twice (count,)."""
+        """Tokens of both responses of every preference, the prompt counted with each of them (count,)."""
         return 2 * self.tokenized.prompt.lengths + self.tokenized.chosen.lengths + self.tokenized.rejected.lengths
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """The batch of these rows."""
+        """These rows: `parts`, and `row_count` of all of them."""
+        parts = [list(numbers)]
+        if self.tokens_per_batch is not None:
+            costs = self._cost(np.asarray(numbers)).tolist()
+            parts = [[numbers[i] for i in part] for part in split_to_budget(costs, self.tokens_per_batch)]
+        return {"parts": [self.part(part) for part in parts], "row_count": len(numbers)}
+
+    def _cost(self, numbers: np.ndarray) -> np.ndarray:
+        """Tokens of one forward pass that each row asks for at most (R,)."""
+        prompts = self.tokenized.prompt.lengths if self.layout == "packed" else 2 * self.tokenized.prompt.lengths
+        tokens = prompts + self.tokenized.chosen.lengths + self.tokenized.rejected.lengths
+        stronger, weaker = self.rows.stronger[numbers], self.rows.weaker[numbers]
+        of_weaker = np.where(weaker >= 0, tokens[np.maximum(weaker, 0)], 0)
+        if self.weaker == "gradient":
+            return tokens[stronger] + of_weaker
+        scored_apart = self.weaker == "target" and self.target_forward != "none"
+        return np.maximum(tokens[stronger], of_weaker) if scored_apart else tokens[stronger]
+
+    def part(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """One forward pass's rows."""
         stronger, weaker = self.rows.stronger[numbers], self.rows.weaker[numbers]
         used = weaker if self.weaker != "none" else np.full_like(weaker, -1)
         wanted = used[used >= 0]
@@ -151,7 +145,7 @@ class Collator:
         preferences = np.concatenate([gradient, others])
         place = {int(preference): position for position, preference in enumerate(preferences)}
         batch: dict[str, Any] = {
-            "policy": preference_sequences(self.tokenized, gradient.tolist(), self.pad_id),
+            "policy": preference_sequences(self.tokenized, gradient.tolist(), self.pad_id, self.layout),
             "preferences": torch.from_numpy(preferences),
             "stronger": torch.tensor([place[int(i)] for i in stronger]),
             "weaker": torch.tensor([place.get(int(i), 0) if i >= 0 else 0 for i in used]),
@@ -163,7 +157,7 @@ class Collator:
         }
         scored = {"all": np.unique(wanted), "others": others, "none": others[:0]}[self.target_forward]
         if self.weaker == "target" and len(scored):
-            batch["target"] = preference_sequences(self.tokenized, scored.tolist(), self.pad_id)
+            batch["target"] = preference_sequences(self.tokenized, scored.tolist(), self.pad_id, self.layout)
             batch["target_place"] = torch.tensor([place[int(i)] for i in scored])
             if self.reference is not None:
                 batch["target_reference"] = self.reference.tokens(scored)

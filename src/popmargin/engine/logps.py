@@ -1,20 +1,29 @@
-"""Log-probs of completion tokens under a causal language model.
+"""Log-probs of completion tokens under a causal language model: the one forward pass of policy, reference and target.
 
-Axis suffixes: S responses, T padded length, N completion tokens of all responses one after the other, V vocabulary,
+Axis suffixes: S responses, T length, N completion tokens of all responses one after the other, V vocabulary,
 H hidden size.
 """
 
 import contextlib
+import logging
+import weakref
 from collections.abc import Generator
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from popmargin.engine.batch import Sequences
+from popmargin.engine.attention import allow_packing
+from popmargin.engine.head import HeadSettings, TokenScores, fused_token_scores
+from popmargin.engine.sequences import Layout, Sequences, make_sequences, sequences_to
 
-_CHUNK = 256  # rows of logits handled at once: keeps the fp32 intermediate small
+_CHUNK = 256  # rows of logits handled at once where a head cannot be fused: keeps the fp32 intermediate small
+_TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4}  # nats, of a trial; other dtypes round more
+_LOG = logging.getLogger(__name__)
 
 
 class SelectedLogSoftmax(torch.autograd.Function):
@@ -48,6 +57,188 @@ def _widen(logits: Tensor) -> Tensor:
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
+@dataclass(frozen=True)
+class ForwardPlan:
+    """How a model's completion log-probs are computed.
+
+    Attributes:
+        layout: packed rows, or padded ones where the model cannot take them.
+        head: the LM head, which sees completion positions only; None where the model does not tell.
+        fused: what follows the head, where it can be fused with the log-softmax; None where it cannot.
+    """
+
+    layout: Layout
+    head: nn.Module | None
+    fused: HeadSettings | None
+
+
+_PLANS: "weakref.WeakKeyDictionary[nn.Module, ForwardPlan]" = weakref.WeakKeyDictionary()
+
+
+def forward_plan(model: Any) -> ForwardPlan:
+    """The fastest way that gives this model's own log-probs: found by a trial on a few tokens, once for each model.
+
+    Why a model cannot take the fast way is said in the log.
+    """
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    if inner not in _PLANS:
+        _PLANS[inner] = _find_plan(inner)
+    return _PLANS[inner]
+
+
+def _find_plan(model: Any) -> ForwardPlan:
+    head = model.get_output_embeddings()
+    plain = ForwardPlan("padded", head, None)
+    base = model if isinstance(model, PreTrainedModel) else getattr(model, "base_model", model)
+    base = base if isinstance(base, PreTrainedModel) else getattr(base, "model", base)
+    if not isinstance(base, PreTrainedModel):
+        return plain
+    settings = _head_settings(base.config.get_text_config()) if type(head) is nn.Linear else None
+    with _evaluating(model):
+        expected = _trial(model, plain)
+        plan = plain
+        if settings is not None:
+            plan = _take(model, replace(plain, fused=settings), plain, expected, "a fused LM head")
+        reason = allow_packing(base)
+        if reason is None:
+            return _take(model, replace(plan, layout="packed"), plan, expected, "packed rows that share prompts")
+    _LOG.warning("%s runs without packed rows that share prompts: %s.", type(base).__name__, reason)
+    return plan
+
+
+def _head_settings(config: Any) -> HeadSettings:
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    return HeadSettings(softcap=getattr(config, "final_logit_softcapping", None), scale=scale)
+
+
+def _take(model: Any, plan: ForwardPlan, otherwise: ForwardPlan, expected: Tensor, what: str) -> ForwardPlan:
+    try:
+        difference = float((_trial(model, plan) - expected).abs().max())
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if difference <= _TOLERANCE.get(next(model.parameters()).dtype, 0.1):
+            return plan
+        reason = f"log-probs would change by {difference:.2g} nats"
+    _LOG.warning("%s runs without %s (%s).", type(model).__name__, what, reason)
+    return otherwise
+
+
+@torch.no_grad()
+def _trial(model: Any, plan: ForwardPlan) -> Tensor:
+    """Log-probs of a few responses of unequal lengths, two of them to one prompt."""
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    random = np.random.default_rng(0)
+    short, long = (random.integers(vocabulary, size=size) for size in (3, 9))
+    completions = [random.integers(vocabulary, size=size) for size in (5, 2, 7)]
+    sequences = make_sequences([long, short, long], completions, 0, plan.layout)
+    sequences = sequences_to(sequences, next(model.parameters()).device)
+    return token_scores(model, sequences, plan=plan).logps.double()
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Generator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """bf16 matmuls when the precision is bf16, else nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def token_logps(
+    model: nn.Module, sequences: Sequences, *, precision: str = "fp32", plan: ForwardPlan | None = None
+) -> Float[Tensor, "N"]:
+    """Log-probs of all completion tokens (N,), nats; see `token_scores`."""
+    return token_scores(model, sequences, precision=precision, plan=plan).logps
+
+
+def token_scores(
+    model: nn.Module,
+    sequences: Sequences,
+    *,
+    precision: str = "fp32",
+    plan: ForwardPlan | None = None,
+    statistics: bool = False,
+) -> TokenScores:
+    """Log-probs of all completion tokens, and what else a forward pass can tell about them.
+
+    Only completion positions go through the LM head. Numbers do not depend on the layout or on what else is in the
+    batch, up to floating-point rounding.
+
+    Args:
+        model: a causal language model, wrapped for distributed training or not.
+        sequences: responses in either layout; see `sequences.Sequences`.
+        precision: `fp32` (the model's own dtype) or `bf16` (autocast).
+        plan: of the model before it was wrapped; found when not given.
+        statistics: also entropy and top-1 of every token.
+
+    Returns:
+        log π(y_t | x, y_<t) of every completion token (N,), in the order of `labels`.
+    """
+    plan = plan or forward_plan(model)
+    positions_N, labels_N = sequences["label_positions"], sequences["labels"]
+    inputs: dict[str, Any] = {"input_ids": sequences["input_ids"], "use_cache": False}
+    if "segments" in sequences:
+        # Any four-dimensional mask keeps the model from building one over the whole row; the attention ignores it.
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=positions_N.device)
+        inputs |= {"attention_mask": mask, "position_ids": sequences["position_ids"], "segments": sequences["segments"]}
+    else:
+        inputs["attention_mask"] = sequences["attention_mask"]
+    with autocast(positions_N.device, precision):
+        if plan.head is not None and plan.fused is not None:
+            with _fused(plan.head, plan.fused, positions_N, labels_N, statistics) as results:
+                output = model(**inputs)
+            # The sum ties the result to the model's output, which sharded training needs to see a gradient of.
+            return replace(results[0], logps=results[0].logps + 0.0 * output.logits.sum())
+        with contextlib.nullcontext() if plan.head is None else _head_sees_only(plan.head, positions_N):
+            output = model(**inputs)
+    logits_NV = output.logits
+    if plan.head is None:
+        logits_NV = logits_NV.flatten(0, 1).index_select(0, positions_N)
+    logps_N: Any = SelectedLogSoftmax.apply(logits_NV, labels_N)
+    return _with_statistics(logps_N, logits_NV, labels_N) if statistics else TokenScores(logps_N)
+
+
+@torch.no_grad()
+def _with_statistics(logps_N: Tensor, logits_NV: Tensor, labels_N: Tensor) -> TokenScores:
+    entropies: list[Tensor] = []
+    for logits in logits_NV.split(_CHUNK):
+        log_softmax = _widen(logits).log_softmax(-1)
+        entropies.append(-(log_softmax.exp() * log_softmax).sum(-1))
+    return TokenScores(logps_N, torch.cat(entropies), logits_NV.argmax(-1) == labels_N)
+
+
+@contextlib.contextmanager
+def _fused(
+    head: nn.Module, settings: HeadSettings, positions_N: Tensor, labels_N: Tensor, statistics: bool
+) -> Generator[list[TokenScores]]:
+    """Let the head give log-probs of the labels: inside the module, where a sharded weight is whole."""
+    results: list[TokenScores] = []
+
+    def forward(hidden: Tensor) -> Tensor:
+        hidden_NH = hidden.flatten(0, -2).index_select(0, positions_N)
+        weight_VH: Any = head.weight
+        bias_V: Any = head.bias
+        scores = fused_token_scores(
+            hidden_NH, weight_VH, labels_N, bias_V=bias_V, settings=settings, statistics=statistics
+        )
+        results.append(scores)
+        return scores.logps[:, None]
+
+    head.forward = forward
+    try:
+        yield results
+    finally:
+        del head.forward  # the class's own is back
+
+
 @contextlib.contextmanager
 def _head_sees_only(head: nn.Module, positions_N: Tensor) -> Generator[None]:
     """Let the LM head see only some positions: whatever the model does around its head stays as it is."""
@@ -62,49 +253,11 @@ def _head_sees_only(head: nn.Module, positions_N: Tensor) -> Generator[None]:
         handle.remove()
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """bf16 matmuls when the precision is bf16, else nothing."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
-
-
-def token_logps(
-    model: nn.Module, sequences: Sequences, *, precision: str = "fp32", head: nn.Module | None = None
-) -> Float[Tensor, "N"]:
-    """Log-probs of all completion tokens, nats; the one forward pass of policy, reference and target.
-
-    Only completion positions go through the LM head. Numbers do not depend on padding or on what else is in the batch,
-    up to floating-point rounding.
-
-    Args:
-        model: a causal language model, wrapped for distributed training or not.
-        sequences: padded responses; see `batch.Sequences`.
-        precision: `fp32` (the model's own dtype) or `bf16` (autocast).
-        head: the LM head, where the model is wrapped and does not tell.
-
-    Returns:
-        log π(y_t | x, y_<t) of every completion token (N,), in the order of `labels`.
-    """
-    positions_N, labels_N = sequences["label_positions"], sequences["labels"]
-    head = head if head is not None else find_head(model)
-    seen = contextlib.nullcontext() if head is None else _head_sees_only(head, positions_N)
-    with seen, autocast(positions_N.device, precision):
-        output = model(input_ids=sequences["input_ids"], attention_mask=sequences["attention_mask"], use_cache=False)
-    logits_NV = output.logits
-    if head is None:
-        logits_NV = logits_NV.flatten(0, 1).index_select(0, positions_N)
-    return SelectedLogSoftmax.apply(logits_NV, labels_N)  # pyright: ignore[reportReturnType]
-
-
-def find_head(model: Any) -> nn.Module | None:
-    """The module that maps hidden states to logits; None where the model does not tell."""
-    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    return inner.get_output_embeddings()
-
-
 def response_sums(
     values_N: Float[Tensor, "N"], lengths_S: Int[Tensor, "S"], weights_N: Float[Tensor, "N"] | None = None
 ) -> Float[Tensor, "S"]:
     """Sum of (weighted) token values per response (S,)."""
     values_N = values_N if weights_N is None else values_N * weights_N
-    response_N = torch.repeat_interleave(torch.arange(len(lengths_S), device=values_N.device), lengths_S)
+    responses_S = torch.arange(len(lengths_S), device=values_N.device)
+    response_N = torch.repeat_interleave(responses_S, lengths_S, output_size=len(values_N))  # the size saves a sync
     return torch.zeros(len(lengths_S), dtype=values_N.dtype, device=values_N.device).index_add(0, response_N, values_N)

@@ -13,8 +13,9 @@ import torch
 from popmargin.config import EvaluationConfig, RunConfig
 from popmargin.data.tokenize import prompt_text, tokenize_prompts
 from popmargin.engine.batch import preference_sequences
-from popmargin.engine.logps import token_logps
+from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.scores import pair_scores
+from popmargin.engine.sequences import sequences_to, split_to_budget
 from popmargin.errors import RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generative import Generations, generative_metrics
@@ -69,20 +70,20 @@ def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> He
     """Score all held-out preferences under a policy."""
     loss = make_loss(config)
     kind = loss.objective.score_kind(loss.options)
-    data, size = workspace.test, config.evaluation.scoring_batch_size
+    data = workspace.test
     reference = workspace.test_reference if kind in ("log_ratio", "mean_log_ratio") else None
     device = next(policy.parameters()).device
     tokens = data.tokenized
-    lengths = tokens.prompt.lengths + np.maximum(tokens.chosen.lengths, tokens.rejected.lengths)
-    order = np.argsort(lengths, kind="stable")
+    plan = forward_plan(policy)
+    prompts = tokens.prompt.lengths if plan.layout == "packed" else 2 * tokens.prompt.lengths
+    lengths = (prompts + tokens.chosen.lengths + tokens.rejected.lengths).tolist()
     gaps = np.zeros(len(data))
     was_training = policy.training
     policy.eval()
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        sequences = preference_sequences(tokens, rows.tolist(), workspace.tokenizer.pad_token_id)
-        sequences = {name: tensor.to(device) for name, tensor in sequences.items()}
-        values = token_logps(policy, sequences, precision=config.model.precision).double()
+    for rows in split_to_budget(lengths, config.evaluation.tokens_per_batch):
+        sequences = preference_sequences(tokens, rows, workspace.tokenizer.pad_token_id, plan.layout)
+        sequences = sequences_to(sequences, device)
+        values = token_logps(policy, sequences, precision=config.model.precision, plan=plan).double()
         of_reference = None if reference is None else reference.tokens(rows).to(device).double()
         gaps[rows] = pair_scores(kind, values, of_reference, sequences["lengths"]).gap.cpu().numpy()
     policy.train(was_training)
@@ -163,7 +164,7 @@ def generate_and_score(
     places = [place for place in range(len(tokens)) for _ in range(settings.samples)]
     ids = [completion.tokens for completion in completions]
     options: dict[str, Any] = {
-        "batch_size": 2 * settings.scoring_batch_size,
+        "tokens_per_batch": settings.tokens_per_batch,
         "precision": config.model.precision,
         "pad_id": workspace.tokenizer.pad_token_id,
     }

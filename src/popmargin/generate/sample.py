@@ -10,8 +10,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from popmargin.data.ragged import Ragged
-from popmargin.engine.batch import pad_sequences
-from popmargin.engine.logps import autocast, response_sums, token_logps
+from popmargin.engine.logps import autocast, forward_plan, response_sums, token_logps
+from popmargin.engine.sequences import make_sequences, sequences_to, split_to_budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,21 +130,21 @@ def completion_logps(
     prompts: Sequence[np.ndarray],
     completions: Sequence[np.ndarray],
     *,
-    batch_size: int,
+    tokens_per_batch: int,
     precision: str,
     pad_id: int,
 ) -> np.ndarray:
-    """Summed log-prob of every completion under a model (n,), nats; batches sorted by length."""
+    """Summed log-prob of every completion under a model (n,), nats."""
     device = next(model.parameters()).device
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]) + len(completions[place]))
+    plan = forward_plan(model)
+    lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
     sums = np.zeros(len(prompts))
     was_training = model.training
     model.eval()
-    for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size]
-        sequences = pad_sequences([prompts[p] for p in places], [completions[p] for p in places], pad_id)
-        sequences = {name: tensor.to(device) for name, tensor in sequences.items()}
-        values = token_logps(model, sequences, precision=precision)
+    for places in split_to_budget(lengths, tokens_per_batch):
+        of_prompts, of_completions = [prompts[p] for p in places], [completions[p] for p in places]
+        sequences = sequences_to(make_sequences(of_prompts, of_completions, pad_id, plan.layout), device)
+        values = token_logps(model, sequences, precision=precision, plan=plan)
         sums[places] = response_sums(values.double(), sequences["lengths"]).cpu().numpy()
     model.train(was_training)
     return sums

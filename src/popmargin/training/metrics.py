@@ -12,23 +12,24 @@ class MeanMetrics:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
 
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add values of any number of rows, one tensor (rows,) per name."""
         for name, tensor in values.items():
             total = tensor.detach().double().sum()
-            count = torch.tensor(float(tensor.numel()), dtype=torch.float64, device=tensor.device)
             self._sums[name] = self._sums[name] + total if name in self._sums else total
-            self._counts[name] = self._counts[name] + count if name in self._counts else count
+            self._counts[name] = self._counts.get(name, 0) + tensor.numel()
 
     def read(self) -> dict[str, float]:
         """The means over all processes since the last reading; starts anew."""
         names = sorted(self._sums)
         if not names:
             return {}
-        table = torch.stack([torch.stack([self._sums[name], self._counts[name]]) for name in names])
+        sums = torch.stack([self._sums[name] for name in names])
+        counts = torch.tensor([self._counts[name] for name in names], dtype=sums.dtype, device=sums.device)
+        table = torch.stack([sums, counts], dim=1)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(table)
         self._sums, self._counts = {}, {}

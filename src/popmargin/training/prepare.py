@@ -200,7 +200,7 @@ class Workspace:
         return self.reference_cache.preferences(
             data.tokenized,
             lambda: self.reference_model,
-            batch_size=self.config.evaluation.scoring_batch_size,
+            batch_size=16,
             pad_id=self.tokenizer.pad_token_id,
         )
 

@@ -13,6 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments, s
 
 from popmargin.config import RunConfig, coerce, to_dict
 from popmargin.engine.batch import Collator, TrainingRows
+from popmargin.engine.logps import forward_plan
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError
@@ -156,6 +157,8 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         reference=workspace.train_reference if loss.uses_reference else None,
         weaker=needs.weaker,
         target_forward=loss.target.forward if loss.target is not None else "none",
+        layout=forward_plan(policy).layout,
+        tokens_per_batch=config.train.tokens_per_batch,
     )
     return Parts(policy, loss, collator, edges)
 
@@ -169,6 +172,7 @@ def make_trainer(config: RunConfig, arguments: TrainingArguments, parts: Parts) 
         collator=parts.collator,
         precision=config.model.precision,
         clustered=config.train.edge_batching == "clustered",
+        token_statistics=config.train.token_statistics,
     )
     for shown in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shown)

@@ -16,7 +16,7 @@ from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from popmargin.engine.batch import Collator, TrainingRows, clustered_order
-from popmargin.engine.logps import find_head, token_logps
+from popmargin.engine.logps import forward_plan, token_logps, token_scores
 from popmargin.engine.scores import PairScores, pair_scores
 from popmargin.engine.target import Target
 from popmargin.errors import RunError
@@ -89,6 +89,7 @@ class PreferenceTrainer(Trainer):
         collator: makes batches; it holds rows, tokens and reference log-probs.
         precision: fp32 or bf16, as in `token_logps`.
         clustered: order edges so that a batch shares preferences.
+        token_statistics: also log entropy and top-1 agreement of the policy on completion tokens.
         callbacks: further transformers callbacks.
     """
 
@@ -101,6 +102,7 @@ class PreferenceTrainer(Trainer):
         collator: Collator,
         precision: str,
         clustered: bool = False,
+        token_statistics: bool = False,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         rows: Any = collator.rows
@@ -116,16 +118,23 @@ class PreferenceTrainer(Trainer):
                 "Sharded training cannot keep an averaged target yet: set target.kind to `policy`, "
                 "or train without fsdp and deepspeed."
             )
+        if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and collator.tokens_per_batch is not None:
+            raise RunError(
+                "Sharded training needs as many forward passes in every process, which train.tokens_per_batch does not "
+                "give: set train.micro_batch_size instead."
+            )
         self.model_accepts_loss_kwargs = True  # the loss below is already a mean over the whole optimizer step
         self.loss = loss
         self.collator = collator
         self.precision = precision
         self.clustered = clustered
+        self.token_statistics = token_statistics
         self.metrics = MeanMetrics()
         self.step_metrics = MeanMetrics()
         self.tokens_seen = 0
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
-        self._head = find_head(model)
+        self._plan = forward_plan(model)
+        self._checks: list[tuple[Tensor, Tensor]] = []
 
     # -- data order ------------------------------------------------------------------------------------------------
 
@@ -149,6 +158,18 @@ class PreferenceTrainer(Trainer):
         count = torch.tensor(sum(int(batch["row_count"]) for batch in batches), device=device)
         return batches, self.accelerator.gather(count).sum()  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
 
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward passes of a batch's parts; processes exchange gradients after the last one."""
+        *before, last = inputs["parts"]
+        losses: list[Tensor] = []
+        for part in before:
+            with self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        losses.append(super().training_step(model, last, num_items_in_batch))
+        return torch.stack(losses).sum()
+
     # -- loss ------------------------------------------------------------------------------------------------------
 
     def compute_loss(
@@ -158,7 +179,7 @@ class PreferenceTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Mean loss over the rows of the optimizer step; this micro-batch's part of it."""
+        """Mean loss over the rows of the optimizer step; this part's share of it."""
         target_P = self._target_gaps(model, inputs)
         scores, of_tokens = self._policy_scores(model, inputs)
         if self.loss.target is not None:
@@ -172,23 +193,26 @@ class PreferenceTrainer(Trainer):
             loss_R = loss_R + weight * regularizer.function(rows.logps, options)
         scores_R = [loss_R, rows.gap] if rows.target is None else [loss_R, rows.gap, rows.target.values]
         finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
-        if not bool(finite_R.all()):
-            self._refuse(inputs, finite_R)
+        self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once a step: no sync here
         self._note(inputs, rows, of_tokens)
-        self._last_preferences: Tensor = inputs["preferences"]
         count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
         return loss_R.sum() * self.accelerator.num_processes / count
 
     def _policy_scores(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[PairScores, dict[str, Tensor]]:
         """Scores of the preferences that the policy forwards, and values per token (N,) to log."""
         sequences: dict[str, Tensor] = inputs["policy"]
-        logps_N = token_logps(model, sequences, precision=self.precision, head=self._head)
+        token = token_scores(
+            model, sequences, precision=self.precision, plan=self._plan, statistics=self.token_statistics
+        )
+        logps_N = token.logps
         reference_N: Tensor | None = inputs.get("reference")
         weights_N = None
         if self.loss.tokens is not None:
             weights_N = self._token_weights(logps_N.detach(), reference_N, sequences["lengths"])
         kind = self.loss.objective.score_kind(self.loss.options)
         of_tokens = {} if weights_N is None else {"tokens_kept": weights_N}
+        if token.entropy is not None and token.top1 is not None:
+            of_tokens |= {"entropy": token.entropy, "top1": token.top1}
         if reference_N is not None:
             of_tokens["kl_estimate"] = kl_estimate(logps_N.detach(), reference_N)
         return pair_scores(kind, logps_N, reference_N, sequences["lengths"], weights_N), of_tokens
@@ -225,7 +249,7 @@ class PreferenceTrainer(Trainer):
             model.eval()  # no dropout in a target
             with target.scoring():
                 logps_N = token_logps(
-                    self.accelerator.unwrap_model(model), sequences, precision=self.precision, head=self._head
+                    self.accelerator.unwrap_model(model), sequences, precision=self.precision, plan=self._plan
                 )
             model.train(was_training)
             reference_N: Tensor | None = inputs.get("target_reference")
@@ -261,29 +285,28 @@ class PreferenceTrainer(Trainer):
             gather=self.accelerator.gather,  # pyright: ignore[reportArgumentType]
         )
 
-    def _refuse(self, inputs: dict[str, Any], finite_R: Tensor) -> None:
-        names = self._names(inputs["preferences"][inputs["stronger"][~finite_R]])
-        raise RunError(
-            f"The loss or a log-prob is not finite at step {self.state.global_step + 1} for the preferences {names}. "
-            "No weight was changed by it. Look at these rows, lower train.learning_rate, or resume from the last "
-            "checkpoint."
-        )
-
     @torch.no_grad()
-    def refuse_bad_gradients(self) -> None:
-        """Stop before an optimizer step that would write NaN into the weights.
+    def refuse_bad_step(self) -> None:
+        """Stop before an optimizer step that would write NaN into the weights; the one device sync of a step.
 
         Raises:
-            RunError: a gradient is not finite; the message names the preferences of the last micro-batch.
+            RunError: a loss, a log-prob or a gradient is not finite; the message names the preferences.
         """
         model: Any = self.model
+        finite_R = torch.cat([finite for finite, _ in self._checks])
+        preferences_R = torch.cat([preferences for _, preferences in self._checks])
+        self._checks = []
         sums = [parameter.grad.sum() for parameter in model.parameters() if parameter.grad is not None]
-        if sums and not bool(torch.isfinite(torch.stack(sums)).all()):
-            raise RunError(
-                f"The gradient is not finite at step {self.state.global_step + 1}; the last preferences before it "
-                f"were {self._names(self._last_preferences)}. No weight was changed by it. Look at these rows, lower "
-                "train.learning_rate, or resume from the last checkpoint."
-            )
+        gradients = torch.isfinite(torch.stack(sums)).all() if sums else torch.ones_like(finite_R[0])
+        losses_fine, gradients_fine = torch.stack([finite_R.all(), gradients]).tolist()
+        if losses_fine and gradients_fine:
+            return
+        what = "gradient" if losses_fine else "loss or a log-prob"
+        names = self._names(preferences_R if losses_fine else preferences_R[~finite_R])
+        raise RunError(
+            f"The {what} is not finite at step {self.state.global_step + 1} for the preferences {names}. No weight was "
+            "changed by it. Look at these rows, lower train.learning_rate, or resume from the last checkpoint."
+        )
 
     def _names(self, places: Tensor) -> str:
         ids = [self.collator.tokenized.ids[place] for place in places.tolist()]
@@ -378,7 +401,7 @@ class _StepCallback(TrainerCallback):
         self._trainer = trainer
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        self._trainer.refuse_bad_gradients()
+        self._trainer.refuse_bad_step()
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer.finish_step()

@@ -1,0 +1,184 @@
+"""The LM head on completion positions only: logits come and go in chunks and are never stored.
+
+Axis suffixes: N completion tokens, H hidden size, V vocabulary.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+_CHUNK_ELEMENTS = 12_000_000  # of logits at once: 48 MB in fp32
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a forward pass says about completion tokens.
+
+    Attributes:
+        logps: log-probs (N,), nats.
+        entropy: entropy of the prediction (N,), nats, detached; None when not asked for.
+        top1: whether the token was the likeliest one (N,); None when not asked for.
+    """
+
+    logps: Float[Tensor, "N"]
+    entropy: Float[Tensor, "N"] | None = None
+    top1: Bool[Tensor, "N"] | None = None
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """What a model does to the logits after its head: logits = softcap·tanh(scale·raw / softcap).
+
+    Attributes:
+        softcap: c; None for no cap.
+        scale: factor of the raw logits.
+    """
+
+    softcap: float | None = None
+    scale: float = 1.0
+
+
+def fused_token_scores(
+    hidden_NH: Float[Tensor, "N H"],
+    weight_VH: Float[Tensor, "V H"],
+    labels_N: Int[Tensor, "N"],
+    *,
+    bias_V: Float[Tensor, "V"] | None = None,
+    settings: HeadSettings | None = None,
+    statistics: bool = False,
+) -> TokenScores:
+    """log softmax(head(hidden))[label], chunk by chunk, in fp32 or better; its backward makes the logits anew.
+
+    With a frozen head the gradient by `hidden` needs no second pass: a token's gradient is a multiple of a vector that
+    the forward pass can compute while it has the logits.
+
+    Args:
+        hidden_NH: last hidden states at the positions that predict the labels (N, H).
+        weight_VH: weight of the head (V, H), in any dtype that autocast would cast.
+        labels_N: token ids (N,).
+        bias_V: bias of the head (V,).
+        settings: soft-capping and scale of the logits.
+        statistics: also entropy and top-1.
+
+    Returns:
+        Log-probs (N,), fp32 or fp64, and the statistics.
+    """
+    settings = settings or HeadSettings()
+    dtype = hidden_NH.dtype
+    if torch.is_autocast_enabled(hidden_NH.device.type):
+        dtype = torch.get_autocast_dtype(hidden_NH.device.type)
+    frozen = torch.is_grad_enabled() and not weight_VH.requires_grad and (bias_V is None or not bias_V.requires_grad)
+    results: Any = _FusedHead.apply(hidden_NH, weight_VH, bias_V, labels_N, settings, dtype, frozen, statistics)
+    logps_N, entropy_N, top1_N = results
+    return TokenScores(logps_N, entropy_N, top1_N) if statistics else TokenScores(logps_N)
+
+
+class _FusedHead(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        labels_N: Tensor,
+        settings: HeadSettings,
+        dtype: torch.dtype,
+        frozen: bool,
+        statistics: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        head = _Head(weight_VH, bias_V, settings, dtype)
+        norms: list[Tensor] = []
+        chosen: list[Tensor] = []
+        entropies: list[Tensor] = []
+        tops: list[Tensor] = []
+        units: list[Tensor] = []
+        for part in head.chunks(len(hidden_NH)):
+            logits, slope = head.logits(hidden_NH[part])
+            labels = labels_N[part]
+            norm = logits.logsumexp(-1)
+            norms.append(norm)
+            chosen.append(logits.gather(-1, labels[:, None]).squeeze(-1))
+            if statistics:
+                tops.append(logits.argmax(-1) == labels)
+                entropies.append(norm - (logits.sub(norm[:, None]).exp() * logits).sum(-1))
+            if frozen and ctx.needs_input_grad[0]:
+                ones = torch.ones_like(norm)
+                units.append(head.logits_gradient(logits, slope, norm, labels, ones) @ head.weight_VH)
+        norms_N = torch.cat(norms)
+        ctx.settings, ctx.dtype, ctx.units_NH = settings, dtype, torch.cat(units) if units else None
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, labels_N, norms_N)
+        logps_N = torch.cat(chosen) - norms_N
+        entropy_N = torch.cat(entropies) if entropies else logps_N.new_empty(0)
+        top1_N = torch.cat(tops) if tops else labels_N.new_empty(0, dtype=torch.bool)
+        ctx.mark_non_differentiable(entropy_N, top1_N)
+        return logps_N, entropy_N, top1_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_NH, weight_VH, bias_V, labels_N, norms_N = ctx.saved_tensors
+        grad_N = grads[0]
+        if ctx.units_NH is not None:
+            return (grad_N[:, None] * ctx.units_NH).to(hidden_NH.dtype), *([None] * 7)
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        head = _Head(weight_VH, bias_V, ctx.settings, ctx.dtype)
+        hidden_grad_NH = torch.empty_like(hidden_NH) if wants_hidden else None
+        weight_grad_VH = torch.zeros_like(weight_VH) if wants_weight else None
+        bias_grad_V = torch.zeros_like(bias_V) if wants_bias else None
+        for part in head.chunks(len(hidden_NH)):
+            hidden = hidden_NH[part].to(ctx.dtype)
+            logits, slope = head.logits(hidden)
+            grad = head.logits_gradient(logits, slope, norms_N[part], labels_N[part], grad_N[part])
+            if hidden_grad_NH is not None:
+                hidden_grad_NH[part] = (grad @ head.weight_VH).to(hidden_NH.dtype)
+            if weight_grad_VH is not None:
+                if grad.dtype == weight_grad_VH.dtype:
+                    weight_grad_VH.addmm_(grad.T, hidden)
+                else:
+                    weight_grad_VH += grad.T @ hidden
+            if bias_grad_V is not None:
+                bias_grad_V += grad.sum(0)
+        return hidden_grad_NH, weight_grad_VH, bias_grad_V, *([None] * 5)
+
+
+class _Head:
+    """A head in the dtype it computes in."""
+
+    def __init__(self, weight_VH: Tensor, bias_V: Tensor | None, settings: HeadSettings, dtype: torch.dtype) -> None:
+        self.weight_VH = weight_VH.detach().to(dtype)
+        self._bias_V = None if bias_V is None else bias_V.detach().to(dtype)
+        self._settings, self._dtype = settings, dtype
+
+    def chunks(self, count: int) -> Generator[slice]:
+        size = max(1, _CHUNK_ELEMENTS // len(self.weight_VH))
+        pieces = max(1, -(-count // size))
+        size = -(-count // pieces) if count else 1  # even pieces: no small rest
+        for start in range(0, max(count, 1), size):
+            yield slice(start, start + size)
+
+    def logits(self, hidden_CH: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits of some rows in fp32 or better (C, V), and their slope where they are soft-capped (C, V)."""
+        raw_CV = torch.nn.functional.linear(hidden_CH.to(self._dtype), self.weight_VH, self._bias_V)
+        raw_CV = raw_CV if raw_CV.dtype in (torch.float32, torch.float64) else raw_CV.float()
+        if self._settings.scale != 1.0:
+            raw_CV.mul_(self._settings.scale)
+        cap = self._settings.softcap
+        if cap is None:
+            return raw_CV, None
+        bent_CV = raw_CV.div_(cap).tanh_()
+        return bent_CV * cap, 1 - bent_CV.square()
+
+    def logits_gradient(
+        self, logits_CV: Tensor, slope_CV: Tensor | None, norm_C: Tensor, labels_C: Tensor, grad_C: Tensor
+    ) -> Tensor:
+        """Gradient by the raw logits of grad · log softmax(logits)[label] (C, V); uses up the logits."""
+        result_CV = logits_CV.sub_(norm_C[:, None]).exp_().mul_(-grad_C[:, None])
+        result_CV.scatter_add_(-1, labels_C[:, None], grad_C[:, None])
+        if slope_CV is not None:
+            result_CV.mul_(slope_CV)
+        if self._settings.scale != 1.0:
+            result_CV.mul_(self._settings.scale)
+        return result_CV.to(self._dtype)

@@ -1,0 +1,158 @@
+"""Responses as model inputs: packed into one row that shares prompts, or padded side by side.
+
+Axis suffixes: S responses, T length of the row(s), N completion tokens of all responses one after the other.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+_WINDOW = 256  # items of near length that are fitted together: whole data sets in linear time
+
+Layout = Literal["packed", "padded"]
+"""packed: one row without padding, prompts encoded once; padded: a row per response, for models that cannot pack."""
+
+Sequences = dict[str, Any]
+"""Model inputs of S responses.
+
+Both layouts: label_positions (N,) flat positions whose logits predict the completion tokens, labels (N,), lengths (S,)
+completion tokens of each response.
+Padded: input_ids (S, T), attention_mask (S, T).
+Packed: input_ids (1, T), position_ids (1, T), and segments: one tuple a group of responses, (prefix, tail, tail, …)
+token counts in the order of the row. A tail attends to its prefix and to itself, a prefix to itself.
+"""
+
+
+def make_sequences(
+    prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], pad_id: int, layout: Layout
+) -> Sequences:
+    """Inputs of some responses in a layout; arguments as in `pad_sequences`."""
+    if layout == "padded":
+        return pad_sequences(prompts, completions, pad_id)
+    return pack_sequences(prompts, completions)
+
+
+def pad_sequences(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], pad_id: int) -> Sequences:
+    """Right-padded prompt + completion rows, and where their completion tokens are predicted.
+
+    Args:
+        prompts: token ids of each prompt, at least one.
+        completions: token ids of each completion, at least one.
+        pad_id: the token to fill up with; it is masked, so any will do.
+    """
+    rows = [np.concatenate(pair) for pair in zip(prompts, completions, strict=True)]
+    width = max(len(row) for row in rows)
+    ids_ST = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask_ST = np.zeros((len(rows), width), dtype=np.int64)
+    positions: list[np.ndarray] = []
+    for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        ids_ST[number, : len(row)] = row
+        mask_ST[number, : len(row)] = 1
+        positions.append(number * width + np.arange(len(prompt) - 1, len(row) - 1))
+    return {
+        "input_ids": torch.from_numpy(ids_ST),
+        "attention_mask": torch.from_numpy(mask_ST),
+        "label_positions": torch.from_numpy(np.concatenate(positions)),
+        **_labels(completions),
+    }
+
+
+def pack_sequences(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray]) -> Sequences:
+    """One row in which responses to the same prompt share their longest common prefix.
+
+    The prefix is the true common one, completions included; equal responses stand in the row once. The last token of a
+    response predicts nothing and is left out.
+
+    Args:
+        prompts: token ids of each prompt, at least one.
+        completions: token ids of each completion, at least one.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        groups.setdefault(np.ascontiguousarray(prompt, dtype=np.int64).tobytes(), []).append(number)
+    ids: list[np.ndarray] = []
+    places: list[np.ndarray] = []
+    segments: list[tuple[int, ...]] = []
+    label_positions: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(completions)
+    offset = 0
+    for members in groups.values():
+        inputs = [np.concatenate([prompts[i], completions[i]])[:-1].astype(np.int64) for i in members]
+        prefix = _common_prefix(inputs)
+        ids.append(inputs[0][:prefix])
+        places.append(np.arange(prefix))
+        lengths, tails, end = [prefix], dict[bytes, int](), offset + prefix
+        for member, row in zip(members, inputs, strict=True):
+            tail = row[prefix:]
+            start = tails.get(tail.tobytes())
+            if start is None:
+                start = tails[tail.tobytes()] = end
+                if len(tail):
+                    ids.append(tail)
+                    places.append(np.arange(prefix, len(row)))
+                    lengths.append(len(tail))
+                    end += len(tail)
+            positions = np.arange(len(prompts[member]) - 1, len(row))
+            label_positions[member] = positions + np.where(positions < prefix, offset, start - prefix)
+        segments.append(tuple(lengths))
+        offset = end
+    return {
+        "input_ids": torch.from_numpy(np.concatenate(ids))[None],
+        "position_ids": torch.from_numpy(np.concatenate(places))[None],
+        "segments": tuple(segments),
+        "label_positions": torch.from_numpy(np.concatenate(label_positions)),
+        **_labels(completions),
+    }
+
+
+def packed_length(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray]) -> int:
+    """Tokens that responses take at most in a packed row: every distinct prompt once, and all completions."""
+    distinct = {prompt.tobytes(): len(prompt) for prompt in prompts}
+    return sum(distinct.values()) + sum(len(completion) for completion in completions)
+
+
+def sequences_to(sequences: Sequences, device: torch.device) -> Sequences:
+    """The same inputs with their tensors on a device."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in sequences.items()}
+
+
+def split_to_budget(tokens: Sequence[int], budget: int) -> list[list[int]]:
+    """Items in parts that fill a token budget, none above it unless one item alone is; first-fit decreasing.
+
+    Args:
+        tokens: token count of each item.
+        budget: most tokens in a part.
+
+    Returns:
+        Item numbers of each part, ascending.
+    """
+    parts: list[list[int]] = []
+    longest_first = sorted(range(len(tokens)), key=lambda item: (-tokens[item], item))
+    for start in range(0, len(longest_first), _WINDOW):
+        open_parts: list[list[int]] = []
+        room: list[int] = []
+        for item in longest_first[start : start + _WINDOW]:
+            place = next((p for p, left in enumerate(room) if tokens[item] <= left), len(room))
+            if place == len(room):
+                open_parts.append([])
+                room.append(budget)
+            open_parts[place].append(item)
+            room[place] -= tokens[item]
+        parts += [sorted(part) for part in open_parts]
+    return parts
+
+
+def _labels(completions: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+    return {
+        "labels": torch.from_numpy(np.concatenate(completions).astype(np.int64)),
+        "lengths": torch.tensor([len(completion) for completion in completions]),
+    }
+
+
+def _common_prefix(rows: Sequence[np.ndarray]) -> int:
+    shortest = min(len(row) for row in rows)
+    differs = np.zeros(shortest, dtype=bool)
+    for row in rows[1:]:
+        differs |= row[:shortest] != rows[0][:shortest]
+    return int(differs.argmax()) if differs.any() else shortest
