@@ -137,10 +137,15 @@ class ReferenceConfig:
     Attributes:
         model: null takes the start model.
         cache: folder of cached reference log-probs; null takes the user's cache folder.
+        tokens_per_batch: most tokens in a forward pass that fills the cache.
     """
 
     model: str | None = None
     cache: str | None = None
+    tokens_per_batch: int = 4096
+
+    def __post_init__(self) -> None:
+        at_least("reference", 1, tokens_per_batch=self.tokens_per_batch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,8 @@
 """The reference cache: found again by what determines a value, by nothing else, and never silently wrong."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
 from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine import reference
 from popmargin.engine.batch import preference_sequences
-from popmargin.engine.logps import response_sums, token_logps
-from popmargin.engine.reference import ReferenceCache, ReferenceLogps, weights_fingerprint
+from popmargin.engine.logps import forward_plan, response_sums, token_logps
+from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.errors import RunError
+
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def no_model() -> Any:
@@ -22,18 +26,18 @@ def no_model() -> Any:
 
 
 def cache(folder: Path, model: Any, precision: str = "fp32") -> ReferenceCache:
-    return ReferenceCache(folder, weights_fingerprint(model), precision, next(model.parameters()).dtype)
+    return ReferenceCache(folder, model_fingerprint(model), precision, next(model.parameters()).dtype)
 
 
 def fill(
-    made: ReferenceCache, tokenized: TokenizedPreferences, model: Callable[[], Any], size: int = 5
+    made: ReferenceCache, tokenized: TokenizedPreferences, model: Callable[[], Any], size: int = 64
 ) -> ReferenceLogps:
-    return made.preferences(tokenized, model, batch_size=size, pad_id=0)
+    return made.preferences(tokenized, model, tokens_per_batch=size, pad_id=0)
 
 
 def test_values_are_those_of_the_model(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:
     found = fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model)
-    sequences = preference_sequences(tokenized, range(len(tokenized)), 0)
+    sequences = preference_sequences(tokenized, range(len(tokenized)), 0, "padded")
     values = token_logps(tiny_model, sequences).detach()
     torch.testing.assert_close(found.tokens(np.arange(len(tokenized))), values, rtol=0, atol=1e-5)
     chosen, rejected = found.sums()
@@ -47,7 +51,7 @@ def test_values_are_those_of_the_model(tmp_path: Path, tiny_model: Any, tokenize
 
 def test_the_second_time_needs_no_model(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:
     first = fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model)
-    again = fill(cache(tmp_path, tiny_model), tokenized, no_model, size=64)
+    again = fill(cache(tmp_path, tiny_model), tokenized, no_model, size=7)
     for mine, other in zip(first.chosen + first.rejected, again.chosen + again.rejected, strict=True):
         assert np.array_equal(mine, other)
 
@@ -55,7 +59,7 @@ def test_the_second_time_needs_no_model(tmp_path: Path, tiny_model: Any, tokeniz
 def test_only_what_is_missing_is_computed(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:
     made = cache(tmp_path, tiny_model)
     prompts, completions = [tokenized.prompt[i] for i in range(4)], [tokenized.chosen[i] for i in range(4)]
-    options: dict[str, Any] = {"batch_size": 2, "pad_id": 0, "progress": False}
+    options: dict[str, Any] = {"tokens_per_batch": 1000, "pad_id": 0, "progress": False}
     made.responses(prompts[:2], completions[:2], lambda: tiny_model, **options)
     calls: list[int] = []
     handle = tiny_model.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -66,7 +70,7 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, tiny_model: Any, token
 
 def test_a_prompt_token_is_no_completion_token(tmp_path: Path, tiny_model: Any) -> None:
     made = cache(tmp_path, tiny_model)
-    options: dict[str, Any] = {"batch_size": 2, "pad_id": 0, "progress": False}
+    options: dict[str, Any] = {"tokens_per_batch": 1000, "pad_id": 0, "progress": False}
     split = [(np.array([5, 6]), np.array([7, 8])), (np.array([5, 6, 7]), np.array([8]))]
     found = made.responses([p for p, _ in split], [c for _, c in split], lambda: tiny_model, **options)
     assert [len(values) for values in found] == [2, 1]
@@ -87,43 +91,111 @@ def test_another_reference_or_way_of_scoring_is_another_cache(
 
 
 def test_one_changed_weight_changes_the_fingerprint(tiny_model: Any, make_model: Callable[..., Any]) -> None:
-    before = weights_fingerprint(tiny_model)
-    assert weights_fingerprint(make_model()) == before
+    before = model_fingerprint(tiny_model)
+    assert model_fingerprint(make_model()) == before
     with torch.no_grad():
         next(tiny_model.parameters())[0, 0] += 1e-6
-    assert weights_fingerprint(tiny_model) != before
+    assert model_fingerprint(tiny_model) != before
+
+
+def test_settings_of_the_model_count_when_they_can_change_a_value(tiny_model: Any) -> None:
+    before = model_fingerprint(tiny_model)
+    forward_plan(tiny_model)  # replaces the attention
+    tiny_model.config.use_cache = False
+    tiny_model.config._name_or_path = "elsewhere"
+    tiny_model.config.transformers_version = "9.9"
+    assert model_fingerprint(tiny_model) == before
+    tiny_model.config.rms_norm_eps = 0.1
+    assert model_fingerprint(tiny_model) != before
+
+
+def test_values_are_memory_mapped(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:
+    made = cache(tmp_path, tiny_model)
+    fill(made, tokenized, lambda: tiny_model)
+    again = fill(cache(tmp_path, tiny_model), tokenized, no_model)
+    address = again.chosen[0].__array_interface__["data"][0]
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    ranges = [line.split()[0].split("-") for line in lines if str(made.folder) in line]
+    assert any(int(first, 16) <= address < int(last, 16) for first, last in ranges)
 
 
 def test_a_build_killed_half_way_goes_on(
     tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shards that were finished count; the file that was being written is ignored."""
-    monkeypatch.setattr(reference, "_SHARD_TOKENS", 20)
+    """Pieces that were finished count; the file that was being written is ignored."""
+    monkeypatch.setattr(reference, "_PIECE_TOKENS", 60)
     calls: list[int] = []
 
     def die_later(*_: Any) -> None:
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 4:
             raise KeyboardInterrupt
 
+    forward_plan(tiny_model)
     handle = tiny_model.register_forward_pre_hook(die_later)
     with pytest.raises(KeyboardInterrupt):
-        fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model, size=4)
+        fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model)
     handle.remove()
     made = cache(tmp_path, tiny_model)
-    assert list(made.folder.glob("shard-*.safetensors"))
+    finished = list(made.folder.glob("shard-*.safetensors"))
+    assert finished
     (made.folder / "shard-0000.partial").write_bytes(b"half a file")
-    calls.clear()
-    handle = tiny_model.register_forward_pre_hook(lambda *_: calls.append(1))
-    resumed = fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model, size=4)
-    handle.remove()
-    assert 0 < len(calls) < 6  # 24 responses are 6 batches
-    fresh = fill(cache(tmp_path / "fresh", tiny_model), tokenized, lambda: tiny_model, size=4)
-    for mine, other in zip(resumed.chosen, fresh.chosen, strict=True):
-        np.testing.assert_allclose(mine, other, atol=1e-5)
+    (made.folder / "0000.lock").touch()
+    resumed = fill(made, tokenized, lambda: tiny_model)
+    shards = list(made.folder.glob("shard-*.safetensors"))
+    assert set(finished) < set(shards)
+    fresh = cache(tmp_path / "fresh", tiny_model)
+    computed = fill(fresh, tokenized, lambda: tiny_model)
+    assert {shard.name for shard in shards} == {shard.name for shard in fresh.folder.glob("shard-*.safetensors")}
+    for mine, other in zip(resumed.chosen, computed.chosen, strict=True):
+        np.testing.assert_array_equal(mine, other)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+BUILDER = """
+import sys
+from pathlib import Path
+import numpy as np
+from transformers import AutoModelForCausalLM
+from popmargin.data.ragged import Ragged
+from popmargin.data.tokenize import TokenizedPreferences, TruncationReport
+from popmargin.engine import reference
+
+folder, tokens, out = sys.argv[1:]
+reference._PIECE_TOKENS = 60
+saved = np.load(tokens, allow_pickle=False)
+def side(name):
+    return Ragged.of([saved[f"{name}{i}"].tolist() for i in range(12)])
+data = TokenizedPreferences([f"p{i}" for i in range(12)], side("prompt"), side("chosen"), side("rejected"),
+                            np.arange(12), TruncationReport(rows_in=12, rows_kept=12))
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1] + "/model").eval()
+cache = reference.ReferenceCache(Path(folder), reference.model_fingerprint(model), "fp32", model.dtype)
+made = [0]
+store = cache._store
+cache._store = lambda entries: (made.__setitem__(0, made[0] + 1), store(entries))
+found = cache.preferences(data, lambda: model, tokens_per_batch=64, pad_id=0)
+np.savez(out, made=made[0], values=np.concatenate(found.chosen + found.rejected))
+"""
+
+
+@pytest.mark.slow
+def test_several_processes_share_a_build(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:
+    """Every piece is stored once, whoever made it, and all find the same values."""
+    tiny_model.save_pretrained(tmp_path / "model")
+    (tmp_path / "builder.py").write_text(BUILDER)
+    sides = {"prompt": tokenized.prompt, "chosen": tokenized.chosen, "rejected": tokenized.rejected}
+    np.savez(tmp_path / "tokens.npz", **{f"{n}{i}": side[i] for n, side in sides.items() for i in range(12)})
+    words = [sys.executable, str(tmp_path / "builder.py"), str(tmp_path), str(tmp_path / "tokens.npz")]
+    running = [subprocess.Popen([*words, str(tmp_path / f"out{i}.npz")], env=ALONE) for i in range(4)]
+    assert [process.wait(timeout=240) for process in running] == [0] * 4
+    results = [np.load(tmp_path / f"out{i}.npz") for i in range(4)]
+    (folder,) = {shard.parent for shard in tmp_path.glob("*/shard-*.safetensors")}
+    assert sum(int(result["made"]) for result in results) == len(list(folder.glob("shard-*"))) > 3
+    for result in results[1:]:
+        np.testing.assert_array_equal(result["values"], results[0]["values"])
+    assert not list(folder.glob("*.partial")) and not list(folder.glob("*.lock"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign"])
 def test_a_damaged_shard_is_named(
     tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences, damage: str
 ) -> None:
@@ -137,9 +209,8 @@ def test_a_damaged_shard_is_named(
         content[-3] ^= 1
         shard.write_bytes(content)
     else:
-        tensors = load_file(shard)
-        del tensors["lengths"]
-        save_file(tensors, shard)
+        shard.with_name("shard-0.safetensors").write_bytes(b"not a shard")
+        shard = shard.with_name("shard-0.safetensors")
     with pytest.raises(RunError, match=rf"{shard.name}.*Delete this file"):
         cache(tmp_path, tiny_model)
 

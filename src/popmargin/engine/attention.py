@@ -27,7 +27,7 @@ def allow_packing(model: PreTrainedModel) -> str | None:
     Returns:
         None, or why it cannot be done.
     """
-    own: str = model.config._attn_implementation
+    own = str(model.config._attn_implementation)  # pyright: ignore[reportPrivateUsage]
     if own.startswith(_PREFIX):
         return None
     if not getattr(model, "_supports_attention_backend", False):

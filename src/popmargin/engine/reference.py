@@ -1,31 +1,51 @@
 """Reference log-probs: computed once per response and model, kept on disk per token, shared by all runs.
 
 A value is found again by what determines it and nothing else: the token ids of prompt and completion, the reference's
-weights, and how it is scored. Learning rates, objectives, splits and file names do not matter.
+weights and architecture, and how it is scored. Learning rates, objectives, splits, batch sizes and file names do not
+matter. Shards are memory-mapped: a run touches only the pages it needs, and several runs share them.
 """
 
 import hashlib
 import json
-import uuid
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from popmargin.data.tokenize import TokenizedPreferences
-from popmargin.engine.batch import pad_sequences
-from popmargin.engine.logps import token_logps
+from popmargin.engine.logps import forward_plan, token_logps
+from popmargin.engine.sequences import Layout, make_sequences, sequences_to, split_to_budget
 from popmargin.errors import RunError
 
-_FORMAT = 2  # raise it when the meaning of the stored numbers changes
-_SHARD_TOKENS = 200_000  # a killed build loses at most so many tokens' work
+_FORMAT = 3  # raise it when the meaning of the stored numbers changes
+_PIECE_TOKENS = 32_000  # a killed build loses at most so many tokens' work
+# What a configuration says besides the architecture: none of it can change a log-prob.
+_NO_VALUE = frozenset(
+    [
+        "_name_or_path",
+        "architectures",
+        "bos_token_id",
+        "dtype",
+        "eos_token_id",
+        "id2label",
+        "initializer_range",
+        "label2id",
+        "pad_token_id",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +70,14 @@ class ReferenceLogps:
         return tuple(np.array([part.sum(dtype=np.float64) for part in side]) for side in (self.chosen, self.rejected))  # pyright: ignore[reportReturnType]
 
 
-def weights_fingerprint(model: nn.Module) -> str:
-    """Hash of all weights and their names, hex."""
-    digest = hashlib.blake2b(digest_size=16)
+def model_fingerprint(model: Any) -> str:
+    """Hash of all weights with their names, and of what the configuration says about the architecture, hex.
+
+    Settings such as a rotary base or a window change values without changing a weight. Those that a newer transformers
+    adds with their defaults change nothing.
+    """
+    settings = {key: value for key, value in model.config.to_diff_dict().items() if key not in _NO_VALUE}
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         flat = tensor.detach().cpu().contiguous().flatten()
@@ -63,51 +88,31 @@ def weights_fingerprint(model: nn.Module) -> str:
 class ReferenceCache:
     """Token log-probs on disk, for one reference model and one way of scoring.
 
+    Any number of processes may use it at once, of one run or of several: they share the work of a build.
+
     Args:
         directory: folder that holds caches of all models.
-        model_fingerprint: `weights_fingerprint` of the reference.
+        fingerprint: `model_fingerprint` of the reference.
         precision: fp32 or bf16, as in `token_logps`.
         dtype: the dtype the reference's weights are kept in.
     """
 
-    def __init__(self, directory: Path, model_fingerprint: str, precision: str, dtype: torch.dtype) -> None:
-        settings = {"format": _FORMAT, "weights": model_fingerprint, "precision": precision, "dtype": str(dtype)}
-        key = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=12).hexdigest()
+    def __init__(self, directory: Path, fingerprint: str, precision: str, dtype: torch.dtype) -> None:
+        settings = {"format": _FORMAT, "model": fingerprint, "precision": precision, "dtype": str(dtype)}
+        text = json.dumps(settings, sort_keys=True)
         self.precision = precision
-        self.folder = directory / key
+        self.folder = directory / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        _write_whole(self.folder / "settings.json", text.encode())
         self._values: dict[bytes, np.ndarray] = {}
+        self._read: set[str] = set()
+        self._read_new_shards()
+
+    def _read_new_shards(self) -> None:
         for shard in sorted(self.folder.glob("shard-*.safetensors")):
-            self._read(shard)
-
-    def _read(self, shard: Path) -> None:
-        try:
-            tensors = load_file(shard)
-            keys, lengths, values = tensors["keys"], tensors["lengths"], tensors["values"]
-            stored = tensors["digest"].tobytes()
-        except (SafetensorError, KeyError, OSError) as error:
-            raise RunError(
-                f"The reference cache {shard} cannot be read ({error}). Delete this file; its values are made anew."
-            ) from error
-        if stored != _digest(keys, lengths, values):
-            raise RunError(f"The reference cache {shard} is damaged. Delete this file; its values are made anew.")
-        for key, part in zip(keys, np.split(values, np.cumsum(lengths)[:-1]), strict=True):
-            self._values[key.tobytes()] = part
-
-    def _write(self, entries: Iterable[tuple[bytes, np.ndarray]]) -> None:
-        items = list(entries)
-        tensors = {
-            "keys": np.frombuffer(b"".join(key for key, _ in items), dtype=np.uint8).reshape(len(items), -1),
-            "lengths": np.array([len(values) for _, values in items], dtype=np.int64),
-            "values": np.concatenate([values for _, values in items]),
-        }
-        tensors["digest"] = np.frombuffer(_digest(*tensors.values()), dtype=np.uint8)
-        # A name of its own and an atomic rename: several processes may build at once, and a kill leaves no half file.
-        name = f"shard-{uuid.uuid4().hex}"
-        partial = self.folder / f"{name}.partial"
-        save_file(tensors, partial)
-        partial.replace(self.folder / f"{name}.safetensors")
+            if shard.name not in self._read:
+                self._values.update(_read_shard(shard))
+                self._read.add(shard.name)
 
     def responses(
         self,
@@ -115,7 +120,7 @@ class ReferenceCache:
         completions: Sequence[np.ndarray],
         model: Callable[[], nn.Module],
         *,
-        batch_size: int,
+        tokens_per_batch: int,
         pad_id: int,
         progress: bool = True,
     ) -> list[np.ndarray]:
@@ -125,7 +130,7 @@ class ReferenceCache:
             prompts: token ids, one array per response.
             completions: token ids, one array per response.
             model: gives the reference model; called only when something is missing.
-            batch_size: responses per forward pass.
+            tokens_per_batch: most tokens in a forward pass.
             pad_id: a padding token.
             progress: show a progress bar.
 
@@ -133,62 +138,178 @@ class ReferenceCache:
             One float32 array per response, nats per token.
 
         Raises:
-            RunError: the model gave a value that is not finite.
+            RunError: the model gave a value that is not finite, or a shard is damaged.
         """
         keys = [_key(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
-        missing = {key: number for number, key in enumerate(keys) if key not in self._values}
-        if missing:
-            self._compute(missing, prompts, completions, model(), batch_size, pad_id, progress)
+        wanted = {key: number for number, key in enumerate(keys)}
+        pieces = [piece for piece in _pieces(wanted, prompts, completions) if self._missing(piece)]
+        if pieces:
+            scorer = _Scorer(model(), self.precision, prompts, completions, tokens_per_batch, pad_id)
+            with tqdm(
+                total=sum(len(self._missing(piece)) for piece in pieces),
+                desc="reference log-probs",
+                unit="response",
+                disable=not progress,
+            ) as bar:
+                # First what no other process is at, then what others have begun: done by then, unless they were killed.
+                begun = [piece for piece in pieces if not self._build(piece, wanted, scorer, bar, wait=False)]
+                for piece in begun:
+                    self._build(piece, wanted, scorer, bar, wait=True)
         return [self._values[key] for key in keys]
 
-    @torch.no_grad()
-    def _compute(
-        self,
-        missing: dict[bytes, int],
-        prompts: Sequence[np.ndarray],
-        completions: Sequence[np.ndarray],
-        model: Any,
-        batch_size: int,
-        pad_id: int,
-        progress: bool,
-    ) -> None:
-        model.eval()
-        device = next(model.parameters()).device
-        order = sorted(missing.items(), key=lambda item: (len(prompts[item[1]]) + len(completions[item[1]]), item[0]))
-        pending: list[tuple[bytes, np.ndarray]] = []
-        with tqdm(total=len(order), desc="reference log-probs", unit="response", disable=not progress) as bar:
-            for start in range(0, len(order), batch_size):
-                part = order[start : start + batch_size]
-                sequences = pad_sequences([prompts[n] for _, n in part], [completions[n] for _, n in part], pad_id)
-                sequences = {name: tensor.to(device) for name, tensor in sequences.items()}
-                values = token_logps(model, sequences, precision=self.precision).float().cpu().numpy()
-                if not np.isfinite(values).all():
-                    raise RunError("The reference model gives log-probs that are not finite: are its weights intact?")
-                lengths = [len(completions[number]) for _, number in part]
-                pieces = np.split(values, np.cumsum(lengths)[:-1])
-                pending += [(key, piece) for (key, _), piece in zip(part, pieces, strict=True)]
-                if sum(len(piece) for _, piece in pending) >= _SHARD_TOKENS or start + batch_size >= len(order):
-                    self._write(pending)
-                    self._values.update(pending)
-                    pending = []
-                bar.update(len(part))
+    def _missing(self, piece: list[bytes]) -> list[bytes]:
+        return [key for key in piece if key not in self._values]
+
+    def _build(self, piece: list[bytes], wanted: dict[bytes, int], scorer: "_Scorer", bar: Any, *, wait: bool) -> bool:
+        """Compute and store what is missing of a piece, under a lock that the system frees if the process dies.
+
+        Returns:
+            Whether it is there now; False when another process is at it and this one does not wait.
+        """
+        file = self.folder / f"{_digest(b''.join(piece))}.lock"
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            return False
+        before = len(self._missing(piece))
+        try:
+            self._read_new_shards()
+            if missing := self._missing(piece):
+                self._store(scorer.values({key: wanted[key] for key in missing}))
+        finally:
+            file.unlink(missing_ok=True)
+            lock.release()
+        bar.update(before)
+        return True
+
+    def _store(self, entries: dict[bytes, np.ndarray]) -> None:
+        content = save({
+            "keys": np.frombuffer(b"".join(entries), dtype=np.uint8).reshape(len(entries), -1),
+            "lengths": np.array([len(values) for values in entries.values()], dtype=np.int64),
+            "values": np.concatenate(list(entries.values())),
+        })  # fmt: skip
+        shard = self.folder / f"shard-{_digest(content)}.safetensors"
+        _write_whole(shard, content)
+        self._values.update(_read_shard(shard))
+        self._read.add(shard.name)
 
     def preferences(
-        self, tokenized: TokenizedPreferences, model: Callable[[], nn.Module], *, batch_size: int, pad_id: int
+        self, tokenized: TokenizedPreferences, model: Callable[[], nn.Module], *, tokens_per_batch: int, pad_id: int
     ) -> ReferenceLogps:
         """Token log-probs of both completions of all preferences; arguments as in `responses`."""
         count = len(tokenized)
         prompts = [tokenized.prompt[i] for i in range(count)]
         completions = [side[i] for side in (tokenized.chosen, tokenized.rejected) for i in range(count)]
-        values = self.responses(prompts * 2, completions, model, batch_size=batch_size, pad_id=pad_id)
+        values = self.responses(prompts * 2, completions, model, tokens_per_batch=tokens_per_batch, pad_id=pad_id)
         return ReferenceLogps(values[:count], values[count:])
 
 
-def _digest(*arrays: np.ndarray) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.digest()
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores responses under the reference model."""
+
+    model: Any
+    precision: str
+    prompts: Sequence[np.ndarray]
+    completions: Sequence[np.ndarray]
+    tokens_per_batch: int
+    pad_id: int
+
+    @torch.no_grad()
+    def values(self, numbers: dict[bytes, int]) -> dict[bytes, np.ndarray]:
+        """Token log-probs of the responses with these numbers."""
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        plan = forward_plan(self.model)
+        result: dict[bytes, np.ndarray] = {}
+        for batch in self._batches(numbers, plan.layout):
+            prompts, completions = (
+                [texts[numbers[key]] for key in batch] for texts in (self.prompts, self.completions)
+            )
+            sequences = sequences_to(make_sequences(prompts, completions, self.pad_id, plan.layout), device)
+            values = token_logps(self.model, sequences, precision=self.precision, plan=plan).float().cpu().numpy()
+            if not np.isfinite(values).all():
+                raise RunError("The reference model gives log-probs that are not finite: are its weights intact?")
+            ends = np.cumsum([len(completion) for completion in completions])
+            result.update(zip(batch, np.split(values, ends[:-1]), strict=True))
+        return result
+
+    def _batches(self, numbers: dict[bytes, int], layout: Layout) -> list[list[bytes]]:
+        """Forward passes; responses to a prompt stay together while they fit, so that packed rows share the prompt."""
+        groups: list[list[bytes]] = []
+        tokens: list[int] = []
+        last: dict[bytes, int] = {}
+        for key, number in numbers.items():
+            prompt, completion = self.prompts[number], len(self.completions[number])
+            more = completion + (0 if layout == "packed" else len(prompt))
+            place = last.get(prompt.tobytes())
+            if place is None or tokens[place] + more > self.tokens_per_batch:
+                last[prompt.tobytes()] = len(groups)
+                groups.append([key])
+                tokens.append(len(prompt) + completion)
+            else:
+                groups[place].append(key)
+                tokens[place] += more
+        parts = split_to_budget(tokens, self.tokens_per_batch)
+        return [[key for place in part for key in groups[place]] for part in parts]
+
+
+def _pieces(
+    wanted: dict[bytes, int], prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray]
+) -> list[list[bytes]]:
+    """What is built and stored at a time: whole prompts of near-equal length, the longest first.
+
+    It depends on the data alone, so that several processes cut the same pieces; a lack of memory shows at once.
+    """
+    groups: dict[bytes, list[bytes]] = {}
+    for key, number in wanted.items():
+        groups.setdefault(prompts[number].tobytes(), []).append(key)
+
+    def tokens(group: list[bytes]) -> int:
+        return len(prompts[wanted[group[0]]]) + sum(len(completions[wanted[key]]) for key in group)
+
+    pieces: list[list[bytes]] = []
+    room = 0
+    for group in sorted(groups.values(), key=lambda group: (-tokens(group), group)):
+        if tokens(group) > room:
+            pieces.append([])
+            room = _PIECE_TOKENS
+        pieces[-1] += group
+        room -= tokens(group)
+    return pieces
+
+
+def _read_shard(shard: Path) -> dict[bytes, np.ndarray]:
+    """Values of a shard, memory-mapped; its name is the digest of its content."""
+    remedy = "Delete this file; its values are made anew."
+    try:
+        with shard.open("rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        if shard.stem.removeprefix("shard-") != digest:
+            raise RunError(f"The reference cache {shard} is damaged. {remedy}")
+        tensors = load_file(shard)
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"The reference cache {shard} cannot be read ({error}). {remedy}") from error
+    keys, lengths, values = (tensors[name].numpy() for name in ("keys", "lengths", "values"))
+    ends = np.cumsum(lengths)
+    return {
+        key.tobytes(): values[end - length : end] for key, length, end in zip(keys, lengths, ends, strict=True)
+    }  # fmt: skip
+
+
+def _write_whole(file: Path, content: bytes) -> None:
+    """All of a file or nothing, whenever the process is killed; several processes may write it at once."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    with partial.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(file)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _key(prompt: np.ndarray, completion: np.ndarray) -> bytes:

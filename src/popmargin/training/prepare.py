@@ -15,7 +15,7 @@ from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
-from popmargin.engine.reference import ReferenceCache, ReferenceLogps, weights_fingerprint
+from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.errors import DataError
 from popmargin.models import base_dtype, load_model, load_tokenizer
 from popmargin.pop.edges import PopEdges
@@ -191,7 +191,7 @@ class Workspace:
         """The reference's log-probs on disk."""
         return ReferenceCache(
             cache_folder(self.config.reference.cache),
-            weights_fingerprint(self.reference_model),
+            model_fingerprint(self.reference_model),
             self.config.model.precision,
             next(self.reference_model.parameters()).dtype,
         )
@@ -200,7 +200,7 @@ class Workspace:
         return self.reference_cache.preferences(
             data.tokenized,
             lambda: self.reference_model,
-            batch_size=16,
+            tokens_per_batch=self.config.reference.tokens_per_batch,
             pad_id=self.tokenizer.pad_token_id,
         )
 
