@@ -30,22 +30,8 @@ from popmargin.errors import RunError
 _FORMAT = 3  # raise it when the meaning of the stored numbers changes
 _PIECE_TOKENS = 32_000  # a killed build loses at most so many tokens' work
 # What a configuration says besides the architecture: none of it can change a log-prob.
-_NO_VALUE = frozenset(
-    [
-        "_name_or_path",
-        "architectures",
-        "bos_token_id",
-        "dtype",
-        "eos_token_id",
-        "id2label",
-        "initializer_range",
-        "label2id",
-        "pad_token_id",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-    ]
-)
+_NO_VALUE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+_LABELS = {"bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "initializer_range"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,7 @@ def model_fingerprint(model: Any) -> str:
     Settings such as a rotary base or a window change values without changing a weight. Those that a newer transformers
     adds with their defaults change nothing.
     """
-    settings = {key: value for key, value in model.config.to_diff_dict().items() if key not in _NO_VALUE}
+    settings = {key: value for key, value in model.config.to_diff_dict().items() if key not in _NO_VALUE | _LABELS}
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
