@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from popmargin.cli.overrides import split_overrides
+from popmargin.engine.pages import use_huge_pages
 from popmargin.errors import PopmarginError, did_you_mean
 
 VERBS = {
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: unknown verb '{verb}'. {did_you_mean(verb, VERBS)}", file=sys.stderr)
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    use_huge_pages()
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
     try:
         parser = build_parser(verb)

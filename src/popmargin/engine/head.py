@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_CHUNK_ELEMENTS = 12_000_000  # of logits at once: 48 MB in fp32
+_CHUNK_ELEMENTS = 24_000_000  # of logits at once: 96 MB in fp32
+_BLOCK_ELEMENTS = 1_000_000  # of logits that element-wise passes go through at once: they stay in the cache of a CPU
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,20 @@ class _FusedHead(torch.autograd.Function):
         tops: list[Tensor] = []
         units: list[Tensor] = []
         for part in head.chunks(len(hidden_NH)):
-            logits, slope = head.logits(hidden_NH[part])
-            labels = labels_N[part]
-            norm = logits.logsumexp(-1)
-            norms.append(norm)
-            chosen.append(logits.gather(-1, labels[:, None]).squeeze(-1))
-            if statistics:
-                tops.append(logits.argmax(-1) == labels)
-                entropies.append(norm - (logits.sub(norm[:, None]).exp() * logits).sum(-1))
-            if frozen and ctx.needs_input_grad[0]:
-                ones = torch.ones_like(norm)
-                units.append(head.logits_gradient(logits, slope, norm, labels, ones) @ head.weight_VH)
+            raw_CV, labels = head.raw_logits(hidden_NH[part]), labels_N[part]
+            wants_units = frozen and ctx.needs_input_grad[0]
+            for rows in head.blocks(len(labels)):
+                logits, slope = head.logits(raw_CV[rows])
+                norms.append(logits.logsumexp(-1))
+                chosen.append(logits.gather(-1, labels[rows, None]).squeeze(-1))
+                if statistics:
+                    tops.append(logits.argmax(-1) == labels[rows])
+                    entropies.append(norms[-1] - (logits - norms[-1][:, None]).exp_().mul_(logits).sum(-1))
+                if wants_units:
+                    ones = torch.ones_like(norms[-1])
+                    raw_CV[rows] = head.logits_gradient(logits, slope, norms[-1], labels[rows], ones)
+            if wants_units:
+                units.append(raw_CV @ head.weight_VH)
         norms_N = torch.cat(norms)
         ctx.settings, ctx.dtype, ctx.units_NH = settings, dtype, torch.cat(units) if units else None
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, labels_N, norms_N)
@@ -126,19 +130,22 @@ class _FusedHead(torch.autograd.Function):
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         head = _Head(weight_VH, bias_V, ctx.settings, ctx.dtype)
         hidden_grad_NH = torch.empty_like(hidden_NH) if wants_hidden else None
-        weight_grad_VH = torch.zeros_like(weight_VH) if wants_weight else None
+        weight_grad_VH: Tensor | None = None
         bias_grad_V = torch.zeros_like(bias_V) if wants_bias else None
         for part in head.chunks(len(hidden_NH)):
             hidden = hidden_NH[part].to(ctx.dtype)
-            logits, slope = head.logits(hidden)
-            grad = head.logits_gradient(logits, slope, norms_N[part], labels_N[part], grad_N[part])
+            grad, norms, labels, upstream = head.raw_logits(hidden), norms_N[part], labels_N[part], grad_N[part]
+            for rows in head.blocks(len(labels)):
+                logits, slope = head.logits(grad[rows])
+                grad[rows] = head.logits_gradient(logits, slope, norms[rows], labels[rows], upstream[rows])
             if hidden_grad_NH is not None:
                 hidden_grad_NH[part] = (grad @ head.weight_VH).to(hidden_NH.dtype)
-            if weight_grad_VH is not None:
-                if grad.dtype == weight_grad_VH.dtype:
-                    weight_grad_VH.addmm_(grad.T, hidden)
-                else:
-                    weight_grad_VH += grad.T @ hidden
+            if wants_weight and weight_grad_VH is None:
+                weight_grad_VH = (grad.T @ hidden).to(weight_VH.dtype)
+            elif weight_grad_VH is not None and grad.dtype == weight_grad_VH.dtype:
+                weight_grad_VH.addmm_(grad.T, hidden)
+            elif weight_grad_VH is not None:
+                weight_grad_VH += grad.T @ hidden
             if bias_grad_V is not None:
                 bias_grad_V += grad.sum(0)
         return hidden_grad_NH, weight_grad_VH, bias_grad_V, *([None] * 5)
@@ -159,16 +166,25 @@ class _Head:
         for start in range(0, max(count, 1), size):
             yield slice(start, start + size)
 
-    def logits(self, hidden_CH: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits of some rows in fp32 or better (C, V), and their slope where they are soft-capped (C, V)."""
-        raw_CV = torch.nn.functional.linear(hidden_CH.to(self._dtype), self.weight_VH, self._bias_V)
-        raw_CV = raw_CV if raw_CV.dtype in (torch.float32, torch.float64) else raw_CV.float()
+    def blocks(self, count: int) -> Generator[slice]:
+        on_cpu = self.weight_VH.device.type == "cpu"
+        size = max(1, _BLOCK_ELEMENTS // len(self.weight_VH)) if on_cpu else max(1, count)
+        for start in range(0, count, size):
+            yield slice(start, start + size)
+
+    def raw_logits(self, hidden_CH: Tensor) -> Tensor:
+        """What the head itself gives, in its own dtype (C, V)."""
+        return torch.nn.functional.linear(hidden_CH.to(self._dtype), self.weight_VH, self._bias_V)
+
+    def logits(self, raw_CV: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits in fp32 or better (C, V), and their slope where they are soft-capped (C, V); uses up the raw ones."""
+        logits_CV = raw_CV if raw_CV.dtype in (torch.float32, torch.float64) else raw_CV.float()
         if self._settings.scale != 1.0:
-            raw_CV.mul_(self._settings.scale)
+            logits_CV.mul_(self._settings.scale)
         cap = self._settings.softcap
         if cap is None:
-            return raw_CV, None
-        bent_CV = raw_CV.div_(cap).tanh_()
+            return logits_CV, None
+        bent_CV = logits_CV.div_(cap).tanh_()
         return bent_CV * cap, 1 - bent_CV.square()
 
     def logits_gradient(
