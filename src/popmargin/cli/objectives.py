@@ -24,6 +24,8 @@ def describe(objective: Objective) -> dict[str, Any]:
         needs.append("reference")
     if objective.needs.weaker != "none":
         needs.append(f"weaker side ({objective.needs.weaker})")
+    if objective.uses_batch_statistics(options):
+        needs.append("batch statistics")
     return {
         "name": objective.name,
         "summary": objective.summary,

@@ -35,6 +35,7 @@ class Needs:
         margin: a margin per preference from the data (reward units).
         soft_label: the probability per preference that chosen is the better one.
         reference: reference log-probs even where the score kind does not use them.
+        whole_responses: the scores must be of whole responses, so that a token selector is refused.
     """
 
     edges: bool = False
@@ -42,6 +43,7 @@ class Needs:
     margin: bool = False
     soft_label: bool = False
     reference: bool = False
+    whole_responses: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,17 @@ class Logps:
     rejected_reference: Float[Tensor, "B"] | None
     chosen_tokens: Float[Tensor, "B"]
     rejected_tokens: Float[Tensor, "B"]
+
+    def swap(self) -> "Logps":
+        """The same with chosen and rejected exchanged."""
+        return Logps(
+            chosen=self.rejected,
+            rejected=self.chosen,
+            chosen_reference=self.rejected_reference,
+            rejected_reference=self.chosen_reference,
+            chosen_tokens=self.rejected_tokens,
+            rejected_tokens=self.chosen_tokens,
+        )
 
 
 def _alone(values: Tensor) -> Tensor:
@@ -124,19 +137,23 @@ class Rows:
         return self.weaker_chosen - self.weaker_rejected
 
     def swap(self) -> "Rows":
-        """The same rows with chosen and rejected exchanged, labels and data margins included."""
+        """The same rows with chosen and rejected exchanged; labels, data margins and log-probs too."""
         return replace(
             self,
             chosen=self.rejected,
             rejected=self.chosen,
             margin=None if self.margin is None else self.margin.swap(),
             soft_label=None if self.soft_label is None else 1 - self.soft_label,
+            logps=None if self.logps is None else self.logps.swap(),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Golden:
-    """A hand-computed case: values by field of `Rows` (lists), options, and the expected loss of every row."""
+    """A hand-computed case: values by field of `Rows` (lists), options, and the expected loss of every row.
+
+    `chosen_tokens` and `rejected_tokens` among the values are those of `Rows.logps` (1 where they are not given).
+    """
 
     rows: Mapping[str, list[float]]
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -159,6 +176,8 @@ class Objective:
         diagnostics: `(rows, options) -> {name: (B,)}`, averaged over rows and logged.
         init_state: `(options) -> {name: scalar tensor}`, state that is saved with checkpoints.
         update_state: `(state, mean diagnostics of the step, options) -> state`, called after every optimizer step.
+        batch_statistics: `(options) -> bool`: whether the loss of a row depends on the rows that are forwarded with it.
+            All processes must then forward together, as `Rows.gather` waits for them.
     """
 
     name: str
@@ -171,6 +190,7 @@ class Objective:
     diagnostics: Callable[[Rows, Any], dict[str, Tensor]] | None = None
     init_state: Callable[[Any], dict[str, Tensor]] | None = None
     update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None
+    batch_statistics: Callable[[Any], bool] | None = None
 
     @property
     def summary(self) -> str:
@@ -189,6 +209,10 @@ class Objective:
         """Whether reference log-probs are needed."""
         return self.needs.reference or self.score_kind(options) in ("log_ratio", "mean_log_ratio")
 
+    def uses_batch_statistics(self, options: Any) -> bool:
+        """Whether the loss of a row depends on the rows that are forwarded with it."""
+        return self.batch_statistics is not None and self.batch_statistics(options)
+
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "popmargin.objectives")
 
@@ -206,6 +230,7 @@ def objective(
     diagnostics: Callable[[Rows, Any], dict[str, Tensor]] | None = None,
     init_state: Callable[[Any], dict[str, Tensor]] | None = None,
     update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None,
+    batch_statistics: Callable[[Any], bool] | None = None,
 ) -> Callable[[FunctionT], FunctionT]:
     """Register the decorated loss function as an objective; the arguments are the fields of `Objective`."""
 
@@ -222,6 +247,7 @@ def objective(
                 diagnostics=diagnostics,
                 init_state=init_state,
                 update_state=update_state,
+                batch_statistics=batch_statistics,
             )
         )
         return function
