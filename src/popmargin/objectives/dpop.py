@@ -1,0 +1,60 @@
+"""DPO-Positive: DPO that does not let the chosen response lose likelihood."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+from popmargin.objectives.base import Golden, Rows, objective, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOPOptions:
+    """Options of `dpop`.
+
+    Attributes:
+        beta: reward units per nat.
+        penalty: λ, how many nats of the gap a lost nat of the chosen response costs; 0 is DPO.
+    """
+
+    beta: float = 0.1
+    penalty: float = 50.0
+
+    def __post_init__(self) -> None:
+        positive("dpop", beta=self.beta)
+        if not 0 <= self.penalty < float("inf"):
+            raise ValueError(f"dpop: penalty must be a finite number, 0 or more, not {self.penalty}.")
+
+
+@objective(
+    "dpop",
+    options=DPOPOptions,
+    score="log_ratio",
+    origin="baseline",
+    golden=(
+        Golden(
+            rows={"chosen": [3.0, -2.0], "rejected": [-7.0, -22.0]},
+            options={"penalty": 5.0},
+            expected=[0.31326168751822286, 0.31326168751822286],
+        ),
+    ),
+)
+def dpop(rows: Rows, options: DPOPOptions) -> Float[Tensor, "B"]:
+    """DPO-Positive: a chosen response below its reference probability counts against its own gap.
+
+    L = −log σ(β·[Δ − λ·max(0, logp_ref(y_w) − logp_θ(y_w))])   (DPOP, Pal et al. 2024)
+
+    The penalty is inside the sigmoid, in nats; the regularizer `budget` puts one beside any loss.
+
+    Golden values, β = 0.1, λ = 5: ρ(y_w) = 3 loses nothing and Δ = 10 gives log(1 + e⁻¹); ρ(y_w) = −2 with Δ = 20 is
+    charged 10 nats and gives the same.
+
+    Args:
+        rows: scores are log-ratios (B,), nats.
+        options: see `DPOPOptions`.
+
+    Returns:
+        The loss of every row (B,).
+    """
+    return softplus(-options.beta * (rows.gap - options.penalty * relu(-rows.chosen)))
