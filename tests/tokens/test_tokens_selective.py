@@ -1,0 +1,114 @@
+"""Which tokens the selector keeps."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from popmargin.config import RunConfig
+from popmargin.tokens.base import TOKEN_SELECTORS, TokenRows
+from popmargin.tokens.selective import SelectiveOptions, selective
+from popmargin.training.run import train
+from popmargin.training.run_directory import read_jsonl
+
+
+def rows_of(scores: list[list[float]], chosen: list[bool], order: list[int] | None = None) -> TokenRows:
+    """Responses whose tokens have these scores: the reference is at 0."""
+    flat = torch.tensor([s if c else -s for row, c in zip(scores, chosen, strict=True) for s in row])
+    response = torch.tensor([i for i, row in enumerate(scores) for _ in row])
+    place = torch.arange(len(flat)) if order is None else torch.tensor(order)
+    return TokenRows(
+        logps=-flat[place],
+        reference_logps=torch.zeros(len(flat)),
+        response=response[place],
+        is_chosen=torch.tensor(chosen),
+    )
+
+
+def test_chosen_tokens_where_the_policy_lags_and_rejected_where_it_leads() -> None:
+    """Five tokens a response, share 0.4: the quantile 0.6 lies at place 2.4, so that the two largest are kept."""
+    tokens = TokenRows(
+        logps=torch.tensor([-1.0, -2.0, -3.0, -4.0, -5.0] * 2),
+        reference_logps=torch.tensor([-3.0] * 10),
+        response=torch.tensor([0] * 5 + [1] * 5),
+        is_chosen=torch.tensor([True, False]),
+    )
+    assert selective(tokens, SelectiveOptions()).tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_every_response_has_its_own_quantile() -> None:
+    scores = [[float(i) for i in range(10)], [100.0], [7.0, -7.0], [-3.0, -2.0, -1.0, -4.0]]
+    kept = selective(rows_of(scores, [True, False, True, False]), SelectiveOptions())
+    assert kept.tolist() == [0] * 6 + [1] * 4 + [1] + [1, 0] + [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.4, 0.6, 0.999, 1.0])
+def test_agrees_with_numpys_quantile(share: float) -> None:
+    random = np.random.default_rng(0)
+    scores = [random.normal(size=size).astype(np.float32).tolist() for size in [*range(1, 40), 500]]
+    chosen = [bool(i % 3) for i in range(len(scores))]
+    kept = selective(rows_of(scores, chosen), SelectiveOptions(share=share, tolerance=1e-6))
+    expected = [
+        float(s >= np.quantile(np.array(row, dtype=np.float64), 1 - share) - 1e-6) for row in scores for s in row
+    ]
+    assert kept.tolist() == expected and 0 < np.mean(expected) <= 1
+    assert (np.mean(expected) == 1) == (share == 1)
+
+
+def test_tokens_in_any_order() -> None:
+    random = np.random.default_rng(1)
+    scores = [random.normal(size=size).tolist() for size in (4, 9, 6)]
+    order = random.permutation(19).tolist()
+    kept = selective(rows_of(scores, [True, False, True]), SelectiveOptions())
+    shuffled = selective(rows_of(scores, [True, False, True], order), SelectiveOptions())
+    assert shuffled.tolist() == kept[torch.tensor(order)].tolist() and 0 < kept.sum() < 19
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_ties_are_kept(noise: float) -> None:
+    """Before the first step policy and reference are equal, up to rounding."""
+    random = np.random.default_rng(2)
+    scores = [(noise * random.normal(size=size)).tolist() for size in (5, 8)]
+    assert selective(rows_of(scores, [True, False]), SelectiveOptions()).tolist() == [1] * 13
+    if noise:
+        assert selective(rows_of(scores, [True, False]), SelectiveOptions(tolerance=0.0)).sum() < 13
+
+
+def test_rescaled_weights_keep_the_size_of_sums() -> None:
+    """2 of 5 and 1 of 3 tokens are kept: 5/2 and 3 each."""
+    tokens = rows_of([[1.0, 2.0, 3.0, 4.0, 5.0], [3.0, 1.0, 2.0]], [True, True])
+    assert selective(tokens, SelectiveOptions(rescale=True)).tolist() == [0, 0, 0, 2.5, 2.5, 3, 0, 0]
+
+
+def test_responses_without_tokens() -> None:
+    """A last one too, whose first place would be behind the end."""
+    scores: list[list[float]] = [[], [1.0, 2.0], [], []]
+    weights = selective(rows_of(scores, [True] * 4), SelectiveOptions(rescale=True))
+    assert weights.tolist() == [0, 2]
+
+
+def test_weights_carry_no_gradient() -> None:
+    logps = torch.tensor([-1.0, -2.0], requires_grad=True)
+    tokens = TokenRows(
+        logps=logps, reference_logps=torch.zeros(2), response=torch.zeros(2, dtype=torch.long),
+        is_chosen=torch.tensor([True]),
+    )  # fmt: skip
+    assert not selective(tokens, SelectiveOptions(rescale=True)).requires_grad
+
+
+def test_options() -> None:
+    with pytest.raises(ValueError, match="share must be above 0 and at most 1, not 0"):
+        SelectiveOptions(share=0.0)
+    with pytest.raises(ValueError, match="tolerance must be"):
+        SelectiveOptions(tolerance=-1.0)
+    assert TOKEN_SELECTORS.get("selective").summary.startswith("Selective tokens")
+
+
+@pytest.mark.parametrize("objective", ["dpo", "ipo", "pop", "aps", "dpop"])
+def test_it_composes_in_training(configure: Callable[..., RunConfig], objective: str) -> None:
+    """All tokens are kept before the first step, fewer as soon as policy and reference differ."""
+    changes = {"objective": {"name": objective}, "tokens": {"name": "selective"}, "target": {"kind": "policy"}}
+    run, _ = train(configure(changes, {"train": {"max_steps": 3}}))
+    kept = [line["tokens_kept"] for line in read_jsonl(run.path / "metrics.jsonl")]
+    assert kept[0] == 1 and all(0.3 < share < 0.75 for share in kept[1:])
