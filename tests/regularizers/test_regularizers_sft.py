@@ -18,4 +18,4 @@ def test_sft_is_the_nll_of_the_chosen_response() -> None:
     sft = REGULARIZERS.get("sft")
     assert sft.function(logps, sft.options()).tolist() == [2.0, 0.5]
     assert sft.function(logps, sft.options(length_normalized=False)).tolist() == [6.0, 2.0]
-    assert sft.summary.startswith("SFT") and REGULARIZERS.names() == ["sft"] and not sft.reference
+    assert sft.summary.startswith("SFT") and "sft" in REGULARIZERS.names() and not sft.reference

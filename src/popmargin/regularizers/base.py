@@ -20,12 +20,14 @@ class Regularizer:
         function: `(logps, options) -> term (B,)`, nats; the run's `weight` multiplies it.
         options: its frozen options dataclass.
         reference: whether it needs reference log-probs.
+        diagnostics: `(logps, options) -> {name: (B,)}`, averaged over rows and logged.
     """
 
     name: str
     function: Callable[[Logps, Any], Tensor]
     options: type[Any]
     reference: bool
+    diagnostics: Callable[[Logps, Any], dict[str, Tensor]] | None = None
 
     @property
     def summary(self) -> str:
@@ -38,11 +40,19 @@ REGULARIZERS: Registry[Regularizer] = Registry("regularizer", "popmargin.regular
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Tensor])
 
 
-def regularizer(name: str, *, options: type[Any], reference: bool) -> Callable[[FunctionT], FunctionT]:
+def regularizer(
+    name: str,
+    *,
+    options: type[Any],
+    reference: bool,
+    diagnostics: Callable[[Logps, Any], dict[str, Tensor]] | None = None,
+) -> Callable[[FunctionT], FunctionT]:
     """Register the decorated function as a regularizer; the arguments are the fields of `Regularizer`."""
 
     def register(function: FunctionT) -> FunctionT:
-        REGULARIZERS.add(Regularizer(name=name, function=function, options=options, reference=reference))
+        REGULARIZERS.add(
+            Regularizer(name=name, function=function, options=options, reference=reference, diagnostics=diagnostics)
+        )
         return function
 
     return register
