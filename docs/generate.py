@@ -17,12 +17,13 @@ from popmargin.cli.objectives import describe
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.study.config import StudyConfig
+from popmargin.tokens.base import TOKEN_SELECTORS
 
 HERE = Path(__file__).parent
 
 
 def objectives_page() -> str:
-    """Every registered objective: what it is, what it needs, its options."""
+    """Every registered objective: what it is, what it needs, its options; then what composes with it."""
     entries = [describe(OBJECTIVES.get(name)) for name in OBJECTIVES.names()]
     lines = [
         "# Objectives",
@@ -42,11 +43,12 @@ def objectives_page() -> str:
         objective = OBJECTIVES.get(entry["name"])
         lines += ["", f"## {entry['name']}", "", "```text", inspect.getdoc(objective.function) or "", "```", ""]
         lines += _attributes(objective.options, "objective.")
-    lines += ["", "# Regularizers", ""]
-    for name in REGULARIZERS.names():
-        regularizer = REGULARIZERS.get(name)
-        lines += [f"## {name}", "", "```text", inspect.getdoc(regularizer.function) or "", "```", ""]
-        lines += _attributes(regularizer.options, "")
+    for title, registry in (("Regularizers", REGULARIZERS), ("Token selectors", TOKEN_SELECTORS)):
+        lines += ["", f"# {title}"]
+        for name in registry.names():
+            component: Any = registry.get(name)
+            lines += ["", f"## {name}", "", "```text", inspect.getdoc(component.function) or "", "```", ""]
+            lines += _attributes(component.options, "")
     return "\n".join(lines) + "\n"
 
 

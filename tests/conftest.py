@@ -136,6 +136,14 @@ def data_path(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any
 
 
 @pytest.fixture(scope="session")
+def soft_path(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> str:
+    """The rated preferences with soft labels, a few of them below one half."""
+    labels = [0.35 + 0.6 * number / len(rows) for number in range(len(rows))]
+    soft = [row | {"soft_label": label} for row, label in zip(rows, labels, strict=True)]
+    return write_jsonl(tmp_path_factory.mktemp("data") / "soft.jsonl", soft)
+
+
+@pytest.fixture(scope="session")
 def unrated_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Preferences without ratings as JSONL."""
     return write_jsonl(tmp_path_factory.mktemp("data") / "unrated.jsonl", make_rows(rated=False))

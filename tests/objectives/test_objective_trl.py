@@ -91,7 +91,12 @@ def assert_same(mine: tuple[float, dict[str, torch.Tensor]], value: Any, model: 
 
 @pytest.mark.parametrize(
     ("loss_type", "objective"),
-    [("sigmoid", {"name": "dpo", "beta": 0.3}), ("ipo", {"name": "ipo", "beta": 0.3, "length_normalized": True})],
+    [
+        ("sigmoid", {"name": "dpo", "beta": 0.3}),
+        ("ipo", {"name": "ipo", "beta": 0.3, "length_normalized": True}),
+        ("hinge", {"name": "hinge", "beta": 0.3}),
+        ("robust", {"name": "robust_dpo", "beta": 0.3, "flip_rate": 0.2}),
+    ],
 )
 def test_dpo_trainer(
     tmp_path: Path,
@@ -113,6 +118,7 @@ def test_dpo_trainer(
             output_dir=str(tmp_path / "trl"),
             loss_type=[loss_type],
             beta=0.3,
+            label_smoothing=objective.get("flip_rate", 0.0),
             report_to="none",
             use_cpu=True,
             bf16=False,

@@ -93,11 +93,13 @@ def test_micro_batches_are_one_batch(
 
 @pytest.mark.parametrize("objective", PUBLISHED)
 def test_every_objective_trains_with_every_target(
-    tmp_path: Path, configure: Configure, metrics: Metrics, objective: str
+    tmp_path: Path, configure: Configure, metrics: Metrics, soft_path: str, objective: str
 ) -> None:
-    kinds = ("ema", "policy", "bank") if OBJECTIVES.get(objective).needs.weaker == "target" else ("ema",)
+    needs = OBJECTIVES.get(objective).needs
+    kinds = ("ema", "policy", "bank") if needs.weaker == "target" else ("ema",)
     for kind in kinds:
         changes = {"objective": {"name": objective}, "target": {"kind": kind}}
+        changes |= {"data": {"train": soft_path}} if needs.soft_label else {}
         run, _ = train(configure(changes, to(tmp_path / kind, max_steps=2)))
         lines = metrics(run)
         assert len(lines) == 2 and all(line["loss"] == line["loss"] and line["grad_norm"] > 0 for line in lines)

@@ -24,6 +24,7 @@ from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
+from popmargin.training.combinations import refuse_meaningless
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.prepare import Workspace
 from popmargin.training.run_directory import RunDirectory, versions
@@ -52,12 +53,14 @@ def make_loss(config: RunConfig) -> Loss:
         rest = dict(config.tokens)
         selector = TOKEN_SELECTORS.get(str(rest.pop("name", None)))
         tokens = (selector, make_options(selector.options, rest, f"token selector '{selector.name}'"))
-    return Loss(
+    loss = Loss(
         objective=objective,
         options=objective.make_options(values),
         regularizers=tuple(regularizers),
         tokens=tokens,
     )
+    refuse_meaningless(loss, config)
+    return loss
 
 
 def train(

@@ -1,0 +1,25 @@
+"""Which objectives, token selectors and batches have a meaning together."""
+
+from popmargin.config import RunConfig
+from popmargin.errors import ConfigError
+from popmargin.training.trainer import Loss
+
+
+def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
+    """Look at what the parts declare, not at their names, so that a user's own are held to the same.
+
+    Raises:
+        ConfigError: a combination without meaning; the message says why, and what to do.
+    """
+    name = loss.objective.name
+    if loss.tokens is not None and loss.objective.needs.whole_responses:
+        raise ConfigError(
+            f"The objective '{name}' compares probabilities of whole responses, which the token selector "
+            f"'{loss.tokens[0].name}' would cut: leave out `tokens`, or choose an objective of token sums, e.g. dpo."
+        )
+    if loss.objective.uses_batch_statistics(loss.options) and config.train.tokens_per_batch is not None:
+        raise ConfigError(
+            f"The objective '{name}' takes statistics of the rows that are forwarded together, and "
+            "train.tokens_per_batch forwards now many, now few, differently in every process: set "
+            "train.micro_batch_size instead, or let the objective use running statistics (amapo: objective.running)."
+        )

@@ -1,0 +1,59 @@
+"""Meaningless combinations are refused with the reason; meaningful ones train."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from popmargin.config import RunConfig
+from popmargin.errors import ConfigError
+from popmargin.training.run import make_loss, train
+from popmargin.training.run_directory import read_jsonl
+
+Configure = Callable[..., RunConfig]
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"objective": {"name": "orpo"}, "tokens": {"name": "selective"}},
+        "'orpo' compares probabilities of whole responses, which the token selector 'selective' would cut",
+    ),
+    (
+        {"objective": {"name": "amapo"}, "train": {"tokens_per_batch": 64}},
+        "'amapo' takes statistics of the rows that are forwarded together.*objective.running",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "reason"), REFUSED, ids=["orpo-tokens", "amapo-parts"])
+def test_refused_with_the_reason(configure: Configure, values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        make_loss(configure(values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"objective": {"name": "amapo", "running": 0.9}, "train": {"tokens_per_batch": 64}},
+        {"objective": {"name": "amapo"}, "regularizers": [{"name": "budget", "per_token": True}, {"name": "sft"}]},
+        {"objective": {"name": "aps"}, "tokens": {"name": "selective", "rescale": True}},
+        {"objective": {"name": "ropo"}, "tokens": {"name": "selective"}, "regularizers": [{"name": "budget"}]},
+        {"objective": {"name": "orpo"}, "regularizers": [{"name": "budget"}]},
+    ],
+    ids=["amapo-running", "amapo-budget-sft", "aps-tokens", "ropo-tokens-budget", "orpo-budget"],
+)
+def test_composed_by_configuration(configure: Configure, values: dict[str, Any]) -> None:
+    run, _ = train(configure(values, {"train": {"max_steps": 3, "batch_size": 16}}))
+    lines = read_jsonl(run.path / "metrics.jsonl")
+    assert len(lines) == 3 and all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
+    assert ("tokens_kept" in lines[2]) == ("tokens" in values)
+    assert ("margin_share" in lines[2]) == (values["objective"]["name"] == "amapo")
+    assert ("tau_std" in lines[2]) == (values["objective"]["name"] == "aps")
+
+
+def test_running_statistics_start_with_the_second_step(configure: Configure) -> None:
+    """No margin is known in the first step; the state then follows the logged gaps."""
+    run, _ = train(configure({"objective": {"name": "amapo", "running": 0.5}, "train": {"micro_batch_size": 2}}))
+    first, second, third = read_jsonl(run.path / "metrics.jsonl")
+    assert first["margin_share"] == 0 and 0 < second["margin_share"] < 1
+    assert second["mu"] == pytest.approx(first["gap_mean"]) and second["s"] == pytest.approx(first["gap_std"])
+    assert third["mu"] == pytest.approx((first["gap_mean"] + 2 * second["gap_mean"]) / 3)
