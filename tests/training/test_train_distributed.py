@@ -21,8 +21,10 @@ from popmargin.training.run_directory import RunDirectory, read_jsonl
         {"objective": {"name": "pop"}, "target": {"kind": "bank", "tau": 0.5}},
         {"objective": {"name": "pop_lagrangian", "lambda_lr": 0.5}},
         {"objective": {"name": "pop_rank"}, "train": {"edge_batching": "clustered", "micro_batch_size": 2}},
+        {"objective": {"name": "amapo"}},
+        {"objective": {"name": "amapo", "running": 0.5}, "train": {"micro_batch_size": 2}},
     ],
-    ids=["dpo", "pop-ema", "pop-bank", "lagrangian", "clustered"],
+    ids=["dpo", "pop-ema", "pop-bank", "lagrangian", "clustered", "amapo", "amapo-running"],
 )
 def test_two_processes_are_one(
     tmp_path: Path,
@@ -43,7 +45,16 @@ def test_two_processes_are_one(
     for mine, other in zip(lines, expected, strict=True):
         assert mine.keys() == other.keys()
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
-        for name in ("accuracy", "reward_margin", "target_margin_mean", "violation", "lambda"):
+        for name in (
+            "accuracy",
+            "reward_margin",
+            "target_margin_mean",
+            "violation",
+            "lambda",
+            "mu",
+            "s",
+            "margin_share",
+        ):
             if name in other:
                 assert mine[name] == pytest.approx(other[name], abs=1e-4), name
     assert json.loads((two.path / "run.json").read_text())["steps"] == 3
