@@ -49,8 +49,7 @@ def cpo(rows: Rows, options: CPOOptions) -> Float[Tensor, "B"]:
 
     L = −log σ(β·(logp(y_w) − logp(y_l))) − α·logp(y_w)/|y_w|   (Xu et al. 2024)
 
-    The second term is per token, as in TRL and the authors' code; the mean is taken for every row, theirs over the
-    tokens of the batch.
+    The second term is per token, as in TRL; the mean is taken for every row, TRL's over the tokens of the batch.
 
     Golden values, β = 0.1: a gap of 10 gives log(1 + e⁻¹) = 0.3132617; 4 nats over 8 tokens add ½.
 
