@@ -34,7 +34,7 @@ class Pairs:
         return len(self.prompt)
 
 
-def draw_pairs(profile: str, count: int, vocabulary: int, *, seed: int = 0, scale: float = 1.0) -> Pairs:
+def draw_pairs(profile: str, count: int, vocabulary: int, *, seed: int = 0, spread: bool = True) -> Pairs:
     """Random preferences; lengths are rescaled so that their means are the profile's exactly, up to rounding.
 
     Args:
@@ -42,16 +42,16 @@ def draw_pairs(profile: str, count: int, vocabulary: int, *, seed: int = 0, scal
         count: preferences.
         vocabulary: token ids are drawn below this.
         seed: the same seed gives the same preferences.
-        scale: multiplies both means.
+        spread: lengths vary as the quantiles above say; else all are as long as the mean.
     """
     random = np.random.default_rng(seed)
-    mean_prompt, mean_response = (scale * mean for mean in PROFILES[profile])
+    mean_prompt, mean_response = PROFILES[profile]
 
-    def spread(quantiles: np.ndarray) -> np.ndarray:
-        return np.interp(random.random(count), _LEVELS, quantiles)
+    def draw(quantiles: np.ndarray) -> np.ndarray:
+        return np.interp(random.random(count), _LEVELS, quantiles) if spread else np.full(count, quantiles.mean())
 
-    prompts = _to_mean(spread(_PROMPT), mean_prompt)
-    middle, half = spread(_RESPONSE), spread(_LOG_RATIO) / 2
+    prompts = _to_mean(draw(_PROMPT), mean_prompt)
+    middle, half = draw(_RESPONSE), draw(_LOG_RATIO) / 2 if spread else np.zeros(count)
     both = _to_mean(np.concatenate([middle * np.exp(half), middle * np.exp(-half)]), mean_response)
 
     def tokens(length: int) -> np.ndarray:

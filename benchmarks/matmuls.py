@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from popmargin.models import device
 
 
 def needed_seconds(setting: Any, lengths: list[tuple[int, int, int]]) -> float:
-    """Seconds of the products that a step needs, each measured alone: linear layers and head, forward and backward.
+    """Seconds of the products that a step needs, each measured alone: linear layers, attention and head, both ways.
 
-    Every prompt counts once; only completion positions count in the head. Attention's products are left out.
+    Every prompt counts once; only completion positions count in the head. Attention counts what the causal mask lets
+    through, at the rate of whole products.
 
     Args:
         setting: model, dtype, lora, threads.
@@ -31,19 +33,40 @@ def needed_seconds(setting: Any, lengths: list[tuple[int, int, int]]) -> float:
         count * _products(tokens, width_in, width_out, dtype, not setting.lora) for width_in, width_out, count in layers
     )
     head = _products(completion, hidden, shape["vocab_size"], dtype, not setting.lora)
+    heads, key_heads = shape["num_attention_heads"], shape["num_key_value_heads"]
+    for prompt, chosen, rejected in lengths:
+        seen = sum(tail * prompt + tail * tail / 2 for tail in (chosen - 1, rejected - 1)) + prompt * prompt / 2
+        length = _rounded(prompt + (chosen + rejected) // 2)
+        whole = _attention(length, heads, key_heads, hidden // heads, dtype)
+        seconds += whole * seen / length**2
     return shape["num_hidden_layers"] * seconds + head
+
+
+def _rounded(length: int) -> int:
+    return max(64, -(-length // 64) * 64)
+
+
+@functools.cache
+def _attention(length: int, heads: int, key_heads: int, size: int, dtype: torch.dtype) -> float:
+    """Seconds of q·kᵀ and w·v, and of the four products of their backward, over a square of this length."""
+    rows = heads // key_heads * length
+    q, k = _some(key_heads, rows, size, dtype=dtype), _some(key_heads, length, size, dtype=dtype)
+    scores = _some(key_heads, rows, length, dtype=dtype)
+
+    def run() -> None:
+        for _ in range(2):  # scores, gradient of the weights
+            q @ k.transpose(1, 2)
+            scores @ k  # result, gradient of the queries
+            scores.transpose(1, 2) @ q  # gradients of values and keys
+
+    return _best(run)
 
 
 @functools.cache
 def _products(tokens: int, width_in: int, width_out: int, dtype: torch.dtype, weight_gradient: bool) -> float:
     """Seconds of x·Wᵀ, g·W and, for a trained weight, gᵀ·x."""
-    random = torch.Generator(device()).manual_seed(0)
-
-    def some(*size: int) -> Tensor:
-        return torch.randn(*size, generator=random, device=device()).to(dtype)
-
-    x, weight = some(tokens, width_in), some(width_out, width_in)
-    gradient = some(tokens, width_out)
+    x, weight = _some(tokens, width_in, dtype=dtype), _some(width_out, width_in, dtype=dtype)
+    gradient = _some(tokens, width_out, dtype=dtype)
 
     def run() -> None:
         torch.nn.functional.linear(x, weight)
@@ -51,6 +74,14 @@ def _products(tokens: int, width_in: int, width_out: int, dtype: torch.dtype, we
         if weight_gradient:
             gradient.T @ x
 
+    return _best(run)
+
+
+def _some(*size: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(*size, device=device()).to(dtype)
+
+
+def _best(run: Callable[[], None]) -> float:
     best = float("inf")
     for _ in range(5):
         started = time.perf_counter()

@@ -130,6 +130,7 @@ def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -
     from popmargin.data.ragged import Ragged
     from popmargin.data.tokenize import TokenizedPreferences, TruncationReport
     from popmargin.engine.batch import Collator, TrainingRows
+    from popmargin.engine.compiled import compile_layers
     from popmargin.engine.logps import forward_plan
     from popmargin.engine.reference import ReferenceLogps
     from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget
@@ -169,6 +170,8 @@ def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -
         layout=forward_plan(model).layout,
         tokens_per_batch=setting.tokens_per_batch,
     )
+    if setting.compile:
+        compile_layers(model)
     trainer = PreferenceTrainer(
         model=model,
         args=TrainingArguments(**arguments(setting, folder)),

@@ -38,10 +38,13 @@ def reference_logps(setting: Setting, pairs: Any) -> tuple[list[Any], list[Any]]
     return sides[0], sides[1]
 
 
-def compare(setting: Setting, profile: str, *, steps: int, peer: bool, seed: int = 0) -> dict[str, Any]:
+def compare(
+    setting: Setting, profile: str, *, steps: int, peer: bool, seed: int = 0, spread: bool = True
+) -> dict[str, Any]:
     """Steps of both sides in turn; the first one warms up and gives the gradient."""
     torch.set_num_threads(setting.threads)
-    pairs = draw_pairs(profile, setting.batch * (steps + 1), SHAPES[setting.model]["vocab_size"], seed=seed)
+    count = setting.batch * (steps + 1)
+    pairs = draw_pairs(profile, count, SHAPES[setting.model]["vocab_size"], seed=seed, spread=spread)
     reference = reference_logps(setting, pairs)
     sides = [Side(name, setting, pairs, reference) for name in ("popmargin", "trl")[: 2 if peer else 1]]
     first = [side.step() for side in sides]
@@ -59,6 +62,7 @@ def compare(setting: Setting, profile: str, *, steps: int, peer: bool, seed: int
     useful = sum(sum(length) for length in lengths) / steps
     result: dict[str, Any] = {
         "profile": profile,
+        "equal_lengths": not spread,
         "setting": vars(setting),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {setting.threads} threads",
         "tokens_per_step": useful,
@@ -91,6 +95,7 @@ def setting_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=list(SHAPES), default="smollm2")
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--lora", action="store_true", help="LoRA of rank 16 on all linear layers")
+    parser.add_argument("--compile", action="store_true", help="popmargin's train.compile")
     parser.add_argument("--batch", type=int, default=4, help="preferences in an optimizer step")
     parser.add_argument("--tokens_per_batch", type=int, help="popmargin's token budget of a forward pass")
     parser.add_argument("--threads", type=int, default=2)
@@ -105,6 +110,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--peer", choices=["trl", "none"], default="trl")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--equal_lengths", action="store_true", help="every prompt and completion as long as the mean")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     setting = Setting(
@@ -114,10 +120,12 @@ def main() -> None:
         batch=args.batch,
         tokens_per_batch=args.tokens_per_batch,
         statistics=not args.no_statistics,
+        compile=args.compile,
         reference=args.reference,
         threads=args.threads,
     )
-    result = compare(setting, args.profile, steps=args.steps, peer=args.peer == "trl", seed=args.seed)
+    result = compare(setting, args.profile, steps=args.steps, peer=args.peer == "trl", seed=args.seed,
+                     spread=not args.equal_lengths)  # fmt: skip
     if args.json:
         print(json.dumps(result))
         return

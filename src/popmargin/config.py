@@ -168,6 +168,8 @@ class TrainConfig:
         edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so that fewer
             preferences are scored twice in an epoch.
         gradient_checkpointing: recompute activations in the backward pass.
+        compile: compile norms and feed-forward blocks, which takes up to a minute before the first step (and on the CPU
+            a C++ compiler) and makes steps faster.
         logging_steps: optimizer steps between two lines of metrics.
         token_statistics: also log the policy's entropy and top-1 agreement on completion tokens.
         save_steps: optimizer steps between two checkpoints; 0 saves only the final model.
@@ -189,6 +191,7 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     edge_batching: Literal["random", "clustered"] = "random"
     gradient_checkpointing: bool = False
+    compile: bool = False
     logging_steps: int = 1
     token_statistics: bool = False
     save_steps: int = 0

@@ -13,6 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments, s
 
 from popmargin.config import RunConfig, coerce, to_dict
 from popmargin.engine.batch import Collator, TrainingRows
+from popmargin.engine.compiled import compile_layers
 from popmargin.engine.logps import forward_plan
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
@@ -151,6 +152,9 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     columns = {name: workspace.train.column(name) for name in ("margin", "soft_label") if getattr(needs, name)}
     set_seed(config.seed)
     policy = make_policy(workspace.start_model, config.model)
+    layout = forward_plan(policy).layout
+    if config.train.compile:
+        compile_layers(policy)
     loss = _with_target(loss, config, workspace, policy)
     collator = Collator(
         rows=_training_rows(loss, workspace, edges),
@@ -160,7 +164,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         reference=workspace.train_reference if loss.uses_reference else None,
         weaker=needs.weaker,
         target_forward=loss.target.forward if loss.target is not None else "none",
-        layout=forward_plan(policy).layout,
+        layout=layout,
         tokens_per_batch=config.train.tokens_per_batch,
     )
     return Parts(policy, loss, collator, edges)
