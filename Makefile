@@ -41,7 +41,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python benchmarks/targets.py
+	$(BIN)/python benchmarks/run.py
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py

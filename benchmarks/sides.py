@@ -121,14 +121,28 @@ def arguments(setting: Setting, folder: Path) -> dict[str, Any]:
     }
 
 
+def tokenized_pairs(pairs: Any) -> Any:
+    """The preferences as our engine takes them."""
+    from popmargin.data.ragged import Ragged
+    from popmargin.data.tokenize import TokenizedPreferences, TruncationReport
+
+    count = len(pairs)
+    return TokenizedPreferences(
+        ids=[str(i) for i in range(count)],
+        prompt=Ragged.of([ids.tolist() for ids in pairs.prompt]),
+        chosen=Ragged.of([ids.tolist() for ids in pairs.chosen]),
+        rejected=Ragged.of([ids.tolist() for ids in pairs.rejected]),
+        index=np.arange(count),
+        report=TruncationReport(rows_in=count, rows_kept=count),
+    )
+
+
 def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -> Any:
     """Our trainer, as `popmargin train` makes it."""
     import torch
     from transformers import TrainingArguments
 
     from popmargin.config import RunConfig
-    from popmargin.data.ragged import Ragged
-    from popmargin.data.tokenize import TokenizedPreferences, TruncationReport
     from popmargin.engine.batch import Collator, TrainingRows
     from popmargin.engine.compiled import compile_layers
     from popmargin.engine.logps import forward_plan
@@ -138,14 +152,7 @@ def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -
     from popmargin.training.trainer import PreferenceTrainer
 
     count = len(pairs)
-    tokenized = TokenizedPreferences(
-        ids=[str(i) for i in range(count)],
-        prompt=Ragged.of([ids.tolist() for ids in pairs.prompt]),
-        chosen=Ragged.of([ids.tolist() for ids in pairs.chosen]),
-        rejected=Ragged.of([ids.tolist() for ids in pairs.rejected]),
-        index=np.arange(count),
-        report=TruncationReport(rows_in=count, rows_kept=count),
-    )
+    tokenized = tokenized_pairs(pairs)
     model = _policy(setting)
     loss = make_loss(RunConfig(objective={"name": setting.objective}))
     rows = TrainingRows.of_preferences(count)
@@ -158,7 +165,8 @@ def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -
             "policy": PolicyTarget,
             "bank": lambda: MarginBank(torch.zeros(count), 0.99),
         }
-        loss = dataclasses.replace(loss, target=targets[setting.target]())
+        if loss.objective.needs.weaker == "target":
+            loss = dataclasses.replace(loss, target=targets[setting.target]())
     collator = Collator(
         rows=rows,
         tokenized=tokenized,

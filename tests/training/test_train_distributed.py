@@ -58,3 +58,27 @@ def test_two_processes_are_one(
             if name in other:
                 assert mine[name] == pytest.approx(other[name], abs=1e-4), name
     assert json.loads((two.path / "run.json").read_text())["steps"] == 3
+
+
+SHARDED = {"fsdp": "full_shard auto_wrap", "fsdp_config": {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
+
+
+@pytest.mark.slow
+def test_sharded_weights_train_as_whole_ones(
+    tmp_path: Path, base_run: dict[str, Any], configure: Callable[..., RunConfig], popmargin: Callable[..., Any]
+) -> None:
+    """FSDP: packed rows and the fused head work on sharded weights; what they do not support is refused."""
+    one, _ = train(configure({"output": str(tmp_path / "one")}))
+    values = merge(base_run, {"output": str(tmp_path / "two"), "train": {"trainer_arguments": SHARDED}})
+    (tmp_path / "run.yaml").write_text(dump_yaml(values))
+    done = popmargin("train", str(tmp_path / "run.yaml"), processes=2)
+    assert done.returncode == 0, done.stderr
+    for mine, other in zip(
+        read_jsonl(tmp_path / "two" / "metrics.jsonl"), read_jsonl(one.path / "metrics.jsonl"), strict=True
+    ):
+        for name in ("loss", "grad_norm", "reward_margin"):
+            assert mine[name] == pytest.approx(other[name], abs=1e-5), name
+    refused = popmargin(
+        "train", str(tmp_path / "run.yaml"), "--train.tokens_per_batch", "64", "--overwrite", processes=2
+    )
+    assert refused.returncode != 0 and "Sharded training needs as many forward passes" in refused.stderr

@@ -1,0 +1,81 @@
+"""All comparisons, one after the other; writes docs/performance.md and its figure from what was measured.
+
+    python benchmarks/run.py            run what is not in benchmarks/results.jsonl yet, then write the page
+    python benchmarks/run.py --write    only write the page
+
+A comparison takes minutes. One that was stopped is run again the next time; delete its line to measure it anew.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from performance_page import write_page
+
+from reference import compare_reference
+from scaling import scaling_points
+from sides import Setting
+from step import compare
+from targets import compare_targets
+
+RESULTS = Path(__file__).parent / "results.jsonl"
+
+
+def plan() -> dict[str, Callable[[], Any]]:
+    """Name of every comparison, and what runs it."""
+    entries: dict[str, Callable[[], Any]] = {}
+
+    def step(name: str, profile: str, *, steps: int = 4, spread: bool = True, **values: Any) -> None:
+        entries[name] = lambda: compare(Setting(**values), profile, steps=steps, peer=True, spread=spread)
+
+    step("chat, fp32", "chat", dtype="fp32")
+    step("chat, bf16", "chat", dtype="bf16")
+    step("long prompt, bf16", "long_prompt", dtype="bf16")
+    step("long completion, bf16", "long_completion", dtype="bf16")
+    step("chat, bf16, compiled", "chat", dtype="bf16", compile=True)
+    step("chat, fp32, compiled", "chat", dtype="fp32", compile=True)
+    step("chat, bf16, LoRA", "chat", dtype="bf16", lora=True)
+    step("chat, bf16, equal lengths", "chat", dtype="bf16", spread=False)
+    step("chat, fp32, equal lengths", "chat", dtype="fp32", spread=False)
+    step("long prompt, bf16, equal lengths", "long_prompt", dtype="bf16", spread=False)
+    step("chat, bf16, 512 tokens a pass", "chat", dtype="bf16", tokens_per_batch=512)
+    step("chat, bf16, TRL's reference every step", "chat", dtype="bf16", reference="every_step")
+    for profile in ("chat", "long_prompt", "long_completion"):
+        step(f"tiny model, {profile.replace('_', ' ')}, fp32", profile, model="tiny", batch=8, steps=10)
+    step("long prompt, fp32", "long_prompt", dtype="fp32")
+    step("long completion, fp32", "long_completion", dtype="fp32")
+    step("chat, fp32, LoRA", "chat", dtype="fp32", lora=True)
+    for dtype in ("fp32", "bf16"):
+        entries[f"reference pass, {dtype}"] = lambda dtype=dtype: compare_reference(Setting(dtype=dtype), "chat")
+    entries["targets, full, bf16"] = lambda: compare_targets(Setting(dtype="bf16", batch=8))
+    entries["targets, LoRA, bf16"] = lambda: compare_targets(Setting(dtype="bf16", lora=True, batch=8))
+    entries["scaling"] = scaling_points
+    return entries
+
+
+def results() -> dict[str, Any]:
+    """What was measured, by name."""
+    if not RESULTS.is_file():
+        return {}
+    return {row["name"]: row["result"] for row in map(json.loads, RESULTS.read_text().splitlines())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="only write the page")
+    parser.add_argument("--only", help="run only comparisons whose name contains this")
+    args = parser.parse_args()
+    if not args.write:
+        for name, run in plan().items():
+            if name in results() or (args.only and args.only not in name):
+                continue
+            print(f"{name} …", flush=True)
+            with RESULTS.open("a") as file:
+                file.write(json.dumps({"name": name, "result": run()}) + "\n")
+    write_page(results(), list(plan()))
+
+
+if __name__ == "__main__":
+    main()

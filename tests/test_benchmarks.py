@@ -1,0 +1,67 @@
+"""The benchmark's own claims: both sides train on the same batches, and agree on loss and gradient."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STEP = ROOT / "benchmarks" / "step.py"
+
+
+def measure(*words: str) -> dict[str, Any]:
+    shown = subprocess.run(
+        [
+            sys.executable,
+            str(STEP),
+            "--model",
+            "tiny",
+            "--steps",
+            "2",
+            "--batch",
+            "2",
+            "--threads",
+            "1",
+            "--json",
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert shown.returncode == 0, shown.stderr[-2000:]
+    return json.loads(shown.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--lora"], ["--profile", "long_prompt", "--tokens_per_batch", "300"], ["--reference", "every_step"]],
+    ids=" ".join,
+)
+def test_both_sides_compute_the_same(words: list[str]) -> None:
+    found = measure(*words)
+    assert found["loss_rel_diff"] <= 1e-4 and found["grad_rel_diff"] <= 1e-4
+    assert min(found["speedup"], found["memory_ratio"], found["mfu"], found["tokens_per_second"]) > 0
+    low, high = found["speedup_spread"]
+    assert low <= found["speedup"] <= high
+
+
+@pytest.mark.slow
+def test_one_side_alone() -> None:
+    found = measure("--peer", "none", "--equal_lengths", "--dtype", "bf16")
+    assert "speedup" not in found and found["step_seconds"] > 0
+
+
+def test_the_page_says_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/performance.md comes from benchmarks/results.jsonl, and from nothing else."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    page, plan = importlib.import_module("performance_page"), importlib.import_module("run")
+    page.write_page(plan.results(), list(plan.plan()), tmp_path)
+    for name in ("performance.md", "performance.svg"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert set(plan.results()) <= set(plan.plan())
