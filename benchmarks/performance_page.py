@@ -138,8 +138,8 @@ def _rest(results: dict[str, Any]) -> list[str]:
     if arms:
         lines += [
             "## PoP targets against DPO", "",
-            "Steps of 8 rows in turn: `python benchmarks/targets.py`. Edges are random, so that weaker sides are",
-            "mostly other preferences than stronger ones: the dearest case.", "",
+            "Steps of 4 rows, each kind in turn with DPO: `python benchmarks/targets.py`. Edges are random, so that",
+            "weaker sides are mostly other preferences than stronger ones: the dearest case.", "",
             "| | s/step | ratio to DPO | peak MB |", "|---|---|---|---|",
         ]  # fmt: skip
         for name, table in arms.items():

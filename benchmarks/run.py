@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from performance_page import write_page
-
 from reference import compare_reference
 from scaling import scaling_points
 from sides import Setting
@@ -49,8 +48,8 @@ def plan() -> dict[str, Callable[[], Any]]:
     step("chat, fp32, LoRA", "chat", dtype="fp32", lora=True)
     for dtype in ("fp32", "bf16"):
         entries[f"reference pass, {dtype}"] = lambda dtype=dtype: compare_reference(Setting(dtype=dtype), "chat")
-    entries["targets, full, bf16"] = lambda: compare_targets(Setting(dtype="bf16", batch=8))
-    entries["targets, LoRA, bf16"] = lambda: compare_targets(Setting(dtype="bf16", lora=True, batch=8))
+    entries["targets, full, bf16"] = lambda: compare_targets(Setting(dtype="bf16"))
+    entries["targets, LoRA, bf16"] = lambda: compare_targets(Setting(dtype="bf16", lora=True))
     entries["scaling"] = scaling_points
     return entries
 

@@ -1,4 +1,4 @@
-"""What a PoP target costs: step time and memory of each kind as a ratio to DPO on the same rows, interleaved.
+"""What a PoP target costs: step time and memory of each kind as a ratio to DPO on the same rows, step by step in turn.
 
     python benchmarks/targets.py --dtype bf16 --lora --json
 
@@ -17,8 +17,6 @@ from sides import Setting, Side
 from step import reference_logps, setting_arguments
 
 ARMS: dict[str, dict[str, str]] = {
-    "dpo": {"objective": "dpo"},
-    "dpo_stronger": {"objective": "dpo_stronger"},
     "pop, ema": {"objective": "pop", "target": "ema"},
     "pop, policy": {"objective": "pop", "target": "policy"},
     "pop, bank": {"objective": "pop", "target": "bank"},
@@ -26,30 +24,25 @@ ARMS: dict[str, dict[str, str]] = {
 }
 
 
-def compare_targets(setting: Setting, profile: str = "chat", *, steps: int = 5) -> dict[str, Any]:
-    """Seconds a step and peak memory of every arm; the first step of each warms up."""
+def compare_targets(setting: Setting, profile: str = "chat", *, steps: int = 4) -> dict[str, Any]:
+    """Seconds a step and peak memory of every arm, each in turn with DPO; the first step of each warms up."""
     pairs = draw_pairs(profile, setting.batch * (steps + 1), SHAPES[setting.model]["vocab_size"])
     reference = reference_logps(setting, pairs)
-    sides = {
-        arm: Side("popmargin", dataclasses.replace(setting, **values), pairs, reference)  # pyright: ignore
-        for arm, values in ARMS.items()
-    }
-    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-    for _ in range(steps + 1):
-        for arm, side in sides.items():
-            found[arm].append(side.step())
-    for side in sides.values():
-        side.close()
-    base = [step["seconds"] for step in found["dpo"][1:]]
     result: dict[str, Any] = {"setting": vars(setting), "profile": profile, "arms": {}}
-    for arm, measured in found.items():
-        ratios = [step["seconds"] / other for step, other in zip(measured[1:], base, strict=True)]
-        result["arms"][arm] = {
-            "step_seconds": statistics.median(step["seconds"] for step in measured[1:]),
-            "ratio_to_dpo": statistics.median(ratios),
-            "ratio_spread": [min(ratios), max(ratios)],
-            "peak_mb": max(step["peak_mb"] for step in measured[1:]),
-        }
+    for arm, values in ARMS.items():
+        changed = dataclasses.replace(setting, **values)  # pyright: ignore[reportArgumentType]
+        sides = [Side("popmargin", each, pairs, reference) for each in (setting, changed)]
+        rows = [[side.step() for side in sides] for _ in range(steps + 1)][1:]
+        for side in sides:
+            side.close()
+        ratios = [row[1]["seconds"] / row[0]["seconds"] for row in rows]
+        for name, place in (("dpo", 0), (arm, 1)):
+            result["arms"][name] = {
+                "step_seconds": statistics.median(row[place]["seconds"] for row in rows),
+                "ratio_to_dpo": statistics.median(ratios) if place else 1.0,
+                "ratio_spread": [min(ratios), max(ratios)] if place else [1.0, 1.0],
+                "peak_mb": max(row[place]["peak_mb"] for row in rows),
+            }
     return result
 
 
@@ -57,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", choices=list(PROFILES), default="chat")
     setting_arguments(parser)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     setting = Setting(model=args.model, dtype=args.dtype, lora=args.lora, batch=args.batch, threads=args.threads)

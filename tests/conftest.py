@@ -199,16 +199,21 @@ def reward_path(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def popmargin() -> Callable[..., subprocess.CompletedProcess[str]]:
+def popmargin_environment() -> dict[str, str]:
+    """The environment of processes that tests start: one thread, no accelerator."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="session")
+def popmargin(popmargin_environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command line in a process of its own, as a user does."""
 
     def run(*words: str, cwd: Path | None = None, processes: int = 0) -> subprocess.CompletedProcess[str]:
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes else []
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.run(
             [sys.executable, *launcher, "-m", "popmargin", *words],
             cwd=cwd,
-            env=environment,
+            env=popmargin_environment,
             capture_output=True,
             text=True,
             timeout=300,

@@ -1,13 +1,20 @@
 """Two processes train as one does."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from popmargin.config import RunConfig, dump_yaml, merge
+from popmargin.engine.logps import token_logps
+from popmargin.engine.sequences import make_sequences
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory, read_jsonl
 
@@ -60,25 +67,70 @@ def test_two_processes_are_one(
     assert json.loads((two.path / "run.json").read_text())["steps"] == 3
 
 
-SHARDED = {"fsdp": "full_shard auto_wrap", "fsdp_config": {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
+SHARDED = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForCausalLM
+
+from popmargin.engine.logps import forward_plan, token_logps
+from popmargin.engine.sequences import make_sequences
+
+folder = Path(sys.argv[1])
+mesh = init_device_mesh("cpu", (2,))
+rank = mesh.get_rank()
+model = AutoModelForCausalLM.from_pretrained(folder / "model").train()
+plan = forward_plan(model)
+assert plan.layout == "packed" and plan.fused is not None
+for layer in model.model.layers:
+    fully_shard(layer, mesh=mesh)
+fully_shard(model, mesh=mesh)
+random = np.random.default_rng(rank)
+prompt, *completions = (random.integers(3, 290, size=size) for size in (5, 7, 4))
+logps = token_logps(model, make_sequences([prompt] * 2, completions, 0, "packed"), plan=plan)
+logps.square().sum().backward()
+gradients = {name: parameter.grad.full_tensor() for name, parameter in model.named_parameters()}
+torch.save({"logps": logps.detach(), "gradients": gradients}, folder / f"rank{rank}.pt")
+"""
 
 
 @pytest.mark.slow
-def test_sharded_weights_train_as_whole_ones(
-    tmp_path: Path, base_run: dict[str, Any], configure: Callable[..., RunConfig], popmargin: Callable[..., Any]
-) -> None:
-    """FSDP: packed rows and the fused head work on sharded weights; what they do not support is refused."""
-    one, _ = train(configure({"output": str(tmp_path / "one")}))
-    values = merge(base_run, {"output": str(tmp_path / "two"), "train": {"trainer_arguments": SHARDED}})
-    (tmp_path / "run.yaml").write_text(dump_yaml(values))
-    done = popmargin("train", str(tmp_path / "run.yaml"), processes=2)
-    assert done.returncode == 0, done.stderr
-    for mine, other in zip(
-        read_jsonl(tmp_path / "two" / "metrics.jsonl"), read_jsonl(one.path / "metrics.jsonl"), strict=True
-    ):
-        for name in ("loss", "grad_norm", "reward_margin"):
-            assert mine[name] == pytest.approx(other[name], abs=1e-5), name
-    refused = popmargin(
-        "train", str(tmp_path / "run.yaml"), "--train.tokens_per_batch", "64", "--overwrite", processes=2
+def test_sharded_weights_give_the_same_gradient(tmp_path: Path, model_path: str, popmargin_environment: Any) -> None:
+    """FSDP: packed rows and the fused head see whole weights inside the modules, and shards get their gradients."""
+    (tmp_path / "model").symlink_to(model_path)
+    (tmp_path / "sharded.py").write_text(SHARDED)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launcher, str(tmp_path / "sharded.py"), str(tmp_path)],
+        env=popmargin_environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
-    assert refused.returncode != 0 and "Sharded training needs as many forward passes" in refused.stderr
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    model: Any = AutoModelForCausalLM.from_pretrained(model_path)
+    for rank, saved in enumerate(found):
+        random = np.random.default_rng(rank)
+        prompt, *completions = (random.integers(3, 290, size=size) for size in (5, 7, 4))
+        logps = token_logps(model, make_sequences([prompt] * 2, completions, 0, "padded"))
+        torch.testing.assert_close(saved["logps"], logps.detach(), rtol=0, atol=1e-5)
+        logps.square().sum().backward()
+    for name, parameter in model.named_parameters():  # sharded gradients are means over the processes
+        torch.testing.assert_close(found[0]["gradients"][name], parameter.grad / 2, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [0, 2])
+def test_fsdp_that_would_be_ignored_is_refused(
+    tmp_path: Path, base_run: dict[str, Any], popmargin: Callable[..., Any], processes: int
+) -> None:
+    values = merge(base_run, {"train": {"trainer_arguments": {"fsdp": True}}})
+    (tmp_path / "run.yaml").write_text(dump_yaml(values))
+    refused = popmargin("train", str(tmp_path / "run.yaml"), processes=processes)
+    assert refused.returncode != 0
+    assert "error: train" in refused.stderr and "fsdp" in refused.stderr

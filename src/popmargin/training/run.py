@@ -17,7 +17,7 @@ from popmargin.engine.compiled import compile_layers
 from popmargin.engine.logps import forward_plan
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, PopmarginError
 from popmargin.models import device, load_policy, make_policy
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
@@ -172,15 +172,20 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
 
 def make_trainer(config: RunConfig, arguments: TrainingArguments, parts: Parts) -> PreferenceTrainer:
     """The trainer of a run; it creates the run's checkpoint folder."""
-    trainer = PreferenceTrainer(
-        model=parts.policy,
-        args=arguments,
-        loss=parts.loss,
-        collator=parts.collator,
-        precision=config.model.precision,
-        clustered=config.train.edge_batching == "clustered",
-        token_statistics=config.train.token_statistics,
-    )
+    try:
+        trainer = PreferenceTrainer(
+            model=parts.policy,
+            args=arguments,
+            loss=parts.loss,
+            collator=parts.collator,
+            precision=config.model.precision,
+            clustered=config.train.edge_batching == "clustered",
+            token_statistics=config.train.token_statistics,
+        )
+    except PopmarginError:
+        raise
+    except ValueError as error:  # transformers refuses trainer_arguments that do not fit together
+        raise ConfigError(f"train.trainer_arguments: {error}") from error
     for shown in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shown)
     trainer.add_callback(_QuietProgress())

@@ -118,6 +118,11 @@ class PreferenceTrainer(Trainer):
                 "Sharded training cannot keep an averaged target yet: set target.kind to `policy`, "
                 "or train without fsdp and deepspeed."
             )
+        if args.fsdp and not self.is_fsdp_enabled:
+            raise RunError(
+                "train.trainer_arguments asks for fsdp, which accelerate does not give here: it needs several "
+                "processes with an accelerator each. Leave it out, or use `accelerate launch` on such a machine."
+            )
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and collator.tokens_per_batch is not None:
             raise RunError(
                 "Sharded training needs as many forward passes in every process, which train.tokens_per_batch does not "
