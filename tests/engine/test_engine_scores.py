@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from popmargin.engine.scores import pair_scores
+from popmargin.engine.scores import pair_scores, scores_of
 from popmargin.objectives.base import ScoreKind
 
 LOGPS = torch.tensor([-1.0, -2.0, -3.0, -4.0, -5.0])
@@ -28,7 +28,9 @@ def test_token_weights_leave_tokens_out_of_sums_and_counts() -> None:
     scores = pair_scores("mean_log_ratio", LOGPS, REFERENCE, LENGTHS, weights)
     torch.testing.assert_close(scores.chosen, torch.tensor([0.5]))
     torch.testing.assert_close(scores.rejected, torch.tensor([(-1.0 + 0.5) / 2]))
-    assert scores.logps.chosen.tolist() == [-1.0] and scores.logps.rejected_tokens.tolist() == [2.0]
+    # What regularizers see is of whole responses.
+    assert scores.logps.chosen.tolist() == [-3.0] and scores.logps.rejected_tokens.tolist() == [3]
+    torch.testing.assert_close(scores_of("log_ratio", scores.logps), (torch.tensor([0.5]), torch.tensor([0.5])))
 
 
 def test_a_response_without_any_kept_token_scores_0() -> None:

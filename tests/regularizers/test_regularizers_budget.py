@@ -96,3 +96,19 @@ def test_it_holds_the_chosen_response_in_training(
         lines = read_jsonl(run.path / "metrics.jsonl")
         last.append(lines[-1]["chosen_logps"] - lines[0]["chosen_logps"])
     assert last[0] < -30 < -10 < last[1]
+
+
+@pytest.mark.parametrize("tokens", [None, {"name": "selective", "share": 0.2}])
+def test_what_is_lost_is_logged_over_all_tokens(
+    configure: Callable[..., RunConfig], tokens: dict[str, object] | None
+) -> None:
+    """A token selector chooses what the objective sees, not what the budget sees."""
+    entry = {"name": "budget", "budget": 0.5}
+    changes = {"regularizers": [entry], "tokens": tokens, "objective": {"name": "dpo", "beta": 2.0}}
+    run, _ = train(configure(changes, {"train": {"max_steps": 4, "learning_rate": 0.01}}))
+    lines = read_jsonl(run.path / "metrics.jsonl")
+    assert lines[0]["budget_lost"] == pytest.approx(0, abs=1e-4) and lines[0]["budget_exceeded"] == 0
+    for line in lines:
+        assert line["budget_lost"] == pytest.approx(-line["chosen_logratio"], abs=1e-5)
+    assert any(0 < line["budget_exceeded"] < 1 for line in lines)
+    assert (tokens is None) or lines[-1]["tokens_kept"] < 0.6

@@ -112,3 +112,21 @@ def test_it_composes_in_training(configure: Callable[..., RunConfig], objective:
     run, _ = train(configure(changes, {"train": {"max_steps": 3}}))
     kept = [line["tokens_kept"] for line in read_jsonl(run.path / "metrics.jsonl")]
     assert kept[0] == 1 and all(0.3 < share < 0.75 for share in kept[1:])
+
+
+def test_the_kept_share_is_no_mean_weight(configure: Callable[..., RunConfig]) -> None:
+    """With `rescale` the weights average to 1, however few tokens are kept."""
+    run, _ = train(configure({"tokens": {"name": "selective", "rescale": True}, "train": {"max_steps": 2}}))
+    kept = [line["tokens_kept"] for line in read_jsonl(run.path / "metrics.jsonl")]
+    assert kept[0] == 1 and 0.3 < kept[1] < 0.75
+
+
+def test_the_margin_over_all_tokens_is_logged_beside(configure: Callable[..., RunConfig]) -> None:
+    run, _ = train(configure({"tokens": {"name": "selective"}, "train": {"max_steps": 3}}))
+    first, *later = read_jsonl(run.path / "metrics.jsonl")
+    assert first["reward_margin"] == pytest.approx(first["reward_margin_all_tokens"], abs=1e-6)
+    for line in later:
+        everything = 0.1 * (line["chosen_logratio"] - line["rejected_logratio"])
+        assert line["reward_margin_all_tokens"] == pytest.approx(everything, rel=1e-5)
+        # The kept tokens are those that go the wrong way.
+        assert line["reward_margin"] < line["reward_margin_all_tokens"]

@@ -129,8 +129,9 @@ def test_a_token_selector_in_a_users_file(tmp_path: Path, configure: Configure, 
     plain, _ = train(configure({"output": str(tmp_path / "plain")}))
     lines = metrics(run)
     assert 0 < lines[0]["tokens_kept"] < 0.2 and "tokens_kept" not in metrics(plain)[0]
-    # One token is kept of every response, so that sums are single log-probs.
-    assert -20 < lines[0]["chosen_logps"] < -1 and lines[0]["chosen_logps"] > 0.3 * metrics(plain)[0]["chosen_logps"]
+    # One token is kept of every response for the margin; what else is logged is of all of them.
+    assert lines[0]["chosen_logps"] == pytest.approx(metrics(plain)[0]["chosen_logps"], rel=1e-5)
+    assert abs(lines[0]["reward_margin"] - lines[0]["reward_margin_all_tokens"]) > 1e-4
 
 
 def test_a_regularizer_in_a_users_file(tmp_path: Path, configure: Configure, metrics: Metrics) -> None:

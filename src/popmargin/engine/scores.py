@@ -20,7 +20,7 @@ class PairScores:
     Attributes:
         chosen: scores in the wanted kind (P,), nats.
         rejected: the same of the rejected responses (P,).
-        logps: the sums behind them.
+        logps: sums over all tokens, whatever the weights.
     """
 
     chosen: Float[Tensor, "P"]
@@ -52,19 +52,34 @@ def pair_scores(
     Returns:
         Scores and sums of the P = S/2 preferences.
     """
+    logps = _sums(logps_N, reference_N, lengths_S, None)
+    weighted = logps if weights_N is None else _sums(logps_N, reference_N, lengths_S, weights_N)
+    return PairScores(*scores_of(kind, weighted), logps)
+
+
+def scores_of(kind: ScoreKind, logps: Logps) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"]]:
+    """Scores of chosen and rejected responses (P,) from their sums, nats."""
+
+    def score(sums: Tensor, reference: Tensor | None, tokens: Tensor) -> Tensor:
+        if kind in ("log_ratio", "mean_log_ratio"):
+            assert reference is not None, "ratio scores need reference log-probs"
+            sums = sums - reference
+        if kind in ("mean_log_ratio", "mean_logp"):
+            sums = sums / tokens.clamp(min=torch.finfo(tokens.dtype).tiny)
+        return sums
+
+    chosen = score(logps.chosen, logps.chosen_reference, logps.chosen_tokens)
+    return chosen, score(logps.rejected, logps.rejected_reference, logps.rejected_tokens)
+
+
+def _sums(logps_N: Tensor, reference_N: Tensor | None, lengths_S: Tensor, weights_N: Tensor | None) -> Logps:
     half = len(lengths_S) // 2
     sums_S = response_sums(logps_N, lengths_S, weights_N)
     reference_S = None if reference_N is None else response_sums(reference_N, lengths_S, weights_N)
     tokens_S = lengths_S.to(sums_S.dtype)
     if weights_N is not None:
         tokens_S = response_sums(weights_N.to(sums_S.dtype), lengths_S)
-    scores_S = sums_S
-    if kind in ("log_ratio", "mean_log_ratio"):
-        assert reference_S is not None, "ratio scores need reference log-probs"
-        scores_S = sums_S - reference_S
-    if kind in ("mean_log_ratio", "mean_logp"):
-        scores_S = scores_S / tokens_S.clamp(min=torch.finfo(tokens_S.dtype).tiny)
-    logps = Logps(
+    return Logps(
         chosen=sums_S[:half],
         rejected=sums_S[half:],
         chosen_reference=None if reference_S is None else reference_S[:half],
@@ -72,4 +87,3 @@ def pair_scores(
         chosen_tokens=tokens_S[:half],
         rejected_tokens=tokens_S[half:],
     )
-    return PairScores(scores_S[:half], scores_S[half:], logps)

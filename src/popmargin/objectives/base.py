@@ -50,7 +50,7 @@ class Needs:
 class Logps:
     """Summed log-probs of the rows' responses (B,), nats, and their token counts; for regularizers.
 
-    With token weights the sums are weighted and the counts are sums of weights.
+    They are of whole responses: a token selector changes scores alone.
     """
 
     chosen: Float[Tensor, "B"]
@@ -92,7 +92,7 @@ class Rows:
         stronger_share: weights that give every preference the same total over an epoch when it stands in several edges;
             they average to 1 over preferences.
         weaker_share: the same for the weaker side; 0 where there is none.
-        logps: sums behind the scores, for regularizers.
+        logps: sums over all tokens of the responses, for regularizers and supervised terms.
         state: the objective's own state (see `Objective.init_state`).
         gather: concatenates a detached tensor over all processes; the identity on one.
     """

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from popmargin.engine.batch import Collator, TrainingRows, clustered_order
 from popmargin.engine.logps import forward_plan, token_logps, token_scores
-from popmargin.engine.scores import PairScores, pair_scores
+from popmargin.engine.scores import PairScores, pair_scores, scores_of
 from popmargin.engine.target import Target
 from popmargin.errors import RunError
 from popmargin.margin import Margin
@@ -215,7 +215,7 @@ class PreferenceTrainer(Trainer):
         if self.loss.tokens is not None:
             weights_N = self._token_weights(logps_N.detach(), reference_N, sequences["lengths"])
         kind = self.loss.objective.score_kind(self.loss.options)
-        of_tokens = {} if weights_N is None else {"tokens_kept": weights_N}
+        of_tokens = {} if weights_N is None else {"tokens_kept": (weights_N > 0).double()}
         if token.entropy is not None and token.top1 is not None:
             of_tokens |= {"entropy": token.entropy, "top1": token.top1}
         if reference_N is not None:
@@ -332,6 +332,12 @@ class PreferenceTrainer(Trainer):
         if rows.logps.chosen_reference is not None and rows.logps.rejected_reference is not None:
             values["chosen_logratio"] = rows.logps.chosen - rows.logps.chosen_reference
             values["rejected_logratio"] = rows.logps.rejected - rows.logps.rejected_reference
+        if self.loss.tokens is not None:
+            chosen, rejected = scores_of(self.loss.objective.score_kind(self.loss.options), rows.logps)
+            values["reward_margin_all_tokens"] = self.loss.beta * (chosen - rejected)
+        for _, regularizer, options in self.loss.regularizers:
+            if regularizer.diagnostics is not None:
+                values |= regularizer.diagnostics(rows.logps, options)
         diagnostics = self.loss.objective.diagnostics
         noted = diagnostics(rows, self.loss.options) if diagnostics else {}
         self.metrics.add({**values, **of_tokens, **noted})
