@@ -267,7 +267,8 @@ class RunConfig:
         data: the preferences.
         objective: `name` and its options.
         regularizers: terms added to the loss: `name`, `weight`, and their options.
-        tokens: a token selector: `name` and its options; null uses every token.
+        tokens: a token selector: `name`, its options, and `reference`, a model of its own that scores tokens (a folder
+            or hub id with the same tokenizer; else the run's reference does); null uses every token.
         pop: the edges.
         target: what scores their weaker side.
         reference: the reference model and its cache.

@@ -1,12 +1,17 @@
 """Which tokens the selector keeps."""
 
+import copy
+import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from popmargin.config import RunConfig
+from popmargin.errors import ConfigError
 from popmargin.tokens.base import TOKEN_SELECTORS, TokenRows
 from popmargin.tokens.selective import SelectiveOptions, selective
 from popmargin.training.run import train
@@ -20,7 +25,8 @@ def rows_of(scores: list[list[float]], chosen: list[bool], order: list[int] | No
     place = torch.arange(len(flat)) if order is None else torch.tensor(order)
     return TokenRows(
         logps=-flat[place],
-        reference_logps=torch.zeros(len(flat)),
+        reference_logps=torch.full((len(flat),), math.nan),  # not looked at
+        scoring_logps=torch.zeros(len(flat)),
         response=response[place],
         is_chosen=torch.tensor(chosen),
     )
@@ -31,6 +37,7 @@ def test_chosen_tokens_where_the_policy_lags_and_rejected_where_it_leads() -> No
     tokens = TokenRows(
         logps=torch.tensor([-1.0, -2.0, -3.0, -4.0, -5.0] * 2),
         reference_logps=torch.tensor([-3.0] * 10),
+        scoring_logps=torch.tensor([-3.0] * 10),
         response=torch.tensor([0] * 5 + [1] * 5),
         is_chosen=torch.tensor([True, False]),
     )
@@ -91,8 +98,8 @@ def test_responses_without_tokens() -> None:
 def test_weights_carry_no_gradient() -> None:
     logps = torch.tensor([-1.0, -2.0], requires_grad=True)
     tokens = TokenRows(
-        logps=logps, reference_logps=torch.zeros(2), response=torch.zeros(2, dtype=torch.long),
-        is_chosen=torch.tensor([True]),
+        logps=logps, reference_logps=torch.zeros(2), scoring_logps=torch.zeros(2),
+        response=torch.zeros(2, dtype=torch.long), is_chosen=torch.tensor([True]),
     )  # fmt: skip
     assert not selective(tokens, SelectiveOptions(rescale=True)).requires_grad
 
@@ -130,3 +137,36 @@ def test_the_margin_over_all_tokens_is_logged_beside(configure: Callable[..., Ru
         assert line["reward_margin_all_tokens"] == pytest.approx(everything, rel=1e-5)
         # The kept tokens are those that go the wrong way.
         assert line["reward_margin"] < line["reward_margin_all_tokens"]
+
+
+@pytest.fixture
+def other_model(tmp_path: Path, make_model: Callable[..., Any], tiny_tokenizer: Any) -> str:
+    """Other weights than the start model's, with the same tokenizer."""
+    make_model(seed=5).save_pretrained(tmp_path / "other")
+    tiny_tokenizer.save_pretrained(tmp_path / "other")
+    return str(tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["policy", "ema"])
+def test_a_scoring_reference_of_its_own(
+    tmp_path: Path, configure: Callable[..., RunConfig], other_model: str, model_path: str, kind: str
+) -> None:
+    """It chooses tokens from the first step on, where the policy is still its own reference; ratios keep that one."""
+    base: dict[str, Any] = {"objective": {"name": "pop"}, "target": {"kind": kind}, "train": {"max_steps": 2}}
+    lines = {}
+    for name, reference in (("own", {"reference": other_model}), ("same", {"reference": model_path}), ("none", {})):
+        changes = base | {"tokens": {"name": "selective"} | reference, "output": str(tmp_path / name)}
+        lines[name] = read_jsonl(train(configure(changes))[0].path / "metrics.jsonl")
+    assert 0.3 < lines["own"][0]["tokens_kept"] < 0.6 and lines["none"][0]["tokens_kept"] == 1
+    assert abs(lines["own"][0]["chosen_logratio"]) < 1e-4
+    assert lines["same"] == lines["none"] != lines["own"]
+
+
+def test_a_scoring_reference_with_another_tokenizer(
+    configure: Callable[..., RunConfig], other_model: str, tiny_tokenizer: Any
+) -> None:
+    larger = copy.deepcopy(tiny_tokenizer)
+    larger.add_tokens(["<more>"])
+    larger.save_pretrained(other_model)
+    with pytest.raises(ConfigError, match=r"tokens.reference .* has another tokenizer \(\d+ tokens\) than model.path"):
+        train(configure({"tokens": {"name": "selective", "reference": other_model}}))

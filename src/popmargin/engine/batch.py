@@ -95,6 +95,7 @@ class Collator:
             forward anyway (others), or none.
         layout: packed rows, or padded ones for models that cannot be packed.
         tokens_per_batch: most tokens in a part; None makes one part of all rows.
+        scoring: cached log-probs of the tokens under a token selector's own reference, if it has one.
     """
 
     rows: TrainingRows
@@ -106,6 +107,7 @@ class Collator:
     target_forward: Literal["all", "others", "none"]
     layout: Layout = "padded"
     tokens_per_batch: int | None = None
+    scoring: "ReferenceLogps | None" = None
 
     @cached_property
     def _tokens(self) -> np.ndarray:
@@ -159,13 +161,15 @@ class Collator:
         if self.weaker == "target" and len(scored):
             batch["target"] = preference_sequences(self.tokenized, scored.tolist(), self.pad_id, self.layout)
             batch["target_place"] = torch.tensor([place[int(i)] for i in scored])
-            if self.reference is not None:
-                batch["target_reference"] = self.reference.tokens(scored)
-        if self.reference is not None:
-            batch["reference"] = self.reference.tokens(gradient)
+            batch |= self._cached("target_", scored)
+        batch |= self._cached("", gradient)
         for name, values in self.columns.items():
             batch[name] = torch.from_numpy(values[stronger])
         return batch
+
+    def _cached(self, prefix: str, preferences: np.ndarray) -> dict[str, torch.Tensor]:
+        known = {"reference": self.reference, "scoring": self.scoring}
+        return {f"{prefix}{name}": logps.tokens(preferences) for name, logps in known.items() if logps is not None}
 
 
 def clustered_order(rows: TrainingRows, batch_size: int, seed: int) -> list[int]:

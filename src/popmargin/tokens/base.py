@@ -20,13 +20,15 @@ class TokenRows:
 
     Attributes:
         logps: log-prob of every token under the policy (N,), nats.
-        reference_logps: the same under the reference (N,), nats.
+        reference_logps: the same under the run's reference (N,), nats.
+        scoring_logps: the same under the selector's own reference (`tokens.reference`); the run's where there is none.
         response: the response that a token belongs to (N,), 0 … S−1.
         is_chosen: whether a response is the chosen one of its preference (S,).
     """
 
     logps: Float[Tensor, "N"]
     reference_logps: Float[Tensor, "N"]
+    scoring_logps: Float[Tensor, "N"]
     response: Int[Tensor, "N"]
     is_chosen: Bool[Tensor, "S"]
 

@@ -53,7 +53,8 @@ def selective(tokens: TokenRows, options: SelectiveOptions) -> Float[Tensor, "N"
     s = logp_ref − logp_θ for chosen, logp_θ − logp_ref for rejected;  keep s ≥ its (1 − share)-quantile in the response
     (arXiv 2507.07725)
 
-    Ties are kept: while the policy is the reference every token is. The reference is the one of the run.
+    Ties are kept: while the policy is the reference every token is. logp_ref is the run's reference, or that of a
+    stronger model with the same tokenizer (larger, or trained on preferences) named in `tokens.reference`.
 
     Args:
         tokens: log-probs of all completion tokens (N,), nats.
@@ -62,7 +63,7 @@ def selective(tokens: TokenRows, options: SelectiveOptions) -> Float[Tensor, "N"
     Returns:
         The weight of every token (N,): 0 or 1; with `rescale` 0 or 1/(kept share of its response).
     """
-    behind_N = (tokens.reference_logps - tokens.logps).detach()
+    behind_N = (tokens.scoring_logps - tokens.logps).detach()
     score_N = torch.where(tokens.is_chosen[tokens.response], behind_N, -behind_N)
 
     def per_response(values_N: Tensor) -> Tensor:  # not bincount, which would wait for the device

@@ -16,7 +16,7 @@ from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
-from popmargin.errors import DataError
+from popmargin.errors import ConfigError, DataError
 from popmargin.models import base_dtype, load_model, load_tokenizer
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
@@ -134,6 +134,7 @@ class Workspace:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
+        self._scoring: dict[str, ReferenceLogps] = {}
 
     def fits(self, config: RunConfig) -> bool:
         """Whether another run can use this workspace."""
@@ -189,17 +190,23 @@ class Workspace:
     @cached_property
     def reference_cache(self) -> ReferenceCache:
         """The reference's log-probs on disk."""
+        return self._cache(self.reference_model)
+
+    def _cache(self, model: nn.Module) -> ReferenceCache:
         return ReferenceCache(
             cache_folder(self.config.reference.cache),
-            model_fingerprint(self.reference_model),
+            model_fingerprint(model),
             self.config.model.precision,
-            next(self.reference_model.parameters()).dtype,
+            next(model.parameters()).dtype,
         )
 
     def _reference(self, data: PreparedData) -> ReferenceLogps:
-        return self.reference_cache.preferences(
+        return self._look_up(self.reference_cache, data, self.reference_model)
+
+    def _look_up(self, cache: ReferenceCache, data: PreparedData, model: nn.Module) -> ReferenceLogps:
+        return cache.preferences(
             data.tokenized,
-            lambda: self.reference_model,
+            lambda: model,
             tokens_per_batch=self.config.reference.tokens_per_batch,
             pad_id=self.tokenizer.pad_token_id,
         )
@@ -213,6 +220,24 @@ class Workspace:
     def test_reference(self) -> ReferenceLogps:
         """Reference log-probs of the held-out preferences."""
         return self._reference(self.test)
+
+    def train_scoring(self, path: str) -> ReferenceLogps:
+        """Log-probs of the training preferences under a token selector's own reference; cached like the others.
+
+        Raises:
+            ConfigError: it has another tokenizer than the start model.
+        """
+        if path not in self._scoring:
+            theirs, ours = load_tokenizer(path).get_vocab(), self.tokenizer.get_vocab()
+            if theirs != ours:
+                raise ConfigError(
+                    f"tokens.reference '{path}' has another tokenizer ({len(theirs)} tokens) than model.path "
+                    f"'{self.config.model.path}' ({len(ours)} tokens), so its log-probs are of other tokens: name a "
+                    "model with the same one."
+                )
+            model = load_model(path, base_dtype(self.config.model)).eval().requires_grad_(False)
+            self._scoring[path] = self._look_up(self._cache(model), self.train, model)
+        return self._scoring[path]
 
     def edges(self, config: PopConfig) -> PopEdges:
         """PoP edges between training preferences: from a file, or sampled from their strengths.

@@ -52,6 +52,7 @@ def make_loss(config: RunConfig) -> Loss:
     tokens = None
     if config.tokens is not None:
         rest = dict(config.tokens)
+        rest.pop("reference", None)  # read by `make_parts`
         selector = TOKEN_SELECTORS.get(str(rest.pop("name", None)))
         tokens = (selector, make_options(selector.options, rest, f"token selector '{selector.name}'"))
     loss = Loss(
@@ -147,6 +148,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         ConfigError, DataError: the objective needs what the data or the configuration does not give.
     """
     loss = make_loss(config)
+    scorer = (config.tokens or {}).get("reference")
     needs = loss.objective.needs
     edges = workspace.edges(config.pop) if needs.edges else None
     columns = {name: workspace.train.column(name) for name in ("margin", "soft_label") if getattr(needs, name)}
@@ -162,6 +164,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         pad_id=workspace.tokenizer.pad_token_id,
         columns=columns,
         reference=workspace.train_reference if loss.uses_reference else None,
+        scoring=workspace.train_scoring(str(scorer)) if scorer is not None else None,
         weaker=needs.weaker,
         target_forward=loss.target.forward if loss.target is not None else "none",
         layout=layout,

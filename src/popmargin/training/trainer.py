@@ -213,7 +213,8 @@ class PreferenceTrainer(Trainer):
         reference_N: Tensor | None = inputs.get("reference")
         weights_N = None
         if self.loss.tokens is not None:
-            weights_N = self._token_weights(logps_N.detach(), reference_N, sequences["lengths"])
+            scoring_N = inputs.get("scoring", reference_N)
+            weights_N = self._token_weights(logps_N.detach(), reference_N, scoring_N, sequences["lengths"])
         kind = self.loss.objective.score_kind(self.loss.options)
         of_tokens = {} if weights_N is None else {"tokens_kept": (weights_N > 0).double()}
         if token.entropy is not None and token.top1 is not None:
@@ -222,13 +223,16 @@ class PreferenceTrainer(Trainer):
             of_tokens["kl_estimate"] = kl_estimate(logps_N.detach(), reference_N)
         return pair_scores(kind, logps_N, reference_N, sequences["lengths"], weights_N), of_tokens
 
-    def _token_weights(self, logps_N: Tensor, reference_N: Tensor | None, lengths_S: Tensor) -> Tensor:
-        assert self.loss.tokens is not None and reference_N is not None
+    def _token_weights(
+        self, logps_N: Tensor, reference_N: Tensor | None, scoring_N: Tensor | None, lengths_S: Tensor
+    ) -> Tensor:
+        assert self.loss.tokens is not None and reference_N is not None and scoring_N is not None
         selector, options = self.loss.tokens
         responses_S = torch.arange(len(lengths_S), device=lengths_S.device)
         tokens = TokenRows(
             logps=logps_N,
             reference_logps=reference_N,
+            scoring_logps=scoring_N,
             response=responses_S.repeat_interleave(lengths_S),
             is_chosen=responses_S < len(lengths_S) // 2,
         )
@@ -260,7 +264,8 @@ class PreferenceTrainer(Trainer):
             reference_N: Tensor | None = inputs.get("target_reference")
             weights_N = None
             if self.loss.tokens is not None:
-                weights_N = self._token_weights(logps_N, reference_N, sequences["lengths"])
+                scoring_N = inputs.get("target_scoring", reference_N)
+                weights_N = self._token_weights(logps_N, reference_N, scoring_N, sequences["lengths"])
             kind = self.loss.objective.score_kind(self.loss.options)
             scores = pair_scores(kind, logps_N, reference_N, sequences["lengths"], weights_N)
             gaps_P[inputs["target_place"]] = scores.gap.to(gaps_P.dtype)
