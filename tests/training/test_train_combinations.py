@@ -8,7 +8,8 @@ import pytest
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
-from popmargin.training.run import make_loss, train
+from popmargin.training.prepare import Workspace
+from popmargin.training.run import make_loss, make_parts, train
 from popmargin.training.run_directory import read_jsonl
 
 Configure = Callable[..., RunConfig]
@@ -21,13 +22,30 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"objective": {"name": "amapo"}, "train": {"tokens_per_batch": 64}},
         "'amapo' takes statistics of the rows that are forwarded together.*objective.running",
     ),
+    (
+        {"objective": {"name": "orpo"}, "regularizers": [{"name": "budget"}, {"name": "sft"}]},
+        "'orpo' already holds the negative log-likelihood of the chosen response, which the regularizer 'sft'",
+    ),
+    ({"objective": {"name": "cpo"}, "regularizers": [{"name": "sft"}]}, "'cpo' already holds"),
 ]
 
 
-@pytest.mark.parametrize(("values", "reason"), REFUSED, ids=["orpo-tokens", "amapo-parts"])
+@pytest.mark.parametrize(("values", "reason"), REFUSED, ids=["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft"])
 def test_refused_with_the_reason(configure: Configure, values: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         make_loss(configure(values))
+
+
+def test_batch_statistics_of_one_row_are_refused_in_training(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes with a row each have statistics of two; evaluation in one process forwards no such batches."""
+    config = configure({"objective": {"name": "amapo"}, "train": {"micro_batch_size": 1}})
+    make_loss(config)
+    with pytest.raises(ConfigError, match=r"a row alone is its own mean.*objective\.running"):
+        train(config)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    make_parts(config, Workspace(config))
 
 
 @pytest.mark.parametrize(
@@ -38,8 +56,10 @@ def test_refused_with_the_reason(configure: Configure, values: dict[str, Any], r
         {"objective": {"name": "aps"}, "tokens": {"name": "selective", "rescale": True}},
         {"objective": {"name": "ropo"}, "tokens": {"name": "selective"}, "regularizers": [{"name": "budget"}]},
         {"objective": {"name": "orpo"}, "regularizers": [{"name": "budget"}]},
+        {"objective": {"name": "cpo", "sft_weight": 0}, "regularizers": [{"name": "sft"}]},
+        {"objective": {"name": "amapo", "running": 0.9}, "train": {"micro_batch_size": 1}},
     ],
-    ids=["amapo-running", "amapo-budget-sft", "aps-tokens", "ropo-tokens-budget", "orpo-budget"],
+    ids=["amapo-running", "amapo-budget-sft", "aps-tokens", "ropo-tokens-budget", "orpo-budget", "cpo-sft", "amapo-1"],
 )
 def test_composed_by_configuration(configure: Configure, values: dict[str, Any]) -> None:
     run, _ = train(configure(values, {"train": {"max_steps": 3, "batch_size": 16}}))

@@ -178,6 +178,7 @@ class Objective:
         update_state: `(state, mean diagnostics of the step, options) -> state`, called after every optimizer step.
         batch_statistics: `(options) -> bool`: whether the loss of a row depends on the rows that are forwarded with it.
             All processes must then forward together, as `Rows.gather` waits for them.
+        supervised: `(options) -> bool`: whether the loss holds the negative log-likelihood of the chosen response.
     """
 
     name: str
@@ -191,6 +192,7 @@ class Objective:
     init_state: Callable[[Any], dict[str, Tensor]] | None = None
     update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None
     batch_statistics: Callable[[Any], bool] | None = None
+    supervised: Callable[[Any], bool] | None = None
 
     @property
     def summary(self) -> str:
@@ -213,6 +215,10 @@ class Objective:
         """Whether the loss of a row depends on the rows that are forwarded with it."""
         return self.batch_statistics is not None and self.batch_statistics(options)
 
+    def is_supervised(self, options: Any) -> bool:
+        """Whether the loss holds the negative log-likelihood of the chosen response."""
+        return self.supervised is not None and self.supervised(options)
+
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "popmargin.objectives")
 
@@ -231,6 +237,7 @@ def objective(
     init_state: Callable[[Any], dict[str, Tensor]] | None = None,
     update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None,
     batch_statistics: Callable[[Any], bool] | None = None,
+    supervised: Callable[[Any], bool] | None = None,
 ) -> Callable[[FunctionT], FunctionT]:
     """Register the decorated loss function as an objective; the arguments are the fields of `Objective`."""
 
@@ -248,6 +255,7 @@ def objective(
                 init_state=init_state,
                 update_state=update_state,
                 batch_statistics=batch_statistics,
+                supervised=supervised,
             )
         )
         return function

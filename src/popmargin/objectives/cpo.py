@@ -32,6 +32,7 @@ class CPOOptions:
     options=CPOOptions,
     score="logp",
     origin="baseline",
+    supervised=lambda options: options.sft_weight > 0,
     golden=(
         Golden(
             rows={"chosen": [-4.0], "rejected": [-14.0], "chosen_tokens": [8.0]},

@@ -42,6 +42,7 @@ def log_odds(mean_logp: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
     score="mean_logp",
     origin="baseline",
     needs=Needs(whole_responses=True),
+    supervised=lambda options: True,
     golden=(
         Golden(
             rows={"chosen": [-0.6931471805599453] * 2, "rejected": [-0.6931471805599453, -1.3862943611198906]},

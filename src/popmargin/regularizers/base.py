@@ -21,6 +21,7 @@ class Regularizer:
         options: its frozen options dataclass.
         reference: whether it needs reference log-probs.
         diagnostics: `(logps, options) -> {name: (B,)}`, averaged over rows and logged.
+        supervised: whether it is the negative log-likelihood of the chosen response.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Regularizer:
     options: type[Any]
     reference: bool
     diagnostics: Callable[[Logps, Any], dict[str, Tensor]] | None = None
+    supervised: bool = False
 
     @property
     def summary(self) -> str:
@@ -46,12 +48,20 @@ def regularizer(
     options: type[Any],
     reference: bool,
     diagnostics: Callable[[Logps, Any], dict[str, Tensor]] | None = None,
+    supervised: bool = False,
 ) -> Callable[[FunctionT], FunctionT]:
     """Register the decorated function as a regularizer; the arguments are the fields of `Regularizer`."""
 
     def register(function: FunctionT) -> FunctionT:
         REGULARIZERS.add(
-            Regularizer(name=name, function=function, options=options, reference=reference, diagnostics=diagnostics)
+            Regularizer(
+                name=name,
+                function=function,
+                options=options,
+                reference=reference,
+                diagnostics=diagnostics,
+                supervised=supervised,
+            )
         )
         return function
 

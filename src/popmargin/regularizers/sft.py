@@ -20,7 +20,7 @@ class SFTOptions:
     length_normalized: bool = True
 
 
-@regularizer("sft", options=SFTOptions, reference=False)
+@regularizer("sft", options=SFTOptions, reference=False, supervised=True)
 def sft(logps: Logps, options: SFTOptions) -> Float[Tensor, "B"]:
     """SFT: the negative log-likelihood of the chosen response, which keeps its probability from falling.
 

@@ -17,9 +17,30 @@ def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
             f"The objective '{name}' compares probabilities of whole responses, which the token selector "
             f"'{loss.tokens[0].name}' would cut: leave out `tokens`, or choose an objective of token sums, e.g. dpo."
         )
+    doubled = [regularizer.name for _, regularizer, _ in loss.regularizers if regularizer.supervised]
+    if doubled and loss.objective.is_supervised(loss.options):
+        raise ConfigError(
+            f"The objective '{name}' already holds the negative log-likelihood of the chosen response, which the "
+            f"regularizer '{doubled[0]}' would count a second time: leave one of them out, or change its weight in the "
+            "objective."
+        )
     if loss.objective.uses_batch_statistics(loss.options) and config.train.tokens_per_batch is not None:
         raise ConfigError(
             f"The objective '{name}' takes statistics of the rows that are forwarded together, and "
             "train.tokens_per_batch forwards now many, now few, differently in every process: set "
             "train.micro_batch_size instead, or let the objective use running statistics (amapo: objective.running)."
+        )
+
+
+def refuse_lone_rows(loss: Loss, rows: int) -> None:
+    """Look at how many rows are forwarded together, over all processes; only training knows.
+
+    Raises:
+        ConfigError: the objective takes statistics of them, and there is but one.
+    """
+    if rows < 2 and loss.objective.uses_batch_statistics(loss.options):
+        raise ConfigError(
+            f"The objective '{loss.objective.name}' takes statistics of the rows that are forwarded together, and "
+            "train.micro_batch_size x processes is 1: a row alone is its own mean. Set train.micro_batch_size to 2 or "
+            "more, or let the objective use running statistics (amapo: objective.running)."
         )

@@ -25,7 +25,7 @@ from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
-from popmargin.training.combinations import refuse_meaningless
+from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.prepare import Workspace
 from popmargin.training.run_directory import RunDirectory, versions
@@ -148,6 +148,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         ConfigError, DataError: the objective needs what the data or the configuration does not give.
     """
     loss = make_loss(config)
+    refuse_lone_rows(loss, _micro_batch_size(config, _processes()) * _processes())
     scorer = (config.tokens or {}).get("reference")
     needs = loss.objective.needs
     edges = workspace.edges(config.pop) if needs.edges else None
@@ -246,8 +247,8 @@ def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingAr
         ConfigError: a batch that cannot be divided, or unknown trainer_arguments.
     """
     settings = config.train
-    processes = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else _launched_processes()
-    micro = settings.micro_batch_size or math.ceil(settings.batch_size / processes)
+    processes = _processes()
+    micro = _micro_batch_size(config, processes)
     accumulation, rest = divmod(settings.batch_size, micro * processes)
     if rest or not accumulation:
         raise ConfigError(
@@ -290,10 +291,16 @@ def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingAr
         raise ConfigError(f"train: {error}") from error
 
 
-def _launched_processes() -> int:
+def _processes() -> int:
     import os
 
+    if torch.distributed.is_initialized():
+        return int(torch.distributed.get_world_size())
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _micro_batch_size(config: RunConfig, processes: int) -> int:
+    return config.train.micro_batch_size or math.ceil(config.train.batch_size / processes)
 
 
 def _facts(config: RunConfig, workspace: Workspace, parts: Parts) -> dict[str, Any]:
