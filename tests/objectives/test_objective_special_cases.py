@@ -225,6 +225,11 @@ def test_aps_logs_scales() -> None:
     assert noted["tau_at_min"].tolist() == [1, 0, 0] and noted["tau_at_max"].tolist() == [0, 1, 0]
     assert noted["tau_mean"][:2].tolist() == [0.1, 4] and 1 < float(noted["tau_mean"][2]) < 1.1
     assert torch.equal(noted["tau_square"], noted["tau_mean"].square())
+    # Bins are (4 − 0.1)/8 = 0.4875 wide: τ between 1 and 1.1 lies in the second.
+    bins = torch.stack([noted[f"tau_bin_{number}"] for number in range(1, 9)])
+    assert bins.argmax(0).tolist() == [0, 7, 1] and bins.sum(0).tolist() == [1, 1, 1]
+    same = kind.diagnostics(rows_of([0.0, 400.0]), kind.options(tau0=2.0, tau_max=2.0))
+    assert same["tau_bin_1"].tolist() == [1, 1]
 
 
 def test_aps_options() -> None:

@@ -210,3 +210,17 @@ def test_several_answers_to_one_prompt_stand_in_blocks_of_their_own(study: Study
     words = Page(render_report(replace(study, arms=arms))).words()
     assert "Prompt 2" in words and "Prompt 3" not in words
     assert words.count("alpha") == 2 and words.count("omega") == 1
+
+
+def test_scales_have_a_histogram_of_the_last_steps(study: StudyResults) -> None:
+    """Eight bins; the last tenth of twenty steps counts, in which half is in the first and in the last bin."""
+    heights = {1: 0.5, 8: 0.5}
+    training = {
+        f"tau_bin_{n}": [[float(s), 1 / 8 if s < 18 else heights.get(n, 0.0)] for s in range(20)] for n in range(1, 9)
+    }
+    without = Page(render_report(study))
+    page = Page(render_report(replace(study, arms=[*study.arms, bare("aps", training=training)])))
+    assert not any("Scales of" in (a.get("aria-label") or "") for _, a in without.tags)
+    labels = [a["aria-label"] for tag, a in page.tags if tag == "svg" and "Scales of" in (a.get("aria-label") or "")]
+    assert labels == ["Scales of APS at the end: 50% in the lowest bin, 50% in the highest."]
+    assert page.words().count("bin 1 of 8: 50%") == 1 and "bin 2 of 8: 0%" in page.words()

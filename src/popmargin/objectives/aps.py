@@ -13,6 +13,8 @@ from popmargin.objectives.base import Golden, Rows, objective, positive
 
 FLOOR = 1e-6
 """Smallest curvature of a Newton step."""
+TAU_BINS = 8
+"""Bins between τ₀ and τ_max in the logged histogram of scales."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +78,12 @@ def scales(rows: Rows, options: APSOptions) -> Float[Tensor, "B"]:
 
 
 def _diagnostics(rows: Rows, options: APSOptions) -> dict[str, Tensor]:
+    """`tau_bin_1` … `tau_bin_8` are the shares of rows whose scale lies in each eighth of [τ₀, τ_max]."""
     tau = scales(rows, options)
-    return {
+    width = (options.tau_max - options.tau0) / TAU_BINS or 1.0
+    place = ((tau - options.tau0) / width).floor().clamp(0, TAU_BINS - 1)
+    bins = {f"tau_bin_{number + 1}": (place == number).double() for number in range(TAU_BINS)}
+    return bins | {
         "tau_mean": tau,
         "tau_square": tau.square(),
         "tau_at_min": (tau <= options.tau0).double(),

@@ -77,6 +77,7 @@ def _context(study: StudyResults) -> dict[str, Any]:
         "buckets": [plots.buckets(study, width) for width in (plots.WIDER, plots.NARROW)],
         "curves": [figure for name in curves.CURVES if (figure := curves.curve(study, name))],
         "target_margins": curves.target_margins(study),
+        "tau_histograms": curves.tau_histograms(study),
         "log_ratios": curves.log_ratios(study),
         "reliability": curves.reliability(study),
         "overhead": tables.overhead_rows(study),

@@ -108,6 +108,32 @@ def target_margins(study: StudyResults) -> list[Markup]:
     return _panels(study, draw)
 
 
+def tau_histograms(study: StudyResults) -> list[Markup]:
+    """Shares of training preferences by their scale τ, over the last tenth of what was logged; one panel an arm."""
+    names = sorted({key for arm in study.arms for key in arm.training if key.startswith("tau_bin_")})
+    x, y = Scale(0, max(len(names), 1), 38, PANEL_WIDTH - 8), Scale(0, 1, 126, 28)
+
+    def draw(arm: ArmResult, style: Style, title: list[Markup]) -> Markup:
+        series = [_rows(arm.training.get(name, ()), 2) for name in names]
+        if not series or not all(series):
+            return Markup("")
+        lasts = [rows[-max(1, len(rows) // 10) :] for rows in series]
+        shares = [sum(row[1] for row in rows) / len(rows) for rows in lasts]
+        body = [*title, *y_axis(y, x.start, x.end, share=True, count=4)]
+        for place, share in enumerate(shares):
+            hint = el("title", f"bin {place + 1} of {len(shares)}: {share:.0%}")
+            body.append(el("rect", hint, x=x(place) + 1.5, y=y(share), width=x(1) - x(0) - 3, height=y(0) - y(share),
+                           class_=f"dot {style.colour}"))  # fmt: skip
+        body.append(el("text", "τ₀", x=x.start, y=143, class_="tick"))
+        body.append(el("text", "τ max", x=x.end, y=143, class_="tick end"))
+        label = (
+            f"Scales of {style.label} at the end: {shares[0]:.0%} in the lowest bin, {shares[-1]:.0%} in the highest."
+        )
+        return picture(PANEL_WIDTH, 148, label, body)
+
+    return _panels(study, draw)
+
+
 def log_ratios(study: StudyResults) -> list[Markup]:
     """Mean log-ratio of chosen and rejected responses over training (nats), one panel an arm on one scale."""
     keys = ("chosen_logratio", "rejected_logratio")

@@ -15,6 +15,7 @@ from popmargin.evaluation.discriminative import discriminative_differences, disc
 from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.evaluation.statistics import Interval, bootstrap_seeds
+from popmargin.objectives.aps import TAU_BINS
 from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.pop.edges import PopEdges
 from popmargin.report.results import ArmResult, StudyResults
@@ -29,6 +30,7 @@ _TRAINING = (
     "target_margin_clipped",
     "chosen_logratio",
     "rejected_logratio",
+    *(f"tau_bin_{number}" for number in range(1, TAU_BINS + 1)),
 )
 _SAMPLES = 5
 
