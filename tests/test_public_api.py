@@ -43,8 +43,8 @@ PARAMETERS = {
     "bad_rows='error', columns=None",
     "load_study": "path, overrides=(), changes=None",
     "objective": "name, *, options, score, origin, needs=None, golden=(), diagnostics=None, init_state=None, "
-    "update_state=None, batch_statistics=None",
-    "regularizer": "name, *, options, reference, diagnostics=None",
+    "update_state=None, batch_statistics=None, supervised=None, figure=None",
+    "regularizer": "name, *, options, reference, diagnostics=None, supervised=False",
     "sample_edges": "ids, strength, *, sampling='iterative', k=1, seed=0, flip=0.0, temperature=0.0, budget=None, "
     "unmatched='keep', source='ratings'",
     "split_preferences": "prefs, *, test_size, seed",

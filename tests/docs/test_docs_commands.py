@@ -1,16 +1,19 @@
 """Every command and every Python block of the documentation, run as a reader would type them."""
 
+import importlib
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -48,7 +51,7 @@ def test_there_are_commands_to_run() -> None:
     assert sum(line.startswith("popmargin ") for page in PAGES for line in commands(page)) >= 8
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_other_commands_are_make_targets_or_installs(page: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     inline = re.findall(r"`make ([\w -]+)`", page.read_text(encoding="utf-8"))
@@ -92,3 +95,48 @@ def test_generated_pages_are_up_to_date() -> None:
         [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture
+def generate(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The generator as a module, with a folder of its own to write to."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return importlib.import_module("generate")
+
+
+def test_pages_and_figures_are_checked(
+    generate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A changed page or figure, a missing one and one without an objective are all out of date."""
+    monkeypatch.setattr(generate, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["generate.py"])
+    assert generate.main() == 0 and generate.outputs() == generate.outputs()
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
+    assert generate.main() == 0
+    folder = tmp_path / "objectives"
+    (folder / "dpo.svg").write_text("<svg/>")
+    (folder / "pop.md").unlink()
+    (folder / "gone.md").write_text("# gone")
+    capsys.readouterr()
+    assert generate.main() == 1
+    assert "objectives/dpo.svg, objectives/pop.md, objectives/gone.md;" in capsys.readouterr().err
+
+
+def test_every_objective_has_a_page_with_figure_and_advice() -> None:
+    """Figures are whole SVG files without NaN; what to write on a page comes from the objective's own file."""
+    folder = ROOT / "docs" / "objectives"
+    names = [file.stem for file in (ROOT / "src/popmargin/objectives").glob("[!_]*.py") if file.stem != "base"]
+    assert len(names) > 20
+    for name in names:
+        page = (folder / f"{name}.md").read_text(encoding="utf-8")
+        assert re.search(r"## When to use it\n\n\w.*\n\n## What to watch\n\n\S.*\n\n## Options\n\n- `objective", page)
+        assert re.search(r"- Noise it tolerates: \S", page) and f"]({name}.svg)" in page
+        figure = (folder / f"{name}.svg").read_text(encoding="utf-8")
+        assert ElementTree.fromstring(figure).tag == "{http://www.w3.org/2000/svg}svg" and "nan" not in figure
+        assert f"[`{name}`]({name}.md)" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []

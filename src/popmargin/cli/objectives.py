@@ -33,6 +33,9 @@ def describe(objective: Objective) -> dict[str, Any]:
         "score": objective.score_kind(options),
         "needs": needs,
         "options": dataclasses.asdict(options),
+        "use": objective.section("Use"),
+        "watch": objective.section("Watch"),
+        "noise": objective.section("Noise"),
     }
 
 

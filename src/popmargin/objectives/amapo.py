@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +138,14 @@ def _batch_statistics(options: AMaPOOptions) -> bool:
     init_state=_init_state,
     update_state=_update_state,
     batch_statistics=_batch_statistics,
+    figure=Figure(
+        vary="convention",
+        values=("code", "paper"),
+        options={"running": 0.9},
+        state={"weight": 1.0, "mean": 0.5, "square": 0.5},
+        score=-2.0,
+        reach=2.0,
+    ),
     golden=(
         Golden(
             rows={"chosen": [-1.0, -1.0], "rejected": [-1.0, -3.0]},
@@ -175,6 +183,18 @@ def amapo(rows: Rows, options: AMaPOOptions) -> Float[Tensor, "B"]:
     4.0562300 and the loss log(1 + e^4.0562300) = 4.0733960 (`paper`: 2·e^1.4142136 = 8.2265008, 8.2267682); the second
     has z < 0 and log(1 + e⁻⁴) = 0.0181499. Running moments 1/½ and 2.5/½ are μ = 2, s = √(5 − 4) = 1: r = 1 has
     z·μ = 2, the margin 2·e² = 14.7781122 and log(1 + e^(14.7781122 − 2)) = 12.7781150.
+
+    Use:
+        No reference, and effort for the preferences that lag behind. Published, read second-hand: length-controlled
+        AlpacaEval 2 of 26.4 against 22.0 for SimPO (Llama-3-8B base). The authors' recipe: learning rates 4e-7 to 1e-6,
+        batches of 128.
+
+    Watch:
+        The margin jumps from 0 to about β at the mean. `margin_share` is the share of rows with one, `exponent_max`
+        shows explosions. Statistics need many rows at once, or `running`.
+
+    Noise:
+        none: mislabelled preferences lag too, and get a margin (ours)
 
     Args:
         rows: scores are mean log-probs (B,), nats per token; the state holds running moments of the gap.

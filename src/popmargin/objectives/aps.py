@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Rows, objective, positive
 
 FLOOR = 1e-6
 """Smallest curvature of a Newton step."""
@@ -97,6 +97,7 @@ def _diagnostics(rows: Rows, options: APSOptions) -> dict[str, Tensor]:
     score="log_ratio",
     origin="published",
     diagnostics=_diagnostics,
+    figure=Figure(vary="tau_max", values=(1.0, 4.0, 10.0), reach=8.0),
     golden=(
         Golden(rows={"chosen": [0.0, 400.0], "rejected": [0.0, 0.0]}, expected=[0.01, -2.372407126642914]),
         Golden(
@@ -116,6 +117,18 @@ def aps(rows: Rows, options: APSOptions) -> Float[Tensor, "B"]:
 
     Golden values, ρ₀ = τ₀ = 0.1, τ_max = 4: Δ = 0 has τ* = τ₀ and τ₀·log 2 + (ρ₀ − log 2)·τ₀ = 0.01 (quadratic:
     ρ₀τ₀² = 0.001); d = 40 has τ* = τ_max and 4·log(1 + e⁻¹⁰) + 4·(0.1 − log 2) = 0.0001816 − 2.3725887.
+
+    Use:
+        Preferences of unequal ambiguity. Published: smaller ρ₀ works better; ρ₀ = 0.1 and τ_max = 4 were best on TL;DR,
+        ρ₀ = 0.05 and τ_max = 5 on HH, where `quadratic` raised the win rate from 53.4 to 56.0.
+
+    Watch:
+        The histogram of scales (`tau_bin_1` … `tau_bin_8`, and in the report): about 40% at τ_max is usual on TL;DR
+        (published). With all at one end this is `dpo` at another β. `linear` with ρ₀ from 0.3 on does not settle at
+        every margin.
+
+    Noise:
+        ambiguous preferences saturate early; flipped ones still pull
 
     Args:
         rows: scores are log-ratios (B,), nats.

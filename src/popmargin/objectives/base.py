@@ -5,6 +5,7 @@ weaker one where there is one). Axis suffix B: rows of one batch.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
@@ -162,6 +163,29 @@ class Golden:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Figure:
+    """What the documentation draws of an objective: loss and gradient against the reward margin, one curve a value.
+
+    Attributes:
+        vary: an option, a field of `Rows` or an entry of the state that differs between curves; empty for one curve.
+        values: its values.
+        rows: fields of `Rows` that all curves share, as in `Golden`.
+        options: options that all curves share.
+        state: entries of the state that all curves share.
+        score: mean of both scores, nats; chosen and rejected move away from it in equal parts.
+        reach: largest reward margin on either side.
+    """
+
+    vary: str = ""
+    values: tuple[float | str, ...] = ()
+    rows: Mapping[str, float] = field(default_factory=dict[str, float])
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    state: Mapping[str, float] = field(default_factory=dict[str, float])
+    score: float = 0.0
+    reach: float = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objective:
     """A registered objective.
 
@@ -179,6 +203,7 @@ class Objective:
         batch_statistics: `(options) -> bool`: whether the loss of a row depends on the rows that are forwarded with it.
             All processes must then forward together, as `Rows.gather` waits for them.
         supervised: `(options) -> bool`: whether the loss holds the negative log-likelihood of the chosen response.
+        figure: what its page of the documentation draws.
     """
 
     name: str
@@ -193,11 +218,17 @@ class Objective:
     update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None
     batch_statistics: Callable[[Any], bool] | None = None
     supervised: Callable[[Any], bool] | None = None
+    figure: Figure = Figure()
 
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    def section(self, title: str) -> str:
+        """A section of the function's docstring as one line (`Use`, `Watch`, `Noise`); empty where it has none."""
+        match = re.search(rf"^{title}:\n((?:    .*\n)+)", f"{inspect.getdoc(self.function)}\n", re.M)
+        return " ".join(match[1].split()) if match else ""
 
     def make_options(self, values: Mapping[str, Any]) -> Any:
         """The options dataclass built from plain values; unknown ones are a `ConfigError`."""
@@ -238,6 +269,7 @@ def objective(
     update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None,
     batch_statistics: Callable[[Any], bool] | None = None,
     supervised: Callable[[Any], bool] | None = None,
+    figure: Figure | None = None,
 ) -> Callable[[FunctionT], FunctionT]:
     """Register the decorated loss function as an objective; the arguments are the fields of `Objective`."""
 
@@ -256,6 +288,7 @@ def objective(
                 update_state=update_state,
                 batch_statistics=batch_statistics,
                 supervised=supervised,
+                figure=figure or Figure(),
             )
         )
         return function

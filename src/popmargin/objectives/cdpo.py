@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class CDPOOptions:
     score="log_ratio",
     origin="baseline",
     needs=Needs(soft_label=True),
+    figure=Figure(vary="soft_label", values=(1.0, 0.75, 0.5)),
     golden=(
         Golden(
             rows={"chosen": [10.0, 10.0, 0.0], "rejected": [0.0, 0.0, 10.0], "soft_label": [1.0, 0.75, 0.25]},
@@ -45,6 +46,16 @@ def cdpo(rows: Rows, options: CDPOOptions) -> Float[Tensor, "B"]:
 
     Golden values: h = 1, p = 1 is the DPO loss log(1 + e⁻¹); p = ¾ adds ¼·1, as log σ(−h) = log σ(h) − h; p = ¼ with
     the responses exchanged is the same preference.
+
+    Use:
+        Soft labels (votes, or a judge's probabilities), and a policy that should rank well. Published: it classifies
+        best and generates worse than the geometric losses.
+
+    Watch:
+        Labels of p = ½ hold the margin at 0 rather than leave it alone.
+
+    Noise:
+        uncertainty that p tells
 
     Args:
         rows: scores are log-ratios (B,), nats; `soft_label` is p (B,).

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class CIPOOptions:
     score="log_ratio",
     origin="baseline",
     needs=Needs(soft_label=True),
+    figure=Figure(vary="soft_label", values=(1.0, 0.75, 0.5), reach=2.0),
     golden=(
         Golden(
             rows={"chosen": [6.0, 6.0, 0.0], "rejected": [0.0, 0.0, 6.0], "soft_label": [1.0, 0.75, 0.25]},
@@ -45,6 +46,15 @@ def cipo(rows: Rows, options: CIPOOptions) -> Float[Tensor, "B"]:
 
     Golden values, β = ¼: Δ = 6 with the target 2 (p = 1) gives 16, with the target 1 (p = ¾) 25; p = ¼ with the
     responses exchanged is the same preference.
+
+    Use:
+        As `cdpo`, where gaps should have finite targets.
+
+    Watch:
+        β is the inverse of a target in nats of whole responses, as in `ipo`. Labels of p = ½ pull the gap to 0.
+
+    Noise:
+        uncertainty that p tells
 
     Args:
         rows: scores are log-ratios (B,), nats; `soft_label` is p (B,).

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class CPOOptions:
     score="logp",
     origin="baseline",
     supervised=lambda options: options.sft_weight > 0,
+    figure=Figure(vary="sft_weight", values=(0.0, 1.0), rows={"chosen_tokens": 20.0}, score=-20.0, reach=3.0),
     golden=(
         Golden(
             rows={"chosen": [-4.0], "rejected": [-14.0], "chosen_tokens": [8.0]},
@@ -53,6 +54,16 @@ def cpo(rows: Rows, options: CPOOptions) -> Float[Tensor, "B"]:
     The second term is per token, as in TRL; the mean is taken for every row, TRL's over the tokens of the batch.
 
     Golden values, β = 0.1: a gap of 10 gives log(1 + e⁻¹) = 0.3132617; 4 nats over 8 tokens add ½.
+
+    Use:
+        No reference, and a supervised term that keeps the chosen responses likely.
+
+    Watch:
+        Sums of log-probs depend on lengths, and nothing divides them out (ours). The regularizer `sft` on top is
+        refused unless `sft_weight` is 0.
+
+    Noise:
+        none
 
     Args:
         rows: scores are summed log-probs (B,), nats; `logps` hold the token counts.

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class DPOFixedMarginOptions:
     options=DPOFixedMarginOptions,
     score="log_ratio",
     origin="baseline",
+    figure=Figure(vary="margin", values=(0.0, 0.5, 1.0, 2.0)),
     golden=(Golden(rows={"chosen": [10.0], "rejected": [0.0]}, expected=[0.6931471805599453]),),
 )
 def dpo_fixed_margin(rows: Rows, options: DPOFixedMarginOptions) -> Float[Tensor, "B"]:
@@ -38,6 +39,15 @@ def dpo_fixed_margin(rows: Rows, options: DPOFixedMarginOptions) -> Float[Tensor
     L = −log σ(β·Δ − m)
 
     Golden value: β·Δ = m = 1 gives log 2.
+
+    Use:
+        A baseline for adaptive margins: all preferences must lead by the same amount.
+
+    Watch:
+        The margin is in reward units: 1 is 10 nats at β = 0.1, the upper clip of `pop`.
+
+    Noise:
+        none
 
     Args:
         rows: scores are log-ratios (B,), nats.

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class DPORatingMarginOptions:
     score="log_ratio",
     origin="baseline",
     needs=Needs(margin=True),
+    figure=Figure(vary="margin", values=(0.0, 1.0, 3.0)),
     golden=(
         Golden(
             rows={"chosen": [10.0, 0.0], "rejected": [0.0, 0.0], "margin": [1.0, 1.0]},
@@ -44,6 +45,16 @@ def dpo_rating_margin(rows: Rows, options: DPORatingMarginOptions) -> Float[Tens
     L = −log σ(β·Δ − c·(rating_chosen − rating_rejected))
 
     Golden values: β·Δ = margin = 1 gives log 2; Δ = 0 with margin 1 gives log(1 + e) = 1.3132617.
+
+    Use:
+        Ratings of both responses whose differences mean the same for every annotator and prompt.
+
+    Watch:
+        One rating point is one reward unit unless `margin_scale` says otherwise. Errors of ratings enter the loss as
+        they are, which is what preferences over preferences avoid.
+
+    Noise:
+        none: noise of ratings becomes noise of margins
 
     Args:
         rows: scores are log-ratios (B,), nats; margins are rating gaps (B,).

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class GeometricDPOOptions:
     score="log_ratio",
     origin="published",
     needs=Needs(soft_label=True),
+    figure=Figure(vary="soft_label", values=(1.0, 0.75, 0.5)),
     golden=(
         Golden(
             rows={"chosen": [10.0, 10.0, 0.0, 10.0], "rejected": [0.0, 0.0, 10.0, 0.0],
@@ -49,6 +50,16 @@ def geometric_dpo(rows: Rows, options: GeometricDPOOptions) -> Float[Tensor, "B"
 
     Golden values, β = 0.2, Δ = 10: p = 1 gives log(1 + e⁻²) = 0.1269280, p = ¾ log(1 + e⁻¹) = 0.3132617, as does p = ¼
     with the responses exchanged; p = ½ gives log 2.
+
+    Use:
+        Soft labels, and a policy that should write well. Published: the geometric losses win about 70% of direct
+        comparisons with their bases on average.
+
+    Watch:
+        Raise β above that of `dpo`. Labels near ½ hardly train, so that the data are fewer than they look.
+
+    Noise:
+        uncertainty that p tells: p = ½ does not pull
 
     Args:
         rows: scores are log-ratios (B,), nats; `soft_label` is p (B,).

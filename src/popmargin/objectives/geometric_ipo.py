@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class GeometricIPOOptions:
     score="log_ratio",
     origin="published",
     needs=Needs(soft_label=True),
+    figure=Figure(vary="soft_label", values=(1.0, 0.75, 0.5), reach=2.0),
     golden=(
         Golden(
             rows={"chosen": [6.0, 6.0, 0.0, 6.0], "rejected": [0.0, 0.0, 6.0, 0.0],
@@ -46,6 +47,16 @@ def geometric_ipo(rows: Rows, options: GeometricIPOOptions) -> Float[Tensor, "B"
 
     Golden values, β = ¼ (target 2): Δ = 6 gives 16 at p = 1 and ¼·16 = 4 at p = ¾, as does p = ¼ with the responses
     exchanged; p = ½ gives 0.
+
+    Use:
+        As `geometric_dpo`, where gaps should have a finite target.
+
+    Watch:
+        The target is the same for all labels, only its weight falls. β is the inverse of a target in nats of whole
+        responses.
+
+    Noise:
+        uncertainty that p tells: p = ½ does not pull
 
     Args:
         rows: scores are log-ratios (B,), nats; `soft_label` is p (B,).

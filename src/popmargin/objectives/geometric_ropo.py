@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class GeometricROPOOptions:
     score="log_ratio",
     origin="published",
     needs=Needs(soft_label=True),
+    figure=Figure(vary="soft_label", values=(1.0, 0.75, 0.5), reach=6.0),
     golden=(
         Golden(
             rows={"chosen": [10.0, 0.0, 10.0], "rejected": [0.0, 10.0, 0.0], "soft_label": [0.75, 0.25, 0.5]},
@@ -52,6 +53,16 @@ def geometric_ropo(rows: Rows, options: GeometricROPOOptions) -> Float[Tensor, "
 
     Golden values, α = 2, γ = 0.1: g = 1 gives 2·0.2689414 + 0.1·0.3132617 = 0.5692090, on both sides of ½; p = ½ gives
     1 + 0.1·log 2 = 1.0693147.
+
+    Use:
+        Soft labels that may also be wrong: a bounded loss on scaled margins.
+
+    Watch:
+        Raise β above that of `dpo`. α and γ are weights of their own, unlike in `ropo`; contradicted preferences still
+        pull with weight γ.
+
+    Noise:
+        uncertainty that p tells, and flipped labels
 
     Args:
         rows: scores are log-ratios (B,), nats; `soft_label` is p (B,).

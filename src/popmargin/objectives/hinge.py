@@ -39,6 +39,16 @@ def hinge(rows: Rows, options: HingeOptions) -> Float[Tensor, "B"]:
 
     Golden values, β = 0.1: Δ = 0 gives 1, Δ = 5 gives ½, and Δ = 20 nothing.
 
+    Use:
+        Preferences that are settled should stop pulling at once.
+
+    Watch:
+        A loss near 0 means that hardly any row still trains. β sets both the strength and the gap that is enough, 1/β
+        nats.
+
+    Noise:
+        some: a contradicted label pulls no harder than any other below the hinge
+
     Args:
         rows: scores are log-ratios (B,), nats.
         options: see `HingeOptions`.

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
 
 LARGEST = -1e-6
 """Mean log-probs are kept below this, nats per token: at 0 the odds are infinite (ours)."""
@@ -43,6 +43,7 @@ def log_odds(mean_logp: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
     origin="baseline",
     needs=Needs(whole_responses=True),
     supervised=lambda options: True,
+    figure=Figure(score=-2.0, reach=0.15),
     golden=(
         Golden(
             rows={"chosen": [-0.6931471805599453] * 2, "rejected": [-0.6931471805599453, -1.3862943611198906]},
@@ -60,6 +61,17 @@ def orpo(rows: Rows, options: ORPOOptions) -> Float[Tensor, "B"]:
 
     Golden values, λ = ½: P = ½ on both sides gives log 2 + ½·log 2 = 1.0397208; P_w = ½, P_l = ¼ have the odds ratio 3
     and give log 2 + ½·log(4/3) = 0.8369882.
+
+    Use:
+        One stage from a base model, in the place of supervised and then preference training, without a reference
+        (published).
+
+    Watch:
+        The first term trains on every chosen response, however good it is. The logged reward margin is λ times the gap
+        of mean log-probs, which is no reward. Token selectors and `sft` are refused.
+
+    Noise:
+        none
 
     Args:
         rows: scores are mean log-probs (B,), nats per token.

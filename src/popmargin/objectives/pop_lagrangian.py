@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,7 @@ def _update_state(
     diagnostics=_diagnostics,
     init_state=_init_state,
     update_state=_update_state,
+    figure=Figure(vary="log_lambda", values=(-2.0, 0.0, 1.0), rows={"has_weaker": 1, "weaker_chosen": 10.0}),
     golden=(
         Golden(
             rows={"chosen": [10.0, 10.0], "rejected": [0.0, 0.0], "weaker_chosen": [10.0, 0.0],
@@ -88,6 +89,16 @@ def pop_lagrangian(rows: Rows, options: PopLagrangianOptions) -> Float[Tensor, "
 
     Golden values: equal gaps of 10 violate nothing, leaving log(1 + e⁻¹); Δ(s) = 0, Δ(u) = 10, λ = 2 give
     ½[log 2 + 0.3132617] + 2·(log(1 + e) − log 2) = 0.5032044 + 2·0.6201145 = 1.7434334.
+
+    Use:
+        PoP labels as a constraint on both sides, in the place of a moving target.
+
+    Watch:
+        `lambda` in the log: λ rises as long as edges are violated, and wrong edges may stay so (ours). Both sides are
+        forwarded with gradient.
+
+    Noise:
+        wrong edges raise λ (ours)
 
     Args:
         rows: scores of both sides are log-ratios (B,), nats; the state holds `log_lambda`.

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,11 @@ def _diagnostics(rows: Rows, options: PopRankOptions) -> dict[str, Tensor]:
     origin="ours",
     needs=Needs(edges=True, weaker="gradient"),
     diagnostics=_diagnostics,
+    figure=Figure(
+        vary="rank_weight",
+        values=(0.0, 1.0, 3.0),
+        rows={"has_weaker": 1, "weaker_chosen": 10.0, "stronger_share": 1.0, "weaker_share": 1.0},
+    ),
     golden=(
         Golden(
             rows={"chosen": [10.0, 10.0], "rejected": [0.0, 0.0], "weaker_chosen": [0.0, 0.0],
@@ -59,6 +64,17 @@ def pop_rank(rows: Rows, options: PopRankOptions) -> Float[Tensor, "B"]:
     however many edges it stands in; preferences without an edge are rows of their own, without a ranking term.
 
     Golden values: ½·log(1 + e⁻¹) + 2·log 2 + 3·log(1 + e⁻¹) = 2.4827103; a row without weaker side is the DPO loss.
+
+    Use:
+        PoP labels where both sides of an edge should learn. Ours: in a linear simulation it recovered more of the
+        strengths than `pop` (accuracy .816 against .778), on frozen features of real text hardly more (.775–.777
+        against .774–.776), and in the demo it does not win.
+
+    Watch:
+        A large `rank_weight` hurts where edges are noisy (ours). Both sides are forwarded with gradient.
+
+    Noise:
+        ordinal, as `pop`; gains shrink with wrong edges (ours, simulated)
 
     Args:
         rows: scores of both sides are log-ratios (B,), nats; shares as in `Rows`.

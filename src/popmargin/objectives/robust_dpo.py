@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class RobustDPOOptions:
     options=RobustDPOOptions,
     score="log_ratio",
     origin="baseline",
+    figure=Figure(vary="flip_rate", values=(0.0, 0.1, 0.3)),
     golden=(
         Golden(
             rows={"chosen": [0.0, 10.0], "rejected": [0.0, 0.0]},
@@ -48,6 +49,16 @@ def robust_dpo(rows: Rows, options: RobustDPOOptions) -> Float[Tensor, "B"]:
     It has no lower bound, so that it may be negative.
 
     Golden values: h = 0 gives log 2 for every ε; h = 1, ε = ¼ gives [¾·0.3132617 − ¼·1.3132617]/½ = −0.1867383.
+
+    Use:
+        Labels that are flipped at random, at a rate that is known.
+
+    Watch:
+        No margin is ever enough: the pull of a settled preference stays at ε/(1 − 2ε), and the loss has no lower bound.
+        The rate is not estimated here.
+
+    Noise:
+        flipped labels, at a known rate
 
     Args:
         rows: scores are log-ratios (B,), nats.

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class ROPOOptions:
     options=ROPOOptions,
     score="log_ratio",
     origin="published",
+    figure=Figure(vary="alpha", values=(6.0, 14.0, 30.0), reach=6.0),
     golden=(
         Golden(rows={"chosen": [0.0], "rejected": [0.0]}, options={"alpha": 3.0}, expected=[1.644860385419959]),
         Golden(rows={"chosen": [3.0], "rejected": [-7.0]}, options={"alpha": 3.0}, expected=[0.8400644637211562]),
@@ -49,6 +50,17 @@ def ropo(rows: Rows, options: ROPOOptions) -> Float[Tensor, "B"]:
 
     Golden values, α = 3 (factor 12/16): h = 0 gives 0.75·(log 2 + 3/2) = 1.6448604; h = 1 gives
     0.75·(0.3132617 + 3·0.2689414) = 0.8400645.
+
+    Use:
+        Labels of which a fifth or more may be flipped. Published by others: against DPO it wins 69.3% at 30% flips, and
+        25.9% on clean data (Nectar).
+
+    Watch:
+        It can hurt on clean data: report `dpo` beside it. The outer loop of the paper, which drops and resamples
+        preferences, is not part of the loss.
+
+    Noise:
+        flipped labels, 20–30%
 
     Args:
         rows: scores are log-ratios (B,), nats.

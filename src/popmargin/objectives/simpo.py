@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Golden, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class SimPOOptions:
     options=SimPOOptions,
     score="mean_logp",
     origin="baseline",
+    figure=Figure(vary="gamma", values=(0.0, 1.0, 2.0), score=-2.0),
     golden=(Golden(rows={"chosen": [-1.0], "rejected": [-2.0]}, expected=[0.31326168751822286]),),
 )
 def simpo(rows: Rows, options: SimPOOptions) -> Float[Tensor, "B"]:
@@ -38,6 +39,16 @@ def simpo(rows: Rows, options: SimPOOptions) -> Float[Tensor, "B"]:
     L = −log σ(β·(mean_logp(y_w) − mean_logp(y_l)) − γ)   (Meng et al. 2024)
 
     Golden value: a gap of 1 with β = 2, γ = 1 gives log(1 + e⁻¹) = 0.3132617.
+
+    Use:
+        No reference: less memory, one pass less, and the likelihood per token as the reward that generation sees.
+
+    Watch:
+        Nothing holds the policy near its start but a small learning rate. The reward margin does not start at 0, and β
+        and γ are for log-probs per token: values of other objectives do not carry over.
+
+    Noise:
+        none
 
     Args:
         rows: scores are mean log-probs (B,), nats per token.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from popmargin.objectives.base import Golden, Needs, Rows, objective
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective
 from popmargin.objectives.pop import PopOptions, pop, target_diagnostics
 
 
@@ -23,6 +23,7 @@ class SimPOPopOptions(PopOptions):
     origin="published",
     needs=Needs(edges=True, weaker="target"),
     diagnostics=target_diagnostics,
+    figure=Figure(vary="target", values=(0.0, 0.5, 1.0, 2.0), rows={"has_weaker": 1}, score=-2.0),
     golden=(
         Golden(
             rows={"chosen": [-1.0, -1.0], "rejected": [-2.0, -2.0], "target": [1.0, -1.0], "has_weaker": [1, 1]},
@@ -39,6 +40,15 @@ def simpo_pop(rows: Rows, options: SimPOPopOptions) -> Float[Tensor, "B"]:
     the first step.
 
     Golden values: a gap of 1 with the target 1 gives log 2; a target of −1 is clipped to 0 and gives log(1 + e⁻¹).
+
+    Use:
+        As `pop`, where no reference is wanted and lengths should not count.
+
+    Watch:
+        Margins are in nats per token, which the upper clip of 10 hardly ever reaches. They act from the first step on.
+
+    Noise:
+        ordinal, as `pop`
 
     Args:
         rows: scores of the stronger sides are mean log-probs (B,), nats per token; `target` likewise.
