@@ -22,7 +22,8 @@ from popmargin.engine.head import HeadSettings, TokenScores, fused_token_scores
 from popmargin.engine.sequences import Layout, Sequences, make_sequences, sequences_to
 
 _CHUNK = 256  # rows of logits handled at once where a head cannot be fused: keeps the fp32 intermediate small
-_TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4}  # nats, of a trial; other dtypes round more
+_TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4}  # nats, of a trial
+_ROUGH_TOLERANCE = 1.0  # of other dtypes: SmolLM2 in bf16 rounds by 0.24 nats; a wrong context changes it by 7
 _LOG = logging.getLogger(__name__)
 
 
@@ -117,7 +118,7 @@ def _take(model: Any, plan: ForwardPlan, otherwise: ForwardPlan, expected: Tenso
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
     else:
-        if difference <= _TOLERANCE.get(next(model.parameters()).dtype, 0.1):
+        if difference <= _TOLERANCE.get(next(model.parameters()).dtype, _ROUGH_TOLERANCE):
             return plan
         reason = f"log-probs would change by {difference:.2g} nats"
     _LOG.warning("%s runs without %s (%s).", type(model).__name__, what, reason)
