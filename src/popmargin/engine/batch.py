@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def preference_sequences(
-    tokenized: TokenizedPreferences, preferences: Sequence[int], pad_id: int, layout: Layout
+    tokenized: TokenizedPreferences, preferences: Sequence[int], pad_id: int, layout: Layout, *, whole: bool = False
 ) -> Sequences:
-    """The responses of some preferences: all chosen ones, then all rejected ones."""
+    """The responses of some preferences: all chosen ones, then all rejected ones; see `make_sequences`."""
     prompts = [tokenized.prompt[i] for i in preferences]
     chosen, rejected = [tokenized.chosen[i] for i in preferences], [tokenized.rejected[i] for i in preferences]
-    return make_sequences(prompts * 2, chosen + rejected, pad_id, layout)
+    return make_sequences(prompts * 2, chosen + rejected, pad_id, layout, whole=whole)
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class Collator:
         layout: packed rows, or padded ones for models that cannot be packed.
         tokens_per_batch: most tokens in a part; None makes one part of all rows.
         scoring: cached log-probs of the tokens under a token selector's own reference, if it has one.
+        whole: keep the last token of every response, which a reward model reads.
     """
 
     rows: TrainingRows
@@ -108,6 +109,7 @@ class Collator:
     layout: Layout = "padded"
     tokens_per_batch: int | None = None
     scoring: "ReferenceLogps | None" = None
+    whole: bool = False
 
     @cached_property
     def _tokens(self) -> np.ndarray:
@@ -147,7 +149,7 @@ class Collator:
         preferences = np.concatenate([gradient, others])
         place = {int(preference): position for position, preference in enumerate(preferences)}
         batch: dict[str, Any] = {
-            "policy": preference_sequences(self.tokenized, gradient.tolist(), self.pad_id, self.layout),
+            "policy": self._sequences(gradient),
             "preferences": torch.from_numpy(preferences),
             "stronger": torch.tensor([place[int(i)] for i in stronger]),
             "weaker": torch.tensor([place.get(int(i), 0) if i >= 0 else 0 for i in used]),
@@ -159,7 +161,7 @@ class Collator:
         }
         scored = {"all": np.unique(wanted), "others": others, "none": others[:0]}[self.target_forward]
         if self.weaker == "target" and len(scored):
-            batch["target"] = preference_sequences(self.tokenized, scored.tolist(), self.pad_id, self.layout)
+            batch["target"] = self._sequences(scored)
             batch["target_place"] = torch.tensor([place[int(i)] for i in scored])
             batch |= self._cached("target_", scored)
         batch |= self._cached("", gradient)
@@ -170,6 +172,9 @@ class Collator:
     def _cached(self, prefix: str, preferences: np.ndarray) -> dict[str, torch.Tensor]:
         known = {"reference": self.reference, "scoring": self.scoring}
         return {f"{prefix}{name}": logps.tokens(preferences) for name, logps in known.items() if logps is not None}
+
+    def _sequences(self, preferences: np.ndarray) -> Sequences:
+        return preference_sequences(self.tokenized, preferences.tolist(), self.pad_id, self.layout, whole=self.whole)
 
 
 def clustered_order(rows: TrainingRows, batch_size: int, seed: int) -> list[int]:

@@ -7,7 +7,7 @@ H hidden size.
 import contextlib
 import logging
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,12 +90,11 @@ def forward_plan(model: Any) -> ForwardPlan:
 def _find_plan(model: Any) -> ForwardPlan:
     head = model.get_output_embeddings()
     plain = ForwardPlan("padded", head, None)
-    base = model if isinstance(model, PreTrainedModel) else getattr(model, "base_model", model)
-    base = base if isinstance(base, PreTrainedModel) else getattr(base, "model", base)
-    if not isinstance(base, PreTrainedModel):
+    base = without_adapter(model)
+    if base is None:
         return plain
     settings = _head_settings(base.config.get_text_config()) if type(head) is nn.Linear else None
-    with _evaluating(model):
+    with evaluating(model):
         expected = _trial(model, plain)
         plan = plain
         if settings is not None:
@@ -107,38 +106,55 @@ def _find_plan(model: Any) -> ForwardPlan:
     return plan
 
 
+def without_adapter(model: Any) -> PreTrainedModel | None:
+    """The transformers model inside an adapter; None where there is none."""
+    base = model if isinstance(model, PreTrainedModel) else getattr(model, "base_model", model)
+    base = base if isinstance(base, PreTrainedModel) else getattr(base, "model", base)
+    return base if isinstance(base, PreTrainedModel) else None
+
+
 def _head_settings(config: Any) -> HeadSettings:
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     return HeadSettings(softcap=getattr(config, "final_logit_softcapping", None), scale=scale)
 
 
 def _take(model: Any, plan: ForwardPlan, otherwise: ForwardPlan, expected: Tensor, what: str) -> ForwardPlan:
-    try:
-        difference = float((_trial(model, plan) - expected).abs().max())
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    else:
-        if difference <= _TOLERANCE.get(next(model.parameters()).dtype, _ROUGH_TOLERANCE):
-            return plan
-        reason = f"log-probs would change by {difference:.2g} nats"
+    reason = refused(lambda: _trial(model, plan), expected, next(model.parameters()).dtype)
+    if reason is None:
+        return plan
     _LOG.warning("%s runs without %s (%s).", type(model).__name__, what, reason)
     return otherwise
+
+
+def refused(trial: Callable[[], Tensor], expected: Tensor, dtype: torch.dtype) -> str | None:
+    """Why a faster way of scoring must not be taken: it fails, or gives other scores; None where it may."""
+    try:
+        difference = float((trial() - expected).abs().max())
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    allowed = _TOLERANCE.get(dtype, _ROUGH_TOLERANCE)
+    return None if difference <= allowed else f"scores would change by {difference:.2g}"
 
 
 @torch.no_grad()
 def _trial(model: Any, plan: ForwardPlan) -> Tensor:
     """Log-probs of a few responses of unequal lengths, two of them to one prompt."""
+    return token_scores(model, trial_sequences(model, plan.layout), plan=plan).logps.double()
+
+
+def trial_sequences(model: Any, layout: Layout, *, whole_to: int | None = None) -> Sequences:
+    """A few responses of unequal lengths, two of them to one prompt, on the model's device; `whole_to` a padding id."""
     vocabulary = int(model.config.get_text_config().vocab_size)
     random = np.random.default_rng(0)
     short, long = (random.integers(vocabulary, size=size) for size in (3, 9))
     completions = [random.integers(vocabulary, size=size) for size in (5, 2, 7)]
-    sequences = make_sequences([long, short, long], completions, 0, plan.layout)
-    sequences = sequences_to(sequences, next(model.parameters()).device)
-    return token_scores(model, sequences, plan=plan).logps.double()
+    sequences = make_sequences([long, short, long], completions, whole_to or 0, layout, whole=whole_to is not None)
+    return sequences_to(sequences, next(model.parameters()).device)
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Generator[None]:
+def evaluating(model: nn.Module) -> Generator[None]:
+    """In evaluation mode, each module back in its own one afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -185,13 +201,7 @@ def token_scores(
     """
     plan = plan or forward_plan(model)
     positions_N, labels_N = sequences["label_positions"], sequences["labels"]
-    inputs: dict[str, Any] = {"input_ids": sequences["input_ids"], "use_cache": False}
-    if "segments" in sequences:
-        # Any four-dimensional mask keeps the model from building one over the whole row; the attention ignores it.
-        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=positions_N.device)
-        inputs |= {"attention_mask": mask, "position_ids": sequences["position_ids"], "segments": sequences["segments"]}
-    else:
-        inputs["attention_mask"] = sequences["attention_mask"]
+    inputs = model_inputs(sequences)
     with autocast(positions_N.device, precision):
         if plan.head is not None and plan.fused is not None:
             with _fused(plan.head, plan.fused, positions_N, labels_N, statistics) as results:
@@ -205,6 +215,17 @@ def token_scores(
         logits_NV = logits_NV.flatten(0, 1).index_select(0, positions_N)
     logps_N: Any = SelectedLogSoftmax.apply(logits_NV, labels_N)
     return _with_statistics(logps_N, logits_NV, labels_N) if statistics else TokenScores(logps_N)
+
+
+def model_inputs(sequences: Sequences) -> dict[str, Any]:
+    """What a model's forward pass is called with, for sequences in either layout."""
+    inputs: dict[str, Any] = {"input_ids": sequences["input_ids"], "use_cache": False}
+    if "segments" not in sequences:
+        return inputs | {"attention_mask": sequences["attention_mask"]}
+    # Any four-dimensional mask keeps the model from building one over the whole row; the attention ignores it.
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=sequences["input_ids"].device)
+    packed = {"position_ids": sequences["position_ids"], "segments": sequences["segments"]}
+    return inputs | {"attention_mask": mask} | packed
 
 
 @torch.no_grad()

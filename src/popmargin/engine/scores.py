@@ -20,12 +20,12 @@ class PairScores:
     Attributes:
         chosen: scores in the wanted kind (P,), nats.
         rejected: the same of the rejected responses (P,).
-        logps: sums over all tokens, whatever the weights.
+        logps: sums over all tokens, whatever the weights; None for the rewards of a reward model.
     """
 
     chosen: Float[Tensor, "P"]
     rejected: Float[Tensor, "P"]
-    logps: Logps
+    logps: Logps | None
 
     @property
     def gap(self) -> Float[Tensor, "P"]:

@@ -22,25 +22,42 @@ completion tokens of each response.
 Padded: input_ids (S, T), attention_mask (S, T).
 Packed: input_ids (1, T), position_ids (1, T), and segments: one tuple a group of responses, (prefix, tail, tail, …)
 token counts in the order of the row. A tail attends to its prefix and to itself, a prefix to itself.
+Made `whole`: also last_positions (S,), flat positions of each response's last token that is not the padding token.
 """
 
 
 def make_sequences(
-    prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], pad_id: int, layout: Layout
+    prompts: Sequence[np.ndarray],
+    completions: Sequence[np.ndarray],
+    pad_id: int,
+    layout: Layout,
+    *,
+    whole: bool = False,
 ) -> Sequences:
-    """Inputs of some responses in a layout; arguments as in `pad_sequences`."""
+    """Inputs of some responses in a layout.
+
+    Args:
+        prompts: token ids of each prompt, at least one.
+        completions: token ids of each completion, at least one.
+        pad_id: a padding token.
+        layout: packed or padded.
+        whole: for reward models: every response to its last token, with `last_positions`.
+    """
     if layout == "padded":
-        return pad_sequences(prompts, completions, pad_id)
-    return pack_sequences(prompts, completions)
+        return pad_sequences(prompts, completions, pad_id, whole=whole)
+    return pack_sequences(prompts, completions, whole_to=pad_id if whole else None)
 
 
-def pad_sequences(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], pad_id: int) -> Sequences:
+def pad_sequences(
+    prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], pad_id: int, *, whole: bool = False
+) -> Sequences:
     """Right-padded prompt + completion rows, and where their completion tokens are predicted.
 
     Args:
         prompts: token ids of each prompt, at least one.
         completions: token ids of each completion, at least one.
         pad_id: the token to fill up with; it is masked, so any will do.
+        whole: also give `last_positions`, which a response's own padding tokens move.
     """
     rows = [np.concatenate(pair) for pair in zip(prompts, completions, strict=True)]
     width = max(len(row) for row in rows)
@@ -51,23 +68,28 @@ def pad_sequences(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarra
         ids_ST[number, : len(row)] = row
         mask_ST[number, : len(row)] = 1
         positions.append(number * width + np.arange(len(prompt) - 1, len(row) - 1))
+    last = torch.tensor([number * width + _last(row, pad_id) for number, row in enumerate(rows)]) if whole else None
     return {
         "input_ids": torch.from_numpy(ids_ST),
         "attention_mask": torch.from_numpy(mask_ST),
         "label_positions": torch.from_numpy(np.concatenate(positions)),
         **_labels(completions),
+        **({} if last is None else {"last_positions": last}),
     }
 
 
-def pack_sequences(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray]) -> Sequences:
+def pack_sequences(
+    prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray], *, whole_to: int | None = None
+) -> Sequences:
     """One row in which responses to the same prompt share their longest common prefix.
 
     The prefix is the true common one, completions included; equal responses stand in the row once. The last token of a
-    response predicts nothing and is left out.
+    response predicts nothing and is left out, unless the responses are wanted whole.
 
     Args:
         prompts: token ids of each prompt, at least one.
         completions: token ids of each completion, at least one.
+        whole_to: keep the last tokens, and give `last_positions` for this padding token.
     """
     groups: dict[bytes, list[int]] = {}
     for number, prompt in enumerate(prompts):
@@ -76,9 +98,11 @@ def pack_sequences(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarr
     places: list[np.ndarray] = []
     segments: list[tuple[int, ...]] = []
     label_positions: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(completions)
+    last_positions = np.zeros(len(completions), dtype=np.int64)
+    kept = slice(None) if whole_to is not None else slice(-1)
     offset = 0
     for members in groups.values():
-        inputs = [np.concatenate([prompts[i], completions[i]])[:-1].astype(np.int64) for i in members]
+        inputs = [np.concatenate([prompts[i], completions[i]])[kept].astype(np.int64) for i in members]
         prefix = _common_prefix(inputs)
         ids.append(inputs[0][:prefix])
         places.append(np.arange(prefix))
@@ -93,8 +117,11 @@ def pack_sequences(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarr
                     places.append(np.arange(prefix, len(row)))
                     lengths.append(len(tail))
                     end += len(tail)
-            positions = np.arange(len(prompts[member]) - 1, len(row))
+            positions = np.arange(len(prompts[member]) - 1, len(prompts[member]) + len(completions[member]) - 1)
             label_positions[member] = positions + np.where(positions < prefix, offset, start - prefix)
+            if whole_to is not None:
+                last = _last(row, whole_to)
+                last_positions[member] = last + (offset if last < prefix else start - prefix)
         segments.append(tuple(lengths))
         offset = end
     return {
@@ -103,6 +130,7 @@ def pack_sequences(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarr
         "segments": tuple(segments),
         "label_positions": torch.from_numpy(np.concatenate(label_positions)),
         **_labels(completions),
+        **({"last_positions": torch.from_numpy(last_positions)} if whole_to is not None else {}),
     }
 
 
@@ -148,6 +176,12 @@ def _labels(completions: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         "labels": torch.from_numpy(np.concatenate(completions).astype(np.int64)),
         "lengths": torch.tensor([len(completion) for completion in completions]),
     }
+
+
+def _last(row: np.ndarray, pad_id: int) -> int:
+    """Place of the last token that is no padding; 0 where all are, as in transformers' classifiers."""
+    places = np.flatnonzero(row != pad_id)
+    return int(places[-1]) if len(places) else 0
 
 
 def _common_prefix(rows: Sequence[np.ndarray]) -> int:

@@ -37,6 +37,8 @@ class Needs:
         soft_label: the probability per preference that chosen is the better one.
         reference: reference log-probs even where the score kind does not use them.
         whole_responses: the scores must be of whole responses, so that a token selector is refused.
+        absolute: single scores count, not only their gaps, so that a reward model, whose rewards have no zero, is
+            refused.
     """
 
     edges: bool = False
@@ -45,6 +47,7 @@ class Needs:
     soft_label: bool = False
     reference: bool = False
     whole_responses: bool = False
+    absolute: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

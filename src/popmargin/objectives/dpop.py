@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from popmargin.objectives.base import Figure, Golden, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class DPOPOptions:
     score="log_ratio",
     origin="baseline",
     figure=Figure(vary="penalty", values=(0.0, 1.0, 5.0)),
+    needs=Needs(absolute=True),
     golden=(
         Golden(
             rows={"chosen": [3.0, -2.0], "rejected": [-7.0, -22.0]},

@@ -1,0 +1,151 @@
+"""Rewards of whole responses under a reward model, in the place of log-probs: packed rows and padded ones alike.
+
+A reward model is a causal language model with a head of one output, read at the last token of a response that is not
+the padding token: what transformers' sequence classifiers do with the same text.
+
+Axis suffixes: P preferences, S responses, B rows of a batch, T length, H hidden size.
+"""
+
+import contextlib
+import logging
+import weakref
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from popmargin.engine.attention import allow_packing
+from popmargin.engine.logps import (
+    ForwardPlan,
+    autocast,
+    evaluating,
+    forward_plan,
+    model_inputs,
+    refused,
+    trial_sequences,
+    without_adapter,
+)
+from popmargin.engine.scores import PairScores
+from popmargin.engine.sequences import Layout, Sequences
+from popmargin.errors import RunError
+
+HEAD = "score"
+"""The name of the head in transformers' decoder classifiers."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RewardPlan:
+    """How a model's rewards are computed.
+
+    Attributes:
+        layout: packed rows, or padded ones where the model cannot take them.
+        head: gives a reward from a hidden state; under an adapter, what holds its trained copy.
+    """
+
+    layout: Layout
+    head: nn.Module
+
+
+_PLANS: "weakref.WeakKeyDictionary[nn.Module, RewardPlan]" = weakref.WeakKeyDictionary()
+
+
+def scoring_plan(model: Any, *, rewards: bool) -> ForwardPlan | RewardPlan:
+    """The plan of a reward model or of a policy."""
+    return reward_plan(model) if rewards else forward_plan(model)
+
+
+def reward_plan(model: Any) -> RewardPlan:
+    """The fastest way that gives this model's own rewards: found by a trial on a few tokens, once for each model.
+
+    Raises:
+        RunError: the model has no head that is read at the last token.
+    """
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    if inner not in _PLANS:
+        _PLANS[inner] = _find_plan(inner)
+    return _PLANS[inner]
+
+
+@torch.no_grad()
+def _find_plan(model: Any) -> RewardPlan:
+    base = without_adapter(model)
+    head = None if base is None else dict(base.named_children()).get(HEAD)
+    if base is None or head is None:
+        raise RunError(
+            f"{type(model).__name__} has no head '{HEAD}': start from a decoder that transformers has a sequence "
+            "classifier of, e.g. Llama, Qwen, Mistral or Gemma."
+        )
+    padded, packed = RewardPlan("padded", head), RewardPlan("packed", head)
+    dtype = next(model.parameters()).dtype
+    precision = "bf16" if dtype == torch.bfloat16 else "fp32"
+    pad_id = int(base.config.get_text_config().pad_token_id)
+
+    with evaluating(model):
+        sequences = trial_sequences(model, "padded", whole_to=pad_id)
+        with autocast(sequences["input_ids"].device, precision):
+            own = model(**model_inputs(sequences)).logits[:, 0].double()
+        scale = own.abs().max().clamp(min=1)  # rewards have no unit that rounding could be measured in
+
+        def trial(plan: RewardPlan) -> Tensor:
+            sequences = trial_sequences(model, plan.layout, whole_to=pad_id)
+            return response_rewards(model, sequences, precision=precision, plan=plan).double() / scale
+
+        reason = refused(lambda: trial(padded), own / scale, dtype)
+        if reason is not None:
+            raise RunError(f"{type(base).__name__} does not read its head at the last token of a response ({reason}).")
+        reason = allow_packing(base) or refused(lambda: trial(packed), own / scale, dtype)
+    if reason is None:
+        return packed
+    _LOG.warning("%s runs without packed rows that share prompts: %s.", type(base).__name__, reason)
+    return padded
+
+
+def response_rewards(
+    model: nn.Module, sequences: Sequences, *, precision: str = "fp32", plan: RewardPlan | None = None
+) -> Float[Tensor, "S"]:
+    """Rewards of all responses (S,), reward units; the head computes in its own dtype, under autocast too.
+
+    Numbers do not depend on the layout or on what else is in the batch, up to floating-point rounding.
+
+    Args:
+        model: a reward model, wrapped for distributed training or not.
+        sequences: whole responses in either layout; see `sequences.Sequences`.
+        precision: `fp32` (the model's own dtype) or `bf16` (autocast).
+        plan: of the model before it was wrapped; found when not given.
+    """
+    plan = plan or reward_plan(model)
+    positions_S: Tensor = sequences["last_positions"]
+    with autocast(positions_S.device, precision), _head_reads(plan.head, positions_S) as rewards:
+        output: Any = model(**model_inputs(sequences))
+    # The sum ties the result to the model's output, which sharded training needs to see a gradient of.
+    return rewards[0] + 0.0 * output.logits.sum()
+
+
+def pair_rewards(rewards_S: Float[Tensor, "S"]) -> PairScores:
+    """Rewards of the responses of P = S/2 preferences, chosen ones first, as their scores."""
+    half = len(rewards_S) // 2
+    return PairScores(rewards_S[:half], rewards_S[half:], None)
+
+
+@contextlib.contextmanager
+def _head_reads(head: nn.Module, positions_S: Tensor) -> Generator[list[Tensor]]:
+    """Let the head see the last tokens only, inside the module, where a sharded weight is whole."""
+    results: list[Tensor] = []
+    own = head.forward
+
+    def forward(hidden_BTH: Tensor) -> Tensor:
+        hidden_SH = hidden_BTH.flatten(0, -2).index_select(0, positions_S)
+        with torch.autocast(hidden_SH.device.type, enabled=False):
+            results.append(own(hidden_SH.to(next(head.parameters()).dtype)).squeeze(-1))
+        return hidden_BTH[..., :1]  # of the shape that the model goes on with
+
+    head.forward = forward
+    try:
+        yield results
+    finally:
+        del head.forward  # the class's own is back
