@@ -29,7 +29,7 @@ def train(
     resume: bool = False,
     config: Mapping[str, Any] | None = None,
 ) -> RunDirectory:
-    """Train a policy on preferences.
+    """Train a policy on preferences, or a reward model with config={"task": "reward"}.
 
     Args:
         data: `Preferences`, or anything that `load_preferences` reads: a path, a `datasets.Dataset` (TRL's formats

@@ -263,6 +263,8 @@ class RunConfig:
         name: shown in reports.
         output: the run directory.
         seed: seed of initialisation, order and dropout.
+        task: train a `policy`, or a `reward` model: a head on the start model whose reward takes the place of the
+            log-ratio in the objective, in reward units (so that `objective.beta` is 1 there unless it is set).
         model: the start model.
         data: the preferences.
         objective: `name` and its options.
@@ -279,6 +281,7 @@ class RunConfig:
     name: str = "run"
     output: str = "runs/run"
     seed: int = 0
+    task: Literal["policy", "reward"] = "policy"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "pop"})
@@ -289,6 +292,21 @@ class RunConfig:
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        if self.task == "policy":
+            return
+        useless = {
+            "evaluation.reward": (self.evaluation.reward, "it generates nothing that could be scored"),
+            "reference.model": (self.reference.model, "its rewards are compared with no reference"),
+            "tokens": (self.tokens, "it scores whole responses, not tokens"),
+            "train.token_statistics": (self.train.token_statistics or None, "it predicts no tokens"),
+        }
+        for name, (value, reason) in useless.items():
+            if value is not None:
+                raise ConfigError(
+                    f"{name} has no meaning for a reward model: {reason}. Leave it out, or set task: policy."
+                )
 
 
 def coerce(annotation: Any, value: Any, where: str) -> Any:

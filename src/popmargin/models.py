@@ -38,7 +38,7 @@ def load_tokenizer(path: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_path(path))
     except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"Cannot load a tokenizer from '{path}': {_first_line(error)}") from error
+        raise RunError(f"Cannot load a tokenizer from '{path}': {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -56,7 +56,7 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
         with quiet_loading():
             model: Any = AutoModelForCausalLM.from_pretrained(resolve_path(path), dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"Cannot load a causal language model from '{path}': {_first_line(error)}") from error
+        raise RunError(f"Cannot load a causal language model from '{path}': {first_line(error)}") from error
     return model.to(device())
 
 
@@ -80,7 +80,8 @@ def device() -> torch.device:
     return found if found is not None and torch.accelerator.is_available() else torch.device("cpu")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
     return str(error).strip().partition("\n")[0]
 
 
@@ -93,7 +94,18 @@ def make_policy(start: nn.Module, config: ModelConfig) -> Any:
     model: Any = copy.deepcopy(start)
     if not config.lora_rank:
         return model.requires_grad_(True)
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
+
+    return get_peft_model(model, lora_config(model, config, head=model.get_output_embeddings(), task_type="CAUSAL_LM"))
+
+
+def lora_config(model: Any, config: ModelConfig, *, head: nn.Module | None, task_type: str) -> Any:
+    """peft's configuration of an adapter on all linear layers but the head.
+
+    Raises:
+        ConfigError: adapter settings that do not fit the model.
+    """
+    from peft import LoraConfig
 
     layers = getattr(model.config, "num_hidden_layers", None)
     chosen = None
@@ -101,19 +113,17 @@ def make_policy(start: nn.Module, config: ModelConfig) -> Any:
         if layers is None or not 1 <= config.lora_last_layers <= layers:
             raise ConfigError(f"model.lora_last_layers is {config.lora_last_layers}; the model has {layers} layers.")
         chosen = list(range(layers - config.lora_last_layers, layers))
-    lora = LoraConfig(
+    return LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha if config.lora_alpha is not None else 2 * config.lora_rank,  # pyright: ignore[reportArgumentType]
         lora_dropout=config.lora_dropout,
-        target_modules=_linear_names(model),
+        target_modules=_linear_names(model, head),
         layers_to_transform=chosen,
-        task_type="CAUSAL_LM",
+        task_type=task_type,  # pyright: ignore[reportArgumentType]
     )
-    return get_peft_model(model, lora)
 
 
-def _linear_names(model: Any) -> list[str]:
-    head = model.get_output_embeddings()
+def _linear_names(model: Any, head: nn.Module | None) -> list[str]:
     names = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()

@@ -30,8 +30,9 @@ from popmargin.training.run_directory import RunDirectory, read_jsonl
         {"objective": {"name": "pop_rank"}, "train": {"edge_batching": "clustered", "micro_batch_size": 2}},
         {"objective": {"name": "amapo"}},
         {"objective": {"name": "amapo", "running": 0.5}, "train": {"micro_batch_size": 2}},
+        {"task": "reward", "objective": {"name": "pop"}, "target": {"tau": 0.5}, "model": {"lora_rank": 2}},
     ],
-    ids=["dpo", "pop-ema", "pop-bank", "lagrangian", "clustered", "amapo", "amapo-running"],
+    ids=["dpo", "pop-ema", "pop-bank", "lagrangian", "clustered", "amapo", "amapo-running", "reward-lora"],
 )
 def test_two_processes_are_one(
     tmp_path: Path,

@@ -119,20 +119,20 @@ def _head_settings(config: Any) -> HeadSettings:
 
 
 def _take(model: Any, plan: ForwardPlan, otherwise: ForwardPlan, expected: Tensor, what: str) -> ForwardPlan:
-    reason = refused(lambda: _trial(model, plan), expected, next(model.parameters()).dtype)
+    allowed = _TOLERANCE.get(next(model.parameters()).dtype, _ROUGH_TOLERANCE)
+    reason = refused(lambda: _trial(model, plan), expected, allowed)
     if reason is None:
         return plan
     _LOG.warning("%s runs without %s (%s).", type(model).__name__, what, reason)
     return otherwise
 
 
-def refused(trial: Callable[[], Tensor], expected: Tensor, dtype: torch.dtype) -> str | None:
-    """Why a faster way of scoring must not be taken: it fails, or gives other scores; None where it may."""
+def refused(trial: Callable[[], Tensor], expected: Tensor, allowed: float) -> str | None:
+    """Why a faster way of scoring must not be taken: it fails, or changes scores by more; None where it may."""
     try:
         difference = float((trial() - expected).abs().max())
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
-    allowed = _TOLERANCE.get(dtype, _ROUGH_TOLERANCE)
     return None if difference <= allowed else f"scores would change by {difference:.2g}"
 
 

@@ -83,6 +83,7 @@ def _find_plan(model: Any) -> RewardPlan:
     padded, packed = RewardPlan("padded", head), RewardPlan("packed", head)
     dtype = next(model.parameters()).dtype
     precision = "bf16" if dtype == torch.bfloat16 else "fp32"
+    allowed = 0.1 if dtype in (torch.bfloat16, torch.float16) else 2e-4  # of the largest reward
     pad_id = int(base.config.get_text_config().pad_token_id)
 
     with evaluating(model):
@@ -95,10 +96,10 @@ def _find_plan(model: Any) -> RewardPlan:
             sequences = trial_sequences(model, plan.layout, whole_to=pad_id)
             return response_rewards(model, sequences, precision=precision, plan=plan).double() / scale
 
-        reason = refused(lambda: trial(padded), own / scale, dtype)
+        reason = refused(lambda: trial(padded), own / scale, allowed)
         if reason is not None:
             raise RunError(f"{type(base).__name__} does not read its head at the last token of a response ({reason}).")
-        reason = allow_packing(base) or refused(lambda: trial(packed), own / scale, dtype)
+        reason = allow_packing(base) or refused(lambda: trial(packed), own / scale, allowed)
     if reason is None:
         return packed
     _LOG.warning("%s runs without packed rows that share prompts: %s.", type(base).__name__, reason)

@@ -13,15 +13,15 @@ import torch
 from popmargin.config import EvaluationConfig, RunConfig
 from popmargin.data.tokenize import prompt_text, tokenize_prompts
 from popmargin.engine.batch import preference_sequences
-from popmargin.engine.logps import forward_plan, token_logps
+from popmargin.engine.logps import token_logps
+from popmargin.engine.rewards import RewardPlan, pair_rewards, response_rewards, scoring_plan
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.sequences import sequences_to, split_to_budget
-from popmargin.errors import RunError
+from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.rewards import Reward, load_reward
 from popmargin.generate.sample import Sampling, completion_logps, sample
-from popmargin.models import load_policy
 from popmargin.pop.edges import PopEdges
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_loss
@@ -67,22 +67,29 @@ class HeldOutMargins:
 
 @torch.no_grad()
 def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> HeldOutMargins:
-    """Score all held-out preferences under a policy."""
+    """Score all held-out preferences under a policy or a reward model."""
     loss = make_loss(config)
     kind = loss.objective.score_kind(loss.options)
     data = workspace.test
-    reference = workspace.test_reference if kind in ("log_ratio", "mean_log_ratio") else None
+    ratios = kind in ("log_ratio", "mean_log_ratio") and not loss.rewards
+    reference = workspace.test_reference if ratios else None
     device = next(policy.parameters()).device
     tokens = data.tokenized
-    plan = forward_plan(policy)
+    plan = scoring_plan(policy, rewards=loss.rewards)
     prompts = tokens.prompt.lengths if plan.layout == "packed" else 2 * tokens.prompt.lengths
     lengths = (prompts + tokens.chosen.lengths + tokens.rejected.lengths).tolist()
     gaps = np.zeros(len(data))
     was_training = policy.training
     policy.eval()
     for rows in split_to_budget(lengths, config.evaluation.tokens_per_batch):
-        sequences = preference_sequences(tokens, rows, workspace.tokenizer.pad_token_id, plan.layout)
+        sequences = preference_sequences(
+            tokens, rows, workspace.tokenizer.pad_token_id, plan.layout, whole=loss.rewards
+        )
         sequences = sequences_to(sequences, device)
+        if isinstance(plan, RewardPlan):
+            rewards = response_rewards(policy, sequences, precision=config.model.precision, plan=plan).double()
+            gaps[rows] = pair_rewards(rewards).gap.cpu().numpy()
+            continue
         values = token_logps(policy, sequences, precision=config.model.precision, plan=plan).double()
         of_reference = None if reference is None else reference.tokens(rows).to(device).double()
         gaps[rows] = pair_scores(kind, values, of_reference, sequences["lengths"]).gap.cpu().numpy()
@@ -252,11 +259,14 @@ def evaluate_run(
         As `evaluate_policy`.
 
     Raises:
+        ConfigError: the run is a reward model, and generations are asked for.
         RunError: the run has not finished, or the other run has no generations.
     """
     directory = RunDirectory(Path(path))
     config = config or directory.config()
     directory.facts()
+    if config.task == "reward" and (reward is not None or against is not None):
+        raise ConfigError(f"{path} is a reward model: it generates nothing that could be scored or win against a run.")
     workspace = Workspace(config)
     reward = reward if reward is not None else configured_reward(config.evaluation)
     reference = baseline = None
@@ -270,7 +280,7 @@ def evaluate_run(
         if not other.is_file():
             raise RunError(f"{against} has no generations: evaluate it with a reward first (popmargin eval {against}).")
         baseline = Generations.load(other)
-    policy = load_policy(directory.model, workspace.start_model)
+    policy = workspace.trained(directory.model)
     return evaluate_policy(
         policy, config, workspace, directory, reward=reward, reference=reference, baseline=baseline, progress=True
     )

@@ -1,13 +1,13 @@
-"""What a regularizer is: a pure function from summed log-probs to one term per row, added to any objective's loss."""
+"""What a regularizer is: a pure function from log-probs or rewards to one term per row, added to any loss."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
-from popmargin.objectives.base import Logps
+from popmargin.objectives.base import Rows
 from popmargin.registry import Registry
 
 
@@ -17,19 +17,26 @@ class Regularizer:
 
     Attributes:
         name: its name in configurations.
-        function: `(logps, options) -> term (B,)`, nats; the run's `weight` multiplies it.
+        function: `(logps, options) -> term (B,)`, nats; the run's `weight` multiplies it. One of rewards has
+            `(rows, options)`.
         options: its frozen options dataclass.
         reference: whether it needs reference log-probs.
         diagnostics: `(logps, options) -> {name: (B,)}`, averaged over rows and logged.
         supervised: whether it is the negative log-likelihood of the chosen response.
+        of: `policy`: it sees `Rows.logps`; `reward`: it sees the `Rows`, whose scores are a reward model's rewards.
     """
 
     name: str
-    function: Callable[[Logps, Any], Tensor]
+    function: Callable[[Any, Any], Tensor]
     options: type[Any]
     reference: bool
-    diagnostics: Callable[[Logps, Any], dict[str, Tensor]] | None = None
+    diagnostics: Callable[[Any, Any], dict[str, Tensor]] | None = None
     supervised: bool = False
+    of: Literal["policy", "reward"] = "policy"
+
+    def sees(self, rows: Rows) -> Any:
+        """What of the rows the functions are given."""
+        return rows if self.of == "reward" else rows.logps
 
     @property
     def summary(self) -> str:
@@ -47,8 +54,9 @@ def regularizer(
     *,
     options: type[Any],
     reference: bool,
-    diagnostics: Callable[[Logps, Any], dict[str, Tensor]] | None = None,
+    diagnostics: Callable[[Any, Any], dict[str, Tensor]] | None = None,
     supervised: bool = False,
+    of: Literal["policy", "reward"] = "policy",
 ) -> Callable[[FunctionT], FunctionT]:
     """Register the decorated function as a regularizer; the arguments are the fields of `Regularizer`."""
 
@@ -61,6 +69,7 @@ def regularizer(
                 reference=reference,
                 diagnostics=diagnostics,
                 supervised=supervised,
+                of=of,
             )
         )
         return function

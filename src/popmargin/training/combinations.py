@@ -12,6 +12,14 @@ def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
         ConfigError: a combination without meaning; the message says why, and what to do.
     """
     name = loss.objective.name
+    if loss.rewards:
+        _refuse_log_probs(loss)
+    for _, regularizer, _ in loss.regularizers:
+        if regularizer.of == "reward" and not loss.rewards:
+            raise ConfigError(
+                f"The regularizer '{regularizer.name}' is a term of rewards, and a policy's log-probs are none: leave "
+                "it out, or train a reward model (task: reward)."
+            )
     if loss.tokens is not None and loss.objective.needs.whole_responses:
         raise ConfigError(
             f"The objective '{name}' compares probabilities of whole responses, which the token selector "
@@ -44,3 +52,30 @@ def refuse_lone_rows(loss: Loss, rows: int) -> None:
             "train.micro_batch_size x processes is 1: a row alone is its own mean. Set train.micro_batch_size to 2 or "
             "more, or let the objective use running statistics (amapo: objective.running)."
         )
+
+
+def _refuse_log_probs(loss: Loss) -> None:
+    """A reward model gives one number a response, and neither log-probs nor a reference to compare them with."""
+    objective = loss.objective
+    kind = objective.score_kind(loss.options)
+    reasons = {
+        "mean_log_ratio": "takes means over tokens",
+        "logp": "takes log-probs of responses",
+        "mean_logp": "takes mean log-probs of responses",
+    }
+    reason = reasons.get(kind)
+    if reason is None and objective.needs.reference:
+        reason = "needs reference log-probs"  # beside its scores
+    if reason is None and objective.needs.absolute:
+        reason = "compares single scores with the zero of a reference"
+    if reason is not None:
+        raise ConfigError(
+            f"The objective '{objective.name}' {reason}, which a reward model does not have (task: reward): choose an "
+            "objective of score gaps, e.g. dpo, dpo_rating_margin, pop or aps."
+        )
+    for _, regularizer, _ in loss.regularizers:
+        if regularizer.of == "policy":
+            raise ConfigError(
+                f"The regularizer '{regularizer.name}' is a term of log-probs, and a reward model has none "
+                "(task: reward): leave it out, or use center."
+            )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from popmargin.config import DataConfig, PopConfig, RunConfig
@@ -16,10 +17,11 @@ from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
-from popmargin.errors import ConfigError, DataError
-from popmargin.models import base_dtype, load_model, load_tokenizer
+from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.models import base_dtype, load_model, load_policy, load_tokenizer
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
+from popmargin.reward_models import FORMAT_FILE, load_reward_model, padding_apart
 
 
 def cache_folder(configured: str | None) -> Path:
@@ -129,7 +131,7 @@ class Workspace:
     """What several runs on the same data and model share; made once, used by all.
 
     Args:
-        config: the first run's configuration; only `data`, `model`, `reference` and batch sizes matter.
+        config: the first run's configuration; only `task`, `data`, `model`, `reference` and batch sizes matter.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -142,7 +144,8 @@ class Workspace:
         model = replace(config.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
         own = replace(mine.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
         return (
-            config.data == mine.data
+            config.task == mine.task
+            and config.data == mine.data
             and model == own
             and base_dtype(config.model) == base_dtype(mine.model)
             and config.reference == mine.reference
@@ -150,13 +153,32 @@ class Workspace:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The start model's tokenizer."""
-        return load_tokenizer(self.config.model.path)
+        """The start model's tokenizer; for a reward model, with a padding token that ends no response."""
+        tokenizer = load_tokenizer(self.config.model.path)
+        return padding_apart(tokenizer) if self.config.task == "reward" else tokenizer
 
     @cached_property
     def start_model(self) -> nn.Module:
-        """The start model, frozen."""
-        return load_model(self.config.model.path, base_dtype(self.config.model)).eval().requires_grad_(False)
+        """The start model, frozen; for a reward model, with a head."""
+        path, dtype = self.config.model.path, base_dtype(self.config.model)
+        return self._load(path, dtype).eval().requires_grad_(False)
+
+    def _load(self, path: str, dtype: torch.dtype) -> nn.Module:
+        if self.config.task == "reward":
+            return load_reward_model(path, dtype, self.tokenizer.pad_token_id)
+        return load_model(path, dtype)
+
+    def trained(self, folder: Path) -> nn.Module:
+        """What a run has trained from this start model.
+
+        Raises:
+            RunError: the folder holds no trained model.
+        """
+        if self.config.task == "policy":
+            return load_policy(folder, self.start_model)
+        if not (folder / FORMAT_FILE).is_file():
+            raise RunError(f"{folder} holds no trained reward model. Finish the run with popmargin train --resume.")
+        return self._load(str(folder), torch.float32)
 
     @cached_property
     def reference_model(self) -> nn.Module:

@@ -14,15 +14,16 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments, s
 from popmargin.config import RunConfig, coerce, to_dict
 from popmargin.engine.batch import Collator, TrainingRows
 from popmargin.engine.compiled import compile_layers
-from popmargin.engine.logps import forward_plan
+from popmargin.engine.rewards import scoring_plan
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
-from popmargin.models import device, load_policy, make_policy
+from popmargin.models import device, make_policy
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
+from popmargin.reward_models import RewardFormat, make_reward_model, merged
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
@@ -55,11 +56,15 @@ def make_loss(config: RunConfig) -> Loss:
         rest.pop("reference", None)  # read by `make_parts`
         selector = TOKEN_SELECTORS.get(str(rest.pop("name", None)))
         tokens = (selector, make_options(selector.options, rest, f"token selector '{selector.name}'"))
+    rewards = config.task == "reward"
+    if rewards and "beta" in {field.name for field in dataclasses.fields(objective.options)}:
+        values = {"beta": 1.0} | values  # a reward is in reward units already
     loss = Loss(
         objective=objective,
         options=objective.make_options(values),
         regularizers=tuple(regularizers),
         tokens=tokens,
+        rewards=rewards,
     )
     refuse_meaningless(loss, config)
     return loss
@@ -74,7 +79,7 @@ def train(
     probe: Probe | None = None,
     keep_model: bool = False,
 ) -> tuple[RunDirectory, Any]:
-    """Train one policy.
+    """Train one policy, or one reward model.
 
     Args:
         config: the run.
@@ -95,7 +100,7 @@ def train(
     arguments = training_arguments(config, directory)
     workspace = workspace or Workspace(config)
     if resume and directory.finished and to_dict(directory.config()) == to_dict(config):
-        return directory, (load_policy(directory.model, workspace.start_model) if keep_model else None)
+        return directory, (workspace.trained(directory.model) if keep_model else None)
     parts = make_parts(config, workspace)
     with arguments.main_process_first(local=False):
         if arguments.process_index == 0:
@@ -115,8 +120,7 @@ def train(
     seconds = time.perf_counter() - started - pauses.seconds
     memory = max(pauses.memory, peak_megabytes())
     if trainer.is_world_process_zero():
-        trainer.save_model(str(directory.model))
-        (directory.model / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
+        _save(trainer, config, directory.model)
         workspace.tokenizer.save_pretrained(directory.model)
         measured = {
             "steps": output.global_step,
@@ -129,6 +133,17 @@ def train(
         directory.finish(_facts(config, workspace, parts) | measured)
     trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
     return directory, (trainer.model if keep_model else None)
+
+
+def _save(trainer: PreferenceTrainer, config: RunConfig, folder: Path) -> None:
+    """The trained weights; of a reward model always all of them, so that transformers loads it as a classifier."""
+    if config.task == "reward" and config.model.lora_rank:
+        merged(trainer.model).save_pretrained(folder)
+    else:
+        trainer.save_model(str(folder))
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
+    if config.task == "reward":
+        RewardFormat(max_length=config.data.max_length).save(folder)
 
 
 @dataclass(frozen=True)
@@ -154,8 +169,9 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     edges = workspace.edges(config.pop) if needs.edges else None
     columns = {name: workspace.train.column(name) for name in ("margin", "soft_label") if getattr(needs, name)}
     set_seed(config.seed)
-    policy = make_policy(workspace.start_model, config.model)
-    layout = forward_plan(policy).layout
+    make = make_reward_model if loss.rewards else make_policy
+    policy = make(workspace.start_model, config.model)
+    layout = scoring_plan(policy, rewards=loss.rewards).layout
     if config.train.compile:
         compile_layers(policy)
     loss = _with_target(loss, config, workspace, policy)
@@ -170,6 +186,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         target_forward=loss.target.forward if loss.target is not None else "none",
         layout=layout,
         tokens_per_batch=config.train.tokens_per_batch,
+        whole=loss.rewards,
     )
     return Parts(policy, loss, collator, edges)
 
@@ -213,17 +230,14 @@ def _with_target(loss: Loss, config: RunConfig, workspace: Workspace, policy: An
         made = EMATarget(policy, decay)
     elif config.target.kind == "bank":
         made = MarginBank(_start_gaps(loss, workspace), decay)
-    return Loss(
-        objective=loss.objective,
-        options=loss.options,
-        regularizers=loss.regularizers,
-        tokens=loss.tokens,
-        target=made,
-    )
+    return dataclasses.replace(loss, target=made)
 
 
 def _start_gaps(loss: Loss, workspace: Workspace) -> torch.Tensor:
-    """Gaps of all training preferences under the start model; log-ratios to itself are 0."""
+    """Gaps of all training preferences under the start model; log-ratios to itself are 0.
+
+    Those of a reward model count as 0 too: what an untrained head says of them means nothing.
+    """
     count = len(workspace.train)
     kind = loss.objective.score_kind(loss.options)
     if kind in ("log_ratio", "mean_log_ratio"):
@@ -308,6 +322,7 @@ def _facts(config: RunConfig, workspace: Workspace, parts: Parts) -> dict[str, A
     return {
         "name": config.name,
         "seed": config.seed,
+        "task": config.task,
         "objective": config.objective["name"],
         "versions": versions(),
         "train_fingerprint": workspace.train.preferences.fingerprint(),

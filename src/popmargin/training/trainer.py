@@ -6,7 +6,7 @@ The loop knows no objective: it scores preferences, lines the scores up with the
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,8 @@ from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from popmargin.engine.batch import Collator, TrainingRows, clustered_order
-from popmargin.engine.logps import forward_plan, token_logps, token_scores
+from popmargin.engine.logps import token_scores
+from popmargin.engine.rewards import RewardPlan, pair_rewards, response_rewards, scoring_plan
 from popmargin.engine.scores import PairScores, pair_scores, scores_of
 from popmargin.engine.target import Target
 from popmargin.errors import RunError
@@ -39,6 +40,7 @@ class Loss:
         regularizers: added terms: weight, regularizer, options.
         tokens: a token selector and its options; None uses every token.
         target: what scores weaker sides; None where the objective needs no target.
+        rewards: the model is a reward model, whose rewards take the place of log-ratios; there is no reference.
     """
 
     objective: Objective
@@ -46,6 +48,7 @@ class Loss:
     regularizers: tuple[tuple[float, Regularizer, Any], ...] = ()
     tokens: tuple[TokenSelector, Any] | None = None
     target: Target | None = None
+    rewards: bool = False
 
     @property
     def beta(self) -> float:
@@ -55,7 +58,7 @@ class Loss:
     @property
     def uses_reference(self) -> bool:
         """Whether any part needs reference log-probs."""
-        return (
+        return not self.rewards and (
             self.objective.uses_reference(self.options)
             or self.tokens is not None
             or any(regularizer.reference for _, regularizer, _ in self.regularizers)
@@ -138,7 +141,7 @@ class PreferenceTrainer(Trainer):
         self.step_metrics = MeanMetrics()
         self.tokens_seen = 0
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
-        self._plan = forward_plan(model)
+        self._plan = scoring_plan(model, rewards=loss.rewards)
         self._checks: list[tuple[Tensor, Tensor]] = []
 
     # -- data order ------------------------------------------------------------------------------------------------
@@ -186,16 +189,15 @@ class PreferenceTrainer(Trainer):
     ) -> Any:
         """Mean loss over the rows of the optimizer step; this part's share of it."""
         target_P = self._target_gaps(model, inputs)
-        scores, of_tokens = self._policy_scores(model, inputs)
+        scores, of_tokens = self._pair_scores(model, inputs, "policy")
         if self.loss.target is not None:
             self.loss.target.observe(inputs["preferences"][: len(scores.chosen)], scores.gap.detach())
             if self.loss.target.forward == "others" and target_P is not None:
                 target_P[: len(scores.chosen)] = scores.gap.detach()
         rows = self._rows(inputs, scores, target_P)
         loss_R = self.loss.objective.function(rows, self.loss.options)
-        assert rows.logps is not None
         for weight, regularizer, options in self.loss.regularizers:
-            loss_R = loss_R + weight * regularizer.function(rows.logps, options)
+            loss_R = loss_R + weight * regularizer.function(regularizer.sees(rows), options)
         scores_R = [loss_R, rows.gap] if rows.target is None else [loss_R, rows.gap, rows.target.values]
         finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
         self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once a step: no sync here
@@ -203,17 +205,27 @@ class PreferenceTrainer(Trainer):
         count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
         return loss_R.sum() * self.accelerator.num_processes / count
 
-    def _policy_scores(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[PairScores, dict[str, Tensor]]:
-        """Scores of the preferences that the policy forwards, and values per token (N,) to log."""
-        sequences: dict[str, Tensor] = inputs["policy"]
+    def _pair_scores(
+        self, model: nn.Module, inputs: dict[str, Any], side: Literal["policy", "target"]
+    ) -> tuple[PairScores, dict[str, Tensor]]:
+        """Scores of the preferences that the policy or the target forwards, and values per token (N,) to log."""
+        sequences: dict[str, Tensor] = inputs[side]
+        cached = "target_" if side == "target" else ""
+        reference_N: Tensor | None = inputs.get(f"{cached}reference")
+        if isinstance(self._plan, RewardPlan):
+            rewards_S = response_rewards(model, sequences, precision=self.precision, plan=self._plan)
+            return pair_rewards(rewards_S), {}
         token = token_scores(
-            model, sequences, precision=self.precision, plan=self._plan, statistics=self.token_statistics
+            model,
+            sequences,
+            precision=self.precision,
+            plan=self._plan,
+            statistics=side == "policy" and self.token_statistics,
         )
         logps_N = token.logps
-        reference_N: Tensor | None = inputs.get("reference")
         weights_N = None
         if self.loss.tokens is not None:
-            scoring_N = inputs.get("scoring", reference_N)
+            scoring_N = inputs.get(f"{cached}scoring", reference_N)
             weights_N = self._token_weights(logps_N.detach(), reference_N, scoring_N, sequences["lengths"])
         kind = self.loss.objective.score_kind(self.loss.options)
         of_tokens = {} if weights_N is None else {"tokens_kept": (weights_N > 0).double()}
@@ -253,21 +265,11 @@ class PreferenceTrainer(Trainer):
             return remembered
         gaps_P = torch.zeros(len(preferences), device=preferences.device)
         if "target" in inputs:
-            sequences: dict[str, Tensor] = inputs["target"]
             was_training = model.training
             model.eval()  # no dropout in a target
             with target.scoring():
-                logps_N = token_logps(
-                    self.accelerator.unwrap_model(model), sequences, precision=self.precision, plan=self._plan
-                )
+                scores, _ = self._pair_scores(self.accelerator.unwrap_model(model), inputs, "target")
             model.train(was_training)
-            reference_N: Tensor | None = inputs.get("target_reference")
-            weights_N = None
-            if self.loss.tokens is not None:
-                scoring_N = inputs.get("target_scoring", reference_N)
-                weights_N = self._token_weights(logps_N, reference_N, scoring_N, sequences["lengths"])
-            kind = self.loss.objective.score_kind(self.loss.options)
-            scores = pair_scores(kind, logps_N, reference_N, sequences["lengths"], weights_N)
             gaps_P[inputs["target_place"]] = scores.gap.to(gaps_P.dtype)
         return gaps_P
 
@@ -278,7 +280,8 @@ class PreferenceTrainer(Trainer):
             return torch.where(has_weaker, values_P[weaker], torch.zeros_like(values_P[weaker]))
 
         gradient = self.loss.objective.needs.weaker == "gradient"
-        taken: dict[str, Any] = {k: None if v is None else v[stronger] for k, v in vars(scores.logps).items()}
+        logps: dict[str, Any] = {} if scores.logps is None else vars(scores.logps)
+        taken: dict[str, Any] = {k: None if v is None else v[stronger] for k, v in logps.items()}
         return Rows(
             chosen=scores.chosen[stronger],
             rejected=scores.rejected[stronger],
@@ -290,7 +293,7 @@ class PreferenceTrainer(Trainer):
             soft_label=inputs.get("soft_label"),
             stronger_share=inputs["stronger_share"],
             weaker_share=inputs["weaker_share"],
-            logps=Logps(**taken),
+            logps=Logps(**taken) if taken else None,
             state={name: value.to(scores.gap.device) for name, value in self.state_of_objective.items()},
             gather=self.accelerator.gather,  # pyright: ignore[reportArgumentType]
         )
@@ -327,28 +330,33 @@ class PreferenceTrainer(Trainer):
     @torch.no_grad()
     def _note(self, inputs: dict[str, Any], rows: Rows, of_tokens: dict[str, Tensor]) -> None:
         gap = rows.gap.detach()
-        assert rows.logps is not None
         values: dict[str, Tensor] = {
             "accuracy": (gap > 0).double() + 0.5 * (gap == 0).double(),
             "reward_margin": self.loss.beta * gap,
-            "chosen_logps": rows.logps.chosen,
-            "rejected_logps": rows.logps.rejected,
         }
-        if rows.logps.chosen_reference is not None and rows.logps.rejected_reference is not None:
-            values["chosen_logratio"] = rows.logps.chosen - rows.logps.chosen_reference
-            values["rejected_logratio"] = rows.logps.rejected - rows.logps.rejected_reference
-        if self.loss.tokens is not None:
-            chosen, rejected = scores_of(self.loss.objective.score_kind(self.loss.options), rows.logps)
-            values["reward_margin_all_tokens"] = self.loss.beta * (chosen - rejected)
+        if rows.logps is None:
+            values |= {"chosen_reward": rows.chosen, "rejected_reward": rows.rejected}
+        else:
+            values |= self._note_logps(rows.logps)
         for _, regularizer, options in self.loss.regularizers:
             if regularizer.diagnostics is not None:
-                values |= regularizer.diagnostics(rows.logps, options)
+                values |= regularizer.diagnostics(regularizer.sees(rows), options)
         diagnostics = self.loss.objective.diagnostics
         noted = diagnostics(rows, self.loss.options) if diagnostics else {}
         self.metrics.add({**values, **of_tokens, **noted})
         if self.loss.objective.update_state is not None:
             self.step_metrics.add(noted)
         self.tokens_seen += int(inputs["policy_tokens"])
+
+    def _note_logps(self, logps: Logps) -> dict[str, Tensor]:
+        values = {"chosen_logps": logps.chosen, "rejected_logps": logps.rejected}
+        if logps.chosen_reference is not None and logps.rejected_reference is not None:
+            values["chosen_logratio"] = logps.chosen - logps.chosen_reference
+            values["rejected_logratio"] = logps.rejected - logps.rejected_reference
+        if self.loss.tokens is not None:
+            chosen, rejected = scores_of(self.loss.objective.score_kind(self.loss.options), logps)
+            values["reward_margin_all_tokens"] = self.loss.beta * (chosen - rejected)
+        return values
 
     def finish_step(self) -> None:
         """Let target and objective follow an optimizer step."""

@@ -1,0 +1,127 @@
+"""Reward models as transformers' sequence classifiers: starting them, training part of them, and saving them."""
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from popmargin.config import ModelConfig
+from popmargin.engine.rewards import HEAD
+from popmargin.errors import RunError
+from popmargin.models import device, first_line, lora_config, quiet_loading, resolve_path
+
+FORMAT_FILE = "popmargin_reward.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardFormat:
+    """How the texts were written that a reward model was trained on; beside its weights.
+
+    Attributes:
+        max_length: longest prompt + completion in training, tokens.
+    """
+
+    max_length: int
+
+    def save(self, folder: Path) -> None:
+        """Write it into a model folder."""
+        (folder / FORMAT_FILE).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> "RewardFormat | None":
+        """What a model folder says; None for a model that was not trained here.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        file = folder / FORMAT_FILE
+        if not file.is_file():
+            return None
+        try:
+            return RewardFormat(max_length=int(json.loads(file.read_text(encoding="utf-8"))["max_length"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{file} is damaged ({first_line(error)}). Copy the model folder again.") from error
+
+
+def padding_apart(tokenizer: Any) -> Any:
+    """The tokenizer with a padding token that ends no response.
+
+    A classifier reads its head at the last token that is no padding. Where the padding token is the end token too, that
+    would be the token before the end; a special token that means nothing there takes its place, if there is one.
+    """
+    ends = {tokenizer.eos_token, tokenizer.bos_token, None}
+    if tokenizer.pad_token in ends:
+        special = [str(token) for _, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
+        spare = [token for token in (tokenizer.unk_token, *special) if token not in ends]
+        padding = [token for token in spare if "pad" in token.lower()]
+        tokenizer.pad_token = [*padding, *spare, tokenizer.pad_token][0]
+    return tokenizer
+
+
+def load_reward_model(path: str, dtype: torch.dtype, pad_id: int) -> Any:
+    """A reward model from a folder or hub id, on the default accelerator; an untrained head is all zeros.
+
+    Args:
+        path: a causal language model, or a sequence classifier with one output.
+        dtype: of the weights; the head is in fp32.
+        pad_id: the tokenizer's padding token.
+
+    Raises:
+        RunError: it cannot be loaded, or transformers has no classifier of this kind that reads its last token.
+    """
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    shown = logging.get_verbosity()
+    logging.set_verbosity_error()  # of the untrained head, the summary of a run is the place to tell
+    try:
+        with quiet_loading():
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+                resolve_path(path), dtype=dtype, num_labels=1, output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise RunError(f"Cannot load a reward model from '{path}': {first_line(error)}") from error
+    finally:
+        logging.set_verbosity(shown)
+    model, info = loaded
+    head = dict(model.named_children()).get(HEAD)
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(f"{HEAD}."))
+    if missing or not isinstance(head, nn.Linear):
+        what = f"no weights for {missing[0]}" if isinstance(head, nn.Linear) else f"no linear head '{HEAD}'"
+        raise RunError(f"Cannot make a reward model from '{path}': {type(model).__name__} has {what}. Name a decoder.")
+    head.float()
+    if info["missing_keys"]:
+        nn.init.zeros_(head.weight)
+    model.config.get_text_config().pad_token_id = model.config.pad_token_id = pad_id
+    return model.to(device())
+
+
+def make_reward_model(start: nn.Module, config: ModelConfig) -> Any:
+    """A reward model to train, from a copy of the start model: all weights, or a LoRA adapter and the head.
+
+    An untrained head is drawn from torch's random numbers, as the model's own linear layers are.
+
+    Raises:
+        ConfigError: adapter settings that do not fit the model.
+    """
+    model: Any = copy.deepcopy(start)
+    head = model.get_submodule(HEAD)
+    if not head.weight.any():
+        nn.init.normal_(head.weight, std=model.config.get_text_config().initializer_range)
+    if not config.lora_rank:
+        return model.requires_grad_(True)
+    from peft import get_peft_model
+
+    return get_peft_model(model, lora_config(model, config, head=head, task_type="SEQ_CLS"))
+
+
+def merged(model: Any) -> Any:
+    """A copy in main memory with the adapter inside the weights, in fp32: small changes would be lost in bf16."""
+    where = next(model.parameters()).device
+    result = copy.deepcopy(model.to("cpu")).float().merge_and_unload()
+    model.to(where)
+    return result
