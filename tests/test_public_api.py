@@ -28,6 +28,7 @@ NAMES = [
     "load_preferences",
     "load_study",
     "objective",
+    "rate_preferences",
     "regularizer",
     "sample_edges",
     "split_preferences",
@@ -44,7 +45,8 @@ PARAMETERS = {
     "load_study": "path, overrides=(), changes=None",
     "objective": "name, *, options, score, origin, needs=None, golden=(), diagnostics=None, init_state=None, "
     "update_state=None, batch_statistics=None, supervised=None, figure=None",
-    "regularizer": "name, *, options, reference, diagnostics=None, supervised=False",
+    "rate_preferences": "preferences, reward, *, disagree='error'",
+    "regularizer": "name, *, options, reference, diagnostics=None, supervised=False, of='policy'",
     "sample_edges": "ids, strength, *, sampling='iterative', k=1, seed=0, flip=0.0, temperature=0.0, budget=None, "
     "unmatched='keep', source='ratings'",
     "split_preferences": "prefs, *, test_size, seed",

@@ -11,6 +11,7 @@ from .errors import DataError as DataError
 from .errors import MissingExtraError as MissingExtraError
 from .errors import PopmarginError as PopmarginError
 from .errors import RunError as RunError
+from .evaluation.rate import rate_preferences as rate_preferences
 from .margin import Margin as Margin
 from .objectives import Golden as Golden
 from .objectives import Needs as Needs

@@ -136,6 +136,25 @@ def test_split_writes_two_files_without_a_common_prompt(tmp_path, good):
     assert (same.returncode, "name two files" in same.stderr) == (2, True)
 
 
+def test_rate_writes_the_rewards_and_counts_what_it_disagrees_with(tmp_path, good):
+    rewards = tmp_path / "rewards.py"
+    rewards.write_text("def score(prompts, completions):\n    return [float(text[-2]) for text in completions]\n")
+    target, spec = tmp_path / "rated.parquet", f"{rewards}:score"
+    out = run("rate", good, "--reward", spec, "--out", target)
+    assert out.returncode == 0, out.stderr
+    assert "the reward agrees with 20 of 20 labels" in out.stdout
+    assert load_preferences(target).rating_gap.tolist() == [0.0] * 20
+    rewards.write_text("def score(prompts, completions):\n    return [-len(text) for text in completions]\n")
+    stopped = run("rate", good, "--reward", spec, "--out", tmp_path / "none.parquet")
+    assert (stopped.returncode, (tmp_path / "none.parquet").exists()) == (2, False)
+    assert "likes the rejected response better in 20 of 20 preferences" in stopped.stderr
+    assert run("rate", good, "--reward", spec, "--out", target, "--disagree", "swap").returncode == 0
+    assert load_preferences(target).rating_gap.tolist() == [2.0] * 20
+    for words, message in ((["model:nowhere"], "does not load"), ([spec, "--reward-options", "{a: 1}"], "no options")):
+        bad = run("rate", good, "--out", target, "--reward", *words)
+        assert bad.returncode == 2 and message in bad.stderr and "Traceback" not in bad.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

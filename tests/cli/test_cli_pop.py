@@ -48,6 +48,22 @@ def test_sample_writes_edges_and_says_what_they_train_on(
     assert set(edges.table["stronger"].to_pylist()) == {f"q{i}" for i in range(30)}
 
 
+def test_a_reward_labels_and_is_the_source(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reward that contradicts nearly every label: gaps of 0, −1, −2 … are strengths as good as any."""
+    rewards = tmp_path / "contrary.py"
+    rewards.write_text(
+        "def score(prompts, completions):\n    return [-float(c[5:]) if c[0] == 'g' else 0.0 for c in completions]\n"
+    )
+    out, spec = tmp_path / "edges.parquet", f"{rewards}:score"
+    assert popmargin("pop", "sample", data, "--out", str(out), "--reward", spec, "--sampling", "random") == 0
+    assert "100.0% agree with the strengths" in capsys.readouterr().out
+    assert set(PopEdges.load(out).table["source"].to_pylist()) == {spec}
+    popmargin("pop", "sample", data, "--out", str(out), "--source", "model of mine")
+    assert set(PopEdges.load(out).table["source"].to_pylist()) == {"model of mine"}
+    with pytest.raises(ConfigError, match="must be a mapping"):
+        popmargin("pop", "sample", data, "--out", str(out), "--reward", spec, "--reward-options", "[1]")
+
+
 def test_every_setting_reaches_the_edges(data: str, tmp_path: Path) -> None:
     out = tmp_path / "edges.parquet"
     noise = ("--flip", "0.1", "--temperature", "0.5")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from popmargin.cli.main import main
-from popmargin.config import dump_yaml
+from popmargin.config import dump_yaml, read_yaml
+from popmargin.pop.edges import PopEdges
 
 Popmargin = Callable[..., Any]
 
@@ -70,6 +71,35 @@ def test_train_eval_compare_report(tmp_path: Path, config: str, base_run: dict[s
     assert rebuilt.returncode == 0 and (tmp_path / "again.html").read_text() == text
 
 
+@pytest.mark.slow
+def test_a_reward_model_from_training_to_its_uses(tmp_path: Path, config: str, popmargin: Popmargin) -> None:
+    """Train, evaluate, rate, label PoP edges, train a policy on them, judge it; the model stands for an annotator."""
+    data, model = read_yaml(config)["data"]["train"], f"model:{tmp_path}/rm/model"
+    words = ["--task", "reward", "--objective.name", "dpo_rating_margin", "--output", str(tmp_path / "rm")]
+    center = ["--regularizers", "[{name: center, weight: 0.01}]", "--model.lora_rank", "2"]
+    done = popmargin("train", config, *words, *center)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("trained run (dpo_rating_margin) on 32 rows")
+    done = popmargin("eval", str(tmp_path / "rm"))
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout and f"use it as {model}" in done.stdout
+    done = popmargin("report", str(tmp_path / "rm"), "--out", str(tmp_path / "rm.html"))
+    assert done.returncode == 0, done.stderr
+    rated = str(tmp_path / "rated.parquet")
+    done = popmargin("data", "rate", data, "--reward", model, "--out", rated, "--disagree", "equal")
+    assert done.returncode == 0, done.stderr
+    edges = str(tmp_path / "edges.parquet")
+    for source in ([rated, "--source", model], [data, "--reward", model]):
+        done = popmargin("pop", "sample", *source, "--out", edges)
+        assert done.returncode == 0, done.stderr
+        assert set(PopEdges.load(edges).table["source"].to_pylist()) == {model}
+    policy = ["--objective.name", "pop", "--data.train", rated, "--output", str(tmp_path / "policy")]
+    done = popmargin("train", config, *policy)
+    assert done.returncode == 0, done.stderr
+    done = popmargin("eval", str(tmp_path / "policy"), "--evaluation.reward", model)
+    assert done.returncode == 0 and "win_rate_reference" in done.stdout, done.stderr
+
+
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The one line on stderr of a call that fails as a user's mistake."""
     capsys.readouterr()
@@ -99,6 +129,9 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--train.scheduler", "cosinus"], "cosinus"),
         (["--train.trainer_arguments", "{learning_rat: 1}"], "learning_rat"),
         (["--data.test_size", "4000"], "test_size"),
+        (["--task", "rewards"], "task is 'rewards'. Did you mean 'reward'"),
+        (["--task", "reward", "--objective.name", "simpo"], "which a reward model does not have"),
+        (["--task", "reward", "--evaluation.reward", "a:b"], "evaluation.reward has no meaning for a reward model"),
     ],
 )
 def test_mistakes_in_training(

@@ -8,8 +8,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from popmargin.errors import ConfigError
+from popmargin.data.load import load_preferences
+from popmargin.data.tokenize import tokenize_preferences
+from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.rewards import load_reward
+from popmargin.reward_models import RewardFormat
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 
@@ -85,3 +88,49 @@ def test_models_that_cannot_be_rewards_are_refused(tmp_path: Path) -> None:
         load_reward(save(tmp_path / "lm", kind=LlamaForCausalLM))
     with pytest.raises(ConfigError, match="does not load"):
         load_reward(f"model:{tmp_path / 'nothing'}")
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_model_of_ours_reads_the_tokens_that_it_was_trained_on(
+    tmp_path: Path, tiny_tokenizer: Any, chat: bool
+) -> None:
+    """The end token, and nothing that the chat template writes after it."""
+    folder = Path(save(tmp_path / "model").removeprefix("model:"))
+    model = LlamaForSequenceClassification(LlamaConfig.from_pretrained(folder, vocab_size=400)).eval()
+    model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    RewardFormat(max_length=64).save(folder)
+    row: dict[str, Any] = {"prompt": "the sky", "chosen": " is blue", "rejected": " sings"}
+    asked: Any = "the sky"
+    if chat:
+        asked = [{"role": "user", "content": "the sky"}]
+        row = {"prompt": asked} | {
+            side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")
+        }
+    tokens = tokenize_preferences(load_preferences([row]), tiny_tokenizer)
+    with torch.no_grad():
+        expected = [
+            model(torch.tensor([[*tokens.prompt[0], *side[0]]])).logits[0, 0].item()
+            for side in (tokens.chosen, tokens.rejected)
+        ]
+    found = load_reward(f"model:{folder}").score([asked] * 2, [" is blue", " sings"])
+    assert found == pytest.approx(expected, abs=1e-6) and found[0] != found[1]
+
+
+def test_a_model_of_ours_cuts_as_in_training(tmp_path: Path) -> None:
+    spec = save(tmp_path)
+    RewardFormat(max_length=8).save(tmp_path)
+    with pytest.warns(UserWarning, match="1 of 1 texts are longer than the reward model's 8 tokens"):
+        cut = load_reward(spec).score(["a long prompt "], ["the end"])
+    # seven characters and the end token are left
+    assert cut == pytest.approx(load_reward(spec).score(["the"], [" end"]), abs=1e-5)
+
+
+def test_a_run_directory_and_a_damaged_folder_are_told(tmp_path: Path) -> None:
+    save(tmp_path / "run" / "model")
+    RewardFormat(max_length=8).save(tmp_path / "run" / "model")
+    with pytest.raises(ConfigError, match=r"is a run directory; its reward model is model:.*run/model"):
+        load_reward(f"model:{tmp_path}/run")
+    (tmp_path / "run" / "model" / "popmargin_reward.json").write_text("{")
+    with pytest.raises(RunError, match=r"popmargin_reward\.json is damaged"):
+        load_reward(f"model:{tmp_path}/run/model")

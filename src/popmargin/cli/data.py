@@ -1,4 +1,4 @@
-"""popmargin data: look at preference data, check it, convert it, split it."""
+"""popmargin data: look at preference data, check it, convert it, split it, rate it."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.rewards import add_reward_arguments, reward_of
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.load import load_preferences, scan_preferences
 from popmargin.data.pairs import PAIRINGS
@@ -18,9 +19,9 @@ _SHOWN = 160
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `data inspect | check | convert | split` to the command line."""
-    parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split")
-    verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{inspect,check,convert,split}")
+    """Add `data inspect | check | convert | split | rate` to the command line."""
+    parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate")
+    verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate}")
     inspect = verbs.add_parser("inspect", help="format, counts, lengths, strengths and some examples")
     _add_source(inspect)
     inspect.add_argument("--examples", type=_count, default=3, help="rows to show (default: %(default)s)")
@@ -49,6 +50,19 @@ def add_parser(subparsers: Any) -> None:
     )
     _add_bad_rows(split)
     split.set_defaults(func=_split)
+    rate = verbs.add_parser("rate", help="write chosen_rating and rejected_rating as a reward sees them")
+    _add_source(rate)
+    add_reward_arguments(rate, required=True, purpose="what rates the responses")
+    rate.add_argument("--out", type=Path, required=True, help="file to write: .parquet, .jsonl or .jsonl.gz")
+    rate.add_argument(
+        "--disagree",
+        choices=("error", "equal", "swap", "drop"),
+        default="error",
+        help="where the reward likes the rejected response better: stop, rate both the same, relabel, or leave out "
+        "(default: %(default)s)",
+    )
+    _add_bad_rows(rate)
+    rate.set_defaults(func=_rate)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +189,20 @@ def _split(args: argparse.Namespace) -> int:
     for part, path in ((train, args.train), (test, args.test)):
         part.save(path)
         print(f"wrote {len(part)} preferences, {len(set(part.prompt_keys))} prompts, to {path}")
+    return 0
+
+
+def _rate(args: argparse.Namespace) -> int:
+    from popmargin.evaluation.rate import response_ratings, with_ratings
+
+    reward = reward_of(args)
+    prefs = _load(args)
+    ratings = response_ratings(prefs, reward)
+    against = int((ratings.gap < 0).sum())
+    rated = with_ratings(prefs, ratings, disagree=args.disagree)
+    rated.save(args.out)
+    print(f"the reward agrees with {len(prefs) - against} of {len(prefs)} labels; the others: {args.disagree}")
+    print(f"wrote {len(rated)} preferences, rated by {args.reward}, to {args.out}")
     return 0
 
 

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.rewards import add_reward_arguments, reward_of
 from popmargin.data.load import load_preferences
 from popmargin.data.pairs import PAIRINGS
 from popmargin.data.schema import Preferences
+from popmargin.evaluation.rate import response_ratings
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.stats import EdgeStatistics, edge_statistics
@@ -20,6 +22,8 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(dest="pop_verb", required=True, metavar="{sample,stats}")
     sample = verbs.add_parser("sample", help="draw pairs of preferences and label which is the stronger one")
     sample.add_argument("data", help="preferences: a file, a folder or a hub id, with ratings or a strength")
+    add_reward_arguments(sample, required=False, purpose="label with this instead of the data's ratings")
+    sample.add_argument("--source", help="what the labels come from, for the edges (default: ratings, or the reward)")
     sample.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     sample.add_argument(
         "--sampling",
@@ -100,10 +104,12 @@ def _load(args: argparse.Namespace, source: str) -> Preferences:
 
 
 def _sample(args: argparse.Namespace) -> int:
+    reward = reward_of(args) if args.reward is not None else None
     preferences = _load(args, args.data)
+    strength = preferences.strength if reward is None else response_ratings(preferences, reward).gap
     edges = sample_edges(
         preferences.ids,
-        preferences.strength,
+        strength,
         sampling=args.sampling,
         k=args.k,
         seed=args.seed,
@@ -111,10 +117,11 @@ def _sample(args: argparse.Namespace) -> int:
         temperature=args.temperature,
         budget=args.budget,
         unmatched=args.unmatched,
+        source=args.source or args.reward or "ratings",
     )
     edges.save(args.out)
     print(f"wrote {len(edges)} edges to {args.out}")
-    print(describe(edge_statistics(edges, preferences.ids, preferences.strength)))
+    print(describe(edge_statistics(edges, preferences.ids, strength)))
     return 0
 
 

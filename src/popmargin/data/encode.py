@@ -38,6 +38,11 @@ class Encoder:
         self, prompts: list[Any], chosen: list[Any], rejected: list[Any], start: int
     ) -> tuple[list[Tokens], list[Tokens], list[Tokens]]:
         """Ids of the prompts, of prompt + chosen and of prompt + rejected; `start` is the first row's number."""
+        wholes = [self.wholes(prompts, completions, start) for completions in (chosen, rejected)]
+        return self.prompts(prompts, start), wholes[0], wholes[1]
+
+    def wholes(self, prompts: Sequence[Any], completions: Sequence[Any], start: int) -> list[Tokens]:
+        """Ids of prompt + completion to its end; a conversation's completion is a list of messages."""
         raise NotImplementedError
 
     def prompts(self, prompts: Sequence[Any], start: int) -> list[Tokens]:
@@ -71,16 +76,9 @@ class TextEncoder(Encoder):
     def _ended(self, ids: Tokens) -> Tokens:
         return ids if ids[-1:] == [self.eos] else [*ids, cast(int, self.eos)]
 
-    def preferences(
-        self, prompts: list[Any], chosen: list[Any], rejected: list[Any], start: int
-    ) -> tuple[list[Tokens], list[Tokens], list[Tokens]]:
-        sides: list[list[Tokens]] = []
-        for completions in (chosen, rejected):
-            texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-            sides.append(
-                [ids if ids[-1:] == [self.eos] else [*ids, cast(int, self.eos)] for ids in self.prompts(texts, 0)]
-            )
-        return self.prompts(prompts, start), sides[0], sides[1]
+    def wholes(self, prompts: Sequence[Any], completions: Sequence[Any], start: int) -> list[Tokens]:
+        texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+        return [self._ended(ids) for ids in self.prompts(texts, start)]
 
 
 class ChatEncoder(Encoder):
@@ -113,20 +111,15 @@ class ChatEncoder(Encoder):
     def prompts(self, prompts: Sequence[Any], start: int) -> list[Tokens]:
         return self.encode([self._prompt(turns, row) for row, turns in enumerate(prompts, start)])
 
-    def preferences(
-        self, prompts: list[Any], chosen: list[Any], rejected: list[Any], start: int
-    ) -> tuple[list[Tokens], list[Tokens], list[Tokens]]:
-        sides: list[list[Tokens]] = []
-        for completions in (chosen, rejected):
-            texts: list[str] = []
-            for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True), start):
-                turns = join_turns(prompt, completion)
-                text, terminated = cut_after_end(self._write(turns, row), turns[-1]["content"], self._ends)
-                if not terminated:
-                    self.unterminated.append(row)
-                texts.append(text)
-            sides.append(self.encode(texts))
-        return self.prompts(prompts, start), sides[0], sides[1]
+    def wholes(self, prompts: Sequence[Any], completions: Sequence[Any], start: int) -> list[Tokens]:
+        texts: list[str] = []
+        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True), start):
+            turns = join_turns(prompt, completion)
+            text, terminated = cut_after_end(self._write(turns, row), turns[-1]["content"], self._ends)
+            if not terminated:
+                self.unterminated.append(row)
+            texts.append(text)
+        return self.encode(texts)
 
 
 def make_encoder(tokenizer: PreTrainedTokenizerBase, *, conversational: bool) -> Encoder:

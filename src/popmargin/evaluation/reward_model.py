@@ -1,12 +1,15 @@
 """A reward model: a sequence classifier with one output."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from popmargin.data.encode import Encoder, make_encoder
 from popmargin.errors import ConfigError
 from popmargin.evaluation.rewards import Prompt, check_rows, checked_rewards
+from popmargin.reward_models import FORMAT_FILE, RewardFormat
 
 
 class ModelReward:
@@ -15,10 +18,13 @@ class ModelReward:
     Conversations are written with the tokenizer's chat template, the completion as the assistant's turn; plain prompts
     are followed by the completion. Texts over `max_length` lose tokens at the start of the prompt, and are counted.
 
+    A model that `popmargin train` made (task: reward) reads exactly the tokens that it was trained on: the completion
+    to its end token, nothing after it.
+
     Args:
         path: folder (or hub id) of the model and its tokenizer, weights in safetensors.
         batch_size: texts in one forward pass; the rewards do not depend on it. 1 where the model has no padding token.
-        max_length: tokens; the tokenizer's own limit when None.
+        max_length: tokens; when None the tokenizer's own limit, or the longest that popmargin trained the model on.
         device: of the model.
         dtype: of the weights.
 
@@ -37,6 +43,8 @@ class ModelReward:
     ) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        if (Path(path) / "model" / FORMAT_FILE).is_file():
+            raise ConfigError(f"{path} is a run directory; its reward model is model:{Path(path) / 'model'}.")
         if batch_size < 1:
             raise ConfigError(f"batch_size of reward model {path} is {batch_size}; give at least 1.")
         try:
@@ -65,7 +73,10 @@ class ModelReward:
         self._model = model.to(device).eval()
         self._batch_size = batch_size if self._padding is not None else 1
         known = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 10**9)
-        self._max_length = known if max_length is None else max_length
+        self._format = RewardFormat.load(Path(path))
+        trained = known if self._format is None else min(known, self._format.max_length)
+        self._max_length = trained if max_length is None else max_length
+        self._encoders: dict[bool, Encoder] = {}
         self.truncated = 0
 
     def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
@@ -84,7 +95,7 @@ class ModelReward:
                 "they lost tokens at the start.",
                 stacklevel=2,
             )
-        rows = [row[-self._max_length :] for row in rows]
+        rows = [self._cut(row) for row in rows]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         rewards = [0.0] * len(rows)
         for start in range(0, len(order), self._batch_size):
@@ -102,7 +113,18 @@ class ModelReward:
                 rewards[i] = value
         return checked_rewards(rewards, len(rows), f"model:{self._path}")
 
+    def _cut(self, row: list[int]) -> list[int]:
+        if len(row) > self._max_length > 1 and self._format is not None and row[0] == self._tokenizer.bos_token_id:
+            return [row[0], *row[1 - self._max_length :]]  # as in training
+        return row[-self._max_length :]
+
     def _tokens(self, prompt: Prompt, completion: str) -> list[int]:
+        if self._format is not None:
+            chat = not isinstance(prompt, str)
+            if chat not in self._encoders:
+                self._encoders[chat] = make_encoder(self._tokenizer, conversational=chat)
+            written = [{"role": "assistant", "content": completion}] if chat else completion
+            return self._encoders[chat].wholes([prompt], [written], 0)[0]
         if isinstance(prompt, str):
             return list(self._tokenizer(prompt + completion)["input_ids"])
         if self._tokenizer.chat_template is None:

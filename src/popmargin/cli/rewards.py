@@ -1,0 +1,40 @@
+"""Flags of verbs that ask a reward."""
+
+import argparse
+from typing import Any
+
+import yaml
+
+from popmargin.errors import ConfigError
+from popmargin.evaluation.rewards import Reward, load_reward
+
+
+def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool, purpose: str) -> None:
+    """Add --reward and --reward-options."""
+    parser.add_argument(
+        "--reward",
+        required=required,
+        metavar="SPEC",
+        help=f"{purpose}: model:PATH, judge:URL or module:function",
+    )
+    parser.add_argument(
+        "--reward-options",
+        default="{}",
+        metavar="YAML",
+        help="further arguments of a reward model or judge, e.g. '{batch_size: 4, device: cuda}'",
+    )
+
+
+def reward_of(args: argparse.Namespace) -> Reward:
+    """The reward that the flags name.
+
+    Raises:
+        ConfigError: the specification or an option is not understood.
+    """
+    try:
+        options: Any = yaml.safe_load(args.reward_options)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--reward-options is not YAML: {error}") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"--reward-options must be a mapping such as '{{batch_size: 4}}', not {args.reward_options}.")
+    return load_reward(args.reward, **{str(name): value for name, value in options.items()})
