@@ -1,7 +1,10 @@
 """Which objectives, token selectors and batches have a meaning together."""
 
+from typing import Any
+
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
+from popmargin.objectives.base import Objective
 from popmargin.training.trainer import Loss
 
 
@@ -54,20 +57,24 @@ def refuse_lone_rows(loss: Loss, rows: int) -> None:
         )
 
 
-def _refuse_log_probs(loss: Loss) -> None:
-    """A reward model gives one number a response, and neither log-probs nor a reference to compare them with."""
-    objective = loss.objective
-    kind = objective.score_kind(loss.options)
+def wants_log_probs(objective: Objective, options: Any) -> str | None:
+    """Why a reward model cannot be trained with an objective: it has rewards and no log-probs; None where it can."""
     reasons = {
         "mean_log_ratio": "takes means over tokens",
         "logp": "takes log-probs of responses",
         "mean_logp": "takes mean log-probs of responses",
     }
-    reason = reasons.get(kind)
+    reason = reasons.get(objective.score_kind(options))
     if reason is None and objective.needs.reference:
         reason = "needs reference log-probs"  # beside its scores
     if reason is None and objective.needs.absolute:
         reason = "compares single scores with the zero of a reference"
+    return reason
+
+
+def _refuse_log_probs(loss: Loss) -> None:
+    objective = loss.objective
+    reason = wants_log_probs(objective, loss.options)
     if reason is not None:
         raise ConfigError(
             f"The objective '{objective.name}' {reason}, which a reward model does not have (task: reward): choose an "
