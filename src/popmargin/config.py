@@ -58,6 +58,8 @@ class DataConfig:
         min_gap: the smallest rating gap of a pair made from rated responses.
         test_size: share (below 1) or number of preferences held out.
         split_seed: seed of the split and of the pairing.
+        validation_size: share (below 1) or number of the training prompts that take the place of the held-out ones, to
+            choose settings without them; 0 for none.
         max_length: longest prompt + completion, tokens.
         truncation: what gives way when a row is longer: keep_prompt_end, keep_prompt_start, drop, error.
         bad_rows: `error` stops at rows that cannot be used, `drop` leaves them out and reports them.
@@ -73,6 +75,7 @@ class DataConfig:
     min_gap: float = 0.0
     test_size: float = 0.2
     split_seed: int = 0
+    validation_size: float = 0.0
     max_length: int = 1024
     truncation: Literal["keep_prompt_end", "keep_prompt_start", "drop", "error"] = "keep_prompt_end"
     bad_rows: Literal["error", "drop"] = "error"

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from popmargin.config import merge
 from popmargin.errors import DataError, RunError
 from popmargin.report.results import StudyResults
 from popmargin.study.compare import compare
@@ -16,26 +15,6 @@ from popmargin.study.standard import keep_possible
 from popmargin.training.run_directory import RunDirectory
 
 MakeStudy = Callable[..., StudyConfig]
-ARMS = {
-    "dpo": {"label": "DPO", "objective": {"name": "dpo"}},
-    "pop": {"label": "DPO-PoP", "objective": {"name": "pop"}, "target": {"tau": 0.5}},
-}
-
-
-@pytest.fixture
-def make_study(tmp_path: Path, base_run: dict[str, Any], reward_path: str) -> MakeStudy:
-    def make(changes: dict[str, Any] | None = None, **fields: Any) -> StudyConfig:
-        base = {name: base_run[name] for name in ("model", "data", "train")}
-        base["evaluation"] = {**base_run["evaluation"], "reward": reward_path, "curve_points": 2, "curve_prompts": 2}
-        settings = {
-            "output": str(tmp_path / "study"),
-            "base": merge(base, changes or {}),
-            "arms": ARMS,
-            "seeds": [0, 1],
-        }
-        return StudyConfig(**(settings | fields))
-
-    return make
 
 
 def snapshot(folder: Path) -> dict[Path, bytes]:

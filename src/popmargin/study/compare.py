@@ -13,6 +13,7 @@ from popmargin.report.build import write_report
 from popmargin.report.results import StudyResults
 from popmargin.study.config import StudyConfig
 from popmargin.study.results import collect
+from popmargin.study.tune import tune
 from popmargin.training.callbacks import Probe
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_loss, train
@@ -27,6 +28,7 @@ def say(message: str) -> None:
 def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
     """Train, evaluate and compare all arms of a study.
 
+    With a `tune` section, every arm's learning rate and β are chosen on a validation split first (`tune`).
     Runs that are finished and evaluated under the same configuration are kept, so that an interrupted study goes on
     where it stopped.
 
@@ -42,6 +44,9 @@ def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
     output = Path(study.output)
     output.mkdir(parents=True, exist_ok=True)
     (output / "study.yaml").write_text(dump_yaml(to_dict(study)), encoding="utf-8")
+    chosen: dict[str, str] = {}
+    if study.tune is not None:
+        study, chosen = tune(study, say)
     todo = [config for configs in study.run_configs().values() for config in configs]
     workspace: Workspace | None = None
     rewards: dict[str, Reward | None] = {}
@@ -71,6 +76,7 @@ def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
         baseline=study.baseline,
         labels={arm: study.label(arm) for arm in study.arms},
         config=dump_yaml(to_dict(study)),
+        facts={f"Chosen for {study.label(arm)}": sentence for arm, sentence in chosen.items()},
     )
     results.save(output / "results.json")
     report = output / "report.html"

@@ -10,6 +10,30 @@ from popmargin.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """A search for every arm's learning rate and β, the same for all, before the study proper.
+
+    Attributes:
+        learning_rates: to try; empty keeps the arm's own.
+        beta_factors: multiples of the objective's β to try; objectives without a β have none.
+        validation_size: share (below 1) or number of training prompts that are held out to choose on; the study proper
+            trains on these preferences too.
+        reuse: folder of another study whose search found the settings, by the names of its arms; nothing is tried.
+    """
+
+    learning_rates: list[float] = field(default_factory=list[float])
+    beta_factors: list[float] = field(default_factory=lambda: [1.0])
+    validation_size: float = 0.2
+    reuse: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.beta_factors:
+            raise ConfigError("tune.beta_factors must name at least one factor, e.g. [1.0].")
+        if self.validation_size <= 0:
+            raise ConfigError(f"tune.validation_size must be above 0, not {self.validation_size}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """Arms that differ in some settings and share all others.
 
@@ -20,6 +44,7 @@ class StudyConfig:
         baseline: the arm that the others are compared with.
         base: settings of all runs, as in a run's configuration.
         arms: what differs, by arm; `label` is what the report calls it.
+        tune: choose learning rates and β of the arms on a validation split first; null takes them as they stand.
     """
 
     title: str = "Study"
@@ -28,6 +53,7 @@ class StudyConfig:
     baseline: str = "dpo"
     base: dict[str, Any] = field(default_factory=dict[str, Any])
     arms: dict[str, Any] = field(default_factory=dict[str, Any])
+    tune: TuneConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.arms or not self.seeds:

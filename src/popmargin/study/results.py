@@ -95,6 +95,7 @@ def collect(
     baseline: str,
     labels: Mapping[str, str],
     config: str,
+    facts: Mapping[str, str] | None = None,
 ) -> StudyResults:
     """The results of runs on the same held-out preferences.
 
@@ -104,6 +105,7 @@ def collect(
         baseline: the arm that the others are compared with.
         labels: what to call the arms.
         config: YAML shown in the report.
+        facts: further rows of the report's table about the data.
 
     Raises:
         RunError: the runs were measured on different data.
@@ -122,18 +124,18 @@ def collect(
     if reference is not None:
         of_reference = generative_metrics(reference, samples=settings.bootstrap, seed=settings.seed)
         of_reference["kl_per_token"] = Interval(0.0, 0.0, 0.0)
-    facts = base.runs[0].facts()
+    of_base = base.runs[0].facts()
     return StudyResults(
         title=title,
         arms=results,
         reference=of_reference,
         baseline=baseline,
         reading=[*read_results(results, baseline), *_against_controls(arms, reference, labels)],
-        data=_data_facts(facts, base.configs[0], arms),
+        data=_data_facts(of_base, base.configs[0], arms) | dict(facts or {}),
         config=config,
-        versions=facts["versions"],
+        versions=of_base["versions"],
         fingerprint=hashlib.sha256(
-            json.dumps([facts["train_fingerprint"], facts["test_fingerprint"], config]).encode()
+            json.dumps([of_base["train_fingerprint"], of_base["test_fingerprint"], config]).encode()
         ).hexdigest(),
     )
 

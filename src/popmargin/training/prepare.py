@@ -49,15 +49,20 @@ def load_split(config: DataConfig) -> tuple[Preferences, Preferences]:
     source = str(demo_data_path()) if config.train == "demo" else config.train
     everything = load_preferences(source, **options)
     if config.test is None:
-        size = config.test_size
-        train, test = split_preferences(everything, test_size=int(size) if size >= 1 else size, seed=config.split_seed)
+        train, test = _hold_out(everything, config.test_size, config.split_seed)
     else:
         train, test = everything, load_preferences(config.test, **options)
         check_leak(train, test)
+    if config.validation_size:
+        train, test = _hold_out(train, config.validation_size, config.split_seed + 1)
     if config.limit is not None:
         order = np.random.default_rng(config.split_seed).permutation(len(train))
         train = train.select(np.sort(order[: config.limit]))
     return flip_preferences(train, config.flip, config.split_seed), test
+
+
+def _hold_out(preferences: Preferences, size: float, seed: int) -> tuple[Preferences, Preferences]:
+    return split_preferences(preferences, test_size=int(size) if size >= 1 else size, seed=seed)
 
 
 def flip_preferences(preferences: Preferences, share: float, seed: int) -> Preferences:
