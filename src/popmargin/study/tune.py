@@ -36,7 +36,7 @@ class Trial:
         accuracy: share of validation preferences in the right order, ties half.
         spearman: rank correlation of reward margins with strengths; 0 where unknown.
         preferences: how many were measured on.
-        digest: of the whole configuration, so that a changed study tries again.
+        digest: of the configuration, so that a changed study tries again.
     """
 
     arm: str
@@ -99,7 +99,7 @@ def _search(study: StudyConfig, settings: TuneConfig, say: Callable[[str], None]
     workspace: Workspace | None = None
     for number, (arm, learning_rate, beta) in enumerate(todo, start=1):
         config = _config(study, arm, settings, _changes(learning_rate, beta))
-        digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
+        digest = _digest(config)
         if digest not in known:
             say(f"[tuning {number}/{len(todo)}] {arm}, learning rate {learning_rate:g}, β {beta}")
             if workspace is None or not workspace.fits(config):
@@ -129,6 +129,19 @@ def _config(study: StudyConfig, arm: str, settings: TuneConfig, changes: Mapping
     config = replace(study, arms=arms, baseline=arm, tune=None).run_config(arm, study.seeds[0])
     evaluation = replace(config.evaluation, reward=None, curve_points=0)
     return replace(config, output=str(Path(study.output) / "tuning"), evaluation=evaluation)
+
+
+def _digest(config: RunConfig) -> str:
+    """sha256 (hex) of what differs from the defaults, so that a field which comes later changes nothing."""
+    own: dict[str, Any] = {}
+    for name, default in to_dict(RunConfig()).items():
+        value = to_dict(config)[name]
+        if isinstance(value, dict) and isinstance(default, dict):
+            changed = {key: one for key, one in value.items() if key not in default or one != default[key]}
+            own |= {name: changed} if changed else {}
+        elif value != default:
+            own[name] = value
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def _measure(config: RunConfig, workspace: Workspace) -> tuple[float, float, int]:
