@@ -64,9 +64,10 @@ def test_an_interrupted_study_goes_on(
 
 
 def test_curves_do_not_change_the_training(tmp_path: Path, make_study: MakeStudy) -> None:
-    compare(make_study(seeds=[0]))
+    study = make_study(seeds=[0])
+    compare(study)
     compare(make_study({"evaluation": {"curve_points": 0}}, seeds=[0], output=str(tmp_path / "other")))
-    for arm in ARMS:
+    for arm in study.arms:
         files = [tmp_path / name / "runs" / arm / "seed-0" / "metrics.jsonl" for name in ("study", "other")]
         assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -80,7 +81,10 @@ def test_without_a_reward_there_are_no_generations(make_study: MakeStudy) -> Non
 def test_the_standard_study_leaves_arms_out_loudly(
     make_study: MakeStudy, unrated_path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arms = ARMS | {"ipo": {"objective": {"name": "ipo"}}, "margin": {"objective": {"name": "dpo_rating_margin"}}}
+    arms = make_study().arms | {
+        "ipo": {"objective": {"name": "ipo"}},
+        "margin": {"objective": {"name": "dpo_rating_margin"}},
+    }
     assert keep_possible(make_study(arms=arms)).arms == arms
     kept = keep_possible(make_study({"data": {"train": unrated_path}}, arms=arms))
     assert list(kept.arms) == ["dpo", "ipo"]
