@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -76,7 +77,7 @@ def postgres() -> Iterator[str]:
     subprocess.run(
         [*prefix, found, "-D", data, "-U", "popmargin", "-A", "trust", "-E", "UTF8", "--no-locale"], **options
     )
-    settings = [f"-p{port}", f"-k{home}", "-clisten_addresses=127.0.0.1", "-cmax_connections=100"]
+    settings = [f"-p{port}", f"-k{home}", "-clisten_addresses=127.0.0.1", "-cmax_connections=100", "-cfsync=off"]
     log = (home / "log").open("wb")
     server = subprocess.Popen(
         [*prefix, str(Path(found).parent / "postgres"), "-D", str(data), *settings], cwd=home, stderr=log
@@ -85,7 +86,7 @@ def postgres() -> Iterator[str]:
         _wait_for(port, server)
         yield f"postgresql://popmargin@127.0.0.1:{port}"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # ends sessions that are open, other than SIGTERM
         server.wait(30)
         log.close()
         shutil.rmtree(home, ignore_errors=True)
