@@ -86,27 +86,36 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PopConfig:
-    """Where PoP edges come from, for objectives that need them.
+    """Where PoP edges come from, and the strength scale fitted from them, for objectives that need them.
 
     Attributes:
         edges: a Parquet file of edges; null samples them from the strengths in the data.
-        sampling: `iterative` (every preference is the stronger side of k edges) or `random` (k·N random pairs).
+        sampling: `iterative` (every preference is the stronger side of k edges), `random` (k·N random pairs) or
+            `active` (ours: as many pairs, chosen for what they tell about the strength scale).
         k: edges per preference.
         seed: seed of the sampling and its noise.
         flip: probability that a label is flipped.
         temperature: Bradley–Terry temperature of the label noise, in units of strength; 0 is exact.
-        budget: most comparisons per preference in iterative sampling; null means all others.
+        budget: most comparisons per preference in iterative sampling (null: all others), or all comparisons in active
+            sampling (null: k·N).
         unmatched: preferences without a weaker partner: `keep` (margin 0) or `drop`.
+        scale: a Parquet file of strengths that `popmargin pop scale` wrote; null fits them from the edges.
+        ridge: precision of the prior of a fitted strength.
     """
 
     edges: str | None = None
-    sampling: Literal["iterative", "random"] = "iterative"
+    sampling: Literal["iterative", "random", "active"] = "iterative"
     k: int = 1
     seed: int = 0
     flip: float = 0.0
     temperature: float = 0.0
     budget: int | None = None
     unmatched: Literal["keep", "drop"] = "keep"
+    scale: str | None = None
+    ridge: float = 0.1
+
+    def __post_init__(self) -> None:
+        at_least("pop", 0, ridge=self.ridge)
 
 
 @dataclass(frozen=True, kw_only=True)

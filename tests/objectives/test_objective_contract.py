@@ -57,6 +57,14 @@ def numpy_rank(rows: Arrays, o: Any) -> np.ndarray:
     return own + o.rank_weight * ranking
 
 
+def numpy_scale(rows: Arrays, o: Any) -> np.ndarray:
+    h, z = o.beta * gaps(rows)[0], rows["scale"]
+    if o.use == "soft_label":
+        p = 1 / (1 + np.exp(-o.slope * z))
+        return p * nls(h) + (1 - p) * nls(-h)
+    return nls(h - o.unit * z) if o.use == "margin" else (h - o.unit * z) ** 2
+
+
 def numpy_amapo(rows: Arrays, o: Any) -> np.ndarray:
     r = gaps(rows)[0]
     if o.running:  # the state is empty here
@@ -119,6 +127,7 @@ FORMULAS: dict[str, Callable[[Arrays, Any], np.ndarray]] = {
     "simpo_pop": numpy_pop,
     "pop_lagrangian": numpy_lagrangian,
     "pop_rank": numpy_rank,
+    "pop_scale": numpy_scale,
     "amapo": numpy_amapo,
     "aps": numpy_aps,
     "ropo": numpy_ropo,
@@ -149,6 +158,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "pop": [{"margin_min": -2.0, "margin_max": 3.0}],
     "pop_lagrangian": [{"lambda_init": 3.0, "beta": 0.5}],
     "pop_rank": [{"rank_weight": 0.0}, {"rank_weight": 2.5}],
+    "pop_scale": [{"use": "margin", "unit": 0.5}, {"use": "squared", "beta": 0.5}, {"slope": 0.7}],
     "amapo": [
         {"convention": "paper", "beta": 1.5},
         {"label_smoothing": 0.1, "exponent_max": 2.0},
@@ -171,12 +181,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "cpo": [{"sft_weight": 0.0}, {"sft_weight": 0.5, "beta": 0.5}],
     "dpop": [{"penalty": 0.0}, {"penalty": 5.0, "beta": 0.3}],
 }
-FINITE_TARGET = ("ipo", "cipo", "geometric_ipo", "cdpo")
+FINITE_TARGET = ("ipo", "cipo", "geometric_ipo", "cdpo", "pop_scale")
 """Regressions to a finite gap, and the cross-entropy with an uncertain label: beyond it a larger gap costs."""
 MAY_BE_NEGATIVE = ("pop_lagrangian", "robust_dpo", "aps")
 GRADIENTS = ("chosen", "rejected", "weaker_chosen", "weaker_rejected")
 TOKENS = ("chosen_tokens", "rejected_tokens")
-FIELDS = (*GRADIENTS, "target", "margin", "soft_label", "stronger_share", "weaker_share", "has_weaker")
+FIELDS = (*GRADIENTS, "target", "margin", "soft_label", "scale", "stronger_share", "weaker_share", "has_weaker")
 
 
 def build(kind: Objective, values: Mapping[str, Any], dtype: torch.dtype, options: Any, **state: float) -> Rows:
@@ -185,6 +195,7 @@ def build(kind: Objective, values: Mapping[str, Any], dtype: torch.dtype, option
     wanted = {"chosen", "rejected", "has_weaker", "stronger_share", "weaker_share"}
     wanted |= {"margin"} if needs.margin else set()
     wanted |= {"soft_label"} if needs.soft_label else set()
+    wanted |= {"scale"} if needs.scale else set()
     wanted |= {"target"} if needs.weaker == "target" else set()
     wanted |= {"weaker_chosen", "weaker_rejected"} if needs.weaker == "gradient" else set()
     fields: dict[str, Any] = {}
@@ -192,7 +203,7 @@ def build(kind: Objective, values: Mapping[str, Any], dtype: torch.dtype, option
         value = values[name]
         tensor = value if isinstance(value, torch.Tensor) else torch.tensor(np.asarray(value, dtype=float), dtype=dtype)
         fields[name] = tensor > 0 if name == "has_weaker" else tensor
-    for name, unit in (("target", "nats"), ("margin", "reward")):
+    for name, unit in (("target", "nats"), ("margin", "reward"), ("scale", "reward")):
         if name in fields:
             fields[name] = Margin(values=fields[name], unit=unit)
     made = kind.init_state(options) if kind.init_state else {}
@@ -223,6 +234,7 @@ def arrays(count: int, *, scale: float = 5.0, seed: int = 0) -> Arrays:
     values = {name: random.normal(size=count) * scale for name in (*GRADIENTS, "target")}
     values |= {name: random.random(count) for name in ("soft_label", "stronger_share", "weaker_share")}
     values["margin"] = random.normal(size=count)
+    values["scale"] = np.abs(random.normal(size=count))
     values["has_weaker"] = (random.random(count) < 0.7).astype(float)
     values |= {name: random.integers(1, 20, count).astype(float) for name in TOKENS}
     return values
@@ -298,7 +310,7 @@ def test_gradients_in_fp64(case: tuple[Objective, Any]) -> None:
 @pytest.mark.parametrize("size", [1e4, -1e4])
 def test_finite_at_extremes(case: tuple[Objective, Any], size: float) -> None:
     kind, options = case
-    for name in (*GRADIENTS, "target", "margin"):
+    for name in (*GRADIENTS, "target", "margin", "scale"):
         values: dict[str, Any] = arrays(4, scale=1.0) | {name: np.full(4, size)}
         chosen = torch.tensor(values["chosen"], dtype=torch.float32, requires_grad=True)
         loss = kind.function(build(kind, values | {"chosen": chosen}, torch.float32, options), options)
@@ -377,7 +389,7 @@ def test_columns_are_refused(name: str) -> None:
     fields: dict[str, Any] = {"chosen": torch.zeros(3), "rejected": torch.zeros(3)}
     column = torch.ones(3, 1, dtype=torch.bool) if name == "has_weaker" else torch.ones(3, 1)
     with pytest.raises(ValueError, match=rf"{name} has the shape \(3, 1\), chosen \(3,\)"):
-        Rows(**fields | {name: Margin(values=column, unit="nats") if name in ("target", "margin") else column})
+        Rows(**fields | {name: Margin(values=column, unit="nats") if name in ("target", "margin", "scale") else column})
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -389,8 +401,8 @@ def test_a_matrix_of_scores_is_refused() -> None:
 def test_swap_turns_the_gradient_around(case: tuple[Objective, Any]) -> None:
     """Near equality every objective raises the chosen response and, with labels exchanged, lowers it.
 
-    A soft label turns around with the responses, so that the swapped pair is the same preference: only the responses,
-    or only the label, turn its gradient.
+    A soft label and a strength turn around with the responses, so that the swapped pair is the same preference: only
+    the responses, or only the label, turn its gradient.
     """
     kind, options = case
     values: dict[str, Any] = in_domain(kind, options, arrays(6, scale=0.05))
@@ -401,6 +413,7 @@ def test_swap_turns_the_gradient_around(case: tuple[Objective, Any]) -> None:
     if kind.needs.soft_label:
         torch.testing.assert_close(kind.function(swapped, options), kind.function(rows, options), rtol=1e-12, atol=0)
         swapped = dataclasses.replace(swapped, soft_label=rows.soft_label)
+    swapped = dataclasses.replace(swapped, scale=rows.scale)
     (before,) = torch.autograd.grad(kind.function(rows, options).sum(), chosen)
     (after,) = torch.autograd.grad(kind.function(swapped, options).sum(), chosen)
     assert (before < 0).all() and (after > 0).all()
@@ -413,6 +426,7 @@ def test_swap_twice_is_nothing_and_turns_labels_too() -> None:
         rejected=values["rejected"],
         margin=Margin(values=values["margin"], unit="reward"),
         soft_label=values["soft_label"],
+        scale=Margin(values=values["scale"], unit="reward"),
         logps=Logps(
             chosen=values["chosen"],
             rejected=values["rejected"],
@@ -427,6 +441,8 @@ def test_swap_twice_is_nothing_and_turns_labels_too() -> None:
     torch.testing.assert_close(once.gap, -rows.gap)
     torch.testing.assert_close(once.margin.values, -values["margin"])
     torch.testing.assert_close(once.soft_label, 1 - values["soft_label"])
+    assert once.scale is not None
+    torch.testing.assert_close(once.scale.values, -values["scale"])
     assert once.logps is not None and twice.logps is not None and rows.logps is not None
     for name, other in (("chosen", "rejected"), ("chosen_reference", "rejected_reference"), TOKENS):
         assert torch.equal(getattr(once.logps, name), getattr(rows.logps, other)), name
@@ -444,6 +460,7 @@ def exact(low: float, high: float) -> st.SearchStrategy[float]:
 ROW = st.fixed_dictionaries({
     **{name: exact(-64, 64) for name in (*GRADIENTS, "target")},
     "margin": exact(-4, 4),
+    "scale": exact(0, 4),
     "soft_label": exact(0, 1),
     "stronger_share": exact(0, 4),
     "weaker_share": exact(0, 4),

@@ -15,6 +15,7 @@ from popmargin.errors import PopmarginError, did_you_mean
 VERBS = {
     "data": "inspect, check, convert and split preference data",
     "pop": "sample preferences over preferences, and their statistics",
+    "label": "keep preferences to label in a database: import, annotators, status, export",
     "objectives": "list the training objectives",
     "train": "train one policy",
     "eval": "evaluate a trained policy",

@@ -35,6 +35,7 @@ class Needs:
         weaker: what is wanted of an edge's weaker side: nothing, its gap as a constant target, or scores with gradient.
         margin: a margin per preference from the data (reward units).
         soft_label: the probability per preference that chosen is the better one.
+        scale: the place of each preference on the strength scale of the run's PoP edges (reward units).
         reference: reference log-probs even where the score kind does not use them.
         whole_responses: the scores must be of whole responses, so that a token selector is refused.
         absolute: single scores count, not only their gaps, so that a reward model, whose rewards have no zero, is
@@ -45,6 +46,7 @@ class Needs:
     weaker: Weaker = "none"
     margin: bool = False
     soft_label: bool = False
+    scale: bool = False
     reference: bool = False
     whole_responses: bool = False
     absolute: bool = False
@@ -109,6 +111,7 @@ class Rows:
     target: Margin | None = None
     margin: Margin | None = None
     soft_label: Float[Tensor, "B"] | None = None
+    scale: Margin | None = None
     stronger_share: Float[Tensor, "B"] | None = None
     weaker_share: Float[Tensor, "B"] | None = None
     logps: Logps | None = None
@@ -120,7 +123,7 @@ class Rows:
         if self.chosen.dim() != 1:
             raise ValueError(f"chosen must have the shape (B,), not {tuple(shape)}: one score per row.")
         for name in ("rejected", "has_weaker", "weaker_chosen", "weaker_rejected", "target", "margin", "soft_label",
-                     "stronger_share", "weaker_share"):  # fmt: skip
+                     "scale", "stronger_share", "weaker_share"):  # fmt: skip
             value: Tensor | Margin | None = getattr(self, name)
             tensor = value.values if isinstance(value, Margin) else value
             if tensor is not None and tensor.shape != shape:
@@ -148,6 +151,7 @@ class Rows:
             rejected=self.chosen,
             margin=None if self.margin is None else self.margin.swap(),
             soft_label=None if self.soft_label is None else 1 - self.soft_label,
+            scale=None if self.scale is None else self.scale.swap(),
             logps=None if self.logps is None else self.logps.swap(),
         )
 

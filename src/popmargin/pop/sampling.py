@@ -13,6 +13,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
 from popmargin.errors import ConfigError, DataError
+from popmargin.pop.active import ActiveSampler
 from popmargin.pop.edges import PopEdges, unique_ids
 from popmargin.pop.noise import bradley_terry_labels, check_noise, flip_labels, label_probability
 
@@ -43,6 +44,10 @@ def sample_edges(
     *random*: k·N distinct pairs of distinct preferences, uniformly; the one called stronger comes first. Equal
     strengths give edges with tie=True.
 
+    *active* (ours): k·N distinct pairs, or `budget` of them, chosen by `ActiveSampler` for what the answers so far
+    leave open about the strength scale; labelled and tied as in random sampling. Made for fitting a scale
+    (`pop_scale`): its pairs are close ones, which as edges of `pop` are targets near the stronger side's own margin.
+
     Labels pass through the noise of `label_probability`. Iterative sampling stops at k labels that say "weaker", so it
     collects wrong ones: the weakest preferences have no other partners, and the share of wrong labels among the edges
     exceeds the share among the comparisons (`edge_statistics` reports it). Comparisons, what annotators would be asked,
@@ -51,12 +56,13 @@ def sample_edges(
     Args:
         ids: unique ids of the preferences (N,).
         strength: how much better chosen is than rejected (N,), any scale, finite.
-        sampling: "iterative" or "random".
+        sampling: "iterative", "random" or "active".
         k: edges for each preference.
         seed: of all draws; the same arguments give the same edges.
         flip: probability that a label is turned round.
         temperature: of Bradley-Terry labels, on the scale of the strengths; 0 = exact.
-        budget: most comparisons for each preference (iterative only); all N-1 when None.
+        budget: iterative: most comparisons for each preference, all N-1 when None; active: comparisons in all, k·N when
+            None.
         unmatched: "keep" or "drop" preferences without a weaker partner (iterative only).
         source: what the labels come from; written to every edge.
 
@@ -64,7 +70,7 @@ def sample_edges(
         The edges with their parameters.
 
     Raises:
-        ConfigError: a setting is outside its range, or `random` asks for more pairs than there are.
+        ConfigError: a setting is outside its range, or `random` or `active` asks for more pairs than there are.
         DataError: fewer than two preferences, repeated ids, or strengths that are missing or not finite.
 
     Example:
@@ -84,8 +90,11 @@ def sample_edges(
     if sampling == "iterative":
         stronger, weaker, facts = _iterative(strength_N, k, budget, unmatched, noise, rng)
         tie = np.zeros(len(stronger), dtype=bool)
+    elif sampling == "random":
+        stronger, weaker, tie = _label(strength_N, *_random_pairs(count, k, rng), noise, rng)
+        facts = {"comparisons": len(stronger)}
     else:
-        stronger, weaker, tie = _random(strength_N, k, noise, rng)
+        stronger, weaker, tie = _active(ids, strength_N, k * count if budget is None else budget, seed, noise, rng)
         facts = {"comparisons": len(stronger)}
     parameters: dict[str, Any] = {
         "sampling": sampling,
@@ -132,19 +141,27 @@ def _strengths(ids: Sequence[str], strength: ArrayLike) -> Float64[np.ndarray, "
 
 
 def _check_settings(sampling: str, k: int, budget: int | None, unmatched: str, count: int) -> None:
-    if sampling not in ("iterative", "random"):
-        raise ConfigError(f"sampling is {sampling!r}; choose 'iterative' or 'random'.")
+    if sampling not in ("iterative", "random", "active"):
+        raise ConfigError(f"sampling is {sampling!r}; choose 'iterative', 'random' or 'active'.")
     if unmatched not in ("keep", "drop"):
         raise ConfigError(f"unmatched is {unmatched!r}; choose 'keep' (margin 0) or 'drop'.")
     if k < 1:
         raise ConfigError(f"k is {k}; every preference needs at least 1 edge.")
     if budget is not None and budget < 1:
-        raise ConfigError(f"budget is {budget}; allow at least 1 comparison for each preference, or None for all.")
+        raise ConfigError(f"budget is {budget}; allow at least 1 comparison, or None for the default of the sampling.")
     if sampling == "random" and budget is not None:
-        raise ConfigError("budget limits iterative sampling; random sampling makes k comparisons for each preference.")
+        raise ConfigError(
+            "budget limits iterative and active sampling; random sampling makes k comparisons for each preference."
+        )
     if sampling == "iterative" and k > count - 1:
         raise ConfigError(f"k is {k}, but {count} preferences have only {count - 1} partners each. Lower k.")
     pairs = count * (count - 1) // 2
+    asked = k * count if budget is None else budget
+    if sampling == "active" and asked > pairs:
+        raise ConfigError(
+            f"Active sampling of {asked} pairs was asked for, but {count} preferences have only {pairs}, and no pair "
+            "is asked twice. Lower budget or k."
+        )
     if sampling == "random" and k * count > pairs:
         raise ConfigError(
             f"Random sampling with k={k} asks for {k * count} pairs, but {count} preferences have only {pairs}, and no "
@@ -152,21 +169,50 @@ def _check_settings(sampling: str, k: int, budget: int | None, unmatched: str, c
         )
 
 
-def _random(
-    strength_N: Float64[np.ndarray, " N"], k: int, noise: dict[str, float], rng: np.random.Generator
-) -> tuple[_Rows, _Rows, Any]:
-    """k·N distinct pairs: (stronger, weaker, tie)."""
-    count = len(strength_N)
+def _random_pairs(count: int, k: int, rng: np.random.Generator) -> tuple[_Rows, _Rows]:
+    """k·N distinct pairs."""
     pairs = count * (count - 1) // 2
     # Pair number p is {j, j + d} on a ring, with j = p mod N and d = p div N + 1: every unordered pair has one number.
     number = rng.choice(pairs, size=k * count, replace=False)
     first = number % count
     second = (first + number // count + 1) % count
     swap = rng.random(len(first)) < 0.5
-    first, second = np.where(swap, second, first), np.where(swap, first, second)
+    return np.where(swap, second, first), np.where(swap, first, second)
+
+
+def _label(
+    strength_N: Float64[np.ndarray, " N"],
+    first: _Rows,
+    second: _Rows,
+    noise: dict[str, float],
+    rng: np.random.Generator,
+) -> tuple[_Rows, _Rows, Any]:
+    """What is said of some pairs: (stronger, weaker, tie)."""
     gap = strength_N[first] - strength_N[second]
     label = flip_labels(bradley_terry_labels(gap, noise["temperature"], rng), noise["flip"], rng)
     return np.where(label, first, second), np.where(label, second, first), gap == 0.0
+
+
+def _active(
+    ids: Sequence[str],
+    strength_N: Float64[np.ndarray, " N"],
+    budget: int,
+    seed: int,
+    noise: dict[str, float],
+    rng: np.random.Generator,
+) -> tuple[_Rows, _Rows, Any]:
+    """Pairs that are asked for in rounds, each with the answers to all earlier ones: (stronger, weaker, tie)."""
+    sampler = ActiveSampler(ids, seed=seed)
+    rounds: list[Any] = []
+    left = budget
+    while left:
+        answers = _label(strength_N, *sampler.ask_rows(min(left, sampler.batch_size)), noise, rng)
+        left -= len(answers[0])
+        rounds.append(answers)
+        if left:
+            sampler.tell_rows(*answers)
+    stronger, weaker, tie = (np.concatenate(column) for column in zip(*rounds, strict=True))
+    return stronger, weaker, tie
 
 
 def _iterative(

@@ -35,7 +35,7 @@ def keep_possible(study: StudyConfig) -> StudyConfig:
         needs = make_loss(run).objective.needs
         if needs.margin and not has["margin"]:
             lacking = "ratings (chosen_rating and rejected_rating)"
-        elif needs.edges and run.pop.edges is None and not has["strength"]:
+        elif (needs.edges or (needs.scale and run.pop.scale is None)) and run.pop.edges is None and not has["strength"]:
             lacking = "strengths (ratings, or a strength column) to sample PoP edges from"
         else:
             continue

@@ -21,6 +21,7 @@ from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.models import base_dtype, load_model, load_policy, load_tokenizer
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
+from popmargin.pop.scale import StrengthScale, fit_strengths
 from popmargin.reward_models import FORMAT_FILE, load_reward_model, padding_apart
 
 
@@ -285,6 +286,17 @@ class Workspace:
             budget=config.budget,
             unmatched=config.unmatched,
         )
+
+    def scale(self, config: PopConfig) -> tuple[StrengthScale, PopEdges | None]:
+        """Strengths of the training preferences, from a file or fitted to edges; then the edges too.
+
+        Raises:
+            DataError: the file holds not all of them, the edges name others, or hold no comparison.
+        """
+        if config.scale is not None:
+            return StrengthScale.load(config.scale).select(self.train.ids), None
+        edges = self.edges(config)
+        return fit_strengths(edges, self.train.ids, ridge=config.ridge), edges
 
     def test_edges(self, k: int, seed: int) -> PopEdges | None:
         """Exact held-out edges for the PoP accuracy; None where strengths are unknown."""

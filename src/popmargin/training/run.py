@@ -1,6 +1,7 @@
 """One training run, from configuration to run directory."""
 
 import dataclasses
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from popmargin.errors import ConfigError, PopmarginError
 from popmargin.models import device, make_policy
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.scale import StrengthScale
+from popmargin.pop.strengths import half_normal_strengths
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.reward_models import RewardFormat, make_reward_model, merged
@@ -31,6 +34,8 @@ from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.prepare import Workspace
 from popmargin.training.run_directory import RunDirectory, versions
 from popmargin.training.trainer import Loss, PreferenceTrainer
+
+_LOG = logging.getLogger(__name__)
 
 
 def make_loss(config: RunConfig) -> Loss:
@@ -107,6 +112,8 @@ def train(
             directory.start(config, resume=resume, overwrite=overwrite)
             if parts.edges is not None:
                 parts.edges.save(directory.path / "edges.parquet")
+            if parts.scale is not None:
+                parts.scale.save(directory.path / "scale.parquet")
     checkpoint = directory.checkpoint() if resume else None
     trainer = make_trainer(config, arguments, parts)
     if checkpoint is not None:
@@ -154,6 +161,7 @@ class Parts:
     loss: Loss
     collator: Collator
     edges: PopEdges | None
+    scale: StrengthScale | None = None
 
 
 def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
@@ -168,6 +176,11 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     needs = loss.objective.needs
     edges = workspace.edges(config.pop) if needs.edges else None
     columns = {name: workspace.train.column(name) for name in ("margin", "soft_label") if getattr(needs, name)}
+    scale = fitted_to = None
+    if needs.scale:
+        scale, fitted_to = workspace.scale(config.pop)
+        columns["scale"] = half_normal_strengths(scale.strength).astype(np.float32)
+        _say_what_is_unknown(scale)
     set_seed(config.seed)
     make = make_reward_model if loss.rewards else make_policy
     policy = make(workspace.start_model, config.model)
@@ -188,7 +201,16 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         tokens_per_batch=config.train.tokens_per_batch,
         whole=loss.rewards,
     )
-    return Parts(policy, loss, collator, edges)
+    return Parts(policy, loss, collator, edges or fitted_to, scale)
+
+
+def _say_what_is_unknown(scale: StrengthScale) -> None:
+    if scale.unknown:
+        _LOG.warning(
+            "%d of %d training preferences stand in no comparison: they train with the middle of the strength scale",
+            scale.unknown,
+            len(scale),
+        )
 
 
 def make_trainer(config: RunConfig, arguments: TrainingArguments, parts: Parts) -> PreferenceTrainer:
@@ -318,7 +340,7 @@ def _micro_batch_size(config: RunConfig, processes: int) -> int:
 
 
 def _facts(config: RunConfig, workspace: Workspace, parts: Parts) -> dict[str, Any]:
-    edges = parts.edges
+    edges, scale = parts.edges, parts.scale
     return {
         "name": config.name,
         "seed": config.seed,
@@ -334,6 +356,7 @@ def _facts(config: RunConfig, workspace: Workspace, parts: Parts) -> dict[str, A
         "rows": len(parts.collator.rows),
         "edges_fingerprint": edges.fingerprint() if edges is not None else None,
         "edge_comparisons": edges.parameters.get("comparisons") if edges is not None else None,
+        "scale": None if scale is None else scale.parameters | {"unknown": scale.unknown},
     }
 
 

@@ -7,6 +7,8 @@ timing.jsonl      tokens per second and seconds, which differ from run to run
 curves.jsonl      held-out metrics during training
 model/            the trained weights or adapter, and the tokenizer
 checkpoints/      to resume from
+edges.parquet     PoP edges, where the objective or its scale needs them
+scale.parquet     the strength scale, where the objective needs one
 evaluation/       held-out margins, generations and metrics
 """
 

@@ -291,6 +291,7 @@ class PreferenceTrainer(Trainer):
             target=None if target_P is None else Margin(values=of_weaker(target_P).to(scores.gap.dtype), unit="nats"),
             margin=None if "margin" not in inputs else Margin(values=inputs["margin"], unit="reward"),
             soft_label=inputs.get("soft_label"),
+            scale=None if "scale" not in inputs else Margin(values=inputs["scale"], unit="reward"),
             stronger_share=inputs["stronger_share"],
             weaker_share=inputs["weaker_share"],
             logps=Logps(**taken) if taken else None,

@@ -1,0 +1,258 @@
+"""popmargin label: fill a label store, see how far it is, give people access, take the labels out."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from popmargin.cli.pop import add_data_arguments, load_data
+from popmargin.errors import ConfigError, DataError, import_extra
+from popmargin.pop.edges import PopEdges
+
+EXPORTS = ("edges", "preferences", "dataset", "labels", "history", "jsonl")
+_BY_SUFFIX = {".parquet": "edges", ".jsonl": "jsonl", "": "dataset"}
+_TABLES = (".parquet", ".jsonl")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `label import | status | annotators | export` to the command line."""
+    parser = subparsers.add_parser("label", help="the label store: import, status, annotators, export")
+    verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="{import,status,annotators,export}")
+    _add_import(verbs)
+    status = verbs.add_parser("status", help="how far each project is, and each annotator")
+    _add_store(status, project=False)
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(func=_status)
+    _add_annotators(verbs)
+    _add_export(verbs)
+
+
+def _add_store(parser: argparse.ArgumentParser, *, project: bool = True) -> None:
+    parser.add_argument("--db", default="labels.db", metavar="URL", help="file, or postgresql:// (default: %(default)s)")
+    if project:
+        parser.add_argument("--project", default="default", help="name of the project (default: %(default)s)")
+
+
+def add_project_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of a new project, which `label import` and `annotate` share; see `project_settings`."""
+    parser.add_argument(
+        "--kind",
+        choices=("pop", "preference"),
+        default="pop",
+        help="ask which of two preferences is the stronger one, or which response of one is better (default: pop)",
+    )
+    parser.add_argument(
+        "--pairs-of-pairs",
+        choices=("random", "iterative"),
+        default="random",
+        help="k·N pairs at random, or every preference first in k pairs (default: %(default)s)",
+    )
+    parser.add_argument("--k", type=int, default=1, help="pairs for each preference (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of pairs, order and shuffling (default: %(default)s)")
+    parser.add_argument("--edges", type=Path, help="ask about the pairs of these PoP edges instead")
+    parser.add_argument("--gold", type=Path, help="PoP edges with known answers, which everybody is asked")
+    parser.add_argument("--overlap", type=int, default=1, help="people who label each item (default: %(default)s)")
+    parser.add_argument(
+        "--repeat-share", type=float, default=0.0, help="share of items that come back to their annotator (default: 0)"
+    )
+    parser.add_argument(
+        "--lease-minutes", type=float, default=30, help="how long an item waits for an answer (default: %(default)s)"
+    )
+    parser.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown for the annotators")
+
+
+def project_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of `open_project` from `add_project_arguments`.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    try:
+        guidelines = "" if args.guidelines is None else args.guidelines.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{args.guidelines}: guidelines cannot be read ({error}). Give a UTF-8 Markdown file.") from error
+    return {
+        "kind": args.kind,
+        "sampling": args.pairs_of_pairs,
+        "k": args.k,
+        "seed": args.seed,
+        "edges": None if args.edges is None else PopEdges.load(args.edges),
+        "gold": None if args.gold is None else PopEdges.load(args.gold),
+        "overlap": args.overlap,
+        "repeat_share": args.repeat_share,
+        "lease_seconds": round(args.lease_minutes * 60),
+        "guidelines": guidelines,
+    }
+
+
+def _add_import(verbs: Any) -> None:
+    parser = verbs.add_parser("import", help="make a project from preferences")
+    parser.add_argument("data", help="preferences: a file, a folder or a hub id")
+    _add_store(parser)
+    add_project_arguments(parser)
+    add_data_arguments(parser)
+    parser.set_defaults(func=_import)
+
+
+def _add_annotators(verbs: Any) -> None:
+    parser = verbs.add_parser("annotators", help="who may label")
+    actions = parser.add_subparsers(dest="annotators_verb", required=True, metavar="{add,list,token,deactivate}")
+    for name, summary, act in (
+        ("add", "add people; prints each one's token, which is shown this once", _add),
+        ("token", "give someone a new token; the old one opens nothing any more", _token),
+        ("deactivate", "let someone label no more; their labels stay", _deactivate),
+    ):
+        action = actions.add_parser(name, help=summary)
+        action.add_argument("names", nargs="+", metavar="NAME")
+        _add_store(action)
+        action.set_defaults(func=act)
+    listing = actions.add_parser("list", help="all annotators of a project")
+    _add_store(listing)
+    listing.set_defaults(func=_list)
+
+
+def _add_export(verbs: Any) -> None:
+    parser = verbs.add_parser("export", help="PoP edges, preferences or labels as files")
+    _add_store(parser)
+    parser.add_argument("--out", type=Path, required=True, help="file or folder to write")
+    parser.add_argument(
+        "--as",
+        dest="kind",
+        choices=EXPORTS,
+        help="edges: what `train` reads; preferences: the data with votes and strengths, as .parquet, .jsonl or "
+        ".jsonl.gz; dataset: the same as a `datasets` folder; labels: current labels as .parquet or .jsonl; history: "
+        "every revision of them; jsonl: labels as JSONL (default: by the name: .parquet edges, .jsonl labels, no "
+        "suffix dataset)",
+    )
+    parser.add_argument("--aggregate", choices=("majority",), help="edges: one an item instead of one a label")
+    parser.add_argument("--strengths", type=Path, help="preferences: Parquet with the columns id and strength")
+    parser.add_argument(
+        "--relabel", action="store_true", help="preferences: exchange chosen and rejected where most votes say so"
+    )
+    parser.set_defaults(func=_export)
+
+
+def open_store(url: str, *, create: bool = False) -> Any:
+    """The label store, whose dependencies are an extra.
+
+    Raises:
+        DataError: there is no such file, and `create` is False.
+        MissingExtraError: the extra is not installed.
+    """
+    for module in ("sqlalchemy", "alembic"):
+        import_extra(module, "label")
+    from popmargin.label.store import LabelStore
+
+    path = url.removeprefix("sqlite:///")
+    if not create and "://" not in path and not Path(path).is_file():
+        raise DataError(f"{path}: no such label store. Make one with: popmargin label import DATA --db {path}")
+    return LabelStore.open(url)
+
+
+def _import(args: argparse.Namespace) -> int:
+    settings = project_settings(args)
+    with open_store(args.db, create=True) as store:
+        from popmargin.label.setup import open_project
+
+        open_project(store, load_data(args, args.data), args.project, **settings)
+    print(f"next: popmargin label annotators add NAME --db {args.db} --project {args.project}")
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        found: list[dict[str, Any]] = []
+        for project in store.projects():
+            people = [
+                {**dataclasses.asdict(who), **dataclasses.asdict(store.progress(project.id, who.id))}
+                for who in store.annotators(project.id)
+            ]
+            progress = dataclasses.asdict(store.progress(project.id))
+            found.append({"project": project.name, "preferences": project.preferences, **progress, "annotators": people})
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return 0
+    for row in found:
+        done, wanted = row["labels_done"], row["labels_wanted"]
+        share = f" ({done / wanted:.0%})" if wanted else ""
+        print(f"{row['project']}: {done} of {wanted} labels{share}, {row['items']} items, {row['leased']} open now")
+        for who in row["annotators"]:
+            state = "" if who["active"] else ", not active"
+            print(f"  {who['name']:<20} {who['kind']}{state}: {who['own_done']} done, {who['own_skipped']} skipped")
+    return 0
+
+
+def _add(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        project = store.project(args.project)
+        for name in args.names:
+            _, token = store.add_annotator(project.id, name)
+            print(f"{name}\t{token}")
+    return 0
+
+
+def _token(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            print(f"{who.name}\t{store.new_token(who.id)}")
+    return 0
+
+
+def _deactivate(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.set_active(who.id, False)
+            print(f"{who.name} is not active any more")
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in store.annotators(store.project(args.project).id):
+            print(f"{who.name}\t{who.kind}\t{'active' if who.active else 'not active'}")
+    return 0
+
+
+def _named(store: Any, args: argparse.Namespace) -> list[Any]:
+    from popmargin.errors import did_you_mean
+
+    known = {who.name: who for who in store.annotators(store.project(args.project).id)}
+    for name in args.names:
+        if name not in known:
+            raise DataError(f"Project '{args.project}' has no annotator '{name}'. {did_you_mean(name, known)}")
+    return [known[name] for name in args.names]
+
+
+def _export(args: argparse.Namespace) -> int:
+    kind = args.kind or _BY_SUFFIX.get(args.out.suffix)
+    if kind is None:
+        raise ConfigError(f"{args.out}: what this name asks for is not clear. Say --as {', '.join(EXPORTS)}.")
+    if args.aggregate and kind != "edges":
+        raise ConfigError(f"--aggregate goes with edges, not with {kind}.")
+    if (args.strengths or args.relabel) and kind not in ("preferences", "dataset"):
+        raise ConfigError(f"--strengths and --relabel go with preferences, not with {kind}. Say --as preferences.")
+    if kind in ("labels", "history", "jsonl") and args.out.suffix not in _TABLES:
+        raise ConfigError(f"{args.out}: labels are written as {' or '.join(_TABLES)}. End the name in one.")
+    with open_store(args.db) as store:
+        _write(store, store.project(args.project), kind, args)
+    return 0
+
+
+def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> None:
+    from popmargin.label import transfer
+
+    if kind == "edges":
+        edges, account = transfer.pop_edges(store, project, aggregate=args.aggregate)
+        edges.save(args.out)
+        print(account)
+        print(f"wrote {len(edges)} edges to {args.out}")
+    elif kind in ("preferences", "dataset"):
+        strengths = None if args.strengths is None else transfer.read_strengths(args.strengths)
+        prefs = transfer.preferences_of(store, project, strengths=strengths, relabel=args.relabel)
+        prefs.dataset.save_to_disk(str(args.out)) if kind == "dataset" else prefs.save(args.out)
+        print(f"wrote {len(prefs)} preferences to {args.out}")
+    else:
+        labels = store.label_history(project.id) if kind == "history" else store.labels(project.id)
+        transfer.save_labels(labels, args.out)
+        print(f"wrote {labels.num_rows} {'revisions' if kind == 'history' else 'labels'} to {args.out}")

@@ -1,0 +1,157 @@
+"""popmargin pop scale and pop ask: fit the strength scale of edges, and choose the comparisons to ask for next."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from popmargin.cli.pop_data import add_data_arguments, load_data
+from popmargin.pop.active import ActiveSampler
+from popmargin.pop.edges import PopEdges
+from popmargin.pop.scale import StrengthScale, fit_strengths
+from popmargin.pop.strengths import SLOPE, with_strengths
+
+
+def add_parsers(verbs: Any) -> None:
+    """Add `pop scale` and `pop ask`."""
+    scale = verbs.add_parser("scale", help="fit a strength for every preference from edges, with standard errors")
+    scale.add_argument("edges", type=Path, help="PoP edges, a Parquet file")
+    scale.add_argument("--data", required=True, help="the preferences that they are about")
+    scale.add_argument("--out", type=Path, required=True, help="Parquet file to write")
+    _add_model_arguments(scale)
+    scale.add_argument(
+        "--ties",
+        choices=("davidson", "half", "drop"),
+        help="model ties, count them as half a win for each, or leave them out (default: davidson; thurstone: half)",
+    )
+    scale.add_argument("--reliability", action="store_true", help="also fit how reliable every annotator is")
+    scale.add_argument(
+        "--confidence",
+        choices=("weight", "probability", "ignore"),
+        default="weight",
+        help="what the edges' confidence means: the weight of a label, or the probability that it is right "
+        "(default: %(default)s)",
+    )
+    scale.add_argument("--seed", type=int, default=0, help="seed of estimated standard errors (default: 0)")
+    scale.add_argument("--preferences-out", type=Path, help="also write the preferences with their strength")
+    scale.add_argument(
+        "--as",
+        dest="use",
+        choices=("soft_label", "margin", "strength"),
+        default="soft_label",
+        help="the column that it becomes there: a soft label, ratings whose gap is the margin, or the strength "
+        "(default: %(default)s)",
+    )
+    scale.add_argument(
+        "--slope", type=float, default=SLOPE, help="log-odds of the soft label per unit of strength (default: 1.5)"
+    )
+    scale.add_argument("--json", action="store_true", help="print JSON")
+    add_data_arguments(scale)
+    scale.set_defaults(func=_scale)
+    ask = verbs.add_parser("ask", help="choose the comparisons that tell most about the scale, for people to answer")
+    ask.add_argument("edges", type=Path, nargs="?", help="the answers so far; without it, the first ones are chosen")
+    ask.add_argument("--data", required=True, help="the preferences")
+    ask.add_argument("--n", type=int, default=200, help="comparisons to choose (default: %(default)s)")
+    ask.add_argument("--out", type=Path, required=True, help="Parquet file to write: columns first, second (ids)")
+    ask.add_argument("--seed", type=int, default=0, help="seed of all draws (default: 0)")
+    _add_model_arguments(ask)
+    add_data_arguments(ask)
+    ask.set_defaults(func=_ask)
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        choices=("bradley_terry", "thurstone"),
+        default="bradley_terry",
+        help="logistic or normal noise of a comparison (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ridge", type=float, default=0.1, help="precision of the prior of a strength (default: %(default)s)"
+    )
+
+
+def _scale(args: argparse.Namespace) -> int:
+    edges = PopEdges.load(args.edges)
+    preferences = load_data(args, args.data)
+    scale = fit_strengths(
+        edges,
+        preferences.ids,
+        model=args.model,
+        ridge=args.ridge,
+        ties=args.ties,
+        reliability=args.reliability,
+        confidence=args.confidence,
+        seed=args.seed,
+    )
+    scale.save(args.out)
+    if args.preferences_out is not None:
+        with_strengths(preferences, scale, use=args.use, slope=args.slope).save(args.preferences_out)
+    if args.json:
+        print(json.dumps(_facts(scale), indent=2))
+        return 0
+    print(f"wrote the strengths of {len(scale)} preferences to {args.out}")
+    if args.preferences_out is not None:
+        print(f"wrote the preferences with their {args.use} to {args.preferences_out}")
+    print(describe(scale))
+    return 0
+
+
+def _facts(scale: StrengthScale) -> dict[str, Any]:
+    return {
+        "preferences": len(scale),
+        "model": scale.model,
+        "converged": scale.converged,
+        "log_likelihood": scale.log_likelihood,
+        "tie": scale.tie,
+        "reliability": {
+            name: {"estimate": value, "low": scale.reliability_interval[name][0],
+                   "high": scale.reliability_interval[name][1]}
+            for name, value in scale.reliability.items()
+        },
+        **scale.parameters,
+    }  # fmt: skip
+
+
+def describe(scale: StrengthScale) -> str:
+    """A fitted scale as a few lines of text."""
+    facts, known = scale.parameters, scale.comparisons > 0
+    error = float(np.median(scale.standard_error[known]))
+    spread = float(scale.strength[known].std())
+    rows = {
+        "model": f"{scale.model}, ridge {facts['ridge']:g}, {facts['newton_steps']} Newton steps"
+        + ("" if scale.converged else "; NOT CONVERGED"),
+        "comparisons": f"{facts['comparisons']} of {facts['edges']} edges; {facts['without_weaker_side']} have no "
+        "weaker side",
+        "ties": f"{facts['ties_seen']}"
+        + (f", {facts['ties']}" if facts["ties"] else "")
+        + (f", ν = {scale.tie:.3f}" if scale.tie is not None else ""),
+        "unknown": f"{scale.unknown} preferences stand in no comparison: strength 0, the prior's mean",
+        "components": f"{facts['components']}; only the prior puts them on one scale",
+        "strength": f"spread {spread:.3f} (standard deviation), median standard error {error:.3f} "
+        f"({facts['standard_errors']})",
+    }
+    for name, value in sorted(scale.reliability.items(), key=lambda entry: -entry[1]):
+        low, high = scale.reliability_interval[name]
+        rows[name] = f"reports rightly {value:.1%} [{low:.1%}, {high:.1%}]"
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())
+
+
+def _ask(args: argparse.Namespace) -> int:
+    preferences = load_data(args, args.data)
+    sampler = ActiveSampler(preferences.ids, seed=args.seed, model=args.model, ridge=args.ridge)
+    if args.edges is not None:
+        sampler.tell(PopEdges.load(args.edges))
+    pairs = sampler.ask(args.n)
+    columns = [pa.array([pair[side] for pair in pairs], pa.string()) for side in (0, 1)]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns, names=["first", "second"]), args.out, compression="zstd")
+    print(f"wrote {len(pairs)} comparisons to ask for to {args.out}")
+    if len(pairs) < args.n:
+        print("every other pair was compared already")
+    return 0

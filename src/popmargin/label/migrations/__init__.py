@@ -1,0 +1,1 @@
+"""Alembic's revisions of the label store's schema; `LabelStore.open` runs them."""

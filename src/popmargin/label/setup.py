@@ -1,0 +1,141 @@
+"""Making a project from preferences: which pairs of them people are asked about."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from popmargin.data.schema import Preferences
+from popmargin.errors import ConfigError, DataError
+from popmargin.label.records import Kind, Project, Verdict
+from popmargin.label.store import LabelStore
+from popmargin.pop.edges import PopEdges
+
+SAMPLINGS = ("random", "iterative")
+
+
+def open_project(
+    store: LabelStore,
+    data: Preferences | None,
+    name: str = "default",
+    *,
+    kind: Kind = "pop",
+    sampling: str = "random",
+    k: int = 1,
+    edges: PopEdges | None = None,
+    gold: PopEdges | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    **settings: Any,
+) -> Project:
+    """The project of this name: as it is if the store has it with items, else made of these preferences.
+
+    Args:
+        store: where it is, or will be.
+        data: the preferences of a new project; needed for one.
+        name: of the project.
+        kind: "pop" asks about pairs of preferences, "preference" about every single one.
+        sampling, k: how pairs are drawn (see `draw_pairs`).
+        edges: ask about these pairs instead; what they say is not shown.
+        gold: pairs with a known answer, which everybody is asked.
+        seed: of the pairs, and of the project.
+        say: gets one line about what was done.
+        settings: of `LabelStore.create_project`: overlap, lease_seconds, guidelines, repeat_share.
+
+    Raises:
+        DataError: no such project and no data, or pairs of preferences that the data does not hold.
+        ConfigError: settings out of range.
+    """
+    found = next((project for project in store.projects() if project.name == name), None)
+    if found is not None and found.items:
+        say(f"project '{name}' exists: {found.items} items of {found.preferences} preferences, used as it is")
+        return found
+    if data is None:
+        raise DataError(f"{store.name}: no project '{name}'. Give preferences to make it from.")
+    pairs = _items(data, kind, sampling, k, edges, gold, seed)
+    # Refused settings should leave no empty project behind, so all is checked before anything is stored.
+    for column in pairs[:2]:
+        unknown = set(column) - set(data.ids)
+        if unknown:
+            raise DataError(
+                f"{len(unknown)} compared preferences are not in {data.report.source}, such as {min(unknown)!r}. "
+                "Draw the pairs from the same data (ids are the link)."
+            )
+    # Three transactions: a project without preferences or items is what an interrupted run left, and is completed.
+    project = found or store.create_project(name, seed=seed, **settings)
+    if not project.preferences:
+        store.import_preferences(project.id, data)
+    first, second, golds = pairs
+    store.add_items(project.id, kind, first, second if kind == "pop" else None, gold=golds)
+    known = sum(answer is not None for answer in golds)
+    say(f"project '{name}': {len(data)} preferences, {len(first)} items of kind '{kind}', {known} of them gold")
+    return store.project(name)
+
+
+def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of distinct pairs of preferences to compare, about k·N of them.
+
+    random: k·N of all pairs, uniformly. iterative: every preference is the first of k pairs, and the second of k, so
+    each is compared 2k times; before labels are known this is what iterative sampling can ask for.
+
+    Raises:
+        ConfigError: an unknown sampling, k below 1, or more pairs than iterative sampling can make.
+        DataError: fewer than two preferences.
+
+    Example:
+        >>> first, second = draw_pairs(5, sampling="iterative", k=2)
+        >>> [int(number) for number in np.bincount(first)], [int(number) for number in np.bincount(second)]
+        ([2, 2, 2, 2, 2], [2, 2, 2, 2, 2])
+    """
+    if sampling not in SAMPLINGS or k < 1:
+        raise ConfigError(f"sampling={sampling!r}, k={k}: choose random or iterative, and k of at least 1.")
+    if count < 2:
+        raise DataError(f"{count} preferences: PoP compares two preferences, so at least 2 are needed.")
+    rng = np.random.default_rng(seed)
+    pairs = count * (count - 1) // 2
+    if sampling == "random":
+        # Pair number p is {j, j + d} on a ring, with j = p mod N and d = p div N + 1.
+        number = rng.choice(pairs, size=min(k * count, pairs), replace=False)
+        first = number % count
+        second = (first + number // count + 1) % count
+        swap = rng.random(len(first)) < 0.5
+        return np.where(swap, second, first), np.where(swap, first, second)
+    if count > 2 and k > (count - 1) // 2:
+        raise ConfigError(f"iterative: {count} preferences allow k up to {(count - 1) // 2}. Lower k.")
+    ring = rng.permutation(count)
+    steps = 1 + rng.choice(max((count - 1) // 2, 1), size=k, replace=False)
+    if count == 2:
+        return ring[:1], ring[1:]
+    return np.tile(ring, k), np.concatenate([np.roll(ring, -step) for step in steps])
+
+
+def _items(
+    data: Preferences, kind: Kind, sampling: str, k: int, edges: PopEdges | None, gold: PopEdges | None, seed: int
+) -> tuple[list[str], list[str], list[Verdict | None]]:
+    ids = data.ids
+    if kind == "preference":
+        if edges is not None or gold is not None:
+            raise ConfigError("edges and gold compare two preferences; they go with kind 'pop'.")
+        return ids, [], [None] * len(ids)
+    if edges is None:
+        rows_first, rows_second = draw_pairs(len(ids), sampling=sampling, k=k, seed=seed)
+        first, second = [ids[row] for row in rows_first], [ids[row] for row in rows_second]
+    else:
+        first, second, _ = _sides(edges, seed)
+    golds: list[Verdict | None] = [None] * len(first)
+    if gold is not None:
+        gold_first, gold_second, answers = _sides(gold, seed + 1)
+        first, second, golds = [*gold_first, *first], [*gold_second, *second], [*answers, *golds]
+    return first, second, golds
+
+
+def _sides(edges: PopEdges, seed: int) -> tuple[list[str], list[str], list[Verdict]]:
+    """First and second of each edge, turned round by a coin, and which of them the edge calls stronger."""
+    rows = [row for row in edges.table.to_pylist() if row["weaker"] is not None]
+    swapped = np.random.default_rng(seed).random(len(rows)) < 0.5
+    first = [row["weaker" if swap else "stronger"] for row, swap in zip(rows, swapped, strict=True)]
+    second = [row["stronger" if swap else "weaker"] for row, swap in zip(rows, swapped, strict=True)]
+    answers: list[Verdict] = [
+        "tie" if row["tie"] else "second" if swap else "first" for row, swap in zip(rows, swapped, strict=True)
+    ]
+    return first, second, answers

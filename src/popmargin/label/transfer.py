@@ -1,0 +1,239 @@
+"""Out of the store: PoP edges, preferences with votes and strengths, tables of labels."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from popmargin.data.schema import LoadReport, Preferences, arrow_schema
+from popmargin.errors import ConfigError, DataError
+from popmargin.label.records import Project
+from popmargin.label.store import LabelStore
+from popmargin.pop.edges import PopEdges
+
+pc: Any = pyarrow.compute
+_DECIDED = ("first", "second", "tie")
+
+
+@dataclass(frozen=True)
+class EdgeAccount:
+    """What became of the current labels: labels == edges made from + left out, always.
+
+    Attributes:
+        labels: current labels of the project.
+        used: labels that edges were made from.
+        left_out: number of labels left out, by reason.
+        wrong: preference id -> how many labels call it wrong.
+    """
+
+    labels: int
+    used: int
+    left_out: Mapping[str, int]
+    wrong: Mapping[str, int]
+
+    def __str__(self) -> str:
+        out = sum(self.left_out.values())
+        lines = [f"{self.labels} labels = {self.used} used + {out} left out"]
+        lines += [f"  left out, {reason}: {count}" for reason, count in self.left_out.items() if count]
+        if self.wrong:
+            worst = sorted(self.wrong.items(), key=lambda pair: (-pair[1], pair[0]))
+            shown = ", ".join(f"{name} ({count})" for name, count in worst[:5])
+            lines.append(f"  called wrong: {len(self.wrong)} preferences: {shown}{', …' if len(worst) > 5 else ''}")
+        return "\n".join(lines)
+
+
+def pop_edges(store: LabelStore, project: Project, *, aggregate: str | None = None) -> tuple[PopEdges, EdgeAccount]:
+    """The current PoP labels as edges: one for each item and annotator, ties kept with tie=True.
+
+    Left out, and counted: labels of single preferences, repeated items, and the answers unsure and wrong.
+
+    Args:
+        store: the store.
+        project: whose labels.
+        aggregate: "majority" makes one edge an item from what most annotators said, with the share of them as
+            confidence; as many for one side as for the other is a tie, and so are more ties than votes for a side.
+
+    Returns:
+        The edges (source: the kind of annotator) and the account.
+
+    Raises:
+        ConfigError: an unknown aggregation.
+    """
+    if aggregate not in (None, "majority"):
+        raise ConfigError(f"aggregate is {aggregate!r}; choose 'majority', or none for an edge a label.")
+    labels = store.labels(project.id)
+    pop = pc.equal(labels["kind"], "pop")
+    first_time = pc.is_null(labels["repeat_of"])
+    decided = pc.is_in(labels["verdict"], value_set=pa.array(_DECIDED))
+    mine = pc.and_(pop, first_time)
+    used = labels.filter(pc.and_(mine, decided))
+
+    def count(mask: Any) -> int:
+        return int(pc.sum(pc.cast(mask, pa.int64())).as_py() or 0)
+
+    left_out = {
+        "single preferences": count(pc.invert(pop)),
+        "repeated items": count(pc.and_(pop, pc.invert(first_time))),
+        "unsure": count(pc.and_(mine, pc.equal(labels["verdict"], "unsure"))),
+        "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
+    }
+    wrong = wrong_counts(labels.filter(mine))
+    account = EdgeAccount(labels.num_rows, used.num_rows, left_out, wrong)
+    parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": labels.num_rows}
+    table = _edge_table(used) if aggregate is None else _majority(used)
+    return PopEdges(table, parameters), account
+
+
+def wrong_counts(labels: Any) -> dict[str, int]:
+    """How many labels call each preference wrong, for those that any label does."""
+    counts: dict[str, int] = {}
+    for row in labels.filter(pc.equal(labels["verdict"], "wrong")).select(["first", "second", "wrong"]).to_pylist():
+        for side in ("first", "second"):
+            if row["wrong"] in (side, "both"):
+                counts[row[side]] = counts.get(row[side], 0) + 1
+    return counts
+
+
+def _edge_table(labels: Any) -> Any:
+    turned = pc.equal(labels["verdict"], "second")
+    return pa.table(
+        {
+            "stronger": pc.if_else(turned, labels["second"], labels["first"]),
+            "weaker": pc.if_else(turned, labels["first"], labels["second"]),
+            "source": labels["annotator_kind"],
+            "annotator": labels["annotator"],
+            "tie": pc.equal(labels["verdict"], "tie"),
+            "confidence": labels["confidence"],
+        }
+    )
+
+
+def _majority(labels: Any) -> Any:
+    """One edge an item."""
+    counted = {f"for_{name}": pc.cast(pc.equal(labels["verdict"], name), pa.int64()) for name in _DECIDED}
+    votes = pa.table({name: labels[name] for name in ("item", "first", "second")} | counted)
+    sums = votes.group_by(["item", "first", "second"], use_threads=False).aggregate([(name, "sum") for name in counted])
+    first, second, tie = (sums[f"for_{name}_sum"] for name in _DECIDED)
+    turned, most = pc.greater(second, first), pc.max_element_wise(first, second)
+    total = pc.add(pc.add(first, second), tie)
+    equal = pc.or_(pc.equal(first, second), pc.greater(tie, most))
+    agreeing = pc.if_else(equal, pc.max_element_wise(tie, most), most)
+    return pa.table(
+        {
+            "stronger": pc.if_else(turned, sums["second"], sums["first"]),
+            "weaker": pc.if_else(turned, sums["first"], sums["second"]),
+            "source": pa.array(["majority"] * sums.num_rows, pa.string()),
+            "tie": equal,
+            "confidence": pc.divide(pc.cast(agreeing, pa.float64()), pc.cast(total, pa.float64())),
+        }
+    )
+
+
+def preferences_of(
+    store: LabelStore, project: Project, *, strengths: Mapping[str, float] | None = None, relabel: bool = False
+) -> Preferences:
+    """The imported preferences with all they came with, and what was learned about them.
+
+    Args:
+        store: the store.
+        project: whose preferences.
+        strengths: id -> strength; replaces the column `strength` where an id is given.
+        relabel: exchange chosen and rejected, with their ratings, where most votes say that rejected is the better one.
+
+    Returns:
+        The preferences in the order of import. Where labels of kind "preference" vote, `soft_label` is the share of
+        the votes for chosen, a tie being half a vote; everything else is as it was imported.
+
+    Raises:
+        DataError: strengths of preferences that the project does not have, or that are not finite.
+    """
+    columns = store.preference_columns(project.id)
+    if strengths is not None:
+        _put_strengths(columns, strengths)
+    votes = _votes(store.labels(project.id))
+    for row, key in enumerate(columns["id"]):
+        if key in votes:
+            columns["soft_label"][row] = votes[key]
+            if relabel and votes[key] < 0.5:
+                _turn(columns, row)
+    table = pa.Table.from_pydict(columns, schema=arrow_schema(conversational=bool(project.conversational)))
+    count = table.num_rows
+    used = {name: name for name in columns}
+    report = LoadReport(f"{store.name}, project '{project.name}'", "label store", "canonical", count, count, count,
+                        columns_used=used)  # fmt: skip
+    return Preferences(datasets.Dataset(table), report)
+
+
+def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]) -> None:
+    unknown = set(strengths) - set(columns["id"])
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} strengths are of preferences that the project does not have, such as {min(unknown)!r}. "
+            "Fit the strengths from edges of this project."
+        )
+    wrong = [key for key, value in strengths.items() if value is None or not math.isfinite(value)]
+    if wrong:
+        raise DataError(f"{len(wrong)} strengths are not finite, such as that of {wrong[0]!r}. Leave these rows out.")
+    columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
+
+
+def _votes(labels: Any) -> dict[str, float]:
+    sums: dict[str, tuple[float, int]] = {}
+    worth = {"first": 1.0, "second": 0.0, "tie": 0.5}
+    single = labels.filter(pc.and_(pc.equal(labels["kind"], "preference"), pc.is_null(labels["repeat_of"])))
+    for key, verdict in zip(single["first"].to_pylist(), single["verdict"].to_pylist(), strict=True):
+        if verdict in worth:
+            total, count = sums.get(key, (0.0, 0))
+            sums[key] = (total + worth[verdict], count + 1)
+    return {key: total / count for key, (total, count) in sums.items()}
+
+
+def _turn(columns: dict[str, list[Any]], row: int) -> None:
+    for one, other in (("chosen", "rejected"), ("chosen_rating", "rejected_rating")):
+        columns[one][row], columns[other][row] = columns[other][row], columns[one][row]
+    columns["soft_label"][row] = 1 - columns["soft_label"][row]
+    if columns["strength"][row] is not None:
+        columns["strength"][row] = -columns["strength"][row]
+
+
+def read_strengths(path: Path) -> dict[str, float]:
+    """Strengths by id from a Parquet file with the columns id and strength.
+
+    Raises:
+        DataError: the file cannot be read, lacks a column, or names an id twice.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path}: not a readable Parquet file ({error}). Fit strengths and write them again."
+        ) from error
+    for name in ("id", "strength"):
+        if name not in table.column_names:
+            raise DataError(f"{path}: no column '{name}'. Strengths are a Parquet file with the columns id, strength.")
+    ids = table["id"].to_pylist()
+    if len(set(ids)) != len(ids):
+        raise DataError(f"{path}: an id occurs more than once. Keep one row for each preference.")
+    return dict(zip(ids, table["strength"].cast(pa.float64()).to_pylist(), strict=True))
+
+
+def save_labels(labels: Any, path: Path) -> None:
+    """Write a table of labels as Parquet, or as JSONL with times in ISO 8601; the file appears when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    if path.suffix == ".parquet":
+        pq.write_table(labels, partial, compression="zstd")
+    else:
+        with partial.open("w", encoding="utf-8") as out:
+            for batch in labels.to_batches(max_chunksize=10_000):
+                for row in batch.to_pylist():
+                    row["created_at"] = row["created_at"].isoformat()
+                    out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    partial.replace(path)

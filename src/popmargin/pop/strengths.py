@@ -1,0 +1,91 @@
+"""What training makes of a strength scale: half-normal strengths, soft labels, margins, and columns of the data.
+
+A fitted strength is only an order with distances in log-odds of *comparisons*. Training wants a reward margin, so the
+ranks are laid out as the strengths of a typical set of preferences: |x| of a normal x, in units of their mean. The map
+is ours.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float64
+from numpy.typing import ArrayLike
+from scipy.special import erfinv, expit
+from scipy.stats import rankdata
+
+from popmargin.data.schema import Preferences
+from popmargin.errors import ConfigError
+from popmargin.pop.scale import StrengthScale
+
+SLOPE = 1.5
+"""Log-odds of a soft label per unit of half-normal strength."""
+As = Literal["margin", "soft_label", "strength"]
+
+
+def half_normal_strengths(strength: ArrayLike) -> Float64[np.ndarray, " N"]:
+    """Strengths with the same order, laid out as a half-normal distribution of mean 1.
+
+    z = erfinv((rank − ½)/N), divided by its mean; equal strengths share their mean rank.
+
+    Args:
+        strength: fitted strengths (N,), any scale.
+
+    Returns:
+        Half-normal strengths (N,), all above 0.
+
+    Example:
+        >>> half_normal_strengths([0.3, -2.0, 8.0]).round(2).tolist()
+        [0.83, 0.26, 1.91]
+    """
+    strength_N = np.asarray(strength, dtype=np.float64)
+    if not len(strength_N):
+        return strength_N
+    z = erfinv((rankdata(strength_N) - 0.5) / len(strength_N))
+    return z / z.mean()
+
+
+def soft_labels(strength: ArrayLike, *, slope: float = SLOPE) -> Float64[np.ndarray, " N"]:
+    """Probabilities that chosen is the better response, σ(slope·z) with half-normal strengths z (N,); all above ½.
+
+    Example:
+        >>> soft_labels([0.3, -2.0, 8.0]).round(2).tolist()
+        [0.78, 0.6, 0.95]
+    """
+    if not 0 < slope < np.inf:
+        raise ConfigError(f"slope is {slope}; give a finite number above 0.")
+    return expit(slope * half_normal_strengths(strength))
+
+
+def with_strengths(
+    preferences: Preferences, scale: StrengthScale, *, use: As = "soft_label", slope: float = SLOPE
+) -> Preferences:
+    """The preferences with the scale in their columns, for every objective that reads these.
+
+    Args:
+        preferences: the data; the scale must hold all of its ids.
+        scale: fitted strengths.
+        use: `soft_label` writes σ(slope·z); `margin` writes ratings z and 0, whose gap is the margin (ratings and
+            strength of the data's own give way); `strength` writes z as the strength.
+        slope: log-odds per unit of z.
+
+    Raises:
+        DataError: the scale holds not all preferences.
+    """
+    if use not in ("soft_label", "margin", "strength"):
+        raise ConfigError(f"use is {use!r}; choose soft_label, margin or strength.")
+    fitted = scale.strengths_of(preferences.ids)
+    z, p = half_normal_strengths(fitted), soft_labels(fitted, slope=slope)
+
+    def write(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+        if use == "soft_label":
+            return {**row, "soft_label": p[number]}
+        if use == "strength":
+            return {**row, "strength": z[number]}
+        return {**row, "chosen_rating": z[number], "rejected_rating": 0.0, "strength": None}
+
+    features = preferences.dataset.features
+    dataset = preferences.dataset.map(
+        write, with_indices=True, features=features, keep_in_memory=True, load_from_cache_file=False
+    )
+    return Preferences(dataset, preferences.report)
