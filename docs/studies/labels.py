@@ -24,7 +24,7 @@ from torch.nn.functional import softplus
 from popmargin.data.load import load_preferences
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
-from popmargin.pop.scale import fit_arrays
+from popmargin.pop.scale import fit_strengths
 from popmargin.pop.strengths import soft_labels
 
 SAMPLINGS = ("random", "iterative", "active")
@@ -35,15 +35,20 @@ PREFERENCES, SEEDS = 500, 6
 
 
 def comparisons(edges: PopEdges, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers (stronger, weaker) of the edges that compare two preferences."""
+    """Row numbers (stronger, weaker) of the edges that compare two preferences and call one of them stronger."""
     stronger, weaker = edges.resolve(ids)
     return stronger[weaker >= 0], weaker[weaker >= 0]
 
 
-def wins(stronger: np.ndarray, weaker: np.ndarray, count: int) -> np.ndarray:
-    """What raw edges say of each preference: its share of won comparisons, drawn towards one half."""
-    won, lost = np.bincount(stronger, minlength=count), np.bincount(weaker, minlength=count)
-    return (won + 1) / (won + lost + 2)
+def wins(edges: PopEdges, ids: Sequence[str]) -> np.ndarray:
+    """What raw edges say of each preference: its share of won comparisons, ties half, drawn towards one half."""
+    count = len(ids)
+    stronger, weaker = comparisons(edges, ids)
+    ties = edges.table.filter(edges.table["tie"])
+    place = {name: row for row, name in enumerate(ids)}
+    tied = [place[name] for side in ("stronger", "weaker") for name in ties[side].to_pylist()]
+    won, lost, equal = (np.bincount(rows, minlength=count) for rows in (stronger, weaker, np.array(tied, dtype=int)))
+    return (won + equal / 2 + 1) / (won + lost + equal + 2)
 
 
 def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
@@ -74,11 +79,9 @@ def study_scale(source: Path) -> None:
             for sampling in SAMPLINGS:
                 for k in KS:
                     edges = sample_edges(ids, truth, sampling=sampling, k=k, seed=seed, temperature=temperature)
-                    stronger, weaker = comparisons(edges, ids)
                     asked[sampling, k].append(edges.parameters["comparisons"] / len(ids))
-                    raw = wins(stronger, weaker, len(ids))
-                    fitted, _ = fit_arrays(stronger, weaker, len(ids), errors="none")
-                    for way, value in (("edges", raw), ("scale", fitted)):
+                    fitted = fit_strengths(edges, ids, errors="none").strength
+                    for way, value in (("edges", wins(edges, ids)), ("scale", fitted)):
                         found[temperature, sampling, k, way].append(spearmanr(value, truth)[0])
     print("| temperature | sampling | what is known | " + " | ".join(f"k = {k}" for k in KS) + " |")
     print("|---" * (3 + len(KS)) + "|")
@@ -155,8 +158,7 @@ def fit_reward(difference: torch.Tensor, loss: Loss, decay: float) -> torch.Tens
 def losses(edges: PopEdges, ids: Sequence[str]) -> dict[str, Loss]:
     """What can be made of the same comparisons."""
     stronger, weaker = (torch.from_numpy(side) for side in comparisons(edges, ids))
-    fitted, _ = fit_arrays(stronger.numpy(), weaker.numpy(), len(ids), errors="none")
-    p = torch.from_numpy(soft_labels(fitted)).float()
+    p = torch.from_numpy(soft_labels(fit_strengths(edges, ids, errors="none").strength)).float()
 
     def pop(m: torch.Tensor) -> torch.Tensor:
         return softplus(m[weaker].detach().clamp(0, 1) - m[stronger]).mean()
