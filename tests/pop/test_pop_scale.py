@@ -110,20 +110,18 @@ def test_standard_errors_are_the_curvature_of_the_independent_likelihood() -> No
     np.testing.assert_allclose(scale.standard_error, expected, rtol=1e-4)
 
 
-def covered(
-    simulations: int, model: Any = "bradley_terry", ridge: float = 0.1, truth_ridge: float | None = None
-) -> float:
+def covered(simulations: int, model: Any = "bradley_terry", ridge: float = 0.1, **options: Any) -> float:
     """Share of true strengths inside their 95% interval; the truth is drawn from the prior."""
     rng = np.random.default_rng(11)
     count, comparisons, inside = 40, 200, list[float]()
     for _ in range(simulations):
-        truth = rng.normal(size=count) / np.sqrt(truth_ridge or ridge)
+        truth = rng.normal(size=count) / np.sqrt(ridge)
         first = rng.integers(count, size=comparisons)
         second = (first + rng.integers(1, count, size=comparisons)) % count
         gap = truth[first] - truth[second]
         label = rng.random(comparisons) < (expit(gap) if model == "bradley_terry" else norm.cdf(gap))
         sides = np.where(label, first, second), np.where(label, second, first)
-        strength, error = fit_arrays(*sides, count, model=model, ridge=ridge)
+        strength, error = fit_arrays(*sides, count, model=model, ridge=ridge, **options)
         inside.append(float((np.abs(strength - truth) < 1.96 * error).mean()))
     return float(np.mean(inside))
 

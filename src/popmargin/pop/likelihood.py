@@ -19,8 +19,7 @@ from popmargin.errors import ConfigError, DataError
 Model = Literal["bradley_terry", "thurstone"]
 _Rows = Int64[np.ndarray, " E"]
 _Values = Float64[np.ndarray, " E"]
-_NODES, _SHARES = np.polynomial.hermite_e.hermegauss(5)
-_SHARES = _SHARES / _SHARES.sum()
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +229,7 @@ class Posterior:
 
     def _averaged(self, d: Any, spread: Any, t: float, h: Any) -> tuple[Any, dict[str, Any], dict[Any, Any]]:
         log_p, slopes, bends = np.zeros_like(d), dict[str, Any](), dict[Any, Any]()
-        for node, share in zip(_NODES, _SHARES, strict=True):
+        for node, share in zip(_NODES, _WEIGHTS / _WEIGHTS.sum(), strict=True):
             one_log_p, one_slopes, one_bends = self._pointwise(d + node * spread, t, h)
             log_p += share * one_log_p
             slopes = {name: slopes.get(name, 0.0) + share * values for name, values in one_slopes.items()}
