@@ -118,3 +118,9 @@ def test_an_unknown_choice_is_a_usage_error(data: str, capsys: pytest.CaptureFix
         popmargin("pop", "sample", data, "--out", "e.parquet", "--sampling", "itterative")
     assert stopped.value.code == 2
     assert "iterative" in capsys.readouterr().err
+
+
+def test_active_sampling_keeps_to_its_budget(data: str, tmp_path: Path) -> None:
+    out = tmp_path / "edges.parquet"
+    assert popmargin("pop", "sample", data, "--out", str(out), "--sampling", "active", "--budget", "45") == 0
+    assert PopEdges.load(out).parameters["comparisons"] == 45

@@ -36,6 +36,12 @@ def add_parsers(verbs: Any) -> None:
         help="what the edges' confidence means: the weight of a label, or the probability that it is right "
         "(default: %(default)s)",
     )
+    scale.add_argument(
+        "--estimate",
+        choices=("mean", "mode"),
+        default="mean",
+        help="of the posterior: the mean, whose intervals cover, or the mode, which is quicker (default: %(default)s)",
+    )
     scale.add_argument("--seed", type=int, default=0, help="seed of estimated standard errors (default: 0)")
     scale.add_argument("--preferences-out", type=Path, help="also write the preferences with their strength")
     scale.add_argument(
@@ -86,6 +92,7 @@ def _scale(args: argparse.Namespace) -> int:
         ties=args.ties,
         reliability=args.reliability,
         confidence=args.confidence,
+        estimate=args.estimate,
         seed=args.seed,
     )
     scale.save(args.out)

@@ -19,6 +19,7 @@ from popmargin.errors import ConfigError, DataError
 Model = Literal["bradley_terry", "thurstone"]
 _Rows = Int64[np.ndarray, " E"]
 _Values = Float64[np.ndarray, " E"]
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,40 +208,56 @@ class Posterior:
             theta[count + self.ties :] = np.log(right / wrong)
         return theta
 
-    def derivatives(self, theta: Float64[np.ndarray, " P"]) -> Derivatives:
-        """Value, gradient and curvature at the parameters."""
+    def derivatives(self, theta: Float64[np.ndarray, " P"], spread: _Values | None = None) -> Derivatives:
+        """Value, gradient and curvature at the parameters.
+
+        Args:
+            theta: the parameters (P,).
+            spread: standard deviation of every d (E,): everything is then the mean over a normal d (Gauss–Hermite).
+        """
         seen, count = self.observations, self.observations.count
         d = theta[seen.first] - theta[seen.second]
         t = float(theta[count]) if self.ties else -np.inf
-        at = link(self.model, d, t)
+        h = theta[count + self.ties :][seen.annotator] if self.annotators else None
+        log_p, slopes, bends = self._pointwise(d, t, h) if spread is None else self._averaged(d, spread, t, h)
+        likelihood = float(seen.weight @ log_p)
+        value, gradient, prior = self._prior(theta)
+        for name in self.designs:
+            gradient -= self.transposed[name] @ (seen.weight * slopes[name])
+        known = {pair: -seen.weight * values for pair, values in bends.items() if set(pair) <= set(self.designs)}
+        return Derivatives(value - likelihood, likelihood, gradient, known, prior)
+
+    def _averaged(self, d: Any, spread: Any, t: float, h: Any) -> tuple[Any, dict[str, Any], dict[Any, Any]]:
+        log_p, slopes, bends = np.zeros_like(d), dict[str, Any](), dict[Any, Any]()
+        for node, share in zip(_NODES, _WEIGHTS / _WEIGHTS.sum(), strict=True):
+            one_log_p, one_slopes, one_bends = self._pointwise(d + node * spread, t, h)
+            log_p += share * one_log_p
+            slopes = {name: slopes.get(name, 0.0) + share * values for name, values in one_slopes.items()}
+            bends = {pair: bends.get(pair, 0.0) + share * values for pair, values in one_bends.items()}
+        return log_p, slopes, bends
+
+    def _pointwise(self, d: Any, t: float, h: Any) -> tuple[Any, dict[str, Any], dict[Any, Any]]:
+        """log P of every observation, and its first and second derivatives in d, t and h."""
+        at, tie = link(self.model, d, t), self.observations.tie
         log_first, slope, bend = at.log_first, at.slope_first, at.bend_first
-        in_h = in_hh = in_dh = None
-        if self.annotators:
-            h = theta[count + self.ties :][seen.annotator]
+        slopes, bends = dict[str, Any](), dict[Any, Any]()
+        if h is not None:
             eta, apart = expit(h), at.slope_first - at.slope_second
             right = expit(h + at.log_first - at.log_second)
             log_first = np.logaddexp(log_expit(h) + at.log_first, log_expit(-h) + at.log_second)
             mixed = right * (1 - right)
             slope = right * at.slope_first + (1 - right) * at.slope_second
             bend = right * at.bend_first + (1 - right) * at.bend_second + mixed * apart**2
-            in_h, in_hh, in_dh = right - eta, mixed - eta * (1 - eta), mixed * apart
-        tie, weight = seen.tie, seen.weight
-        log_p = np.where(tie, at.log_tie, log_first)
-        slopes = {"d": np.where(tie, at.slope_tie, slope), "t": tie - at.tie}
-        bends = {
+            slopes["h"] = np.where(tie, 0.0, right - eta)
+            bends["h", "h"] = np.where(tie, 0.0, mixed - eta * (1 - eta))
+            bends["d", "h"] = np.where(tie, 0.0, mixed * apart)
+        slopes |= {"d": np.where(tie, at.slope_tie, slope), "t": tie - at.tie}
+        bends |= {
             ("d", "d"): np.where(tie, at.bend_tie, bend),
             ("d", "t"): -at.tie_slope,
             ("t", "t"): -at.tie * (1 - at.tie),
         }
-        if in_h is not None and in_hh is not None and in_dh is not None:
-            slopes["h"] = np.where(tie, 0.0, in_h)
-            bends |= {("h", "h"): np.where(tie, 0.0, in_hh), ("d", "h"): np.where(tie, 0.0, in_dh)}
-        likelihood = float(weight @ log_p)
-        value, gradient, prior = self._prior(theta)
-        for name in self.designs:
-            gradient -= self.transposed[name] @ (weight * slopes[name])
-        known = {pair: -weight * values for pair, values in bends.items() if set(pair) <= set(self.designs)}
-        return Derivatives(value - likelihood, likelihood, gradient, known, prior)
+        return np.where(tie, at.log_tie, log_first), slopes, bends
 
     def _prior(self, theta: Any) -> tuple[float, Any, Any]:
         """Minus the log-prior, its gradient and its curvature."""

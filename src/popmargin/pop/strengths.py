@@ -72,8 +72,6 @@ def with_strengths(
     Raises:
         DataError: the scale holds not all preferences.
     """
-    if use not in ("soft_label", "margin", "strength"):
-        raise ConfigError(f"use is {use!r}; choose soft_label, margin or strength.")
     fitted = scale.strengths_of(preferences.ids)
     z, p = half_normal_strengths(fitted), soft_labels(fitted, slope=slope)
 

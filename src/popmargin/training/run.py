@@ -201,7 +201,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         tokens_per_batch=config.train.tokens_per_batch,
         whole=loss.rewards,
     )
-    return Parts(policy, loss, collator, edges or fitted_to, scale)
+    return Parts(policy, loss, collator, edges if edges is not None else fitted_to, scale)
 
 
 def _say_what_is_unknown(scale: StrengthScale) -> None:

@@ -1,0 +1,105 @@
+"""popmargin pop scale and pop ask, from files to files."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from popmargin.cli.pop import add_parser
+from popmargin.data.load import load_preferences
+from popmargin.errors import DataError
+from popmargin.pop.edges import PopEdges
+from popmargin.pop.scale import StrengthScale
+from popmargin.pop.strengths import soft_labels
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    rows = [
+        {"id": f"q{i}", "prompt": f"Question {i}?", "chosen": f"good {i}", "rejected": f"bad {i}", "strength": i + 1.0}
+        for i in range(20)
+    ]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def edges(data: str, tmp_path: Path) -> str:
+    out = str(tmp_path / "edges.parquet")
+    popmargin("pop", "sample", data, "--out", out, "--sampling", "random", "--k", "4")
+    return out
+
+
+def popmargin(*words: str) -> int:
+    parser = argparse.ArgumentParser(prog="popmargin")
+    add_parser(parser.add_subparsers(required=True))
+    args = parser.parse_args(words)
+    return args.func(args)
+
+
+def test_a_scale_is_written_and_told(data: str, edges: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    out = tmp_path / "scale.parquet"
+    assert popmargin("pop", "scale", edges, "--data", data, "--out", str(out)) == 0
+    printed = capsys.readouterr().out
+    assert "wrote the strengths of 20 preferences" in printed and "80 of 80 edges" in printed
+    scale = StrengthScale.load(out)
+    assert scale.ids == [f"q{i}" for i in range(20)]
+    assert np.corrcoef(scale.strength, np.arange(20))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("use", ["soft_label", "margin", "strength"])
+def test_preferences_carry_the_scale(data: str, edges: str, tmp_path: Path, use: str) -> None:
+    out, prefs = str(tmp_path / "scale.parquet"), str(tmp_path / "prefs.parquet")
+    popmargin("pop", "scale", edges, "--data", data, "--out", out, "--preferences-out", prefs, "--as", use)
+    written, scale = load_preferences(prefs), StrengthScale.load(out)
+    order = np.argsort(scale.strength)
+    values = {"soft_label": written.soft_label, "margin": written.rating_gap, "strength": written.strength}[use]
+    assert (np.diff(values[order]) >= 0).all() and np.isfinite(values).all()
+    if use == "soft_label":
+        np.testing.assert_allclose(values, soft_labels(scale.strength))
+
+
+def test_every_setting_reaches_the_fit(
+    data: str, edges: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = PopEdges.load(edges).table
+    who = pa.array([f"a{i % 2}" for i in range(len(table))])
+    tie = pa.array([i % 8 == 0 for i in range(len(table))])
+    named = {name: table[name] for name in table.column_names} | {"annotator": who, "tie": tie}
+    PopEdges(pa.table(named)).save(edges)
+    capsys.readouterr()
+    out = str(tmp_path / "scale.parquet")
+    settings = ("--model", "thurstone", "--ridge", "0.5", "--ties", "half", "--estimate", "mode", "--reliability")
+    popmargin("pop", "scale", edges, "--data", data, "--out", out, *settings, "--confidence", "ignore", "--json")
+    facts = json.loads(capsys.readouterr().out)
+    wanted = {"model": "thurstone", "ridge": 0.5, "ties": "half", "estimate": "mode", "confidence": "ignore"}
+    assert {name: facts[name] for name in wanted} == wanted and set(facts["reliability"]) == {"a0", "a1"}
+    popmargin("pop", "scale", edges, "--data", data, "--out", out, "--reliability")
+    printed = capsys.readouterr().out
+    assert "a0 " in printed and "reports rightly" in printed and "ν = " in printed
+
+
+def test_ask_goes_on_where_the_answers_end(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, answers = (str(tmp_path / f"{name}.parquet") for name in ("first", "second", "answers"))
+    assert popmargin("pop", "ask", "--data", data, "--n", "10", "--out", first) == 0
+    asked = pq.read_table(first)
+    assert asked.column_names == ["first", "second"] and len(asked) == 10
+    PopEdges.from_columns(asked["first"].to_pylist(), asked["second"].to_pylist()).save(answers)
+    popmargin("pop", "ask", answers, "--data", data, "--n", "185", "--out", second)
+    both = pa.concat_tables([asked, pq.read_table(second)]).to_pylist()
+    assert len({frozenset(row.values()) for row in both}) == 190 == len(both)  # all pairs of 20, each once
+    assert "wrote 180 comparisons" in (printed := capsys.readouterr().out)
+    assert "every other pair was compared already" in printed
+
+
+def test_edges_of_other_data_are_refused(data: str, edges: str, tmp_path: Path) -> None:
+    PopEdges.from_columns(["x"], ["y"]).save(edges)
+    for words in (("scale", edges), ("ask", edges)):
+        with pytest.raises(DataError, match="such as 'x'"):
+            popmargin("pop", *words, "--data", data, "--out", str(tmp_path / "out.parquet"))
