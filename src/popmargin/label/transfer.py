@@ -178,7 +178,7 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
             f"{len(unknown)} strengths are of preferences that the project does not have, such as {min(unknown)!r}. "
             "Fit the strengths from edges of this project."
         )
-    wrong = [key for key, value in strengths.items() if value is None or not math.isfinite(value)]
+    wrong = [key for key, value in strengths.items() if not math.isfinite(value)]
     if wrong:
         raise DataError(f"{len(wrong)} strengths are not finite, such as that of {wrong[0]!r}. Leave these rows out.")
     columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
@@ -221,7 +221,8 @@ def read_strengths(path: Path) -> dict[str, float]:
     ids = table["id"].to_pylist()
     if len(set(ids)) != len(ids):
         raise DataError(f"{path}: an id occurs more than once. Keep one row for each preference.")
-    return dict(zip(ids, table["strength"].cast(pa.float64()).to_pylist(), strict=True))
+    strengths = pc.fill_null(table["strength"].cast(pa.float64()), math.nan)
+    return dict(zip(ids, strengths.to_pylist(), strict=True))
 
 
 def save_labels(labels: Any, path: Path) -> None:
