@@ -125,7 +125,8 @@ def _items(
     golds: list[Verdict | None] = [None for _ in first]
     if gold is not None:
         gold_first, gold_second, answers = _sides(gold, seed + 1)
-        first, second, golds = [*gold_first, *first], [*gold_second, *second], [*answers, *golds]
+        first, second = [*gold_first, *first], [*gold_second, *second]
+        golds = [*answers, *golds]
     return first, second, golds
 
 
