@@ -20,7 +20,8 @@ def label(url: str, people: list[int], labels: int) -> None:
         try:
             for number in range(labels):
                 now = store.next_assignment(who)
-                assert now is not None, f"annotator {who} got nothing after {number} labels"
+                if now is None:
+                    break
                 store.record(who, now.id, "first" if number % 3 else "second", request=f"{now.id}", seconds=1.0)
         except BaseException as error:
             failures.append(error)
@@ -36,7 +37,10 @@ def label(url: str, people: list[int], labels: int) -> None:
 
 
 def run_everybody(url: str, *, people: int, labels: int, overlap: int) -> None:
-    """Items for exactly people × labels answers; all of them must come, and every item must be full."""
+    """Items for exactly people × labels answers; all of them must come, and every item must be full.
+
+    With an overlap of 1 everybody finds `labels` items; else they go on until they are told that nothing is left.
+    """
     items = people * labels // overlap
     with LabelStore.open(url) as store:
         project = store.create_project("crowd", overlap=overlap)
@@ -44,9 +48,10 @@ def run_everybody(url: str, *, people: int, labels: int, overlap: int) -> None:
         ids = [f"p{row}" for row in range(items + 1)]
         store.add_items(project.id, "pop", ids[:-1], ids[1:])
         numbers = [store.add_annotator(project.id, f"person {number}")[0].id for number in range(people)]
+    limit = labels if overlap == 1 else items
     context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=label, args=(url, numbers[start::PROCESSES], labels)) for start in range(PROCESSES)
+        context.Process(target=label, args=(url, numbers[start::PROCESSES], limit)) for start in range(PROCESSES)
     ]
     for worker in workers:
         worker.start()
@@ -60,15 +65,17 @@ def run_everybody(url: str, *, people: int, labels: int, overlap: int) -> None:
         assert set(Counter(table["item"].to_pylist()).values()) == {overlap}
         answered = set(zip(table["item"].to_pylist(), table["annotator"].to_pylist(), strict=True))
         assert len(answered) == people * labels
-        assert set(Counter(table["annotator"].to_pylist()).values()) == {labels}
+        if overlap == 1:
+            assert set(Counter(table["annotator"].to_pylist()).values()) == {labels}
         progress = store.progress(project.id)
         assert (progress.labels_done, progress.labels_wanted, progress.leased) == (people * labels, people * labels, 0)
 
 
 @pytest.mark.slow
-def test_overlap_holds_when_everybody_labels_at_once(url: str) -> None:
+@pytest.mark.parametrize("overlap", [1, 3])
+def test_overlap_holds_when_everybody_labels_at_once(url: str, overlap: int) -> None:
     """The last places are fought for: an annotator may find none left only when all are taken."""
-    run_everybody(url, people=8, labels=40, overlap=1)
+    run_everybody(url, people=8, labels=30, overlap=overlap)
 
 
 @pytest.mark.slow
