@@ -19,6 +19,7 @@ from popmargin.label.store import LabelStore
 from popmargin.pop.edges import PopEdges
 
 pc: Any = pyarrow.compute
+_EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
 _DECIDED = ("first", "second", "tie")
 
 
@@ -68,7 +69,7 @@ def pop_edges(store: LabelStore, project: Project, *, aggregate: str | None = No
     """
     if aggregate not in (None, "majority"):
         raise ConfigError(f"aggregate is {aggregate!r}; choose 'majority', or none for an edge a label.")
-    labels = store.labels(project.id)
+    labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"))
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
     decided = pc.is_in(labels["verdict"], value_set=pa.array(_DECIDED))
@@ -157,7 +158,7 @@ def preferences_of(
     columns = store.preference_columns(project.id)
     if strengths is not None:
         _put_strengths(columns, strengths)
-    votes = _votes(store.labels(project.id))
+    votes = _votes(store.labels(project.id, columns=("kind", "first", "verdict", "repeat_of")))
     for row, key in enumerate(columns["id"]):
         if key in votes:
             columns["soft_label"][row] = votes[key]
