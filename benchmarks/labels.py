@@ -75,12 +75,12 @@ def measure(url: str | Path, *, preferences: int, edges: int, draws: int, charac
 
         labels, label_s = timed(label)
         latencies = next_items(store, project.id, draws)
+        progress_s = [timed(lambda: store.progress(project.id, judge.id))[1] for _ in range(20)]
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "edges.parquet"
             _, export_s = timed(lambda: pop_edges(store, store.project("benchmark"))[0].save(out))
             made = PopEdges.load(out)
         scale, fit_s = timed(lambda: fit_strengths(made, ids))
-        _, progress_s = timed(lambda: store.progress(project.id, judge.id))
     assert count == labels and len(made) == labels + draws
     fitted = np.asarray(scale.strength)
     return {
@@ -94,7 +94,7 @@ def measure(url: str | Path, *, preferences: int, edges: int, draws: int, charac
         "export_s": export_s,
         "fit_s": fit_s,
         "fit_correlation": float(np.corrcoef(fitted, strength)[0, 1]),
-        "progress_ms": 1000 * progress_s,
+        "progress_p50_ms": 1000 * float(np.median(progress_s)),
     }
 
 
