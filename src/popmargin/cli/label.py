@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from popmargin.cli.pop import add_data_arguments, load_data
+from popmargin.cli.pop_data import add_data_arguments, load_data
 from popmargin.errors import ConfigError, DataError, import_extra
 from popmargin.pop.edges import PopEdges
 
@@ -29,7 +29,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_store(parser: argparse.ArgumentParser, *, project: bool = True) -> None:
-    parser.add_argument("--db", default="labels.db", metavar="URL", help="file, or postgresql:// (default: %(default)s)")
+    parser.add_argument(
+        "--db", default="labels.db", metavar="URL", help="file, or postgresql:// (default: %(default)s)"
+    )
     if project:
         parser.add_argument("--project", default="default", help="name of the project (default: %(default)s)")
 
@@ -71,7 +73,9 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
     try:
         guidelines = "" if args.guidelines is None else args.guidelines.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{args.guidelines}: guidelines cannot be read ({error}). Give a UTF-8 Markdown file.") from error
+        raise DataError(
+            f"{args.guidelines}: guidelines cannot be read ({error}). Give a UTF-8 Markdown file."
+        ) from error
     return {
         "kind": args.kind,
         "sampling": args.pairs_of_pairs,
@@ -169,7 +173,9 @@ def _status(args: argparse.Namespace) -> int:
                 for who in store.annotators(project.id)
             ]
             progress = dataclasses.asdict(store.progress(project.id))
-            found.append({"project": project.name, "preferences": project.preferences, **progress, "annotators": people})
+            found.append(
+                {"project": project.name, "preferences": project.preferences, **progress, "annotators": people}
+            )
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
         return 0

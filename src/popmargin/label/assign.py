@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, exists, func, select, text, update
 
 from popmargin.errors import DataError
 from popmargin.label.records import Shown
-from popmargin.label.tables import annotator, assignment, item, project
+from popmargin.label.tables import LEASED, annotator, assignment, item, project
 
 REPEAT_AFTER = 10
 """An own item comes back when at least this many others were given in between."""
@@ -94,7 +94,7 @@ def return_leases(connection: Connection, number: int, now: datetime) -> None:
     """End the leases of a project that ran out, so that others get the items."""
     ended = connection.execute(
         select(assignment.c.id, assignment.c.item, assignment.c.takes_place)
-        .where(assignment.c.project == number, assignment.c.state == "leased", assignment.c.expires_at < now)
+        .where(assignment.c.project == number, LEASED, assignment.c.expires_at < now)
         .order_by(assignment.c.item)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
@@ -198,13 +198,14 @@ def _fresh(connection: Connection, person: Any, now: datetime) -> int | None:
     """The first item with a free place: a returned one, else the next one in the order, else an overlooked one.
 
     Before `cursor` the annotator had, or others had filled, all items, but for those that were locked by another
-    transaction when this one looked; so at the end the search begins once more from the start.
+    transaction when this one looked; so at the end the search begins once more from the start, and waits for locks:
+    nobody is told that nothing is left while something is.
     """
-    for where, after in ((_RETURNED, -1), (_OPEN, person.cursor), (_OPEN, -1)):
+    searches = ((_RETURNED, -1, True), (_OPEN, person.cursor, True), (_OPEN, -1, False))
+    for where, after, skip_locked in searches:
+        query = _not_had(person, where).where(item.c.position > after)
         found = connection.execute(
-            _not_had(person, where).where(item.c.position > after).with_for_update(
-                key_share=True, skip_locked=True, of=item
-            )
+            query.with_for_update(key_share=True, skip_locked=skip_locked, of=item)
         ).one_or_none()  # fmt: skip
         if found is not None and take_place(connection, found.id):
             cursor = found.position if where is _OPEN else person.cursor
@@ -264,5 +265,5 @@ def _give(
 def leased(connection: Connection, number: int) -> int:
     """Number of items of a project that are open now."""
     return connection.execute(
-        select(func.count()).where(assignment.c.project == number, assignment.c.state == "leased")
+        select(func.count()).select_from(assignment).where(assignment.c.project == number, LEASED)
     ).scalar_one()

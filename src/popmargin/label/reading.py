@@ -152,10 +152,11 @@ def _own(connection: Connection, who: int) -> tuple[int, int, int, int]:
     return row.done, row.repeats_done, states.get("skipped", 0), states.get("leased", 0)
 
 
-def label_table(connection: Connection, number: int, *, every_revision: bool) -> Any:
+def label_table(connection: Connection, number: int, names: Sequence[str] | None, *, every_revision: bool) -> Any:
     """Labels of a project in the order of assignments: the current ones that stand, or all revisions."""
     gathered: list[Any] = []
-    columns = _label_columns()
+    schema = LABEL_SCHEMA if names is None else pa.schema([LABEL_SCHEMA.field(name) for name in names])
+    columns = _label_columns(schema.names)
     joined = label.c.assignment == assignment.c.id if every_revision else _CURRENT
     query = (
         select(*columns)
@@ -171,14 +172,12 @@ def label_table(connection: Connection, number: int, *, every_revision: bool) ->
         query = query.where(label.c.verdict.is_not(None))
     result = connection.execution_options(yield_per=PAGE).execute(query)
     for rows in result.partitions(PAGE):
-        arrays = [
-            pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), LABEL_SCHEMA, strict=True)
-        ]
-        gathered.append(pa.RecordBatch.from_arrays(arrays, schema=LABEL_SCHEMA))
-    return pa.Table.from_batches(gathered, schema=LABEL_SCHEMA)
+        arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
+        gathered.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return pa.Table.from_batches(gathered, schema=schema)
 
 
-def _label_columns() -> list[Any]:
+def _label_columns(names: Sequence[str]) -> list[Any]:
     special = {
         "label": label.c.id,
         "assignment": assignment.c.id,
@@ -191,4 +190,4 @@ def _label_columns() -> list[Any]:
         "gold": item.c.gold,
         **{name: assignment.c[name] for name in ("repeat_of", *_SHOWN)},
     }
-    return [(special[name] if name in special else label.c[name]).label(name) for name in LABEL_SCHEMA.names]
+    return [(special[name] if name in special else label.c[name]).label(name) for name in names]

@@ -122,10 +122,11 @@ def _items(
         first, second = [ids[row] for row in rows_first], [ids[row] for row in rows_second]
     else:
         first, second, _ = _sides(edges, seed)
-    golds: list[Verdict | None] = [None] * len(first)
+    golds: list[Verdict | None] = [None for _ in first]
     if gold is not None:
         gold_first, gold_second, answers = _sides(gold, seed + 1)
-        first, second, golds = [*gold_first, *first], [*gold_second, *second], [*answers, *golds]
+        first, second = [*gold_first, *first], [*gold_second, *second]
+        golds = [*answers, *golds]
     return first, second, golds
 
 

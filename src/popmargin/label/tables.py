@@ -173,23 +173,16 @@ assignment = Table(
     Column("changed_at", UtcDateTime, nullable=False),
     UniqueConstraint("annotator", "item", "is_repeat"),
     UniqueConstraint("annotator", "number"),
-    Index("ix_assignment_project", "project"),
 )
-_LEASED, _WAITING = text("state = 'leased'"), text("state IN ('leased', 'skipped', 'expired')")
+Index("ix_assignment_state", assignment.c.annotator, assignment.c.state, assignment.c.number)
+LEASED = text("assignment.state = 'leased'")
+"""The condition of the index of leases: a database uses it only where a query says the same, without parameters."""
 Index(
     "ix_assignment_lease",
     assignment.c.project,
     assignment.c.expires_at,
-    sqlite_where=_LEASED,
-    postgresql_where=_LEASED,
-)
-Index(
-    "ix_assignment_waiting",
-    assignment.c.annotator,
-    assignment.c.state,
-    assignment.c.number,
-    sqlite_where=_WAITING,
-    postgresql_where=_WAITING,
+    sqlite_where=text("state = 'leased'"),
+    postgresql_where=text("state = 'leased'"),
 )
 
 label = Table(

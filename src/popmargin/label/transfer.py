@@ -19,6 +19,7 @@ from popmargin.label.store import LabelStore
 from popmargin.pop.edges import PopEdges
 
 pc: Any = pyarrow.compute
+_EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
 _DECIDED = ("first", "second", "tie")
 
 
@@ -68,7 +69,7 @@ def pop_edges(store: LabelStore, project: Project, *, aggregate: str | None = No
     """
     if aggregate not in (None, "majority"):
         raise ConfigError(f"aggregate is {aggregate!r}; choose 'majority', or none for an edge a label.")
-    labels = store.labels(project.id)
+    labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"))
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
     decided = pc.is_in(labels["verdict"], value_set=pa.array(_DECIDED))
@@ -157,7 +158,7 @@ def preferences_of(
     columns = store.preference_columns(project.id)
     if strengths is not None:
         _put_strengths(columns, strengths)
-    votes = _votes(store.labels(project.id))
+    votes = _votes(store.labels(project.id, columns=("kind", "first", "verdict", "repeat_of")))
     for row, key in enumerate(columns["id"]):
         if key in votes:
             columns["soft_label"][row] = votes[key]
@@ -178,7 +179,7 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
             f"{len(unknown)} strengths are of preferences that the project does not have, such as {min(unknown)!r}. "
             "Fit the strengths from edges of this project."
         )
-    wrong = [key for key, value in strengths.items() if value is None or not math.isfinite(value)]
+    wrong = [key for key, value in strengths.items() if not math.isfinite(value)]
     if wrong:
         raise DataError(f"{len(wrong)} strengths are not finite, such as that of {wrong[0]!r}. Leave these rows out.")
     columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
@@ -221,7 +222,8 @@ def read_strengths(path: Path) -> dict[str, float]:
     ids = table["id"].to_pylist()
     if len(set(ids)) != len(ids):
         raise DataError(f"{path}: an id occurs more than once. Keep one row for each preference.")
-    return dict(zip(ids, table["strength"].cast(pa.float64()).to_pylist(), strict=True))
+    strengths = pc.fill_null(table["strength"].cast(pa.float64()), math.nan)
+    return dict(zip(ids, strengths.to_pylist(), strict=True))
 
 
 def save_labels(labels: Any, path: Path) -> None:

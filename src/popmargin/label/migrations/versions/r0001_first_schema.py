@@ -149,15 +149,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'leased'"),
         postgresql_where=sa.text("state = 'leased'"),
     )
-    op.create_index("ix_assignment_project", "assignment", ["project"], unique=False)
-    op.create_index(
-        "ix_assignment_waiting",
-        "assignment",
-        ["annotator", "state", "number"],
-        unique=False,
-        sqlite_where=sa.text("state IN ('leased', 'skipped', 'expired')"),
-        postgresql_where=sa.text("state IN ('leased', 'skipped', 'expired')"),
-    )
+    op.create_index("ix_assignment_state", "assignment", ["annotator", "state", "number"], unique=False)
     op.create_table(
         "label",
         sa.Column("id", _ID, nullable=False),

@@ -1,0 +1,100 @@
+"""popmargin label, from preferences to a store and out again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from popmargin.cli.main import main
+from popmargin.data.load import load_preferences
+from popmargin.label.store import LabelStore
+from popmargin.pop.edges import PopEdges
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = [
+        {"id": f"q{i}", "prompt": f"Question {i}?", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(12)
+    ]  # fmt: skip
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def db(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    url = str(tmp_path / "labels.db")
+    assert main(["label", "import", str(data), "--db", url, "--k", "2", "--overlap", "2"]) == 0
+    assert "12 preferences, 24 items of kind 'pop'" in capsys.readouterr().out
+    return url
+
+
+def test_people_are_added_named_and_sent_away(db: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["label", "annotators", "add", "Ann", "Bob", "--db", db]) == 0
+    tokens = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert main(["label", "annotators", "token", "Bob", "--db", db]) == 0
+    fresh = capsys.readouterr().out.split()[1]
+    assert main(["label", "annotators", "deactivate", "Ann", "--db", db]) == 0
+    assert main(["label", "annotators", "list", "--db", db]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == ["Ann\tperson\tnot active", "Bob\tperson\tactive"]
+    with LabelStore.open(db) as store:
+        assert [store.annotator_of(token) is None for token in (tokens["Ann"], tokens["Bob"], fresh)] == [1, 1, 0]
+    assert main(["label", "annotators", "token", "Rob", "--db", db]) == 2
+    assert "Did you mean 'Bob'" in capsys.readouterr().err
+
+
+def test_labels_are_exported_in_every_form(
+    db: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LabelStore.open(db) as store:
+        who, _ = store.add_annotator(store.project("default").id, "Ann")
+        for verdict in ("first", "tie", "unsure"):
+            now = store.next_assignment(who.id)
+            assert now is not None
+            store.record(who.id, now.id, verdict, request=verdict)  # pyright: ignore[reportArgumentType]
+    assert main(["label", "status", "--db", db]) == 0
+    assert "default: 3 of 48 labels (6%), 24 items" in capsys.readouterr().out
+    assert main(["label", "status", "--db", db, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["annotators"][0]["own_done"] == 3
+
+    def export(name: str, *words: str) -> str:
+        assert main(["label", "export", "--db", db, "--out", str(tmp_path / name), *words]) == 0
+        return capsys.readouterr().out
+
+    assert "3 labels = 2 used + 1 left out" in export("edges.parquet")
+    edges = PopEdges.load(tmp_path / "edges.parquet")
+    edges.resolve([f"q{i}" for i in range(12)])
+    assert edges.table["tie"].to_pylist() == [False, True]
+    assert "2 edges" in export("majority.parquet", "--aggregate", "majority")
+    export("preferences.jsonl", "--as", "preferences")
+    export("folder")
+    for name in ("preferences.jsonl", "folder"):
+        assert load_preferences(str(tmp_path / name)).fingerprint() == load_preferences(str(data)).fingerprint()
+    assert "3 labels" in export("labels.jsonl")
+    assert "3 revisions" in export("history.jsonl", "--as", "history")
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 3
+
+
+def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["label", "import", str(data), "--db", db]) == 0
+    assert "exists: 24 items of 12 preferences" in capsys.readouterr().out
+
+
+def test_what_does_not_go_together_is_refused(
+    db: str, tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "x.parquet")
+    for words, message in (
+        (["--db", str(tmp_path / "none.db"), "--out", out], "no such label store"),
+        (["--db", db, "--out", str(tmp_path / "x.csv")], "Say --as"),
+        (["--db", db, "--out", out, "--project", "defaults"], "Did you mean 'default'"),
+        (["--db", db, "--out", out, "--relabel"], "go with preferences"),
+        (["--db", db, "--out", out, "--as", "labels", "--aggregate", "majority"], "goes with edges"),
+        (["--db", db, "--out", str(tmp_path / "x.txt"), "--as", "labels"], "End the name"),
+    ):
+        assert main(["label", "export", *words]) == 2
+        assert message in capsys.readouterr().err
+    missing = ["--guidelines", str(tmp_path / "none.md")]
+    assert main(["label", "import", str(data), "--db", db, *missing]) == 2
+    assert "guidelines cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "none.db").exists()

@@ -1,0 +1,84 @@
+"""Projects from preferences: which pairs are asked, and what happens the second time."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from label_stores import preferences
+
+from popmargin.errors import ConfigError, DataError
+from popmargin.label.setup import draw_pairs, open_project
+from popmargin.label.store import LabelStore
+from popmargin.pop.edges import PopEdges
+
+
+def pairs_of(store: LabelStore, project: int) -> list[tuple[str, str, str | None]]:
+    return [
+        (row["first"], row["second"], row["gold"]) for batch in store.items(project) for row in batch.to_pylist()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampling", ["random", "iterative"])
+@pytest.mark.parametrize(("count", "k"), [(5, 1), (5, 2), (40, 3)])
+def test_pairs_are_distinct_and_reproducible(sampling: str, count: int, k: int) -> None:
+    first, second = draw_pairs(count, sampling=sampling, k=k, seed=4)
+    assert len({frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}) == k * count
+    assert not (first == second).any()
+    again = draw_pairs(count, sampling=sampling, k=k, seed=4)
+    assert (first == again[0]).all() and (second == again[1]).all()
+    if sampling == "iterative":
+        assert set(np.bincount(first)) == set(np.bincount(second)) == {k}
+
+
+def test_pairs_of_few_preferences_and_wrong_settings() -> None:
+    assert [side.tolist() for side in draw_pairs(2, k=3)] in ([[0], [1]], [[1], [0]])
+    assert len(draw_pairs(2, sampling="iterative")[0]) == 1
+    with pytest.raises(DataError, match="at least 2"):
+        draw_pairs(1)
+    with pytest.raises(ConfigError, match="k up to 2"):
+        draw_pairs(5, sampling="iterative", k=3)
+    with pytest.raises(ConfigError, match="choose random"):
+        draw_pairs(5, sampling="best")
+
+
+def test_a_project_is_made_once_and_then_used_as_it_is(store: LabelStore) -> None:
+    said: list[str] = []
+    made = open_project(store, preferences(9), "demo", k=2, seed=3, overlap=2, say=said.append)
+    assert (made.items, made.preferences, made.overlap, made.seed) == (18, 9, 2, 3)
+    assert open_project(store, None, "demo", say=said.append) == made
+    assert said == [
+        "project 'demo': 9 preferences, 18 items of kind 'pop', 0 of them gold",
+        "project 'demo' exists: 18 items of 9 preferences, used as it is",
+    ]
+    with pytest.raises(DataError, match="Give preferences"):
+        open_project(store, None, "other")
+
+
+def test_a_project_that_was_interrupted_is_completed(store: LabelStore) -> None:
+    store.import_preferences(store.create_project("demo").id, preferences(5))
+    assert open_project(store, preferences(5), "demo", say=lambda line: None).items == 5
+
+
+def test_edges_are_asked_without_their_answer_and_gold_with_it(store: LabelStore) -> None:
+    ids = [f"p{row}" for row in range(41)]
+    edges = PopEdges.from_columns(ids[:-1], [*ids[1:-1], None])
+    gold = PopEdges.from_columns(["p7", "p9", "p3"], ["p1", "p2", "p4"], tie=[False, False, True])
+    project = open_project(store, preferences(41), edges=edges, gold=gold, say=lambda line: None)
+    asked = pairs_of(store, project.id)
+    plain = [pair for pair in asked if pair[2] is None]
+    assert {frozenset(pair[:2]) for pair in plain} == {frozenset(ids[row : row + 2]) for row in range(39)}
+    assert 5 < sum(int(first[1:]) < int(second[1:]) for first, second, _ in plain) < 34
+    known: dict[Any, Any] = {frozenset(pair[:2]): pair for pair in asked if pair[2] is not None}
+    assert known[frozenset(("p3", "p4"))][2] == "tie"
+    for stronger, weaker in (("p7", "p1"), ("p9", "p2")):
+        first, _, answer = known[frozenset((stronger, weaker))]
+        assert answer == ("first" if first == stronger else "second")
+
+
+def test_pairs_of_other_data_leave_no_project_behind(store: LabelStore) -> None:
+    with pytest.raises(DataError, match="not in made here, such as 'q1'"):
+        open_project(store, preferences(3), edges=PopEdges.from_columns(["q1"], ["p1"]))
+    with pytest.raises(ConfigError, match="go with kind 'pop'"):
+        open_project(store, preferences(3), kind="preference", gold=PopEdges.from_columns(["p0"], ["p1"]))
+    assert store.projects() == []
+    assert open_project(store, preferences(3), kind="preference", say=lambda line: None).items == 3

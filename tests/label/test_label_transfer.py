@@ -1,0 +1,165 @@
+"""In and out again: nothing is lost, and every label is an edge or is counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from label_stores import preferences
+
+from popmargin.data.load import load_preferences
+from popmargin.errors import ConfigError, DataError
+from popmargin.label.records import Project
+from popmargin.label.setup import open_project
+from popmargin.label.store import LabelStore
+from popmargin.label.transfer import pop_edges, preferences_of, read_strengths, save_labels
+from popmargin.pop.edges import PopEdges
+
+
+def give(store: LabelStore, project: Project, name: str, verdicts: dict[int, str], **columns: Any) -> None:
+    """Labels of a judge, by item."""
+    judge, _ = store.add_annotator(project.id, name, kind="judge")
+    table: dict[str, Any] = {
+        "item": list(verdicts),
+        "verdict": list(verdicts.values()),
+        "request": [f"r{item}" for item in verdicts],
+    }
+    store.record_many(judge.id, pa.table(table | columns))
+
+
+def items_of(store: LabelStore, project: Project) -> dict[int, tuple[str, str]]:
+    return {
+        row["item"]: (row["first"], row["second"]) for batch in store.items(project.id) for row in batch.to_pylist()
+    }  # fmt: skip
+
+
+def quiet(line: str) -> None:
+    assert line
+
+
+@pytest.mark.parametrize("conversational", [False, True])
+def test_preferences_come_back_as_they_were(store: LabelStore, tmp_path: Path, conversational: bool) -> None:
+    """Messages, characters of all kinds, missing and inexact numbers: the same bytes in every file."""
+    data = preferences(30, conversational=conversational)
+    project = open_project(store, data, say=quiet)
+    back = preferences_of(store, project)
+    assert back.fingerprint() == data.fingerprint()
+    for suffix in (".jsonl", ".parquet", ".jsonl.gz"):
+        data.save(tmp_path / f"in{suffix}")
+        back.save(tmp_path / f"out{suffix}")
+        assert (tmp_path / f"in{suffix}").read_bytes() == (tmp_path / f"out{suffix}").read_bytes()
+    back.dataset.save_to_disk(str(tmp_path / "folder"))
+    assert load_preferences(str(tmp_path / "folder")).fingerprint() == data.fingerprint()
+    text = store.texts(project.id, ["p3"])["p3"]
+    assert [text.prompt, text.chosen, text.rejected] == [data[3][name] for name in ("prompt", "chosen", "rejected")]
+
+
+def test_every_label_is_an_edge_or_is_counted(store: LabelStore, tmp_path: Path) -> None:
+    project = open_project(store, preferences(5), seed=1, say=quiet)
+    items = items_of(store, project)
+    one, two, three, four, five = items
+    verdicts = {one: "first", two: "second", three: "tie", four: "unsure", five: "wrong"}
+    give(store, project, "judge", verdicts, confidence=[0.5, 1.0, None, None, None], wrong=[None] * 4 + ["both"])
+    edges, account = pop_edges(store, project)
+    assert [tuple(row.values()) for row in edges.table.to_pylist()] == [
+        (*items[one], "judge", "judge", False, 0.5),
+        (*items[two][::-1], "judge", "judge", False, 1.0),
+        (*items[three], "judge", "judge", True, None),
+    ]
+    assert (account.labels, account.used, sum(account.left_out.values())) == (5, 3, 2)
+    assert account.wrong == dict.fromkeys(items[five], 1)
+    assert str(account).splitlines()[0] == "5 labels = 3 used + 2 left out"
+    edges.save(tmp_path / "edges.parquet")
+    assert PopEdges.load(tmp_path / "edges.parquet").fingerprint() == edges.fingerprint()
+
+
+def test_repeated_answers_make_no_second_edge(store: LabelStore) -> None:
+    project = open_project(store, preferences(40), repeat_share=0.3, say=quiet)
+    who, _ = store.add_annotator(project.id, "person")
+    while (now := store.next_assignment(who.id)) is not None:
+        store.record(who.id, now.id, "first", request=str(now.id))
+    edges, account = pop_edges(store, project)
+    assert len(edges) == 40 and account.left_out["repeated items"] > 0
+    assert account.labels == account.used + account.left_out["repeated items"]
+
+
+def test_majority_of_annotators(store: LabelStore) -> None:
+    project = open_project(store, preferences(5), say=quiet)
+    items = items_of(store, project)
+    one, two, three, four, five = items
+    answers = {
+        "a": {one: "first", two: "second", three: "first", four: "tie", five: "unsure"},
+        "b": {one: "first", two: "second", three: "second", four: "tie"},
+        "c": {one: "second", two: "tie", four: "first"},
+    }
+    for name, verdicts in answers.items():
+        give(store, project, name, verdicts)
+    edges, account = pop_edges(store, project, aggregate="majority")
+    found = {frozenset((row["stronger"], row["weaker"])): row for row in edges.table.to_pylist()}
+    assert len(found) == 4 and account.used == 11 and account.left_out["unsure"] == 1
+    for item, stronger, tie, confidence in (
+        (one, items[one][0], False, 2 / 3),
+        (two, items[two][1], False, 2 / 3),
+        (three, None, True, 0.5),
+        (four, None, True, 2 / 3),
+    ):
+        row = found[frozenset(items[item])]
+        assert (row["tie"], row["confidence"]) == (tie, pytest.approx(confidence))
+        assert tie or row["stronger"] == stronger
+    with pytest.raises(ConfigError, match="'majority'"):
+        pop_edges(store, project, aggregate="mean")
+
+
+def test_votes_become_soft_labels_and_turn_rows_only_when_asked(store: LabelStore) -> None:
+    data = preferences(4)
+    project = open_project(store, data, kind="preference", say=quiet)
+    number = {row["first"]: row["item"] for batch in store.items(project.id) for row in batch.to_pylist()}
+    give(store, project, "a", {number["p1"]: "second", number["p2"]: "first", number["p3"]: "unsure"})
+    give(store, project, "b", {number["p1"]: "second", number["p2"]: "tie"})
+    plain, turned = preferences_of(store, project), preferences_of(store, project, relabel=True)
+    assert plain[1] == {**data[1], "soft_label": 0.0} and plain[2] == {**data[2], "soft_label": 0.75}
+    assert plain[0] == data[0] and plain[3] == data[3]
+    swapped = {
+        **{one: data[1][other] for one, other in (("chosen", "rejected"), ("rejected", "chosen"))},
+        "chosen_rating": data[1]["rejected_rating"],
+        "rejected_rating": data[1]["chosen_rating"],
+    }
+    assert turned[1] == {**data[1], **swapped, "soft_label": 1.0}
+    assert turned[2] == plain[2]
+    assert pop_edges(store, project)[1].left_out["single preferences"] == 5
+
+
+def test_strengths_from_a_file(store: LabelStore, tmp_path: Path) -> None:
+    project = open_project(store, preferences(3), say=quiet)
+    path = tmp_path / "strengths.parquet"
+    pq.write_table(pa.table({"id": ["p2", "p0"], "strength": [0.25, -1.5], "deviation": [1.0, 1.0]}), path)
+    back = preferences_of(store, project, strengths=read_strengths(path))
+    assert back.dataset["strength"][:] == [-1.5, None, 0.25]
+    for table, message in (
+        ({"id": ["p0", "p0"], "strength": [1.0, 2.0]}, "more than once"),
+        ({"id": ["p0"]}, "no column 'strength'"),
+    ):
+        pq.write_table(pa.table(table), path)
+        with pytest.raises(DataError, match=message):
+            read_strengths(path)
+    for strengths, message in (({"q": 1.0}, "such as 'q'"), ({"p0": float("nan")}, "not finite")):
+        with pytest.raises(DataError, match=message):
+            preferences_of(store, project, strengths=strengths)
+
+
+def test_the_history_holds_every_revision(store: LabelStore, tmp_path: Path) -> None:
+    project = open_project(store, preferences(3), say=quiet)
+    who, _ = store.add_annotator(project.id, "Zoë")
+    now = store.next_assignment(who.id)
+    assert now is not None
+    store.record(who.id, now.id, "first", request="1", note="because «this»", seconds=2.5)
+    store.undo(who.id)
+    store.record(who.id, now.id, "tie", request="2")
+    save_labels(store.label_history(project.id), tmp_path / "history.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["verdict"], row["revision"]) for row in rows] == [("first", 1), (None, 2), ("tie", 3)]
+    assert rows[0]["note"] == "because «this»" and rows[0]["created_at"] == "2026-01-01T00:00:00+00:00"
+    save_labels(store.labels(project.id), tmp_path / "labels.parquet")
+    assert pq.read_table(tmp_path / "labels.parquet") == store.labels(project.id)
