@@ -1,0 +1,53 @@
+"""Labels from ratings and from a reward."""
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+
+from popmargin.data.load import load_preferences
+from popmargin.errors import ConfigError, DataError
+from popmargin.label.sources.base import Account, Question, Sides, label_pairs
+from popmargin.label.sources.load import load_labeller
+from popmargin.label.sources.ratings import RatingLabeller
+
+A, B, C, D = (Sides(name, "p", chosen, "no") for name, chosen in zip("abcd", ("aei", "ae", "aei", "x"), strict=True))
+
+
+def test_ratings_label_by_strength_and_count_what_has_none() -> None:
+    labeller, account = RatingLabeller({"a": 2.0, "b": 1.0, "c": 2.0, "d": math.nan}), Account()
+    questions = [Question("pop", A, B), Question("pop", B, A), Question("pop", A, C), Question("pop", A, D)]
+    verdicts = [opinion.verdict for opinion in labeller.label([*questions, Question("preference", B)], account)]
+    assert verdicts == ["first", "second", "tie", "unsure", "first"]
+    assert (account.questions, account.labels, account.unsure) == (5, 4, 1)
+    assert str(account) == "5 questions = 4 labels + 1 unsure"
+
+
+def test_ratings_come_from_the_data(data_path: str, unrated_path: str) -> None:
+    preferences = load_preferences(data_path)
+    rows = preferences.dataset.to_list()
+    texts = [Sides(row["id"], row["prompt"], row["chosen"], row["rejected"]) for row in rows]
+    edges = label_pairs(load_labeller("ratings", preferences=preferences), list(itertools.pairwise(texts)))
+    strength = dict(zip(preferences.ids, preferences.strength, strict=True))
+    assert all(strength[row["stronger"]] >= strength[row["weaker"]] for row in edges.table.to_pylist())
+    assert set(edges.table["source"].to_pylist()) == {"ratings"} and len(edges) == len(rows) - 1
+    with pytest.raises(DataError, match="no preference has ratings"):
+        load_labeller("ratings", preferences=load_preferences(unrated_path))
+    with pytest.raises(ConfigError, match="--data FILE"):
+        load_labeller("ratings")
+
+
+def test_a_reward_labels_by_gaps_and_scores_each_preference_once(reward_path: str) -> None:
+    """Shares of vowels: a, c 1 − ½, b 1 − ½, d 0 − ½; "no" has one vowel of two letters."""
+    labeller, account = load_labeller(f"reward:{reward_path}"), Account()
+    edges = label_pairs(labeller, [(D, A), (A, C)], account)
+    assert edges.table["stronger"].to_pylist() == ["a", "a"] and edges.table["tie"].to_pylist() == [False, True]
+    assert labeller.label([Question("preference", D)], account)[0].verdict == "second"
+    assert (account.asked, account.cached) == (6, 2)
+    assert Path(labeller.name).name == "rewards.py:vowels" and labeller.kind == "reward"
+    chat = Sides(
+        "m",
+        *([{"role": role, "content": text}] for role, text in zip(["user", *["assistant"] * 2], "qab", strict=True)),
+    )
+    assert labeller.label([Question("pop", chat, D)], account)[0].verdict == "first"
