@@ -1,8 +1,8 @@
 """An OpenAI-compatible server as a process of its own, which counts the calls that it gets.
 
 `python judge_server.py FOLDER [MODE]` writes its port to FOLDER/port and one line a call to FOLDER/calls. It prefers
-the longer first "better" text (or answer); MODE "place" always names A, "text" gives no probabilities, "vague" answers some
-questions with no letter, "busy" refuses each question once.
+the longer first "better" text (or answer); MODE "place" always names A, "text" gives no probabilities, "vague" answers
+some questions with no letter, "busy" refuses each question once.
 """
 
 import json
