@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from popmargin.data.schema import Text
 from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.label.records import PreferenceText
 from popmargin.label.sources.backends import LocalBackend, read_reply
-from popmargin.label.sources.base import Account, Question, Sides, label_pairs, read_orders
+from popmargin.label.sources.base import Account, Question, label_pairs, read_orders
 from popmargin.label.sources.judge import Judge, parse_letter
 from popmargin.label.sources.load import load_labeller
 from popmargin.label.sources.prompts import fill, load_prompt
@@ -21,8 +23,12 @@ from popmargin.label.sources.prompts import fill, load_prompt
 SERVER = Path(__file__).with_name("judge_server.py")
 
 
-def sides(name: str, length: int, prompt: str = "Say a.") -> Sides:
-    return Sides(name, prompt, "a" * length, "b")
+def texts(name: str, prompt: Text, chosen: Text, rejected: Text) -> PreferenceText:
+    return PreferenceText(id=name, prompt=prompt, chosen=chosen, rejected=rejected)
+
+
+def sides(name: str, length: int, prompt: str = "Say a.") -> PreferenceText:
+    return texts(name, prompt, "a" * length, "b")
 
 
 PAIRS = [(sides(f"s{n}", n + 2), sides(f"w{n}", 1)) for n in range(8)] + [(sides("v", 1), sides("x", 30))]
@@ -128,7 +134,7 @@ def test_unparsed_verdicts_are_unsure_counted_and_keep_their_text(
 
 def test_preferences_are_judged_in_both_orders_too(serve: Callable[..., Served], judge: Callable[..., Any]) -> None:
     server = serve()
-    opinion = judge(server).label([Question("preference", Sides("i", "q", "long one", "no"))], Account())[0]
+    opinion = judge(server).label([Question("preference", texts("i", "q", "long one", "no"))], Account())[0]
     assert opinion.verdict == "first" and opinion.confidence > 0.5
     first, second = read_orders(opinion.note) or pytest.fail("no orders")
     assert (first.place, second.place) == ("A", "B") and first.p == pytest.approx(1 - (second.p or 0), abs=2e-3)
@@ -157,7 +163,7 @@ label_pairs(judge, many(), Account()).save(sys.argv[4])
 """
 
 
-def many() -> list[tuple[Sides, Sides]]:
+def many() -> list[tuple[PreferenceText, PreferenceText]]:
     return [(sides(f"s{n}", n % 7 + 1, f"Say {n}."), sides(f"w{n}", 4)) for n in range(40)]
 
 

@@ -7,12 +7,19 @@ from pathlib import Path
 import pytest
 
 from popmargin.data.load import load_preferences
+from popmargin.data.schema import Text
 from popmargin.errors import ConfigError, DataError
-from popmargin.label.sources.base import Account, Question, Sides, label_pairs
+from popmargin.label.records import PreferenceText
+from popmargin.label.sources.base import Account, Question, label_pairs
 from popmargin.label.sources.load import load_labeller
 from popmargin.label.sources.ratings import RatingLabeller
 
-A, B, C, D = (Sides(name, "p", chosen, "no") for name, chosen in zip("abcd", ("aei", "ae", "aei", "x"), strict=True))
+
+def texts(name: str, prompt: Text, chosen: Text, rejected: Text) -> PreferenceText:
+    return PreferenceText(id=name, prompt=prompt, chosen=chosen, rejected=rejected)
+
+
+A, B, C, D = (texts(name, "p", chosen, "no") for name, chosen in zip("abcd", ("aei", "ae", "aei", "x"), strict=True))
 
 
 def test_ratings_label_by_strength_and_count_what_has_none() -> None:
@@ -27,8 +34,8 @@ def test_ratings_label_by_strength_and_count_what_has_none() -> None:
 def test_ratings_come_from_the_data(data_path: str, unrated_path: str) -> None:
     preferences = load_preferences(data_path)
     rows = preferences.dataset.to_list()
-    texts = [Sides(row["id"], row["prompt"], row["chosen"], row["rejected"]) for row in rows]
-    edges = label_pairs(load_labeller("ratings", preferences=preferences), list(itertools.pairwise(texts)))
+    rated = [texts(row["id"], row["prompt"], row["chosen"], row["rejected"]) for row in rows]
+    edges = label_pairs(load_labeller("ratings", preferences=preferences), list(itertools.pairwise(rated)))
     strength = dict(zip(preferences.ids, preferences.strength, strict=True))
     assert all(strength[row["stronger"]] >= strength[row["weaker"]] for row in edges.table.to_pylist())
     assert set(edges.table["source"].to_pylist()) == {"ratings"} and len(edges) == len(rows) - 1
@@ -46,7 +53,7 @@ def test_a_reward_labels_by_gaps_and_scores_each_preference_once(reward_path: st
     assert labeller.label([Question("preference", D)], account)[0].verdict == "second"
     assert (account.asked, account.cached) == (6, 2)
     assert Path(labeller.name).name == "rewards.py:vowels" and labeller.kind == "reward"
-    chat = Sides(
+    chat = texts(
         "m",
         *([{"role": role, "content": text}] for role, text in zip(["user", *["assistant"] * 2], "qab", strict=True)),
     )

@@ -8,24 +8,13 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
-from popmargin.data.schema import Text
 from popmargin.errors import DataError
+from popmargin.label.records import Kind, PreferenceText, Verdict
+from popmargin.label.store import LabelStore
 from popmargin.pop.edges import PopEdges
 
-Kind = Literal["preference", "pop"]
-Verdict = Literal["first", "second", "tie", "unsure"]
 BATCH = 512  # questions between two writes to the store
 _ORDERS = re.compile(r"orders: ([AB=?])(?: ([01]\.\d+))?, ([AB=?])(?: ([01]\.\d+))?")
-
-
-@dataclass(frozen=True)
-class Sides:
-    """One preference as a labeller sees it."""
-
-    id: str
-    prompt: Text
-    chosen: Text
-    rejected: Text
 
 
 @dataclass(frozen=True)
@@ -33,8 +22,8 @@ class Question:
     """What is asked: which of two preferences is the stronger one (`second` given), or whether chosen is better."""
 
     kind: Kind
-    first: Sides
-    second: Sides | None = None
+    first: PreferenceText
+    second: PreferenceText | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +145,11 @@ def read_orders(note: str) -> tuple[Order, Order] | None:
 
 
 def label_pairs(
-    labeller: Labeller, pairs: Iterable[tuple[Sides, Sides]], account: Account | None = None, *, progress: bool = False
+    labeller: Labeller,
+    pairs: Iterable[tuple[PreferenceText, PreferenceText]],
+    account: Account | None = None,
+    *,
+    progress: bool = False,
 ) -> PopEdges:
     """PoP edges from a labeller, without a store.
 
@@ -204,12 +197,12 @@ def label_pairs(
 
 
 def label_store(
-    store: Any, project: int, labeller: Labeller, account: Account | None = None, *, progress: bool = False
+    store: LabelStore, project: int, labeller: Labeller, account: Account | None = None, *, progress: bool = False
 ) -> int:
     """Label every item of a project that the labeller has not labelled yet, as an annotator of its own.
 
     Args:
-        store: a `LabelStore`.
+        store: where the items are.
         project: its id.
         labeller: who labels; the annotator of its name is made when missing.
         account: what it took is added to it.
@@ -224,9 +217,8 @@ def label_store(
     for rows in list(_batches(store, project, annotator)):
         ids = {name for row in rows for name in (row["first"], row["second"]) if name is not None}
         texts = store.texts(project, sorted(ids))
-        sides = {name: Sides(name, text.prompt, text.chosen, text.rejected) for name, text in texts.items()}
         questions = [
-            Question(row["kind"], sides[row["first"]], None if row["second"] is None else sides[row["second"]])
+            Question(row["kind"], texts[row["first"]], None if row["second"] is None else texts[row["second"]])
             for row in rows
         ]
         opinions = labeller.label(questions, account, progress=progress)
@@ -234,19 +226,19 @@ def label_store(
     return written
 
 
-def _annotator(store: Any, project: int, labeller: Labeller) -> int:
+def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int:
     known = {annotator.name: annotator for annotator in store.annotators(project)}
     if labeller.name not in known:
-        return int(store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id)
+        return store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id
     if known[labeller.name].kind != labeller.kind:
         raise DataError(
             f"The project has a {known[labeller.name].kind} of the name '{labeller.name}'. Give the labeller another "
             "name with --name."
         )
-    return int(known[labeller.name].id)
+    return known[labeller.name].id
 
 
-def _batches(store: Any, project: int, annotator: int) -> Iterator[list[dict[str, Any]]]:
+def _batches(store: LabelStore, project: int, annotator: int) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     for batch in store.items(project, unlabelled_by=annotator):
         rows += batch.to_pylist()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from popmargin.errors import ConfigError
-from popmargin.label.sources.base import Account, Kind, Opinion, Order, Question, orders_note
+from popmargin.label.records import Kind
+from popmargin.label.sources.base import Account, Opinion, Order, Question, orders_note
 from popmargin.label.sources.prompts import fill, load_prompt, pop_parts
 from popmargin.label.sources.ratings import count_verdicts
 

@@ -8,8 +8,9 @@ from typing import Any
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, did_you_mean
 from popmargin.evaluation.chat import ChatClient
+from popmargin.label.records import Kind
 from popmargin.label.sources.backends import LocalBackend, ServerBackend
-from popmargin.label.sources.base import Kind, Labeller
+from popmargin.label.sources.base import Labeller
 from popmargin.label.sources.judge import Judge
 from popmargin.label.sources.ratings import RatingLabeller, RewardLabeller
 

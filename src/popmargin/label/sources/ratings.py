@@ -10,7 +10,8 @@ from popmargin.data.schema import Preferences
 from popmargin.errors import DataError
 from popmargin.evaluation.rate import response_ratings
 from popmargin.evaluation.rewards import Reward, load_reward
-from popmargin.label.sources.base import Account, Opinion, Question, Sides
+from popmargin.label.records import PreferenceText
+from popmargin.label.sources.base import Account, Opinion, Question
 
 _MISSING = Opinion("unsure", note="no rating")
 
@@ -104,7 +105,7 @@ def count_verdicts(opinions: Sequence[Opinion], account: Account) -> None:
     account.labels += len(opinions) - unsure
 
 
-def _preferences(sides: Sequence[Sides]) -> Preferences:
+def _preferences(sides: Sequence[PreferenceText]) -> Preferences:
     from popmargin.data.load import load_preferences
 
     columns = ("id", "prompt", "chosen", "rejected")

@@ -7,7 +7,7 @@ from pathlib import Path
 from popmargin.data.schema import Text
 from popmargin.errors import ConfigError
 from popmargin.evaluation.judge import readable
-from popmargin.label.sources.base import Kind, Sides
+from popmargin.label.records import Kind, PreferenceText
 
 HERE = Path(__file__).parent
 FILES: dict[Kind, str] = {"pop": "pop_pair.txt", "preference": "preference.txt"}
@@ -52,7 +52,7 @@ def fill(template: str, parts: Mapping[str, Text]) -> str:
     return _BRACES.sub(lambda match: readable(parts[match[1]]), template)  # pyright: ignore[reportArgumentType]
 
 
-def pop_parts(first: Sides, second: Sides) -> dict[str, Text]:
+def pop_parts(first: PreferenceText, second: PreferenceText) -> dict[str, Text]:
     """What the placeholders of a PoP prompt stand for, `first` shown as A."""
     return {
         f"{side}_{part}": getattr(preference, part)
