@@ -8,7 +8,7 @@ import pytest
 
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Text
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import DataError
 from popmargin.label.records import PreferenceText
 from popmargin.label.sources.base import Account, Question, label_pairs
 from popmargin.label.sources.load import load_labeller
@@ -31,17 +31,15 @@ def test_ratings_label_by_strength_and_count_what_has_none() -> None:
     assert str(account) == "5 questions = 4 labels + 1 unsure"
 
 
-def test_ratings_come_from_the_data(data_path: str, unrated_path: str) -> None:
+def test_ratings_come_from_the_data(data_path: str) -> None:
     preferences = load_preferences(data_path)
+    strengths = dict(zip(preferences.ids, preferences.strength.tolist(), strict=True))
     rows = preferences.dataset.to_list()
     rated = [texts(row["id"], row["prompt"], row["chosen"], row["rejected"]) for row in rows]
-    edges = label_pairs(load_labeller("ratings", preferences=preferences), list(itertools.pairwise(rated)))
-    strength = dict(zip(preferences.ids, preferences.strength, strict=True))
-    assert all(strength[row["stronger"]] >= strength[row["weaker"]] for row in edges.table.to_pylist())
+    edges = label_pairs(load_labeller("ratings", strengths=strengths), list(itertools.pairwise(rated)))
+    assert all(strengths[row["stronger"]] >= strengths[row["weaker"]] for row in edges.table.to_pylist())
     assert set(edges.table["source"].to_pylist()) == {"ratings"} and len(edges) == len(rows) - 1
-    with pytest.raises(DataError, match="no preference has ratings"):
-        load_labeller("ratings", preferences=load_preferences(unrated_path))
-    with pytest.raises(ConfigError, match="--data FILE"):
+    with pytest.raises(DataError, match="No preference has ratings"):
         load_labeller("ratings")
 
 

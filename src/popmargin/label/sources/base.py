@@ -1,6 +1,7 @@
 """What a labeller is, and how its verdicts get into the store or become PoP edges."""
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -224,6 +225,16 @@ def label_store(
         opinions = labeller.label(questions, account, progress=progress)
         written += store.record_many(annotator, _verdicts(rows, opinions, labeller.name))
     return written
+
+
+def store_strengths(store: LabelStore, project: int) -> dict[str, float]:
+    """Strength of every preference of a project: its own, else the gap of its ratings; nan where unknown."""
+    columns = store.preference_columns(project)
+    names = ("id", "strength", "chosen_rating", "rejected_rating")
+    return {
+        name: strength if strength is not None else math.nan if None in (chosen, rejected) else chosen - rejected
+        for name, strength, chosen, rejected in zip(*(columns[column] for column in names), strict=True)
+    }
 
 
 def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int:

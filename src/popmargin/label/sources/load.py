@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, did_you_mean
 from popmargin.evaluation.chat import ChatClient
 from popmargin.label.records import Kind
@@ -18,7 +17,7 @@ from popmargin.label.sources.ratings import RatingLabeller, RewardLabeller
 def load_labeller(
     spec: str,
     *,
-    preferences: Preferences | None = None,
+    strengths: Mapping[str, float] | None = None,
     prompts: Mapping[Kind, str | Path] | None = None,
     orders: str = "both",
     name: str | None = None,
@@ -30,11 +29,11 @@ def load_labeller(
         "openai:MODEL@URL": a judge behind an OpenAI-compatible server (options of `ServerBackend` and `ChatClient`);
         "local:PATH": a local model as the judge (options of `LocalBackend`);
         "reward:SPEC": a reward as in `load_reward` (with its options);
-        "ratings": the ratings or strengths of `preferences`.
+        "ratings": the ratings of the data, as `strengths`.
 
     Args:
         spec: the specification.
-        preferences: where "ratings" come from.
+        strengths: strength by id of the preference, for "ratings".
         prompts, orders: of a judge, see `Judge`.
         name: as an annotator; from the specification when None.
         options: of the kind of labeller.
@@ -49,9 +48,7 @@ def load_labeller(
     """
     if spec == "ratings":
         _refuse(spec, options, ())
-        if preferences is None:
-            raise ConfigError("Ratings can only label with the preferences that hold them: give --data FILE.")
-        return RatingLabeller.of(preferences, name or "ratings")
+        return RatingLabeller(strengths or {}, name or "ratings")
     if spec.startswith("reward:"):
         return RewardLabeller(spec.removeprefix("reward:"), name, **options)
     if spec.startswith("local:"):

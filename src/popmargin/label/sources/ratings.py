@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
 from popmargin.data.schema import Preferences
 from popmargin.errors import DataError
 from popmargin.evaluation.rate import response_ratings
@@ -22,28 +20,21 @@ class RatingLabeller:
     Args:
         strengths: strength by id of the preference; nan or missing where unknown.
         name: as an annotator.
+
+    Raises:
+        DataError: no preference has a strength.
     """
 
     kind: Literal["ratings"] = "ratings"
 
     def __init__(self, strengths: Mapping[str, float], name: str = "ratings") -> None:
+        if not any(math.isfinite(strength) for strength in strengths.values()):
+            raise DataError(
+                "No preference has ratings or a strength, so ratings cannot label. Import preferences with "
+                "chosen_rating and rejected_rating, or label with a judge or a reward."
+            )
         self.name = name
         self._strengths = strengths
-
-    @staticmethod
-    def of(preferences: Preferences, name: str = "ratings") -> "RatingLabeller":
-        """A labeller from preferences with ratings or strengths.
-
-        Raises:
-            DataError: no preference has one.
-        """
-        strengths = preferences.strength
-        if not np.isfinite(strengths).any():
-            raise DataError(
-                f"{preferences.report.source}: no preference has ratings or a strength, so ratings cannot label. "
-                "Give chosen_rating and rejected_rating, or label with a judge."
-            )
-        return RatingLabeller(dict(zip(preferences.ids, strengths.tolist(), strict=True)), name)
 
     def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
         """The preference of larger strength is the stronger one; equal strengths are a tie."""
