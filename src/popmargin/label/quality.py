@@ -24,7 +24,7 @@ from popmargin.label.agreement import (
 from popmargin.label.sources.base import read_orders
 from popmargin.label.sources.judge import flipped
 
-KINDS = ("preference", "pop")
+KINDS = ("pop", "preference")
 THIRDS = ("small", "medium", "large")
 _CODES = {"second": -1.0, "tie": 0.0, "first": 1.0, "wrong": 2.0}  # "unsure" is no value
 

@@ -89,7 +89,8 @@ def reading(quality: Quality) -> list[str]:
     sentences = [
         (
             f"{quality.labels} labels by {_count(len(people), 'person', 'people')} and "
-            f"{_count(len(quality.annotators) - len(people), 'model', 'models')} on {sum(quality.items.values())} items."
+            f"{_count(len(quality.annotators) - len(people), 'model', 'models')} on "
+            f"{sum(quality.items.values())} items."
         )
     ]
     for found in quality.agreement:
