@@ -15,8 +15,10 @@ _OPTIONS = ("cache", "workers", "requests_per_minute", "retries", "timeout", "ma
 def add_parser(subparsers: Any) -> None:
     """Add `label judge` to the command line."""
     parser = subparsers.add_parser("judge", help="let a judge, a reward model or the data's ratings label all items")
-    parser.add_argument("--db", required=True, help="the label store: a file, or a database URL")
-    parser.add_argument("--project", required=True, help="name of the project")
+    parser.add_argument(
+        "--db", default="labels.db", metavar="URL", help="file, or postgresql:// (default: %(default)s)"
+    )
+    parser.add_argument("--project", default="default", help="name of the project (default: %(default)s)")
     parser.add_argument(
         "--judge",
         required=True,

@@ -8,7 +8,9 @@ from typing import Any
 def add_parser(subparsers: Any) -> None:
     """Add `label report` to the command line."""
     parser = subparsers.add_parser("report", help="agreement, annotators, judges and time as one HTML page")
-    parser.add_argument("--db", required=True, help="the label store: a file, or a database URL")
+    parser.add_argument(
+        "--db", default="labels.db", metavar="URL", help="file, or postgresql:// (default: %(default)s)"
+    )
     parser.add_argument("--project", help="name of the project (default: the only one)")
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     parser.set_defaults(func=_report)
