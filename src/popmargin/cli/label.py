@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli import label_judge, label_report
 from popmargin.cli.pop_data import add_data_arguments, load_data
 from popmargin.errors import ConfigError, DataError, import_extra
 from popmargin.pop.edges import PopEdges
@@ -16,9 +17,9 @@ _TABLES = (".parquet", ".jsonl")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import | status | annotators | export` to the command line."""
-    parser = subparsers.add_parser("label", help="the label store: import, status, annotators, export")
-    verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="{import,status,annotators,export}")
+    """Add `label import | status | annotators | export | judge | report` to the command line."""
+    parser = subparsers.add_parser("label", help="the label store: import, status, annotators, export, judge, report")
+    verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
     status = verbs.add_parser("status", help="how far each project is, and each annotator")
     _add_store(status, project=False)
@@ -26,6 +27,8 @@ def add_parser(subparsers: Any) -> None:
     status.set_defaults(func=_status)
     _add_annotators(verbs)
     _add_export(verbs)
+    label_judge.add_parser(verbs)
+    label_report.add_parser(verbs)
 
 
 def _add_store(parser: argparse.ArgumentParser, *, project: bool = True) -> None:

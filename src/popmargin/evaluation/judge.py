@@ -1,17 +1,11 @@
 """A judge: an OpenAI-compatible chat server that rates a response from 1 to 10."""
 
-import hashlib
-import json
-import os
 import re
-import threading
-import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from popmargin.errors import ConfigError, RunError, import_extra
+from popmargin.errors import ConfigError, RunError
+from popmargin.evaluation.chat import AnswerCache, ChatClient, answer_text, cache_file
 from popmargin.evaluation.rewards import Prompt, check_rows, checked_rewards
 
 TEMPLATE = """You grade the answer of an assistant.
@@ -32,7 +26,6 @@ UNPARSED_RATING = 5.5
 _VERDICT = re.compile(r"(?:rating\W*)?(\d+(?:\.\d+)?)(?:\s*/\s*10)?\W*", re.IGNORECASE)
 _RATING_LINE = re.compile(r"rating\W*(\d+(?:\.\d+)?)(?:\s*/\s*10)?(?!\d)", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"\{(prompt|response)\}")
-_LONGEST_WAIT = 60.0
 
 
 class JudgeReward:
@@ -56,7 +49,6 @@ class JudgeReward:
         max_unparsed: largest share of unparsed answers that is not an error.
 
     Attributes:
-        requests: calls made by this object (attempts included).
         unparsed: unparsed answers in the last `score`.
 
     Raises:
@@ -79,25 +71,28 @@ class JudgeReward:
         max_tokens: int = 16,
         max_unparsed: float = 0.05,
     ) -> None:
-        self._httpx: Any = import_extra("httpx", "judge")
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"Judge address {url!r} is not a URL. Give for instance judge:http://localhost:8000/v1.")
         if not model:
             raise ConfigError(f"Judge {url} needs the option 'model': the name of the model on that server.")
-        self._url = url if url.endswith("/chat/completions") else url.rstrip("/") + "/chat/completions"
+        self._client = ChatClient(
+            url,
+            read=answer_text,
+            cache=AnswerCache(cache_file("judge.jsonl") if cache is None else Path(cache)),
+            api_key_env=api_key_env,
+            workers=workers,
+            retries=retries,
+            backoff=backoff,
+            timeout=timeout,
+        )
         self._model = model
-        self._headers = _headers(api_key_env)
         self._template = _template(template)
-        self._workers = workers
-        self._retries = retries
-        self._backoff = backoff
-        self._timeout = timeout
         self._max_tokens = max_tokens
         self._max_unparsed = max_unparsed
-        self._cache = _Cache(_default_cache() if cache is None else Path(cache))
-        self._count_lock = threading.Lock()
-        self.requests = 0
         self.unparsed = 0
+
+    @property
+    def requests(self) -> int:
+        """Calls made by this object (attempts included)."""
+        return self._client.requests
 
     def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
         """One rating from 1 to 10 for each completion.
@@ -106,25 +101,21 @@ class JudgeReward:
             RunError: the server cannot be reached or refuses, or too many answers hold no rating.
         """
         check_rows(prompts, completions)
-        bodies = [self._body(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
-        keys = [_key(body) for body in bodies]
-        wanted = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self._cache.answers}
-        if wanted:
-            self._ask(wanted)
-        ratings = [parse_rating(self._cache.answers[key]) for key in keys]
+        answers = self._client.ask(self._body(prompt, text) for prompt, text in zip(prompts, completions, strict=True))
+        ratings = [parse_rating(answer) for answer in answers]
         unparsed = [i for i, rating in enumerate(ratings) if rating is None]
         self.unparsed = len(unparsed)
         if len(unparsed) > self._max_unparsed * len(ratings):
-            answer = self._cache.answers[keys[unparsed[0]]]
+            answer = answers[unparsed[0]]
             raise RunError(
                 f"{len(unparsed)} of {len(ratings)} verdicts of judge {self._model} hold no rating from 1 to 10 "
                 f"(allowed: {self._max_unparsed:.0%}); the first, for completion {unparsed[0]}, is {answer[:200]!r}. "
                 "Use a stronger judge, more max_tokens or another template, or raise max_unparsed."
             )
-        return checked_rewards([UNPARSED_RATING if r is None else r for r in ratings], len(ratings), self._url)
+        return checked_rewards([UNPARSED_RATING if r is None else r for r in ratings], len(ratings), self._client.url)
 
     def _body(self, prompt: Prompt, completion: str) -> dict[str, Any]:
-        parts = {"prompt": _readable(prompt), "response": completion}
+        parts = {"prompt": readable(prompt), "response": completion}
         # One pass, so that a placeholder inside a response is not filled in again.
         content = _PLACEHOLDER.sub(lambda match: parts[match[1]], self._template)
         return {
@@ -133,45 +124,6 @@ class JudgeReward:
             "temperature": 0,
             "max_tokens": self._max_tokens,
         }
-
-    def _ask(self, wanted: Mapping[str, dict[str, Any]]) -> None:
-        with (
-            self._httpx.Client(timeout=self._timeout, headers=self._headers) as client,
-            ThreadPoolExecutor(self._workers) as pool,
-        ):
-            jobs = [pool.submit(self._ask_one, client, key, body) for key, body in wanted.items()]
-            try:
-                for job in jobs:
-                    job.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # one refusal is enough; do not send the rest
-                raise
-
-    def _ask_one(self, client: Any, key: str, body: dict[str, Any]) -> None:
-        problem = ""
-        for attempt in range(self._retries + 1):
-            with self._count_lock:
-                self.requests += 1
-            wait = self._backoff * 2.0**attempt
-            try:
-                response = client.post(self._url, json=body)
-            except self._httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}"
-            else:
-                if response.status_code == 200:
-                    self._cache.add(key, _answer(response, self._url))
-                    return
-                problem = f"HTTP {response.status_code}: {response.text[:200]}"
-                if response.status_code != 429 and response.status_code < 500:
-                    raise RunError(f"Judge {self._url} refused the request. {problem}")
-                asked = response.headers.get("retry-after", "")
-                wait = max(wait, float(asked)) if asked.isdigit() else wait
-            if attempt < self._retries:
-                time.sleep(min(wait, _LONGEST_WAIT))
-        raise RunError(
-            f"Judge {self._url} gave no answer after {self._retries + 1} attempts. {problem}. Answers so far are "
-            f"kept in {self._cache.path}: run again to go on."
-        )
 
 
 def parse_rating(answer: str) -> float | None:
@@ -191,55 +143,6 @@ def parse_rating(answer: str) -> float | None:
     return rating if 1.0 <= rating <= 10.0 else None
 
 
-class _Cache:
-    """Answers by request, in memory and in an append-only JSONL file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.answers: dict[str, str] = {}
-        self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_bytes() if path.exists() else b""
-        complete, _, torn = text.rpartition(b"\n")
-        for number, line in enumerate(complete.splitlines(), start=1):
-            try:
-                entry = json.loads(line)
-                self.answers[entry["key"]] = entry["answer"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise RunError(
-                    f"{path}, line {number}: not a cached judge answer. Delete the line or the file."
-                ) from error
-        if torn:  # a run was killed while it wrote this line; its answer is asked for again
-            with path.open("r+b") as file:
-                file.truncate(len(text) - len(torn))
-
-    def add(self, key: str, answer: str) -> None:
-        line = json.dumps({"key": key, "answer": answer}) + "\n"
-        with self._lock:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
-            self.answers[key] = answer
-
-
-def _key(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin")) / "judge.jsonl"
-
-
-def _headers(api_key_env: str | None) -> dict[str, str]:
-    if api_key_env is None:
-        return {}
-    key = os.environ.get(api_key_env)
-    if not key:
-        raise ConfigError(
-            f"The environment variable {api_key_env} (api_key_env) is not set; put the judge's key there."
-        )
-    return {"Authorization": f"Bearer {key}"}
-
-
 def _template(path: str | Path | None) -> str:
     if path is None:
         return TEMPLATE
@@ -255,17 +158,8 @@ def _template(path: str | Path | None) -> str:
     return text
 
 
-def _readable(prompt: Prompt) -> str:
+def readable(prompt: Prompt) -> str:
+    """A text, or the turns of a conversation one below the other."""
     if isinstance(prompt, str):
         return prompt
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
-
-
-def _answer(response: Any, url: str) -> str:
-    try:
-        content = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise RunError(
-            f"Judge {url} did not answer like an OpenAI-compatible server: {response.text[:200]!r}"
-        ) from error
-    return content if isinstance(content, str) else ""  # a refusal has no content: no rating, counted as unparsed

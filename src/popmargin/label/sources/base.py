@@ -1,0 +1,275 @@
+"""What a labeller is, and how its verdicts get into the store or become PoP edges."""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+
+from popmargin.errors import DataError
+from popmargin.label.records import Kind, PreferenceText, Verdict
+from popmargin.label.store import LabelStore
+from popmargin.pop.edges import PopEdges
+
+BATCH = 512  # questions between two writes to the store
+_ORDERS = re.compile(r"orders: ([AB=?])(?: ([01]\.\d+))?, ([AB=?])(?: ([01]\.\d+))?")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: which of two preferences is the stronger one (`second` given), or whether chosen is better."""
+
+    kind: Kind
+    first: PreferenceText
+    second: PreferenceText | None = None
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """A labeller's answer.
+
+    Attributes:
+        verdict: first = the first preference is the stronger one, or chosen is the better response.
+        confidence: the labeller's probability that its verdict is right, from one half to 1; None where it has none.
+        note: how it came about, such as both orders of a judge.
+    """
+
+    verdict: Verdict
+    confidence: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Account:
+    """What labelling took, and what came out of it.
+
+    Attributes:
+        questions: questions that were answered; = labels + unsure.
+        labels: verdicts first, second or tie.
+        unsure: questions without a verdict: an answer could not be parsed, or a rating is missing.
+        asked: calls to a server or a model, attempts included.
+        cached: answers that were there already.
+        unparsed: answers without a verdict, of all orders.
+        flips: questions whose two orders named the same place.
+        both_orders: questions of which both orders were parsed.
+        prompt_tokens, completion_tokens: of the calls that were made now.
+        cost: of these tokens at the given prices; 0 without prices.
+    """
+
+    questions: int = 0
+    labels: int = 0
+    unsure: int = 0
+    asked: int = 0
+    cached: int = 0
+    unparsed: int = 0
+    flips: int = 0
+    both_orders: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+    def add(self, other: "Account") -> None:
+        """Count another account in."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+    def __str__(self) -> str:
+        lines = [f"{self.questions} questions = {self.labels} labels + {self.unsure} unsure"]
+        if self.asked or self.cached:
+            lines.append(f"  {self.asked} calls, {self.cached} answers from the cache, {self.unparsed} unparsed")
+        if self.both_orders:
+            share = self.flips / self.both_orders
+            lines.append(f"  flipped with the order: {self.flips} of {self.both_orders} ({share:.1%})")
+        if self.prompt_tokens or self.cost:
+            tokens = f"{self.prompt_tokens} prompt + {self.completion_tokens} completion tokens"
+            lines.append(f"  {tokens}{f', cost {self.cost:.4f}' if self.cost else ''}")
+        return "\n".join(lines)
+
+
+class Labeller(Protocol):
+    """Answers questions; the same questions get the same answers."""
+
+    @property
+    def name(self) -> str:
+        """Its name as an annotator; another model or prompt is another annotator."""
+        ...
+
+    @property
+    def kind(self) -> Literal["ratings", "reward", "judge"]:
+        """What kind of annotator it is."""
+        ...
+
+    def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
+        """One opinion for each question, in order; what it took is added to the account."""
+        ...
+
+
+@dataclass(frozen=True)
+class Order:
+    """A judge's answer to one order of presentation.
+
+    Attributes:
+        place: "A" or "B" as shown, "=" for neither, "?" when the answer could not be parsed.
+        p: the judge's probability of A among A and B; None where the server gives no probabilities.
+    """
+
+    place: str
+    p: float | None = None
+
+
+def orders_note(orders: Sequence[Order], raw: str = "") -> str:
+    """The note of a judge's label: what it said in both orders, and the raw text where it could not be parsed.
+
+    Example:
+        >>> orders_note([Order("A", 0.8), Order("?")], "Hm.")
+        'orders: A 0.800, ?; unparsed: Hm.'
+    """
+    shown = ", ".join(f"{order.place}{'' if order.p is None else f' {order.p:.3f}'}" for order in orders)
+    return f"orders: {shown}{f'; unparsed: {raw}' if raw else ''}"
+
+
+def read_orders(note: str) -> tuple[Order, Order] | None:
+    """The inverse of `orders_note`; None for a note that does not tell of two orders.
+
+    Example:
+        >>> read_orders("orders: A 0.800, B 0.250")
+        (Order(place='A', p=0.8), Order(place='B', p=0.25))
+    """
+    found = _ORDERS.match(note)
+    if found is None:
+        return None
+    first, second = (Order(place, float(p) if p else None) for place, p in (found.group(1, 2), found.group(3, 4)))
+    return first, second
+
+
+def label_pairs(
+    labeller: Labeller,
+    pairs: Iterable[tuple[PreferenceText, PreferenceText]],
+    account: Account | None = None,
+    *,
+    progress: bool = False,
+) -> PopEdges:
+    """PoP edges from a labeller, without a store.
+
+    Args:
+        labeller: see `popmargin.label.sources.load.load_labeller`.
+        pairs: pairs of preferences.
+        account: what it took is added to it.
+        progress: show a progress bar.
+
+    Returns:
+        One edge for each pair with a verdict; ties have tie=True, and pairs without a verdict ("unsure") are counted
+        in `parameters`. The same pairs give the same edges.
+
+    Raises:
+        DataError: a preference is paired with itself.
+    """
+    account = Account() if account is None else account
+    questions = [Question("pop", first, second) for first, second in pairs]
+    for question in questions:
+        if question.second is not None and question.first.id == question.second.id:
+            raise DataError(f"The preference '{question.first.id}' is paired with itself; PoP compares two.")
+    opinions = labeller.label(questions, account, progress=progress)
+    rows: dict[str, list[Any]] = {name: [] for name in ("stronger", "weaker", "tie", "confidence")}
+    for question, opinion in zip(questions, opinions, strict=True):
+        if opinion.verdict == "unsure" or question.second is None:
+            continue
+        sides = (question.first.id, question.second.id)
+        stronger, weaker = sides[::-1] if opinion.verdict == "second" else sides
+        values = (stronger, weaker, opinion.verdict == "tie", opinion.confidence)
+        for name, value in zip(rows, values, strict=True):
+            rows[name].append(value)
+    count = len(rows["stronger"])
+    table = pa.table(
+        {
+            "stronger": pa.array(rows["stronger"], pa.string()),
+            "weaker": pa.array(rows["weaker"], pa.string()),
+            "source": pa.array([labeller.kind] * count, pa.string()),
+            "annotator": pa.array([labeller.name] * count, pa.string()),
+            "tie": pa.array(rows["tie"], pa.bool_()),
+            "confidence": pa.array(rows["confidence"], pa.float64()),
+        }
+    )
+    unsure = len(questions) - count
+    return PopEdges(table, {"comparisons": len(questions), "unsure": unsure, "labeller": labeller.name})
+
+
+def label_store(
+    store: LabelStore, project: int, labeller: Labeller, account: Account | None = None, *, progress: bool = False
+) -> int:
+    """Label every item of a project that the labeller has not labelled yet, as an annotator of its own.
+
+    Args:
+        store: where the items are.
+        project: its id.
+        labeller: who labels; the annotator of its name is made when missing.
+        account: what it took is added to it.
+        progress: show progress bars.
+
+    Returns:
+        New labels in the store.
+    """
+    account = Account() if account is None else account
+    annotator = _annotator(store, project, labeller)
+    written = 0
+    for rows in list(_batches(store, project, annotator)):
+        ids = {name for row in rows for name in (row["first"], row["second"]) if name is not None}
+        texts = store.texts(project, sorted(ids))
+        questions = [
+            Question(row["kind"], texts[row["first"]], None if row["second"] is None else texts[row["second"]])
+            for row in rows
+        ]
+        opinions = labeller.label(questions, account, progress=progress)
+        written += store.record_many(annotator, _verdicts(rows, opinions, labeller.name))
+    return written
+
+
+def store_strengths(store: LabelStore, project: int) -> dict[str, float]:
+    """Strength of every preference of a project: its own, else the gap of its ratings; nan where unknown."""
+    columns = store.preference_columns(project)
+    names = ("id", "strength", "chosen_rating", "rejected_rating")
+    return {
+        name: strength if strength is not None else math.nan if None in (chosen, rejected) else chosen - rejected
+        for name, strength, chosen, rejected in zip(*(columns[column] for column in names), strict=True)
+    }
+
+
+def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int:
+    known = {annotator.name: annotator for annotator in store.annotators(project)}
+    if labeller.name not in known:
+        return store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id
+    if known[labeller.name].kind != labeller.kind:
+        raise DataError(
+            f"The project has a {known[labeller.name].kind} of the name '{labeller.name}'. Give the labeller another "
+            "name with --name."
+        )
+    return known[labeller.name].id
+
+
+def _batches(store: LabelStore, project: int, annotator: int) -> Iterator[list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
+    for batch in store.items(project, unlabelled_by=annotator):
+        rows += batch.to_pylist()
+    for start in range(0, len(rows), BATCH):
+        yield rows[start : start + BATCH]
+
+
+def _verdicts(rows: Sequence[dict[str, Any]], opinions: Sequence[Opinion], name: str) -> Any:
+    count = len(rows)
+    requests = [hashlib.sha256(f"{name}\0{row['item']}".encode()).hexdigest()[:32] for row in rows]
+    return pa.table(
+        {
+            "item": pa.array([row["item"] for row in rows], pa.int64()),
+            "verdict": pa.array([opinion.verdict for opinion in opinions], pa.string()),
+            "confidence": pa.array([opinion.confidence for opinion in opinions], pa.float64()),
+            "seconds": pa.nulls(count, pa.float64()),
+            "note": pa.array([opinion.note for opinion in opinions], pa.string()),
+            "request": pa.array(requests, pa.string()),
+            "swap_pairs": pa.array([False] * count),
+            "swap_first": pa.array([False] * count),
+            "swap_second": pa.array([False] * count),
+        }
+    )

@@ -1,0 +1,73 @@
+"""A labeller from its specification."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from popmargin.errors import ConfigError, did_you_mean
+from popmargin.evaluation.chat import ChatClient
+from popmargin.label.records import Kind
+from popmargin.label.sources.backends import LocalBackend, ServerBackend
+from popmargin.label.sources.base import Labeller
+from popmargin.label.sources.judge import Judge
+from popmargin.label.sources.ratings import RatingLabeller, RewardLabeller
+
+
+def load_labeller(
+    spec: str,
+    *,
+    strengths: Mapping[str, float] | None = None,
+    prompts: Mapping[Kind, str | Path] | None = None,
+    orders: str = "both",
+    name: str | None = None,
+    **options: Any,
+) -> Labeller:
+    """A labeller from its specification.
+
+    Specifications:
+        "openai:MODEL@URL": a judge behind an OpenAI-compatible server (options of `ServerBackend` and `ChatClient`);
+        "local:PATH": a local model as the judge (options of `LocalBackend`);
+        "reward:SPEC": a reward as in `load_reward` (with its options);
+        "ratings": the ratings of the data, as `strengths`.
+
+    Args:
+        spec: the specification.
+        strengths: strength by id of the preference, for "ratings".
+        prompts, orders: of a judge, see `Judge`.
+        name: as an annotator; from the specification when None.
+        options: of the kind of labeller.
+
+    Raises:
+        ConfigError: the specification is not understood, or an option is unknown for it.
+        DataError: no preference has ratings.
+
+    Example:
+        >>> load_labeller("reward:math:sqrt").name
+        'reward:math:sqrt'
+    """
+    if spec == "ratings":
+        _refuse(spec, options, ())
+        return RatingLabeller(strengths or {}, name or "ratings")
+    if spec.startswith("reward:"):
+        return RewardLabeller(spec.removeprefix("reward:"), name, **options)
+    if spec.startswith("local:"):
+        _refuse(spec, options, (LocalBackend,))
+        backend = LocalBackend(spec.removeprefix("local:"), **options)
+        return Judge(backend, prompts=prompts, orders=orders, name=name)
+    model, at, url = spec.removeprefix("openai:").rpartition("@")
+    if not spec.startswith("openai:") or not at:
+        raise ConfigError(
+            f"Judge {spec!r} is not understood. Give openai:MODEL@URL, local:PATH, reward:SPEC or ratings."
+        )
+    _refuse(spec, options, (ServerBackend, ChatClient))
+    return Judge(ServerBackend(model, url, **options), prompts=prompts, orders=orders, name=name)
+
+
+def _refuse(spec: str, options: Mapping[str, Any], takes: tuple[Callable[..., Any], ...]) -> None:
+    parameters = [p for kind in takes for p in inspect.signature(kind).parameters.values()]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "read"]
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known) if known else "It has no options."
+            raise ConfigError(f"Judge {spec!r} has no option '{option}'. {hint}")
