@@ -19,6 +19,7 @@ VERBS = {
     "objectives": "list the training objectives",
     "train": "train one policy",
     "eval": "evaluate a trained policy",
+    "annotate": "label preferences, or pairs of them, in the browser",
     "compare": "train and evaluate several objectives, and write a report",
     "report": "rebuild a report from finished runs",
     "demo": "run the controlled-sentiment study on the embedded model and data",
