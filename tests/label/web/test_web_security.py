@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.websockets import WebSocketDisconnect
 from test_web_pages import fields, number
 from test_web_text import ATTACKS, assert_safe
 from web_site import ADMIN, Site
@@ -162,9 +163,8 @@ def test_bodies_are_bounded(site: Site) -> None:
 @pytest.mark.parametrize("kind", ["pop", "preference"])
 def test_hostile_texts_are_inert_on_every_page(make_site: Callable[..., Site], kind: str) -> None:
     rows = [
-        {"id": f"{i}{attack}", "prompt": attack, "chosen": attack, "rejected": attack + " x"}
+        {"id": f"{i}{attack}".replace("\0", ""), "prompt": attack, "chosen": attack, "rejected": attack + " x"}
         for i, attack in enumerate(ATTACKS)
-        for _ in range(1)
     ]
     site = make_site(kind, rows=rows[: len(rows) // 2 * 2], guidelines="".join(ATTACKS[:2]))
     _person, token = site.add("<script>alert(1)</script>")
@@ -179,6 +179,6 @@ def test_hostile_texts_are_inert_on_every_page(make_site: Callable[..., Site], k
 
 
 def test_websockets_are_closed(site: Site) -> None:
-    with pytest.raises(Exception, match=r"1008|disconnect") as caught, TestClient(site.app).websocket_connect("/"):
+    with pytest.raises(WebSocketDisconnect) as caught, TestClient(site.app).websocket_connect("/"):
         pass
-    assert "Disconnect" in type(caught.value).__name__
+    assert caught.value.code == 1008

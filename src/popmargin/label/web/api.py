@@ -23,6 +23,7 @@ class Refusal(BaseModel):
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "The body cannot be read."},
     401: {"model": Refusal, "description": "No token, or not a valid one."},
     404: {"model": Refusal, "description": "No such task of this annotator."},
     409: {"model": Refusal, "description": "The store refuses this answer."},

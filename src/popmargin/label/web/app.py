@@ -32,7 +32,6 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
     app = FastAPI(
         title="popmargin annotator",
         version=version("popmargin"),
-        root_path=root_path.rstrip("/"),
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
@@ -43,7 +42,7 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
     app.include_router(api.router)
     app.include_router(pages.router, dependencies=[Depends(check_csrf)], include_in_schema=False)
     app.include_router(admin.router, dependencies=[Depends(check_csrf)], include_in_schema=False)
-    app.add_middleware(Guard, sessions=app.state.sessions, refuse=refusal)
+    app.add_middleware(Guard, sessions=app.state.sessions, refuse=refusal, prefix=root_path.rstrip("/"))
     handlers: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
         HTTPException: _http_error,
         RequestValidationError: _invalid,

@@ -82,8 +82,11 @@ class Sessions:
 class Guard:
     """ASGI middleware: no session, no route; every answer leaves with the security headers."""
 
-    def __init__(self, app: ASGIApp, sessions: Sessions, refuse: Callable[[Request, int, str], Response]) -> None:
+    def __init__(
+        self, app: ASGIApp, sessions: Sessions, refuse: Callable[[Request, int, str], Response], prefix: str
+    ) -> None:
         self.app = app
+        self.prefix = prefix
         self.sessions = sessions
         self.refuse = refuse
 
@@ -95,6 +98,8 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        # The path is left as it came: proxies that take the prefix off and proxies that do not are both understood.
+        scope["root_path"] = self.prefix
         path = route_path(scope)
 
         async def guarded_send(message: Message) -> None:

@@ -50,7 +50,11 @@ def address(host: str, listening: socket.socket) -> str:
     return f"http://{name}:{listening.getsockname()[1]}"
 
 
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """The server; requests are not logged, since the links hold tokens."""
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off"))
+
+
 def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until interrupted. Requests are not logged: the links hold tokens."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none")
-    uvicorn.Server(config).run(sockets=[listening])
+    """Serve until interrupted."""
+    server_of(app).run(sockets=[listening])

@@ -41,10 +41,9 @@ def annotator_rows(labels: Any, annotators: Sequence[Annotator]) -> list[Annotat
     rows = [row for row in labels.to_pylist() if row["verdict"] is not None]
     own = defaultdict[str, list[dict[str, Any]]](list)
     by_item = defaultdict[Any, list[tuple[str, str]]](list)
-    verdicts = dict[tuple[str, Any], str]()
+    verdicts = {row["assignment"]: row["verdict"] for row in rows}
     for row in rows:
         own[row["annotator"]].append(row)
-        verdicts[row["annotator"], row["item"]] = row["verdict"]
         if row["repeat_of"] is None:
             by_item[row["item"]].append((row["annotator"], row["verdict"]))
     return [_row(person, own[person.name], by_item, verdicts) for person in annotators]
@@ -54,13 +53,11 @@ def _row(
     person: Annotator,
     rows: list[dict[str, Any]],
     by_item: dict[Any, list[tuple[str, str]]],
-    verdicts: dict[tuple[str, Any], str],
+    verdicts: dict[int, str],
 ) -> AnnotatorRow:
     decided = [row for row in rows if row["verdict"] in ("first", "second")]
     repeats = [
-        row["verdict"] == verdicts[person.name, row["repeat_of"]]
-        for row in rows
-        if row["repeat_of"] is not None and (person.name, row["repeat_of"]) in verdicts
+        row["verdict"] == verdicts[row["repeat_of"]] for row in rows if row["repeat_of"] in verdicts
     ]
     others = [
         row["verdict"] == verdict
