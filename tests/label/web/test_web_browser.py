@@ -27,6 +27,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+STRANGE = ("script", "iframe", "img", "svg", "style", "object", "base")
 LONG = "A sentence that goes on for a while and says little of interest to anybody. " * 60
 CODE = """Use a *generator*:
 
@@ -104,6 +105,7 @@ def look(browser: Any, width: int = 1280, height: int = 800, scheme: str = "ligh
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 600})
     features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.get_log("browser")  # what earlier tests left
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
@@ -230,12 +232,12 @@ def test_wrong_note_skip_and_switches_by_keyboard(browser, serve, make_site) -> 
     press(browser, "?")
     wait(lambda: browser.execute_script("return document.getElementById('help').open"))
     press(browser, "1")  # not an answer while the help is open
-    assert task(browser) == "3"
+    assert task(browser) == "4"
     press(browser, "\ue00c")
     press(browser, "h")
     wait(lambda: task(browser) == "history")
     press(browser, "\ue007")
-    wait(lambda: task(browser) == "3")
+    wait(lambda: task(browser) == "4")
 
 
 def test_an_answer_survives_a_server_that_is_away(browser, serve, make_site) -> None:
@@ -307,13 +309,9 @@ def test_hostile_texts_do_nothing(browser, serve, make_site) -> None:
     sign_in(browser, server, site.add("anna")[1])
     browser.execute_script("window.alert = () => { document.title = 'attacked' }")
     while task(browser) != "finished":
-        assert (
-            browser.execute_script(
-                "return document.querySelectorAll('#task script, #task iframe, #task img, #task svg, #task style').length"
-                " + [...document.querySelectorAll('#task a')].filter(a => a.protocol === 'javascript:').length"
-            )
-            == 0
-        )
+        strange = browser.find_elements("css selector", ", ".join(f"#task {name}" for name in STRANGE))
+        schemes = browser.execute_script("return [...document.querySelectorAll('#task a')].map(e => e.protocol)")
+        assert strange == [] and set(schemes) <= {"http:", "https:", "mailto:"}
         press_and_wait(browser, "3")
     assert browser.title != "attacked"
     assert complaints(browser) == []  # nothing was even tried and refused by the policy
@@ -323,7 +321,7 @@ def test_hostile_texts_do_nothing(browser, serve, make_site) -> None:
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640), (768, 1024), (1280, 800)])
 def test_fits_every_screen(browser, serve, make_site, kind: str, width: int, height: int) -> None:
     rows = [
-        {"id": str(i), "prompt": text[:900], "chosen": text, "rejected": text.replace("while", "long time")}
+        {"id": str(i), "prompt": text[:900], "chosen": text, "rejected": text.replace("while", "time")}
         for i, text in enumerate(
             [LONG, CODE, "| a | b |\n|---|---|\n" + "| wide cell | and another |\n" * 3, "x" * 400]
         )

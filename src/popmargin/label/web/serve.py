@@ -52,7 +52,8 @@ def address(host: str, listening: socket.socket) -> str:
 
 def server_of(app: FastAPI) -> uvicorn.Server:
     """The server; requests are not logged, since the links hold tokens."""
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off"))
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off")
+    return uvicorn.Server(config)
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:

@@ -56,9 +56,7 @@ def _row(
     verdicts: dict[int, str],
 ) -> AnnotatorRow:
     decided = [row for row in rows if row["verdict"] in ("first", "second")]
-    repeats = [
-        row["verdict"] == verdicts[row["repeat_of"]] for row in rows if row["repeat_of"] in verdicts
-    ]
+    repeats = [row["verdict"] == verdicts[row["repeat_of"]] for row in rows if row["repeat_of"] in verdicts]
     others = [
         row["verdict"] == verdict
         for row in rows

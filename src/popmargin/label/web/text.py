@@ -61,14 +61,19 @@ def plain(text: Text, length: int = 120) -> str:
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 
 
+def document(text: str) -> Markup:
+    """A text that somebody wrote as Markdown, such as guidelines: a new line in it is no line break."""
+    return Markup(_parser(breaks=False).render(text))
+
+
 @functools.lru_cache(maxsize=256)
 def _markdown(text: str) -> Markup:
-    return Markup(_parser().render(text))
+    return Markup(_parser(breaks=True).render(text))
 
 
 @functools.cache
-def _parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+def _parser(*, breaks: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": breaks}).enable(["table", "strikethrough"])
     parser.validateLink = lambda url: _SCHEMES.match(url) is not None  # pyright: ignore[reportAttributeAccessIssue]
     for name, rule in (
         ("link_open", _link_open),

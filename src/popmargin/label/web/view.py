@@ -12,7 +12,7 @@ from popmargin.label.records import Assignment
 from popmargin.label.store import LabelStore
 from popmargin.label.web.screen import WORDS, choice_of
 from popmargin.label.web.security import Person, Session
-from popmargin.label.web.text import plain, render
+from popmargin.label.web.text import document, plain
 
 SECONDS_CAP = 900.0
 """Longest time that is recorded for an answer: who takes longer was away."""
@@ -25,7 +25,7 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters.update(plain=plain, answer=answer, clock=clock, share=share, short=short, markdown=render)
+    made.filters.update(plain=plain, answer=answer, clock=clock, share=share, short=short, markdown=document)
     return made
 
 

@@ -1,6 +1,7 @@
 // Keys, and answers that survive a server that is away. Without this file every form still works.
 (() => {
   "use strict";
+  document.documentElement.classList.add("scripted");
   const byId = (id) => document.getElementById(id);
   const WAITS = [1000, 2000, 4000, 8000];
   let busy = false;
