@@ -20,7 +20,18 @@ from popmargin.label.store import LabelStore
 from popmargin.label.web.serve import listen
 
 pytestmark = pytest.mark.slow
-SERVER = "from popmargin.cli.main import main; raise SystemExit(main())"
+# Imports once and forks: a hundred starts of the real command would mostly be a hundred imports.
+NURSERY = """
+import os, sys, popmargin.label.store, popmargin.label.web.app, popmargin.cli.annotate
+from popmargin.cli.main import main
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os._exit(main(line.rstrip().split("|")))
+    print("pid", child, flush=True)
+    os.waitpid(child, 0)
+    print("gone", flush=True)
+"""
 
 
 def fill(path: Path, *, items: int, people: int, overlap: int) -> list[str]:
@@ -34,17 +45,45 @@ def fill(path: Path, *, items: int, people: int, overlap: int) -> list[str]:
         return [store.add_annotator(project.id, f"person {i}")[1] for i in range(people)]
 
 
-def start(path: Path, port: int) -> subprocess.Popen[str]:
-    """The real command; returns when it answers."""
-    command = ["annotate", "--db", str(path), "--no-browser", "--port", str(port), "--annotators", "person 0"]
-    process = subprocess.Popen([sys.executable, "-c", SERVER, *command], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("Every answer"):
-            break
-    else:
+class Server:
+    """The real command, in a process of its own, as often as wanted."""
+
+    def __init__(self, path: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.command = "|".join(
+            ["annotate", "--db", str(path), "--no-browser", "--port", str(self.port), "--annotators", "person 0"]
+        )
+        self.nursery = subprocess.Popen(
+            [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.start()
+
+    def start(self) -> None:
+        """Start it; it answers when this returns."""
+        assert self.nursery.stdin is not None
+        self.nursery.stdin.write(self.command + "\n")
+        self.nursery.stdin.flush()
+        self.pid = int(self.read("pid ").split()[1])
+        assert f":{self.port}/" in self.read("  (admin)")
+        self.read("Every answer")
+
+    def read(self, start: str) -> str:
+        assert self.nursery.stdout is not None
+        for line in self.nursery.stdout:
+            if line.startswith(start):
+                return line
         raise AssertionError("the server did not start")
-    return process
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self.read("gone")
+
+    def close(self) -> None:
+        """Kill it for good."""
+        self.kill()
+        self.nursery.kill()
+        self.nursery.communicate()
 
 
 def free_port() -> int:
@@ -76,16 +115,21 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         rng = Random(self.number)
-        while not self.stop.is_set() and len(self.acknowledged) < self.most:
-            task = self.call("GET", "/api/next").get("task")
-            if task is None:
-                return
-            key = f"client-{self.number}-{len(self.acknowledged)}"
-            choice = rng.choice(["left", "right", "tie", "unsure"])
-            body = {"assignment": task["assignment"], "choice": choice, "request": key, "note": key}
-            saved = self.call("POST", "/api/labels", json=body)
-            if "label" in saved:
-                self.acknowledged[key] = (saved["label"], choice)
+        with self.http:
+            while not self.stop.is_set() and len(self.acknowledged) < self.most and self.answer(rng):
+                pass
+
+    def answer(self, rng: Random) -> bool:
+        task = self.call("GET", "/api/next").get("task")
+        if task is None:
+            return False
+        key = f"client-{self.number}-{len(self.acknowledged)}"
+        choice = rng.choice(["left", "right", "tie", "unsure"])
+        body = {"assignment": task["assignment"], "choice": choice, "request": key, "note": key}
+        saved = self.call("POST", "/api/labels", json=body)
+        if "label" in saved:
+            self.acknowledged[key] = (saved["label"], choice)
+        return True
 
 
 def labels_of(path: Path) -> list[dict[str, Any]]:
@@ -112,26 +156,24 @@ def check(path: Path, clients: list[Client], *, in_flight: int) -> None:
 
 def test_kill_nine_a_hundred_times_under_load(tmp_path: Path) -> None:
     kills = int(os.environ.get("POPMARGIN_KILLS", "100"))
-    path, port = tmp_path / "labels.db", free_port()
+    path = tmp_path / "labels.db"
     tokens = fill(path, items=4000, people=8, overlap=8)
-    server = start(path, port)
+    server = Server(path)
     stop = threading.Event()
-    clients = [Client(f"http://127.0.0.1:{port}", token, i, stop) for i, token in enumerate(tokens)]
+    clients = [Client(server.url, token, i, stop) for i, token in enumerate(tokens)]
     for client in clients:
         client.start()
     rng = Random(0)
     try:
         for _ in range(kills):
             time.sleep(0.05 + 0.4 * rng.random())
-            server.send_signal(signal.SIGKILL)
-            server.wait()
-            server = start(path, port)
+            server.kill()
+            server.start()
     finally:
         stop.set()
         for client in clients:
             client.join()
-        server.kill()
-        server.wait()
+        server.close()
     check(path, clients, in_flight=0)
     assert sum(client.lost_connections for client in clients) >= kills // 2  # the load did meet the kills
     assert {status for client in clients for status in client.statuses} == {200}
@@ -140,21 +182,18 @@ def test_kill_nine_a_hundred_times_under_load(tmp_path: Path) -> None:
 
 def test_thirty_two_people_at_once(tmp_path: Path) -> None:
     each = int(os.environ.get("POPMARGIN_LABELS", "100"))
-    path, port = tmp_path / "labels.db", free_port()
+    path = tmp_path / "labels.db"
     tokens = fill(path, items=each, people=32, overlap=32)
-    server = start(path, port)
+    server = Server(path)
     begin = time.monotonic()
     try:
-        clients = [
-            Client(f"http://127.0.0.1:{port}", token, i, threading.Event(), each) for i, token in enumerate(tokens)
-        ]
+        clients = [Client(server.url, token, i, threading.Event(), each) for i, token in enumerate(tokens)]
         for client in clients:
             client.start()
         for client in clients:
             client.join()
     finally:
-        server.kill()
-        server.wait()
+        server.close()
     assert {status for client in clients for status in client.statuses} == {200}
     assert sum(len(client.acknowledged) for client in clients) == 32 * each
     check(path, clients, in_flight=0)

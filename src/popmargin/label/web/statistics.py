@@ -4,12 +4,14 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from popmargin.label.records import Annotator
-from popmargin.pop.edges import PopEdges
+
+if TYPE_CHECKING:
+    from popmargin.pop.edges import PopEdges
 
 _DECIDED = ("first", "second", "tie")
 
@@ -86,8 +88,10 @@ def _share(values: list[bool]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def edges_of(labels: Any) -> PopEdges:
+def edges_of(labels: Any) -> "PopEdges":
     """PoP edges of the current pop labels that decide: first, second or tie."""
+    from popmargin.pop.edges import PopEdges  # seconds of imports that a server's start need not wait for
+
     stronger, weaker, annotator, tie, confidence = [], [], [], [], []
     for row in labels.to_pylist():
         if row["kind"] != "pop" or row["verdict"] not in _DECIDED or row["repeat_of"] is not None:
