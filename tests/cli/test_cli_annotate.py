@@ -70,7 +70,7 @@ def test_one_command_to_the_first_label(data: Path, tmp_path: Path, served: Stan
     assert "In which pair is the difference in quality larger?" in titles[0]
     with LabelStore.open(db) as store:
         (project,) = store.projects()
-        assert (project.name, project.items, project.preferences) == ("prefs", 12, 12)
+        assert (project.name, project.items, project.preferences) == ("default", 12, 12)
         assert "distances" in project.guidelines
 
 
@@ -99,11 +99,13 @@ def test_guidelines_and_project_names(data: Path, tmp_path: Path, served: Stand,
     assert main(["annotate", str(data), "--db", db, "--port", "0", "--no-browser", "--guidelines", str(guide)]) == 0
     assert main(["annotate", str(data), "--db", db, "--port", "0", "--no-browser", "--project", "two", "--k", "2"]) == 0
     with LabelStore.open(db) as store:
-        assert store.project("prefs").guidelines == "Look *twice*."
+        assert store.project("default").guidelines == "Look *twice*."
         assert store.project("two").items == 24
     capsys.readouterr()
-    assert main(["annotate", "--db", db, "--port", "0"]) == 2
-    assert "prefs, two" in capsys.readouterr().err
+    assert main(["annotate", "--db", db, "--project", "three", "--port", "0"]) == 2
+    assert "three" in capsys.readouterr().err
+    assert main(["annotate", "--db", str(tmp_path / "no.db"), "--port", "0"]) == 2
+    assert not (tmp_path / "no.db").exists()
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ for line in sys.stdin:
 def fill(path: Path, *, items: int, people: int, overlap: int) -> list[str]:
     """A store with a project, and its people's tokens."""
     with LabelStore.open(path) as store:
-        project = store.create_project("load", overlap=overlap)
+        project = store.create_project("default", overlap=overlap)
         rows = rows_of(items + 1)
         store.import_preferences(project.id, preferences_of(rows))
         ids = [row["id"] for row in rows]

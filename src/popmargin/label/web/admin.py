@@ -1,18 +1,18 @@
 """Pages of the admin: progress, annotators and their links, export."""
 
-import json
 import tempfile
-from collections.abc import Iterator
-from datetime import datetime
-from pathlib import Path as FilePath
-from typing import Annotated, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
 
 from fastapi import APIRouter, Form, HTTPException, Request, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import FileResponse, RedirectResponse
+from starlette.background import BackgroundTask
 
 from popmargin.label.records import Annotator, Project
+from popmargin.label.transfer import pop_edges, save_labels
 from popmargin.label.web.forms import Name, RowId
-from popmargin.label.web.statistics import annotator_rows, edges_of
+from popmargin.label.web.statistics import annotator_rows
 from popmargin.label.web.view import page, store_of
 
 router = APIRouter(prefix="/admin")
@@ -57,19 +57,24 @@ def set_active(
 @router.get("/export/labels.jsonl")
 def export_labels(request: Request, project: RowId) -> Response:
     """All current labels, one JSON object a line."""
-    table = store_of(request).labels(_project(request, project).id)
-    return StreamingResponse(_lines(table), media_type="application/x-ndjson", headers=_attachment("labels.jsonl"))
+    labels = store_of(request).labels(_project(request, project).id)
+    return _download("labels.jsonl", "application/x-ndjson", lambda path: save_labels(labels, path))
 
 
 @router.get("/export/edges.parquet")
 def export_edges(request: Request, project: RowId) -> Response:
     """The pop labels as PoP edges, as training reads them."""
-    edges = edges_of(store_of(request).labels(_project(request, project).id))
-    with tempfile.TemporaryDirectory() as folder:
-        path = FilePath(folder, "edges.parquet")
-        edges.save(path)
-        content = path.read_bytes()
-    return Response(content, media_type="application/vnd.apache.parquet", headers=_attachment("edges.parquet"))
+    edges, _ = pop_edges(store_of(request), _project(request, project))
+    return _download("edges.parquet", "application/vnd.apache.parquet", edges.save)
+
+
+def _download(name: str, media_type: str, save: Callable[[Path], None]) -> FileResponse:
+    """A file that `save` writes; it is gone when it has been sent."""
+    folder = tempfile.TemporaryDirectory()
+    save(Path(folder.name, name))
+    return FileResponse(
+        Path(folder.name, name), media_type=media_type, filename=name, background=BackgroundTask(folder.cleanup)
+    )
 
 
 def _overview(
@@ -112,19 +117,3 @@ def _annotator(request: Request, project: Project, number: int) -> Annotator:
         if annotator.id == number:
             return annotator
     raise HTTPException(404, f"Project {project.name} has no annotator {number}.")
-
-
-def _attachment(name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="{name}"'}
-
-
-def _lines(table: Any) -> Iterator[str]:
-    for batch in table.to_batches(max_chunksize=10_000):
-        for row in batch.to_pylist():
-            yield json.dumps(row, ensure_ascii=False, default=_json_value) + "\n"
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} in a label")

@@ -98,9 +98,9 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        # The path is left as it came: proxies that take the prefix off and proxies that do not are both understood.
-        scope["root_path"] = self.prefix
-        path = route_path(scope)
+        # Proxies that take the prefix off and proxies that do not are both understood.
+        path = route_path({"path": scope["path"], "root_path": self.prefix})
+        scope["root_path"], scope["path"] = self.prefix, self.prefix + path
 
         async def guarded_send(message: Message) -> None:
             if message["type"] == "http.response.start":

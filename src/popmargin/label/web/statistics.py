@@ -4,14 +4,9 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from typing import Any
 
 from popmargin.label.records import Annotator
-
-if TYPE_CHECKING:
-    from popmargin.pop.edges import PopEdges
 
 _DECIDED = ("first", "second", "tie")
 
@@ -86,29 +81,3 @@ def _swapped(row: dict[str, Any]) -> bool:
 
 def _share(values: list[bool]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def edges_of(labels: Any) -> "PopEdges":
-    """PoP edges of the current pop labels that decide: first, second or tie."""
-    from popmargin.pop.edges import PopEdges  # seconds of imports that a server's start need not wait for
-
-    stronger, weaker, annotator, tie, confidence = [], [], [], [], []
-    for row in labels.to_pylist():
-        if row["kind"] != "pop" or row["verdict"] not in _DECIDED or row["repeat_of"] is not None:
-            continue
-        sides = (row["first"], row["second"])
-        sides = sides[::-1] if row["verdict"] == "second" else sides
-        stronger.append(sides[0])
-        weaker.append(sides[1])
-        annotator.append(row["annotator"])
-        tie.append(row["verdict"] == "tie")
-        confidence.append(row["confidence"])
-    columns: dict[str, Any] = {
-        "stronger": pa.array(stronger, pa.string()),
-        "weaker": pa.array(weaker, pa.string()),
-        "source": pa.array(["people"] * len(stronger), pa.string()),
-        "annotator": pa.array(annotator, pa.string()),
-        "tie": pa.array(tie, pa.bool_()),
-        "confidence": pa.array(confidence, pa.float64()),
-    }
-    return PopEdges(pa.table(columns))
