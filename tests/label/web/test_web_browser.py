@@ -235,7 +235,7 @@ def test_wrong_note_skip_and_switches_by_keyboard(browser, serve, make_site) -> 
     assert task(browser) == "4"
     press(browser, "\ue00c")
     press(browser, "h")
-    wait(lambda: task(browser) == "history")
+    wait(lambda: task(browser) == "history" and browser.find_elements("css selector", "html.scripted"))
     press(browser, "\ue007")
     wait(lambda: task(browser) == "4")
 

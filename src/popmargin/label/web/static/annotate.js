@@ -11,8 +11,9 @@
   const target = (key) => {
     const selector = `[data-keys~="${CSS.escape(key)}"]`;
     const open = document.querySelector("details.wrong[open]");
-    const scope = pending ? byId("trouble") : (open && open.querySelector(`.menu ${selector}`) && open.querySelector(".menu"));
-    return (scope || (pending ? null : document))?.querySelector(selector);
+    const menu = open?.querySelector(".menu");
+    const scope = pending ? byId("trouble") : menu?.querySelector(selector) ? menu : document;
+    return [...scope.querySelectorAll(selector)].find((element) => element.checkVisibility());
   };
 
   document.addEventListener("keydown", (event) => {
