@@ -73,6 +73,8 @@ class Server:
         for line in self.nursery.stdout:
             if line.startswith(start):
                 return line
+            if line.startswith("gone"):
+                break
         raise AssertionError("the server did not start")
 
     def kill(self) -> None:
