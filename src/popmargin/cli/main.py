@@ -16,6 +16,7 @@ VERBS = {
     "data": "inspect, check, convert and split preference data",
     "pop": "sample preferences over preferences, and their statistics",
     "label": "keep preferences to label in a database: import, annotators, status, export",
+    "annotate": "label preferences, or pairs of them, in the browser",
     "objectives": "list the training objectives",
     "train": "train one policy",
     "eval": "evaluate a trained policy",

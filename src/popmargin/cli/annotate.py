@@ -1,0 +1,107 @@
+"""popmargin annotate: from a file of preferences to labels by people, in the browser."""
+
+import argparse
+import os
+import secrets
+import webbrowser
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from popmargin.cli.label import add_project_arguments, open_store, project_settings
+from popmargin.cli.pop_data import add_data_arguments, load_data
+from popmargin.errors import ConfigError, import_extra
+
+if TYPE_CHECKING:
+    from popmargin.label.records import Project
+    from popmargin.label.store import LabelStore
+
+ADMIN_VARIABLE = "POPMARGIN_ADMIN_TOKEN"
+LOCAL = "me"
+_MODULES = ("fastapi", "uvicorn", "python_multipart", "markdown_it", "pygments")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `annotate` to the command line."""
+    parser = subparsers.add_parser("annotate", help="label preferences, or pairs of them, in the browser")
+    parser.add_argument("data", nargs="?", help="preferences: a file, a folder or a hub id (default: go on labelling)")
+    parser.add_argument(
+        "--db", default="labels.db", metavar="URL", help="label store: a file, or postgresql:// (default: %(default)s)"
+    )
+    parser.add_argument("--project", default="default", help="name of the project (default: %(default)s)")
+    parser.add_argument("--annotators", nargs="+", metavar="NAME", default=[], help="who labels; each gets a link")
+    add_project_arguments(parser)
+    add_data_arguments(parser)
+    server = parser.add_argument_group("server")
+    server.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    server.add_argument("--port", type=int, default=8000, help="port; the next free one if it is taken (default: 8000)")
+    server.add_argument("--root-path", default="", metavar="/PREFIX", help="prefix under which a proxy serves it")
+    server.add_argument("--admin-token", help=f"opens the admin page (default: ${ADMIN_VARIABLE}, or a new one)")
+    server.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.set_defaults(func=_annotate)
+
+
+def _annotate(args: argparse.Namespace) -> int:
+    for module in _MODULES:
+        import_extra(module, "label")
+    from popmargin.label.setup import open_project
+    from popmargin.label.web.app import create_app
+    from popmargin.label.web.serve import address, is_loopback, listen, serve
+
+    admin_token = _admin_token(args)
+    if not is_loopback(args.host) and not args.annotators:
+        raise ConfigError(
+            f"--host {args.host} lets others reach this server, and there is nobody who may. Name the people who "
+            "label, --annotators ANNA BEN: each gets an own link. Or leave --host out to label on this machine."
+        )
+    settings = project_settings(args)
+    if args.guidelines is None:
+        name = f"guidelines_{args.kind}.md"
+        settings["guidelines"] = files("popmargin.label.web").joinpath(name).read_text(encoding="utf-8")
+    with open_store(args.db, create=args.data is not None) as store:
+        # A project that is there needs no data, so it is not read again.
+        known = args.project in [project.name for project in store.projects() if project.items]
+        data = None if known or args.data is None else load_data(args, args.data)
+        project = open_project(store, data, args.project, **settings)
+        links = _links(store, project, args.annotators or [LOCAL])
+        listening = listen(args.host, args.port)
+        site = address(args.host, listening) + args.root_path.rstrip("/")
+        _announce(store, project, site, links, admin_token)
+        own = links.get(LOCAL)
+        if own is not None and not args.no_browser:
+            webbrowser.open(f"{site}/login/{own}")
+        serve(create_app(store, admin_token=admin_token, root_path=args.root_path), listening)
+    return 0
+
+
+def _admin_token(args: argparse.Namespace) -> str:
+    given = args.admin_token or os.environ.get(ADMIN_VARIABLE)
+    if given is not None and len(given) < 16:
+        raise ConfigError(
+            f"The admin token has {len(given)} characters; take 16 or more, or leave it out and one is made."
+        )
+    return given or secrets.token_urlsafe(24)
+
+
+def _links(store: "LabelStore", project: "Project", names: Sequence[str]) -> dict[str, str | None]:
+    """Token of each annotator; None for those whose link was made before and still holds."""
+    known = {annotator.name: annotator for annotator in store.annotators(project.id)}
+    links = dict[str, str | None]()
+    for name in names:
+        if name not in known:
+            links[name] = store.add_annotator(project.id, name)[1]
+        else:
+            links[name] = store.new_token(known[name].id) if name == LOCAL else None
+    return links
+
+
+def _announce(
+    store: "LabelStore", project: "Project", site: str, links: dict[str, str | None], admin_token: str
+) -> None:
+    progress = store.progress(project.id)
+    print(f"{project.name}: {progress.labels_done} of {progress.labels_wanted} labels done, {progress.items} items")
+    for name, token in links.items():
+        link = f"{site}/login/{token}" if token else "keeps the link made before (a new one: on the admin page)"
+        print(f"  {name:<12} {link}")
+    print(f"  {'(admin)':<12} {site}/login/{admin_token}")
+    print("Every answer is saved at once. Stop with Ctrl-C.", flush=True)

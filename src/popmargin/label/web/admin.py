@@ -1,0 +1,119 @@
+"""Pages of the admin: progress, annotators and their links, export."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi.responses import FileResponse, RedirectResponse
+from starlette.background import BackgroundTask
+
+from popmargin.label.records import Annotator, Project
+from popmargin.label.transfer import pop_edges, save_labels
+from popmargin.label.web.forms import Name, RowId
+from popmargin.label.web.statistics import annotator_rows
+from popmargin.label.web.view import page, store_of
+
+router = APIRouter(prefix="/admin")
+ProjectId = Annotated[RowId, Form()]
+
+
+@router.get("")
+def overview(request: Request, project: RowId | None = None) -> Response:
+    """Progress of a project and a row for each annotator."""
+    projects = store_of(request).projects()
+    if not projects:
+        raise HTTPException(404, "The store holds no project yet. Make one with: popmargin annotate DATA --db FILE")
+    return _overview(request, _project(request, project if project is not None else projects[-1].id))
+
+
+@router.post("/annotators")
+def add_annotator(request: Request, project: ProjectId, name: Annotated[Name, Form()]) -> Response:
+    """Add an annotator and show the link, this once."""
+    found = _project(request, project)
+    annotator, token = store_of(request).add_annotator(found.id, name.strip())
+    return _overview(request, found, annotator=annotator, token=token)
+
+
+@router.post("/annotators/{annotator}/link")
+def new_link(request: Request, annotator: RowId, project: ProjectId) -> Response:
+    """Replace an annotator's link; the old one, and sessions made with it, end."""
+    found = _project(request, project)
+    person = _annotator(request, found, annotator)
+    return _overview(request, found, annotator=person, token=store_of(request).new_token(person.id))
+
+
+@router.post("/annotators/{annotator}/active")
+def set_active(
+    request: Request, annotator: RowId, project: ProjectId, active: Annotated[bool, Form()]
+) -> RedirectResponse:
+    """Let an annotator in, or not any more; the labels stay."""
+    found = _project(request, project)
+    store_of(request).set_active(_annotator(request, found, annotator).id, active)
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/admin?project={found.id}", 303)
+
+
+@router.get("/export/labels.jsonl")
+def export_labels(request: Request, project: RowId) -> Response:
+    """All current labels, one JSON object a line."""
+    labels = store_of(request).labels(_project(request, project).id)
+    return _download("labels.jsonl", "application/x-ndjson", lambda path: save_labels(labels, path))
+
+
+@router.get("/export/edges.parquet")
+def export_edges(request: Request, project: RowId) -> Response:
+    """The pop labels as PoP edges, as training reads them."""
+    edges, _ = pop_edges(store_of(request), _project(request, project))
+    return _download("edges.parquet", "application/vnd.apache.parquet", edges.save)
+
+
+def _download(name: str, media_type: str, save: Callable[[Path], None]) -> FileResponse:
+    """A file that `save` writes; it is gone when it has been sent."""
+    folder = tempfile.TemporaryDirectory()
+    save(Path(folder.name, name))
+    return FileResponse(
+        Path(folder.name, name), media_type=media_type, filename=name, background=BackgroundTask(folder.cleanup)
+    )
+
+
+def _overview(
+    request: Request, project: Project, *, annotator: Annotator | None = None, token: str | None = None
+) -> Response:
+    store = store_of(request)
+    annotators = store.annotators(project.id)
+    rows = annotator_rows(store.labels(project.id), annotators)
+    lefts = {person.id: store.progress(project.id, person.id).own_left for person in annotators}
+    link = None if token is None else f"{_site(request)}/login/{token}"
+    return page(
+        request,
+        "admin.html.j2",
+        projects=store.projects(),
+        project=project,
+        progress=store.progress(project.id),
+        rows=rows,
+        lefts=lefts,
+        added=annotator,
+        link=link,
+    )
+
+
+def _site(request: Request) -> str:
+    """Address of the site as the admin's browser knows it, for links to hand on."""
+    host = request.headers.get("x-forwarded-host") or request.headers.get("host", "")
+    scheme = request.headers.get("x-forwarded-proto") or request.url.scheme
+    return f"{scheme}://{host}{request.scope.get('root_path', '')}"
+
+
+def _project(request: Request, number: int) -> Project:
+    for project in store_of(request).projects():
+        if project.id == number:
+            return project
+    raise HTTPException(404, f"There is no project {number}.")
+
+
+def _annotator(request: Request, project: Project, number: int) -> Annotator:
+    for annotator in store_of(request).annotators(project.id):
+        if annotator.id == number:
+            return annotator
+    raise HTTPException(404, f"Project {project.name} has no annotator {number}.")

@@ -1,0 +1,165 @@
+"""A small JSON API beside the pages, for own clients: the same store, the same rules, a bearer token."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field
+
+from popmargin.data.schema import Text
+from popmargin.errors import DataError
+from popmargin.label.records import Assignment
+from popmargin.label.web.forms import Note, RequestKey, RowId
+from popmargin.label.web.screen import Choice, Side, choice_of, screen_of, verdict_of
+from popmargin.label.web.view import person_of, seconds_since_shown, store_of
+
+_bearer = HTTPBearer(auto_error=False, description="The token of an annotator's link.")
+
+
+class Refusal(BaseModel):
+    """Why nothing was done."""
+
+    error: str
+
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "The body cannot be read."},
+    401: {"model": Refusal, "description": "No token, or not a valid one."},
+    404: {"model": Refusal, "description": "No such task of this annotator."},
+    409: {"model": Refusal, "description": "The store refuses this answer."},
+    422: {"model": Refusal, "description": "The request is not as described."},
+}
+_BARE: dict[int | str, dict[str, Any]] = {401: _ERRORS[401]}
+# The guard has refused requests without a session before; this says so in the OpenAPI description.
+router = APIRouter(prefix="/api", dependencies=[Depends(_bearer)])
+
+
+class ResponseOut(BaseModel):
+    """A response; `preferred` is null where the annotator is not told."""
+
+    text: str | list[dict[str, str]]
+    preferred: bool | None
+
+
+class SideOut(BaseModel):
+    """One side of the screen."""
+
+    prompt: str | list[dict[str, str]]
+    responses: list[ResponseOut]
+
+
+class Task(BaseModel):
+    """A task as it stands on the screen."""
+
+    assignment: int
+    number: int
+    kind: Literal["preference", "pop"]
+    left: SideOut
+    right: SideOut
+    choice: Choice | None
+
+
+class ProgressOut(BaseModel):
+    """How far the project and this annotator are."""
+
+    items: int
+    labels_wanted: int
+    labels_done: int
+    leased: int
+    own_done: int
+    own_skipped: int
+    own_left: int
+
+
+class Next(BaseModel):
+    """The open task; null when there is nothing left."""
+
+    task: Task | None
+
+
+class Answer(BaseModel):
+    """An answer in terms of the screen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    assignment: RowId
+    choice: Choice
+    request: RequestKey
+    note: Note = ""
+    confidence: Annotated[float | None, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = None
+
+
+class Saved(BaseModel):
+    """The label as it is stored."""
+
+    label: int
+    assignment: int
+    revision: int
+
+
+@router.get("/next", responses=_BARE)
+def next_task(request: Request) -> Next:
+    """The annotator's open task: the same one until it is answered."""
+    person = person_of(request)
+    assignment = store_of(request).next_assignment(person.annotator.id)
+    return Next(task=None if assignment is None else _task(assignment))
+
+
+@router.post("/labels", responses=_ERRORS)
+def save_label(request: Request, answer: Answer) -> Saved:
+    """Save an answer. Send it again with the same `request` after a failure: nothing is saved twice."""
+    person = person_of(request)
+    store = store_of(request)
+    try:
+        found = store.assignment(person.annotator.id, answer.assignment)
+    except DataError as error:
+        raise HTTPException(404, str(error)) from error
+    verdict, wrong = verdict_of(answer.choice, found)
+    label = store.record(
+        person.annotator.id,
+        found.id,
+        verdict,
+        request=answer.request,
+        wrong=wrong,
+        confidence=answer.confidence,
+        note=answer.note,
+        seconds=seconds_since_shown(found, person.project.lease_seconds),
+    )
+    return Saved(label=label.id, assignment=label.assignment, revision=label.revision)
+
+
+@router.post("/undo", responses=_BARE)
+def undo(request: Request) -> Next:
+    """Withdraw the newest answer; its task is the open one again. Null when there was nothing to withdraw."""
+    person = person_of(request)
+    assignment = store_of(request).undo(person.annotator.id)
+    return Next(task=None if assignment is None else _task(assignment))
+
+
+@router.get("/progress", responses=_BARE)
+def progress(request: Request) -> ProgressOut:
+    """How far the project and this annotator are."""
+    person = person_of(request)
+    found = store_of(request).progress(person.project.id, person.annotator.id)
+    return ProgressOut(**{name: getattr(found, name) for name in ProgressOut.model_fields})
+
+
+def _task(assignment: Assignment) -> Task:
+    screen = screen_of(assignment)
+    return Task(
+        assignment=assignment.id,
+        number=assignment.number,
+        kind=assignment.kind,
+        left=_side(screen.left),
+        right=_side(screen.right),
+        choice=choice_of(assignment),
+    )
+
+
+def _side(side: Side) -> SideOut:
+    responses = [ResponseOut(text=_text(r.text), preferred=r.preferred) for r in side.responses]
+    return SideOut(prompt=_text(side.prompt), responses=responses)
+
+
+def _text(text: Text) -> str | list[dict[str, str]]:
+    return text if isinstance(text, str) else [{"role": turn["role"], "content": turn["content"]} for turn in text]

@@ -1,0 +1,25 @@
+"""Types of what comes in from outside: bounded, and storable on every database."""
+
+import secrets
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+RowId = Annotated[int, Field(ge=1, le=2**53 - 1)]
+"""Number of a row, as far as JavaScript can count."""
+RequestKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+"""Drawn by whoever sends an answer; a repeated one saves nothing new."""
+
+
+def _storable(text: str) -> str:
+    """The text without NUL, which PostgreSQL does not take, and with lone surrogates replaced."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+Note = Annotated[str, Field(max_length=4000), AfterValidator(_storable)]
+Name = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_storable)]
+
+
+def new_request() -> str:
+    """A fresh request key."""
+    return secrets.token_urlsafe(12)

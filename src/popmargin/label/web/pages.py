@@ -1,0 +1,158 @@
+"""Pages of an annotator: the next task, answers, skip, undo, earlier answers.
+
+Every form works without scripts: it posts and is sent on with 303. With scripts htmx does the same without a page
+load, and takes the task out of the page that comes back.
+"""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Form, HTTPException, Path, Request, Response
+from fastapi.responses import RedirectResponse
+
+from popmargin.errors import DataError
+from popmargin.label.records import Assignment
+from popmargin.label.web.forms import Note, RequestKey, RowId, new_request
+from popmargin.label.web.screen import WORDS, Choice, choice_of, screen_of, verdict_of
+from popmargin.label.web.security import Person, cookie_name
+from popmargin.label.web.view import page, person_of, seconds_since_shown, store_of
+
+router = APIRouter()
+PAGE_ROWS = 50
+_MONTH = 30 * 24 * 3600
+
+
+@router.get("/login/{token}")
+def login(request: Request, token: Annotated[str, Path(max_length=200)]) -> Response:
+    """Turn the token of a link into a session; the token is checked again with every request."""
+    sessions = request.app.state.sessions
+    person, admin = sessions.annotator(token), sessions.admin(token)
+    if person is None and admin is None:
+        raise HTTPException(401, "This link is not valid, or not any more. Ask for a new one.")
+    # A page that goes on by itself, not a redirect: browsers send no SameSite=Strict cookie along a chain of redirects
+    # that began on another site, and links come by mail.
+    target = "/" if person is not None else "/admin"
+    response = page(request, "login.html.j2", target=target)
+    root = str(request.scope.get("root_path", ""))
+    response.set_cookie(
+        cookie_name("annotator" if person is not None else "admin", request.headers),
+        token,
+        max_age=_MONTH,
+        path=f"{root}/",
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return response
+
+
+@router.get("/")
+def task(request: Request) -> Response:
+    """The open task of this annotator: the same one until it is answered or skipped."""
+    person = person_of(request)
+    store = store_of(request)
+    assignment = store.next_assignment(person.annotator.id)
+    progress = store.progress(person.project.id, person.annotator.id)
+    if assignment is None:
+        return page(request, "finished.html.j2", progress=progress, project=person.project)
+    return _task_page(request, person, assignment, editing=False)
+
+
+@router.get("/item/{assignment}")
+def edit(request: Request, assignment: RowId) -> Response:
+    """An earlier answer, to be changed."""
+    person = person_of(request)
+    found = _own(request, person, assignment)
+    if found.label is None or found.label.verdict is None:
+        return _go(request, "/")
+    return _task_page(request, person, found, editing=True)
+
+
+@router.post("/answer")
+def answer(
+    request: Request,
+    assignment: Annotated[RowId, Form()],
+    choice: Annotated[Choice, Form()],
+    key: Annotated[RequestKey, Form()],
+    note: Annotated[Note, Form()] = "",
+    back: Annotated[Literal["task", "history"], Form()] = "task",
+) -> Response:
+    """Save an answer; the same key again saves nothing new and is answered the same."""
+    person = person_of(request)
+    found = _own(request, person, assignment)
+    verdict, wrong = verdict_of(choice, found)
+    store_of(request).record(
+        person.annotator.id,
+        found.id,
+        verdict,
+        request=key,
+        wrong=wrong,
+        note=note.strip(),
+        seconds=seconds_since_shown(found, person.project.lease_seconds),
+    )
+    return _go(request, "/" if back == "task" else "/history")
+
+
+@router.post("/skip")
+def skip(request: Request, assignment: Annotated[RowId, Form()]) -> Response:
+    """Put the task off; it comes back last and does not count as done."""
+    person = person_of(request)
+    found = _own(request, person, assignment)
+    if found.state == "leased":  # a second press changes nothing
+        store_of(request).skip(person.annotator.id, found.id)
+    return _go(request, "/")
+
+
+@router.post("/undo")
+def undo(request: Request) -> Response:
+    """Take the newest answer back and show its task again."""
+    person = person_of(request)
+    store_of(request).undo(person.annotator.id)
+    return _go(request, "/")
+
+
+@router.get("/history")
+def history(request: Request, before: RowId | None = None) -> Response:
+    """Earlier answers, newest first."""
+    person = person_of(request)
+    store = store_of(request)
+    rows = store.history(person.annotator.id, limit=PAGE_ROWS, before=before)
+    progress = store.progress(person.project.id, person.annotator.id)
+    older = rows[-1].id if len(rows) == PAGE_ROWS else None
+    return page(
+        request, "history.html.j2", rows=rows, older=older, before=before, progress=progress, project=person.project
+    )
+
+
+@router.post("/logout")
+def logout(request: Request) -> Response:
+    """Forget the session in this browser."""
+    response = page(request, "error.html.j2", title="Signed out", message="Open your link to come back.")
+    response.delete_cookie(cookie_name("annotator", request.headers), path=f"{request.scope.get('root_path', '')}/")
+    return response
+
+
+def _task_page(request: Request, person: Person, assignment: Assignment, *, editing: bool) -> Response:
+    return page(
+        request,
+        "task.html.j2",
+        assignment=assignment,
+        screen=screen_of(assignment),
+        words=WORDS[assignment.kind],
+        present=choice_of(assignment),
+        note="" if assignment.label is None else assignment.label.note,
+        key=new_request(),
+        editing=editing,
+        progress=store_of(request).progress(person.project.id, person.annotator.id),
+        project=person.project,
+    )
+
+
+def _own(request: Request, person: Person, assignment: int) -> Assignment:
+    try:
+        return store_of(request).assignment(person.annotator.id, assignment)
+    except DataError as error:
+        raise HTTPException(404, "There is no such task of yours.") from error
+
+
+def _go(request: Request, path: str) -> Response:
+    return RedirectResponse(f"{request.scope.get('root_path', '')}{path}", 303)

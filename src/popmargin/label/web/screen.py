@@ -1,0 +1,138 @@
+"""What an annotator sees of an assignment, and what the places on the screen mean: one mapping, both ways.
+
+The three-level shuffle is stored with the assignment (`Shown`), so the screen of any label can be rebuilt later.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from markupsafe import Markup
+
+from popmargin.data.schema import Text
+from popmargin.errors import DataError
+from popmargin.label.records import Assignment, Kind, PreferenceText, Shown, Verdict
+from popmargin.label.web.text import render, render_pair
+
+Choice = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]
+"""An answer in terms of the screen."""
+Wrong = Literal["first", "second", "both"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """A response on the screen; `preferred` says whether the data calls it the better one (None = not shown)."""
+
+    text: Text
+    preferred: bool | None
+    html: Markup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the two things that are compared: a pair of responses to a prompt, or a single response."""
+
+    place: Literal["left", "right"]
+    prompt: Text
+    responses: tuple[Response, ...]
+
+    @property
+    def prompt_html(self) -> Markup:
+        """The prompt as HTML."""
+        return render(self.prompt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screen:
+    """The two sides of a task, as they stand on the screen."""
+
+    kind: Kind
+    left: Side
+    right: Side
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Both, from left to right (on a phone: from top to bottom)."""
+        return self.left, self.right
+
+
+def screen_of(assignment: Assignment) -> Screen:
+    """The screen that the stored order makes of an assignment."""
+    shown, first, second = assignment.shown, assignment.first, assignment.second
+    if second is None:
+        return _responses(first, swapped(assignment.kind, shown))
+    pairs = [(first, shown.swap_first), (second, shown.swap_second)]
+    if swapped(assignment.kind, shown):
+        pairs.reverse()
+    return Screen(kind="pop", left=_pair("left", *pairs[0]), right=_pair("right", *pairs[1]))
+
+
+def swapped(kind: Kind, shown: Shown) -> bool:
+    """Whether `second` stands on the left: the other pair, or the data's rejected response."""
+    return shown.swap_pairs if kind == "pop" else shown.swap_first
+
+
+def _responses(preference: PreferenceText, swap: bool) -> Screen:
+    texts = (preference.rejected, preference.chosen) if swap else (preference.chosen, preference.rejected)
+    html = render_pair(*texts)
+    left, right = (Response(text=text, preferred=None, html=html[i]) for i, text in enumerate(texts))
+    return Screen(
+        kind="preference",
+        left=Side(place="left", prompt=preference.prompt, responses=(left,)),
+        right=Side(place="right", prompt=preference.prompt, responses=(right,)),
+    )
+
+
+def _pair(place: Literal["left", "right"], preference: PreferenceText, swap: bool) -> Side:
+    html = render_pair(preference.chosen, preference.rejected)
+    responses = (
+        Response(text=preference.chosen, preferred=True, html=html[0]),
+        Response(text=preference.rejected, preferred=False, html=html[1]),
+    )
+    return Side(place=place, prompt=preference.prompt, responses=responses[::-1] if swap else responses)
+
+
+def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong | None]:
+    """The stored verdict for an answer on this assignment's screen.
+
+    Raises:
+        DataError: the answer is not one of the kind's.
+    """
+    swap = swapped(assignment.kind, assignment.shown)
+    if choice == "tie" or choice == "unsure":
+        return choice, None
+    if choice == "left" or choice == "right":
+        return ("first" if (choice == "left") != swap else "second"), None
+    if assignment.kind == "preference":
+        raise DataError(f"'{choice}' is an answer about pairs; a task of two responses takes left, right, tie, unsure.")
+    if choice == "wrong-both":
+        return "wrong", "both"
+    return "wrong", ("first" if (choice == "wrong-left") != swap else "second")
+
+
+def choice_of(assignment: Assignment) -> Choice | None:
+    """The present answer of an assignment in terms of its screen; None where there is none.
+
+    With `verdict_of` it is a round trip for every answer.
+    """
+    label = assignment.label
+    if label is None or label.verdict is None:
+        return None
+    stored = (label.verdict, label.wrong)
+    choices: tuple[Choice, ...] = get_args(Choice)
+    allowed = choices if assignment.kind == "pop" else choices[:4]
+    return next((choice for choice in allowed if verdict_of(choice, assignment) == stored), None)
+
+
+WORDS: dict[Kind, dict[Choice, str]] = {
+    "pop": {
+        "left": "Pair 1",
+        "right": "Pair 2",
+        "tie": "About equal",
+        "unsure": "Can't tell",
+        "wrong-left": "Pair 1 is wrong",
+        "wrong-right": "Pair 2 is wrong",
+        "wrong-both": "Both are wrong",
+    },
+    "preference": {"left": "Response 1", "right": "Response 2", "tie": "About equal", "unsure": "Can't tell"},
+}
+"""The answers as the pages call them."""

@@ -1,0 +1,182 @@
+"""Who may see what: a default-deny guard in front of every route, sessions, CSRF checks and strict headers.
+
+A person's session is the token of their link in an HttpOnly, SameSite=Strict cookie: it survives a restart of the
+server, and ends at once when the token is replaced or the person is switched off. Programs send it as a bearer token.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from fastapi import HTTPException, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from popmargin.label.records import Annotator, Project
+from popmargin.label.store import LabelStore
+
+PUBLIC = ("/login/", "/static/")
+MAX_BODY = 1 << 20
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+# Not `no-referrer`: under it browsers send `Origin: null` with forms, and the origin could not be checked.
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session, by itself the admin's."""
+
+    token: str
+
+    @property
+    def csrf(self) -> str:
+        """What every form of this session carries; another site can neither read nor guess it."""
+        return hmac.new(self.token.encode(), b"popmargin csrf", hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True)
+class Person(Session):
+    """The session of an annotator of a project."""
+
+    project: Project
+    annotator: Annotator
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Finds sessions by their tokens; tokens are compared by digest in constant time."""
+
+    store: LabelStore
+    admin_token: str | None
+
+    def annotator(self, token: str) -> Person | None:
+        """The session of an annotator's token."""
+        found = self.store.annotator_of(token) if token else None
+        if found is None or not found[1].active:
+            return None
+        return Person(token, *found)
+
+    def admin(self, token: str) -> Session | None:
+        """The session of the admin's token."""
+        if not (token and self.admin_token):
+            return None
+        digests = [hashlib.sha256(value.encode()).digest() for value in (token, self.admin_token)]
+        return Session(token) if hmac.compare_digest(*digests) else None
+
+
+class Guard:
+    """ASGI middleware: no session, no route; every answer leaves with the security headers."""
+
+    def __init__(
+        self, app: ASGIApp, sessions: Sessions, refuse: Callable[[Request, int, str], Response], prefix: str
+    ) -> None:
+        self.app = app
+        self.prefix = prefix
+        self.sessions = sessions
+        self.refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer it with the reason why not."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        # Proxies that take the prefix off and proxies that do not are both understood.
+        path = route_path({"path": scope["path"], "root_path": self.prefix})
+        scope["root_path"], scope["path"] = self.prefix, self.prefix + path
+
+        async def guarded_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers["Cache-Control"] = "no-cache" if path.startswith("/static/") else "no-store"
+            await send(message)
+
+        headers, session = Headers(scope=scope), None
+        refusal = _too_large(headers)
+        if refusal is None and not path.startswith(PUBLIC):
+            session = await run_in_threadpool(self._session, path, headers)
+            if session is None:
+                refusal = 401, "This page needs a session. Open the link that you were given once more."
+        scope.setdefault("state", {})["session"] = session
+        app = self.app if refusal is None else self.refuse(Request(scope), *refusal)
+        await app(scope, receive, guarded_send)
+
+    def _session(self, path: str, headers: Headers) -> Session | None:
+        if path == "/api" or path.startswith("/api/"):
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            return self.sessions.annotator(token.strip()) if scheme.lower() == "bearer" else None
+        cookies = cookie_parser(headers.get("cookie", ""))
+        if path == "/admin" or path.startswith("/admin/"):
+            return self.sessions.admin(cookies.get(cookie_name("admin", headers), ""))
+        return self.sessions.annotator(cookies.get(cookie_name("annotator", headers), ""))
+
+
+def cookie_name(role: Literal["annotator", "admin"], headers: Headers) -> str:
+    """Name of a session's cookie; with the port, since cookies of all servers on one host lie in one jar."""
+    port = headers.get("host", "").rpartition(":")[2]
+    return f"popmargin_{role}_{port}" if port.isdigit() else f"popmargin_{role}"
+
+
+def route_path(scope: Scope) -> str:
+    """The path as the routes see it: without the prefix under which a proxy serves the app."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
+    inside = prefix and (path == prefix or path.startswith(prefix + "/"))
+    return path[len(prefix) :] if inside else path
+
+
+def _too_large(headers: Headers) -> tuple[int, str] | None:
+    if "transfer-encoding" in headers:
+        return 411, "Send the length of the body."
+    length = headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > MAX_BODY:
+        return 413, f"The body is larger than {MAX_BODY} bytes."
+    return None
+
+
+async def check_csrf(request: Request) -> None:
+    """Refuse a form that another site sent, or that does not carry the session's token.
+
+    Raises:
+        HTTPException: 403.
+    """
+    if request.method in ("GET", "HEAD"):
+        return
+    if not same_origin(request.headers):
+        raise HTTPException(403, "This form was sent from another site; nothing was changed.")
+    given = (await request.form()).get("csrf")
+    session: Session = request.state.session
+    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), session.csrf.encode()):
+        raise HTTPException(403, "This form is not of your session; nothing was changed. Load the page again.")
+
+
+def same_origin(headers: Headers) -> bool:
+    """Whether the browser says that the request comes from our own pages.
+
+    `Sec-Fetch-Site` is the browser's own word and knows nothing of proxies. Where it is missing (plain http on another
+    host than localhost), the origin is compared with the host that the browser, or the proxy, names.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    return urlsplit(origin).netloc in (headers.get("host"), headers.get("x-forwarded-host"))

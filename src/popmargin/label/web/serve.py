@@ -1,0 +1,61 @@
+"""Runs the annotator: which address it may have, and the server."""
+
+import ipaddress
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from popmargin.errors import ConfigError
+
+_TRIES = 20
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach the address.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+        (True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket at the port, or at the next free one; port 0 takes any.
+
+    Raises:
+        ConfigError: the address is not one of this machine, or none of the ports is free.
+    """
+    last: OSError | None = None
+    for candidate in range(port, min(port + _TRIES, 65536) if port else 1):
+        try:
+            family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
+            return socket.create_server((host, candidate), family=family, backlog=256)
+        except OSError as error:
+            last = error
+    raise ConfigError(
+        f"Cannot listen at {host}, ports {port} to {port + _TRIES - 1}: {last}. Give another --host or --port."
+    ) from last
+
+
+def address(host: str, listening: socket.socket) -> str:
+    """The site's address for links on this machine."""
+    name = "127.0.0.1" if host in ("0.0.0.0", "") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listening.getsockname()[1]}"
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """The server; requests are not logged, since the links hold tokens."""
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off")
+    return uvicorn.Server(config)
+
+
+def serve(app: FastAPI, listening: socket.socket) -> None:
+    """Serve until interrupted."""
+    server_of(app).run(sockets=[listening])

@@ -1,0 +1,121 @@
+// Keys, and answers that survive a server that is away. Without this file every form still works.
+(() => {
+  "use strict";
+  document.documentElement.classList.add("scripted");
+  const byId = (id) => document.getElementById(id);
+  const WAITS = [1000, 2000, 4000, 8000];
+  let busy = false;
+  let pending = null; // {form, path, values, tries, timer}: an answer that the server has not confirmed
+
+  // --- keys -------------------------------------------------------------------------------------------------------
+  const target = (key) => {
+    const selector = `[data-keys~="${CSS.escape(key)}"]`;
+    const open = document.querySelector("details.wrong[open]");
+    const menu = open?.querySelector(".menu");
+    const scope = pending ? byId("trouble") : menu?.querySelector(selector) ? menu : document;
+    return [...scope.querySelectorAll(selector)].find((element) => element.checkVisibility());
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing) return;
+    const writing = event.target.matches("textarea, input:not([type=checkbox]), select");
+    if (event.key === "Escape") {
+      if (writing) return event.target.blur();
+      const open = document.querySelector("details.wrong[open]");
+      if (open) { open.open = false; return; }
+    }
+    if (writing || byId("help")?.open) return;
+    // Enter and the space bar press what has the focus.
+    if ((event.key === "Enter" || event.key === " ") && event.target.closest("button, a, summary, input")) return;
+    // Sideways arrows scroll a wide table or code that has the focus.
+    if (event.key.startsWith("Arrow") && event.target.scrollWidth > event.target.clientWidth && event.target.matches("pre, .scroll")) return;
+    const element = target(event.key.length === 1 ? event.key.toLowerCase() : event.key);
+    if (!element) return;
+    event.preventDefault();
+    if (!busy) element.click();
+  });
+
+  document.addEventListener("click", (event) => {
+    const id = event.target.closest("[data-toggle]")?.dataset.toggle;
+    if (id === "help") byId("help").showModal();
+    if (id === "guidelines") {
+      const panel = byId("guidelines");
+      panel.open = !panel.open;
+      if (panel.open) panel.scrollIntoView({ block: "nearest" });
+    }
+    if (event.target.id === "help") byId("help").close(); // beside the dialog
+    if (event.target.closest("#retry")) send();
+  });
+
+  document.addEventListener("click", (event) => {
+    const summary = event.target.closest("details.note > summary");
+    // The click opens the note after this handler.
+    if (summary && !summary.parentElement.open) setTimeout(() => byId("note").focus());
+  });
+
+  // --- the switch for differences is kept over tasks and visits ---------------------------------------------------------
+  const restore = () => {
+    const box = byId("differences");
+    if (box) box.checked = localStorage.getItem("differences") !== "off";
+  };
+  document.addEventListener("change", (event) => {
+    if (event.target.id === "differences") localStorage.setItem("differences", event.target.checked ? "on" : "off");
+  });
+  restore();
+
+  // --- sending ------------------------------------------------------------------------------------------------------------
+  const say = (text) => { byId("status").textContent = text; };
+
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (busy) return event.preventDefault();
+    busy = true;
+    document.body.classList.add("sending");
+    const form = event.detail.elt;
+    const { path, parameters } = event.detail.requestConfig;
+    if (!pending) pending = { form, path, values: Object.fromEntries(Object.entries(parameters)), tries: 0 };
+  });
+
+  document.addEventListener("htmx:afterRequest", () => {
+    busy = false;
+    document.body.classList.remove("sending");
+  });
+
+  const failed = (event) => {
+    if (!pending) return;
+    const signedOut = event.detail.xhr?.status === 401;
+    byId("trouble").hidden = false;
+    byId("why").textContent = signedOut
+      ? "You are signed out. Open your link in another tab: your answer is kept here and then sent by itself."
+      : "The server does not answer. Your answer is kept here and sent again by itself.";
+    clearTimeout(pending.timer);
+    pending.timer = setTimeout(send, WAITS[Math.min(pending.tries++, WAITS.length - 1)]);
+  };
+  // Lost, slow, or a proxy's word for "the server is away". The same key goes with every try: saved at most once.
+  for (const name of ["htmx:sendError", "htmx:timeout", "htmx:responseError"]) document.addEventListener(name, failed);
+
+  const send = async () => {
+    if (!pending || busy) return;
+    // A session that was renewed in the meantime has another form token.
+    const page = await fetch(location.href).then((answer) => (answer.ok ? answer.text() : "")).catch(() => "");
+    const fresh = new DOMParser().parseFromString(page, "text/html").querySelector("input[name=csrf]");
+    if (!pending || busy) return;
+    if (fresh) pending.values.csrf = fresh.value;
+    htmx.ajax("POST", pending.path, {
+      source: pending.form, values: pending.values, target: "#task", select: "#task", swap: "outerHTML",
+    });
+  };
+  window.addEventListener("online", send);
+  window.addEventListener("beforeunload", (event) => { if (pending && !byId("trouble").hidden) event.preventDefault(); });
+
+  document.addEventListener("htmx:afterSwap", () => {
+    const said = pending?.form.dataset.said ?? "";
+    pending = null;
+    byId("trouble").hidden = true;
+    restore();
+    const heading = document.querySelector("#task h1");
+    heading?.focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+    document.title = document.title.replace(/\d+/, byId("task").dataset.number ?? "");
+    say(`${said} ${heading?.textContent ?? ""}`);
+  });
+})();

@@ -1,0 +1,177 @@
+"""Texts of a preference as safe HTML: Markdown, highlighted code, and marks on the words that only one response has.
+
+Everything that leaves this module is built from escaped text: raw HTML in a response is shown, never interpreted.
+"""
+
+import difflib
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markupsafe import Markup, escape
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
+
+from popmargin.data.schema import Text
+
+_SCHEMES = re.compile(r"(?i)^(https?://|mailto:)")
+_PARTS = re.compile(r"<[^>]*>|&[#\w]+;|\w+|\s+|[^\w\s]")
+_LONGEST = 20_000
+"""Words of two responses together above which they are not compared: nobody reads marks in such texts."""
+
+
+def render(text: Text) -> Markup:
+    """A prompt or a completion as HTML; messages come one below the other, with their roles if there are several.
+
+    Example:
+        >>> render("*Hi* <b>")
+        Markup('<p><em>Hi</em> &lt;b&gt;</p>\\n')
+    """
+    if isinstance(text, str):
+        return _markdown(text)
+    if len(text) == 1:
+        return _markdown(text[0]["content"])
+    turns = [
+        Markup('<div class="turn"><p class="role">{}</p>\n{}</div>\n').format(
+            message["role"], _markdown(message["content"])
+        )
+        for message in text
+    ]
+    return Markup("").join(turns)
+
+
+def render_pair(first: Text, second: Text) -> tuple[Markup, Markup]:
+    """Two responses as HTML, with <mark> around the words that only one of them has.
+
+    Example:
+        >>> [str(html) for html in render_pair("one two", "one three")]
+        ['<p>one <mark>two</mark></p>\\n', '<p>one <mark>three</mark></p>\\n']
+    """
+    return _marked(str(render(first)), str(render(second)))
+
+
+def plain(text: Text, length: int = 120) -> str:
+    """The start of a text on one line."""
+    content = text if isinstance(text, str) else " ".join(message["content"] for message in text[-1:])
+    line = " ".join(content[: 4 * length].split())
+    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def document(text: str) -> Markup:
+    """A text that somebody wrote as Markdown, such as guidelines: a new line in it is no line break."""
+    return Markup(_parser(breaks=False).render(text))
+
+
+@functools.lru_cache(maxsize=256)
+def _markdown(text: str) -> Markup:
+    return Markup(_parser(breaks=True).render(text))
+
+
+@functools.cache
+def _parser(*, breaks: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": breaks}).enable(["table", "strikethrough"])
+    parser.validateLink = lambda url: _SCHEMES.match(url) is not None  # pyright: ignore[reportAttributeAccessIssue]
+    for name, rule in (
+        ("link_open", _link_open),
+        ("image", _image),
+        ("fence", _fence),
+        ("code_block", _fence),
+        ("heading_open", _heading),
+        ("heading_close", _heading),
+        ("table_open", _table_open),
+        ("table_close", _table_close),
+    ):
+        parser.add_render_rule(name, rule)
+    return parser
+
+
+def _link_open(renderer: Any, tokens: Sequence[Any], index: int, options: Any, _: Any) -> str:
+    tokens[index].attrSet("rel", "noopener noreferrer nofollow")
+    tokens[index].attrSet("target", "_blank")
+    return str(renderer.renderToken(tokens, index, options, _))
+
+
+def _image(renderer: Any, tokens: Sequence[Any], index: int, options: Any, environment: Any) -> str:
+    """Images are named and linked, never loaded: a response must not learn who reads it."""
+    token = tokens[index]
+    name = renderer.renderInlineAsText(token.children or [], options, environment) or "without a description"
+    link = '<a href="{}" rel="noopener noreferrer nofollow" target="_blank">image: {}</a>'
+    return str(Markup(link).format(token.attrGet("src"), name))
+
+
+def _fence(_: Any, tokens: Sequence[Any], index: int, *rest: Any) -> str:
+    token = tokens[index]
+    language = token.info.split()[0] if token.info.split() else ""
+    try:
+        code = highlight(token.content, get_lexer_by_name(language), HtmlFormatter(nowrap=True))
+    except ClassNotFound:
+        code = str(escape(token.content))
+    return f'<pre tabindex="0"><code>{code.rstrip()}</code></pre>\n'
+
+
+def _heading(renderer: Any, tokens: Sequence[Any], index: int, options: Any, environment: Any) -> str:
+    """Headings of a response stand below those of the page."""
+    level = min(6, int(tokens[index].tag[1]) + 3)
+    return f"<h{level}>" if tokens[index].nesting == 1 else f"</h{level}>\n"
+
+
+def _table_open(*_: Any) -> str:
+    return '<div class="scroll" tabindex="0"><table>\n'
+
+
+def _table_close(*_: Any) -> str:
+    return "</table></div>\n"
+
+
+@functools.lru_cache(maxsize=256)
+def _marked(first: str, second: str) -> tuple[Markup, Markup]:
+    sides = [_PARTS.findall(html) for html in (first, second)]
+    words = [[part for part in parts if not _silent(part)] for parts in sides]
+    if sum(map(len, words)) > _LONGEST:
+        return Markup(first), Markup(second)
+    # Frequent words are no anchors of long texts, or articles and commas would decide what is compared with what.
+    matcher = difflib.SequenceMatcher(a=words[0], b=words[1], autojunk=True)
+    only: tuple[set[int], set[int]] = (set(range(len(words[0]))), set(range(len(words[1]))))
+    for block in matcher.get_matching_blocks():
+        only[0].difference_update(range(block.a, block.a + block.size))
+        only[1].difference_update(range(block.b, block.b + block.size))
+    return _mark(sides[0], only[0]), _mark(sides[1], only[1])
+
+
+def _silent(part: str) -> bool:
+    return part.startswith("<") or part.isspace()
+
+
+def _mark(parts: Sequence[str], only: set[int]) -> Markup:
+    """The parts with <mark> around each run of the words numbered in `only`; no mark crosses a tag."""
+    out = list[str]()
+    run = list[str]()
+    word = 0
+
+    def close() -> None:
+        if run:
+            marked = "".join(run)
+            kept = marked.rstrip()
+            out.append(f"<mark>{kept}</mark>{marked[len(kept) :]}")
+            run.clear()
+
+    for part in parts:
+        if _silent(part):
+            if run and not part.startswith("<"):
+                run.append(part)
+                continue
+            close()
+            out.append(part)
+            continue
+        if word in only:
+            run.append(part)
+        else:
+            close()
+            out.append(part)
+        word += 1
+    close()
+    return Markup("".join(out))

@@ -1,0 +1,103 @@
+"""Pages from templates, and small words for numbers and times."""
+
+import functools
+from datetime import UTC, datetime
+from typing import Any
+
+import jinja2
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+
+from popmargin.label.records import Assignment
+from popmargin.label.store import LabelStore
+from popmargin.label.web.screen import WORDS, choice_of
+from popmargin.label.web.security import Person, Session
+from popmargin.label.web.text import document, plain
+
+SECONDS_CAP = 900.0
+"""Longest time that is recorded for an answer: who takes longer was away."""
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The templates; every value is escaped unless it is Markup, and an unknown name is an error."""
+    loader = jinja2.PackageLoader("popmargin.label.web", "templates")
+    made = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters.update(plain=plain, answer=answer, clock=clock, share=share, short=short, markdown=document)
+    return made
+
+
+def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A template as an answer; it knows the session, its CSRF token and the prefix of the site."""
+    root = str(request.scope.get("root_path", ""))
+    html = environment().get_template(template).render(session=session_of(request), root=root, **values)
+    return HTMLResponse(html, status)
+
+
+def store_of(request: Request) -> LabelStore:
+    """The store of the app."""
+    return request.app.state.store
+
+
+def session_of(request: Request) -> Session | None:
+    """The session that the guard found."""
+    return getattr(request.state, "session", None)
+
+
+def person_of(request: Request) -> Person:
+    """The annotator whom the guard let in."""
+    session = session_of(request)
+    assert isinstance(session, Person)
+    return session
+
+
+def seconds_since_shown(assignment: Assignment, lease_seconds: int) -> float | None:
+    """Seconds from the last time the server sent this open task to now, at most `SECONDS_CAP`.
+
+    The lease is renewed whenever the task is sent, so its end tells when that was; no clock of the annotator's counts.
+    None for a task that is not open, such as an answer that is being changed.
+    """
+    if assignment.state != "leased" or assignment.expires_at is None:
+        return None
+    ends = assignment.expires_at
+    ends = ends if ends.tzinfo else ends.replace(tzinfo=UTC)
+    passed = lease_seconds - (ends - datetime.now(UTC)).total_seconds()
+    return round(min(max(passed, 0.0), SECONDS_CAP), 3)
+
+
+def answer(assignment: Assignment) -> str:
+    """The answer in the words of the page."""
+    choice = choice_of(assignment)
+    return "no answer" if choice is None else WORDS[assignment.kind][choice]
+
+
+def clock(moment: datetime) -> str:
+    """A moment as date and minutes, in UTC.
+
+    Example:
+        >>> clock(datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+        '2026-01-02 03:04'
+    """
+    return moment.strftime("%Y-%m-%d %H:%M")
+
+
+def share(value: float | None) -> str:
+    """A share in percent, or a dash where there is none.
+
+    Example:
+        >>> share(0.5), share(None)
+        ('50%', '–')
+    """
+    return "–" if value is None else f"{value:.0%}"
+
+
+def short(value: float | None) -> str:
+    """Seconds with one decimal, or a dash.
+
+    Example:
+        >>> short(3.25), short(None)
+        ('3.2', '–')
+    """
+    return "–" if value is None else f"{value:.1f}"

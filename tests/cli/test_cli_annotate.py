@@ -1,0 +1,134 @@
+"""popmargin annotate: one command from a file to a server with links."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("sqlalchemy")
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from popmargin.cli.main import main
+from popmargin.label.store import LabelStore
+from popmargin.label.web import serve
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "prefs.jsonl"
+    rows = [{"prompt": f"q{i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(12)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+class Stand:
+    """Stands in for the server: visits the application once, while its store is open."""
+
+    def __init__(self) -> None:
+        self.visit: Callable[[TestClient], object] = lambda client: None
+
+    def __call__(self, app: FastAPI, listening: socket.socket) -> None:
+        listening.close()
+        self.visit(TestClient(app, base_url="http://127.0.0.1:8000"))
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Stand:
+    stand = Stand()
+    monkeypatch.setattr(serve, "serve", stand)
+    monkeypatch.delenv("POPMARGIN_ADMIN_TOKEN", raising=False)
+    return stand
+
+
+def links(out: str) -> dict[str, str]:
+    rows = [line.split() for line in out.splitlines() if "/login/" in line]
+    return {name: url.partition("/login/")[2] for name, url in rows}
+
+
+def test_one_command_to_the_first_label(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
+    db = tmp_path / "labels.db"
+    command = ["annotate", str(data), "--db", str(db), "--port", "0", "--no-browser"]
+    assert main(command) == 0
+    first = links(capsys.readouterr().out)
+    assert set(first) == {"me", "(admin)"}
+    titles = list[str]()
+
+    def visit(client: TestClient) -> None:
+        token = links(capsys.readouterr().out)["me"]
+        client.get(f"/login/{token}")
+        titles.append(client.get("/").text)
+        client.cookies.clear()
+        assert client.get(f"/login/{first['me']}").status_code == 401  # the link before has ended
+
+    served.visit = visit
+    assert main(["annotate", "--db", str(db), "--port", "0", "--no-browser"]) == 0  # goes on without the data
+    assert "In which pair is the difference in quality larger?" in titles[0]
+    with LabelStore.open(db) as store:
+        (project,) = store.projects()
+        assert (project.name, project.items, project.preferences) == ("default", 12, 12)
+        assert "distances" in project.guidelines
+
+
+def test_named_people_keep_their_links(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
+    db = str(tmp_path / "labels.db")
+    command = ["annotate", str(data), "--db", db, "--port", "0", "--annotators", "anna", "ben", "--kind", "preference"]
+    assert main(command) == 0
+    tokens = links(capsys.readouterr().out)
+    assert set(tokens) == {"anna", "ben", "(admin)"}
+    served.visit = lambda client: tokens.update(status=client.get(f"/login/{tokens['anna']}").status_code)
+    assert main(command) == 0
+    assert tokens["status"] == 200 and "keeps the link" in capsys.readouterr().out
+
+
+def test_another_address_needs_named_people(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
+    command = ["annotate", str(data), "--db", str(tmp_path / "labels.db"), "--host", "0.0.0.0", "--port", "0"]
+    assert main(command) == 2
+    assert "--annotators" in capsys.readouterr().err
+    assert not (tmp_path / "labels.db").exists()
+    assert main([*command, "--annotators", "anna"]) == 0
+
+
+def test_guidelines_and_project_names(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
+    guide, db = tmp_path / "guide.md", str(tmp_path / "labels.db")
+    guide.write_text("Look *twice*.", encoding="utf-8")
+    assert main(["annotate", str(data), "--db", db, "--port", "0", "--no-browser", "--guidelines", str(guide)]) == 0
+    assert main(["annotate", str(data), "--db", db, "--port", "0", "--no-browser", "--project", "two", "--k", "2"]) == 0
+    with LabelStore.open(db) as store:
+        assert store.project("default").guidelines == "Look *twice*."
+        assert store.project("two").items == 24
+    capsys.readouterr()
+    assert main(["annotate", "--db", db, "--project", "three", "--port", "0"]) == 2
+    assert "three" in capsys.readouterr().err
+    assert main(["annotate", "--db", str(tmp_path / "no.db"), "--port", "0"]) == 2
+    assert not (tmp_path / "no.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--admin-token", "short"], "16 or more"),
+        (["--guidelines", "no.md"], "no.md"),
+        (["--k", "0"], "at least 1"),
+    ],
+)
+def test_refusals(data: Path, tmp_path: Path, served: Stand, capsys, flags: list[str], message: str) -> None:
+    command = ["annotate", str(data), "--db", str(tmp_path / "labels.db"), "--port", "0", "--no-browser", *flags]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_busy_port_gives_the_next_one() -> None:
+    with serve.listen("127.0.0.1", 0) as busy:
+        port = busy.getsockname()[1]
+        with serve.listen("127.0.0.1", port) as other:
+            assert port < other.getsockname()[1] < port + 20
+
+
+def test_which_addresses_are_loopback() -> None:
+    assert all(map(serve.is_loopback, ("127.0.0.1", "127.8.8.8", "localhost", "::1")))
+    assert not any(map(serve.is_loopback, ("0.0.0.0", "::", "192.168.1.5", "example.org", "")))

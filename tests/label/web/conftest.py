@@ -1,0 +1,50 @@
+"""A store with a few preferences, its application, and people who label."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("sqlalchemy")
+
+from web_site import ADMIN, Site, preferences_of, rows_of
+
+from popmargin.label.store import LabelStore
+from popmargin.label.web.app import create_app
+
+
+@pytest.fixture
+def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Build a site; the store is closed at the end."""
+    opened = list[LabelStore]()
+
+    def make(
+        kind: str = "pop",
+        items: int = 6,
+        rows: list[dict[str, Any]] | None = None,
+        root_path: str = "",
+        **settings: Any,
+    ) -> Site:
+        store = LabelStore.open(tmp_path / f"labels{len(opened)}.db")
+        opened.append(store)
+        project = store.create_project("demo", **{"guidelines": "Be **kind**.", **settings})
+        rows = rows or rows_of(2 * items)
+        store.import_preferences(project.id, preferences_of(rows))
+        ids = [row["id"] for row in rows]
+        if kind == "pop":
+            store.add_items(project.id, "pop", ids[0::2], ids[1::2])
+        else:
+            store.add_items(project.id, "preference", ids)
+        return Site(store, create_app(store, admin_token=ADMIN, root_path=root_path), project)
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def site(make_site: Callable[..., Site]) -> Site:
+    """Six pairs of preferences."""
+    return make_site()

@@ -1,0 +1,105 @@
+"""The admin's pages."""
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from test_web_pages import answer, fields
+from web_site import ADMIN, Site
+
+from popmargin.label.web.statistics import annotator_rows
+
+
+def test_add_a_person_whose_link_works(site: Site) -> None:
+    admin = site.client(ADMIN)
+    html = admin.get("/admin").text
+    page = admin.post("/admin/annotators", data={**fields(html, "/admin/annotators"), "name": " Anna "}).text
+    link = re.search(r"<code>(http://127\.0\.0\.1:8000/login/[^<]+)</code>", page)
+    assert link and "Link of Anna" in page
+    assert site.client().get(link[1]).status_code == 200
+    assert link[1] not in admin.get("/admin").text  # shown this once
+    twice = admin.post("/admin/annotators", data={**fields(html, "/admin/annotators"), "name": "Anna"})
+    assert twice.status_code == 409 and "Anna" in twice.text
+
+
+def test_renew_and_switch_off(site: Site) -> None:
+    anna, token = site.add("anna")
+    admin = site.client(ADMIN)
+    html = admin.get("/admin").text
+    data = fields(html, f"/{anna.id}/link")
+    page = admin.post(f"/admin/annotators/{anna.id}/link", data=data).text
+    renewed = re.search(r"/login/([^<]+)</code>", page)[1]
+    assert site.client().get(f"/login/{token}").status_code == 401
+    client = site.client(renewed)
+    admin.post(f"/admin/annotators/{anna.id}/active", data={**data, "active": "false"})
+    assert client.get("/").status_code == 401
+    assert "Switch on" in admin.get("/admin").text
+    admin.post(f"/admin/annotators/{anna.id}/active", data={**data, "active": "true"})
+    assert client.get("/").status_code == 200
+    assert admin.post("/admin/annotators/999/active", data={**data, "active": "true"}).status_code == 404
+
+
+def test_exports(site: Site) -> None:
+    client = site.client(site.add("anna")[1])
+    for choice in ("left", "right", "tie", "unsure", "wrong-left"):
+        answer(client, choice)
+    admin = site.client(ADMIN)
+    labels = [
+        json.loads(line)
+        for line in admin.get(f"/admin/export/labels.jsonl?project={site.project.id}").text.splitlines()
+    ]
+    assert len(labels) == 5 and {row["annotator"] for row in labels} == {"anna"}
+    response = admin.get(f"/admin/export/edges.parquet?project={site.project.id}")
+    assert "attachment" in response.headers["content-disposition"]
+    edges = pq.read_table(io.BytesIO(response.content)).to_pylist()
+    assert len(edges) >= 3
+    decided = {(row["first"], row["second"]): row["verdict"] for row in labels if row["verdict"] in ("first", "second")}
+    plain = [edge for edge in edges if not edge["tie"]]
+    for (first, second), verdict in decided.items():
+        stronger, weaker = (first, second) if verdict == "first" else (second, first)
+        assert any(edge["stronger"] == stronger and edge["weaker"] == weaker for edge in plain)
+    assert sum(edge["tie"] for edge in edges) == 1
+    assert admin.get("/admin/export/edges.parquet?project=99").status_code == 404
+
+
+def test_the_overview_counts(make_site: Callable[..., Site]) -> None:
+    site = make_site(items=4, overlap=2)
+    (anna, first), (ben, second) = site.add("anna"), site.add("ben")
+    for token, choices in ((first, "left left tie unsure"), (second, "left left tie tie")):
+        client = site.client(token)
+        for choice in choices.split():
+            answer(client, choice)
+    rows = annotator_rows(site.store.labels(site.project.id), [anna, ben])
+    assert [row.done for row in rows] == [4, 4]
+    assert [row.left for row in rows] == [1.0, 1.0]
+    assert [row.unsure for row in rows] == [0.25, 0.0]
+    assert rows[0].agreement == rows[1].agreement and rows[0].compared == 4
+    html = site.client(ADMIN).get("/admin").text
+    assert "anna" in html and "ben" in html and ">8<" in html
+
+
+def test_gold_and_repeats_are_measured(make_site: Callable[..., Site]) -> None:
+    site = make_site(items=24, repeat_share=0.9)
+    anna, _ = site.add("anna")
+    site.store.add_items(site.project.id, "pop", ["p0", "p2"], ["p3", "p5"], gold=["first", "second"])
+    count = 0
+    while (assignment := site.store.next_assignment(anna.id)) is not None:
+        site.store.record(anna.id, assignment.id, "first", request=f"request-{count}")
+        count += 1
+    (row,) = annotator_rows(site.store.labels(site.project.id), [anna])
+    assert row.gold == pytest.approx(0.5)
+    assert row.consistency == 1.0 and count > 26
+
+
+def test_no_project(tmp_path: Path) -> None:
+    from popmargin.label.store import LabelStore
+    from popmargin.label.web.app import create_app
+
+    with LabelStore.open(tmp_path / "empty.db") as store:
+        client = Site(store, create_app(store, admin_token=ADMIN), None).client(ADMIN)
+        page = client.get("/admin")
+        assert page.status_code == 404 and "popmargin annotate" in page.text

@@ -1,0 +1,422 @@
+"""The annotator in a real browser, on a real server."""
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("uvicorn")
+
+import uvicorn
+from test_web_text import ATTACKS
+from web_site import ADMIN, Site
+
+from popmargin.label.web.screen import screen_of, verdict_of
+from popmargin.label.web.serve import address, listen, server_of
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver on the PATH"),
+]
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+STRANGE = ("script", "iframe", "img", "svg", "style", "object", "base")
+LONG = "A sentence that goes on for a while and says little of interest to anybody. " * 60
+CODE = """Use a *generator*:
+
+```python
+def squares(n: int):
+    for i in range(n):
+        yield i * i  # lazily
+```
+
+It is lazy."""
+TABLE = "| a | b |\n|---|---|\n" + "| wide cell | and another |\n" * 3
+
+
+@pytest.fixture(scope="module")
+def open_browser() -> Iterator[Callable[[], Any]]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    opened = list[Any]()
+
+    def start() -> Any:
+        profile = tempfile.mkdtemp(prefix="popmargin-chromium-")
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        opened.append((driver, profile))
+        return driver
+
+    yield start
+    for driver, profile in opened:
+        driver.quit()
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def browser(open_browser: Callable[[], Any]) -> Any:
+    return open_browser()
+
+
+class Server:
+    """The application on a port of its own; can go away and come back there."""
+
+    def __init__(self, site: Site, port: int = 0) -> None:
+        self.site = site
+        self.socket = listen("127.0.0.1", port)
+        self.url = address("127.0.0.1", self.socket)
+        self.port = self.socket.getsockname()[1]
+        self.server: uvicorn.Server = server_of(site.app)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.server.force_exit = True
+        self.thread.join(20)
+        self.socket.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    running = list[Server]()
+
+    def start(site: Site, port: int = 0) -> Server:
+        running.append(Server(site, port))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+def look(browser: Any, width: int = 1280, height: int = 800, scheme: str = "light") -> None:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 600})
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.get_log("browser")  # what earlier tests left
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def wait(condition: Callable[[], Any], seconds: float = 15) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if found := condition():
+                return found
+        except Exception as error:  # the page is just being replaced
+            if "stale" not in str(error).lower() and "no such element" not in str(error).lower():
+                raise
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+def sign_in(browser: Any, server: Server, token: str) -> None:
+    browser.delete_all_cookies()
+    browser.get(f"{server.url}/login/{token}")
+    ready = "return document.readyState === 'complete' && !!window.htmx"
+    wait(lambda: "/login/" not in browser.current_url and browser.execute_script(ready) and task(browser))
+
+
+def task(browser: Any) -> str:
+    """Number of the task on the screen, or the kind of another page."""
+    script = "const t = document.getElementById('task'); return t && (t.dataset.number || t.dataset.kind)"
+    return str(browser.execute_script(script))
+
+
+def press(browser: Any, key: str) -> None:
+    browser.switch_to.active_element.send_keys(key)
+
+
+def idle(browser: Any) -> bool:
+    return not browser.execute_script("return document.body.classList.contains('sending')")
+
+
+def press_and_wait(browser: Any, key: str) -> str:
+    before = task(browser)
+    press(browser, key)
+    wait(lambda: task(browser) != before and idle(browser))
+    return task(browser)
+
+
+def complaints(browser: Any) -> list[str]:
+    """What the browser's console has to say, such as what the content policy refused."""
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_twenty_tasks_by_keyboard_with_undo_and_refresh(browser, serve, make_site) -> None:
+    site = make_site(items=20)
+    person, token = site.add("anna")
+    server = serve(site)
+    look(browser)
+    sign_in(browser, server, token)
+    browser.execute_script("window.never_left = true")  # gone if a page is loaded
+    for index in range(20):
+        assert task(browser) == str(index + 1)
+        if index == 7:
+            press_and_wait(browser, "u")
+            assert task(browser) == "7"
+            assert press_and_wait(browser, "2") == "8"
+        if index == 9:
+            assert browser.execute_script("return window.never_left")
+            browser.refresh()
+            assert task(browser) == "10"
+        press_and_wait(browser, ["1", "2", "3", "4", "=", "0"][index % 6])
+    assert task(browser) == "finished"
+    done = {a.number: a for a in site.store.history(person.id)}
+    assert len(done) == 20 and site.store.labels(site.project.id).num_rows == 20
+    meant = ["left", "right", "tie", "unsure", "tie", "unsure"]
+    for number, assignment in done.items():
+        choice = "right" if number == 7 else meant[(number - 1) % 6]
+        assert assignment.label.verdict == verdict_of(choice, assignment)[0], number
+    assert complaints(browser) == []
+
+
+def test_the_screen_in_the_browser_is_the_stored_order(browser, serve, make_site) -> None:
+    site = make_site(items=8, seed=5)
+    person, token = site.add("anna")
+    look(browser)
+    sign_in(browser, serve(site), token)
+    for _ in range(8):
+        seen = browser.execute_script(
+            "return [...document.querySelectorAll('.side .text')].map(e => [e.textContent.trim(),"
+            " e.getBoundingClientRect().left, e.getBoundingClientRect().top])"
+        )
+        ordered = [text for text, _, _ in sorted(seen, key=lambda row: (row[1] > 600, row[2]))]
+        screen = screen_of(site.store.next_assignment(person.id))
+        assert ordered == [text for side in screen.sides for text in (side.prompt, *(r.text for r in side.responses))]
+        press_and_wait(browser, "3")
+
+
+def test_wrong_note_skip_and_switches_by_keyboard(browser, serve, make_site) -> None:
+    site = make_site(items=4)
+    person, token = site.add("anna")
+    look(browser)
+    sign_in(browser, serve(site), token)
+    press(browser, "n")
+    wait(lambda: browser.switch_to.active_element.get_attribute("id") == "note")
+    press(browser, "123 s u")  # letters, not answers
+    press(browser, "\ue00c")  # Escape
+    assert task(browser) == "1"
+    press(browser, "w")
+    wait(lambda: browser.execute_script("return document.querySelector('details.wrong').open"))
+    press(browser, "\ue00c")
+    assert not browser.execute_script("return document.querySelector('details.wrong').open")
+    press(browser, "5")
+    wait(lambda: browser.execute_script("return document.querySelector('details.wrong').open"))
+    press_and_wait(browser, "2")
+    assignment = site.store.history(person.id)[0]
+    assert (assignment.label.verdict, assignment.label.wrong) == verdict_of("wrong-right", assignment)
+    assert assignment.label.note == "123 s u"
+    press_and_wait(browser, "s")
+    assert site.store.progress(site.project.id, person.id).own_skipped == 1
+    colour = "return getComputedStyle(document.querySelector('mark')).backgroundColor"
+    marked = browser.execute_script(colour)
+    press(browser, "d")
+    wait(lambda: browser.execute_script(colour) != marked)
+    press_and_wait(browser, "1")
+    assert browser.execute_script(colour) != marked  # kept over tasks
+    press(browser, "g")
+    wait(lambda: browser.execute_script("return document.getElementById('guidelines').open"))
+    press(browser, "?")
+    wait(lambda: browser.execute_script("return document.getElementById('help').open"))
+    press(browser, "1")  # not an answer while the help is open
+    assert task(browser) == "4"
+    press(browser, "\ue00c")
+    press(browser, "h")
+    wait(lambda: task(browser) == "history" and browser.find_elements("css selector", "html.scripted"))
+    press(browser, "\ue007")
+    wait(lambda: task(browser) == "4")
+
+
+def test_an_answer_survives_a_server_that_is_away(browser, serve, make_site) -> None:
+    site = make_site(items=3)
+    person, token = site.add("anna")
+    server = serve(site)
+    look(browser)
+    sign_in(browser, server, token)
+    server.stop()
+    press(browser, "1")
+    trouble = "return !document.getElementById('trouble').hidden"
+    wait(lambda: browser.execute_script(trouble))
+    assert task(browser) == "1"
+    press(browser, "2")  # the answer that waits is not replaced
+    assert site.store.progress(site.project.id, person.id).own_done == 0
+    serve(site, server.port)
+    wait(lambda: task(browser) == "2", 30)
+    assert not browser.execute_script(trouble)
+    (label,) = [a.label for a in site.store.history(person.id)]
+    assert label.verdict == verdict_of("left", site.store.history(person.id)[0])[0] and label.revision == 1
+
+
+def test_an_answer_survives_a_renewed_link(browser, serve, make_site) -> None:
+    site = make_site(items=3)
+    person, token = site.add("anna")
+    server = serve(site)
+    look(browser)
+    sign_in(browser, server, token)
+    renewed = site.store.new_token(person.id)
+    press(browser, "1")
+    wait(lambda: "signed out" in browser.execute_script("return document.getElementById('trouble').textContent"))
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    browser.get(f"{server.url}/login/{renewed}")
+    browser.close()
+    browser.switch_to.window(first)
+    wait(lambda: task(browser) == "2", 30)
+    assert site.store.progress(site.project.id, person.id).own_done == 1
+
+
+def test_two_people_at_once(open_browser, browser, serve, make_site) -> None:
+    site = make_site(items=6)
+    people = [site.add("anna"), site.add("ben")]
+    server = serve(site)
+    browsers = [browser, open_browser()]
+    for window, (_, token) in zip(browsers, people, strict=True):
+        look(window)
+        sign_in(window, server, token)
+    for turn in range(6):
+        window = browsers[turn % 2]
+        if task(window) != "finished":
+            press_and_wait(window, "1")
+    for window in browsers:
+        while task(window) != "finished":
+            press_and_wait(window, "2")
+    labels = site.store.labels(site.project.id).to_pylist()
+    assert len(labels) == 6 and len({row["item"] for row in labels}) == 6
+    assert {row["annotator"] for row in labels} == {"anna", "ben"}
+
+
+def test_hostile_texts_do_nothing(browser, serve, make_site) -> None:
+    rows = [
+        {"id": str(i), "prompt": attack, "chosen": attack + " a", "rejected": attack + " b"}
+        for i, attack in enumerate(ATTACKS[: len(ATTACKS) // 2 * 2])
+    ]
+    site = make_site(rows=rows, guidelines="\n\n".join(ATTACKS))
+    server = serve(site)
+    look(browser)
+    sign_in(browser, server, site.add("anna")[1])
+    browser.execute_script("window.alert = () => { document.title = 'attacked' }")
+    while task(browser) != "finished":
+        strange = browser.find_elements("css selector", ", ".join(f"#task {name}" for name in STRANGE))
+        schemes = browser.execute_script("return [...document.querySelectorAll('#task a')].map(e => e.protocol)")
+        assert strange == [] and set(schemes) <= {"http:", "https:", "mailto:"}
+        press_and_wait(browser, "3")
+    assert browser.title != "attacked"
+    assert complaints(browser) == []  # nothing was even tried and refused by the policy
+
+
+@pytest.mark.parametrize("kind", ["pop", "preference"])
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640), (768, 1024), (1280, 800)])
+def test_fits_every_screen(browser, serve, make_site, kind: str, width: int, height: int) -> None:
+    rows = [
+        {"id": str(i), "prompt": text[:900], "chosen": text, "rejected": text.replace("while", "time")}
+        for i, text in enumerate(
+            [LONG, CODE, "| a | b |\n|---|---|\n" + "| wide cell | and another |\n" * 3, "x" * 400]
+        )
+    ]
+    site = make_site(kind, rows=rows)
+    server = serve(site)
+    look(browser, width, height)
+    sign_in(browser, server, site.add("anna")[1])
+    while task(browser) != "finished":
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        boxes = browser.execute_script(
+            "return [...document.querySelectorAll('.answers > button, .wrong > summary')].map(e => {"
+            "const b = e.getBoundingClientRect(); return [b.left, b.right, b.top, b.bottom, b.height] })"
+        )
+        assert len(boxes) == (5 if kind == "pop" else 4)
+        for left, right, top, bottom, tall in boxes:  # answers are always in sight, and big enough for a thumb
+            assert left >= 0 and right <= width and top >= 0 and bottom <= height and tall >= 36
+        press_and_wait(browser, "3")
+    for page in ("/history", "/"):
+        browser.get(server.url + page)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+CONTRAST = """
+const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+const part = v => v / 255 <= .03928 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
+const light = ([r, g, b]) => .2126 * part(r) + .7152 * part(g) + .0722 * part(b);
+const behind = e => {
+  for (; e; e = e.parentElement) {
+    const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] === 1) return c;
+  }
+  return [255, 255, 255];
+};
+const low = [];
+for (const e of document.querySelectorAll('body *:not(.visually-hidden)')) {
+  if (!e.checkVisibility() || ![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue;
+  const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+  const ratio = (a + .05) / (b + .05);
+  if (ratio < 4.5) low.push([e.tagName, e.className, e.textContent.slice(0, 30), ratio.toFixed(2)]);
+}
+return low;
+"""
+NAMELESS = """
+const all = 'button, a, input:not([type=hidden]), textarea, summary, progress, [tabindex="0"]';
+return [...document.querySelectorAll(all)]
+  .filter(e => e.checkVisibility() && !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length))
+  .map(e => e.outerHTML.slice(0, 90))
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_names_and_focus(browser, serve, make_site, scheme: str) -> None:
+    rows = [
+        {"id": str(i), "prompt": "What?", "chosen": CODE, "rejected": CODE.replace("lazily", "eager")} for i in range(4)
+    ]
+    site = make_site(rows=rows)
+    server = serve(site)
+    look(browser, scheme=scheme)
+    sign_in(browser, server, site.add("anna")[1])
+    press(browser, "w")
+    pages = [("/", False), ("/history", True), ("/admin", True)]
+    for path, load in pages:
+        if path == "/admin":
+            browser.get(f"{server.url}/login/{ADMIN}")
+            wait(lambda: task(browser) == "admin")
+        elif load:
+            browser.get(server.url + path)
+        assert browser.execute_script(CONTRAST) == [], path
+        assert browser.execute_script(NAMELESS) == [], path
+        assert len(browser.find_elements("css selector", "h1")) == 1
+        assert browser.execute_script("return document.documentElement.lang") == "en"
+    browser.get(server.url + "/")
+    seen = set()
+    for _ in range(40):  # everything can be reached with Tab, and the focus can be seen
+        press(browser, "\ue004")
+        element = browser.switch_to.active_element
+        seen.add(element.get_attribute("value") or "".join(element.text.split()[:1]))
+        outline = browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+        assert element.tag_name == "body" or outline != "none", element.get_attribute("outerHTML")[:80]
+    assert {"left", "right", "tie", "unsure", "Undo", "Skip", "Note"} <= seen
+
+
+def test_without_scripts(browser, serve, make_site) -> None:
+    site = make_site(items=2)
+    person, token = site.add("anna")
+    server = serve(site)
+    look(browser)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.delete_all_cookies()
+        browser.get(f"{server.url}/login/{token}")
+        wait(lambda: browser.find_elements("css selector", "[value=left]"))
+        browser.find_element("css selector", "[value=left]").click()
+        wait(lambda: site.store.progress(site.project.id, person.id).own_done == 1)
+        wait(lambda: "Task 2" in browser.page_source)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

@@ -1,0 +1,75 @@
+"""The stored order makes the screen, and answers on the screen become verdicts about the data."""
+
+import itertools
+from datetime import UTC, datetime
+
+import pytest
+
+pytest.importorskip("markdown_it")
+
+from popmargin.errors import DataError
+from popmargin.label.records import Assignment, Label, PreferenceText, Shown
+from popmargin.label.web.screen import Choice, choice_of, screen_of, verdict_of
+
+ORDERS = [Shown(swap_pairs=a, swap_first=b, swap_second=c) for a, b, c in itertools.product([False, True], repeat=3)]
+CHOICES: tuple[Choice, ...] = ("left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both")
+
+
+def assignment_of(kind: str, shown: Shown, verdict: tuple | None = None) -> Assignment:
+    first = PreferenceText(id="p", prompt="p-prompt", chosen="p-chosen", rejected="p-rejected")
+    second = PreferenceText(id="q", prompt="q-prompt", chosen="q-chosen", rejected="q-rejected")
+    label = verdict and Label(
+        id=1, assignment=1, revision=1, verdict=verdict[0], wrong=verdict[1], confidence=None, note="", seconds=None,
+        request="request1", created_at=datetime.now(UTC),
+    )  # fmt: skip
+    return Assignment(
+        id=1, item=1, kind=kind, annotator=1, first=first, second=second if kind == "pop" else None, shown=shown,
+        expires_at=None, state="leased", label=label, number=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shown", ORDERS)
+def test_each_level_of_the_shuffle_moves_its_part(shown: Shown) -> None:
+    screen = screen_of(assignment_of("pop", shown))
+    assert [side.place for side in screen.sides] == ["left", "right"]
+    order = "qp" if shown.swap_pairs else "pq"
+    assert "".join(str(side.prompt)[0] for side in screen.sides) == order
+    for name, side in zip(order, screen.sides, strict=True):
+        swap = shown.swap_first if name == "p" else shown.swap_second
+        texts = [f"{name}-chosen", f"{name}-rejected"]
+        assert [response.text for response in side.responses] == (texts[::-1] if swap else texts)
+        # The mark stays with the response, wherever it stands.
+        assert {r.text: r.preferred for r in side.responses} == {f"{name}-chosen": True, f"{name}-rejected": False}
+
+
+@pytest.mark.parametrize("shown", ORDERS)
+def test_responses_of_one_prompt_are_blind(shown: Shown) -> None:
+    screen = screen_of(assignment_of("preference", shown))
+    texts = [side.responses[0].text for side in screen.sides]
+    assert texts == (["p-rejected", "p-chosen"] if shown.swap_first else ["p-chosen", "p-rejected"])
+    assert all(response.preferred is None for side in screen.sides for response in side.responses)
+
+
+@pytest.mark.parametrize("shown", ORDERS)
+@pytest.mark.parametrize("choice", CHOICES)
+def test_answers_and_verdicts_are_a_round_trip(shown: Shown, choice: Choice) -> None:
+    for kind in ("pop", "preference"):
+        if kind == "preference" and choice.startswith("wrong"):
+            continue
+        stored = verdict_of(choice, assignment_of(kind, shown))
+        assert choice_of(assignment_of(kind, shown, stored)) == choice
+
+
+def test_a_choice_names_what_stood_there() -> None:
+    swapped = Shown(swap_pairs=True, swap_first=False, swap_second=False)
+    assert verdict_of("left", assignment_of("pop", swapped)) == ("second", None)
+    assert verdict_of("wrong-right", assignment_of("pop", swapped)) == ("wrong", "first")
+    # Of two responses to a prompt only their own order counts.
+    assert verdict_of("left", assignment_of("preference", swapped)) == ("first", None)
+    other = Shown(swap_pairs=False, swap_first=True, swap_second=False)
+    assert verdict_of("left", assignment_of("preference", other)) == ("second", None)
+
+
+def test_wrong_is_no_answer_about_two_responses() -> None:
+    with pytest.raises(DataError, match="about pairs"):
+        verdict_of("wrong-left", assignment_of("preference", ORDERS[0]))

@@ -1,0 +1,49 @@
+"""Builds sites for the tests: preferences, a store, an application."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from popmargin.data.schema import COLUMNS, LoadReport, Preferences, arrow_schema
+from popmargin.label.records import Annotator, Project
+from popmargin.label.store import LabelStore
+
+ADMIN = "admin-token-of-the-tests"
+
+
+def preferences_of(rows: list[dict[str, Any]]) -> Preferences:
+    """Preferences from rows with id, prompt, chosen and rejected."""
+    columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
+    schema = arrow_schema(conversational=not isinstance(rows[0]["prompt"], str))
+    dataset = datasets.Dataset.from_dict(columns, features=datasets.Features.from_arrow_schema(schema))
+    return Preferences(dataset, LoadReport("test", "memory", "canonical", len(rows), len(rows), len(rows)))
+
+
+def rows_of(count: int) -> list[dict[str, Any]]:
+    """Distinct preferences whose texts say where they belong."""
+    return [
+        {"id": f"p{i}", "prompt": f"Prompt number {i}?", "chosen": f"Good answer {i}.", "rejected": f"Poor reply {i}."}
+        for i in range(count)
+    ]
+
+
+@dataclass
+class Site:
+    """An application, the store behind it and one project."""
+
+    store: LabelStore
+    app: FastAPI
+    project: Project
+
+    def add(self, name: str) -> tuple[Annotator, str]:
+        return self.store.add_annotator(self.project.id, name)
+
+    def client(self, token: str | None = None, **settings: Any) -> TestClient:
+        """A browser without scripts; signed in if there is a token."""
+        client = TestClient(self.app, base_url="http://127.0.0.1:8000", **settings)
+        if token is not None:
+            assert client.get(f"/login/{token}").status_code == 200
+        return client
