@@ -89,7 +89,8 @@ class PopConfig:
     """Where PoP edges come from, and the strength scale fitted from them, for objectives that need them.
 
     Attributes:
-        edges: a Parquet file of edges; null samples them from the strengths in the data.
+        edges: a Parquet file of edges, or a label store (`labels.db`, a project of it as `labels.db#name`, or a
+            database's URL); null samples them from the strengths in the data.
         sampling: `iterative` (every preference is the stronger side of k edges), `random` (k·N random pairs) or
             `active` (ours: as many pairs, chosen for what they tell about the strength scale).
         k: edges per preference.

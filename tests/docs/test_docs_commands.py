@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +59,29 @@ def test_other_commands_are_make_targets_or_installs(page: Path) -> None:
     inline = re.findall(r"`make ([\w -]+)`", page.read_text(encoding="utf-8"))
     named = [line.removeprefix("make ") for line in commands(page) if line.startswith("make ")] + inline
     assert set(" ".join(named).split()) <= targets
-    known = ("popmargin ", "make ", "pip install popmargin", "python benchmarks/")
+    known = ("popmargin ", "make ", "pip install popmargin", "pip install 'popmargin[", "python benchmarks/")
     assert [line for line in commands(page) if not line.startswith(known)] == []
+
+
+def serves(line: str, folder: Path) -> None:
+    """A server comes up, prints links, and the first one opens a page; then it is stopped as by Ctrl-C."""
+    words = [sys.executable, "-m", "popmargin", *shlex.split(line)[1:], "--no-browser"]
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        said: list[str] = []
+        for text in server.stdout:
+            said.append(text)
+            if "Ctrl-C" in text:
+                break
+        link = re.search(r"http://\S+", "".join(said))
+        assert link is not None, "".join(said)
+        try:
+            address = link[0].replace("0.0.0.0", "127.0.0.1").replace("/label/", "/")
+            page = httpx.get(address, follow_redirects=True)
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.communicate(timeout=30)
+    assert page.status_code == 200, f"{line}\n{address}\n{page.text[:500]}"
 
 
 @pytest.mark.slow
@@ -67,7 +90,9 @@ def test_other_commands_are_make_targets_or_installs(page: Path) -> None:
 )
 def test_every_command_works(page: Path, folder: Path, popmargin: Run) -> None:
     for line in commands(page):
-        if line.startswith("popmargin "):
+        if line.startswith("popmargin annotate "):
+            serves(line, folder)
+        elif line.startswith("popmargin "):
             result = popmargin(*shlex.split(line)[1:], cwd=folder)
             assert result.returncode == 0, f"{line}\n{result.stderr[-2000:]}"
 

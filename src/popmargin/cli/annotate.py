@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from popmargin.cli.label import add_project_arguments, open_store, project_settings
+from popmargin.cli.label import add_project_arguments, project_settings
 from popmargin.cli.pop_data import add_data_arguments, load_data
 from popmargin.errors import ConfigError, import_extra
+from popmargin.label.edges import open_store
 
 if TYPE_CHECKING:
     from popmargin.label.records import Project

@@ -8,7 +8,8 @@ from typing import Any
 
 from popmargin.cli import label_judge, label_report
 from popmargin.cli.pop_data import add_data_arguments, load_data
-from popmargin.errors import ConfigError, DataError, import_extra
+from popmargin.errors import ConfigError, DataError
+from popmargin.label.edges import open_store
 from popmargin.pop.edges import PopEdges
 
 EXPORTS = ("edges", "preferences", "dataset", "labels", "history", "jsonl")
@@ -138,23 +139,6 @@ def _add_export(verbs: Any) -> None:
         "--relabel", action="store_true", help="preferences: exchange chosen and rejected where most votes say so"
     )
     parser.set_defaults(func=_export)
-
-
-def open_store(url: str, *, create: bool = False) -> Any:
-    """The label store, whose dependencies are an extra.
-
-    Raises:
-        DataError: there is no such file, and `create` is False.
-        MissingExtraError: the extra is not installed.
-    """
-    for module in ("sqlalchemy", "alembic"):
-        import_extra(module, "label")
-    from popmargin.label.store import LabelStore
-
-    path = url.removeprefix("sqlite:///")
-    if not create and "://" not in path and not Path(path).is_file():
-        raise DataError(f"{path}: no such label store. Make one with: popmargin label import DATA --db {path}")
-    return LabelStore.open(url)
 
 
 def _import(args: argparse.Namespace) -> int:

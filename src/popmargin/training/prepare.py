@@ -18,6 +18,7 @@ from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.label.edges import is_store, store_edges
 from popmargin.models import base_dtype, load_model, load_policy, load_tokenizer
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
@@ -268,11 +269,13 @@ class Workspace:
         return self._scoring[path]
 
     def edges(self, config: PopConfig) -> PopEdges:
-        """PoP edges between training preferences: from a file, or sampled from their strengths.
+        """PoP edges between training preferences: from a file or a label store, or sampled from their strengths.
 
         Raises:
-            DataError: the file names other preferences, or strengths are missing.
+            DataError: the file names other preferences, the store holds no label of these, or strengths are missing.
         """
+        if config.edges is not None and is_store(config.edges):
+            return store_edges(config.edges, self.train.ids)
         if config.edges is not None:
             return PopEdges.load(config.edges)
         return sample_edges(

@@ -19,6 +19,7 @@ from popmargin.engine.rewards import scoring_plan
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
+from popmargin.label.edges import is_store
 from popmargin.models import device, make_policy
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
@@ -106,7 +107,7 @@ def train(
     workspace = workspace or Workspace(config)
     if resume and directory.finished and to_dict(directory.config()) == to_dict(config):
         return directory, (workspace.trained(directory.model) if keep_model else None)
-    parts = make_parts(config, workspace)
+    parts = make_parts(_with_own_edges(config, directory) if resume else config, workspace)
     with arguments.main_process_first(local=False):
         if arguments.process_index == 0:
             directory.start(config, resume=resume, overwrite=overwrite)
@@ -151,6 +152,14 @@ def _save(trainer: PreferenceTrainer, config: RunConfig, folder: Path) -> None:
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
     if config.task == "reward":
         RewardFormat(max_length=config.data.max_length).save(folder)
+
+
+def _with_own_edges(config: RunConfig, directory: RunDirectory) -> RunConfig:
+    """A run that goes on keeps its edges, though its label store may have grown."""
+    own = directory.path / "edges.parquet"
+    if config.pop.edges is None or not is_store(config.pop.edges) or not own.is_file():
+        return config
+    return dataclasses.replace(config, pop=dataclasses.replace(config.pop, edges=str(own)))
 
 
 @dataclass(frozen=True)

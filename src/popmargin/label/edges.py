@@ -1,0 +1,84 @@
+"""PoP edges straight from a label store, for a training run."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from popmargin.errors import DataError, import_extra
+from popmargin.pop.edges import PopEdges
+
+if TYPE_CHECKING:
+    from popmargin.label.store import LabelStore
+
+pc: Any = pyarrow.compute
+_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+_LOG = logging.getLogger(__name__)
+
+
+def open_store(url: str, *, create: bool = False) -> "LabelStore":
+    """The label store, whose dependencies are an extra.
+
+    Raises:
+        DataError: there is no such file, and `create` is False.
+        MissingExtraError: the extra is not installed.
+    """
+    for module in ("sqlalchemy", "alembic"):
+        import_extra(module, "label")
+    from popmargin.label.store import LabelStore
+
+    path = url.removeprefix("sqlite:///")
+    if not create and "://" not in path and not Path(path).is_file():
+        raise DataError(f"{path}: no such label store. Make one with: popmargin label import DATA --db {path}")
+    return LabelStore.open(url)
+
+
+def is_store(source: str) -> bool:
+    """Whether edges are named by a label store: `labels.db`, `labels.db#project` or the URL of a database.
+
+    Example:
+        >>> is_store("labels.db#answers"), is_store("edges.parquet")
+        (True, False)
+    """
+    return "://" in source or source.partition("#")[0].endswith(_SUFFIXES)
+
+
+def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
+    """The PoP labels of a store between some preferences, one edge for each label; what is left out is logged.
+
+    Args:
+        source: the store; `#NAME` at its end names the project, where there are several.
+        ids: the preferences that are trained on. Labels of others, held out for testing, make no edges.
+
+    Raises:
+        DataError: no such store or project, several projects and no name, or no label is left.
+    """
+    url, _, name = source.partition("#")
+    with open_store(url) as store:
+        from popmargin.label.transfer import pop_edges
+
+        names = [project.name for project in store.projects()]
+        if not name and len(names) != 1:
+            raise DataError(f"{url} holds {len(names)} projects ({', '.join(names)}): name one, e.g. {url}#NAME.")
+        project = store.project(name or names[0])
+        edges, account = pop_edges(store, project)
+    known = pa.array(ids, pa.string())
+    inside = pc.and_(pc.is_in(edges.table["stronger"], value_set=known), pc.is_in(edges.table["weaker"], known))
+    kept = PopEdges(edges.table.filter(inside), {**edges.parameters, "comparisons": len(edges)})
+    _LOG.warning("%s, project '%s': %s", url, project.name, account)
+    if len(kept) < len(edges):
+        _LOG.warning(
+            "%d of %d labels compare preferences that are not all trained on; they make no edges.",
+            len(edges) - len(kept),
+            len(edges),
+        )
+    if not len(kept):
+        raise DataError(
+            f"{url}, project '{project.name}': none of its {account.labels} labels compares two of the {len(ids)} "
+            f"training preferences. Label some with: popmargin annotate --db {url}, or train on the data that was "
+            "imported."
+        )
+    return kept

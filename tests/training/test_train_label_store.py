@@ -1,0 +1,75 @@
+"""Training straight from a label store: whose labels become edges, and what happens when more come."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from popmargin.config import RunConfig
+from popmargin.data.load import load_preferences
+from popmargin.errors import DataError
+from popmargin.label.edges import is_store, store_edges
+from popmargin.label.setup import open_project
+from popmargin.label.sources.base import label_store, store_strengths
+from popmargin.label.sources.ratings import RatingLabeller
+from popmargin.label.store import LabelStore
+from popmargin.pop.edges import PopEdges
+from popmargin.training.prepare import load_split
+from popmargin.training.run import train
+
+
+@pytest.fixture
+def db(tmp_path: Path, data_path: str) -> str:
+    """All preferences, two comparisons each, labelled by their ratings."""
+    url = str(tmp_path / "labels.db")
+    with LabelStore.open(url) as store:
+        project = open_project(store, load_preferences(data_path), "answers", k=2)
+        label_store(store, project.id, RatingLabeller(store_strengths(store, project.id)))
+    return url
+
+
+def test_labels_between_training_preferences_become_edges(
+    db: str, configure: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configure({"objective": {"name": "pop"}, "pop": {"edges": db}})
+    with caplog.at_level(logging.WARNING):
+        run, _ = train(config)
+    edges = PopEdges.load(run.path / "edges.parquet")
+    trained, test = load_split(config.data)
+    strength = dict(zip(trained.ids, trained.strength, strict=True))
+    rows = edges.table.to_pylist()
+    assert rows and not {row["stronger"] for row in rows} & set(test.ids)
+    assert all(strength[row["stronger"]] > strength[row["weaker"]] for row in rows if not row["tie"])
+    assert {row["source"] for row in rows} == {"ratings"}
+    assert f"of {2 * (len(trained) + len(test))} labels compare preferences that are not all trained on" in caplog.text
+
+
+def test_a_run_that_goes_on_keeps_its_edges(db: str, configure: Callable[..., RunConfig], data_path: str) -> None:
+    config = configure({"objective": {"name": "pop"}, "pop": {"edges": db}, "train": {"max_steps": 2, "save_steps": 1}})
+    run, _ = train(config)
+    before = PopEdges.load(run.path / "edges.parquet").fingerprint()
+    (run.path / "run.json").unlink()  # as if it had been killed
+    with LabelStore.open(db) as store:
+        project = store.project("answers")
+        ids = load_preferences(data_path).ids
+        store.add_items(project.id, "pop", ids[:1], ids[5:6])
+        label_store(store, project.id, RatingLabeller(store_strengths(store, project.id)))
+    train(config, resume=True)
+    assert PopEdges.load(run.path / "edges.parquet").fingerprint() == before
+    train(config, overwrite=True)
+    assert PopEdges.load(run.path / "edges.parquet").fingerprint() != before
+
+
+def test_what_a_store_cannot_give(db: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none of its"):
+        store_edges(db, ["someone else"])
+    with pytest.raises(DataError, match=r"no project 'answer'.*Did you mean 'answers'"):
+        store_edges(f"{db}#answer", ["a"])
+    with pytest.raises(DataError, match="no such label store"):
+        store_edges(str(tmp_path / "none.db"), ["a"])
+    with LabelStore.open(db) as store:
+        store.create_project("another")
+    with pytest.raises(DataError, match=r"2 projects \(answers, another\): name one"):
+        store_edges(db, ["a"])
+    assert is_store("postgresql://host/labels") and is_store("a.sqlite3") and not is_store("edges.parquet")
