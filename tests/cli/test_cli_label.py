@@ -98,3 +98,83 @@ def test_what_does_not_go_together_is_refused(
     assert main(["label", "import", str(data), "--db", db, *missing]) == 2
     assert "guidelines cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "none.db").exists()
+
+
+def test_the_next_round_is_chosen_from_the_labels_and_added(db: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["label", "ask", "--db", db, "--n", "7"]) == 0
+    assert "added 7 comparisons to project 'default', chosen from 0 labels" in capsys.readouterr().out
+    with LabelStore.open(db) as store:
+        project = store.project("default")
+        who, _ = store.add_annotator(project.id, "Ann")
+        for number in range(10):
+            task = store.next_assignment(who.id)
+            assert task is not None
+            store.record(who.id, task.id, "first", request=f"r{number}")
+    assert main(["label", "ask", "--db", db, "--n", "99"]) == 0
+    said = capsys.readouterr().out
+    assert "added 35 comparisons" in said and "chosen from 10 labels" in said  # 12·11/2 − 24 − 7
+    assert "every other pair is in the project already" in said
+    with LabelStore.open(db) as store:
+        rows = [row for batch in store.items(store.project("default").id) for row in batch.to_pylist()]
+    assert len({frozenset((row["first"], row["second"])) for row in rows}) == len(rows) == 66
+
+
+def test_other_data_are_not_taken_for_the_projects_own(
+    db: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"id": "z", "prompt": "Q?", "chosen": "a", "rejected": "b"}) + "\n")
+    assert main(["label", "import", str(other), "--db", db]) == 2
+    assert "was made of other preferences than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["export", "--out", "full", "--as", "dataset"], "full is a folder with files in it"),
+        (["export", "--out", "edges.jsonl", "--as", "edges"], "edges are written as .parquet"),
+        (["annotators", "add", "Zoe", "Zoe"], "nobody was added"),
+        (["report", "--out", "full"], "is a folder. Name the file"),
+        (["ask", "--n", "0"], "at least 1 comparison"),
+    ],
+)
+def test_mistakes_are_named(
+    db: str,
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert main(["label", *words, "--db", db]) == 2
+    assert message in capsys.readouterr().err
+    with LabelStore.open(db) as store:
+        assert store.annotators(store.project("default").id) == []
+
+
+def test_a_seed_is_not_negative(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["label", "import", str(data), "--db", str(tmp_path / "x.db"), "--seed", "-1"])
+    assert "'-1' is not a seed" in capsys.readouterr().err
+
+
+def test_a_failed_labeller_leaves_no_annotator(db: str, tmp_path: Path) -> None:
+    assert main(["label", "judge", "--db", db, "--judge", f"reward:{tmp_path / 'none.py'}:score"]) == 2
+    words = ["--judge", "openai:foo@http://127.0.0.1:9/v1", "--retries", "0"]
+    assert main(["label", "judge", "--db", db, *words]) == 2
+    with LabelStore.open(db) as store:
+        assert store.annotators(store.project("default").id) == []
+
+
+def test_the_scale_reads_the_store(db: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with LabelStore.open(db) as store:
+        who, _ = store.add_annotator(store.project("default").id, "Ann")
+        task = store.next_assignment(who.id)
+        assert task is not None
+        store.record(who.id, task.id, "first", request="r")
+    out = str(tmp_path / "scale.parquet")
+    assert main(["pop", "scale", db, "--data", str(data), "--out", out]) == 0
+    assert "1 of 1 edges" in capsys.readouterr().out

@@ -60,9 +60,7 @@ def _annotate(args: argparse.Namespace) -> int:
         name = f"guidelines_{args.kind}.md"
         settings["guidelines"] = files("popmargin.label.web").joinpath(name).read_text(encoding="utf-8")
     with open_store(args.db, create=args.data is not None) as store:
-        # A project that is there needs no data, so it is not read again.
-        known = args.project in [project.name for project in store.projects() if project.items]
-        data = None if known or args.data is None else load_data(args, args.data)
+        data = None if args.data is None else load_data(args, args.data)
         project = open_project(store, data, args.project, **settings)
         links = _links(store, project, args.annotators or [LOCAL])
         listening = listen(args.host, args.port)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from popmargin.cli import label_judge, label_report
-from popmargin.cli.pop_data import add_data_arguments, load_data
+from popmargin.cli import label_ask, label_judge, label_report
+from popmargin.cli.pop_data import add_data_arguments, load_data, seed
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.edges import open_store
 from popmargin.pop.edges import PopEdges
@@ -18,8 +18,10 @@ _TABLES = (".parquet", ".jsonl")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import | status | annotators | export | judge | report` to the command line."""
-    parser = subparsers.add_parser("label", help="the label store: import, status, annotators, export, judge, report")
+    """Add `label import | ask | status | annotators | export | judge | report` to the command line."""
+    parser = subparsers.add_parser(
+        "label", help="the label store: import, ask, status, annotators, export, judge, report"
+    )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
     status = verbs.add_parser("status", help="how far each project is, and each annotator")
@@ -28,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
     status.set_defaults(func=_status)
     _add_annotators(verbs)
     _add_export(verbs)
+    label_ask.add_parser(verbs)
     label_judge.add_parser(verbs)
     label_report.add_parser(verbs)
 
@@ -55,7 +58,7 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         help="k·N pairs at random, or every preference first in k pairs (default: %(default)s)",
     )
     parser.add_argument("--k", type=int, default=1, help="pairs for each preference (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of pairs, order and shuffling (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="of pairs, order and shuffling (default: %(default)s)")
     parser.add_argument("--edges", type=Path, help="ask about the pairs of these PoP edges instead")
     parser.add_argument("--gold", type=Path, help="PoP edges with known answers, which everybody is asked")
     parser.add_argument("--overlap", type=int, default=1, help="people who label each item (default: %(default)s)")
@@ -179,6 +182,10 @@ def _status(args: argparse.Namespace) -> int:
 def _add(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         project = store.project(args.project)
+        known = {who.name for who in store.annotators(project.id)}
+        taken = [name for name in args.names if name in known or args.names.count(name) > 1]
+        if taken:
+            raise DataError(f"'{taken[0]}' is an annotator of project '{project.name}' already; nobody was added.")
         for name in args.names:
             _, token = store.add_annotator(project.id, name)
             print(f"{name}\t{token}")
@@ -227,6 +234,10 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"--strengths and --relabel go with preferences, not with {kind}. Say --as preferences.")
     if kind in ("labels", "history", "jsonl") and args.out.suffix not in _TABLES:
         raise ConfigError(f"{args.out}: labels are written as {' or '.join(_TABLES)}. End the name in one.")
+    if kind == "edges" and args.out.suffix != ".parquet":
+        raise ConfigError(f"{args.out}: edges are written as .parquet. End the name in it.")
+    if kind == "dataset" and args.out.is_dir() and any(args.out.iterdir()):
+        raise ConfigError(f"{args.out} is a folder with files in it. Name a new one.")
     with open_store(args.db) as store:
         _write(store, store.project(args.project), kind, args)
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.cli import pop_scale
-from popmargin.cli.pop_data import add_data_arguments, load_data
+from popmargin.cli.pop_data import add_data_arguments, load_data, seed
 from popmargin.cli.rewards import add_reward_arguments, reward_of
 from popmargin.evaluation.rate import response_ratings
 from popmargin.pop.edges import PopEdges
@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
         "active: as many, chosen for what they tell about the strength scale (default: %(default)s)",
     )
     sample.add_argument("--k", type=int, default=1, help="edges for each preference (default: %(default)s)")
-    sample.add_argument("--seed", type=int, default=0, help="seed of all draws (default: %(default)s)")
+    sample.add_argument("--seed", type=seed, default=0, help="seed of all draws (default: %(default)s)")
     sample.add_argument("--flip", type=float, default=0.0, help="probability that a label is wrong (default: 0)")
     sample.add_argument(
         "--temperature", type=float, default=0.0, help="Bradley-Terry noise, on the scale of the strengths (default: 0)"

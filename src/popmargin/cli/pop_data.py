@@ -23,7 +23,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="pairs to make from several rated responses (default: %(default)s)",
     )
     data.add_argument("--min-gap", type=float, default=0.0, help="least strength of a preference (default: 0)")
-    data.add_argument("--data-seed", type=int, default=0, help="seed of drawn pairs of responses (default: 0)")
+    data.add_argument("--data-seed", type=seed, default=0, help="seed of drawn pairs of responses (default: 0)")
     data.add_argument(
         "--bad-rows",
         choices=("error", "drop"),
@@ -56,3 +56,14 @@ def load_data(args: argparse.Namespace, source: str) -> Preferences:
         left_out = f"{report.rows_kept} of {report.rows_in} rows used"
         print(f"{source}: {left_out}; see `popmargin data check {source}`", file=sys.stderr)
     return preferences
+
+
+def seed(text: str) -> int:
+    """A seed of random draws: a whole number, 0 or more."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a seed: give a whole number, 0 or more")
+    return number

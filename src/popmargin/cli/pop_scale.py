@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from popmargin.cli.pop_data import add_data_arguments, load_data
+from popmargin.cli.pop_data import add_data_arguments, load_data, seed
+from popmargin.data.schema import Preferences
+from popmargin.label.edges import is_store, store_edges
 from popmargin.pop.active import ActiveSampler
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale, fit_strengths
@@ -19,7 +21,7 @@ from popmargin.pop.strengths import SLOPE, with_strengths
 def add_parsers(verbs: Any) -> None:
     """Add `pop scale` and `pop ask`."""
     scale = verbs.add_parser("scale", help="fit a strength for every preference from edges, with standard errors")
-    scale.add_argument("edges", type=Path, help="PoP edges, a Parquet file")
+    scale.add_argument("edges", help="PoP edges: a Parquet file, or a label store (labels.db)")
     scale.add_argument("--data", required=True, help="the preferences that they are about")
     scale.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     _add_model_arguments(scale)
@@ -42,7 +44,7 @@ def add_parsers(verbs: Any) -> None:
         default="mean",
         help="of the posterior: the mean, whose intervals cover, or the mode, which is quicker (default: %(default)s)",
     )
-    scale.add_argument("--seed", type=int, default=0, help="seed of estimated standard errors (default: 0)")
+    scale.add_argument("--seed", type=seed, default=0, help="seed of estimated standard errors (default: 0)")
     scale.add_argument("--preferences-out", type=Path, help="also write the preferences with their strength")
     scale.add_argument(
         "--as",
@@ -59,11 +61,13 @@ def add_parsers(verbs: Any) -> None:
     add_data_arguments(scale)
     scale.set_defaults(func=_scale)
     ask = verbs.add_parser("ask", help="choose the comparisons that tell most about the scale, for people to answer")
-    ask.add_argument("edges", type=Path, nargs="?", help="the answers so far; without it, the first ones are chosen")
+    ask.add_argument(
+        "edges", nargs="?", help="the answers so far, a file or a label store; without it, the first ones are chosen"
+    )
     ask.add_argument("--data", required=True, help="the preferences")
     ask.add_argument("--n", type=int, default=200, help="comparisons to choose (default: %(default)s)")
     ask.add_argument("--out", type=Path, required=True, help="Parquet file to write: columns first, second (ids)")
-    ask.add_argument("--seed", type=int, default=0, help="seed of all draws (default: 0)")
+    ask.add_argument("--seed", type=seed, default=0, help="seed of all draws (default: 0)")
     _add_model_arguments(ask)
     add_data_arguments(ask)
     ask.set_defaults(func=_ask)
@@ -82,8 +86,8 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _scale(args: argparse.Namespace) -> int:
-    edges = PopEdges.load(args.edges)
     preferences = load_data(args, args.data)
+    edges = _edges(args.edges, preferences)
     scale = fit_strengths(
         edges,
         preferences.ids,
@@ -106,6 +110,10 @@ def _scale(args: argparse.Namespace) -> int:
         print(f"wrote the preferences with their {args.use} to {args.preferences_out}")
     print(describe(scale))
     return 0
+
+
+def _edges(source: str, preferences: Preferences) -> PopEdges:
+    return store_edges(source, preferences.ids) if is_store(source) else PopEdges.load(source)
 
 
 def _facts(scale: StrengthScale) -> dict[str, Any]:
@@ -153,7 +161,7 @@ def _ask(args: argparse.Namespace) -> int:
     preferences = load_data(args, args.data)
     sampler = ActiveSampler(preferences.ids, seed=args.seed, model=args.model, ridge=args.ridge)
     if args.edges is not None:
-        sampler.tell(PopEdges.load(args.edges))
+        sampler.tell(_edges(args.edges, preferences))
     pairs = sampler.ask(args.n)
     columns = [pa.array([pair[side] for pair in pairs], pa.string()) for side in (0, 1)]
     args.out.parent.mkdir(parents=True, exist_ok=True)

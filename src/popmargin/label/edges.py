@@ -75,6 +75,9 @@ def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
             len(edges) - len(kept),
             len(edges),
         )
+    ties = int(pc.sum(pc.cast(kept.table["tie"], pa.int64())).as_py() or 0)
+    if ties:
+        _LOG.warning("%d of the %d edges are ties: a scale uses them, training on edges does not.", ties, len(kept))
     if not len(kept):
         raise DataError(
             f"{url}, project '{project.name}': none of its {account.labels} labels compares two of the {len(ids)} "

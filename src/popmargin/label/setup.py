@@ -48,6 +48,11 @@ def open_project(
     """
     found = next((project for project in store.projects() if project.name == name), None)
     if found is not None and found.items:
+        if data is not None and set(store.preference_columns(found.id)["id"]) != set(data.ids):
+            raise DataError(
+                f"{store.name}: project '{name}' was made of other preferences than {data.report.source}. Give the new "
+                "data a project of its own with --project NAME, or leave the data out to go on with this one."
+            )
         say(f"project '{name}' exists: {found.items} items of {found.preferences} preferences, used as it is")
         return found
     if data is None:
@@ -122,12 +127,47 @@ def _items(
         first, second = [ids[row] for row in rows_first], [ids[row] for row in rows_second]
     else:
         first, second, _ = _sides(edges, seed)
+        first, second = _once(first, second)
     golds: list[Verdict | None] = [None for _ in first]
     if gold is not None:
-        gold_first, gold_second, answers = _sides(gold, seed + 1)
-        first, second = [*gold_first, *first], [*gold_second, *second]
-        golds = [*answers, *golds]
+        known = _known_answers(gold)
+        ordinary = [(a, b) for a, b in zip(first, second, strict=True) if frozenset((a, b)) not in known]
+        coins = np.random.default_rng(seed + 1).random(len(known)) < 0.5
+        turned = [pair if coin else (pair[1], pair[0]) for (pair, _), coin in zip(known.values(), coins, strict=True)]
+        answers: list[Verdict | None] = [
+            "tie" if tie else "first" if coin else "second"
+            for (_, tie), coin in zip(known.values(), coins, strict=True)
+        ]
+        first, second = ([pair[side] for pair in (*turned, *ordinary)] for side in (0, 1))
+        golds = [*answers, *(None for _ in ordinary)]
     return first, second, golds
+
+
+def _once(first: list[str], second: list[str]) -> tuple[list[str], list[str]]:
+    """Every pair once, however many labels it has and whichever way round."""
+    pairs = {frozenset(pair): pair for pair in reversed(list(zip(first, second, strict=True)))}
+    kept = list(reversed(pairs.values()))
+    return [pair[0] for pair in kept], [pair[1] for pair in kept]
+
+
+def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str], bool]]:
+    """Pair -> (stronger, weaker) and whether they are called equal.
+
+    Raises:
+        DataError: a pair has two answers.
+    """
+    known: dict[frozenset[str], tuple[tuple[str, str], bool]] = {}
+    for row in gold.table.to_pylist():
+        if row["weaker"] is None:
+            continue
+        pair, tie = (row["stronger"], row["weaker"]), bool(row["tie"])
+        before = known.setdefault(frozenset(pair), (pair, tie))
+        if before[1] != tie or (not tie and before[0] != pair):
+            raise DataError(
+                f"gold: '{pair[0]}' against '{pair[1]}' has two answers. Give each pair one, e.g. with "
+                "label export --aggregate majority."
+            )
+    return known
 
 
 def _sides(edges: PopEdges, seed: int) -> tuple[list[str], list[str], list[Verdict]]:

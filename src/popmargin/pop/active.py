@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from jaxtyping import Float64, Int64
 from scipy.special import expit, ndtr
 
@@ -17,6 +18,7 @@ from popmargin.pop.likelihood import Model, Posterior
 from popmargin.pop.newton import maximise, strength_draws
 from popmargin.pop.observations import observations_of
 
+pc: Any = pyarrow.compute  # its functions are made at import time
 _PARTNERS, _DRAWS = 8, 16
 
 
@@ -123,6 +125,18 @@ class ActiveSampler:
         fit = maximise(posterior, start, tolerance=1e-3)
         self._strength_N = fit.theta[: len(self.ids)]
         self._draws_NK = strength_draws(posterior, fit.at, _DRAWS, self._rng)
+
+    def pass_over(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Never ask for these pairs of ids: they are asked elsewhere, and not answered yet.
+
+        Raises:
+            DataError: an id is unknown.
+        """
+        rows = [pc.index_in(pa.array([pair[side] for pair in pairs], pa.string()), self._names) for side in (0, 1)]
+        if any(side.null_count for side in rows):
+            raise DataError("A pair to pass over names a preference that the sampler does not know. Give it all ids.")
+        first, second = (side.to_numpy(zero_copy_only=False).astype(np.int64) for side in rows)
+        self._asked = np.union1d(self._asked, self._codes(first, second))
 
     def tell_rows(self, stronger: Any, weaker: Any, tie: Any = None) -> None:
         """The same from row numbers, (E,) each."""

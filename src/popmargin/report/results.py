@@ -144,8 +144,14 @@ class StudyResults:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 with a single rename at the end, so that no reader meets half a file."""
+    """Write UTF-8 with a single rename at the end, so that no reader meets half a file.
+
+    Raises:
+        RunError: the path is a folder.
+    """
     target = Path(path)
+    if target.is_dir():
+        raise RunError(f"{path} is a folder. Name the file to write, e.g. {target / 'report.html'}.")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     # Sampled bytes can hold lone surrogates, which UTF-8 has no form for.

@@ -223,6 +223,8 @@ def label_store(
             for row in rows
         ]
         opinions = labeller.label(questions, account, progress=progress)
+        if annotator is None:  # only now: a labeller that fails at once leaves nothing behind
+            annotator = store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id
         written += store.record_many(annotator, _verdicts(rows, opinions, labeller.name))
     return written
 
@@ -237,10 +239,10 @@ def store_strengths(store: LabelStore, project: int) -> dict[str, float]:
     }
 
 
-def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int:
+def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int | None:
     known = {annotator.name: annotator for annotator in store.annotators(project)}
     if labeller.name not in known:
-        return store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id
+        return None
     if known[labeller.name].kind != labeller.kind:
         raise DataError(
             f"The project has a {known[labeller.name].kind} of the name '{labeller.name}'. Give the labeller another "
@@ -249,7 +251,7 @@ def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int:
     return known[labeller.name].id
 
 
-def _batches(store: LabelStore, project: int, annotator: int) -> Iterator[list[dict[str, Any]]]:
+def _batches(store: LabelStore, project: int, annotator: int | None) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     for batch in store.items(project, unlabelled_by=annotator):
         rows += batch.to_pylist()

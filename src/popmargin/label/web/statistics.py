@@ -59,7 +59,7 @@ def _row(
         for row in rows
         if row["repeat_of"] is None
         for name, verdict in by_item[row["item"]]
-        if name != person.name
+        if name != person.name and row["verdict"] in _DECIDED and verdict in _DECIDED
     ]
     seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
     return AnnotatorRow(

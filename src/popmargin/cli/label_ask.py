@@ -1,0 +1,43 @@
+"""popmargin label ask: the next comparisons that tell most about the strength scale, added to a project."""
+
+import argparse
+from typing import Any
+
+from popmargin.cli.pop_data import seed
+from popmargin.errors import ConfigError
+from popmargin.label.edges import open_store
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `label ask` to the command line."""
+    parser = subparsers.add_parser("ask", help="choose the next comparisons from the labels so far, and add them")
+    parser.add_argument(
+        "--db", default="labels.db", metavar="URL", help="file, or postgresql:// (default: %(default)s)"
+    )
+    parser.add_argument("--project", default="default", help="name of the project (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=200, help="comparisons to add (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of all draws (default: 0)")
+    parser.set_defaults(func=_ask)
+
+
+def _ask(args: argparse.Namespace) -> int:
+    from popmargin.label.transfer import pop_edges
+    from popmargin.pop.active import ActiveSampler
+
+    if args.n < 1:
+        raise ConfigError(f"--n is {args.n}; ask for at least 1 comparison.")
+    with open_store(args.db) as store:
+        project = store.project(args.project)
+        sampler = ActiveSampler(store.preference_columns(project.id)["id"], seed=args.seed)
+        edges, _ = pop_edges(store, project)
+        if len(edges):
+            sampler.tell(edges)
+        waiting = [row for batch in store.items(project.id) for row in batch.to_pylist() if row["kind"] == "pop"]
+        sampler.pass_over([(row["first"], row["second"]) for row in waiting])
+        pairs = sampler.ask(args.n)
+        if pairs:
+            store.add_items(project.id, "pop", [first for first, _ in pairs], [second for _, second in pairs])
+        print(f"added {len(pairs)} comparisons to project '{project.name}', chosen from {len(edges)} labels")
+        if len(pairs) < args.n:
+            print("every other pair is in the project already")
+    return 0
