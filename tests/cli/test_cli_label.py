@@ -178,3 +178,29 @@ def test_the_scale_reads_the_store(db: str, data: Path, tmp_path: Path, capsys: 
     out = str(tmp_path / "scale.parquet")
     assert main(["pop", "scale", db, "--data", str(data), "--out", out]) == 0
     assert "1 of 1 edges" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["report", "--out", "x.html"], ["judge", "--judge", "ratings"], ["ask"], ["status"]])
+def test_a_mistyped_store_is_not_made(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["label", *words, "--db", "typo.db"]) == 2
+    assert "typo.db: no such label store. Make one with" in capsys.readouterr().err
+    (tmp_path / "bad.jsonl").write_text("{")
+    assert main(["label", "import", "bad.jsonl", "--db", "new.db"]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+def test_the_nearest_flag_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["label", "import", str(data), "--overlapp", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "Unknown argument '--overlapp'. Did you mean '--overlap'?" in said and said.count("--help") == 1
+
+
+def test_one_project_needs_no_name_and_two_do(db: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with LabelStore.open(db) as store:
+        assert store.project().name == "default"
+    assert main(["label", "import", str(data), "--db", db, "--project", "second"]) == 0
+    assert main(["label", "export", "--db", db, "--out", "x.parquet"]) == 2
+    assert "holds 2 projects (default, second): name one" in capsys.readouterr().err

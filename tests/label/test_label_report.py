@@ -135,7 +135,7 @@ def test_names_and_flags_that_do_not_fit_are_refused(
         ([*judge, "ratings", "--workers", "2"], "has no option 'workers'"),
         ([*judge, "ratings", "--name", "Ada"], "has a person of the name 'Ada'"),
         ([*judge, "ratings", "--reward-options", "[1]"], "must be a mapping"),
-        (["label", "report", "--db", str(tmp_path / "new.db"), "--out", "x.html"], "name one with --project"),
+        (["label", "report", "--db", str(tmp_path / "new.db"), "--out", "x.html"], "no such label store"),
     ):
         assert main(words) == 2
         assert message in capsys.readouterr().err

@@ -298,3 +298,11 @@ def test_the_padding_token_ends_no_response(tiny_tokenizer: Any) -> None:
         eos_token="</s>", bos_token="</s>", unk_token="</s>", pad_token="</s>", added_tokens_decoder={}
     )
     assert padding_apart(alone).pad_token == "</s>"
+
+
+@pytest.mark.slow
+def test_compiled_parts_train_the_same(tmp_path: Path, configure: Configure, metrics: Metrics) -> None:
+    plain, _ = train(configure(REWARD, to(tmp_path / "plain")))
+    compiled, _ = train(configure(REWARD, to(tmp_path / "compiled", compile=True)))
+    for one, other in zip(metrics(plain), metrics(compiled), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from popmargin.cli.data_options import add_data_arguments, load_data
 from popmargin.cli.label import add_project_arguments, project_settings
-from popmargin.cli.pop_data import add_data_arguments, load_data
+from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.errors import ConfigError, import_extra
 from popmargin.label.edges import open_store
 
@@ -26,10 +27,7 @@ def add_parser(subparsers: Any) -> None:
     """Add `annotate` to the command line."""
     parser = subparsers.add_parser("annotate", help="label preferences, or pairs of them, in the browser")
     parser.add_argument("data", nargs="?", help="preferences: a file, a folder or a hub id (default: go on labelling)")
-    parser.add_argument(
-        "--db", default="labels.db", metavar="URL", help="label store: a file, or postgresql:// (default: %(default)s)"
-    )
-    parser.add_argument("--project", default="default", help="name of the project (default: %(default)s)")
+    add_store_arguments(parser)
     parser.add_argument("--annotators", nargs="+", metavar="NAME", default=[], help="who labels; each gets a link")
     add_project_arguments(parser)
     add_data_arguments(parser)
@@ -59,9 +57,10 @@ def _annotate(args: argparse.Namespace) -> int:
     if args.guidelines is None:
         name = f"guidelines_{args.kind}.md"
         settings["guidelines"] = files("popmargin.label.web").joinpath(name).read_text(encoding="utf-8")
-    with open_store(args.db, create=args.data is not None) as store:
-        data = None if args.data is None else load_data(args, args.data)
-        project = open_project(store, data, args.project, **settings)
+    data = None if args.data is None else load_data(args, args.data)
+    with open_store(args.db, create=data is not None) as store:
+        name = store.project(args.project).name if data is None else args.project or NEW_PROJECT
+        project = open_project(store, data, name, **settings)
         links = _links(store, project, args.annotators or [LOCAL])
         listening = listen(args.host, args.port)
         site = address(args.host, listening) + args.root_path.rstrip("/")

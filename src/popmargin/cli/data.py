@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.data_options import add_pair_arguments, column
 from popmargin.cli.rewards import add_reward_arguments, reward_of
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.load import load_preferences, scan_preferences
-from popmargin.data.pairs import PAIRINGS
 from popmargin.data.schema import LoadReport, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.summary import flat_text, summarise
@@ -73,20 +73,11 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         "--column",
         action="append",
         default=[],
-        type=_column,
+        type=column,
         metavar="FIELD=COLUMN",
         help=f"where a field stands, e.g. prompt=question; fields: {', '.join([*ALIASES, 'text', 'rating'])}",
     )
-    parser.add_argument(
-        "--pairs",
-        choices=PAIRINGS,
-        default="best_vs_worst",
-        help="pairs to make from several rated responses (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--min-gap", type=float, default=0.0, help="least strength of a preference (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of every draw (default: %(default)s)")
+    add_pair_arguments(parser, "--seed")
 
 
 def _add_bad_rows(parser: argparse.ArgumentParser) -> None:
@@ -96,13 +87,6 @@ def _add_bad_rows(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="stop at unusable rows, or leave them out and report them (default: %(default)s)",
     )
-
-
-def _column(text: str) -> tuple[str, str]:
-    name, equals, column = text.partition("=")
-    if not (name and equals and column):
-        raise argparse.ArgumentTypeError(f"'{text}' is not FIELD=COLUMN, e.g. prompt=question")
-    return name, column
 
 
 def _count(text: str) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.cli import label_ask, label_judge, label_report
-from popmargin.cli.pop_data import add_data_arguments, load_data, seed
+from popmargin.cli.data_options import add_data_arguments, load_data, seed
+from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.edges import open_store
 from popmargin.pop.edges import PopEdges
@@ -25,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
     status = verbs.add_parser("status", help="how far each project is, and each annotator")
-    _add_store(status, project=False)
+    add_store_arguments(status, project=False)
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(func=_status)
     _add_annotators(verbs)
@@ -33,14 +34,6 @@ def add_parser(subparsers: Any) -> None:
     label_ask.add_parser(verbs)
     label_judge.add_parser(verbs)
     label_report.add_parser(verbs)
-
-
-def _add_store(parser: argparse.ArgumentParser, *, project: bool = True) -> None:
-    parser.add_argument(
-        "--db", default="labels.db", metavar="URL", help="file, or postgresql:// (default: %(default)s)"
-    )
-    if project:
-        parser.add_argument("--project", default="default", help="name of the project (default: %(default)s)")
 
 
 def add_project_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +93,7 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
 def _add_import(verbs: Any) -> None:
     parser = verbs.add_parser("import", help="make a project from preferences")
     parser.add_argument("data", help="preferences: a file, a folder or a hub id")
-    _add_store(parser)
+    add_store_arguments(parser)
     add_project_arguments(parser)
     add_data_arguments(parser)
     parser.set_defaults(func=_import)
@@ -116,16 +109,16 @@ def _add_annotators(verbs: Any) -> None:
     ):
         action = actions.add_parser(name, help=summary)
         action.add_argument("names", nargs="+", metavar="NAME")
-        _add_store(action)
+        add_store_arguments(action)
         action.set_defaults(func=act)
     listing = actions.add_parser("list", help="all annotators of a project")
-    _add_store(listing)
+    add_store_arguments(listing)
     listing.set_defaults(func=_list)
 
 
 def _add_export(verbs: Any) -> None:
     parser = verbs.add_parser("export", help="PoP edges, preferences or labels as files")
-    _add_store(parser)
+    add_store_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="file or folder to write")
     parser.add_argument(
         "--as",
@@ -146,10 +139,11 @@ def _add_export(verbs: Any) -> None:
 
 def _import(args: argparse.Namespace) -> int:
     settings = project_settings(args)
+    data = load_data(args, args.data)  # before the store is made, which unusable data should not leave behind
     with open_store(args.db, create=True) as store:
         from popmargin.label.setup import open_project
 
-        open_project(store, load_data(args, args.data), args.project, **settings)
+        open_project(store, data, args.project or NEW_PROJECT, **settings)
     print(f"next: popmargin label annotators add NAME --db {args.db} --project {args.project}")
     return 0
 

@@ -3,7 +3,8 @@
 import argparse
 from typing import Any
 
-from popmargin.cli.pop_data import seed
+from popmargin.cli.data_options import seed
+from popmargin.cli.store_options import add_store_arguments
 from popmargin.errors import ConfigError
 from popmargin.label.edges import open_store
 
@@ -11,10 +12,7 @@ from popmargin.label.edges import open_store
 def add_parser(subparsers: Any) -> None:
     """Add `label ask` to the command line."""
     parser = subparsers.add_parser("ask", help="choose the next comparisons from the labels so far, and add them")
-    parser.add_argument(
-        "--db", default="labels.db", metavar="URL", help="file, or postgresql:// (default: %(default)s)"
-    )
-    parser.add_argument("--project", default="default", help="name of the project (default: %(default)s)")
+    add_store_arguments(parser)
     parser.add_argument("--n", type=int, default=200, help="comparisons to add (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=0, help="seed of all draws (default: 0)")
     parser.set_defaults(func=_ask)

@@ -4,9 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from popmargin.errors import ConfigError
+from popmargin.cli.store_options import add_store_arguments
 
 _OPTIONS = ("cache", "workers", "requests_per_minute", "retries", "timeout", "max_tokens", "api_key_env", "price_in",
             "price_out", "batch_size", "dtype")  # fmt: skip
@@ -15,10 +13,7 @@ _OPTIONS = ("cache", "workers", "requests_per_minute", "retries", "timeout", "ma
 def add_parser(subparsers: Any) -> None:
     """Add `label judge` to the command line."""
     parser = subparsers.add_parser("judge", help="let a judge, a reward model or the data's ratings label all items")
-    parser.add_argument(
-        "--db", default="labels.db", metavar="URL", help="file, or postgresql:// (default: %(default)s)"
-    )
-    parser.add_argument("--project", default="default", help="name of the project (default: %(default)s)")
+    add_store_arguments(parser)
     parser.add_argument(
         "--judge",
         required=True,
@@ -52,12 +47,12 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _judge(args: argparse.Namespace) -> int:
+    from popmargin.label.edges import open_store
     from popmargin.label.sources.base import Account, label_store, store_strengths
     from popmargin.label.sources.load import load_labeller
-    from popmargin.label.store import LabelStore
 
     prompts: Any = {"pop": args.prompt, "preference": args.preference_prompt}
-    with LabelStore.open(args.db) as store:
+    with open_store(args.db) as store:
         project = store.project(args.project)
         labeller = load_labeller(
             args.judge,
@@ -76,13 +71,9 @@ def _judge(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What was given; a flag that does not fit the judge is refused by the labeller."""
+    from popmargin.cli.rewards import reward_options
+
     given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
     if args.no_logprobs:
         given["logprobs"] = False
-    try:
-        of_reward: Any = yaml.safe_load(args.reward_options)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--reward-options is not YAML: {error}") from error
-    if not isinstance(of_reward, dict):
-        raise ConfigError(f"--reward-options must be a mapping such as '{{batch_size: 4}}', not {args.reward_options}.")
-    return {**given, **{str(name): value for name, value in of_reward.items()}}
+    return given | reward_options(args)

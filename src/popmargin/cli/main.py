@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from popmargin.cli.overrides import split_overrides
+from popmargin.cli.overrides import known_flags, split_overrides
 from popmargin.engine.pages import use_huge_pages
-from popmargin.errors import PopmarginError, did_you_mean
+from popmargin.errors import ConfigError, PopmarginError, did_you_mean
 
 VERBS = {
     "data": "inspect, check, convert and split preference data",
@@ -56,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = build_parser(verb)
         own, overrides = split_overrides(arguments, parser, verb)
-        args = parser.parse_args(own)
+        args, unknown = parser.parse_known_args(own)
+        if unknown:
+            flags = {flag for flag in known_flags(parser, own) if flag.startswith("--")}
+            raise ConfigError(f"Unknown argument '{unknown[0]}'. {did_you_mean(unknown[0].partition('=')[0], flags)}")
         args.overrides = overrides
         return int(args.func(args))
     except PopmarginError as error:

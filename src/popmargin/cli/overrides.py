@@ -42,3 +42,14 @@ def _verb_parser(parser: argparse.ArgumentParser, verb: str) -> argparse.Argumen
         if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
             return action.choices[verb]
     raise AssertionError("the parser has no verbs")
+
+
+def known_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """The flags of a parser and of the verbs that the arguments name."""
+    flags: list[str] = []
+    for action in parser._actions:  # pyright: ignore[reportPrivateUsage]
+        flags += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
+            verbs = [argument for argument in arguments if argument in action.choices]
+            flags += [flag for verb in verbs[:1] for flag in known_flags(action.choices[verb], arguments)]
+    return flags

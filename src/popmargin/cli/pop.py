@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.cli import pop_scale
-from popmargin.cli.pop_data import add_data_arguments, load_data, seed
+from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.rewards import add_reward_arguments, reward_of
 from popmargin.evaluation.rate import response_ratings
 from popmargin.pop.edges import PopEdges

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from popmargin.cli.pop_data import add_data_arguments, load_data, seed
+from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.data.schema import Preferences
 from popmargin.label.edges import is_store, store_edges
 from popmargin.pop.active import ActiveSampler

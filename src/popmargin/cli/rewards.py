@@ -25,11 +25,11 @@ def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool, pur
     )
 
 
-def reward_of(args: argparse.Namespace) -> Reward:
-    """The reward that the flags name.
+def reward_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What --reward-options holds.
 
     Raises:
-        ConfigError: the specification or an option is not understood.
+        ConfigError: it is no YAML mapping.
     """
     try:
         options: Any = yaml.safe_load(args.reward_options)
@@ -37,4 +37,13 @@ def reward_of(args: argparse.Namespace) -> Reward:
         raise ConfigError(f"--reward-options is not YAML: {error}") from error
     if not isinstance(options, dict):
         raise ConfigError(f"--reward-options must be a mapping such as '{{batch_size: 4}}', not {args.reward_options}.")
-    return load_reward(args.reward, **{str(name): value for name, value in options.items()})
+    return {str(name): value for name, value in options.items()}
+
+
+def reward_of(args: argparse.Namespace) -> Reward:
+    """The reward that the flags name.
+
+    Raises:
+        ConfigError: the specification or an option is not understood.
+    """
+    return load_reward(args.reward, **reward_options(args))

@@ -182,21 +182,7 @@ def record_many(
     if not fresh:
         return 0
     numbers = [row["item"] for row in fresh]
-    kinds: dict[int, Kind] = {
-        row.id: cast(Kind, row.kind)
-        for row in connection.execute(
-            select(item.c.id, item.c.kind).where(item.c.project == person.project, item.c.id.in_(numbers))
-        )
-    }
-    for row in fresh:
-        if row["item"] not in kinds:
-            raise DataError(
-                f"row {row['row']}: the project has no item {row['item']}. Take items from LabelStore.items."
-            )
-        try:
-            row["answer"].check(kinds[row["item"]])
-        except DataError as error:
-            raise DataError(f"row {row['row']}: {error}") from error
+    _check_answers(connection, person.project, fresh)
     had = {
         row.item: row
         for row in connection.execute(
@@ -233,6 +219,25 @@ def record_many(
         .values(done=annotator.c.done + len(new) + reopened, number=person.number + len(new))
     )
     return len(fresh)
+
+
+def _check_answers(connection: Connection, project: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    numbers = [row["item"] for row in rows]
+    kinds: dict[int, Kind] = {
+        row.id: cast(Kind, row.kind)
+        for row in connection.execute(
+            select(item.c.id, item.c.kind).where(item.c.project == project, item.c.id.in_(numbers))
+        )
+    }
+    for row in rows:
+        if row["item"] not in kinds:
+            raise DataError(
+                f"row {row['row']}: the project has no item {row['item']}. Take items from LabelStore.items."
+            )
+        try:
+            row["answer"].check(kinds[row["item"]])
+        except DataError as error:
+            raise DataError(f"row {row['row']}: {error}") from error
 
 
 def _give_done(

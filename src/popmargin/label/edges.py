@@ -60,10 +60,7 @@ def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
     with open_store(url) as store:
         from popmargin.label.transfer import pop_edges
 
-        names = [project.name for project in store.projects()]
-        if not name and len(names) != 1:
-            raise DataError(f"{url} holds {len(names)} projects ({', '.join(names)}): name one, e.g. {url}#NAME.")
-        project = store.project(name or names[0])
+        project = store.project(name or None)
         edges, account = pop_edges(store, project)
     known = pa.array(ids, pa.string())
     inside = pc.and_(pc.is_in(edges.table["stronger"], value_set=known), pc.is_in(edges.table["weaker"], known))

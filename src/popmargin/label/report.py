@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from popmargin.evaluation.statistics import Interval
 from popmargin.label.quality import THIRDS, KindAgreement, Quality
-from popmargin.report.build import TEMPLATES
+from popmargin.report.build import render_page
 from popmargin.report.metrics import has_bounds, is_known, number
 from popmargin.report.plots import NARROW, WIDE
 from popmargin.report.results import write_text
@@ -27,18 +26,8 @@ def render_label_report(quality: Quality, title: str) -> str:
         quality: of `label_quality`.
         title: name of the project.
     """
-    folder = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    css = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
-    return environment.get_template("labels.html.j2").render(
-        css=css,
+    return render_page(
+        Path(__file__).parent / "templates" / "labels.html.j2",
         title=title,
         q=quality,
         reading=reading(quality),

@@ -131,13 +131,20 @@ class LabelStore:
         with self._database.read() as connection:
             return [_project(row) for row in connection.execute(select(tables.project).order_by(tables.project.c.id))]
 
-    def project(self, name: str) -> Project:
-        """The project of this name.
+    def project(self, name: str | None = None) -> Project:
+        """The project of this name, or the only one.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or there are several and no name.
         """
         known = {found.name: found for found in self.projects()}
+        if not known:
+            raise DataError(f"{self.name} holds no project. Make one: popmargin label import DATA --db {self.name}")
+
+        if name is None:
+            if len(known) > 1:
+                raise DataError(f"{self.name} holds {len(known)} projects ({', '.join(known)}): name one.")
+            return next(iter(known.values()))
         if name not in known:
             raise DataError(f"{self.name}: no project '{name}'. {did_you_mean(name, known)}")
         return known[name]

@@ -28,8 +28,13 @@ def render_report(results: StudyResults) -> str:
         >>> page.startswith("<!doctype html>")
         True
     """
+    return render_page(TEMPLATES / "report.html.j2", **_context(results))
+
+
+def render_page(template: Path, **context: Any) -> str:
+    """A template with its context and the reports' style sheet, as `css`."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(template.parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -37,7 +42,7 @@ def render_report(results: StudyResults) -> str:
         keep_trailing_newline=True,
     )
     css = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
-    return environment.get_template("report.html.j2").render(css=css, **_context(results))
+    return environment.get_template(template.name).render(css=css, **context)
 
 
 def write_report(results: StudyResults, path: str | Path) -> Path:

@@ -1,7 +1,6 @@
 """The annotator in a real browser, on a real server."""
 
-import shutil
-import tempfile
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,18 +14,11 @@ import uvicorn
 from test_web_text import ATTACKS
 from web_site import ADMIN, Site
 
+from chromium import MARKS, chromium
 from popmargin.label.web.screen import screen_of, verdict_of
 from popmargin.label.web.serve import address, listen, server_of
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver on the PATH"),
-]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+pytestmark = MARKS
 STRANGE = ("script", "iframe", "img", "svg", "style", "object", "base")
 LONG = "A sentence that goes on for a while and says little of interest to anybody. " * 60
 CODE = """Use a *generator*:
@@ -43,24 +35,8 @@ TABLE = "| a | b |\n|---|---|\n" + "| wide cell | and another |\n" * 3
 
 @pytest.fixture(scope="module")
 def open_browser() -> Iterator[Callable[[], Any]]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    opened = list[Any]()
-
-    def start() -> Any:
-        profile = tempfile.mkdtemp(prefix="popmargin-chromium-")
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-        opened.append((driver, profile))
-        return driver
-
-    yield start
-    for driver, profile in opened:
-        driver.quit()
-        shutil.rmtree(profile, ignore_errors=True)
+    with contextlib.ExitStack() as opened:
+        yield lambda: opened.enter_context(chromium())
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
-"""How the verbs of `popmargin pop` read preferences."""
+"""Flags of verbs that read preferences, and what they mean."""
 
 import argparse
 import sys
+from typing import Any
 
 from popmargin.data.load import load_preferences
 from popmargin.data.pairs import PAIRINGS
@@ -14,16 +15,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--format", default="auto", metavar="NAME", help="format of the data (default: detected)")
     data.add_argument("--split", help="split of a data set that has several")
     data.add_argument(
-        "--column", action="append", default=[], type=_column, metavar="FIELD=COLUMN", help="where a field stands"
+        "--column", action="append", default=[], type=column, metavar="FIELD=COLUMN", help="where a field stands"
     )
-    data.add_argument(
-        "--pairs",
-        choices=PAIRINGS,
-        default="best_vs_worst",
-        help="pairs to make from several rated responses (default: %(default)s)",
-    )
-    data.add_argument("--min-gap", type=float, default=0.0, help="least strength of a preference (default: 0)")
-    data.add_argument("--data-seed", type=seed, default=0, help="seed of drawn pairs of responses (default: 0)")
+    add_pair_arguments(data, "--data-seed")
     data.add_argument(
         "--bad-rows",
         choices=("error", "drop"),
@@ -32,11 +26,26 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _column(text: str) -> tuple[str, str]:
-    name, equals, column = text.partition("=")
-    if not (name and equals and column):
+def add_pair_arguments(parser: Any, seed_flag: str) -> None:
+    """Add what says how several rated responses become preferences, to a parser or a group of one."""
+    parser.add_argument(
+        "--pairs",
+        choices=PAIRINGS,
+        default="best_vs_worst",
+        help="pairs to make from several rated responses (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-gap", type=float, default=0.0, help="least strength of a preference (default: %(default)s)"
+    )
+    parser.add_argument(seed_flag, type=seed, default=0, help="seed of drawn pairs of responses (default: 0)")
+
+
+def column(text: str) -> tuple[str, str]:
+    """A field of popmargin and the column of the data that it stands in: FIELD=COLUMN."""
+    name, equals, place = text.partition("=")
+    if not (name and equals and place):
         raise argparse.ArgumentTypeError(f"'{text}' is not FIELD=COLUMN, e.g. prompt=question")
-    return name, column
+    return name, place
 
 
 def load_data(args: argparse.Namespace, source: str) -> Preferences:
