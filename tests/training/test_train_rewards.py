@@ -1,6 +1,7 @@
 """Reward models: transformers' classifier and TRL's trainer as oracles, what is saved, and what is refused."""
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -301,6 +302,8 @@ def test_the_padding_token_ends_no_response(tiny_tokenizer: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles C++ on the CPU")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own, while it compiles
 def test_compiled_parts_train_the_same(tmp_path: Path, configure: Configure, metrics: Metrics) -> None:
     plain, _ = train(configure(REWARD, to(tmp_path / "plain")))
     compiled, _ = train(configure(REWARD, to(tmp_path / "compiled", compile=True)))
