@@ -181,6 +181,8 @@ class TrainConfig:
         edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so that fewer
             preferences are scored twice in an epoch.
         gradient_checkpointing: recompute activations in the backward pass.
+        frozen_cache_gb: main memory in which the outputs of the layers below an adapter (`model.lora_last_layers`) are
+            kept, so that they are computed once for all epochs, and in a study for all arms and seeds; 0 for none.
         compile: compile norms and feed-forward blocks, which takes up to a minute before the first step (and on the CPU
             a C++ compiler) and makes steps faster.
         logging_steps: optimizer steps between two lines of metrics.
@@ -204,6 +206,7 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     edge_batching: Literal["random", "clustered"] = "random"
     gradient_checkpointing: bool = False
+    frozen_cache_gb: float = 0.0
     compile: bool = False
     logging_steps: int = 1
     token_statistics: bool = False
@@ -217,6 +220,7 @@ class TrainConfig:
         at_least("train", 1, tokens_per_batch=self.tokens_per_batch)
         at_least("train", 1, max_steps=self.max_steps, logging_steps=self.logging_steps)
         at_least("train", 0, learning_rate=self.learning_rate, epochs=self.epochs, save_steps=self.save_steps)
+        at_least("train", 0, frozen_cache_gb=self.frozen_cache_gb)
         if self.epochs == 0:
             raise ConfigError("train.epochs must be above 0.")
         if len(self.betas) != 2:

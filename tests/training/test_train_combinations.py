@@ -27,10 +27,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "'orpo' already holds the negative log-likelihood of the chosen response, which the regularizer 'sft'",
     ),
     ({"objective": {"name": "cpo"}, "regularizers": [{"name": "sft"}]}, "'cpo' already holds"),
+    (
+        {"objective": {"name": "dpo"}, "model": {"lora_rank": 4}, "train": {"frozen_cache_gb": 1.0}},
+        "no layer lies below one: set model.lora_rank and model.lora_last_layers",
+    ),
+    (
+        {"task": "reward", "model": {"lora_rank": 4, "lora_last_layers": 1}, "train": {"frozen_cache_gb": 1.0}},
+        "train.frozen_cache_gb keeps what the layers below a policy's adapter give",
+    ),
 ]
+REFUSED_IDS = ["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft", "frozen-all-layers", "frozen-rewards"]
 
 
-@pytest.mark.parametrize(("values", "reason"), REFUSED, ids=["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft"])
+@pytest.mark.parametrize(("values", "reason"), REFUSED, ids=REFUSED_IDS)
 def test_refused_with_the_reason(configure: Configure, values: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         make_loss(configure(values))

@@ -49,6 +49,28 @@ def test_every_packing_gives_the_same_steps(
             torch.testing.assert_close(tensor, weights(runs[0].model)[name], rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["dpo", "pop, ema", "pop, bank", "pop_rank"])
+def test_outputs_kept_of_frozen_layers_change_no_step(
+    tmp_path: Path,
+    configure: Configure,
+    metrics: Callable[[RunDirectory], list[dict[str, Any]]],
+    objective: dict[str, Any],
+) -> None:
+    adapter = {"model": {"lora_rank": 4, "lora_last_layers": 1}}
+    workspace = Workspace(configure(objective, adapter))
+    runs = [
+        train(
+            configure(objective, adapter, {"output": str(tmp_path / str(number)), "train": {"frozen_cache_gb": size}}),
+            workspace=workspace,
+        )[0]
+        for number, size in enumerate([0.0, 1.0, 1.0])
+    ]
+    for run in runs[1:]:
+        for mine, other in zip(metrics(run), metrics(runs[0]), strict=True):
+            assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
+            assert mine["reward_margin"] == pytest.approx(other["reward_margin"], abs=1e-5)
+
+
 class Waits(TorchDispatchMode):
     """Counts the operations that wait for a device: reading a number, and copying a tensor to the host for it."""
 

@@ -9,7 +9,7 @@ import logging
 import weakref
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -58,6 +58,15 @@ def _widen(logits: Tensor) -> Tensor:
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
+@runtime_checkable
+class LowerLayers(Protocol):
+    """Layers whose outputs are known before the forward pass."""
+
+    def skipped(self, model: nn.Module, sequences: Sequences) -> contextlib.AbstractContextManager[None]:
+        """A context in which the model's forward pass of these sequences starts above them."""
+        ...
+
+
 @dataclass(frozen=True)
 class ForwardPlan:
     """How a model's completion log-probs are computed.
@@ -66,11 +75,13 @@ class ForwardPlan:
         layout: packed rows, or padded ones where the model cannot take them.
         head: the LM head, which sees completion positions only; None where the model does not tell.
         fused: what follows the head, where it can be fused with the log-softmax; None where it cannot.
+        lower: frozen layers that the forward pass need not run; see `frozen.FrozenOutputs`.
     """
 
     layout: Layout
     head: nn.Module | None
     fused: HeadSettings | None
+    lower: LowerLayers | None = None
 
 
 _PLANS: "weakref.WeakKeyDictionary[nn.Module, ForwardPlan]" = weakref.WeakKeyDictionary()
@@ -81,10 +92,29 @@ def forward_plan(model: Any) -> ForwardPlan:
 
     Why a model cannot take the fast way is said in the log.
     """
-    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    inner = unwrapped(model)
     if inner not in _PLANS:
         _PLANS[inner] = _find_plan(inner)
     return _PLANS[inner]
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside the wrapper of data-parallel training."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def adopt_plan(model: Any, plan: ForwardPlan, what: str) -> bool:
+    """Use another plan for a model from now on, if a trial gives the same log-probs; else the log says why not.
+
+    Args:
+        model: not wrapped for distributed training.
+        plan: the other plan.
+        what: it brings, for the log.
+    """
+    own = forward_plan(model)
+    with evaluating(model):
+        _PLANS[model] = _take(model, plan, own, _trial(model, own), what)
+    return _PLANS[model] is plan
 
 
 def _find_plan(model: Any) -> ForwardPlan:
@@ -202,7 +232,10 @@ def token_scores(
     plan = plan or forward_plan(model)
     positions_N, labels_N = sequences["label_positions"], sequences["labels"]
     inputs = model_inputs(sequences)
-    with autocast(positions_N.device, precision):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(autocast(positions_N.device, precision))
+        if plan.lower is not None:
+            stack.enter_context(plan.lower.skipped(model, sequences))
         if plan.head is not None and plan.fused is not None:
             with _fused(plan.head, plan.fused, positions_N, labels_N, statistics) as results:
                 output = model(**inputs)

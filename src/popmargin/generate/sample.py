@@ -1,7 +1,7 @@
 """Completions of prompts: batched, seeded, with the log-probs under policy and reference of what was sampled."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -136,7 +136,7 @@ def completion_logps(
 ) -> np.ndarray:
     """Summed log-prob of every completion under a model (n,), nats."""
     device = next(model.parameters()).device
-    plan = forward_plan(model)
+    plan = replace(forward_plan(model), lower=None)  # what is sampled comes once: nothing to keep
     lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
     sums = np.zeros(len(prompts))
     was_training = model.training

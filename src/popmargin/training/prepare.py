@@ -1,5 +1,6 @@
 """From a configuration to what training and evaluation share: preferences, tokens, start model, reference log-probs."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
+from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.label.edges import is_store, store_edges
@@ -24,6 +26,8 @@ from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths
 from popmargin.reward_models import FORMAT_FILE, load_reward_model, padding_apart
+
+_LOG = logging.getLogger(__name__)
 
 
 def cache_folder(configured: str | None) -> Path:
@@ -144,6 +148,7 @@ class Workspace:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self._scoring: dict[str, ReferenceLogps] = {}
+        self._frozen: FrozenOutputs | None = None
 
     def fits(self, config: RunConfig) -> bool:
         """Whether another run can use this workspace."""
@@ -186,6 +191,14 @@ class Workspace:
         if not (folder / FORMAT_FILE).is_file():
             raise RunError(f"{folder} holds no trained reward model. Finish the run with popmargin train --resume.")
         return self._load(str(folder), torch.float32)
+
+    def share_frozen_layers(self, policy: Any, gigabytes: float) -> None:
+        """Let a policy take the outputs of its frozen layers from those of other runs, and add to them."""
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            _LOG.warning("train.frozen_cache_gb does nothing with several processes.")
+            return
+        self._frozen = self._frozen or FrozenOutputs(gigabytes)
+        self._frozen.share(policy)
 
     @cached_property
     def reference_model(self) -> nn.Module:

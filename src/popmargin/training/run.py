@@ -194,6 +194,8 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     make = make_reward_model if loss.rewards else make_policy
     policy = make(workspace.start_model, config.model)
     layout = scoring_plan(policy, rewards=loss.rewards).layout
+    if config.train.frozen_cache_gb:
+        workspace.share_frozen_layers(policy, config.train.frozen_cache_gb)
     if config.train.compile:
         compile_layers(policy)
     loss = _with_target(loss, config, workspace, policy)
