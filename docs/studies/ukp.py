@@ -4,7 +4,7 @@
 
 Writes train.parquet and test.parquet. A rating is the share of the five votes that a response got, times five, so that
 the rating gap is the strength in votes; `soft_label` is the share of chosen's votes among those that decided. Ties are
-left out, and pairs with a response over 600 characters; 4 topics with all their stances are for testing, 60 preferences
+left out, and pairs with a response over 300 characters; 4 topics with all their stances are for testing, 60 preferences
 of each; 80 of each of the others are for training and validation.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TEST_TOPICS, PER_TEST_TOPIC, PER_TRAIN_TOPIC, LONGEST = 4, 60, 80, 600
+TEST_TOPICS, PER_TEST_TOPIC, PER_TRAIN_TOPIC, LONGEST = 4, 60, 80, 300
 
 
 def preference(row: dict[str, Any], number: int) -> dict[str, Any] | None:
