@@ -139,6 +139,9 @@ def test_a_repeated_request_is_stored_once(store: LabelStore, make_project: Make
     assert store.record(who.id, now.id, "tie", request="same") == stored
     assert store.label_history(project.id).num_rows == 1
     assert store.assignment(who.id, now.id).label == stored
+    with pytest.raises(DataError, match=r"stored another answer.*which stands"):
+        store.record(who.id, now.id, "first", request="same")
+    assert store.label_history(project.id).num_rows == 1
     later = store.next_assignment(who.id)
     assert later is not None
     with pytest.raises(DataError, match="answered assignment"):

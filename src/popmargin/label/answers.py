@@ -75,6 +75,11 @@ def record(connection: Connection, who: int, number: int, answer: Answer, now: d
     if stored is not None:
         if stored.assignment != number:
             raise DataError(f"request {answer.request!r} answered assignment {stored.assignment} before, not {number}.")
+        if (stored.verdict, stored.wrong) != (answer.verdict, answer.wrong):
+            raise DataError(
+                f"request {answer.request!r} stored another answer to assignment {number} before, which stands. Give "
+                "the new answer a request of its own (on the page: edit the answer in your list)."
+            )
         return label_of(stored)
     given = own_assignment(connection, who, number)
     kind = connection.execute(select(item.c.kind).where(item.c.id == given.item)).scalar_one()

@@ -337,7 +337,8 @@ class LabelStore:
             seconds: from the item's appearance to the answer.
 
         Raises:
-            DataError: a value that is no answer, someone else's assignment, or a place that others took meanwhile.
+            DataError: a value that is no answer, someone else's assignment, a place that others took meanwhile, or a
+                request that stored another answer before.
         """
         answer = answers.Answer(
             verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds
