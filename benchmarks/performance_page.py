@@ -161,6 +161,22 @@ def _rest(results: dict[str, Any]) -> list[str]:
                     f"{row['ratio_to_dpo']:.2f}× [{low:.2f}, {high:.2f}] | {row['peak_mb']:.0f} |"
                 )
         lines.append("")
+    if "frozen layers" in results:
+        lines += [
+            "## Outputs kept of frozen layers", "",
+            "`train.frozen_cache_gb`, with an adapter on the last layers: forward and backward pass of 4 preferences",
+            "in bf16, when all outputs are kept and when none is yet (first epoch): `python benchmarks/frozen.py`. The",
+            "difference is the largest of a token's log-prob.", "",
+            "| adapted layers of 30 | s | s, kept | faster | first epoch | difference, nats |",
+            "|---|---|---|---|---|---|",
+        ]  # fmt: skip
+        lines += [
+            f"| {row['layers']} | {row['seconds']:.2f} | {row['kept_seconds']:.2f} | {row['speedup']:.2f}× "
+            f"[{row['lowest']:.1f}, {row['highest']:.1f}] | {row['first_epoch']:.2f}× | "
+            f"{row['largest_difference_nats']:.2g} |"
+            for row in results["frozen layers"]
+        ]
+        lines.append("")
     if "scaling" in results:
         lines += _scaling(results["scaling"])
     return lines

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from frozen import compare_frozen
 from performance_page import write_page
 from reference import compare_reference
 from scaling import scaling_points
@@ -50,6 +51,7 @@ def plan() -> dict[str, Callable[[], Any]]:
         entries[f"reference pass, {dtype}"] = lambda dtype=dtype: compare_reference(Setting(dtype=dtype), "chat")
     entries["targets, full, bf16"] = lambda: compare_targets(Setting(dtype="bf16"))
     entries["targets, LoRA, bf16"] = lambda: compare_targets(Setting(dtype="bf16", lora=True))
+    entries["frozen layers"] = compare_frozen
     entries["scaling"] = scaling_points
     return entries
 

@@ -57,6 +57,16 @@ def test_one_side_alone() -> None:
     assert "speedup" not in found and found["step_seconds"] > 0
 
 
+def test_kept_outputs_of_frozen_layers_are_the_same_pass() -> None:
+    words = ["--model", "tiny", "--layers", "1", "--batches", "1", "--threads", "1", "--json"]
+    shown = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "frozen.py"), *words], capture_output=True, text=True, check=True
+    )
+    row = json.loads(shown.stdout)[0]
+    assert row["layers"] == 1 and row["lowest"] <= row["speedup"] <= row["highest"]
+    assert row["largest_difference_nats"] < 0.1  # bf16 rounding
+
+
 def test_the_page_says_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/performance.md comes from benchmarks/results.jsonl, and from nothing else."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

@@ -1,74 +1,86 @@
 """The Markdown tables of objectives.md from finished studies.
 
-    python docs/studies/tables.py runs/objectives/results.json runs/objectives-ukp/results.json
+    python docs/studies/tables.py runs/objectives runs/objectives-ukp
 
-Each value stands with its 95% interval; differences are paired with the study's baseline, and * marks an interval that
-does not hold 0.
+Each value stands with its 95% interval. The last two columns are paired differences in accuracy, in points: to the
+study's baseline, and to the rule that the longer response wins; * marks an interval that does not hold 0.
 """
 
 import argparse
-import math
 from pathlib import Path
 
+import numpy as np
+
+from popmargin.evaluation.discriminative import discriminative_differences
+from popmargin.evaluation.run import HeldOutMargins
 from popmargin.evaluation.statistics import Interval
+from popmargin.report.metrics import DASH, decimals, has_bounds, is_known, metric, number
 from popmargin.report.results import ArmResult, StudyResults
 
-# metric, heading, factor, digits
-METRICS = [
-    ("accuracy", "accuracy, %", 100, 1),
-    ("spearman", "correlation with strength", 1, 2),
-    ("pop_accuracy", "PoP accuracy, %", 100, 1),
-    ("win_rate_reference", "win rate, %", 100, 1),
-    ("mean_reward", "mean reward", 1, 2),
-    ("kl_per_token", "KL per token, nats", 1, 3),
-]
+COLUMNS = ("accuracy", "spearman", "pop_accuracy", "win_rate_reference", "mean_reward", "kl_per_token")
 
 
-def cell(interval: Interval | None, factor: int, digits: int) -> str:
-    """`60.1 [54.0, 66.2]`; a dash where it was not measured."""
-    if interval is None or not math.isfinite(interval.estimate):
-        return "–"
-    estimate, low, high = (f"{factor * value:.{digits}f}" for value in (interval.estimate, interval.low, interval.high))
+def cell(interval: Interval | None, places: int, *, share: bool, sign: bool = False) -> str:
+    """`60.1% [54.0%, 66.2%]`; a dash where it was not measured."""
+    if interval is None or not is_known(interval):
+        return DASH
+    estimate, low, high = (
+        number(value, places, share=share, sign=sign) for value in (interval.estimate, interval.low, interval.high)
+    )
     return f"{estimate} [{low}, {high}]"
 
 
 def difference(interval: Interval | None) -> str:
-    """`+1.2 [-3.0, 5.1]` points, with * where the interval does not hold 0."""
-    if interval is None or not math.isfinite(interval.low):
-        return "–"
-    mark = "*" if interval.low > 0 or interval.high < 0 else ""
-    return f"{100 * interval.estimate:+.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]{mark}"
+    """`+1.2 [−3.0, +5.1]` points of a share, with * where the interval does not hold 0."""
+    if interval is None or not is_known(interval):
+        return DASH
+    points = Interval(100 * interval.estimate, 100 * interval.low, 100 * interval.high)
+    clear = has_bounds(points) and (points.low > 0 or points.high < 0)
+    return cell(points, 1, share=False, sign=True) + ("*" if clear else "")
 
 
-def table(results: StudyResults) -> list[str]:
-    """One row an arm."""
-    shown = [metric for metric in METRICS if any(_known(arm, metric[0]) for arm in results.arms)]
-    head = ["objective", *(heading for _, heading, _, _ in shown), "accuracy − baseline, points"]
+def against_longer(folder: Path, arm: ArmResult) -> Interval:
+    """Accuracy of an arm minus that of the rule that the longer response wins, on the same preferences."""
+    runs = [
+        HeldOutMargins.load(folder / "runs" / arm.name / f"seed-{seed}" / "evaluation" / "margins.parquet")
+        for seed in arm.seeds
+    ]
+    margins = np.stack([run.reward_margin for run in runs])
+    longer = np.broadcast_to(runs[0].longer_chosen - 0.5, margins.shape)  # a "margin" with the rule's sign
+    found = discriminative_differences(margins, longer, strength=runs[0].strength, clusters=runs[0].clusters)
+    return found["accuracy"]
+
+
+def table(folder: Path, results: StudyResults) -> list[str]:
+    """One row an arm, and one for the rule."""
+    shown = [key for key in COLUMNS if any(is_known(arm.metrics.get(key)) for arm in results.arms)]
+    places = {
+        key: decimals([arm.metrics.get(key) for arm in results.arms], share=metric(key).is_share) for key in shown
+    }
+    head = [
+        "objective",
+        *(metric(key).title for key in shown),
+        "accuracy − baseline, points",
+        "accuracy − longer wins, points",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm in results.arms:
-        values = [cell(arm.metrics.get(metric), factor, digits) for metric, _, factor, digits in shown]
+        values = [cell(arm.metrics.get(key), places[key], share=metric(key).is_share) for key in shown]
         own = "baseline" if arm.name == results.baseline else difference(arm.differences.get("accuracy"))
-        lines.append("| " + " | ".join([arm.label, *values, own]) + " |")
-    longer = results.arms[0].metrics.get("accuracy_longer")
-    if longer is not None:
-        rest = ["–"] * (len(head) - 2)
-        lines.append("| " + " | ".join(["the longer one wins (no training)", cell(longer, 100, 1), *rest]) + " |")
+        lines.append("| " + " | ".join([arm.label, *values, own, difference(against_longer(folder, arm))]) + " |")
+    longer = cell(results.arms[0].metrics.get("accuracy_longer"), 1, share=True)
+    lines.append("| " + " | ".join(["the longer one wins (no training)", longer, *[DASH] * (len(head) - 2)]) + " |")
     return lines
-
-
-def _known(arm: ArmResult, metric: str) -> bool:
-    return metric in arm.metrics and math.isfinite(arm.metrics[metric].estimate)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="+", type=Path)
-    for path in parser.parse_args().results:
-        results = StudyResults.load(path)
-        chosen = [
-            f"- {name.removeprefix('Chosen for ')}: {value}" for name, value in results.data.items() if "Chosen" in name
-        ]
-        print("\n".join([f"## {results.title}", "", *table(results), "", *chosen, "", *results.reading, ""]))
+    parser.add_argument("studies", nargs="+", type=Path, help="folders of finished studies")
+    for folder in parser.parse_args().studies:
+        results = StudyResults.load(folder / "results.json")
+        settings = {name: value for name, value in results.data.items() if name.startswith("Chosen for ")}
+        chosen = [f"- {name.removeprefix('Chosen for ')}: {value}" for name, value in settings.items()]
+        print("\n".join([f"## {results.title}", "", *table(folder, results), "", *chosen, "", *results.reading, ""]))
 
 
 if __name__ == "__main__":

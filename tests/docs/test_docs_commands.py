@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
+from popmargin.study.config import load_study
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,6 +63,15 @@ def test_other_commands_are_make_targets_or_installs(page: Path) -> None:
     assert set(" ".join(named).split()) <= targets
     known = ("popmargin ", "make ", "pip install popmargin", "pip install 'popmargin[", "python benchmarks/")
     assert [line for line in commands(page) if not line.startswith(known)] == []
+
+
+def test_study_commands_are_configurations_that_load() -> None:
+    page = ROOT / "docs" / "studies" / "objectives.md"
+    lines = "".join(blocks(page, "text")).replace("\\\n", " ").splitlines()
+    studies = [shlex.split(line)[2:] for line in lines if line.startswith("popmargin compare ")]
+    assert len(studies) >= 8
+    for path, *flags in studies:
+        load_study(ROOT / path, flags)
 
 
 def serves(line: str, folder: Path) -> None:

@@ -31,16 +31,16 @@ def adapted(start: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> Callable[[str], tuple[Any, Any, FrozenOutputs]]:
-    """A policy that takes kept outputs, its twin that does not, and the outputs; made once for each family."""
-    made: dict[str, tuple[Any, Any, FrozenOutputs]] = {}
+def pairs() -> Callable[[str], tuple[Any, Any]]:
+    """A policy that takes kept outputs, and its twin that does not; made once for each family."""
+    made: dict[str, tuple[Any, Any]] = {}
 
-    def pair(family: str) -> tuple[Any, Any, FrozenOutputs]:
+    def pair(family: str) -> tuple[Any, Any]:
         if family not in made:
             plain = adapted(make(family))
-            policy, outputs = copy.deepcopy(plain), FrozenOutputs(1.0)
-            assert outputs.share(policy) == 2
-            made[family] = policy, plain, outputs
+            policy = copy.deepcopy(plain)
+            assert FrozenOutputs(1.0).share(policy) == 2
+            made[family] = policy, plain
         return made[family]
 
     return pair
@@ -59,14 +59,14 @@ def assert_equal(policy: Any, plain: Any, data: Responses) -> None:
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=responses())
 def test_random_responses_equal_the_full_pass(pairs: Any, data: Responses) -> None:
-    policy, plain, _ = pairs("llama_tied")
+    policy, plain = pairs("llama_tied")
     assert_equal(policy, plain, data)
 
 
 @pytest.mark.parametrize("family", PACKABLE)
 @pytest.mark.parametrize("case", EDGE_CASES)
 def test_edge_cases_in_every_family(pairs: Any, family: str, case: str) -> None:
-    policy, plain, _ = pairs(family)
+    policy, plain = pairs(family)
     assert_equal(policy, plain, EDGE_CASES[case])
 
 
@@ -98,13 +98,13 @@ def test_lower_layers_run_once_for_all_policies_and_batches() -> None:
 
 
 def test_gradient_checkpointing_changes_nothing(pairs: Any) -> None:
-    policy, plain, _ = pairs("llama")
+    policy, plain = pairs("llama")
     checkpointed = copy.deepcopy(plain)
-    outputs = FrozenOutputs(1.0)
-    outputs.share(checkpointed)
+    assert FrozenOutputs(1.0).share(checkpointed) == 2
     # Renamed in transformers 5.
     enable = getattr(checkpointed, "activation_checkpointing_enable", None)
     (enable or checkpointed.gradient_checkpointing_enable)({"use_reentrant": False})
+    assert checkpointed.is_gradient_checkpointing
     checkpointed.train()
     sequences = make_sequences(*EDGE_CASES["completions of one token"], 0, "packed")
     expected, found = token_logps(policy, sequences), token_logps(checkpointed, sequences)
@@ -120,8 +120,13 @@ def test_a_full_memory_is_said_once_and_changes_nothing(caplog: pytest.LogCaptur
     assert caplog.text.count("train.frozen_cache_gb is full") == 1
 
 
-@pytest.mark.parametrize("case", ["all layers", "a trained embedding", "no packed rows"])
-def test_what_cannot_be_kept_is_computed_and_the_log_says_so(caplog: pytest.LogCaptureFixture, case: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [("all layers", "is trained"), ("a trained embedding", "is trained"), ("no packed rows", "cannot be packed")],
+)
+def test_what_cannot_be_kept_is_computed_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture, case: str, reason: str
+) -> None:
     if case == "no packed rows":
         config = transformers.BloomConfig(vocab_size=90, hidden_size=32, n_layer=2, n_head=4)
         policy: Any = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
@@ -133,7 +138,7 @@ def test_what_cannot_be_kept_is_computed_and_the_log_says_so(caplog: pytest.LogC
         policy.get_input_embeddings().requires_grad_(True)
     assert FrozenOutputs(1.0).share(policy) == 0
     assert forward_plan(policy).lower is None
-    assert "does nothing" in caplog.text
+    assert "train.frozen_cache_gb does nothing" in caplog.text and reason in caplog.text
 
 
 def test_outputs_of_another_depth_are_others() -> None:

@@ -1,5 +1,7 @@
 """A whole study on the tiny model: train, evaluate, compare, report; and what happens the second time."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,13 @@ def test_a_study_and_its_second_call(tmp_path: Path, make_study: MakeStudy, caps
     page = report.read_text()
     assert "DPO-PoP" in page and "<svg" in page
     assert repr(StudyResults.load(report.with_name("results.json"))) == repr(results)  # nan is not nan
+    tables = Path(__file__).parents[2] / "docs" / "studies" / "tables.py"
+    printed = subprocess.run([sys.executable, tables, report.parent], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == ["| DPO", "| DPO-PoP", "| the longer one wins (no training)"]
+    assert rows[2][-2] == "baseline" and rows[3][1].startswith(f"{pop.metrics['accuracy'].estimate:.1%} [")
+    gap = 100 * (pop.metrics["accuracy"].estimate - pop.metrics["accuracy_longer"].estimate)
+    assert float(rows[3][-1].split()[0].replace("−", "-")) == pytest.approx(gap, abs=0.06)
     before = snapshot(tmp_path / "study")
     capsys.readouterr()
     again, _ = compare(study)

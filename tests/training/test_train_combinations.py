@@ -32,11 +32,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "no layer lies below one: set model.lora_rank and model.lora_last_layers",
     ),
     (
+        {"objective": {"name": "dpo"}, "model": {"lora_last_layers": 1}, "train": {"frozen_cache_gb": 1.0}},
+        "no layer lies below one: set model.lora_rank and model.lora_last_layers",
+    ),
+    (
         {"task": "reward", "model": {"lora_rank": 4, "lora_last_layers": 1}, "train": {"frozen_cache_gb": 1.0}},
         "train.frozen_cache_gb keeps what the layers below a policy's adapter give",
     ),
 ]
-REFUSED_IDS = ["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft", "frozen-all-layers", "frozen-rewards"]
+REFUSED_IDS = ["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft", "frozen-all", "frozen-no-adapter", "frozen-rewards"]
 
 
 @pytest.mark.parametrize(("values", "reason"), REFUSED, ids=REFUSED_IDS)

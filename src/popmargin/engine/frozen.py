@@ -49,10 +49,12 @@ class FrozenOutputs:
         Returns:
             How many layers that saves; 0 where it cannot be done, with the reason in the log.
         """
-        plan = forward_plan(policy)
-        depth = _frozen_depth(policy) if plan.layout == "packed" else 0
-        if not depth:
-            _LOG.warning("train.frozen_cache_gb does nothing: no lower layers are frozen, or rows cannot be packed.")
+        plan, depth = forward_plan(policy), _frozen_depth(policy)
+        if plan.layout != "packed" or not depth:
+            reason = (
+                "the first layer or something outside the layers is trained" if not depth else "rows cannot be packed"
+            )
+            _LOG.warning("train.frozen_cache_gb does nothing with %s: %s", type(policy).__name__, reason)
             return 0
         faster = replace(plan, lower=FrozenLayers(self, depth))
         return depth if adopt_plan(policy, faster, "outputs kept of frozen layers") else 0
@@ -80,7 +82,7 @@ class FrozenOutputs:
         size = output.numel() * output.element_size()
         if size <= self._room:
             self._room -= size
-            self._outputs[key] = output.clone().cpu()
+            self._outputs[key] = output.to("cpu", copy=True)
         elif not self._full:
             self._full = True
             _LOG.warning(

@@ -35,7 +35,8 @@ def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
             f"regularizer '{doubled[0]}' would count a second time: leave one of them out, or change its weight in the "
             "objective."
         )
-    if config.train.frozen_cache_gb and (config.task == "reward" or config.model.lora_last_layers is None):
+    adapter_above = bool(config.model.lora_rank) and config.model.lora_last_layers is not None
+    if config.train.frozen_cache_gb and (loss.rewards or not adapter_above):
         raise ConfigError(
             "train.frozen_cache_gb keeps what the layers below a policy's adapter give, and here no layer lies below "
             "one: set model.lora_rank and model.lora_last_layers (task: policy), or leave it out."

@@ -1,6 +1,5 @@
 """From a configuration to what training and evaluation share: preferences, tokens, start model, reference log-probs."""
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,8 +25,6 @@ from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths
 from popmargin.reward_models import FORMAT_FILE, load_reward_model, padding_apart
-
-_LOG = logging.getLogger(__name__)
 
 
 def cache_folder(configured: str | None) -> Path:
@@ -193,10 +190,12 @@ class Workspace:
         return self._load(str(folder), torch.float32)
 
     def share_frozen_layers(self, policy: Any, gigabytes: float) -> None:
-        """Let a policy take the outputs of its frozen layers from those of other runs, and add to them."""
-        if os.environ.get("WORLD_SIZE", "1") != "1":
-            _LOG.warning("train.frozen_cache_gb does nothing with several processes.")
-            return
+        """Let a policy take the outputs of its frozen layers from those of other runs, and add to them.
+
+        Args:
+            policy: not wrapped for distributed training.
+            gigabytes: most memory; the first run's holds for all.
+        """
         self._frozen = self._frozen or FrozenOutputs(gigabytes)
         self._frozen.share(policy)
 

@@ -194,7 +194,9 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     make = make_reward_model if loss.rewards else make_policy
     policy = make(workspace.start_model, config.model)
     layout = scoring_plan(policy, rewards=loss.rewards).layout
-    if config.train.frozen_cache_gb:
+    if config.train.frozen_cache_gb and _processes() > 1:
+        _LOG.warning("train.frozen_cache_gb does nothing with several processes: all layers run in every step")
+    elif config.train.frozen_cache_gb:
         workspace.share_frozen_layers(policy, config.train.frozen_cache_gb)
     if config.train.compile:
         compile_layers(policy)
