@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from popmargin.config import RunConfig, apply_overrides, from_dict
 from popmargin.data import check_leak, load_preferences
 
 GOOD = [
@@ -118,7 +119,8 @@ def test_convert_stops_at_bad_rows_unless_told_to_drop_them(tmp_path, bad):
     out = run("convert", bad, target)
     assert out.returncode == 2
     assert out.stderr.startswith("error: bad.jsonl: 3 of 4 rows cannot be used.")
-    assert "--bad-rows drop" in out.stderr
+    assert "--bad-rows drop" in out.stderr and "--data.bad_rows drop" in out.stderr
+    assert from_dict(RunConfig, apply_overrides({}, ["--data.bad_rows", "drop"])).data.bad_rows == "drop"
     assert not target.exists()
     assert run("convert", bad, target, "--bad-rows", "drop").returncode == 0
     assert len(gzip.decompress(target.read_bytes()).splitlines()) == 1

@@ -13,7 +13,10 @@ from popmargin.errors import DataError
 Draft = dict[str, Any]
 """One preference on its way in: every name of `COLUMNS`, None where unknown."""
 
-DROP_HINT = "Fix these rows, or leave them out and get them reported: bad_rows='drop' (--bad-rows drop)."
+DROP_HINT = (
+    "Fix these rows, or leave them out and get them reported: bad_rows='drop' (--bad-rows drop; with train "
+    "--data.bad_rows drop, with compare --base.data.bad_rows drop)."
+)
 
 
 class RowError(Exception):
