@@ -18,8 +18,10 @@ PROFILES = {
     "chat": (120, 120),
     "long_prompt": (480, 120),
     "long_completion": (60, 240),
+    "long": (512, 1024),
 }
-"""Mean tokens of prompt and of one completion. chat: prompt ≈ completion; long_prompt: prompt = 4 × completion."""
+"""Mean tokens of prompt and of one completion. chat: prompt ≈ completion; long_prompt: prompt = 4 × completion; long:
+responses of 1,500 tokens, for an accelerator."""
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,35 @@ def needed_seconds(setting: Any, lengths: list[tuple[int, int, int]]) -> float:
     head = _products(completion, hidden, shape["vocab_size"], dtype, not setting.lora)
     heads, key_heads = shape["num_attention_heads"], shape["num_key_value_heads"]
     for prompt, chosen, rejected in lengths:
-        seen = sum(tail * prompt + tail * tail / 2 for tail in (chosen - 1, rejected - 1)) + prompt * prompt / 2
+        seen = _seen(prompt, chosen, rejected)
         length = _rounded(prompt + (chosen + rejected) // 2)
         whole = _attention(length, heads, key_heads, hidden // heads, dtype)
         seconds += whole * seen / length**2
     return shape["num_hidden_layers"] * seconds + head
+
+
+def needed_flops(setting: Any, lengths: list[tuple[int, int, int]]) -> float:
+    """Floating-point operations of the same products.
+
+    Args:
+        setting: model and lora.
+        lengths: tokens of prompt, chosen and rejected of each preference of the step.
+    """
+    shape = SHAPES[setting.model]
+    hidden, inner, heads = shape["hidden_size"], shape["intermediate_size"], shape["num_attention_heads"]
+    layer = hidden * (2 * hidden + 2 * hidden * shape["num_key_value_heads"] // heads + 3 * inner)
+    passes = 2 if setting.lora else 3
+    total = 0.0
+    for prompt, chosen, rejected in lengths:
+        total += 2 * passes * (prompt + chosen + rejected - 2) * layer * shape["num_hidden_layers"]
+        total += 2 * passes * (chosen + rejected) * hidden * shape["vocab_size"]
+        total += 12 * _seen(prompt, chosen, rejected) * hidden * shape["num_hidden_layers"]
+    return total
+
+
+def _seen(prompt: int, chosen: int, rejected: int) -> float:
+    """Pairs of tokens of which one sees the other."""
+    return sum(tail * prompt + tail * tail / 2 for tail in (chosen - 1, rejected - 1)) + prompt * prompt / 2
 
 
 def _rounded(length: int) -> int:

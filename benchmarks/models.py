@@ -9,6 +9,8 @@ SHAPES: dict[str, dict[str, int]] = {
                 "num_attention_heads": 9, "num_key_value_heads": 3},
     "tiny": {"vocab_size": 8192, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
              "num_attention_heads": 4, "num_key_value_heads": 2},
+    "1b": {"vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+           "num_attention_heads": 32, "num_key_value_heads": 8},  # Llama 3.2's, for an accelerator
 }  # fmt: skip
 
 
@@ -21,12 +23,15 @@ def make_model(name: str, dtype: torch.dtype) -> Any:
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from popmargin.models import device
+
     torch.manual_seed(0)
     config = LlamaConfig(
         **SHAPES[name], max_position_embeddings=8192, tie_word_embeddings=True, rope_theta=100_000.0,
         bos_token_id=1, eos_token_id=2, pad_token_id=2,
     )  # fmt: skip
-    return LlamaForCausalLM(config).to(dtype)
+    with device():
+        return LlamaForCausalLM(config).to(dtype)
 
 
 def with_adapter(model: Any, rank: int = 16) -> Any:
@@ -44,12 +49,12 @@ def with_adapter(model: Any, rank: int = 16) -> Any:
 
 def perturb(model: Any) -> None:
     """Move a model a little, so that its loss against the reference is not log 2 everywhere."""
-    random = torch.Generator().manual_seed(2)
+    random = torch.Generator(model.device).manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                noise = torch.randn(parameter.shape, generator=random)
-                parameter += (0.1 * parameter.std().cpu() * noise).to(parameter)
+                noise = torch.randn(parameter.shape, generator=random, device=model.device)
+                parameter += 0.1 * parameter.std() * noise.to(parameter)
 
 
 def make_tokenizer() -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gpu
 from frozen import compare_frozen
 from performance_page import write_page
 from reference import compare_reference
@@ -75,7 +76,7 @@ def main() -> None:
             print(f"{name} …", flush=True)
             with RESULTS.open("a") as file:
                 file.write(json.dumps({"name": name, "result": run()}) + "\n")
-    write_page(results(), list(plan()))
+    write_page(results(), list(plan()), gpu.results())
 
 
 if __name__ == "__main__":

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from popmargin.engine.pages import use_huge_pages
+
+_GRADIENT_VALUES = 200_000_000  # most that are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class Side:
     def __init__(self, name: str, setting: Setting, pairs: Any, reference: tuple[list[Any], list[Any]]) -> None:
         self.name = name
         self._pipe, other = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver" if torch.cuda.is_available() else "spawn")
         self._process = context.Process(target=_run, args=(name, setting, pairs, reference, other), daemon=True)
         self._process.start()
         other.close()
@@ -86,8 +89,6 @@ def _run(name: str, setting: Setting, pairs: Any, reference: Any, pipe: Connecti
     if name == "popmargin":
         use_huge_pages()  # as the command line does
     import warnings
-
-    import torch
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(setting.threads)
@@ -182,7 +183,11 @@ def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -
         compile_layers(model)
     trainer = PreferenceTrainer(
         model=model,
-        args=TrainingArguments(**arguments(setting, folder)),
+        args=TrainingArguments(
+            **arguments(setting, folder),
+            logging_nan_inf_filter=False,  # as `popmargin train` has these two
+            accelerator_config={"non_blocking": torch.cuda.is_available()},
+        ),
         loss=loss,
         collator=collator,
         precision=setting.dtype,
@@ -269,7 +274,9 @@ def _obedient(trainer: Any, pipe: Connection, folder: Path) -> Any:
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 0:
-                grads = [p.grad.float().cpu().flatten() for p in kwargs["model"].parameters() if p.grad is not None]
+                parameters = [p for p in kwargs["model"].parameters() if p.grad is not None]
+                every = 1 + sum(p.numel() for p in parameters) // _GRADIENT_VALUES  # of a large model, a part
+                grads = [p.grad.flatten()[::every].float().cpu() for p in parameters]
                 np.save(folder / "gradient.npy", torch.cat(grads).numpy())
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:

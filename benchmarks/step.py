@@ -4,7 +4,8 @@
 
 Prints step time, tokens per second, peak memory, the differences of loss and gradient, and the ratio with its spread.
 `mfu` is the share of popmargin's step that the matrix products it needs would take alone, at the rate measured for
-their shapes in this run; a recomputed product counts as overhead.
+their shapes in this run; a recomputed product counts as overhead. `teraflops` is what these products come to in a
+second.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from lengths import PROFILES, draw_pairs
-from matmuls import needed_seconds
+from matmuls import needed_flops, needed_seconds
 from models import SHAPES, make_model
 from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to
@@ -35,6 +36,9 @@ def reference_logps(setting: Setting, pairs: Any) -> tuple[list[Any], list[Any]]
             values = token_logps(model, sequences, plan=plan).cpu().numpy()
             for side, part in zip(sides, np.split(values, [len(completions[0])]), strict=True):
                 side.append(part)
+    del model, plan
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # both sides have the whole card
     return sides[0], sides[1]
 
 
@@ -60,6 +64,7 @@ def compare(
     lengths = [(len(pairs.prompt[i]), len(pairs.chosen[i]), len(pairs.rejected[i])) for i in measured]
     seconds = statistics.median(row[0]["seconds"] for row in rows)
     useful = sum(sum(length) for length in lengths) / steps
+    steps_lengths = [lengths[n * setting.batch : (n + 1) * setting.batch] for n in range(steps)]
     result: dict[str, Any] = {
         "profile": profile,
         "equal_lengths": not spread,
@@ -70,8 +75,11 @@ def compare(
         "tokens_per_second": useful / seconds,
         "peak_mb": max(row[0]["peak_mb"] for row in rows),
         "mfu": statistics.median(
-            needed_seconds(setting, lengths[n * setting.batch : (n + 1) * setting.batch]) / row[0]["seconds"]
-            for n, row in enumerate(rows)
+            needed_seconds(setting, some) / row[0]["seconds"] for some, row in zip(steps_lengths, rows, strict=True)
+        ),
+        "teraflops": statistics.median(
+            needed_flops(setting, some) / row[0]["seconds"] / 1e12
+            for some, row in zip(steps_lengths, rows, strict=True)
         ),
     }
     if peer:

@@ -68,10 +68,11 @@ def test_kept_outputs_of_frozen_layers_are_the_same_pass() -> None:
 
 
 def test_the_page_says_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/performance.md comes from benchmarks/results.jsonl, and from nothing else."""
+    """docs/performance.md comes from the two files of results, and from nothing else."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     page, plan = importlib.import_module("performance_page"), importlib.import_module("run")
-    page.write_page(plan.results(), list(plan.plan()), tmp_path)
+    gpu = importlib.import_module("gpu")
+    page.write_page(plan.results(), list(plan.plan()), gpu.results(), tmp_path)
     for name in ("performance.md", "performance.svg"):
         assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert set(plan.results()) <= set(plan.plan())
+    assert set(plan.results()) <= set(plan.plan()) and set(gpu.results()) <= set(gpu.plan(6))

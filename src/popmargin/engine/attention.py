@@ -17,6 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from popmargin.engine.flash import flash_attention, flash_fits
+
 _PREFIX = "popmargin_"
 _OWN = ("sdpa", "eager")  # what a model may use besides; others keep what they have
 
@@ -67,11 +69,31 @@ def packed_attention(
     Returns:
         (1, T, A, D), and None for the weights.
     """
+    if softcap is None and flash_fits(query_AT):
+        return flash_attention(
+            query_AT, key_KT, value_KT, segments, scaling=scaling, dropout=dropout, window=sliding_window
+        ), None
+    return _segment_by_segment(
+        query_AT, key_KT, value_KT, segments, scaling=scaling, dropout=dropout, softcap=softcap, window=sliding_window
+    ), None
+
+
+def _segment_by_segment(
+    query_AT: Tensor,
+    key_KT: Tensor,
+    value_KT: Tensor,
+    segments: tuple[tuple[int, ...], ...],
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    window: int | None = None,
+) -> Tensor:
     counts = [count for group in segments for count in group]
     # One split each: its backward is one concatenation, where slices would each fill a tensor of zeros.
     queries, keys, values = (tensor.split(counts, dim=2) for tensor in (query_AT, key_KT, value_KT))
     longest = max(group[0] + max(group[1:], default=0) for group in segments)
-    window = sliding_window if sliding_window is not None and sliding_window < longest else None
+    window = window if window is not None and window < longest else None
     attend = functools.partial(
         _attend, mask=_Mask(longest, window, query_AT), scaling=scaling, dropout=dropout, softcap=softcap
     )
@@ -85,7 +107,7 @@ def packed_attention(
             both_values = torch.cat([values[prefix], values[place]], dim=2)
             results.append(attend(queries[place], both_keys, both_values))
         place = prefix + len(group)
-    return torch.cat(results, dim=2).transpose(1, 2).contiguous(), None
+    return torch.cat(results, dim=2).transpose(1, 2).contiguous()
 
 
 class _Mask:

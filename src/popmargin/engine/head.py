@@ -3,6 +3,8 @@
 Axis suffixes: N completion tokens, H hidden size, V vocabulary.
 """
 
+import importlib
+import importlib.util
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _CHUNK_ELEMENTS = 24_000_000  # of logits at once: 96 MB in fp32
+_CHUNK_ELEMENTS_ELSEWHERE = 256_000_000  # on accelerators: 512 MB in bf16, products large enough to fill them
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 _BLOCK_ELEMENTS = 1_000_000  # of logits that element-wise passes go through at once: they stay in the cache of a CPU
 
 
@@ -92,32 +96,18 @@ class _FusedHead(torch.autograd.Function):
         statistics: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         head = _Head(weight_VH, bias_V, settings, dtype)
-        norms: list[Tensor] = []
-        chosen: list[Tensor] = []
-        entropies: list[Tensor] = []
-        tops: list[Tensor] = []
+        wants_units = frozen and ctx.needs_input_grad[0]
+        scores: list[tuple[Tensor, ...]] = []
         units: list[Tensor] = []
         for part in head.chunks(len(hidden_NH)):
-            raw_CV, labels = head.raw_logits(hidden_NH[part]), labels_N[part]
-            wants_units = frozen and ctx.needs_input_grad[0]
-            for rows in head.blocks(len(labels)):
-                logits, slope = head.logits(raw_CV[rows])
-                norms.append(logits.logsumexp(-1))
-                chosen.append(logits.gather(-1, labels[rows, None]).squeeze(-1))
-                if statistics:
-                    tops.append(logits.argmax(-1) == labels[rows])
-                    entropies.append(norms[-1] - (logits - norms[-1][:, None]).exp_().mul_(logits).sum(-1))
-                if wants_units:
-                    ones = torch.ones_like(norms[-1])
-                    raw_CV[rows] = head.logits_gradient(logits, slope, norms[-1], labels[rows], ones)
+            raw_CV = head.raw_logits(hidden_NH[part])
+            scores.append(head.label_scores(raw_CV, labels_N[part], statistics=statistics, units=wants_units))
             if wants_units:
                 units.append(raw_CV @ head.weight_VH)
-        norms_N = torch.cat(norms)
+        norms_N, chosen_N, entropy_N, top1_N = (torch.cat(pieces) for pieces in zip(*scores, strict=True))
         ctx.settings, ctx.dtype, ctx.units_NH = settings, dtype, torch.cat(units) if units else None
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, labels_N, norms_N)
-        logps_N = torch.cat(chosen) - norms_N
-        entropy_N = torch.cat(entropies) if entropies else logps_N.new_empty(0)
-        top1_N = torch.cat(tops) if tops else labels_N.new_empty(0, dtype=torch.bool)
+        logps_N = chosen_N - norms_N
         ctx.mark_non_differentiable(entropy_N, top1_N)
         return logps_N, entropy_N, top1_N
 
@@ -134,10 +124,8 @@ class _FusedHead(torch.autograd.Function):
         bias_grad_V = torch.zeros_like(bias_V) if wants_bias else None
         for part in head.chunks(len(hidden_NH)):
             hidden = hidden_NH[part].to(ctx.dtype)
-            grad, norms, labels, upstream = head.raw_logits(hidden), norms_N[part], labels_N[part], grad_N[part]
-            for rows in head.blocks(len(labels)):
-                logits, slope = head.logits(grad[rows])
-                grad[rows] = head.logits_gradient(logits, slope, norms[rows], labels[rows], upstream[rows])
+            grad = head.raw_logits(hidden)
+            head.to_gradient(grad, labels_N[part], norms_N[part], grad_N[part])
             if hidden_grad_NH is not None:
                 hidden_grad_NH[part] = (grad @ head.weight_VH).to(hidden_NH.dtype)
             if wants_weight and weight_grad_VH is None:
@@ -160,23 +148,66 @@ class _Head:
         self._settings, self._dtype = settings, dtype
 
     def chunks(self, count: int) -> Generator[slice]:
-        size = max(1, _CHUNK_ELEMENTS // len(self.weight_VH))
+        elements = _CHUNK_ELEMENTS if self.weight_VH.device.type == "cpu" else _CHUNK_ELEMENTS_ELSEWHERE
+        size = max(1, elements // len(self.weight_VH))
         pieces = max(1, -(-count // size))
         size = -(-count // pieces) if count else 1  # even pieces: no small rest
         for start in range(0, max(count, 1), size):
             yield slice(start, start + size)
 
-    def blocks(self, count: int) -> Generator[slice]:
+    def _blocks(self, count: int) -> Generator[slice]:
         on_cpu = self.weight_VH.device.type == "cpu"
         size = max(1, _BLOCK_ELEMENTS // len(self.weight_VH)) if on_cpu else max(1, count)
-        for start in range(0, count, size):
+        for start in range(0, max(count, 1), size):
             yield slice(start, start + size)
 
     def raw_logits(self, hidden_CH: Tensor) -> Tensor:
         """What the head itself gives, in its own dtype (C, V)."""
         return torch.nn.functional.linear(hidden_CH.to(self._dtype), self.weight_VH, self._bias_V)
 
-    def logits(self, raw_CV: Tensor) -> tuple[Tensor, Tensor | None]:
+    def label_scores(
+        self, raw_CV: Tensor, labels_C: Tensor, *, statistics: bool, units: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Log-sum-exp, label's logit, entropy and top-1 agreement of every row (C,), the last two only when wanted.
+
+        Uses up the raw logits: with `units`, the gradient of log softmax(logits)[label] takes their place.
+        """
+        kernels, settings = _kernels(raw_CV), self._settings
+        if kernels is not None:
+            found = kernels.label_scores(
+                raw_CV, labels_C, softcap=settings.softcap, scale=settings.scale, statistics=statistics
+            )
+            if units:
+                self.to_gradient(raw_CV, labels_C, found[0], torch.ones_like(found[0]))
+            return found
+        blocks: list[tuple[Tensor, ...]] = []
+        for rows in self._blocks(len(labels_C)):
+            labels = labels_C[rows]
+            logits, slope = self._logits(raw_CV[rows])
+            norm, chosen = logits.logsumexp(-1), logits.gather(-1, labels[:, None]).squeeze(-1)
+            entropy, top1 = norm[:0], labels[:0].bool()
+            if statistics:
+                top1 = logits.argmax(-1) == labels
+                entropy = norm - (logits - norm[:, None]).exp_().mul_(logits).sum(-1)
+            blocks.append((norm, chosen, entropy, top1))
+            if units:
+                raw_CV[rows] = self._gradient(logits, slope, norm, labels, torch.ones_like(norm))
+        norms_C, chosen_C, entropy_C, top1_C = (torch.cat(pieces) for pieces in zip(*blocks, strict=True))
+        return norms_C, chosen_C, entropy_C, top1_C
+
+    def to_gradient(self, raw_CV: Tensor, labels_C: Tensor, norm_C: Tensor, grad_C: Tensor) -> None:
+        """Put the gradient by the raw logits of grad · log softmax(logits)[label] in their place."""
+        kernels, settings = _kernels(raw_CV), self._settings
+        if kernels is not None:
+            kernels.to_logits_gradient(
+                raw_CV, labels_C, norm_C, grad_C.contiguous(), softcap=settings.softcap, scale=settings.scale
+            )
+            return
+        for rows in self._blocks(len(labels_C)):
+            logits, slope = self._logits(raw_CV[rows])
+            raw_CV[rows] = self._gradient(logits, slope, norm_C[rows], labels_C[rows], grad_C[rows])
+
+    def _logits(self, raw_CV: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits in fp32 or better (C, V), and their slope where they are soft-capped (C, V); uses up the raw ones."""
         logits_CV = raw_CV if raw_CV.dtype in (torch.float32, torch.float64) else raw_CV.float()
         if self._settings.scale != 1.0:
@@ -187,10 +218,10 @@ class _Head:
         bent_CV = logits_CV.div_(cap).tanh_()
         return bent_CV * cap, 1 - bent_CV.square()
 
-    def logits_gradient(
+    def _gradient(
         self, logits_CV: Tensor, slope_CV: Tensor | None, norm_C: Tensor, labels_C: Tensor, grad_C: Tensor
     ) -> Tensor:
-        """Gradient by the raw logits of grad · log softmax(logits)[label] (C, V); uses up the logits."""
+        """Gradient by the raw logits (C, V); uses up the logits."""
         result_CV = logits_CV.sub_(norm_C[:, None]).exp_().mul_(-grad_C[:, None])
         result_CV.scatter_add_(-1, labels_C[:, None], grad_C[:, None])
         if slope_CV is not None:
@@ -198,3 +229,10 @@ class _Head:
         if self._settings.scale != 1.0:
             result_CV.mul_(self._settings.scale)
         return result_CV.to(self._dtype)
+
+
+def _kernels(raw_CV: Tensor) -> Any:
+    """Fused element-wise passes for these logits; None where there are none."""
+    if raw_CV.device.type != "cuda" or raw_CV.dtype == torch.float64 or not _HAS_TRITON:
+        return None
+    return importlib.import_module("popmargin.kernels.head")

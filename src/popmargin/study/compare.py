@@ -1,6 +1,7 @@
 """Run a study: train and evaluate every arm with every seed, skipping what is done, and write the report."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from popmargin.report.build import write_report
 from popmargin.report.results import StudyResults
 from popmargin.study.config import StudyConfig
 from popmargin.study.results import collect
+from popmargin.study.sharing import LOCKS, claimed, share
 from popmargin.study.tune import tune
 from popmargin.training.callbacks import Probe
 from popmargin.training.prepare import Workspace
@@ -30,7 +32,7 @@ def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
 
     With a `tune` section, every arm's learning rate and β are chosen on a validation split first (`tune`).
     Runs that are finished and evaluated under the same configuration are kept, so that an interrupted study goes on
-    where it stopped.
+    where it stopped. Several processes can run the same study at once, on a GPU each: they share the runs.
 
     Args:
         study: its configuration.
@@ -47,16 +49,25 @@ def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
     chosen: dict[str, str] = {}
     if study.tune is not None:
         study, chosen = tune(study, say)
+    _train_all(study)
+    with claimed(output / LOCKS / "report.lock", wait=True):
+        return _report(study, chosen)
+
+
+def _train_all(study: StudyConfig) -> None:
+    """Train and evaluate what is not done yet."""
+    output = Path(study.output)
     todo = [config for configs in study.run_configs().values() for config in configs]
+    titles = {config.output: f"[{n}/{len(todo)}] {config.name}, seed {config.seed}" for n, config in enumerate(todo, 1)}
+    for config in filter(_is_done, todo):
+        say(f"{titles[config.output]}: done before")
     workspace: Workspace | None = None
     rewards: dict[str, Reward | None] = {}
     references: dict[str, Generations] = {}
-    for number, config in enumerate(todo, start=1):
-        directory = RunDirectory(Path(config.output))
-        if _is_done(directory, config):
-            say(f"[{number}/{len(todo)}] {config.name}, seed {config.seed}: done before")
-            continue
-        say(f"[{number}/{len(todo)}] {config.name}, seed {config.seed}")
+
+    def do(number: int, config: RunConfig) -> None:
+        nonlocal workspace
+        say(titles[config.output])
         if workspace is None or not workspace.fits(config):
             workspace = Workspace(config)
             references.clear()
@@ -68,7 +79,13 @@ def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
             references[key] = _reference(output, config, workspace, reward, len(references))
         if make_loss(config).uses_reference:
             _ = workspace.train_reference, workspace.test_reference  # now, not inside the first run's progress bar
-        _run(config, workspace, directory, reward, references.get(key))
+        _run(config, workspace, RunDirectory(Path(config.output)), reward, references.get(key))
+
+    share({f"{config.name}-{config.seed}": config for config in todo}, output / LOCKS, _is_done, do)
+
+
+def _report(study: StudyConfig, chosen: Mapping[str, str]) -> tuple[StudyResults, Path]:
+    output = Path(study.output)
     runs = {arm: [RunDirectory(Path(c.output)) for c in configs] for arm, configs in study.run_configs().items()}
     results = collect(
         runs,
@@ -84,7 +101,8 @@ def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
     return results, report
 
 
-def _is_done(directory: RunDirectory, config: RunConfig) -> bool:
+def _is_done(config: RunConfig) -> bool:
+    directory = RunDirectory(Path(config.output))
     measured = (directory.evaluation / "metrics.json").is_file()
     return directory.finished and measured and to_dict(directory.config()) == to_dict(config)
 

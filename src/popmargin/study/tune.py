@@ -18,9 +18,10 @@ from popmargin.errors import ConfigError
 from popmargin.evaluation.run import held_out_margins
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.study.config import StudyConfig, TuneConfig
+from popmargin.study.sharing import LOCKS, share
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import train
-from popmargin.training.run_directory import read_jsonl
+from popmargin.training.run_directory import append_jsonl, read_jsonl
 
 FILE = "tuning.jsonl"
 
@@ -92,24 +93,29 @@ def _changes(learning_rate: float, beta: float | None) -> dict[str, Any]:
 
 
 def _search(study: StudyConfig, settings: TuneConfig, say: Callable[[str], None]) -> list[Trial]:
-    file = Path(study.output) / FILE
-    known = {trial.digest: trial for trial in _read(file.parent)}
-    todo = [(arm, *setting) for arm in study.arms for setting in _grid(study, arm, settings)]
-    trials: list[Trial] = []
+    folder = Path(study.output)
+    todo: dict[str, tuple[str, float, float | None, RunConfig]] = {}
+    for arm in study.arms:
+        for learning_rate, beta in _grid(study, arm, settings):
+            config = _config(study, arm, settings, _changes(learning_rate, beta))
+            todo[_digest(config)] = (arm, learning_rate, beta, config)
     workspace: Workspace | None = None
-    for number, (arm, learning_rate, beta) in enumerate(todo, start=1):
-        config = _config(study, arm, settings, _changes(learning_rate, beta))
-        digest = _digest(config)
-        if digest not in known:
-            say(f"[tuning {number}/{len(todo)}] {arm}, learning rate {learning_rate:g}, β {beta}")
-            if workspace is None or not workspace.fits(config):
-                workspace = Workspace(config)
-            accuracy, spearman, count = _measure(config, workspace)
-            known[digest] = Trial(arm, learning_rate, beta, accuracy, spearman, count, digest)
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(asdict(known[digest])) + "\n")
-        trials.append(known[digest])
-    return trials
+
+    def tried(digest: str) -> bool:
+        return digest in {trial.digest for trial in _read(folder)}
+
+    def attempt(number: int, digest: str) -> None:
+        nonlocal workspace
+        arm, learning_rate, beta, config = todo[digest]
+        say(f"[tuning {number}/{len(todo)}] {arm}, learning rate {learning_rate:g}, β {beta}")
+        if workspace is None or not workspace.fits(config):
+            workspace = Workspace(config)
+        accuracy, spearman, count = _measure(replace(config, output=f"{config.output}-{digest[:16]}"), workspace)
+        append_jsonl(folder / FILE, asdict(Trial(arm, learning_rate, beta, accuracy, spearman, count, digest)))
+
+    share({digest: digest for digest in todo}, folder / LOCKS, tried, attempt)
+    found = {trial.digest: trial for trial in _read(folder)}
+    return [found[digest] for digest in todo]
 
 
 def _grid(study: StudyConfig, arm: str, settings: TuneConfig) -> Sequence[tuple[float, float | None]]:

@@ -331,6 +331,7 @@ def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingAr
         "remove_unused_columns": False,
         "use_cpu": device().type == "cpu",
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "accelerator_config": {"non_blocking": torch.cuda.is_available()},  # copies of pinned batches cause no sync
         "ddp_find_unused_parameters": False,
         "disable_tqdm": False,
     }

@@ -163,7 +163,10 @@ class PreferenceTrainer(Trainer):
             if batch is None:
                 break
             batches.append(batch)
-        count = torch.tensor(sum(int(batch["row_count"]) for batch in batches), device=device)
+        rows = sum(int(batch["row_count"]) for batch in batches)
+        if self.args.world_size == 1:
+            return batches, rows  # a tensor would have to reach the device first
+        count = torch.tensor(rows, device=device)
         return batches, self.accelerator.gather(count).sum()  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
 
     def training_step(
