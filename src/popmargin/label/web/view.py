@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from popmargin.label.records import Assignment
 from popmargin.label.store import LabelStore
-from popmargin.label.web.screen import WORDS, choice_of
+from popmargin.label.web.screen import SURE, WORDS, choice_of, sure_of
 from popmargin.label.web.security import Person, Session
 from popmargin.label.web.text import document, plain
 
@@ -25,7 +25,7 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters.update(plain=plain, answer=answer, clock=clock, share=share, short=short, markdown=document)
+    made.filters.update(plain=plain, answer=answer, sure=sure, clock=clock, share=share, short=short, markdown=document)
     return made
 
 
@@ -71,6 +71,12 @@ def answer(assignment: Assignment) -> str:
     """The answer in the words of the page."""
     choice = choice_of(assignment)
     return "no answer" if choice is None else WORDS[assignment.kind][choice]
+
+
+def sure(assignment: Assignment) -> str:
+    """How sure the annotator was, in the words of the page; empty where nothing was said."""
+    level = sure_of(assignment)
+    return "" if level is None else SURE[level]
 
 
 def clock(moment: datetime) -> str:
