@@ -96,7 +96,7 @@ def share(value: float) -> str:
     """A share in percent, or a dash where there is none.
 
     Example:
-        >>> share(0.5), share(math.nan)
+        >>> share(0.5), share(float("nan"))
         ('50%', '–')
     """
     return number(value, 0, share=True)
@@ -111,7 +111,7 @@ def short(value: float) -> str:
     """Seconds with one decimal, or a dash.
 
     Example:
-        >>> short(3.25), short(math.nan)
+        >>> short(3.25), short(float("nan"))
         ('3.2', '–')
     """
     return number(value, 1)
