@@ -88,7 +88,8 @@ def test_what_does_not_go_together_is_refused(
         (["--db", str(tmp_path / "none.db"), "--out", out], "no such label store"),
         (["--db", db, "--out", str(tmp_path / "x.csv")], "Say --as"),
         (["--db", db, "--out", out, "--project", "defaults"], "Did you mean 'default'"),
-        (["--db", db, "--out", out, "--relabel"], "go with preferences"),
+        (["--db", db, "--out", out, "--strengths", out], "goes with preferences"),
+        (["--db", db, "--out", out, "--as", "labels", "--wrong", "keep"], "which hold what was said"),
         (["--db", db, "--out", out, "--as", "labels", "--aggregate", "majority"], "goes with edges"),
         (["--db", db, "--out", str(tmp_path / "x.txt"), "--as", "labels"], "End the name"),
     ):

@@ -127,6 +127,9 @@ def test_judges_flip_and_stand_beside_people() -> None:
     assert beside.judge.estimate == pytest.approx((2 + 3 + 0 + 3) / 12)
     assert pop.pairs.estimate == pytest.approx(10 / 12)
     assert of(quality, "Cy").others.estimate == 0.75
+    assert of(quality, "Cy").kappa.estimate == pytest.approx(0)  # three of four, as chance gives
+    assert math.isnan(of(quality, "Ada").kappa.estimate)  # always the same, as the others
+    assert row.kappa.estimate == beside.kappa.estimate
 
 
 def test_cycles_are_counted_by_majority() -> None:

@@ -14,7 +14,7 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.label.records import Project
 from popmargin.label.setup import open_project
 from popmargin.label.store import LabelStore
-from popmargin.label.transfer import pop_edges, preferences_of, read_strengths, save_labels
+from popmargin.label.transfer import pop_edges, preferences_of, read_strengths, save_labels, wrong_preferences
 from popmargin.pop.edges import PopEdges
 
 
@@ -62,7 +62,7 @@ def test_every_label_is_an_edge_or_is_counted(store: LabelStore, tmp_path: Path)
     one, two, three, four, five = items
     verdicts = {one: "first", two: "second", three: "tie", four: "unsure", five: "wrong"}
     give(store, project, "judge", verdicts, confidence=[0.5, 1.0, None, None, None], wrong=[None] * 4 + ["both"])
-    edges, account = pop_edges(store, project)
+    edges, account = pop_edges(store, project, wrong="keep")
     assert [tuple(row.values()) for row in edges.table.to_pylist()] == [
         (*items[one], "judge", "judge", False, 0.5),
         (*items[two][::-1], "judge", "judge", False, 1.0),
@@ -118,7 +118,7 @@ def test_votes_become_soft_labels_and_turn_rows_only_when_asked(store: LabelStor
     number = {row["first"]: row["item"] for batch in store.items(project.id) for row in batch.to_pylist()}
     give(store, project, "a", {number["p1"]: "second", number["p2"]: "first", number["p3"]: "unsure"})
     give(store, project, "b", {number["p1"]: "second", number["p2"]: "tie"})
-    plain, turned = preferences_of(store, project), preferences_of(store, project, relabel=True)
+    plain, turned = preferences_of(store, project, wrong="keep"), preferences_of(store, project)
     assert plain[1] == {**data[1], "soft_label": 0.0} and plain[2] == {**data[2], "soft_label": 0.75}
     assert plain[0] == data[0] and plain[3] == data[3]
     swapped = {
@@ -129,6 +129,61 @@ def test_votes_become_soft_labels_and_turn_rows_only_when_asked(store: LabelStor
     assert turned[1] == {**data[1], **swapped, "soft_label": 1.0}
     assert turned[2] == plain[2]
     assert pop_edges(store, project)[1].left_out["single preferences"] == 5
+
+
+def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore) -> None:
+    """p0 p1, p1 p2, p2 p3, p3 p4: of three people two call p1 wrong, and one of three p3; a model cannot say so."""
+    project = store.create_project("demo", overlap=3)
+    data = preferences(5)
+    store.import_preferences(project.id, data)
+    store.add_items(project.id, "pop", ["p0", "p1", "p2", "p3"], ["p1", "p2", "p3", "p4"])
+    project = store.project("demo")
+    one, two, three, four = sorted(items_of(store, project), key=items_of(store, project).__getitem__)
+    answers: dict[str, dict[int, tuple[Any, Any]]] = {
+        "a": {one: ("wrong", "second"), two: ("first", None), three: ("tie", None), four: ("wrong", "first")},
+        "b": {one: ("second", None), two: ("wrong", "first"), three: ("second", None), four: ("first", None)},
+        "c": {one: ("second", None), two: ("first", None), three: ("unsure", None), four: ("first", None)},
+    }
+    for name, said in answers.items():
+        who, _ = store.add_annotator(project.id, name)
+        while (now := store.next_assignment(who.id)) is not None:
+            verdict, wrong = said[now.item]
+            store.record(who.id, now.id, verdict, wrong=wrong, request=str(now.id))
+    for name in ("judge", "other"):
+        give(store, project, name, {one: "first", two: "first"})
+    labels = store.labels(project.id)
+    assert wrong_preferences(labels) == {"p1": (2, 1)}  # a model's comparisons do not call it right
+    swapped, dropped, kept = (preferences_of(store, project, wrong=how) for how in ("swap", "drop", "keep"))
+    assert kept.fingerprint() == data.fingerprint()
+    assert [row for n, row in enumerate(swapped) if n != 1] == [row for n, row in enumerate(data) if n != 1]
+    assert swapped[1] == {**data[1], "chosen": data[1]["rejected"], "rejected": data[1]["chosen"],
+                          "chosen_rating": data[1]["rejected_rating"], "rejected_rating": 4.5}  # fmt: skip
+    assert dropped.ids == ["p0", "p2", "p3", "p4"]
+    report = dropped.report
+    assert (report.rows_in, report.rows_kept, report.rows_reported) == (5, 4, 1)
+    assert "2 of 3" in report.problems[0].message
+    for found, done in ((swapped, "exchanged"), (dropped, "left out"), (kept, "kept")):
+        assert found.report.notes[0].startswith("1 called wrong by most") and done in found.report.notes[0]
+    edges, account = pop_edges(store, project)
+    assert {key for row in edges.table.to_pylist() for key in (row["stronger"], row["weaker"])} == {"p2", "p3", "p4"}
+    assert account.left_out["about a preference that most call wrong"] == 8
+    assert account.labels == labels.num_rows == account.used + sum(account.left_out.values()) == 16
+    assert "called wrong by most: p1" in str(account)
+    every, whole = pop_edges(store, project, wrong="keep")
+    assert len(every) == account.used + 8 and whole.left_out["about a preference that most call wrong"] == 0
+    for call in (pop_edges, preferences_of):
+        with pytest.raises(ConfigError, match="swap, drop, keep"):
+            call(store, project, wrong="turn")
+
+
+def test_as_many_for_as_against_changes_nothing(store: LabelStore) -> None:
+    data = preferences(3)
+    project = open_project(store, data, kind="preference", say=quiet)
+    number = {row["first"]: row["item"] for batch in store.items(project.id) for row in batch.to_pylist()}
+    give(store, project, "a", {number["p1"]: "second"})
+    give(store, project, "b", {number["p1"]: "first"})
+    found = preferences_of(store, project)
+    assert found[1] == {**data[1], "soft_label": 0.5} and found.report.notes == ()
 
 
 def test_strengths_from_a_file(store: LabelStore, tmp_path: Path) -> None:

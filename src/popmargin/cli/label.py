@@ -132,7 +132,10 @@ def _add_export(verbs: Any) -> None:
     parser.add_argument("--aggregate", choices=("majority",), help="edges: one an item instead of one a label")
     parser.add_argument("--strengths", type=Path, help="preferences: Parquet with the columns id and strength")
     parser.add_argument(
-        "--relabel", action="store_true", help="preferences: exchange chosen and rejected where most votes say so"
+        "--wrong",
+        choices=("swap", "drop", "keep"),
+        help="preferences that most who judged them call wrong: exchange chosen and rejected, leave them out, or keep "
+        "them as they are; edges leave out comparisons with them unless they are kept (default: swap)",
     )
     parser.set_defaults(func=_export)
 
@@ -224,8 +227,10 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: what this name asks for is not clear. Say --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
         raise ConfigError(f"--aggregate goes with edges, not with {kind}.")
-    if (args.strengths or args.relabel) and kind not in ("preferences", "dataset"):
-        raise ConfigError(f"--strengths and --relabel go with preferences, not with {kind}. Say --as preferences.")
+    if args.strengths and kind not in ("preferences", "dataset"):
+        raise ConfigError(f"--strengths goes with preferences, not with {kind}. Say --as preferences.")
+    if args.wrong and kind in ("labels", "history", "jsonl"):
+        raise ConfigError(f"--wrong goes with preferences and edges, not with {kind}, which hold what was said.")
     if kind in ("labels", "history", "jsonl") and args.out.suffix not in _TABLES:
         raise ConfigError(f"{args.out}: labels are written as {' or '.join(_TABLES)}. End the name in one.")
     if kind == "edges" and args.out.suffix != ".parquet":
@@ -241,15 +246,15 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
     from popmargin.label import transfer
 
     if kind == "edges":
-        edges, account = transfer.pop_edges(store, project, aggregate=args.aggregate)
+        edges, account = transfer.pop_edges(store, project, aggregate=args.aggregate, wrong=args.wrong or "swap")
         edges.save(args.out)
         print(account)
         print(f"wrote {len(edges)} edges to {args.out}")
     elif kind in ("preferences", "dataset"):
         strengths = None if args.strengths is None else transfer.read_strengths(args.strengths)
-        prefs = transfer.preferences_of(store, project, strengths=strengths, relabel=args.relabel)
+        prefs = transfer.preferences_of(store, project, strengths=strengths, wrong=args.wrong or "swap")
         prefs.dataset.save_to_disk(str(args.out)) if kind == "dataset" else prefs.save(args.out)
-        print(f"wrote {len(prefs)} preferences to {args.out}")
+        print("\n".join([*prefs.report.notes, f"wrote {len(prefs)} preferences to {args.out}"]))
     else:
         labels = store.label_history(project.id) if kind == "history" else store.labels(project.id)
         transfer.save_labels(labels, args.out)

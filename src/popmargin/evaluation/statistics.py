@@ -226,6 +226,43 @@ def bootstrap_sums(
     )
 
 
+def bootstrap_rows(
+    rows: Float[np.ndarray, "N C"],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """`bootstrap_sums` for one seed and rows that are a cluster each, of which many are equal.
+
+    Drawing N rows draws how often each distinct row comes from a multinomial distribution, so a replicate costs as much
+    as there are distinct rows, however many rows there are.
+
+    Args:
+        rows: numbers to be summed (N, C).
+        statistic: maps sums (r, C) to values (r,).
+        samples, level, seed: as in `bootstrap_counts`.
+
+    Returns:
+        The statistic of all rows with its interval.
+
+    Example:
+        >>> bootstrap_rows(np.array([[1.0, 1.0], [0.0, 1.0]]), lambda sums: sums[:, 0] / sums[:, 1]).estimate
+        0.5
+    """
+    _check(samples, level)
+    if not len(rows):
+        return UNDEFINED
+    # Rows that are equal get equal numbers, and sorting those takes a tenth of the time that sorting rows does.
+    rng = np.random.default_rng(seed)
+    _, place, counts = np.unique((rows * rng.random(rows.shape[1])).sum(axis=1), return_index=True, return_counts=True)
+    drawn = rng.multinomial(len(rows), counts / len(rows), size=samples)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate, replicates = (statistic(times.astype(np.float64) @ rows[place]) for times in (counts[None], drawn))
+    return interval_from(estimate, replicates, level=level, seed=seed)
+
+
 def interval_from(
     per_seed: Float[np.ndarray, " S"],
     replicates: Float[np.ndarray, " R"],

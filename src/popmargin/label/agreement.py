@@ -1,10 +1,9 @@
 """Agreement of annotators: Krippendorff's alpha, Cohen's kappa, and people beside a judge on equal terms.
 
-Axis suffixes: N items, R annotators, K distinct values, G clusters (here the items), r bootstrap replicates.
+Axis suffixes: N items, R annotators, K distinct values, C summed columns, r bootstrap replicates.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from popmargin.errors import ConfigError, DataError
-from popmargin.evaluation.statistics import Clusters, Interval, bootstrap_counts, share_interval
+from popmargin.evaluation.statistics import Interval, bootstrap_rows, share_interval
 
 Level = Literal["nominal", "ordinal", "interval"]
 Weights = Literal["linear", "quadratic"]
@@ -65,10 +64,10 @@ def alpha_interval(
     used = counts_NK.sum(axis=1) > 1
     flat = _coincidences(counts_NK[used]).reshape(int(used.sum()), len(known_K) ** 2)
 
-    def statistic(_: int, drawn_rG: np.ndarray) -> np.ndarray:
-        return _alpha((drawn_rG @ flat).reshape(-1, len(known_K), len(known_K)), known_K, level)
+    def statistic(sums_rC: np.ndarray) -> np.ndarray:
+        return _alpha(sums_rC.reshape(-1, len(known_K), len(known_K)), known_K, level)
 
-    return _over_items(statistic, len(flat), samples, confidence, seed)
+    return bootstrap_rows(flat, statistic, samples=samples, level=confidence, seed=seed)
 
 
 def cohen_kappa(first: ArrayLike, second: ArrayLike, weights: Weights | None = None) -> float:
@@ -114,10 +113,10 @@ def kappa_interval(
     categories = table_NKK.shape[1]
     flat = table_NKK.reshape(len(table_NKK), categories * categories)
 
-    def statistic(_: int, drawn_rG: np.ndarray) -> np.ndarray:
-        return _kappa((drawn_rG @ flat).reshape(-1, categories, categories), weights)
+    def statistic(sums_rC: np.ndarray) -> np.ndarray:
+        return _kappa(sums_rC.reshape(-1, categories, categories), weights)
 
-    return _over_items(statistic, len(flat), samples, confidence, seed)
+    return bootstrap_rows(flat, statistic, samples=samples, level=confidence, seed=seed)
 
 
 def pairwise_agreement(values: ArrayLike, *, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -175,10 +174,11 @@ def leave_one_out(
         stacked = np.column_stack([stacked, column])
     coded, known_K = _coded(stacked)
     counts_NK = _counts(coded[:, :count], len(known_K))
+    several = counts_NK.sum(axis=1) > 1
     sums = np.zeros((len(coded), 2))
     for person in range(count):
         left_out, tested = coded[:, person], coded[:, person if judge is None else -1]
-        rows = np.flatnonzero((left_out >= 0) & (tested >= 0) & (counts_NK.sum(axis=1) > 1))
+        rows = np.flatnonzero((left_out >= 0) & (tested >= 0) & several)
         others = counts_NK[rows].copy()
         others[np.arange(len(rows)), left_out[rows]] -= 1
         modes = others == others.max(axis=1, keepdims=True) if len(rows) else others.astype(bool)
@@ -202,11 +202,11 @@ def share_of_sums(
     """
     sums = sums[sums[:, 1] > 0]
 
-    def statistic(_: int, drawn_rG: np.ndarray) -> np.ndarray:
-        totals = drawn_rG @ sums
-        return totals[:, 0] / totals[:, 1]
+    def statistic(sums_rC: np.ndarray) -> np.ndarray:
+        return sums_rC[:, 0] / sums_rC[:, 1]
 
-    return share_interval(_over_items(statistic, len(sums), samples, confidence, seed), len(sums), confidence)
+    found = bootstrap_rows(sums, statistic, samples=samples, level=confidence, seed=seed)
+    return share_interval(found, len(sums), confidence)
 
 
 def binomial_interval(hits: int, trials: int, confidence: float = 0.95) -> Interval:
@@ -225,12 +225,6 @@ def binomial_interval(hits: int, trials: int, confidence: float = 0.95) -> Inter
     return Interval(hits / trials, float(bounds.low), float(bounds.high))
 
 
-def _over_items(
-    statistic: Callable[[int, np.ndarray], np.ndarray], items: int, samples: int, confidence: float, seed: int
-) -> Interval:
-    return bootstrap_counts(statistic, Clusters(range(items)), 1, samples=samples, level=confidence, seed=seed)
-
-
 def _coded(values: Any) -> tuple[np.ndarray, np.ndarray]:
     """Values as numbers of categories (N, R), -1 where missing, and the categories' values in order (K,)."""
     raw = np.asarray(values, dtype=np.float64)
@@ -245,10 +239,10 @@ def _coded(values: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _counts(coded_NR: np.ndarray, categories: int) -> np.ndarray:
     """How often each category was given to each item (N, K)."""
-    counts = np.zeros((len(coded_NR), categories))
     rows, columns = np.nonzero(coded_NR >= 0)
-    np.add.at(counts, (rows, coded_NR[rows, columns]), 1)
-    return counts
+    cells = rows * categories + coded_NR[rows, columns]
+    counts = np.bincount(cells, minlength=len(coded_NR) * categories).reshape(len(coded_NR), categories)
+    return counts.astype(np.float64)
 
 
 def _coincidences(counts_NK: np.ndarray) -> np.ndarray:

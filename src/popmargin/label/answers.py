@@ -112,20 +112,22 @@ def undo(connection: Connection, who: int, now: datetime) -> int | None:
     """Withdraw the newest answer that stands and lease its item again; None if there is no answer."""
     person = lock_annotator(connection, who)
     found = connection.execute(
-        select(label.c.assignment)
+        select(label.c.assignment, label.c.note, label.c.confidence)
         .join(assignment, (assignment.c.id == label.c.assignment) & (assignment.c.revision == label.c.revision))
         .where(label.c.annotator == who, label.c.verdict.is_not(None))
         .order_by(label.c.id.desc())
         .limit(1)
-    ).scalar()
+    ).one_or_none()
     if found is None:
         return None
-    given = own_assignment(connection, who, found)
-    withdrawn = {"verdict": None, "request": f"undo-{secrets.token_hex(16)}", "note": ""}
+    given = own_assignment(connection, who, found.assignment)
+    # Note and confidence stay, for the answer that comes instead.
+    beside = {"note": found.note, "confidence": found.confidence}
+    withdrawn = {"verdict": None, "request": f"undo-{secrets.token_hex(16)}", **beside}
     _count(connection, person.id, given, -1)
     _add_revision(connection, given, withdrawn, "leased", now)
-    lease(connection, found, person, now)
-    return int(found)
+    lease(connection, given.id, person, now)
+    return int(given.id)
 
 
 def _count(connection: Connection, who: int, given: Any, step: int) -> None:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 WAIT_SECONDS = 60.0
 ATTEMPTS = 20
 CHUNK = 10_000
+SERVER_THREADS = 40
 _MIGRATION_LOCK = 0x706F706D  # "popm"
 _LOST_RACE = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
 
@@ -44,9 +45,11 @@ class Database:
         self.url = _url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self._writer = threading.Lock()
-        options: dict[str, Any] = {"connect_args": {"timeout": WAIT_SECONDS}} if self.sqlite else {"pool_size": 10}
-        # Every thread of a server may hold a connection; none should wait for another's.
-        self._engine = create_engine(self.url, max_overflow=-1, hide_parameters=True, **options)
+        options: dict[str, Any] = {"connect_args": {"timeout": WAIT_SECONDS}} if self.sqlite else {}
+        # Every thread of a server may hold a connection; none should wait for another's, or open one at each request.
+        self._engine = create_engine(
+            self.url, pool_size=SERVER_THREADS, max_overflow=-1, hide_parameters=True, **options
+        )
         if self.sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)

@@ -1,7 +1,4 @@
-"""How good labels are: annotators, agreement, liking for a place, cycles, ratings and time, from a table of labels.
-
-Axis suffixes: L labels, N items, R annotators.
-"""
+"""How good labels are: annotators and agreement (`annotators.py`), cycles, ratings and time, from a table of labels."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,92 +10,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from popmargin.evaluation.statistics import UNDEFINED, Interval, bootstrap, rank_buckets
-from popmargin.label.agreement import (
-    alpha_interval,
-    binomial_interval,
-    kappa_interval,
-    leave_one_out,
-    pairwise_agreement,
-    share_of_sums,
-)
-from popmargin.label.sources.base import read_orders
-from popmargin.label.sources.judge import flipped
+from popmargin.label.agreement import binomial_interval, share_of_sums
+from popmargin.label.annotators import KINDS, AnnotatorQuality, KindAgreement, annotator_quality
 
-KINDS = ("pop", "preference")
 THIRDS = ("small", "medium", "large")
-_CODES = {"second": -1.0, "tie": 0.0, "first": 1.0, "wrong": 2.0}  # "unsure" is no value
-
-
-@dataclass(frozen=True)
-class AnnotatorQuality:
-    """One annotator's labels.
-
-    Attributes:
-        labels: current labels, repeats left out.
-        seconds: median time of a label; nan where none was taken.
-        ties, unsure, wrong: shares of the labels.
-        left: share of left (or A) among decided labels; of a judge's single answers where both orders were asked.
-        consistency: share of repeated items that got the same verdict again.
-        gold: share of decided gold items that got the expected verdict.
-        others: how often a label is what most of the other people say (people only).
-        flips: share of a judge's questions whose verdict turned with the order.
-    """
-
-    name: str
-    kind: str
-    labels: int
-    seconds: float
-    ties: float
-    unsure: float
-    wrong: float
-    left: Interval
-    consistency: Interval
-    gold: Interval
-    others: Interval
-    flips: Interval
-
-
-@dataclass(frozen=True)
-class JudgeAgreement:
-    """A model beside people, on the same items and against the same panels.
-
-    Attributes:
-        items: items that it and at least two people decided.
-        judge: how often it says what most people of an item, one left out in turn, say.
-        people: the same for the person who was left out.
-        kappa: Cohen's κ with the people's majority, evenly split items left out.
-    """
-
-    name: str
-    kind: str
-    items: int
-    judge: Interval
-    people: Interval
-    kappa: Interval
-
-
-@dataclass(frozen=True)
-class KindAgreement:
-    """Agreement of people on items of one kind.
-
-    Attributes:
-        items: labelled items.
-        shared: of these, with verdicts of at least two people.
-        alpha: Krippendorff's α of the verdicts as names.
-        ordinal: α with a tie between first and second; "wrong" left out.
-        pairs: share of pairs of people who agree.
-        people: how often a person says what most of the others say.
-        judges: the models, best first.
-    """
-
-    kind: str
-    items: int
-    shared: int
-    alpha: Interval
-    ordinal: Interval
-    pairs: Interval
-    people: Interval
-    judges: list[JudgeAgreement]
 
 
 @dataclass(frozen=True)
@@ -169,150 +84,18 @@ def label_quality(labels: Any, strengths: Mapping[str, float] | None = None) -> 
     """
     rows: list[dict[str, Any]] = labels.to_pylist()
     first_time = [row for row in rows if row["repeat_of"] is None]
-    agreement = [found for kind in KINDS if (found := _kind_agreement(kind, first_time))]
+    annotators, agreement = annotator_quality(labels)
     timed = {kind: [r for r in first_time if r["kind"] == kind and _is_timed(r)] for kind in KINDS}
     return Quality(
         labels=len(rows),
         items={kind: len({row["item"] for row in rows if row["kind"] == kind}) for kind in KINDS},
-        annotators=_annotators(rows, first_time),
+        annotators=annotators,
         agreement=agreement,
         cycles=_cycles([row for row in first_time if row["kind"] == "pop" and row["annotator_kind"] == "person"]),
         ratings=_rating_matches(first_time, strengths or {}),
         seconds={kind: _median_interval(found) for kind, found in timed.items() if found},
         timed={kind: len(found) for kind, found in timed.items() if found},
     )
-
-
-def _annotators(rows: Sequence[dict[str, Any]], first_time: Sequence[dict[str, Any]]) -> list[AnnotatorQuality]:
-    by_assignment = {row["assignment"]: row for row in rows}
-    names = sorted({(row["annotator_kind"] != "person", row["annotator_kind"], row["annotator"]) for row in rows})
-    matrices = {kind: _matrix([r for r in first_time if r["kind"] == kind]) for kind in KINDS}
-    found: list[AnnotatorQuality] = []
-    for is_model, kind, name in names:
-        own = [row for row in first_time if row["annotator"] == name]
-        repeats = [row for row in rows if row["annotator"] == name and row["repeat_of"] in by_assignment]
-        golds = [row for row in own if row["gold"] is not None and row["verdict"] in _CODES]
-        times = [row["seconds"] for row in own if row["seconds"] is not None]
-        orders = [parsed for row in own if (parsed := read_orders(row["note"] or "")) is not None]
-        decided = [pair for pair in orders if "?" not in (pair[0].place, pair[1].place)]
-        left = (
-            [order.place == "A" for pair in decided for order in pair if order.place in "AB"]
-            if is_model
-            else _left(own)
-        )
-        again = sum(row["verdict"] == by_assignment[row["repeat_of"]]["verdict"] for row in repeats)
-        found.append(
-            AnnotatorQuality(
-                name=name,
-                kind=kind,
-                labels=len(own),
-                seconds=float(np.median(times)) if times else math.nan,
-                **{key: _share(own, verdict) for key, verdict in
-                   (("ties", "tie"), ("unsure", "unsure"), ("wrong", "wrong"))},
-                left=binomial_interval(sum(left), len(left)),
-                consistency=binomial_interval(again, len(repeats)),
-                gold=binomial_interval(sum(row["verdict"] == row["gold"] for row in golds), len(golds)),
-                others=UNDEFINED if is_model else _with_others(name, matrices),
-                flips=binomial_interval(sum(map(flipped, decided)), len(decided)),
-            )
-        )  # fmt: skip
-    return found
-
-
-def _share(rows: Sequence[dict[str, Any]], verdict: str) -> float:
-    return sum(row["verdict"] == verdict for row in rows) / len(rows) if rows else math.nan
-
-
-def _left(rows: Sequence[dict[str, Any]]) -> list[bool]:
-    """Whether the named side stood on the left, for decided labels of people."""
-    swap = {"pop": "swap_pairs", "preference": "swap_first"}
-    return [
-        (row["verdict"] == "first") != bool(row[swap[row["kind"]]])
-        for row in rows
-        if row["verdict"] in ("first", "second")
-    ]
-
-
-@dataclass(frozen=True)
-class _Matrix:
-    """Verdicts of items by people (N, R), and of each model (N,)."""
-
-    names: list[str]
-    people: np.ndarray
-    models: dict[tuple[str, str], np.ndarray]
-
-
-def _matrix(rows: Sequence[dict[str, Any]]) -> _Matrix:
-    items = {item: number for number, item in enumerate(sorted({row["item"] for row in rows}))}
-    names = sorted({row["annotator"] for row in rows if row["annotator_kind"] == "person"})
-    place = {name: number for number, name in enumerate(names)}
-    people = np.full((len(items), len(names)), np.nan)
-    models: dict[tuple[str, str], np.ndarray] = {}
-    for row in rows:
-        value, item = _CODES.get(row["verdict"], math.nan), items[row["item"]]
-        if row["annotator_kind"] == "person":
-            people[item, place[row["annotator"]]] = value
-        else:
-            key = (row["annotator"], row["annotator_kind"])
-            models.setdefault(key, np.full(len(items), np.nan))[item] = value
-    return _Matrix(names, people, models)
-
-
-def _with_others(name: str, matrices: Mapping[str, _Matrix]) -> Interval:
-    """One person against the others, over both kinds."""
-    sums: list[np.ndarray] = []
-    for matrix in matrices.values():
-        if name not in matrix.names:
-            continue
-        own = matrix.people[:, matrix.names.index(name)]
-        others = np.delete(matrix.people, matrix.names.index(name), axis=1)
-        counts = np.stack([(others == code).sum(axis=1) for code in _CODES.values()], axis=1)
-        modes = (counts == counts.max(axis=1, keepdims=True)) & (counts > 0)
-        hits = sum(((own == code) & modes[:, place]) for place, code in enumerate(_CODES.values()))
-        trials = ~np.isnan(own) & modes.any(axis=1)
-        sums.append(np.stack([hits / np.maximum(modes.sum(axis=1), 1), trials], axis=1))
-    return share_of_sums(np.concatenate(sums)) if sums else UNDEFINED
-
-
-def _kind_agreement(kind: str, rows: Sequence[dict[str, Any]]) -> KindAgreement | None:
-    own = [row for row in rows if row["kind"] == kind]
-    if not own:
-        return None
-    matrix = _matrix(own)
-    people = matrix.people
-    shared = (~np.isnan(people)).sum(axis=1) > 1
-    judges: list[JudgeAgreement] = []
-    for (name, source), verdicts in sorted(matrix.models.items()):
-        common = shared & ~np.isnan(verdicts)
-        judges.append(
-            JudgeAgreement(
-                name,
-                source,
-                int(common.sum()),
-                leave_one_out(people[common], verdicts[common]),
-                leave_one_out(people[common]),
-                kappa_interval(_majority(people[common]), verdicts[common]),
-            )
-        )
-    judges.sort(key=lambda judge: -judge.judge.estimate if judge.items else 1.0)
-    return KindAgreement(
-        kind,
-        len(people),
-        int(shared.sum()),
-        alpha_interval(people),
-        alpha_interval(np.where(people == _CODES["wrong"], np.nan, people), "ordinal"),
-        pairwise_agreement(people),
-        leave_one_out(people),
-        judges,
-    )
-
-
-def _majority(people: np.ndarray) -> np.ndarray:
-    """The most frequent verdict of each item; nan where two are equally frequent."""
-    codes = np.array(list(_CODES.values()))
-    counts = np.stack([(people == code).sum(axis=1) for code in codes], axis=1)
-    unique = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) == 1
-    return np.where(unique, codes[counts.argmax(axis=1)], np.nan)
 
 
 def _cycles(rows: Sequence[dict[str, Any]]) -> Cycles | None:

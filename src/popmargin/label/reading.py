@@ -162,12 +162,12 @@ def label_table(connection: Connection, number: int, names: Sequence[str] | None
         select(*columns)
         .join_from(assignment, label, joined)
         .join(item, item.c.id == assignment.c.item)
-        .join(_ONE, _ONE.c.id == item.c.first)
-        .outerjoin(_OTHER, _OTHER.c.id == item.c.second)
         .join(annotator, annotator.c.id == assignment.c.annotator)
         .where(assignment.c.project == number)
         .order_by(assignment.c.id, label.c.revision)
     )
+    if {"first", "second"} & set(schema.names):
+        query = query.join(_ONE, _ONE.c.id == item.c.first).outerjoin(_OTHER, _OTHER.c.id == item.c.second)
     if not every_revision:
         query = query.where(label.c.verdict.is_not(None))
     result = connection.execution_options(yield_per=PAGE).execute(query)

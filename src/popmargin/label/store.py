@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from popmargin.data.schema import Preferences
@@ -411,6 +411,11 @@ class LabelStore:
         """
         with self._database.read() as connection:
             return reading.label_table(connection, project, columns, every_revision=False)
+
+    def newest_label(self) -> int:
+        """Number of the newest revision of any label, 0 without one: where it is the same, so are all labels."""
+        with self._database.read() as connection:
+            return connection.execute(select(func.max(tables.label.c.id))).scalar() or 0
 
     def label_history(self, project: int) -> Any:
         """Every revision of every label, withdrawn ones with a null verdict; columns as of `labels`."""

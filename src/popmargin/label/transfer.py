@@ -2,17 +2,18 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from popmargin.data.schema import LoadReport, Preferences, arrow_schema
+from popmargin.data.schema import LoadReport, Preferences, RowProblem, arrow_schema
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.records import Project
 from popmargin.label.store import LabelStore
@@ -21,6 +22,9 @@ from popmargin.pop.edges import PopEdges
 pc: Any = pyarrow.compute
 _EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
 _DECIDED = ("first", "second", "tie")
+_VOTE_COLUMNS = ("kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "repeat_of")
+OnWrong = Literal["swap", "drop", "keep"]
+"""What becomes of preferences that most call wrong: chosen and rejected change places, left out, or as they were."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,14 @@ class EdgeAccount:
         used: labels that edges were made from.
         left_out: number of labels left out, by reason.
         wrong: preference id -> how many labels call it wrong.
+        by_most: the preferences that most annotators call wrong (see `wrong_preferences`).
     """
 
     labels: int
     used: int
     left_out: Mapping[str, int]
     wrong: Mapping[str, int]
+    by_most: Mapping[str, tuple[int, int]]
 
     def __str__(self) -> str:
         out = sum(self.left_out.values())
@@ -45,28 +51,42 @@ class EdgeAccount:
         lines += [f"  left out, {reason}: {count}" for reason, count in self.left_out.items() if count]
         if self.wrong:
             worst = sorted(self.wrong.items(), key=lambda pair: (-pair[1], pair[0]))
-            shown = ", ".join(f"{name} ({count})" for name, count in worst[:5])
-            lines.append(f"  called wrong: {len(self.wrong)} preferences: {shown}{', …' if len(worst) > 5 else ''}")
+            shown = _some([f"{name} ({count})" for name, count in worst])
+            lines.append(f"  called wrong: {len(self.wrong)} preferences: {shown}")
+        if self.by_most:
+            lines.append(
+                f"  called wrong by most: {_some(sorted(self.by_most))}; the data still hold them as they were: "
+                "`popmargin label export --as preferences` exchanges or drops them (--wrong)"
+            )
         return "\n".join(lines)
 
 
-def pop_edges(store: LabelStore, project: Project, *, aggregate: str | None = None) -> tuple[PopEdges, EdgeAccount]:
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def pop_edges(
+    store: LabelStore, project: Project, *, aggregate: str | None = None, wrong: OnWrong = "swap"
+) -> tuple[PopEdges, EdgeAccount]:
     """The current PoP labels as edges: one for each item and annotator, ties kept with tie=True.
 
-    Left out, and counted: labels of single preferences, repeated items, and the answers unsure and wrong.
+    Left out, and counted: labels of single preferences, repeated items, the answers unsure and wrong, and what was said
+    of preferences that most call wrong, since it was said of a difference that goes the other way.
 
     Args:
         store: the store.
         project: whose labels.
         aggregate: "majority" makes one edge an item from what most annotators said, with the share of them as
             confidence; as many for one side as for the other is a tie, and so are more ties than votes for a side.
+        wrong: "keep" keeps comparisons with preferences that most call wrong; "swap" and "drop" leave them out.
 
     Returns:
         The edges (source: the kind of annotator) and the account.
 
     Raises:
-        ConfigError: an unknown aggregation.
+        ConfigError: an unknown aggregation, or an unknown word for wrong preferences.
     """
+    _check_wrong(wrong)
     if aggregate not in (None, "majority"):
         raise ConfigError(f"aggregate is {aggregate!r}; choose 'majority', or none for an edge a label.")
     labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"))
@@ -74,7 +94,11 @@ def pop_edges(store: LabelStore, project: Project, *, aggregate: str | None = No
     first_time = pc.is_null(labels["repeat_of"])
     decided = pc.is_in(labels["verdict"], value_set=pa.array(_DECIDED))
     mine = pc.and_(pop, first_time)
-    used = labels.filter(pc.and_(mine, decided))
+    by_most = wrong_preferences(labels)
+    names = pa.array([] if wrong == "keep" else list(by_most), pa.string())
+    doubtful = pc.or_(pc.is_in(labels["first"], value_set=names), pc.is_in(labels["second"], value_set=names))
+    said = pc.and_(mine, decided)
+    used = labels.filter(pc.and_(said, pc.invert(doubtful)))
 
     def count(mask: Any) -> int:
         return int(pc.sum(pc.cast(mask, pa.int64())).as_py() or 0)
@@ -84,9 +108,9 @@ def pop_edges(store: LabelStore, project: Project, *, aggregate: str | None = No
         "repeated items": count(pc.and_(pop, pc.invert(first_time))),
         "unsure": count(pc.and_(mine, pc.equal(labels["verdict"], "unsure"))),
         "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
+        "about a preference that most call wrong": count(pc.and_(said, doubtful)),
     }
-    wrong = wrong_counts(labels.filter(mine))
-    account = EdgeAccount(labels.num_rows, used.num_rows, left_out, wrong)
+    account = EdgeAccount(labels.num_rows, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
     parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": labels.num_rows}
     table = _edge_table(used) if aggregate is None else _majority(used)
     return PopEdges(table, parameters), account
@@ -100,6 +124,38 @@ def wrong_counts(labels: Any) -> dict[str, int]:
             if row["wrong"] in (side, "both"):
                 counts[row[side]] = counts.get(row[side], 0) + 1
     return counts
+
+
+def wrong_preferences(labels: Any) -> dict[str, tuple[int, int]]:
+    """Preferences that more annotators call wrong than right: id -> (how many, how many).
+
+    Wrong is an answer "wrong" that names the preference, or that its rejected response is better. Right is that its
+    chosen one is better, and any other answer of a person who compared it with another preference; models are not asked
+    whether what they compare is right. Each annotator counts once, and who calls it wrong anywhere calls it wrong.
+    Unsure, ties of its two responses and repeated items say nothing.
+    """
+    labels = labels.filter(pc.is_null(labels["repeat_of"]))
+    single, verdict = pc.equal(labels["kind"], "preference"), labels["verdict"]
+    against = pc.or_(pc.equal(verdict, "wrong"), pc.and_(single, pc.equal(verdict, "second")))
+    accusers: dict[str, set[str]] = {}
+    for row in labels.filter(against).to_pylist():
+        for side in ("first", "second"):
+            if row["wrong"] in (side, "both") or (row["kind"] == "preference" and side == "first"):
+                accusers.setdefault(row[side], set()).add(row["annotator"])
+    compared = pc.and_(pc.is_in(verdict, value_set=pa.array(_DECIDED)), pc.equal(labels["annotator_kind"], "person"))
+    found = labels.filter(pc.if_else(single, pc.equal(verdict, "first"), compared))
+    defenders: dict[str, set[str]] = {}
+    for side in ("first", "second"):
+        of_these = found.filter(pc.is_in(found[side], value_set=pa.array(list(accusers), pa.string())))
+        for key, who in zip(of_these[side].to_pylist(), of_these["annotator"].to_pylist(), strict=True):
+            defenders.setdefault(key, set()).add(who)
+    counts = {key: (len(who), len(defenders.get(key, set()) - who)) for key, who in accusers.items()}
+    return {key: (many, others) for key, (many, others) in counts.items() if many > others}
+
+
+def _check_wrong(wrong: str) -> None:
+    if wrong not in get_args(OnWrong):
+        raise ConfigError(f"wrong is {wrong!r}; choose {', '.join(get_args(OnWrong))}.")
 
 
 def _edge_table(labels: Any) -> Any:
@@ -138,7 +194,7 @@ def _majority(labels: Any) -> Any:
 
 
 def preferences_of(
-    store: LabelStore, project: Project, *, strengths: Mapping[str, float] | None = None, relabel: bool = False
+    store: LabelStore, project: Project, *, strengths: Mapping[str, float] | None = None, wrong: OnWrong = "swap"
 ) -> Preferences:
     """The imported preferences with all they came with, and what was learned about them.
 
@@ -146,30 +202,57 @@ def preferences_of(
         store: the store.
         project: whose preferences.
         strengths: id -> strength; replaces the column `strength` where an id is given.
-        relabel: exchange chosen and rejected, with their ratings, where most votes say that rejected is the better one.
+        wrong: what becomes of preferences that most call wrong (see `wrong_preferences`): "swap" exchanges chosen and
+            rejected with their ratings, and the sign of the strength; "drop" leaves them out; "keep" changes nothing.
 
     Returns:
-        The preferences in the order of import. Where labels of kind "preference" vote, `soft_label` is the share of
-        the votes for chosen, a tie being half a vote; everything else is as it was imported.
+        The preferences in the order of import, with a report that names what was exchanged or left out. Where labels of
+        kind "preference" vote, `soft_label` is the share of the votes for chosen, a tie being half a vote; everything
+        else is as it was imported.
 
     Raises:
+        ConfigError: an unknown word for wrong preferences.
         DataError: strengths of preferences that the project does not have, or that are not finite.
     """
+    _check_wrong(wrong)
     columns = store.preference_columns(project.id)
     if strengths is not None:
         _put_strengths(columns, strengths)
-    votes = _votes(store.labels(project.id, columns=("kind", "first", "verdict", "repeat_of")))
+    labels = store.labels(project.id, columns=_VOTE_COLUMNS)
+    votes, by_most = _votes(labels), wrong_preferences(labels)
     for row, key in enumerate(columns["id"]):
         if key in votes:
             columns["soft_label"][row] = votes[key]
-            if relabel and votes[key] < 0.5:
-                _turn(columns, row)
+    rows = [row for row, key in enumerate(columns["id"]) if key in by_most]
+    if wrong == "swap":
+        for row in rows:
+            _turn(columns, row)
     table = pa.Table.from_pydict(columns, schema=arrow_schema(conversational=bool(project.conversational)))
-    count = table.num_rows
+    source, count = f"{store.name}, project '{project.name}'", table.num_rows
+    problems = [_problem(source, row, *by_most[columns["id"][row]]) for row in rows] if wrong == "drop" else []
+    if problems:
+        table = table.filter(pa.array(~np.isin(np.arange(count), rows)))
+    done = {"swap": "chosen and rejected exchanged", "drop": "left out", "keep": "kept as they were"}[wrong]
+    names = _some([columns["id"][row] for row in rows])
+    notes = [f"{len(rows)} called wrong by most who judged them ({names}): {done}"]
     used = {name: name for name in columns}
-    report = LoadReport(f"{store.name}, project '{project.name}'", "label store", "canonical", count, count, count,
-                        columns_used=used)  # fmt: skip
+    report = LoadReport(source, "label store", "canonical", count, count, table.num_rows, tuple(problems),
+                        columns_used=used, notes=tuple(notes if rows else ()))  # fmt: skip
     return Preferences(datasets.Dataset(table), report)
+
+
+def _problem(source: str, row: int, many: int, others: int) -> RowProblem:
+    return RowProblem(
+        source=source,
+        position=row,
+        by_line=False,
+        candidate=row,
+        column=None,
+        kind="called_wrong",
+        message=f"called wrong by {many} of {many + others} annotators.",
+        remedy="keep it, or exchange its responses, with --wrong.",
+        fatal=False,
+    )
 
 
 def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]) -> None:
@@ -199,7 +282,8 @@ def _votes(labels: Any) -> dict[str, float]:
 def _turn(columns: dict[str, list[Any]], row: int) -> None:
     for one, other in (("chosen", "rejected"), ("chosen_rating", "rejected_rating")):
         columns[one][row], columns[other][row] = columns[other][row], columns[one][row]
-    columns["soft_label"][row] = 1 - columns["soft_label"][row]
+    if columns["soft_label"][row] is not None:
+        columns["soft_label"][row] = 1 - columns["soft_label"][row]
     if columns["strength"][row] is not None:
         columns["strength"][row] = -columns["strength"][row]
 

@@ -5,13 +5,15 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from test_web_pages import answer, fields
 from web_site import ADMIN, Site
 
-from popmargin.label.web.statistics import annotator_rows
+from popmargin.label.quality import label_quality
+from popmargin.label.web.figures import FigureCache
 
 
 def test_add_a_person_whose_link_works(site: Site) -> None:
@@ -68,18 +70,20 @@ def test_exports(site: Site) -> None:
 
 def test_the_overview_counts(make_site: Callable[..., Site]) -> None:
     site = make_site(items=4, overlap=2)
-    (anna, first), (ben, second) = site.add("anna"), site.add("ben")
+    (_, first), (_, second) = site.add("anna"), site.add("ben")
     for token, choices in ((first, "left left tie unsure"), (second, "left left tie tie")):
         client = site.client(token)
         for choice in choices.split():
             answer(client, choice)
-    rows = annotator_rows(site.store.labels(site.project.id), [anna, ben])
-    assert [row.done for row in rows] == [4, 4]
-    assert [row.left for row in rows] == [1.0, 1.0]
-    assert [row.unsure for row in rows] == [0.25, 0.0]
-    assert rows[0].agreement == rows[1].agreement and rows[0].compared == 3  # "unsure" is no opinion
-    html = site.client(ADMIN).get("/admin").text
+    admin = site.client(ADMIN)
+    html = admin.get("/admin").text
     assert "anna" in html and "ben" in html and ">8<" in html
+    link = re.search(r'hx-get="(/admin/quality\?project=\d+)"', html)
+    page = admin.get(link[1]).text
+    quality = label_quality(site.store.labels(site.project.id))
+    assert [(row.left.estimate, row.unsure) for row in quality.annotators] == [(1.0, 0.25), (1.0, 0.0)]
+    for value in (quality.agreement[0].alpha, *(row.kappa for row in quality.annotators)):  # the report's own numbers
+        assert f'<td class="number">{value.estimate:.2f}<br>' in page.replace("−", "-")
 
 
 def test_gold_and_repeats_are_measured(make_site: Callable[..., Site]) -> None:
@@ -90,9 +94,32 @@ def test_gold_and_repeats_are_measured(make_site: Callable[..., Site]) -> None:
     while (assignment := site.store.next_assignment(anna.id)) is not None:
         site.store.record(anna.id, assignment.id, "first", request=f"request-{count}")
         count += 1
-    (row,) = annotator_rows(site.store.labels(site.project.id), [anna])
-    assert row.gold == pytest.approx(0.5)
-    assert row.consistency == 1.0 and count > 26
+    cells = site.client(ADMIN).get("/admin/quality").text.split('<th scope="row">anna')[1]
+    shares = re.findall(r'<td class="number">(\S+?%)<br>', cells)
+    assert (shares[0], shares[2]) == ("100%", "50%") and count > 26  # the same again, and gold
+
+
+def test_figures_are_kept_while_they_are_good_enough(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read once, again only for new labels, and then only after ten times what reading took."""
+    client = site.client(site.add("anna")[1])
+    figures, clock = FigureCache(site.store), [0.0]
+    monkeypatch.setattr("popmargin.label.web.figures.time.monotonic", lambda: clock[0])
+    read = site.store.labels
+
+    def slow(project: int, **settings: Any) -> Any:
+        clock[0] += 3.0
+        return read(project, **settings)
+
+    monkeypatch.setattr(site.store, "labels", slow)
+    for _ in range(2):
+        assert figures.of(site.project.id).labels == 0 and clock[0] == 3.0
+    answer(client, "left")
+    clock[0] = 32.9
+    assert figures.of(site.project.id).labels == 0
+    clock[0] = 33.1
+    assert figures.of(site.project.id).labels == 1
+    clock[0] = 1000.0
+    assert figures.of(site.project.id).labels == 1 and clock[0] == 1000.0  # nothing new, nothing read
 
 
 def test_no_project(tmp_path: Path) -> None:

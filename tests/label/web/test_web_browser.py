@@ -216,6 +216,50 @@ def test_wrong_note_skip_and_switches_by_keyboard(browser, serve, make_site) -> 
     wait(lambda: task(browser) == "4")
 
 
+LEVEL = "return document.querySelector('[name=confidence]:checked')?.value ?? null"
+
+
+def test_how_sure_by_keyboard(browser, serve, make_site) -> None:
+    site = make_site(items=3)
+    person, token = site.add("anna")
+    server = serve(site)
+    look(browser)
+    sign_in(browser, server, token)
+    hints = browser.execute_script("return [...document.querySelectorAll('.sure kbd')].map(e => e.textContent)")
+    assert hints == ["7", "8", "9"]
+    press_and_wait(browser, "1")  # no key more for those who do not say
+    press(browser, "7")
+    press(browser, "9")
+    assert browser.execute_script(LEVEL) == "1.0"
+    press(browser, "9")
+    assert browser.execute_script(LEVEL) is None
+    press(browser, "8")
+    press(browser, "n")
+    wait(lambda: browser.switch_to.active_element.get_attribute("id") == "note")
+    press(browser, "half a thought\ue00c")
+    browser.refresh()
+    wait(lambda: browser.execute_script("return document.readyState === 'complete' && !!window.htmx"))
+    assert browser.execute_script(LEVEL) == "0.75" and task(browser) == "2"
+    assert browser.execute_script("return document.getElementById('note').value") == "half a thought"
+    assert press_and_wait(browser, "2") == "3"
+    assert browser.execute_script(LEVEL) is None  # the next task begins without
+    press_and_wait(browser, "u")
+    assert browser.execute_script(LEVEL) == "0.75"
+    browser.execute_script("document.querySelector('[name=confidence]:checked').focus()")
+    press(browser, "\ue007")  # Enter answers nothing
+    time.sleep(0.3)
+    press(browser, "\ue014")  # the arrow goes to the next level
+    assert browser.execute_script(LEVEL) == "1.0" and task(browser) == "2"
+    press(browser, "9")  # taken back, where the focus is there too
+    assert browser.execute_script(LEVEL) is None
+    press(browser, "8")
+    assert press_and_wait(browser, "3") == "3"
+    given = {a.number: a.label for a in site.store.history(person.id)}
+    assert [given[1].confidence, given[2].confidence] == [None, 0.75]
+    assert (given[2].verdict, given[2].revision, given[2].note) == ("tie", 3, "half a thought")
+    assert complaints(browser) == []
+
+
 def test_an_answer_survives_a_server_that_is_away(browser, serve, make_site) -> None:
     site = make_site(items=3)
     person, token = site.add("anna")
@@ -394,5 +438,7 @@ def test_without_scripts(browser, serve, make_site) -> None:
         browser.find_element("css selector", "[value=left]").click()
         wait(lambda: site.store.progress(site.project.id, person.id).own_done == 1)
         wait(lambda: "Task 2" in browser.page_source)
+        # Enter there would press the first answer, and only a script can stop it.
+        assert not browser.find_element("css selector", "[name=confidence]").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

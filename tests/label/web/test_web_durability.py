@@ -34,7 +34,7 @@ for line in sys.stdin:
 """
 
 
-def fill(path: Path, *, items: int, people: int, overlap: int) -> list[str]:
+def fill(path: str | Path, *, items: int, people: int, overlap: int) -> list[str]:
     """A store with a project, and its people's tokens."""
     with LabelStore.open(path) as store:
         project = store.create_project("default", overlap=overlap)
@@ -48,7 +48,7 @@ def fill(path: Path, *, items: int, people: int, overlap: int) -> list[str]:
 class Server:
     """The real command, in a process of its own, as often as wanted."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.command = "|".join(
@@ -134,12 +134,12 @@ class Client(threading.Thread):
         return True
 
 
-def labels_of(path: Path) -> list[dict[str, Any]]:
+def labels_of(path: str | Path) -> list[dict[str, Any]]:
     with LabelStore.open(path) as store:
         return store.label_history(store.projects()[0].id).to_pylist()
 
 
-def check(path: Path, clients: list[Client], *, in_flight: int) -> None:
+def check(path: str | Path, clients: list[Client], *, in_flight: int) -> None:
     """Every acknowledged answer is stored once and as it was given; nothing else is, but answers still in flight."""
     rows = labels_of(path)
     by_note = Counter(row["note"] for row in rows)
@@ -182,11 +182,10 @@ def test_kill_nine_a_hundred_times_under_load(tmp_path: Path) -> None:
     print(json.dumps({"kills": kills, "labels": sum(len(client.acknowledged) for client in clients)}))
 
 
-def test_thirty_two_people_at_once(tmp_path: Path) -> None:
+def test_thirty_two_people_at_once(url: str) -> None:
     each = int(os.environ.get("POPMARGIN_LABELS", "100"))
-    path = tmp_path / "labels.db"
-    tokens = fill(path, items=each, people=32, overlap=32)
-    server = Server(path)
+    tokens = fill(url, items=each, people=32, overlap=32)
+    server = Server(url)
     begin = time.monotonic()
     try:
         clients = [Client(server.url, token, i, threading.Event(), each) for i, token in enumerate(tokens)]
@@ -198,5 +197,6 @@ def test_thirty_two_people_at_once(tmp_path: Path) -> None:
         server.close()
     assert {status for client in clients for status in client.statuses} == {200}
     assert sum(len(client.acknowledged) for client in clients) == 32 * each
-    check(path, clients, in_flight=0)
+    assert len(labels_of(url)) == 32 * each
+    check(url, clients, in_flight=0)
     print(json.dumps({"labels": 32 * each, "seconds": round(time.monotonic() - begin, 1)}))

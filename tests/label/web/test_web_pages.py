@@ -101,9 +101,8 @@ def test_undo_shows_the_task_again_with_its_note(site: Site) -> None:
     answer(client, "left", note="hasty")
     html = client.post("/undo", data=fields(client.get("/").text, "/undo")).text
     assert number(html) == "1"
-    assert site.store.labels(site.project.id).to_pylist() == [] or all(
-        row["verdict"] is None for row in site.store.labels(site.project.id).to_pylist()
-    )
+    assert ">hasty</textarea>" in html
+    assert site.store.labels(site.project.id).num_rows == 0
     answer(client, "right")
     assert number(client.get("/").text) == "2"
 
@@ -129,6 +128,38 @@ def test_an_earlier_answer_is_changed(site: Site) -> None:
     assert number(client.get("/").text) == "3"  # the open task is the same as before
     changed = next(a for a in site.store.history(person.id) if a.number == 1)
     assert changed.label.revision == 2 and changed.label.note == "second"
+
+
+def level(html: str) -> list[str]:
+    """The level of "how sure" that is chosen on the page."""
+    return re.findall(r'name="confidence" value="([\d.]+)"[^>]*checked', html)
+
+
+def test_how_sure_is_stored_and_comes_back(site: Site) -> None:
+    client = site.client(site.add("anna")[1])
+    assert level(client.get("/").text) == []
+    answer(client, "left")  # nothing said, nothing stored
+    answer(client, "right", confidence="0.75")
+    html = client.post("/undo", data=fields(client.get("/").text, "/undo")).text
+    assert number(html) == "2" and level(html) == level(client.get("/").text) == ["0.75"]
+    answer(client, "tie", confidence="0.5")
+    history = client.get("/history").text
+    assert history.count('"tag">guessing<') == 1 and "sure" not in history.split("<tbody>")[1].split("</tbody>")[0]
+    page = client.get(re.search(r'href="(/item/\d+)">2<', history)[1]).text
+    assert level(page) == ["0.5"]
+    client.post("/answer", data={**fields(page, "/answer"), "choice": "tie", "confidence": "1.0"})
+    assert site.store.labels(site.project.id)["confidence"].to_pylist() == [None, 1.0]
+    page = client.get(re.search(r'href="(/item/\d+)">2<', history)[1]).text
+    client.post("/answer", data={**fields(page, "/answer"), "choice": "tie"})  # taken back
+    assert site.store.labels(site.project.id)["confidence"].to_pylist() == [None, None]
+    assert site.store.label_history(site.project.id)["confidence"].to_pylist() == [None, 0.75, 0.75, 0.5, 1.0, None]
+
+
+def test_a_confidence_of_another_client_shows_as_the_nearest_level(site: Site) -> None:
+    person, token = site.add("anna")
+    assignment = site.store.next_assignment(person.id)
+    site.store.record(person.id, assignment.id, "first", request="request-1", confidence=0.9)
+    assert level(site.client(token).get(f"/item/{assignment.id}").text) == ["1.0"]
 
 
 def test_history_goes_by_fifty(make_site: Callable[..., Site]) -> None:
@@ -182,7 +213,17 @@ def test_guidelines_are_rendered_and_conversations_show_roles(make_site: Callabl
     assert '<p class="role">system</p>' in html and '<p class="role">assistant</p>' not in html
 
 
-@pytest.mark.parametrize("change", [{"choice": "up"}, {"assignment": "x"}, {"key": "<>"}, {"assignment": str(2**70)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"choice": "up"},
+        {"assignment": "x"},
+        {"key": "<>"},
+        {"assignment": str(2**70)},
+        {"confidence": "1.5"},
+        {"confidence": "nan"},
+    ],
+)
 def test_nonsense_is_refused_without_an_error_of_the_server(site: Site, change: dict[str, str]) -> None:
     client = site.client(site.add("anna")[1])
     data = {**fields(client.get("/").text, "/answer"), "choice": "left", **change}

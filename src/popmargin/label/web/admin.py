@@ -12,7 +12,6 @@ from starlette.background import BackgroundTask
 from popmargin.label.records import Annotator, Project
 from popmargin.label.transfer import pop_edges, save_labels
 from popmargin.label.web.forms import Name, RowId
-from popmargin.label.web.statistics import annotator_rows
 from popmargin.label.web.view import page, store_of
 
 router = APIRouter(prefix="/admin")
@@ -21,11 +20,16 @@ ProjectId = Annotated[RowId, Form()]
 
 @router.get("")
 def overview(request: Request, project: RowId | None = None) -> Response:
-    """Progress of a project and a row for each annotator."""
-    projects = store_of(request).projects()
-    if not projects:
-        raise HTTPException(404, "The store holds no project yet. Make one with: popmargin annotate DATA --db FILE")
-    return _overview(request, _project(request, project if project is not None else projects[-1].id))
+    """Progress of a project and of each annotator."""
+    return _overview(request, _named(request, project))
+
+
+@router.get("/quality")
+def quality(request: Request, project: RowId | None = None) -> Response:
+    """How good the labels are: a page that may take seconds, which the overview fetches when it stands."""
+    found = _named(request, project)
+    figures = request.app.state.figures.of(found.id)
+    return page(request, "quality.html.j2", projects=store_of(request).projects(), project=found, figures=figures)
 
 
 @router.post("/annotators")
@@ -82,8 +86,7 @@ def _overview(
 ) -> Response:
     store = store_of(request)
     annotators = store.annotators(project.id)
-    rows = annotator_rows(store.labels(project.id), annotators)
-    lefts = {person.id: store.progress(project.id, person.id).own_left for person in annotators}
+    rows = [(person, store.progress(project.id, person.id)) for person in annotators]
     link = None if token is None else f"{_site(request)}/login/{token}"
     return page(
         request,
@@ -92,7 +95,6 @@ def _overview(
         project=project,
         progress=store.progress(project.id),
         rows=rows,
-        lefts=lefts,
         added=annotator,
         link=link,
     )
@@ -103,6 +105,14 @@ def _site(request: Request) -> str:
     host = request.headers.get("x-forwarded-host") or request.headers.get("host", "")
     scheme = request.headers.get("x-forwarded-proto") or request.url.scheme
     return f"{scheme}://{host}{request.scope.get('root_path', '')}"
+
+
+def _named(request: Request, project: int | None) -> Project:
+    """The project of this number, or the newest."""
+    projects = store_of(request).projects()
+    if not projects:
+        raise HTTPException(404, "The store holds no project yet. Make one with: popmargin annotate DATA --db FILE")
+    return projects[-1] if project is None else _project(request, project)
 
 
 def _project(request: Request, number: int) -> Project:

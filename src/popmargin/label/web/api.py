@@ -1,15 +1,15 @@
 """A small JSON API beside the pages, for own clients: the same store, the same rules, a bearer token."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from popmargin.data.schema import Text
 from popmargin.errors import DataError
 from popmargin.label.records import Assignment
-from popmargin.label.web.forms import Note, RequestKey, RowId
+from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId
 from popmargin.label.web.screen import Choice, Side, choice_of, screen_of, verdict_of
 from popmargin.label.web.view import person_of, seconds_since_shown, store_of
 
@@ -86,7 +86,7 @@ class Answer(BaseModel):
     choice: Choice
     request: RequestKey
     note: Note = ""
-    confidence: Annotated[float | None, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = None
+    confidence: Confidence = None
 
 
 class Saved(BaseModel):

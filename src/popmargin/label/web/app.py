@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from popmargin.errors import PopmarginError
 from popmargin.label.store import LabelStore
 from popmargin.label.web import admin, api, pages
+from popmargin.label.web.figures import FigureCache
 from popmargin.label.web.security import Guard, Sessions, check_csrf, route_path
 from popmargin.label.web.view import page
 
@@ -37,6 +38,7 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
         openapi_url="/api/openapi.json",
     )
     app.state.store = store
+    app.state.figures = FigureCache(store)
     app.state.sessions = Sessions(store, admin_token)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     app.include_router(api.router)

@@ -17,6 +17,7 @@ def _storable(text: str) -> str:
 
 
 Note = Annotated[str, Field(max_length=4000), AfterValidator(_storable)]
+Confidence = Annotated[float | None, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_storable)]
 
 

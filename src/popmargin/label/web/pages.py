@@ -11,8 +11,8 @@ from fastapi.responses import RedirectResponse
 
 from popmargin.errors import DataError
 from popmargin.label.records import Assignment
-from popmargin.label.web.forms import Note, RequestKey, RowId, new_request
-from popmargin.label.web.screen import WORDS, Choice, choice_of, screen_of, verdict_of
+from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId, new_request
+from popmargin.label.web.screen import SURE, WORDS, Choice, choice_of, screen_of, sure_of, verdict_of
 from popmargin.label.web.security import Person, cookie_name
 from popmargin.label.web.view import page, person_of, seconds_since_shown, store_of
 
@@ -74,6 +74,7 @@ def answer(
     choice: Annotated[Choice, Form()],
     key: Annotated[RequestKey, Form()],
     note: Annotated[Note, Form()] = "",
+    confidence: Annotated[Confidence, Form()] = None,
     back: Annotated[Literal["task", "history"], Form()] = "task",
 ) -> Response:
     """Save an answer; the same key again saves nothing new and is answered the same."""
@@ -86,6 +87,7 @@ def answer(
         verdict,
         request=key,
         wrong=wrong,
+        confidence=confidence,
         note=note.strip(),
         seconds=seconds_since_shown(found, person.project.lease_seconds),
     )
@@ -140,6 +142,8 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         words=WORDS[assignment.kind],
         present=choice_of(assignment),
         note="" if assignment.label is None else assignment.label.note,
+        levels=SURE,
+        sure=sure_of(assignment),
         key=new_request(),
         editing=editing,
         progress=store_of(request).progress(person.project.id, person.annotator.id),

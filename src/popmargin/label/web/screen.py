@@ -123,6 +123,15 @@ def choice_of(assignment: Assignment) -> Choice | None:
     return next((choice for choice in allowed if verdict_of(choice, assignment) == stored), None)
 
 
+def sure_of(assignment: Assignment) -> float | None:
+    """The confidence of the present answer, or of one that was taken back, as the nearest level of `SURE`."""
+    said = None if assignment.label is None else assignment.label.confidence
+    return None if said is None else min(SURE, key=lambda level: abs(level - said))
+
+
+SURE: dict[float, str] = {0.5: "guessing", 0.75: "fairly sure", 1.0: "very sure"}
+"""What the page lets people say of their answer: the probability that it is right, as models give it."""
+
 WORDS: dict[Kind, dict[Choice, str]] = {
     "pop": {
         "left": "Pair 1",

@@ -10,9 +10,10 @@ from fastapi.responses import HTMLResponse
 
 from popmargin.label.records import Assignment
 from popmargin.label.store import LabelStore
-from popmargin.label.web.screen import WORDS, choice_of
+from popmargin.label.web.screen import SURE, WORDS, choice_of, sure_of
 from popmargin.label.web.security import Person, Session
 from popmargin.label.web.text import document, plain
+from popmargin.report.metrics import has_bounds, number
 
 SECONDS_CAP = 900.0
 """Longest time that is recorded for an answer: who takes longer was away."""
@@ -25,7 +26,9 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters.update(plain=plain, answer=answer, clock=clock, share=share, short=short, markdown=document)
+    filters: dict[str, Any] = {"markdown": document, "bounded": has_bounds}
+    filters |= {found.__name__: found for found in (plain, answer, sure, clock, share, short, plain_number)}
+    made.filters.update(filters)
     return made
 
 
@@ -73,6 +76,12 @@ def answer(assignment: Assignment) -> str:
     return "no answer" if choice is None else WORDS[assignment.kind][choice]
 
 
+def sure(assignment: Assignment) -> str:
+    """How sure the annotator was, in the words of the page; empty where nothing was said."""
+    level = sure_of(assignment)
+    return "" if level is None else SURE[level]
+
+
 def clock(moment: datetime) -> str:
     """A moment as date and minutes, in UTC.
 
@@ -83,21 +92,26 @@ def clock(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M")
 
 
-def share(value: float | None) -> str:
+def share(value: float) -> str:
     """A share in percent, or a dash where there is none.
 
     Example:
-        >>> share(0.5), share(None)
+        >>> share(0.5), share(float("nan"))
         ('50%', '–')
     """
-    return "–" if value is None else f"{value:.0%}"
+    return number(value, 0, share=True)
 
 
-def short(value: float | None) -> str:
+def plain_number(value: float) -> str:
+    """A number with two decimals, or a dash."""
+    return number(value, 2)
+
+
+def short(value: float) -> str:
     """Seconds with one decimal, or a dash.
 
     Example:
-        >>> short(3.25), short(None)
+        >>> short(3.25), short(float("nan"))
         ('3.2', '–')
     """
-    return "–" if value is None else f"{value:.1f}"
+    return number(value, 1)

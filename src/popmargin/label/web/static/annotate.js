@@ -18,13 +18,18 @@
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing) return;
-    const writing = event.target.matches("textarea, input:not([type=checkbox]), select");
+    const writing = event.target.matches("textarea, input:not([type=checkbox], [type=radio]), select");
     if (event.key === "Escape") {
       if (writing) return event.target.blur();
       const open = document.querySelector("details.wrong[open]");
       if (open) { open.open = false; return; }
     }
     if (writing || byId("help")?.open) return;
+    if (event.target.type === "radio") {
+      // Arrows walk through the levels of "how sure"; Enter would press the form's first answer.
+      if (event.key.startsWith("Arrow")) return;
+      if (event.key === "Enter") return event.preventDefault();
+    }
     // Enter and the space bar press what has the focus.
     if ((event.key === "Enter" || event.key === " ") && event.target.closest("button, a, summary, input")) return;
     // Sideways arrows scroll a wide table or code that has the focus.
@@ -53,13 +58,38 @@
     if (summary && !summary.parentElement.open) setTimeout(() => byId("note").focus());
   });
 
-  // --- the switch for differences is kept over tasks and visits ---------------------------------------------------------
+  // --- the switch for differences is kept over tasks and visits, what goes with an answer over a reload ------------------
+  let sure = null; // the level that is pressed
   const restore = () => {
     const box = byId("differences");
     if (box) box.checked = localStorage.getItem("differences") !== "off";
+    const fields = byId("answer")?.elements;
+    if (!fields) return;
+    const draft = JSON.parse(sessionStorage.getItem("draft"));
+    if (draft?.assignment === fields.assignment.value) {
+      fields.note.value = draft.note;
+      fields.note.closest("details").open ||= draft.note !== "";
+      for (const level of fields.confidence) level.checked = level.value === draft.confidence;
+    }
+    sure = [...fields.confidence].find((level) => level.checked);
+  };
+  const keep = () => {
+    const { assignment, note, confidence } = byId("answer").elements;
+    const draft = { assignment: assignment.value, note: note.value, confidence: confidence.value };
+    sessionStorage.setItem("draft", JSON.stringify(draft));
   };
   document.addEventListener("change", (event) => {
     if (event.target.id === "differences") localStorage.setItem("differences", event.target.checked ? "on" : "off");
+  });
+  document.addEventListener("input", (event) => {
+    if (event.target.id === "note") keep();
+  });
+  document.addEventListener("click", (event) => {
+    if (event.target.name !== "confidence") return;
+    if (event.target === sure) event.target.checked = false; // pressed again
+    sure = event.target.checked ? event.target : null;
+    say(sure ? sure.parentElement.childNodes[1].textContent : "How sure: not said.");
+    keep();
   });
   restore();
 
@@ -110,6 +140,7 @@
   document.addEventListener("htmx:afterSwap", () => {
     const said = pending?.form.dataset.said ?? "";
     pending = null;
+    sessionStorage.removeItem("draft");
     byId("trouble").hidden = true;
     restore();
     const heading = document.querySelector("#task h1");
