@@ -16,6 +16,11 @@ from popmargin import config as configuration
 from popmargin.study.config import StudyConfig
 
 HERE = Path(__file__).parent
+STUDY = (
+    "For `popmargin compare`. A study that was stopped goes on where it was. The same command can run several times at",
+    "once, on a GPU each or on one (`CUDA_VISIBLE_DEVICES=1 popmargin compare study.yaml`): they share the runs, and a",
+    "run whose process was killed is made by another.",
+)
 
 
 def configuration_page() -> str:
@@ -35,7 +40,7 @@ def configuration_page() -> str:
     for prefix, kind in sections:
         title = f"`{prefix.rstrip('.')}`" if prefix else "A run"
         lines += ["", f"## {title}", "", *attributes(kind, prefix)]
-    lines += ["", "## A study", "", "For `popmargin compare`.", "", *attributes(StudyConfig, "")]
+    lines += ["", "## A study", "", *STUDY, "", *attributes(StudyConfig, "")]
     return "\n".join(lines) + "\n"
 
 
