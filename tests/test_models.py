@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from popmargin import models
 from popmargin.config import ModelConfig
 from popmargin.errors import ConfigError, RunError
 from popmargin.models import base_dtype, load_model, load_policy, load_tokenizer, make_policy
@@ -60,3 +61,13 @@ def test_policies_come_back_as_they_were(
 def test_an_unfinished_run(tmp_path: Path, tiny_model: Any) -> None:
     with pytest.raises(RunError, match="holds no trained model: has the run finished"):
         load_policy(tmp_path, tiny_model)
+
+
+@pytest.mark.parametrize(("fast", "slower"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_bf16_is_measured(fast: torch.dtype, slower: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert models._matmul_seconds(torch.bfloat16) > 0  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(models, "_matmul_seconds", lambda dtype: 1.0 if dtype == fast else 2.0)
+    monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
+    assert models.bf16_is_slower.__wrapped__() is slower
+    monkeypatch.setattr(models, "device", lambda: torch.device("meta"))
+    assert not models.bf16_is_slower.__wrapped__()

@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import functools
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,24 @@ def device() -> torch.device:
     """The accelerator when there is one, else the CPU."""
     found = torch.accelerator.current_accelerator()
     return found if found is not None and torch.accelerator.is_available() else torch.device("cpu")
+
+
+@functools.cache
+def bf16_is_slower() -> bool:
+    """Whether bf16 matmuls take longer than fp32 ones here, as on CPUs without instructions for them; measured once."""
+    if device().type != "cpu":
+        return False
+    return _matmul_seconds(torch.bfloat16) > _matmul_seconds(torch.float32)
+
+
+def _matmul_seconds(dtype: torch.dtype) -> float:
+    left, right = torch.ones(128, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):  # the first one warms up
+        started = time.perf_counter()
+        torch.matmul(left, right)
+        best = min(best, time.perf_counter() - started)
+    return best
 
 
 def first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """One training run, from configuration to run directory."""
 
 import dataclasses
+import functools
 import logging
 import math
 import time
@@ -20,7 +21,7 @@ from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
 from popmargin.label.edges import is_store
-from popmargin.models import device, make_policy
+from popmargin.models import bf16_is_slower, device, make_policy
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale
@@ -105,6 +106,8 @@ def train(
     # First of all: it joins the other processes, if any, and chooses this one's device.
     arguments = training_arguments(config, directory)
     workspace = workspace or Workspace(config)
+    if config.model.precision == "bf16":
+        _say_if_bf16_is_slow()
     if resume and directory.finished and to_dict(directory.config()) == to_dict(config):
         return directory, (workspace.trained(directory.model) if keep_model else None)
     parts = make_parts(_with_own_edges(config, directory) if resume else config, workspace)
@@ -215,6 +218,12 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         whole=loss.rewards,
     )
     return Parts(policy, loss, collator, edges if edges is not None else fitted_to, scale)
+
+
+@functools.cache
+def _say_if_bf16_is_slow() -> None:
+    if bf16_is_slower():
+        _LOG.warning("bf16 is slower than fp32 on this CPU, which emulates it: leave out model.precision.")
 
 
 def _say_what_is_unknown(scale: StrengthScale) -> None:
