@@ -7,7 +7,6 @@ of Llama 3.2 1B; SmolLM2 is so small for a large card that its steps wait for Py
 """
 
 import argparse
-import json
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from attention import compare_attention
 from sides import Setting
 from step import compare
+from stored import measure_missing, read_results
 
 RESULTS = Path(__file__).parent / "results_gpu.jsonl"
 
@@ -41,9 +41,7 @@ def plan(steps: int) -> dict[str, Callable[[], Any]]:
 
 def results() -> dict[str, Any]:
     """What was measured, by name."""
-    if not RESULTS.is_file():
-        return {}
-    return {row["name"]: row["result"] for row in map(json.loads, RESULTS.read_text().splitlines())}
+    return read_results(RESULTS)
 
 
 def main() -> None:
@@ -51,13 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     args = parser.parse_args()
     multiprocessing.set_forkserver_preload(["sides", "trl.trainer.dpo_trainer", "popmargin.training.run"])
-    for name, run in plan(args.steps).items():
-        if name in results():
-            continue
-        print(f"{name} …", flush=True)
-        result = run()
-        with RESULTS.open("a") as file:
-            file.write(json.dumps({"name": name, "result": result}) + "\n")
+    measure_missing(RESULTS, plan(args.steps))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ A comparison takes minutes. One that was stopped is run again the next time; del
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from reference import compare_reference
 from scaling import scaling_points
 from sides import Setting
 from step import compare
+from stored import measure_missing, read_results
 from targets import compare_targets
 
 RESULTS = Path(__file__).parent / "results.jsonl"
@@ -59,9 +59,7 @@ def plan() -> dict[str, Callable[[], Any]]:
 
 def results() -> dict[str, Any]:
     """What was measured, by name."""
-    if not RESULTS.is_file():
-        return {}
-    return {row["name"]: row["result"] for row in map(json.loads, RESULTS.read_text().splitlines())}
+    return read_results(RESULTS)
 
 
 def main() -> None:
@@ -70,12 +68,7 @@ def main() -> None:
     parser.add_argument("--only", help="run only comparisons whose name contains this")
     args = parser.parse_args()
     if not args.write:
-        for name, run in plan().items():
-            if name in results() or (args.only and args.only not in name):
-                continue
-            print(f"{name} …", flush=True)
-            with RESULTS.open("a") as file:
-                file.write(json.dumps({"name": name, "result": run()}) + "\n")
+        measure_missing(RESULTS, plan(), args.only)
     write_page(results(), list(plan()), gpu.results())
 
 

@@ -25,9 +25,10 @@ _TOLERANCE = 0.05  # of the trial's outputs, which are of size 1: bf16 rounds by
 
 def flash_fits(query: Float[Tensor, "1 A T D"]) -> bool:
     """Whether this query can take the kernel: CUDA, half precision (or autocast to it), and a head size it knows."""
-    if query.device.type != "cuda" or query.shape[-1] % 8 or query.shape[-1] > 256:
+    size = query.shape[-1]
+    if query.device.type != "cuda" or size % 8 or size > 256:
         return False
-    return _dtype(query) in _DTYPES and _works(query.device)
+    return _dtype(query) in _DTYPES and _works(query.device, size)
 
 
 def flash_attention(
@@ -107,9 +108,10 @@ def _plan(segments: Segments, device: torch.device) -> _Plan:
     queries: list[int] = []
     start = 0
     for prefix, *tails in segments:
-        shared = np.arange(start, start + prefix)
-        keys, queries = keys + [shared] * bool(prefix), queries + [prefix] * bool(prefix)
-        end = start + prefix
+        shared, end = np.arange(start, start + prefix), start + prefix
+        if prefix:
+            keys.append(shared)
+            queries.append(prefix)
         for tail in tails:
             keys.append(np.concatenate([shared, np.arange(end, end + tail)]))
             queries.append(tail)
@@ -156,12 +158,15 @@ class _Gather(torch.autograd.Function):
 
 
 @functools.cache
-def _works(device: torch.device) -> bool:
-    """A trial against plain attention, once for each device: the kernel is not a public function of torch."""
+def _works(device: torch.device, size: int) -> bool:
+    """A trial against plain attention, once for each device and head size, which some GPUs' kernels do not know.
+
+    The kernel is not a public function of torch either.
+    """
     segments, heads = ((3, 2, 4), (5,), (0, 1, 2)), 2
     random = torch.Generator().manual_seed(0)
     tokens = sum(map(sum, segments))
-    query, key, value = (torch.randn(1, heads, tokens, 16, generator=random) for _ in range(3))
+    query, key, value = (torch.randn(1, heads, tokens, size, generator=random) for _ in range(3))
     try:
         with torch.enable_grad():
             halves = [tensor.to(device, torch.bfloat16).requires_grad_() for tensor in (query, key, value)]
