@@ -181,9 +181,9 @@ class TrainConfig:
         edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so that fewer
             preferences are scored twice in an epoch.
         gradient_checkpointing: recompute activations in the backward pass.
-        frozen_cache_gb: main memory in which the outputs of the layers below an adapter (`model.lora_last_layers`) are
-            kept, so that they are computed once for all epochs, and in a study for all arms and seeds; 0 for none. It
-            pays from the second epoch or arm on: the first one is a little slower.
+        frozen_cache_gb: memory (a GPU's, if that trains) in which the outputs of the layers below an adapter
+            (`model.lora_last_layers`) are kept, so that they are computed once for all epochs, and in a study for all
+            arms and seeds; 0 for none. It pays from the second epoch or arm on: the first one is a little slower.
         compile: compile norms and feed-forward blocks, which takes up to a minute before the first step (and on the CPU
             a C++ compiler) and makes steps faster.
         logging_steps: optimizer steps between two lines of metrics.

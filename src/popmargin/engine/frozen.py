@@ -1,7 +1,7 @@
 """What layers below the first trained one give never changes: computed once, for every epoch, objective and seed.
 
 With an adapter on the last layers only (`model.lora_last_layers`), most of a forward pass is the same in all steps of
-all runs of a study. `FrozenOutputs` keeps it in main memory, by the tokens of each response.
+all runs of a study. `FrozenOutputs` keeps it where the model is, by the tokens of each response.
 
 Axis suffixes: T tokens of a packed row, L tokens of one response, H hidden size.
 """
@@ -82,7 +82,7 @@ class FrozenOutputs:
         size = output.numel() * output.element_size()
         if size <= self._room:
             self._room -= size
-            self._outputs[key] = output.to("cpu", copy=True)
+            self._outputs[key] = output.clone()
         elif not self._full:
             self._full = True
             _LOG.warning(
@@ -128,7 +128,7 @@ class FrozenLayers:
         for prefix, group in groups:
             own = [next(outputs) for _ in group]
             pieces += [own[0][:prefix], *(output[prefix:] for output in own)]
-        return torch.cat([piece.to(ids_T.device, non_blocking=True) for piece in pieces])
+        return torch.cat(pieces)
 
     def _run(self, model: nn.Module, layers: list[nn.Module], responses: list[np.ndarray]) -> Sequence[Tensor]:
         """The layers' outputs for some responses, side by side in one row."""
