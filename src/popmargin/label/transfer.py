@@ -292,8 +292,10 @@ def read_strengths(path: Path) -> dict[str, float]:
     """Strengths by id from a Parquet file with the columns id and strength.
 
     Raises:
-        DataError: the file cannot be read, lacks a column, or names an id twice.
+        DataError: there is no such file, or it cannot be read, lacks a column, or names an id twice.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Fit strengths with: popmargin pop scale EDGES --data DATA --out {path}")
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
