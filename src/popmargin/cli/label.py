@@ -130,7 +130,9 @@ def _add_export(verbs: Any) -> None:
         "suffix dataset)",
     )
     parser.add_argument("--aggregate", choices=("majority",), help="edges: one an item instead of one a label")
-    parser.add_argument("--strengths", type=Path, help="preferences: Parquet with the columns id and strength")
+    parser.add_argument(
+        "--strengths", type=Path, help="preferences: a file of `pop scale`, or Parquet with id and strength"
+    )
     parser.add_argument(
         "--wrong",
         choices=("swap", "drop", "keep"),
