@@ -195,9 +195,9 @@ def test_as_many_for_as_against_changes_nothing(store: LabelStore) -> None:
 
 def test_what_says_the_opposite_of_an_exchange_is_left_empty(store: LabelStore) -> None:
     """p0 has a soft label of 0.3, which agrees with the exchange; strengths of 2 and soft labels of 0.9 do not."""
-    rows = preferences(3).dataset.to_pandas().assign(soft_label=[0.3, 0.9, None], strength=[None, None, 2.0])
     made = preferences(3)
-    data = Preferences(datasets.Dataset.from_pandas(rows, features=made.dataset.features), made.report)
+    columns = {**made.dataset.to_dict(), "soft_label": [0.3, 0.9, None], "strength": [None, None, 2.0]}
+    data = Preferences(datasets.Dataset.from_dict(columns, features=made.dataset.features), made.report)
     project = store.create_project("demo")
     store.import_preferences(project.id, data)
     store.add_items(project.id, "pop", ["p0", "p1", "p2"], ["p1", "p2", "p0"])
