@@ -114,12 +114,16 @@ def test_guidelines_and_project_names(data: Path, tmp_path: Path, served: Stand,
         (["--admin-token", "short"], "16 or more"),
         (["--guidelines", "no.md"], "no.md"),
         (["--k", "0"], "at least 1"),
+        (["--port", "99999"], "--port 99999: ports are numbered"),
+        (["--host", "192.0.2.1", "--annotators", "anna"], "Give another --host or --port"),
     ],
 )
 def test_refusals(data: Path, tmp_path: Path, served: Stand, capsys, flags: list[str], message: str) -> None:
     command = ["annotate", str(data), "--db", str(tmp_path / "labels.db"), "--port", "0", "--no-browser", *flags]
     assert main(command) == 2
     assert message in capsys.readouterr().err
+    if flags[0] in ("--port", "--host"):
+        assert not (tmp_path / "labels.db").exists()
 
 
 def test_a_busy_port_gives_the_next_one() -> None:

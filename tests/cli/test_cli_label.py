@@ -76,8 +76,10 @@ def test_labels_are_exported_in_every_form(
 
 
 def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["label", "import", str(data), "--db", db]) == 0
-    assert "exists: 24 items of 12 preferences" in capsys.readouterr().out
+    assert main(["label", "import", str(data), "--db", db, "--kind", "preference", "--overlap", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "stays as it is: 24 items of kind 'pop' from 12 preferences, overlap 2" in said
+    assert f"annotators add NAME --db {db} --project default" in said
 
 
 def test_what_does_not_go_together_is_refused(
@@ -89,6 +91,7 @@ def test_what_does_not_go_together_is_refused(
         (["--db", db, "--out", str(tmp_path / "x.csv")], "Say --as"),
         (["--db", db, "--out", out, "--project", "defaults"], "Did you mean 'default'"),
         (["--db", db, "--out", out, "--strengths", out], "goes with preferences"),
+        (["--db", db, "--out", out, "--as", "preferences", "--strengths", out], "no such file. Fit strengths with"),
         (["--db", db, "--out", out, "--as", "labels", "--wrong", "keep"], "which hold what was said"),
         (["--db", db, "--out", out, "--as", "labels", "--aggregate", "majority"], "goes with edges"),
         (["--db", db, "--out", str(tmp_path / "x.txt"), "--as", "labels"], "End the name"),
@@ -204,4 +207,4 @@ def test_one_project_needs_no_name_and_two_do(db: str, data: Path, capsys: pytes
         assert store.project().name == "default"
     assert main(["label", "import", str(data), "--db", db, "--project", "second"]) == 0
     assert main(["label", "export", "--db", db, "--out", "x.parquet"]) == 2
-    assert "holds 2 projects (default, second): name one" in capsys.readouterr().err
+    assert "(default, second): name one with --project NAME" in capsys.readouterr().err

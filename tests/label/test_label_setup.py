@@ -48,7 +48,7 @@ def test_a_project_is_made_once_and_then_used_as_it_is(store: LabelStore) -> Non
     assert open_project(store, None, "demo", say=said.append) == made
     assert said == [
         "project 'demo': 9 preferences, 18 items of kind 'pop', 0 of them gold",
-        "project 'demo' exists: 18 items of 9 preferences, used as it is",
+        "project 'demo' exists and stays as it is: 18 items of kind 'pop' from 9 preferences, overlap 2",
     ]
     with pytest.raises(DataError, match="Give preferences"):
         open_project(store, None, "other")

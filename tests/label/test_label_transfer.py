@@ -4,18 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from label_stores import preferences
 
 from popmargin.data.load import load_preferences
+from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.records import Project
 from popmargin.label.setup import open_project
 from popmargin.label.store import LabelStore
 from popmargin.label.transfer import pop_edges, preferences_of, read_strengths, save_labels, wrong_preferences
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.scale import fit_strengths
+from popmargin.pop.strengths import half_normal_strengths
 
 
 def give(store: LabelStore, project: Project, name: str, verdicts: dict[int, str], **columns: Any) -> None:
@@ -123,15 +127,15 @@ def test_votes_become_soft_labels_and_turn_rows_only_when_asked(store: LabelStor
     assert plain[0] == data[0] and plain[3] == data[3]
     swapped = {
         **{one: data[1][other] for one, other in (("chosen", "rejected"), ("rejected", "chosen"))},
-        "chosen_rating": data[1]["rejected_rating"],
-        "rejected_rating": data[1]["chosen_rating"],
+        "chosen_rating": None,
+        "rejected_rating": None,
     }
     assert turned[1] == {**data[1], **swapped, "soft_label": 1.0}
     assert turned[2] == plain[2]
     assert pop_edges(store, project)[1].left_out["single preferences"] == 5
 
 
-def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore) -> None:
+def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore, tmp_path: Path) -> None:
     """p0 p1, p1 p2, p2 p3, p3 p4: of three people two call p1 wrong, and one of three p3; a model cannot say so."""
     project = store.create_project("demo", overlap=3)
     data = preferences(5)
@@ -157,7 +161,10 @@ def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore) ->
     assert kept.fingerprint() == data.fingerprint()
     assert [row for n, row in enumerate(swapped) if n != 1] == [row for n, row in enumerate(data) if n != 1]
     assert swapped[1] == {**data[1], "chosen": data[1]["rejected"], "rejected": data[1]["chosen"],
-                          "chosen_rating": data[1]["rejected_rating"], "rejected_rating": 4.5}  # fmt: skip
+                          "chosen_rating": None, "rejected_rating": None}  # fmt: skip
+    assert swapped.report.notes[1].startswith("1 of them had ratings, a strength or a soft label that say the opposite")
+    swapped.save(tmp_path / "swapped.jsonl")
+    assert load_preferences(str(tmp_path / "swapped.jsonl")).ids == data.ids  # training takes what was exchanged
     assert dropped.ids == ["p0", "p2", "p3", "p4"]
     report = dropped.report
     assert (report.rows_in, report.rows_kept, report.rows_reported) == (5, 4, 1)
@@ -186,12 +193,39 @@ def test_as_many_for_as_against_changes_nothing(store: LabelStore) -> None:
     assert found[1] == {**data[1], "soft_label": 0.5} and found.report.notes == ()
 
 
+def test_what_says_the_opposite_of_an_exchange_is_left_empty(store: LabelStore) -> None:
+    """p0 has a soft label of 0.3, which agrees with the exchange; strengths of 2 and soft labels of 0.9 do not."""
+    made = preferences(3)
+    columns = {**made.dataset.to_dict(), "soft_label": [0.3, 0.9, None], "strength": [None, None, 2.0]}
+    data = Preferences(datasets.Dataset.from_dict(columns, features=made.dataset.features), made.report)
+    project = store.create_project("demo")
+    store.import_preferences(project.id, data)
+    store.add_items(project.id, "pop", ["p0", "p1", "p2"], ["p1", "p2", "p0"])
+    who, _ = store.add_annotator(project.id, "a")
+    while (now := store.next_assignment(who.id)) is not None:
+        store.record(who.id, now.id, "wrong", wrong="first", request=str(now.id))
+    found = preferences_of(store, store.project("demo"))
+    assert found.dataset["soft_label"][:] == [pytest.approx(0.7), None, None]
+    assert found.dataset["strength"][:] == [None, None, None]
+    assert found.report.notes[1].startswith("2 of them")
+
+
+def test_a_scale_is_laid_out_from_zero(store: LabelStore, tmp_path: Path) -> None:
+    project = open_project(store, preferences(3), say=quiet)
+    edges = PopEdges.from_columns(["p0", "p1"], ["p1", "p2"])
+    scale = fit_strengths(edges, ["p0", "p1", "p2"])
+    scale.save(tmp_path / "scale.parquet")
+    back = preferences_of(store, project, strengths=read_strengths(tmp_path / "scale.parquet"))
+    assert min(scale.strength) < 0
+    assert back.dataset["strength"][:] == half_normal_strengths(scale.strength).tolist()
+
+
 def test_strengths_from_a_file(store: LabelStore, tmp_path: Path) -> None:
     project = open_project(store, preferences(3), say=quiet)
     path = tmp_path / "strengths.parquet"
-    pq.write_table(pa.table({"id": ["p2", "p0"], "strength": [0.25, -1.5], "deviation": [1.0, 1.0]}), path)
+    pq.write_table(pa.table({"id": ["p2", "p0"], "strength": [0.25, 1.5], "deviation": [1.0, 1.0]}), path)
     back = preferences_of(store, project, strengths=read_strengths(path))
-    assert back.dataset["strength"][:] == [-1.5, None, 0.25]
+    assert back.dataset["strength"][:] == [1.5, None, 0.25]
     for table, message in (
         ({"id": ["p0", "p0"], "strength": [1.0, 2.0]}, "more than once"),
         ({"id": ["p0"]}, "no column 'strength'"),
@@ -199,7 +233,11 @@ def test_strengths_from_a_file(store: LabelStore, tmp_path: Path) -> None:
         pq.write_table(pa.table(table), path)
         with pytest.raises(DataError, match=message):
             read_strengths(path)
-    for strengths, message in (({"q": 1.0}, "such as 'q'"), ({"p0": float("nan")}, "not finite")):
+    for strengths, message in (
+        ({"q": 1.0}, "such as 'q'"),
+        ({"p0": float("nan")}, "not finite"),
+        ({"p0": -1.0}, "below 0"),
+    ):
         with pytest.raises(DataError, match=message):
             preferences_of(store, project, strengths=strengths)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from popmargin.cli.main import main
 from popmargin.config import RunConfig
 from popmargin.data.load import load_preferences
 from popmargin.errors import DataError
-from popmargin.label.edges import is_store, store_edges
+from popmargin.label.edges import is_store, read_edges, store_edges
 from popmargin.label.setup import open_project
 from popmargin.label.sources.base import label_store, store_strengths
 from popmargin.label.sources.ratings import RatingLabeller
@@ -43,6 +44,20 @@ def test_labels_between_training_preferences_become_edges(
     assert all(strength[row["stronger"]] > strength[row["weaker"]] for row in rows if not row["tie"])
     assert {row["source"] for row in rows} == {"ratings"}
     assert f"of {2 * (len(trained) + len(test))} labels compare preferences that are not all trained on" in caplog.text
+
+
+def test_an_exported_file_trains_as_the_store_does(
+    db: str, tmp_path: Path, data_path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported = tmp_path / "edges.parquet"
+    assert main(["label", "export", "--db", db, "--out", str(exported)]) == 0
+    ids = load_preferences(data_path).ids[5:]  # the rest are held out
+    assert read_edges(str(exported), ids).fingerprint() == read_edges(db, ids).fingerprint()
+    with pytest.raises(DataError, match="none of its"):
+        read_edges(str(exported), ["someone else"])
+    sampled = PopEdges.from_columns(["a"], ["b"])
+    sampled.save(tmp_path / "sampled.parquet")
+    assert len(read_edges(str(tmp_path / "sampled.parquet"), ["a"])) == 1  # whole: training refuses the unknown one
 
 
 def test_a_run_that_goes_on_keeps_its_edges(db: str, configure: Callable[..., RunConfig], data_path: str) -> None:

@@ -58,11 +58,11 @@ def _annotate(args: argparse.Namespace) -> int:
         name = f"guidelines_{args.kind}.md"
         settings["guidelines"] = files("popmargin.label.web").joinpath(name).read_text(encoding="utf-8")
     data = None if args.data is None else load_data(args, args.data)
-    with open_store(args.db, create=data is not None) as store:
+    # The address first: one that cannot be had should leave no project behind.
+    with listen(args.host, args.port) as listening, open_store(args.db, create=data is not None) as store:
         name = store.project(args.project).name if data is None else args.project or NEW_PROJECT
         project = open_project(store, data, name, **settings)
         links = _links(store, project, args.annotators or [LOCAL])
-        listening = listen(args.host, args.port)
         site = address(args.host, listening) + args.root_path.rstrip("/")
         _announce(store, project, site, links, admin_token)
         own = links.get(LOCAL)

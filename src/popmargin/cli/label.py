@@ -130,7 +130,9 @@ def _add_export(verbs: Any) -> None:
         "suffix dataset)",
     )
     parser.add_argument("--aggregate", choices=("majority",), help="edges: one an item instead of one a label")
-    parser.add_argument("--strengths", type=Path, help="preferences: Parquet with the columns id and strength")
+    parser.add_argument(
+        "--strengths", type=Path, help="preferences: a file of `pop scale`, or Parquet with id and strength"
+    )
     parser.add_argument(
         "--wrong",
         choices=("swap", "drop", "keep"),
@@ -146,8 +148,8 @@ def _import(args: argparse.Namespace) -> int:
     with open_store(args.db, create=True) as store:
         from popmargin.label.setup import open_project
 
-        open_project(store, data, args.project or NEW_PROJECT, **settings)
-    print(f"next: popmargin label annotators add NAME --db {args.db} --project {args.project}")
+        project = open_project(store, data, args.project or NEW_PROJECT, **settings)
+    print(f"next: popmargin label annotators add NAME --db {args.db} --project {project.name}")
     return 0
 
 
@@ -214,10 +216,11 @@ def _list(args: argparse.Namespace) -> int:
 def _named(store: Any, args: argparse.Namespace) -> list[Any]:
     from popmargin.errors import did_you_mean
 
-    known = {who.name: who for who in store.annotators(store.project(args.project).id)}
+    project = store.project(args.project)
+    known = {who.name: who for who in store.annotators(project.id)}
     for name in args.names:
         if name not in known:
-            raise DataError(f"Project '{args.project}' has no annotator '{name}'. {did_you_mean(name, known)}")
+            raise DataError(f"Project '{project.name}' has no annotator '{name}'. {did_you_mean(name, known)}")
     return [known[name] for name in args.names]
 
 

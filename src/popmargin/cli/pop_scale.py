@@ -10,10 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
-from popmargin.data.schema import Preferences
-from popmargin.label.edges import is_store, store_edges
+from popmargin.label.edges import read_edges
 from popmargin.pop.active import ActiveSampler
-from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale, fit_strengths
 from popmargin.pop.strengths import SLOPE, with_strengths
 
@@ -87,7 +85,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _scale(args: argparse.Namespace) -> int:
     preferences = load_data(args, args.data)
-    edges = _edges(args.edges, preferences)
+    edges = read_edges(args.edges, preferences.ids)
     scale = fit_strengths(
         edges,
         preferences.ids,
@@ -110,10 +108,6 @@ def _scale(args: argparse.Namespace) -> int:
         print(f"wrote the preferences with their {args.use} to {args.preferences_out}")
     print(describe(scale))
     return 0
-
-
-def _edges(source: str, preferences: Preferences) -> PopEdges:
-    return store_edges(source, preferences.ids) if is_store(source) else PopEdges.load(source)
 
 
 def _facts(scale: StrengthScale) -> dict[str, Any]:
@@ -161,7 +155,7 @@ def _ask(args: argparse.Namespace) -> int:
     preferences = load_data(args, args.data)
     sampler = ActiveSampler(preferences.ids, seed=args.seed, model=args.model, ridge=args.ridge)
     if args.edges is not None:
-        sampler.tell(_edges(args.edges, preferences))
+        sampler.tell(read_edges(args.edges, preferences.ids))
     pairs = sampler.ask(args.n)
     columns = [pa.array([pair[side] for pair in pairs], pa.string()) for side in (0, 1)]
     args.out.parent.mkdir(parents=True, exist_ok=True)

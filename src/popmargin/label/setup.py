@@ -53,7 +53,11 @@ def open_project(
                 f"{store.name}: project '{name}' was made of other preferences than {data.report.source}. Give the new "
                 "data a project of its own with --project NAME, or leave the data out to go on with this one."
             )
-        say(f"project '{name}' exists: {found.items} items of {found.preferences} preferences, used as it is")
+        kinds = "' and '".join(next(iter(store.items(found.id)))["kind"].unique().to_pylist())
+        say(
+            f"project '{name}' exists and stays as it is: {found.items} items of kind '{kinds}' from "
+            f"{found.preferences} preferences, overlap {found.overlap}"
+        )
         return found
     if data is None:
         raise DataError(f"{store.name}: no project '{name}'. Give preferences to make it from.")

@@ -143,7 +143,10 @@ class LabelStore:
 
         if name is None:
             if len(known) > 1:
-                raise DataError(f"{self.name} holds {len(known)} projects ({', '.join(known)}): name one.")
+                raise DataError(
+                    f"{self.name} holds {len(known)} projects ({', '.join(known)}): name one with --project NAME, "
+                    f"or as {self.name}#NAME where edges are wanted."
+                )
             return next(iter(known.values()))
         if name not in known:
             raise DataError(f"{self.name}: no project '{name}'. {did_you_mean(name, known)}")

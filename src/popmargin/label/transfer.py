@@ -18,6 +18,7 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.label.records import Project
 from popmargin.label.store import LabelStore
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.strengths import half_normal_strengths
 
 pc: Any = pyarrow.compute
 _EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
@@ -201,9 +202,10 @@ def preferences_of(
     Args:
         store: the store.
         project: whose preferences.
-        strengths: id -> strength; replaces the column `strength` where an id is given.
+        strengths: id -> strength from 0; replaces the column `strength` where an id is given.
         wrong: what becomes of preferences that most call wrong (see `wrong_preferences`): "swap" exchanges chosen and
-            rejected with their ratings, and the sign of the strength; "drop" leaves them out; "keep" changes nothing.
+            rejected, and empties ratings, strength and soft label where they say the opposite; "drop" leaves them out;
+            "keep" changes nothing.
 
     Returns:
         The preferences in the order of import, with a report that names what was exchanged or left out. Where labels of
@@ -212,7 +214,7 @@ def preferences_of(
 
     Raises:
         ConfigError: an unknown word for wrong preferences.
-        DataError: strengths of preferences that the project does not have, or that are not finite.
+        DataError: strengths of preferences that the project does not have, below 0, or not finite.
     """
     _check_wrong(wrong)
     columns = store.preference_columns(project.id)
@@ -224,9 +226,7 @@ def preferences_of(
         if key in votes:
             columns["soft_label"][row] = votes[key]
     rows = [row for row, key in enumerate(columns["id"]) if key in by_most]
-    if wrong == "swap":
-        for row in rows:
-            _turn(columns, row)
+    emptied = sum(_turn(columns, row) for row in rows) if wrong == "swap" else 0
     table = pa.Table.from_pydict(columns, schema=arrow_schema(conversational=bool(project.conversational)))
     source, count = f"{store.name}, project '{project.name}'", table.num_rows
     problems = [_problem(source, row, *by_most[columns["id"][row]]) for row in rows] if wrong == "drop" else []
@@ -235,6 +235,11 @@ def preferences_of(
     done = {"swap": "chosen and rejected exchanged", "drop": "left out", "keep": "kept as they were"}[wrong]
     names = _some([columns["id"][row] for row in rows])
     notes = [f"{len(rows)} called wrong by most who judged them ({names}): {done}"]
+    if emptied:
+        notes.append(
+            f"{emptied} of them had ratings, a strength or a soft label that say the opposite; these are left empty "
+            "(--wrong drop leaves the preferences out, for objectives that need them)"
+        )
     used = {name: name for name in columns}
     report = LoadReport(source, "label store", "canonical", count, count, table.num_rows, tuple(problems),
                         columns_used=used, notes=tuple(notes if rows else ()))  # fmt: skip
@@ -265,6 +270,12 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
     wrong = [key for key, value in strengths.items() if not math.isfinite(value)]
     if wrong:
         raise DataError(f"{len(wrong)} strengths are not finite, such as that of {wrong[0]!r}. Leave these rows out.")
+    below = [key for key, value in strengths.items() if value < 0]
+    if below:
+        raise DataError(
+            f"{len(below)} strengths are below 0, such as that of {below[0]!r}; training reads strengths from 0. Give "
+            "the file that pop scale wrote, or exchange chosen and rejected of these rows."
+        )
     columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
 
 
@@ -279,21 +290,35 @@ def _votes(labels: Any) -> dict[str, float]:
     return {key: total / count for key, (total, count) in sums.items()}
 
 
-def _turn(columns: dict[str, list[Any]], row: int) -> None:
+def _turn(columns: dict[str, list[Any]], row: int) -> bool:
+    """Exchange the responses of a row and empty what says the opposite; whether there was anything."""
     for one, other in (("chosen", "rejected"), ("chosen_rating", "rejected_rating")):
         columns[one][row], columns[other][row] = columns[other][row], columns[one][row]
-    if columns["soft_label"][row] is not None:
-        columns["soft_label"][row] = 1 - columns["soft_label"][row]
-    if columns["strength"][row] is not None:
-        columns["strength"][row] = -columns["strength"][row]
+    better, worse, strength = (columns[name][row] for name in ("chosen_rating", "rejected_rating", "strength"))
+    sure = columns["soft_label"][row]
+    if sure is not None:
+        columns["soft_label"][row] = 1 - sure
+    opposite = {
+        "chosen_rating": better is not None and worse is not None and better < worse,
+        "strength": strength is not None and strength > 0,
+        "soft_label": sure is not None and sure > 0.5,
+    }
+    opposite["rejected_rating"] = opposite["chosen_rating"]
+    for name in (name for name, turned in opposite.items() if turned):
+        columns[name][row] = None
+    return any(opposite.values())
 
 
 def read_strengths(path: Path) -> dict[str, float]:
     """Strengths by id from a Parquet file with the columns id and strength.
 
+    Those of a scale of `pop scale` are laid out as `pop scale --as strength` does: a scale has its zero in the middle.
+
     Raises:
-        DataError: the file cannot be read, lacks a column, or names an id twice.
+        DataError: there is no such file, or it cannot be read, lacks a column, or names an id twice.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Fit strengths with: popmargin pop scale EDGES --data DATA --out {path}")
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
@@ -306,8 +331,10 @@ def read_strengths(path: Path) -> dict[str, float]:
     ids = table["id"].to_pylist()
     if len(set(ids)) != len(ids):
         raise DataError(f"{path}: an id occurs more than once. Keep one row for each preference.")
-    strengths = pc.fill_null(table["strength"].cast(pa.float64()), math.nan)
-    return dict(zip(ids, strengths.to_pylist(), strict=True))
+    strengths = pc.fill_null(table["strength"].cast(pa.float64()), math.nan).to_numpy()
+    if "standard_error" in table.column_names:
+        strengths = half_normal_strengths(strengths)
+    return dict(zip(ids, strengths.tolist(), strict=True))
 
 
 def save_labels(labels: Any, path: Path) -> None:

@@ -19,7 +19,7 @@ from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
 from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.errors import ConfigError, DataError, RunError
-from popmargin.label.edges import is_store, store_edges
+from popmargin.label.edges import read_edges
 from popmargin.models import base_dtype, load_model, load_policy, load_tokenizer
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
@@ -286,10 +286,8 @@ class Workspace:
         Raises:
             DataError: the file names other preferences, the store holds no label of these, or strengths are missing.
         """
-        if config.edges is not None and is_store(config.edges):
-            return store_edges(config.edges, self.train.ids)
         if config.edges is not None:
-            return PopEdges.load(config.edges)
+            return read_edges(config.edges, self.train.ids)
         return sample_edges(
             self.train.ids,
             self.train.strength,

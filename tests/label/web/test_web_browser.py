@@ -425,6 +425,18 @@ def test_contrast_names_and_focus(browser, serve, make_site, scheme: str) -> Non
     assert {"left", "right", "tie", "unsure", "Undo", "Skip", "Note"} <= seen
 
 
+def test_the_admins_figures_come_by_themselves(browser, serve, make_site) -> None:
+    site = make_site()
+    person, _ = site.add("anna")
+    now = site.store.next_assignment(person.id)
+    site.store.record(person.id, now.id, "first", request="a")
+    server = serve(site)
+    look(browser)
+    sign_in(browser, server, ADMIN)
+    assert wait(lambda: browser.find_element("css selector", "#quality table").is_displayed())
+    assert complaints(browser) == []
+
+
 def test_without_scripts(browser, serve, make_site) -> None:
     site = make_site(items=2)
     person, token = site.add("anna")

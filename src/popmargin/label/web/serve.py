@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from popmargin.errors import ConfigError
 
 _TRIES = 20
+_PORTS = 65536
 
 
 def is_loopback(host: str) -> bool:
@@ -30,17 +31,20 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket at the port, or at the next free one; port 0 takes any.
 
     Raises:
-        ConfigError: the address is not one of this machine, or none of the ports is free.
+        ConfigError: the address is not one of this machine, no port has the number, or none of the ports is free.
     """
+    if not 0 <= port < _PORTS:
+        raise ConfigError(f"--port {port}: ports are numbered 1 to {_PORTS - 1}, and 0 takes any free one.")
     last: OSError | None = None
-    for candidate in range(port, min(port + _TRIES, 65536) if port else 1):
+    end = min(port + _TRIES, _PORTS) if port else 1
+    for candidate in range(port, end):
         try:
             family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
             return socket.create_server((host, candidate), family=family, backlog=256)
         except OSError as error:
             last = error
     raise ConfigError(
-        f"Cannot listen at {host}, ports {port} to {port + _TRIES - 1}: {last}. Give another --host or --port."
+        f"Cannot listen at {host}, ports {port} to {end - 1}: {last}. Give another --host or --port."
     ) from last
 
 

@@ -94,6 +94,8 @@
   restore();
 
   // --- sending ------------------------------------------------------------------------------------------------------------
+  const trouble = byId("trouble");
+  if (!trouble) return; // no page of an annotator: the admin's fetches its figures, which are no answer
   const say = (text) => { byId("status").textContent = text; };
 
   document.addEventListener("htmx:beforeRequest", (event) => {
@@ -113,7 +115,7 @@
   const failed = (event) => {
     if (!pending) return;
     const signedOut = event.detail.xhr?.status === 401;
-    byId("trouble").hidden = false;
+    trouble.hidden = false;
     byId("why").textContent = signedOut
       ? "You are signed out. Open your link in another tab: your answer is kept here and then sent by itself."
       : "The server does not answer. Your answer is kept here and sent again by itself.";
@@ -135,13 +137,13 @@
     });
   };
   window.addEventListener("online", send);
-  window.addEventListener("beforeunload", (event) => { if (pending && !byId("trouble").hidden) event.preventDefault(); });
+  window.addEventListener("beforeunload", (event) => { if (pending && !trouble.hidden) event.preventDefault(); });
 
   document.addEventListener("htmx:afterSwap", () => {
     const said = pending?.form.dataset.said ?? "";
     pending = null;
     sessionStorage.removeItem("draft");
-    byId("trouble").hidden = true;
+    trouble.hidden = true;
     restore();
     const heading = document.querySelector("#task h1");
     heading?.focus({ preventScroll: true });
