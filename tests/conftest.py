@@ -22,11 +22,15 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
 from popmargin.config import RunConfig, from_dict, merge  # noqa: E402
 
 torch.set_num_threads(1)
+# A busy machine is no failure.
+settings.register_profile("popmargin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("popmargin")
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popmargin.data import COLUMNS, load_preferences, scan_preferences
@@ -316,7 +316,7 @@ LIKELY_ROW = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.lists(st.one_of(ANY_ROW, LIKELY_ROW, st.integers()), max_size=8), st.sampled_from([0.0, 0.5]))
 def test_rows_in_are_rows_kept_plus_rows_reported(rows, min_gap):
     rows = [{"prompt": "p", "chosen": "a", "rejected": "b"}, *rows]  # fixes the format

@@ -12,7 +12,7 @@ from popmargin.data.validate import RowError
 TURN = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": st.sampled_from("abc")})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(TURN, min_size=1, max_size=5), st.lists(TURN, min_size=1, max_size=5))
 def test_conversations_split_as_trl_splits_them(chosen, rejected):
     data_utils = pytest.importorskip("trl.data_utils")
@@ -24,7 +24,7 @@ def test_conversations_split_as_trl_splits_them(chosen, rejected):
         assert (prompt, better, worse) == (theirs["prompt"], theirs["chosen"], theirs["rejected"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text("ab .\n我", max_size=8), st.text("ab .\n我", max_size=8), st.text("ab .\n我", max_size=8))
 def test_text_split_loses_nothing_and_cuts_no_word(prefix, left, right):
     chosen, rejected = "x" + prefix + left, "x" + prefix + right

@@ -23,7 +23,7 @@ VARIANTS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(VARIANTS, min_size=3, max_size=12), st.integers(0, 5), st.sampled_from([0.2, 0.5, 1]), st.booleans())
 def test_split_never_leaks_and_loses_nothing(prompts, seed, test_size, chat):
     prefs = prefs_of([*prompts, "first extra", "second extra"], chat=chat)

@@ -52,7 +52,7 @@ def test_chatml_prompt_is_the_generation_prompt_and_the_trailing_newline_is_left
 CONTENT = st.text(st.sampled_from("aeT .,?\n5äß我"), min_size=1, max_size=12).filter(lambda text: text.strip())
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(CONTENT, min_size=1, max_size=3), CONTENT, CONTENT)
 def test_chat_round_trip(chatml, contents, chosen, rejected):
     if chosen == rejected:
@@ -69,7 +69,7 @@ def test_chat_round_trip(chatml, contents, chosen, rejected):
         np.testing.assert_array_equal(sampled, tokens.prompt[0])
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CONTENT, CONTENT, CONTENT)
 def test_text_round_trip(plain, prompt, chosen, rejected):
     if chosen == rejected:

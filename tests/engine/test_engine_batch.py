@@ -116,7 +116,7 @@ def test_rows_of_preferences() -> None:
 EDGES = st.lists(st.tuples(st.integers(0, 9), st.integers(-1, 9)).filter(lambda e: e[0] != e[1]), min_size=1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(edges=EDGES, everyone=st.booleans())
 def test_shares_give_every_preference_the_same_total(edges: list[tuple[int, int]], everyone: bool) -> None:
     stronger, weaker = (np.array(side) for side in zip(*edges, strict=True))
@@ -153,7 +153,7 @@ def test_clustered_batches_score_fewer_preferences() -> None:
     assert scored(rows, order, 8) < 0.85 * scored(rows, shuffled, 8)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(edges=EDGES, size=st.integers(1, 7), seed=st.integers(0, 5))
 def test_clustered_order_is_a_permutation(edges: list[tuple[int, int]], size: int, seed: int) -> None:
     stronger, weaker = (np.array(side) for side in zip(*edges, strict=True))

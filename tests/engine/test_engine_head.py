@@ -20,7 +20,7 @@ def full(hidden: Any, weight: Any, labels: Any, bias: Any, after: HeadSettings) 
     return logits.log_softmax(-1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     count=st.integers(1, 9),
     chunk=st.integers(1, 40),

@@ -110,7 +110,7 @@ def models() -> Callable[[str], Any]:
     return lambda family: made.setdefault(family, make(family))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=responses(), layout=st.sampled_from(["packed", "padded"]))
 def test_random_responses_equal_separate_sequences(models: Any, data: Responses, layout: Layout) -> None:
     assert_equal_to_separate(models("llama"), data, layout)
@@ -122,7 +122,7 @@ def test_edge_cases_in_every_family(models: Any, family: str, case: str) -> None
     assert_equal_to_separate(models(family), EDGE_CASES[case], "packed")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=responses(), frozen_head=st.booleans())
 def test_lora_equals_separate_sequences(models: Any, data: Responses, frozen_head: bool) -> None:
     adapted = models("llama").__dict__.get("adapted")
@@ -226,7 +226,7 @@ def test_the_row_holds_every_token_once() -> None:
     assert packed_length(prompts, completions) == 3 + 2 + 3 + 2 + 1 + 3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tokens=st.lists(st.integers(1, 50), max_size=40), budget=st.integers(1, 120))
 def test_parts_fill_the_budget(tokens: list[int], budget: int) -> None:
     parts = split_to_budget(tokens, budget)

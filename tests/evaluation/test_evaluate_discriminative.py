@@ -94,7 +94,7 @@ def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_a_large_e
 MARGINS = st.lists(st.integers(-3, 3).map(float), min_size=2, max_size=25)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(margin=MARGINS, seed=st.integers(0, 999))
 def test_metrics_do_not_depend_on_the_order_of_rows(margin: list[float], seed: int) -> None:
     count = len(margin)
@@ -109,7 +109,7 @@ def test_metrics_do_not_depend_on_the_order_of_rows(margin: list[float], seed: i
     assert second == pytest.approx(first, nan_ok=True)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(margin=MARGINS)
 def test_swapping_chosen_and_rejected_maps_accuracy_to_its_complement(margin: list[float]) -> None:
     swapped = measure(-np.array(margin), samples=1)
@@ -119,7 +119,7 @@ def test_swapping_chosen_and_rejected_maps_accuracy_to_its_complement(margin: li
     assert swapped["pearson"] == pytest.approx(-straight["pearson"], nan_ok=True)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(margin=MARGINS, scale=st.floats(0.1, 100))
 def test_ordering_metrics_do_not_depend_on_the_scale_of_margins(margin: list[float], scale: float) -> None:
     names = ("accuracy", "pearson", "spearman", "kendall")

@@ -71,7 +71,7 @@ def test_the_error_of_distinct_n_is_the_jackknifes() -> None:
     assert interval.low == pytest.approx(5 / 8 - 1.959964 * error)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(rewards=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=12))
 def test_win_rates_of_both_sides_add_to_one(rewards: list[tuple[int, int]]) -> None:
     first, second = run([a for a, _ in rewards]), run([b for _, b in rewards])
@@ -81,7 +81,7 @@ def test_win_rates_of_both_sides_add_to_one(rewards: list[tuple[int, int]]) -> N
     assert there["lc_win_rate_reference"] == pytest.approx(there["win_rate_reference"], abs=1e-4)  # equal lengths
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 999))
 def test_metrics_do_not_depend_on_the_order_of_prompts(seed: int) -> None:
     rng = np.random.default_rng(seed)

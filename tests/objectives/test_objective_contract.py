@@ -16,7 +16,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popmargin.errors import ConfigError
@@ -481,8 +481,8 @@ def check_formula(name: str, drawn: list[dict[str, float]], which: int) -> None:
         assert (loss >= 0).all()
 
 
-quick = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
-many = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=200, derandomize=True)
+many = settings(max_examples=1000)
 
 
 @pytest.mark.parametrize("name", [name for name in OWN if name in FORMULAS])

@@ -26,7 +26,7 @@ def answers(pairs: list[tuple[str, str]], truth: Any) -> PopEdges:
     return PopEdges.from_columns([a for a, _ in ordered], [b for _, b in ordered])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(2, 12), st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 5))
 def test_no_pair_comes_twice_until_none_is_left(count: int, rounds: list[int], seed: int) -> None:
     sampler, seen = ActiveSampler(names(count), seed=seed), list[frozenset[str]]()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from popmargin.errors import ConfigError, DataError
@@ -28,7 +28,6 @@ def pairs(edges: PopEdges) -> list[tuple[str, str | None]]:
 STRENGTHS = st.lists(st.integers(0, 6), min_size=3, max_size=20)
 
 
-@settings(deadline=None)
 @given(strength=STRENGTHS, k=st.integers(1, 2), seed=st.integers(0, 2**32))
 def test_iterative_gives_every_preference_its_k_weaker_partners(strength: list[int], k: int, seed: int) -> None:
     ids = names(len(strength))
@@ -46,7 +45,6 @@ def test_iterative_gives_every_preference_its_k_weaker_partners(strength: list[i
     assert len(edges) - len(alone) <= edges.parameters["comparisons"] <= len(ids) * (len(ids) - 1)
 
 
-@settings(deadline=None)
 @given(strength=STRENGTHS, seed=st.integers(0, 2**32), flip=st.floats(0, 1), temperature=st.floats(0, 3))
 def test_random_asks_k_times_n_distinct_pairs(strength: list[int], seed: int, flip: float, temperature: float) -> None:
     ids = names(len(strength))

@@ -45,7 +45,7 @@ def test_shorten_fits_and_keeps_both_ends(text: str, width: float) -> None:
     assert cut[0] == text[0] or cut[0] == "…" or text[0].isspace()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.floats(60, 640), st.floats(40, 360)), min_size=1, max_size=9))
 def test_labels_stay_inside_the_frame(points: list[tuple[float, float]]) -> None:
     frame = Box(50, 30, 700, 400)

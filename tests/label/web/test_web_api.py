@@ -113,7 +113,7 @@ def test_schemathesis_finds_nothing(make_site, monkeypatch: pytest.MonkeyPatch) 
         ]
 
         @given(case=st.one_of(cases))
-        @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+        @settings(max_examples=250, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
         def check(case) -> None:
             nonlocal calls
             calls += 1
