@@ -55,6 +55,7 @@ def test_a_lock_does_not_outlive_a_failure(tmp_path: Path) -> None:
     assert taken == ["a"]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study(
     tmp_path: Path, make_study: Callable[..., StudyConfig], popmargin_environment: dict[str, str]
 ) -> None:
