@@ -11,6 +11,8 @@ import pytest
 from filelock import FileLock
 
 from popmargin.config import dump_yaml, to_dict
+from popmargin.errors import ConfigError
+from popmargin.study.compare import compare
 from popmargin.study.config import StudyConfig, TuneConfig
 from popmargin.study.sharing import share
 
@@ -53,6 +55,15 @@ def test_a_lock_does_not_outlive_a_failure(tmp_path: Path) -> None:
     taken: list[str] = []
     share({"one": "a"}, tmp_path, taken.__contains__, lambda _, item: taken.append(item))
     assert taken == ["a"]
+
+
+def test_processes_of_one_training_run_are_refused(
+    tmp_path: Path, make_study: Callable[..., StudyConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"does not run under torchrun\. Start the same command several times"):
+        compare(make_study())
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.slow

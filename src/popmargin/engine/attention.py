@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from popmargin.engine.flash import flash_attention, flash_fits
+from popmargin.engine.flash import Segments, flash_attention, flash_fits
 
 _PREFIX = "popmargin_"
 _OWN = ("sdpa", "eager")  # what a model may use besides; others keep what they have
@@ -45,7 +45,7 @@ def packed_attention(
     query_AT: Tensor,
     key_KT: Tensor,
     value_KT: Tensor,
-    segments: tuple[tuple[int, ...], ...],
+    segments: Segments,
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -82,7 +82,7 @@ def _segment_by_segment(
     query_AT: Tensor,
     key_KT: Tensor,
     value_KT: Tensor,
-    segments: tuple[tuple[int, ...], ...],
+    segments: Segments,
     *,
     scaling: float | None = None,
     dropout: float = 0.0,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig, dump_yaml, to_dict
+from popmargin.errors import ConfigError
 from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.rewards import Reward
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
@@ -18,7 +19,7 @@ from popmargin.study.sharing import LOCKS, claimed, share
 from popmargin.study.tune import tune
 from popmargin.training.callbacks import Probe
 from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_loss, train
+from popmargin.training.run import make_loss, process_count, train
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -43,6 +44,11 @@ def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
     Raises:
         ConfigError, DataError, RunError: with what to do about it.
     """
+    if process_count() > 1:
+        raise ConfigError(
+            "compare does not run under torchrun. Start the same command several times, on a GPU each: they share the "
+            "runs. Train one run on several GPUs with: torchrun -m popmargin train"
+        )
     output = Path(study.output)
     output.mkdir(parents=True, exist_ok=True)
     (output / "study.yaml").write_text(dump_yaml(to_dict(study)), encoding="utf-8")
@@ -58,16 +64,20 @@ def _train_all(study: StudyConfig) -> None:
     """Train and evaluate what is not done yet."""
     output = Path(study.output)
     todo = [config for configs in study.run_configs().values() for config in configs]
-    titles = {config.output: f"[{n}/{len(todo)}] {config.name}, seed {config.seed}" for n, config in enumerate(todo, 1)}
-    for config in filter(_is_done, todo):
-        say(f"{titles[config.output]}: done before")
+
+    def title(number: int, config: RunConfig) -> str:
+        return f"[{number}/{len(todo)}] {config.name}, seed {config.seed}"
+
+    for number, config in enumerate(todo, start=1):
+        if _is_done(config):
+            say(f"{title(number, config)}: done before")
     workspace: Workspace | None = None
     rewards: dict[str, Reward | None] = {}
     references: dict[str, Generations] = {}
 
     def do(number: int, config: RunConfig) -> None:
         nonlocal workspace
-        say(titles[config.output])
+        say(title(number, config))
         if workspace is None or not workspace.fits(config):
             workspace = Workspace(config)
             references.clear()

@@ -183,7 +183,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         ConfigError, DataError: the objective needs what the data or the configuration does not give.
     """
     loss = make_loss(config)
-    refuse_lone_rows(loss, _micro_batch_size(config, _processes()) * _processes())
+    refuse_lone_rows(loss, _micro_batch_size(config, process_count()) * process_count())
     scorer = (config.tokens or {}).get("reference")
     needs = loss.objective.needs
     edges = workspace.edges(config.pop) if needs.edges else None
@@ -197,7 +197,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     make = make_reward_model if loss.rewards else make_policy
     policy = make(workspace.start_model, config.model)
     layout = scoring_plan(policy, rewards=loss.rewards).layout
-    if config.train.frozen_cache_gb and _processes() > 1:
+    if config.train.frozen_cache_gb and process_count() > 1:
         _LOG.warning("train.frozen_cache_gb does nothing with several processes: all layers run in every step")
     elif config.train.frozen_cache_gb:
         workspace.share_frozen_layers(policy, config.train.frozen_cache_gb)
@@ -305,7 +305,7 @@ def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingAr
         ConfigError: a batch that cannot be divided, or unknown trainer_arguments.
     """
     settings = config.train
-    processes = _processes()
+    processes = process_count()
     micro = _micro_batch_size(config, processes)
     accumulation, rest = divmod(settings.batch_size, micro * processes)
     if rest or not accumulation:
@@ -350,7 +350,8 @@ def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingAr
         raise ConfigError(f"train: {error}") from error
 
 
-def _processes() -> int:
+def process_count() -> int:
+    """Processes that train one run together, also before they have met."""
     import os
 
     if torch.distributed.is_initialized():
