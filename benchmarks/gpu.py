@@ -33,6 +33,8 @@ def plan(steps: int) -> dict[str, Callable[[], Any]]:
     step("1b, chat", "chat", model="1b", batch=8)
     entries["attention: 1b, long"] = lambda: compare_attention("1b", "long", 2)
     entries["attention: smollm2, chat"] = lambda: compare_attention("smollm2", "chat", 16)
+    step("1b, equal lengths, 8 preferences", "long", model="1b", batch=8, spread=False)
+    step("1b, equal lengths, 8 preferences, compiled", "long", model="1b", batch=8, spread=False, compile=True)
     step("1b, LoRA", "long", model="1b", batch=2, lora=True)
     step("SmolLM2, responses of 1,500 tokens", "long", model="smollm2", batch=4)
     step("SmolLM2, chat", "chat", model="smollm2", batch=16)

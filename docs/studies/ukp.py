@@ -4,8 +4,8 @@
 
 Writes train.parquet and test.parquet. A rating is the share of the five votes that a response got, times five, so that
 the rating gap is the strength in votes; `soft_label` is the share of chosen's votes among those that decided. Ties are
-left out, and pairs with a response over 300 characters; 4 topics with all their stances are for testing, 60 preferences
-of each; 80 of each of the others are for training and validation.
+left out, and pairs with a response over 400 characters. 100 preferences of every topic: 5 topics with all their stances
+are for testing, the other 8 for training and validation.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TEST_TOPICS, PER_TEST_TOPIC, PER_TRAIN_TOPIC, LONGEST = 4, 60, 80, 300
+TEST_TOPICS, PER_TOPIC, LONGEST = 5, 100, 400
 
 
 def preference(row: dict[str, Any], number: int) -> dict[str, Any] | None:
@@ -59,8 +59,8 @@ def main() -> None:
         topics[row.pop("topic")].append(row)
     names = sorted(topics, key=lambda topic: order("topic", topic))
     parts = {
-        "test": [row for topic in names[:TEST_TOPICS] for row in topics[topic][:PER_TEST_TOPIC]],
-        "train": [row for topic in names[TEST_TOPICS:] for row in topics[topic][:PER_TRAIN_TOPIC]],
+        "test": [row for topic in names[:TEST_TOPICS] for row in topics[topic][:PER_TOPIC]],
+        "train": [row for topic in names[TEST_TOPICS:] for row in topics[topic][:PER_TOPIC]],
     }
     args.folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():

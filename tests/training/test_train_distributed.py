@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from popmargin.config import RunConfig, dump_yaml, merge
@@ -135,3 +136,96 @@ def test_fsdp_that_would_be_ignored_is_refused(
     refused = popmargin("train", str(tmp_path / "run.yaml"), processes=processes)
     assert refused.returncode != 0
     assert "error: train" in refused.stderr and "fsdp" in refused.stderr
+
+
+FSDP = """
+import sys
+from typing import Any
+
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+
+if sys.argv.pop(1) == "cpu":  # accelerate gives FSDP to accelerators alone; all else of it works with gloo too
+    start = AcceleratorState.__init__
+
+    def start_with_fsdp(self: Any, *args: Any, **values: Any) -> None:
+        start(self, *args, **values)
+        if values.get("fsdp_plugin") is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, values["fsdp_plugin"]
+            PartialState._shared_state["distributed_type"] = self.distributed_type
+
+    AcceleratorState.__init__ = start_with_fsdp
+
+from popmargin.cli.main import main
+
+sys.exit(main())
+"""
+
+
+def train_with_fsdp(
+    folder: Path, values: dict[str, Any], environment: dict[str, str], processes: int, *words: str
+) -> Any:
+    """The command line with FSDP; the run's configuration is merged with what asks for it."""
+    sharded = {"train": {"trainer_arguments": {"fsdp": True, "fsdp_config": {"version": 2}}}}
+    (folder / "fsdp.py").write_text(FSDP)
+    (folder / "fsdp.yaml").write_text(dump_yaml(merge(values, sharded)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    device = "cuda" if environment["CUDA_VISIBLE_DEVICES"] else "cpu"
+    done = subprocess.run(
+        [*launcher, str(folder / "fsdp.py"), device, "train", str(folder / "fsdp.yaml"), *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return RunDirectory(Path(values["output"]))
+
+
+def compare_runs(found: RunDirectory, expected: RunDirectory) -> None:
+    """The same losses in three steps, and the same weights at the end."""
+    lines, others = (read_jsonl(run.path / "metrics.jsonl") for run in (found, expected))
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    for mine, other in zip(lines, others, strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], abs=1e-4)
+        assert mine["reward_margin"] == pytest.approx(other["reward_margin"], abs=1e-3)
+    saved, other = (load_file(next(run.model.glob("*model.safetensors"))) for run in (found, expected))
+    assert saved.keys() == other.keys()
+    for name, tensor in saved.items():
+        torch.testing.assert_close(tensor, other[name], rtol=0, atol=2e-5, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"objective": {"name": "dpo"}},
+        {"objective": {"name": "dpo"}, "model": {"lora_rank": 2}},
+        {"objective": {"name": "pop"}, "target": {"kind": "policy"}},
+    ],
+    ids=["dpo", "lora", "pop-policy"],
+)
+def test_fsdp_is_training_without_it(
+    tmp_path: Path,
+    configure: Callable[..., RunConfig],
+    base_run: dict[str, Any],
+    popmargin_environment: dict[str, str],
+    change: dict[str, Any],
+) -> None:
+    whole, _ = train(configure(change, {"output": str(tmp_path / "whole")}))
+    values = merge(merge(base_run, change), {"output": str(tmp_path / "sharded"), "train": {"save_steps": 2}})
+    sharded = train_with_fsdp(tmp_path, values, popmargin_environment, 2)
+    compare_runs(sharded, whole)
+    (sharded.path / "run.json").unlink()  # as if it was stopped after the checkpoint
+    again = train_with_fsdp(tmp_path, values, popmargin_environment, 2, "--resume")
+    compare_runs(again, whole)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_fsdp_on_the_gpu_is_training_without_it(
+    tmp_path: Path, configure: Callable[..., RunConfig], base_run: dict[str, Any], popmargin_environment: dict[str, str]
+) -> None:
+    """One process: everything of FSDP but the exchange between processes."""
+    whole, _ = train(configure({"output": str(tmp_path / "whole")}))
+    values = merge(base_run, {"output": str(tmp_path / "sharded")})
+    compare_runs(train_with_fsdp(tmp_path, values, {**popmargin_environment, "CUDA_VISIBLE_DEVICES": "0"}, 1), whole)

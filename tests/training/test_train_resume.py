@@ -117,6 +117,19 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path, configure: Configur
     assert policy is not None
 
 
+@pytest.mark.parametrize("variant", ["lora-ema", "lagrangian"])
+def test_killed_between_the_last_checkpoint_and_the_end(
+    tmp_path: Path, configure: Configure, weights: Any, variant: str
+) -> None:
+    config = configure(settings(tmp_path / "run"), VARIANTS[variant], {"train": {"max_steps": 4}})
+    run, _ = train(config)
+    lines, trained = (run.path / "metrics.jsonl").read_bytes(), weights(run.model)
+    (run.path / "run.json").unlink()
+    again, _ = train(config, resume=True)
+    assert again.facts()["steps"] == 4 and (again.path / "metrics.jsonl").read_bytes() == lines
+    assert all(torch.equal(trained[name], tensor) for name, tensor in weights(again.model).items())
+
+
 def test_without_a_checkpoint_it_starts_anew(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,14 +28,15 @@ class MeanMetrics:
         if not names:
             return {}
         sums = torch.stack([self._sums[name] for name in names])
-        counts = torch.tensor([self._counts[name] for name in names], dtype=sums.dtype, device=sums.device)
-        table = torch.stack([sums, counts], dim=1)
+        counts = [float(self._counts[name]) for name in names]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            table = torch.stack([sums, sums.new_tensor(counts)])
             torch.distributed.all_reduce(table)
+            sums, counts = table[0], table[1].tolist()
         self._sums, self._counts = {}, {}
         return {
             name: (total / count if count else math.nan)
-            for name, (total, count) in zip(names, table.tolist(), strict=True)
+            for name, total, count in zip(names, sums.tolist(), counts, strict=True)
         }
 
 

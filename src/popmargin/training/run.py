@@ -1,5 +1,6 @@
 """One training run, from configuration to run directory."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -35,7 +36,7 @@ from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.prepare import Workspace
 from popmargin.training.run_directory import RunDirectory, versions
-from popmargin.training.trainer import Loss, PreferenceTrainer
+from popmargin.training.trainer import Loss, NothingLeftError, PreferenceTrainer
 
 _LOG = logging.getLogger(__name__)
 
@@ -127,14 +128,15 @@ def train(
     trainer.add_callback(JsonlCallback(trainer, directory, pauses))
     reset_peak()
     started = time.perf_counter()
-    output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with contextlib.suppress(NothingLeftError):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started - pauses.seconds
     memory = max(pauses.memory, peak_megabytes())
+    _save(trainer, config, directory.model)
     if trainer.is_world_process_zero():
-        _save(trainer, config, directory.model)
         workspace.tokenizer.save_pretrained(directory.model)
         measured = {
-            "steps": output.global_step,
+            "steps": trainer.state.global_step,
             "train_seconds": seconds,
             "tokens": trainer.tokens_seen,
             "tokens_per_second": trainer.tokens_seen / seconds,
@@ -147,12 +149,18 @@ def train(
 
 
 def _save(trainer: PreferenceTrainer, config: RunConfig, folder: Path) -> None:
-    """The trained weights; of a reward model always all of them, so that transformers loads it as a classifier."""
-    if config.task == "reward" and config.model.lora_rank:
-        merged(trainer.model).save_pretrained(folder)
-    else:
+    """The trained weights; of a reward model always all of them, so that transformers loads it as a classifier.
+
+    Called by every process, as those of a sharded model put it together for the first.
+    """
+    whole = config.task == "reward" and config.model.lora_rank
+    if not whole:
         trainer.save_model(str(folder))
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
+    if not trainer.is_world_process_zero():
+        return
+    if whole:
+        merged(trainer.model).save_pretrained(folder)
+    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
     if config.task == "reward":
         RewardFormat(max_length=config.data.max_length).save(folder)
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -313,9 +314,11 @@ class PreferenceTrainer(Trainer):
         finite_R = torch.cat([finite for finite, _ in self._checks])
         preferences_R = torch.cat([preferences for _, preferences in self._checks])
         self._checks = []
-        sums = [parameter.grad.sum() for parameter in model.parameters() if parameter.grad is not None]
-        gradients = torch.isfinite(torch.stack(sums)).all() if sums else torch.ones_like(finite_R[0])
-        losses_fine, gradients_fine = torch.stack([finite_R.all(), gradients]).tolist()
+        gradients = (parameter.grad for parameter in model.parameters() if parameter.grad is not None)
+        # Of a sharded gradient, this process's part: what is not finite in one process is in none.
+        sums = [(grad.to_local() if isinstance(grad, DTensor) else grad).sum() for grad in gradients]
+        finite = torch.isfinite(torch.stack(sums)).all() if sums else torch.ones_like(finite_R[0])
+        losses_fine, gradients_fine = torch.stack([finite_R.all(), finite]).tolist()
         if losses_fine and gradients_fine:
             return
         what = "gradient" if losses_fine else "loss or a log-prob"
@@ -422,11 +425,19 @@ class _ClusteredSampler(Sampler[int]):
         return iter(clustered_order(self._rows, self._batch_size, self._seed + self._epoch))
 
 
+class NothingLeftError(Exception):
+    """The checkpoint that training goes on from is that of its last step."""
+
+
 class _StepCallback(TrainerCallback):
     """Tells the trainer of every optimizer step."""
 
     def __init__(self, trainer: PreferenceTrainer) -> None:
         self._trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:  # transformers would take one more step
+            raise NothingLeftError
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer.refuse_bad_step()
