@@ -41,8 +41,8 @@ def plan() -> dict[str, Callable[[], Any]]:
     step("chat, bf16, equal lengths", "chat", dtype="bf16", spread=False)
     step("chat, fp32, equal lengths", "chat", dtype="fp32", spread=False)
     step("long prompt, bf16, equal lengths", "long_prompt", dtype="bf16", batch=2, spread=False)
-    step("chat, bf16, 512 tokens a pass", "chat", dtype="bf16", tokens_per_batch=512)
-    step("chat, bf16, TRL's reference every step", "chat", dtype="bf16", reference="every_step")
+    step("chat, fp32, 512 tokens a pass", "chat", dtype="fp32", tokens_per_batch=512)
+    step("chat, fp32, TRL's reference every step", "chat", dtype="fp32", reference="every_step")
     for profile in ("chat", "long_prompt", "long_completion"):
         step(f"tiny model, {profile.replace('_', ' ')}, fp32", profile, model="tiny", batch=8, steps=10)
     step("long prompt, fp32", "long_prompt", dtype="fp32", batch=2)

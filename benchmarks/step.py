@@ -11,6 +11,7 @@ second.
 import argparse
 import json
 import statistics
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,14 @@ def reference_logps(setting: Setting, pairs: Any) -> tuple[list[Any], list[Any]]
     return sides[0], sides[1]
 
 
+def cpu_name() -> str:
+    """The CPU as Linux calls it, and whether it multiplies bf16 matrices itself."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    bf16 = "with" if "avx512_bf16" in text or "amx_bf16" in text else "without"
+    return f"{names[0] if names else 'cpu'} {bf16} bf16"
+
+
 def compare(
     setting: Setting, profile: str, *, steps: int, peer: bool, seed: int = 0, spread: bool = True
 ) -> dict[str, Any]:
@@ -69,7 +78,9 @@ def compare(
         "profile": profile,
         "equal_lengths": not spread,
         "setting": vars(setting),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {setting.threads} threads",
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{cpu_name()}, {setting.threads} threads",
         "tokens_per_step": useful,
         "step_seconds": seconds,
         "tokens_per_second": useful / seconds,

@@ -1,12 +1,15 @@
 """The Markdown tables of objectives.md from finished studies.
 
     python docs/studies/tables.py runs/objectives runs/objectives-ukp
+    python docs/studies/tables.py runs/objectives-ukp-flipped --against runs/objectives-ukp
 
 Each value stands with its 95% interval. The last two columns are paired differences in accuracy, in points: to the
-study's baseline, and to the rule that the longer response wins; * marks an interval that does not hold 0.
+study's baseline, and to the rule that the longer response wins; * marks an interval that does not hold 0. With
+--against, also what every arm lost or gained against the same arm of another study with the same test preferences.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +42,27 @@ def difference(interval: Interval | None) -> str:
     return cell(points, 1, share=False, sign=True) + ("*" if clear else "")
 
 
+def held_out(folder: Path, arm: str, seeds: Sequence[int]) -> list[HeldOutMargins]:
+    """What an arm's runs gave for the test preferences."""
+    runs = [folder / "runs" / arm / f"seed-{seed}" for seed in seeds]
+    return [HeldOutMargins.load(run / "evaluation" / "margins.parquet") for run in runs]
+
+
 def against_longer(folder: Path, arm: ArmResult) -> Interval:
     """Accuracy of an arm minus that of the rule that the longer response wins, on the same preferences."""
-    runs = [
-        HeldOutMargins.load(folder / "runs" / arm.name / f"seed-{seed}" / "evaluation" / "margins.parquet")
-        for seed in arm.seeds
-    ]
+    runs = held_out(folder, arm.name, arm.seeds)
     margins = np.stack([run.reward_margin for run in runs])
     longer = np.broadcast_to(runs[0].longer_chosen - 0.5, margins.shape)  # a "margin" with the rule's sign
     found = discriminative_differences(margins, longer, strength=runs[0].strength, clusters=runs[0].clusters)
+    return found["accuracy"]
+
+
+def against_study(folder: Path, other: Path, arm: ArmResult) -> Interval:
+    """Accuracy of an arm minus that of the same arm in another study; seeds that both have."""
+    seeds = [seed for seed in arm.seeds if (other / "runs" / arm.name / f"seed-{seed}").is_dir()]
+    runs, others = (held_out(place, arm.name, seeds) for place in (folder, other))
+    mine, theirs = (np.stack([run.reward_margin for run in some]) for some in (runs, others))
+    found = discriminative_differences(mine, theirs, strength=runs[0].strength, clusters=runs[0].clusters)
     return found["accuracy"]
 
 
@@ -76,10 +91,14 @@ def table(folder: Path, results: StudyResults) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="+", type=Path, help="folders of finished studies")
-    for folder in parser.parse_args().studies:
+    parser.add_argument("--against", type=Path, help="folder of another study with the same arms and test preferences")
+    args = parser.parse_args()
+    for folder in args.studies:
         results = StudyResults.load(folder / "results.json")
         settings = {name: value for name, value in results.data.items() if name.startswith("Chosen for ")}
         chosen = [f"- {name.removeprefix('Chosen for ')}: {value}" for name, value in settings.items()]
+        if args.against is not None:
+            chosen += [f"- {arm.label}: {difference(against_study(folder, args.against, arm))}" for arm in results.arms]
         print("\n".join([f"## {results.title}", "", *table(folder, results), "", *chosen, "", *results.reading, ""]))
 
 
