@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
-from scipy.stats import kendalltau, rankdata
 
 from popmargin.errors import DataError
+from popmargin.evaluation.rank_correlation import Correlation, kendall, spearman
 from popmargin.evaluation.statistics import (
     UNDEFINED,
     Clusters,
     Interval,
-    bootstrap_seeds,
+    bootstrap_counts,
     bootstrap_sums,
     edge_mean,
     per_seed_rows,
@@ -226,10 +226,10 @@ def _intervals(
             interval = Interval(interval.estimate, max(0.0, interval.low), max(interval.estimate, interval.high))
         result[name] = interval
     known = np.isfinite(strength_N)
-    known_clusters = [name for name, use in zip(clusters, known, strict=True) if use]
-    for name, correlation in (("spearman", _spearman), ("kendall", _kendall)):
-        statistic = partial(_correlate, correlation, [arm[:, known] for arm in arms], strength_N[known])
-        result[name] = bootstrap_seeds(statistic, known_clusters, len(arms[0]), **options)
+    known_groups = Clusters([name for name, use in zip(clusters, known, strict=True) if use])
+    for name, correlation in (("spearman", spearman), ("kendall", kendall)):
+        of_seed = [[correlation(row[known], strength_N[known], known_groups) for row in arm] for arm in arms]
+        result[name] = bootstrap_counts(partial(_correlate, of_seed), known_groups, len(arms[0]), **options)
     result["pop_accuracy"] = _pop_accuracy(arms, clusters, edges, options)
     return result
 
@@ -305,23 +305,9 @@ def _ece(sums: Any) -> Any:
     return np.abs(sums[..., :bins]).sum(axis=-1) / sums[..., bins:].sum(axis=-1)
 
 
-def _correlate(correlation: Callable[[Any, Any], float], arms: list[Any], strength_N: Any, s: int, rows: Any) -> float:
-    values = [correlation(arm[s, rows], strength_N[rows]) for arm in arms]
+def _correlate(of_seed: list[list[Correlation]], s: int, counts_rG: Any) -> Any:
+    values = [arm[s](counts_rG) for arm in of_seed]
     return values[0] - values[1] if len(values) == 2 else values[0]
-
-
-def _spearman(x: Any, y: Any) -> float:
-    ranks = np.stack([rankdata(x), rankdata(y)])
-    centred = ranks - ranks.mean(axis=1, keepdims=True)
-    scale = float(np.sqrt((centred**2).sum(axis=1).prod()))
-    return float((centred[0] * centred[1]).sum()) / scale if scale > 0 else float("nan")
-
-
-def _kendall(x: Any, y: Any) -> float:
-    if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
-        return float("nan")
-    result: Any = kendalltau(x, y)
-    return float(result.statistic)
 
 
 def _pop_accuracy(arms: list[Any], clusters: Sequence[str], edges: Edges | None, options: dict[str, Any]) -> Interval:
