@@ -188,7 +188,9 @@ def compare_runs(found: RunDirectory, expected: RunDirectory) -> None:
     assert [line["step"] for line in lines] == [1, 2, 3]
     for mine, other in zip(lines, others, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-4)
-        assert mine["reward_margin"] == pytest.approx(other["reward_margin"], abs=1e-3)
+        for name in ("reward_margin", "target_margin_mean", "target_distance"):
+            assert (name in mine) == (name in other)
+            assert mine.get(name, 0.0) == pytest.approx(other.get(name, 0.0), abs=1e-3), name
     saved, other = (load_file(next(run.model.glob("*model.safetensors"))) for run in (found, expected))
     assert saved.keys() == other.keys()
     for name, tensor in saved.items():
@@ -202,8 +204,11 @@ def compare_runs(found: RunDirectory, expected: RunDirectory) -> None:
         {"objective": {"name": "dpo"}},
         {"objective": {"name": "dpo"}, "model": {"lora_rank": 2}},
         {"objective": {"name": "pop"}, "target": {"kind": "policy"}},
+        {"objective": {"name": "pop"}, "target": {"kind": "bank", "tau": 0.5}},
+        {"objective": {"name": "pop"}, "target": {"tau": 0.5}},
+        {"objective": {"name": "pop"}, "target": {"tau": 0.5}, "model": {"lora_rank": 2}},
     ],
-    ids=["dpo", "lora", "pop-policy"],
+    ids=["dpo", "lora", "pop-policy", "pop-bank", "pop-ema", "pop-ema-lora"],
 )
 def test_fsdp_is_training_without_it(
     tmp_path: Path,

@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from popmargin.errors import RunError
 
@@ -80,7 +82,8 @@ class EMATarget:
     """A Polyak-averaged copy of the trained weights, θ_target ← τ·θ_target + (1 − τ)·θ, kept in fp32.
 
     Only weights that are trained are copied: with LoRA, the adapter. In bf16 an average with τ = 0.99 would hardly
-    move, so the copy is fp32 whatever the model's dtype.
+    move, so the copy is fp32 whatever the model's dtype. Of a model that is sharded later (FSDP), every process keeps
+    the average of its own shards.
 
     Args:
         model: the policy, not wrapped for distributed training.
@@ -90,20 +93,49 @@ class EMATarget:
     forward: Literal["all", "others", "none"] = "all"
 
     def __init__(self, model: nn.Module, decay: float) -> None:
+        self._model = model
         self._decay = decay
-        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._average = {name: p.detach().clone().float() for name, p in self._trained.items()}
+        self._average = {name: p.detach().clone().float() for name, p in model.named_parameters() if p.requires_grad}
+
+    def _pairs(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Trained weights and their averages; of a sharded weight, the average of this process's shard."""
+        pairs: list[tuple[nn.Parameter, Tensor]] = []
+        for name, parameter in self._model.named_parameters():
+            if name not in self._average:
+                continue
+            average = self._average[name]
+            if isinstance(parameter, DTensor) and not isinstance(average, DTensor):  # sharded since
+                average = self._average[name] = distribute_tensor(average, parameter.device_mesh, parameter.placements)
+            pairs.append((parameter, _local(average)))
+        return pairs
 
     @contextlib.contextmanager
     def scoring(self) -> Generator[None]:
-        own = {name: parameter.data for name, parameter in self._trained.items()}
+        self._give_up_gathered()
+        pairs = self._pairs()
+        sharded = any(isinstance(parameter, DTensor) for parameter, _ in pairs)
+        own = [_local(p).clone() if sharded else p.data for p, _ in pairs]
+        exchange = self._write if sharded else self._swap
         try:
-            for name, parameter in self._trained.items():
-                parameter.data = self._average[name].to(parameter.dtype)
+            exchange([average for _, average in pairs])
             yield
         finally:
-            for name, parameter in self._trained.items():
-                parameter.data = own[name]
+            exchange(own)
+
+    def _give_up_gathered(self) -> None:
+        for module in self._model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    def _swap(self, values: list[Tensor]) -> None:
+        for (parameter, _), value in zip(self._pairs(), values, strict=True):
+            parameter.data = value.to(parameter.dtype)
+
+    def _write(self, values: list[Tensor]) -> None:
+        """In place, as what gathers shards knows their storage."""
+        self._give_up_gathered()
+        for (parameter, _), value in zip(self._pairs(), values, strict=True):
+            _local(parameter).copy_(value)
 
     def recall(self, preferences: Int[Tensor, "P"]) -> Float[Tensor, "P"] | None:
         return None
@@ -113,17 +145,23 @@ class EMATarget:
 
     @torch.no_grad()
     def step(self) -> None:
-        for name, parameter in self._trained.items():
-            self._average[name].lerp_(parameter.detach().float(), 1 - self._decay)
+        for parameter, average in self._pairs():
+            average.lerp_(_local(parameter).float(), 1 - self._decay)
 
     @torch.no_grad()
     def distance(self) -> float:
         """‖θ − θ_target‖, L2 over all trained weights."""
-        squares = [(p.float() - self._average[name]).square().sum() for name, p in self._trained.items()]
-        return float(torch.stack(squares).sum().sqrt())
+        squares = [(_local(parameter).float() - average).square().sum() for parameter, average in self._pairs()]
+        total = torch.stack(squares).sum()
+        if any(isinstance(average, DTensor) for average in self._average.values()):
+            torch.distributed.all_reduce(total)
+        return float(total.sqrt())
 
     def state(self) -> dict[str, Tensor]:
-        return {f"ema.{name}": tensor for name, tensor in self._average.items()}
+        return {
+            f"ema.{name}": tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            for name, tensor in self._average.items()
+        }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         missing = [name for name in self._average if f"ema.{name}" not in state]
@@ -131,6 +169,11 @@ class EMATarget:
             raise RunError(f"The checkpoint has no averaged weights for '{missing[0]}' and {len(missing) - 1} others.")
         for name, tensor in self._average.items():
             tensor.copy_(state[f"ema.{name}"])
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """The values of a tensor, or of this process's shard of it."""
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
 
 
 class MarginBank:

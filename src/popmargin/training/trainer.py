@@ -117,10 +117,9 @@ class PreferenceTrainer(Trainer):
             train_dataset=rows,
             callbacks=[*(callbacks or []), _StepCallback(self)],
         )
-        if loss.target is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled) and loss.target.state():
+        if loss.target is not None and self.is_deepspeed_enabled and loss.target.forward == "all":
             raise RunError(
-                "Sharded training cannot keep an averaged target yet: set target.kind to `policy`, "
-                "or train without fsdp and deepspeed."
+                "DeepSpeed cannot keep an averaged target: set target.kind to `bank` or `policy`, or use fsdp instead."
             )
         if args.fsdp and not self.is_fsdp_enabled:
             raise RunError(
@@ -268,13 +267,16 @@ class PreferenceTrainer(Trainer):
         if remembered is not None:
             return remembered
         gaps_P = torch.zeros(len(preferences), device=preferences.device)
-        if "target" in inputs:
+        # Processes that shard the weights gather them together: each makes a pass, whether it has something to score.
+        if "target" in inputs or (target.forward != "none" and self.is_fsdp_enabled):
+            side = "target" if "target" in inputs else "policy"
             was_training = model.training
             model.eval()  # no dropout in a target
             with target.scoring():
-                scores, _ = self._pair_scores(self.accelerator.unwrap_model(model), inputs, "target")
+                scores, _ = self._pair_scores(self.accelerator.unwrap_model(model), inputs, side)
             model.train(was_training)
-            gaps_P[inputs["target_place"]] = scores.gap.to(gaps_P.dtype)
+            if side == "target":
+                gaps_P[inputs["target_place"]] = scores.gap.to(gaps_P.dtype)
         return gaps_P
 
     def _rows(self, inputs: dict[str, Any], scores: PairScores, target_P: Tensor | None) -> Rows:
@@ -389,8 +391,10 @@ class PreferenceTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model; with a checkpoint, target and objective state too."""
         super().save_model(output_dir, _internal_call)
-        if _internal_call and output_dir is not None and self.args.should_save:
-            state = dict(self.loss.target.state()) if self.loss.target is not None else {}
+        if _internal_call and output_dir is not None:
+            state = dict(self.loss.target.state()) if self.loss.target is not None else {}  # of all processes' shards
+            if not self.args.should_save:
+                return
             state |= {f"objective.{name}": value for name, value in self.state_of_objective.items()}
             save_file({name: value.contiguous() for name, value in state.items()}, Path(output_dir) / STATE_FILE)
 
