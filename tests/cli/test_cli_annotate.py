@@ -93,6 +93,30 @@ def test_another_address_needs_named_people(data: Path, tmp_path: Path, served: 
     assert main([*command, "--annotators", "anna"]) == 0
 
 
+def test_data_that_make_no_project_leave_no_store_behind(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
+    db, one = tmp_path / "labels.db", tmp_path / "one.jsonl"
+    one.write_text(data.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    for command in (["annotate", str(one), "--port", "0"], ["label", "import", str(one)]):
+        assert main([*command, "--db", str(db)]) == 2
+        assert "at least 2 are needed" in capsys.readouterr().err and not db.exists()
+    for flags in (["--overlap", "0"], ["--scale", "7"], ["--kind", "rating", "--scale", "1"]):
+        assert main(["annotate", str(data), "--port", "0", "--db", str(db), *flags]) == 2
+        assert not db.exists()
+    assert main(["annotate", str(one), "--port", "0", "--no-browser", "--db", str(db), "--kind", "rating"]) == 0
+    assert (
+        main(["annotate", str(one), "--port", "0", "--no-browser", "--db", str(db)]) == 0
+    )  # goes on with what is there
+
+
+def test_rating_is_a_kind_with_guidelines_of_its_own(data: Path, tmp_path: Path, served: Stand) -> None:
+    db = str(tmp_path / "labels.db")
+    command = ["annotate", str(data), "--db", db, "--port", "0", "--no-browser", "--kind", "rating", "--scale", "7"]
+    assert main(command) == 0
+    with LabelStore.open(db) as store:
+        (project,) = store.projects()
+    assert (project.scale, project.items) == (7, 24) and "How good is the response?" in project.guidelines
+
+
 def test_guidelines_and_project_names(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
     guide, db = tmp_path / "guide.md", str(tmp_path / "labels.db")
     guide.write_text("Look *twice*.", encoding="utf-8")

@@ -147,9 +147,28 @@ def test_unparsed_verdicts_are_counted_and_too_many_are_an_error(server: Server,
     assert lenient.unparsed == 1
     with pytest.raises(RunError, match=r"1 of 20 verdicts .*allowed: 1%.*'hmm'"):
         judge(max_unparsed=0.01).score(["p"] * 20, texts)
+
+
+def test_answers_that_cannot_be_read_are_tried_again_counted_and_not_kept(
+    server: Server, judge: Callable[..., Any]
+) -> None:
+    server.answer = lambda body, number: (200, "garbage" if number in (1, 2) else "8")
+    assert judge(workers=1).score(["p"], ["a"]) == [8.0] and len(server.bodies) == 3
+    server.answer = lambda body, number: (200, "garbage" if "bad" in body["messages"][0]["content"] else "6")
+    lenient = judge(retries=1, max_unparsed=0.5)
+    assert lenient.score(["p", "p"], ["bad", "good"]) == [5.5, 6.0] and lenient.unparsed == 1
+    assert sum("bad" in body["messages"][0]["content"] for body in server.bodies) == 2
+    with pytest.raises(RunError, match=r"1 of 1 verdicts .*\(no answer that can be read\)"):
+        judge(retries=0).score(["p"], ["bad"])
+    server.answer = lambda body, number: (200, "4")
+    assert judge().score(["p", "p"], ["bad", "good"]) == [4.0, 6.0]
+
+
+def test_a_server_that_never_answers_as_a_judge_is_named(server: Server, judge: Callable[..., Any]) -> None:
     server.answer = lambda body, number: (200, "garbage")
-    with pytest.raises(RunError, match="not answer like an OpenAI-compatible"):
-        judge().score(["p"], ["new"])
+    with pytest.raises(RunError, match="not answer like an OpenAI-compatible server: '<html>'"):
+        judge(retries=0, workers=1).score(["p"] * 50, [str(i) for i in range(50)])
+    assert len(server.bodies) < 50
 
 
 def test_the_key_is_sent_only_when_asked_for(

@@ -2,7 +2,7 @@
 
 `python judge_server.py FOLDER [MODE]` writes its port to FOLDER/port and one line a call to FOLDER/calls. It prefers
 the longer first "better" text (or answer); MODE "place" always names A, "text" gives no probabilities, "vague" answers
-some questions with no letter, "busy" refuses each question once.
+some questions with no letter, "busy" refuses each question once, "void" says nothing once, and to some always.
 """
 
 import json
@@ -40,12 +40,13 @@ class Handler(BaseHTTPRequestHandler):
             file.write(raw.replace(b"\n", b" ") + b"\n")
         key = raw.decode()
         busy = MODE == "busy" and key not in SEEN
+        void = MODE == "void" and ("vague" in key or key not in SEEN)
         SEEN.add(key)
         self.send_response(429 if busy else 200)
         if busy:
             self.send_header("Retry-After", "0")
         self.end_headers()
-        self.wfile.write(b"" if busy else json.dumps(answer(json.loads(raw))).encode())
+        self.wfile.write(b"" if busy or void else json.dumps(answer(json.loads(raw))).encode())
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

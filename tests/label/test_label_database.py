@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
 
 from popmargin.errors import ConfigError, MissingExtraError, RunError
 from popmargin.label.database import Database, alembic_config
@@ -29,8 +31,6 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(url: str) -> None:
 
 def test_constraints_and_partial_indexes_are_those_of_the_code(tmp_path: Path) -> None:
     """Alembic does not compare check constraints and conditions of indexes, so the statements themselves are."""
-    from sqlalchemy import create_engine
-
     engine = create_engine(f"sqlite:///{tmp_path / 'code.db'}")
     metadata.create_all(engine)
     engine.dispose()
@@ -41,12 +41,73 @@ def test_constraints_and_partial_indexes_are_those_of_the_code(tmp_path: Path) -
         rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         connection.close()
         return {
-            name: sorted(part.strip(" \t,") for part in sql.splitlines())
+            # SQLite quotes the name of a table that a migration made anew.
+            name: sorted(part.strip(" \t,").replace(f'TABLE "{name}"', f"TABLE {name}") for part in sql.splitlines())
             for name, sql in rows
             if name != "alembic_version"
         }
 
     assert statements(tmp_path / "migrated.db") == statements(tmp_path / "code.db")
+
+
+@pytest.fixture
+def old_store(tmp_path: Path) -> Path:
+    """A store as the first schema made it, with a label."""
+    path = tmp_path / "old.db"
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as opened:
+        settings = alembic_config()
+        settings.attributes["connection"] = opened
+        command.upgrade(settings, "0001")
+        for statement in (
+            "INSERT INTO project VALUES (1, 'old', 1, 0, 60, '', 0, 2, 1, 1, 2, 0, '2026-01-01')",
+            "INSERT INTO preference VALUES (1, 1, 0, 'p0', '\"q\"', '\"a\"', '\"b\"', 1, 0, NULL, NULL, NULL)",
+            "INSERT INTO preference VALUES (2, 1, 1, 'p1', '\"r\"', '\"a\"', '\"b\"', 1, 0, NULL, NULL, NULL)",
+            "INSERT INTO item VALUES (1, 1, 0, 'pop', 1, 2, NULL, 1, 1, 0)",
+            "INSERT INTO item VALUES (2, 1, 1, 'pop', 2, 1, 'first', 1000000000, 0, 0)",
+            "INSERT INTO annotator VALUES (1, 1, 'anna', 'person', 1, 'x', 0, 1, 1, 0, '2026-01-01')",
+            "INSERT INTO assignment VALUES (1, 1, 1, 1, 1, 'done', NULL, 1, 1, NULL, 0, 0, 0, 0, '2026-01-01')",
+            "INSERT INTO label VALUES (1, 1, 1, 1, 'first', NULL, 0.75, 'why', 2.5, 'r1', '2026-01-01 00:00:00')",
+        ):
+            opened.execute(text(statement))
+    engine.dispose()
+    return path
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_it_holds(old_store: Path) -> None:
+    with LabelStore.open(old_store) as store:
+        project = store.project("old")
+        (row,) = store.labels(project.id).to_pylist()
+        assert (row["verdict"], row["confidence"], row["note"], row["second"]) == ("first", 0.75, "why", "p1")
+        assert row["response"] is None and project.scale is None and project.items == 2
+        now = store.next_assignment(1)
+        assert now is not None and now.item == 2
+        store.record(1, now.id, "tie", request="r2")
+        rated = store.create_project("rated", scale=5)
+        assert rated.id == 2
+    connection = sqlite3.connect(old_store)
+    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (REVISION,)
+    connection.close()
+
+
+def test_foreign_keys_hold_after_a_migration(old_store: Path) -> None:
+    database = Database(old_store)
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        database.write(lambda connection: connection.execute(text("DELETE FROM item WHERE id = 1")))
+    database.close()
+
+
+def test_rows_that_refer_to_nothing_stop_a_migration_and_stay(old_store: Path) -> None:
+    connection = sqlite3.connect(old_store)
+    connection.execute("DELETE FROM item WHERE id = 1")
+    connection.commit()
+    connection.close()
+    with pytest.raises(RunError, match="refer to missing ones; nothing was changed"):
+        LabelStore.open(old_store)
+    connection = sqlite3.connect(old_store)
+    assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+    connection.close()
 
 
 def test_sqlite_keeps_what_was_committed(tmp_path: Path) -> None:

@@ -132,6 +132,21 @@ def test_unparsed_verdicts_are_unsure_counted_and_keep_their_text(
     assert opinion.verdict == "unsure" and "unparsed: Both have merits." in opinion.note
 
 
+def test_answers_without_a_body_are_asked_for_again_then_unsure_and_the_run_goes_on(
+    serve: Callable[..., Served], judge: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Two questions are readable at the second attempt; of the third, no attempt of three is in either order."""
+    server, account = serve("void"), Account()
+    vague = (sides("p", 3, "A vague wish."), sides("q", 1))
+    edges = label_pairs(judge(server, retries=2), [vague, *PAIRS[:2]], account)
+    assert edges.table["stronger"].to_pylist() == ["s0", "s1"] and edges.parameters["unsure"] == 1
+    assert account.asked == len(server.calls) == 2 * 2 * 2 + 2 * 3
+    assert (account.labels, account.unsure, account.unparsed, account.completion_tokens) == (2, 1, 2, 4)
+    opinion = judge(server, retries=0).label([Question("pop", *vague)], Account())[0]
+    assert opinion.verdict == "unsure" and "unparsed: (no answer that can be read)" in opinion.note
+    assert (tmp_path / "cache.jsonl").read_text().count("\n") == 4  # the next run asks again
+
+
 def test_preferences_are_judged_in_both_orders_too(serve: Callable[..., Served], judge: Callable[..., Any]) -> None:
     server = serve()
     opinion = judge(server).label([Question("preference", texts("i", "q", "long one", "no"))], Account())[0]

@@ -11,7 +11,7 @@ from popmargin.label.quality import Quality, label_quality
 from popmargin.label.sources.base import Order, orders_note
 
 COLUMNS = ("assignment", "item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "seconds", "note")
-COLUMNS += ("swap_pairs", "swap_first", "swap_second", "gold", "repeat_of")
+COLUMNS += ("response", "swap_pairs", "swap_first", "swap_second", "gold", "repeat_of")
 
 
 def table(*rows: dict[str, Any]) -> pa.Table:
@@ -98,8 +98,8 @@ def test_annotator_numbers_by_hand() -> None:
     assert (ada.labels, ada.seconds, ada.ties) == (4, 20.0, 0.25)
     assert ada.left.estimate == pytest.approx(2 / 3) and ada.gold.estimate == 0.5 and ada.consistency.estimate == 0.5
     assert (ben.labels, ben.unsure, ben.wrong) == (2, 0.5, 0.5) and math.isnan(ben.left.estimate)
-    assert quality.labels == 8 and quality.items == {"preference": 0, "pop": 4}
-    assert quality.seconds["pop"].estimate == 20.0 and quality.timed == {"pop": 3}
+    assert quality.labels == 8 and quality.items == {"preference": 0, "pop": 4, "rating": 0}
+    assert quality.pace.kinds["pop"].median.estimate == 20.0 and quality.pace.kinds["pop"].labels == 3
 
 
 def test_left_of_preferences_is_the_response_that_stood_first() -> None:

@@ -112,8 +112,31 @@ def test_majority_of_annotators(store: LabelStore) -> None:
         row = found[frozenset(items[item])]
         assert (row["tie"], row["confidence"]) == (tie, pytest.approx(confidence))
         assert tie or row["stronger"] == stronger
-    with pytest.raises(ConfigError, match="'majority'"):
+    with pytest.raises(ConfigError, match="'majority', 'weighted'"):
         pop_edges(store, project, aggregate="mean")
+
+
+def test_weighted_votes_count_their_confidence(store: LabelStore) -> None:
+    """1: 1 against 0.5 + 0.25; 2: 0.5 against a whole vote without confidence; 3: nothing weighs anything."""
+    project = open_project(store, preferences(3), say=quiet)
+    items = items_of(store, project)
+    one, two, three = items
+    give(store, project, "a", {one: "first", two: "first", three: "first"}, confidence=[1.0, 0.5, 0.0])
+    give(store, project, "b", {one: "second", two: "second", three: "first"}, confidence=[0.5, None, 0.0])
+    give(store, project, "c", {one: "second"}, confidence=[0.25])
+
+    def edge(item: int, aggregate: str) -> tuple[str, bool, float]:
+        edges, _ = pop_edges(store, project, aggregate=aggregate)
+        (row,) = [row for row in edges.table.to_pylist() if {row["stronger"], row["weaker"]} == set(items[item])]
+        assert row["source"] == aggregate
+        return row["stronger"], row["tie"], row["confidence"]
+
+    assert edge(one, "weighted") == (items[one][0], False, pytest.approx(1 / 1.75))
+    assert edge(two, "weighted") == (items[two][1], False, pytest.approx(1 / 1.5))
+    assert edge(three, "weighted")[1:] == (True, 0.0)
+    assert edge(one, "majority") == (items[one][1], False, pytest.approx(2 / 3))
+    assert edge(two, "majority")[1:] == (True, 0.5)
+    assert edge(three, "majority") == (items[three][0], False, 1.0)
 
 
 def test_votes_become_soft_labels_and_turn_rows_only_when_asked(store: LabelStore) -> None:

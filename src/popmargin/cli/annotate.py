@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from popmargin.cli.data_options import add_data_arguments, load_data
-from popmargin.cli.label import add_project_arguments, project_settings
+from popmargin.cli.data_options import add_data_arguments
+from popmargin.cli.label import add_project_arguments, load_new_data, project_settings
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.errors import ConfigError, import_extra
 from popmargin.label.edges import open_store
@@ -25,7 +25,9 @@ _MODULES = ("fastapi", "uvicorn", "python_multipart", "markdown_it", "pygments")
 
 def add_parser(subparsers: Any) -> None:
     """Add `annotate` to the command line."""
-    parser = subparsers.add_parser("annotate", help="label preferences, or pairs of them, in the browser")
+    parser = subparsers.add_parser(
+        "annotate", help="label preferences, pairs of them, or single responses, in the browser"
+    )
     parser.add_argument("data", nargs="?", help="preferences: a file, a folder or a hub id (default: go on labelling)")
     add_store_arguments(parser)
     parser.add_argument("--annotators", nargs="+", metavar="NAME", default=[], help="who labels; each gets a link")
@@ -57,7 +59,7 @@ def _annotate(args: argparse.Namespace) -> int:
     if args.guidelines is None:
         name = f"guidelines_{args.kind}.md"
         settings["guidelines"] = files("popmargin.label.web").joinpath(name).read_text(encoding="utf-8")
-    data = None if args.data is None else load_data(args, args.data)
+    data = None if args.data is None else load_new_data(args, settings)
     # The address first: one that cannot be had should leave no project behind.
     with listen(args.host, args.port) as listening, open_store(args.db, create=data is not None) as store:
         name = store.project(args.project).name if data is None else args.project or NEW_PROJECT

@@ -9,8 +9,9 @@ from typing import Any
 from popmargin.cli import label_ask, label_judge, label_report
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
+from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError
-from popmargin.label.edges import open_store
+from popmargin.label.edges import may_exist, open_store
 from popmargin.pop.edges import PopEdges
 
 EXPORTS = ("edges", "preferences", "dataset", "labels", "history", "jsonl")
@@ -40,10 +41,12 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of a new project, which `label import` and `annotate` share; see `project_settings`."""
     parser.add_argument(
         "--kind",
-        choices=("pop", "preference"),
+        choices=("pop", "preference", "rating"),
         default="pop",
-        help="ask which of two preferences is the stronger one, or which response of one is better (default: pop)",
+        help="ask which of two preferences is the stronger one, which response of one is better, or how good each "
+        "single response is (default: pop)",
     )
+    parser.add_argument("--scale", type=int, help="kind rating: ratings go from 1 to this, 2 to 10 (default: 5)")
     parser.add_argument(
         "--pairs-of-pairs",
         choices=("random", "iterative"),
@@ -53,7 +56,11 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, default=1, help="pairs for each preference (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=0, help="of pairs, order and shuffling (default: %(default)s)")
     parser.add_argument("--edges", type=Path, help="ask about the pairs of these PoP edges instead")
-    parser.add_argument("--gold", type=Path, help="PoP edges with known answers, which everybody is asked")
+    parser.add_argument(
+        "--gold",
+        type=Path,
+        help="known answers, which everybody is asked for: PoP edges; of ratings, preferences with ratings",
+    )
     parser.add_argument("--overlap", type=int, default=1, help="people who label each item (default: %(default)s)")
     parser.add_argument(
         "--repeat-share", type=float, default=0.0, help="share of items that come back to their annotator (default: 0)"
@@ -76,18 +83,30 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         raise DataError(
             f"{args.guidelines}: guidelines cannot be read ({error}). Give a UTF-8 Markdown file."
         ) from error
+    rating = args.kind == "rating"
     return {
         "kind": args.kind,
         "sampling": args.pairs_of_pairs,
         "k": args.k,
         "seed": args.seed,
         "edges": None if args.edges is None else PopEdges.load(args.edges),
-        "gold": None if args.gold is None else PopEdges.load(args.gold),
+        "gold": None if args.gold is None else load_data(args, str(args.gold)) if rating else PopEdges.load(args.gold),
+        "scale": args.scale,
         "overlap": args.overlap,
         "repeat_share": args.repeat_share,
         "lease_seconds": round(args.lease_minutes * 60),
         "guidelines": guidelines,
     }
+
+
+def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Preferences:
+    """The data of a new project, read and checked before the store is made: unusable ones should leave none behind."""
+    data = load_data(args, args.data)
+    if not may_exist(args.db):
+        from popmargin.label.setup import draft_items
+
+        draft_items(data, **settings)
+    return data
 
 
 def _add_import(verbs: Any) -> None:
@@ -129,7 +148,12 @@ def _add_export(verbs: Any) -> None:
         "every revision of them; jsonl: labels as JSONL (default: by the name: .parquet edges, .jsonl labels, no "
         "suffix dataset)",
     )
-    parser.add_argument("--aggregate", choices=("majority",), help="edges: one an item instead of one a label")
+    parser.add_argument(
+        "--aggregate",
+        choices=("majority", "weighted"),
+        help="edges: one an item instead of one a label; majority counts every label whole, weighted by its confidence "
+        "(how sure the annotator was), whole where none was given",
+    )
     parser.add_argument(
         "--strengths", type=Path, help="preferences: a file of `pop scale`, or Parquet with id and strength"
     )
@@ -139,12 +163,18 @@ def _add_export(verbs: Any) -> None:
         help="preferences that most who judged them call wrong: exchange chosen and rejected, leave them out, or keep "
         "them as they are; edges leave out comparisons with them unless they are kept (default: swap)",
     )
+    parser.add_argument(
+        "--unrated",
+        choices=("keep", "drop"),
+        help="preferences of a project of ratings, of which a response has none: keep them without ratings, or leave "
+        "them out (default: keep)",
+    )
     parser.set_defaults(func=_export)
 
 
 def _import(args: argparse.Namespace) -> int:
     settings = project_settings(args)
-    data = load_data(args, args.data)  # before the store is made, which unusable data should not leave behind
+    data = load_new_data(args, settings)
     with open_store(args.db, create=True) as store:
         from popmargin.label.setup import open_project
 
@@ -232,6 +262,8 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"--aggregate goes with edges, not with {kind}.")
     if args.strengths and kind not in ("preferences", "dataset"):
         raise ConfigError(f"--strengths goes with preferences, not with {kind}. Say --as preferences.")
+    if args.unrated and kind not in ("preferences", "dataset"):
+        raise ConfigError(f"--unrated goes with preferences, not with {kind}. Say --as preferences.")
     if args.wrong and kind in ("labels", "history", "jsonl"):
         raise ConfigError(f"--wrong goes with preferences and edges, not with {kind}, which hold what was said.")
     if kind in ("labels", "history", "jsonl") and args.out.suffix not in _TABLES:
@@ -255,7 +287,9 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         print(f"wrote {len(edges)} edges to {args.out}")
     elif kind in ("preferences", "dataset"):
         strengths = None if args.strengths is None else transfer.read_strengths(args.strengths)
-        prefs = transfer.preferences_of(store, project, strengths=strengths, wrong=args.wrong or "swap")
+        prefs = transfer.preferences_of(
+            store, project, strengths=strengths, wrong=args.wrong or "swap", unrated=args.unrated or "keep"
+        )
         prefs.dataset.save_to_disk(str(args.out)) if kind == "dataset" else prefs.save(args.out)
         print("\n".join([*prefs.report.notes, f"wrote {len(prefs)} preferences to {args.out}"]))
     else:

@@ -5,7 +5,7 @@ from typing import Any
 
 from popmargin.cli.data_options import seed
 from popmargin.cli.store_options import add_store_arguments
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, DataError
 from popmargin.label.edges import open_store
 
 
@@ -26,11 +26,17 @@ def _ask(args: argparse.Namespace) -> int:
         raise ConfigError(f"--n is {args.n}; ask for at least 1 comparison.")
     with open_store(args.db) as store:
         project = store.project(args.project)
+        items = [row for batch in store.items(project.id) for row in batch.to_pylist()]
+        waiting = [row for row in items if row["kind"] == "pop"]
+        if items and not waiting:
+            raise DataError(
+                f"Project '{project.name}' holds items of kind '{items[0]['kind']}', and this adds comparisons of kind "
+                f"'pop'. Give them a project of their own: popmargin label import DATA --db {args.db} --project NAME"
+            )
         sampler = ActiveSampler(store.preference_columns(project.id)["id"], seed=args.seed)
         edges, _ = pop_edges(store, project)
         if len(edges):
             sampler.tell(edges)
-        waiting = [row for batch in store.items(project.id) for row in batch.to_pylist() if row["kind"] == "pop"]
         sampler.pass_over([(row["first"], row["second"]) for row in waiting])
         pairs = sampler.ask(args.n)
         if pairs:

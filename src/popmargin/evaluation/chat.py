@@ -16,6 +16,9 @@ from tqdm.auto import tqdm
 from popmargin.errors import ConfigError, RunError, import_extra
 
 _LONGEST_WAIT = 60.0
+UNREADABLE = "(no answer that can be read)"
+"""Stands where callers want a text and the server gave no chat completion; it holds no verdict."""
+_STRANGERS = 8  # questions without a readable answer after which a server that never gave one is no judge
 
 
 class AnswerCache:
@@ -85,7 +88,7 @@ class ChatClient:
         cache: where answers are kept.
         api_key_env: environment variable that holds the key; no key is sent when None. It is stored nowhere.
         workers: requests at a time.
-        retries: further attempts after a lost connection, a 429 or a 5xx answer.
+        retries: further attempts after a lost connection, a 429 or a 5xx answer, or one that cannot be read.
         backoff: seconds before the first of them; doubled each time, with up to half of it as jitter. A longer
             Retry-After of the server is obeyed.
         timeout: seconds for one request.
@@ -93,6 +96,7 @@ class ChatClient:
 
     Attributes:
         requests: calls made by this object (attempts included).
+        failed: questions of which no attempt gave an answer that can be read.
 
     Raises:
         ConfigError: the address is no URL, the key is missing, or a setting is out of range.
@@ -132,12 +136,17 @@ class ChatClient:
         self._lock = threading.Lock()
         self._next_start = 0.0
         self.requests = 0
+        self.failed = 0
+        self._understood = False
 
     def ask(self, bodies: Iterable[dict[str, Any]], *, progress: bool = False) -> list[Any]:
         """The answer to each request body, in order; equal bodies are asked once.
 
+        None stands where the server gave no answer that can be read (an empty body, no JSON, no choices), however often
+        it was asked. It is not cached, so the next run asks again.
+
         Raises:
-            RunError: the server cannot be reached or refuses.
+            RunError: the server cannot be reached or refuses, or nothing that it says can be read.
         """
         asked = list(bodies)
         keys = [request_key(body) for body in asked]
@@ -145,7 +154,7 @@ class ChatClient:
         wanted = {key: body for key, body in zip(keys, asked, strict=True) if key not in known}
         if wanted:
             self._ask_all(wanted, progress)
-        return [known[key] for key in keys]
+        return [known.get(key) for key in keys]
 
     def _ask_all(self, wanted: Mapping[str, dict[str, Any]], progress: bool) -> None:
         with (
@@ -161,25 +170,30 @@ class ChatClient:
                 raise
 
     def _ask_one(self, client: Any, key: str, body: dict[str, Any]) -> None:
-        problem = ""
+        problem, unread = "", None
         for attempt in range(self._retries + 1):
             self._wait_for_turn()
             wait = self._backoff * 2.0**attempt * random.uniform(1.0, 1.5)
+            unread = None
             try:
                 response = client.post(self.url, json=body)
             except self._httpx.TransportError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 if response.status_code == 200:
-                    self.cache.add(key, self._content(response))
-                    return
+                    if self._keep(key, response):
+                        return
+                    unread = response.text[:200]
                 problem = f"HTTP {response.status_code}: {response.text[:200]}"
-                if response.status_code != 429 and response.status_code < 500:
+                if unread is None and response.status_code != 429 and response.status_code < 500:
                     raise RunError(f"Judge {self.url} refused the request. {problem}")
                 asked = response.headers.get("retry-after", "")
                 wait = max(wait, float(asked)) if asked.isdigit() else wait
             if attempt < self._retries:
                 time.sleep(min(wait, _LONGEST_WAIT))
+        if unread is not None:
+            self._give_up(unread)
+            return
         raise RunError(
             f"Judge {self.url} gave no answer after {self._retries + 1} attempts. {problem}. Answers so far are "
             f"kept in {self.cache.path}: run again to go on."
@@ -194,13 +208,22 @@ class ChatClient:
         if start > now:
             time.sleep(start - now)
 
-    def _content(self, response: Any) -> Any:
+    def _keep(self, key: str, response: Any) -> bool:
+        """Store what is kept of an answer; False if it cannot be read."""
         try:
-            return self._read(response.json())
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"Judge {self.url} did not answer like an OpenAI-compatible server: {response.text[:200]!r}"
-            ) from error
+            answer = self._read(response.json())
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return False
+        self._understood = True
+        self.cache.add(key, answer)
+        return True
+
+    def _give_up(self, unread: str) -> None:
+        """Count a question without a readable answer; a server that never gave one is probably something else."""
+        with self._lock:
+            self.failed += 1
+            if self.failed >= _STRANGERS and not self._understood:
+                raise RunError(f"Judge {self.url} did not answer like an OpenAI-compatible server: {unread!r}")
 
 
 def answer_text(response: Any) -> str:

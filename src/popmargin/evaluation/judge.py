@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.chat import AnswerCache, ChatClient, answer_text, cache_file
+from popmargin.evaluation.chat import UNREADABLE, AnswerCache, ChatClient, answer_text, cache_file
 from popmargin.evaluation.rewards import Prompt, check_rows, checked_rewards
 
 TEMPLATE = """You grade the answer of an assistant.
@@ -101,7 +101,8 @@ class JudgeReward:
             RunError: the server cannot be reached or refuses, or too many answers hold no rating.
         """
         check_rows(prompts, completions)
-        answers = self._client.ask(self._body(prompt, text) for prompt, text in zip(prompts, completions, strict=True))
+        asked = self._client.ask(self._body(prompt, text) for prompt, text in zip(prompts, completions, strict=True))
+        answers = [UNREADABLE if answer is None else answer for answer in asked]
         ratings = [parse_rating(answer) for answer in answers]
         unparsed = [i for i, rating in enumerate(ratings) if rating is None]
         self.unparsed = len(unparsed)

@@ -109,11 +109,12 @@ class KindAgreement:
 
 
 def annotator_quality(labels: Any) -> tuple[list[AnnotatorQuality], list[KindAgreement]]:
-    """A row for each annotator, people first, and people's agreement for each kind of item.
+    """A row for each annotator, people first, and people's agreement for each kind of comparison.
 
     Args:
-        labels: as of `LabelStore.labels`, with at least `COLUMNS`.
+        labels: as of `LabelStore.labels`, with at least `COLUMNS`; ratings are left out (see `raters.py`).
     """
+    labels = labels.filter(pc.is_in(labels["kind"], value_set=pa.array(KINDS)))
     whole = _Labels.of(labels)
     first_time = whole.where(whole.repeat_of < 0)
     panels = {kind: _Panel.of(first_time.where(first_time.kind == code)) for code, kind in enumerate(KINDS)}

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select, update
 from popmargin.errors import ConfigError, DataError, did_you_mean
 from popmargin.label.assign import end_lease, lease, lock_annotator, own_assignment, shown, take_place
 from popmargin.label.database import Database
-from popmargin.label.records import VERDICTS, WRONGS, Kind, Label, Verdict, Wrong
+from popmargin.label.records import RATINGS, VERDICTS, WRONGS, Kind, Label, Verdict, Wrong
 from popmargin.label.tables import annotator, assignment, item, label
 
 NOTE_CHARACTERS = 10_000
@@ -55,8 +55,13 @@ class Answer:
         if len(self.note) > NOTE_CHARACTERS:
             raise DataError(f"note has {len(self.note)} characters; at most {NOTE_CHARACTERS} are kept. Shorten it.")
 
-    def check(self, kind: Kind) -> None:
-        """Refuse what is no answer to an item of this kind."""
+    def check(self, kind: Kind, scale: int | None = None) -> None:
+        """Refuse what is no answer to an item of this kind, or no number of the scale."""
+        numbers = RATINGS[:scale]
+        if kind == "rating" and self.verdict not in (*numbers, "unsure"):
+            raise DataError(f"'{self.verdict}' rates no response; give a number from 1 to {numbers[-1]}, or 'unsure'.")
+        if kind != "rating" and self.verdict in RATINGS:
+            raise DataError(f"'{self.verdict}' is a rating, and this item of kind '{kind}' asks for none.")
         if self.verdict == "wrong" and kind == "preference":
             raise DataError("'wrong' answers a pair of preferences; for a single preference choose 'second'.")
 
@@ -83,7 +88,7 @@ def record(connection: Connection, who: int, number: int, answer: Answer, now: d
         return label_of(stored)
     given = own_assignment(connection, who, number)
     kind = connection.execute(select(item.c.kind).where(item.c.id == given.item)).scalar_one()
-    answer.check(kind)
+    answer.check(kind, person.scale)
     if given.state in ("expired", "skipped") and given.takes_place and not take_place(connection, given.item):
         raise DataError(
             f"Assignment {number} was given back and others have labelled the item since; the answer was not stored. "
@@ -172,6 +177,37 @@ def label_of(row: Any) -> Label:
     )
 
 
+def answer_rows(verdicts: Any) -> list[dict[str, Any]]:
+    """Rows of a table of a model's answers, checked.
+
+    Raises:
+        DataError: a column is missing or unknown, an item comes twice, or a row is no answer.
+    """
+    known = ("item", "verdict", "request", "wrong", "confidence", "seconds", "note")
+    order = ("swap_pairs", "swap_first", "swap_second")
+    for name in verdicts.column_names:
+        if name not in known + order:
+            raise DataError(f"verdicts: unknown column '{name}'. {did_you_mean(name, known + order)}")
+    for name in known[:3]:
+        if name not in verdicts.column_names:
+            raise DataError(f"verdicts: no column '{name}'. Give item, verdict and request.")
+    rows: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    for number, row in enumerate(verdicts.to_pylist()):
+        if row["item"] in seen:
+            raise DataError(f"verdicts: row {number}: item {row['item']} comes twice. Keep one row.")
+        seen.add(row["item"])
+        values: dict[str, Any] = {name: row.get(name) for name in known[1:]}
+        try:
+            values |= {"request": values["request"] or "", "note": values["note"] or ""}
+            answer = Answer(**values)
+        except DataError as error:
+            raise DataError(f"verdicts: row {number}: {error}") from error
+        shown = {name: row.get(name) for name in order}
+        rows.append({"row": number, "item": row["item"], "request": answer.request, "answer": answer, **shown})
+    return rows
+
+
 def record_many(
     database: Database, connection: Connection, who: int, rows: Sequence[Mapping[str, Any]], now: datetime
 ) -> int:
@@ -189,7 +225,7 @@ def record_many(
     if not fresh:
         return 0
     numbers = [row["item"] for row in fresh]
-    _check_answers(connection, person.project, fresh)
+    _check_answers(connection, person, fresh)
     had = {
         row.item: row
         for row in connection.execute(
@@ -228,12 +264,12 @@ def record_many(
     return len(fresh)
 
 
-def _check_answers(connection: Connection, project: int, rows: Sequence[Mapping[str, Any]]) -> None:
+def _check_answers(connection: Connection, person: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     numbers = [row["item"] for row in rows]
     kinds: dict[int, Kind] = {
         row.id: cast(Kind, row.kind)
         for row in connection.execute(
-            select(item.c.id, item.c.kind).where(item.c.project == project, item.c.id.in_(numbers))
+            select(item.c.id, item.c.kind).where(item.c.project == person.project, item.c.id.in_(numbers))
         )
     }
     for row in rows:
@@ -242,7 +278,7 @@ def _check_answers(connection: Connection, project: int, rows: Sequence[Mapping[
                 f"row {row['row']}: the project has no item {row['item']}. Take items from LabelStore.items."
             )
         try:
-            row["answer"].check(kinds[row["item"]])
+            row["answer"].check(kinds[row["item"]], person.scale)
         except DataError as error:
             raise DataError(f"row {row['row']}: {error}") from error
 

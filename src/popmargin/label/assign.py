@@ -39,6 +39,7 @@ def lock_annotator(connection: Connection, number: int) -> Any:
             project.c.seed,
             project.c.lease_seconds,
             project.c.repeat_share,
+            project.c.scale,
             project.c["items"],
             project.c.gold_items,
         )

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, update
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, DataError, did_you_mean
 from popmargin.label.database import CHUNK, Database
-from popmargin.label.records import KINDS, VERDICTS, Kind, PreferenceText, Verdict
+from popmargin.label.records import KINDS, RATINGS, SIDES, VERDICTS, Kind, PreferenceText, Side, Verdict
 from popmargin.label.tables import annotator, assignment, item, preference, project
 
 EVERYBODY = 1_000_000_000
@@ -25,8 +25,26 @@ ITEM_SCHEMA = pa.schema(
         pa.field("first", pa.string()),
         pa.field("second", pa.string()),
         pa.field("gold", pa.string()),
+        pa.field("response", pa.string()),
     ]
 )
+
+
+def check_settings(
+    *, overlap: int = 1, lease_seconds: int = 1800, repeat_share: float = 0.0, scale: int | None = None, **_: Any
+) -> None:
+    """Refuse settings of a project that are out of range.
+
+    Raises:
+        ConfigError: it says which and what the range is.
+    """
+    if overlap < 1 or lease_seconds < 1 or not 0 <= repeat_share < 1:
+        raise ConfigError(
+            f"overlap={overlap}, lease_seconds={lease_seconds}, repeat_share={repeat_share}: overlap and "
+            "lease_seconds are at least 1, repeat_share is from 0 to below 1."
+        )
+    if scale is not None and not 2 <= scale <= len(RATINGS):
+        raise ConfigError(f"scale={scale}: ratings go from 1 to a number from 2 to {len(RATINGS)}.")
 
 
 def lock_project(connection: Connection, number: int) -> Any:
@@ -100,14 +118,16 @@ def add_items(
     second: Sequence[str] | None,
     gold: Sequence[Verdict | None] | None,
     overlap: int | None,
+    response: Sequence[Side] | None,
 ) -> int:
     """Store items in a shuffled order, after those that the project has."""
     found = lock_project(connection, number)
-    _check_items(kind, first, second, gold, overlap)
+    _check_items(kind, first, second, gold, overlap, response, found)
     known = preference_keys(connection, number)
     firsts = _rows_of(known, first, "first", found.name)
     seconds = [None] * len(first) if second is None else _rows_of(known, second, "second", found.name)
     golds = [None] * len(first) if gold is None else list(gold)
+    responses = [None] * len(first) if response is None else list(response)
     places = overlap or found.overlap
     order = np.random.default_rng([found.seed % 2**63, found.items]).permutation(len(first)).tolist()
     for start in range(0, len(order), CHUNK):
@@ -118,6 +138,7 @@ def add_items(
                 "kind": kind,
                 "first": firsts[row],
                 "second": seconds[row],
+                "response": responses[row],
                 "gold": golds[row],
                 "overlap": places if golds[row] is None else EVERYBODY,
                 "taken": 0,
@@ -139,12 +160,17 @@ def add_items(
     return len(first)
 
 
-def _check_items(kind: Any, first: Any, second: Any, gold: Any, overlap: int | None) -> None:
+def _check_items(
+    kind: Any, first: Any, second: Any, gold: Any, overlap: int | None, response: Any, project: Any
+) -> None:
     if kind not in KINDS:
         raise ConfigError(f"kind is {kind!r}. {did_you_mean(str(kind), KINDS)}")
-    if (second is None) != (kind == "preference"):
-        raise DataError("Items of kind 'pop' need a second preference each, items of kind 'preference' none.")
-    for name, column in (("second", second), ("gold", gold)):
+    for name, column, of in (("second", second, "pop"), ("response", response, "rating")):
+        if (column is not None) != (kind == of):
+            raise DataError(f"Items of kind '{of}' need a {name} each (column '{name}'), items of other kinds none.")
+    if kind == "rating" and project.scale is None:
+        raise DataError(f"Project '{project.name}' has no scale of ratings. Make one with a scale, such as 5.")
+    for name, column in (("second", second), ("gold", gold), ("response", response)):
         if column is not None and len(column) != len(first):
             raise DataError(f"{len(first)} items but {len(column)} values of '{name}'; give one for each item.")
     if overlap is not None and overlap < 1:
@@ -153,8 +179,12 @@ def _check_items(kind: Any, first: Any, second: Any, gold: Any, overlap: int | N
         if one == other:
             raise DataError(f"items: row {row}: first and second are the same preference, {one!r}. Remove the row.")
     for row, value in enumerate(gold or ()):
-        if value is not None and value not in VERDICTS:
-            raise DataError(f"items: row {row}: gold is {value!r}. {did_you_mean(str(value), VERDICTS)}")
+        known = RATINGS[: project.scale] if kind == "rating" else VERDICTS[: -len(RATINGS)]
+        if value is not None and value not in known:
+            raise DataError(f"items: row {row}: gold is {value!r}. {did_you_mean(str(value), known)}")
+    for row, value in enumerate(response or ()):
+        if value not in SIDES:
+            raise DataError(f"items: row {row}: response is {value!r}. {did_you_mean(str(value), SIDES)}")
 
 
 def _rows_of(known: dict[str, int], keys: Sequence[str], column: str, name: str) -> list[int]:
@@ -173,7 +203,14 @@ def item_batches(database: Database, number: int, unlabelled_by: int | None) -> 
     last = 0
     while True:
         query = (
-            select(item.c.id, item.c.kind, one.c.key.label("first"), other.c.key.label("second"), item.c.gold)
+            select(
+                item.c.id,
+                item.c.kind,
+                one.c.key.label("first"),
+                other.c.key.label("second"),
+                item.c.gold,
+                item.c.response,
+            )
             .join_from(item, one, one.c.id == item.c.first)
             .outerjoin(other, other.c.id == item.c.second)
             .where(item.c.project == number, item.c.id > last)

@@ -82,22 +82,29 @@ class Database:
         with self._engine.connect() as connection:
             yield connection
 
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """What `work` returns, after its transaction was committed; it is run again if the transaction lost a race."""
+    def write(self, work: Callable[[Connection], T], *, schema: bool = False) -> T:
+        """What `work` returns, after its transaction was committed; it is run again if the transaction lost a race.
+
+        Args:
+            work: what is done in the transaction.
+            schema: it changes tables. SQLite changes a constraint only by making the table anew, which takes foreign
+                keys that are not checked meanwhile; this connection is of no other use afterwards.
+        """
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._write_once(work)
+                return self._write_once(work, schema)
             except DBAPIError as error:
                 if not _lost_race(error) or attempt == ATTEMPTS:
                     raise
                 time.sleep(random.uniform(0, 0.02 * attempt))
         raise AssertionError("unreachable")
 
-    def _write_once(self, work: Callable[[Connection], T]) -> T:
+    def _write_once(self, work: Callable[[Connection], T], schema: bool) -> T:
         if not self.sqlite:
             with self._engine.begin() as connection:
                 return work(connection)
-        with self._writer, self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+        options = {"writes": True, "schema": schema}
+        with self._writer, self._engine.connect().execution_options(**options) as connection, connection.begin():
             return work(connection)
 
     def insert(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -123,7 +130,8 @@ class Database:
         with self.read() as connection:
             if _revision(connection, self.name) == REVISION:
                 return
-        self.write(self._migrate)
+        self.write(self._migrate, schema=True)
+        self._engine.dispose()
 
     def _migrate(self, connection: Connection) -> None:
         if not self.sqlite:
@@ -143,6 +151,8 @@ class Database:
             )
         settings.attributes["connection"] = connection
         command.upgrade(settings, "head")
+        if self.sqlite and connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
+            raise RunError(f"{self.name}: rows that refer to missing ones; nothing was changed. Restore a backup.")
 
 
 def alembic_config() -> Any:
@@ -197,8 +207,11 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("schema"):
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
     # A transaction that first reads and then writes would fail where another one wrote in between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
 
 
 def _lost_race(error: DBAPIError) -> bool:

@@ -30,10 +30,16 @@ def open_store(url: str, *, create: bool = False) -> "LabelStore":
         import_extra(module, "label")
     from popmargin.label.store import LabelStore
 
-    path = url.removeprefix("sqlite:///")
-    if not create and "://" not in path and not Path(path).is_file():
+    if not create and not may_exist(url):
+        path = url.removeprefix("sqlite:///")
         raise DataError(f"{path}: no such label store. Make one with: popmargin label import DATA --db {path}")
     return LabelStore.open(url)
+
+
+def may_exist(url: str) -> bool:
+    """Whether there is such a file; of a server, only opening the store would tell."""
+    path = url.removeprefix("sqlite:///")
+    return "://" in path or Path(path).is_file()
 
 
 def is_store(source: str) -> bool:

@@ -1,4 +1,4 @@
-"""How good labels are: annotators and agreement (`annotators.py`), cycles, ratings and time, from a table of labels."""
+"""How good labels are, from a table of them: annotators and agreement, cycles, PoP labels against ratings, time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from popmargin.evaluation.statistics import UNDEFINED, Interval, bootstrap, rank_buckets
+from popmargin.evaluation.statistics import UNDEFINED, Interval, rank_buckets
 from popmargin.label.agreement import binomial_interval, share_of_sums
-from popmargin.label.annotators import KINDS, AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.annotators import AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.pace import Paces, paces
+from popmargin.label.raters import RatingQuality, rating_quality
+from popmargin.label.records import KINDS
 
+pc: Any = pyarrow.compute
 THIRDS = ("small", "medium", "large")
 
 
@@ -37,7 +43,7 @@ class Cycles:
 
 @dataclass(frozen=True)
 class RatingMatch:
-    """PoP labels against the ratings of the data.
+    """PoP labels against ratings.
 
     Attributes:
         labels: decided labels of pairs whose strengths are known and unequal.
@@ -57,9 +63,10 @@ class Quality:
 
     Attributes:
         items: labelled items by kind.
-        seconds: people's median time of a label by kind.
-        timed: labels with a time by kind.
+        raters: labels that are ratings of single responses; None without any.
+        pace: how long people take.
         ratings: people together, then each model; empty without ratings.
+        rated_by_people: the ratings are those of these labels, not those that the data came with.
     """
 
     labels: int
@@ -68,16 +75,20 @@ class Quality:
     agreement: list[KindAgreement]
     cycles: Cycles | None
     ratings: list[RatingMatch]
-    seconds: dict[str, Interval] = field(default_factory=dict[str, Interval])
-    timed: dict[str, int] = field(default_factory=dict[str, int])
+    raters: RatingQuality | None = None
+    pace: Paces = field(default_factory=Paces)
+    rated_by_people: bool = False
 
 
-def label_quality(labels: Any, strengths: Mapping[str, float] | None = None) -> Quality:
+def label_quality(
+    labels: Any, strengths: Mapping[str, float] | None = None, *, rated_by_people: bool = False
+) -> Quality:
     """Statistics of a table of labels.
 
     Args:
         labels: as of `LabelStore.labels`.
         strengths: strength of preferences by id, to hold PoP labels against; nan or missing where unknown.
+        rated_by_people: the strengths are gaps of ratings among these labels.
 
     Returns:
         The statistics; what cannot be computed is nan or empty.
@@ -85,7 +96,6 @@ def label_quality(labels: Any, strengths: Mapping[str, float] | None = None) -> 
     rows: list[dict[str, Any]] = labels.to_pylist()
     first_time = [row for row in rows if row["repeat_of"] is None]
     annotators, agreement = annotator_quality(labels)
-    timed = {kind: [r for r in first_time if r["kind"] == kind and _is_timed(r)] for kind in KINDS}
     return Quality(
         labels=len(rows),
         items={kind: len({row["item"] for row in rows if row["kind"] == kind}) for kind in KINDS},
@@ -93,9 +103,23 @@ def label_quality(labels: Any, strengths: Mapping[str, float] | None = None) -> 
         agreement=agreement,
         cycles=_cycles([row for row in first_time if row["kind"] == "pop" and row["annotator_kind"] == "person"]),
         ratings=_rating_matches(first_time, strengths or {}),
-        seconds={kind: _median_interval(found) for kind, found in timed.items() if found},
-        timed={kind: len(found) for kind, found in timed.items() if found},
+        raters=rating_quality(labels),
+        pace=paces(first_time),
+        rated_by_people=rated_by_people,
     )
+
+
+def together(tables: Sequence[Any]) -> Any:
+    """Labels of several projects as one table: annotators of one name are one, items of two projects are two."""
+    moved: list[Any] = []
+    above = 0
+    for table in tables:
+        names = ("assignment", "item", "repeat_of")
+        for name in names:
+            table = table.set_column(table.column_names.index(name), name, pc.add(table[name], above))
+        above = max((pc.max(table[name]).as_py() or 0 for name in names), default=0) + 1
+        moved.append(table)
+    return pa.concat_tables(moved)
 
 
 def _cycles(rows: Sequence[dict[str, Any]]) -> Cycles | None:
@@ -148,12 +172,3 @@ def _rating_match(name: str, rows: Sequence[tuple[dict[str, Any], float]]) -> Ra
 
     whole = agreement(np.arange(len(rows)))
     return RatingMatch(name, len(rows), whole, [agreement(np.flatnonzero(third == t)) for t in range(len(THIRDS))])
-
-
-def _is_timed(row: dict[str, Any]) -> bool:
-    return row["annotator_kind"] == "person" and row["seconds"] is not None
-
-
-def _median_interval(rows: Sequence[dict[str, Any]]) -> Interval:
-    seconds = np.array([row["seconds"] for row in rows])
-    return bootstrap(lambda drawn: float(np.median(seconds[drawn])), [row["item"] for row in rows], samples=500)

@@ -24,6 +24,7 @@ LABEL_SCHEMA = pa.schema(
         pa.field("kind", pa.string()),
         pa.field("first", pa.string()),
         pa.field("second", pa.string()),
+        pa.field("response", pa.string()),
         pa.field("annotator", pa.string()),
         pa.field("annotator_kind", pa.string()),
         pa.field("verdict", pa.string()),
@@ -42,7 +43,8 @@ LABEL_SCHEMA = pa.schema(
     ]
 )
 """Columns of tables of labels. `assignment` numbers the answer, `label` its revision; `repeat_of` is the assignment of
-the first answer of the same annotator to the same item, null where this is the first."""
+the first answer of the same annotator to the same item, null where this is the first. `response` says which response of
+`first` is rated; the verdict is the rating then."""
 
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
 _CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
@@ -51,6 +53,7 @@ _ASSIGNMENTS = (
     select(
         *(assignment.c[name] for name in ("id", "item", "annotator", "number", "state", "expires_at", *_SHOWN)),
         item.c.kind,
+        item.c.response,
         *(_ONE.c[name].label(f"one_{name}") for name in ("key", "prompt", "chosen", "rejected")),
         *(_OTHER.c[name].label(f"other_{name}") for name in ("key", "prompt", "chosen", "rejected")),
     )
@@ -94,6 +97,7 @@ def _assignment(row: Any, current: Any) -> Assignment:
         state=row.state,
         label=current,
         number=row.number,
+        response=row.response,
     )
 
 
@@ -185,6 +189,7 @@ def _label_columns(names: Sequence[str]) -> list[Any]:
         "kind": item.c.kind,
         "first": _ONE.c.key,
         "second": _OTHER.c.key,
+        "response": item.c.response,
         "annotator": annotator.c.name,
         "annotator_kind": annotator.c.kind,
         "gold": item.c.gold,

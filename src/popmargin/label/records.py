@@ -2,23 +2,30 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from popmargin.data.schema import Text
 
-Kind = Literal["preference", "pop"]
-"""What is asked: which response is better (preference), or which of two preferences is the stronger one (pop)."""
+Kind = Literal["preference", "pop", "rating"]
+"""What is asked: which response is better (preference), which of two preferences is the stronger one (pop), or how good
+a single response is (rating)."""
 
-Verdict = Literal["first", "second", "tie", "unsure", "wrong"]
+Rating = Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
+Verdict = Literal["first", "second", "tie", "unsure", "wrong"] | Rating
 """first / second: for a preference its `chosen` / `rejected` response, for pop the stronger preference. wrong: a shown
-preference is itself wrong, since its rejected response is the better one; `Label.wrong` says which of the two."""
+preference is itself wrong, since its rejected response is the better one; `Label.wrong` says which of the two. A number
+is the rating of a response, which is answered with a number of the project's scale, or unsure."""
 
 Wrong = Literal["first", "second", "both"]
+Side = Literal["chosen", "rejected"]
+"""A response of a preference, by what the data call it."""
 State = Literal["leased", "done", "skipped", "expired"]
 AnnotatorKind = Literal["person", "ratings", "reward", "judge"]
 
-KINDS: tuple[Kind, ...] = ("preference", "pop")
-VERDICTS: tuple[Verdict, ...] = ("first", "second", "tie", "unsure", "wrong")
+KINDS: tuple[Kind, ...] = ("preference", "pop", "rating")
+RATINGS: tuple[Rating, ...] = get_args(Rating)
+VERDICTS: tuple[Verdict, ...] = ("first", "second", "tie", "unsure", "wrong", *RATINGS)
+SIDES: tuple[Side, ...] = get_args(Side)
 WRONGS: tuple[Wrong, ...] = ("first", "second", "both")
 ANNOTATOR_KINDS: tuple[AnnotatorKind, ...] = ("person", "ratings", "reward", "judge")
 
@@ -35,6 +42,7 @@ class Project:
         repeat_share: share of an annotator's items that are own earlier ones again, to measure self-consistency.
         items: items of the project, gold ones included.
         conversational: whether texts are lists of messages; None before the first import.
+        scale: ratings go from 1 to this; None where nothing is rated.
     """
 
     id: int
@@ -48,6 +56,7 @@ class Project:
     gold_items: int
     preferences: int
     conversational: bool | None
+    scale: int | None
     created_at: datetime
 
 
@@ -113,7 +122,8 @@ class Assignment:
     """One item given to one annotator.
 
     Attributes:
-        second: the second preference; None for items of kind "preference".
+        second: the second preference; None unless kind is "pop".
+        response: which response of `first` is rated; None unless kind is "rating".
         expires_at: end of the lease; None unless leased.
         label: the current label, if there was any answer.
         number: this annotator's n-th assignment, from 1.
@@ -130,6 +140,7 @@ class Assignment:
     state: State
     label: Label | None
     number: int
+    response: Side | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,10 @@
 """The label report: how good the labels of a project are, as one HTML file that needs nothing else."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -14,8 +17,12 @@ from popmargin.report.results import write_text
 from popmargin.report.svg import el, marker, picture, shorten, span, text_width, x_axis
 from popmargin.report.tables import Cell, duration, visible_text
 
-KIND_NAMES = {"pop": "which of two preferences is stronger", "preference": "which of two responses is better"}
-SHORT_KINDS = {"pop": "PoP", "preference": "Preference"}
+KIND_NAMES = {
+    "pop": "which of two preferences is stronger",
+    "preference": "which of two responses is better",
+    "rating": "how good one response is",
+}
+SHORT_KINDS = {"pop": "PoP", "preference": "Preference", "rating": "Rating"}
 Dot = tuple[str, Interval, str]  # label, value, colour class
 
 
@@ -37,7 +44,13 @@ def render_label_report(quality: Quality, title: str) -> str:
         share=share_cell,
         plain=plain_cell,
         percent=_percent,
+        number=number,
         duration=duration,
+        times=[
+            (SHORT_KINDS[kind], KIND_NAMES[kind], quality.pace.kinds[kind])
+            for kind in KIND_NAMES
+            if kind in quality.pace.kinds
+        ],
         kind_names=KIND_NAMES,
         short_kinds=SHORT_KINDS,
         text=visible_text,
@@ -48,6 +61,19 @@ def write_label_report(quality: Quality, path: str | Path, title: str) -> Path:
     """Write the report to a file, whose folder is made when missing."""
     write_text(path, render_label_report(quality, title))
     return Path(path)
+
+
+def quality_json(quality: Quality) -> dict[str, Any]:
+    """The same numbers as JSON values; null where a number is not known."""
+    return _json(asdict(quality))
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _json(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def share_cell(value: Interval) -> Cell:
@@ -74,16 +100,18 @@ def reading(quality: Quality) -> list[str]:
     """What the numbers say, in sentences for somebody who reads nothing else."""
     if not quality.labels:
         return ["Nobody has labelled anything yet."]
-    people = [row for row in quality.annotators if row.kind == "person"]
+    rows = [*quality.annotators, *(quality.raters.raters if quality.raters else [])]
+    people, models = ({row.name for row in rows if (row.kind == "person") == person} for person in (True, False))
     sentences = [
         (
             f"{quality.labels} labels by {_count(len(people), 'person', 'people')} and "
-            f"{_count(len(quality.annotators) - len(people), 'model', 'models')} on "
+            f"{_count(len(models), 'model', 'models')} on "
             f"{sum(quality.items.values())} items."
         )
     ]
     for found in quality.agreement:
         sentences += _read_agreement(found)
+    sentences += _read_ratings(quality)
     sentences += _read_places(quality)
     if quality.cycles is not None and quality.cycles.triads:
         cycles = quality.cycles
@@ -93,17 +121,47 @@ def reading(quality: Quality) -> list[str]:
         )
     if quality.ratings and is_known(quality.ratings[0].agreement):
         match = quality.ratings[0]
+        whose = "people's ratings" if quality.rated_by_people else "the data's ratings"
         who = "People's" if match.name == "People" else f"{match.name}'s"
         sentences.append(
-            f"{who} PoP labels name the preference with the larger rating gap in {_shown(match.agreement)} of "
+            f"{who} PoP labels name the preference with the larger gap of {whose} in {_shown(match.agreement)} of "
             f"{match.labels} labels."
         )
-    if len(quality.seconds) == 2:
-        pop, one = quality.seconds["pop"], quality.seconds["preference"]
+    return sentences + _read_times(quality)
+
+
+def _read_ratings(quality: Quality) -> list[str]:
+    found = quality.raters
+    if found is None:
+        return []
+    if not is_known(found.interval):
+        return ["No response has differing ratings of two people yet: agreement of ratings cannot be said."]
+    return [
+        (
+            f"Two people's ratings of a response are {number(found.apart.estimate, 2)} apart on average "
+            f"(Krippendorff's α {number(found.interval.estimate, 2)} of the ratings as numbers)."
+        )
+    ]
+
+
+def _read_times(quality: Quality) -> list[str]:
+    names = {"pop": "a PoP label", "preference": "a label of one preference", "rating": "a rating of one response"}
+    kinds = quality.pace.kinds
+    said = [f"{name} {duration(kinds[kind].median.estimate)}" for kind, name in names.items() if kind in kinds]
+    sentences = [f"Medians of time: {', '.join(said)}."] if len(said) > 1 else []
+    if is_known(quality.pace.ratio):
+        sentences.append(f"A PoP label takes {_times(quality.pace.ratio)} the time of a rating.")
+    if is_known(quality.pace.strength_ratio):
         sentences.append(
-            f"A PoP label takes {duration(pop.estimate)}, a label of one preference {duration(one.estimate)} (medians)."
+            f"Two ratings make the strength of one preference, and a PoP label compares two strengths: it takes "
+            f"{_times(quality.pace.strength_ratio)} the time of both ratings of a preference."
         )
     return sentences
+
+
+def _times(value: Interval) -> str:
+    bounds = f" ({number(value.low, 2)} to {number(value.high, 2)})" if has_bounds(value) else ""
+    return f"{number(value.estimate, 2)} times{bounds}"
 
 
 def _read_agreement(found: KindAgreement) -> list[str]:

@@ -1,17 +1,32 @@
 """Making a project from preferences: which pairs of them people are asked about."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError
-from popmargin.label.records import Kind, Project, Verdict
+from popmargin.label.content import check_settings
+from popmargin.label.records import RATINGS, SIDES, Kind, Project, Side, Verdict
 from popmargin.label.store import LabelStore
 from popmargin.pop.edges import PopEdges
 
 SAMPLINGS = ("random", "iterative")
+SCALE = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """The items of a new project, checked: columns as of `LabelStore.add_items`."""
+
+    kind: Kind
+    first: list[str]
+    second: list[str] | None = None
+    gold: list[Verdict | None] | None = None
+    response: list[Side] | None = None
 
 
 def open_project(
@@ -23,7 +38,8 @@ def open_project(
     sampling: str = "random",
     k: int = 1,
     edges: PopEdges | None = None,
-    gold: PopEdges | None = None,
+    gold: PopEdges | Preferences | None = None,
+    scale: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = print,
     **settings: Any,
@@ -34,10 +50,12 @@ def open_project(
         store: where it is, or will be.
         data: the preferences of a new project; needed for one.
         name: of the project.
-        kind: "pop" asks about pairs of preferences, "preference" about every single one.
+        kind: "pop" asks about pairs of preferences, "preference" about every single one, "rating" about every distinct
+            response to a prompt, once.
         sampling, k: how pairs are drawn (see `draw_pairs`).
         edges: ask about these pairs instead; what they say is not shown.
-        gold: pairs with a known answer, which everybody is asked.
+        gold: pairs with a known answer, which everybody is asked; for ratings, preferences with known ratings.
+        scale: ratings go from 1 to this; 5 when None.
         seed: of the pairs, and of the project.
         say: gets one line about what was done.
         settings: of `LabelStore.create_project`: overlap, lease_seconds, guidelines, repeat_share.
@@ -61,24 +79,66 @@ def open_project(
         return found
     if data is None:
         raise DataError(f"{store.name}: no project '{name}'. Give preferences to make it from.")
-    pairs = _items(data, kind, sampling, k, edges, gold, seed)
     # Refused settings should leave no empty project behind, so all is checked before anything is stored.
-    for column in pairs[:2]:
-        unknown = set(column) - set(data.ids)
-        if unknown:
-            raise DataError(
-                f"{len(unknown)} compared preferences are not in {data.report.source}, such as {min(unknown)!r}. "
-                "Draw the pairs from the same data (ids are the link)."
-            )
+    draft = draft_items(
+        data, kind=kind, sampling=sampling, k=k, edges=edges, gold=gold, scale=scale, seed=seed, **settings
+    )
+    if kind == "rating":
+        settings["scale"] = scale or SCALE
     # Three transactions: a project without preferences or items is what an interrupted run left, and is completed.
     project = found or store.create_project(name, seed=seed, **settings)
     if not project.preferences:
         store.import_preferences(project.id, data)
-    first, second, golds = pairs
-    store.add_items(project.id, kind, first, second if kind == "pop" else None, gold=golds)
-    known = sum(answer is not None for answer in golds)
-    say(f"project '{name}': {len(data)} preferences, {len(first)} items of kind '{kind}', {known} of them gold")
+    store.add_items(project.id, kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
+    known = sum(answer is not None for answer in draft.gold or ())
+    say(f"project '{name}': {len(data)} preferences, {len(draft.first)} items of kind '{kind}', {known} of them gold")
     return store.project(name)
+
+
+def draft_items(
+    data: Preferences,
+    *,
+    kind: Kind = "pop",
+    sampling: str = "random",
+    k: int = 1,
+    edges: PopEdges | None = None,
+    gold: PopEdges | Preferences | None = None,
+    scale: int | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Draft:
+    """What `open_project` would ask about, without a store: whatever is wrong shows before one is made.
+
+    Args:
+        data, kind, sampling, k, edges, gold, scale, seed, settings: as of `open_project`.
+
+    Raises:
+        DataError: pairs or gold of preferences that the data does not hold, or fewer than two preferences to compare.
+        ConfigError: settings out of range, or that do not go together.
+    """
+    check_settings(**settings, scale=scale)
+    if kind != "pop" and edges is not None:
+        raise ConfigError(f"edges compare two preferences; they go with kind 'pop', not with '{kind}'.")
+    if kind == "rating":
+        if isinstance(gold, PopEdges):
+            raise ConfigError("gold of ratings is preferences with known ratings, not PoP edges.")
+        return _responses(data, scale or SCALE, gold)
+    if scale is not None:
+        raise ConfigError(f"A scale goes with kind 'rating', not with '{kind}'.")
+    if kind == "preference":
+        if gold is not None:
+            raise ConfigError("gold goes with kind 'pop' (PoP edges) or 'rating' (preferences with known ratings).")
+        return Draft(kind=kind, first=data.ids)
+    if isinstance(gold, Preferences):
+        raise ConfigError("gold of comparisons is PoP edges, not preferences.")
+    first, second, golds = _pairs(data, sampling, k, edges, gold, seed)
+    unknown = {*first, *second} - set(data.ids)
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} compared preferences are not in {data.report.source}, such as {min(unknown)!r}. "
+            "Draw the pairs from the same data (ids are the link)."
+        )
+    return Draft(kind=kind, first=first, second=second, gold=golds)
 
 
 def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -118,14 +178,52 @@ def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 
     return np.tile(ring, k), np.concatenate([np.roll(ring, -step) for step in steps])
 
 
-def _items(
-    data: Preferences, kind: Kind, sampling: str, k: int, edges: PopEdges | None, gold: PopEdges | None, seed: int
+def response_keys(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What tells the two responses of each preference from others: prompt and text; chosen before rejected.
+
+    A response that stands in several preferences of a prompt is one response, and is rated once.
+    """
+    texts = zip(rows["prompt"], rows["chosen"], rows["rejected"], strict=True)
+    return [(json.dumps(prompt), json.dumps(text)) for prompt, *sides in texts for text in sides]
+
+
+def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft:
+    keys = [key for rows in data.batches("prompt", "chosen", "rejected") for key in response_keys(rows)]
+    places = list(dict(reversed([(key, place) for place, key in enumerate(keys)])).values())[::-1]
+    golds = _known_ratings(data, scale, gold, keys)
+    return Draft(
+        kind="rating",
+        first=[data.ids[place // 2] for place in places],
+        response=[SIDES[place % 2] for place in places],
+        gold=[golds.get(keys[place]) for place in places],
+    )
+
+
+def _known_ratings(
+    data: Preferences, scale: int, gold: Preferences | None, keys: list[tuple[str, str]]
+) -> dict[tuple[str, str], Verdict]:
+    known: dict[tuple[str, str], Verdict] = {}
+    rows = {key: row for row, key in enumerate(data.ids)}
+    for batch in () if gold is None else gold.batches("id", "chosen_rating", "rejected_rating"):
+        for key, *ratings in zip(batch["id"], batch["chosen_rating"], batch["rejected_rating"], strict=True):
+            if key not in rows:
+                raise DataError(f"gold: preference {key!r} is not in {data.report.source}. Ids are the link.")
+            for side, rating in enumerate(ratings):
+                if rating is None:
+                    continue
+                column = f"gold: preference {key!r}, column '{SIDES[side]}_rating'"
+                verdict: Verdict | None = next((number for number in RATINGS[:scale] if float(number) == rating), None)
+                if verdict is None:
+                    raise DataError(f"{column}: {rating:g} is no number of the scale from 1 to {scale}.")
+                if known.setdefault(keys[2 * rows[key] + side], verdict) != verdict:
+                    raise DataError(f"{column}: the same response has two known ratings. Give it one.")
+    return known
+
+
+def _pairs(
+    data: Preferences, sampling: str, k: int, edges: PopEdges | None, gold: PopEdges | None, seed: int
 ) -> tuple[list[str], list[str], list[Verdict | None]]:
     ids = data.ids
-    if kind == "preference":
-        if edges is not None or gold is not None:
-            raise ConfigError("edges and gold compare two preferences; they go with kind 'pop'.")
-        return ids, [], [None] * len(ids)
     if edges is None:
         rows_first, rows_second = draw_pairs(len(ids), sampling=sampling, k=k, seed=seed)
         first, second = [ids[row] for row in rows_first], [ids[row] for row in rows_second]

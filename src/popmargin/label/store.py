@@ -25,6 +25,7 @@ from popmargin.label.records import (
     PreferenceText,
     Progress,
     Project,
+    Side,
     Verdict,
     Wrong,
 )
@@ -87,6 +88,7 @@ class LabelStore:
         lease_seconds: int = 1800,
         guidelines: str = "",
         repeat_share: float = 0.0,
+        scale: int | None = None,
     ) -> Project:
         """A new project.
 
@@ -97,16 +99,13 @@ class LabelStore:
             lease_seconds: how long an item waits for an annotator who does not answer.
             guidelines: Markdown.
             repeat_share: share of items that are own earlier ones again.
+            scale: ratings go from 1 to this; needed for items of kind "rating".
 
         Raises:
             ConfigError: a setting out of range.
             DataError: the name is taken.
         """
-        if overlap < 1 or lease_seconds < 1 or not 0 <= repeat_share < 1:
-            raise ConfigError(
-                f"overlap={overlap}, lease_seconds={lease_seconds}, repeat_share={repeat_share}: overlap and "
-                "lease_seconds are at least 1, repeat_share is from 0 to below 1."
-            )
+        content.check_settings(overlap=overlap, lease_seconds=lease_seconds, repeat_share=repeat_share, scale=scale)
         values = {
             "name": _name(name, "project"),
             "overlap": overlap,
@@ -114,6 +113,7 @@ class LabelStore:
             "lease_seconds": lease_seconds,
             "guidelines": answers.clean(guidelines),
             "repeat_share": repeat_share,
+            "scale": scale,
             "created_at": self._clock(),
         }
         try:
@@ -170,8 +170,9 @@ class LabelStore:
         *,
         gold: Sequence[Verdict | None] | None = None,
         overlap: int | None = None,
+        response: Sequence[Side] | None = None,
     ) -> int:
-        """Ask for labels of preferences (kind "preference") or of pairs of them (kind "pop"); returns how many.
+        """Ask for labels of preferences ("preference"), pairs ("pop") or responses ("rating"); returns how many.
 
         Args:
             project: id of the project.
@@ -181,6 +182,7 @@ class LabelStore:
             gold: known answers (N,), None where unknown. A gold item goes to every person, whatever the overlap, at the
                 rate of the gold items' share of all items.
             overlap: people who label each of these items; the project's when None.
+            response: which response of each `first` is rated (N,); only for "rating".
 
         Raises:
             DataError: an id the project does not have, a preference compared with itself, or columns of other lengths.
@@ -188,11 +190,11 @@ class LabelStore:
         """
         database = self._database
         return database.write(
-            lambda c: content.add_items(database, c, project, kind, first, second, gold, overlap)
-        )  # fmt: skip
+            lambda c: content.add_items(database, c, project, kind, first, second, gold, overlap, response)
+        )
 
     def items(self, project: int, *, unlabelled_by: int | None = None) -> Iterator[Any]:
-        """Items in Arrow batches (item, kind, first, second, gold); only those that an annotator has not labelled."""
+        """Items in Arrow batches of `content.ITEM_SCHEMA`; only those that an annotator has not labelled."""
         return content.item_batches(self._database, project, unlabelled_by)
 
     def texts(self, project: int, ids: Sequence[str]) -> dict[str, PreferenceText]:
@@ -393,7 +395,7 @@ class LabelStore:
             DataError: a column is missing, or a row is no answer; rows before its part of 5,000 are stored.
             ConfigError: the annotator is a person.
         """
-        rows = _answer_rows(verdicts)
+        rows = answers.answer_rows(verdicts)
         database = self._database
         stored = 0
         for start in range(0, len(rows), MANY):
@@ -424,32 +426,6 @@ class LabelStore:
         """Every revision of every label, withdrawn ones with a null verdict; columns as of `labels`."""
         with self._database.read() as connection:
             return reading.label_table(connection, project, None, every_revision=True)
-
-
-def _answer_rows(verdicts: Any) -> list[dict[str, Any]]:
-    known = ("item", "verdict", "request", "wrong", "confidence", "seconds", "note")
-    order = ("swap_pairs", "swap_first", "swap_second")
-    for name in verdicts.column_names:
-        if name not in known + order:
-            raise DataError(f"verdicts: unknown column '{name}'. {did_you_mean(name, known + order)}")
-    for name in known[:3]:
-        if name not in verdicts.column_names:
-            raise DataError(f"verdicts: no column '{name}'. Give item, verdict and request.")
-    rows: list[dict[str, Any]] = []
-    seen: set[int] = set()
-    for number, row in enumerate(verdicts.to_pylist()):
-        if row["item"] in seen:
-            raise DataError(f"verdicts: row {number}: item {row['item']} comes twice. Keep one row.")
-        seen.add(row["item"])
-        values: dict[str, Any] = {name: row.get(name) for name in known[1:]}
-        try:
-            values |= {"request": values["request"] or "", "note": values["note"] or ""}
-            answer = answers.Answer(**values)
-        except DataError as error:
-            raise DataError(f"verdicts: row {number}: {error}") from error
-        shown = {name: row.get(name) for name in order}
-        rows.append({"row": number, "item": row["item"], "request": answer.request, "answer": answer, **shown})
-    return rows
 
 
 def _name(name: str, what: str) -> str:

@@ -23,9 +23,9 @@ from sqlalchemy import (
     text,
 )
 
-from popmargin.label.records import ANNOTATOR_KINDS, KINDS, VERDICTS, WRONGS
+from popmargin.label.records import ANNOTATOR_KINDS, KINDS, SIDES, VERDICTS, WRONGS
 
-REVISION = "0001"
+REVISION = "0002"
 """Newest revision of the schema, the one that these tables are."""
 
 
@@ -87,6 +87,7 @@ project = Table(
     Column("wanted", BigInteger, nullable=False, default=0),
     Column("preferences", Integer, nullable=False, default=0),
     Column("conversational", Boolean),
+    Column("scale", Integer),
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -120,6 +121,8 @@ item = Table(
     _one_of("kind", KINDS),
     _reference("first", "preference"),
     _reference("second", "preference", nullable=True),
+    Column("response", String(20)),
+    _one_of("response", SIDES),
     Column("gold", String(20)),
     _one_of("gold", VERDICTS),
     Column("overlap", Integer, nullable=False),

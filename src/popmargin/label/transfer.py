@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from popmargin.data.schema import LoadReport, Preferences, RowProblem, arrow_schema
 from popmargin.errors import ConfigError, DataError
+from popmargin.label.rated import empty_ratings, put_ratings
 from popmargin.label.records import Project
 from popmargin.label.store import LabelStore
 from popmargin.pop.edges import PopEdges
@@ -23,9 +24,12 @@ from popmargin.pop.strengths import half_normal_strengths
 pc: Any = pyarrow.compute
 _EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
 _DECIDED = ("first", "second", "tie")
-_VOTE_COLUMNS = ("kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "repeat_of")
+_VOTE_COLUMNS = ("kind", "first", "second", "response", "annotator", "annotator_kind", "verdict", "wrong", "repeat_of")
+_AGGREGATES = (None, "majority", "weighted")
 OnWrong = Literal["swap", "drop", "keep"]
 """What becomes of preferences that most call wrong: chosen and rejected change places, left out, or as they were."""
+OnUnrated = Literal["keep", "drop"]
+"""What becomes of preferences of which a response has no rating, where others have."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ def pop_edges(
         project: whose labels.
         aggregate: "majority" makes one edge an item from what most annotators said, with the share of them as
             confidence; as many for one side as for the other is a tie, and so are more ties than votes for a side.
+            "weighted" does the same with each vote counting its confidence, as the strength scale counts it; a vote
+            without one counts whole. "majority" counts every vote whole.
         wrong: "keep" keeps comparisons with preferences that most call wrong; "swap" and "drop" leave them out.
 
     Returns:
@@ -88,8 +94,8 @@ def pop_edges(
         ConfigError: an unknown aggregation, or an unknown word for wrong preferences.
     """
     _check_wrong(wrong)
-    if aggregate not in (None, "majority"):
-        raise ConfigError(f"aggregate is {aggregate!r}; choose 'majority', or none for an edge a label.")
+    if aggregate not in _AGGREGATES:
+        raise ConfigError(f"aggregate is {aggregate!r}; choose 'majority', 'weighted', or none for an edge a label.")
     labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"))
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
@@ -105,7 +111,8 @@ def pop_edges(
         return int(pc.sum(pc.cast(mask, pa.int64())).as_py() or 0)
 
     left_out = {
-        "single preferences": count(pc.invert(pop)),
+        "single preferences": count(pc.equal(labels["kind"], "preference")),
+        "ratings": count(pc.equal(labels["kind"], "rating")),
         "repeated items": count(pc.and_(pop, pc.invert(first_time))),
         "unsure": count(pc.and_(mine, pc.equal(labels["verdict"], "unsure"))),
         "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
@@ -113,7 +120,7 @@ def pop_edges(
     }
     account = EdgeAccount(labels.num_rows, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
     parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": labels.num_rows}
-    table = _edge_table(used) if aggregate is None else _majority(used)
+    table = _edge_table(used) if aggregate is None else _majority(used, aggregate)
     return PopEdges(table, parameters), account
 
 
@@ -173,9 +180,10 @@ def _edge_table(labels: Any) -> Any:
     )
 
 
-def _majority(labels: Any) -> Any:
+def _majority(labels: Any, aggregate: str) -> Any:
     """One edge an item."""
-    counted = {f"for_{name}": pc.cast(pc.equal(labels["verdict"], name), pa.int64()) for name in _DECIDED}
+    weight = pc.fill_null(labels["confidence"], 1.0) if aggregate == "weighted" else 1.0
+    counted = {f"for_{name}": pc.if_else(pc.equal(labels["verdict"], name), weight, 0.0) for name in _DECIDED}
     votes = pa.table({name: labels[name] for name in ("item", "first", "second")} | counted)
     sums = votes.group_by(["item", "first", "second"], use_threads=False).aggregate([(name, "sum") for name in counted])
     first, second, tie = (sums[f"for_{name}_sum"] for name in _DECIDED)
@@ -187,15 +195,21 @@ def _majority(labels: Any) -> Any:
         {
             "stronger": pc.if_else(turned, sums["second"], sums["first"]),
             "weaker": pc.if_else(turned, sums["first"], sums["second"]),
-            "source": pa.array(["majority"] * sums.num_rows, pa.string()),
+            "source": pa.array([aggregate] * sums.num_rows, pa.string()),
             "tie": equal,
-            "confidence": pc.divide(pc.cast(agreeing, pa.float64()), pc.cast(total, pa.float64())),
+            # Votes that weigh nothing leave a tie that weighs nothing.
+            "confidence": pc.divide(agreeing, pc.if_else(pc.greater(total, 0.0), total, 1.0)),
         }
     )
 
 
 def preferences_of(
-    store: LabelStore, project: Project, *, strengths: Mapping[str, float] | None = None, wrong: OnWrong = "swap"
+    store: LabelStore,
+    project: Project,
+    *,
+    strengths: Mapping[str, float] | None = None,
+    wrong: OnWrong = "swap",
+    unrated: OnUnrated = "keep",
 ) -> Preferences:
     """The imported preferences with all they came with, and what was learned about them.
 
@@ -205,57 +219,84 @@ def preferences_of(
         strengths: id -> strength from 0; replaces the column `strength` where an id is given.
         wrong: what becomes of preferences that most call wrong (see `wrong_preferences`): "swap" exchanges chosen and
             rejected, and empties ratings, strength and soft label where they say the opposite; "drop" leaves them out;
-            "keep" changes nothing.
+            "keep" changes nothing. A preference whose rejected response people rate higher is one of them; kept, it
+            has no ratings.
+        unrated: where people rated responses, what becomes of preferences of which one has no rating: "keep" leaves
+            both ratings empty, "drop" leaves the preference out.
 
     Returns:
         The preferences in the order of import, with a report that names what was exchanged or left out. Where labels of
-        kind "preference" vote, `soft_label` is the share of the votes for chosen, a tie being half a vote; everything
-        else is as it was imported.
+        kind "preference" vote, `soft_label` is the share of the votes for chosen, a tie being half a vote. Where
+        responses were rated, the ratings are their means over annotators alone, and imported ratings and strengths,
+        which are of another scale, are gone; equal means stay, as a gap of 0. Everything else is as it was imported.
 
     Raises:
-        ConfigError: an unknown word for wrong preferences.
+        ConfigError: an unknown word for wrong or unrated preferences.
         DataError: strengths of preferences that the project does not have, below 0, or not finite.
     """
     _check_wrong(wrong)
+    if unrated not in get_args(OnUnrated):
+        raise ConfigError(f"unrated is {unrated!r}; choose {', '.join(get_args(OnUnrated))}.")
     columns = store.preference_columns(project.id)
+    labels = store.labels(project.id, columns=_VOTE_COLUMNS)
+    notes: list[str] = []
+    against, missing = put_ratings(columns, labels, notes)
     if strengths is not None:
         _put_strengths(columns, strengths)
-    labels = store.labels(project.id, columns=_VOTE_COLUMNS)
     votes, by_most = _votes(labels), wrong_preferences(labels)
     for row, key in enumerate(columns["id"]):
         if key in votes:
             columns["soft_label"][row] = votes[key]
-    rows = [row for row, key in enumerate(columns["id"]) if key in by_most]
+    called = {row: by_most[key] for row, key in enumerate(columns["id"]) if key in by_most}
+    rows = sorted({*against, *called})
     emptied = sum(_turn(columns, row) for row in rows) if wrong == "swap" else 0
-    table = pa.Table.from_pydict(columns, schema=arrow_schema(conversational=bool(project.conversational)))
-    source, count = f"{store.name}, project '{project.name}'", table.num_rows
-    problems = [_problem(source, row, *by_most[columns["id"][row]]) for row in rows] if wrong == "drop" else []
-    if problems:
-        table = table.filter(pa.array(~np.isin(np.arange(count), rows)))
-    done = {"swap": "chosen and rejected exchanged", "drop": "left out", "keep": "kept as they were"}[wrong]
-    names = _some([columns["id"][row] for row in rows])
-    notes = [f"{len(rows)} called wrong by most who judged them ({names}): {done}"]
+    if rows:
+        done = {"swap": "chosen and rejected exchanged", "drop": "left out", "keep": "kept as they were"}[wrong]
+        names = _some([columns["id"][row] for row in rows])
+        notes.append(f"{len(rows)} called wrong by most who judged them ({names}): {done}")
     if emptied:
         notes.append(
             f"{emptied} of them had ratings, a strength or a soft label that say the opposite; these are left empty "
             "(--wrong drop leaves the preferences out, for objectives that need them)"
         )
+    if wrong == "keep" and against:
+        empty_ratings(columns, against)
+        notes.append(f"{len(against)} of them are rated the other way, so their ratings are left empty")
+    out: dict[int, tuple[str, str, str]] = {}
+    if unrated == "drop":
+        out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it, with --unrated keep."))
+    if wrong == "drop":
+        out |= {row: _reason(called.get(row), against.get(row)) for row in rows}
+    table = pa.Table.from_pydict(columns, schema=arrow_schema(conversational=bool(project.conversational)))
+    source, count = f"{store.name}, project '{project.name}'", table.num_rows
+    problems = [_problem(source, row, *out[row]) for row in sorted(out)]
+    if problems:
+        table = table.filter(pa.array(~np.isin(np.arange(count), list(out))))
     used = {name: name for name in columns}
     report = LoadReport(source, "label store", "canonical", count, count, table.num_rows, tuple(problems),
-                        columns_used=used, notes=tuple(notes if rows else ()))  # fmt: skip
+                        columns_used=used, notes=tuple(notes))  # fmt: skip
     return Preferences(datasets.Dataset(table), report)
 
 
-def _problem(source: str, row: int, many: int, others: int) -> RowProblem:
+def _reason(called: tuple[int, int] | None, rated: tuple[float, float] | None) -> tuple[str, str, str]:
+    if called is not None:
+        message = f"called wrong by {called[0]} of {sum(called)} annotators."
+    else:
+        assert rated is not None
+        message = f"people rate chosen {rated[0]:g} and rejected {rated[1]:g}."
+    return "called_wrong", message, "keep it, or exchange its responses, with --wrong."
+
+
+def _problem(source: str, row: int, kind: str, message: str, remedy: str) -> RowProblem:
     return RowProblem(
         source=source,
         position=row,
         by_line=False,
         candidate=row,
         column=None,
-        kind="called_wrong",
-        message=f"called wrong by {many} of {many + others} annotators.",
-        remedy="keep it, or exchange its responses, with --wrong.",
+        kind=kind,
+        message=message,
+        remedy=remedy,
         fatal=False,
     )
 

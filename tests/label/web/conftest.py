@@ -29,12 +29,17 @@ def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     ) -> Site:
         store = LabelStore.open(tmp_path / f"labels{len(opened)}.db")
         opened.append(store)
-        project = store.create_project("demo", **{"guidelines": "Be **kind**.", **settings})
+        scale = {"scale": 5} if kind == "rating" else {}
+        project = store.create_project("demo", **{"guidelines": "Be **kind**.", **scale, **settings})
         rows = rows or rows_of(2 * items)
         store.import_preferences(project.id, preferences_of(rows))
         ids = [row["id"] for row in rows]
         if kind == "pop":
             store.add_items(project.id, "pop", ids[0::2], ids[1::2])
+        elif kind == "rating":
+            store.add_items(
+                project.id, "rating", [*ids, *ids], response=["chosen"] * len(ids) + ["rejected"] * len(ids)
+            )
         else:
             store.add_items(project.id, "preference", ids)
         return Site(store, create_app(store, admin_token=ADMIN, root_path=root_path), project)

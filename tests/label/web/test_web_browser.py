@@ -216,6 +216,50 @@ def test_wrong_note_skip_and_switches_by_keyboard(browser, serve, make_site) -> 
     wait(lambda: task(browser) == "4")
 
 
+def test_ratings_by_keyboard_alone(browser, serve, make_site) -> None:
+    """Ten responses from 1 to 10, 0 being 10, with a note, undo, skip, a reload and a changed answer."""
+    site = make_site("rating", items=3, scale=10)
+    person, token = site.add("anna")
+    server = serve(site)
+    look(browser)
+    sign_in(browser, server, token)
+    browser.execute_script("window.never_left = true")
+    hints = browser.execute_script("return [...document.querySelectorAll('.answers kbd')].map(e => e.textContent)")
+    assert hints == [*"1234567890", "x"]
+    assert press_and_wait(browser, "0") == "2"
+    press(browser, "n")
+    wait(lambda: browser.switch_to.active_element.get_attribute("id") == "note")
+    press(browser, "7 x u")  # letters, not answers
+    press(browser, "\ue00c")
+    assert press_and_wait(browser, "7") == "3"
+    assert press_and_wait(browser, "x") == "4"
+    assert press_and_wait(browser, "u") == "3"
+    assert press_and_wait(browser, "1") == "4"
+    assert press_and_wait(browser, "s") == "5"
+    assert browser.execute_script("return window.never_left")
+    press(browser, "n")
+    wait(lambda: browser.switch_to.active_element.get_attribute("id") == "note")
+    press(browser, "kept\ue00c")
+    browser.refresh()
+    wait(lambda: browser.execute_script("return document.readyState === 'complete' && !!window.htmx"))
+    assert task(browser) == "5" and browser.execute_script("return document.getElementById('note').value") == "kept"
+    press(browser, "?")
+    wait(lambda: browser.execute_script("return document.getElementById('help').open"))
+    assert "0 is 10" in browser.find_element("id", "help").text
+    press(browser, "\ue00c")
+    for key in "2345689":
+        press_and_wait(browser, key)
+    while task(browser) != "finished":
+        press_and_wait(browser, "9")
+    given = {one.number: one.label for one in site.store.history(person.id)}
+    said = ["10", "7", "1", "9", "2", "3", "4", "5", "6", "8", "9", "9"]  # the fourth was skipped, and came last
+    assert [given[number].verdict for number in range(1, 13)] == said
+    assert (given[2].note, given[3].revision, given[5].note) == ("7 x u", 3, "kept")
+    press(browser, "h")
+    wait(lambda: task(browser) == "history")
+    assert complaints(browser) == []
+
+
 LEVEL = "return document.querySelector('[name=confidence]:checked')?.value ?? null"
 
 
@@ -337,7 +381,7 @@ def test_hostile_texts_do_nothing(browser, serve, make_site) -> None:
     assert complaints(browser) == []  # nothing was even tried and refused by the policy
 
 
-@pytest.mark.parametrize("kind", ["pop", "preference"])
+@pytest.mark.parametrize("kind", ["pop", "preference", "rating"])
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640), (768, 1024), (1280, 800)])
 def test_fits_every_screen(browser, serve, make_site, kind: str, width: int, height: int) -> None:
     rows = [
@@ -346,7 +390,7 @@ def test_fits_every_screen(browser, serve, make_site, kind: str, width: int, hei
             [LONG, CODE, "| a | b |\n|---|---|\n" + "| wide cell | and another |\n" * 3, "x" * 400]
         )
     ]
-    site = make_site(kind, rows=rows)
+    site = make_site(kind, rows=rows, **({"scale": 10} if kind == "rating" else {}))
     server = serve(site)
     look(browser, width, height)
     sign_in(browser, server, site.add("anna")[1])
@@ -356,7 +400,10 @@ def test_fits_every_screen(browser, serve, make_site, kind: str, width: int, hei
             "return [...document.querySelectorAll('.answers > button, .wrong > summary')].map(e => {"
             "const b = e.getBoundingClientRect(); return [b.left, b.right, b.top, b.bottom, b.height] })"
         )
-        assert len(boxes) == (5 if kind == "pop" else 4)
+        assert len(boxes) == {"pop": 5, "preference": 4, "rating": 11}[kind]
+        if kind == "rating":  # from the worst to the best, in the order of reading
+            places = [(top, left) for left, _, top, *_ in boxes]
+            assert places == sorted(places)
         for left, right, top, bottom, tall in boxes:  # answers are always in sight, and big enough for a thumb
             assert left >= 0 and right <= width and top >= 0 and bottom <= height and tall >= 36
         press_and_wait(browser, "3")
@@ -393,12 +440,14 @@ return [...document.querySelectorAll(all)]
 """
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast_names_and_focus(browser, serve, make_site, scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "scheme"), [("pop", "light"), ("pop", "dark"), ("rating", "light"), ("rating", "dark")]
+)
+def test_contrast_names_and_focus(browser, serve, make_site, kind: str, scheme: str) -> None:
     rows = [
         {"id": str(i), "prompt": "What?", "chosen": CODE, "rejected": CODE.replace("lazily", "eager")} for i in range(4)
     ]
-    site = make_site(rows=rows)
+    site = make_site(kind, rows=rows)
     server = serve(site)
     look(browser, scheme=scheme)
     sign_in(browser, server, site.add("anna")[1])
@@ -422,7 +471,8 @@ def test_contrast_names_and_focus(browser, serve, make_site, scheme: str) -> Non
         seen.add(element.get_attribute("value") or "".join(element.text.split()[:1]))
         outline = browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
         assert element.tag_name == "body" or outline != "none", element.get_attribute("outerHTML")[:80]
-    assert {"left", "right", "tie", "unsure", "Undo", "Skip", "Note"} <= seen
+    answers = {"pop": {"left", "right", "tie"}, "rating": {"1", "2", "3", "4", "5"}}[kind]
+    assert {*answers, "unsure", "Undo", "Skip", "Note"} <= seen
 
 
 def test_the_admins_figures_come_by_themselves(browser, serve, make_site) -> None:

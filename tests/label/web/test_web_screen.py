@@ -9,9 +9,10 @@ pytest.importorskip("markdown_it")
 
 from popmargin.errors import DataError
 from popmargin.label.records import Assignment, Label, PreferenceText, Shown
-from popmargin.label.web.screen import Choice, choice_of, screen_of, verdict_of
+from popmargin.label.web.screen import Choice, buttons_of, choice_of, screen_of, verdict_of
 
 ORDERS = [Shown(swap_pairs=a, swap_first=b, swap_second=c) for a, b, c in itertools.product([False, True], repeat=3)]
+RATINGS: tuple[Choice, ...] = ("1", "5", "10", "unsure")
 CHOICES: tuple[Choice, ...] = ("left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both")
 
 
@@ -24,7 +25,7 @@ def assignment_of(kind: str, shown: Shown, verdict: tuple | None = None) -> Assi
     )  # fmt: skip
     return Assignment(
         id=1, item=1, kind=kind, annotator=1, first=first, second=second if kind == "pop" else None, shown=shown,
-        expires_at=None, state="leased", label=label, number=1,
+        expires_at=None, state="leased", label=label, number=1, response="rejected" if kind == "rating" else None,
     )  # fmt: skip
 
 
@@ -58,6 +59,28 @@ def test_answers_and_verdicts_are_a_round_trip(shown: Shown, choice: Choice) -> 
             continue
         stored = verdict_of(choice, assignment_of(kind, shown))
         assert choice_of(assignment_of(kind, shown, stored)) == choice
+
+
+@pytest.mark.parametrize("shown", ORDERS)
+@pytest.mark.parametrize("choice", RATINGS)
+def test_a_rating_is_stored_as_it_was_given_and_shows_one_response_blind(shown: Shown, choice: Choice) -> None:
+    stored = verdict_of(choice, assignment_of("rating", shown))
+    assert stored == (choice, None) and choice_of(assignment_of("rating", shown, stored)) == choice
+    screen = screen_of(assignment_of("rating", shown))
+    (side,) = screen.sides
+    assert screen.right is None and side.prompt == "p-prompt"
+    assert [(response.text, response.preferred) for response in side.responses] == [("p-rejected", None)]
+    for other in ("left", "tie", "wrong-both"):
+        with pytest.raises(DataError, match="takes a number or unsure"):
+            verdict_of(other, assignment_of("rating", shown))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("scale", [2, 5, 9, 10])
+def test_every_number_of_a_scale_has_a_key_of_its_own(scale: int) -> None:
+    buttons = buttons_of("rating", scale)
+    assert [button.choice for button in buttons] == [*map(str, range(1, scale + 1)), "unsure"]
+    assert len({button.hint for button in buttons}) == len(buttons)
+    assert all(button.keys == button.hint and len(button.hint) == 1 for button in buttons)
 
 
 def test_a_choice_names_what_stood_there() -> None:

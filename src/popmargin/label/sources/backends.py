@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.chat import AnswerCache, ChatClient, answer_text, cache_file, request_key
+from popmargin.evaluation.chat import UNREADABLE, AnswerCache, ChatClient, answer_text, cache_file, request_key
 from popmargin.label.sources.base import Account
 from popmargin.label.sources.judge import Reply
 
@@ -79,8 +79,8 @@ class ServerBackend:
         finally:
             account.asked += self._client.requests - before
         account.cached += len(bodies) - len(new)
-        replies = [Reply(**answer) for answer in answers]
-        for key in new:
+        replies = [Reply(UNREADABLE) if answer is None else Reply(**answer) for answer in answers]
+        for key in new & self._client.cache.answers.keys():
             answer = Reply(**self._client.cache.answers[key])
             account.prompt_tokens += answer.prompt_tokens
             account.completion_tokens += answer.completion_tokens

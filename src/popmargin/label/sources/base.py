@@ -200,7 +200,7 @@ def label_pairs(
 def label_store(
     store: LabelStore, project: int, labeller: Labeller, account: Account | None = None, *, progress: bool = False
 ) -> int:
-    """Label every item of a project that the labeller has not labelled yet, as an annotator of its own.
+    """Label every comparison of a project that the labeller has not labelled yet, as an annotator of its own.
 
     Args:
         store: where the items are.
@@ -210,9 +210,18 @@ def label_store(
         progress: show progress bars.
 
     Returns:
-        New labels in the store.
+        New labels in the store. Items that ask for a rating are people's: labellers compare.
+
+    Raises:
+        DataError: the project asks for ratings alone.
     """
     account = Account() if account is None else account
+    kinds = (kind for batch in store.items(project) for kind in batch["kind"].unique().to_pylist())
+    if next(kinds, None) == "rating" and all(kind == "rating" for kind in kinds):
+        raise DataError(
+            "The project asks for ratings, and labellers compare. Give the comparisons a project of their own: "
+            "popmargin label import DATA --project NAME"
+        )
     annotator = _annotator(store, project, labeller)
     written = 0
     for rows in list(_batches(store, project, annotator)):
@@ -254,7 +263,7 @@ def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int | Non
 def _batches(store: LabelStore, project: int, annotator: int | None) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     for batch in store.items(project, unlabelled_by=annotator):
-        rows += batch.to_pylist()
+        rows += [row for row in batch.to_pylist() if row["kind"] != "rating"]
     for start in range(0, len(rows), BATCH):
         yield rows[start : start + BATCH]
 

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 from starlette.background import BackgroundTask
 
 from popmargin.label.records import Annotator, Project
-from popmargin.label.transfer import pop_edges, save_labels
+from popmargin.label.transfer import pop_edges, preferences_of, save_labels
 from popmargin.label.web.forms import Name, RowId
 from popmargin.label.web.view import page, store_of
 
@@ -70,6 +70,13 @@ def export_edges(request: Request, project: RowId) -> Response:
     """The pop labels as PoP edges, as training reads them."""
     edges, _ = pop_edges(store_of(request), _project(request, project))
     return _download("edges.parquet", "application/vnd.apache.parquet", edges.save)
+
+
+@router.get("/export/preferences.jsonl")
+def export_preferences(request: Request, project: RowId) -> Response:
+    """The preferences with what was learned about them, such as the mean ratings of their responses."""
+    preferences = preferences_of(store_of(request), _project(request, project))
+    return _download("preferences.jsonl", "application/x-ndjson", preferences.save)
 
 
 def _download(name: str, media_type: str, save: Callable[[Path], None]) -> FileResponse:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from popmargin.data.schema import Text
 from popmargin.errors import DataError
-from popmargin.label.records import Assignment
+from popmargin.label.records import Assignment, Project
 from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId
 from popmargin.label.web.screen import Choice, Side, choice_of, screen_of, verdict_of
 from popmargin.label.web.view import person_of, seconds_since_shown, store_of
@@ -49,13 +49,14 @@ class SideOut(BaseModel):
 
 
 class Task(BaseModel):
-    """A task as it stands on the screen."""
+    """A task as it stands on the screen; one that asks for a rating from 1 to `scale` has no right side."""
 
     assignment: int
     number: int
-    kind: Literal["preference", "pop"]
+    kind: Literal["preference", "pop", "rating"]
     left: SideOut
-    right: SideOut
+    right: SideOut | None
+    scale: int | None
     choice: Choice | None
 
 
@@ -102,7 +103,7 @@ def next_task(request: Request) -> Next:
     """The annotator's open task: the same one until it is answered."""
     person = person_of(request)
     assignment = store_of(request).next_assignment(person.annotator.id)
-    return Next(task=None if assignment is None else _task(assignment))
+    return Next(task=None if assignment is None else _task(assignment, person.project))
 
 
 @router.post("/labels", responses=_ERRORS)
@@ -133,7 +134,7 @@ def undo(request: Request) -> Next:
     """Withdraw the newest answer; its task is the open one again. Null when there was nothing to withdraw."""
     person = person_of(request)
     assignment = store_of(request).undo(person.annotator.id)
-    return Next(task=None if assignment is None else _task(assignment))
+    return Next(task=None if assignment is None else _task(assignment, person.project))
 
 
 @router.get("/progress", responses=_BARE)
@@ -144,14 +145,15 @@ def progress(request: Request) -> ProgressOut:
     return ProgressOut(**{name: getattr(found, name) for name in ProgressOut.model_fields})
 
 
-def _task(assignment: Assignment) -> Task:
+def _task(assignment: Assignment, project: Project) -> Task:
     screen = screen_of(assignment)
     return Task(
         assignment=assignment.id,
         number=assignment.number,
         kind=assignment.kind,
         left=_side(screen.left),
-        right=_side(screen.right),
+        right=None if screen.right is None else _side(screen.right),
+        scale=project.scale if assignment.kind == "rating" else None,
         choice=choice_of(assignment),
     )
 

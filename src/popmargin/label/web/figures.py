@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from popmargin.label.annotators import COLUMNS, AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.raters import RatingQuality, rating_quality
 from popmargin.label.store import LabelStore
 
 _PATIENCE = 10
@@ -13,7 +14,7 @@ _PATIENCE = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What `annotator_quality` says of a project, and when it said so.
+    """What `annotator_quality` and `rating_quality` say of a project, and when they said so.
 
     Attributes:
         newest: number of the store's newest revision then.
@@ -22,6 +23,7 @@ class Figures:
 
     annotators: list[AnnotatorQuality]
     agreement: list[KindAgreement]
+    raters: RatingQuality | None
     labels: int
     at: datetime
     newest: int
@@ -48,10 +50,12 @@ class FigureCache:
                 start, at = time.monotonic(), datetime.now(UTC)
                 labels = self._store.labels(project, columns=COLUMNS)
                 annotators, agreement = annotator_quality(labels)
+                raters = rating_quality(labels)
                 now = time.monotonic()
                 kept = self._kept[project] = Figures(
                     annotators=annotators,
                     agreement=agreement,
+                    raters=raters,
                     labels=labels.num_rows,
                     at=at,
                     newest=newest,

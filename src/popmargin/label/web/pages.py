@@ -12,7 +12,17 @@ from fastapi.responses import RedirectResponse
 from popmargin.errors import DataError
 from popmargin.label.records import Assignment
 from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId, new_request
-from popmargin.label.web.screen import SURE, WORDS, Choice, choice_of, screen_of, sure_of, verdict_of
+from popmargin.label.web.screen import (
+    QUESTIONS,
+    SURE,
+    WORDS,
+    Choice,
+    buttons_of,
+    choice_of,
+    screen_of,
+    sure_of,
+    verdict_of,
+)
 from popmargin.label.web.security import Person, cookie_name
 from popmargin.label.web.view import page, person_of, seconds_since_shown, store_of
 
@@ -139,7 +149,9 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         "task.html.j2",
         assignment=assignment,
         screen=screen_of(assignment),
+        question=QUESTIONS[assignment.kind],
         words=WORDS[assignment.kind],
+        buttons=buttons_of(assignment.kind, person.project.scale),
         present=choice_of(assignment),
         note="" if assignment.label is None else assignment.label.note,
         levels=SURE,

@@ -4,18 +4,18 @@ The three-level shuffle is stored with the assignment (`Shown`), so the screen o
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from markupsafe import Markup
 
 from popmargin.data.schema import Text
 from popmargin.errors import DataError
-from popmargin.label.records import Assignment, Kind, PreferenceText, Shown, Verdict
+from popmargin.label.records import RATINGS, Assignment, Kind, PreferenceText, Rating, Shown, Verdict, Wrong
 from popmargin.label.web.text import render, render_pair
 
-Choice = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]
+Place = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]
+Choice = Place | Rating
 """An answer in terms of the screen."""
-Wrong = Literal["first", "second", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Response:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of the two things that are compared: a pair of responses to a prompt, or a single response."""
+    """What is compared or rated: a pair of responses to a prompt, or a single response."""
 
     place: Literal["left", "right"]
     prompt: Text
@@ -43,21 +43,25 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Screen:
-    """The two sides of a task, as they stand on the screen."""
+    """The two sides of a task, as they stand on the screen; a task that asks for a rating has the left one alone."""
 
     kind: Kind
     left: Side
-    right: Side
+    right: Side | None
 
     @property
-    def sides(self) -> tuple[Side, Side]:
-        """Both, from left to right (on a phone: from top to bottom)."""
-        return self.left, self.right
+    def sides(self) -> tuple[Side, ...]:
+        """All, from left to right (on a phone: from top to bottom)."""
+        return (self.left,) if self.right is None else (self.left, self.right)
 
 
 def screen_of(assignment: Assignment) -> Screen:
     """The screen that the stored order makes of an assignment."""
     shown, first, second = assignment.shown, assignment.first, assignment.second
+    if assignment.response is not None:
+        text = first.chosen if assignment.response == "chosen" else first.rejected
+        only = Response(text=text, preferred=None, html=render(text))
+        return Screen(kind="rating", left=Side(place="left", prompt=first.prompt, responses=(only,)), right=None)
     if second is None:
         return _responses(first, swapped(assignment.kind, shown))
     pairs = [(first, shown.swap_first), (second, shown.swap_second)]
@@ -98,8 +102,10 @@ def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong |
         DataError: the answer is not one of the kind's.
     """
     swap = swapped(assignment.kind, assignment.shown)
-    if choice == "tie" or choice == "unsure":
+    if choice == "unsure" or (choice in RATINGS) or (choice == "tie" and assignment.kind != "rating"):
         return choice, None
+    if assignment.kind == "rating":
+        raise DataError(f"'{choice}' rates no response; a task of one response takes a number or unsure.")
     if choice == "left" or choice == "right":
         return ("first" if (choice == "left") != swap else "second"), None
     if assignment.kind == "preference":
@@ -118,7 +124,9 @@ def choice_of(assignment: Assignment) -> Choice | None:
     if label is None or label.verdict is None:
         return None
     stored = (label.verdict, label.wrong)
-    choices: tuple[Choice, ...] = get_args(Choice)
+    if assignment.kind == "rating":
+        return cast(Choice, label.verdict)
+    choices: tuple[Place, ...] = get_args(Place)
     allowed = choices if assignment.kind == "pop" else choices[:4]
     return next((choice for choice in allowed if verdict_of(choice, assignment) == stored), None)
 
@@ -143,5 +151,32 @@ WORDS: dict[Kind, dict[Choice, str]] = {
         "wrong-both": "Both are wrong",
     },
     "preference": {"left": "Response 1", "right": "Response 2", "tie": "About equal", "unsure": "Can't tell"},
+    "rating": {"left": "Response", "unsure": "Can't tell", **{number: number for number in RATINGS}},
 }
 """The answers as the pages call them."""
+
+QUESTIONS: dict[Kind, str] = {
+    "pop": "In which pair is the difference in quality larger?",
+    "preference": "Which response is better?",
+    "rating": "How good is this response?",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Button:
+    """An answer on the page, the keys that press it, and the key that is written on it."""
+
+    choice: Choice
+    keys: str
+    hint: str
+
+
+def buttons_of(kind: Kind, scale: int | None) -> list[Button]:
+    """The answers of a task in the order of the page, but for those about wrong preferences."""
+    unsure = Button(choice="unsure", keys="x" if kind == "rating" else "4 0", hint="x" if kind == "rating" else "4")
+    if kind == "rating":
+        # A key has one digit, and 0 stands after 9.
+        return [Button(choice=number, keys=number[-1], hint=number[-1]) for number in RATINGS[:scale]] + [unsure]
+    left = Button(choice="left", keys="1 ArrowLeft", hint="1")
+    right = Button(choice="right", keys="2 ArrowRight", hint="2")
+    return [left, Button(choice="tie", keys="3 =", hint="3"), unsure, right]

@@ -60,6 +60,7 @@
 
   // --- the switch for differences is kept over tasks and visits, what goes with an answer over a reload ------------------
   let sure = null; // the level that is pressed
+  const levels = (fields) => [...(fields.confidence ?? [])]; // none where a response is rated
   const restore = () => {
     const box = byId("differences");
     if (box) box.checked = localStorage.getItem("differences") !== "off";
@@ -69,13 +70,13 @@
     if (draft?.assignment === fields.assignment.value) {
       fields.note.value = draft.note;
       fields.note.closest("details").open ||= draft.note !== "";
-      for (const level of fields.confidence) level.checked = level.value === draft.confidence;
+      for (const level of levels(fields)) level.checked = level.value === draft.confidence;
     }
-    sure = [...fields.confidence].find((level) => level.checked);
+    sure = levels(fields).find((level) => level.checked);
   };
   const keep = () => {
     const { assignment, note, confidence } = byId("answer").elements;
-    const draft = { assignment: assignment.value, note: note.value, confidence: confidence.value };
+    const draft = { assignment: assignment.value, note: note.value, confidence: confidence?.value };
     sessionStorage.setItem("draft", JSON.stringify(draft));
   };
   document.addEventListener("change", (event) => {
