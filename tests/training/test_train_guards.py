@@ -1,14 +1,18 @@
 """NaN and Inf stop a run before they reach the weights, and the rows are named."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from popmargin.config import RunConfig
-from popmargin.errors import RunError
+from popmargin.errors import DataError, RunError
+from popmargin.objectives.base import OBJECTIVES
 from popmargin.training import run as training
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import train
@@ -97,3 +101,24 @@ def test_a_bad_gradient_is_caught_before_the_step(configure: Configure, policies
         with pytest.raises(RunError, match="gradient is not finite at step 1 for the preferences p"):
             train(config, workspace=workspace)
     assert untouched(policies[0], workspace)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in OBJECTIVES.names() if OBJECTIVES.get(name).needs.margin or OBJECTIVES.get(name).needs.soft_label],
+)
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_a_preference_without_margin_or_label_is_named(
+    tmp_path: Path, configure: Configure, name: str, value: float | None
+) -> None:
+    rows = [
+        {"id": f"row-{i}", "prompt": f"which is {i}?", "chosen": "a good one", "rejected": "a bad one",
+         "chosen_rating": 4.0, "rejected_rating": 1.0, "soft_label": 0.9}
+        for i in range(12)
+    ]  # fmt: skip
+    rows[7] |= {"chosen_rating": value, "rejected_rating": value, "soft_label": value}
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    pq.write_table(pa.Table.from_pylist([rows[0] | {"id": "other", "prompt": "another?"}]), tmp_path / "test.parquet")
+    data = {"train": str(tmp_path / "rows.parquet"), "test_size": 0, "test": str(tmp_path / "test.parquet")}
+    with pytest.raises(DataError, match=r"row-7|row 7 \(from 0\)"):
+        train(configure({"data": data, "objective": {"name": name}, "train": {"max_steps": 1}}))

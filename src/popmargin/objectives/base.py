@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -66,6 +67,11 @@ class Logps:
     chosen_tokens: Float[Tensor, "B"]
     rejected_tokens: Float[Tensor, "B"]
 
+    def __post_init__(self) -> None:
+        for name, tensor in vars(self).items():
+            if tensor is not None:
+                _same_shape(f"logps.{name}", tensor, self.chosen.shape)
+
     def swap(self) -> "Logps":
         """The same with chosen and rejected exchanged."""
         return Logps(
@@ -75,6 +81,14 @@ class Logps:
             rejected_reference=self.chosen_reference,
             chosen_tokens=self.rejected_tokens,
             rejected_tokens=self.chosen_tokens,
+        )
+
+
+def _same_shape(name: str, tensor: Tensor, shape: torch.Size) -> None:
+    if len(shape) != 1 or tensor.shape != shape:
+        raise ValueError(
+            f"{name} has the shape {tuple(tensor.shape)}, chosen {tuple(shape)}: both must be (B,), a number per row. "
+            "Tensors of other shapes would be broadcast into a matrix of losses."
         )
 
 
@@ -120,17 +134,13 @@ class Rows:
 
     def __post_init__(self) -> None:
         shape = self.chosen.shape
-        if self.chosen.dim() != 1:
-            raise ValueError(f"chosen must have the shape (B,), not {tuple(shape)}: one score per row.")
-        for name in ("rejected", "has_weaker", "weaker_chosen", "weaker_rejected", "target", "margin", "soft_label",
-                     "scale", "stronger_share", "weaker_share"):  # fmt: skip
+        for name in ("chosen", "rejected", "has_weaker", "weaker_chosen", "weaker_rejected", "target", "margin",
+                     "soft_label", "scale", "stronger_share", "weaker_share"):  # fmt: skip
             value: Tensor | Margin | None = getattr(self, name)
-            tensor = value.values if isinstance(value, Margin) else value
-            if tensor is not None and tensor.shape != shape:
-                raise ValueError(
-                    f"{name} has the shape {tuple(tensor.shape)}, chosen {tuple(shape)}: both must be (B,). "
-                    "Tensors of other shapes would be broadcast into a matrix of losses."
-                )
+            if value is not None:
+                _same_shape(name, value.values if isinstance(value, Margin) else value, shape)
+        if self.logps is not None:
+            _same_shape("logps.chosen", self.logps.chosen, shape)
 
     @property
     def gap(self) -> Float[Tensor, "B"]:

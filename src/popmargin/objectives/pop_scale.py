@@ -85,7 +85,8 @@ def pop_scale(rows: Rows, options: PopScaleOptions) -> Float[Tensor, "B"]:
     Use:
         PoP labels from few or noisy comparisons: the scale makes each of them tell about all preferences. Ours: in a
         linear simulation accuracy .818 against .778 of `pop` and .816 of `pop_rank`, on frozen features of real text
-        .777–.778 against .774–.776 and .775–.777; on language models it is not measured yet.
+        .777–.778 against .774–.776 and .775–.777; on a small language model no difference to them is clear
+        (docs/studies/objectives.md).
 
     Watch:
         The strengths never change during training. A preference without any comparison gets the middle of the scale (a
