@@ -39,14 +39,36 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"task": "reward", "model": {"lora_rank": 4, "lora_last_layers": 1}, "train": {"frozen_cache_gb": 1.0}},
         "train.frozen_cache_gb keeps what the layers below a policy's adapter give",
     ),
+    ({"objective": {"name": "dpo"}, "regularizers": [{"name": "sft"}] * 2}, "'sft' stands twice"),
+    ({"objective": {"name": "dpo"}, "regularizers": [{"weight": 1.0}]}, r"regularizers\[0\].name is missing"),
+    ({"objective": {"name": "dpo"}, "tokens": {"share": 0.3}}, "tokens.name is missing, e.g. {name: selective}"),
+    ({"objective": {"name": "pop_lagrangian", "lambda_lr": -5.0}}, "lambda_lr must be 0 or more"),
 ]
-REFUSED_IDS = ["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft", "frozen-all", "frozen-no-adapter", "frozen-rewards"]
+REFUSED_IDS = ["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft", "frozen-all", "frozen-no-adapter", "frozen-rewards",
+               "twice", "unnamed", "unnamed-tokens", "descent"]  # fmt: skip
 
 
 @pytest.mark.parametrize(("values", "reason"), REFUSED, ids=REFUSED_IDS)
 def test_refused_with_the_reason(configure: Configure, values: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         make_loss(configure(values))
+
+
+def test_a_budget_is_in_the_reward_units_of_its_objective(configure: Configure) -> None:
+    def beta(**budget: float) -> float:
+        loss = make_loss(
+            configure({"objective": {"name": "dpo", "beta": 0.3}, "regularizers": [{"name": "budget", **budget}]})
+        )
+        return loss.regularizers[0][2].beta
+
+    assert beta() == 0.3 and beta(beta=0.2) == 0.2
+
+
+def test_a_beta_that_soft_labels_shrink_is_warned_of(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    make_loss(configure({"objective": {"name": "geometric_dpo"}}))
+    assert not caplog.records
+    make_loss(configure({"objective": {"name": "geometric_dpo", "beta": 0.1}}))
+    assert "β 0.1 is not above DPO's 0.1" in caplog.text
 
 
 def test_batch_statistics_of_one_row_are_refused_in_training(

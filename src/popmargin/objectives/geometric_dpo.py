@@ -1,5 +1,6 @@
 """Geometric-averaged DPO for soft labels (GDPO)."""
 
+import logging
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -7,6 +8,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,11 @@ class GeometricDPOOptions:
 
     def __post_init__(self) -> None:
         positive("geometric_dpo", beta=self.beta)
+        if self.beta <= 0.1:
+            _LOG.warning(
+                "geometric_dpo: β %g is not above DPO's 0.1, but soft labels shrink it to β·|2p − 1|: 0.3 is published",
+                self.beta,
+            )
 
 
 @objective(

@@ -30,6 +30,8 @@ class PopLagrangianOptions:
 
     def __post_init__(self) -> None:
         positive("pop_lagrangian", beta=self.beta, lambda_init=self.lambda_init, lambda_max=self.lambda_max)
+        if self.lambda_lr < 0:
+            raise ValueError(f"pop_lagrangian: lambda_lr must be 0 or more, not {self.lambda_lr}: λ ascends.")
 
 
 def _violation(rows: Rows, beta: float) -> Tensor:

@@ -17,7 +17,7 @@ class BudgetOptions:
     Attributes:
         budget: δ, what the chosen response may lose against the reference, nats (nats per token with `per_token`).
         per_token: divide what is lost by the token count, for objectives of length-averaged log-probs.
-        beta: reward units per nat; give it the objective's β.
+        beta: reward units per nat; a run gives it the objective's β unless it is set.
     """
 
     budget: float = 1.0

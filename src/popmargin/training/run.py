@@ -49,28 +49,32 @@ def make_loss(config: RunConfig) -> Loss:
         ConfigError: unknown names or options, or a combination without meaning.
     """
     values = dict(config.objective)
-    if "name" not in values:
-        raise ConfigError("objective.name is missing, e.g. objective: {name: pop}.")
-    objective = OBJECTIVES.get(str(values.pop("name")))
+    objective = OBJECTIVES.get(_name_of(values, "objective"))
+    rewards = config.task == "reward"
+    if rewards and "beta" in {field.name for field in dataclasses.fields(objective.options)}:
+        values = {"beta": 1.0} | values  # a reward is in reward units already
+    options = objective.make_options(values)
     regularizers: list[Any] = []
-    for entry in config.regularizers:
+    for place, entry in enumerate(config.regularizers):
         rest = dict(entry)
-        regularizer = REGULARIZERS.get(str(rest.pop("name", None)))
+        regularizer = REGULARIZERS.get(_name_of(rest, f"regularizers[{place}]"))
         weight = coerce(float, rest.pop("weight", 1.0), f"the weight of regularizer '{regularizer.name}'")
-        options = make_options(regularizer.options, rest, f"regularizer '{regularizer.name}'")
-        regularizers.append((weight, regularizer, options))
+        if regularizer.name in {known.name for _, known, _ in regularizers}:
+            raise ConfigError(f"The regularizer '{regularizer.name}' stands twice: add up the weights.")
+        if "beta" in {field.name for field in dataclasses.fields(regularizer.options)} and hasattr(options, "beta"):
+            rest = {"beta": options.beta} | rest  # its reward units are the objective's
+        regularizers.append(
+            (weight, regularizer, make_options(regularizer.options, rest, f"regularizer '{regularizer.name}'"))
+        )
     tokens = None
     if config.tokens is not None:
         rest = dict(config.tokens)
         rest.pop("reference", None)  # read by `make_parts`
-        selector = TOKEN_SELECTORS.get(str(rest.pop("name", None)))
+        selector = TOKEN_SELECTORS.get(_name_of(rest, "tokens"))
         tokens = (selector, make_options(selector.options, rest, f"token selector '{selector.name}'"))
-    rewards = config.task == "reward"
-    if rewards and "beta" in {field.name for field in dataclasses.fields(objective.options)}:
-        values = {"beta": 1.0} | values  # a reward is in reward units already
     loss = Loss(
         objective=objective,
-        options=objective.make_options(values),
+        options=options,
         regularizers=tuple(regularizers),
         tokens=tokens,
         margin=None if config.margin is None else make_margin(config.margin),
@@ -78,6 +82,14 @@ def make_loss(config: RunConfig) -> Loss:
     )
     refuse_meaningless(loss, config)
     return loss
+
+
+def _name_of(values: dict[str, Any], where: str) -> str:
+    """Takes the `name` of a part out of its values."""
+    if "name" not in values:
+        example = {"objective": "pop", "tokens": "selective"}.get(where, "sft")
+        raise ConfigError(f"{where}.name is missing, e.g. {{name: {example}}}.")
+    return str(values.pop("name"))
 
 
 def train(
