@@ -54,8 +54,11 @@ def test_numbers_that_yaml_reads_as_text() -> None:
         ("train: 3", "train must be a mapping of keys to values, not 3"),
         ("train:", "train must be a mapping of keys to values, not None"),
         ("[1]", "The configuration must be a mapping"),
-        ("objective: dpo", "objective is 'dpo', which is not dict"),
-        ("regularizers: [sft]", "regularizers[0] is 'sft', which is not dict"),
+        ("objective: dpo", "objective is 'dpo', which is not dict. Write {name: dpo}."),
+        ("regularizers: [sft]", "regularizers[0] is 'sft', which is not dict. Write {name: sft}."),
+        ("margin: pop", "margin is 'pop', which is not dict. Write {source: pop}."),
+        ("margin: 1", "margin is 1, which is not dict"),
+        ("margni: {source: pop}", "Unknown key 'margni'. Did you mean 'margin'"),
         ("name: 3", "name is 3, which is not str"),
         ("seed: true", "seed is True, which is not int"),
     ],
@@ -116,6 +119,10 @@ def test_another_objective_drops_the_old_ones_options() -> None:
     assert merge(base, {"objective": {"name": "dpo"}})["objective"] == {"name": "dpo"}
     assert merge(base, {"objective": {"name": "simpo", "beta": 1}})["objective"]["gamma"] == 1.0
     assert merge(base, {"objective": {"beta": 1}})["objective"] == {"name": "simpo", "gamma": 1.0, "beta": 1}
+    with_margin = {"margin": {"source": "fixed", "value": 2.0}}
+    assert merge(with_margin, {"margin": {"source": "pop"}}) == {"margin": {"source": "pop"}}
+    assert merge(with_margin, {"margin": {"value": 1.0}}) == {"margin": {"source": "fixed", "value": 1.0}}
+    assert merge(with_margin, {"margin": None}) == {"margin": None}
     assert merge(base, {"train": {"epochs": 3}})["objective"] == base["objective"]
 
 

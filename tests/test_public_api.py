@@ -44,7 +44,7 @@ PARAMETERS = {
     "bad_rows='error', columns=None",
     "load_study": "path, overrides=(), changes=None",
     "objective": "name, *, options, score, origin, needs=None, golden=(), diagnostics=None, init_state=None, "
-    "update_state=None, batch_statistics=None, supervised=None, figure=None",
+    "update_state=None, batch_statistics=None, supervised=None, figure=None, takes_margin='no'",
     "rate_preferences": "preferences, reward, *, disagree='error'",
     "regularizer": "name, *, options, reference, diagnostics=None, supervised=False, of='policy'",
     "sample_edges": "ids, strength, *, sampling='iterative', k=1, seed=0, flip=0.0, temperature=0.0, budget=None, "

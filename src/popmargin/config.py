@@ -289,6 +289,9 @@ class RunConfig:
         regularizers: terms added to the loss: `name`, `weight`, and their options.
         tokens: a token selector: `name`, its options, and `reference`, a model of its own that scores tokens (a folder
             or hub id with the same tokenizer; else the run's reference does); null uses every token.
+        margin: by how much every preference must lead, subtracted from the reward margin before the objective sees it:
+            `source` (`fixed`, `ratings` or `pop`) and its options, e.g. {source: fixed, value: 1.0},
+            {source: ratings, scale: 1.0} or {source: pop, margin_min: 0.0, margin_max: 10.0}; null for none.
         pop: the edges.
         target: what scores their weaker side.
         reference: the reference model and its cache.
@@ -305,6 +308,7 @@ class RunConfig:
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "pop"})
     regularizers: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     tokens: dict[str, Any] | None = None
+    margin: dict[str, Any] | None = None
     pop: PopConfig = field(default_factory=PopConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
@@ -325,6 +329,10 @@ class RunConfig:
                 raise ConfigError(
                     f"{name} has no meaning for a reward model: {reason}. Leave it out, or set task: policy."
                 )
+
+
+_PARTS = {"objective": "name", "regularizers": "name", "tokens": "name", "margin": "source"}
+"""The keys of a run that name a part, and the key in them that holds the name."""
 
 
 def coerce(annotation: Any, value: Any, where: str) -> Any:
@@ -358,7 +366,9 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
     elif annotation is Any or (isinstance(annotation, type) and type(value) is annotation):
         return value
     expected = getattr(annotation, "__name__", str(annotation)).replace("float", "a finite number")
-    raise ConfigError(f"{where} is {value!r}, which is not {expected}.")
+    key = _PARTS.get(where.partition("[")[0]) if isinstance(value, str) else None
+    hint = f" Write {{{key}: {value}}}." if key else ""
+    raise ConfigError(f"{where} is {value!r}, which is not {expected}.{hint}")
 
 
 ConfigT = typing.TypeVar("ConfigT")
@@ -456,7 +466,7 @@ def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, A
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested values with others put over them; a changed `objective.name` drops the old one's options.
+    """A copy of nested values with others put over them; a changed `name` or `source` drops the old one's options.
 
     Example:
         >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
@@ -465,11 +475,15 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     result: dict[str, Any] = {k: merge({}, v) if isinstance(v, Mapping) else v for k, v in base.items()}
     for key, value in changes.items():
         old = result.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("name") in (None, old.get("name")):
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _renamed(old, value):
             result[key] = merge(typing.cast("Mapping[str, Any]", old), typing.cast("Mapping[str, Any]", value))
         else:
             result[key] = merge({}, typing.cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
     return result
+
+
+def _renamed(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> bool:
+    return any(new.get(part) not in (None, old.get(part)) for part in ("name", "source"))
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:

@@ -41,6 +41,10 @@ class Margin:
         """The same in the given rows, and 0 elsewhere."""
         return replace(self, values=where(rows, self.values, zeros_like(self.values)))
 
+    def times(self, factor: float) -> "Margin":
+        """The same, so many times as large, in its own unit."""
+        return replace(self, values=self.values * factor)
+
     def swap(self) -> "Margin":
         """The margin when chosen and rejected change places; nothing else inverts a margin."""
         return replace(self, values=-self.values)

@@ -52,6 +52,7 @@ def settings(output: Path) -> dict[str, Any]:
 VARIANTS: dict[str, dict[str, Any]] = {
     "full-ema": {"objective": {"name": "pop"}, "target": {"tau": 0.5}},
     "lora-ema": {"objective": {"name": "pop"}, "target": {"tau": 0.5}, "model": {"lora_rank": 2, "lora_dropout": 0.1}},
+    "margin": {"objective": {"name": "hinge"}, "margin": {"source": "pop"}, "target": {"tau": 0.5}},
     "bank": {"objective": {"name": "pop"}, "target": {"kind": "bank", "tau": 0.5}},
     "lagrangian": {"objective": {"name": "pop_lagrangian", "lambda_lr": 0.5}},
     "clustered": {"objective": {"name": "pop_rank"}, "train": {"edge_batching": "clustered"}},

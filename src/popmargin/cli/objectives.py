@@ -32,6 +32,7 @@ def describe(objective: Objective) -> dict[str, Any]:
         "origin": objective.origin,
         "score": objective.score_kind(options),
         "needs": needs,
+        "takes_margin": objective.takes_margin,
         "options": dataclasses.asdict(options),
         "use": objective.section("Use"),
         "watch": objective.section("Watch"),
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     width = max(len(entry["name"]) for entry in entries)
     for entry in entries:
         options = ", ".join(f"{name}={value}" for name, value in entry["options"].items())
+        taken = "takes a margin; " if entry["takes_margin"] == "yes" else ""
         print(f"{entry['name']:{width}}  {entry['summary']}")
-        print(f"{'':{width}}  {entry['origin']}; needs {', '.join(entry['needs']) or 'nothing more'}; {options}")
+        print(f"{'':{width}}  {entry['origin']}; needs {', '.join(entry['needs']) or 'nothing more'}; {taken}{options}")
     return 0

@@ -134,6 +134,7 @@ def _batch_statistics(options: AMaPOOptions) -> bool:
     options=AMaPOOptions,
     score="mean_logp",
     origin="published",
+    takes_margin="own",
     diagnostics=_diagnostics,
     init_state=_init_state,
     update_state=_update_state,

@@ -96,6 +96,7 @@ def _diagnostics(rows: Rows, options: APSOptions) -> dict[str, Tensor]:
     options=APSOptions,
     score="log_ratio",
     origin="published",
+    takes_margin="yes",
     diagnostics=_diagnostics,
     figure=Figure(vary="tau_max", values=(1.0, 4.0, 10.0), reach=8.0),
     golden=(

@@ -7,7 +7,7 @@ weaker one where there is one). Axis suffix B: rows of one batch.
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
 from jaxtyping import Bool, Float
@@ -24,6 +24,12 @@ An explicit reward model supplies its reward in the place of any of them: object
 
 Weaker = Literal["none", "target", "gradient"]
 Origin = Literal["published", "baseline", "control", "ours"]
+TakesMargin = Literal["yes", "own", "no"]
+"""Whether the run's `margin` may be subtracted from the gap that an objective sees.
+
+yes: its loss is a function of chosen − rejected alone; own: it has a margin or a target strength of its own; no:
+something else counts too, such as single scores or a soft label.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,14 @@ class Needs:
     reference: bool = False
     whole_responses: bool = False
     absolute: bool = False
+
+    def __or__(self, other: "Needs") -> "Needs":
+        """What either needs; of a weaker side, what this one wants of it if it wants anything."""
+        both: dict[str, Any] = {
+            field.name: getattr(self, field.name) or getattr(other, field.name) for field in fields(self)
+        }
+        both["weaker"] = other.weaker if self.weaker == "none" else self.weaker
+        return Needs(**both)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +225,7 @@ class Objective:
             All processes must then forward together, as `Rows.gather` waits for them.
         supervised: `(options) -> bool`: whether the loss holds the negative log-likelihood of the chosen response.
         figure: what its page of the documentation draws.
+        takes_margin: whether a margin can be subtracted from the gap that it sees.
     """
 
     name: str
@@ -226,6 +241,7 @@ class Objective:
     batch_statistics: Callable[[Any], bool] | None = None
     supervised: Callable[[Any], bool] | None = None
     figure: Figure = Figure()
+    takes_margin: TakesMargin = "no"
 
     @property
     def summary(self) -> str:
@@ -277,6 +293,7 @@ def objective(
     batch_statistics: Callable[[Any], bool] | None = None,
     supervised: Callable[[Any], bool] | None = None,
     figure: Figure | None = None,
+    takes_margin: TakesMargin = "no",
 ) -> Callable[[FunctionT], FunctionT]:
     """Register the decorated loss function as an objective; the arguments are the fields of `Objective`."""
 
@@ -296,6 +313,7 @@ def objective(
                 batch_statistics=batch_statistics,
                 supervised=supervised,
                 figure=figure or Figure(),
+                takes_margin=takes_margin,
             )
         )
         return function

@@ -28,6 +28,7 @@ class DPOOptions:
     options=DPOOptions,
     score="log_ratio",
     origin="baseline",
+    takes_margin="yes",
     golden=(
         Golden(rows={"chosen": [0.0], "rejected": [0.0]}, expected=[0.6931471805599453]),
         Golden(rows={"chosen": [3.0], "rejected": [-7.0]}, expected=[0.31326168751822286]),

@@ -30,6 +30,7 @@ class DPOFixedMarginOptions:
     options=DPOFixedMarginOptions,
     score="log_ratio",
     origin="baseline",
+    takes_margin="own",
     figure=Figure(vary="margin", values=(0.0, 0.5, 1.0, 2.0)),
     golden=(Golden(rows={"chosen": [10.0], "rejected": [0.0]}, expected=[0.6931471805599453]),),
 )

@@ -30,6 +30,7 @@ class DPORatingMarginOptions:
     options=DPORatingMarginOptions,
     score="log_ratio",
     origin="baseline",
+    takes_margin="own",
     needs=Needs(margin=True),
     figure=Figure(vary="margin", values=(0.0, 1.0, 3.0)),
     golden=(

@@ -12,6 +12,7 @@ from popmargin.objectives.dpo import DPOOptions, dpo
     options=DPOOptions,
     score="log_ratio",
     origin="control",
+    takes_margin="yes",
     needs=Needs(edges=True),
     golden=(Golden(rows={"chosen": [3.0], "rejected": [-7.0]}, expected=[0.31326168751822286]),),
 )

@@ -28,6 +28,7 @@ class HingeOptions:
     options=HingeOptions,
     score="log_ratio",
     origin="baseline",
+    takes_margin="yes",
     golden=(Golden(rows={"chosen": [0.0, 4.0, 20.0], "rejected": [0.0, -1.0, 0.0]}, expected=[1.0, 0.5, 0.0]),),
 )
 def hinge(rows: Rows, options: HingeOptions) -> Float[Tensor, "B"]:

@@ -34,6 +34,7 @@ def _score(options: IPOOptions) -> ScoreKind:
     options=IPOOptions,
     score=_score,
     origin="baseline",
+    takes_margin="yes",
     figure=Figure(vary="beta", values=(0.1, 0.2), reach=2.0),
     golden=(
         Golden(rows={"chosen": [0.0], "rejected": [0.0]}, expected=[25.0]),

@@ -11,23 +11,35 @@ from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, po
 
 
 @dataclass(frozen=True, kw_only=True)
-class PopOptions:
-    """Options of `pop`.
+class TargetClip:
+    """Where a target margin is cut off.
 
     Attributes:
-        beta: reward units per nat.
         margin_min: lower clip of the target margin, nats (before β).
         margin_max: upper clip of the target margin, nats (before β).
     """
 
-    beta: float = 0.1
     margin_min: float = 0.0
     margin_max: float = 10.0
 
     def __post_init__(self) -> None:
-        positive("pop", beta=self.beta)
         if not self.margin_min <= self.margin_max:
             raise ValueError(f"pop: margin_min {self.margin_min} is above margin_max {self.margin_max}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopOptions(TargetClip):
+    """Options of `pop`.
+
+    Attributes:
+        beta: reward units per nat.
+    """
+
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        positive("pop", beta=self.beta)
+        super().__post_init__()
 
 
 def target_margin(rows: Rows, margin_min: float, margin_max: float) -> Margin:
@@ -36,7 +48,7 @@ def target_margin(rows: Rows, margin_min: float, margin_max: float) -> Margin:
     return rows.target.clip(margin_min, margin_max).only(rows.has_weaker)
 
 
-def target_diagnostics(rows: Rows, options: PopOptions) -> dict[str, Tensor]:
+def target_diagnostics(rows: Rows, options: TargetClip) -> dict[str, Tensor]:
     """What shows whether the target moves: it degenerates to `dpo_stronger` where the margin stays 0."""
     assert rows.target is not None
     margin = target_margin(rows, options.margin_min, options.margin_max).values
@@ -52,6 +64,7 @@ def target_diagnostics(rows: Rows, options: PopOptions) -> dict[str, Tensor]:
     options=PopOptions,
     score="log_ratio",
     origin="published",
+    takes_margin="own",
     needs=Needs(edges=True, weaker="target"),
     diagnostics=target_diagnostics,
     figure=Figure(vary="target", values=(0.0, 5.0, 10.0, 20.0), rows={"has_weaker": 1}),

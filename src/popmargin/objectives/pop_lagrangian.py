@@ -59,6 +59,7 @@ def _update_state(
     options=PopLagrangianOptions,
     score="log_ratio",
     origin="published",
+    takes_margin="own",
     needs=Needs(edges=True, weaker="gradient"),
     diagnostics=_diagnostics,
     init_state=_init_state,

@@ -38,6 +38,7 @@ def _diagnostics(rows: Rows, options: PopRankOptions) -> dict[str, Tensor]:
     options=PopRankOptions,
     score="log_ratio",
     origin="ours",
+    takes_margin="own",
     needs=Needs(edges=True, weaker="gradient"),
     diagnostics=_diagnostics,
     figure=Figure(

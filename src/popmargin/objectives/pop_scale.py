@@ -48,6 +48,7 @@ def _diagnostics(rows: Rows, options: PopScaleOptions) -> dict[str, Tensor]:
     options=PopScaleOptions,
     score="log_ratio",
     origin="ours",
+    takes_margin="own",
     needs=Needs(scale=True),
     diagnostics=_diagnostics,
     figure=Figure(vary="use", values=("soft_label", "margin", "squared"), rows={"scale": 1.0}),

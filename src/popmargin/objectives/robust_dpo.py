@@ -32,6 +32,7 @@ class RobustDPOOptions:
     options=RobustDPOOptions,
     score="log_ratio",
     origin="baseline",
+    takes_margin="yes",
     figure=Figure(vary="flip_rate", values=(0.0, 0.1, 0.3)),
     golden=(
         Golden(

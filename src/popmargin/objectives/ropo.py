@@ -34,6 +34,7 @@ class ROPOOptions:
     options=ROPOOptions,
     score="log_ratio",
     origin="published",
+    takes_margin="yes",
     figure=Figure(vary="alpha", values=(6.0, 14.0, 30.0), reach=6.0),
     golden=(
         Golden(rows={"chosen": [0.0], "rejected": [0.0]}, options={"alpha": 3.0}, expected=[1.644860385419959]),

@@ -30,6 +30,7 @@ class SimPOOptions:
     options=SimPOOptions,
     score="mean_logp",
     origin="baseline",
+    takes_margin="yes",
     figure=Figure(vary="gamma", values=(0.0, 1.0, 2.0), score=-2.0),
     golden=(Golden(rows={"chosen": [-1.0], "rejected": [-2.0]}, expected=[0.31326168751822286]),),
 )

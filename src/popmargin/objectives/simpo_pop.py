@@ -21,6 +21,7 @@ class SimPOPopOptions(PopOptions):
     options=SimPOPopOptions,
     score="mean_logp",
     origin="published",
+    takes_margin="own",
     needs=Needs(edges=True, weaker="target"),
     diagnostics=target_diagnostics,
     figure=Figure(vary="target", values=(0.0, 0.5, 1.0, 2.0), rows={"has_weaker": 1}, score=-2.0),

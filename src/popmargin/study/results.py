@@ -16,11 +16,12 @@ from popmargin.evaluation.generative import Generations, generative_differences,
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.evaluation.statistics import Interval, bootstrap_seeds
 from popmargin.objectives.aps import TAU_BINS
-from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.pop.edges import PopEdges
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.study.reading import read_control, read_results
+from popmargin.training.run import make_loss
 from popmargin.training.run_directory import RunDirectory, read_jsonl
+from popmargin.training.trainer import Loss
 
 _TRAINING = (
     "loss",
@@ -143,18 +144,18 @@ def collect(
 def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, labels: Mapping[str, str]) -> list[str]:
     """What the margin adds to the resampling: PoP arms against the control on the same edges."""
     sentences: list[str] = []
-    for control in (arm for arm in arms.values() if _objective(arm).origin == "control"):
+    for control in (arm for arm in arms.values() if _loss(arm).origin == "control"):
         for arm in arms.values():
             same = arm.configs[0].pop == control.configs[0].pop and len(arm.runs) == len(control.runs)
-            if same and _objective(arm).needs.weaker == "target":
+            if same and _loss(arm).needs.weaker == "target":
                 differences = _differences(arm, control, reference)
                 names = (labels.get(arm.name, arm.name), labels.get(control.name, control.name))
                 sentences.append(read_control(*names, differences))
     return sentences
 
 
-def _objective(arm: Arm) -> Objective:
-    return OBJECTIVES.get(str(arm.configs[0].objective["name"]))
+def _loss(arm: Arm) -> Loss:
+    return make_loss(arm.configs[0])
 
 
 def _differences(arm: Arm, other: Arm, reference: Generations | None) -> dict[str, Interval]:
@@ -198,12 +199,12 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
     if arm.generations is not None:
         against = base.generations if paired else None
         metrics |= generative_metrics(arm.generations, reference, against, **bootstrap)
-    objective = _objective(arm)
+    loss = _loss(arm)
     return ArmResult(
         name=arm.name,
-        objective=objective.name,
+        objective=loss.objective.name,
         label=label,
-        origin=objective.origin,
+        origin=loss.origin,
         seeds=[config.seed for config in arm.configs],
         metrics=metrics,
         differences=differences,
@@ -245,10 +246,9 @@ def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[floa
 
 def _from_the_start(curves: dict[str, list[list[float]]], arm: Arm) -> dict[str, list[list[float]]]:
     """Put step 0 before curves of policies that start as their own reference: there all margins and KL are 0."""
-    config = arm.configs[0]
-    objective = _objective(arm)
-    options = objective.make_options({k: v for k, v in config.objective.items() if k != "name"})
-    if config.reference.model is not None or "log_ratio" not in objective.score_kind(options):
+    loss = _loss(arm)
+    started_elsewhere = arm.configs[0].reference.model is not None
+    if started_elsewhere or "log_ratio" not in loss.objective.score_kind(loss.options):
         return curves
     known = {"accuracy": 0.5, "kl_per_token": 0.0, "win_rate_reference": 0.5}
     return {name: [[0, known[name], known[name], known[name]], *rows] for name, rows in curves.items()}

@@ -32,7 +32,7 @@ def keep_possible(study: StudyConfig) -> StudyConfig:
     }
     for arm in study.arms:
         run = study.run_config(arm, study.seeds[0])
-        needs = make_loss(run).objective.needs
+        needs = make_loss(run).needs
         if needs.margin and not has["margin"]:
             lacking = "ratings (chosen_rating and rejected_rating)"
         elif (needs.edges or (needs.scale and run.pop.scale is None)) and run.pop.edges is None and not has["strength"]:

@@ -1,10 +1,11 @@
-"""Which objectives, token selectors and batches have a meaning together."""
+"""Which objectives, margins, token selectors and batches have a meaning together."""
 
 from typing import Any
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
-from popmargin.objectives.base import Objective
+from popmargin.margin_sources import MarginSource
+from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.training.trainer import Loss
 
 
@@ -17,6 +18,8 @@ def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
     name = loss.objective.name
     if loss.rewards:
         _refuse_log_probs(loss)
+    if loss.margin is not None:
+        _refuse_margin(loss.objective, loss.margin[0])
     for _, regularizer, _ in loss.regularizers:
         if regularizer.of == "reward" and not loss.rewards:
             raise ConfigError(
@@ -47,6 +50,26 @@ def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
             "train.tokens_per_batch forwards now many, now few, differently in every process: set "
             "train.micro_batch_size instead, or let the objective use running statistics (amapo: objective.running)."
         )
+
+
+def _refuse_margin(objective: Objective, source: MarginSource) -> None:
+    wants = objective.needs.weaker
+    if objective.takes_margin == "own":
+        reason = "has a margin or a target of its own, on which a second one would be put"
+    elif objective.needs.soft_label:
+        reason = "has soft labels, which say already how strong a preference is"
+    elif objective.takes_margin == "no":
+        reason = "is not declared to depend on chosen − rejected alone (single scores may count in it)"
+    elif "none" not in (wants, source.needs.weaker) and wants != source.needs.weaker:
+        reason = "takes the weaker sides of edges itself, with gradient"
+    else:
+        return
+    takers = [name for name in OBJECTIVES.names() if OBJECTIVES.get(name).takes_margin == "yes"]
+    raise ConfigError(
+        f"The margin '{source.name}' cannot be subtracted before the objective '{objective.name}', which {reason}: "
+        f"leave out `margin`, or choose one of {', '.join(takers)}, or an objective of your own that declares "
+        'takes_margin="yes".'
+    )
 
 
 def refuse_lone_rows(loss: Loss, rows: int) -> None:

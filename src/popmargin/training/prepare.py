@@ -129,8 +129,8 @@ class PreparedData:
         if len(missing):
             needed = "chosen_rating and rejected_rating" if name == "margin" else "soft_label"
             raise DataError(
-                f"The objective needs {needed}, which {len(missing)} of {len(values)} preferences lack (first: "
-                f"'{self.ids[missing[0]]}'). Give the data these columns, or choose an objective without them."
+                f"The objective or its margin needs {needed}, which {len(missing)} of {len(values)} preferences lack "
+                f"(first: '{self.ids[missing[0]]}'). Give the data these columns, or choose others that do without."
             )
         return values.astype(np.float32)
 

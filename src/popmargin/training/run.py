@@ -22,6 +22,7 @@ from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
 from popmargin.label.edges import is_store
+from popmargin.margin_sources import make_margin
 from popmargin.models import bf16_is_slower, device, make_policy
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
@@ -72,6 +73,7 @@ def make_loss(config: RunConfig) -> Loss:
         options=objective.make_options(values),
         regularizers=tuple(regularizers),
         tokens=tokens,
+        margin=None if config.margin is None else make_margin(config.margin),
         rewards=rewards,
     )
     refuse_meaningless(loss, config)
@@ -193,7 +195,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     loss = make_loss(config)
     refuse_lone_rows(loss, _micro_batch_size(config, process_count()) * process_count())
     scorer = (config.tokens or {}).get("reference")
-    needs = loss.objective.needs
+    needs = loss.needs
     edges = workspace.edges(config.pop) if needs.edges else None
     columns = {name: workspace.train.column(name) for name in ("margin", "soft_label") if getattr(needs, name)}
     scale = fitted_to = None
@@ -269,12 +271,12 @@ def _training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> 
     if edges is None:
         return TrainingRows.of_preferences(len(workspace.train))
     stronger, weaker = edges.resolve(workspace.train.ids)
-    everyone = loss.objective.needs.weaker == "gradient"
+    everyone = loss.needs.weaker == "gradient"
     return TrainingRows.of_edges(stronger, weaker, len(workspace.train), everyone=everyone)
 
 
 def _with_target(loss: Loss, config: RunConfig, workspace: Workspace, policy: Any) -> Loss:
-    if loss.objective.needs.weaker != "target":
+    if loss.needs.weaker != "target":
         return loss
     decay, target = config.target.decay, PolicyTarget()
     made: Target = target

@@ -4,7 +4,7 @@ The loop knows no objective: it scores preferences, lines the scores up with the
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ from popmargin.engine.scores import PairScores, pair_scores, scores_of
 from popmargin.engine.target import Target
 from popmargin.errors import RunError
 from popmargin.margin import Margin
-from popmargin.objectives.base import Logps, Objective, Rows
+from popmargin.margin_sources import MarginSource
+from popmargin.objectives.base import Logps, Needs, Objective, Origin, Rows
 from popmargin.regularizers.base import Regularizer
 from popmargin.tokens.base import TokenRows, TokenSelector
 from popmargin.training.metrics import MeanMetrics, finish_means
@@ -40,7 +41,8 @@ class Loss:
         options: its options.
         regularizers: added terms: weight, regularizer, options.
         tokens: a token selector and its options; None uses every token.
-        target: what scores weaker sides; None where the objective needs no target.
+        margin: where the margin comes from that is subtracted before the objective, and its options; None for none.
+        target: what scores weaker sides; None where neither objective nor margin needs a target.
         rewards: the model is a reward model, whose rewards take the place of log-ratios; there is no reference.
     """
 
@@ -48,8 +50,28 @@ class Loss:
     options: Any
     regularizers: tuple[tuple[float, Regularizer, Any], ...] = ()
     tokens: tuple[TokenSelector, Any] | None = None
+    margin: tuple[MarginSource, Any] | None = None
     target: Target | None = None
     rewards: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """What objective and margin together must be given."""
+        return self.objective.needs if self.margin is None else self.objective.needs | self.margin[0].needs
+
+    @property
+    def origin(self) -> Origin:
+        """Where the method comes from that objective and margin make together."""
+        if self.margin is None:
+            return self.objective.origin
+        return self.margin[0].known.get(self.objective.name, "ours")
+
+    def less_margin(self, rows: Rows) -> Rows:
+        """The rows as the objective sees them: chosen is lowered by the margin, so that β·Δ is β·Δ − m."""
+        if self.margin is None:
+            return rows
+        source, options = self.margin
+        return replace(rows, chosen=rows.chosen - source.function(rows, options).nats(self.beta))
 
     @property
     def beta(self) -> float:
@@ -198,13 +220,14 @@ class PreferenceTrainer(Trainer):
             if self.loss.target.forward == "others" and target_P is not None:
                 target_P[: len(scores.chosen)] = scores.gap.detach()
         rows = self._rows(inputs, scores, target_P)
-        loss_R = self.loss.objective.function(rows, self.loss.options)
+        seen = self.loss.less_margin(rows)
+        loss_R = self.loss.objective.function(seen, self.loss.options)
         for weight, regularizer, options in self.loss.regularizers:
             loss_R = loss_R + weight * regularizer.function(regularizer.sees(rows), options)
         scores_R = [loss_R, rows.gap] if rows.target is None else [loss_R, rows.gap, rows.target.values]
         finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
         self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once a step: no sync here
-        self._note(inputs, rows, of_tokens)
+        self._note(inputs, rows, seen, of_tokens)
         count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
         return loss_R.sum() * self.accelerator.num_processes / count
 
@@ -285,7 +308,7 @@ class PreferenceTrainer(Trainer):
         def of_weaker(values_P: Tensor) -> Tensor:
             return torch.where(has_weaker, values_P[weaker], torch.zeros_like(values_P[weaker]))
 
-        gradient = self.loss.objective.needs.weaker == "gradient"
+        gradient = self.loss.needs.weaker == "gradient"
         logps: dict[str, Any] = {} if scores.logps is None else vars(scores.logps)
         taken: dict[str, Any] = {k: None if v is None else v[stronger] for k, v in logps.items()}
         return Rows(
@@ -337,7 +360,8 @@ class PreferenceTrainer(Trainer):
     # -- metrics ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _note(self, inputs: dict[str, Any], rows: Rows, of_tokens: dict[str, Tensor]) -> None:
+    def _note(self, inputs: dict[str, Any], rows: Rows, seen: Rows, of_tokens: dict[str, Tensor]) -> None:
+        """Log what the rows show; the objective's own figures are of the rows that it has seen, less the margin."""
         gap = rows.gap.detach()
         values: dict[str, Tensor] = {
             "accuracy": (gap > 0).double() + 0.5 * (gap == 0).double(),
@@ -350,8 +374,11 @@ class PreferenceTrainer(Trainer):
         for _, regularizer, options in self.loss.regularizers:
             if regularizer.diagnostics is not None:
                 values |= regularizer.diagnostics(regularizer.sees(rows), options)
+        if self.loss.margin is not None:
+            source, options = self.loss.margin
+            values |= source.diagnostics(rows, options) if source.diagnostics else {}
         diagnostics = self.loss.objective.diagnostics
-        noted = diagnostics(rows, self.loss.options) if diagnostics else {}
+        noted = diagnostics(seen, self.loss.options) if diagnostics else {}
         self.metrics.add({**values, **of_tokens, **noted})
         if self.loss.objective.update_state is not None:
             self.step_metrics.add(noted)
