@@ -475,12 +475,15 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     result: dict[str, Any] = {k: merge({}, v) if isinstance(v, Mapping) else v for k, v in base.items()}
     for key, value in changes.items():
         old = result.get(key)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        if both and all(value.get(part) in (None, old.get(part)) for part in ("name", "source")):
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _renamed(old, value):
             result[key] = merge(typing.cast("Mapping[str, Any]", old), typing.cast("Mapping[str, Any]", value))
         else:
             result[key] = merge({}, typing.cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
     return result
+
+
+def _renamed(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> bool:
+    return any(new.get(part) not in (None, old.get(part)) for part in ("name", "source"))
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
