@@ -151,9 +151,9 @@ def _gpu(gpu: dict[str, Any]) -> list[str]:
     lines = [
         "## On a GPU", "",
         f"{cards}, bf16 autocast over fp32 weights, all trained (LoRA: bf16 weights); *1b* has the shape",
-        "of Llama 3.2 1B. TRL with its fused head, and never compiled: `python benchmarks/gpu.py`. Every step has other",
-        "lengths, which the spread over six steps shows. Log-probs of 1,500 tokens are sums of thousands of nats: the",
-        "differences of losses hold bf16's rounding of them.", "",
+        "of Llama 3.2 1B. TRL with its fused head, and never compiled: `python benchmarks/gpu.py`. Every step has",
+        "other lengths, which the spread over six steps shows. Log-probs of 1,500 tokens are sums of thousands of",
+        "nats: the differences of losses hold bf16's rounding of them.", "",
         *_step_table(steps, 3, gpu=True), "",
         "TFLOP/s are those of the needed products alone.", "",
     ]  # fmt: skip
