@@ -60,7 +60,9 @@ def make_loss(config: RunConfig) -> Loss:
         regularizer = REGULARIZERS.get(_name_of(rest, f"regularizers[{place}]"))
         weight = coerce(float, rest.pop("weight", 1.0), f"the weight of regularizer '{regularizer.name}'")
         if regularizer.name in {known.name for _, known, _ in regularizers}:
-            raise ConfigError(f"The regularizer '{regularizer.name}' stands twice: add up the weights.")
+            raise ConfigError(
+                f"The regularizer '{regularizer.name}' stands twice, and would be logged under one name: keep one."
+            )
         if "beta" in {field.name for field in dataclasses.fields(regularizer.options)} and hasattr(options, "beta"):
             rest = {"beta": options.beta} | rest  # its reward units are the objective's
         regularizers.append(

@@ -340,7 +340,7 @@ class PreferenceTrainer(Trainer):
         preferences_R = torch.cat([preferences for _, preferences in self._checks])
         self._checks = []
         gradients = (parameter.grad for parameter in model.parameters() if parameter.grad is not None)
-        # Of a sharded gradient, this process's part: what is not finite in one process is in none.
+        # Of a sharded gradient, this process's part: a loss that is not finite spoils the parts of all processes.
         sums = [(grad.to_local() if isinstance(grad, DTensor) else grad).sum() for grad in gradients]
         finite = torch.isfinite(torch.stack(sums)).all() if sums else torch.ones_like(finite_R[0])
         losses_fine, gradients_fine = torch.stack([finite_R.all(), finite]).tolist()
