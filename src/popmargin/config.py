@@ -64,6 +64,8 @@ class DataConfig:
         truncation: what gives way when a row is longer: keep_prompt_end, keep_prompt_start, drop, error.
         bad_rows: `error` stops at rows that cannot be used, `drop` leaves them out and reports them.
         columns: renames, from popmargin's column name to the file's.
+        soft_label_temperature: soft labels of training preferences from their ratings, σ(gap / temperature), in rating
+            points; replaces the `soft_label` column. null reads that column.
         flip: share of training preferences whose label is flipped, to study noise.
         limit: use only so many training preferences.
     """
@@ -80,6 +82,7 @@ class DataConfig:
     truncation: Literal["keep_prompt_end", "keep_prompt_start", "drop", "error"] = "keep_prompt_end"
     bad_rows: Literal["error", "drop"] = "error"
     columns: dict[str, str] = field(default_factory=dict[str, str])
+    soft_label_temperature: float | None = None
     flip: float = 0.0
     limit: int | None = None
 

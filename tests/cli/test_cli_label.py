@@ -91,6 +91,7 @@ def test_what_does_not_go_together_is_refused(
         (["--db", db, "--out", str(tmp_path / "x.csv")], "Say --as"),
         (["--db", db, "--out", out, "--project", "defaults"], "Did you mean 'default'"),
         (["--db", db, "--out", out, "--strengths", out], "goes with preferences"),
+        (["--db", db, "--out", out, "--votes", "whole"], "--votes goes with preferences, not with edges"),
         (["--db", db, "--out", out, "--as", "preferences", "--strengths", out], "no such file. Fit strengths with"),
         (["--db", db, "--out", out, "--as", "labels", "--wrong", "keep"], "which hold what was said"),
         (["--db", db, "--out", out, "--as", "labels", "--aggregate", "majority"], "goes with edges"),

@@ -158,6 +158,24 @@ def test_votes_become_soft_labels_and_turn_rows_only_when_asked(store: LabelStor
     assert pop_edges(store, project)[1].left_out["single preferences"] == 5
 
 
+def test_a_vote_counts_the_probability_that_it_came_with(store: LabelStore) -> None:
+    """A judge that gives p = 0.8 to a side is that much of a soft label, not a whole vote."""
+    project = open_project(store, preferences(4), kind="preference", say=quiet)
+    number = {row["first"]: row["item"] for batch in store.items(project.id) for row in batch.to_pylist()}
+    verdicts = {number["p0"]: "first", number["p1"]: "first", number["p2"]: "second", number["p3"]: "tie"}
+    give(store, project, "a", verdicts, confidence=[0.8, None, 0.6, 0.5])
+    give(store, project, "b", {number["p0"]: "second", number["p2"]: "second"}, confidence=[0.9, 0.7])
+    sure, whole = (
+        preferences_of(store, project, wrong="keep"),
+        preferences_of(store, project, wrong="keep", votes="whole"),
+    )
+    assert sure.soft_label.tolist() == pytest.approx([(0.8 + 0.1) / 2, 1.0, (0.4 + 0.3) / 2, 0.5])
+    assert whole.soft_label.tolist() == [0.5, 1.0, 0.0, 0.5]
+    assert preferences_of(store, project)[2]["soft_label"] == pytest.approx(0.65)
+    with pytest.raises(ConfigError, match="votes is 'half'; choose probability, whole"):
+        preferences_of(store, project, votes="half")  # pyright: ignore[reportArgumentType]
+
+
 def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore, tmp_path: Path) -> None:
     """p0 p1, p1 p2, p2 p3, p3 p4: of three people two call p1 wrong, and one of three p3; a model cannot say so."""
     project = store.create_project("demo", overlap=3)

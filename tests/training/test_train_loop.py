@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from popmargin.config import RunConfig
+from popmargin.errors import DataError
 from popmargin.objectives.base import OBJECTIVES
+from popmargin.training.prepare import load_split
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 
@@ -200,6 +203,25 @@ def test_reference_log_probs_are_shared_by_other_runs(tmp_path: Path, configure:
     assert shards and {path: path.read_bytes() for path in (tmp_path / "cache").rglob("*.safetensors")} == shards
     train(configure(cache, {"model": {"precision": "bf16"}}, to(tmp_path / "c", max_steps=1)))
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) > len(shards)
+
+
+def test_soft_labels_from_ratings(configure: Configure, unrated_path: str) -> None:
+    """σ(gap / temperature) of the training side alone; a flip leaves it, as it leaves the ratings."""
+    plain, held_out = load_split(configure().data)
+    train_side, test_side = load_split(configure({"data": {"soft_label_temperature": 2.0, "flip": 0.3}}).data)
+    assert train_side.soft_label.tolist() == pytest.approx((1 / (1 + np.exp(-plain.rating_gap / 2))).tolist())
+    assert test_side.fingerprint() == held_out.fingerprint()
+    run, _ = train(configure({"objective": {"name": "geometric_dpo"}, "data": {"soft_label_temperature": 2.0},
+                              "train": {"max_steps": 1}}))  # fmt: skip
+    assert run.facts()["objective"] == "geometric_dpo"
+    for changes, message in (
+        ({"soft_label_temperature": 0}, "must be a finite number above 0"),
+        ({"soft_label_temperature": 1.0, "train": unrated_path}, r"preferences lack \(first: .*popmargin data rate"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_split(configure({"data": changes}).data)
+    with pytest.raises(DataError, match=r"set data\.soft_label_temperature to make it from ratings"):
+        train(configure({"objective": {"name": "cdpo"}, "output": f"{run.path}-none"}))
 
 
 def test_noise_and_limits(configure: Configure) -> None:

@@ -169,6 +169,12 @@ def _add_export(verbs: Any) -> None:
         help="preferences of a project of ratings, of which a response has none: keep them without ratings, or leave "
         "them out (default: keep)",
     )
+    parser.add_argument(
+        "--votes",
+        choices=("probability", "whole"),
+        help="preferences: what a vote counts in soft_label, the confidence that it came with or always 1 "
+        "(default: probability)",
+    )
     parser.set_defaults(func=_export)
 
 
@@ -260,10 +266,9 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: what this name asks for is not clear. Say --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
         raise ConfigError(f"--aggregate goes with edges, not with {kind}.")
-    if args.strengths and kind not in ("preferences", "dataset"):
-        raise ConfigError(f"--strengths goes with preferences, not with {kind}. Say --as preferences.")
-    if args.unrated and kind not in ("preferences", "dataset"):
-        raise ConfigError(f"--unrated goes with preferences, not with {kind}. Say --as preferences.")
+    for option in ("strengths", "unrated", "votes"):
+        if getattr(args, option) and kind not in ("preferences", "dataset"):
+            raise ConfigError(f"--{option} goes with preferences, not with {kind}. Say --as preferences.")
     if args.wrong and kind in ("labels", "history", "jsonl"):
         raise ConfigError(f"--wrong goes with preferences and edges, not with {kind}, which hold what was said.")
     if kind in ("labels", "history", "jsonl") and args.out.suffix not in _TABLES:
@@ -288,7 +293,12 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
     elif kind in ("preferences", "dataset"):
         strengths = None if args.strengths is None else transfer.read_strengths(args.strengths)
         prefs = transfer.preferences_of(
-            store, project, strengths=strengths, wrong=args.wrong or "swap", unrated=args.unrated or "keep"
+            store,
+            project,
+            strengths=strengths,
+            wrong=args.wrong or "swap",
+            unrated=args.unrated or "keep",
+            votes=args.votes or "probability",
         )
         prefs.dataset.save_to_disk(str(args.out)) if kind == "dataset" else prefs.save(args.out)
         print("\n".join([*prefs.report.notes, f"wrote {len(prefs)} preferences to {args.out}"]))

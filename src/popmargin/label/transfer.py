@@ -24,10 +24,13 @@ from popmargin.pop.strengths import half_normal_strengths
 pc: Any = pyarrow.compute
 _EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
 _DECIDED = ("first", "second", "tie")
-_VOTE_COLUMNS = ("kind", "first", "second", "response", "annotator", "annotator_kind", "verdict", "wrong", "repeat_of")
+_VOTE_COLUMNS = ("kind", "first", "second", "response", "annotator", "annotator_kind", "verdict", "wrong", "confidence",
+                 "repeat_of")  # fmt: skip
 _AGGREGATES = (None, "majority", "weighted")
 OnWrong = Literal["swap", "drop", "keep"]
 """What becomes of preferences that most call wrong: chosen and rejected change places, left out, or as they were."""
+Votes = Literal["probability", "whole"]
+"""What a label counts in a soft label: the confidence that it came with, or 1."""
 OnUnrated = Literal["keep", "drop"]
 """What becomes of preferences of which a response has no rating, where others have."""
 
@@ -210,6 +213,7 @@ def preferences_of(
     strengths: Mapping[str, float] | None = None,
     wrong: OnWrong = "swap",
     unrated: OnUnrated = "keep",
+    votes: Votes = "probability",
 ) -> Preferences:
     """The imported preferences with all they came with, and what was learned about them.
 
@@ -223,30 +227,35 @@ def preferences_of(
             has no ratings.
         unrated: where people rated responses, what becomes of preferences of which one has no rating: "keep" leaves
             both ratings empty, "drop" leaves the preference out.
+        votes: what a label of kind "preference" counts in `soft_label`: "probability", the confidence that it came with
+            (1 where it has none); "whole", always 1.
 
     Returns:
         The preferences in the order of import, with a report that names what was exchanged or left out. Where labels of
-        kind "preference" vote, `soft_label` is the share of the votes for chosen, a tie being half a vote. Where
+        kind "preference" vote, `soft_label` is their mean probability that chosen is the better one, ½ for a tie;
+        votes that count whole make it the share of the votes. Where
         responses were rated, the ratings are their means over annotators alone, and imported ratings and strengths,
         which are of another scale, are gone; equal means stay, as a gap of 0. Everything else is as it was imported.
 
     Raises:
-        ConfigError: an unknown word for wrong or unrated preferences.
+        ConfigError: an unknown word for wrong or unrated preferences, or votes.
         DataError: strengths of preferences that the project does not have, below 0, or not finite.
     """
     _check_wrong(wrong)
     if unrated not in get_args(OnUnrated):
         raise ConfigError(f"unrated is {unrated!r}; choose {', '.join(get_args(OnUnrated))}.")
+    if votes not in get_args(Votes):
+        raise ConfigError(f"votes is {votes!r}; choose {', '.join(get_args(Votes))}.")
     columns = store.preference_columns(project.id)
     labels = store.labels(project.id, columns=_VOTE_COLUMNS)
     notes: list[str] = []
     against, missing = put_ratings(columns, labels, notes)
     if strengths is not None:
         _put_strengths(columns, strengths)
-    votes, by_most = _votes(labels), wrong_preferences(labels)
+    voted, by_most = _soft_labels(labels, votes), wrong_preferences(labels)
     for row, key in enumerate(columns["id"]):
-        if key in votes:
-            columns["soft_label"][row] = votes[key]
+        if key in voted:
+            columns["soft_label"][row] = voted[key]
     called = {row: by_most[key] for row, key in enumerate(columns["id"]) if key in by_most}
     rows = sorted({*against, *called})
     emptied = sum(_turn(columns, row) for row in rows) if wrong == "swap" else 0
@@ -320,14 +329,16 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
     columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
 
 
-def _votes(labels: Any) -> dict[str, float]:
+def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
+    """Preference id -> mean over its labels of the probability that chosen is the better response."""
     sums: dict[str, tuple[float, int]] = {}
-    worth = {"first": 1.0, "second": 0.0, "tie": 0.5}
     single = labels.filter(pc.and_(pc.equal(labels["kind"], "preference"), pc.is_null(labels["repeat_of"])))
-    for key, verdict in zip(single["first"].to_pylist(), single["verdict"].to_pylist(), strict=True):
-        if verdict in worth:
+    read = (single[name].to_pylist() for name in ("first", "verdict", "confidence"))
+    for key, verdict, confidence in zip(*read, strict=True):
+        if verdict in ("first", "second", "tie"):
+            sure = 1.0 if confidence is None or votes == "whole" else confidence
             total, count = sums.get(key, (0.0, 0))
-            sums[key] = (total + worth[verdict], count + 1)
+            sums[key] = (total + {"first": sure, "second": 1.0 - sure, "tie": 0.5}[verdict], count + 1)
     return {key: total / count for key, (total, count) in sums.items()}
 
 

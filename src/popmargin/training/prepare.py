@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import nn
 
 from popmargin.config import DataConfig, PopConfig, RunConfig
@@ -61,6 +62,8 @@ def load_split(config: DataConfig) -> tuple[Preferences, Preferences]:
     if config.limit is not None:
         order = np.random.default_rng(config.split_seed).permutation(len(train))
         train = train.select(np.sort(order[: config.limit]))
+    if config.soft_label_temperature is not None:
+        train = with_soft_labels(train, config.soft_label_temperature)
     return flip_preferences(train, config.flip, config.split_seed), test
 
 
@@ -68,10 +71,41 @@ def _hold_out(preferences: Preferences, size: float, seed: int) -> tuple[Prefere
     return split_preferences(preferences, test_size=int(size) if size >= 1 else size, seed=seed)
 
 
+def with_soft_labels(preferences: Preferences, temperature: float) -> Preferences:
+    """The preferences with soft labels from their ratings, which a Bradley–Terry model reads as rewards.
+
+    p = σ((chosen_rating − rejected_rating) / temperature): ½ at equal ratings, 0.73 at a gap of one temperature.
+
+    Args:
+        preferences: every one with both ratings; a `soft_label` of their own gives way.
+        temperature: rating points, above 0.
+
+    Raises:
+        DataError: a temperature that is not a finite number above 0, or preferences without ratings.
+    """
+    if not 0 < temperature < np.inf:
+        raise DataError(f"data.soft_label_temperature is {temperature}; it must be a finite number above 0.")
+    missing = np.flatnonzero(np.isnan(preferences.rating_gap))
+    if len(missing):
+        raise DataError(
+            f"data.soft_label_temperature makes soft labels from chosen_rating and rejected_rating, which "
+            f"{len(missing)} of {len(preferences)} preferences lack (first: '{preferences.ids[missing[0]]}'). Give the "
+            "data these columns (`popmargin data rate` writes them), or leave the key out to read soft_label."
+        )
+    label = expit(preferences.rating_gap / temperature)
+
+    def write(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+        return {**row, "soft_label": label[number]}
+
+    dataset = preferences.dataset.map(write, with_indices=True, features=preferences.dataset.features,
+                                      keep_in_memory=True, load_from_cache_file=False)  # fmt: skip
+    return Preferences(dataset, preferences.report)
+
+
 def flip_preferences(preferences: Preferences, share: float, seed: int) -> Preferences:
     """The preferences with the labels of a random share flipped: chosen and rejected texts change places.
 
-    Ratings and strength stay where they are, as if the annotator had mistaken one response for the other.
+    Ratings, strength and soft label stay where they are, as if the annotator had mistaken one response for the other.
     """
     if not 0 <= share < 1:
         raise DataError(f"data.flip is {share}; it must be at least 0 and below 1.")
@@ -127,10 +161,17 @@ class PreparedData:
         values = values[self.tokenized.index]
         missing = np.flatnonzero(~np.isfinite(values))
         if len(missing):
-            needed = "chosen_rating and rejected_rating" if name == "margin" else "soft_label"
+            needed, remedy = (
+                ("chosen_rating and rejected_rating", "Give the data these columns")
+                if name == "margin"
+                else (
+                    "soft_label",
+                    "Give the data this column, set data.soft_label_temperature to make it from ratings",
+                )
+            )
             raise DataError(
                 f"The objective or its margin needs {needed}, which {len(missing)} of {len(values)} preferences lack "
-                f"(first: '{self.ids[missing[0]]}'). Give the data these columns, or choose others that do without."
+                f"(first: '{self.ids[missing[0]]}'). {remedy}, or choose others that do without."
             )
         return values.astype(np.float32)
 
