@@ -23,7 +23,7 @@ demo-full: $(READY)
 	$(BIN)/popmargin demo --full
 
 test: $(READY)
-	$(PYTEST) -q -m "not slow and not browser"
+	$(PYTEST) -q -n auto --dist loadscope -m "not slow and not browser"
 
 test-slow: $(READY)
 	$(PYTEST) -q -m "slow or browser"
