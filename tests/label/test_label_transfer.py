@@ -16,7 +16,8 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.label.records import Project
 from popmargin.label.setup import open_project
 from popmargin.label.store import LabelStore
-from popmargin.label.transfer import pop_edges, preferences_of, read_strengths, save_labels, wrong_preferences
+from popmargin.label.transfer import pop_edges, preferences_of, read_strengths, save_labels
+from popmargin.label.wrong import wrong_preferences
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import fit_strengths
 from popmargin.pop.strengths import half_normal_strengths

@@ -18,17 +18,15 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.label.rated import empty_ratings, put_ratings
 from popmargin.label.records import Project
 from popmargin.label.store import LabelStore
+from popmargin.label.wrong import DECIDED, OnWrong, check_wrong, wrong_counts, wrong_preferences
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.strengths import half_normal_strengths
 
 pc: Any = pyarrow.compute
 _EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
-_DECIDED = ("first", "second", "tie")
 _VOTE_COLUMNS = ("kind", "first", "second", "response", "annotator", "annotator_kind", "verdict", "wrong", "confidence",
                  "repeat_of")  # fmt: skip
 _AGGREGATES = (None, "majority", "weighted")
-OnWrong = Literal["swap", "drop", "keep"]
-"""What becomes of preferences that most call wrong: chosen and rejected change places, left out, or as they were."""
 Votes = Literal["probability", "whole"]
 """What a label counts in a soft label: the confidence that it came with, or 1."""
 OnUnrated = Literal["keep", "drop"]
@@ -96,13 +94,13 @@ def pop_edges(
     Raises:
         ConfigError: an unknown aggregation, or an unknown word for wrong preferences.
     """
-    _check_wrong(wrong)
+    check_wrong(wrong)
     if aggregate not in _AGGREGATES:
         raise ConfigError(f"aggregate is {aggregate!r}; choose 'majority', 'weighted', or none for an edge a label.")
     labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"))
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
-    decided = pc.is_in(labels["verdict"], value_set=pa.array(_DECIDED))
+    decided = pc.is_in(labels["verdict"], value_set=pa.array(DECIDED))
     mine = pc.and_(pop, first_time)
     by_most = wrong_preferences(labels)
     names = pa.array([] if wrong == "keep" else list(by_most), pa.string())
@@ -127,48 +125,6 @@ def pop_edges(
     return PopEdges(table, parameters), account
 
 
-def wrong_counts(labels: Any) -> dict[str, int]:
-    """How many labels call each preference wrong, for those that any label does."""
-    counts: dict[str, int] = {}
-    for row in labels.filter(pc.equal(labels["verdict"], "wrong")).select(["first", "second", "wrong"]).to_pylist():
-        for side in ("first", "second"):
-            if row["wrong"] in (side, "both"):
-                counts[row[side]] = counts.get(row[side], 0) + 1
-    return counts
-
-
-def wrong_preferences(labels: Any) -> dict[str, tuple[int, int]]:
-    """Preferences that more annotators call wrong than right: id -> (how many, how many).
-
-    Wrong is an answer "wrong" that names the preference, or that its rejected response is better. Right is that its
-    chosen one is better, and any other answer of a person who compared it with another preference; models are not asked
-    whether what they compare is right. Each annotator counts once, and who calls it wrong anywhere calls it wrong.
-    Unsure, ties of its two responses and repeated items say nothing.
-    """
-    labels = labels.filter(pc.is_null(labels["repeat_of"]))
-    single, verdict = pc.equal(labels["kind"], "preference"), labels["verdict"]
-    against = pc.or_(pc.equal(verdict, "wrong"), pc.and_(single, pc.equal(verdict, "second")))
-    accusers: dict[str, set[str]] = {}
-    for row in labels.filter(against).to_pylist():
-        for side in ("first", "second"):
-            if row["wrong"] in (side, "both") or (row["kind"] == "preference" and side == "first"):
-                accusers.setdefault(row[side], set()).add(row["annotator"])
-    compared = pc.and_(pc.is_in(verdict, value_set=pa.array(_DECIDED)), pc.equal(labels["annotator_kind"], "person"))
-    found = labels.filter(pc.if_else(single, pc.equal(verdict, "first"), compared))
-    defenders: dict[str, set[str]] = {}
-    for side in ("first", "second"):
-        of_these = found.filter(pc.is_in(found[side], value_set=pa.array(list(accusers), pa.string())))
-        for key, who in zip(of_these[side].to_pylist(), of_these["annotator"].to_pylist(), strict=True):
-            defenders.setdefault(key, set()).add(who)
-    counts = {key: (len(who), len(defenders.get(key, set()) - who)) for key, who in accusers.items()}
-    return {key: (many, others) for key, (many, others) in counts.items() if many > others}
-
-
-def _check_wrong(wrong: str) -> None:
-    if wrong not in get_args(OnWrong):
-        raise ConfigError(f"wrong is {wrong!r}; choose {', '.join(get_args(OnWrong))}.")
-
-
 def _edge_table(labels: Any) -> Any:
     turned = pc.equal(labels["verdict"], "second")
     return pa.table(
@@ -186,10 +142,10 @@ def _edge_table(labels: Any) -> Any:
 def _majority(labels: Any, aggregate: str) -> Any:
     """One edge an item."""
     weight = pc.fill_null(labels["confidence"], 1.0) if aggregate == "weighted" else 1.0
-    counted = {f"for_{name}": pc.if_else(pc.equal(labels["verdict"], name), weight, 0.0) for name in _DECIDED}
+    counted = {f"for_{name}": pc.if_else(pc.equal(labels["verdict"], name), weight, 0.0) for name in DECIDED}
     votes = pa.table({name: labels[name] for name in ("item", "first", "second")} | counted)
     sums = votes.group_by(["item", "first", "second"], use_threads=False).aggregate([(name, "sum") for name in counted])
-    first, second, tie = (sums[f"for_{name}_sum"] for name in _DECIDED)
+    first, second, tie = (sums[f"for_{name}_sum"] for name in DECIDED)
     turned, most = pc.greater(second, first), pc.max_element_wise(first, second)
     total = pc.add(pc.add(first, second), tie)
     equal = pc.or_(pc.equal(first, second), pc.greater(tie, most))
@@ -241,7 +197,7 @@ def preferences_of(
         ConfigError: an unknown word for wrong or unrated preferences, or votes.
         DataError: strengths of preferences that the project does not have, below 0, or not finite.
     """
-    _check_wrong(wrong)
+    check_wrong(wrong)
     if unrated not in get_args(OnUnrated):
         raise ConfigError(f"unrated is {unrated!r}; choose {', '.join(get_args(OnUnrated))}.")
     if votes not in get_args(Votes):
@@ -335,7 +291,7 @@ def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
     single = labels.filter(pc.and_(pc.equal(labels["kind"], "preference"), pc.is_null(labels["repeat_of"])))
     read = (single[name].to_pylist() for name in ("first", "verdict", "confidence"))
     for key, verdict, confidence in zip(*read, strict=True):
-        if verdict in ("first", "second", "tie"):
+        if verdict in DECIDED:
             sure = 1.0 if confidence is None or votes == "whole" else confidence
             total, count = sums.get(key, (0.0, 0))
             sums[key] = (total + {"first": sure, "second": 1.0 - sure, "tie": 0.5}[verdict], count + 1)
