@@ -166,15 +166,29 @@ def test_a_vote_counts_the_probability_that_it_came_with(store: LabelStore) -> N
     verdicts = {number["p0"]: "first", number["p1"]: "first", number["p2"]: "second", number["p3"]: "tie"}
     give(store, project, "a", verdicts, confidence=[0.8, None, 0.6, 0.5])
     give(store, project, "b", {number["p0"]: "second", number["p2"]: "second"}, confidence=[0.9, 0.7])
-    sure, whole = (
-        preferences_of(store, project, wrong="keep"),
-        preferences_of(store, project, wrong="keep", votes="whole"),
-    )
+    sure = preferences_of(store, project, wrong="keep")
+    whole = preferences_of(store, project, wrong="keep", votes="whole")
     assert sure.soft_label.tolist() == pytest.approx([(0.8 + 0.1) / 2, 1.0, (0.4 + 0.3) / 2, 0.5])
     assert whole.soft_label.tolist() == [0.5, 1.0, 0.0, 0.5]
     assert preferences_of(store, project)[2]["soft_label"] == pytest.approx(0.65)
     with pytest.raises(ConfigError, match="votes is 'half'; choose probability, whole"):
         preferences_of(store, project, votes="half")  # pyright: ignore[reportArgumentType]
+
+
+def test_guesses_do_not_outvote_an_annotator_who_is_sure(store: LabelStore) -> None:
+    """p0: sure of chosen against two guesses of the other; p1: a judge that leans to rejected, alone."""
+    data = preferences(2)
+    project = open_project(store, data, kind="preference", say=quiet)
+    number = {row["first"]: row["item"] for batch in store.items(project.id) for row in batch.to_pylist()}
+    give(store, project, "a", {number["p0"]: "first", number["p1"]: "second"}, confidence=[1.0, 0.6])
+    give(store, project, "b", {number["p0"]: "second"}, confidence=[0.5])
+    give(store, project, "c", {number["p0"]: "second"}, confidence=[0.5])
+    labels = store.labels(project.id)
+    assert wrong_preferences(labels) == {"p1": (1, 0)}
+    assert wrong_preferences(labels, votes="whole") == {"p0": (2, 1), "p1": (1, 0)}
+    found = preferences_of(store, project)
+    assert found[0]["chosen"] == data[0]["chosen"] and found[1]["chosen"] == data[1]["rejected"]
+    assert found.soft_label.tolist() == pytest.approx([2 / 3, 0.6])
 
 
 def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_run_that_goes_on_keeps_its_edges(db: str, configure: Callable[..., Ru
     assert PopEdges.load(run.path / "edges.parquet").fingerprint() != before
 
 
-def test_what_a_store_cannot_give(db: str, tmp_path: Path) -> None:
+def test_what_a_store_cannot_give(db: str, tmp_path: Path, data_path: str) -> None:
     with pytest.raises(DataError, match="none of its"):
         store_edges(db, ["someone else"])
     with pytest.raises(DataError, match=r"no project 'answer'.*Did you mean 'answers'"):
@@ -88,3 +88,8 @@ def test_what_a_store_cannot_give(db: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 projects \(answers, another\): name one"):
         store_edges(db, ["a"])
     assert is_store("postgresql://host/labels") and is_store("a.sqlite3") and not is_store("edges.parquet")
+    with LabelStore.open(db) as store:
+        single = open_project(store, load_preferences(data_path), "single", kind="preference")
+        label_store(store, single.id, RatingLabeller(store_strengths(store, single.id)))
+    with pytest.raises(DataError, match="Its labels are single preferences: train on what `popmargin label export"):
+        store_edges(f"{db}#single", load_preferences(data_path).ids)

@@ -90,7 +90,13 @@ def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
         project = store.project(name or None)
         edges, account = pop_edges(store, project)
     _LOG.warning("%s, project '%s': %s", url, project.name, account)
-    remedy = f"Label some with: popmargin annotate --db {url}, or train on the data that was imported."
+    other = [kind for kind in ("single preferences", "ratings") if account.left_out[kind]]
+    remedy = (
+        f"Its labels are {' and '.join(other)}: train on what `popmargin label export --as preferences` writes, or "
+        "collect comparisons in a project of kind 'pop'."
+        if other
+        else f"Label some with: popmargin annotate --db {url}, or train on the data that was imported."
+    )
     return _between(edges, ids, f"{url}, project '{project.name}'", remedy)
 
 

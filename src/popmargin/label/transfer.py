@@ -18,7 +18,7 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.label.rated import empty_ratings, put_ratings
 from popmargin.label.records import Project
 from popmargin.label.store import LabelStore
-from popmargin.label.wrong import DECIDED, OnWrong, check_wrong, wrong_counts, wrong_preferences
+from popmargin.label.wrong import DECIDED, OnWrong, Votes, check_wrong, wrong_counts, wrong_preferences
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.strengths import half_normal_strengths
 
@@ -27,8 +27,6 @@ _EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind
 _VOTE_COLUMNS = ("kind", "first", "second", "response", "annotator", "annotator_kind", "verdict", "wrong", "confidence",
                  "repeat_of")  # fmt: skip
 _AGGREGATES = (None, "majority", "weighted")
-Votes = Literal["probability", "whole"]
-"""What a label counts in a soft label: the confidence that it came with, or 1."""
 OnUnrated = Literal["keep", "drop"]
 """What becomes of preferences of which a response has no rating, where others have."""
 
@@ -183,8 +181,8 @@ def preferences_of(
             has no ratings.
         unrated: where people rated responses, what becomes of preferences of which one has no rating: "keep" leaves
             both ratings empty, "drop" leaves the preference out.
-        votes: what a label of kind "preference" counts in `soft_label`: "probability", the confidence that it came with
-            (1 where it has none); "whole", always 1.
+        votes: what a label of kind "preference" counts, in `soft_label` and in what is wrong: "probability", the
+            confidence that it came with (1 where it has none); "whole", always 1.
 
     Returns:
         The preferences in the order of import, with a report that names what was exchanged or left out. Where labels of
@@ -208,7 +206,7 @@ def preferences_of(
     against, missing = put_ratings(columns, labels, notes)
     if strengths is not None:
         _put_strengths(columns, strengths)
-    voted, by_most = _soft_labels(labels, votes), wrong_preferences(labels)
+    voted, by_most = _soft_labels(labels, votes), wrong_preferences(labels, votes)
     for row, key in enumerate(columns["id"]):
         if key in voted:
             columns["soft_label"][row] = voted[key]

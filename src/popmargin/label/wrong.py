@@ -1,4 +1,4 @@
-"""Which preferences most of those who judged them call wrong."""
+"""Which preferences are wrong, by those who judged them."""
 
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,8 @@ DECIDED = ("first", "second", "tie")
 """Answers that compare, unlike "unsure" and "wrong"."""
 OnWrong = Literal["swap", "drop", "keep"]
 """What becomes of preferences that most call wrong: chosen and rejected change places, left out, or as they were."""
+Votes = Literal["probability", "whole"]
+"""What an answer which of two responses is better counts: the confidence that it came with, or 1."""
 
 
 def wrong_counts(labels: Any) -> dict[str, int]:
@@ -24,31 +26,48 @@ def wrong_counts(labels: Any) -> dict[str, int]:
     return counts
 
 
-def wrong_preferences(labels: Any) -> dict[str, tuple[int, int]]:
-    """Preferences that more annotators call wrong than right: id -> (how many, how many).
+def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tuple[int, int]]:
+    """Preferences that are more likely wrong than right, by those who judged them: id -> (how many call it wrong, not).
 
     Wrong is an answer "wrong" that names the preference, or that its rejected response is better. Right is that its
     chosen one is better, and any other answer of a person who compared it with another preference; models are not asked
     whether what they compare is right. Each annotator counts once, and who calls it wrong anywhere calls it wrong.
     Unsure, ties of its two responses and repeated items say nothing.
+
+    Args:
+        labels: as `LabelStore.labels` gives them, with their confidence.
+        votes: what an answer which response is better counts: "probability", the confidence that it came with (1 where
+            it has none), and the rest of it for the other side; "whole", always 1.
     """
     labels = labels.filter(pc.is_null(labels["repeat_of"]))
     single, verdict = pc.equal(labels["kind"], "preference"), labels["verdict"]
     against = pc.or_(pc.equal(verdict, "wrong"), pc.and_(single, pc.equal(verdict, "second")))
-    accusers: dict[str, set[str]] = {}
+    accusers: dict[str, dict[str, float]] = {}
     for row in labels.filter(against).to_pylist():
         for side in ("first", "second"):
             if row["wrong"] in (side, "both") or (row["kind"] == "preference" and side == "first"):
-                accusers.setdefault(row[side], set()).add(row["annotator"])
+                sure = _sure(row["confidence"], votes) if row["verdict"] == "second" else 1.0
+                said = accusers.setdefault(row[side], {})
+                said[row["annotator"]] = max(sure, said.get(row["annotator"], 0.0))
     compared = pc.and_(pc.is_in(verdict, value_set=pa.array(DECIDED)), pc.equal(labels["annotator_kind"], "person"))
     found = labels.filter(pc.if_else(single, pc.equal(verdict, "first"), compared))
-    defenders: dict[str, set[str]] = {}
+    defenders: dict[str, dict[str, float]] = {}
     for side in ("first", "second"):
         of_these = found.filter(pc.is_in(found[side], value_set=pa.array(list(accusers), pa.string())))
-        for key, who in zip(of_these[side].to_pylist(), of_these["annotator"].to_pylist(), strict=True):
-            defenders.setdefault(key, set()).add(who)
-    counts = {key: (len(who), len(defenders.get(key, set()) - who)) for key, who in accusers.items()}
-    return {key: (many, others) for key, (many, others) in counts.items() if many > others}
+        for row in of_these.select([side, "annotator", "kind", "confidence"]).to_pylist():
+            if row["annotator"] not in accusers[row[side]]:
+                sure = _sure(row["confidence"], votes) if row["kind"] == "preference" else 1.0
+                defenders.setdefault(row[side], {})[row["annotator"]] = sure
+    wrong: dict[str, tuple[int, int]] = {}
+    for key, said in accusers.items():
+        others = defenders.get(key, {})
+        if 2 * (sum(said.values()) + sum(1.0 - sure for sure in others.values())) > len(said) + len(others):
+            wrong[key] = (len(said), len(others))
+    return wrong
+
+
+def _sure(confidence: float | None, votes: Votes) -> float:
+    return 1.0 if confidence is None or votes == "whole" else confidence
 
 
 def check_wrong(wrong: str) -> None:
