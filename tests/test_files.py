@@ -1,5 +1,6 @@
 """Files that appear when they are complete, and what is said of places that cannot be written."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def test_a_file_appears_at_the_end_or_stays_as_it_was(tmp_path: Path) -> None:
     [
         PopEdges.from_columns(["a"], ["b"]).save,
         load_preferences([{"prompt": "p", "chosen": "c", "rejected": "r"}]).save,
-        lambda path: write_text(path, "text"),
+        functools.partial(write_text, text="text"),
     ],
 )
 def test_places_that_cannot_be_written_are_named(tmp_path: Path, save: Callable[[Path], None]) -> None:
