@@ -137,6 +137,20 @@ def test_other_data_are_not_taken_for_the_projects_own(
     ("words", "message"),
     [
         (["export", "--out", "full", "--as", "dataset"], "full is a folder with files in it"),
+        (["export", "--out", "full/file", "--as", "dataset"], "full/file is a file, and a dataset is a folder"),
+        (["export", "--out", "new.jsonl", "--as", "dataset"], "Say --as preferences, or leave the suffix out"),
+        (["export", "--out", "new.jsonl.gz", "--as", "dataset"], "Say --as preferences, or leave the suffix out"),
+        (["export", "--out", "/proc/x", "--as", "dataset"], "error: /proc/x: No such file or directory"),
+        (["export", "--out", "/proc/x.jsonl"], "/proc/x.jsonl: cannot be written"),
+        (["export", "--out", "/proc/x.parquet", "--as", "labels"], "/proc/x.parquet: cannot be written"),
+        (["export", "--out", "full/file/x.parquet"], "full/file/x.parquet: cannot be written"),
+        (["report", "--out", "/proc/x.html"], "/proc/x.html: cannot be written"),
+        (["judge", "--judge", "local:x", "--name", " "], "is empty. Give one, or leave it out"),
+        (["judge", "--judge", "ratings", "--orders", "one"], "'ratings' compares numbers: it has no prompt"),
+        (["judge", "--judge", "ratings", "--prompt", "full/file"], "it has no prompt and no orders"),
+        (["judge", "--judge", "reward:math:sqrt", "--preference-prompt", "full/file"], "'reward:math:sqrt' compares"),
+        (["judge", "--judge", "reward:math:sqrt"], "Reward 'math:sqrt' cannot be called with prompts= and completions"),
+        (["judge", "--judge", "openai:m@http://localhost:1/v1", "--cache", "full"], "full: no file for a cache (Is a"),
         (["export", "--out", "edges.jsonl", "--as", "edges"], "edges are written as .parquet"),
         (["annotators", "add", "Zoe", "Zoe"], "nobody was added"),
         (["report", "--out", "full"], "is a folder. Name the file"),
@@ -208,4 +222,4 @@ def test_one_project_needs_no_name_and_two_do(db: str, data: Path, capsys: pytes
         assert store.project().name == "default"
     assert main(["label", "import", str(data), "--db", db, "--project", "second"]) == 0
     assert main(["label", "export", "--db", db, "--out", "x.parquet"]) == 2
-    assert "(default, second): name one with --project NAME" in capsys.readouterr().err
+    assert "(default, second): name one with --project NAME, or, where there is no" in capsys.readouterr().err

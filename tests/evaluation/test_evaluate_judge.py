@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from popmargin.errors import ConfigError, RunError
+from popmargin.evaluation.chat import AnswerCache
 from popmargin.evaluation.judge import JudgeReward, parse_rating
 from popmargin.evaluation.rewards import load_reward
 
@@ -109,6 +110,36 @@ def test_a_torn_last_line_is_asked_again_and_the_rest_is_kept(
     cache.write_text("not json\n")
     with pytest.raises(RunError, match="line 1: not a cached judge answer"):
         judge()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "",
+        "{",
+        '{"key": "',
+        '{"key": "ab',
+        '{"key": "ab", "ans',
+        '{"key": "ab", "answer": {"text',
+        '{"key": "ab", "answer": 1}',
+    ],
+)
+def test_only_the_beginning_of_an_answer_is_cut(tmp_path: Path, start: str) -> None:
+    path = tmp_path / "cache.jsonl"
+    path.write_text('{"key": "k", "answer": 7}\n' + start)
+    assert AnswerCache(path).answers == {"k": 7} and path.read_text() == '{"key": "k", "answer": 7}\n'
+
+
+@pytest.mark.parametrize("tail", ["My thesis", '{"prompt": "p"}', '{"key": "ab", "value": 1}', "[]", "\x00"])
+def test_a_file_that_is_no_cache_is_left_alone(tmp_path: Path, tail: str) -> None:
+    path = tmp_path / "thesis.txt"
+    for text in (tail, '{"key": "k", "answer": 7}\n' + tail):
+        path.write_text(text)
+        with pytest.raises(RunError, match=r"thesis.txt: its last line is not a cached judge answer"):
+            AnswerCache(path)
+        assert path.read_text() == text
+    with pytest.raises(RunError, match=r"no file for a cache \(Is a directory\)"):
+        AnswerCache(tmp_path)
 
 
 def test_busy_servers_are_tried_again_and_answers_before_a_failure_are_kept(

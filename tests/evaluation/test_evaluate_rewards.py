@@ -45,6 +45,8 @@ def test_functions_and_objects_are_found_in_the_working_directory(module: str, e
         ("needy_reward_module:f", "needs 'a_module_that_is_not_there'"),
         ("absent.py:f", "absent.py does not exist"),
         ("my_reward_module:number", "is a int; name a function"),
+        ("math:sqrt", r"'math:sqrt' cannot be called with prompts= and completions= \(.*returns one number for each"),
+        ("builtins:max", r"'builtins:max' cannot be called with prompts= and completions="),
         ("my_reward_module", "is not understood"),
     ],
 )

@@ -305,4 +305,4 @@ def test_specifications_and_options_that_are_not_understood() -> None:
     with pytest.raises(ConfigError, match="'both' or 'one'"):
         Judge(None, orders="three")  # pyright: ignore[reportArgumentType]
     with pytest.raises(DataError, match="paired with itself"):
-        label_pairs(load_labeller("reward:math:sqrt"), [(PAIRS[0][0], PAIRS[0][0])])
+        label_pairs(load_labeller("ratings", strengths={"s0": 1.0}), [(PAIRS[0][0], PAIRS[0][0])])

@@ -285,6 +285,8 @@ def test_strengths_from_a_file(store: LabelStore, tmp_path: Path) -> None:
     for table, message in (
         ({"id": ["p0", "p0"], "strength": [1.0, 2.0]}, "more than once"),
         ({"id": ["p0"]}, "no column 'strength'"),
+        ({"id": ["p0"], "strength": ["strong"]}, "column 'strength': not numbers"),
+        ({"id": ["p0"], "strength": [[1.0]]}, "column 'strength': not numbers"),
     ):
         pq.write_table(pa.table(table), path)
         with pytest.raises(DataError, match=message):

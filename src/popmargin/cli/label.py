@@ -9,7 +9,7 @@ from typing import Any
 from popmargin.cli import label_ask, label_judge, label_report
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
-from popmargin.data.schema import Preferences
+from popmargin.data.schema import SAVE_SUFFIXES, Preferences
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.edges import may_exist, open_store
 from popmargin.pop.edges import PopEdges
@@ -275,11 +275,22 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: labels are written as {' or '.join(_TABLES)}. End the name in one.")
     if kind == "edges" and args.out.suffix != ".parquet":
         raise ConfigError(f"{args.out}: edges are written as .parquet. End the name in it.")
-    if kind == "dataset" and args.out.is_dir() and any(args.out.iterdir()):
-        raise ConfigError(f"{args.out} is a folder with files in it. Name a new one.")
+    if kind == "dataset":
+        _check_new_folder(args.out)
     with open_store(args.db) as store:
         _write(store, store.project(args.project), kind, args)
     return 0
+
+
+def _check_new_folder(path: Path) -> None:
+    if path.name.endswith(SAVE_SUFFIXES):
+        raise ConfigError(
+            f"{path}: a dataset is a folder, and this names a file. Say --as preferences, or leave the suffix out."
+        )
+    if path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"{path} is a folder with files in it. Name a new one.")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file, and a dataset is a folder. Name a new one.")
 
 
 def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> None:

@@ -21,10 +21,10 @@ def add_parser(subparsers: Any) -> None:
         help="openai:MODEL@URL, local:PATH, reward:SPEC (as in `pop sample`) or ratings",
     )
     parser.add_argument("--name", help="name of the annotator (default: from the judge)")
-    parser.add_argument("--prompt", type=Path, metavar="FILE", help="prompt for PoP items (default: the built-in one)")
+    parser.add_argument("--prompt", type=Path, metavar="FILE", help="judges' prompt for PoP items (default: built in)")
     parser.add_argument("--preference-prompt", type=Path, metavar="FILE", help="the same for preference items")
     parser.add_argument(
-        "--orders", choices=("both", "one"), default="both", help="one order costs half, and shows no flips"
+        "--orders", choices=("both", "one"), default="both", help="of judges; one order costs half, and shows no flips"
     )
     parser.add_argument(
         "--reward-options", default="{}", metavar="YAML", help="arguments of a reward, as in `pop sample`"

@@ -2,12 +2,17 @@
 
 import argparse
 import json
+import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.label.edges import is_store, open_store
+
+if TYPE_CHECKING:
+    from popmargin.label.records import Project
+    from popmargin.label.store import LabelStore
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,15 +33,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from popmargin.label.quality import label_quality, together
-    from popmargin.label.rated import strengths_of
+    from popmargin.label.pool import pool
+    from popmargin.label.quality import label_quality
     from popmargin.label.report import quality_json, reading, write_label_report
-    from popmargin.label.sources.base import store_strengths
 
-    names: list[str] = []
-    tables: list[Any] = []
-    of_data: dict[str, float] = {}
-    of_people: dict[str, float] = {}
+    projects: list[tuple[LabelStore, Project]] = []
     with ExitStack() as opened:
         store = opened.enter_context(open_store(args.db))
         for source in (None, *args.others):
@@ -44,14 +45,12 @@ def _report(args: argparse.Namespace) -> int:
             if source is not None and is_store(source):
                 url, _, named = source.partition("#")
                 place = opened.enter_context(open_store(url))
-            project = place.project(args.project if source is None else named or None)
-            labels = place.labels(project.id)
-            names.append(project.name)
-            tables.append(labels)
-            of_data |= store_strengths(place, project.id)
-            of_people |= strengths_of(labels, place.preference_columns(project.id))
-    quality = label_quality(together(tables), of_people or of_data, rated_by_people=bool(of_people))
-    write_label_report(quality, args.out, " and ".join(names))
+            projects.append((place, place.project(args.project if source is None else named or None)))
+        pooled = pool(projects)
+    quality = label_quality(pooled.labels, pooled.strengths, rated_by_people=pooled.rated_by_people)
+    write_label_report(quality, args.out, " and ".join(project.name for _, project in projects))
+    if pooled.shared:
+        print(pooled.shared, file=sys.stderr if args.json else sys.stdout)
     if args.json:
         print(json.dumps(quality_json(quality), ensure_ascii=False, indent=2))
     else:

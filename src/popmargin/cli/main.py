@@ -71,3 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:  # of no file that a user named: a traceback tells more
+            raise
+        print(f"error: {error.filename}: {error.strerror}. Check the path, and that you may use it.", file=sys.stderr)
+        return 2

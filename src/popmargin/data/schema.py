@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64
 
 from popmargin.errors import DataError
+from popmargin.files import whole_file
 
 COLUMNS = (
     "id",
@@ -304,22 +305,18 @@ class Preferences:
 
         Raises:
             DataError: the path ends otherwise.
+            RunError: the path is a folder, or cannot be written.
         """
         target = Path(path)
         suffix = next((suffix for suffix in SAVE_SUFFIXES if target.name.endswith(suffix)), None)
         if suffix is None:
             raise DataError(f"{target}: preferences are saved as {', '.join(SAVE_SUFFIXES)}. Remedy: end it in one.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        try:
+        with whole_file(target) as partial:
             if suffix == ".parquet":
                 self._write_parquet(partial)
             else:
                 with partial.open("wb") as raw:
                     self._write_jsonl(raw, compress=suffix.endswith(".gz"))
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _write_parquet(self, path: Path) -> None:
         schema = arrow_schema(conversational=self.conversational)

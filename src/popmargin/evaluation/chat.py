@@ -31,15 +31,18 @@ class AnswerCache:
         path: the file; made with its folder when missing.
 
     Raises:
-        RunError: a line of the file is not an answer.
+        RunError: the file cannot be read, or a line of it is not an answer; it is left as it is.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.answers: dict[str, Any] = {}
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_bytes() if path.exists() else b""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise RunError(f"{path}: no file for a cache ({error.strerror}). Name a file, or a new one.") from error
         complete, _, torn = text.rpartition(b"\n")
         for number, line in enumerate(complete.splitlines(), start=1):
             try:
@@ -49,6 +52,8 @@ class AnswerCache:
                 raise RunError(
                     f"{path}, line {number}: not a cached judge answer. Delete the line or the file."
                 ) from error
+        if not _is_begun(torn):
+            raise RunError(f"{path}: its last line is not a cached judge answer. Name another file, or a new one.")
         if torn:  # a run was killed while it wrote this line; its answer is asked for again
             with path.open("r+b") as file:
                 file.truncate(len(text) - len(torn))
@@ -67,6 +72,13 @@ class AnswerCache:
                 file.flush()
                 os.fsync(file.fileno())
             self.answers.update(entries)
+
+
+def _is_begun(line: bytes) -> bool:
+    """Whether a line is the beginning of one that `AnswerCache.add_many` writes."""
+    start, middle = b'{"key": "', b', "answer": '
+    _, _, rest = line[len(start) :].partition(b'"')
+    return start.startswith(line[: len(start)]) and middle.startswith(rest[: len(middle)])
 
 
 def request_key(body: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from popmargin.evaluation.statistics import (
     interval_normal,
     share_interval,
 )
+from popmargin.files import whole_file
 
 _SAMPLES_KEY = b"popmargin.samples_per_prompt"
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -81,9 +82,11 @@ class Generations:
                 )
 
     def save(self, path: str | Path) -> None:
-        """Write one row a completion as Parquet."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write one row a completion as Parquet.
+
+        Raises:
+            RunError: the path is a folder, or cannot be written.
+        """
         row = np.repeat(np.arange(len(self.prompts)), self.samples_per_prompt)
         columns: dict[str, Any] = {
             "prompt": pa.array(self.prompts, pa.string()).take(pa.array(row)),
@@ -95,9 +98,8 @@ class Generations:
             "kl": pa.array(self.kl, pa.float64()),
         }
         table = pa.table(columns).replace_schema_metadata({_SAMPLES_KEY: str(self.samples_per_prompt).encode()})
-        partial = path.with_name(path.name + ".partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
+        with whole_file(path) as partial:
+            pq.write_table(table, partial, compression="zstd")
 
     def first(self, prompts: int) -> "Generations":
         """The completions of the first so many prompts."""

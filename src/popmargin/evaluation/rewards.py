@@ -64,7 +64,8 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
         The reward.
 
     Raises:
-        ConfigError: the specification names nothing that can be used, or an option is unknown.
+        ConfigError: the specification names nothing that can be used, a function does not take prompts and completions,
+            or an option is unknown.
 
     Example:
         >>> shortness = load_reward(lambda prompts, completions: [-len(text) for text in completions])
@@ -86,6 +87,7 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
     if not isinstance(target, type) and isinstance(target, Reward):
         return target
     if callable(target):
+        _check_signature(target, name)
         return CallableReward(target, name)
     raise ConfigError(
         f"Reward {name!r} is a {type(target).__name__}; name a function or an object with a score method."
@@ -125,6 +127,16 @@ def check_rows(prompts: Sequence[Prompt], completions: Sequence[str]) -> None:
         raise RunError(
             f"{len(prompts)} prompts but {len(completions)} completions; give the prompt of each completion."
         )
+
+
+def _check_signature(function: Callable[..., Any], name: str) -> None:
+    try:
+        inspect.signature(function).bind(prompts=[], completions=[])
+    except (TypeError, ValueError) as error:  # built-in functions may tell no signature
+        raise ConfigError(
+            f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both, lists of "
+            "one length, and returns one number for each completion."
+        ) from error
 
 
 def _known(kind: type, spec: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class LabelStore:
             if len(known) > 1:
                 raise DataError(
                     f"{self.name} holds {len(known)} projects ({', '.join(known)}): name one with --project NAME, "
-                    f"or as {self.name}#NAME where edges are wanted."
+                    f"or, where there is no --project, as {self.name}#NAME."
                 )
             return next(iter(known.values()))
         if name not in known:

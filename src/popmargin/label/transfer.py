@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from popmargin.data.schema import LoadReport, Preferences, RowProblem, arrow_schema
 from popmargin.errors import ConfigError, DataError
+from popmargin.files import whole_file
 from popmargin.label.rated import empty_ratings, put_ratings
 from popmargin.label.records import Project
 from popmargin.label.store import LabelStore
@@ -321,7 +322,8 @@ def read_strengths(path: Path) -> dict[str, float]:
     Those of a scale of `pop scale` are laid out as `pop scale --as strength` does: a scale has its zero in the middle.
 
     Raises:
-        DataError: there is no such file, or it cannot be read, lacks a column, or names an id twice.
+        DataError: there is no such file, or it cannot be read, lacks a column, names an id twice, or a strength
+            is no number.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. Fit strengths with: popmargin pop scale EDGES --data DATA --out {path}")
@@ -337,22 +339,28 @@ def read_strengths(path: Path) -> dict[str, float]:
     ids = table["id"].to_pylist()
     if len(set(ids)) != len(ids):
         raise DataError(f"{path}: an id occurs more than once. Keep one row for each preference.")
-    strengths = pc.fill_null(table["strength"].cast(pa.float64()), math.nan).to_numpy()
+    try:
+        numbers = table["strength"].cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{path}, column 'strength': not numbers ({error}). Write it as floats.") from error
+    strengths = pc.fill_null(numbers, math.nan).to_numpy()
     if "standard_error" in table.column_names:
         strengths = half_normal_strengths(strengths)
     return dict(zip(ids, strengths.tolist(), strict=True))
 
 
 def save_labels(labels: Any, path: Path) -> None:
-    """Write a table of labels as Parquet, or as JSONL with times in ISO 8601; the file appears when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if path.suffix == ".parquet":
-        pq.write_table(labels, partial, compression="zstd")
-    else:
+    """Write a table of labels as Parquet, or as JSONL with times in ISO 8601.
+
+    Raises:
+        RunError: the path is a folder, or cannot be written.
+    """
+    with whole_file(path) as partial:
+        if path.suffix == ".parquet":
+            pq.write_table(labels, partial, compression="zstd")
+            return
         with partial.open("w", encoding="utf-8") as out:
             for batch in labels.to_batches(max_chunksize=10_000):
                 for row in batch.to_pylist():
                     row["created_at"] = row["created_at"].isoformat()
                     out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    partial.replace(path)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from popmargin.errors import DataError, did_you_mean
+from popmargin.files import whole_file
 
 SCHEMA = pa.schema(
     [
@@ -77,13 +78,14 @@ class PopEdges:
         return int(self.table.num_rows)
 
     def save(self, path: str | Path) -> None:
-        """Write the edges as Parquet, with the parameters as JSON in the schema's metadata."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write the edges as Parquet, with the parameters as JSON in the schema's metadata.
+
+        Raises:
+            RunError: the path is a folder, or cannot be written.
+        """
         metadata = {_METADATA_KEY: json.dumps(self.parameters, sort_keys=True).encode()}
-        partial = path.with_name(path.name + ".partial")
-        pq.write_table(self.table.replace_schema_metadata(metadata), partial, compression="zstd")
-        partial.replace(path)
+        with whole_file(path) as partial:
+            pq.write_table(self.table.replace_schema_metadata(metadata), partial, compression="zstd")
 
     @staticmethod
     def load(path: str | Path) -> "PopEdges":

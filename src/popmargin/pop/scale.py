@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from popmargin.errors import ConfigError, DataError
+from popmargin.files import whole_file
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.likelihood import Model, Observations, Posterior, link
 from popmargin.pop.newton import (
@@ -127,9 +128,11 @@ class StrengthScale:
         return np.array([place[name] for name in ids], dtype=np.int64)
 
     def save(self, path: str | Path) -> None:
-        """Write Parquet: columns id, strength, standard_error, comparisons, component; the rest as metadata."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write Parquet: columns id, strength, standard_error, comparisons, component; the rest as metadata.
+
+        Raises:
+            RunError: the path is a folder, or cannot be written.
+        """
         columns: dict[str, Any] = {
             "id": pa.array(self.ids, pa.string()),
             "strength": self.strength,
@@ -139,9 +142,8 @@ class StrengthScale:
         }
         facts = {name: getattr(self, name) for name in _FACTS}
         metadata = {_METADATA_KEY: json.dumps(facts, sort_keys=True).encode()}
-        partial = path.with_name(path.name + ".partial")
-        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), partial, compression="zstd")
-        partial.replace(path)
+        with whole_file(path) as partial:
+            pq.write_table(pa.table(columns).replace_schema_metadata(metadata), partial, compression="zstd")
 
     @staticmethod
     def load(path: str | Path) -> "StrengthScale":

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 from popmargin.errors import RunError, did_you_mean
 from popmargin.evaluation.statistics import Interval
+from popmargin.files import whole_file
 
 Origin = Literal["published", "baseline", "control", "ours"]
 FORMAT = "popmargin-study-1"
@@ -144,19 +144,14 @@ class StudyResults:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 with a single rename at the end, so that no reader meets half a file.
+    """Write UTF-8.
 
     Raises:
-        RunError: the path is a folder.
+        RunError: the path is a folder, or cannot be written.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise RunError(f"{path} is a folder. Name the file to write, e.g. {target / 'report.html'}.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    # Sampled bytes can hold lone surrogates, which UTF-8 has no form for.
-    partial.write_bytes(text.encode("utf-8", errors="replace"))
-    partial.replace(target)
+    with whole_file(path) as partial:
+        # Sampled bytes can hold lone surrogates, which UTF-8 has no form for.
+        partial.write_bytes(text.encode("utf-8", errors="replace"))
 
 
 def _plain(value: Any) -> Any:

@@ -68,6 +68,16 @@ def test_exports(site: Site) -> None:
     assert admin.get("/admin/export/edges.parquet?project=99").status_code == 404
 
 
+@pytest.mark.parametrize("name", ["labels.jsonl", "edges.parquet", "preferences.jsonl"])
+def test_exports_of_the_only_project_need_no_number(site: Site, name: str) -> None:
+    admin = site.client(ADMIN)
+    alone, named = (admin.get(f"/admin/export/{name}{end}") for end in ("", f"?project={site.project.id}"))
+    assert alone.status_code == 200 and alone.content == named.content
+    second = site.store.create_project("second")
+    refused = admin.get(f"/admin/export/{name}")
+    assert refused.status_code == 422 and "?project=NUMBER" in refused.text and f"{second.id} (second)" in refused.text
+
+
 def test_the_overview_counts(make_site: Callable[..., Site]) -> None:
     site = make_site(items=4, overlap=2)
     (_, first), (_, second) = site.add("anna"), site.add("ben")

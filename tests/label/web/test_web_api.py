@@ -97,7 +97,7 @@ def test_openapi_describes_the_api_alone(site: Site) -> None:
 
 @pytest.mark.slow
 def test_schemathesis_finds_nothing(make_site, monkeypatch: pytest.MonkeyPatch) -> None:
-    schemathesis = pytest.importorskip("schemathesis")
+    import schemathesis
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
 

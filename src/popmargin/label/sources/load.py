@@ -39,13 +39,18 @@ def load_labeller(
         options: of the kind of labeller.
 
     Raises:
-        ConfigError: the specification is not understood, or an option is unknown for it.
+        ConfigError: the specification is not understood, the name is empty, or an option is unknown for it; only a
+            judge takes prompts and orders.
         DataError: no preference has ratings.
 
     Example:
-        >>> load_labeller("reward:math:sqrt").name
-        'reward:math:sqrt'
+        >>> load_labeller("ratings", strengths={"p0": 1.5}).name
+        'ratings'
     """
+    if name is not None and not name.strip():
+        raise ConfigError(f"The name for judge {spec!r} is empty. Give one, or leave it out to take it from the judge.")
+    if (prompts or orders != "both") and (spec == "ratings" or spec.startswith("reward:")):
+        raise ConfigError(f"Judge {spec!r} compares numbers: it has no prompt and no orders. Leave these options out.")
     if spec == "ratings":
         _refuse(spec, options, ())
         return RatingLabeller(strengths or {}, name or "ratings")

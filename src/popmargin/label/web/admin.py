@@ -59,23 +59,23 @@ def set_active(
 
 
 @router.get("/export/labels.jsonl")
-def export_labels(request: Request, project: RowId) -> Response:
+def export_labels(request: Request, project: RowId | None = None) -> Response:
     """All current labels, one JSON object a line."""
-    labels = store_of(request).labels(_project(request, project).id)
+    labels = store_of(request).labels(_exported(request, project).id)
     return _download("labels.jsonl", "application/x-ndjson", lambda path: save_labels(labels, path))
 
 
 @router.get("/export/edges.parquet")
-def export_edges(request: Request, project: RowId) -> Response:
+def export_edges(request: Request, project: RowId | None = None) -> Response:
     """The pop labels as PoP edges, as training reads them."""
-    edges, _ = pop_edges(store_of(request), _project(request, project))
+    edges, _ = pop_edges(store_of(request), _exported(request, project))
     return _download("edges.parquet", "application/vnd.apache.parquet", edges.save)
 
 
 @router.get("/export/preferences.jsonl")
-def export_preferences(request: Request, project: RowId) -> Response:
+def export_preferences(request: Request, project: RowId | None = None) -> Response:
     """The preferences with what was learned about them, such as the mean ratings of their responses."""
-    preferences = preferences_of(store_of(request), _project(request, project))
+    preferences = preferences_of(store_of(request), _exported(request, project))
     return _download("preferences.jsonl", "application/x-ndjson", preferences.save)
 
 
@@ -120,6 +120,15 @@ def _named(request: Request, project: int | None) -> Project:
     if not projects:
         raise HTTPException(404, "The store holds no project yet. Make one with: popmargin annotate DATA --db FILE")
     return projects[-1] if project is None else _project(request, project)
+
+
+def _exported(request: Request, number: int | None) -> Project:
+    """The project of this number, or the only one."""
+    projects = store_of(request).projects()
+    if number is None and len(projects) > 1:
+        known = ", ".join(f"{project.id} ({project.name})" for project in projects)
+        raise HTTPException(422, f"Name a project, as ?project=NUMBER at the end of the address: {known}.")
+    return _named(request, number)
 
 
 def _project(request: Request, number: int) -> Project:
