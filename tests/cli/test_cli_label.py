@@ -166,6 +166,36 @@ def test_a_seed_is_not_negative(data: Path, tmp_path: Path, capsys: pytest.Captu
     assert "'-1' is not a seed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--lease-minutes", "nan", "lease_seconds=nan: give a number from 1 to 31536000"),
+        ("--lease-minutes", "inf", "lease_seconds=inf"),
+        ("--lease-minutes", "1e30", "lease_seconds=5999"),
+        ("--lease-minutes", "0", "lease_seconds=0"),
+        ("--overlap", "99999999999999999999", "overlap=99999999999999999999: give a number from 1 to 1000000"),
+        ("--seed", "99999999999999999999", "seed=99999999999999999999: give a number from 0 to 9223372036854775807"),
+        ("--repeat-share", "nan", "repeat_share=nan: give a number from 0 to below 1"),
+    ],
+)
+def test_numbers_out_of_range_leave_no_store_behind(
+    flag: str, value: str, message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "new.db"
+    assert main(["label", "import", str(data), "--db", str(db), flag, value]) == 2
+    assert message in capsys.readouterr().err
+    assert not db.exists()
+
+
+def test_the_largest_numbers_are_stored(data: Path, tmp_path: Path) -> None:
+    db = str(tmp_path / "labels.db")
+    words = ["--overlap", "1000000", "--lease-minutes", "525600", "--seed", str(2**63 - 1)]
+    assert main(["label", "import", str(data), "--db", db, *words]) == 0
+    with LabelStore.open(db) as store:
+        who, _ = store.add_annotator(store.project().id, "Ann")
+        assert store.next_assignment(who.id) is not None
+
+
 def test_a_failed_labeller_leaves_no_annotator(db: str, tmp_path: Path) -> None:
     assert main(["label", "judge", "--db", db, "--judge", f"reward:{tmp_path / 'none.py'}:score"]) == 2
     words = ["--judge", "openai:foo@http://127.0.0.1:9/v1", "--retries", "0"]

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         raise DataError(
             f"{args.guidelines}: guidelines cannot be read ({error}). Give a UTF-8 Markdown file."
         ) from error
-    rating = args.kind == "rating"
+    rating, lease = args.kind == "rating", args.lease_minutes * 60
     return {
         "kind": args.kind,
         "sampling": args.pairs_of_pairs,
@@ -94,7 +95,8 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "scale": args.scale,
         "overlap": args.overlap,
         "repeat_share": args.repeat_share,
-        "lease_seconds": round(args.lease_minutes * 60),
+        # nan and infinity cannot be rounded; they are refused with what else is out of range.
+        "lease_seconds": round(lease) if math.isfinite(lease) else lease,
         "guidelines": guidelines,
     }
 

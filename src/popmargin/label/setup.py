@@ -116,7 +116,7 @@ def draft_items(
         DataError: pairs or gold of preferences that the data does not hold, or fewer than two preferences to compare.
         ConfigError: settings out of range, or that do not go together.
     """
-    check_settings(**settings, scale=scale)
+    check_settings(**settings, seed=seed, scale=scale)
     if kind != "pop" and edges is not None:
         raise ConfigError(f"edges compare two preferences; they go with kind 'pop', not with '{kind}'.")
     if kind == "rating":
