@@ -103,3 +103,8 @@ def test_gold_with_two_answers_is_refused(store: LabelStore) -> None:
     ):
         with pytest.raises(DataError, match="has two answers"):
             open_project(store, preferences(6), gold=gold, say=lambda _: None)
+
+
+def test_gold_without_a_comparison_is_refused(store: LabelStore) -> None:
+    with pytest.raises(DataError, match="no edge compares two preferences"):
+        open_project(store, preferences(6), gold=PopEdges.from_columns(["p0"], [None]), say=lambda _: None)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.cli import label_ask, label_judge, label_report
-from popmargin.cli.data_options import add_data_arguments, load_data, seed
+from popmargin.cli.data_options import add_data_arguments, load_data, seed, tell_left_out
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
+from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.edges import may_exist, open_store
@@ -60,7 +61,8 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gold",
         type=Path,
-        help="known answers, which everybody is asked for: PoP edges; of ratings, preferences with ratings",
+        help="known answers, which everybody is asked for: PoP edges; of ratings, preferences with ratings, read "
+        "without the options of the data",
     )
     parser.add_argument("--overlap", type=int, default=1, help="people who label each item (default: %(default)s)")
     parser.add_argument(
@@ -91,7 +93,7 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "k": args.k,
         "seed": args.seed,
         "edges": None if args.edges is None else PopEdges.load(args.edges),
-        "gold": None if args.gold is None else load_data(args, str(args.gold)) if rating else PopEdges.load(args.gold),
+        "gold": None if args.gold is None else _known_ratings(args.gold) if rating else PopEdges.load(args.gold),
         "scale": args.scale,
         "overlap": args.overlap,
         "repeat_share": args.repeat_share,
@@ -99,6 +101,13 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "lease_seconds": round(lease) if math.isfinite(lease) else lease,
         "guidelines": guidelines,
     }
+
+
+def _known_ratings(path: Path) -> Preferences:
+    """Gold of ratings, in a layout of its own: the options say how the data are read."""
+    gold = load_preferences(path)
+    tell_left_out(gold, str(path))
+    return gold
 
 
 def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Preferences:

@@ -61,7 +61,7 @@ def open_project(
         settings: of `LabelStore.create_project`: overlap, lease_seconds, guidelines, repeat_share.
 
     Raises:
-        DataError: no such project and no data, or pairs of preferences that the data does not hold.
+        DataError: no such project and no data, or pairs or gold that the data does not hold, or gold without an answer.
         ConfigError: settings out of range.
     """
     found = next((project for project in store.projects() if project.name == name), None)
@@ -113,7 +113,8 @@ def draft_items(
         data, kind, sampling, k, edges, gold, scale, seed, settings: as of `open_project`.
 
     Raises:
-        DataError: pairs or gold of preferences that the data does not hold, or fewer than two preferences to compare.
+        DataError: pairs or gold that the data does not hold, gold without an answer, or fewer than two preferences to
+            compare.
         ConfigError: settings out of range, or that do not go together.
     """
     check_settings(**settings, seed=seed, scale=scale)
@@ -202,21 +203,34 @@ def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft
 def _known_ratings(
     data: Preferences, scale: int, gold: Preferences | None, keys: list[tuple[str, str]]
 ) -> dict[tuple[str, str], Verdict]:
+    """Response -> its known rating; found by the text, since gold may call the other response chosen."""
     known: dict[tuple[str, str], Verdict] = {}
     rows = {key: row for row, key in enumerate(data.ids)}
-    for batch in () if gold is None else gold.batches("id", "chosen_rating", "rejected_rating"):
-        for key, *ratings in zip(batch["id"], batch["chosen_rating"], batch["rejected_rating"], strict=True):
+    for batch in () if gold is None else gold.batches():
+        responses = response_keys(batch)
+        for place, key in enumerate(batch["id"]):
             if key not in rows:
                 raise DataError(f"gold: preference {key!r} is not in {data.report.source}. Ids are the link.")
-            for side, rating in enumerate(ratings):
+            for response, side in zip(responses[2 * place : 2 * place + 2], SIDES, strict=True):
+                rating = batch[f"{side}_rating"][place]
                 if rating is None:
                     continue
-                column = f"gold: preference {key!r}, column '{SIDES[side]}_rating'"
+                if response not in keys[2 * rows[key] : 2 * rows[key] + 2]:
+                    raise DataError(
+                        f"gold: preference {key!r}, column '{side}': {data.report.source} has no such response to this "
+                        "prompt under this id. Give prompt and response as they stand there, on either side."
+                    )
+                column = f"gold: preference {key!r}, column '{side}_rating'"
                 verdict: Verdict | None = next((number for number in RATINGS[:scale] if float(number) == rating), None)
                 if verdict is None:
                     raise DataError(f"{column}: {rating:g} is no number of the scale from 1 to {scale}.")
-                if known.setdefault(keys[2 * rows[key] + side], verdict) != verdict:
+                if known.setdefault(response, verdict) != verdict:
                     raise DataError(f"{column}: the same response has two known ratings. Give it one.")
+    if gold is not None and not known:
+        raise DataError(
+            f"gold: none of the {len(gold)} preferences of {gold.report.source} has a rating. Put what is known into "
+            "chosen_rating and rejected_rating, or leave gold out."
+        )
     return known
 
 
@@ -256,7 +270,7 @@ def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str]
     """Pair -> (stronger, weaker) and whether they are called equal.
 
     Raises:
-        DataError: a pair has two answers.
+        DataError: a pair has two answers, or there is none.
     """
     known: dict[frozenset[str], tuple[tuple[str, str], bool]] = {}
     for row in gold.table.to_pylist():
@@ -269,6 +283,8 @@ def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str]
                 f"gold: '{pair[0]}' against '{pair[1]}' has two answers. Give each pair one, e.g. with "
                 "label export --aggregate majority."
             )
+    if not known:
+        raise DataError("gold: no edge compares two preferences. Give edges that do, or leave gold out.")
     return known
 
 
