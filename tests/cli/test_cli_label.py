@@ -76,10 +76,42 @@ def test_labels_are_exported_in_every_form(
 
 
 def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["label", "import", str(data), "--db", db, "--kind", "preference", "--overlap", "3"]) == 0
-    said = capsys.readouterr().out
-    assert "stays as it is: 24 items of kind 'pop' from 12 preferences, overlap 2" in said
-    assert f"annotators add NAME --db {db} --project default" in said
+    for words in ([], ["--k", "2", "--overlap", "2", "--kind", "pop", "--seed", "0", "--lease-minutes", "30"]):
+        assert main(["label", "import", str(data), "--db", db, *words]) == 0
+        said = capsys.readouterr().out
+        assert "stays as it is: 24 items of kind 'pop' from 12 preferences, overlap 2" in said
+        assert f"annotators add NAME --db {db} --project default" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--kind", "rating", "--scale", "7"], "holds items of kind 'pop'; give items of kind 'rating' a project of"),
+        (["--overlap", "3"], "overlap 2, not 3. A project keeps the settings it was made with"),
+        (["--scale", "7"], "scale None, not 7"),
+        (["--seed", "1", "--lease-minutes", "5"], "lease_seconds 1800, not 300"),
+        (["--repeat-share", "0.5"], "repeat_share 0.0, not 0.5"),
+        (["--guidelines", "guide.md"], "has other guidelines"),
+        (["--k", "1"], "asks about other items than these pairs, k, edges and gold make"),
+        (["--pairs-of-pairs", "iterative"], "asks about other items"),
+    ],
+)
+def test_an_existing_project_refuses_other_settings(
+    db: str,
+    data: Path,
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("guide.md").write_text("Look twice.", encoding="utf-8")
+    assert main(["label", "import", str(data), "--db", db, *words]) == 2
+    assert message in capsys.readouterr().err
+    assert main(["label", "import", str(data), "--db", db, *words, "--project", "two"]) == (
+        2 if "--scale" in words[:1] else 0
+    )
 
 
 def test_what_does_not_go_together_is_refused(
@@ -131,6 +163,25 @@ def test_other_data_are_not_taken_for_the_projects_own(
     other.write_text(json.dumps({"id": "z", "prompt": "Q?", "chosen": "a", "rejected": "b"}) + "\n")
     assert main(["label", "import", str(other), "--db", db]) == 2
     assert "was made of other preferences than" in capsys.readouterr().err
+
+
+def test_other_texts_under_the_same_ids_are_refused(
+    db: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    other = tmp_path / "other.jsonl"
+    turned = {"chosen": rows[3]["rejected"], "rejected": rows[3]["chosen"]}
+    for change, message in (
+        (turned, "2 texts differ, such as 'chosen' of 'q3'"),
+        ({"prompt": "Another?"}, "1 texts differ, such as 'prompt' of 'q3'"),
+    ):
+        changed = [{**row, **(change if row["id"] == "q3" else {})} for row in rows]
+        other.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        assert main(["label", "import", str(other), "--db", db]) == 2
+        assert message in capsys.readouterr().err
+    other.write_text("".join(json.dumps({**row, "chosen_rating": 4.0}) + "\n" for row in reversed(rows)))
+    assert main(["label", "import", str(other), "--db", db, "--k", "2"]) == 0
+    assert "12 preferences have other ratings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def add_project_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of a new project, which `label import` and `annotate` share; see `project_settings`."""
+    """Options of a new project, which `label import` and `annotate` share; see `project_settings`.
+
+    None has a default here: an existing project refuses what was given and differs, so that must be told apart.
+    """
     parser.add_argument(
         "--kind",
         choices=("pop", "preference", "rating"),
-        default="pop",
         help="ask which of two preferences is the stronger one, which response of one is better, or how good each "
         "single response is (default: pop)",
     )
@@ -52,11 +54,10 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pairs-of-pairs",
         choices=("random", "iterative"),
-        default="random",
-        help="k·N pairs at random, or every preference first in k pairs (default: %(default)s)",
+        help="k·N pairs at random, or every preference first in k pairs (default: random)",
     )
-    parser.add_argument("--k", type=int, default=1, help="pairs for each preference (default: %(default)s)")
-    parser.add_argument("--seed", type=seed, default=0, help="of pairs, order and shuffling (default: %(default)s)")
+    parser.add_argument("--k", type=int, help="pairs for each preference (default: 1)")
+    parser.add_argument("--seed", type=seed, help="of pairs, order and shuffling (default: 0)")
     parser.add_argument("--edges", type=Path, help="ask about the pairs of these PoP edges instead")
     parser.add_argument(
         "--gold",
@@ -64,29 +65,27 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         help="known answers, which everybody is asked for: PoP edges; of ratings, preferences with ratings, read "
         "without the options of the data",
     )
-    parser.add_argument("--overlap", type=int, default=1, help="people who label each item (default: %(default)s)")
+    parser.add_argument("--overlap", type=int, help="people who label each item (default: 1)")
     parser.add_argument(
-        "--repeat-share", type=float, default=0.0, help="share of items that come back to their annotator (default: 0)"
+        "--repeat-share", type=float, help="share of items that come back to their annotator (default: 0)"
     )
-    parser.add_argument(
-        "--lease-minutes", type=float, default=30, help="how long an item waits for an answer (default: %(default)s)"
-    )
+    parser.add_argument("--lease-minutes", type=float, help="how long an item waits for an answer (default: 30)")
     parser.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown for the annotators")
 
 
 def project_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of `open_project` from `add_project_arguments`.
+    """Keyword arguments of `open_project` from `add_project_arguments`, None where an option was not given.
 
     Raises:
         DataError: a file that cannot be read.
     """
     try:
-        guidelines = "" if args.guidelines is None else args.guidelines.read_text(encoding="utf-8")
+        guidelines = None if args.guidelines is None else args.guidelines.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{args.guidelines}: guidelines cannot be read ({error}). Give a UTF-8 Markdown file."
         ) from error
-    rating, lease = args.kind == "rating", args.lease_minutes * 60
+    rating, lease = args.kind == "rating", None if args.lease_minutes is None else args.lease_minutes * 60
     return {
         "kind": args.kind,
         "sampling": args.pairs_of_pairs,
@@ -98,7 +97,7 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "overlap": args.overlap,
         "repeat_share": args.repeat_share,
         # nan and infinity cannot be rounded; they are refused with what else is out of range.
-        "lease_seconds": round(lease) if math.isfinite(lease) else lease,
+        "lease_seconds": round(lease) if lease is not None and math.isfinite(lease) else lease,
         "guidelines": guidelines,
     }
 

@@ -37,7 +37,7 @@ ITEM_SCHEMA = pa.schema(
 )
 
 
-def check_settings(*, repeat_share: float = 0.0, **settings: Any) -> None:
+def check_settings(*, repeat_share: float | None = None, **settings: Any) -> None:
     """Refuse settings of a project that are out of range; None and settings without a range pass.
 
     Raises:
@@ -47,7 +47,7 @@ def check_settings(*, repeat_share: float = 0.0, **settings: Any) -> None:
         value = settings.get(name)
         if value is not None and not least <= value <= most:  # also nan
             raise ConfigError(f"{name}={value}: give a number from {least} to {most}.")
-    if not 0 <= repeat_share < 1:
+    if repeat_share is not None and not 0 <= repeat_share < 1:
         raise ConfigError(f"repeat_share={repeat_share}: give a number from 0 to below 1.")
 
 
@@ -133,7 +133,7 @@ def add_items(
     golds = [None] * len(first) if gold is None else list(gold)
     responses = [None] * len(first) if response is None else list(response)
     places = overlap or found.overlap
-    order = np.random.default_rng([found.seed % 2**63, found.items]).permutation(len(first)).tolist()
+    order = item_order(found.seed, found.items, len(first))
     for start in range(0, len(order), CHUNK):
         rows = [
             {
@@ -162,6 +162,11 @@ def add_items(
         )
     )
     return len(first)
+
+
+def item_order(seed: int, items: int, count: int) -> list[int]:
+    """In which order new items are stored in a project of this seed that has so many already."""
+    return np.random.default_rng([seed % 2**63, items]).permutation(count).tolist()
 
 
 def _check_items(
