@@ -77,14 +77,8 @@ def open_project(
     asked = {"sampling": sampling, "k": k, "edges": edges, "gold": gold}
     found = next((project for project in store.projects() if project.name == name), None)
     if found is not None:
-        kinds = _kinds(store, found)
-        _refuse_others(store, found, data, kind, kinds, {"scale": scale, "seed": seed, **settings}, asked, say)
+        kinds = _go_on(store, found, data, kind, {"scale": scale, "seed": seed, **settings}, asked, say)
         if found.items:
-            held = "' and '".join(kinds)
-            say(
-                f"project '{name}' exists and stays as it is: {found.items} items of kind '{held}' from "
-                f"{found.preferences} preferences, overlap {found.overlap}"
-            )
             return found
         kind, scale, seed = kind or kinds[0], found.scale, found.seed
     if data is None:
@@ -104,40 +98,42 @@ def open_project(
     return store.project(name)
 
 
-def _kinds(store: LabelStore, found: Project) -> list[Kind]:
-    """Kinds of the items; of a project that was interrupted before it had any, those it can get."""
-    if found.items:
-        return next(iter(store.items(found.id)))["kind"].unique().to_pylist()
-    return ["pop", "preference"] if found.scale is None else ["rating"]
-
-
-def _refuse_others(
+def _go_on(
     store: LabelStore,
     found: Project,
     data: Preferences | None,
     kind: Kind | None,
-    kinds: list[Kind],
     settings: dict[str, Any],
     asked: dict[str, Any],
     say: Callable[[str], None],
-) -> None:
-    """Refuse whatever was given and is not what the existing project was made with."""
+) -> list[Kind]:
+    """Refuse what was given and is not what the project was made with; returns the kinds that it asks for."""
+    kinds: list[Kind] = ["pop", "preference"] if found.scale is None else ["rating"]  # as far as known without items
+    if found.items:
+        kinds = next(iter(store.items(found.id)))["kind"].unique().to_pylist()
     refuse_other_kind(found, kinds, kind)
     refuse_other_settings(found, settings)
     if data is not None and found.preferences:
         refuse_other_preferences(store, found, data, say)
+    if not found.items:
+        return kinds
     given = [name for name, value in asked.items() if value is not None]
-    if not found.items or not given:
-        return
-    if data is None:
+    if given and data is None:
         raise ConfigError(
             f"Project '{found.name}' has its items already, and {', '.join(given)} would choose them from data, which "
             "were not given. Leave that out to go on with it."
         )
-    rows = {key: row for row, key in enumerate(data.ids)}
-    ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"]])
-    draft = draft_items(ordered, kind=kind or kinds[0], scale=found.scale, seed=found.seed, **asked)
-    refuse_other_items(store, found, draft)
+    if given and data is not None:
+        rows = {key: row for row, key in enumerate(data.ids)}
+        ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"]])
+        draft = draft_items(ordered, kind=kind or kinds[0], scale=found.scale, seed=found.seed, **asked)
+        refuse_other_items(store, found, draft)
+    held = "' and '".join(kinds)
+    say(
+        f"project '{found.name}' exists and stays as it is: {found.items} items of kind '{held}' from "
+        f"{found.preferences} preferences, overlap {found.overlap}"
+    )
+    return kinds
 
 
 def draft_items(
