@@ -117,6 +117,23 @@ def test_rating_is_a_kind_with_guidelines_of_its_own(data: Path, tmp_path: Path,
     assert (project.scale, project.items) == (7, 24) and "How good is the response?" in project.guidelines
 
 
+@pytest.mark.parametrize("with_data", [True, False])
+def test_an_existing_project_is_not_taken_for_another_kind(
+    data: Path, tmp_path: Path, served: Stand, capsys, with_data: bool
+) -> None:
+    db = str(tmp_path / "labels.db")
+    command = ["annotate", *([str(data)] if with_data else []), "--db", db, "--port", "0", "--no-browser"]
+    assert main(["label", "import", str(data), "--db", db]) == 0
+    assert main(command) == 0  # without the guidelines of new projects, which this one lacks
+    for flags, message in (
+        (["--kind", "rating"], "Project 'default' holds items of kind 'pop'; give items of kind 'rating' a project"),
+        (["--overlap", "2"], "overlap 1, not 2"),
+        (["--kind", "pop", "--overlap", "1"], None),
+    ):
+        assert main([*command, *flags]) == (2 if message else 0)
+        assert (message or "") in capsys.readouterr().err
+
+
 def test_guidelines_and_project_names(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
     guide, db = tmp_path / "guide.md", str(tmp_path / "labels.db")
     guide.write_text("Look *twice*.", encoding="utf-8")

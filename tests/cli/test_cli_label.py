@@ -76,10 +76,42 @@ def test_labels_are_exported_in_every_form(
 
 
 def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["label", "import", str(data), "--db", db, "--kind", "preference", "--overlap", "3"]) == 0
-    said = capsys.readouterr().out
-    assert "stays as it is: 24 items of kind 'pop' from 12 preferences, overlap 2" in said
-    assert f"annotators add NAME --db {db} --project default" in said
+    for words in ([], ["--k", "2", "--overlap", "2", "--kind", "pop", "--seed", "0", "--lease-minutes", "30"]):
+        assert main(["label", "import", str(data), "--db", db, *words]) == 0
+        said = capsys.readouterr().out
+        assert "stays as it is: 24 items of kind 'pop' from 12 preferences, overlap 2" in said
+        assert f"annotators add NAME --db {db} --project default" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--kind", "rating", "--scale", "7"], "holds items of kind 'pop'; give items of kind 'rating' a project of"),
+        (["--overlap", "3"], "overlap 2, not 3. A project keeps the settings it was made with"),
+        (["--scale", "7"], "scale None, not 7"),
+        (["--seed", "1", "--lease-minutes", "5"], "lease_seconds 1800, not 300"),
+        (["--repeat-share", "0.5"], "repeat_share 0.0, not 0.5"),
+        (["--guidelines", "guide.md"], "has other guidelines"),
+        (["--k", "1"], "asks about other items than these pairs, k, edges and gold make"),
+        (["--pairs-of-pairs", "iterative"], "asks about other items"),
+    ],
+)
+def test_an_existing_project_refuses_other_settings(
+    db: str,
+    data: Path,
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("guide.md").write_text("Look twice.", encoding="utf-8")
+    assert main(["label", "import", str(data), "--db", db, *words]) == 2
+    assert message in capsys.readouterr().err
+    assert main(["label", "import", str(data), "--db", db, *words, "--project", "two"]) == (
+        2 if "--scale" in words[:1] else 0
+    )
 
 
 def test_what_does_not_go_together_is_refused(
@@ -91,6 +123,11 @@ def test_what_does_not_go_together_is_refused(
         (["--db", db, "--out", str(tmp_path / "x.csv")], "Say --as"),
         (["--db", db, "--out", out, "--project", "defaults"], "Did you mean 'default'"),
         (["--db", db, "--out", out, "--strengths", out], "goes with preferences"),
+        (
+            ["--db", db, "--out", out, "--as", "preferences", "--votes", "whole"],
+            "'preference', which project 'default'",
+        ),
+        (["--db", db, "--out", out, "--as", "preferences", "--unrated", "drop"], "of kind 'rating', of which project"),
         (["--db", db, "--out", out, "--votes", "whole"], "--votes goes with preferences, not with edges"),
         (["--db", db, "--out", out, "--as", "preferences", "--strengths", out], "no such file. Fit strengths with"),
         (["--db", db, "--out", out, "--as", "labels", "--wrong", "keep"], "which hold what was said"),
@@ -131,6 +168,25 @@ def test_other_data_are_not_taken_for_the_projects_own(
     other.write_text(json.dumps({"id": "z", "prompt": "Q?", "chosen": "a", "rejected": "b"}) + "\n")
     assert main(["label", "import", str(other), "--db", db]) == 2
     assert "was made of other preferences than" in capsys.readouterr().err
+
+
+def test_other_texts_under_the_same_ids_are_refused(
+    db: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    other = tmp_path / "other.jsonl"
+    turned = {"chosen": rows[3]["rejected"], "rejected": rows[3]["chosen"]}
+    for change, message in (
+        (turned, "2 texts differ, such as 'chosen' of 'q3'"),
+        ({"prompt": "Another?"}, "1 texts differ, such as 'prompt' of 'q3'"),
+    ):
+        changed = [{**row, **(change if row["id"] == "q3" else {})} for row in rows]
+        other.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        assert main(["label", "import", str(other), "--db", db]) == 2
+        assert message in capsys.readouterr().err
+    other.write_text("".join(json.dumps({**row, "chosen_rating": 4.0}) + "\n" for row in reversed(rows)))
+    assert main(["label", "import", str(other), "--db", db, "--k", "2"]) == 0
+    assert "12 preferences have other ratings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -178,6 +234,36 @@ def test_a_seed_is_not_negative(data: Path, tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit, match="2"):
         main(["label", "import", str(data), "--db", str(tmp_path / "x.db"), "--seed", "-1"])
     assert "'-1' is not a seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--lease-minutes", "nan", "lease_seconds=nan: give a number from 1 to 31536000"),
+        ("--lease-minutes", "inf", "lease_seconds=inf"),
+        ("--lease-minutes", "1e30", "lease_seconds=5999"),
+        ("--lease-minutes", "0", "lease_seconds=0"),
+        ("--overlap", "99999999999999999999", "overlap=99999999999999999999: give a number from 1 to 1000000"),
+        ("--seed", "99999999999999999999", "seed=99999999999999999999: give a number from 0 to 9223372036854775807"),
+        ("--repeat-share", "nan", "repeat_share=nan: give a number from 0 to below 1"),
+    ],
+)
+def test_numbers_out_of_range_leave_no_store_behind(
+    flag: str, value: str, message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "new.db"
+    assert main(["label", "import", str(data), "--db", str(db), flag, value]) == 2
+    assert message in capsys.readouterr().err
+    assert not db.exists()
+
+
+def test_the_largest_numbers_are_stored(data: Path, tmp_path: Path) -> None:
+    db = str(tmp_path / "labels.db")
+    words = ["--overlap", "1000000", "--lease-minutes", "525600", "--seed", str(2**63 - 1)]
+    assert main(["label", "import", str(data), "--db", db, *words]) == 0
+    with LabelStore.open(db) as store:
+        who, _ = store.add_annotator(store.project().id, "Ann")
+        assert store.next_assignment(who.id) is not None
 
 
 def test_a_failed_labeller_leaves_no_annotator(db: str, tmp_path: Path) -> None:

@@ -146,6 +146,45 @@ def test_known_ratings_are_gold_for_everybody(store: LabelStore) -> None:
         open_project(store, load_preferences(ROWS), "two", kind="rating", gold=both, say=quiet)
 
 
+def test_gold_is_found_by_its_text_whichever_side_it_stands_on(store: LabelStore) -> None:
+    """People rated p0's rejected response higher; the export exchanges the texts, and so does its gold."""
+    turned = {**ROWS[0], "chosen": "b", "rejected": "a", "chosen_rating": 5.0, "rejected_rating": 2.0}
+    project = open_project(store, load_preferences(ROWS), kind="rating", gold=load_preferences([turned]), say=quiet)
+    known = {(row["first"], row["response"]): row["gold"] for row in asked(store, project) if row["gold"]}
+    assert known == {("p0", "chosen"): "2", ("p0", "rejected"): "5"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chosen": "A", "chosen_rating": 4.0}, "preference 'p0', column 'chosen': .* has no such response"),
+        ({"rejected": "c", "rejected_rating": 4.0}, "preference 'p0', column 'rejected': .* has no such response"),
+        ({"prompt": "Q", "chosen_rating": 4.0}, "has no such response to this prompt"),
+        ({}, "none of the 1 preferences of .* has a rating"),
+    ],
+)
+def test_gold_that_tells_nothing_of_the_data_is_refused(
+    store: LabelStore, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        gold = load_preferences([{**ROWS[0], **change}])
+        open_project(store, load_preferences(ROWS), kind="rating", gold=gold, say=quiet)
+    assert store.projects() == []
+
+
+def test_gold_is_read_without_the_options_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, gold = tmp_path / "data.jsonl", tmp_path / "gold.jsonl"
+    rows = [
+        {"id": "p0", "question": "q", "good": "a", "bad": "b"},
+        {"id": "p1", "question": "q", "good": "a", "bad": "c"},
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    gold.write_text(json.dumps({**ROWS[0], "chosen_rating": 4.0}) + "\n", encoding="utf-8")
+    words = ["--column", "prompt=question", "--column", "chosen=good", "--column", "rejected=bad", "--kind", "rating"]
+    assert main(["label", "import", str(data), "--db", str(tmp_path / "x.db"), *words, "--gold", str(gold)]) == 0
+    assert "3 items of kind 'rating', 1 of them gold" in capsys.readouterr().out
+
+
 @pytest.fixture
 def rated(store: LabelStore) -> Project:
     project = open_project(store, load_preferences(ROWS), kind="rating", overlap=2, say=quiet)

@@ -59,6 +59,40 @@ def test_a_project_that_was_interrupted_is_completed(store: LabelStore) -> None:
     assert open_project(store, preferences(5), "demo", say=lambda line: None).items == 5
 
 
+def test_a_project_that_was_interrupted_keeps_its_settings(store: LabelStore) -> None:
+    made = store.create_project("demo", overlap=3, seed=7, scale=4)
+    store.import_preferences(made.id, preferences(5))
+    with pytest.raises(ConfigError, match="overlap 3, not 2"):
+        open_project(store, preferences(5), "demo", overlap=2)
+    with pytest.raises(ConfigError, match="kind 'rating'; give items of kind 'pop'"):
+        open_project(store, preferences(5), "demo", kind="pop")
+    done = open_project(store, preferences(5), "demo", overlap=3, say=lambda line: None)
+    assert (done.items, done.overlap, done.seed, done.scale) == (10, 3, 7, 4)
+
+
+@pytest.mark.parametrize("conversational", [False, True])
+def test_the_same_data_go_on_and_others_do_not(store: LabelStore, conversational: bool) -> None:
+    data = preferences(9, conversational=conversational)
+    edges = PopEdges.from_columns(["p0", "p1"], ["p1", "p2"])
+    gold = PopEdges.from_columns(["p3", "p5"], ["p2", "p4"])
+    made = open_project(store, data, edges=edges, gold=gold, say=lambda line: None)
+    store.add_items(made.id, "pop", ["p7"], ["p8"])  # a later round
+    said: list[str] = []
+    again = data.select(list(reversed(range(9))))
+    open_project(store, again, edges=edges, gold=gold, say=said.append)
+    assert [line[:34] for line in said] == ["project 'default' exists and stays"]
+    turned = PopEdges.from_columns(["p3", "p4"], ["p2", "p5"])
+    for asked in ({"edges": edges}, {"edges": edges, "gold": turned}, {"gold": gold}, {"k": 1}):
+        with pytest.raises(ConfigError, match="asks about other items"):
+            open_project(store, data, **asked)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="k would choose them from data"):
+        open_project(store, None, k=1)
+    with pytest.raises(DataError, match="1 ids are in only one of them, such as 'p8'"):
+        open_project(store, data.select(range(8)))
+    with pytest.raises(DataError, match="27 texts differ, such as 'chosen' of 'p0'"):
+        open_project(store, preferences(9, conversational=not conversational))
+
+
 def test_edges_are_asked_without_their_answer_and_gold_with_it(store: LabelStore) -> None:
     ids = [f"p{row}" for row in range(41)]
     edges = PopEdges.from_columns(ids[:-1], [*ids[1:-1], None])
@@ -103,3 +137,8 @@ def test_gold_with_two_answers_is_refused(store: LabelStore) -> None:
     ):
         with pytest.raises(DataError, match="has two answers"):
             open_project(store, preferences(6), gold=gold, say=lambda _: None)
+
+
+def test_gold_without_a_comparison_is_refused(store: LabelStore) -> None:
+    with pytest.raises(DataError, match="no edge compares two preferences"):
+        open_project(store, preferences(6), gold=PopEdges.from_columns(["p0"], [None]), say=lambda _: None)

@@ -56,13 +56,13 @@ def _annotate(args: argparse.Namespace) -> int:
             "label, --annotators ANNA BEN: each gets an own link. Or leave --host out to label on this machine."
         )
     settings = project_settings(args)
-    if args.guidelines is None:
-        name = f"guidelines_{args.kind}.md"
-        settings["guidelines"] = files("popmargin.label.web").joinpath(name).read_text(encoding="utf-8")
     data = None if args.data is None else load_new_data(args, settings)
     # The address first: one that cannot be had should leave no project behind.
     with listen(args.host, args.port) as listening, open_store(args.db, create=data is not None) as store:
         name = store.project(args.project).name if data is None else args.project or NEW_PROJECT
+        if args.guidelines is None and all(known.name != name for known in store.projects()):
+            file = files("popmargin.label.web").joinpath(f"guidelines_{args.kind or 'pop'}.md")
+            settings["guidelines"] = file.read_text(encoding="utf-8")
         project = open_project(store, data, name, **settings)
         links = _links(store, project, args.annotators or [LOCAL])
         site = address(args.host, listening) + args.root_path.rstrip("/")

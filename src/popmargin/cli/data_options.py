@@ -60,11 +60,16 @@ def load_data(args: argparse.Namespace, source: str) -> Preferences:
         bad_rows=args.bad_rows,
         columns=dict(args.column),
     )
+    tell_left_out(preferences, source)
+    return preferences
+
+
+def tell_left_out(preferences: Preferences, source: str) -> None:
+    """Say on stderr that rows of a source were left out, if any were."""
     report = preferences.report
     if report.rows_kept != report.rows_in:
         left_out = f"{report.rows_kept} of {report.rows_in} rows used"
         print(f"{source}: {left_out}; see `popmargin data check {source}`", file=sys.stderr)
-    return preferences
 
 
 def seed(text: str) -> int:

@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from popmargin.cli import label_ask, label_judge, label_report
-from popmargin.cli.data_options import add_data_arguments, load_data, seed
+from popmargin.cli.data_options import add_data_arguments, load_data, seed, tell_left_out
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
+from popmargin.data.load import load_preferences
 from popmargin.data.schema import SAVE_SUFFIXES, Preferences
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.edges import may_exist, open_store
@@ -38,11 +40,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def add_project_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of a new project, which `label import` and `annotate` share; see `project_settings`."""
+    """Options of a new project, which `label import` and `annotate` share; see `project_settings`.
+
+    None has a default here: an existing project refuses what was given and differs, so that must be told apart.
+    """
     parser.add_argument(
         "--kind",
         choices=("pop", "preference", "rating"),
-        default="pop",
         help="ask which of two preferences is the stronger one, which response of one is better, or how good each "
         "single response is (default: pop)",
     )
@@ -50,53 +54,59 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pairs-of-pairs",
         choices=("random", "iterative"),
-        default="random",
-        help="k·N pairs at random, or every preference first in k pairs (default: %(default)s)",
+        help="k·N pairs at random, or every preference first in k pairs (default: random)",
     )
-    parser.add_argument("--k", type=int, default=1, help="pairs for each preference (default: %(default)s)")
-    parser.add_argument("--seed", type=seed, default=0, help="of pairs, order and shuffling (default: %(default)s)")
+    parser.add_argument("--k", type=int, help="pairs for each preference (default: 1)")
+    parser.add_argument("--seed", type=seed, help="of pairs, order and shuffling (default: 0)")
     parser.add_argument("--edges", type=Path, help="ask about the pairs of these PoP edges instead")
     parser.add_argument(
         "--gold",
         type=Path,
-        help="known answers, which everybody is asked for: PoP edges; of ratings, preferences with ratings",
+        help="known answers, which everybody is asked for: PoP edges; of ratings, preferences with ratings, read "
+        "without the options of the data",
     )
-    parser.add_argument("--overlap", type=int, default=1, help="people who label each item (default: %(default)s)")
+    parser.add_argument("--overlap", type=int, help="people who label each item (default: 1)")
     parser.add_argument(
-        "--repeat-share", type=float, default=0.0, help="share of items that come back to their annotator (default: 0)"
+        "--repeat-share", type=float, help="share of items that come back to their annotator (default: 0)"
     )
-    parser.add_argument(
-        "--lease-minutes", type=float, default=30, help="how long an item waits for an answer (default: %(default)s)"
-    )
+    parser.add_argument("--lease-minutes", type=float, help="how long an item waits for an answer (default: 30)")
     parser.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown for the annotators")
 
 
 def project_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of `open_project` from `add_project_arguments`.
+    """Keyword arguments of `open_project` from `add_project_arguments`, None where an option was not given.
 
     Raises:
         DataError: a file that cannot be read.
     """
     try:
-        guidelines = "" if args.guidelines is None else args.guidelines.read_text(encoding="utf-8")
+        guidelines = None if args.guidelines is None else args.guidelines.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{args.guidelines}: guidelines cannot be read ({error}). Give a UTF-8 Markdown file."
         ) from error
-    rating = args.kind == "rating"
+    rating, lease = args.kind == "rating", None if args.lease_minutes is None else args.lease_minutes * 60
     return {
         "kind": args.kind,
         "sampling": args.pairs_of_pairs,
         "k": args.k,
         "seed": args.seed,
         "edges": None if args.edges is None else PopEdges.load(args.edges),
-        "gold": None if args.gold is None else load_data(args, str(args.gold)) if rating else PopEdges.load(args.gold),
+        "gold": None if args.gold is None else _known_ratings(args.gold) if rating else PopEdges.load(args.gold),
         "scale": args.scale,
         "overlap": args.overlap,
         "repeat_share": args.repeat_share,
-        "lease_seconds": round(args.lease_minutes * 60),
+        # nan and infinity cannot be rounded; they are refused with what else is out of range.
+        "lease_seconds": round(lease) if lease is not None and math.isfinite(lease) else lease,
         "guidelines": guidelines,
     }
+
+
+def _known_ratings(path: Path) -> Preferences:
+    """Gold of ratings, in a layout of its own: the options say how the data are read."""
+    gold = load_preferences(path)
+    tell_left_out(gold, str(path))
+    return gold
 
 
 def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Preferences:
@@ -295,6 +305,13 @@ def _check_new_folder(path: Path) -> None:
 
 def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> None:
     from popmargin.label import transfer
+    from popmargin.label.existing import item_kinds
+
+    for option, needed in (("votes", "preference"), ("unrated", "rating")):
+        if getattr(args, option) and needed not in item_kinds(store, project):
+            raise ConfigError(
+                f"--{option} is for items of kind '{needed}', of which project '{project.name}' has none."
+            )
 
     if kind == "edges":
         edges, account = transfer.pop_edges(store, project, aggregate=args.aggregate, wrong=args.wrong or "swap")

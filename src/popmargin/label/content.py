@@ -17,6 +17,13 @@ from popmargin.label.tables import annotator, assignment, item, preference, proj
 
 EVERYBODY = 1_000_000_000
 """Overlap of a gold item."""
+RANGES = {
+    "overlap": (1, 1_000_000),
+    "lease_seconds": (1, 365 * 24 * 3600),
+    "seed": (0, 2**63 - 1),
+    "scale": (2, len(RATINGS)),
+}
+"""Least and most of the settings of a project: what the columns of a database and its times can hold."""
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -30,21 +37,18 @@ ITEM_SCHEMA = pa.schema(
 )
 
 
-def check_settings(
-    *, overlap: int = 1, lease_seconds: int = 1800, repeat_share: float = 0.0, scale: int | None = None, **_: Any
-) -> None:
-    """Refuse settings of a project that are out of range.
+def check_settings(*, repeat_share: float | None = None, **settings: Any) -> None:
+    """Refuse settings of a project that are out of range; None and settings without a range pass.
 
     Raises:
         ConfigError: it says which and what the range is.
     """
-    if overlap < 1 or lease_seconds < 1 or not 0 <= repeat_share < 1:
-        raise ConfigError(
-            f"overlap={overlap}, lease_seconds={lease_seconds}, repeat_share={repeat_share}: overlap and "
-            "lease_seconds are at least 1, repeat_share is from 0 to below 1."
-        )
-    if scale is not None and not 2 <= scale <= len(RATINGS):
-        raise ConfigError(f"scale={scale}: ratings go from 1 to a number from 2 to {len(RATINGS)}.")
+    for name, (least, most) in RANGES.items():
+        value = settings.get(name)
+        if value is not None and not least <= value <= most:  # also nan
+            raise ConfigError(f"{name}={value}: give a number from {least} to {most}.")
+    if repeat_share is not None and not 0 <= repeat_share < 1:
+        raise ConfigError(f"repeat_share={repeat_share}: give a number from 0 to below 1.")
 
 
 def lock_project(connection: Connection, number: int) -> Any:
@@ -129,7 +133,7 @@ def add_items(
     golds = [None] * len(first) if gold is None else list(gold)
     responses = [None] * len(first) if response is None else list(response)
     places = overlap or found.overlap
-    order = np.random.default_rng([found.seed % 2**63, found.items]).permutation(len(first)).tolist()
+    order = item_order(found.seed, found.items, len(first))
     for start in range(0, len(order), CHUNK):
         rows = [
             {
@@ -160,6 +164,11 @@ def add_items(
     return len(first)
 
 
+def item_order(seed: int, items: int, count: int) -> list[int]:
+    """In which order new items are stored in a project of this seed that has so many already."""
+    return np.random.default_rng([seed % 2**63, items]).permutation(count).tolist()
+
+
 def _check_items(
     kind: Any, first: Any, second: Any, gold: Any, overlap: int | None, response: Any, project: Any
 ) -> None:
@@ -173,8 +182,7 @@ def _check_items(
     for name, column in (("second", second), ("gold", gold), ("response", response)):
         if column is not None and len(column) != len(first):
             raise DataError(f"{len(first)} items but {len(column)} values of '{name}'; give one for each item.")
-    if overlap is not None and overlap < 1:
-        raise ConfigError(f"overlap is {overlap}; every item needs at least 1 annotator.")
+    check_settings(overlap=overlap)
     for row, (one, other) in enumerate(zip(first, second or (), strict=False)):
         if one == other:
             raise DataError(f"items: row {row}: first and second are the same preference, {one!r}. Remove the row.")

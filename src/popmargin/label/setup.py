@@ -10,6 +10,13 @@ import numpy as np
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.content import check_settings
+from popmargin.label.existing import (
+    item_kinds,
+    refuse_other_items,
+    refuse_other_kind,
+    refuse_other_preferences,
+    refuse_other_settings,
+)
 from popmargin.label.records import RATINGS, SIDES, Kind, Project, Side, Verdict
 from popmargin.label.store import LabelStore
 from popmargin.pop.edges import PopEdges
@@ -34,77 +41,111 @@ def open_project(
     data: Preferences | None,
     name: str = "default",
     *,
-    kind: Kind = "pop",
-    sampling: str = "random",
-    k: int = 1,
+    kind: Kind | None = None,
+    sampling: str | None = None,
+    k: int | None = None,
     edges: PopEdges | None = None,
     gold: PopEdges | Preferences | None = None,
     scale: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     say: Callable[[str], None] = print,
     **settings: Any,
 ) -> Project:
     """The project of this name: as it is if the store has it with items, else made of these preferences.
 
+    Whatever is None was not given: a new project gets the default, and an existing one is not asked for it.
+
     Args:
         store: where it is, or will be.
         data: the preferences of a new project; needed for one.
         name: of the project.
-        kind: "pop" asks about pairs of preferences, "preference" about every single one, "rating" about every distinct
-            response to a prompt, once.
-        sampling, k: how pairs are drawn (see `draw_pairs`).
+        kind: "pop" (default) asks about pairs of preferences, "preference" about every single one, "rating" about every
+            distinct response to a prompt, once.
+        sampling, k: how pairs are drawn (see `draw_pairs`); "random" and 1.
         edges: ask about these pairs instead; what they say is not shown.
         gold: pairs with a known answer, which everybody is asked; for ratings, preferences with known ratings.
-        scale: ratings go from 1 to this; 5 when None.
-        seed: of the pairs, and of the project.
-        say: gets one line about what was done.
+        scale: ratings go from 1 to this; 5.
+        seed: of the pairs, and of the project; 0.
+        say: gets lines about what was done.
         settings: of `LabelStore.create_project`: overlap, lease_seconds, guidelines, repeat_share.
 
     Raises:
-        DataError: no such project and no data, or pairs of preferences that the data does not hold.
-        ConfigError: settings out of range.
+        DataError: no such project and no data, pairs or gold that the data does not hold, gold without an answer, or
+            the project was made of other data.
+        ConfigError: settings out of range, or other than those that the project was made with.
     """
+    settings = {setting: value for setting, value in settings.items() if value is not None}
+    asked = {"sampling": sampling, "k": k, "edges": edges, "gold": gold}
     found = next((project for project in store.projects() if project.name == name), None)
-    if found is not None and found.items:
-        if data is not None and set(store.preference_columns(found.id)["id"]) != set(data.ids):
-            raise DataError(
-                f"{store.name}: project '{name}' was made of other preferences than {data.report.source}. Give the new "
-                "data a project of its own with --project NAME, or leave the data out to go on with this one."
-            )
-        kinds = "' and '".join(next(iter(store.items(found.id)))["kind"].unique().to_pylist())
-        say(
-            f"project '{name}' exists and stays as it is: {found.items} items of kind '{kinds}' from "
-            f"{found.preferences} preferences, overlap {found.overlap}"
-        )
-        return found
+    if found is not None:
+        kinds = _go_on(store, found, data, kind, {"scale": scale, "seed": seed, **settings}, asked, say)
+        if found.items:
+            return found
+        kind, scale, seed = kind or kinds[0], found.scale, found.seed
     if data is None:
         raise DataError(f"{store.name}: no project '{name}'. Give preferences to make it from.")
     # Refused settings should leave no empty project behind, so all is checked before anything is stored.
-    draft = draft_items(
-        data, kind=kind, sampling=sampling, k=k, edges=edges, gold=gold, scale=scale, seed=seed, **settings
-    )
-    if kind == "rating":
+    draft = draft_items(data, kind=kind, scale=scale, seed=seed, **asked, **settings)
+    if draft.kind == "rating":
         settings["scale"] = scale or SCALE
     # Three transactions: a project without preferences or items is what an interrupted run left, and is completed.
-    project = found or store.create_project(name, seed=seed, **settings)
+    project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:
         store.import_preferences(project.id, data)
-    store.add_items(project.id, kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
+    store.add_items(project.id, draft.kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
     known = sum(answer is not None for answer in draft.gold or ())
-    say(f"project '{name}': {len(data)} preferences, {len(draft.first)} items of kind '{kind}', {known} of them gold")
+    items = f"{len(draft.first)} items of kind '{draft.kind}'"
+    say(f"project '{name}': {len(data)} preferences, {items}, {known} of them gold")
     return store.project(name)
+
+
+def _go_on(
+    store: LabelStore,
+    found: Project,
+    data: Preferences | None,
+    kind: Kind | None,
+    settings: dict[str, Any],
+    asked: dict[str, Any],
+    say: Callable[[str], None],
+) -> list[Kind]:
+    """Refuse what was given and is not what the project was made with; returns the kinds that it asks for."""
+    # An interrupted project without items may ask for either of two kinds.
+    kinds = item_kinds(store, found) or (["pop", "preference"] if found.scale is None else ["rating"])
+    refuse_other_kind(found, kinds, kind)
+    refuse_other_settings(found, settings)
+    if data is not None and found.preferences:
+        refuse_other_preferences(store, found, data, say)
+    if not found.items:
+        return kinds
+    given = [name for name, value in asked.items() if value is not None]
+    if given and data is None:
+        raise ConfigError(
+            f"Project '{found.name}' has its items already, and {', '.join(given)} would choose them from data, which "
+            "were not given. Leave that out to go on with it."
+        )
+    if given and data is not None:
+        rows = {key: row for row, key in enumerate(data.ids)}
+        ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"]])
+        draft = draft_items(ordered, kind=kind or kinds[0], scale=found.scale, seed=found.seed, **asked)
+        refuse_other_items(store, found, draft)
+    held = "' and '".join(kinds)
+    say(
+        f"project '{found.name}' exists and stays as it is: {found.items} items of kind '{held}' from "
+        f"{found.preferences} preferences, overlap {found.overlap}"
+    )
+    return kinds
 
 
 def draft_items(
     data: Preferences,
     *,
-    kind: Kind = "pop",
-    sampling: str = "random",
-    k: int = 1,
+    kind: Kind | None = None,
+    sampling: str | None = None,
+    k: int | None = None,
     edges: PopEdges | None = None,
     gold: PopEdges | Preferences | None = None,
     scale: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     **settings: Any,
 ) -> Draft:
     """What `open_project` would ask about, without a store: whatever is wrong shows before one is made.
@@ -113,10 +154,12 @@ def draft_items(
         data, kind, sampling, k, edges, gold, scale, seed, settings: as of `open_project`.
 
     Raises:
-        DataError: pairs or gold of preferences that the data does not hold, or fewer than two preferences to compare.
+        DataError: pairs or gold that the data does not hold, gold without an answer, or fewer than two preferences to
+            compare.
         ConfigError: settings out of range, or that do not go together.
     """
-    check_settings(**settings, scale=scale)
+    check_settings(**settings, seed=seed, scale=scale)
+    kind = kind or "pop"
     if kind != "pop" and edges is not None:
         raise ConfigError(f"edges compare two preferences; they go with kind 'pop', not with '{kind}'.")
     if kind == "rating":
@@ -131,7 +174,7 @@ def draft_items(
         return Draft(kind=kind, first=data.ids)
     if isinstance(gold, Preferences):
         raise ConfigError("gold of comparisons is PoP edges, not preferences.")
-    first, second, golds = _pairs(data, sampling, k, edges, gold, seed)
+    first, second, golds = _pairs(data, sampling or "random", 1 if k is None else k, edges, gold, seed or 0)
     unknown = {*first, *second} - set(data.ids)
     if unknown:
         raise DataError(
@@ -202,21 +245,34 @@ def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft
 def _known_ratings(
     data: Preferences, scale: int, gold: Preferences | None, keys: list[tuple[str, str]]
 ) -> dict[tuple[str, str], Verdict]:
+    """Response -> its known rating; found by the text, since gold may call the other response chosen."""
     known: dict[tuple[str, str], Verdict] = {}
     rows = {key: row for row, key in enumerate(data.ids)}
-    for batch in () if gold is None else gold.batches("id", "chosen_rating", "rejected_rating"):
-        for key, *ratings in zip(batch["id"], batch["chosen_rating"], batch["rejected_rating"], strict=True):
+    for batch in () if gold is None else gold.batches():
+        responses = response_keys(batch)
+        for place, key in enumerate(batch["id"]):
             if key not in rows:
                 raise DataError(f"gold: preference {key!r} is not in {data.report.source}. Ids are the link.")
-            for side, rating in enumerate(ratings):
+            for response, side in zip(responses[2 * place : 2 * place + 2], SIDES, strict=True):
+                rating = batch[f"{side}_rating"][place]
                 if rating is None:
                     continue
-                column = f"gold: preference {key!r}, column '{SIDES[side]}_rating'"
+                if response not in keys[2 * rows[key] : 2 * rows[key] + 2]:
+                    raise DataError(
+                        f"gold: preference {key!r}, column '{side}': {data.report.source} has no such response to this "
+                        "prompt under this id. Give prompt and response as they stand there, on either side."
+                    )
+                column = f"gold: preference {key!r}, column '{side}_rating'"
                 verdict: Verdict | None = next((number for number in RATINGS[:scale] if float(number) == rating), None)
                 if verdict is None:
                     raise DataError(f"{column}: {rating:g} is no number of the scale from 1 to {scale}.")
-                if known.setdefault(keys[2 * rows[key] + side], verdict) != verdict:
+                if known.setdefault(response, verdict) != verdict:
                     raise DataError(f"{column}: the same response has two known ratings. Give it one.")
+    if gold is not None and not known:
+        raise DataError(
+            f"gold: none of the {len(gold)} preferences of {gold.report.source} has a rating. Put what is known into "
+            "chosen_rating and rejected_rating, or leave gold out."
+        )
     return known
 
 
@@ -256,7 +312,7 @@ def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str]
     """Pair -> (stronger, weaker) and whether they are called equal.
 
     Raises:
-        DataError: a pair has two answers.
+        DataError: a pair has two answers, or there is none.
     """
     known: dict[frozenset[str], tuple[tuple[str, str], bool]] = {}
     for row in gold.table.to_pylist():
@@ -269,6 +325,8 @@ def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str]
                 f"gold: '{pair[0]}' against '{pair[1]}' has two answers. Give each pair one, e.g. with "
                 "label export --aggregate majority."
             )
+    if not known:
+        raise DataError("gold: no edge compares two preferences. Give edges that do, or leave gold out.")
     return known
 
 

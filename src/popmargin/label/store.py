@@ -105,7 +105,9 @@ class LabelStore:
             ConfigError: a setting out of range.
             DataError: the name is taken.
         """
-        content.check_settings(overlap=overlap, lease_seconds=lease_seconds, repeat_share=repeat_share, scale=scale)
+        content.check_settings(
+            overlap=overlap, seed=seed, lease_seconds=lease_seconds, repeat_share=repeat_share, scale=scale
+        )
         values = {
             "name": _name(name, "project"),
             "overlap": overlap,
@@ -186,7 +188,7 @@ class LabelStore:
 
         Raises:
             DataError: an id the project does not have, a preference compared with itself, or columns of other lengths.
-            ConfigError: an unknown kind, or an overlap below 1.
+            ConfigError: an unknown kind, or an overlap out of range.
         """
         database = self._database
         return database.write(
