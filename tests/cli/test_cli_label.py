@@ -125,7 +125,7 @@ def test_what_does_not_go_together_is_refused(
         (["--db", db, "--out", out, "--strengths", out], "goes with preferences"),
         (
             ["--db", db, "--out", out, "--as", "preferences", "--votes", "whole"],
-            "'preference', which project 'default'",
+            "of kind 'preference', of which project",
         ),
         (["--db", db, "--out", out, "--as", "preferences", "--unrated", "drop"], "of kind 'rating', of which project"),
         (["--db", db, "--out", out, "--votes", "whole"], "--votes goes with preferences, not with edges"),
