@@ -142,3 +142,14 @@ def test_gold_with_two_answers_is_refused(store: LabelStore) -> None:
 def test_gold_without_a_comparison_is_refused(store: LabelStore) -> None:
     with pytest.raises(DataError, match="no edge compares two preferences"):
         open_project(store, preferences(6), gold=PopEdges.from_columns(["p0"], [None]), say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"kind": "rating", "k": 2}, {"kind": "preference", "sampling": "random"}, {"k": 1, "edges": True}]
+)
+def test_pairs_are_not_drawn_where_nothing_is_drawn(store: LabelStore, asked: dict[str, Any]) -> None:
+    if "edges" in asked:
+        asked = {**asked, "edges": PopEdges.from_columns(["p0"], ["p1"])}
+    with pytest.raises(ConfigError, match="draws pairs of preferences, but"):
+        open_project(store, preferences(3), **asked)
+    assert store.projects() == []

@@ -162,6 +162,10 @@ def draft_items(
     kind = kind or "pop"
     if kind != "pop" and edges is not None:
         raise ConfigError(f"edges compare two preferences; they go with kind 'pop', not with '{kind}'.")
+    drawn = [name for name, value in {"--pairs-of-pairs": sampling, "--k": k}.items() if value is not None]
+    if drawn and (kind != "pop" or edges is not None):
+        given = "edges name the pairs" if edges is not None else f"items of kind '{kind}' are none"
+        raise ConfigError(f"{' and '.join(drawn)} draws pairs of preferences, but {given}. Leave it out.")
     if kind == "rating":
         if isinstance(gold, PopEdges):
             raise ConfigError("gold of ratings is preferences with known ratings, not PoP edges.")
