@@ -45,8 +45,8 @@ def plan() -> dict[str, Callable[[], Any]]:
     step("chat, fp32, TRL's reference every step", "chat", dtype="fp32", reference="every_step")
     for profile in ("chat", "long_prompt", "long_completion"):
         step(f"tiny model, {profile.replace('_', ' ')}, fp32", profile, model="tiny", batch=8, steps=10)
-    step("long prompt, fp32", "long_prompt", dtype="fp32", batch=2)
-    step("long completion, fp32", "long_completion", dtype="fp32", batch=2)
+    step("long prompt, fp32", "long_prompt", dtype="fp32", batch=1)  # nor do 2 in fp32
+    step("long completion, fp32", "long_completion", dtype="fp32", batch=1)
     step("chat, fp32, LoRA", "chat", dtype="fp32", lora=True)
     for dtype in ("fp32", "bf16"):
         entries[f"reference pass, {dtype}"] = lambda dtype=dtype: compare_reference(Setting(dtype=dtype), "chat")
