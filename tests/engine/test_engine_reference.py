@@ -139,7 +139,7 @@ def test_a_build_killed_half_way_goes_on(
     made = cache(tmp_path, tiny_model)
     finished = list(made.folder.glob("shard-*.safetensors"))
     assert finished
-    (made.folder / "shard-0000.partial").write_bytes(b"half a file")
+    (made.folder / ".shard-0000.safetensors.1.part").write_bytes(b"half a file")
     (made.folder / "0000.lock").touch()
     resumed = fill(made, tokenized, lambda: tiny_model)
     shards = list(made.folder.glob("shard-*.safetensors"))
@@ -192,7 +192,7 @@ def test_several_processes_share_a_build(tmp_path: Path, tiny_model: Any, tokeni
     assert sum(int(result["made"]) for result in results) == len(list(folder.glob("shard-*"))) > 3
     for result in results[1:]:
         np.testing.assert_array_equal(result["values"], results[0]["values"])
-    assert not list(folder.glob("*.partial")) and not list(folder.glob("*.lock"))
+    assert not list(folder.glob("*.part")) and not list(folder.glob("*.lock"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign"])

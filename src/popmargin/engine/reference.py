@@ -26,6 +26,7 @@ from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.sequences import Layout, make_sequences, sequences_to, split_to_budget
 from popmargin.errors import RunError
+from popmargin.files import whole_file
 
 _FORMAT = 3  # raise it when the meaning of the stored numbers changes
 _PIECE_TOKENS = 32_000  # a killed build loses at most so many tokens' work
@@ -286,12 +287,10 @@ def _read_shard(shard: Path) -> dict[bytes, np.ndarray]:
 
 def _write_whole(file: Path, content: bytes) -> None:
     """All of a file or nothing, whenever the process is killed; several processes may write it at once."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    with partial.open("wb") as out:
+    with whole_file(file) as partial, partial.open("wb") as out:
         out.write(content)
         out.flush()
         os.fsync(out.fileno())
-    partial.replace(file)
 
 
 def _digest(content: bytes) -> str:

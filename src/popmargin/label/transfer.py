@@ -19,7 +19,15 @@ from popmargin.files import whole_file
 from popmargin.label.rated import empty_ratings, put_ratings
 from popmargin.label.records import Project
 from popmargin.label.store import LabelStore
-from popmargin.label.wrong import DECIDED, OnWrong, Votes, check_wrong, wrong_counts, wrong_preferences
+from popmargin.label.wrong import (
+    DECIDED,
+    OnWrong,
+    Votes,
+    check_wrong,
+    probability,
+    wrong_counts,
+    wrong_preferences,
+)
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.strengths import half_normal_strengths
 
@@ -291,7 +299,7 @@ def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
     read = (single[name].to_pylist() for name in ("first", "verdict", "confidence"))
     for key, verdict, confidence in zip(*read, strict=True):
         if verdict in DECIDED:
-            sure = 1.0 if confidence is None or votes == "whole" else confidence
+            sure = probability(confidence, votes)
             total, count = sums.get(key, (0.0, 0))
             sums[key] = (total + {"first": sure, "second": 1.0 - sure, "tie": 0.5}[verdict], count + 1)
     return {key: total / count for key, (total, count) in sums.items()}

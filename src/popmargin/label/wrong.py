@@ -46,7 +46,7 @@ def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tu
     for row in labels.filter(against).to_pylist():
         for side in ("first", "second"):
             if row["wrong"] in (side, "both") or (row["kind"] == "preference" and side == "first"):
-                sure = _sure(row["confidence"], votes) if row["verdict"] == "second" else 1.0
+                sure = probability(row["confidence"], votes) if row["verdict"] == "second" else 1.0
                 said = accusers.setdefault(row[side], {})
                 said[row["annotator"]] = max(sure, said.get(row["annotator"], 0.0))
     compared = pc.and_(pc.is_in(verdict, value_set=pa.array(DECIDED)), pc.equal(labels["annotator_kind"], "person"))
@@ -56,7 +56,7 @@ def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tu
         of_these = found.filter(pc.is_in(found[side], value_set=pa.array(list(accusers), pa.string())))
         for row in of_these.select([side, "annotator", "kind", "confidence"]).to_pylist():
             if row["annotator"] not in accusers[row[side]]:
-                sure = _sure(row["confidence"], votes) if row["kind"] == "preference" else 1.0
+                sure = probability(row["confidence"], votes) if row["kind"] == "preference" else 1.0
                 defenders.setdefault(row[side], {})[row["annotator"]] = sure
     wrong: dict[str, tuple[int, int]] = {}
     for key, said in accusers.items():
@@ -66,7 +66,8 @@ def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tu
     return wrong
 
 
-def _sure(confidence: float | None, votes: Votes) -> float:
+def probability(confidence: float | None, votes: Votes) -> float:
+    """How probable an answer which of two responses is better makes its side; 1 without a confidence."""
     return 1.0 if confidence is None or votes == "whole" else confidence
 
 

@@ -161,14 +161,10 @@ class PreparedData:
         values = values[self.tokenized.index]
         missing = np.flatnonzero(~np.isfinite(values))
         if len(missing):
-            needed, remedy = (
-                ("chosen_rating and rejected_rating", "Give the data these columns")
-                if name == "margin"
-                else (
-                    "soft_label",
-                    "Give the data this column, set data.soft_label_temperature to make it from ratings",
-                )
-            )
+            needed, remedy = {
+                "margin": ("chosen_rating and rejected_rating", "Give the data these columns"),
+                "soft_label": ("soft_label", "Give it, set data.soft_label_temperature to make it from ratings"),
+            }[name]
             raise DataError(
                 f"The objective or its margin needs {needed}, which {len(missing)} of {len(values)} preferences lack "
                 f"(first: '{self.ids[missing[0]]}'). {remedy}, or choose others that do without."
