@@ -26,10 +26,10 @@ test: $(READY)
 	$(PYTEST) -q -n auto --dist loadscope -m "not slow and not browser"
 
 test-slow: $(READY)
-	$(PYTEST) -q -m "slow or browser"
+	$(PYTEST) -q -n auto --dist loadscope -m "slow or browser"
 
 test-all: $(READY)
-	$(PYTEST) -q
+	$(PYTEST) -q -n auto --dist loadscope
 
 lint: $(READY)
 	$(BIN)/ruff check .
