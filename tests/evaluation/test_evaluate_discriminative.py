@@ -28,13 +28,17 @@ def measure(margin: Any, strength: Any = None, clusters: Any = None, **options: 
 def test_accuracies_by_hand() -> None:
     """Right, right, half, wrong, right, wrong: 3.5 of 6; terciles (right, wrong), (half, right), (right, wrong)."""
     found = measure(
-        [1.0, 2.0, 0.0, -1.0, 3.0, -2.0], [0.1, 0.5, 0.3, 0.2, 0.4, 0.6], longer_chosen=[1, 1, 0.5, 0, 0, 0]
+        [1.0, 2.0, 0.0, -1.0, 3.0, -2.0],
+        [0.1, 0.5, 0.3, 0.2, 0.4, 0.6],
+        longer_chosen=[1, 1, 0.5, 0, 0, 0],
+        reference_margin=[0.2, -1.0, 0.0, -3.0, -0.1, -2.0],
     )
     assert found["accuracy"] == pytest.approx(3.5 / 6)
     assert found["accuracy_weak"] == 0.5
     assert found["accuracy_medium"] == 0.75
     assert found["accuracy_strong"] == 0.5
     assert found["accuracy_longer"] == pytest.approx(2.5 / 6)
+    assert found["accuracy_reference"] == pytest.approx(1.5 / 6)
     assert found["reward_margin"] == pytest.approx(0.5)
 
 
@@ -131,9 +135,8 @@ def test_margins_of_zero_everywhere_are_half_right_and_have_no_correlation() -> 
     found = measure(np.zeros(6))
     assert found["accuracy"] == 0.5
     assert found["ece"] == 0.0
-    assert all(
-        math.isnan(found[name]) for name in ("pearson", "spearman", "kendall", "pop_accuracy", "accuracy_longer")
-    )
+    undefined = ("pearson", "spearman", "kendall", "pop_accuracy", "accuracy_longer", "accuracy_reference")
+    assert all(math.isnan(found[name]) for name in undefined)
 
 
 def test_several_seeds_give_the_mean_over_seeds() -> None:
@@ -158,7 +161,7 @@ def test_differences_are_paired() -> None:
     assert found["pop_accuracy"].estimate == 0.0
     one = measure(base + 0.1, strength, clusters)["accuracy"] - measure(base, strength, clusters)["accuracy"]
     assert found["accuracy"].estimate == pytest.approx(one)
-    assert "accuracy_longer" not in found
+    assert "accuracy_longer" not in found and "accuracy_reference" not in found
     with pytest.raises(DataError, match="same rows"):
         discriminative_differences(base, np.concatenate([base, base]), strength=strength, clusters=clusters)
 

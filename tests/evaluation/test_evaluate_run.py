@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from popmargin.config import RunConfig
@@ -75,6 +76,34 @@ def test_the_start_model_has_no_kl(configure: Configure, reward_path: str) -> No
     own = Generations.load(run.evaluation / "generations.parquet")
     reference = Generations.load(run.evaluation / "reference_generations.parquet")
     assert own.completions == reference.completions and len(own.prompts) == 4
+
+
+def test_the_order_of_the_reference_in_a_score_that_is_no_ratio(configure: Configure, tmp_path: Path) -> None:
+    """Before training the policy's order is its reference's; afterwards the reference's is still the same."""
+    of_reference: list[np.ndarray] = []
+    for rate in (0.0, 1e-2):
+        changes = {"objective": {"name": "simpo"}, "train": {"learning_rate": rate, "max_steps": 3}}
+        run, _ = train(configure(changes, {"output": str(tmp_path / str(rate))}))
+        accuracy = evaluate_run(run.path)["intervals"]["accuracy_reference"]["estimate"]
+        found = HeldOutMargins.load(run.evaluation / "margins.parquet")
+        assert found.of_reference is not None
+        assert accuracy == np.mean(found.of_reference > 0)
+        assert np.allclose(found.reward_margin, found.of_reference, atol=1e-5) == (rate == 0)
+        of_reference.append(found.of_reference)
+    np.testing.assert_array_equal(*of_reference)
+
+
+def test_a_ratio_to_the_reference_gives_the_reference_no_order(run: RunDirectory) -> None:
+    assert evaluate_run(run.path)["intervals"]["accuracy_reference"]["estimate"] is None
+    assert HeldOutMargins.load(run.evaluation / "margins.parquet").of_reference is None
+
+
+def test_margins_of_another_version_are_refused(run: RunDirectory) -> None:
+    evaluate_run(run.path)
+    file = run.evaluation / "margins.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["reference_margin"]), file)
+    with pytest.raises(RunError, match=r"margins.parquet is from another version of popmargin: evaluate the run"):
+        HeldOutMargins.load(file)
 
 
 def test_rewards_come_from_the_users_function(run: RunDirectory) -> None:

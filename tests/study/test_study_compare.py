@@ -52,6 +52,18 @@ def test_a_study_and_its_second_call(tmp_path: Path, make_study: MakeStudy, caps
     assert again.arms[1].metrics == pop.metrics
 
 
+def test_what_training_adds_is_said_of_scores_that_are_no_ratio(make_study: MakeStudy) -> None:
+    arms = {"dpo": {"objective": {"name": "dpo"}}, "simpo": {"label": "SimPO", "objective": {"name": "simpo"}}}
+    results, report = compare(make_study(arms=arms, seeds=[0]))
+    said = [line for line in results.reading if "by which its reference model is already right" in line]
+    own, accuracy = (results.arms[1].metrics[name].estimate for name in ("accuracy_reference", "accuracy"))
+    assert (
+        len(said) == 1 and said[0].startswith("SimPO scores by the policy's own log-probs") and f"{own:.1%}" in said[0]
+    )
+    assert f"training adds {100 * (accuracy - own):+.1f} points" in said[0]
+    assert said[0] in report.read_text().replace("&#39;", "'")
+
+
 def test_an_interrupted_study_goes_on(
     tmp_path: Path, make_study: MakeStudy, capsys: pytest.CaptureFixture[str]
 ) -> None:

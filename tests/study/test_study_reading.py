@@ -2,7 +2,7 @@
 
 from popmargin.evaluation.statistics import Interval
 from popmargin.report.results import ArmResult
-from popmargin.study.reading import read_control, read_results
+from popmargin.study.reading import read_control, read_reference, read_results
 
 NAN = float("nan")
 
@@ -65,3 +65,12 @@ def test_a_margin_that_adds_nothing_is_said_to() -> None:
     assert "cannot be told apart from CONTROL" in read_control("POP", "CONTROL", unclear)
     clear = read_control("POP", "CONTROL", {"accuracy": Interval(0.03, 0.02, 0.04)})
     assert "cannot" not in clear and "held-out accuracy +3.0 points, 95% +2.0 to +4.0" in clear
+
+
+def test_what_training_adds_to_an_order_that_was_there() -> None:
+    simpo = arm("simpo")
+    simpo.metrics["accuracy_reference"] = Interval(0.644, 0.58, 0.7)
+    assert read_reference(simpo, UP) == (
+        "SIMPO scores by the policy's own log-probs, by which its reference model is already right for 64.4% of the "
+        "held-out preferences; training adds +5.0 points, 95% +1.0 to +9.0."
+    )

@@ -3,7 +3,7 @@
 Axis suffixes: S seeds, N preferences, E edges, C columns, B bins.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +38,7 @@ class DiscriminativeMetrics:
     Attributes:
         intervals: accuracy, accuracy_weak, accuracy_medium, accuracy_strong (terciles of strength, `rank_buckets`),
             accuracy_longer (the share that "the longer one is better" gets right: a baseline, not the model's),
+            accuracy_reference (what the reference model's own log-probs get right in the same score: another one),
             pearson, spearman, kendall (tau-b) of reward margin with strength, pop_accuracy, ece, reward_margin (reward
             units); nan where not defined.
         reliability: bins of predicted confidence with low, high, predicted, observed, count; over all seeds.
@@ -73,6 +74,7 @@ def discriminative_metrics(
     strength: ArrayLike,
     clusters: Sequence[str],
     longer_chosen: ArrayLike | None = None,
+    reference_margin: ArrayLike | None = None,
     edges: Edges | None = None,
     samples: int = 1000,
     level: float = 0.95,
@@ -94,6 +96,7 @@ def discriminative_metrics(
             of terciles and correlations).
         clusters: prompt of each row (N,).
         longer_chosen: 1 where the chosen response is the longer one, ½ where both are equally long, else 0 (N,).
+        reference_margin: the reference model's own, in the same score, reward units (N,); None where it has none.
         edges: (stronger, weaker) row numbers of held-out PoP edges, each (E,); weaker -1 is left out. The interval of
             pop_accuracy knows both prompts of an edge (`edge_mean`).
         samples: bootstrap replicates.
@@ -111,16 +114,9 @@ def discriminative_metrics(
     strength_N = _check(margin_SN, strength, clusters)
     options: dict[str, Any] = {"samples": samples, "level": level, "seed": seed}
     intervals = _intervals([margin_SN], strength_N, clusters, edges, bins, options)
-    intervals["accuracy_longer"] = UNDEFINED
-    if longer_chosen is not None:
-        longer = per_seed_rows(longer_chosen, "longer_chosen")
-        if longer.shape[1] != len(clusters):
-            raise DataError(f"longer_chosen has {longer.shape[1]} rows, but there are {len(clusters)} preferences.")
-        columns = np.stack([longer, np.ones_like(longer)], axis=-1)
-        groups = Clusters(clusters)
-        intervals["accuracy_longer"] = share_interval(
-            bootstrap_sums(columns, groups, _ratio, **options), groups.count, level
-        )
+    own = None if reference_margin is None else _right(per_seed_rows(reference_margin, "reference_margin"))
+    intervals["accuracy_longer"] = _untrained("longer_chosen", longer_chosen, clusters, options)
+    intervals["accuracy_reference"] = _untrained("reference_margin", own, clusters, options)
     bucket = strength_terciles(strength_N)
     counts = {"rows": len(clusters), "prompts": len(set(clusters))}
     counts |= {name: int((bucket == b).sum()) for b, name in enumerate(BUCKETS)}
@@ -147,7 +143,7 @@ def discriminative_differences(
         strength, clusters, edges, samples, level, seed, bins: as in `discriminative_metrics`.
 
     Returns:
-        The difference for each key of `discriminative_metrics` except accuracy_longer.
+        The difference for each key of `discriminative_metrics` except accuracy_longer and accuracy_reference.
 
     Raises:
         DataError: as there, or the two arms differ in rows or number of seeds.
@@ -251,6 +247,18 @@ def _share(inside_N: Any) -> _SumMetric:
         return np.stack([_right(margin_SN) * weight_SN, weight_SN], axis=-1)
 
     return _SumMetric(columns, _ratio, share_of=inside_N)
+
+
+def _untrained(name: str, right: ArrayLike | None, clusters: Sequence[str], options: Mapping[str, Any]) -> Interval:
+    """Accuracy of what no run has trained, from whether it is right (N,)."""
+    if right is None:
+        return UNDEFINED
+    rows = per_seed_rows(right, name)
+    if rows.shape[1] != len(clusters):
+        raise DataError(f"{name} has {rows.shape[1]} rows, but there are {len(clusters)} preferences.")
+    groups = Clusters(clusters)
+    sums = bootstrap_sums(np.stack([rows, np.ones_like(rows)], axis=-1), groups, _ratio, **options)
+    return share_interval(sums, groups.count, options["level"])
 
 
 def _right(margin: Any) -> Any:

@@ -1,7 +1,7 @@
 """Measuring a policy on held-out preferences and prompts, and keeping what was measured in its run directory."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class HeldOutMargins:
         reward_margin: β·gap in the objective's own score (N,), reward units.
         strength: (N,), nan where unknown.
         longer_chosen: 1 where chosen has more tokens, ½ where as many, else 0 (N,).
+        reference_margin: what the reference model's own log-probs give in the same score (N,), reward units; nan where
+            the score is a ratio to them, in which they have no margin.
     """
 
     ids: list[str]
@@ -45,6 +47,12 @@ class HeldOutMargins:
     reward_margin: np.ndarray
     strength: np.ndarray
     longer_chosen: np.ndarray
+    reference_margin: np.ndarray
+
+    @property
+    def of_reference(self) -> np.ndarray | None:
+        """`reference_margin`; None where the score is a ratio to the reference."""
+        return self.reference_margin if np.isfinite(self.reference_margin).all() else None
 
     def save(self, path: Path) -> None:
         """Write a Parquet file."""
@@ -61,8 +69,11 @@ class HeldOutMargins:
         if not path.is_file():
             raise RunError(f"{path} does not exist: evaluate the run with popmargin eval.")
         columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
-        arrays = {name: np.array(columns[name], dtype=float) for name in ("reward_margin", "strength", "longer_chosen")}
-        return HeldOutMargins(ids=columns["ids"], clusters=columns["clusters"], **arrays)
+        names = [field.name for field in fields(HeldOutMargins)]
+        if list(columns) != names:
+            raise RunError(f"{path} is from another version of popmargin: evaluate the run with popmargin eval.")
+        ids, clusters, *arrays = (columns[name] for name in names)
+        return HeldOutMargins(ids, clusters, *(np.array(values, dtype=float) for values in arrays))
 
 
 @torch.no_grad()
@@ -71,14 +82,14 @@ def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> He
     loss = make_loss(config)
     kind = loss.objective.score_kind(loss.options)
     data = workspace.test
-    ratios = kind in ("log_ratio", "mean_log_ratio") and not loss.rewards
-    reference = workspace.test_reference if ratios else None
+    ratios = kind in ("log_ratio", "mean_log_ratio")
+    reference = None if loss.rewards else workspace.test_reference
     device = next(policy.parameters()).device
     tokens = data.tokenized
     plan = scoring_plan(policy, rewards=loss.rewards)
     prompts = tokens.prompt.lengths if plan.layout == "packed" else 2 * tokens.prompt.lengths
     lengths = (prompts + tokens.chosen.lengths + tokens.rejected.lengths).tolist()
-    gaps = np.zeros(len(data))
+    gaps, reference_gaps = np.zeros(len(data)), np.full(len(data), np.nan)
     was_training = policy.training
     policy.eval()
     for rows in split_to_budget(lengths, config.evaluation.tokens_per_batch):
@@ -91,11 +102,16 @@ def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> He
             gaps[rows] = pair_rewards(rewards).gap.cpu().numpy()
             continue
         values = token_logps(policy, sequences, precision=config.model.precision, plan=plan).double()
-        of_reference = None if reference is None else reference.tokens(rows).to(device).double()
+        assert reference is not None, "policies have a reference"
+        of_reference = reference.tokens(rows).to(device).double()
         gaps[rows] = pair_scores(kind, values, of_reference, sequences["lengths"]).gap.cpu().numpy()
+        if not ratios:
+            own = pair_scores(kind, of_reference, None, sequences["lengths"])
+            reference_gaps[rows] = own.gap.cpu().numpy()
     policy.train(was_training)
     longer = np.sign(tokens.chosen.lengths - tokens.rejected.lengths) / 2 + 0.5
-    return HeldOutMargins(data.ids, data.clusters, loss.beta * gaps, data.strength, longer)
+    margins, of_references = loss.beta * gaps, loss.beta * reference_gaps
+    return HeldOutMargins(data.ids, data.clusters, margins, data.strength, longer, of_references)
 
 
 def margin_metrics(margins: HeldOutMargins, config: EvaluationConfig, edges: PopEdges | None) -> DiscriminativeMetrics:
@@ -105,6 +121,7 @@ def margin_metrics(margins: HeldOutMargins, config: EvaluationConfig, edges: Pop
         strength=margins.strength,
         clusters=margins.clusters,
         longer_chosen=margins.longer_chosen,
+        reference_margin=margins.of_reference,
         edges=edges.resolve(margins.ids) if edges is not None else None,
         samples=config.bootstrap,
         seed=config.seed,

@@ -109,6 +109,14 @@ METRICS: dict[str, Metric] = dict(
             None,
             "Accuracy of a rule that looks at nothing but length and always picks the longer response.",
         ),
+        _metric(
+            "accuracy_reference",
+            "Reference model’s own",
+            "%",
+            None,
+            "Accuracy of the reference model in the arm’s own score, before any training; only where that score is no "
+            "ratio to the reference’s log-probabilities, in which it has no order of its own.",
+        ),
         _metric("pearson", "Pearson r", "correlation, −1 to 1", "higher", "Linear correlation of margin and strength."),
         _metric("kendall", "Kendall τ", "rank correlation, −1 to 1", "higher", "Share of agreeing minus disagreeing "
                 "pairs when preferences are ordered by margin and by strength."),

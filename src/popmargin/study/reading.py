@@ -62,6 +62,20 @@ def read_control(arm: str, control: str, differences: Mapping[str, Interval]) ->
     return f"What the margin adds: {arm} against {control}, which trains on the same edges without it: {amounts}."
 
 
+def read_reference(arm: ArmResult, added: Interval) -> str:
+    """What training adds where an untrained model has an order already.
+
+    Args:
+        arm: its score is no ratio to the reference's log-probs.
+        added: paired difference in accuracy, arm minus its reference model in the same score.
+    """
+    own = arm.metrics["accuracy_reference"].estimate
+    return (
+        f"{arm.label} scores by the policy's own log-probs, by which its reference model is already right for "
+        f"{own:.1%} of the held-out preferences; training adds {_amount('accuracy', added)}."
+    )
+
+
 def _known(metric: str, arms: Sequence[ArmResult]) -> bool:
     return any(metric in arm.differences and _finite(arm.differences[metric]) for arm in arms)
 

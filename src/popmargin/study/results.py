@@ -18,7 +18,7 @@ from popmargin.evaluation.statistics import Interval, bootstrap_seeds
 from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
 from popmargin.report.results import ArmResult, StudyResults
-from popmargin.study.reading import read_control, read_results
+from popmargin.study.reading import read_control, read_reference, read_results
 from popmargin.training.run import make_loss
 from popmargin.training.run_directory import RunDirectory, read_jsonl
 from popmargin.training.trainer import Loss
@@ -131,7 +131,11 @@ def collect(
         arms=results,
         reference=of_reference,
         baseline=baseline,
-        reading=[*read_results(results, baseline), *_against_controls(arms, reference, labels)],
+        reading=[
+            *read_results(results, baseline),
+            *_against_controls(arms, reference, labels),
+            *_against_references(arms, results),
+        ],
         data=_data_facts(of_base, base.configs[0], arms) | dict(facts or {}),
         config=config,
         versions=of_base["versions"],
@@ -151,6 +155,24 @@ def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, la
                 differences = _differences(arm, control, reference)
                 names = (labels.get(arm.name, arm.name), labels.get(control.name, control.name))
                 sentences.append(read_control(*names, differences))
+    return sentences
+
+
+def _against_references(arms: Mapping[str, Arm], results: Sequence[ArmResult]) -> list[str]:
+    """What training adds to the reference model's own order, for scores that are no ratio to its log-probs."""
+    sentences: list[str] = []
+    for arm, result in zip(arms.values(), results, strict=True):
+        held_out, settings = arm.margins[0], arm.configs[0].evaluation
+        if held_out.of_reference is not None:
+            added = discriminative_differences(
+                arm.margins_by_seed,
+                np.broadcast_to(held_out.of_reference, arm.margins_by_seed.shape),
+                strength=held_out.strength,
+                clusters=held_out.clusters,
+                samples=settings.bootstrap,
+                seed=settings.seed,
+            )
+            sentences.append(read_reference(result, added["accuracy"]))
     return sentences
 
 
@@ -190,7 +212,11 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
     held_out = arm.margins[0]
     shared: dict[str, Any] = {"strength": held_out.strength, "clusters": held_out.clusters, "edges": _load_edges(arm)}
     measured = discriminative_metrics(
-        reward_margin=arm.margins_by_seed, longer_chosen=held_out.longer_chosen, **shared, **bootstrap
+        reward_margin=arm.margins_by_seed,
+        longer_chosen=held_out.longer_chosen,
+        reference_margin=held_out.of_reference,
+        **shared,
+        **bootstrap,
     )
     metrics, differences = dict(measured.intervals), dict[str, Interval]()
     paired = arm.name != base.name and len(arm.runs) == len(base.runs)
