@@ -25,8 +25,7 @@ MARGINS = (
     "`gamma: 0`, `beta: 1` and `pop` is `simpo_pop`. Other pairs are ours (but `simpo` with `fixed`), not measured.",
     "Where a margin is there it adds up: `ipo` has the target gap 1/(2β) + m/β, `hinge` opens at β·Δ = 1 + m, the γ",
     "of `simpo` becomes γ + m. `dpo_stronger` with `fixed` is a control for `pop` that gives every edge the same",
-    "margin. `robust_dpo` is unbiased only where a flipped label turns its margin too, as with `ratings`, not with",
-    "`fixed` or `pop`.",
+    "margin. `robust_dpo` with a margin is no longer unbiased: a flipped label does not turn the margin.",
     "",
     'An objective of your own takes margins with `@objective(..., takes_margin="yes")`.',
 )

@@ -11,7 +11,7 @@ from popmargin.config import RunConfig
 from popmargin.objectives.base import OBJECTIVES, Logps, Rows
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.regularizers.budget import BudgetOptions, budget
-from popmargin.training.run import train
+from popmargin.training.run import make_loss, train
 from popmargin.training.run_directory import read_jsonl
 
 
@@ -81,14 +81,32 @@ def test_options() -> None:
         BudgetOptions(budget=math.nan)
 
 
-@pytest.mark.parametrize("objective", ["dpo", "simpo"])
+DOWN = """
+from dataclasses import dataclass
+
+from popmargin import regularizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    pass
+
+
+@regularizer("down", options=NoOptions, reference=False)
+def down(logps, options):
+    return logps.chosen / logps.chosen_tokens
+"""
+
+
+@pytest.mark.parametrize(("objective", "budget_nats"), [("dpo", 2.0), ("simpo", 0.1)])
 def test_it_holds_the_chosen_response_in_training(
-    tmp_path: Path, configure: Callable[..., RunConfig], objective: str
+    tmp_path: Path, configure: Callable[..., RunConfig], objective: str, budget_nats: float
 ) -> None:
     """Against a term that pushes its likelihood down, whatever the objective."""
+    (tmp_path / "down.py").write_text(DOWN)
     train_settings = {"max_steps": 12, "batch_size": 32, "learning_rate": 1e-2}
-    down = {"name": "sft", "weight": -1}
-    hold = {"name": "budget", "budget": 2.0, "beta": 1.0, "weight": 10}
+    down = {"name": f"{tmp_path / 'down.py'}:down"}
+    hold = {"name": "budget", "budget": budget_nats, "beta": 1.0, "weight": 10}
     last: list[float] = []
     for terms in ([down], [down, hold]):
         values = {"objective": {"name": objective}, "train": train_settings, "regularizers": terms}
@@ -96,6 +114,21 @@ def test_it_holds_the_chosen_response_in_training(
         lines = read_jsonl(run.path / "metrics.jsonl")
         last.append(lines[-1]["chosen_logps"] - lines[0]["chosen_logps"])
     assert last[0] < -30 < -10 < last[1]
+
+
+@pytest.mark.parametrize(
+    ("objective", "per_token"), [("dpo", False), ("pop", False), ("simpo", True), ("amapo", True), ("orpo", True)]
+)
+def test_a_run_measures_in_the_units_of_its_objective(
+    configure: Callable[..., RunConfig], objective: str, per_token: bool
+) -> None:
+    """SimPO's β belongs to nats per token: by whole responses the budget would outweigh the loss many times over."""
+    config = configure({"objective": {"name": objective}, "regularizers": [{"name": "budget"}]})
+    ((_, _, options),) = make_loss(config).regularizers
+    assert isinstance(options, BudgetOptions) and options.per_token == per_token
+    ours = configure({"objective": {"name": objective}, "regularizers": [{"name": "budget", "per_token": False}]})
+    ((_, _, options),) = make_loss(ours).regularizers
+    assert isinstance(options, BudgetOptions) and not options.per_token
 
 
 @pytest.mark.parametrize("tokens", [None, {"name": "selective", "share": 0.2}])

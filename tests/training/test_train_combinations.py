@@ -8,6 +8,7 @@ import pytest
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
+from popmargin.training.combinations import without_effect
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_loss, make_parts, train
 from popmargin.training.run_directory import read_jsonl
@@ -40,12 +41,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "train.frozen_cache_gb keeps what the layers below a policy's adapter give",
     ),
     ({"objective": {"name": "dpo"}, "regularizers": [{"name": "sft"}] * 2}, "'sft' stands twice"),
+    (
+        {"objective": {"name": "dpo"}, "regularizers": [{"name": "sft", "weight": -1.0}]},
+        "weight of regularizer 'sft' must be 0 or more, not -1.0",
+    ),
     ({"objective": {"name": "dpo"}, "regularizers": [{"weight": 1.0}]}, r"regularizers\[0\].name is missing"),
     ({"objective": {"name": "dpo"}, "tokens": {"share": 0.3}}, "tokens.name is missing, e.g. {name: selective}"),
     ({"objective": {"name": "pop_lagrangian", "lambda_lr": -5.0}}, "lambda_lr must be 0 or more"),
 ]
 REFUSED_IDS = ["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft", "frozen-all", "frozen-no-adapter", "frozen-rewards",
-               "twice", "unnamed", "unnamed-tokens", "descent"]  # fmt: skip
+               "twice", "negative", "unnamed", "unnamed-tokens", "descent"]  # fmt: skip
 
 
 @pytest.mark.parametrize(("values", "reason"), REFUSED, ids=REFUSED_IDS)
@@ -112,3 +117,28 @@ def test_running_statistics_start_with_the_second_step(configure: Configure) -> 
     assert first["margin_share"] == 0 and 0 < second["margin_share"] < 1
     assert second["mu"] == pytest.approx(first["gap_mean"]) and second["s"] == pytest.approx(first["gap_std"])
     assert third["mu"] == pytest.approx((first["gap_mean"] + 2 * second["gap_mean"]) / 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"pop": {"edges": "labels.db", "k": 3}}, ["pop.edges, pop.k. The objective 'dpo' uses no PoP edges"]),
+        ({"target": {"kind": "bank"}}, ["target.kind. The objective 'dpo' has no target to score"]),
+        ({"data": {"soft_label_temperature": 1.0}}, ["data.soft_label_temperature. The objective 'dpo' uses no soft"]),
+        (
+            {"objective": {"name": "pop"}, "pop": {"edges": "labels.db", "scale": "scale.parquet"}},
+            ["pop.scale. The objective 'pop' does not use the strength scale"],
+        ),
+        ({"objective": {"name": "pop_rank"}, "target": {"tau": 0.5}, "pop": {"k": 2}}, ["target.tau"]),
+        ({"objective": {"name": "pop_scale"}, "pop": {"edges": "labels.db", "ridge": 1.0}}, []),
+        ({"margin": {"source": "pop"}, "pop": {"k": 2}, "target": {"kind": "bank"}}, []),
+        ({"objective": {"name": "cdpo"}, "data": {"soft_label_temperature": 1.0}}, []),
+        ({}, []),
+    ],
+)
+def test_settings_that_nothing_reads_are_said(configure: Configure, values: dict[str, Any], said: list[str]) -> None:
+    config = configure({"objective": {"name": "dpo"}}, values)
+    found = without_effect(make_loss(config), config)
+    assert len(found) == len(said)
+    for sentence, expected in zip(found, said, strict=True):
+        assert sentence.startswith(f"Without effect: {expected}")

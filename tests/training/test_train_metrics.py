@@ -10,6 +10,7 @@ import torch
 
 from popmargin.config import RunConfig, read_yaml, to_dict
 from popmargin.errors import RunError
+from popmargin.pop.edges import PopEdges
 from popmargin.training.metrics import MeanMetrics, finish_means
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory, read_jsonl
@@ -21,6 +22,14 @@ def test_means_are_weighted_by_rows_and_start_anew() -> None:
     metrics.add({"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([1.0])})
     metrics.add({"a": torch.tensor([10.0])})
     assert metrics.read() == {"a": 4.0, "b": 1.0}
+    assert metrics.read() == {}
+
+
+def test_rows_without_a_value_are_left_out() -> None:
+    metrics, nan = MeanMetrics(), float("nan")
+    metrics.add({"a": torch.tensor([nan, 2.0, 4.0]), "b": torch.tensor([nan])})
+    metrics.add({"a": torch.tensor([nan, 9.0])})
+    assert metrics.read() == {"a": 5.0}
     assert metrics.read() == {}
 
 
@@ -115,3 +124,13 @@ def test_tensorboard_gets_the_metrics_too(
     events = EventAccumulator(str(file))
     events.Reload()
     assert [event.step for event in events.Scalars("train/reward_margin")] == [1, 2]
+
+
+def test_what_is_logged_of_edges_is_of_rows_that_are_some(configure: Callable[..., RunConfig]) -> None:
+    """Iterative edges end in rows without a weaker side; with every margin clipped to 10, the mean is 10."""
+    objective = {"name": "pop", "margin_min": 10.0, "margin_max": 10.0}
+    run, _ = train(configure({"objective": objective, "train": {"max_steps": 2}}))
+    weaker = PopEdges.load(run.path / "edges.parquet").table["weaker"]
+    assert 0 < weaker.null_count < len(weaker)
+    for line in read_jsonl(run.path / "metrics.jsonl"):
+        assert [line[f"target_margin_{name}"] for name in ("mean", "std", "clipped")] == [10.0, 0.0, 1.0]

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,14 @@ def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
 def run(args: argparse.Namespace) -> int:
     """Train."""
     config = load_config(args.config, args.overrides)
-    from popmargin.training.run import train
+    from popmargin.training.combinations import without_effect
+    from popmargin.training.run import make_loss, train
 
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, the first one speaks
+    for sentence in without_effect(make_loss(config), config) if first else ():
+        print(sentence, file=sys.stderr)
     directory, _ = train(config, resume=args.resume, overwrite=args.overwrite)
-    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
+    if not first:
         return 0
     facts = directory.facts()
     print(

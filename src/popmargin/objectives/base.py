@@ -331,6 +331,12 @@ def objective(
     return register
 
 
+def of_edges(values: Float[Tensor, "B"], rows: Rows) -> Float[Tensor, "B"]:
+    """Values to log (B,), with nan in rows without a weaker side: these are left out of the mean."""
+    assert rows.has_weaker is not None
+    return values.masked_fill(~rows.has_weaker, torch.nan)
+
+
 def positive(owner: str, **values: float) -> None:
     """Check option values in an options dataclass.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from popmargin.margin import Margin
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, of_edges, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +51,11 @@ def target_margin(rows: Rows, margin_min: float, margin_max: float) -> Margin:
 def target_diagnostics(rows: Rows, options: TargetClip) -> dict[str, Tensor]:
     """What shows whether the target moves: it degenerates to `dpo_stronger` where the margin stays 0."""
     assert rows.target is not None
-    margin = target_margin(rows, options.margin_min, options.margin_max).values
+    margin = of_edges(target_margin(rows, options.margin_min, options.margin_max).values, rows)
     return {
         "target_margin_mean": margin,
         "target_margin_square": margin.square(),  # the log turns mean and square into a standard deviation
-        "target_margin_clipped": (margin != rows.target.values).to(margin.dtype),
+        "target_margin_clipped": of_edges((margin != rows.target.values).to(margin.dtype), rows),
     }
 
 

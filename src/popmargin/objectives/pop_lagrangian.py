@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, of_edges, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def _violation(rows: Rows, beta: float) -> Tensor:
 
 
 def _diagnostics(rows: Rows, options: PopLagrangianOptions) -> dict[str, Tensor]:
-    violation = _violation(rows, options.beta)
+    violation = of_edges(_violation(rows, options.beta), rows)
     return {"violation": violation, "lambda": rows.state["log_lambda"].exp().expand_as(violation)}
 
 
@@ -52,7 +52,7 @@ def _init_state(options: PopLagrangianOptions) -> dict[str, Tensor]:
 def _update_state(
     state: dict[str, Tensor], means: Mapping[str, float], options: PopLagrangianOptions
 ) -> dict[str, Tensor]:
-    ascended = state["log_lambda"] + options.lambda_lr * means["violation"]
+    ascended = state["log_lambda"] + options.lambda_lr * means.get("violation", 0.0)
     return {"log_lambda": ascended.clamp(max=math.log(options.lambda_max))}
 
 

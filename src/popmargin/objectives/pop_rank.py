@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, of_edges, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,7 @@ class PopRankOptions:
 
 
 def _diagnostics(rows: Rows, options: PopRankOptions) -> dict[str, Tensor]:
-    assert rows.has_weaker is not None
-    return {"edges_ordered": ((rows.gap > rows.weaker_gap) & rows.has_weaker).to(rows.chosen.dtype)}
+    return {"edges_ordered": of_edges((rows.gap > rows.weaker_gap).to(rows.chosen.dtype), rows)}
 
 
 @objective(

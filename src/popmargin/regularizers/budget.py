@@ -16,7 +16,8 @@ class BudgetOptions:
 
     Attributes:
         budget: δ, what the chosen response may lose against the reference, nats (nats per token with `per_token`).
-        per_token: divide what is lost by the token count, for objectives of length-averaged log-probs.
+        per_token: divide what is lost by the token count; a run does so for objectives of length-averaged log-probs,
+            whose β belongs to nats per token, unless it is set.
         beta: reward units per nat; a run gives it the objective's β unless it is set.
     """
 

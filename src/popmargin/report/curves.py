@@ -73,7 +73,7 @@ def _panels(study: StudyResults, draw: Draw, width: float = PANEL_WIDTH) -> list
 
 
 def target_margins(study: StudyResults) -> list[Markup]:
-    """Target margin (mean ± std, nats) and clipped share over training, for the arms whose target is not constant 0."""
+    """Target margin (mean ± std) and clipped share over training, for the arms whose target is not constant 0."""
     means = {arm.name: _rows(arm.training.get("target_margin_mean", ()), 2) for arm in study.arms}
     used = {name: rows for name, rows in means.items() if len(rows) > 1 and any(row[1] for row in rows)}
     stds = {arm.name: {row[0]: row[1] for row in _rows(arm.training.get("target_margin_std", ()), 2)}
@@ -102,7 +102,7 @@ def target_margins(study: StudyResults) -> list[Markup]:
         body.append(path([(row[0], row[1]) for row in clipped], x, strip, class_=f"line thin {style.colour}"))
         body += x_axis(x, 182, 182, count=4, grid=False)
         end = f", clipped share {clipped[-1][1]:.0%}" if clipped else ""
-        label = f"Target margin of {style.label} over training: from {rows[0][1]:.2f} to {rows[-1][1]:.2f} nats{end}."
+        label = f"Target margin of {style.label} over training: from {rows[0][1]:.2f} to {rows[-1][1]:.2f}{end}."
         return picture(PANEL_WIDTH, PANEL_HEIGHT, label, body)
 
     return _panels(study, draw)

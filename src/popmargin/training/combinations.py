@@ -52,6 +52,40 @@ def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
         )
 
 
+def without_effect(loss: Loss, config: RunConfig) -> list[str]:
+    """Settings that this run does not look at, with the reason; no error, since a file may serve several objectives.
+
+    Args:
+        loss: the parts of the run.
+        config: the run.
+
+    Returns:
+        A sentence for every section that has one.
+    """
+    needs, name = loss.needs, loss.objective.name
+    of_scale, changed = ("scale", "ridge"), _changed(config.pop)
+    pop = changed if not (needs.edges or needs.scale) else [] if needs.scale else [c for c in changed if c in of_scale]
+    idle = {
+        "pop": (pop, "does not use the strength scale" if needs.edges else "uses no PoP edges; one that does is pop"),
+        "target": ([] if needs.weaker == "target" else _changed(config.target), "has no target to score"),
+        "data": (
+            [] if needs.soft_label or config.data.soft_label_temperature is None else ["soft_label_temperature"],
+            "uses no soft labels; one that does is geometric_dpo",
+        ),
+    }
+    return [
+        f"Without effect: {', '.join(f'{section}.{field}' for field in fields)}. The objective '{name}' {reason}."
+        for section, (fields, reason) in idle.items()
+        if fields
+    ]
+
+
+def _changed(section: Any) -> list[str]:
+    """Names of the fields that differ from their defaults."""
+    default = type(section)()
+    return [field for field, value in vars(section).items() if value != getattr(default, field)]
+
+
 def _refuse_margin(objective: Objective, source: MarginSource) -> None:
     wants = objective.needs.weaker
     if objective.takes_margin == "own":

@@ -8,36 +8,29 @@ from torch import Tensor
 
 
 class MeanMetrics:
-    """Means of named per-row values over everything added since the last reading."""
+    """Means of named per-row values over everything added since the last reading; nan says that a row has no value."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
 
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add values of any number of rows, one tensor (rows,) per name."""
         for name, tensor in values.items():
-            total = tensor.detach().double().sum()
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
-            self._counts[name] = self._counts.get(name, 0) + tensor.numel()
+            known = ~tensor.isnan()
+            both = torch.stack([tensor.detach().double().nansum(), known.sum().double()])
+            self._sums[name] = self._sums[name] + both if name in self._sums else both
 
     def read(self) -> dict[str, float]:
-        """The means over all processes since the last reading; starts anew."""
+        """The means over all processes since the last reading, of names with a value; starts anew."""
         names = sorted(self._sums)
         if not names:
             return {}
-        sums = torch.stack([self._sums[name] for name in names])
-        counts = [float(self._counts[name]) for name in names]
+        table = torch.stack([self._sums[name] for name in names])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            table = torch.stack([sums, sums.new_tensor(counts)])
             torch.distributed.all_reduce(table)
-            sums, counts = table[0], table[1].tolist()
-        self._sums, self._counts = {}, {}
-        return {
-            name: (total / count if count else math.nan)
-            for name, total, count in zip(names, sums.tolist(), counts, strict=True)
-        }
+        self._sums = {}
+        return {name: total / count for name, (total, count) in zip(names, table.tolist(), strict=True) if count}
 
 
 def finish_means(means: Mapping[str, float]) -> dict[str, float]:

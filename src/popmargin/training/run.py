@@ -63,8 +63,13 @@ def make_loss(config: RunConfig) -> Loss:
             raise ConfigError(
                 f"The regularizer '{regularizer.name}' stands twice, and would be logged under one name: keep one."
             )
-        if "beta" in {field.name for field in dataclasses.fields(regularizer.options)} and hasattr(options, "beta"):
+        if not weight >= 0:
+            raise ConfigError(f"The weight of regularizer '{regularizer.name}' must be 0 or more, not {weight}.")
+        fields = {field.name for field in dataclasses.fields(regularizer.options)}
+        if "beta" in fields and hasattr(options, "beta"):
             rest = {"beta": options.beta} | rest  # its reward units are the objective's
+        if "per_token" in fields:
+            rest = {"per_token": objective.score_kind(options).startswith("mean_")} | rest  # and so are its nats
         regularizers.append(
             (weight, regularizer, make_options(regularizer.options, rest, f"regularizer '{regularizer.name}'"))
         )
