@@ -170,3 +170,15 @@ def test_a_scoring_reference_with_another_tokenizer(
     larger.save_pretrained(other_model)
     with pytest.raises(ConfigError, match=r"tokens.reference .* has another tokenizer \(\d+ tokens\) than model.path"):
         train(configure({"tokens": {"name": "selective", "reference": other_model}}))
+
+
+@pytest.mark.parametrize("name", ["dpo", "simpo"])
+def test_a_share_of_1_trains_as_without_a_selector(
+    tmp_path: Path, configure: Callable[..., RunConfig], name: str
+) -> None:
+    losses: list[list[float]] = []
+    for tokens in (None, {"name": "selective", "share": 1.0}):
+        changes = {"objective": {"name": name}, "tokens": tokens, "output": str(tmp_path / str(len(losses)))}
+        run, _ = train(configure(changes, {"train": {"max_steps": 4, "learning_rate": 1e-2}}))
+        losses.append([line["loss"] for line in read_jsonl(run.path / "metrics.jsonl")])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6) and losses[0][0] != losses[0][-1]

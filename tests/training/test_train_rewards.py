@@ -270,6 +270,20 @@ def test_refused_with_the_reason(configure: Configure, change: dict[str, Any], r
         make_loss(configure(REWARD, change))
 
 
+def test_a_term_of_rewards_sees_no_margin(tmp_path: Path, configure: Configure, metrics: Metrics) -> None:
+    """The margin is the objective's: what is centred are the rewards themselves."""
+    lines: list[dict[str, Any]] = []
+    for margin in (None, {"source": "fixed", "value": 3.0}):
+        for terms in ([], [{"name": "center", "weight": 1.0}]):
+            changes = {"margin": margin, "regularizers": terms, "train": {"max_steps": 1}}
+            run, _ = train(configure(REWARD, changes, to(tmp_path / str(len(lines)))))
+            lines += metrics(run)
+    without, centred, with_margin, both = lines
+    assert both["reward_center"] == centred["reward_center"]
+    assert both["loss"] - with_margin["loss"] == pytest.approx(centred["loss"] - without["loss"], abs=1e-5)
+    assert centred["loss"] > without["loss"] and with_margin["loss"] != pytest.approx(without["loss"], abs=0.1)
+
+
 def test_center_is_for_reward_models(configure: Configure) -> None:
     with pytest.raises(ConfigError, match=r"'center' is a term of rewards.*task: reward"):
         make_loss(configure({"regularizers": [{"name": "center"}]}))
