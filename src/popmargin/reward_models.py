@@ -81,7 +81,7 @@ def load_reward_model(path: str, dtype: torch.dtype, pad_id: int) -> Any:
     try:
         with quiet_loading():
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                resolve_path(path), dtype=dtype, num_labels=1, output_loading_info=True
+                resolve_path(path), dtype=dtype, num_labels=1, output_loading_info=True, ignore_mismatched_sizes=True
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise RunError(f"Cannot load a reward model from '{path}': {first_line(error)}") from error
@@ -93,6 +93,12 @@ def load_reward_model(path: str, dtype: torch.dtype, pad_id: int) -> Any:
     if missing or not isinstance(head, nn.Linear):
         what = f"no weights for {missing[0]}" if isinstance(head, nn.Linear) else f"no linear head '{HEAD}'"
         raise RunError(f"Cannot make a reward model from '{path}': {type(model).__name__} has {what}. Name a decoder.")
+    if info["mismatched_keys"]:
+        name, found, needed = min(info["mismatched_keys"])
+        what = f"{name} with the shape {tuple(found)} in its weights, {tuple(needed)} by its configuration"
+        if name.startswith(f"{HEAD}."):
+            what = f"{found[0]} outputs (num_labels), a reward model has 1"
+        raise RunError(f"Cannot make a reward model from '{path}': it has {what}. Name another model.")
     head.float()
     if info["missing_keys"]:
         nn.init.zeros_(head.weight)
@@ -111,7 +117,8 @@ def make_reward_model(start: nn.Module, config: ModelConfig) -> Any:
     model: Any = copy.deepcopy(start)
     head = model.get_submodule(HEAD)
     if not head.weight.any():
-        nn.init.normal_(head.weight, std=model.config.get_text_config().initializer_range)
+        # OPT and others name the deviation otherwise; 0.02 is what most have.
+        nn.init.normal_(head.weight, std=getattr(model.config.get_text_config(), "initializer_range", 0.02))
     if not config.lora_rank:
         return model.requires_grad_(True)
     from peft import get_peft_model
