@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from popmargin.config import ModelConfig
+from popmargin.data.tokenize import TRUNCATIONS, Truncation
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import RunError
 from popmargin.models import device, first_line, lora_config, quiet_loading, resolve_path
@@ -23,9 +24,15 @@ class RewardFormat:
 
     Attributes:
         max_length: longest prompt + completion in training, tokens.
+        truncation: what gave way in longer ones; models that were saved without it say the default.
     """
 
     max_length: int
+    truncation: Truncation = "keep_prompt_end"
+
+    def __post_init__(self) -> None:
+        if self.truncation not in TRUNCATIONS:
+            raise ValueError(f"truncation is {self.truncation!r}")
 
     def save(self, folder: Path) -> None:
         """Write it into a model folder."""
@@ -42,7 +49,8 @@ class RewardFormat:
         if not file.is_file():
             return None
         try:
-            return RewardFormat(max_length=int(json.loads(file.read_text(encoding="utf-8"))["max_length"]))
+            saved = json.loads(file.read_text(encoding="utf-8"))
+            return RewardFormat(**saved | {"max_length": int(saved["max_length"])})
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} is damaged ({first_line(error)}). Copy the model folder again.") from error
 
