@@ -141,9 +141,15 @@ def data_path(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any
 
 @pytest.fixture(scope="session")
 def soft_path(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> str:
-    """The rated preferences with soft labels, a few of them below one half."""
+    """The rated preferences with soft labels, a few of them below one half: the responses stand the other way round."""
     labels = [0.35 + 0.6 * number / len(rows) for number in range(len(rows))]
-    soft = [row | {"soft_label": label} for row, label in zip(rows, labels, strict=True)]
+    other = {"chosen": "rejected", "rejected": "chosen",
+             "chosen_rating": "rejected_rating", "rejected_rating": "chosen_rating"}  # fmt: skip
+    turned = [{other.get(name, name): value for name, value in row.items()} for row in rows]
+    soft = [
+        (row if label >= 0.5 else swapped) | {"soft_label": label}
+        for row, swapped, label in zip(rows, turned, labels, strict=True)
+    ]
     return write_jsonl(tmp_path_factory.mktemp("data") / "soft.jsonl", soft)
 
 

@@ -6,6 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+)
 
 from popmargin import models
 from popmargin.config import ModelConfig
@@ -24,6 +31,47 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"Cannot load a .* from '.*nowhere'") as info:
             load(str(tmp_path / "nowhere"))
         assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_reward_model_is_no_policy(tmp_path: Path, tied: bool) -> None:
+    """Its head of words would be random, or that of a model that has unlearned to write; a tied head lacks nothing."""
+    config = LlamaConfig(vocab_size=300, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                         num_attention_heads=2, num_labels=1, tie_word_embeddings=tied)  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path / "reward")
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "policy")
+    lacks = "" if tied else r" \(lm_head\.weight would be random\)"
+    with pytest.raises(
+        RunError, match=rf"reward' is no trained.*is a classifier, such as a reward model{lacks}\. Name"
+    ):
+        load_model(str(tmp_path / "reward"), torch.float32)
+    assert load_model(str(tmp_path / "policy"), torch.float32).config.tie_word_embeddings is tied
+
+
+def test_weights_that_were_not_saved(tmp_path: Path, tiny_model: Any) -> None:
+    weights = {name: value for name, value in tiny_model.state_dict().items() if "layers.1.mlp" not in name}
+    tiny_model.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(RunError, match=r"without some of its weights \(model\.layers\.1\.mlp\..* would be random\)"):
+        load_model(str(tmp_path), torch.float32)
+
+
+def test_an_adapter_on_gpt_2(tmp_path: Path) -> None:
+    """Its linear layers are transformers' own Conv1D, whose weights lie the other way round."""
+    torch.manual_seed(0)
+    start = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2, n_positions=16,
+                                       bos_token_id=0, eos_token_id=0)).eval()  # fmt: skip
+    policy = make_policy(start.requires_grad_(False), ModelConfig(lora_rank=2, lora_last_layers=1)).eval()
+    trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    assert len(trained) == 8 and all(".h.1." in name for name in trained)
+    tokens = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter += 0.05 * torch.randn_like(parameter)
+        expected = policy(input_ids=tokens).logits
+        policy.save_pretrained(tmp_path)
+        torch.testing.assert_close(load_policy(tmp_path, start).eval()(input_ids=tokens).logits, expected)
+        torch.testing.assert_close(policy.merge_and_unload()(input_ids=tokens).logits, expected)
+    assert (expected - start(input_ids=tokens).logits).abs().max() > 1e-4
 
 
 def test_the_start_model_is_not_trained(tiny_model: Any) -> None:

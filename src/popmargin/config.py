@@ -65,7 +65,8 @@ class DataConfig:
         bad_rows: `error` stops at rows that cannot be used, `drop` leaves them out and reports them.
         columns: renames, from popmargin's column name to the file's.
         soft_label_temperature: soft labels of training preferences from their ratings, σ(gap / temperature), in rating
-            points; replaces the `soft_label` column. null reads that column.
+            points; replaces the `soft_label` column. null reads that column, the probability that chosen is better;
+            where it is below ½, chosen and rejected change places.
         flip: share of training preferences whose label is flipped, to study noise.
         limit: use only so many training preferences.
     """

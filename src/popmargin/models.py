@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from popmargin.config import ModelConfig
+from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
 
 
@@ -50,15 +51,24 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
     """A causal language model from a folder or hub id, on the default accelerator.
 
     Raises:
-        RunError: it cannot be loaded.
+        RunError: it cannot be loaded, or lacks weights, as a reward model lacks those of the words' head.
     """
     from transformers import AutoModelForCausalLM
 
     try:
         with quiet_loading():
-            model: Any = AutoModelForCausalLM.from_pretrained(resolve_path(path), dtype=dtype)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                resolve_path(path), dtype=dtype, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"Cannot load a causal language model from '{path}': {first_line(error)}") from error
+    model, info = loaded
+    # With tied embeddings a classifier lacks nothing, but is no language model any more.
+    classifier = f"{HEAD}.weight" in info["unexpected_keys"]
+    if info["missing_keys"] or classifier:
+        what = "is a classifier, such as a reward model" if classifier else "was saved without some of its weights"
+        lacks = f" ({min(info['missing_keys'])} would be random)" if info["missing_keys"] else ""
+        raise RunError(f"'{path}' is no trained causal language model: it {what}{lacks}. Name another model.")
     return model.to(device())
 
 
@@ -120,15 +130,17 @@ def make_policy(start: nn.Module, config: ModelConfig) -> Any:
 
 
 def lora_config(model: Any, config: ModelConfig, *, head: nn.Module | None, task_type: str) -> Any:
-    """peft's configuration of an adapter on all linear layers but the head.
+    """peft's configuration of an adapter on all linear layers but the head, GPT-2's Conv1D among them.
 
     Raises:
         ConfigError: adapter settings that do not fit the model.
     """
     from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
 
     layers = getattr(model.config, "num_hidden_layers", None)
     chosen = None
+    linear = _linear_layers(model, head)
     if config.lora_last_layers is not None:
         if layers is None or not 1 <= config.lora_last_layers <= layers:
             raise ConfigError(f"model.lora_last_layers is {config.lora_last_layers}; the model has {layers} layers.")
@@ -137,21 +149,25 @@ def lora_config(model: Any, config: ModelConfig, *, head: nn.Module | None, task
         r=config.lora_rank,
         lora_alpha=config.lora_alpha if config.lora_alpha is not None else 2 * config.lora_rank,  # pyright: ignore[reportArgumentType]
         lora_dropout=config.lora_dropout,
-        target_modules=_linear_names(model, head),
+        target_modules=sorted(linear),
+        fan_in_fan_out=Conv1D in linear.values(),  # how its weights lie
         layers_to_transform=chosen,
         task_type=task_type,  # pyright: ignore[reportArgumentType]
     )
 
 
-def _linear_names(model: Any, head: nn.Module | None) -> list[str]:
-    names = {
-        name.rpartition(".")[2]
+def _linear_layers(model: Any, head: nn.Module | None) -> dict[str, type[nn.Module]]:
+    """The last name of every linear layer but the head -> its class."""
+    from transformers.pytorch_utils import Conv1D
+
+    layers: dict[str, type[nn.Module]] = {
+        name.rpartition(".")[2]: type(module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
     }
-    if not names:
+    if not layers:
         raise ConfigError("The model has no linear layers that LoRA could adapt; set model.lora_rank to 0.")
-    return sorted(names)
+    return layers
 
 
 def load_policy(folder: Path, start: nn.Module) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from popmargin.config import ModelConfig
+from popmargin.data.tokenize import TRUNCATIONS, Truncation
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import RunError
 from popmargin.models import device, first_line, lora_config, quiet_loading, resolve_path
@@ -23,9 +24,15 @@ class RewardFormat:
 
     Attributes:
         max_length: longest prompt + completion in training, tokens.
+        truncation: what gave way in longer ones; models that were saved without it say the default.
     """
 
     max_length: int
+    truncation: Truncation = "keep_prompt_end"
+
+    def __post_init__(self) -> None:
+        if self.truncation not in TRUNCATIONS:
+            raise ValueError(f"truncation is {self.truncation!r}")
 
     def save(self, folder: Path) -> None:
         """Write it into a model folder."""
@@ -42,7 +49,8 @@ class RewardFormat:
         if not file.is_file():
             return None
         try:
-            return RewardFormat(max_length=int(json.loads(file.read_text(encoding="utf-8"))["max_length"]))
+            saved = json.loads(file.read_text(encoding="utf-8"))
+            return RewardFormat(**saved | {"max_length": int(saved["max_length"])})
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} is damaged ({first_line(error)}). Copy the model folder again.") from error
 
@@ -81,7 +89,7 @@ def load_reward_model(path: str, dtype: torch.dtype, pad_id: int) -> Any:
     try:
         with quiet_loading():
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                resolve_path(path), dtype=dtype, num_labels=1, output_loading_info=True
+                resolve_path(path), dtype=dtype, num_labels=1, output_loading_info=True, ignore_mismatched_sizes=True
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise RunError(f"Cannot load a reward model from '{path}': {first_line(error)}") from error
@@ -93,6 +101,12 @@ def load_reward_model(path: str, dtype: torch.dtype, pad_id: int) -> Any:
     if missing or not isinstance(head, nn.Linear):
         what = f"no weights for {missing[0]}" if isinstance(head, nn.Linear) else f"no linear head '{HEAD}'"
         raise RunError(f"Cannot make a reward model from '{path}': {type(model).__name__} has {what}. Name a decoder.")
+    if info["mismatched_keys"]:
+        name, found, needed = min(info["mismatched_keys"])
+        what = f"{name} with the shape {tuple(found)} in its weights, {tuple(needed)} by its configuration"
+        if name.startswith(f"{HEAD}."):
+            what = f"{found[0]} outputs (num_labels), a reward model has 1"
+        raise RunError(f"Cannot make a reward model from '{path}': it has {what}. Name another model.")
     head.float()
     if info["missing_keys"]:
         nn.init.zeros_(head.weight)
@@ -111,7 +125,8 @@ def make_reward_model(start: nn.Module, config: ModelConfig) -> Any:
     model: Any = copy.deepcopy(start)
     head = model.get_submodule(HEAD)
     if not head.weight.any():
-        nn.init.normal_(head.weight, std=model.config.get_text_config().initializer_range)
+        # OPT and others name the deviation otherwise; 0.02 is what most have.
+        nn.init.normal_(head.weight, std=getattr(model.config.get_text_config(), "initializer_range", 0.02))
     if not config.lora_rank:
         return model.requires_grad_(True)
     from peft import get_peft_model

@@ -168,6 +168,21 @@ BAD_LINES = [
     ),
     (b'{"prompt": "a", "chosen": "b", "rejected": "c", "soft_label": 1.5}', "soft_label", "soft_label"),
     (b'{"prompt": "a", "chosen": "b", "rejected": "c", "strength": -1}', "negative_strength", "strength"),
+    (
+        b'{"prompt": "a", "chosen": "b", "rejected": "c", "soft_label": 0.2, "chosen_rating": 2, "rejected_rating": 1}',
+        "against_soft_label",
+        "chosen_rating",
+    ),
+    (
+        b'{"prompt": "a", "chosen": "b", "rejected": "c", "soft_label": 0.8, "chosen_rating": 1, "rejected_rating": 2}',
+        "swapped",
+        "chosen_rating",
+    ),
+    (
+        b'{"prompt": "a", "chosen": "b", "rejected": "c", "soft_label": 0.2, "strength": 1}',
+        "against_soft_label",
+        "strength",
+    ),
     (b'{"prompt": "a", "chosen": "b", "rejected": "c", "id": 1.5}', "type", "id"),
     (b'{"prompt": "a", "chosen": "b", "rejected": "c", "id": "first"}', "duplicate_id", "id"),
     (b'{"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"}', "mixed", "prompt"),
@@ -251,6 +266,43 @@ def test_explicit_strength_comes_before_the_rating_gap_row_by_row():
     prefs = load_preferences(rows)
     np.testing.assert_array_equal(prefs.strength, [9.0, 0.5, np.nan])
     np.testing.assert_array_equal(prefs.rating_gap, [4.0, 0.5, np.nan])
+
+
+def test_a_soft_label_below_one_half_exchanges_chosen_and_rejected(tmp_path):
+    """With all that belongs to a side; ½ stays, and what was written is read as it is."""
+    rows = [
+        {"id": "kept", "prompt": "a", "chosen": "b", "rejected": "c", "soft_label": 0.75, "strength": 2.0},
+        {"id": "rated", "prompt": "a", "chosen": "b", "rejected": "d", "soft_label": 0.25, "chosen_rating": 1.0,
+         "rejected_rating": 3.0},
+        {"id": "signed", "prompt": "b", "chosen": "c", "rejected": "d", "soft_label": 0.0, "strength": -2.0},
+        {"id": "half", "prompt": "b", "chosen": "e", "rejected": "d", "soft_label": 0.5},
+        {"id": "equal", "prompt": "c", "chosen": "e", "rejected": "d", "soft_label": 0.125, "chosen_rating": 2.0,
+         "rejected_rating": 2.0, "strength": 0.0},
+    ]  # fmt: skip
+    prefs = load_preferences(rows)
+    assert [(row["chosen"], row["rejected"]) for row in prefs.dataset] == [
+        ("b", "c"), ("d", "b"), ("d", "c"), ("e", "d"), ("d", "e")
+    ]  # fmt: skip
+    assert prefs.soft_label.tolist() == [0.75, 0.75, 1.0, 0.5, 0.875]
+    np.testing.assert_array_equal(prefs.strength, [2.0, 2.0, 2.0, np.nan, 0.0])
+    assert prefs.report.notes == ("chosen and rejected exchanged, since the soft label was below ½: 3",)
+    assert prefs.ids == [row["id"] for row in rows]
+    prefs.save(tmp_path / "prefs.jsonl")
+    again = load_preferences(tmp_path / "prefs.jsonl")
+    assert again.fingerprint() == prefs.fingerprint() and again.report.notes == ()
+    with pytest.raises(DataError, match=r"chosen is rated 3, above rejected with 1, but the soft label is 0\.25\."):
+        load_preferences([{**rows[1], "chosen_rating": 3.0, "rejected_rating": 1.0}])
+
+
+def test_what_the_soft_label_exchanges_is_named_after_the_preference_that_comes_out():
+    """And min_gap looks at it; rows that are left out are not counted as exchanged."""
+    row = {"prompt": "a", "chosen": "b", "rejected": "c", "soft_label": 0.25}
+    turned = {"prompt": "a", "chosen": "c", "rejected": "b", "soft_label": 0.75}
+    assert load_preferences([row]).fingerprint() == load_preferences([turned]).fingerprint()
+    both = [row | {"strength": -0.5}, row | {"strength": -2.0}]
+    prefs = load_preferences(both, min_gap=1.0)
+    assert prefs.strength.tolist() == [2.0] and prefs.report.problem_counts == {"below_min_gap": 1}
+    assert prefs.report.notes == ("chosen and rejected exchanged, since the soft label was below ½: 1",)
 
 
 def test_min_gap_reports_weak_and_unknown_strengths_without_an_error():

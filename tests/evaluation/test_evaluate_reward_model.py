@@ -117,13 +117,51 @@ def test_a_model_of_ours_reads_the_tokens_that_it_was_trained_on(
     assert found == pytest.approx(expected, abs=1e-6) and found[0] != found[1]
 
 
-def test_a_model_of_ours_cuts_as_in_training(tmp_path: Path) -> None:
-    spec = save(tmp_path)
-    RewardFormat(max_length=8).save(tmp_path)
-    with pytest.warns(UserWarning, match="1 of 1 texts are longer than the reward model's 8 tokens"):
-        cut = load_reward(spec).score(["a long prompt "], ["the end"])
-    # seven characters and the end token are left
-    assert cut == pytest.approx(load_reward(spec).score(["the"], [" end"]), abs=1e-5)
+@pytest.mark.parametrize("truncation", ["keep_prompt_end", "keep_prompt_start"])
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("length", [12, 48])
+def test_a_model_of_ours_cuts_as_in_training(
+    tmp_path: Path, tiny_tokenizer: Any, chat: bool, truncation: Any, length: int
+) -> None:
+    """By the same rule: the prompt first, down to half, then the end of the completion, where 12 tokens do not do."""
+    tiny_tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=400, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                         num_attention_heads=2, num_labels=1)  # fmt: skip
+    model = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    RewardFormat(max_length=length, truncation=truncation).save(tmp_path)
+
+    def told(role: str, text: str) -> Any:
+        return [{"role": role, "content": text}] if chat else text
+
+    prompt, texts = told("user", "0123456789" * 6), ["13579 AB CD EF", "24680 CD EF AB"]
+    row = {"prompt": prompt} | {
+        side: told("assistant", text) for side, text in zip(("chosen", "rejected"), texts, strict=True)
+    }
+    data = load_preferences([row])
+    tokens = tokenize_preferences(data, tiny_tokenizer, max_length=length, truncation=truncation)
+    assert len(tokens.chosen[0]) == len(tokens.rejected[0]) and tokens.report.prompts_cut == 1
+    assert tokens.report.completions_cut == (2 if length == 12 else 0)
+    with torch.no_grad():
+        expected = [
+            model(torch.tensor([[*tokens.prompt[0], *side[0]]])).logits[0, 0].item()
+            for side in (tokens.chosen, tokens.rejected)
+        ]
+    with pytest.warns(UserWarning, match=f"2 of 2 texts are longer than .* {length} tokens; they were cut as in its"):
+        found = load_reward(f"model:{tmp_path}").score([prompt] * 2, texts)
+    assert found == pytest.approx(expected, abs=1e-6) and found[0] != found[1]
+
+
+def test_what_the_format_says(tmp_path: Path) -> None:
+    """Models that were saved before the truncation was have the default."""
+    (tmp_path / "popmargin_reward.json").write_text('{"max_length": 8}')
+    assert RewardFormat.load(tmp_path) == RewardFormat(max_length=8, truncation="keep_prompt_end")
+    RewardFormat(max_length=9, truncation="drop").save(tmp_path)
+    assert RewardFormat.load(tmp_path) == RewardFormat(max_length=9, truncation="drop")
+    (tmp_path / "popmargin_reward.json").write_text('{"max_length": 8, "truncation": "all"}')
+    with pytest.raises(RunError, match=r"is damaged \(truncation is 'all'\)"):
+        RewardFormat.load(tmp_path)
 
 
 def test_a_run_directory_and_a_damaged_folder_are_told(tmp_path: Path) -> None:

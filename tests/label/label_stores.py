@@ -22,7 +22,7 @@ def preferences(count: int, *, conversational: bool = False) -> Preferences:
     columns["rejected"] = [words(f"bad {row} <script>", "assistant") for row in range(count)]
     columns["chosen_rating"] = [4.5 if row % 2 else None for row in range(count)]
     columns["rejected_rating"] = [row / 7 if row % 2 else None for row in range(count)]
-    columns["soft_label"] = [0.1 + 0.2 if row % 3 == 0 else None for row in range(count)]
+    columns["soft_label"] = [0.1 + 0.7 if row % 3 == 0 else None for row in range(count)]
     columns["annotator"] = ["anna" if row % 2 else None for row in range(count)]
     table = pa.Table.from_pydict(columns, schema=arrow_schema(conversational=conversational))
     report = LoadReport("made here", "memory", "canonical", count, count, count)

@@ -140,19 +140,24 @@ def test_weighted_votes_count_their_confidence(store: LabelStore) -> None:
     assert edge(three, "majority") == (items[three][0], False, 1.0)
 
 
-def test_votes_become_soft_labels_and_turn_rows_only_when_asked(store: LabelStore) -> None:
+def test_votes_become_soft_labels_and_turn_rows_only_when_asked(store: LabelStore, tmp_path: Path) -> None:
     data = preferences(4)
     project = open_project(store, data, kind="preference", say=quiet)
     number = {row["first"]: row["item"] for batch in store.items(project.id) for row in batch.to_pylist()}
     give(store, project, "a", {number["p1"]: "second", number["p2"]: "first", number["p3"]: "unsure"})
     give(store, project, "b", {number["p1"]: "second", number["p2"]: "tie"})
     plain, turned = preferences_of(store, project, wrong="keep"), preferences_of(store, project)
-    assert plain[1] == {**data[1], "soft_label": 0.0} and plain[2] == {**data[2], "soft_label": 0.75}
+    unrated = {"chosen_rating": None, "rejected_rating": None}
+    assert plain[1] == {**data[1], **unrated, "soft_label": 0.0} and plain[2] == {**data[2], "soft_label": 0.75}
+    assert plain.report.notes[1].startswith("1 have a soft label below ½, and had ratings or a strength that say")
+    plain.save(tmp_path / "kept.jsonl")
+    trained = load_preferences(tmp_path / "kept.jsonl")  # towards the side that the votes prefer
+    assert [row["chosen"] for row in trained.dataset] == [data[n]["rejected" if n == 1 else "chosen"] for n in range(4)]
+    assert trained.soft_label[1:3].tolist() == [1.0, 0.75]
     assert plain[0] == data[0] and plain[3] == data[3]
     swapped = {
         **{one: data[1][other] for one, other in (("chosen", "rejected"), ("rejected", "chosen"))},
-        "chosen_rating": None,
-        "rejected_rating": None,
+        **unrated,
     }
     assert turned[1] == {**data[1], **swapped, "soft_label": 1.0}
     assert turned[2] == plain[2]

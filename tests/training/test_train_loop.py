@@ -224,6 +224,17 @@ def test_soft_labels_from_ratings(configure: Configure, unrated_path: str) -> No
         train(configure({"objective": {"name": "cdpo"}, "output": f"{run.path}-none"}))
 
 
+def test_soft_labels_below_one_half_are_exchanged_before_the_noise(configure: Configure, soft_path: str) -> None:
+    """Every objective trains towards the side that they prefer, on both sides of the split; flips come after."""
+    for flip in (0.0, 0.3):
+        rated = load_split(configure({"data": {"flip": flip}}).data)
+        soft = load_split(configure({"data": {"train": soft_path, "flip": flip}}).data)
+        for plain, found in zip(rated, soft, strict=True):
+            assert found.soft_label.min() >= 0.5 and found.ids == plain.ids
+            assert found.dataset["chosen"][:] == plain.dataset["chosen"][:]
+            assert found.rating_gap.tolist() == plain.rating_gap.tolist()
+
+
 def test_noise_and_limits(configure: Configure) -> None:
     run, _ = train(configure({"data": {"flip": 0.3, "limit": 16}, "train": {"max_steps": 1}}))
     facts = run.facts()

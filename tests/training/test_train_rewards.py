@@ -234,6 +234,28 @@ def test_the_saved_model_is_a_classifier_with_the_same_rewards(
     np.testing.assert_allclose(kept.numpy(), rewards, atol=1e-4)
 
 
+@pytest.mark.parametrize("truncation", ["keep_prompt_end", "keep_prompt_start"])
+@pytest.mark.filterwarnings("ignore:.*they were cut as in its training:UserWarning")
+def test_what_is_too_long_is_scored_as_in_training(configure: Configure, truncation: str) -> None:
+    """The gaps of the evaluation, where both responses are as long, so that the prompt they share is cut for both."""
+    data = {"max_length": 16, "truncation": truncation}
+    config = configure(REWARD, {"data": data, "train": {"max_steps": 8, "learning_rate": 3e-3}})
+    workspace = Workspace(config)
+    run, _ = train(config, workspace=workspace)
+    evaluate_run(run.path)
+    margins = HeldOutMargins.load(run.evaluation / "margins.parquet")
+    gaps = dict(zip(margins.ids, margins.reward_margin, strict=True))
+    tokens = workspace.test.tokenized
+    same = [n for n in range(len(tokens)) if len(tokens.chosen[n]) == len(tokens.rejected[n])]
+    held_out = [workspace.test.preferences[int(tokens.index[n])] for n in same]
+    reward = load_reward(f"model:{run.model}")
+    prompts = [row["prompt"] for row in held_out]
+    better, worse = (reward.score(prompts, [row[side] for row in held_out]) for side in ("chosen", "rejected"))
+    found = np.array(better) - np.array(worse)
+    np.testing.assert_allclose(found, [gaps[row["id"]] for row in held_out], atol=1e-4)
+    assert len(same) > 1 and tokens.report.prompts_cut and np.ptp(found) > 1e-2
+
+
 def test_evaluation_of_a_reward_model(configure: Configure, reward_path: str) -> None:
     run, _ = train(configure(REWARD, {"data": {"test_size": 12}}))
     metrics = evaluate_run(run.path)

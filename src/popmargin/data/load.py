@@ -21,7 +21,16 @@ from popmargin.data.formats import (
 from popmargin.data.pairs import Pairing, check_pairing
 from popmargin.data.schema import LoadReport, Preferences, RowProblem, arrow_schema
 from popmargin.data.sources import RawBatch, Source, open_source
-from popmargin.data.validate import Draft, IdGiver, RowError, check_draft, describe_problems, raise_problems
+from popmargin.data.validate import (
+    Draft,
+    IdGiver,
+    RowError,
+    check_draft,
+    describe_problems,
+    exchange,
+    prefers_rejected,
+    raise_problems,
+)
 from popmargin.errors import ConfigError, DataError, did_you_mean
 
 BadRows = Literal["error", "drop"]
@@ -39,6 +48,10 @@ def load_preferences(
     columns: Mapping[str, str] | None = None,
 ) -> Preferences:
     """Load preferences; every row is kept or reported (`.report`), none is skipped silently.
+
+    Where `soft_label`, the probability that chosen is better, is below ½, chosen and rejected change places with their
+    ratings, the label becomes 1 − p and a strength changes its sign; the report counts these rows. Ratings or a
+    strength that say the opposite of the label make a row unusable.
 
     Args:
         source: a file (.jsonl, .json, .csv, .tsv, .parquet, each also .gz), a folder of `Dataset.save_to_disk`, a hub
@@ -123,7 +136,7 @@ class _Collector:
         self._conversational: bool | None = None
         self._tables: list[Any] = []
         self._problems: list[RowProblem] = []
-        self._source_rows = self._rows_in = self._rows_kept = 0
+        self._source_rows = self._rows_in = self._rows_kept = self._turned = 0
 
     def add(self, batch: RawBatch) -> None:
         """Read one batch."""
@@ -181,6 +194,9 @@ class _Collector:
             kinds = ("text", "messages") if self._conversational else ("messages", "text")
             message = f"the row is {kinds[0]}, the rows before are {kinds[1]}."
             errors.append(RowError("mixed", message, "write all rows the same way.", column="prompt"))
+        turned = not errors and prefers_rejected(draft)
+        if turned:
+            exchange(draft)
         if not errors:
             errors += self._weak(draft)
         if not errors:
@@ -188,6 +204,7 @@ class _Collector:
                 draft["id"] = self._ids.give(draft)
             except RowError as error:
                 errors.append(error)
+        self._turned += turned and not errors
         return errors
 
     def _weak(self, draft: Draft) -> list[RowError]:
@@ -233,6 +250,8 @@ class _Collector:
         used = self._names
         if used.get("strength", "strength") != "strength":
             yield f"the column '{used['strength']}' is used as the strength"
+        if self._turned:
+            yield f"chosen and rejected exchanged, since the soft label was below ½: {self._turned}"
         if self._ids.repeated_content:
             yield f"rows that repeat the texts of an earlier one, kept: {self._ids.repeated_content}"
         for sentence, count in Counter(self._options.notes).items():

@@ -252,7 +252,7 @@ class Preferences:
 
     @property
     def soft_label(self) -> Float64[np.ndarray, " N"]:
-        """Probability that chosen is the better one, in [0, 1]; nan where unknown."""
+        """Probability that chosen is the better one, nan where unknown; what was loaded is in [½, 1]."""
         return self._numbers("soft_label")
 
     @functools.cached_property

@@ -21,7 +21,9 @@ __all__ = [
     "Ragged",
     "TokenizedPreferences",
     "TruncationReport",
+    "cut_to_length",
     "prompt_text",
+    "split_sequences",
     "tokenize_preferences",
     "tokenize_prompts",
 ]
@@ -206,11 +208,7 @@ class _Fitter:
 
     def _fit(self, row: int, prompt: Tokens, better: Tokens, worse: Tokens) -> tuple[Tokens, Tokens, Tokens] | str:
         """Prompt and completions of a row, or the reason to leave it out."""
-        count = len(prompt)
-        shifted = better[:count] != prompt or worse[:count] != prompt
-        if shifted:
-            count = _common_prefix(prompt, better, worse)
-        prompt, chosen, rejected = self.encoder.never_empty(prompt[:count]), better[count:], worse[count:]
+        prompt, (chosen, rejected), shifted = split_sequences(prompt, [better, worse], self.encoder)
         if not chosen or not rejected:
             return "empty_completion"
         if chosen == rejected:
@@ -222,14 +220,13 @@ class _Fitter:
                 self.too_long.append((self.ids[row], len(prompt) + longest))
             if self.truncation in ("drop", "error"):
                 return "too_long"
-            keep = max(limit - longest, min(len(prompt), limit // 2))
-            cut_prompt = _cut_prompt(prompt, keep, self.truncation == "keep_prompt_end", self.encoder.bos)
-            room = limit - len(cut_prompt)
-            if chosen[:room] == rejected[:room]:
+            keep_end = self.truncation == "keep_prompt_end"
+            kept, (better, worse) = cut_to_length(prompt, [chosen, rejected], limit, keep_end, self.encoder.bos)
+            if better == worse:
                 return "identical_after_truncation"
-            self.prompts_cut += len(cut_prompt) < len(prompt)
-            self.completions_cut += (len(chosen) > room) + (len(rejected) > room)
-            prompt, chosen, rejected = cut_prompt, chosen[:room], rejected[:room]
+            self.prompts_cut += len(kept) < len(prompt)
+            self.completions_cut += (len(chosen) > len(better)) + (len(rejected) > len(worse))
+            prompt, chosen, rejected = kept, better, worse
         self.boundary_shifted += shifted
         return prompt, chosen, rejected
 
@@ -260,6 +257,50 @@ class _Fitter:
         prompt, chosen, rejected = (Ragged.concatenate([part[side] for part in self.parts]) for side in range(3))
         ids = [self.ids[row] for row in self.index]
         return TokenizedPreferences(ids, prompt, chosen, rejected, np.array(self.index, dtype=np.int64), report)
+
+
+def split_sequences(prompt: Tokens, wholes: Sequence[Tokens], encoder: Encoder) -> tuple[Tokens, list[Tokens], bool]:
+    """Where the completions begin that share a prompt.
+
+    Args:
+        prompt: ids of the prompt by itself.
+        wholes: ids of the prompt with each completion.
+        encoder: what wrote them.
+
+    Returns:
+        The prompt's ids, at least one; the ids of each completion; whether the prompt's own ids are no prefix of all
+        wholes, so that what all have in common is the prompt.
+    """
+    count = len(prompt)
+    shifted = any(whole[:count] != prompt for whole in wholes)
+    if shifted:
+        count = _common_prefix(prompt, *wholes)
+    return encoder.never_empty(prompt[:count]), [whole[count:] for whole in wholes], shifted
+
+
+def cut_to_length(
+    prompt: Tokens, completions: Sequence[Tokens], limit: int, keep_end: bool, bos: int | None
+) -> tuple[Tokens, list[Tokens]]:
+    """A prompt and its completions in at most `limit` tokens: the prompt gives way, then the completions' ends.
+
+    Args:
+        prompt: loses tokens until the longest completion has room, but keeps up to half of the limit.
+        completions: of that prompt, which they share.
+        limit: most tokens of the prompt with any completion.
+        keep_end: whether the prompt is cut at its start, where a leading BOS token stays, or at its end.
+        bos: the BOS token's id, if there is one.
+
+    Example:
+        >>> cut_to_length([0, 1, 2, 3, 4, 5], [[6, 7, 8], [9]], limit=6, keep_end=True, bos=0)
+        ([0, 4, 5], [[6, 7, 8], [9]])
+        >>> cut_to_length([0, 1, 2, 3], [[4, 5, 6, 7]], limit=4, keep_end=False, bos=0)
+        ([0, 1], [[4, 5]])
+    """
+    longest = max(map(len, completions))
+    if len(prompt) + longest > limit:
+        prompt = _cut_prompt(prompt, max(limit - longest, min(len(prompt), limit // 2)), keep_end, bos)
+    room = limit - len(prompt)
+    return prompt, [completion[:room] for completion in completions]
 
 
 def _cut_prompt(prompt: Tokens, keep: int | None, keep_end: bool, bos: int | None) -> Tokens:

@@ -49,6 +49,8 @@ def is_blank(text: Text) -> bool:
 def check_draft(draft: Draft) -> list[RowError]:
     """Everything that is wrong with one preference by itself (not: duplicate ids).
 
+    Ratings and a strength must not say the opposite of the preference, nor of a soft label below ½.
+
     An empty prompt is an error too, in text data as in conversations: nearly always it is a lost column, and all such
     rows would count as one prompt. For unconditional text, write the tokenizer's BOS token as the prompt.
     """
@@ -58,19 +60,64 @@ def check_draft(draft: Draft) -> list[RowError]:
         if value is not None and not math.isfinite(value):
             remedy = "write a finite number, or nothing (null) where it is unknown."
             errors.append(RowError("nan", f"the number is {value}.", remedy, column=name))
-    strength, soft_label = draft["strength"], draft["soft_label"]
-    if strength is not None and strength < 0:
-        remedy = "a strength is ≥ 0; for a signed scale use format='signed_strength', or swap chosen and rejected."
-        errors.append(RowError("negative_strength", f"the strength is {strength:g}.", remedy, column="strength"))
+    soft_label = draft["soft_label"]
     if soft_label is not None and not math.isnan(soft_label) and not 0 <= soft_label <= 1:
         remedy = "write the probability that chosen is better, 0 to 1."
         errors.append(RowError("soft_label", f"the soft label is {soft_label:g}.", remedy, column="soft_label"))
+    return errors + (_against_soft_label(draft) if prefers_rejected(draft) else _against_chosen(draft))
+
+
+def _against_chosen(draft: Draft) -> list[RowError]:
+    """What says that rejected is better."""
+    errors: list[RowError] = []
+    strength = draft["strength"]
+    if strength is not None and strength < 0:
+        remedy = "a strength is ≥ 0; for a signed scale use format='signed_strength', or swap chosen and rejected."
+        errors.append(RowError("negative_strength", f"the strength is {strength:g}.", remedy, column="strength"))
     better, worse = draft["chosen_rating"], draft["rejected_rating"]
     if better is not None and worse is not None and better < worse:
         message = f"chosen is rated {better:g}, below rejected with {worse:g}: swapped columns?"
         remedy = "swap the texts, or the ratings, of this row; for all rows: columns={'chosen': …, 'rejected': …}."
         errors.append(RowError("swapped", message, remedy, column="chosen_rating"))
     return errors
+
+
+def _against_soft_label(draft: Draft) -> list[RowError]:
+    """What says that chosen is better, where the soft label says that rejected is."""
+    better, worse, strength = draft["chosen_rating"], draft["rejected_rating"], draft["strength"]
+    found: list[tuple[str, str]] = []
+    if better is not None and worse is not None and better > worse:
+        found.append(("chosen_rating", f"chosen is rated {better:g}, above rejected with {worse:g}"))
+    if strength is not None and strength > 0:
+        found.append(("strength", f"the strength is {strength:g}, so chosen is better"))
+    remedy = "correct one of the two, or leave it empty; soft_label is the probability that chosen is better."
+    return [
+        RowError("against_soft_label", f"{what}, but the soft label is {draft['soft_label']:g}.", remedy, column=name)
+        for name, what in found
+    ]
+
+
+def prefers_rejected(draft: Draft) -> bool:
+    """Whether the soft label, a probability, is below ½: then rejected is the better response."""
+    return draft["soft_label"] is not None and 0 <= draft["soft_label"] < 0.5
+
+
+def exchange(draft: Draft) -> None:
+    """Name the responses the other way round, with all that belongs to them: p becomes 1 − p, a strength changes sign.
+
+    Example:
+        >>> draft = {"chosen": "5", "rejected": "4", "chosen_rating": 1.0, "rejected_rating": 3.0, "strength": None}
+        >>> draft["soft_label"] = 0.25
+        >>> exchange(draft)
+        >>> draft["chosen"], draft["chosen_rating"], draft["soft_label"]
+        ('4', 3.0, 0.75)
+    """
+    for one, other in (("chosen", "rejected"), ("chosen_rating", "rejected_rating")):
+        draft[one], draft[other] = draft[other], draft[one]
+    if draft["soft_label"] is not None:
+        draft["soft_label"] = 1 - draft["soft_label"]
+    if draft["strength"] is not None:
+        draft["strength"] = 0.0 - draft["strength"]  # not -0.0
 
 
 def _text_errors(draft: Draft) -> list[RowError]:

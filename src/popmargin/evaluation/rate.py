@@ -78,7 +78,8 @@ def rate_preferences(
     """The preferences with chosen_rating and rejected_rating from a reward.
 
     A rating of the data's own, and its strength, give way. What to do where the reward likes the rejected response
-    better is the caller's to say, since ratings must not contradict the label.
+    better is the caller's to say, since ratings must not contradict the label; where it relabels, a soft label for the
+    other response gives way too.
 
     Args:
         preferences: as loaded.
@@ -119,14 +120,14 @@ def with_ratings(preferences: Preferences, ratings: Ratings, *, disagree: Disagr
         rated = {**row, "chosen_rating": chosen[number], "rejected_rating": rejected[number], "strength": None}
         if not (against[number] and disagree == "swap"):
             return rated
-        label = row["soft_label"]
+        label = row["soft_label"]  # gives way where it says the opposite: loading refuses the two together
         return {
             **rated,
             "chosen": row["rejected"],
             "rejected": row["chosen"],
             "chosen_rating": rejected[number],
             "rejected_rating": chosen[number],
-            "soft_label": None if label is None else 1 - label,
+            "soft_label": 1 - label if label is not None and label <= 0.5 else None,
         }
 
     features = preferences.dataset.features

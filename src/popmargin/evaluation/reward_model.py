@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from popmargin.data.encode import Encoder, make_encoder
+from popmargin.data.tokenize import cut_to_length, split_sequences
 from popmargin.errors import ConfigError
 from popmargin.evaluation.rewards import Prompt, check_rows, checked_rewards
 from popmargin.reward_models import FORMAT_FILE, RewardFormat
@@ -19,7 +20,8 @@ class ModelReward:
     are followed by the completion. Texts over `max_length` lose tokens at the start of the prompt, and are counted.
 
     A model that `popmargin train` made (task: reward) reads exactly the tokens that it was trained on: the completion
-    to its end token, nothing after it.
+    to its end token, nothing after it. Longer texts are cut by the rule of its training (`data.truncation`; rows that
+    it left out as too long are cut as by keep_prompt_end), each by its own completion.
 
     Args:
         path: folder (or hub id) of the model and its tokenizer, weights in safetensors.
@@ -86,16 +88,16 @@ class ModelReward:
             RunError: a reward is not finite.
         """
         check_rows(prompts, completions)
-        rows = [self._tokens(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
-        cut = sum(len(row) > self._max_length for row in rows)
+        read = self._foreign if self._format is None else self._own
+        fitted = [read(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+        rows, cut = [row for row, _ in fitted], sum(shorter for _, shorter in fitted)
         if cut:
             self.truncated += cut
+            how = "lost tokens at the start" if self._format is None else "were cut as in its training"
             warnings.warn(
-                f"{cut} of {len(rows)} texts are longer than the reward model's {self._max_length} tokens; "
-                "they lost tokens at the start.",
+                f"{cut} of {len(rows)} texts are longer than the reward model's {self._max_length} tokens; they {how}.",
                 stacklevel=2,
             )
-        rows = [self._cut(row) for row in rows]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         rewards = [0.0] * len(rows)
         for start in range(0, len(order), self._batch_size):
@@ -113,18 +115,25 @@ class ModelReward:
                 rewards[i] = value
         return checked_rewards(rewards, len(rows), f"model:{self._path}")
 
-    def _cut(self, row: list[int]) -> list[int]:
-        if len(row) > self._max_length > 1 and self._format is not None and row[0] == self._tokenizer.bos_token_id:
-            return [row[0], *row[1 - self._max_length :]]  # as in training
-        return row[-self._max_length :]
+    def _own(self, prompt: Prompt, completion: str) -> tuple[list[int], bool]:
+        """What a model of ours reads of a text, as in its training, and whether it lost tokens."""
+        assert self._format is not None
+        chat = not isinstance(prompt, str)
+        if chat not in self._encoders:
+            self._encoders[chat] = make_encoder(self._tokenizer, conversational=chat)
+        encoder, written = self._encoders[chat], [{"role": "assistant", "content": completion}] if chat else completion
+        alone, wholes = encoder.prompts([prompt], 0)[0], encoder.wholes([prompt], [written], 0)
+        before, (after,), _ = split_sequences(alone, wholes, encoder)
+        keep_end = self._format.truncation != "keep_prompt_start"
+        kept, (ending,) = cut_to_length(before, [after], self._max_length, keep_end, encoder.bos)
+        return [*kept, *ending], len(kept) + len(ending) < len(before) + len(after)
+
+    def _foreign(self, prompt: Prompt, completion: str) -> tuple[list[int], bool]:
+        """What another model reads: the end of the text, and whether it lost tokens."""
+        row = self._tokens(prompt, completion)
+        return row[-self._max_length :], len(row) > self._max_length
 
     def _tokens(self, prompt: Prompt, completion: str) -> list[int]:
-        if self._format is not None:
-            chat = not isinstance(prompt, str)
-            if chat not in self._encoders:
-                self._encoders[chat] = make_encoder(self._tokenizer, conversational=chat)
-            written = [{"role": "assistant", "content": completion}] if chat else completion
-            return self._encoders[chat].wholes([prompt], [written], 0)[0]
         if isinstance(prompt, str):
             return list(self._tokenizer(prompt + completion)["input_ids"])
         if self._tokenizer.chat_template is None:

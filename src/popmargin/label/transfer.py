@@ -186,7 +186,7 @@ def preferences_of(
         strengths: id -> strength from 0; replaces the column `strength` where an id is given.
         wrong: what becomes of preferences that most call wrong (see `wrong_preferences`): "swap" exchanges chosen and
             rejected, and empties ratings, strength and soft label where they say the opposite; "drop" leaves them out;
-            "keep" changes nothing. A preference whose rejected response people rate higher is one of them; kept, it
+            "keep" exchanges nothing. A preference whose rejected response people rate higher is one of them; kept, it
             has no ratings.
         unrated: where people rated responses, what becomes of preferences of which one has no rating: "keep" leaves
             both ratings empty, "drop" leaves the preference out.
@@ -198,7 +198,9 @@ def preferences_of(
         kind "preference" vote, `soft_label` is their mean probability that chosen is the better one, ½ for a tie;
         votes that count whole make it the share of the votes. Where
         responses were rated, the ratings are their means over annotators alone, and imported ratings and strengths,
-        which are of another scale, are gone; equal means stay, as a gap of 0. Everything else is as it was imported.
+        which are of another scale, are gone; equal means stay, as a gap of 0. Beside a soft label below ½, with which
+        loading exchanges the responses, ratings and strengths that say the opposite are left empty. Everything else is
+        as it was imported.
 
     Raises:
         ConfigError: an unknown word for wrong or unrated preferences, or votes.
@@ -239,6 +241,12 @@ def preferences_of(
         out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it, with --unrated keep."))
     if wrong == "drop":
         out |= {row: _reason(called.get(row), against.get(row)) for row in rows}
+    unsaid = sum(_unsay(columns, row) for row in range(len(columns["id"])) if row not in out)
+    if unsaid:
+        notes.append(
+            f"{unsaid} have a soft label below ½, and had ratings or a strength that say the opposite; these are left "
+            "empty"
+        )
     table = pa.Table.from_pydict(columns, schema=arrow_schema(conversational=bool(project.conversational)))
     source, count = f"{store.name}, project '{project.name}'", table.num_rows
     problems = [_problem(source, row, *out[row]) for row in sorted(out)]
@@ -322,6 +330,20 @@ def _turn(columns: dict[str, list[Any]], row: int) -> bool:
     for name in (name for name, turned in opposite.items() if turned):
         columns[name][row] = None
     return any(opposite.values())
+
+
+def _unsay(columns: dict[str, list[Any]], row: int) -> bool:
+    """Empty what says the opposite of a soft label below ½, as loading refuses it; whether there was anything."""
+    sure = columns["soft_label"][row]
+    if sure is None or sure >= 0.5:
+        return False
+    better, worse, strength = (columns[name][row] for name in ("chosen_rating", "rejected_rating", "strength"))
+    rated, strong = better is not None and worse is not None and better > worse, strength is not None and strength > 0
+    if rated:
+        empty_ratings(columns, [row])
+    if strong:
+        columns["strength"][row] = None
+    return rated or strong
 
 
 def read_strengths(path: Path) -> dict[str, float]:

@@ -183,7 +183,7 @@ def _save(trainer: PreferenceTrainer, config: RunConfig, folder: Path) -> None:
         merged(trainer.model).save_pretrained(folder)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
     if config.task == "reward":
-        RewardFormat(max_length=config.data.max_length).save(folder)
+        RewardFormat(max_length=config.data.max_length, truncation=config.data.truncation).save(folder)
 
 
 def _with_own_edges(config: RunConfig, directory: RunDirectory) -> RunConfig:
