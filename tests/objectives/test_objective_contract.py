@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, DataError
 from popmargin.margin import Margin
 from popmargin.objectives.base import OBJECTIVES, Logps, Objective, Rows
 
@@ -396,6 +396,51 @@ def test_columns_are_refused(name: str) -> None:
 def test_a_matrix_of_scores_is_refused() -> None:
     with pytest.raises(ValueError, match=r"has the shape \(3, 1\).*must be \(B,\)"):
         Rows(chosen=torch.zeros(3, 1), rejected=torch.zeros(3, 1))
+
+
+WANTED = {"none": set[str](), "target": {"target", "has_weaker"}, "gradient": {*GRADIENTS[2:], "has_weaker"}}
+
+
+def test_what_is_missing_is_refused_by_name(case: tuple[Objective, Any]) -> None:
+    """A field that is left out is one that the objective does not read, or that its error names."""
+    kind, options = case
+    rows = build(kind, in_domain(kind, options, arrays(4)), torch.float64, options)
+    whole, refused = kind.function(rows, options), set[str]()
+    for name in (*FIELDS[2:], "logps", "state"):
+        without = dataclasses.replace(rows, **{name: {} if name == "state" else None})
+        try:
+            assert torch.equal(kind.function(without, options), whole), name
+        except DataError as error:
+            assert f"The rows have no {name}" in str(error)
+            refused.add(name)
+    needed = {name for name in ("margin", "soft_label", "scale") if getattr(kind.needs, name)}
+    assert needed | WANTED[kind.needs.weaker] | ({"state"} if rows.state else set[str]()) <= refused
+
+
+BAD = {
+    "margin": (
+        [math.nan, 0.0, math.inf],
+        r"margin must be a finite number\. 2 of 3 rows have none: 0 \(nan\), 2 \(inf\)",
+    ),
+    "scale": ([1.0, -math.inf, 0.0], r"scale must be a finite number\. 1 of 3 rows have none: 1 \(-inf\)"),
+    "soft_label": ([1.7, 1.0, math.nan], r"a probability, 0 to 1\. 2 of 3 rows have none: 0 \(1\.7\), 2 \(nan\)"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [(name, field) for name, kind in OWN.items() for field in BAD if getattr(kind.needs, field)]
+)
+def test_bad_numbers_of_the_data_are_refused_with_their_rows(name: str, field: str) -> None:
+    kind, (values, message) = OWN[name], BAD[field]
+    with pytest.raises(DataError, match=message):
+        build(kind, arrays(3) | {field: np.array(values)}, torch.float32, kind.options())
+
+
+def test_numbers_on_a_device_are_not_waited_for() -> None:
+    """Tensors on `meta` have no numbers: looking at them would fail, as it would wait on a GPU."""
+    zeros = torch.zeros(3, device="meta")
+    margin = Margin(values=zeros, unit="reward")
+    assert Rows(chosen=zeros, rejected=zeros, margin=margin, scale=margin, soft_label=zeros).gap.shape == (3,)
 
 
 def test_swap_turns_the_gradient_around(case: tuple[Objective, Any]) -> None:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, positive
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,5 +76,5 @@ def geometric_dpo(rows: Rows, options: GeometricDPOOptions) -> Float[Tensor, "B"
     Returns:
         The loss of every row (B,).
     """
-    assert rows.soft_label is not None
-    return softplus(-options.beta * (2 * rows.soft_label - 1) * rows.gap)
+    label = given("soft_label", rows.soft_label)
+    return softplus(-options.beta * (2 * label - 1) * rows.gap)

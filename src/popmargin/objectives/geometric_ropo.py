@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,6 @@ def geometric_ropo(rows: Rows, options: GeometricROPOOptions) -> Float[Tensor, "
     Returns:
         The loss of every row (B,).
     """
-    assert rows.soft_label is not None
-    reward = options.beta * (2 * rows.soft_label - 1) * rows.gap
+    label = given("soft_label", rows.soft_label)
+    reward = options.beta * (2 * label - 1) * rows.gap
     return options.alpha * torch.sigmoid(-reward) + options.gamma * softplus(-reward)
