@@ -174,10 +174,23 @@ def test_aps_linear_regimes(rho0: float) -> None:
     torch.testing.assert_close(entropy(d / tau)[between], torch.full_like(d, -rho)[between], rtol=1e-9, atol=0)
 
 
-def test_aps_linear_alternates_for_large_prices() -> None:
-    """A limit of the iteration as published, which the docstring of `scales` tells: d = 0.8 has no fixed point."""
-    once, again, third = (float(tau_of(torch.tensor([8.0]), rho0=0.3, iterations=n)) for n in (100, 101, 102))
+@pytest.mark.parametrize(
+    ("rho0", "tau_max", "d"),
+    [(0.15, 4.0, 0.67), (0.15, 10.0, 6.7), (0.2, 4.0, 0.7), (0.3, 4.0, 0.8), (0.5, 5.0, 7.0), (0.5, 10.0, 15.0)],
+)
+def test_aps_linear_alternates_for_large_prices(rho0: float, tau_max: float, d: float) -> None:
+    """A limit of the iteration as published, which the docstring of `scales` tells: no number of steps is enough."""
+    once, again, third = (
+        float(tau_of(torch.tensor([10 * d]), rho0=rho0, tau_max=tau_max, iterations=n)) for n in (400, 401, 402)
+    )
     assert abs(once - again) > 0.1 and once == pytest.approx(third)
+
+
+def test_aps_linear_refuses_a_price_that_no_margin_is_worth() -> None:
+    """H(p) + ρ₀ − log 2 > 0 at every p. `quadratic` has scales above τ₀ up to ρ₀ = log 2/(2τ₀) = 3.47."""
+    refused("aps", "every scale is tau0, which is `dpo` with β/tau0", rho0=LOG2)
+    assert tau_of(torch.tensor([300.0]), rho0=LOG2 - 0.01, iterations=100) > 0.1
+    assert tau_of(torch.tensor([300.0]), rho0=1.0, regularizer="quadratic") > 0.1
 
 
 @pytest.mark.parametrize("rho0", [0.05, 0.1, 0.3, 0.5])
@@ -189,12 +202,15 @@ def test_aps_quadratic_scale(rho0: float) -> None:
     assert len(tau.unique()) > 5
 
 
-@pytest.mark.parametrize(("regularizer", "rho0"), [("linear", 0.05), ("linear", 0.1), ("quadratic", 0.05),
-                                                  ("quadratic", 0.1), ("quadratic", 0.5)])  # fmt: skip
-def test_aps_five_newton_steps_are_nearly_enough(regularizer: str, rho0: float) -> None:
-    gaps = 3 * GRID
-    five = tau_of(gaps, regularizer=regularizer, rho0=rho0)
-    settled = tau_of(gaps, regularizer=regularizer, rho0=rho0, iterations=100)
+@pytest.mark.parametrize("tau_max", [1.0, 4.0, 5.0, 10.0])
+@pytest.mark.parametrize(
+    ("regularizer", "rho0"),
+    [("linear", 0.05), ("linear", 0.1), ("linear", 0.12), ("quadratic", 0.05), ("quadratic", 0.1), ("quadratic", 0.5)],
+)
+def test_aps_five_newton_steps_are_nearly_enough(regularizer: str, rho0: float, tau_max: float) -> None:
+    gaps = torch.linspace(-250, 250, 20001, dtype=torch.float64)
+    five = tau_of(gaps, regularizer=regularizer, rho0=rho0, tau_max=tau_max)
+    settled = tau_of(gaps, regularizer=regularizer, rho0=rho0, tau_max=tau_max, iterations=100)
     torch.testing.assert_close(five, settled, rtol=0.05, atol=0)
 
 
