@@ -343,8 +343,30 @@ def only(kind: Objective, values: Arrays, places: list[int], options: Any) -> Ro
 
 
 def test_two_processes_have_the_losses_of_one(case: tuple[Objective, Any]) -> None:
-    """Two threads with 4 and 3 of the rows, whose `gather` waits for both, as between processes."""
     kind, options = case
+    (parts, whole), gathered = in_two_processes(kind, options, kind.function)
+    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
+    assert gathered == kind.uses_batch_statistics(options)
+
+
+def test_two_processes_log_the_figures_of_one(case: tuple[Objective, Any]) -> None:
+    """What is taken of all rows, as the statistics and the largest exponent of `amapo`, is the same in both."""
+    kind, options = case
+    diagnostics = kind.diagnostics
+    if diagnostics is not None:
+        (parts, whole), _ = in_two_processes(
+            kind, options, lambda rows, made: torch.stack(list(diagnostics(rows, made).values()), dim=1)
+        )
+        torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
+
+
+def in_two_processes(
+    kind: Objective, options: Any, function: Callable[[Rows, Any], torch.Tensor]
+) -> tuple[tuple[torch.Tensor, torch.Tensor], bool]:
+    """Its values of 4 and 3 rows in two threads, whose `gather` waits for both as between processes, and of all 7.
+
+    And whether anything was gathered.
+    """
     values, places = in_domain(kind, options, arrays(7)), ([0, 1, 2, 3], [4, 5, 6])
     together = threading.Barrier(2, timeout=30)
     sent: dict[int, torch.Tensor] = {}
@@ -358,13 +380,12 @@ def test_two_processes_have_the_losses_of_one(case: tuple[Objective, Any]) -> No
             together.wait()
             return everyone
 
-        return kind.function(dataclasses.replace(only(kind, values, places[rank], options), gather=gather), options)
+        return function(dataclasses.replace(only(kind, values, places[rank], options), gather=gather), options)
 
     with ThreadPoolExecutor(2) as pool:
         parts = list(pool.map(process, range(2)))
-    whole = kind.function(build(kind, values, torch.float64, options), options)
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-12, atol=0)
-    assert bool(sent) == kind.uses_batch_statistics(options)
+    whole = function(build(kind, values, torch.float64, options), options)
+    return (torch.cat(parts), whole), bool(sent)
 
 
 def test_order_of_rows_does_not_matter(case: tuple[Objective, Any]) -> None:

@@ -140,6 +140,19 @@ def test_amapo_logs_what_a_mean_can_carry() -> None:
     assert noted["gap_mean"].tolist() == [0, 1, 2] and noted["gap_square"].tolist() == [0, 1, 4]
 
 
+def test_amapo_logs_the_largest_exponent_of_the_rows_with_a_margin() -> None:
+    """Gaps −2, −1, 0 have μ = −1, s = 1: the only exponent is −1. The option of the same name is a bound."""
+
+    def largest(gaps: Gaps, **options: Any) -> list[float]:
+        kind = OBJECTIVES.get("amapo")
+        assert kind.diagnostics is not None
+        return kind.diagnostics(rows_of(gaps), kind.options(**options))["exponent_max"].tolist()
+
+    assert largest([-2.0, -1.0, 0.0]) == [-1, -1, -1]
+    assert largest([1.0, 1.0]) == [0, 0]
+    assert largest([0.0, 30.0, 60.0], exponent_max=7.0) == [7, 7, 7]
+
+
 def test_amapo_options() -> None:
     refused("amapo", "running must be 0", running=1.0)
     refused("amapo", "label_smoothing must be 0", label_smoothing=0.5)

@@ -100,16 +100,19 @@ def adaptive_margins(rows: Rows, options: AMaPOOptions) -> AdaptiveMargins:
 def _diagnostics(rows: Rows, options: AMaPOOptions) -> dict[str, Tensor]:
     """A mean over rows cannot carry a maximum: `exponent_max` is the mean of the maxima of what is forwarded at once.
 
+    Rows without a margin have no exponent: the maximum is of the others, and 0 where there are none.
     `gap_mean` and `gap_square` are of all rows of an optimizer step, and feed the running statistics.
     """
     margins = adaptive_margins(rows, options)
-    largest = margins.exponent if options.running else rows.gather(margins.exponent)
+    exponent = torch.where(margins.lags, margins.exponent, torch.full_like(margins.exponent, -torch.inf))
+    largest = (exponent if options.running else rows.gather(exponent)).max()
+    largest = torch.where(largest.isinf(), torch.zeros_like(largest), largest)
     gap = rows.gap.detach().double()
     return {
         "margin_share": margins.lags.double(),
         "exponent_mean": margins.exponent,
         "exponent_square": margins.exponent.square(),
-        "exponent_max": largest.max().expand_as(gap),
+        "exponent_max": largest.expand_as(gap),
         "mu": margins.mu,
         "s": margins.s,
         "gap_mean": gap,
