@@ -10,6 +10,7 @@ import torch
 from popmargin.objectives.amapo import AMaPOOptions, adaptive_margins
 from popmargin.objectives.aps import APSOptions, scales
 from popmargin.objectives.base import OBJECTIVES, Logps, Rows
+from popmargin.objectives.ropo import ROPOOptions, ropo
 
 Gaps = list[float] | torch.Tensor
 GRID = torch.linspace(-60, 60, 241, dtype=torch.float64)
@@ -291,6 +292,32 @@ def test_ropo_is_dpo_plus_a_bounded_loss() -> None:
     torch.testing.assert_close(rest, 14 * torch.sigmoid(-0.1 * GRID))
 
 
+class AnyAlpha(ROPOOptions):
+    """α below what the paper allows, to look at the limit of the formula."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-6])
+def test_ropo_without_its_bounded_loss_is_dpo(small: float) -> None:
+    """L·(1 + α)²/(4α) = DPO + α·σ(−h), which differs from DPO by α at most."""
+    values = ropo(rows_of(GRID), AnyAlpha(alpha=small)) * (1 + small) ** 2 / (4 * small)
+    rest = values - loss("dpo", rows_of(GRID))
+    assert (rest > 0).all() and (rest <= small).all() and rest.max() > 0.9 * small
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-6])
+@pytest.mark.parametrize("p", [0.2, 0.7, 1.0])
+def test_geometric_ropo_without_its_bounded_loss_is_geometric_dpo(small: float, p: float) -> None:
+    """L = α(1 − σ(g)) + γ·GDPO: γ times GDPO up to α, in gradient up to α·β·|2p − 1|/4."""
+    settings, rows = {"beta": 0.2, "alpha": small, "gamma": 0.7}, rows_of(GRID, soft=p)
+    rest = loss("geometric_ropo", rows, **settings) - 0.7 * loss("geometric_dpo", rows, beta=0.2)
+    assert (rest > 0).all() and (rest <= small).all() and rest.max() > 0.9 * small
+    pull = slope("geometric_ropo", GRID, soft=p, **settings) - 0.7 * slope("geometric_dpo", GRID, soft=p, beta=0.2)
+    assert pull.abs().max() == pytest.approx(small * 0.2 * abs(2 * p - 1) / 4)
+
+
 def test_ropo_needs_alpha_above_2() -> None:
     refused("ropo", "alpha must be above 2, not 2.0", alpha=2.0)
 
@@ -325,6 +352,17 @@ def test_gdpo_gradient_scale() -> None:
     """(2p − 1)·(1 − σ(β(2p − 1)r)) times β."""
     expected = 0.3 * 0.6 * torch.sigmoid(-0.3 * 0.6 * GRID)
     torch.testing.assert_close(-slope("geometric_dpo", GRID, soft=0.8), expected)
+
+
+@pytest.mark.parametrize("name", ["geometric_dpo", "geometric_ropo"])
+def test_a_beta_that_soft_labels_shrink_is_warned_of(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Both scale Δ by β·(2p − 1), which is E[2p − 1] times DPO's β; `geometric_ipo` has a target instead."""
+    for beta in (0.3, 0.11):
+        OBJECTIVES.get(name).options(beta=beta)
+    OBJECTIVES.get("geometric_ipo").options(beta=0.1)
+    assert not caplog.records
+    OBJECTIVES.get(name).options(beta=0.1)
+    assert f"{name}: β 0.1 is not above DPO's 0.1" in caplog.text
 
 
 def test_geometric_ipo_gradient_scale() -> None:

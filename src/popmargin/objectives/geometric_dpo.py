@@ -12,6 +12,17 @@ from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, object
 _LOG = logging.getLogger(__name__)
 
 
+def warn_of_small(beta: float, owner: str) -> None:
+    """Tell of a β that was not raised above DPO's, since soft labels shrink the effective one to β·E[|2p − 1|]."""
+    if beta <= 0.1:
+        _LOG.warning(
+            "%s: β %g is not above DPO's 0.1, but soft labels shrink it to β·|2p − 1|: 0.3 is published for "
+            "geometric_dpo",
+            owner,
+            beta,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class GeometricDPOOptions:
     """Options of `geometric_dpo`.
@@ -25,11 +36,7 @@ class GeometricDPOOptions:
 
     def __post_init__(self) -> None:
         positive("geometric_dpo", beta=self.beta)
-        if self.beta <= 0.1:
-            _LOG.warning(
-                "geometric_dpo: β %g is not above DPO's 0.1, but soft labels shrink it to β·|2p − 1|: 0.3 is published",
-                self.beta,
-            )
+        warn_of_small(self.beta, "geometric_dpo")
 
 
 @objective(

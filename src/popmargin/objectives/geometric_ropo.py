@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, positive
+from popmargin.objectives.geometric_dpo import warn_of_small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class GeometricROPOOptions:
 
     def __post_init__(self) -> None:
         positive("geometric_ropo", beta=self.beta, alpha=self.alpha, gamma=self.gamma)
+        warn_of_small(self.beta, "geometric_ropo")
 
 
 @objective(
