@@ -1,8 +1,12 @@
 """A margin's unit and sign."""
 
+from typing import Any
+
+import jaxtyping
 import pytest
 import torch
 
+from popmargin.errors import DataError
 from popmargin.margin import Margin
 
 
@@ -24,3 +28,13 @@ def test_swap_is_its_own_inverse_and_only_sets_other_rows_to_0() -> None:
     assert margin.swap().values.tolist() == [-1.0, 2.0]
     assert margin.swap().swap().values.tolist() == [1.0, -2.0]
     assert margin.only(torch.tensor([True, False])).values.tolist() == [1.0, 0.0]
+
+
+def test_an_unknown_unit_is_refused() -> None:
+    unit: Any = "foo"
+    jaxtyping.config.update("jaxtyping_disable", True)  # as users run it
+    try:
+        with pytest.raises(DataError, match="The unit of a margin is nats or reward, not 'foo'"):
+            Margin(values=torch.zeros(1), unit=unit)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

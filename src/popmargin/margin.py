@@ -1,10 +1,12 @@
 """The one place where a margin's unit and sign are defined."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxtyping import Bool, Float
 from torch import Tensor, where, zeros_like
+
+from popmargin.errors import DataError
 
 Unit = Literal["nats", "reward"]
 
@@ -20,10 +22,17 @@ class Margin:
     Attributes:
         values: one margin per row (B,), in `unit`.
         unit: "nats" (a log-ratio gap Δ) or "reward" (β·Δ).
+
+    Raises:
+        DataError: another unit.
     """
 
     values: Float[Tensor, "B"]
     unit: Unit
+
+    def __post_init__(self) -> None:
+        if self.unit not in get_args(Unit):
+            raise DataError(f"The unit of a margin is nats or reward, not {self.unit!r}.")
 
     def nats(self, beta: float) -> Float[Tensor, "B"]:
         """The margin as a log-ratio gap (B,), nats."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from popmargin.errors import ConfigError, did_you_mean
 from popmargin.margin import Margin
-from popmargin.objectives.base import Needs, Origin, Rows, positive
+from popmargin.objectives.base import Needs, Origin, Rows, given, positive
 from popmargin.objectives.pop import TargetClip, target_diagnostics, target_margin
 from popmargin.registry import make_options
 
@@ -50,8 +50,7 @@ class RatingMarginOptions:
 
 def ratings(rows: Rows, options: RatingMarginOptions) -> Margin:
     """Every preference must lead by the gap between its ratings, as in `dpo_rating_margin`."""
-    assert rows.margin is not None
-    return rows.margin.times(options.scale)
+    return given("margin", rows.margin).times(options.scale)
 
 
 def _rating_diagnostics(rows: Rows, options: RatingMarginOptions) -> dict[str, Tensor]:

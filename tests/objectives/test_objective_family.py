@@ -69,6 +69,20 @@ def test_pop_rank_pulls_the_weaker_gap_down(scores: dict[str, torch.Tensor]) -> 
     assert (gradient > 0).all()
 
 
+def test_edges_are_in_order_where_the_stronger_preference_leads() -> None:
+    """Gaps 3 against 1, 1 against 3, and a tie, which is no order."""
+    kind = OBJECTIVES.get("pop_rank")
+    assert kind.diagnostics is not None
+    rows = Rows(
+        chosen=torch.tensor([3.0, 1.0, 2.0]),
+        rejected=torch.zeros(3),
+        has_weaker=torch.ones(3, dtype=torch.bool),
+        weaker_chosen=torch.tensor([0.0, 0.0, 2.0]),
+        weaker_rejected=torch.tensor([-1.0, -3.0, 0.0]),
+    )
+    assert kind.diagnostics(rows, kind.options())["edges_ordered"].tolist() == [1, 0, 0]
+
+
 def lagrangian(violation: float, steps: int, **options: Any) -> list[float]:
     kind = OBJECTIVES.get("pop_lagrangian")
     assert kind.init_state is not None and kind.update_state is not None

@@ -10,6 +10,7 @@ import torch
 from popmargin.objectives.amapo import AMaPOOptions, adaptive_margins
 from popmargin.objectives.aps import APSOptions, scales
 from popmargin.objectives.base import OBJECTIVES, Logps, Rows
+from popmargin.objectives.ropo import ROPOOptions, ropo
 
 Gaps = list[float] | torch.Tensor
 GRID = torch.linspace(-60, 60, 241, dtype=torch.float64)
@@ -140,6 +141,19 @@ def test_amapo_logs_what_a_mean_can_carry() -> None:
     assert noted["gap_mean"].tolist() == [0, 1, 2] and noted["gap_square"].tolist() == [0, 1, 4]
 
 
+def test_amapo_logs_the_largest_exponent_of_the_rows_with_a_margin() -> None:
+    """Gaps −2, −1, 0 have μ = −1, s = 1: the only exponent is −1. The option of the same name is a bound."""
+
+    def largest(gaps: Gaps, **options: Any) -> list[float]:
+        kind = OBJECTIVES.get("amapo")
+        assert kind.diagnostics is not None
+        return kind.diagnostics(rows_of(gaps), kind.options(**options))["exponent_max"].tolist()
+
+    assert largest([-2.0, -1.0, 0.0]) == [-1, -1, -1]
+    assert largest([1.0, 1.0]) == [0, 0]
+    assert largest([0.0, 30.0, 60.0], exponent_max=7.0) == [7, 7, 7]
+
+
 def test_amapo_options() -> None:
     refused("amapo", "running must be 0", running=1.0)
     refused("amapo", "label_smoothing must be 0", label_smoothing=0.5)
@@ -174,10 +188,23 @@ def test_aps_linear_regimes(rho0: float) -> None:
     torch.testing.assert_close(entropy(d / tau)[between], torch.full_like(d, -rho)[between], rtol=1e-9, atol=0)
 
 
-def test_aps_linear_alternates_for_large_prices() -> None:
-    """A limit of the iteration as published, which the docstring of `scales` tells: d = 0.8 has no fixed point."""
-    once, again, third = (float(tau_of(torch.tensor([8.0]), rho0=0.3, iterations=n)) for n in (100, 101, 102))
+@pytest.mark.parametrize(
+    ("rho0", "tau_max", "d"),
+    [(0.15, 4.0, 0.67), (0.15, 10.0, 6.7), (0.2, 4.0, 0.7), (0.3, 4.0, 0.8), (0.5, 5.0, 7.0), (0.5, 10.0, 15.0)],
+)
+def test_aps_linear_alternates_for_large_prices(rho0: float, tau_max: float, d: float) -> None:
+    """A limit of the iteration as published, which the docstring of `scales` tells: no number of steps is enough."""
+    once, again, third = (
+        float(tau_of(torch.tensor([10 * d]), rho0=rho0, tau_max=tau_max, iterations=n)) for n in (400, 401, 402)
+    )
     assert abs(once - again) > 0.1 and once == pytest.approx(third)
+
+
+def test_aps_linear_refuses_a_price_that_no_margin_is_worth() -> None:
+    """H(p) + ρ₀ − log 2 > 0 at every p. `quadratic` has scales above τ₀ up to ρ₀ = log 2/(2τ₀) = 3.47."""
+    refused("aps", "every scale is tau0, which is `dpo` with β/tau0", rho0=LOG2)
+    assert tau_of(torch.tensor([300.0]), rho0=LOG2 - 0.01, iterations=100) > 0.1
+    assert tau_of(torch.tensor([300.0]), rho0=1.0, regularizer="quadratic") > 0.1
 
 
 @pytest.mark.parametrize("rho0", [0.05, 0.1, 0.3, 0.5])
@@ -189,12 +216,15 @@ def test_aps_quadratic_scale(rho0: float) -> None:
     assert len(tau.unique()) > 5
 
 
-@pytest.mark.parametrize(("regularizer", "rho0"), [("linear", 0.05), ("linear", 0.1), ("quadratic", 0.05),
-                                                  ("quadratic", 0.1), ("quadratic", 0.5)])  # fmt: skip
-def test_aps_five_newton_steps_are_nearly_enough(regularizer: str, rho0: float) -> None:
-    gaps = 3 * GRID
-    five = tau_of(gaps, regularizer=regularizer, rho0=rho0)
-    settled = tau_of(gaps, regularizer=regularizer, rho0=rho0, iterations=100)
+@pytest.mark.parametrize("tau_max", [1.0, 4.0, 5.0, 10.0])
+@pytest.mark.parametrize(
+    ("regularizer", "rho0"),
+    [("linear", 0.05), ("linear", 0.1), ("linear", 0.12), ("quadratic", 0.05), ("quadratic", 0.1), ("quadratic", 0.5)],
+)
+def test_aps_five_newton_steps_are_nearly_enough(regularizer: str, rho0: float, tau_max: float) -> None:
+    gaps = torch.linspace(-250, 250, 20001, dtype=torch.float64)
+    five = tau_of(gaps, regularizer=regularizer, rho0=rho0, tau_max=tau_max)
+    settled = tau_of(gaps, regularizer=regularizer, rho0=rho0, tau_max=tau_max, iterations=100)
     torch.testing.assert_close(five, settled, rtol=0.05, atol=0)
 
 
@@ -262,6 +292,32 @@ def test_ropo_is_dpo_plus_a_bounded_loss() -> None:
     torch.testing.assert_close(rest, 14 * torch.sigmoid(-0.1 * GRID))
 
 
+class AnyAlpha(ROPOOptions):
+    """α below what the paper allows, to look at the limit of the formula."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-6])
+def test_ropo_without_its_bounded_loss_is_dpo(small: float) -> None:
+    """L·(1 + α)²/(4α) = DPO + α·σ(−h), which differs from DPO by α at most."""
+    values = ropo(rows_of(GRID), AnyAlpha(alpha=small)) * (1 + small) ** 2 / (4 * small)
+    rest = values - loss("dpo", rows_of(GRID))
+    assert (rest > 0).all() and (rest <= small).all() and rest.max() > 0.9 * small
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-6])
+@pytest.mark.parametrize("p", [0.2, 0.7, 1.0])
+def test_geometric_ropo_without_its_bounded_loss_is_geometric_dpo(small: float, p: float) -> None:
+    """L = α(1 − σ(g)) + γ·GDPO: γ times GDPO up to α, in gradient up to α·β·|2p − 1|/4."""
+    settings, rows = {"beta": 0.2, "alpha": small, "gamma": 0.7}, rows_of(GRID, soft=p)
+    rest = loss("geometric_ropo", rows, **settings) - 0.7 * loss("geometric_dpo", rows, beta=0.2)
+    assert (rest > 0).all() and (rest <= small).all() and rest.max() > 0.9 * small
+    pull = slope("geometric_ropo", GRID, soft=p, **settings) - 0.7 * slope("geometric_dpo", GRID, soft=p, beta=0.2)
+    assert pull.abs().max() == pytest.approx(small * 0.2 * abs(2 * p - 1) / 4)
+
+
 def test_ropo_needs_alpha_above_2() -> None:
     refused("ropo", "alpha must be above 2, not 2.0", alpha=2.0)
 
@@ -296,6 +352,17 @@ def test_gdpo_gradient_scale() -> None:
     """(2p − 1)·(1 − σ(β(2p − 1)r)) times β."""
     expected = 0.3 * 0.6 * torch.sigmoid(-0.3 * 0.6 * GRID)
     torch.testing.assert_close(-slope("geometric_dpo", GRID, soft=0.8), expected)
+
+
+@pytest.mark.parametrize("name", ["geometric_dpo", "geometric_ropo"])
+def test_a_beta_that_soft_labels_shrink_is_warned_of(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Both scale Δ by β·(2p − 1), which is E[2p − 1] times DPO's β; `geometric_ipo` has a target instead."""
+    for beta in (0.3, 0.11):
+        OBJECTIVES.get(name).options(beta=beta)
+    OBJECTIVES.get("geometric_ipo").options(beta=0.1)
+    assert not caplog.records
+    OBJECTIVES.get(name).options(beta=0.1)
+    assert f"{name}: β 0.1 is not above DPO's 0.1" in caplog.text
 
 
 def test_geometric_ipo_gradient_scale() -> None:

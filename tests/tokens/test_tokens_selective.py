@@ -14,7 +14,7 @@ from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
 from popmargin.tokens.base import TOKEN_SELECTORS, TokenRows
 from popmargin.tokens.selective import SelectiveOptions, selective
-from popmargin.training.run import train
+from popmargin.training.run import make_loss, train
 from popmargin.training.run_directory import read_jsonl
 
 
@@ -112,13 +112,20 @@ def test_options() -> None:
     assert TOKEN_SELECTORS.get("selective").summary.startswith("Selective tokens")
 
 
-@pytest.mark.parametrize("objective", ["dpo", "ipo", "pop", "aps", "dpop"])
+@pytest.mark.parametrize("objective", ["dpo", "ipo", "pop", "aps"])
 def test_it_composes_in_training(configure: Callable[..., RunConfig], objective: str) -> None:
     """All tokens are kept before the first step, fewer as soon as policy and reference differ."""
     changes = {"objective": {"name": objective}, "tokens": {"name": "selective"}, "target": {"kind": "policy"}}
     run, _ = train(configure(changes, {"train": {"max_steps": 3}}))
     kept = [line["tokens_kept"] for line in read_jsonl(run.path / "metrics.jsonl")]
     assert kept[0] == 1 and all(0.3 < share < 0.75 for share in kept[1:])
+
+
+def test_dpop_charges_whole_responses(configure: Callable[..., RunConfig]) -> None:
+    """Kept chosen tokens have lost by construction: a response that gained as a whole would be charged for them."""
+    config = configure({"objective": {"name": "dpop"}, "tokens": {"name": "selective"}})
+    with pytest.raises(ConfigError, match="'dpop' compares probabilities of whole responses, which the token selector"):
+        make_loss(config)
 
 
 def test_the_kept_share_is_no_mean_weight(configure: Callable[..., RunConfig]) -> None:

@@ -41,6 +41,7 @@ def test_squares_become_standard_deviations() -> None:
     assert finished.keys() == {"x_mean", "x_std", "loss"}
     assert finished["x_std"] == pytest.approx(float(values.std(correction=0)))
     assert finish_means({"x_mean": 1.0, "x_square": 1.0 - 1e-12})["x_std"] == 0.0
+    assert finish_means({"x_square": 2.0}) == {"x_square": 2.0}
 
 
 def test_what_a_run_directory_holds(configure: Callable[..., RunConfig]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from popmargin.cli.main import main
 from popmargin.config import RunConfig, dump_yaml
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, RunError
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 
@@ -38,6 +38,25 @@ def hinge(rows: Rows, options: HingeOptions):
 
 def not_registered(rows, options):
     return rows.gap
+'''
+
+OUTLINE = '''
+from dataclasses import dataclass
+
+import torch
+
+from popmargin import Rows, objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    pass
+
+
+@objective("{name}", options=NoOptions, score="log_ratio", origin="ours", diagnostics=lambda rows, options: {noted})
+def outline(rows: Rows, options: NoOptions):
+    """A loss on the gap."""
+    return {loss}
 '''
 
 TOKENS = '''
@@ -120,6 +139,39 @@ def test_mistakes_in_a_users_file(tmp_path: Path, configure: Configure) -> None:
         with pytest.raises(ConfigError) as info:
             train(configure({"objective": values}))
         assert message in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "shape"),
+    [
+        ("scalar", "-rows.gap.mean()", r"\(\)"),
+        ("matrix", "-(rows.gap[:, None] - rows.gap[None, :])", r"\(8, 8\)"),
+        ("column", "-rows.gap[:, None]", r"\(8, 1\)"),
+    ],
+)
+def test_a_loss_that_is_not_one_number_a_row(
+    tmp_path: Path, configure: Configure, name: str, loss: str, shape: str
+) -> None:
+    file = write(tmp_path, f"{name}.py", OUTLINE.format(name=f"own_{name}", loss=loss, noted="{}"))
+    config = configure({"objective": {"name": f"{file}:outline"}}, {"train": {"batch_size": 8}})
+    with pytest.raises(RunError, match=rf"'own_{name}' gives a loss of the shape {shape}, and must .* \(8,\)"):
+        train(config)
+
+
+@pytest.mark.parametrize("taken", ["accuracy", "reward_margin", "chosen_logps", "kl_estimate", "loss", "grad_norm"])
+def test_diagnostics_cannot_take_the_place_of_others(tmp_path: Path, configure: Configure, taken: str) -> None:
+    noted = f"{{'fine': rows.gap, '{taken}': rows.gap}}"
+    file = write(tmp_path, f"{taken}.py", OUTLINE.format(name=f"own_{taken}", loss="-rows.gap", noted=noted))
+    with pytest.raises(RunError, match=rf"'own_{taken}' has diagnostics .* already uses: {taken}\. .* my_{taken}"):
+        train(configure({"objective": {"name": f"{file}:outline"}}))
+
+
+def test_a_lone_square_is_logged_as_it_is(tmp_path: Path, configure: Configure, metrics: Metrics) -> None:
+    noted = "{'own_square': 0 * rows.gap + 4, 'both_mean': 0 * rows.gap + 1, 'both_square': 0 * rows.gap + 5}"
+    file = write(tmp_path, "square.py", OUTLINE.format(name="own_squares", loss="-rows.gap", noted=noted))
+    run, _ = train(configure({"objective": {"name": f"{file}:outline"}}, {"train": {"max_steps": 1}}))
+    (line,) = metrics(run)
+    assert line["own_square"] == 4 and line["both_std"] == 2 and "both_square" not in line
 
 
 def test_a_token_selector_in_a_users_file(tmp_path: Path, configure: Configure, metrics: Metrics) -> None:

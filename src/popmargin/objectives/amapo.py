@@ -9,7 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Rows, given, objective, positive
+
+STATE = ("weight", "mean", "square")
+"""Running moments of the gap and how much they weigh so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +67,11 @@ def statistics(rows: Rows, options: AMaPOOptions) -> tuple[Tensor, Tensor]:
     """μ and s (B,) that the margins are measured with, nats per token; detached, in fp64."""
     gap = rows.gap.detach().double()
     if options.running:
-        weight = rows.state["weight"]
+        weight, mean, square = (given(f"state['{name}']", rows.state.get(name)) for name in STATE)
         started = weight > 0
         weight = torch.where(started, weight, torch.ones_like(weight))
-        mu, square = rows.state["mean"] / weight, rows.state["square"] / weight
-        s = (square - mu.square()).clamp(min=0).sqrt()
+        mu = mean / weight
+        s = (square / weight - mu.square()).clamp(min=0).sqrt()
         # Before the first update a row is its own mean, which gives it no margin.
         return torch.where(started, mu, gap), s.expand_as(gap)
     everyone = rows.gather(gap)
@@ -97,16 +100,19 @@ def adaptive_margins(rows: Rows, options: AMaPOOptions) -> AdaptiveMargins:
 def _diagnostics(rows: Rows, options: AMaPOOptions) -> dict[str, Tensor]:
     """A mean over rows cannot carry a maximum: `exponent_max` is the mean of the maxima of what is forwarded at once.
 
+    Rows without a margin have no exponent: the maximum is of the others, and 0 where there are none.
     `gap_mean` and `gap_square` are of all rows of an optimizer step, and feed the running statistics.
     """
     margins = adaptive_margins(rows, options)
-    largest = margins.exponent if options.running else rows.gather(margins.exponent)
+    exponent = torch.where(margins.lags, margins.exponent, torch.full_like(margins.exponent, -torch.inf))
+    largest = (exponent if options.running else rows.gather(exponent)).max()
+    largest = torch.where(largest.isinf(), torch.zeros_like(largest), largest)
     gap = rows.gap.detach().double()
     return {
         "margin_share": margins.lags.double(),
         "exponent_mean": margins.exponent,
         "exponent_square": margins.exponent.square(),
-        "exponent_max": largest.max().expand_as(gap),
+        "exponent_max": largest.expand_as(gap),
         "mu": margins.mu,
         "s": margins.s,
         "gap_mean": gap,
@@ -115,8 +121,7 @@ def _diagnostics(rows: Rows, options: AMaPOOptions) -> dict[str, Tensor]:
 
 
 def _init_state(options: AMaPOOptions) -> dict[str, Tensor]:
-    names = ("weight", "mean", "square") if options.running else ()
-    return {name: torch.zeros((), dtype=torch.float64) for name in names}
+    return {name: torch.zeros((), dtype=torch.float64) for name in (STATE if options.running else ())}
 
 
 def _update_state(state: dict[str, Tensor], means: Mapping[str, float], options: AMaPOOptions) -> dict[str, Tensor]:

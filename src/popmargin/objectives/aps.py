@@ -23,8 +23,9 @@ class APSOptions:
 
     Attributes:
         beta: reward units per nat.
-        rho0: ρ₀, price of a large scale; the paper searches .05, .1, .3, .5, and smaller works better. From 0.3 on
-            `linear` does not settle at every margin, see `popmargin.objectives.aps.scales`.
+        rho0: ρ₀, price of a large scale; the paper searches .05, .1, .3, .5, and smaller works better. Above 0.13
+            `linear` does not settle at every margin, see `popmargin.objectives.aps.scales`; from log 2 on it would
+            have the scale τ₀ at every margin, and is refused.
         tau0: smallest scale τ.
         tau_max: largest scale τ; the paper searches 1, 4, 5, 10.
         iterations: Newton steps; 5 in the paper for language models, 3 for robotics.
@@ -44,6 +45,11 @@ class APSOptions:
             raise ValueError(f"aps: tau0 {self.tau0} is above tau_max {self.tau_max}.")
         if self.iterations < 1:
             raise ValueError(f"aps: iterations must be 1 or more, not {self.iterations}.")
+        if self.regularizer == "linear" and self.rho0 >= math.log(2):
+            raise ValueError(
+                f"aps: with rho0 {self.rho0}, which is not below log 2 = 0.693, every scale is tau0, which is `dpo` "
+                "with β/tau0: lower it (the paper searches .05 to .5)."
+            )
 
 
 def price(tau: Float[Tensor, "B"], options: APSOptions) -> Float[Tensor, "B"]:
@@ -59,9 +65,14 @@ def scales(rows: Rows, options: APSOptions) -> Float[Tensor, "B"]:
     With u = |d|/τ, the slope of the inner problem in τ is H(σ(u)) − log 2 plus that of the price, and its curvature
     (d²/τ³)·σ(u)·σ(−u). Both are even in d, so that |d| avoids the cancellation at large negative margins.
 
-    Five steps come within 5% of τ* for ρ₀ ≤ 0.1 and for `quadratic`. With `linear` and larger ρ₀ the iteration, which
-    is the paper's, alternates between two scales at some margins, however many steps: 0.62 < |d| < 1.06 for ρ₀ = 0.3
-    and 0.67 < |d| < 1.56 for ρ₀ = 0.5 at τ_max = 4, and up to |d| = 10 and 15 at τ_max = 10.
+    Five steps come within 5% of τ* for `quadratic`, and for `linear` up to ρ₀ = 0.13. From ρ₀ = 0.139 on the `linear`
+    iteration, which is the paper's, alternates between two scales at some margins, however many steps (τ₀ = 0.1):
+
+        ρ₀     |d|, any τ_max of the paper    and at τ_max = 10
+        0.14   0.66                           6.55–6.61
+        0.2    0.63–0.82                      6.33–8.15
+        0.3    0.62–1.06                      6.20–10.57
+        0.5    0.67–1.56                      6.68–15.62 (τ_max = 5: 6.68–7.81)
     """
     size = (options.beta * rows.gap.detach().double()).abs()
     tau = torch.ones_like(size)
@@ -125,7 +136,7 @@ def aps(rows: Rows, options: APSOptions) -> Float[Tensor, "B"]:
 
     Watch:
         The histogram of scales (`tau_bin_1` … `tau_bin_8`, and in the report): about 40% at τ_max is usual on TL;DR
-        (published). With all at one end this is `dpo` at another β. `linear` with ρ₀ from 0.3 on does not settle at
+        (published). With all at one end this is `dpo` at another β. `linear` with ρ₀ above 0.13 does not settle at
         every margin.
 
     Noise:

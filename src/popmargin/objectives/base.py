@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from popmargin.errors import DataError
 from popmargin.margin import Margin
 from popmargin.registry import Registry, make_options
 
@@ -106,6 +107,34 @@ def _same_shape(name: str, tensor: Tensor, shape: torch.Size) -> None:
         )
 
 
+def _refuse_values(name: str, values: Tensor, fine: Callable[[Tensor], Tensor], allowed: str) -> None:
+    """Look at numbers of the data, on the CPU alone: on a device every look would be a sync."""
+    if values.device.type != "cpu":
+        return
+    bad: list[int] = (~fine(values)).nonzero().flatten().tolist()
+    if bad:
+        rows = ", ".join(f"{row} ({values[row].item():g})" for row in bad[:5]) + (" …" if len(bad) > 5 else "")
+        raise DataError(f"{name} must be {allowed}. {len(bad)} of {len(values)} rows have none: {rows}.")
+
+
+def _is_probability(values: Tensor) -> Tensor:
+    return (values >= 0) & (values <= 1)
+
+
+ValueT = TypeVar("ValueT")
+
+
+def given(name: str, value: ValueT | None) -> ValueT:
+    """An optional field of `Rows` that an objective cannot do without: `given("margin", rows.margin)`.
+
+    Raises:
+        DataError: the rows have none; the message names the field.
+    """
+    if value is None:
+        raise DataError(f"The rows have no {name}, which this objective needs: give it to Rows.")
+    return value
+
+
 def _alone(values: Tensor) -> Tensor:
     return values
 
@@ -123,12 +152,18 @@ class Rows:
         target: the weaker side's detached gap, nats (0 where there is none).
         margin: the preference's own margin from the data, reward units.
         soft_label: probability that chosen is better.
+        scale: the preference's place on the strength scale of the run's PoP edges, reward units.
         stronger_share: weights that give every preference the same total over an epoch when it stands in several edges;
             they average to 1 over preferences.
         weaker_share: the same for the weaker side; 0 where there is none.
         logps: sums over all tokens of the responses, for regularizers and supervised terms.
         state: the objective's own state (see `Objective.init_state`).
         gather: concatenates a detached tensor over all processes; the identity on one.
+
+    Raises:
+        ValueError: a tensor is not (B,).
+        DataError: on the CPU, a `margin` or `scale` that is not finite, or a `soft_label` that is no probability; the
+            message names the rows. Scores and targets come from a model: training looks at them once a step.
     """
 
     chosen: Float[Tensor, "B"]
@@ -155,6 +190,12 @@ class Rows:
                 _same_shape(name, value.values if isinstance(value, Margin) else value, shape)
         if self.logps is not None:
             _same_shape("logps.chosen", self.logps.chosen, shape)
+        if self.margin is not None:
+            _refuse_values("margin", self.margin.values, torch.isfinite, "a finite number")
+        if self.scale is not None:
+            _refuse_values("scale", self.scale.values, torch.isfinite, "a finite number")
+        if self.soft_label is not None:
+            _refuse_values("soft_label", self.soft_label, _is_probability, "a probability, 0 to 1")
 
     @property
     def gap(self) -> Float[Tensor, "B"]:
@@ -163,9 +204,8 @@ class Rows:
 
     @property
     def weaker_gap(self) -> Float[Tensor, "B"]:
-        """The weaker side's gap (B,), nats, with gradient."""
-        assert self.weaker_chosen is not None and self.weaker_rejected is not None
-        return self.weaker_chosen - self.weaker_rejected
+        """The weaker side's gap (B,), nats, with gradient; a `DataError` where the rows have none."""
+        return given("weaker_chosen", self.weaker_chosen) - given("weaker_rejected", self.weaker_rejected)
 
     def swap(self) -> "Rows":
         """The same rows with chosen and rejected exchanged; labels, data margins and log-probs too."""
@@ -333,8 +373,7 @@ def objective(
 
 def of_edges(values: Float[Tensor, "B"], rows: Rows) -> Float[Tensor, "B"]:
     """Values to log (B,), with nan in rows without a weaker side: these are left out of the mean."""
-    assert rows.has_weaker is not None
-    return values.masked_fill(~rows.has_weaker, torch.nan)
+    return values.masked_fill(~given("has_weaker", rows.has_weaker), torch.nan)
 
 
 def positive(owner: str, **values: float) -> None:

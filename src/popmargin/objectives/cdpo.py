@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,6 @@ def cdpo(rows: Rows, options: CDPOOptions) -> Float[Tensor, "B"]:
     Returns:
         The loss of every row (B,).
     """
-    assert rows.soft_label is not None
+    label = given("soft_label", rows.soft_label)
     reward = options.beta * rows.gap
-    return rows.soft_label * softplus(-reward) + (1 - rows.soft_label) * softplus(reward)
+    return label * softplus(-reward) + (1 - label) * softplus(reward)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,5 +63,5 @@ def cipo(rows: Rows, options: CIPOOptions) -> Float[Tensor, "B"]:
     Returns:
         The loss of every row (B,).
     """
-    assert rows.soft_label is not None
-    return (rows.gap - (2 * rows.soft_label - 1) / (2 * options.beta)).square()
+    label = given("soft_label", rows.soft_label)
+    return (rows.gap - (2 * label - 1) / (2 * options.beta)).square()

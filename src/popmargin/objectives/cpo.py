@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Rows, given, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,5 +75,5 @@ def cpo(rows: Rows, options: CPOOptions) -> Float[Tensor, "B"]:
     contrast = softplus(-options.beta * rows.gap)
     if options.sft_weight == 0:
         return contrast
-    assert rows.logps is not None
-    return contrast - options.sft_weight * rows.logps.chosen / rows.logps.chosen_tokens
+    logps = given("logps", rows.logps)
+    return contrast - options.sft_weight * logps.chosen / logps.chosen_tokens

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,5 +64,5 @@ def dpo_rating_margin(rows: Rows, options: DPORatingMarginOptions) -> Float[Tens
     Returns:
         The loss of every row (B,).
     """
-    assert rows.margin is not None
-    return softplus(options.margin_scale * rows.margin.reward(options.beta) - options.beta * rows.gap)
+    margin = given("margin", rows.margin).reward(options.beta)
+    return softplus(options.margin_scale * margin - options.beta * rows.gap)

@@ -33,7 +33,7 @@ class DPOPOptions:
     score="log_ratio",
     origin="baseline",
     figure=Figure(vary="penalty", values=(0.0, 1.0, 5.0)),
-    needs=Needs(absolute=True),
+    needs=Needs(absolute=True, whole_responses=True),
     golden=(
         Golden(
             rows={"chosen": [3.0, -2.0], "rejected": [-7.0, -22.0]},
@@ -57,7 +57,8 @@ def dpop(rows: Rows, options: DPOPOptions) -> Float[Tensor, "B"]:
 
     Watch:
         At the default λ a single lost nat costs 50 nats of gap, which soon outweighs the preference itself. The
-        regularizer `budget` leaves a little for free.
+        regularizer `budget` leaves a little for free. Token selectors are refused: of a response that gained they may
+        keep only tokens that lost, and the penalty would be on those.
 
     Noise:
         none

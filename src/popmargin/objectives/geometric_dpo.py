@@ -7,9 +7,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, positive
 
 _LOG = logging.getLogger(__name__)
+
+
+def warn_of_small(beta: float, owner: str) -> None:
+    """Tell of a β that was not raised above DPO's, since soft labels shrink the effective one to β·E[|2p − 1|]."""
+    if beta <= 0.1:
+        _LOG.warning(
+            "%s: β %g is not above DPO's 0.1, but soft labels shrink it to β·|2p − 1|: 0.3 is published for "
+            "geometric_dpo",
+            owner,
+            beta,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +36,7 @@ class GeometricDPOOptions:
 
     def __post_init__(self) -> None:
         positive("geometric_dpo", beta=self.beta)
-        if self.beta <= 0.1:
-            _LOG.warning(
-                "geometric_dpo: β %g is not above DPO's 0.1, but soft labels shrink it to β·|2p − 1|: 0.3 is published",
-                self.beta,
-            )
+        warn_of_small(self.beta, "geometric_dpo")
 
 
 @objective(
@@ -76,5 +83,5 @@ def geometric_dpo(rows: Rows, options: GeometricDPOOptions) -> Float[Tensor, "B"
     Returns:
         The loss of every row (B,).
     """
-    assert rows.soft_label is not None
-    return softplus(-options.beta * (2 * rows.soft_label - 1) * rows.gap)
+    label = given("soft_label", rows.soft_label)
+    return softplus(-options.beta * (2 * label - 1) * rows.gap)

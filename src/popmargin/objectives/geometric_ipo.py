@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,5 @@ def geometric_ipo(rows: Rows, options: GeometricIPOOptions) -> Float[Tensor, "B"
     Returns:
         The loss of every row (B,).
     """
-    assert rows.soft_label is not None
-    certainty = 2 * rows.soft_label - 1
+    certainty = 2 * given("soft_label", rows.soft_label) - 1
     return (certainty * rows.gap - certainty.abs() / (2 * options.beta)).square()

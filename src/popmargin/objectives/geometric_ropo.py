@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, positive
+from popmargin.objectives.geometric_dpo import warn_of_small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class GeometricROPOOptions:
 
     def __post_init__(self) -> None:
         positive("geometric_ropo", beta=self.beta, alpha=self.alpha, gamma=self.gamma)
+        warn_of_small(self.beta, "geometric_ropo")
 
 
 @objective(
@@ -71,6 +73,6 @@ def geometric_ropo(rows: Rows, options: GeometricROPOOptions) -> Float[Tensor, "
     Returns:
         The loss of every row (B,).
     """
-    assert rows.soft_label is not None
-    reward = options.beta * (2 * rows.soft_label - 1) * rows.gap
+    label = given("soft_label", rows.soft_label)
+    reward = options.beta * (2 * label - 1) * rows.gap
     return options.alpha * torch.sigmoid(-reward) + options.gamma * softplus(-reward)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from popmargin.margin import Margin
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, of_edges, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, of_edges, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +44,17 @@ class PopOptions(TargetClip):
 
 def target_margin(rows: Rows, margin_min: float, margin_max: float) -> Margin:
     """The clipped margin of the weaker sides, nats; 0 in rows without a weaker side."""
-    assert rows.target is not None and rows.has_weaker is not None
-    return rows.target.clip(margin_min, margin_max).only(rows.has_weaker)
+    return given("target", rows.target).clip(margin_min, margin_max).only(given("has_weaker", rows.has_weaker))
 
 
 def target_diagnostics(rows: Rows, options: TargetClip) -> dict[str, Tensor]:
     """What shows whether the target moves: it degenerates to `dpo_stronger` where the margin stays 0."""
-    assert rows.target is not None
+    target = given("target", rows.target).values
     margin = of_edges(target_margin(rows, options.margin_min, options.margin_max).values, rows)
     return {
         "target_margin_mean": margin,
         "target_margin_square": margin.square(),  # the log turns mean and square into a standard deviation
-        "target_margin_clipped": of_edges((margin != rows.target.values).to(margin.dtype), rows),
+        "target_margin_clipped": of_edges((margin != target).to(margin.dtype), rows),
     }
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, of_edges, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, of_edges, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,18 @@ class PopLagrangianOptions:
 
 
 def _violation(rows: Rows, beta: float) -> Tensor:
-    assert rows.has_weaker is not None
     values = softplus(-beta * (rows.gap - rows.weaker_gap)) - math.log(2)
-    return torch.where(rows.has_weaker, values, torch.zeros_like(values))
+    return torch.where(given("has_weaker", rows.has_weaker), values, torch.zeros_like(values))
+
+
+def _multiplier(rows: Rows) -> Tensor:
+    """λ, a scalar."""
+    return given("state['log_lambda']", rows.state.get("log_lambda")).exp()
 
 
 def _diagnostics(rows: Rows, options: PopLagrangianOptions) -> dict[str, Tensor]:
     violation = of_edges(_violation(rows, options.beta), rows)
-    return {"violation": violation, "lambda": rows.state["log_lambda"].exp().expand_as(violation)}
+    return {"violation": violation, "lambda": _multiplier(rows).expand_as(violation)}
 
 
 def _init_state(options: PopLagrangianOptions) -> dict[str, Tensor]:
@@ -110,7 +114,6 @@ def pop_lagrangian(rows: Rows, options: PopLagrangianOptions) -> Float[Tensor, "
     Returns:
         The loss of every row (B,).
     """
-    assert rows.has_weaker is not None
     stronger, weaker = softplus(-options.beta * rows.gap), softplus(-options.beta * rows.weaker_gap)
-    multiplier = rows.state["log_lambda"].exp().to(stronger)
-    return torch.where(rows.has_weaker, (stronger + weaker) / 2, stronger) + multiplier * _violation(rows, options.beta)
+    both = torch.where(given("has_weaker", rows.has_weaker), (stronger + weaker) / 2, stronger)
+    return both + _multiplier(rows).to(stronger) * _violation(rows, options.beta)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, of_edges, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, of_edges, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,9 @@ def pop_rank(rows: Rows, options: PopRankOptions) -> Float[Tensor, "B"]:
     Returns:
         The loss of every row (B,).
     """
-    assert rows.has_weaker is not None and rows.stronger_share is not None and rows.weaker_share is not None
+    stronger_share = given("stronger_share", rows.stronger_share)
+    weaker_share = given("weaker_share", rows.weaker_share)
     stronger, weaker = softplus(-options.beta * rows.gap), softplus(-options.beta * rows.weaker_gap)
     ranking = softplus(-options.beta * (rows.gap - rows.weaker_gap))
-    ranking = torch.where(rows.has_weaker, ranking, torch.zeros_like(ranking))
-    return rows.stronger_share * stronger + rows.weaker_share * weaker + options.rank_weight * ranking
+    ranking = torch.where(given("has_weaker", rows.has_weaker), ranking, torch.zeros_like(ranking))
+    return stronger_share * stronger + weaker_share * weaker + options.rank_weight * ranking

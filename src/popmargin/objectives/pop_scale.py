@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, sigmoid
 from torch.nn.functional import softplus
 
-from popmargin.objectives.base import Figure, Golden, Needs, Rows, objective, positive
+from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, objective, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class PopScaleOptions:
 
 def _target(rows: Rows, options: PopScaleOptions) -> Tensor:
     """The reward margin that the strength asks for (B,)."""
-    assert rows.scale is not None
-    return rows.scale.reward(options.beta) * (options.slope if options.use == "soft_label" else options.unit)
+    strength = given("scale", rows.scale).reward(options.beta)
+    return strength * (options.slope if options.use == "soft_label" else options.unit)
 
 
 def _diagnostics(rows: Rows, options: PopScaleOptions) -> dict[str, Tensor]:

@@ -34,11 +34,11 @@ class MeanMetrics:
 
 
 def finish_means(means: Mapping[str, float]) -> dict[str, float]:
-    """Means as they are logged: `x_square` beside `x_mean` becomes the standard deviation `x_std`."""
+    """Means as they are logged: `x_square` beside `x_mean` becomes the standard deviation `x_std`, alone it stays."""
     result = dict(means)
     for name in means:
-        if name.endswith("_square"):
-            stem = name.removesuffix("_square")
+        stem = name.removesuffix("_square")
+        if name.endswith("_square") and f"{stem}_mean" in means:
             variance = result.pop(name) - result[f"{stem}_mean"] ** 2
             result[f"{stem}_std"] = math.sqrt(max(variance, 0.0))
     return result

@@ -30,6 +30,8 @@ from popmargin.tokens.base import TokenRows, TokenSelector
 from popmargin.training.metrics import MeanMetrics, finish_means
 
 STATE_FILE = "popmargin_state.safetensors"
+LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "target_distance")
+"""What stands in the log besides means over rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +224,11 @@ class PreferenceTrainer(Trainer):
         rows = self._rows(inputs, scores, target_P)
         seen = self.loss.less_margin(rows)
         loss_R = self.loss.objective.function(seen, self.loss.options)
+        if loss_R.shape != rows.chosen.shape:
+            raise RunError(
+                f"The objective '{self.loss.objective.name}' gives a loss of the shape {tuple(loss_R.shape)}, and must "
+                f"give one number a row: {tuple(rows.chosen.shape)}. The trainer takes the mean."
+            )
         for weight, regularizer, options in self.loss.regularizers:
             loss_R = loss_R + weight * regularizer.function(regularizer.sees(rows), options)
         scores_R = [loss_R, rows.gap] if rows.target is None else [loss_R, rows.gap, rows.target.values]
@@ -379,10 +386,20 @@ class PreferenceTrainer(Trainer):
             values |= source.diagnostics(rows, options) if source.diagnostics else {}
         diagnostics = self.loss.objective.diagnostics
         noted = diagnostics(seen, self.loss.options) if diagnostics else {}
+        self._refuse_taken(noted, {**values, **of_tokens})
         self.metrics.add({**values, **of_tokens, **noted})
         if self.loss.objective.update_state is not None:
             self.step_metrics.add(noted)
         self.tokens_seen += int(inputs["policy_tokens"])
+
+    def _refuse_taken(self, noted: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
+        """An objective's figures must not stand in the log in the place of others."""
+        taken = [name for name in noted if name in ours or name in LOGGED]
+        if taken:
+            raise RunError(
+                f"The objective '{self.loss.objective.name}' has diagnostics with names that the log already uses: "
+                f"{', '.join(taken)}. Give them others, e.g. my_{taken[0]}."
+            )
 
     def _note_logps(self, logps: Logps) -> dict[str, Tensor]:
         values = {"chosen_logps": logps.chosen, "rejected_logps": logps.rejected}
