@@ -64,7 +64,7 @@ def check_draft(draft: Draft) -> list[RowError]:
     if soft_label is not None and not math.isnan(soft_label) and not 0 <= soft_label <= 1:
         remedy = "write the probability that chosen is better, 0 to 1."
         errors.append(RowError("soft_label", f"the soft label is {soft_label:g}.", remedy, column="soft_label"))
-    return errors + (_against_soft_label(draft) if prefers_rejected(draft) else _against_chosen(draft))
+    return errors + (against_soft_label(draft) if prefers_rejected(draft) else _against_chosen(draft))
 
 
 def _against_chosen(draft: Draft) -> list[RowError]:
@@ -82,8 +82,8 @@ def _against_chosen(draft: Draft) -> list[RowError]:
     return errors
 
 
-def _against_soft_label(draft: Draft) -> list[RowError]:
-    """What says that chosen is better, where the soft label says that rejected is."""
+def against_soft_label(draft: Draft) -> list[RowError]:
+    """What says that chosen is better, where the soft label says that rejected is (`prefers_rejected`)."""
     better, worse, strength = draft["chosen_rating"], draft["rejected_rating"], draft["strength"]
     found: list[tuple[str, str]] = []
     if better is not None and worse is not None and better > worse:

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from popmargin.data.schema import LoadReport, Preferences, RowProblem, arrow_schema
+from popmargin.data.schema import NUMBER_COLUMNS, LoadReport, Preferences, RowProblem, arrow_schema
+from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError
 from popmargin.files import whole_file
 from popmargin.label.rated import empty_ratings, put_ratings
@@ -334,16 +335,13 @@ def _turn(columns: dict[str, list[Any]], row: int) -> bool:
 
 def _unsay(columns: dict[str, list[Any]], row: int) -> bool:
     """Empty what says the opposite of a soft label below ½, as loading refuses it; whether there was anything."""
-    sure = columns["soft_label"][row]
-    if sure is None or sure >= 0.5:
-        return False
-    better, worse, strength = (columns[name][row] for name in ("chosen_rating", "rejected_rating", "strength"))
-    rated, strong = better is not None and worse is not None and better > worse, strength is not None and strength > 0
-    if rated:
+    draft = {name: columns[name][row] for name in NUMBER_COLUMNS}
+    opposite = {error.column for error in against_soft_label(draft)} if prefers_rejected(draft) else set[str | None]()
+    if "chosen_rating" in opposite:
         empty_ratings(columns, [row])
-    if strong:
+    if "strength" in opposite:
         columns["strength"][row] = None
-    return rated or strong
+    return bool(opposite)
 
 
 def read_strengths(path: Path) -> dict[str, float]:

@@ -63,10 +63,13 @@ def without_effect(loss: Loss, config: RunConfig) -> list[str]:
         A sentence for every section that has one.
     """
     needs, name = loss.needs, loss.objective.name
-    of_scale, changed = ("scale", "ridge"), _changed(config.pop)
-    pop = changed if not (needs.edges or needs.scale) else [] if needs.scale else [c for c in changed if c in of_scale]
+    pop, why = _changed(config.pop), "uses no PoP edges; one that does is pop"
+    if needs.scale:
+        pop = []
+    elif needs.edges:
+        pop, why = [field for field in pop if field in ("scale", "ridge")], "does not use the strength scale"
     idle = {
-        "pop": (pop, "does not use the strength scale" if needs.edges else "uses no PoP edges; one that does is pop"),
+        "pop": (pop, why),
         "target": ([] if needs.weaker == "target" else _changed(config.target), "has no target to score"),
         "data": (
             [] if needs.soft_label or config.data.soft_label_temperature is None else ["soft_label_temperature"],
