@@ -45,8 +45,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"objective": {"name": "dpo"}, "regularizers": [{"name": "sft", "weight": -1.0}]},
         "weight of regularizer 'sft' must be 0 or more, not -1.0",
     ),
-    ({"objective": {"name": "dpo"}, "regularizers": [{"weight": 1.0}]}, r"regularizers\[0\].name is missing"),
-    ({"objective": {"name": "dpo"}, "tokens": {"share": 0.3}}, "tokens.name is missing, e.g. {name: selective}"),
+    ({"objective": {"name": "dpo"}, "regularizers": [{"weight": 1.0}]}, r"\[0\].name is missing \(it has weight\)"),
+    ({"objective": {"name": "dpo"}, "tokens": {"share": 0.3}}, r"is missing \(it has share\), e.g. {name: selective}"),
     ({"objective": {"name": "pop_lagrangian", "lambda_lr": -5.0}}, "lambda_lr must be 0 or more"),
 ]
 REFUSED_IDS = ["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft", "frozen-all", "frozen-no-adapter", "frozen-rewards",

@@ -95,7 +95,8 @@ def _name_of(values: dict[str, Any], where: str) -> str:
     """Takes the `name` of a part out of its values."""
     if "name" not in values:
         example = {"objective": "pop", "tokens": "selective"}.get(where, "sft")
-        raise ConfigError(f"{where}.name is missing, e.g. {{name: {example}}}.")
+        found = f" (it has {', '.join(values)})" if values else ""
+        raise ConfigError(f"{where}.name is missing{found}, e.g. {{name: {example}}}.")
     return str(values.pop("name"))
 
 
