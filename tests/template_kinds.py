@@ -4,8 +4,9 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog. Why is the sky blue? Because light is scattered by the air.",
@@ -168,3 +169,22 @@ def _pieces(kind: Kind) -> Tokenizer:
 
 def _trainer(special: list[str], **options: Any) -> Any:
     return trainers.BpeTrainer(vocab_size=500, special_tokens=special, show_progress=False, **options)
+
+
+def build_model(tokenizer: Any) -> Any:
+    """A random Llama with the tokenizer's vocabulary."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config).eval()

@@ -16,6 +16,7 @@ from popmargin.data.template import (
     end_strings,
     holds,
     join_turns,
+    only_sampled,
     opened_block,
     shared_start,
 )
@@ -238,20 +239,20 @@ class ChatEncoder(Encoder):
         keep = self.writing.reasoning == "keep" and not whole
         if not (whole or keep):
             self._note_loss(prompt, completion, written, row)
-        only_sampled = sampled[len(shared_start(sampled, written)) :]
-        self.only_sampled = self.only_sampled or only_sampled
+        shifted = only_sampled(sampled, written)
+        self.only_sampled = self.only_sampled or shifted
         if self.writing.prompt == "template":
-            if only_sampled:
+            if shifted:
                 self.found["shifted"].append(row)
             return written, terminated
-        if not (keep or only_sampled):
+        if not (keep or shifted):
             return written, terminated
         before, after = self._frame(prompt, completion, row)
         rest = written[len(shared_start(before, written)) :]
         if keep:
             self.found["kept"].append(row)
             rest = continue_block(sampled, content_of(completion[-1])) + after
-        if opened_block(only_sampled)[1] not in rest:
+        if opened_block(shifted)[1] not in rest:
             self.found["unclosed"].append(row)
         return sampled + rest, terminated
 

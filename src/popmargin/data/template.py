@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from popmargin.data.schema import Message
 
+_OPEN_TAG = re.compile(r"<[^<>\s]*$")
 _OPENING_TAG = re.compile(r"(<(\w+)>|\[([A-Z_]+)\])(\s*)$")
 
 
@@ -82,9 +83,19 @@ def shared_start(text: str, other: str) -> str:
     """What two texts have in common at their beginning."""
     if other.startswith(text):
         return text
-    return text[
-        : next((at for at, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), len(other))
-    ]
+    pairs = enumerate(zip(text, other, strict=False))
+    return text[: next((at for at, (left, right) in pairs if left != right), len(other))]
+
+
+def only_sampled(sampled: str, written: str) -> str:
+    """What a sampling prompt has at its end that the whole conversation lacks at that place; no tag is cut in two.
+
+    Example:
+        >>> only_sampled("<user>Hi<assistant><think>", "<user>Hi<assistant><end>")
+        '<think>'
+    """
+    common = shared_start(sampled, written)
+    return "" if common == sampled else sampled[len(_OPEN_TAG.sub("", common)) :]
 
 
 def opened_block(prompt: str) -> tuple[str, str]:
