@@ -91,22 +91,16 @@ def test_a_template_that_strips_reasoning_is_said_in_numbers_and_rows() -> None:
     assert report.examples["template_shifted"] == ("plain", "thought", "turns", "only thought")
     assert report.examples["altered"] == ("thought", "only thought")
     assert report.to_dict()["examples"]["emptied"] == ["only thought"]
-    assert report.notes() == [
-        "1 row left out after tokenization (same answer): the chat template writes chosen and rejected alike.",
-        (
-            "4 rows of 4 (plain, thought, turns, only thought): the prompt that is trained on is not the one that sampling "
-            r"starts from, where the chat template ends it with '<think>\n'. data.prompt: sampling trains on the sampling "
-            "prompt."
-        ),
-        (
-            "2 of 8 completions (thought, only thought): the chat template leaves out part of the text, as those do that "
-            "strip reasoning. data.prompt: sampling with data.reasoning: keep trains on the text as it stands."
-        ),
-        (
-            "1 of 8 completions (only thought): the chat template leaves out all of the text, so that training teaches to "
-            "end at once."
-        ),
-    ]
+    left_out, prompts, altered, emptied = report.notes()
+    assert left_out.startswith("1 row left out after tokenization (same answer): the chat template writes chosen and")
+    assert prompts == (
+        "4 rows of 4 (plain, thought, turns, only thought): the prompt that is trained on is not the one that sampling "
+        "starts from, where the chat template ends it with '<think>\\n'. "
+        "data.prompt: sampling trains on the sampling prompt."
+    )
+    assert altered.startswith("2 of 8 completions (thought, only thought): the chat template leaves out part of the")
+    assert altered.endswith("data.prompt: sampling with data.reasoning: keep trains on the text as it stands.")
+    assert emptied.startswith("1 of 8 completions (only thought): the chat template leaves out all of the text")
 
 
 def test_the_fix_is_offered_and_does_what_it_says() -> None:
