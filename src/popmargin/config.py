@@ -25,6 +25,19 @@ def at_least(section: str, least: float, **values: float | None) -> None:
             raise ConfigError(f"{section}.{name} must be at least {least}, not {value}.")
 
 
+def check_writing(prompt: str, reasoning: str) -> None:
+    """Check how conversations become prompt and completion.
+
+    Raises:
+        ConfigError: a combination without meaning.
+    """
+    if reasoning == "keep" and prompt != "sampling":
+        raise ConfigError(
+            "data.reasoning: keep puts a completion's own text after the sampling prompt, so that it needs "
+            "data.prompt: sampling. Set both, or neither."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The start model, which is also the reference unless another is named.
@@ -62,6 +75,10 @@ class DataConfig:
             choose settings without them; 0 for none.
         max_length: longest prompt + completion, tokens.
         truncation: what gives way when a row is longer: keep_prompt_end, keep_prompt_start, drop, error.
+        prompt: `template` trains on the prompt as the chat template writes it in the whole conversation; `sampling` on
+            what sampling starts from, where a template ends that otherwise, or tokens merge across its end.
+        reasoning: `template` trains on what the chat template writes of a completion; `keep` (with prompt `sampling`)
+            on the completion's own text where the template leaves out some of it, such as reasoning.
         bad_rows: `error` stops at rows that cannot be used, `drop` leaves them out and reports them.
         columns: renames, from popmargin's column name to the file's.
         soft_label_temperature: soft labels of training preferences from their ratings, σ(gap / temperature), in rating
@@ -81,11 +98,16 @@ class DataConfig:
     validation_size: float = 0.0
     max_length: int = 1024
     truncation: Literal["keep_prompt_end", "keep_prompt_start", "drop", "error"] = "keep_prompt_end"
+    prompt: Literal["template", "sampling"] = "template"
+    reasoning: Literal["template", "keep"] = "template"
     bad_rows: Literal["error", "drop"] = "error"
     columns: dict[str, str] = field(default_factory=dict[str, str])
     soft_label_temperature: float | None = None
     flip: float = 0.0
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_writing(self.prompt, self.reasoning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,8 +264,10 @@ class EvaluationConfig:
         prompts: held-out prompts to generate for; null takes all.
         samples: completions per prompt.
         max_new_tokens: longest completion, tokens.
-        temperature: sampling temperature.
+        temperature: sampling temperature. Only samples at 1 with all tokens are of the policy itself, and give a KL.
         top_k: sample among the k most likely tokens; 0 means all.
+        generation_config: `ignore` leaves out what the model's own generation_config.json would change (penalties,
+            cuts, beams …), and says what; `model` samples as that file says, and temperature and top_k do nothing.
         generation_batch_size: completions generated at once (does not change the metrics' weights).
         tokens_per_batch: most tokens in a forward pass that scores responses.
         seed: seed of sampling and bootstrap.
@@ -261,6 +285,7 @@ class EvaluationConfig:
     max_new_tokens: int = 256
     temperature: float = 1.0
     top_k: int = 0
+    generation_config: Literal["ignore", "model"] = "ignore"
     generation_batch_size: int = 64
     tokens_per_batch: int = 4096
     seed: int = 0
@@ -275,6 +300,11 @@ class EvaluationConfig:
         at_least("evaluation", 1, tokens_per_batch=self.tokens_per_batch, bootstrap=self.bootstrap)
         at_least("evaluation", 0, temperature=self.temperature, top_k=self.top_k, pop_k=self.pop_k)
         at_least("evaluation", 0, curve_points=self.curve_points)
+        if self.generation_config == "model" and (self.temperature, self.top_k) != (1.0, 0):
+            raise ConfigError(
+                "evaluation.generation_config: model takes the model's own settings, so that evaluation.temperature "
+                "and evaluation.top_k do nothing: leave them out, or set generation_config to ignore."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,10 +31,12 @@ def resolve_path(path: str) -> str:
 
 
 def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a model folder or hub id, with a padding token.
+    """The tokenizer of a model folder or hub id, with a padding token: its own, else EOS, else another special token.
+
+    Which one does not matter to a causal model, as padding is masked.
 
     Raises:
-        RunError: it cannot be loaded.
+        RunError: it cannot be loaded, or has no token that could pad.
     """
     from transformers import AutoTokenizer
 
@@ -43,7 +45,14 @@ def load_tokenizer(path: str) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"Cannot load a tokenizer from '{path}': {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        special = [str(token) for _, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
+        spare = [token for token in (tokenizer.eos_token, tokenizer.unk_token, *special) if token is not None]
+        if not spare:
+            raise RunError(
+                f"The tokenizer of '{path}' has no padding token, no EOS and no other special token to pad with. Set "
+                "pad_token and eos_token in its tokenizer_config.json to tokens that the model knows."
+            )
+        tokenizer.pad_token = spare[0]
     return tokenizer
 
 

@@ -4,12 +4,13 @@ import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from popmargin.config import ModelConfig
+from popmargin.data.encode import Writing
 from popmargin.data.tokenize import TRUNCATIONS, Truncation
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import RunError
@@ -25,14 +26,22 @@ class RewardFormat:
     Attributes:
         max_length: longest prompt + completion in training, tokens.
         truncation: what gave way in longer ones; models that were saved without it say the default.
+        prompt, reasoning: how conversations became prompt and completion (`Writing`); likewise.
     """
 
     max_length: int
     truncation: Truncation = "keep_prompt_end"
+    prompt: Literal["template", "sampling"] = "template"
+    reasoning: Literal["template", "keep"] = "template"
 
     def __post_init__(self) -> None:
         if self.truncation not in TRUNCATIONS:
             raise ValueError(f"truncation is {self.truncation!r}")
+
+    @property
+    def writing(self) -> Writing:
+        """How conversations become prompt and completion."""
+        return Writing(self.prompt, self.reasoning)
 
     def save(self, folder: Path) -> None:
         """Write it into a model folder."""

@@ -12,7 +12,7 @@ from popmargin.data import (
     tokenize_preferences,
     tokenize_prompts,
 )
-from popmargin.data.encode import cut_after_end, join_turns
+from popmargin.data.template import cut_after_end, join_turns
 from popmargin.errors import ConfigError, DataError
 
 
@@ -38,15 +38,11 @@ def test_chatml_prompt_is_the_generation_prompt_and_the_trailing_newline_is_left
     assert chatml.decode(prompt) == "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
     assert chatml.decode(chosen) == "Because.<|im_end|>"
     assert chatml.decode(rejected) == "No.<|im_end|>"
-    assert tokens.report.to_dict() == {
-        "rows_in": 1,
-        "rows_kept": 1,
-        "prompts_cut": 0,
-        "completions_cut": 0,
-        "dropped": [],
-        "boundary_shifted": 0,
-        "unterminated": 0,
-    }
+    report = tokens.report.to_dict()
+    assert (report["rows_in"], report["rows_kept"], report["dropped"]) == (1, 1, [])
+    assert report["ends"] == [chatml.eos_token_id]
+    assert not any(report[name] for name in ("boundary_shifted", "unterminated", "altered", "examples"))
+    assert tokens.report.notes() == []
 
 
 CONTENT = st.text(st.sampled_from("aeT .,?\n5äß我"), min_size=1, max_size=12).filter(lambda text: text.strip())
@@ -177,7 +173,7 @@ def test_errors_of_template_and_tokenizer(make_tokenizer, chatml, plain):
     with pytest.raises(DataError, match="no chat template"):
         tokenize_preferences(chat, plain)
     refusing = make_tokenizer(chat_template="{{ raise_exception('System role not supported') }}")
-    with pytest.raises(DataError, match=r"row 0 \(roles: system, user"):
+    with pytest.raises(DataError, match=r"row 0 \('[\w-]+'\) \(roles: system, user"):
         tokenize_preferences(chat, refusing)
     with pytest.raises(DataError, match="no EOS token"):
         tokenize_preferences(one("a", "b", "c"), make_tokenizer(chat_template=None, eos_token=None))

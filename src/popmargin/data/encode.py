@@ -1,27 +1,85 @@
 """Prompts and whole sequences as token ids: plain texts, and conversations by the tokenizer's chat template."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from popmargin.config import check_writing
 from popmargin.data.schema import Message
+from popmargin.data.template import (
+    content_of,
+    continue_block,
+    cut_after_end,
+    end_strings,
+    holds,
+    join_turns,
+    only_sampled,
+    opened_block,
+    shared_start,
+)
 from popmargin.errors import DataError
 
 Tokens = list[int]
+_ANCHORS = ("\n", "0", "a", ".")
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How conversations and texts become prompt and completion.
+
+    Attributes:
+        prompt: `template` trains on the prompt as it stands in the whole conversation that the template writes;
+            `sampling` on what sampling starts from, so that the two cannot differ.
+        reasoning: `template` trains on what the template writes of a completion; `keep` on the completion's own text
+            where the template leaves some of it out, and needs `sampling`.
+
+    Raises:
+        ConfigError: `keep` without `sampling`.
+    """
+
+    prompt: Literal["template", "sampling"] = "template"
+    reasoning: Literal["template", "keep"] = "template"
+
+    def __post_init__(self) -> None:
+        check_writing(self.prompt, self.reasoning)
+
+
+AS_TEMPLATE = Writing()
 
 
 class Encoder:
-    """What text and chat encoding share: batches of token ids without special tokens, and the tokenizer's own ones."""
+    """What text and chat encoding share: batches of token ids without special tokens, and the tokenizer's own ones.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    Attributes:
+        ids: of the rows, to name them in errors; empty where they have none.
+        ends: ids of the last tokens of completions that have an end.
+        found: what was noticed: kind -> numbers of the rows, once for each completion that it holds for.
+        only_sampled: what a template writes at the end of the sampling prompt alone, of the first row where it does.
+        preamble: what the template writes before conversations without a system message, tokens and role left out.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, writing: Writing) -> None:
         self.tokenizer = tokenizer
+        self.writing = writing
         self.bos = cast("int | None", tokenizer.bos_token_id)
         self.eos = cast("int | None", tokenizer.eos_token_id)
-        self.unterminated: list[int] = []
+        self.ids: Sequence[str] = ()
+        self.ends: set[int] = set()
+        self.found: dict[str, list[int]] = defaultdict(list)
+        self.only_sampled = ""
+        self.preamble = ""
+
+    def named(self, row: int) -> str:
+        """A row for messages, by its number and id."""
+        return f"row {row} ('{self.ids[row]}')" if self.ids else f"row {row}"
 
     def encode(self, texts: list[str]) -> list[Tokens]:
         """Ids of the texts as they stand."""
+        if not texts:
+            return []
         encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
         return cast("list[Tokens]", encoded["input_ids"])
 
@@ -31,7 +89,10 @@ class Encoder:
             return prompt
         first = self.bos if self.bos is not None else self.eos
         if first is None:
-            raise DataError("A prompt has no tokens, and the tokenizer has no BOS or EOS token to stand for it.")
+            raise DataError(
+                "A prompt has no tokens, and the tokenizer has no BOS or EOS token to stand for it. Remedy: give every "
+                "row a prompt, or set bos_token in tokenizer_config.json."
+            )
         return [first]
 
     def preferences(
@@ -49,16 +110,28 @@ class Encoder:
         """Ids of the prompts, for sampling."""
         raise NotImplementedError
 
+    def _after(self, prompt: Tokens, whole: Tokens, rest: str) -> Tokens:
+        """A whole sequence that begins with the prompt's own tokens: no token of `rest` reaches across the boundary."""
+        if whole[: len(prompt)] == prompt:
+            return whole
+        for anchor in _ANCHORS:  # many tokenizers put a space before a text that stands alone
+            alone, together = self.encode([anchor, anchor + rest])
+            if together[: len(alone)] == alone:
+                return prompt + together[len(alone) :]
+        return prompt + self.encode([rest])[0]
+
 
 class TextEncoder(Encoder):
     """Plain texts: the tokenizer's default beginning, the text, one EOS."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__(tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, writing: Writing) -> None:
+        super().__init__(tokenizer, writing)
         if self.eos is None:
             raise DataError(
-                "The tokenizer has no EOS token, so a completion would have no end. Remedy: set tokenizer.eos_token."
+                "The tokenizer has no EOS token, so a completion would have no end. Remedy: set eos_token in "
+                "tokenizer_config.json (tokenizer.eos_token), to a token that the model knows."
             )
+        self.ends.add(self.eos)
         self._beginning = self._default_beginning()
 
     def _default_beginning(self) -> Tokens:
@@ -78,20 +151,25 @@ class TextEncoder(Encoder):
 
     def wholes(self, prompts: Sequence[Any], completions: Sequence[Any], start: int) -> list[Tokens]:
         texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-        return [self._ended(ids) for ids in self.prompts(texts, start)]
+        written = self.prompts(texts, start)
+        if self.writing.prompt == "sampling":
+            alone = self.prompts(prompts, start)
+            written = [self._after(*parts) for parts in zip(alone, written, completions, strict=True)]
+        return [self._ended(ids) for ids in written]
 
 
 class ChatEncoder(Encoder):
     """Conversations, written by the tokenizer's chat template (which also writes BOS, if the model wants one)."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__(tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, writing: Writing) -> None:
+        super().__init__(tokenizer, writing)
         if tokenizer.chat_template is None:
             raise DataError(
                 "The preferences are conversations, but the tokenizer has no chat template. Remedy: use an instruct "
                 "model's tokenizer, set tokenizer.chat_template, or give preferences as plain text."
             )
-        self._ends = _end_strings(tokenizer)
+        self._ends = end_strings(tokenizer)
+        self._unseen = True  # no conversation without a system message
 
     def _write(self, turns: list[Message], row: int, **options: bool) -> str:
         try:
@@ -99,7 +177,7 @@ class ChatEncoder(Encoder):
         except Exception as error:  # templates raise what they like
             roles = ", ".join(turn["role"] for turn in turns)
             raise DataError(
-                f"The chat template refuses the conversation of row {row} (roles: {roles}): {error} "
+                f"The chat template refuses the conversation of {self.named(row)} (roles: {roles}): {error} "
                 "Remedy: change its roles, or the tokenizer's chat template."
             ) from error
 
@@ -111,53 +189,105 @@ class ChatEncoder(Encoder):
     def prompts(self, prompts: Sequence[Any], start: int) -> list[Tokens]:
         return self.encode([self._prompt(turns, row) for row, turns in enumerate(prompts, start)])
 
+    def preferences(
+        self, prompts: list[Any], chosen: list[Any], rejected: list[Any], start: int
+    ) -> tuple[list[Tokens], list[Tokens], list[Tokens]]:
+        sampled = [self._prompt(turns, row) for row, turns in enumerate(prompts, start)]
+        alone = self.encode(sampled)
+        sides = [self._wholes(prompts, completions, sampled, alone, start) for completions in (chosen, rejected)]
+        return alone, sides[0], sides[1]
+
     def wholes(self, prompts: Sequence[Any], completions: Sequence[Any], start: int) -> list[Tokens]:
+        sampled = [self._prompt(turns, row) for row, turns in enumerate(prompts, start)]
+        return self._wholes(prompts, completions, sampled, self.encode(sampled), start)
+
+    def _wholes(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        sampled: Sequence[str],
+        alone: Sequence[Tokens],
+        start: int,
+    ) -> list[Tokens]:
+        """Ids of prompt + completion; `sampled` and `alone` are text and ids of the prompts for sampling."""
         texts: list[str] = []
-        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True), start):
-            turns = join_turns(prompt, completion)
-            text, terminated = cut_after_end(self._write(turns, row), turns[-1]["content"], self._ends)
-            if not terminated:
-                self.unterminated.append(row)
-            texts.append(text)
-        return self.encode(texts)
+        rests: list[str] = []
+        ended: list[bool] = []
+        for row, (prompt, completion, before) in enumerate(zip(prompts, completions, sampled, strict=True), start):
+            written, terminated = self._conversation(prompt, completion, before, row)
+            texts.append(written)
+            ended.append(terminated)
+            rests.append(written[len(before) :])
+        ids = self.encode(texts)
+        if self.writing.prompt == "sampling":
+            ids = [self._after(*of_row) for of_row in zip(alone, ids, rests, strict=True)]
+        self.ends.update(row[-1] for row, terminated in zip(ids, ended, strict=True) if terminated and row)
+        return ids
+
+    def _conversation(
+        self, prompt: list[Message], completion: list[Message], sampled: str, row: int
+    ) -> tuple[str, bool]:
+        """Text of prompt and completion, and whether an end-of-turn token ends it; notes what the template does."""
+        turns = join_turns(prompt, completion)
+        last = content_of(turns[-1])
+        written, terminated = cut_after_end(self._write(turns, row), last, self._ends)
+        if not terminated:
+            self.found["unterminated"].append(row)
+        if self._unseen and turns[0]["role"] != "system":
+            self._unseen, self.preamble = False, self._preamble(turns, written)
+        whole = all(holds(written, content_of(turn)) for turn in completion)
+        keep = self.writing.reasoning == "keep" and not whole
+        if not (whole or keep):
+            self._note_loss(prompt, completion, written, row)
+        shifted = only_sampled(sampled, written)
+        self.only_sampled = self.only_sampled or shifted
+        if self.writing.prompt == "template":
+            if shifted:
+                self.found["shifted"].append(row)
+            return written, terminated
+        if not (keep or shifted):
+            return written, terminated
+        before, after = self._frame(prompt, completion, row)
+        rest = written[len(shared_start(before, written)) :]
+        if keep:
+            self.found["kept"].append(row)
+            rest = continue_block(sampled, content_of(completion[-1])) + after
+        if opened_block(shifted)[1] not in rest:
+            self.found["unclosed"].append(row)
+        return sampled + rest, terminated
+
+    def _note_loss(self, prompt: list[Message], completion: list[Message], written: str, row: int) -> None:
+        """Note a completion of which the template leaves out something, or everything."""
+        self.found["altered"].append(row)
+        if len(completion) == 1 and "".join(self._frame(prompt, completion, row)).split() == written.split():
+            self.found["emptied"].append(row)
+
+    def _frame(self, prompt: list[Message], completion: list[Message], row: int) -> tuple[str, str]:
+        """What the template writes before and after the text of a completion of one message."""
+        if len(completion) > 1:
+            raise DataError(
+                f"data.prompt: sampling cannot tell where the completion of {self.named(row)} begins: it has "
+                f"{len(completion)} messages, and the chat template writes the prompt otherwise before them. Remedy: "
+                "data.prompt: template, or completions of one message."
+            )
+        one, other = (self._with_text(prompt, completion[0], text, row) for text in ("0", "1"))
+        before = shared_start(one, other)
+        return before, one[len(before) + 1 :]
+
+    def _with_text(self, prompt: list[Message], turn: Message, text: str, row: int) -> str:
+        """The conversation with another text in its last turn."""
+        written = self._write(join_turns(prompt, [{**turn, "content": text}]), row)
+        return cut_after_end(written, text, self._ends)[0]
+
+    def _preamble(self, turns: list[Message], written: str) -> str:
+        """What stands before the first message, without the names of tokens and of its role."""
+        text = written[: max(written.find(content_of(turns[0]).strip()), 0)]
+        for token in (*self._ends, str(self.tokenizer.bos_token), turns[0]["role"]):
+            text = text.replace(token, " ")
+        return " ".join(text.split())
 
 
-def make_encoder(tokenizer: PreTrainedTokenizerBase, *, conversational: bool) -> Encoder:
-    return ChatEncoder(tokenizer) if conversational else TextEncoder(tokenizer)
-
-
-def join_turns(prompt: list[Message], completion: list[Message]) -> list[Message]:
-    """One conversation; a completion that continues the prompt's last assistant message is joined to that message."""
-    if prompt and completion and prompt[-1]["role"] == completion[0]["role"] == "assistant":
-        content = prompt[-1]["content"] + completion[0]["content"]
-        return [*prompt[:-1], {"role": "assistant", "content": content}, *completion[1:]]
-    return [*prompt, *completion]
-
-
-def _end_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Texts of the special tokens that can end a turn: all but BOS and UNK, EOS first."""
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    special |= {str(token) for token in tokenizer.all_special_tokens}
-    special -= {str(tokenizer.bos_token), str(tokenizer.unk_token)}
-    eos = [str(tokenizer.eos_token)] if tokenizer.eos_token is not None else []
-    return (*eos, *sorted(special - set(eos)))
-
-
-def cut_after_end(written: str, content: str, ends: Sequence[str]) -> tuple[str, bool]:
-    """Cut what a template writes after the last end-of-turn token, and tell whether there is such a token.
-
-    Only what follows the last message's content is searched, so that the content itself is never cut.
-
-    Example:
-        >>> cut_after_end("<user>Hi<assistant>Hello<end>\\n", "Hello", ["<end>"])
-        ('<user>Hi<assistant>Hello<end>', True)
-    """
-    at = written.rfind(content.strip()) if content.strip() else -1
-    start = at + len(content.strip()) if at >= 0 else len(written)
-    stops = [written.rfind(end, start) + len(end) for end in ends if written.rfind(end, start) >= 0]
-    if stops:
-        return written[: max(stops)], True
-    stripped = written.rstrip()  # the template changed the content, or a short content was found inside the token
-    if stripped.endswith(tuple(ends)):
-        return stripped, True
-    return written, False
+def make_encoder(
+    tokenizer: PreTrainedTokenizerBase, *, conversational: bool, writing: Writing = AS_TEMPLATE
+) -> Encoder:
+    return (ChatEncoder if conversational else TextEncoder)(tokenizer, writing)

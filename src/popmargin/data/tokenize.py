@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Int64
 from transformers import PreTrainedTokenizerBase
 
-from popmargin.data.encode import Encoder, Tokens, make_encoder
+from popmargin.data.encode import AS_TEMPLATE, Encoder, Tokens, Writing, make_encoder
 from popmargin.data.ragged import Ragged
+from popmargin.data.report import TruncationReport
 from popmargin.data.schema import Preferences, Text
+from popmargin.data.template import content_of
 from popmargin.errors import ConfigError, DataError, did_you_mean
 
 Truncation = Literal["keep_prompt_end", "keep_prompt_start", "drop", "error"]
@@ -27,42 +29,6 @@ __all__ = [
     "tokenize_preferences",
     "tokenize_prompts",
 ]
-
-
-@dataclass(frozen=True)
-class TruncationReport:
-    """What tokenization did: rows_in == rows_kept + len(dropped), always.
-
-    Attributes:
-        prompts_cut: kept rows whose prompt lost tokens.
-        completions_cut: completions of kept rows (two a row) that lost tokens at their end.
-        dropped: (id, reason) of each row left out: "too_long", "identical_tokens", "identical_after_truncation",
-            "empty_completion".
-        boundary_shifted: rows whose prompt tokens are no prefix of the whole sequences (a token merges over the
-            boundary, or the template writes the prompt otherwise), so that the true common prefix was used.
-        unterminated: completions of conversations that the template closes with no special token: the model never
-            learns to stop after them.
-    """
-
-    rows_in: int
-    rows_kept: int
-    prompts_cut: int = 0
-    completions_cut: int = 0
-    dropped: tuple[tuple[str, str], ...] = ()
-    boundary_shifted: int = 0
-    unterminated: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {
-            "rows_in": self.rows_in,
-            "rows_kept": self.rows_kept,
-            "prompts_cut": self.prompts_cut,
-            "completions_cut": self.completions_cut,
-            "dropped": [list(entry) for entry in self.dropped],
-            "boundary_shifted": self.boundary_shifted,
-            "unterminated": self.unterminated,
-        }
 
 
 @dataclass(frozen=True)
@@ -95,13 +61,15 @@ def tokenize_preferences(
     *,
     max_length: int | None = 1024,
     truncation: Truncation = "keep_prompt_end",
+    writing: Writing = AS_TEMPLATE,
 ) -> TokenizedPreferences:
     """Tokenize prompt + chosen and prompt + rejected, split where the prompt's tokens end.
 
     Conversations are written by the tokenizer's chat template; what it puts after the last end-of-turn token is left
     out, since a model never generates it. Texts are tokenized together with their prompt, after the tokenizer's
     default beginning (BOS) and before one EOS token. If the prompt's own tokens are no prefix of both sequences, the
-    longest common prefix of the three is the prompt of both.
+    longest common prefix of the three is the prompt of both; under `Writing(prompt="sampling")` the prompt's own tokens
+    are. `report.notes()` says what a chat template does to the rows.
 
     Rows longer than `max_length`, by `truncation`: "keep_prompt_end" cuts the prompt at its start (a leading BOS token
     stays), "keep_prompt_start" at its end, in both cases down to half of `max_length`, then the completions at their
@@ -109,6 +77,8 @@ def tokenize_preferences(
 
     Args:
         max_length: most tokens of prompt + completion (≥ 2); None for no limit.
+        truncation: as above.
+        writing: which text is prompt, and which is completion.
 
     Raises:
         DataError: no chat template, no EOS token, a conversation that the template refuses, no row left, or rows too
@@ -119,7 +89,8 @@ def tokenize_preferences(
         raise ConfigError(f"truncation='{truncation}' is unknown. {did_you_mean(truncation, TRUNCATIONS)}")
     if max_length is not None and max_length < 2:
         raise ConfigError(f"max_length={max_length}: a prompt token and a completion token need at least 2.")
-    encoder = make_encoder(tokenizer, conversational=prefs.conversational)
+    encoder = make_encoder(tokenizer, conversational=prefs.conversational, writing=writing)
+    encoder.ids = prefs.ids
     fitter = _Fitter(prefs, encoder, max_length, truncation)
     start = 0
     for batch in prefs.batches("prompt", "chosen", "rejected", size=_BATCH):
@@ -166,11 +137,11 @@ def prompt_text(prompt: Text) -> str:
         return prompt
     users = [number for number, turn in enumerate(prompt) if turn["role"] == "user"]
     if not users:
-        return prompt[-1]["content"] if prompt else ""
+        return content_of(prompt[-1]) if prompt else ""
     first = last = users[-1]
     while first - 1 in users:
         first -= 1
-    return "\n".join(turn["content"] for turn in prompt[first : last + 1])
+    return "\n".join(content_of(turn) for turn in prompt[first : last + 1])
 
 
 @dataclass
@@ -187,7 +158,7 @@ class _Fitter:
     too_long: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     prompts_cut: int = 0
     completions_cut: int = 0
-    boundary_shifted: int = 0
+    shifted: list[int] = field(default_factory=list[int])
 
     def __post_init__(self) -> None:
         self.ids = self.prefs.ids
@@ -227,7 +198,8 @@ class _Fitter:
             self.prompts_cut += len(kept) < len(prompt)
             self.completions_cut += (len(chosen) > len(better)) + (len(rejected) > len(worse))
             prompt, chosen, rejected = kept, better, worse
-        self.boundary_shifted += shifted
+        if shifted:
+            self.shifted.append(row)
         return prompt, chosen, rejected
 
     def finish(self) -> TokenizedPreferences:
@@ -244,16 +216,13 @@ class _Fitter:
                 f"{', '.join(f'{name}: {reason}' for name, reason in self.dropped[:5])}. "
                 "Remedy: raise max_length, or choose another truncation."
             )
-        kept = set(self.index)
-        report = TruncationReport(
-            rows_in=len(self.prefs),
-            rows_kept=len(self.index),
-            prompts_cut=self.prompts_cut,
-            completions_cut=self.completions_cut,
-            dropped=tuple(self.dropped),
-            boundary_shifted=self.boundary_shifted,
-            unterminated=sum(row in kept for row in self.encoder.unterminated),
-        )
+        report = TruncationReport.of(self.encoder, self.ids, self.index, self.shifted, {
+            "rows_in": len(self.prefs),
+            "prompts_cut": self.prompts_cut,
+            "completions_cut": self.completions_cut,
+            "dropped": tuple(self.dropped),
+            "max_length": self.max_length,
+        })  # fmt: skip
         prompt, chosen, rejected = (Ragged.concatenate([part[side] for part in self.parts]) for side in range(3))
         ids = [self.ids[row] for row in self.index]
         return TokenizedPreferences(ids, prompt, chosen, rejected, np.array(self.index, dtype=np.int64), report)

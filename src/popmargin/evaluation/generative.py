@@ -3,11 +3,12 @@
 Axis suffixes: S seeds, P prompts, C columns; n completions (prompts x samples, all samples of a prompt together).
 """
 
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from popmargin.evaluation.statistics import (
     share_interval,
 )
 from popmargin.files import whole_file
+from popmargin.generate.drawn import POLICY_ITSELF, Drawn
 
 _SAMPLES_KEY = b"popmargin.samples_per_prompt"
+_DRAWN_KEY = b"popmargin.drawn"
 _WORD = re.compile(r"\w+|[^\w\s]")
 _CELLS = 2**20
 _SHARES = ("win_rate_reference", "win_rate_baseline", "lc_win_rate_reference", "finished")
@@ -48,6 +51,8 @@ class Generations:
         lengths: tokens (n,).
         finished: True where the completion ended by itself (n,).
         kl: summed log π(y) - log π_ref(y) of the sampled completion, nats (n,); all nan when not measured.
+        drawn: how the completions were drawn; the mean of `kl` estimates a KL only where they are samples of the policy
+            itself.
 
     Raises:
         DataError: the parts differ in number, or a reward or KL is not finite.
@@ -61,11 +66,12 @@ class Generations:
     lengths: Int64[np.ndarray, " n"]
     finished: Bool[np.ndarray, " n"]
     kl: Float64[np.ndarray, " n"]
+    drawn: Drawn = POLICY_ITSELF
 
     def __post_init__(self) -> None:
         count = len(self.prompts) * self.samples_per_prompt
         expected = {"prompt_keys": len(self.prompts)}
-        expected |= {part.name: count for part in fields(self)[3:]}
+        expected |= {part.name: count for part in fields(self)[3:] if part.name != "drawn"}
         for name, size in expected.items():
             if len(getattr(self, name)) != size:
                 raise DataError(
@@ -97,7 +103,8 @@ class Generations:
             "finished": pa.array(self.finished, pa.bool_()),
             "kl": pa.array(self.kl, pa.float64()),
         }
-        table = pa.table(columns).replace_schema_metadata({_SAMPLES_KEY: str(self.samples_per_prompt).encode()})
+        facts = {_SAMPLES_KEY: str(self.samples_per_prompt), _DRAWN_KEY: json.dumps(asdict(self.drawn))}
+        table = pa.table(columns).replace_schema_metadata({key: text.encode() for key, text in facts.items()})
         with whole_file(path) as partial:
             pq.write_table(table, partial, compression="zstd")
 
@@ -113,6 +120,7 @@ class Generations:
             lengths=self.lengths[:count],
             finished=self.finished[:count],
             kl=self.kl[:count],
+            drawn=self.drawn,
         )
 
     @staticmethod
@@ -127,10 +135,16 @@ class Generations:
             raise DataError(f"{path}: no such file. Generate with: popmargin eval RUN")
         try:
             table = pq.read_table(path)
-            samples = int((table.schema.metadata or {})[_SAMPLES_KEY])
+            facts = table.schema.metadata or {}
+            samples = int(facts[_SAMPLES_KEY])
+            if _DRAWN_KEY not in facts:
+                raise DataError(f"{path} does not say how its completions were drawn. Generate again: popmargin eval.")
+            drawn = Drawn(**json.loads(facts[_DRAWN_KEY]))
             columns = {name: table[name] for name in ("prompt", "prompt_key", "completion")}
             numbers = {name: table[name].to_numpy() for name in ("reward", "length", "finished", "kl")}
-        except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+        except DataError:
+            raise
+        except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path}: not a file of generations ({error!r}). Generate again.") from error
         return Generations(
             prompts=columns["prompt"].to_pylist()[::samples],
@@ -141,6 +155,7 @@ class Generations:
             lengths=numbers["length"].astype(np.int64),
             finished=numbers["finished"].astype(bool),
             kl=numbers["kl"].astype(np.float64),
+            drawn=drawn,
         )
 
 
@@ -159,7 +174,9 @@ def generative_metrics(
     """Metrics of generations with intervals clustered by prompt; for several seeds, means with two-level intervals.
 
     win rate = P(reward of this run > reward of the other on the same prompt) over all pairs of their samples, ties ½;
-    kl_per_token = Σ kl / Σ lengths over all completions (an estimate of KL(π‖π_ref) from own samples), nats;
+    kl_per_token = Σ kl / Σ lengths over all completions, nats: an estimate of KL(π‖π_ref) a token, given only for
+    samples of the policy itself (temperature 1, no top-k cut, nothing of the model's generation config); for others the
+    same mean is no KL and is named with its settings (`Drawn.log_ratio`), e.g. log_ratio_per_token_t0.7_k50;
     distinct_n = different n-grams / n-grams over all completions (Li et al. 2016), words and punctuation marks in lower
     case; it falls with the number of completions, so compare runs of equal size. Resampling prompts would repeat their
     n-grams and bias it, so its interval is the jackknife's over prompts.
@@ -172,10 +189,11 @@ def generative_metrics(
 
     Returns:
         mean_reward, win_rate_reference, win_rate_baseline, lc_win_rate_reference, length (tokens), length_difference
-        (tokens, minus the reference's), distinct_1, distinct_2, kl_per_token, finished; nan where not defined.
+        (tokens, minus the reference's), distinct_1, distinct_2, kl_per_token (or its other name), finished; nan
+        where not defined.
 
     Raises:
-        DataError: runs on different prompts, or numbers of seeds that do not fit.
+        DataError: runs on different prompts or drawn differently, or numbers of seeds that do not fit.
     """
     runs = _aligned(run, None, "run")
     options: dict[str, Any] = {"samples": samples, "level": level, "seed": seed}
@@ -231,6 +249,10 @@ def _aligned(run: Runs, like: list[Generations] | None, name: str, broadcast: bo
                 f"{name}: run {number} is on other prompts ({len(other.prompt_keys)} against {len(first.prompt_keys)}, "
                 "or in another order). Generate all runs from the same prompts."
             )
+        if other.drawn != first.drawn:
+            raise DataError(
+                f"{name}: run {number} was drawn at {other.drawn}, others at {first.drawn}. Generate all alike."
+            )
     return runs
 
 
@@ -245,7 +267,7 @@ def _metrics(
         "win_rate_baseline": baseline and [_wins(arm, baseline) for arm in arms],
         "length": [_columns(arm, lambda g: g.lengths) for arm in arms],
         "length_difference": reference and [_length_columns(arm, reference) for arm in arms],
-        "kl_per_token": [_columns(arm, lambda g: g.kl, lambda g: g.lengths) for arm in arms],
+        arms[0][0].drawn.log_ratio: [_columns(arm, lambda g: g.kl, lambda g: g.lengths) for arm in arms],
         "finished": [_columns(arm, lambda g: g.finished) for arm in arms],
     }
     result: dict[str, Interval] = {}

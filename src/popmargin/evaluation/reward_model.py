@@ -120,7 +120,7 @@ class ModelReward:
         assert self._format is not None
         chat = not isinstance(prompt, str)
         if chat not in self._encoders:
-            self._encoders[chat] = make_encoder(self._tokenizer, conversational=chat)
+            self._encoders[chat] = make_encoder(self._tokenizer, conversational=chat, writing=self._format.writing)
         encoder, written = self._encoders[chat], [{"role": "assistant", "content": completion}] if chat else completion
         alone, wholes = encoder.prompts([prompt], 0)[0], encoder.wholes([prompt], [written], 0)
         before, (after,), _ = split_sequences(alone, wholes, encoder)

@@ -1,7 +1,7 @@
 """Measuring a policy on held-out preferences and prompts, and keeping what was measured in its run directory."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from popmargin.evaluation.discriminative import DiscriminativeMetrics, discrimin
 from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.rewards import Reward, load_reward
 from popmargin.generate.sample import Sampling, completion_logps, sample
+from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_loss
@@ -178,11 +179,12 @@ def generate_and_score(
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         top_k=settings.top_k,
+        generation_config=settings.generation_config,
         batch_size=settings.generation_batch_size,
         seed=settings.seed,
         precision=config.model.precision,
     )
-    completions = sample(policy, workspace.tokenizer, tokens, sampling, progress=progress)
+    completions = sample(policy, workspace.tokenizer, tokens, sampling, ends=workspace.ends, progress=progress)
     repeated = [prompt for prompt in chosen.prompts for _ in range(settings.samples)]
     texts = [completion.text for completion in completions]
     places = [place for place in range(len(tokens)) for _ in range(settings.samples)]
@@ -206,6 +208,7 @@ def generate_and_score(
         lengths=np.array([len(row) for row in ids], dtype=np.int64),
         finished=np.array([completion.finished for completion in completions]),
         kl=kl,
+        drawn=sampling.drawn,
     )
 
 
@@ -252,6 +255,7 @@ def evaluate_policy(
         generations.save(directory.evaluation / "generations.parquet")
         intervals = generative_metrics(generations, reference, baseline, samples=settings.bootstrap, seed=settings.seed)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
+        metrics["sampling"] = asdict(generations.drawn) | {"own_settings": own_settings(policy), "ends": workspace.ends}
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
     (directory.evaluation / "metrics.json").write_text(text + "\n", encoding="utf-8")
     return metrics

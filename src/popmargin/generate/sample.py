@@ -1,5 +1,8 @@
 """Completions of prompts: batched, seeded, with the log-probs under policy and reference of what was sampled."""
 
+import functools
+import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,10 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
+from transformers import GenerationConfig
 
 from popmargin.data.ragged import Ragged
 from popmargin.engine.logps import autocast, forward_plan, response_sums, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to, split_to_budget
+from popmargin.generate.drawn import Drawn, OwnSettings
+from popmargin.generate.ends import end_tokens
+from popmargin.generate.settings import make_generation_config, only, own_settings
+
+# Total variation between next-token probabilities of a prompt by itself and padded; rounding alone gives this much.
+_SAME = {torch.float64: 0.01, torch.float32: 0.01}
+_SAME_ROUGHLY = 0.2
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +35,8 @@ class Sampling:
         max_new_tokens: longest completion, tokens.
         temperature: 0 takes the most likely token.
         top_k: among the k most likely tokens; 0 means all.
+        generation_config: `ignore` samples by the two above alone; `model` as the model's own generation config says,
+            in their place.
         batch_size: completions at once.
         seed: seed of the sampling; the caller's random state is left as it was.
         precision: fp32 or bf16.
@@ -32,9 +46,15 @@ class Sampling:
     max_new_tokens: int = 256
     temperature: float = 1.0
     top_k: int = 0
+    generation_config: OwnSettings = "ignore"
     batch_size: int = 64
     seed: int = 0
     precision: str = "fp32"
+
+    @property
+    def drawn(self) -> Drawn:
+        """What decides the probabilities of the completions."""
+        return Drawn(self.temperature, self.top_k, self.generation_config)
 
 
 @dataclass(frozen=True)
@@ -54,74 +74,128 @@ class Completion:
 
 @torch.no_grad()
 def sample(
-    model: Any, tokenizer: Any, prompts: Ragged, sampling: Sampling, *, progress: bool = False
+    model: Any,
+    tokenizer: Any,
+    prompts: Ragged,
+    sampling: Sampling,
+    *,
+    ends: Sequence[int] | None = None,
+    progress: bool = False,
 ) -> list[Completion]:
     """Completions of prompts, all samples of a prompt one after the other.
 
+    At temperature 1 without a cut these are samples of the model itself: what its own generation config would change
+    (penalties, cuts, beams …) is left out, and the log says what.
+
     Args:
         model: a causal language model with transformers' `generate`.
-        tokenizer: decodes; its EOS token and those of the model's generation config end a completion.
+        tokenizer: decodes.
         prompts: token ids.
         sampling: how to sample.
+        ends: ids of the tokens that end a completion; None takes `end_tokens` of tokenizer and model.
         progress: show a progress bar.
 
     Returns:
         `samples` completions for every prompt.
     """
-    ends = _end_tokens(model, tokenizer)
-    device = next(model.parameters()).device
+    ends = end_tokens(tokenizer, model.generation_config) if ends is None else list(ends)
+    if not ends:
+        _LOG.warning("No token ends a completion: the tokenizer has no EOS, and its chat template closes no turn.")
+    if sampling.generation_config == "ignore" and (left_out := own_settings(model)):
+        _say_left_out(", ".join(f"{name} {value}" for name, value in left_out.items()), str(sampling.drawn))
+    config = make_generation_config(
+        model, sampling.drawn, max_new_tokens=sampling.max_new_tokens, ends=ends, pad_id=tokenizer.pad_token_id
+    )
     wanted = [i for i in range(len(prompts)) for _ in range(sampling.samples)]
-    order = sorted(range(len(wanted)), key=lambda place: (len(prompts[wanted[place]]), place))
     result: dict[int, Completion] = {}
     was_training = model.training
     model.eval()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), only(model, config):
+        batches = _batches(model, prompts, wanted, sampling, tokenizer.pad_token_id)
         torch.manual_seed(sampling.seed)
-        for start in tqdm(range(0, len(order), sampling.batch_size), desc="sampling", disable=not progress):
-            places = order[start : start + sampling.batch_size]
+        for places in tqdm(batches, desc="sampling", disable=not progress):
             rows = [prompts[wanted[place]] for place in places]
-            ids = _generate(model, rows, tokenizer.pad_token_id, ends, sampling, device)
+            ids = _generate(model, rows, config, sampling.precision, tokenizer)
             for place, row in zip(places, ids, strict=True):
-                result[place] = _completion(row, ends, tokenizer)
+                result[place] = _completion(row, ends, tokenizer, config)
     model.train(was_training)
     return [result[place] for place in range(len(wanted))]
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})
+@functools.cache
+def _say_left_out(settings: str, drawn: str) -> None:
+    _LOG.warning(
+        "The model's own generation config sets %s. This is left out: completions are sampled at %s. "
+        "evaluation.generation_config: model samples by it.",
+        settings,
+        drawn,
+    )
 
 
-def _generate(
-    model: Any, rows: Sequence[np.ndarray], pad_id: int, ends: list[int], sampling: Sampling, device: torch.device
-) -> list[list[int]]:
+def _batches(model: Any, prompts: Ragged, wanted: list[int], sampling: Sampling, pad_id: int) -> list[list[int]]:
+    """Places of `wanted` that are sampled together, short prompts first; of one length if the model sees padding."""
+    if not wanted:
+        return []
+    order = sorted(range(len(wanted)), key=lambda place: (len(prompts[wanted[place]]), place))
+    shortest, longest = prompts[wanted[order[0]]], prompts[wanted[order[-1]]]
+    groups = [order]
+    if sampling.batch_size > 1 and _sees_padding(model, shortest, longest, pad_id, sampling.precision):
+        _LOG.warning("%s sees padding: only prompts of one length are sampled together.", type(model).__name__)
+        groups = [list(group) for _, group in itertools.groupby(order, lambda place: len(prompts[wanted[place]]))]
+    size = sampling.batch_size
+    return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+
+
+def _sees_padding(model: Any, shorter: np.ndarray, longer: np.ndarray, pad_id: int, precision: str) -> bool:
+    """Whether padding a prompt to the length of another changes the probabilities of its next token."""
+    if len(shorter) == len(longer):
+        return False
+    found: list[torch.Tensor] = []
+    for rows in ([shorter], [shorter, longer]):
+        ids, mask = _left_padded(rows, pad_id, next(model.parameters()).device)
+        config = GenerationConfig(
+            max_new_tokens=1, pad_token_id=pad_id, output_logits=True, return_dict_in_generate=True
+        )
+        with only(model, config), autocast(ids.device, precision):
+            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        found.append(output.logits[0][0].double().softmax(-1))
+    distance = float((found[0] - found[1]).abs().sum() / 2)
+    rough = _SAME_ROUGHLY if precision == "bf16" else _SAME.get(next(model.parameters()).dtype, _SAME_ROUGHLY)
+    return not distance <= rough
+
+
+def _left_padded(rows: Sequence[np.ndarray], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask (B, T), padded on the left so that all completions begin at the same place."""
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for number, row in enumerate(rows):  # on the left, so that all completions begin at the same place
+    for number, row in enumerate(rows):
         ids[number, width - len(row) :] = torch.from_numpy(row.astype(np.int64))
         mask[number, width - len(row) :] = 1
-    choice: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature > 0:
-        choice = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": 1.0}
-    with autocast(device, sampling.precision):
-        output = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=sampling.max_new_tokens,
-            pad_token_id=pad_id,
-            eos_token_id=ends,
-            **choice,
-        )
-    return output[:, width:].tolist()
+    return ids.to(device), mask.to(device)
 
 
-def _completion(row: list[int], ends: list[int], tokenizer: Any) -> Completion:
+def _generate(
+    model: Any, rows: Sequence[np.ndarray], config: GenerationConfig, precision: str, tokenizer: Any
+) -> list[list[int]]:
+    """Token ids of one completion a prompt, padded behind their end to one length."""
+    ids, mask = _left_padded(rows, tokenizer.pad_token_id, next(model.parameters()).device)
+    reads_text: dict[str, Any] = {"tokenizer": tokenizer} if config.stop_strings is not None else {}
+    with autocast(ids.device, precision):
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **reads_text)
+    return output[:, ids.shape[1] :].tolist()
+
+
+def _completion(row: list[int], ends: Sequence[int], tokenizer: Any, config: GenerationConfig) -> Completion:
     stop = next((place for place, token in enumerate(row) if token in ends), None)
-    tokens = row if stop is None else row[: stop + 1]
+    tokens, closed = (row, False) if stop is None else (row[: stop + 1], True)
+    if stop is None and config.stop_strings is not None:  # ended by one of them, or at the limit
+        while tokens and tokens[-1] == tokenizer.pad_token_id:
+            tokens = tokens[:-1]
+        closed = len(tokens) < config.max_new_tokens
     text = tokenizer.decode(tokens if stop is None else tokens[:-1], skip_special_tokens=True).strip()
-    return Completion(np.array(tokens, dtype=np.int64), text, stop is not None)
+    return Completion(np.array(tokens, dtype=np.int64), text, closed)
 
 
 @torch.no_grad()

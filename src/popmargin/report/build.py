@@ -80,7 +80,7 @@ def _context(study: StudyResults) -> dict[str, Any]:
         "tradeoff_metric": metric(key) if key else None,
         "not_placed": _without(study, ["accuracy", *([key] if key else [])]),
         "buckets": [plots.buckets(study, width) for width in (plots.WIDER, plots.NARROW)],
-        "curves": [figure for name in curves.CURVES if (figure := curves.curve(study, name))],
+        "curves": [figure for name in curves.curve_names(study) if (figure := curves.curve(study, name))],
         "target_margins": curves.target_margins(study),
         "tau_histograms": curves.tau_histograms(study),
         "log_ratios": curves.log_ratios(study),

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from markupsafe import Markup
 
 from popmargin.evaluation.statistics import Interval
-from popmargin.report.metrics import is_known, metric
+from popmargin.report.metrics import LOG_RATIO, is_known, metric
 from popmargin.report.plots import Style, arm_styles, short_names, shown
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.report.svg import Scale, band, el, path, picture, span, x_axis, y_axis
 
-CURVES = ("accuracy", "win_rate_reference", "kl_per_token")
+CURVES = ("accuracy", "win_rate_reference", "kl_per_token")  # and the log-ratios that are no KL
 PANEL_WIDTH, PANEL_HEIGHT = 270.0, 206.0
 
 
@@ -19,6 +19,12 @@ def _rows(rows: Iterable[Sequence[float]], size: int) -> list[list[float]]:
     """Rows with a finite step and value, padded with nan to ``size``."""
     padded = [[*map(float, row), *([math.nan] * size)][:size] for row in rows]
     return [row for row in padded if math.isfinite(row[0]) and math.isfinite(row[1])]
+
+
+def curve_names(study: StudyResults) -> list[str]:
+    """The metrics that are drawn over training."""
+    others = {name for arm in study.arms for name in arm.curves if name.startswith(LOG_RATIO)}
+    return [*CURVES, *sorted(others)]
 
 
 def curve(study: StudyResults, key: str) -> Markup:

@@ -89,11 +89,12 @@ METRICS: dict[str, Metric] = dict(
         ),
         _metric(
             "kl_per_token",
-            "KL per token",
+            "KL per token (T = 1, no cut)",
             "nats",
             None,
             "How far the policy moved from the reference: log-probability under the policy minus that under the "
-            "reference, averaged over the tokens that it sampled. "
+            "reference, averaged over the tokens that it sampled at temperature 1 from all tokens (no top-k). "
+            "Not given for samples drawn otherwise, whose mean log-ratio is no KL. "
             "Neither better nor worse by itself; at equal reward, less is the cheaper move.",
         ),
         _metric("length", "Length", "tokens", None, "Mean length of the sampled completions."),
@@ -141,6 +142,12 @@ METRICS: dict[str, Metric] = dict(
     ]
 )  # fmt: skip
 
+LOG_RATIO = "log_ratio_per_token_"
+_LOG_RATIO_MEANING = (
+    "Log-probability under the policy minus that under the reference, both at temperature 1, averaged over tokens that "
+    "were drawn as the title says. It is no KL, as these are no samples of the policy itself."
+)
+
 SUMMARY_COLUMNS = (
     "accuracy", "pop_accuracy", "spearman", "mean_reward",
     "win_rate_reference", "win_rate_baseline", "kl_per_token", "length",
@@ -149,7 +156,22 @@ SUMMARY_COLUMNS = (
 
 def metric(key: str) -> Metric:
     """The entry of a metric; one that is not in the table is shown under its own name."""
+    if key.startswith(LOG_RATIO):
+        return Metric(key, f"Log-ratio per token ({_settings(key)})", "nats", None, _LOG_RATIO_MEANING)
     return METRICS.get(key) or Metric(key, key.replace("_", " ").capitalize(), "", None, "")
+
+
+def _settings(key: str) -> str:
+    """How the samples of a log-ratio were drawn, from its name.
+
+    Example:
+        >>> _settings("log_ratio_per_token_t0.7_k50"), _settings("log_ratio_per_token_own")
+        ('T = 0.7, top-k 50', 'own settings of the model')
+    """
+    temperature, _, top_k = key.removeprefix(LOG_RATIO).removeprefix("t").partition("_k")
+    if not top_k:
+        return "own settings of the model"
+    return f"T = {temperature}, {'no cut' if top_k == '0' else f'top-k {top_k}'}"
 
 
 def is_known(interval: Interval | None) -> bool:

@@ -163,7 +163,7 @@ def _probe(
             generations = generate_and_score(policy, config, workspace, reward, prompts=settings.curve_prompts)
             generations.save(folder / "generations.parquet")
             intervals = generative_metrics(generations, some, samples=200, seed=settings.seed)
-            values |= {name: intervals[name].to_dict() for name in ("kl_per_token", "win_rate_reference")}
+            values |= {name: intervals[name].to_dict() for name in (generations.drawn.log_ratio, "win_rate_reference")}
         return values
 
     return measure

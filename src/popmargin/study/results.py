@@ -124,7 +124,7 @@ def collect(
     of_reference: dict[str, Interval] = {}
     if reference is not None:
         of_reference = generative_metrics(reference, samples=settings.bootstrap, seed=settings.seed)
-        of_reference["kl_per_token"] = Interval(0.0, 0.0, 0.0)
+        of_reference[reference.drawn.log_ratio] = Interval(0.0, 0.0, 0.0)
     of_base = base.runs[0].facts()
     return StudyResults(
         title=title,
@@ -265,7 +265,7 @@ def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[floa
             generations = [Generations.load(file).first(settings.curve_prompts) for file in files]
             start = reference.first(len(generations[0].prompts)) if reference is not None else None
             intervals = generative_metrics(generations, start, samples=settings.bootstrap, seed=settings.seed)
-            for metric in ("kl_per_token", "win_rate_reference"):
+            for metric in (generations[0].drawn.log_ratio, "win_rate_reference"):
                 curves.setdefault(metric, []).append([step, *vars(intervals[metric]).values()])
     return _from_the_start(curves, arm)
 
@@ -276,8 +276,8 @@ def _from_the_start(curves: dict[str, list[list[float]]], arm: Arm) -> dict[str,
     started_elsewhere = arm.configs[0].reference.model is not None
     if started_elsewhere or "log_ratio" not in loss.objective.score_kind(loss.options):
         return curves
-    known = {"accuracy": 0.5, "kl_per_token": 0.0, "win_rate_reference": 0.5}
-    return {name: [[0, known[name], known[name], known[name]], *rows] for name, rows in curves.items()}
+    known = {"accuracy": 0.5, "win_rate_reference": 0.5}  # of the others, log-ratios to itself
+    return {name: [[0, *[known.get(name, 0.0)] * 3], *rows] for name, rows in curves.items()}
 
 
 def _training(arm: Arm) -> dict[str, list[list[float]]]:

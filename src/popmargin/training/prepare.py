@@ -13,6 +13,7 @@ from scipy.special import expit
 from torch import nn
 
 from popmargin.config import DataConfig, PopConfig, RunConfig
+from popmargin.data.encode import Writing
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak, split_preferences
@@ -20,6 +21,7 @@ from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
 from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.generate.ends import end_tokens
 from popmargin.label.edges import read_edges
 from popmargin.models import base_dtype, load_model, load_policy, load_tokenizer
 from popmargin.pop.edges import PopEdges
@@ -204,6 +206,11 @@ class Workspace:
         return padding_apart(tokenizer) if self.config.task == "reward" else tokenizer
 
     @cached_property
+    def ends(self) -> list[int]:
+        """Ids of the tokens that end a completion, of the policy and of the reference alike."""
+        return end_tokens(self.tokenizer, self.start_model.generation_config, self.test.tokenized.report.ends)
+
+    @cached_property
     def start_model(self) -> nn.Module:
         """The start model, frozen; for a reward model, with a head."""
         path, dtype = self.config.model.path, base_dtype(self.config.model)
@@ -261,7 +268,11 @@ class Workspace:
     def _prepare(self, preferences: Preferences) -> PreparedData:
         data = self.config.data
         tokenized = tokenize_preferences(
-            preferences, self.tokenizer, max_length=data.max_length, truncation=data.truncation
+            preferences,
+            self.tokenizer,
+            max_length=data.max_length,
+            truncation=data.truncation,
+            writing=Writing(data.prompt, data.reasoning),
         )
         return PreparedData(preferences, tokenized)
 

@@ -21,6 +21,7 @@ from popmargin.engine.rewards import scoring_plan
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
+from popmargin.generate.ends import save_ends
 from popmargin.label.edges import is_store
 from popmargin.margin_sources import make_margin
 from popmargin.models import bf16_is_slower, device, make_policy
@@ -157,6 +158,9 @@ def train(
     _save(trainer, config, directory.model)
     if trainer.is_world_process_zero():
         workspace.tokenizer.save_pretrained(directory.model)
+        if config.task == "policy":
+            ends = sorted({*workspace.ends, *workspace.train.tokenized.report.ends})
+            save_ends(directory.model, workspace.start_model, ends, workspace.tokenizer.pad_token_id)
         measured = {
             "steps": trainer.state.global_step,
             "train_seconds": seconds,
@@ -184,7 +188,10 @@ def _save(trainer: PreferenceTrainer, config: RunConfig, folder: Path) -> None:
         merged(trainer.model).save_pretrained(folder)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
     if config.task == "reward":
-        RewardFormat(max_length=config.data.max_length, truncation=config.data.truncation).save(folder)
+        data = config.data
+        RewardFormat(
+            max_length=data.max_length, truncation=data.truncation, prompt=data.prompt, reasoning=data.reasoning
+        ).save(folder)
 
 
 def _with_own_edges(config: RunConfig, directory: RunDirectory) -> RunConfig:

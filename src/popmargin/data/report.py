@@ -1,0 +1,201 @@
+"""What tokenization did to preferences, as numbers and in sentences."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from popmargin.data.encode import ChatEncoder, Encoder
+
+_SHOWN = 5
+_PREAMBLE_WORDS = 3  # fewer are names of tokens and roles
+
+
+@dataclass(frozen=True)
+class TruncationReport:
+    """What tokenization did: rows_in == rows_kept + len(dropped), always.
+
+    Attributes:
+        prompts_cut: kept rows whose prompt lost tokens.
+        completions_cut: completions of kept rows (two a row) that lost tokens at their end.
+        dropped: (id, reason) of each row left out: "too_long", "identical_tokens", "identical_after_truncation",
+            "empty_completion".
+        boundary_shifted: kept rows whose prompt tokens are no prefix of the whole sequences (a token merges over the
+            boundary, or the template writes the prompt otherwise), so that the true common prefix was used.
+        template_shifted: those of them where the template writes the prompt otherwise.
+        unterminated: completions of conversations that the template closes with no special token: the model never
+            learns to stop after them.
+        altered: completions of which the template leaves something out, such as reasoning.
+        emptied: those of which it leaves out everything.
+        kept: completions of which it would leave something out, and that are trained on as they stand.
+        unclosed: completions that do not close the block that the sampling prompt opens.
+        examples: ids of some rows for each of these.
+        max_length: the limit, tokens.
+        conversational: whether a chat template wrote the rows.
+        ends: ids of the tokens with which completions end.
+        only_sampled: what a template writes at the end of the sampling prompt alone.
+        preamble: text of its own that a template puts before conversations without a system message.
+    """
+
+    rows_in: int
+    rows_kept: int
+    prompts_cut: int = 0
+    completions_cut: int = 0
+    dropped: tuple[tuple[str, str], ...] = ()
+    boundary_shifted: int = 0
+    template_shifted: int = 0
+    unterminated: int = 0
+    altered: int = 0
+    emptied: int = 0
+    kept: int = 0
+    unclosed: int = 0
+    examples: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    max_length: int | None = None
+    conversational: bool = False
+    ends: tuple[int, ...] = ()
+    only_sampled: str = ""
+    preamble: str = ""
+
+    @staticmethod
+    def of(
+        encoder: Encoder, ids: Sequence[str], kept: Sequence[int], shifted: Sequence[int], counts: Mapping[str, Any]
+    ) -> "TruncationReport":
+        """The report of an encoder's work.
+
+        Args:
+            encoder: what it noticed, by row.
+            ids: of all rows.
+            kept: numbers of the rows that are left.
+            shifted: numbers of the kept rows whose own prompt tokens are no prefix.
+            counts: the fields that are known already.
+        """
+        places = set(kept)
+        rows = {kind: [row for row in found if row in places] for kind, found in encoder.found.items()}
+        by_template = sorted(set(rows.pop("shifted", [])))
+        merged = sorted(set(shifted) - set(by_template))
+        numbers: dict[str, Any] = {kind: len(found) for kind, found in rows.items()}
+        examples = {"template_shifted": by_template, "boundary_shifted": merged, **rows}
+        return TruncationReport(
+            **counts,
+            **numbers,
+            rows_kept=len(kept),
+            boundary_shifted=len(shifted),
+            template_shifted=len(by_template),
+            examples={kind: _first(ids, found) for kind, found in examples.items() if found},
+            conversational=isinstance(encoder, ChatEncoder),
+            ends=tuple(sorted(encoder.ends)),
+            only_sampled=encoder.only_sampled,
+            preamble=encoder.preamble,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        values = asdict(self)
+        values["dropped"] = [list(entry) for entry in self.dropped]
+        values["examples"] = {kind: list(found) for kind, found in self.examples.items()}
+        values["ends"] = list(self.ends)
+        return values
+
+    def notes(self) -> list[str]:
+        """What a user should know before training, in sentences; empty where rows were only tokenized."""
+        return [*self._left_out(), *self._cut(), *self._prompts(), *self._completions()]
+
+    def _left_out(self) -> list[str]:
+        alike = "the chat template writes" if self.conversational else "the tokenizer makes"
+        reasons = {
+            "too_long": f"they have more than {self.max_length} tokens (data.max_length)",
+            "identical_tokens": f"{alike} chosen and rejected alike",
+            "identical_after_truncation": f"chosen and rejected are alike in their first {self.max_length} tokens",
+            "empty_completion": "no token is left of chosen or rejected",
+        }
+        counted = Counter(reason for _, reason in self.dropped)
+        return [
+            f"{_rows(count)} left out after tokenization{self._names(n for n, r in self.dropped if r == reason)}: "
+            f"{reasons[reason]}."
+            for reason, count in counted.items()
+        ]
+
+    def _cut(self) -> list[str]:
+        notes: list[str] = []
+        if self.prompts_cut:
+            notes.append(f"{_rows(self.prompts_cut)} lost tokens of the prompt (data.max_length {self.max_length}).")
+        if self.completions_cut:
+            notes.append(
+                f"{self.completions_cut} of {2 * self.rows_kept} completions lost their end (data.max_length "
+                f"{self.max_length}): training does not teach where they stop."
+            )
+        return notes
+
+    def _prompts(self) -> list[str]:
+        notes: list[str] = []
+        if self.template_shifted:
+            ending = f" ends it with {self.only_sampled!r}" if self.only_sampled else " writes it otherwise"
+            notes.append(
+                f"{_rows(self.template_shifted)} of {self.rows_kept}{self._kind('template_shifted')}: the prompt that "
+                f"is trained on is not the one that sampling starts from, where the chat template{ending}. "
+                "data.prompt: sampling trains on the sampling prompt."
+            )
+        merged = self.boundary_shifted - self.template_shifted
+        if merged:
+            notes.append(
+                f"{_rows(merged)} of {self.rows_kept}{self._kind('boundary_shifted')}: tokens merge across the end of "
+                "the prompt, so that the completion begins before it. data.prompt: sampling keeps the prompt's tokens."
+            )
+        if len(self.preamble.split()) >= _PREAMBLE_WORDS:
+            text = self.preamble if len(self.preamble) <= 80 else f"{self.preamble[:79]}…"
+            notes.append(
+                f"The chat template puts text of its own before conversations without a system message: {text!r}."
+            )
+        return notes
+
+    def _completions(self) -> list[str]:
+        notes: list[str] = []
+        if self.unterminated:
+            notes.append(
+                f"{self._share('unterminated')}: the chat template closes them with no token of their own, so that "
+                "training does not teach where to stop, and samples run on to evaluation.max_new_tokens. Use a chat "
+                "template that closes the assistant's turns with EOS."
+            )
+        if self.altered:
+            notes.append(
+                f"{self._share('altered')}: the chat template leaves out part of the text, as those do that strip "
+                "reasoning. data.prompt: sampling with data.reasoning: keep trains on the text as it stands."
+            )
+        if self.emptied:
+            notes.append(
+                f"{self._share('emptied')}: the chat template leaves out all of the text, so that training teaches to "
+                "end at once."
+            )
+        if self.kept:
+            notes.append(
+                f"{self._share('kept')}: trained on as they stand, as the chat template would leave out part of the "
+                "text (data.reasoning: keep)."
+            )
+        if self.unclosed:
+            notes.append(
+                f"{self._share('unclosed')}: the sampling prompt opens a block ({self._block()}) that they do not "
+                "close. Give them the block's text and end, or use a chat template that opens none."
+            )
+        return notes
+
+    def _block(self) -> str:
+        return self.only_sampled.strip() or "such as <think>"
+
+    def _share(self, kind: str) -> str:
+        return f"{getattr(self, kind)} of {2 * self.rows_kept} completions{self._kind(kind)}"
+
+    def _kind(self, kind: str) -> str:
+        return self._names(self.examples.get(kind, ()))
+
+    def _names(self, ids: Iterable[str]) -> str:
+        shown = list(ids)
+        more = ", …" if len(shown) >= _SHOWN else ""
+        return f" ({', '.join(shown[:_SHOWN])}{more})" if shown else ""
+
+
+def _first(ids: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
+    return tuple(ids[row] for row in sorted(set(rows))[:_SHOWN])
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"

@@ -1,0 +1,49 @@
+"""How completions were drawn, and what their mean log-ratio may be called."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+OwnSettings = Literal["ignore", "model"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How completions were drawn from a model.
+
+    Attributes:
+        temperature: 0 takes the most likely token.
+        top_k: among the k most likely tokens; 0 means all.
+        generation_config: `ignore` draws by the two above alone; `model` as the model's own generation config says,
+            in their place.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    generation_config: OwnSettings = "ignore"
+
+    @property
+    def exact(self) -> bool:
+        """Whether completions are samples of the policy itself, so that their mean log-ratio estimates a KL."""
+        return self.generation_config == "ignore" and self.temperature == 1 and self.top_k == 0
+
+    def __str__(self) -> str:
+        if self.generation_config == "model":
+            return "the settings of the model's generation config"
+        return f"temperature {self.temperature:g} from {f'the {self.top_k} likeliest' if self.top_k else 'all'} tokens"
+
+    @property
+    def log_ratio(self) -> str:
+        """The metric's name that their mean log-ratio a token has: a KL only where the policy itself was sampled.
+
+        Example:
+            >>> Drawn().log_ratio, Drawn(temperature=0.7, top_k=50).log_ratio
+            ('kl_per_token', 'log_ratio_per_token_t0.7_k50')
+        """
+        if self.exact:
+            return "kl_per_token"
+        if self.generation_config == "model":
+            return "log_ratio_per_token_own"
+        return f"log_ratio_per_token_t{self.temperature:g}_k{self.top_k}"
+
+
+POLICY_ITSELF = Drawn()
