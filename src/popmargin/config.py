@@ -43,12 +43,17 @@ class ModelConfig:
     """The start model, which is also the reference unless another is named.
 
     Attributes:
-        path: a folder, a hub id, or `demo` for the embedded SmolLM2-135M-Instruct.
+        path: a folder, a hub id, or `demo` for the embedded SmolLM2-135M-Instruct; a LoRA adapter is merged into its
+            base first.
         precision: `fp32`, or `bf16`: bf16 matmuls; trained weights stay in fp32, frozen ones are kept in bf16.
         lora_rank: rank of a LoRA adapter on all linear layers; 0 trains all weights.
         lora_alpha: LoRA scaling; null means twice the rank.
         lora_dropout: dropout inside the adapter.
         lora_last_layers: adapt only the last so many layers; null adapts all.
+        dropout: leave on the dropout that the start model's configuration names, in the policy alone; else the policy's
+            log-ratios are 0 at the first step. `lora_dropout` is apart from it.
+        save_dtype: of the saved weights: `fp32`, `bf16`, or `start`: the start model's, or fp32 where rounding to that
+            would undo more than a tenth of the training. Adapters are saved in fp32.
     """
 
     path: str = "demo"
@@ -57,6 +62,8 @@ class ModelConfig:
     lora_alpha: float | None = None
     lora_dropout: float = 0.0
     lora_last_layers: int | None = None
+    dropout: bool = False
+    save_dtype: Literal["start", "fp32", "bf16"] = "start"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,8 @@
 """Loading start models, putting adapters on them, and reading finished runs back."""
 
-import contextlib
 import copy
 import functools
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,24 @@ from torch import nn
 from popmargin.config import ModelConfig
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
+from popmargin.loading import cast_weights, find_adapter, load_pretrained, load_tokenizer_files
 
 
 def base_dtype(config: ModelConfig) -> torch.dtype:
-    """The dtype of the start model's weights: bf16 only where they stay frozen, since small steps are lost in bf16."""
-    return torch.bfloat16 if config.precision == "bf16" and config.lora_rank else torch.float32
+    """The dtype of the start model's weights in memory: bf16 only where they stay frozen, since it loses small steps.
+
+    A start adapter that is merged into its base is such a step, so that these bases are in fp32 too.
+    """
+    frozen = config.precision == "bf16" and config.lora_rank and find_adapter(config.path) is None
+    return torch.bfloat16 if frozen else torch.float32
 
 
-def resolve_path(path: str) -> str:
-    """`demo` as the folder of the embedded model; anything else as it is."""
-    if path == "demo":
-        from popmargin.demo.model import demo_model_path
+def stands_alone(config: ModelConfig) -> bool:
+    """Whether what an adapter is trained on can be loaded by its name, so that the adapter alone need be saved.
 
-        return str(demo_model_path())
-    return path
+    The merged model that a start adapter makes of its base is nowhere on disk.
+    """
+    return find_adapter(config.path) is None
 
 
 def load_tokenizer(path: str) -> Any:
@@ -36,14 +38,9 @@ def load_tokenizer(path: str) -> Any:
     Which one does not matter to a causal model, as padding is masked.
 
     Raises:
-        RunError: it cannot be loaded, or has no token that could pad.
+        RunError: it cannot be loaded, has code of its own, or has no token that could pad.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_path(path))
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"Cannot load a tokenizer from '{path}': {first_line(error)}") from error
+    tokenizer = load_tokenizer_files(path)
     if tokenizer.pad_token_id is None:
         special = [str(token) for _, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
         spare = [token for token in (tokenizer.eos_token, tokenizer.unk_token, *special) if token is not None]
@@ -56,22 +53,15 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
-def load_model(path: str, dtype: torch.dtype) -> Any:
-    """A causal language model from a folder or hub id, on the default accelerator.
+def load_model(path: str, dtype: torch.dtype, *, dropout: bool = False) -> Any:
+    """A causal language model from a folder or hub id, on the default accelerator; see `loading.load_pretrained`.
 
     Raises:
         RunError: it cannot be loaded, or lacks weights, as a reward model lacks those of the words' head.
     """
     from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet_loading():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                resolve_path(path), dtype=dtype, output_loading_info=True
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"Cannot load a causal language model from '{path}': {first_line(error)}") from error
-    model, info = loaded
+    model, info = load_pretrained(AutoModelForCausalLM, path, "a causal language model", dtype=dtype, dropout=dropout)
     # With tied embeddings a classifier lacks nothing, but is no language model any more.
     classifier = f"{HEAD}.weight" in info["unexpected_keys"]
     if info["missing_keys"] or classifier:
@@ -79,20 +69,6 @@ def load_model(path: str, dtype: torch.dtype) -> Any:
         lacks = f" ({min(info['missing_keys'])} would be random)" if info["missing_keys"] else ""
         raise RunError(f"'{path}' is no trained causal language model: it {what}{lacks}. Name another model.")
     return model.to(device())
-
-
-@contextlib.contextmanager
-def quiet_loading() -> Generator[None]:
-    """Without transformers' own bars: loading takes a moment, and ours tell of what takes longer."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def device() -> torch.device:
@@ -117,11 +93,6 @@ def _matmul_seconds(dtype: torch.dtype) -> float:
         torch.matmul(left, right)
         best = min(best, time.perf_counter() - started)
     return best
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return str(error).strip().partition("\n")[0]
 
 
 def make_policy(start: nn.Module, config: ModelConfig) -> Any:
@@ -177,6 +148,15 @@ def _linear_layers(model: Any, head: nn.Module | None) -> dict[str, type[nn.Modu
     if not layers:
         raise ConfigError("The model has no linear layers that LoRA could adapt; set model.lora_rank to 0.")
     return layers
+
+
+def merged(model: Any) -> Any:
+    """A copy in main memory with the adapter inside the weights, in fp32: small changes would be lost in bf16."""
+    where = next(model.parameters()).device
+    result = copy.deepcopy(model.to("cpu"))
+    model.to(where)
+    cast_weights(result, torch.float32)
+    return result.merge_and_unload()
 
 
 def load_policy(folder: Path, start: nn.Module) -> Any:

@@ -14,7 +14,8 @@ from popmargin.data.encode import Writing
 from popmargin.data.tokenize import TRUNCATIONS, Truncation
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import RunError
-from popmargin.models import device, first_line, lora_config, quiet_loading, resolve_path
+from popmargin.loading import load_pretrained, reason
+from popmargin.models import device, lora_config
 
 FORMAT_FILE = "popmargin_reward.json"
 
@@ -61,7 +62,7 @@ class RewardFormat:
             saved = json.loads(file.read_text(encoding="utf-8"))
             return RewardFormat(**saved | {"max_length": int(saved["max_length"])})
         except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{file} is damaged ({first_line(error)}). Copy the model folder again.") from error
+            raise RunError(f"{file} is damaged ({reason(error)}). Copy the model folder again.") from error
 
 
 def padding_apart(tokenizer: Any) -> Any:
@@ -79,13 +80,14 @@ def padding_apart(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def load_reward_model(path: str, dtype: torch.dtype, pad_id: int) -> Any:
+def load_reward_model(path: str, dtype: torch.dtype, pad_id: int, *, dropout: bool = False) -> Any:
     """A reward model from a folder or hub id, on the default accelerator; an untrained head is all zeros.
 
     Args:
         path: a causal language model, or a sequence classifier with one output.
         dtype: of the weights; the head is in fp32.
         pad_id: the tokenizer's padding token.
+        dropout: leave on what the model's own configuration switches on in training.
 
     Raises:
         RunError: it cannot be loaded, or transformers has no classifier of this kind that reads its last token.
@@ -96,15 +98,12 @@ def load_reward_model(path: str, dtype: torch.dtype, pad_id: int) -> Any:
     shown = logging.get_verbosity()
     logging.set_verbosity_error()  # of the untrained head, the summary of a run is the place to tell
     try:
-        with quiet_loading():
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                resolve_path(path), dtype=dtype, num_labels=1, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise RunError(f"Cannot load a reward model from '{path}': {first_line(error)}") from error
+        model, info = load_pretrained(
+            AutoModelForSequenceClassification, path, "a reward model", dtype=dtype, dropout=dropout, num_labels=1,
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
     finally:
         logging.set_verbosity(shown)
-    model, info = loaded
     head = dict(model.named_children()).get(HEAD)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(f"{HEAD}."))
     if missing or not isinstance(head, nn.Linear):
@@ -141,11 +140,3 @@ def make_reward_model(start: nn.Module, config: ModelConfig) -> Any:
     from peft import get_peft_model
 
     return get_peft_model(model, lora_config(model, config, head=head, task_type="SEQ_CLS"))
-
-
-def merged(model: Any) -> Any:
-    """A copy in main memory with the adapter inside the weights, in fp32: small changes would be lost in bf16."""
-    where = next(model.parameters()).device
-    result = copy.deepcopy(model.to("cpu")).float().merge_and_unload()
-    model.to(where)
-    return result

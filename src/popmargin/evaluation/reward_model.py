@@ -2,14 +2,14 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from popmargin.data.encode import Encoder, make_encoder
 from popmargin.data.tokenize import cut_to_length, split_sequences
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.rewards import Prompt, check_rows, checked_rewards
+from popmargin.loading import load_pretrained, load_tokenizer_files
 from popmargin.reward_models import FORMAT_FILE, RewardFormat
 
 
@@ -43,20 +43,19 @@ class ModelReward:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification
 
         if (Path(path) / "model" / FORMAT_FILE).is_file():
             raise ConfigError(f"{path} is a run directory; its reward model is model:{Path(path) / 'model'}.")
         if batch_size < 1:
             raise ConfigError(f"batch_size of reward model {path} is {batch_size}; give at least 1.")
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(path)
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                path, dtype=dtype, use_safetensors=True, output_loading_info=True
+            tokenizer = load_tokenizer_files(path)
+            model, info = load_pretrained(
+                AutoModelForSequenceClassification, path, "a sequence classifier", dtype=getattr(torch, dtype)
             )
-        except (OSError, ValueError) as error:
+        except RunError as error:
             raise ConfigError(f"Reward model {path} does not load as a sequence classifier: {error}") from error
-        model, info = loaded
         if info["missing_keys"]:
             missing = ", ".join(sorted(info["missing_keys"])[:3])
             raise ConfigError(

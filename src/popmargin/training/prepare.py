@@ -213,13 +213,13 @@ class Workspace:
     @cached_property
     def start_model(self) -> nn.Module:
         """The start model, frozen; for a reward model, with a head."""
-        path, dtype = self.config.model.path, base_dtype(self.config.model)
-        return self._load(path, dtype).eval().requires_grad_(False)
+        path, dtype, dropout = self.config.model.path, base_dtype(self.config.model), self.config.model.dropout
+        return self._load(path, dtype, dropout=dropout).eval().requires_grad_(False)
 
-    def _load(self, path: str, dtype: torch.dtype) -> nn.Module:
+    def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
         if self.config.task == "reward":
-            return load_reward_model(path, dtype, self.tokenizer.pad_token_id)
-        return load_model(path, dtype)
+            return load_reward_model(path, dtype, self.tokenizer.pad_token_id, dropout=dropout)
+        return load_model(path, dtype, dropout=dropout)
 
     def trained(self, folder: Path) -> nn.Module:
         """What a run has trained from this start model.

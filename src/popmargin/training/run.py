@@ -31,10 +31,11 @@ from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import half_normal_strengths
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
-from popmargin.reward_models import RewardFormat, make_reward_model, merged
+from popmargin.reward_models import make_reward_model
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
+from popmargin.training.final import is_merged, save_trained
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.prepare import Workspace
 from popmargin.training.run_directory import RunDirectory, versions
@@ -155,7 +156,7 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started - pauses.seconds
     memory = max(pauses.memory, peak_megabytes())
-    _save(trainer, config, directory.model)
+    facts = save_trained(trainer, config, workspace, directory.model)
     if trainer.is_world_process_zero():
         workspace.tokenizer.save_pretrained(directory.model)
         if config.task == "policy":
@@ -169,29 +170,11 @@ def train(
             "peak_memory_mb": memory,
             "resumed": checkpoint is not None,
         }
-        directory.finish(_facts(config, workspace, parts) | measured)
+        directory.finish(_facts(config, workspace, parts) | measured | facts)
     trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
-    return directory, (trainer.model if keep_model else None)
-
-
-def _save(trainer: PreferenceTrainer, config: RunConfig, folder: Path) -> None:
-    """The trained weights; of a reward model always all of them, so that transformers loads it as a classifier.
-
-    Called by every process, as those of a sharded model put it together for the first.
-    """
-    whole = config.task == "reward" and config.model.lora_rank
-    if not whole:
-        trainer.save_model(str(folder))
-    if not trainer.is_world_process_zero():
-        return
-    if whole:
-        merged(trainer.model).save_pretrained(folder)
-    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
-    if config.task == "reward":
-        data = config.data
-        RewardFormat(
-            max_length=data.max_length, truncation=data.truncation, prompt=data.prompt, reasoning=data.reasoning
-        ).save(folder)
+    if not keep_model:
+        return directory, None
+    return directory, (workspace.trained(directory.model) if is_merged(config) else trainer.model)
 
 
 def _with_own_edges(config: RunConfig, directory: RunDirectory) -> RunConfig:

@@ -3,8 +3,9 @@
 The loop knows no objective: it scores preferences, lines the scores up with the batch's rows, and hands them over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from popmargin.margin import Margin
 from popmargin.margin_sources import MarginSource
 from popmargin.objectives.base import Logps, Needs, Objective, Origin, Rows
 from popmargin.regularizers.base import Regularizer
+from popmargin.saved import refuse_difference, write_model
 from popmargin.tokens.base import TokenRows, TokenSelector
 from popmargin.training.metrics import MeanMetrics, finish_means
 
@@ -167,6 +169,7 @@ class PreferenceTrainer(Trainer):
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
         self._plan = scoring_plan(model, rewards=loss.rewards)
         self._checks: list[tuple[Tensor, Tensor]] = []
+        self.write: Callable[[Any, Path, Mapping[str, Tensor] | None], None] = partial(write_model, own_names=True)
 
     # -- data order ------------------------------------------------------------------------------------------------
 
@@ -431,6 +434,17 @@ class PreferenceTrainer(Trainer):
         super().log(logs, start_time)
 
     # -- state -----------------------------------------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Called by `save_model`, with the whole weights where they are sharded; without pickled arguments."""
+        if self.args.should_save and state_dict != {}:  # DeepSpeed's, which saves parts instead
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            self.write(model, Path(output_dir or str(self.args.output_dir)), state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if not self.is_fsdp_enabled:  # which reads shards of its own
+            refuse_difference(model or self.model, Path(resume_from_checkpoint))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model; with a checkpoint, target and objective state too."""

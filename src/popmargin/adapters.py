@@ -1,0 +1,137 @@
+"""Putting a saved adapter into the weights of its base, so that what is trained and saved is one whole model."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from popmargin.errors import RunError
+from popmargin.loading import ADAPTER_CONFIG, Adapter, reason
+
+_PREFIX = "base_model.model."  # of peft's names
+_ALLOWED = 1e-3  # change of a logit by merging in fp32, relative to the largest
+
+
+def merge_adapter(model: Any, adapter: Adapter, info: dict[str, Any]) -> None:
+    """Merge an adapter into its base, in place, and see that the merged model is the adapted one.
+
+    Modules that the adapter brings as a whole (`modules_to_save`, a resized vocabulary) take the place of the base's. A
+    head that was tied to the embeddings is untied where the adapter changed one of them alone.
+
+    Args:
+        model: the base, in fp32.
+        adapter: trained on this base.
+        info: transformers' loading info of the base; weights that the adapter brings are missing no more.
+
+    Raises:
+        RunError: the adapter holds other weights than go onto this model, or is of a kind that cannot be merged.
+    """
+    config = _settings(adapter)
+    tensors = {_own_name(name): value for name, value in adapter.tensors().items()}
+    lost = _refuse_foreign_head(model, tensors, info)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(tie_word_embeddings|tied).*")  # untied below, where it matters
+        _resize(model, tensors)
+        if not getattr(config, "ensure_weight_tying", False):
+            _untie(model, tensors)
+        adapted = _put_on(model, config, adapter, {name: value for name, value in tensors.items() if name not in lost})
+        expected = _logits(model)
+        try:
+            adapted.merge_and_unload()
+        except (ValueError, NotImplementedError, AttributeError) as error:
+            raise RunError(f"The adapter '{adapter.path}' cannot be merged into its base: {reason(error)}") from error
+    vars(model).pop("peft_config", None)  # or peft takes the next adapter for a second one
+    model.requires_grad_(True)
+    change = (_logits(model) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+    if not change <= _ALLOWED:
+        raise RunError(
+            f"Merging the adapter '{adapter.path}' changes what the model says (its logits by {change:.2g} of the "
+            "largest). Merge it yourself, save the whole model, and start from that."
+        )
+    brought = {name for name in info["missing_keys"] if name in tensors}
+    info["missing_keys"] = type(info["missing_keys"])(name for name in info["missing_keys"] if name not in brought)
+
+
+def _settings(adapter: Adapter) -> Any:
+    from peft import PeftConfig
+
+    try:
+        config = PeftConfig.from_pretrained(str(adapter.weights.parent))
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"The adapter '{adapter.path}' has settings that peft does not know: {reason(error)}") from error
+    if config.is_prompt_learning:
+        raise RunError(
+            f"'{adapter.path}' is an adapter of the kind {config.peft_type}, which changes no weights and cannot be "
+            "merged. Start from a LoRA adapter or a whole model."
+        )
+    config.inference_mode, config.task_type = True, None  # the base may be of another kind than it was trained as
+    return config
+
+
+def _own_name(name: str) -> str:
+    """The name of a weight without peft's prefix and the wrappers of whole modules."""
+    return name.removeprefix(_PREFIX).replace(".modules_to_save.", ".")
+
+
+def _refuse_foreign_head(model: Any, tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> set[str]:
+    """Weights of a head that this model does not have: one of words is left out by a reward model."""
+    inside = dict(model.named_children())
+    foreign = {name for name in tensors if name.partition(".")[0] in ("lm_head", "score", "classifier")}
+    foreign = {name for name in foreign if name.partition(".")[0] not in inside}
+    info["unexpected_keys"] = type(info["unexpected_keys"])({*info["unexpected_keys"], *foreign})
+    return foreign
+
+
+def _resize(model: Any, tensors: dict[str, torch.Tensor]) -> None:
+    """Give the base the vocabulary of an adapter that was saved with its embeddings."""
+    embeddings = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    saved = tensors.get(f"{name}.weight")
+    if saved is not None and len(saved) != len(embeddings.weight):
+        model.resize_token_embeddings(len(saved), mean_resizing=False)
+
+
+def _untie(model: Any, tensors: dict[str, torch.Tensor]) -> None:
+    """A head of its own, with the embeddings' values, where an adapter changes one of the two."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is not embeddings.weight:
+        return
+    names = {f"{name}." for name, module in model.named_modules() if module is head or module is embeddings}
+    own = [name for name in tensors if "trainable_tokens" not in name]  # which peft keeps tied
+    changed = any(name.startswith(prefix) for name in own for prefix in names)
+    if changed:
+        head.weight = nn.Parameter(embeddings.weight.detach().clone())
+        model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
+        model.all_tied_weights_keys = {}
+
+
+def _put_on(model: Any, config: Any, adapter: Adapter, tensors: dict[str, torch.Tensor]) -> Any:
+    """The model with the adapter on it, all of its weights and no others."""
+    from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+
+    remedy = f"Is '{adapter.base}' the model that it was trained on? See base_model_name_or_path in {ADAPTER_CONFIG}."
+    try:
+        adapted = PeftModel(model, config)
+        result = set_peft_model_state_dict(adapted, {f"{_PREFIX}{name}": value for name, value in tensors.items()})
+        wanted = {_own_name(name) for name in get_peft_model_state_dict(adapted, save_embedding_layers=False)}
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"The adapter '{adapter.path}' does not go onto its base: {reason(error)}. {remedy}") from error
+    if result.unexpected_keys:
+        raise RunError(
+            f"The adapter '{adapter.path}' has weights that its base has no place for "
+            f"(first: {_own_name(min(result.unexpected_keys))}). {remedy}"
+        )
+    missing = wanted - tensors.keys()
+    if missing:
+        raise RunError(
+            f"The adapter '{adapter.path}' lacks weights (first: {min(missing)}): is its file whole? {remedy}"
+        )
+    return adapted
+
+
+@torch.no_grad()
+def _logits(model: Any) -> torch.Tensor:
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    tokens = (torch.arange(1, 9) * 7919 % vocabulary)[None].to(next(model.parameters()).device)
+    return model(input_ids=tokens).logits.float()

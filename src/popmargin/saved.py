@@ -1,0 +1,223 @@
+"""Writing trained weights, and reading them back: what was saved must be what is in memory, or the run has failed."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from popmargin.dropout import own_dropout
+from popmargin.errors import RunError
+from popmargin.loading import ADAPTER_CONFIG, quiet_loading
+
+_INDEX = "model.safetensors.index.json"
+_KEPT = 0.9  # of what training changed: with less, the start model's dtype is too coarse to save it in
+
+
+def write_model(
+    model: Any,
+    folder: Path,
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    own_names: bool = False,
+) -> None:
+    """Save a model or its adapter with its configuration, and read the weights back.
+
+    Args:
+        model: not wrapped for distributed training.
+        folder: made when missing.
+        state: its whole weights by name, where they are sharded in the model.
+        dtype: of whole models' weights on disk; None keeps that in memory.
+        own_names: weights under their names in memory, as training that goes on reads them, and not under those that
+            models of this kind are published with.
+
+    Raises:
+        RunError: the files do not hold what is in memory.
+    """
+    if _is_adapter(model):
+        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)  # `auto` would ask the hub
+        refuse_difference(model, folder, state)
+        return
+    weights = {name: _cast(value, dtype) for name, value in (state or model.state_dict()).items()}
+    with own_dropout(model), quiet_loading():
+        model.save_pretrained(folder, state_dict=weights, save_original_format=not own_names)
+    if dtype is not None:
+        _say_dtype(folder / "config.json", dtype)
+    refuse_difference(model, folder, state, dtype=dtype)
+
+
+def refuse_difference(
+    model: Any, folder: Path, state: Mapping[str, Tensor] | None = None, *, dtype: torch.dtype | None = None
+) -> None:
+    """See that a folder holds the weights that a model has: of an adapter all that are trained, else all.
+
+    Raises:
+        RunError: a weight is missing, has another value, or is not finite; the message names it.
+    """
+    try:
+        if _is_adapter(model):
+            wrong = _difference(_trained(model, state), _tensors([folder / "adapter_model.safetensors"]), {}, None)
+        else:
+            wrong = _difference_of_whole(model, folder, model.state_dict() if state is None else state, dtype)
+    except (OSError, SafetensorError, ValueError) as error:
+        wrong = f"its weights cannot be read ({error})"
+    if wrong is not None:
+        raise RunError(
+            f"{folder} does not hold the weights in memory: {wrong}. The run does not count as finished. Is the disk "
+            "full? If not, tell us the start model and the configuration; checkpoints of the run are not touched."
+        )
+
+
+def refuse_other_base(policy: Any, start: nn.Module, folder: Path, path: str) -> None:
+    """See that an adapter's frozen weights are still the start model's, and that its folder names that model.
+
+    Args:
+        policy: an adapter on a copy of the start model.
+        start: the start model.
+        folder: the adapter was saved in.
+        path: of the start model, as the user gave it.
+
+    Raises:
+        RunError: the adapter would go onto another model than the one it was trained on.
+    """
+    named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if named != path:
+        raise RunError(f"{folder / ADAPTER_CONFIG} names the base '{named}', and the adapter was trained on '{path}'.")
+    own = {name.replace(".base_layer.", "."): value for name, value in policy.get_base_model().named_parameters()}
+    for name, value in start.named_parameters():
+        mine = own.get(name)
+        if not isinstance(mine, DTensor) and (mine is None or not _same(mine, value)):
+            raise RunError(
+                f"'{name}' of the policy is no more what it is in '{path}', and an adapter does not save it. Train "
+                "all weights (model.lora_rank: 0)."
+            )
+
+
+def dtype_to_save(
+    weights: Mapping[str, Tensor], start: nn.Module, stored: torch.dtype, wanted: torch.dtype | None
+) -> tuple[torch.dtype, float]:
+    """In which dtype trained weights are saved, and how much of the training it keeps.
+
+    A start model in bf16 that small steps were added to may be the start model again after rounding: of a weight near
+    0.1, bf16 knows no difference below 0.0005.
+
+    Args:
+        weights: trained, by name.
+        start: the start model, before training.
+        stored: the dtype of its files.
+        wanted: the user's choice; None for the start model's, or fp32 where that would undo a tenth of the training.
+
+    Returns:
+        The dtype, and ⟨saved − start, trained − start⟩ / ‖trained − start‖²: 1 keeps all, 0 saves the start model.
+    """
+    dtype = wanted or stored
+    if dtype == torch.float32:
+        return dtype, 1.0
+    kept = total = 0.0
+    for name, before in start.state_dict().items():
+        after = weights.get(name)
+        if after is None or not after.is_floating_point() or not before.any():  # nothing to lose, or an untrained head
+            continue
+        old, new = before.double(), after.to(before.device).double()
+        change = new - old
+        total += float(change.square().sum())
+        kept += float(((new.to(dtype).double() - old) * change).sum())
+    share = kept / total if total else 1.0
+    return (dtype, share) if wanted is not None or share >= _KEPT else (torch.float32, 1.0)
+
+
+def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give weights in memory the values that they have in another dtype, so that what is measured is what was saved."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.copy_(parameter.to(dtype))
+
+
+def _is_adapter(model: Any) -> bool:
+    from peft import PeftModel
+
+    return isinstance(model, PeftModel)
+
+
+def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return value if dtype is None or not value.is_floating_point() or value.dtype == dtype else value.to("cpu", dtype)
+
+
+def _say_dtype(file: Path, dtype: torch.dtype) -> None:
+    """transformers writes the dtype in memory into a configuration, whatever it saves."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings["dtype"] = str(dtype).removeprefix("torch.")
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _trained(model: Any, state: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """All weights that are trained, by their names in an adapter's file."""
+    values = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    found = {name: value if state is None else state[name] for name, value in values.items()}
+    return {re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", name): value for name, value in found.items()}
+
+
+def _difference_of_whole(
+    model: Any, folder: Path, expected: Mapping[str, Tensor], dtype: torch.dtype | None
+) -> str | None:
+    index = folder / _INDEX
+    names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    files = [folder / name for name in sorted(names)]
+    tied: dict[str, str] = dict(getattr(model, "all_tied_weights_keys", None) or {})
+    ignored: list[str] = list(getattr(model, "_keys_to_ignore_on_save", None) or [])
+    unsaved = set(ignored) - dict(model.named_parameters()).keys()
+    expected = {name: value for name, value in expected.items() if name not in unsaved}
+    written = {name for file in files for name in _names(file)}
+    if written <= expected.keys():
+        return _difference(expected, _tensors(files), tied, dtype)
+    # Published under other names: only what reads them can tell.
+    with quiet_loading():
+        again = type(model).from_pretrained(folder, dtype=dtype or model.dtype, use_safetensors=True)
+    return _difference(expected, again.state_dict().items(), {}, dtype)
+
+
+def _difference(
+    expected: Mapping[str, Tensor], saved: Iterable[tuple[str, Tensor]], tied: Mapping[str, str], dtype: Any
+) -> str | None:
+    """What is wrong with saved weights; None where they are the expected ones. A tied weight may stand for its twin."""
+    seen: set[str] = set()
+    for name, value in saved:
+        seen.add(name)
+        if name not in expected:
+            return f"'{name}' is in the file and not in the model"
+        mine = _cast(expected[name].detach(), dtype)
+        if not _same(mine, value):
+            finite = not value.is_floating_point() or bool(torch.isfinite(value).all())
+            return f"'{name}' has another value there" if finite else f"'{name}' holds values that are not finite"
+    twins = {**{source: name for name, source in tied.items()}, **tied}
+    for name in sorted(set(expected) - seen):
+        twin = twins.get(name)
+        if twin is None or twin not in seen:
+            return f"'{name}' is missing there"
+        if not _same(expected[name], expected[twin]):
+            return f"'{name}' is tied to '{twin}' by the configuration, and has other values"
+    return None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    one, other = one.detach(), other.detach()
+    return one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, "pt") as tensors:
+        return list(tensors.keys())
+
+
+def _tensors(files: Iterable[Path]) -> Iterator[tuple[str, Tensor]]:
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                yield name, tensors.get_tensor(name)

@@ -1,0 +1,209 @@
+"""What a run saves is what it has trained, whatever it started from, and nothing else counts as finished."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, MixtralConfig, MixtralForCausalLM
+
+from popmargin.config import RunConfig
+from popmargin.errors import RunError
+from popmargin.evaluation.run import HeldOutMargins, evaluate_run, held_out_margins
+from popmargin.training.prepare import Workspace
+from popmargin.training.run import train
+
+Configure = Callable[..., RunConfig]
+TOKENS = torch.tensor([[5, 60, 7, 180, 9, 33]])
+AUTO = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
+
+
+@pytest.fixture(scope="session", params=["fp32", "bf16"])
+def start_path(request: Any, tmp_path_factory: pytest.TempPathFactory, make_model: Any, tiny_tokenizer: Any) -> str:
+    """A LoRA folder as supervised fine-tuning leaves it, on a base in fp32 or bf16."""
+    folder = tmp_path_factory.mktemp("sft")
+    base = make_model(dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[request.param])
+    base.save_pretrained(folder / "base")
+    options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
+    policy = get_peft_model(base, LoraConfig(**options))
+    policy.peft_config["default"].base_model_name_or_path = str(folder / "base")
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn_like(parameter)
+    policy.save_pretrained(folder / "sft", save_embedding_layers=False)
+    tiny_tokenizer.save_pretrained(folder / "sft")
+    return str(folder / "sft")
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval().float()(input_ids=TOKENS).logits
+
+
+@pytest.mark.parametrize("task", ["policy", "reward"])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_start_adapter_is_trained_on_and_saved(
+    tmp_path: Path, configure: Configure, start_path: str, rank: int, task: str
+) -> None:
+    """transformers alone, our evaluation and the policy in memory agree; the first log-ratios are 0."""
+    change = {"task": task, "model": {"path": start_path, "lora_rank": rank}, "train": {"learning_rate": 1e-2}}
+    config = configure(change)
+    workspace = Workspace(config)
+    run, policy = train(config, workspace=workspace, keep_model=True)
+    alone = AUTO[task].from_pretrained(run.model, dtype=torch.float32)
+    torch.testing.assert_close(logits(alone), logits(policy), rtol=1e-4, atol=1e-4)
+    changed = (logits(policy) - logits(workspace.start_model)).abs().max()
+    assert changed > 0.01 and not (run.model / "adapter_config.json").exists()
+    evaluate_run(run.path)
+    found = HeldOutMargins.load(run.evaluation / "margins.parquet").reward_margin
+    np.testing.assert_allclose(found, held_out_margins(policy, config, workspace).reward_margin, rtol=1e-4, atol=1e-4)
+    assert np.ptp(found) > 0.01
+    if task == "policy":
+        first = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])
+        assert first["loss"] == pytest.approx(np.log(2), abs=1e-6) and abs(first["chosen_logratio"]) < 1e-5
+
+
+def test_a_start_adapter_resumes(tmp_path: Path, configure: Configure, start_path: str) -> None:
+    change = {"model": {"path": start_path, "lora_rank": 2}, "train": {"save_steps": 2, "max_steps": 4}}
+    config = configure(change)
+    run, policy = train(config, keep_model=True)
+    before = logits(policy)
+    (run.path / "run.json").unlink()
+    _, again = train(config, resume=True, keep_model=True)
+    assert torch.equal(logits(again), before)
+
+
+@pytest.fixture(scope="session")
+def rough_path(tmp_path_factory: pytest.TempPathFactory, make_model: Any, tiny_tokenizer: Any) -> str:
+    """A start model that is stored in bf16."""
+    folder = tmp_path_factory.mktemp("rough")
+    make_model(dtype=torch.bfloat16).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("task", ["policy", "reward"])
+def test_weights_keep_the_dtype_of_the_start_model(configure: Configure, rough_path: str, task: str) -> None:
+    """And what is in memory, and measured, is what was rounded to be saved."""
+    config = configure({"task": task, "model": {"path": rough_path}, "train": {"learning_rate": 1e-2}})
+    workspace = Workspace(config)
+    run, policy = train(config, workspace=workspace, keep_model=True)
+    stored = load_file(run.model / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.bfloat16}
+    assert AUTO[task].from_pretrained(run.model).dtype == torch.bfloat16  # of its own accord
+    assert policy.dtype == torch.float32
+    facts = run.facts()["saved_weights"]
+    assert facts["dtype"] == "bfloat16" and 0.9 < facts["kept"] < 1.1
+    loaded = workspace.trained(run.model)
+    assert torch.equal(logits(loaded), logits(policy))
+
+
+def test_training_that_bf16_would_round_away_is_saved_in_fp32(
+    tmp_path: Path, configure: Configure, rough_path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Weights near 0.1 that moved by 1e-5 are the start model's again in bf16."""
+    still = {"model": {"path": rough_path}, "train": {"learning_rate": 3e-6}}
+    run, _ = train(configure(still))
+    assert {value.dtype for value in load_file(run.model / "model.safetensors").values()} == {torch.float32}
+    assert run.facts()["saved_weights"]["dtype"] == "float32"
+    assert "saved in fp32: bfloat16, which the start model is saved in, would round much" in caplog.text
+    forced, _ = train(configure(still, {"model": {"save_dtype": "bf16"}, "output": str(tmp_path / "bf16")}))
+    kept = forced.facts()["saved_weights"]["kept"]
+    assert kept < 0.5 and f"keeps {100 * kept:.0f}% of the training" in caplog.text
+    whole, _ = train(configure({"model": {"path": rough_path, "save_dtype": "fp32"}, "output": str(tmp_path / "fp32")}))
+    assert whole.facts()["saved_weights"] == {"dtype": "float32", "kept": 1.0}
+
+
+@pytest.fixture
+def broken_saves(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], None]], None]:
+    """Damages what safetensors has written, before it is read back."""
+
+    def install(damage: Callable[[Path], None]) -> None:
+        from peft import peft_model
+        from transformers import modeling_utils
+
+        for module in (modeling_utils, peft_model):
+            write = module.safe_save_file
+
+            def spoiled(tensors: Any, filename: Any, *args: Any, _write: Any = write, **options: Any) -> None:
+                _write(tensors, filename, *args, **options)
+                damage(Path(filename))
+
+            monkeypatch.setattr(module, "safe_save_file", spoiled)
+
+    return install
+
+
+def lose_one(file: Path) -> None:
+    tensors = load_file(file)
+    del tensors[max(tensors)]
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def change_one(file: Path) -> None:
+    tensors = load_file(file)
+    tensors[max(tensors)].flatten()[0] += 1e-3
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("task", ["policy", "reward"])
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize(("damage", "what"), [(lose_one, "is missing there"), (change_one, "has another value there")])
+def test_a_save_that_lost_something_is_no_success(
+    configure: Configure, broken_saves: Any, rank: int, task: str, damage: Any, what: str
+) -> None:
+    broken_saves(damage)
+    config = configure({"task": task, "model": {"lora_rank": rank}, "train": {"max_steps": 1}})
+    with pytest.raises(RunError, match=f"does not hold the weights in memory: .*{what}.*does not count as finished"):
+        train(config)
+    assert not (Path(config.output) / "run.json").exists()
+
+
+def test_a_checkpoint_that_lost_something_is_not_resumed(configure: Configure) -> None:
+    config = configure({"train": {"save_steps": 1, "max_steps": 2}})
+    run, _ = train(config)
+    (run.path / "run.json").unlink()
+    lose_one(run.checkpoints / "checkpoint-2" / "model.safetensors")
+    with pytest.raises(RunError, match=r"checkpoint-2 does not hold.*is missing there"):
+        train(config, resume=True)
+
+
+def test_weights_trained_outside_the_adapter_are_missed(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter's file holds the adapter alone."""
+    from popmargin.training import run as training
+
+    make = training.make_policy
+
+    def with_norms(start: Any, config: Any) -> Any:
+        policy = make(start, config)
+        policy.get_submodule("base_model.model.model.norm").requires_grad_(True)
+        return policy
+
+    monkeypatch.setattr(training, "make_policy", with_norms)
+    with pytest.raises(RunError, match=r"model\.norm\.weight' is missing there"):
+        train(configure({"model": {"lora_rank": 2}, "train": {"max_steps": 1}}))
+
+
+def test_a_model_published_under_other_names_resumes(
+    tmp_path: Path, configure: Configure, tiny_tokenizer: Any, weights: Any
+) -> None:
+    """Experts are one tensor in memory and many in the files: a checkpoint in those names would be passed over."""
+    config = MixtralConfig(vocab_size=len(tiny_tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                           num_attention_heads=2, num_key_value_heads=2, num_local_experts=2)  # fmt: skip
+    torch.manual_seed(0)
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "experts")
+    tiny_tokenizer.save_pretrained(tmp_path / "experts")
+    settings = {"model": {"path": str(tmp_path / "experts")}, "train": {"save_steps": 2, "max_steps": 4}}
+    run, policy = train(configure(settings), keep_model=True)
+    before, saved = logits(policy), weights(run.model)
+    assert any("experts.1.w1" in name for name in saved)  # as others expect them
+    (run.path / "run.json").unlink()
+    _, again = train(configure(settings), resume=True, keep_model=True)
+    assert torch.equal(logits(again), before)
