@@ -24,8 +24,8 @@ def test_wrong_attention_is_noticed(dtype: torch.dtype, monkeypatch: pytest.Monk
     """Tokens that see the whole row before them, other responses included."""
     original = attention.packed_attention
 
-    def wrong(module: Any, query: Any, key: Any, value: Any, segments: Any, **more: Any) -> Any:
-        return original(module, query, key, value, ((query.shape[2],),), **more)
+    def wrong(query: Any, key: Any, value: Any, segments: Any, sight: Any, **more: Any) -> Any:
+        return original(query, key, value, ((query.shape[2],),), sight, **more)
 
     monkeypatch.setattr(attention, "packed_attention", wrong)
     with caplog.at_level(logging.WARNING):

@@ -13,6 +13,7 @@ from popmargin.engine.flash import flash_attention, flash_fits
 from popmargin.engine.head import HeadSettings, fused_token_scores
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to
+from popmargin.engine.sight import Sight
 from popmargin.training.run import train
 from popmargin.training.run_directory import read_jsonl
 
@@ -38,9 +39,7 @@ def test_flash_is_attention_segment_by_segment(row: str, heads: tuple[int, int],
     halves = [tensor.detach().bfloat16().requires_grad_() for tensor in full]
     upstream = torch.randn(1, length, heads[0], 64, device="cuda")
     assert flash_fits(halves[0]) and not flash_fits(full[0])
-    expected = attention.packed_attention(
-        torch.nn.Identity(), full[0], full[1], full[2], segments, sliding_window=window
-    )[0]
+    expected = attention.packed_attention(full[0], full[1], full[2], segments, Sight(window=window))[0]
     found = flash_attention(halves[0], halves[1], halves[2], segments, window=window)
     assert found.shape == expected.shape
     pairs = [(found, expected)]

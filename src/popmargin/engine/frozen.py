@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from popmargin.engine.logps import adopt_plan, evaluating, forward_plan, model_inputs, unwrapped, without_adapter
+from popmargin.engine.logps import adopt_plan, forward_plan, model_inputs
 from popmargin.engine.sequences import Sequences
+from popmargin.engine.trial import evaluating, unwrapped, without_adapter
 
 _LOG = logging.getLogger(__name__)
 

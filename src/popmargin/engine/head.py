@@ -46,6 +46,11 @@ class HeadSettings:
     softcap: float | None = None
     scale: float = 1.0
 
+    def logits(self, raw: Tensor) -> Tensor:
+        """What a model makes of what its head gives."""
+        scaled = raw * self.scale
+        return scaled if self.softcap is None else self.softcap * torch.tanh(scaled / self.softcap)
+
 
 def fused_token_scores(
     hidden_NH: Float[Tensor, "N H"],

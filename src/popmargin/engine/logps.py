@@ -7,23 +7,36 @@ H hidden size.
 import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from popmargin.engine.attention import allow_packing
+from popmargin.engine.attention import forbid_packing
 from popmargin.engine.head import HeadSettings, TokenScores, fused_token_scores
-from popmargin.engine.sequences import Layout, Sequences, make_sequences, sequences_to
+from popmargin.engine.limits import Limit, context_limit
+from popmargin.engine.sequences import Layout, Sequences, longest_sequence, one_by_one
+from popmargin.engine.trial import (
+    ERRORS,
+    LAST,
+    evaluating,
+    head_refused,
+    packing_refused,
+    refused,
+    row_thresholds_lowered,
+    trial_sequences,
+    unwrapped,
+    without_adapter,
+)
+from popmargin.errors import RunError
 
 _CHUNK = 256  # rows of logits handled at once where a head cannot be fused: keeps the fp32 intermediate small
 _TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4}  # nats, of a trial
 _ROUGH_TOLERANCE = 1.0  # of other dtypes: SmolLM2 in bf16 rounds by 0.24 nats; a wrong context changes it by 7
+_LOST = {"padded": "packed rows that share prompts", "alone": "batches, one response at a time"}
 _LOG = logging.getLogger(__name__)
 
 
@@ -72,16 +85,18 @@ class ForwardPlan:
     """How a model's completion log-probs are computed.
 
     Attributes:
-        layout: packed rows, or padded ones where the model cannot take them.
+        layout: packed rows, padded ones where the model cannot take them, or each response alone where it must.
         head: the LM head, which sees completion positions only; None where the model does not tell.
         fused: what follows the head, where it can be fused with the log-softmax; None where it cannot.
         lower: frozen layers that the forward pass need not run; see `frozen.FrozenOutputs`.
+        limit: the longest sequence whose numbers do not depend on what else is in a batch; None for any.
     """
 
     layout: Layout
     head: nn.Module | None
     fused: HeadSettings | None
     lower: LowerLayers | None = None
+    limit: Limit | None = None
 
 
 _PLANS: "weakref.WeakKeyDictionary[nn.Module, ForwardPlan]" = weakref.WeakKeyDictionary()
@@ -90,17 +105,17 @@ _PLANS: "weakref.WeakKeyDictionary[nn.Module, ForwardPlan]" = weakref.WeakKeyDic
 def forward_plan(model: Any) -> ForwardPlan:
     """The fastest way that gives this model's own log-probs: found by a trial on a few tokens, once for each model.
 
-    Why a model cannot take the fast way is said in the log.
+    Its own are those that a response gets alone, in a forward pass of one row. What shows only in longer rows than the
+    trial's, windows and chunks, is read from the rules of the model's masks (`sight.py`). Why a model cannot take the
+    fast way is said in the log.
+
+    Raises:
+        RunError: the model cannot score a response, gives numbers that are not finite, or is not causal.
     """
     inner = unwrapped(model)
     if inner not in _PLANS:
         _PLANS[inner] = _find_plan(inner)
     return _PLANS[inner]
-
-
-def unwrapped(model: Any) -> Any:
-    """The model inside the wrapper of data-parallel training."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 def adopt_plan(model: Any, plan: ForwardPlan, what: str) -> bool:
@@ -119,79 +134,81 @@ def adopt_plan(model: Any, plan: ForwardPlan, what: str) -> bool:
 
 def _find_plan(model: Any) -> ForwardPlan:
     head = model.get_output_embeddings()
-    plain = ForwardPlan("padded", head, None)
     base = without_adapter(model)
     if base is None:
-        return plain
+        return ForwardPlan("padded", head, None)
+    alone = ForwardPlan("alone", head, None, limit=context_limit(base))
     settings = _head_settings(base.config.get_text_config()) if type(head) is nn.Linear else None
-    with evaluating(model):
-        expected = _trial(model, plain)
-        plan = plain
-        if settings is not None:
-            plan = _take(model, replace(plain, fused=settings), plain, expected, "a fused LM head")
-        reason = allow_packing(base)
+    with evaluating(model), row_thresholds_lowered(model):
+        try:
+            own = _trial(model, alone)
+        except ERRORS as error:
+            raise RunError(f"{type(base).__name__} cannot score a response: {error}") from error
+        if not own.isfinite().all():
+            raise RunError(f"{type(base).__name__} gives log-probs that are not finite: are its weights intact?")
+        plan = _row_plan(model, alone, settings, own)
+        allowed, earlier = _allowed(model), own[-LAST:-1]
+
+        def other_end() -> Tensor:
+            return _trial(model, alone, other_end=True)[:-1]
+
+        packed = replace(plan, layout="packed")
+        reason, masks_change = packing_refused(base, other_end, earlier, allowed)
+        reason = reason or refused(lambda: _trial(model, packed), own, allowed)
         if reason is None:
-            return _take(model, replace(plan, layout="packed"), plan, expected, "packed rows that share prompts")
-    _LOG.warning("%s runs without packed rows that share prompts: %s.", type(base).__name__, reason)
+            return packed
+        plan = replace(plan, layout="alone") if masks_change else plan
+        forbid_packing(base)
+        foresight = refused(other_end, earlier, allowed)
+    if foresight is not None:
+        raise RunError(
+            f"{type(base).__name__} is no causal language model as it is configured: a later token changes what it "
+            f"says of earlier ones ({foresight}). Name a decoder, or set what makes it one (is_decoder) in its config."
+        )
+    _LOG.warning("%s runs without %s (%s).", type(base).__name__, _LOST[plan.layout], reason)
     return plan
 
 
-def without_adapter(model: Any) -> PreTrainedModel | None:
-    """The transformers model inside an adapter; None where there is none."""
-    base = model if isinstance(model, PreTrainedModel) else getattr(model, "base_model", model)
-    base = base if isinstance(base, PreTrainedModel) else getattr(base, "model", base)
-    return base if isinstance(base, PreTrainedModel) else None
+def _row_plan(model: Any, alone: ForwardPlan, settings: HeadSettings | None, own: Tensor) -> ForwardPlan:
+    """The fastest way of scoring with a row for every response."""
+    if settings is not None and alone.head is not None:
+        reason = head_refused(model, alone.head, settings)
+        if reason is not None and head_refused(model, alone.head, HeadSettings()) is None:
+            settings = HeadSettings()  # MiniCPM3 scales before its head
+        elif reason is not None:
+            _LOG.warning("%s runs without a fused LM head (%s).", type(model).__name__, reason)
+            settings = None
+    padded = replace(alone, layout="padded", fused=settings)
+    if refused(lambda: _trial(model, padded), own, _allowed(model)) is None:
+        return padded
+    plan = alone
+    if settings is not None:
+        plan = _take(model, replace(alone, fused=settings), alone, own, "a fused LM head")
+    return _take(model, replace(plan, layout="padded"), plan, own, _LOST["alone"])
 
 
 def _head_settings(config: Any) -> HeadSettings:
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    return HeadSettings(softcap=getattr(config, "final_logit_softcapping", None), scale=scale)
+    caps = [getattr(config, name, None) for name in ("final_logit_softcapping", "logits_soft_cap")]
+    return HeadSettings(softcap=next((float(cap) for cap in caps if cap), None), scale=scale)
 
 
 def _take(model: Any, plan: ForwardPlan, otherwise: ForwardPlan, expected: Tensor, what: str) -> ForwardPlan:
-    allowed = _TOLERANCE.get(next(model.parameters()).dtype, _ROUGH_TOLERANCE)
-    reason = refused(lambda: _trial(model, plan), expected, allowed)
+    reason = refused(lambda: _trial(model, plan), expected, _allowed(model))
     if reason is None:
         return plan
     _LOG.warning("%s runs without %s (%s).", type(model).__name__, what, reason)
     return otherwise
 
 
-def refused(trial: Callable[[], Tensor], expected: Tensor, allowed: float) -> str | None:
-    """Why a faster way of scoring must not be taken: it fails, or changes scores by more; None where it may."""
-    try:
-        difference = float((trial() - expected).abs().max())
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None if difference <= allowed else f"scores would change by {difference:.2g}"
+def _allowed(model: Any) -> float:
+    return _TOLERANCE.get(next(model.parameters()).dtype, _ROUGH_TOLERANCE)
 
 
 @torch.no_grad()
-def _trial(model: Any, plan: ForwardPlan) -> Tensor:
+def _trial(model: Any, plan: ForwardPlan, *, other_end: bool = False) -> Tensor:
     """Log-probs of a few responses of unequal lengths, two of them to one prompt."""
-    return token_scores(model, trial_sequences(model, plan.layout), plan=plan).logps.double()
-
-
-def trial_sequences(model: Any, layout: Layout, *, whole_to: int | None = None) -> Sequences:
-    """A few responses of unequal lengths, two of them to one prompt, on the model's device; `whole_to` a padding id."""
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    random = np.random.default_rng(0)
-    short, long = (random.integers(vocabulary, size=size) for size in (3, 9))
-    completions = [random.integers(vocabulary, size=size) for size in (5, 2, 7)]
-    sequences = make_sequences([long, short, long], completions, whole_to or 0, layout, whole=whole_to is not None)
-    return sequences_to(sequences, next(model.parameters()).device)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Generator[None]:
-    """In evaluation mode, each module back in its own one afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    return token_scores(model, trial_sequences(model, plan.layout, other_end=other_end), plan=plan).logps.double()
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -228,8 +245,25 @@ def token_scores(
 
     Returns:
         log π(y_t | x, y_<t) of every completion token (N,), in the order of `labels`.
+
+    Raises:
+        RunError: a sequence is longer than the plan's limit.
     """
     plan = plan or forward_plan(model)
+    if plan.limit is not None:
+        plan.limit.check(longest_sequence(sequences))
+    if plan.layout == "alone":
+        ones = [_scores(model, one, precision, plan, statistics) for one in one_by_one(sequences)]
+        return TokenScores(*(_joined([getattr(one, name) for one in ones]) for name in ("logps", "entropy", "top1")))
+    return _scores(model, sequences, precision, plan, statistics)
+
+
+def _joined(parts: list[Any]) -> Any:
+    return None if parts[0] is None else torch.cat(parts)
+
+
+def _scores(model: nn.Module, sequences: Sequences, precision: str, plan: ForwardPlan, statistics: bool) -> TokenScores:
+    """Scores from one forward pass."""
     positions_N, labels_N = sequences["label_positions"], sequences["labels"]
     inputs = model_inputs(sequences)
     with contextlib.ExitStack() as stack:

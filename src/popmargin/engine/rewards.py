@@ -10,26 +10,27 @@ import contextlib
 import logging
 import weakref
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from popmargin.engine.attention import allow_packing
-from popmargin.engine.logps import (
-    ForwardPlan,
-    autocast,
+from popmargin.engine.attention import forbid_packing
+from popmargin.engine.limits import Limit, context_limit
+from popmargin.engine.logps import ForwardPlan, autocast, forward_plan, model_inputs
+from popmargin.engine.scores import PairScores
+from popmargin.engine.sequences import Layout, Sequences, longest_sequence, one_by_one
+from popmargin.engine.trial import (
     evaluating,
-    forward_plan,
-    model_inputs,
+    packing_refused,
     refused,
+    row_thresholds_lowered,
     trial_sequences,
+    unwrapped,
     without_adapter,
 )
-from popmargin.engine.scores import PairScores
-from popmargin.engine.sequences import Layout, Sequences
 from popmargin.errors import RunError
 
 HEAD = "score"
@@ -43,12 +44,14 @@ class RewardPlan:
     """How a model's rewards are computed.
 
     Attributes:
-        layout: packed rows, or padded ones where the model cannot take them.
+        layout: packed rows, padded ones where the model cannot take them, or each response alone where it must.
         head: gives a reward from a hidden state; under an adapter, what holds its trained copy.
+        limit: the longest sequence whose reward does not depend on what else is in a batch; None for any.
     """
 
     layout: Layout
     head: nn.Module
+    limit: Limit | None = None
 
 
 _PLANS: "weakref.WeakKeyDictionary[nn.Module, RewardPlan]" = weakref.WeakKeyDictionary()
@@ -65,7 +68,7 @@ def reward_plan(model: Any) -> RewardPlan:
     Raises:
         RunError: the model has no head that is read at the last token.
     """
-    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    inner = unwrapped(model)
     if inner not in _PLANS:
         _PLANS[inner] = _find_plan(inner)
     return _PLANS[inner]
@@ -80,30 +83,45 @@ def _find_plan(model: Any) -> RewardPlan:
             f"{type(model).__name__} has no head '{HEAD}': start from a decoder that transformers has a sequence "
             "classifier of, e.g. Llama, Qwen, Mistral or Gemma."
         )
-    padded, packed = RewardPlan("padded", head), RewardPlan("packed", head)
+    alone = RewardPlan("alone", head, context_limit(base))
     dtype = next(model.parameters()).dtype
     precision = "bf16" if dtype == torch.bfloat16 else "fp32"
     allowed = 0.1 if dtype in (torch.bfloat16, torch.float16) else 2e-4  # of the largest reward
     pad_id = int(base.config.get_text_config().pad_token_id)
 
-    with evaluating(model):
-        sequences = trial_sequences(model, "padded", whole_to=pad_id)
-        with autocast(sequences["input_ids"].device, precision):
-            own = model(**model_inputs(sequences)).logits[:, 0].double()
+    with evaluating(model), row_thresholds_lowered(model):
+
+        def own_rewards() -> Tensor:
+            rows = list(one_by_one(trial_sequences(model, "alone", whole_to=pad_id)))
+            with autocast(rows[0]["input_ids"].device, precision):
+                return torch.cat([model(**model_inputs(row)).logits[:, 0] for row in rows]).double()
+
+        own = own_rewards()
         scale = own.abs().max().clamp(min=1)  # rewards have no unit that rounding could be measured in
 
-        def trial(plan: RewardPlan) -> Tensor:
+        def without(plan: RewardPlan) -> str | None:
             sequences = trial_sequences(model, plan.layout, whole_to=pad_id)
-            return response_rewards(model, sequences, precision=precision, plan=plan).double() / scale
+            return refused(
+                lambda: response_rewards(model, sequences, precision=precision, plan=plan).double() / scale,
+                own / scale,
+                allowed,
+            )
 
-        reason = refused(lambda: trial(padded), own / scale, allowed)
+        reason = without(alone)
         if reason is not None:
             raise RunError(f"{type(base).__name__} does not read its head at the last token of a response ({reason}).")
-        reason = allow_packing(base) or refused(lambda: trial(packed), own / scale, allowed)
+        padded, packed = replace(alone, layout="padded"), replace(alone, layout="packed")
+        reason, masks_change = packing_refused(base, lambda: own_rewards() / scale, own / scale, allowed)
+        reason = reason or without(packed)
+        if reason is None:
+            return packed
+        forbid_packing(base)
+        _LOG.warning("%s runs without packed rows that share prompts (%s).", type(base).__name__, reason)
+        reason = "its masks depend on all tokens of a batch" if masks_change else without(padded)
     if reason is None:
-        return packed
-    _LOG.warning("%s runs without packed rows that share prompts: %s.", type(base).__name__, reason)
-    return padded
+        return padded
+    _LOG.warning("%s runs without batches, one response at a time (%s).", type(base).__name__, reason)
+    return alone
 
 
 def response_rewards(
@@ -118,8 +136,20 @@ def response_rewards(
         sequences: whole responses in either layout; see `sequences.Sequences`.
         precision: `fp32` (the model's own dtype) or `bf16` (autocast).
         plan: of the model before it was wrapped; found when not given.
+
+    Raises:
+        RunError: a sequence is longer than the plan's limit.
     """
     plan = plan or reward_plan(model)
+    if plan.limit is not None:
+        plan.limit.check(longest_sequence(sequences))
+    if plan.layout == "alone":
+        return torch.cat([_rewards(model, one, precision, plan) for one in one_by_one(sequences)])
+    return _rewards(model, sequences, precision, plan)
+
+
+def _rewards(model: nn.Module, sequences: Sequences, precision: str, plan: RewardPlan) -> Float[Tensor, "S"]:
+    """Rewards from one forward pass."""
     positions_S: Tensor = sequences["last_positions"]
     with autocast(positions_S.device, precision), _head_reads(plan.head, positions_S) as rewards:
         output: Any = model(**model_inputs(sequences))

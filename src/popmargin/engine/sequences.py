@@ -3,7 +3,7 @@
 Axis suffixes: S responses, T length of the row(s), N completion tokens of all responses one after the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,15 +11,16 @@ import torch
 
 _WINDOW = 256  # items of near length that are fitted together: whole data sets in linear time
 
-Layout = Literal["packed", "padded"]
-"""packed: one row without padding, prompts encoded once; padded: a row per response, for models that cannot pack."""
+Layout = Literal["packed", "padded", "alone"]
+"""packed: one row without padding, prompts encoded once; padded: a row per response, for models that cannot pack;
+alone: the same, with a forward pass for every row, for models whose numbers depend on what is in the batch."""
 
 Sequences = dict[str, Any]
 """Model inputs of S responses.
 
 Both layouts: label_positions (N,) flat positions whose logits predict the completion tokens, labels (N,), lengths (S,)
 completion tokens of each response.
-Padded: input_ids (S, T), attention_mask (S, T).
+Padded: input_ids (S, T), attention_mask (S, T), and sizes: a tuple of the S responses' token counts, prompts included.
 Packed: input_ids (1, T), position_ids (1, T), and segments: one tuple a group of responses, (prefix, tail, tail, …)
 token counts in the order of the row. A tail attends to its prefix and to itself, a prefix to itself.
 Made `whole`: also last_positions (S,), flat positions of each response's last token that is not the padding token.
@@ -40,10 +41,10 @@ def make_sequences(
         prompts: token ids of each prompt, at least one.
         completions: token ids of each completion, at least one.
         pad_id: a padding token.
-        layout: packed or padded.
+        layout: packed, or one of those with a row a response.
         whole: for reward models: every response to its last token, with `last_positions`.
     """
-    if layout == "padded":
+    if layout != "packed":
         return pad_sequences(prompts, completions, pad_id, whole=whole)
     return pack_sequences(prompts, completions, whole_to=pad_id if whole else None)
 
@@ -72,6 +73,7 @@ def pad_sequences(
     return {
         "input_ids": torch.from_numpy(ids_ST),
         "attention_mask": torch.from_numpy(mask_ST),
+        "sizes": tuple(len(row) for row in rows),
         "label_positions": torch.from_numpy(np.concatenate(positions)),
         **_labels(completions),
         **({} if last is None else {"last_positions": last}),
@@ -132,6 +134,31 @@ def pack_sequences(
         **_labels(completions),
         **({"last_positions": torch.from_numpy(last_positions)} if whole_to is not None else {}),
     }
+
+
+def longest_sequence(sequences: Sequences) -> int:
+    """Tokens of the longest sequence; in the packed layout, of a prefix and its longest tail."""
+    if "segments" in sequences:
+        return max(group[0] + max(group[1:], default=0) for group in sequences["segments"])
+    return max(sequences["sizes"])
+
+
+def one_by_one(sequences: Sequences) -> Iterator[Sequences]:
+    """Padded sequences as those of one response each, without padding."""
+    width, labels = sequences["input_ids"].shape[1], sequences["labels"].split(sequences["lengths"].tolist())
+    positions = sequences["label_positions"].split(sequences["lengths"].tolist())
+    for row, size in enumerate(sequences["sizes"]):
+        one: Sequences = {
+            "input_ids": sequences["input_ids"][row : row + 1, :size],
+            "attention_mask": sequences["attention_mask"][row : row + 1, :size],
+            "sizes": (size,),
+            "label_positions": positions[row] - row * width,
+            "labels": labels[row],
+            "lengths": sequences["lengths"][row : row + 1],
+        }
+        if "last_positions" in sequences:
+            one["last_positions"] = sequences["last_positions"][row : row + 1] - row * width
+        yield one
 
 
 def packed_length(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray]) -> int:

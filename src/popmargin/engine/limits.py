@@ -1,0 +1,54 @@
+"""How long a sequence may be for a model's numbers to be its own, whatever else is in the batch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from popmargin.errors import RunError
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The longest sequence that a model can score.
+
+    Attributes:
+        tokens: its tokens, prompt included.
+        reason: why longer ones have no number of their own.
+    """
+
+    tokens: int
+    reason: str
+
+    def check(self, tokens: int) -> None:
+        """Refuse a sequence of so many tokens.
+
+        Raises:
+            RunError: it is too long.
+        """
+        if tokens > self.tokens:
+            raise RunError(f"A sequence has {tokens:,} tokens, the model takes {self.tokens:,}: {self.reason}.")
+
+
+def context_limit(model: Any) -> Limit | None:
+    """The original context of a model whose position encoding changes with the longest sequence in a batch.
+
+    Dynamic NTK scaling and LongRoPE change all frequencies once a sequence is longer than that, those of the shorter
+    ones beside it too, and dynamic scaling remembers the longest sequence of batches before.
+    """
+    config = model.config.get_text_config()
+    rope: Any = getattr(config, "rope_parameters", None)
+    if not isinstance(rope, Mapping):
+        return None
+    parts: list[Any] = [rope, *rope.values()]  # some models have parameters for each kind of layer
+    limits: list[Limit] = []
+    for part in parts:
+        kind = str(part.get("rope_type")) if isinstance(part, Mapping) else ""
+        tokens: Any = None
+        if "dynamic" in kind:
+            tokens = getattr(config, "max_position_embeddings", None)
+        elif kind == "longrope":
+            tokens = part.get("original_max_position_embeddings")
+        if tokens is not None:
+            reason = f"its {kind} position scaling would change with the longest sequence of a batch"
+            limits.append(Limit(int(tokens), reason))
+    return min(limits, key=lambda limit: limit.tokens, default=None)
