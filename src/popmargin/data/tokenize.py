@@ -52,6 +52,16 @@ class TruncationReport:
     boundary_shifted: int = 0
     unterminated: int = 0
 
+    def notes(self) -> list[str]:
+        """What was done to the rows that were kept, in sentences; none where it was nothing."""
+        sentences = {
+            "prompts that lost tokens to data.max_length": self.prompts_cut,
+            "completions that lost tokens at their end": self.completions_cut,
+            "rows whose prompt alone has other tokens than with a completion": self.boundary_shifted,
+            "completions that the template closes with no special token, so that no end is learned": self.unterminated,
+        }
+        return [f"{sentence}: {count}" for sentence, count in sentences.items() if count]
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
         return {

@@ -27,7 +27,7 @@ from popmargin.evaluation.statistics import (
     interval_normal,
     share_interval,
 )
-from popmargin.files import whole_file
+from popmargin.files import PARQUET, whole_file
 
 _SAMPLES_KEY = b"popmargin.samples_per_prompt"
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -85,6 +85,7 @@ class Generations:
         """Write one row a completion as Parquet.
 
         Raises:
+            ConfigError: the name does not end in .parquet.
             RunError: the path is a folder, or cannot be written.
         """
         row = np.repeat(np.arange(len(self.prompts)), self.samples_per_prompt)
@@ -98,7 +99,7 @@ class Generations:
             "kl": pa.array(self.kl, pa.float64()),
         }
         table = pa.table(columns).replace_schema_metadata({_SAMPLES_KEY: str(self.samples_per_prompt).encode()})
-        with whole_file(path) as partial:
+        with whole_file(path, PARQUET) as partial:
             pq.write_table(table, partial, compression="zstd")
 
     def first(self, prompts: int) -> "Generations":
