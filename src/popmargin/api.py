@@ -12,6 +12,7 @@ from popmargin.errors import ConfigError
 from popmargin.evaluation.rewards import Reward, load_reward
 from popmargin.evaluation.run import evaluate_run
 from popmargin.pop.edges import PopEdges
+from popmargin.training.account import memory_steps
 from popmargin.training.prepare import cache_folder
 from popmargin.training.run import train as train_run
 from popmargin.training.run_directory import RunDirectory
@@ -50,6 +51,10 @@ def train(
         ConfigError, DataError, RunError: with what to do about it.
     """
     folder = cache_folder(None).parent / "data"
+    data, test = _loaded(data), _loaded(test)
+    named = {"preferences": data, "held-out preferences": test}
+    memory = {what: given for what, given in named.items() if isinstance(given, Preferences)}
+    earlier = [step for what, given in memory.items() for step in memory_steps(given, what)]
     values: dict[str, Any] = {
         "name": Path(output).name,
         "output": str(output),
@@ -63,7 +68,8 @@ def train(
         file = folder / f"edges-{edges.fingerprint()[:24]}.parquet"
         edges.save(file)
         values["pop"] = {"edges": str(file)}
-    directory, _ = train_run(from_dict(RunConfig, merge(values, config or {})), resume=resume, overwrite=overwrite)
+    made = from_dict(RunConfig, merge(values, config or {}))
+    directory, _ = train_run(made, resume=resume, overwrite=overwrite, earlier=earlier)
     return directory
 
 
@@ -95,11 +101,15 @@ def evaluate(
     return evaluate_run(directory.path, config=own, reward=None if reward is None else load_reward(reward))
 
 
-def _stored(data: Any, folder: Path) -> str:
+def _loaded(data: Any) -> Any:
+    """What is in memory as preferences; a path, or nothing, as it is."""
+    return data if data is None or isinstance(data, (str, Path, Preferences)) else load_preferences(data)
+
+
+def _stored(preferences: str | Path | Preferences, folder: Path) -> str:
     """The path of the data: its own, or a copy of what is in memory, so that the run can be resumed."""
-    if isinstance(data, (str, Path)):
-        return str(data)
-    preferences = data if isinstance(data, Preferences) else load_preferences(data)
+    if isinstance(preferences, (str, Path)):
+        return str(preferences)
     if not len(preferences):
         raise ConfigError("There are no preferences to train on.")
     file = folder / f"preferences-{preferences.fingerprint()[:24]}.parquet"

@@ -1,22 +1,31 @@
-"""Files that appear when they are complete."""
+"""Files that appear when they are complete, in the place and the format that their name says."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from popmargin.errors import RunError
+from popmargin.errors import ConfigError, RunError
+
+PARQUET = (".parquet",)
+HTML = (".html", ".htm")
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Generator[Path]:
+def whole_file(path: str | Path, suffixes: Sequence[str] = ()) -> Generator[Path]:
     """A path to write to, which takes the place of `path` at the end, so that no reader meets half a file.
 
     The folder is made when missing. After an error `path` is as it was, and nothing is left beside it.
 
+    Args:
+        path: the file.
+        suffixes: how its name may end, if what is written has one format; none allows any name.
+
     Raises:
+        ConfigError: the name ends otherwise.
         RunError: `path` is a folder, or cannot be written.
     """
+    check_suffix(path, suffixes)
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part") if target.name else target
     try:
@@ -31,3 +40,52 @@ def whole_file(path: str | Path) -> Generator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def check_suffix(path: str | Path, suffixes: Sequence[str]) -> None:
+    """Refuse a name that says another format than what is written; no suffixes allow any name.
+
+    Example:
+        >>> check_suffix("edges.csv", [".parquet"])
+        Traceback (most recent call last):
+        popmargin.errors.ConfigError: edges.csv: this is written as .parquet. End the name in it.
+    """
+    if suffixes and not Path(path).name.lower().endswith(tuple(suffixes)):
+        known = " or ".join([", ".join(suffixes[:-1]), suffixes[-1]] if len(suffixes) > 1 else suffixes)
+        one = "one" if len(suffixes) > 1 else "it"
+        raise ConfigError(f"{path}: this is written as {known}. End the name in {one}.")
+
+
+def check_output(
+    path: str | Path, suffixes: Sequence[str] = (), *, overwrite: bool, inputs: Iterable[str | Path | None] = ()
+) -> None:
+    """Look at a place before any work is done for what goes there.
+
+    Args:
+        path: the file to write.
+        suffixes: as in `whole_file`.
+        overwrite: whether the user said that a file in the way may go.
+        inputs: what is read; what is no path, such as a hub id, does no harm here.
+
+    Raises:
+        ConfigError: the name says another format, a file is there already, or it is one that is read.
+        RunError: the path is a folder.
+    """
+    check_suffix(path, suffixes)
+    target = Path(path)
+    if target.is_dir():
+        raise RunError(f"{path} is a folder. Name the file to write.")
+    for source in inputs:
+        if source is not None and _lies_in(target, Path(source)):
+            raise ConfigError(f"{path} is what is read here ({source}). Write to another file.")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{path} exists already. Name another file, or pass --overwrite to replace it.")
+
+
+def _lies_in(target: Path, source: Path) -> bool:
+    """Whether a file is the source, by whatever name, or lies in it where that is a folder."""
+    with suppress(OSError):
+        if target.exists() and source.exists() and target.samefile(source):
+            return True
+        return source.resolve() in (target.resolve(), *(target.resolve().parents if source.is_dir() else ()))
+    return False

@@ -135,7 +135,7 @@ def test_split_writes_two_files_without_a_common_prompt(tmp_path, good):
     check_leak(*parts)
     assert sorted(parts[0].ids + parts[1].ids) == sorted(load_preferences(good).ids)
     same = run("split", good, "--train", train, "--test", train)
-    assert (same.returncode, "name two files" in same.stderr) == (2, True)
+    assert (same.returncode, "Name two files" in same.stderr) == (2, True)
 
 
 def test_rate_writes_the_rewards_and_counts_what_it_disagrees_with(tmp_path, good):

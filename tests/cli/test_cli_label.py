@@ -129,7 +129,7 @@ def test_what_does_not_go_together_is_refused(
         ),
         (["--db", db, "--out", out, "--as", "preferences", "--unrated", "drop"], "of kind 'rating', of which project"),
         (["--db", db, "--out", out, "--votes", "whole"], "--votes goes with preferences, not with edges"),
-        (["--db", db, "--out", out, "--as", "preferences", "--strengths", out], "no such file. Fit strengths with"),
+        (["--db", db, "--out", out, "--as", "preferences", "--strengths", "none"], "no such file. Fit strengths with"),
         (["--db", db, "--out", out, "--as", "labels", "--wrong", "keep"], "which hold what was said"),
         (["--db", db, "--out", out, "--as", "labels", "--aggregate", "majority"], "goes with edges"),
         (["--db", db, "--out", str(tmp_path / "x.txt"), "--as", "labels"], "End the name"),

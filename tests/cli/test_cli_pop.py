@@ -58,10 +58,10 @@ def test_a_reward_labels_and_is_the_source(data: str, tmp_path: Path, capsys: py
     assert popmargin("pop", "sample", data, "--out", str(out), "--reward", spec, "--sampling", "random") == 0
     assert "100.0% agree with the strengths" in capsys.readouterr().out
     assert set(PopEdges.load(out).table["source"].to_pylist()) == {spec}
-    popmargin("pop", "sample", data, "--out", str(out), "--source", "model of mine")
+    popmargin("pop", "sample", data, "--out", str(out), "--source", "model of mine", "--overwrite")
     assert set(PopEdges.load(out).table["source"].to_pylist()) == {"model of mine"}
     with pytest.raises(ConfigError, match="must be a mapping"):
-        popmargin("pop", "sample", data, "--out", str(out), "--reward", spec, "--reward-options", "[1]")
+        popmargin("pop", "sample", data, "--out", f"{out}.parquet", "--reward", spec, "--reward-options", "[1]")
 
 
 def test_every_setting_reaches_the_edges(data: str, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_every_setting_reaches_the_edges(data: str, tmp_path: Path) -> None:
     parameters = PopEdges.load(out).parameters
     wanted = {"sampling": "iterative", "budget": 4, "unmatched": "drop", "flip": 0.1, "temperature": 0.5}
     assert {name: parameters[name] for name in wanted} == wanted
-    popmargin("pop", "sample", data, "--out", str(out), "--sampling", "random", "--k", "3")
+    popmargin("pop", "sample", data, "--out", str(out), "--sampling", "random", "--k", "3", "--overwrite")
     assert PopEdges.load(out).parameters["comparisons"] == 90
 
 
@@ -101,7 +101,7 @@ def test_data_without_strengths_and_other_data_are_refused(data: str, tmp_path: 
     with pytest.raises(DataError, match="Sample the edges from the same data"):
         popmargin("pop", "stats", out, "--data", str(plain))
     with pytest.raises(ConfigError, match="k is 99"):
-        popmargin("pop", "sample", data, "--out", out, "--k", "99")
+        popmargin("pop", "sample", data, "--out", out, "--k", "99", "--overwrite")
 
 
 def test_rows_left_out_are_reported(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from popmargin.data import COLUMNS, Preferences, load_preferences, prompt_key
-from popmargin.errors import DataError
+from popmargin.errors import ConfigError, DataError
 
 TEXT_ROWS = [
     {"prompt": "p", "chosen": "ä\u2028b", "rejected": "c", "strength": 1.5, "annotator": "Ann"},
@@ -99,6 +99,6 @@ def test_other_columns_types_and_suffixes_are_refused(tmp_path):
     wrong = prefs.dataset.cast_column("strength", datasets.Value("string"))
     with pytest.raises(DataError, match="other types"):
         Preferences(wrong, prefs.report)
-    with pytest.raises(DataError, match=r"prefs\.csv: preferences are saved as"):
+    with pytest.raises(ConfigError, match=r"prefs\.csv: this is written as \.parquet, \.jsonl or \.jsonl\.gz\."):
         prefs.save(tmp_path / "prefs.csv")
     assert list(tmp_path.iterdir()) == []

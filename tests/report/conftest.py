@@ -159,6 +159,26 @@ def make_study() -> StudyResults:
         },
         config=CONFIG,
         versions={"popmargin": "0.1.0", "torch": "2.10.0", "transformers": "5.3.1", "Python": "3.11.9"},
+        account=[
+            {
+                "name": "preferences.jsonl",
+                "rows_in": 1934,
+                "kept": {"kept": 1890},
+                "left_out": {"tie": 41, "empty": 3},
+                "notes": ["format 'rated responses' (jsonl)", "columns that nothing reads: source, created_at"],
+                "unit": "preferences",
+                "arms": [],
+            },
+            {
+                "name": "PoP edges",
+                "rows_in": 2960,
+                "kept": {"used": 2960},
+                "left_out": {},
+                "notes": ["sampled from the strengths with 5920 comparisons"],
+                "unit": "edges",
+                "arms": ["DPO-PoP, iterative", "DPO-PoP, random"],
+            },
+        ],
         fingerprint="9f2c1b6de0a84f7799e6f6c8e1db2a4a5f9a4c3f6c0be7f8b0f4f1de90aa7c11",
     )
 

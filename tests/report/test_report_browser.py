@@ -10,7 +10,7 @@ from popmargin.report import StudyResults, write_report
 
 pytestmark = MARKS
 SECTIONS = ("summary", "tradeoff", "buckets", "curves", "margins", "logratios", "calibration", "overhead", "samples",
-            "notes", "setup")  # fmt: skip
+            "account", "notes", "setup")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

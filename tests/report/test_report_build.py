@@ -10,7 +10,7 @@ from popmargin.report import ArmResult, StudyResults, render_report, write_repor
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 SECTIONS = ["summary", "tradeoff", "buckets", "curves", "margins", "logratios", "calibration", "overhead", "samples",
-            "notes", "setup"]  # fmt: skip
+            "account", "notes", "setup"]  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -136,7 +136,7 @@ def test_same_study_same_bytes(study: StudyResults) -> None:
 
 def test_study_without_arms() -> None:
     page = Page(render_report(StudyResults("Empty", [], {}, "dpo")))
-    assert page.words().count("Left out:") == 10  # all sections but the notes say why
+    assert page.words().count("Left out:") == 11  # all sections but the notes say why
 
 
 def test_arm_with_nothing_but_a_name() -> None:

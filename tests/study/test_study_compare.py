@@ -80,7 +80,11 @@ def test_an_interrupted_study_goes_on(
         path: data for path, data in before.items() if "/dpo/" in str(path)
     }
     assert second.arms[1].metrics == first.arms[1].metrics
-    changed, _ = compare(make_study({"train": {"max_steps": 1}}, seeds=[0]))
+    other = make_study({"train": {"max_steps": 1}}, seeds=[0])
+    with pytest.raises(RunError, match=r"dpo/seed-0 holds a run with other settings:\n  train.max_steps: 3 → 1\n"):
+        compare(other)
+    assert snapshot(tmp_path / "study") == after
+    changed, _ = compare(other, overwrite=True)
     assert changed.arms[0].training["loss"][-1][0] == 1
 
 

@@ -2,9 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from popmargin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from popmargin.study.config import StudyConfig
 
 
 def add_parser(subparsers: Any) -> None:
@@ -22,7 +25,25 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--model", help="start model: folder, hub id, or demo")
     parser.add_argument("--reward", help="scores generations: module:function, model:PATH or judge:URL")
     parser.add_argument("--output", help="folder of the study")
+    parser.add_argument("--overwrite", action="store_true", help="train runs in that folder anew that differ now")
     parser.set_defaults(func=run)
+
+
+def refuse_own_file(file: Path, study: "StudyConfig") -> None:
+    """The study as it is run is written into its folder: over the file that was read only if it says the same.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    from popmargin.config import to_dict
+    from popmargin.study.config import load_study
+
+    written = Path(study.output) / "study.yaml"
+    if written.exists() and written.samefile(file) and to_dict(load_study(file)) != to_dict(study):
+        raise ConfigError(
+            f"{file} is what is read here, and the study with its changes would be written over it. Name another "
+            "folder: --output."
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
     study = load_study(args.study or standard_study_path(), args.overrides, changes)
     if args.study is None:
         study = keep_possible(study)
-    results, report = compare(study)
+    if args.study is not None:
+        refuse_own_file(args.study, study)
+    results, report = compare(study, overwrite=args.overwrite)
     print("\n".join(f"- {sentence}" for sentence in results.reading))
     print(f"report: {report}")
     return 0

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.cli.data_options import add_pair_arguments, column
+from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.rewards import add_reward_arguments, reward_of
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.load import load_preferences, scan_preferences
-from popmargin.data.schema import LoadReport, Preferences
+from popmargin.data.schema import SAVE_SUFFIXES, LoadReport, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.summary import flat_text, summarise
 from popmargin.errors import DataError
@@ -36,6 +37,7 @@ def add_parser(subparsers: Any) -> None:
     convert = verbs.add_parser("convert", help="write the canonical columns as .parquet, .jsonl or .jsonl.gz")
     _add_source(convert)
     convert.add_argument("out", type=Path, help="file to write")
+    add_overwrite(convert)
     _add_bad_rows(convert)
     convert.set_defaults(func=_convert)
     split = verbs.add_parser("split", help="train and test files without a common prompt")
@@ -48,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
         default=0.1,
         help="share (0.1) or number (100) of prompts to hold out (default: %(default)s)",
     )
+    add_overwrite(split)
     _add_bad_rows(split)
     split.set_defaults(func=_split)
     rate = verbs.add_parser("rate", help="write chosen_rating and rejected_rating as a reward sees them")
@@ -61,6 +64,7 @@ def add_parser(subparsers: Any) -> None:
         help="where the reward likes the rejected response better: stop, rate both the same, relabel, or leave out "
         "(default: %(default)s)",
     )
+    add_overwrite(rate)
     _add_bad_rows(rate)
     rate.set_defaults(func=_rate)
 
@@ -158,6 +162,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    check_outputs(args, {"OUT": args.out}, SAVE_SUFFIXES, [args.source])
     prefs = _load(args)
     prefs.save(args.out)
     print(f"wrote {len(prefs)} preferences to {args.out}")
@@ -165,8 +170,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> int:
-    if args.train.resolve() == args.test.resolve():
-        raise DataError(f"--train and --test are both {args.train}. Remedy: name two files.")
+    check_outputs(args, {"--train": args.train, "--test": args.test}, SAVE_SUFFIXES, [args.source])
     prefs = _load(args)
     train, test = split_preferences(prefs, test_size=args.test_size, seed=args.seed)
     check_leak(train, test)
@@ -179,6 +183,7 @@ def _split(args: argparse.Namespace) -> int:
 def _rate(args: argparse.Namespace) -> int:
     from popmargin.evaluation.rate import response_ratings, with_ratings
 
+    check_outputs(args, {"--out": args.out}, SAVE_SUFFIXES, [args.source])
     reward = reward_of(args)
     prefs = _load(args)
     ratings = response_ratings(prefs, reward)

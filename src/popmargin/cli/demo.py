@@ -22,6 +22,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--full", action="store_true", help="all data and 5 seeds (hours instead of minutes)")
     parser.add_argument("--output", help="folder of the study (default demo-report)")
+    parser.add_argument("--overwrite", action="store_true", help="train runs in that folder anew that differ now")
     parser.set_defaults(func=run)
 
 
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     if bf16_is_slower():
         changes = merge(changes, {"base": {"model": {"precision": "fp32"}}})
         say("This CPU emulates bf16: the demo runs in fp32, which changes its numbers a little.")
-    results, report = compare(load_study(standard_study_path(), args.overrides, changes))
+    study = load_study(standard_study_path(), args.overrides, changes)
+    results, report = compare(study, overwrite=args.overwrite)
     print("\n".join(f"- {sentence}" for sentence in results.reading))
     print(f"report: {report}")
     return 0

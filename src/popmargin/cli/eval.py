@@ -14,8 +14,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "eval",
         help="evaluate a trained policy",
-        description="Evaluate a run on its held-out preferences; with a reward, on generations too. "
-        "Fields of the configuration can be set: --evaluation.reward my_module:my_reward",
+        description="Evaluate a run on exactly the preferences that were held out when it was trained; with a reward, "
+        "on generations too. Fields of evaluation can be set: --evaluation.reward my_module:my_reward. Other held-out "
+        "data by choice: --data.test FILE; no prompt of them may have been trained on.",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="run directory")

@@ -9,10 +9,12 @@ from typing import Any
 
 from popmargin.cli import label_ask, label_judge, label_report
 from popmargin.cli.data_options import add_data_arguments, load_data, seed, tell_left_out
+from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import SAVE_SUFFIXES, Preferences
 from popmargin.errors import ConfigError, DataError
+from popmargin.files import PARQUET
 from popmargin.label.edges import may_exist, open_store
 from popmargin.pop.edges import PopEdges
 
@@ -149,6 +151,7 @@ def _add_export(verbs: Any) -> None:
     parser = verbs.add_parser("export", help="PoP edges, preferences or labels as files")
     add_store_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="file or folder to write")
+    add_overwrite(parser)
     parser.add_argument(
         "--as",
         dest="kind",
@@ -271,7 +274,7 @@ def _named(store: Any, args: argparse.Namespace) -> list[Any]:
 
 
 def _export(args: argparse.Namespace) -> int:
-    kind = args.kind or _BY_SUFFIX.get(args.out.suffix)
+    kind = args.kind or _BY_SUFFIX.get(args.out.suffix.lower())
     if kind is None:
         raise ConfigError(f"{args.out}: what this name asks for is not clear. Say --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
@@ -281,12 +284,11 @@ def _export(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{option} goes with preferences, not with {kind}. Say --as preferences.")
     if args.wrong and kind in ("labels", "history", "jsonl"):
         raise ConfigError(f"--wrong goes with preferences and edges, not with {kind}, which hold what was said.")
-    if kind in ("labels", "history", "jsonl") and args.out.suffix not in _TABLES:
-        raise ConfigError(f"{args.out}: labels are written as {' or '.join(_TABLES)}. End the name in one.")
-    if kind == "edges" and args.out.suffix != ".parquet":
-        raise ConfigError(f"{args.out}: edges are written as .parquet. End the name in it.")
+    suffixes = {"edges": PARQUET, "preferences": SAVE_SUFFIXES}.get(kind, _TABLES)
     if kind == "dataset":
         _check_new_folder(args.out)
+    else:
+        check_outputs(args, {"--out": args.out}, suffixes, [args.db.removeprefix("sqlite:///"), args.strengths])
     with open_store(args.db) as store:
         _write(store, store.project(args.project), kind, args)
     return 0

@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import add_store_arguments
+from popmargin.files import HTML
 from popmargin.label.edges import is_store, open_store
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
         help="more projects of the same preferences, such as one of ratings: NAME, or STORE#NAME of another store",
     )
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
+    add_overwrite(parser)
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON instead of sentences")
     parser.set_defaults(func=_report)
 
@@ -37,6 +40,7 @@ def _report(args: argparse.Namespace) -> int:
     from popmargin.label.quality import label_quality
     from popmargin.label.report import quality_json, reading, write_label_report
 
+    check_outputs(args, {"--out": args.out}, HTML)
     projects: list[tuple[LabelStore, Project]] = []
     with ExitStack() as opened:
         store = opened.enter_context(open_store(args.db))

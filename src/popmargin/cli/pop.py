@@ -7,8 +7,10 @@ from typing import Any
 
 from popmargin.cli import pop_scale
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
+from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.rewards import add_reward_arguments, reward_of
 from popmargin.evaluation.rate import response_ratings
+from popmargin.files import PARQUET
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.stats import EdgeStatistics, edge_statistics
@@ -48,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
         default="keep",
         help="iterative: a preference without a weaker partner trains with margin 0, or is left out (default: keep)",
     )
+    add_overwrite(sample)
     add_data_arguments(sample)
     sample.set_defaults(func=_sample)
     stats = verbs.add_parser("stats", help="degrees, who is trained on, agreement, cycles, ties")
@@ -60,6 +63,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _sample(args: argparse.Namespace) -> int:
+    check_outputs(args, {"--out": args.out}, PARQUET, [args.data])
     reward = reward_of(args) if args.reward is not None else None
     preferences = load_data(args, args.data)
     strength = preferences.strength if reward is None else response_ratings(preferences, reward).gap

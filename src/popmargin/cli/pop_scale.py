@@ -10,6 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
+from popmargin.cli.outputs import add_overwrite, check_outputs
+from popmargin.data.schema import SAVE_SUFFIXES
+from popmargin.files import PARQUET, whole_file
 from popmargin.label.edges import read_edges
 from popmargin.pop.active import ActiveSampler
 from popmargin.pop.scale import StrengthScale, fit_strengths
@@ -56,6 +59,7 @@ def add_parsers(verbs: Any) -> None:
         "--slope", type=float, default=SLOPE, help="log-odds of the soft label per unit of strength (default: 1.5)"
     )
     scale.add_argument("--json", action="store_true", help="print JSON")
+    add_overwrite(scale)
     add_data_arguments(scale)
     scale.set_defaults(func=_scale)
     ask = verbs.add_parser("ask", help="choose the comparisons that tell most about the scale, for people to answer")
@@ -67,6 +71,7 @@ def add_parsers(verbs: Any) -> None:
     ask.add_argument("--out", type=Path, required=True, help="Parquet file to write: columns first, second (ids)")
     ask.add_argument("--seed", type=seed, default=0, help="seed of all draws (default: 0)")
     _add_model_arguments(ask)
+    add_overwrite(ask)
     add_data_arguments(ask)
     ask.set_defaults(func=_ask)
 
@@ -84,6 +89,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _scale(args: argparse.Namespace) -> int:
+    inputs = [args.data, *_store_file(args.edges)]
+    check_outputs(args, {"--out": args.out}, PARQUET, inputs)
+    check_outputs(args, {"--preferences-out": args.preferences_out}, SAVE_SUFFIXES, [*inputs, args.out])
     preferences = load_data(args, args.data)
     edges = read_edges(args.edges, preferences.ids)
     scale = fit_strengths(
@@ -151,15 +159,21 @@ def describe(scale: StrengthScale) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())
 
 
+def _store_file(edges: str | None) -> list[str]:
+    """The file that edges are read from, a project's name aside."""
+    return [] if edges is None else [edges.partition("#")[0]]
+
+
 def _ask(args: argparse.Namespace) -> int:
+    check_outputs(args, {"--out": args.out}, PARQUET, [args.data, *_store_file(args.edges)])
     preferences = load_data(args, args.data)
     sampler = ActiveSampler(preferences.ids, seed=args.seed, model=args.model, ridge=args.ridge)
     if args.edges is not None:
         sampler.tell(read_edges(args.edges, preferences.ids))
     pairs = sampler.ask(args.n)
     columns = [pa.array([pair[side] for pair in pairs], pa.string()) for side in (0, 1)]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns, names=["first", "second"]), args.out, compression="zstd")
+    with whole_file(args.out, PARQUET) as partial:
+        pq.write_table(pa.table(columns, names=["first", "second"]), partial, compression="zstd")
     print(f"wrote {len(pairs)} comparisons to ask for to {args.out}")
     if len(pairs) < args.n:
         print("every other pair was compared already")

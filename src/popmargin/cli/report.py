@@ -4,12 +4,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.outputs import add_overwrite, check_outputs
+from popmargin.files import HTML
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser("report", help="rebuild a report from finished runs", allow_abbrev=False)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of studies")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file (default report.html)")
+    add_overwrite(parser)
     parser.add_argument("--title", help="heading")
     parser.add_argument("--baseline", help="arm to compare with (default: the study's, or the first run's)")
     parser.set_defaults(func=run)
@@ -22,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from popmargin.study.config import StudyConfig
     from popmargin.study.results import collect, group_runs
 
+    check_outputs(args, {"--out": args.out}, HTML)
     runs = group_runs(args.runs)
     labels: dict[str, str] = {}
     title, baseline = "Comparison of runs", next(iter(runs))

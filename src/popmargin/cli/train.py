@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml
+from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
+from popmargin.training.run_directory import RunDirectory
 
 
 def add_parser(subparsers: Any) -> None:
@@ -17,20 +18,35 @@ def add_parser(subparsers: Any) -> None:
         description="Train one policy. Any field of the configuration can be set: --train.learning_rate 1e-5",
         allow_abbrev=False,
     )
-    parser.add_argument("config", nargs="?", type=Path, help="YAML file; without it, defaults and flags count")
+    parser.add_argument(
+        "config",
+        nargs="?",
+        type=Path,
+        help="YAML file; without it defaults and flags count, with --resume the run's own settings",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="delete a run that is in the output folder")
     parser.set_defaults(func=run)
 
 
-def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
-    """A run's configuration from a file and flags."""
-    return from_dict(RunConfig, apply_overrides(read_yaml(path) if path else {}, overrides))
+def load_config(path: Path | None, overrides: list[str], *, resume: bool = False) -> RunConfig:
+    """A run's configuration from a file and flags; one that goes on has its own, where no file is named.
+
+    Raises:
+        ConfigError: unknown keys or values that do not fit.
+        RunError: there is no run to go on with.
+    """
+    if path is None and resume:
+        output = apply_overrides({}, overrides).get("output", RunConfig().output)
+        values = to_dict(RunDirectory(Path(str(output))).config())
+    else:
+        values = read_yaml(path) if path else {}
+    return from_dict(RunConfig, apply_overrides(values, overrides))
 
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
-    config = load_config(args.config, args.overrides)
+    config = load_config(args.config, args.overrides, resume=args.resume)
     from popmargin.training.combinations import without_effect
     from popmargin.training.run import make_loss, train
 

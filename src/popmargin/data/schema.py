@@ -304,19 +304,16 @@ class Preferences:
         """Write the rows as `.parquet`, `.jsonl` or `.jsonl.gz`; the file appears only when it is complete.
 
         Raises:
-            DataError: the path ends otherwise.
+            ConfigError: the path ends otherwise.
             RunError: the path is a folder, or cannot be written.
         """
         target = Path(path)
-        suffix = next((suffix for suffix in SAVE_SUFFIXES if target.name.endswith(suffix)), None)
-        if suffix is None:
-            raise DataError(f"{target}: preferences are saved as {', '.join(SAVE_SUFFIXES)}. Remedy: end it in one.")
-        with whole_file(target) as partial:
-            if suffix == ".parquet":
+        with whole_file(target, SAVE_SUFFIXES) as partial:
+            if target.name.lower().endswith(".parquet"):
                 self._write_parquet(partial)
             else:
                 with partial.open("wb") as raw:
-                    self._write_jsonl(raw, compress=suffix.endswith(".gz"))
+                    self._write_jsonl(raw, compress=target.name.lower().endswith(".gz"))
 
     def _write_parquet(self, path: Path) -> None:
         schema = arrow_schema(conversational=self.conversational)

@@ -28,7 +28,7 @@ from popmargin.evaluation.statistics import (
     interval_normal,
     share_interval,
 )
-from popmargin.files import whole_file
+from popmargin.files import PARQUET, whole_file
 from popmargin.generate.drawn import POLICY_ITSELF, Drawn
 
 _SAMPLES_KEY = b"popmargin.samples_per_prompt"
@@ -91,6 +91,7 @@ class Generations:
         """Write one row a completion as Parquet.
 
         Raises:
+            ConfigError: the name does not end in .parquet.
             RunError: the path is a folder, or cannot be written.
         """
         row = np.repeat(np.arange(len(self.prompts)), self.samples_per_prompt)
@@ -105,7 +106,7 @@ class Generations:
         }
         facts = {_SAMPLES_KEY: str(self.samples_per_prompt), _DRAWN_KEY: json.dumps(asdict(self.drawn))}
         table = pa.table(columns).replace_schema_metadata({key: text.encode() for key, text in facts.items()})
-        with whole_file(path) as partial:
+        with whole_file(path, PARQUET) as partial:
             pq.write_table(table, partial, compression="zstd")
 
     def first(self, prompts: int) -> "Generations":

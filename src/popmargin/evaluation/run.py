@@ -1,7 +1,8 @@
 """Measuring a policy on held-out preferences and prompts, and keeping what was measured in its run directory."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from popmargin.account import Step
 from popmargin.config import EvaluationConfig, RunConfig
 from popmargin.data.tokenize import prompt_text, tokenize_prompts
 from popmargin.engine.batch import preference_sequences
@@ -20,10 +22,15 @@ from popmargin.engine.sequences import sequences_to, split_to_budget
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generative import Generations, generative_metrics
+from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.evaluation.rewards import Reward, load_reward
+from popmargin.files import PARQUET, whole_file
 from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
+from popmargin.training.account import edge_step, tokenizing_step
+from popmargin.training.fingerprints import source_fingerprints, tokenizer_fingerprint, tokens_fingerprint
+from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_loss
 from popmargin.training.run_directory import RunDirectory
@@ -57,8 +64,9 @@ class HeldOutMargins:
 
     def save(self, path: Path) -> None:
         """Write a Parquet file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({name: pa.array(values) for name, values in vars(self).items()}), path)
+        table = pa.table({name: pa.array(values) for name, values in vars(self).items()})
+        with whole_file(path, PARQUET) as partial:
+            pq.write_table(table, partial)
 
     @staticmethod
     def load(path: Path) -> "HeldOutMargins":
@@ -167,12 +175,7 @@ def generate_and_score(
     """
     settings = config.evaluation
     chosen = PromptSet.of(workspace, prompts)
-    room = config.data.max_length - settings.max_new_tokens
-    if room < 1:
-        raise RunError(
-            f"evaluation.max_new_tokens {settings.max_new_tokens} leaves no room for prompts in data.max_length "
-            f"{config.data.max_length}: lower the first or raise the second."
-        )
+    room = _room_for_prompts(config)
     tokens = tokenize_prompts(chosen.prompts, workspace.tokenizer, max_length=room)
     sampling = Sampling(
         samples=settings.samples,
@@ -212,6 +215,53 @@ def generate_and_score(
     )
 
 
+def _room_for_prompts(config: RunConfig) -> int:
+    room = config.data.max_length - config.evaluation.max_new_tokens
+    if room < 1:
+        raise RunError(
+            f"evaluation.max_new_tokens {config.evaluation.max_new_tokens} leaves no room for prompts in "
+            f"data.max_length {config.data.max_length}: lower the first or raise the second."
+        )
+    return room
+
+
+def generation_step(generations: Generations, config: RunConfig, workspace: Workspace, whose: str) -> Step:
+    """The account of generations: prompts asked, answered and cut, answers cut and empty."""
+    everyone, settings = PromptSet.of(workspace, None), config.evaluation
+    asked, room = len(generations.prompts), _room_for_prompts(config)
+    lengths = tokenize_prompts(everyone.prompts[:asked], workspace.tokenizer).lengths
+    answers = len(generations.completions)
+    counts = {
+        f"prompts that lost tokens, of which {room} fit beside the answer": (int((lengths > room).sum()), asked),
+        f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
+            int((~generations.finished).sum()),
+            answers,
+        ),
+        "empty answers": (sum(not text.strip() for text in generations.completions), answers),
+    }
+    more = len(everyone.prompts) - asked
+    return Step(
+        name=f"generations of {whose}",
+        rows_in=len(everyone.prompts),
+        kept={"answered": asked},
+        left_out={"not asked, beyond evaluation.prompts": more} if more else {},
+        notes=tuple(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count),
+        unit="prompts",
+    )
+
+
+def _test_edge_step(edges: PopEdges | None, workspace: Workspace) -> list[Step]:
+    if edges is not None:
+        return [replace(edge_step(edges, None, trained=False), name="held-out PoP edges")]
+    unknown = int((~np.isfinite(workspace.test.strength)).sum())
+    if not unknown:
+        return []
+    note = "no PoP edges are drawn between them, since not all strengths are known; metrics by strength leave these out"
+    count = len(workspace.test)
+    return [Step(name="held-out strengths", rows_in=count, kept={"known": count - unknown},
+                 left_out={"unknown": unknown}, notes=(note,))]  # fmt: skip
+
+
 def configured_reward(config: EvaluationConfig) -> Reward | None:
     """The reward that the configuration names; None if it names none."""
     return load_reward(config.reward, **config.reward_options) if config.reward is not None else None
@@ -227,6 +277,7 @@ def evaluate_policy(
     reference: Generations | None,
     baseline: Generations | None = None,
     progress: bool = False,
+    earlier: Sequence[Step] = (),
 ) -> dict[str, Any]:
     """Measure a policy and write margins, generations and metrics into its run directory.
 
@@ -239,9 +290,10 @@ def evaluate_policy(
         reference: the reference model's generations on the same prompts.
         baseline: another run's generations to win against.
         progress: show progress bars.
+        earlier: the account of how the held-out preferences came about, where run.json does not hold it.
 
     Returns:
-        What evaluation/metrics.json holds: intervals, reliability curve and counts.
+        What evaluation/metrics.json holds: intervals, reliability curve, counts, and the account of what was measured.
     """
     settings = config.evaluation
     margins = held_out_margins(policy, config, workspace)
@@ -250,14 +302,21 @@ def evaluate_policy(
     if edges is not None:
         edges.save(directory.evaluation / "edges.parquet")
     metrics = margin_metrics(margins, settings, edges).to_dict()
+    steps = _test_edge_step(edges, workspace)
+    if reference is not None:
+        steps.append(generation_step(reference, config, workspace, "the reference"))
     if reward is not None:
         generations = generate_and_score(policy, config, workspace, reward, prompts=settings.prompts, progress=progress)
         generations.save(directory.evaluation / "generations.parquet")
+        steps.append(generation_step(generations, config, workspace, "the policy"))
         intervals = generative_metrics(generations, reference, baseline, samples=settings.bootstrap, seed=settings.seed)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
         metrics["sampling"] = asdict(generations.drawn) | {"own_settings": own_settings(policy), "ends": workspace.ends}
+    workspace.tell(steps)
+    metrics["account"] = [step.to_dict() for step in (*earlier, *steps)]
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
-    (directory.evaluation / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    with whole_file(directory.evaluation / "metrics.json") as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
     return metrics
 
 
@@ -268,27 +327,35 @@ def evaluate_run(
     config: RunConfig | None = None,
     reward: Reward | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run.
+    """Evaluate a finished run on exactly the preferences that were held out when it was trained.
 
     Args:
         path: its run directory.
         against: another evaluated run to compute a win rate against.
-        config: the run's configuration with other evaluation settings; None takes its own.
+        config: the run's configuration with other evaluation settings, or with other held-out data (`data.test`), whose
+            results go to a folder of their own; None takes the run's own.
         reward: scores generations; None takes the configuration's.
 
     Returns:
         As `evaluate_policy`.
 
     Raises:
-        ConfigError: the run is a reward model, and generations are asked for.
-        RunError: the run has not finished, or the other run has no generations.
+        ConfigError: the run is a reward model, and generations are asked for, or a setting would make it another run.
+        DataError: other held-out data share prompts with the training.
+        RunError: the run has not finished, its held-out preferences, models or code are not what they were, or the
+            other run has no generations.
     """
     directory = RunDirectory(Path(path))
     config = config or directory.config()
     directory.facts()
     if config.task == "reward" and (reward is not None or against is not None):
         raise ConfigError(f"{path} is a reward model: it generates nothing that could be scored or win against a run.")
-    workspace = Workspace(config)
+    chosen = held_out(directory, config)
+    directory, config = chosen.directory, with_absolute_paths(config)
+    workspace = Workspace(config, test=chosen.preferences)
+    steps = [*chosen.steps, tokenizing_step(workspace.test.tokenized.report, "held-out preferences")]
+    workspace.tell(steps)
+    _check_models(directory, config, workspace)
     reward = reward if reward is not None else configured_reward(config.evaluation)
     reference = baseline = None
     if reward is not None:
@@ -297,11 +364,29 @@ def evaluate_run(
         )
         reference.save(directory.evaluation / "reference_generations.parquet")
     if against is not None:
-        other = RunDirectory(Path(against)).evaluation / "generations.parquet"
+        other = replace(directory, path=Path(against)).evaluation / "generations.parquet"
         if not other.is_file():
             raise RunError(f"{against} has no generations: evaluate it with a reward first (popmargin eval {against}).")
         baseline = Generations.load(other)
     policy = workspace.trained(directory.model)
     return evaluate_policy(
-        policy, config, workspace, directory, reward=reward, reference=reference, baseline=baseline, progress=True
+        policy,
+        config,
+        workspace,
+        directory,
+        reward=reward,
+        reference=reference,
+        baseline=baseline,
+        progress=True,
+        earlier=steps,
     )
+
+
+def _check_models(directory: RunDirectory, config: RunConfig, workspace: Workspace) -> None:
+    facts = {"start model": workspace.start_fingerprint, "tokenizer": tokenizer_fingerprint(workspace.tokenizer)}
+    if config.reference.model is not None:
+        facts["reference model"] = workspace.reference_fingerprint
+    facts |= source_fingerprints(make_loss(config).components)
+    check_models(directory, facts)
+    if directory.measured == RunDirectory(directory.path).measured:  # of other data there are no tokens to compare
+        check_models(directory, {"tokens of held-out preferences": tokens_fingerprint(workspace.test.tokenized)})

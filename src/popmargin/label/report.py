@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from popmargin.evaluation.statistics import Interval
+from popmargin.files import HTML
 from popmargin.label.quality import THIRDS, KindAgreement, Quality
 from popmargin.report.build import render_page
 from popmargin.report.metrics import has_bounds, is_known, number
@@ -59,7 +60,7 @@ def render_label_report(quality: Quality, title: str) -> str:
 
 def write_label_report(quality: Quality, path: str | Path, title: str) -> Path:
     """Write the report to a file, whose folder is made when missing."""
-    write_text(path, render_label_report(quality, title))
+    write_text(path, render_label_report(quality, title), HTML)
     return Path(path)
 
 

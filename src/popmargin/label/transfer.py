@@ -383,8 +383,8 @@ def save_labels(labels: Any, path: Path) -> None:
     Raises:
         RunError: the path is a folder, or cannot be written.
     """
-    with whole_file(path) as partial:
-        if path.suffix == ".parquet":
+    with whole_file(path, (".parquet", ".jsonl")) as partial:
+        if path.suffix.lower() == ".parquet":
             pq.write_table(labels, partial, compression="zstd")
             return
         with partial.open("w", encoding="utf-8") as out:

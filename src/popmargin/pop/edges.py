@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from popmargin.errors import DataError, did_you_mean
-from popmargin.files import whole_file
+from popmargin.files import PARQUET, whole_file
 
 SCHEMA = pa.schema(
     [
@@ -81,10 +81,11 @@ class PopEdges:
         """Write the edges as Parquet, with the parameters as JSON in the schema's metadata.
 
         Raises:
+            ConfigError: the name does not end in .parquet.
             RunError: the path is a folder, or cannot be written.
         """
         metadata = {_METADATA_KEY: json.dumps(self.parameters, sort_keys=True).encode()}
-        with whole_file(path) as partial:
+        with whole_file(path, PARQUET) as partial:
             pq.write_table(self.table.replace_schema_metadata(metadata), partial, compression="zstd")
 
     @staticmethod

@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from popmargin.errors import ConfigError, DataError
-from popmargin.files import whole_file
+from popmargin.files import PARQUET, whole_file
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.likelihood import Model, Observations, Posterior, link
 from popmargin.pop.newton import (
@@ -131,6 +131,7 @@ class StrengthScale:
         """Write Parquet: columns id, strength, standard_error, comparisons, component; the rest as metadata.
 
         Raises:
+            ConfigError: the name does not end in .parquet.
             RunError: the path is a folder, or cannot be written.
         """
         columns: dict[str, Any] = {
@@ -142,7 +143,7 @@ class StrengthScale:
         }
         facts = {name: getattr(self, name) for name in _FACTS}
         metadata = {_METADATA_KEY: json.dumps(facts, sort_keys=True).encode()}
-        with whole_file(path) as partial:
+        with whole_file(path, PARQUET) as partial:
             pq.write_table(pa.table(columns).replace_schema_metadata(metadata), partial, compression="zstd")
 
     @staticmethod

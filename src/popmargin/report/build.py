@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from popmargin.files import HTML
 from popmargin.report import curves, plots, tables
 from popmargin.report.metrics import is_known, metric
 from popmargin.report.results import ArmResult, StudyResults, write_text
@@ -55,7 +56,7 @@ def write_report(results: StudyResults, path: str | Path) -> Path:
     Returns:
         The path that was written.
     """
-    write_text(path, render_report(results))
+    write_text(path, render_report(results), HTML)
     return Path(path)
 
 
@@ -86,6 +87,7 @@ def _context(study: StudyResults) -> dict[str, Any]:
         "log_ratios": curves.log_ratios(study),
         "reliability": curves.reliability(study),
         "overhead": tables.overhead_rows(study),
+        "account": tables.account_rows(study),
         "samples": blocks,
         "samples_left_out": left_out,
         "definitions": [*columns, *(entry for entry, _ in others if entry.meaning)],

@@ -71,6 +71,8 @@ class StudyResults:
         config: the resolved configuration, YAML.
         versions: package to version.
         fingerprint: hash of data, configuration and split.
+        account: what came in, was kept and was left out: steps as `popmargin.training.account.Step.to_dict` gives
+            them, with `arms`, the labels of the arms that they are of (none: of all).
 
     Raises:
         RunError: two arms have the same name.
@@ -85,6 +87,7 @@ class StudyResults:
     config: str = ""
     versions: dict[str, str] = field(default_factory=dict[str, str])
     fingerprint: str = ""
+    account: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -127,7 +130,7 @@ class StudyResults:
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file."""
-        write_text(path, self.to_json())
+        write_text(path, self.to_json(), (".json",))
 
     @classmethod
     def load(cls, path: str | Path) -> "StudyResults":
@@ -143,13 +146,14 @@ class StudyResults:
         return cls.from_json(text, where=str(path))
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str, suffixes: Sequence[str] = ()) -> None:
     """Write UTF-8.
 
     Raises:
+        ConfigError: the name ends otherwise than in one of the suffixes, if there are any.
         RunError: the path is a folder, or cannot be written.
     """
-    with whole_file(path) as partial:
+    with whole_file(path, suffixes) as partial:
         # Sampled bytes can hold lone surrogates, which UTF-8 has no form for.
         partial.write_bytes(text.encode("utf-8", errors="replace"))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from popmargin.account import Step
 from popmargin.evaluation.statistics import Interval
 from popmargin.report.metrics import (
     DASH,
@@ -192,6 +193,36 @@ def overhead_rows(study: StudyResults) -> list[Cost]:
         )
         for arm, row in zip(study.arms, values, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class AccountRow:
+    """One step of the account of the data, as text."""
+
+    name: str
+    arms: str
+    rows_in: str
+    kept: list[str]
+    left_out: list[str]
+    notes: list[str]
+
+
+def account_rows(study: StudyResults) -> list[AccountRow]:
+    """What came in, was kept and was left out, step by step."""
+    rows: list[AccountRow] = []
+    for entry in study.account:
+        step = Step.from_dict({name: value for name, value in entry.items() if name != "arms"})
+        rows.append(
+            AccountRow(
+                name=step.name,
+                arms=", ".join(entry["arms"]),
+                rows_in=f"{step.rows_in:,} {step.unit}",
+                kept=[f"{count:,} {where}" for where, count in step.kept.items()],
+                left_out=[f"{count:,} {reason}" for reason, count in step.reasons.items()],
+                notes=list(step.notes),
+            )
+        )
+    return rows
 
 
 def _times(value: float) -> str:

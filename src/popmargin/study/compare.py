@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig, dump_yaml, to_dict
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.rewards import Reward
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
 from popmargin.evaluation.statistics import bootstrap
+from popmargin.files import whole_file
 from popmargin.report.build import write_report
 from popmargin.report.results import StudyResults
 from popmargin.study.config import StudyConfig
@@ -18,6 +19,8 @@ from popmargin.study.results import collect
 from popmargin.study.sharing import LOCKS, claimed, share
 from popmargin.study.tune import tune
 from popmargin.training.callbacks import Probe
+from popmargin.training.fingerprints import Record
+from popmargin.training.inputs import differences, with_absolute_paths
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_loss, process_count, train
 from popmargin.training.run_directory import RunDirectory
@@ -28,15 +31,17 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
+def compare(study: StudyConfig, *, overwrite: bool = False) -> tuple[StudyResults, Path]:
     """Train, evaluate and compare all arms of a study.
 
     With a `tune` section, every arm's learning rate and β are chosen on a validation split first (`tune`).
-    Runs that are finished and evaluated under the same configuration are kept, so that an interrupted study goes on
-    where it stopped. Several processes can run the same study at once, on a GPU each: they share the runs.
+    Runs that are finished and evaluated under the same configuration, on the same data and models, are kept, so that an
+    interrupted study goes on where it stopped. Several processes can run the same study at once, on a GPU each: they
+    share the runs.
 
     Args:
         study: its configuration.
+        overwrite: delete runs in its folder that are of another study, or of other data or models.
 
     Returns:
         The results, and the path of the HTML report.
@@ -50,28 +55,66 @@ def compare(study: StudyConfig) -> tuple[StudyResults, Path]:
             "runs. Train one run on several GPUs with: torchrun -m popmargin train"
         )
     output = Path(study.output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "study.yaml").write_text(dump_yaml(to_dict(study)), encoding="utf-8")
+    check_folder(output)
+    (output / LOCKS).mkdir(parents=True, exist_ok=True)  # says that the folder is a study's
+    if not overwrite:
+        _refuse_other_runs(study)
+    with whole_file(output / "study.yaml") as partial:
+        partial.write_text(dump_yaml(to_dict(study)), encoding="utf-8")
     chosen: dict[str, str] = {}
     if study.tune is not None:
         study, chosen = tune(study, say)
-    _train_all(study)
+    _train_all(study, overwrite)
     with claimed(output / LOCKS / "report.lock", wait=True):
         return _report(study, chosen)
 
 
-def _train_all(study: StudyConfig) -> None:
+def check_folder(folder: Path) -> None:
+    """Whether a study may be written into a folder: a new or empty one, or that of a study.
+
+    Raises:
+        RunError: it holds something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir() or not (folder / LOCKS).is_dir():
+        raise RunError(f"{folder} is not empty and not the folder of a study. Choose another output.")
+
+
+def _refuse_other_runs(study: StudyConfig) -> None:
+    """Before any work: runs of another configuration in the folder are not deleted unasked.
+
+    Raises:
+        RunError: it names them, with the fields that differ.
+    """
+    if study.tune is not None:
+        return  # their settings are chosen first
+    for config in (config for configs in study.run_configs().values() for config in configs):
+        directory = RunDirectory(Path(config.output))
+        if directory.started and (changed := differences(directory.config(), config)):
+            raise RunError(
+                f"{directory.path} holds a run with other settings:\n"
+                + "".join(f"  {name}: {change}\n" for name, change in changed.items())
+                + "Name another folder (--output), or pass --overwrite to train anew what differs."
+            )
+
+
+def _train_all(study: StudyConfig, overwrite: bool) -> None:
     """Train and evaluate what is not done yet."""
     output = Path(study.output)
-    todo = [config for configs in study.run_configs().values() for config in configs]
+    if not overwrite:
+        _refuse_other_runs(study)
+    todo = [with_absolute_paths(config) for configs in study.run_configs().values() for config in configs]
 
     def title(number: int, config: RunConfig) -> str:
         return f"[{number}/{len(todo)}] {config.name}, seed {config.seed}"
 
+    workspace: Workspace | None = None
     for number, config in enumerate(todo, start=1):
         if _is_done(config):
-            say(f"{title(number, config)}: done before")
-    workspace: Workspace | None = None
+            workspace = workspace if workspace is not None and workspace.fits(config) else Workspace(config)
+            if _is_as_it_was(config, workspace, overwrite):
+                say(f"{title(number, config)}: done before")
     rewards: dict[str, Reward | None] = {}
     references: dict[str, Generations] = {}
 
@@ -89,7 +132,10 @@ def _train_all(study: StudyConfig) -> None:
             references[key] = _reference(output, config, workspace, reward, len(references))
         if make_loss(config).uses_reference:
             _ = workspace.train_reference, workspace.test_reference  # now, not inside the first run's progress bar
-        _run(config, workspace, RunDirectory(Path(config.output)), reward, references.get(key))
+        directory = RunDirectory(Path(config.output))
+        if directory.started and not overwrite:
+            directory.check_record(workspace.record(config, make_loss(config)))
+        _run(config, workspace, directory, reward, references.get(key))
 
     share({f"{config.name}-{config.seed}": config for config in todo}, output / LOCKS, _is_done, do)
 
@@ -114,7 +160,21 @@ def _report(study: StudyConfig, chosen: Mapping[str, str]) -> tuple[StudyResults
 def _is_done(config: RunConfig) -> bool:
     directory = RunDirectory(Path(config.output))
     measured = (directory.evaluation / "metrics.json").is_file()
-    return directory.finished and measured and to_dict(directory.config()) == to_dict(config)
+    return directory.finished and measured and not differences(directory.config(), config)
+
+
+def _is_as_it_was(config: RunConfig, workspace: Workspace, overwrite: bool) -> bool:
+    """Whether a finished run still has the data and models that it was trained with; deleted if it may be."""
+    directory = RunDirectory(Path(config.output))
+    try:
+        directory.check_record(workspace.record(config, make_loss(config)))
+    except RunError as error:
+        if not overwrite:
+            raise
+        say(f"{error}\nIt is trained anew, since --overwrite was given.")
+        (directory.path / "run.json").unlink()
+        return False
+    return True
 
 
 def _reference(output: Path, config: RunConfig, workspace: Workspace, reward: Reward, number: int) -> Generations:
@@ -134,11 +194,20 @@ def _run(
     reference: Generations | None,
 ) -> None:
     probe = _probe(config, workspace, directory, reward, reference) if config.evaluation.curve_points else None
-    stale = directory.path.exists() and (directory.finished or to_dict(directory.config()) != to_dict(config))
+    stale = directory.path.exists() and _is_stale(directory, config, workspace)
     _, policy = train(config, workspace=workspace, resume=not stale, overwrite=stale, probe=probe, keep_model=True)
     if reference is not None:
         reference.save(directory.evaluation / "reference_generations.parquet")
     evaluate_policy(policy, config, workspace, directory, reward=reward, reference=reference)
+
+
+def _is_stale(directory: RunDirectory, config: RunConfig, workspace: Workspace) -> bool:
+    """Whether a run must begin anew: finished and not measured, or begun with other settings, data or models."""
+    if not directory.started:
+        return False
+    before = Record.load(directory.path)
+    changed = before is not None and bool(before.changes(workspace.record(config, make_loss(config))))
+    return directory.finished or changed or bool(differences(directory.config(), config))
 
 
 def _probe(

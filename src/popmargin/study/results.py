@@ -138,11 +138,27 @@ def collect(
         ],
         data=_data_facts(of_base, base.configs[0], arms) | dict(facts or {}),
         config=config,
+        account=_account(arms, labels),
         versions=of_base["versions"],
         fingerprint=hashlib.sha256(
             json.dumps([of_base["train_fingerprint"], of_base["test_fingerprint"], config]).encode()
         ).hexdigest(),
     )
+
+
+def _account(arms: Mapping[str, Arm], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The steps of the data of all arms, in order, the same ones once; of each arm its first seed."""
+    whose: dict[str, list[str]] = {}
+    for arm in arms.values():
+        run = arm.runs[0]
+        measured = run.evaluation / "metrics.json"
+        evaluated = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+        for step in [*run.facts().get("account", []), *evaluated.get("account", [])]:
+            label = labels.get(arm.name, arm.name)
+            told = whose.setdefault(json.dumps(step), [])
+            told += [label] if label not in told else []
+    everyone = len(arms)
+    return [json.loads(text) | {"arms": [] if len(told) == everyone else told} for text, told in whose.items()]
 
 
 def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, labels: Mapping[str, str]) -> list[str]:

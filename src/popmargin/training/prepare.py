@@ -1,22 +1,25 @@
 """From a configuration to what training and evaluation share: preferences, tokens, start model, reference log-probs."""
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from scipy.special import expit
 from torch import nn
 
+from popmargin.account import Step
 from popmargin.config import DataConfig, PopConfig, RunConfig
 from popmargin.data.encode import Writing
 from popmargin.data.load import load_preferences
-from popmargin.data.schema import Preferences
-from popmargin.data.split import check_leak, split_preferences
+from popmargin.data.schema import NUMBER_COLUMNS, Preferences
+from popmargin.data.split import check_leak, normalised_key, split_preferences
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
 from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
@@ -28,6 +31,16 @@ from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths
 from popmargin.reward_models import FORMAT_FILE, load_reward_model, padding_apart
+from popmargin.training.account import reading_step, tokenizing_step
+from popmargin.training.fingerprints import (
+    Record,
+    Rows,
+    scale_fingerprint,
+    source_fingerprints,
+    tokenizer_fingerprint,
+    tokens_fingerprint,
+)
+from popmargin.training.trainer import Loss
 
 
 def cache_folder(configured: str | None) -> Path:
@@ -42,35 +55,108 @@ def load_split(config: DataConfig) -> tuple[Preferences, Preferences]:
     Raises:
         DataError: rows that cannot be used, or prompts on both sides.
     """
+    split = read_split(config)
+    return split.train, split.test
+
+
+def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences:
+    """All preferences of the file or data set that `data.train` or `data.test` names.
+
+    Raises:
+        DataError: rows that cannot be used.
+    """
     from popmargin.demo import demo_data_path
 
-    options: dict[str, Any] = {
-        "format": config.format,
-        "pairs": config.pairs,
-        "min_gap": config.min_gap,
-        "seed": config.split_seed,
-        "bad_rows": config.bad_rows,
-        "columns": config.columns or None,
-    }
-    source = str(demo_data_path()) if config.train == "demo" else config.train
-    everything = load_preferences(source, **options)
+    named = config.train if side == "train" or config.test is None else config.test
+    return load_preferences(
+        str(demo_data_path()) if named == "demo" else named,
+        format=config.format,
+        pairs=config.pairs,
+        min_gap=config.min_gap,
+        seed=config.split_seed,
+        bad_rows=config.bad_rows,
+        columns=config.columns or None,
+    )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and held-out preferences, and how they came about.
+
+    Attributes:
+        train: to train on, flipped and with soft labels as configured.
+        test: held out.
+        aside: what else the training file holds: beyond `data.limit`, or set aside while there are validation ones.
+        passed_over: ids of preferences of the training side that `data.limit` leaves out.
+        steps: the account of reading and splitting.
+    """
+
+    train: Preferences
+    test: Preferences
+    aside: Preferences
+    passed_over: frozenset[str]
+    steps: tuple[Step, ...]
+
+
+def read_split(config: DataConfig) -> Split:
+    """As `load_split`, with the account.
+
+    Raises:
+        DataError: rows that cannot be used, or prompts on both sides.
+    """
+    everything = load_side(config, "train")
+    steps, notes = [reading_step(everything.report)], list[str]()
     if config.test is None:
         train, test = _hold_out(everything, config.test_size, config.split_seed)
+        notes.append(_how_held_out("data.test_size", config.test_size, config.split_seed, train, test))
+        apart = test
     else:
-        train, test = everything, load_preferences(config.test, **options)
+        train, test, apart = everything, load_side(config, "test"), None
         check_leak(train, test)
+        steps.append(reading_step(test.report))
+        notes.append(f"held out: all {len(test)} of {test.report.source}; no prompt stands on both sides")
+    left_out: dict[str, int] = {}
     if config.validation_size:
+        if apart is not None:
+            left_out["set aside for testing, validation preferences take their place"] = len(apart)
+        else:
+            notes[-1] = f"set aside, validation preferences take their place: {len(test)} of {test.report.source}"
         train, test = _hold_out(train, config.validation_size, config.split_seed + 1)
+        notes.append(_how_held_out("data.validation_size", config.validation_size, config.split_seed + 1, train, test))
+        apart = test
+    whole = train
     if config.limit is not None:
         order = np.random.default_rng(config.split_seed).permutation(len(train))
         train = train.select(np.sort(order[: config.limit]))
+        left_out["beyond data.limit, drawn with data.split_seed"] = len(whole) - len(train)
     if config.soft_label_temperature is not None:
         train = with_soft_labels(train, config.soft_label_temperature)
-    return flip_preferences(train, config.flip, config.split_seed), test
+        notes.append(f"soft labels made from ratings, data.soft_label_temperature {config.soft_label_temperature:g}")
+    if config.flip:
+        count = int(_flipped(len(train), config.flip, config.split_seed).sum())
+        notes.append(f"training labels flipped, data.flip {config.flip:g}: {count}")
+    train = flip_preferences(train, config.flip, config.split_seed)
+    kept = {"to train on": len(train)} | ({} if apart is None else {"held out": len(apart)})
+    steps.append(Step(name="split", rows_in=len(everything), kept=kept, left_out=left_out, notes=tuple(notes)))
+    used = {*train.ids, *(() if apart is None else apart.ids)}
+    aside = everything.select([number for number, name in enumerate(everything.ids) if name not in used])
+    return Split(train, test, aside, frozenset(whole.ids) - frozenset(train.ids), tuple(steps))
+
+
+def _how_held_out(field: str, size: float, seed: int, train: Preferences, test: Preferences) -> str:
+    ours, theirs = (len({normalised_key(key) for key in side.prompt_keys}) for side in (train, test))
+    return (
+        f"held out by prompt: {field} {size:g}, {theirs} of {ours + theirs} prompts with {len(test)} preferences, "
+        f"drawn with seed {seed}"
+    )
 
 
 def _hold_out(preferences: Preferences, size: float, seed: int) -> tuple[Preferences, Preferences]:
     return split_preferences(preferences, test_size=int(size) if size >= 1 else size, seed=seed)
+
+
+def _flipped(count: int, share: float, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, 7]).random(count) < share
 
 
 def with_soft_labels(preferences: Preferences, temperature: float) -> Preferences:
@@ -113,7 +199,7 @@ def flip_preferences(preferences: Preferences, share: float, seed: int) -> Prefe
         raise DataError(f"data.flip is {share}; it must be at least 0 and below 1.")
     if share == 0:
         return preferences
-    flipped = np.random.default_rng([seed, 7]).random(len(preferences)) < share
+    flipped = _flipped(len(preferences), share, seed)
 
     def swap(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
         return {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if flipped[number] else row
@@ -153,6 +239,13 @@ class PreparedData:
         """Strength of every tokenized row, nan where unknown."""
         return self.preferences.strength[self.tokenized.index]
 
+    @property
+    def known_numbers(self) -> list[str]:
+        """The columns of numbers that hold a value in some tokenized row."""
+        table: Any = self.preferences.dataset.select_columns(list(NUMBER_COLUMNS)).with_format("arrow")[:]
+        rows = table.take(pa.array(self.tokenized.index))
+        return [name for name in NUMBER_COLUMNS if rows[name].null_count < len(rows)]
+
     def column(self, name: str) -> np.ndarray:
         """Margins (`margin`, rating points) or soft labels (`soft_label`) of every tokenized row, as float32.
 
@@ -179,11 +272,17 @@ class Workspace:
 
     Args:
         config: the first run's configuration; only `task`, `data`, `model`, `reference` and batch sizes matter.
+        test: held-out preferences that were chosen already; None takes those that the configuration names.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, test: Preferences | None = None) -> None:
         self.config = config
+        self._given_test = test
+        self._told: set[str] = set()
+        self._edges: dict[PopConfig, PopEdges] = {}
+        self._scales: dict[PopConfig, tuple[StrengthScale, PopEdges | None]] = {}
         self._scoring: dict[str, ReferenceLogps] = {}
+        self._scorers: dict[str, str] = {}
         self._frozen: FrozenOutputs | None = None
 
     def fits(self, config: RunConfig) -> bool:
@@ -252,18 +351,32 @@ class Workspace:
         return load_model(named, base_dtype(self.config.model)).eval().requires_grad_(False)
 
     @cached_property
-    def _split(self) -> tuple[Preferences, Preferences]:
-        return load_split(self.config.data)
+    def _split(self) -> Split:
+        return read_split(self.config.data)
 
     @cached_property
     def train(self) -> PreparedData:
         """Training preferences."""
-        return self._prepare(self._split[0])
+        return self._prepare(self._split.train)
 
     @cached_property
     def test(self) -> PreparedData:
         """Held-out preferences."""
-        return self._prepare(self._split[1])
+        return self._prepare(self._split.test if self._given_test is None else self._given_test)
+
+    @property
+    def account(self) -> list[Step]:
+        """What became of the data, from the files to the tokens of both sides."""
+        sides = ((self.train, "training preferences"), (self.test, "held-out preferences"))
+        return [*self._split.steps, *(tokenizing_step(data.tokenized.report, name) for data, name in sides)]
+
+    def tell(self, steps: Sequence[Step]) -> None:
+        """Print an account on stderr; a step that several runs share is told once."""
+        for step in steps:
+            text = "\n".join(step.lines())
+            if text not in self._told:
+                self._told.add(text)
+                print(text, file=sys.stderr, flush=True)
 
     def _prepare(self, preferences: Preferences) -> PreparedData:
         data = self.config.data
@@ -277,6 +390,11 @@ class Workspace:
         return PreparedData(preferences, tokenized)
 
     @cached_property
+    def start_fingerprint(self) -> str:
+        """`model_fingerprint` of the start model."""
+        return model_fingerprint(self.start_model)
+
+    @cached_property
     def reference_cache(self) -> ReferenceCache:
         """The reference's log-probs on disk."""
         return self._cache(self.reference_model)
@@ -284,7 +402,7 @@ class Workspace:
     def _cache(self, model: nn.Module) -> ReferenceCache:
         return ReferenceCache(
             cache_folder(self.config.reference.cache),
-            model_fingerprint(model),
+            self.start_fingerprint if model is self.start_model else model_fingerprint(model),
             self.config.model.precision,
             next(model.parameters()).dtype,
         )
@@ -334,8 +452,13 @@ class Workspace:
         Raises:
             DataError: the file names other preferences, the store holds no label of these, or strengths are missing.
         """
+        if config not in self._edges:
+            self._edges[config] = self._make_edges(config)
+        return self._edges[config]
+
+    def _make_edges(self, config: PopConfig) -> PopEdges:
         if config.edges is not None:
-            return read_edges(config.edges, self.train.ids)
+            return self._without_left_out(read_edges(config.edges, self.train.ids))
         return sample_edges(
             self.train.ids,
             self.train.strength,
@@ -348,16 +471,83 @@ class Workspace:
             unmatched=config.unmatched,
         )
 
+    def _without_left_out(self, edges: PopEdges) -> PopEdges:
+        """The edges without those that name a preference which did not come this far; how many stands in `left_out`."""
+        reasons = {
+            "name a preference beyond data.limit": self._split.passed_over,
+            "name a preference that tokenization left out": set(self.train.preferences.ids) - set(self.train.ids),
+        }
+        sides = [edges.table[name].to_pylist() for name in ("stronger", "weaker")]
+        keep, left_out = np.ones(len(edges), dtype=bool), dict[str, int]()
+        for reason, names in reasons.items():
+            named = keep & np.array([any(side in names for side in pair) for pair in zip(*sides, strict=True)], bool)
+            keep &= ~named
+            left_out |= {reason: int(named.sum())} if named.any() else {}
+        if not left_out:
+            return edges
+        if not keep.any():
+            raise DataError(
+                f"All {len(edges)} PoP edges name preferences that are not trained on "
+                f"({', '.join(f'{reason}: {count}' for reason, count in left_out.items())}). Sample them from the data "
+                "that is trained on."
+            )
+        return PopEdges(edges.table.filter(pa.array(keep)), {**edges.parameters, "left_out": left_out})
+
     def scale(self, config: PopConfig) -> tuple[StrengthScale, PopEdges | None]:
         """Strengths of the training preferences, from a file or fitted to edges; then the edges too.
 
         Raises:
             DataError: the file holds not all of them, the edges name others, or hold no comparison.
         """
+        if config not in self._scales:
+            self._scales[config] = self._make_scale(config)
+        return self._scales[config]
+
+    def _make_scale(self, config: PopConfig) -> tuple[StrengthScale, PopEdges | None]:
         if config.scale is not None:
             return StrengthScale.load(config.scale).select(self.train.ids), None
         edges = self.edges(config)
         return fit_strengths(edges, self.train.ids, ridge=config.ridge), edges
+
+    def record(self, config: RunConfig, loss: Loss) -> Record:
+        """What a run is trained on, by content.
+
+        Args:
+            config: the run.
+            loss: its parts, which say what they need.
+        """
+        facts = {
+            "start model": self.start_fingerprint,
+            "tokenizer": tokenizer_fingerprint(self.tokenizer),
+            "tokens of training preferences": tokens_fingerprint(self.train.tokenized),
+            "tokens of held-out preferences": tokens_fingerprint(self.test.tokenized),
+        }
+        if config.reference.model is not None:
+            facts["reference model"] = self.reference_fingerprint
+        scorer = (config.tokens or {}).get("reference")
+        if scorer is not None:
+            facts["token selector's reference"] = self._scorer_fingerprint(str(scorer))
+        if loss.needs.edges:
+            facts["PoP edges" if config.pop.edges else "made: PoP edges"] = self.edges(config.pop).fingerprint()
+        if loss.needs.scale:
+            given = config.pop.scale or config.pop.edges
+            facts["strength scale" if given else "made: strength scale"] = scale_fingerprint(self.scale(config.pop)[0])
+        return Record(self._rows, facts | source_fingerprints(loss.components))
+
+    @cached_property
+    def _rows(self) -> dict[str, Rows]:
+        sides = {"train": self.train.preferences, "test": self.test.preferences, "aside": self._split.aside}
+        return {side: Rows.of(preferences) for side, preferences in sides.items()}
+
+    def _scorer_fingerprint(self, path: str) -> str:
+        if path not in self._scorers:
+            self._scorers[path] = model_fingerprint(load_model(path, base_dtype(self.config.model)))
+        return self._scorers[path]
+
+    @cached_property
+    def reference_fingerprint(self) -> str:
+        """`model_fingerprint` of the reference model."""
+        return model_fingerprint(self.reference_model)
 
     def test_edges(self, k: int, seed: int) -> PopEdges | None:
         """Exact held-out edges for the PoP accuracy; None where strengths are unknown."""

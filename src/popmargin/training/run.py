@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 
-from popmargin.config import RunConfig, coerce, to_dict
+from popmargin.account import Step
+from popmargin.config import RunConfig, coerce
 from popmargin.engine.batch import Collator, TrainingRows
 from popmargin.engine.compiled import compile_layers
 from popmargin.engine.rewards import scoring_plan
@@ -33,9 +35,11 @@ from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.reward_models import make_reward_model
 from popmargin.tokens.base import TOKEN_SELECTORS
+from popmargin.training.account import training_steps, with_what_was_seen
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
 from popmargin.training.final import is_merged, save_trained
+from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.prepare import Workspace
 from popmargin.training.run_directory import RunDirectory, versions
@@ -110,8 +114,9 @@ def train(
     overwrite: bool = False,
     probe: Probe | None = None,
     keep_model: bool = False,
+    earlier: Sequence[Step] = (),
 ) -> tuple[RunDirectory, Any]:
-    """Train one policy, or one reward model.
+    """Train one policy, or one reward model; what came in, was kept and was left out is said first, on stderr.
 
     Args:
         config: the run.
@@ -120,6 +125,7 @@ def train(
         overwrite: delete a run that is in the way.
         probe: measures the policy at `evaluation.curve_points` moments of the training.
         keep_model: also return the trained policy.
+        earlier: the account of what became of the data before they were handed over.
 
     Returns:
         The run directory, and the policy (or None).
@@ -130,15 +136,26 @@ def train(
     directory = RunDirectory(Path(config.output))
     # First of all: it joins the other processes, if any, and chooses this one's device.
     arguments = training_arguments(config, directory)
+    config = with_absolute_paths(config)
+    directory.check(config, resume=resume, overwrite=overwrite)
+    first = arguments.process_index == 0
     workspace = workspace or Workspace(config)
     if config.model.precision == "bf16":
         _say_if_bf16_is_slow()
-    if resume and directory.finished and to_dict(directory.config()) == to_dict(config):
+    account = [*earlier, *workspace.account]
+    workspace.tell(account if first else ())
+    own = _with_own_edges(config, directory) if resume else config
+    record = workspace.record(own, make_loss(config))
+    if resume and directory.started:
+        directory.check_record(record)
+    if resume and directory.finished:
         return directory, (workspace.trained(directory.model) if keep_model else None)
-    parts = make_parts(_with_own_edges(config, directory) if resume else config, workspace)
+    parts = make_parts(own, workspace)
+    rows = training_steps(config, workspace, parts)
+    workspace.tell(rows if first else ())
     with arguments.main_process_first(local=False):
-        if arguments.process_index == 0:
-            directory.start(config, resume=resume, overwrite=overwrite)
+        if first:
+            directory.start(config, record, resume=resume, overwrite=overwrite)
             if parts.edges is not None:
                 parts.edges.save(directory.path / "edges.parquet")
             if parts.scale is not None:
@@ -170,7 +187,10 @@ def train(
             "peak_memory_mb": memory,
             "resumed": checkpoint is not None,
         }
-        directory.finish(_facts(config, workspace, parts) | measured | facts)
+        done = with_what_was_seen(rows, config, directory, trainer.state.global_step, len(parts.collator.rows))
+        workspace.tell(done)
+        told = {"account": [step.to_dict() for step in (*account, *done)]}
+        directory.finish(_facts(config, workspace, parts) | measured | facts | told)
     trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
     if not keep_model:
         return directory, None

@@ -1,7 +1,9 @@
 """A run directory: resolved configuration, versions, fingerprints, seed, metrics and the trained model.
 
-config.yaml       the resolved configuration
-run.json          facts: versions, fingerprints, counts, seconds, memory
+config.yaml       the resolved configuration, paths absolute
+data.parquet      ids, prompts and contents (as digests) of the training and held-out preferences
+fingerprints.json of the start model, tokenizer, edges and the user's own components
+run.json          facts: versions, fingerprints, the account of the data, seconds, memory
 metrics.jsonl     training metrics, the same for the same seed
 timing.jsonl      tokens per second and seconds, which differ from run to run
 curves.jsonl      held-out metrics during training
@@ -19,10 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from popmargin.config import RunConfig, dump_yaml, from_dict, read_yaml, to_dict
 from popmargin.errors import RunError
+from popmargin.training.inputs import differences, refuse_inputs_inside
+
+if TYPE_CHECKING:
+    from popmargin.training.fingerprints import Record
 
 
 def versions() -> dict[str, str]:
@@ -55,9 +61,11 @@ class RunDirectory:
 
     Attributes:
         path: the folder.
+        measured: name of the folder in it for what is measured.
     """
 
     path: Path
+    measured: str = "evaluation"
 
     @property
     def model(self) -> Path:
@@ -72,7 +80,12 @@ class RunDirectory:
     @property
     def evaluation(self) -> Path:
         """Folder of what was measured."""
-        return self.path / "evaluation"
+        return self.path / self.measured
+
+    @property
+    def started(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / "config.yaml").is_file()
 
     @property
     def finished(self) -> bool:
@@ -100,29 +113,80 @@ class RunDirectory:
             raise RunError(f"{self.path} has not finished training. Go on with popmargin train --resume.")
         return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        return read_jsonl(self.path / "metrics.jsonl")
+
     def checkpoint(self) -> Path | None:
         """The last checkpoint, if any."""
         found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
         return found[-1] if found else None
 
-    def start(self, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready, for a new run or to go on from its last checkpoint; one process alone does so.
+    def check(self, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
+        """Before any work: whether the run can be started, or gone on with, in this folder.
 
         Raises:
+            ConfigError: the folder would be deleted, and holds what the run reads.
             RunError: the folder is in use by another run, or by the same one without `resume`.
         """
         file = self.path / "config.yaml"
-        if self.path.exists() and overwrite and (file.is_file() or not any(self.path.iterdir())):
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not file.is_file():
+            raise RunError(f"{self.path} is not empty and not a run directory. Choose another output.")
+        if overwrite:
+            refuse_inputs_inside(config, self.path)
+            return
+        if not resume:
+            raise RunError(f"{self.path} holds a run already: pass --resume, --overwrite, or another output.")
+        changed = differences(self.config(), config)
+        if changed:
+            raise RunError(
+                f"{self.path} was started with another configuration (see {file}) and cannot go on with this one:\n"
+                + "".join(f"  {name}: {change}\n" for name, change in changed.items())
+                + f"Leave these settings out (popmargin train --resume --output {self.path} takes the run's own), or "
+                "train anew: --overwrite, or another output."
+            )
+
+    def check_record(self, now: "Record") -> None:
+        """Whether a run that goes on, or is done, still has the data, models and code that it was started with.
+
+        Raises:
+            RunError: it has not; the message says what differs.
+        """
+        from popmargin.training.fingerprints import Record
+
+        before = Record.load(self.path)
+        changed = [] if before is None else before.changes(now)
+        if changed:
+            raise RunError(
+                f"{self.path} was trained on something else than what is here now:\n"
+                + "".join(f"  {sentence}\n" for sentence in changed)
+                + "Put it back as it was, or train anew: --overwrite, or another output."
+            )
+
+    def start(self, config: RunConfig, record: "Record", *, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready, for a new run or to go on from its last checkpoint; one process alone does so.
+
+        Args:
+            config: the run, its paths absolute.
+            record: what it is trained on.
+            resume: go on with the run in the folder.
+            overwrite: delete a run that is in the way.
+
+        Raises:
+            ConfigError, RunError: as in `check` and `check_record`.
+        """
+        self.check(config, resume=resume, overwrite=overwrite)
+        if self.path.exists() and overwrite:
             shutil.rmtree(self.path)
-        if self.path.exists() and any(self.path.iterdir()):
-            if not file.is_file():
-                raise RunError(f"{self.path} is not empty and not a run directory. Choose another output.")
-            if not resume:
-                raise RunError(f"{self.path} holds a run already: pass --resume, --overwrite, or another output.")
-            if to_dict(self.config()) != to_dict(config):
-                raise RunError(f"{self.path} was started with another configuration (see {file}): cannot resume it.")
+        going_on = (self.path / "config.yaml").is_file()
+        if going_on:
+            self.check_record(record)
         self.path.mkdir(parents=True, exist_ok=True)
-        file.write_text(dump_yaml(to_dict(config)), encoding="utf-8")
+        if not (self.path / "fingerprints.json").is_file():
+            record.save(self.path)
+        (self.path / "config.yaml").write_text(dump_yaml(to_dict(config)), encoding="utf-8")
         checkpoint = self.checkpoint()
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         for name in ("metrics.jsonl", "timing.jsonl", "curves.jsonl"):

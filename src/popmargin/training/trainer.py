@@ -64,6 +64,12 @@ class Loss:
         return self.objective.needs if self.margin is None else self.objective.needs | self.margin[0].needs
 
     @property
+    def components(self) -> list[Any]:
+        """The registered parts: objective, regularizers and token selector."""
+        chosen = [] if self.tokens is None else [self.tokens[0]]
+        return [self.objective, *(regularizer for _, regularizer, _ in self.regularizers), *chosen]
+
+    @property
     def origin(self) -> Origin:
         """Where the method comes from that objective and margin make together."""
         if self.margin is None:

@@ -1,0 +1,76 @@
+"""One step that rows went through: what came in, what was kept, and what was left out and why."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_REASONS = {
+    "identical": "chosen and rejected are the same",
+    "identical_tokens": "the same tokens after the template",
+    "identical_after_truncation": "the same tokens after they were cut",
+    "empty": "an empty text",
+    "empty_completion": "no tokens of a completion after the template",
+    "too_long": "longer than data.max_length",
+    "below_min_gap": "below data.min_gap",
+    "duplicate_id": "an id that was there before",
+    "tie": "a tie",
+    "missing": "a missing value",
+    "bad_json": "no JSON",
+    "bad_utf8": "no UTF-8",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step that rows went through: rows_in == all kept + all left out, always.
+
+    Attributes:
+        name: what was looked at, e.g. a file's name or "training preferences".
+        rows_in: preferences, edges or prompts that came in, as `unit` says.
+        kept: where the rows went that were kept -> how many.
+        left_out: reason -> how many.
+        notes: what else was done with them or is to be known, in sentences.
+        unit: what is counted.
+    """
+
+    name: str
+    rows_in: int
+    kept: Mapping[str, int]
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+    notes: tuple[str, ...] = ()
+    unit: str = "preferences"
+
+    def __post_init__(self) -> None:
+        for name in ("kept", "left_out"):
+            object.__setattr__(self, name, dict(getattr(self, name)))
+        out = sum(self.left_out.values())
+        if self.rows_in != sum(self.kept.values()) + out or min([0, *self.kept.values(), *self.left_out.values()]) < 0:
+            raise AssertionError(f"rows lost: {self}")
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Why rows were left out, in words -> how many."""
+        return {_REASONS.get(kind, kind.replace("_", " ")): count for kind, count in self.left_out.items() if count}
+
+    @property
+    def arithmetic(self) -> str:
+        """The step as a sum, e.g. `8 in = 6 kept + 2 left out (a tie: 2)`."""
+        parts = [f"{count} {where}" for where, count in self.kept.items()]
+        if self.reasons:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.reasons.items())
+            parts.append(f"{sum(self.left_out.values())} left out ({reasons})")
+        return f"{self.rows_in} in = {' + '.join(parts)}"
+
+    def lines(self) -> list[str]:
+        """The step for a person: what came in and what became of it, then a line for every note."""
+        return [f"{self.name}: {self.arithmetic}", *(f"  {note}" for note in self.notes)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The step as JSON values."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Step":
+        """Read what `to_dict` gave."""
+        notes: tuple[str, ...] = tuple(values["notes"])
+        return Step(**{name: value for name, value in values.items() if name != "notes"}, notes=notes)

@@ -1,0 +1,40 @@
+"""The flag of verbs that write files, and the look at these files before any work."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from popmargin.errors import ConfigError
+from popmargin.files import check_output
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add --overwrite."""
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist (default: refuse)")
+
+
+def check_outputs(
+    args: argparse.Namespace,
+    paths: dict[str, Path | None],
+    suffixes: Sequence[str],
+    inputs: Iterable[str | Path | None] = (),
+) -> None:
+    """Look at the files of a verb (see `check_output`).
+
+    Args:
+        args: with --overwrite.
+        paths: flag -> the file that it names, None where it was not given.
+        suffixes: how their names may end.
+        inputs: what the verb reads.
+
+    Raises:
+        ConfigError: a file that cannot be written, or two flags that name one file.
+    """
+    sources, seen = list(inputs), dict[Path, str]()
+    for flag, path in paths.items():
+        if path is None:
+            continue
+        check_output(path, suffixes, overwrite=args.overwrite, inputs=sources)
+        if path.resolve() in seen:
+            raise ConfigError(f"{seen[path.resolve()]} and {flag} are both {path}. Name two files.")
+        seen[path.resolve()] = flag

@@ -1,0 +1,191 @@
+"""Which preferences a run is evaluated on: those that were held out when it was trained, or others by choice."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from popmargin.account import Step
+from popmargin.config import RunConfig
+from popmargin.data.schema import Preferences
+from popmargin.data.split import check_leak
+from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.training.account import reading_step
+from popmargin.training.fingerprints import Change, Record, Rows, prompt_digests
+from popmargin.training.inputs import differences, with_absolute_paths
+from popmargin.training.prepare import load_side, read_split
+from popmargin.training.run_directory import RunDirectory
+
+_FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
+_READING = ("data.format", "data.pairs", "data.min_gap", "data.bad_rows", "data.columns")
+"""How a file is read; another one may be read otherwise."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What to measure a run on.
+
+    Attributes:
+        preferences: the held-out preferences, in order.
+        directory: the run, with the folder that the results go to.
+        steps: the account of how they came about.
+    """
+
+    preferences: Preferences
+    directory: RunDirectory
+    steps: tuple[Step, ...]
+
+
+def held_out(directory: RunDirectory, config: RunConfig) -> HeldOut:
+    """The preferences that a run is evaluated on.
+
+    Those that were held out when it was trained, by id and content, whatever became of the rest of their file. With
+    another `data.test` than the run's own: all preferences of that, if none has a prompt that was trained on; the
+    results then go to a folder of their own, and no report mixes them with the run's.
+
+    Args:
+        directory: the run.
+        config: its configuration, with the changes of this evaluation.
+
+    Raises:
+        ConfigError: a change that would make it another run.
+        DataError: other data that share prompts with the training.
+        RunError: the held-out preferences are not what they were.
+    """
+    own = directory.config()
+    refuse_other_run(own, config)
+    record = Record.load(directory.path)
+    if with_absolute_paths(config).data.test != with_absolute_paths(own).data.test and config.data.test is not None:
+        return _others(directory, config, record)
+    if record is None:
+        note = f"{directory.path} was made by an older version, which kept no record of its rows: split as in training"
+        split = read_split(config.data)
+        if split.test.fingerprint() != directory.facts()["test_fingerprint"]:
+            raise RunError(
+                f"{directory.path} cannot be evaluated on what was held out: {split.test.report.source} is not what it "
+                "was when the run was trained. Put it back as it was, or evaluate the run on other data on purpose: "
+                "--data.test FILE."
+            )
+        steps = [*split.steps[:-1], replace(split.steps[-1], notes=(*split.steps[-1].notes, note))]
+        return HeldOut(split.test, directory, tuple(steps))
+    return _recorded(directory, config, record)
+
+
+def refuse_other_run(own: RunConfig, config: RunConfig) -> None:
+    """Refuse to evaluate a run with settings that it was not trained with.
+
+    Raises:
+        ConfigError: it names the fields.
+    """
+    changed = differences(own, config)
+    other_data = "data.test" in changed
+
+    def free(name: str) -> bool:
+        reading = name in _READING or name.startswith("data.columns.")
+        return name in _FREE or name.startswith("evaluation.") or (other_data and reading)
+
+    wrong = {name: change for name, change in changed.items() if not free(name)}
+    if wrong:
+        raise ConfigError(
+            f"A run is evaluated with the settings that it was trained with; {', '.join(wrong)} cannot be changed:\n"
+            + "".join(f"  {name}: {change}\n" for name, change in wrong.items())
+            + "What can be: evaluation.…, the places of models and data, and other held-out data with --data.test."
+        )
+
+
+def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> HeldOut:
+    # Validation preferences take the place of the held-out ones, and come from the file that is trained on.
+    split_off = config.data.test is None or config.data.validation_size > 0
+    everything = load_side(config.data, "train" if split_off else "test")
+    stored, now = record.sides["test"], Rows.of(everything)
+    place = {name: number for number, name in enumerate(now.ids)}
+    gone = [name for name in stored.ids if name not in place]
+    edited = [
+        name for name, content in stored.by_id().items() if name in place and now.contents[place[name]] != content
+    ]
+    source = everything.report.source
+    if gone or edited:
+        raise RunError(
+            f"{directory.path} cannot be evaluated on what was held out: of {len(stored)} held-out preferences, "
+            f"{Change(gone, [], edited)} in {source} now. Put the file back as it was, or evaluate the run on other "
+            "data on purpose: --data.test FILE."
+        )
+    known = set(stored.ids) | ({*record.sides["train"].ids, *record.sides["aside"].ids} if split_off else set())
+    new = [name for name in now.ids if name not in known]
+    notes = ["held out when the run was trained, by id and content"]
+    if new:
+        notes.append(f"{source} has {len(new)} preferences that it had not then ({_some(new)}); they are not measured")
+    if split_off:
+        notes += _of_training(record.sides["train"], now, source)
+    others = len(everything) - len(stored)
+    step = Step(
+        name="held out by the run",
+        rows_in=len(everything),
+        kept={"held out": len(stored)},
+        left_out={"trained on, set aside, or not there when the run was trained": others} if others else {},
+        notes=tuple(notes),
+    )
+    chosen = everything.select([place[name] for name in stored.ids])
+    return HeldOut(chosen, directory, (reading_step(everything.report), step))
+
+
+def _of_training(trained: Rows, now: Rows, source: str) -> list[str]:
+    """What happened since to the preferences that were trained on; flipped labels are another content."""
+    gone = [name for name in trained.ids if name not in set(now.ids)]
+    return [f"{len(gone)} preferences that were trained on are gone from {source} ({_some(gone)})"] if gone else []
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}"
+
+
+def _others(directory: RunDirectory, config: RunConfig, record: Record | None) -> HeldOut:
+    preferences = load_side(config.data, "test")
+    source = preferences.report.source
+    if record is not None and not Change.between(record.sides["test"], Rows.of(preferences)):
+        return _recorded(directory, config, record)  # the same ones in another place
+    if record is None:
+        check_leak(read_split(directory.config().data).train, preferences)
+    else:
+        _refuse_leak(record.sides["train"], preferences)
+    step = Step(
+        name="other data, named for this evaluation",
+        rows_in=len(preferences),
+        kept={"held out": len(preferences)},
+        notes=(f"no prompt of {source} was trained on",),
+    )
+    folder = f"evaluation-{Path(str(config.data.test)).stem}-{preferences.fingerprint()[:8]}"
+    return HeldOut(preferences, replace(directory, measured=folder), (reading_step(preferences.report), step))
+
+
+def _refuse_leak(trained: Rows, test: Preferences) -> None:
+    first = dict(reversed(list(zip(trained.prompts, trained.ids, strict=True))))
+    leaks = [(name, first[prompt]) for name, prompt in zip(test.ids, prompt_digests(test), strict=True)
+             if prompt in first]  # fmt: skip
+    if leaks:
+        shown = "\n".join(f"  {ours} has the prompt of {theirs}" for ours, theirs in leaks[:_SHOWN])
+        more = f"\n  … and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
+        raise DataError(
+            f"{test.report.source}: {len(leaks)} of {len(test)} preferences have a prompt that the run was trained "
+            f"on:\n{shown}{more}\nLeave them out, or name other data."
+        )
+
+
+def check_models(directory: RunDirectory, facts: dict[str, str]) -> None:
+    """Whether start model, tokenizer and code are those that the run was trained with.
+
+    Args:
+        directory: the run.
+        facts: fingerprints of what is here now.
+
+    Raises:
+        RunError: one is another; the message says which.
+    """
+    record = Record.load(directory.path)
+    if record is None:
+        return
+    wrong = [name for name, value in facts.items() if record.facts.get(name) not in (None, value)]
+    if wrong:
+        raise RunError(
+            f"{directory.path} was trained with another {', another '.join(sorted(wrong))} than what is here now. Put "
+            "it back as it was; for models, --model.path names another place of the same one."
+        )

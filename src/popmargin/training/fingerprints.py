@@ -1,0 +1,206 @@
+"""What a run was trained on, by content: kept in its directory, so that nothing else is evaluated or gone on with.
+
+fingerprints.json   of the start model, tokenizer, edges, scale, the user's own components, and the tokens
+data.parquet        id, side, prompt and content of every training and held-out preference
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from popmargin.data.schema import COLUMNS, Preferences
+from popmargin.data.split import normalised_key
+from popmargin.data.tokenize import TokenizedPreferences
+from popmargin.errors import RunError
+from popmargin.files import PARQUET, whole_file
+from popmargin.pop.scale import StrengthScale
+
+SIDES = {"train": "training", "test": "held-out"}
+_ALL_SIDES = (*SIDES, "aside")
+DERIVED = ("tokens of", "made:")
+"""How the names of facts begin that follow from the rows."""
+_SHOWN = 5
+
+
+def digest(*parts: bytes) -> str:
+    """BLAKE2b (hex, 16 bytes) of some bytes."""
+    return hashlib.blake2b(b"\x1f".join(parts), digest_size=16).hexdigest()
+
+
+def prompt_digests(preferences: Preferences) -> list[str]:
+    """A digest of every prompt, the same for prompts that count as one in a split."""
+    return [digest(normalised_key(key).encode()) for key in preferences.prompt_keys]
+
+
+def _contents(preferences: Preferences) -> list[str]:
+    names = [name for name in COLUMNS if name != "id"]
+    return [
+        digest(json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass"))
+        for batch in preferences.batches(*names)
+        for row in zip(*(batch[name] for name in names), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Ids, prompts and contents of some preferences, in their order; prompts and contents as digests."""
+
+    ids: list[str]
+    prompts: list[str]
+    contents: list[str]
+
+    @staticmethod
+    def of(preferences: Preferences) -> "Rows":
+        """Those of preferences."""
+        return Rows(preferences.ids, prompt_digests(preferences), _contents(preferences))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def by_id(self) -> dict[str, str]:
+        """Id -> content."""
+        return dict(zip(self.ids, self.contents, strict=True))
+
+
+@dataclass(frozen=True)
+class Change:
+    """How some preferences differ from those that were there before."""
+
+    gone: list[str]
+    new: list[str]
+    edited: list[str]
+    moved: bool = False
+
+    @staticmethod
+    def between(before: Rows, now: Rows) -> "Change":
+        """What happened to the first to become the second."""
+        old, new = before.by_id(), now.by_id()
+        return Change(
+            gone=[name for name in old if name not in new],
+            new=[name for name in new if name not in old],
+            edited=[name for name, content in old.items() if name in new and new[name] != content],
+            moved=set(old) == set(new) and before.ids != now.ids,
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.gone or self.new or self.edited or self.moved)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''})"
+            for what, names in (("gone", self.gone), ("new", self.new), ("edited", self.edited))
+            if names
+        ]
+        return ", ".join([*parts, *(["they stand in another order"] if self.moved else [])])
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run is trained on.
+
+    Attributes:
+        sides: "train" and "test" -> its preferences, as loaded, split, limited and flipped; "aside" -> what else the
+            training file holds.
+        facts: name of an input -> its fingerprint.
+    """
+
+    sides: Mapping[str, Rows]
+    facts: Mapping[str, str]
+
+    def save(self, folder: Path) -> None:
+        """Write both files into a run directory."""
+        columns: dict[str, list[str]] = {"side": [], "id": [], "prompt": [], "content": []}
+        for side, rows in self.sides.items():
+            columns["side"] += [side] * len(rows)
+            columns["id"] += rows.ids
+            columns["prompt"] += rows.prompts
+            columns["content"] += rows.contents
+        table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+        with whole_file(folder / "data.parquet", PARQUET) as partial:
+            pq.write_table(table, partial, compression="zstd")
+        with whole_file(folder / "fingerprints.json") as partial:
+            partial.write_text(json.dumps(dict(self.facts), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> "Record | None":
+        """Read what `save` wrote; None in a run directory that holds neither, of an older version.
+
+        Raises:
+            RunError: a file is missing or damaged.
+        """
+        data, facts = folder / "data.parquet", folder / "fingerprints.json"
+        if not data.is_file() and not facts.is_file():
+            return None
+        try:
+            columns: dict[str, Any] = pq.read_table(data).to_pydict()
+            sides = np.array(columns["side"])
+            rows = {
+                side: Rows(*([columns[name][i] for i in np.flatnonzero(sides == side)]
+                             for name in ("id", "prompt", "content")))
+                for side in _ALL_SIDES
+            }  # fmt: skip
+            return Record(rows, json.loads(facts.read_text(encoding="utf-8")))
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            raise RunError(f"{folder}: its record of what it was trained on cannot be read ({error}).") from error
+
+    def changes(self, now: "Record") -> list[str]:
+        """What is not as it was, a sentence each; none if all is."""
+        sentences = [
+            f"of {len(self.sides[side])} {name} preferences: {change}."
+            for side, name in SIDES.items()
+            if (change := Change.between(self.sides[side], now.sides[side]))
+        ]
+        known = set(self.facts) | set(now.facts)
+        other = [name for name in sorted(known) if self.facts.get(name) != now.facts.get(name)]
+        if sentences:  # other rows have other tokens, and other edges and strengths where these are made from them
+            other = [name for name in other if not name.startswith(DERIVED)]
+        return sentences + [f"{name}: {_how(self.facts.get(name), now.facts.get(name))}." for name in other]
+
+
+def _how(before: str | None, now: str | None) -> str:
+    if before is None or now is None:
+        return "was not used before" if before is None else "is not used any more"
+    return f"changed ({before[:12]} → {now[:12]})"
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Of everything in a tokenizer that decides how texts and conversations become ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules: Any = sorted(tokenizer.get_vocab().items())
+    if backend is not None:
+        rules = json.loads(backend.to_str())
+        rules = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # of the last call
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    parts = [rules, special, tokenizer.chat_template]
+    return digest(*(json.dumps(part, sort_keys=True, default=str).encode() for part in parts))
+
+
+def tokens_fingerprint(tokenized: TokenizedPreferences) -> str:
+    """Of the token ids of preferences, in order: they say whether the same texts still become the same."""
+    sides = (tokenized.prompt, tokenized.chosen, tokenized.rejected)
+    return digest(*(array.tobytes() for side in sides for array in (side.offsets, side.values)))
+
+
+def scale_fingerprint(scale: StrengthScale) -> str:
+    """Of the strengths of a scale, in order."""
+    return digest(json.dumps(scale.ids).encode(), np.asarray(scale.strength, np.float64).tobytes())
+
+
+def source_fingerprints(components: Iterable[Any]) -> dict[str, str]:
+    """Of the source files of components (objective, regularizers, token selector) that are not popmargin's own."""
+    found: dict[str, str] = {}
+    for component in components:
+        if component.function.__module__.startswith("popmargin."):
+            continue
+        file = inspect.getsourcefile(component.function)
+        if file is not None and Path(file).is_file():
+            found[f"the code of '{component.name}'"] = digest(Path(file).read_bytes())
+    return found

@@ -1,0 +1,139 @@
+"""The files that a run's configuration names, and how two configurations differ."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from popmargin.config import RunConfig, from_dict, to_dict
+from popmargin.errors import ConfigError
+
+_FIELDS = (
+    "model.path",
+    "data.train",
+    "data.test",
+    "pop.edges",
+    "pop.scale",
+    "reference.model",
+    "reference.cache",
+    "tokens.reference",
+    "tokens.name",
+    "objective.name",
+    "evaluation.reward",
+    "evaluation.reward_options.cache",
+)
+_OWN = ("output", "reference.cache")  # where things lie; what is trained does not depend on it
+_PREFIXES = ("model:", "sqlite:///")
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The configuration with the files and folders that exist here by their absolute paths.
+
+    Paths in a configuration are relative to the working directory; what is stored in a run directory must mean the same
+    from any other. What is no file or folder here, such as a hub id or a module, stays as it is.
+    """
+    values = to_dict(config)
+    for name in _FIELDS:
+        _change(values, name.split("."), _absolute)
+    for regularizer in values["regularizers"]:
+        _change(regularizer, ["name"], _absolute)
+    if config.reference.cache is not None:
+        values["reference"]["cache"] = str(Path(config.reference.cache).absolute())
+    values["output"] = str(Path(config.output).absolute())
+    return from_dict(RunConfig, values)
+
+
+def _change(values: Any, keys: Sequence[str], change: Callable[[str], str]) -> None:
+    for key in keys[:-1]:
+        values = values.get(key) if isinstance(values, dict) else None
+    last = keys[-1]
+    if not isinstance(values, dict) or last not in values:
+        return
+    node = cast("dict[str, Any]", values)
+    if isinstance(node[last], str):
+        node[last] = change(node[last])
+    elif isinstance(node[last], list):
+        node[last] = [change(item) if isinstance(item, str) else item for item in cast("list[Any]", node[last])]
+
+
+def _absolute(text: str) -> str:
+    prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
+    place, mark, rest = _parts(text.removeprefix(prefix))
+    if text == "demo" or not place or "://" in place or Path(place).is_absolute():
+        return text
+    found = Path(place).exists() or (any(sign in place for sign in "*?[") and any(Path().glob(place)))
+    return f"{prefix}{Path(place).absolute()}{mark}{rest}" if found else text
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """A place, and what is named in it: `labels.db#project`, `file.py:function`."""
+    if ".py:" in text:
+        place, _, attribute = text.rpartition(":")
+        return place, ":", attribute
+    return text.partition("#")
+
+
+def input_paths(config: RunConfig) -> dict[str, Path]:
+    """The files and folders that a run reads, by the field that names them."""
+    found: dict[str, Path] = {}
+
+    def note(name: str) -> Callable[[str], str]:
+        def look(text: str) -> str:
+            prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
+            place = Path(_parts(text.removeprefix(prefix))[0])
+            if text != "demo" and "://" not in text and place.exists():
+                found[name] = place
+            return text
+
+        return look
+
+    values = to_dict(config)
+    for name in _FIELDS:
+        if name != "reference.cache":
+            _change(values, name.split("."), note(name))
+    for number, regularizer in enumerate(values["regularizers"]):
+        _change(regularizer, ["name"], note(f"regularizers[{number}].name"))
+    return found
+
+
+def refuse_inputs_inside(config: RunConfig, folder: Path) -> None:
+    """Before a folder is deleted: what is read must not lie in it.
+
+    Raises:
+        ConfigError: it does; the message names the field.
+    """
+    for name, place in input_paths(config).items():
+        if place.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"--overwrite would delete {place}, which {name} names, with the run in {folder}. Choose another "
+                "output, or move it out of there."
+            )
+
+
+def differences(before: RunConfig, now: RunConfig) -> dict[str, str]:
+    """The fields in which two configurations differ, by name, each as `before → now`.
+
+    Paths are compared as absolute ones; where the output and the reference cache lie makes no difference.
+    """
+    old, new = (_flat(to_dict(with_absolute_paths(config))) for config in (before, now))
+    missing = "not set"
+    return {
+        name: f"{old.get(name, missing)} → {new.get(name, missing)}"
+        for name in [*old, *(name for name in new if name not in old)]
+        if name not in _OWN and old.get(name, missing) != new.get(name, missing)
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def with_data(config: RunConfig, **changes: Any) -> RunConfig:
+    """The configuration with other fields of `data`."""
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
