@@ -10,6 +10,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from popmargin.data.ragged import Ragged
+from popmargin.engine.limits import context_limit
 from popmargin.engine.logps import autocast, forward_plan, response_sums, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to, split_to_budget
 
@@ -67,7 +68,13 @@ def sample(
 
     Returns:
         `samples` completions for every prompt.
+
+    Raises:
+        RunError: prompt and completion may together be longer than the model takes; see `context_limit`.
     """
+    limit = context_limit(model)
+    if limit is not None and len(prompts):
+        limit.check(int(prompts.lengths.max()) + sampling.max_new_tokens)
     ends = _end_tokens(model, tokenizer)
     device = next(model.parameters()).device
     wanted = [i for i in range(len(prompts)) for _ in range(sampling.samples)]
