@@ -9,7 +9,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 NAMES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 VOCABULARY = 90
-WINDOW = 9
+WINDOW = 17  # tokens: a plan's trial has 16
 _MOST_PARAMETERS = 3_000_000
 
 _BY_VALUE: dict[Any, str] = {
@@ -29,15 +29,15 @@ _BY_VALUE: dict[Any, str] = {
     1: "encoder_layers n_group topk_group num_expert_groups num_expert_group n_shared_experts moe_num_shared_experts "
     "num_shared_experts first_k_dense_replace mamba_n_groups mamba_ngroups n_groups",
     8: "head_dim global_head_dim attention_head_dim kv_channels o_lora_rank qk_rope_head_dim qk_nope_head_dim "
-    "v_head_dim mamba_d_state mamba_n_heads mamba_d_head mamba_chunk_size mamba_headdim mamba_num_heads mamba_head_dim "
-    "state_size ssm_state_size linear_key_head_dim linear_value_head_dim linear_head_dim rotary_dim dim_head block_size "
-    "chunk_size hidden_size_per_layer_input qk_dim v_dim shape_embed_dim pronunciation_embed_dim",
+    "v_head_dim mamba_d_state mamba_n_heads mamba_d_head mamba_chunk_size mamba_headdim mamba_num_heads "
+    "mamba_head_dim state_size ssm_state_size linear_key_head_dim linear_value_head_dim linear_head_dim rotary_dim "
+    "dim_head block_size chunk_size hidden_size_per_layer_input qk_dim v_dim shape_embed_dim pronunciation_embed_dim",
     64: "mamba_d_ssm",
     256: "max_position_embeddings n_positions n_ctx max_seq_len seq_length max_sequence_length seq_len context_length "
     "max_target_positions",
     WINDOW: "sliding_window attention_chunk_size attention_window_size window_size local_attention sliding_window_size "
     "index_topk keep_window_size",
-    5: "floor_scale",
+    20: "floor_scale",
     0.3: "initializer_range init_std",  # so that attention matters
 }
 _SIZES = {name: value for value, names in _BY_VALUE.items() for name in names.split()}

@@ -16,7 +16,8 @@ from popmargin.errors import RunError
 _RANDOM = np.random.default_rng(1)
 _FIRST, _SECOND, _THIRD = (_RANDOM.integers(3, VOCABULARY, size=size) for size in (13, 5, 7))
 PROMPTS = [_FIRST, _SECOND, _FIRST, _SECOND, _THIRD]
-COMPLETIONS = [_RANDOM.integers(3, VOCABULARY, size=size) for size in (17, 24, 31, 6, 33)]  # far beyond a window
+COMPLETIONS = [_RANDOM.integers(3, VOCABULARY, size=size) for size in (17, 24, 31, 6, 33)]
+assert max(map(len, COMPLETIONS)) > WINDOW + 12, "rows reach far beyond a window"
 _PACKED = (
     "afmoe apertus arcee cohere cohere2 exaone4 gemma gemma2 gemma3_text gemma4_text glm4 gpt2 gpt_neox granite "
     "granitemoe hunyuan_v1_dense internlm3 llama ministral mistral mixtral olmo olmo2 olmo3 olmoe opt phi phi3 phimoe "
@@ -55,7 +56,6 @@ def is_causal(model: Any) -> bool:
 @pytest.mark.filterwarnings("ignore")  # of the architectures' own code
 @pytest.mark.parametrize("name", NAMES)
 def test_our_plan_gives_the_models_own_log_probs_and_gradients(name: str, caplog: Any) -> None:
-    assert min(len(completion) for completion in COMPLETIONS[1:3]) > 2 * WINDOW
     transformers.utils.logging.set_verbosity_error()
     try:
         model = tiny(name)

@@ -105,7 +105,7 @@ def packed_attention(
     Raises:
         TypeError: the model hands over a tensor that this attention knows nothing of.
     """
-    unknown = [name for name, value in more.items() if isinstance(value, Tensor) and name not in _KNOWN]
+    unknown = _unknown(more)
     if unknown:
         raise TypeError(f"its attention is given '{unknown[0]}'")
     sight = sight.within(max(group[0] + max(group[1:], default=0) for group in segments))
@@ -116,6 +116,11 @@ def packed_attention(
     return _segment_by_segment(
         query_AT, key_KT, value_KT, segments, sight, scaling=scaling, dropout=dropout, softcap=softcap
     ), None
+
+
+def _unknown(more: Mapping[str, Any]) -> list[str]:
+    """Tensors among what a model tells its attention that would change a packed row's, for all we know."""
+    return [name for name, value in more.items() if isinstance(value, Tensor) and name not in _KNOWN]
 
 
 def _segment_by_segment(
@@ -219,6 +224,8 @@ def _interface(own: str) -> Any:
             causal = kwargs.get("is_causal")
             causal = getattr(module, "is_causal", True) if causal is None else causal
             watch.note(module, attention_mask, is_causal=own == "sdpa" and bool(causal))
+            if any(not isinstance(kwargs[name], nn.Parameter) for name in _unknown(kwargs)):
+                watch.changed = type(module).__name__  # keys chosen by their content, say
         if own == "sdpa":
             return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         eager = sys.modules[type(module).__module__].eager_attention_forward

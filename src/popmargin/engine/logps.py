@@ -165,7 +165,8 @@ def _find_plan(model: Any) -> ForwardPlan:
             f"{type(base).__name__} is no causal language model as it is configured: a later token changes what it "
             f"says of earlier ones ({foresight}). Name a decoder, or set what makes it one (is_decoder) in its config."
         )
-    _LOG.warning("%s runs without %s (%s).", type(base).__name__, _LOST[plan.layout], reason)
+    lost = _LOST["alone" if masks_change else "padded"]
+    _LOG.warning("%s runs without %s (%s).", type(base).__name__, lost, reason)
     return plan
 
 

@@ -137,9 +137,10 @@ def pack_sequences(
 
 
 def longest_sequence(sequences: Sequences) -> int:
-    """Tokens of the longest sequence; in the packed layout, of a prefix and its longest tail."""
+    """Tokens of the longest sequence, its last one included where a packed row leaves it out."""
     if "segments" in sequences:
-        return max(group[0] + max(group[1:], default=0) for group in sequences["segments"])
+        left_out = 0 if "last_positions" in sequences else 1
+        return left_out + max(group[0] + max(group[1:], default=0) for group in sequences["segments"])
     return max(sequences["sizes"])
 
 

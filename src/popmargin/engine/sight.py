@@ -47,7 +47,8 @@ class Watch:
 
     Attributes:
         sights: by layer.
-        changed: the class of a layer whose mask is not one that was made from a rule; empty if there is none.
+        changed: the class of a layer whose mask is not one that was made from a rule, or not all that decides what its
+            tokens see; empty if there is none.
     """
 
     def __init__(self) -> None:

@@ -94,8 +94,8 @@ def packing_refused(
         allowed: largest difference.
 
     Returns:
-        None, or why the model cannot; and whether it makes masks of its own, from what its tokens are (sparse attention to
-        the best keys), so that even padding may change them.
+        None, or why the model cannot; and whether it makes masks of its own, from what its tokens are (sparse attention
+        to the best keys), so that even padding may change them.
     """
     reason = allow_packing(base)
     if reason is not None:
@@ -103,7 +103,7 @@ def packing_refused(
     with watching() as watch:
         reason = refused(plain, expected, allowed)
     if watch.changed:
-        return f"its attention changes the masks that it is given, as in {watch.changed}", True
+        return f"its masks depend on what the tokens are, as in {watch.changed}", True
     if reason is not None:
         return f"with its attention replaced, {reason}", True
     return take_sights(watch.sights), False

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
 from popmargin.data.ragged import Ragged
+from popmargin.engine.limits import context_limit
 from popmargin.engine.logps import autocast, forward_plan, response_sums, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to, split_to_budget
 from popmargin.generate.drawn import Drawn, OwnSettings
@@ -97,7 +98,13 @@ def sample(
 
     Returns:
         `samples` completions for every prompt.
+
+    Raises:
+        RunError: prompt and completion may together be longer than the model takes; see `context_limit`.
     """
+    limit = context_limit(model)
+    if limit is not None and len(prompts):
+        limit.check(int(prompts.lengths.max()) + sampling.max_new_tokens)
     ends = end_tokens(tokenizer, model.generation_config) if ends is None else list(ends)
     if not ends:
         _LOG.warning("No token ends a completion: the tokenizer has no EOS, and its chat template closes no turn.")

@@ -237,6 +237,11 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     make = make_reward_model if loss.rewards else make_policy
     policy = make(workspace.start_model, config.model)
     layout = scoring_plan(policy, rewards=loss.rewards).layout
+    if layout == "alone" and process_count() > 1:
+        raise ConfigError(
+            "The model is forwarded one response at a time (the log says why), which several processes cannot do in "
+            "step: train it in one process."
+        )
     if config.train.frozen_cache_gb and process_count() > 1:
         _LOG.warning("train.frozen_cache_gb does nothing with several processes: all layers run in every step")
     elif config.train.frozen_cache_gb:
