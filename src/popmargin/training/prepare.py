@@ -51,7 +51,7 @@ def load_split(config: DataConfig) -> tuple[Preferences, Preferences]:
         "columns": config.columns or None,
     }
     source = str(demo_data_path()) if config.train == "demo" else config.train
-    everything = load_preferences(source, **options)
+    everything = load_preferences(source, split=config.split, **options)
     if config.test is None:
         train, test = _hold_out(everything, config.test_size, config.split_seed)
     else:
@@ -152,17 +152,20 @@ class PreparedData:
         return self.preferences.strength[self.tokenized.index]
 
     def column(self, name: str) -> np.ndarray:
-        """Margins (`margin`, rating points) or soft labels (`soft_label`) of every tokenized row, as float32.
+        """Margins (`margin`) or soft labels (`soft_label`) of every tokenized row, as float32.
+
+        Margins are the gaps of the ratings, in rating points; where they are not complete and strengths are, the
+        strengths in their own unit.
 
         Raises:
             DataError: some rows have none.
         """
-        values = self.preferences.rating_gap if name == "margin" else self.preferences.soft_label
+        values = self.preferences.margin if name == "margin" else self.preferences.soft_label
         values = values[self.tokenized.index]
         missing = np.flatnonzero(~np.isfinite(values))
         if len(missing):
             needed, remedy = {
-                "margin": ("chosen_rating and rejected_rating", "Give the data these columns"),
+                "margin": ("chosen_rating and rejected_rating", "Give the data these columns, or a strength"),
                 "soft_label": ("soft_label", "Give it, set data.soft_label_temperature to make it from ratings"),
             }[name]
             raise DataError(
