@@ -15,7 +15,7 @@ from popmargin.data.validate import Draft, RowError
 
 Row = Mapping[str, Any]
 COMMON = (
-    "id", "system", "input", "tools", "soft_label", "annotator", "strength", "chosen_rating", "rejected_rating",
+    "id", "system", "prompt_input", "tools", "soft_label", "annotator", "strength", "chosen_rating", "rejected_rating",
 )  # fmt: skip
 
 
@@ -58,12 +58,12 @@ class Reader:
 
     def prompt(self, row: Row) -> Text:
         """The prompt; an instruction and its input are joined by an empty line, as Alpaca does."""
-        prompt, more = self.text(row, "prompt"), self.value(row, "input")
+        prompt, more = self.text(row, "prompt"), self.value(row, "prompt_input")
         if more is None or (isinstance(more, str) and not more.strip()):
             return prompt
         if not isinstance(prompt, str) or not isinstance(more, str):
             message = "the input beside the instruction is no text."
-            raise RowError("type", message, "write both as text, or name one prompt column.", column="input")
+            raise RowError("type", message, "write both as text, or name one prompt column.", column="prompt_input")
         self.notes["the instruction and the input were joined by an empty line"] += 1
         return f"{prompt}\n\n{more}"
 

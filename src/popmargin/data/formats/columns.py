@@ -10,7 +10,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "id": ("id", "pair_id", "uid"),
     "system": ("system", "system_prompt"),
     "prompt": ("prompt", "instruction", "question", "query", "context", "input", "conversations"),
-    "input": (),
+    "prompt_input": (),
     "tools": ("tools", "functions"),
     "chosen": ("chosen", "chosen_response", "response_chosen", "preferred_output", "response_j"),
     "rejected": ("rejected", "rejected_response", "response_rejected", "non_preferred_output", "response_k"),
@@ -23,7 +23,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "ratings": ("ratings", "scores", "rating", "score"),
     "ranks": ("ranks", "rank"),
     "response": ("response", "completion", "output", "answer"),
-    "label": ("label", "thumbs", "thumb", "feedback", "rating", "score"),
+    "label": ("label", "thumbs", "thumb", "feedback", "rating", "score", "rank"),
     "response_a": (
         "response_a", "response_0", "response_1", "response1", "output_1", "output_a", "completion_a", "answer_a",
         "conversation_a",
@@ -121,9 +121,9 @@ def _part_instruction(candidates: dict[str, list[str]], found: Sequence[str], gi
     """Alpaca's two columns: `input` belongs to `instruction`, and is no prompt by itself."""
     hits = candidates["prompt"]
     inputs = [column for column in _called("input", found) if column not in given.values()]
-    if inputs and "input" not in given and hits and normal_name(hits[0]) == "instruction":
+    if inputs and "prompt_input" not in given and hits and normal_name(hits[0]) == "instruction":
         others = [hit for hit in hits[1:] if hit not in inputs]
-        candidates["prompt"], candidates["input"] = [hits[0], *others], inputs
+        candidates["prompt"], candidates["prompt_input"] = [hits[0], *others], inputs
 
 
 def names_for(entry: Format, found: Sequence[str], candidates: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -42,6 +42,6 @@ ENTRY = Format(
     "two transcripts with 'Human:' and 'Assistant:' turns",
     ("chosen", "rejected"),
     _read,
-    optional=("prompt", *(name for name in COMMON if name != "input")),
+    optional=("prompt", *(name for name in COMMON if name != "prompt_input")),
     fits=is_transcript,
 )

@@ -59,7 +59,7 @@ ENTRY = Format(
     "two conversations or texts that begin with the prompt",
     ("chosen", "rejected"),
     _read,
-    optional=tuple(name for name in COMMON if name != "input"),
+    optional=tuple(name for name in COMMON if name != "prompt_input"),
     absent=("prompt",),
     fits=lambda rows, reader: not is_transcript(rows, reader),
     doubt=_doubt,

@@ -58,7 +58,7 @@ ENTRY = Format(
     "one response a row with a label: a thumb (true or false, up or down), a rating (higher is better) or a rank",
     ("prompt", "response", "label"),
     _read,
-    optional=("system", "input", "tools"),
+    optional=("system", "prompt_input", "tools"),
     absent=("chosen", "rejected", "responses", "response_a", "response_b"),
     single=_single,
 )
