@@ -71,8 +71,9 @@ class DataConfig:
     """The preferences.
 
     Attributes:
-        train: a file, saved data set, hub id, or `demo`.
-        test: held-out preferences; null splits `test_size` off `train`, by prompt.
+        train: a file, a glob, a folder of files, a saved data set, a hub id (each of these also as a list), or `demo`.
+        test: held-out preferences, named likewise; null splits `test_size` off `train`, by prompt.
+        split: the split of `train`, where it has several; `name:split` says it too, and is the way for `test`.
         format: the layout of the rows; `auto` detects it.
         pairs: how several rated responses a prompt become pairs: best_vs_worst, best_vs_random, all.
         min_gap: the smallest rating gap of a pair made from rated responses.
@@ -97,6 +98,7 @@ class DataConfig:
 
     train: str = "demo"
     test: str | None = None
+    split: str | None = None
     format: str = "auto"
     pairs: Literal["best_vs_worst", "best_vs_random", "all"] = "best_vs_worst"
     min_gap: float = 0.0
@@ -122,8 +124,8 @@ class PopConfig:
     """Where PoP edges come from, and the strength scale fitted from them, for objectives that need them.
 
     Attributes:
-        edges: a Parquet file of edges, or a label store (`labels.db`, a project of it as `labels.db#name`, or a
-            database's URL); null samples them from the strengths in the data.
+        edges: a file of edges (Parquet, JSONL or CSV), or a label store (`labels.db`, a project of it as
+            `labels.db#name`, or a database's URL); null samples them from the strengths in the data.
         sampling: `iterative` (every preference is the stronger side of k edges), `random` (k·N random pairs) or
             `active` (ours: as many pairs, chosen for what they tell about the strength scale).
         k: edges per preference.
@@ -374,6 +376,8 @@ class RunConfig:
 
 _PARTS = {"objective": "name", "regularizers": "name", "tokens": "name", "margin": "source"}
 """The keys of a run that name a part, and the key in them that holds the name."""
+_SOURCES = ("data.train", "data.test")
+"""Keys that name a source of rows, or a list of them."""
 
 
 def coerce(annotation: Any, value: Any, where: str) -> Any:
@@ -404,6 +408,8 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
             number = math.nan
         if math.isfinite(number):
             return number
+    elif annotation is str and where.endswith(_SOURCES) and isinstance(value, list) and value:
+        return ",".join(coerce(str, item, where) for item in typing.cast("list[Any]", value))
     elif annotation is Any or (isinstance(annotation, type) and type(value) is annotation):
         return value
     expected = getattr(annotation, "__name__", str(annotation)).replace("float", "a finite number")

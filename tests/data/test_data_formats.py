@@ -146,7 +146,7 @@ def test_bad_responses_are_reported():
     ]
     prefs, report = scan_preferences(rows)
     assert prefs is not None and len(prefs) == 1
-    kinds = ["too_few", "type", "nan", "missing", "missing", "empty", "tie"]
+    kinds = ["too_few", "type", "too_few", "too_few", "missing", "empty", "tie"]
     assert [problem.kind for problem in report.problems] == kinds
     assert {problem.column for problem in report.problems} == {"responses"}
     assert [problem.kind for problem in report.problems if not problem.fatal] == ["tie"]
@@ -181,7 +181,7 @@ def test_signed_strength(names):
 
 def test_helpsteer3_conversation_context():
     row = {"context": [user("Hi")], "response1": "a", "response2": "b", "overall_preference": 1, "domain": "x"}
-    prefs = load_preferences([row])
+    prefs = load_preferences([row, {**row, "overall_preference": -2}])
     assert (prefs[0]["prompt"], prefs[0]["chosen"]) == ([user("Hi")], [bot("b")])
 
 
@@ -229,8 +229,8 @@ def test_unknown_and_ambiguous_columns_are_named():
     assert load_preferences([both], format="preference").report.columns_unused == ("responses", "scores")
     with pytest.raises(DataError, match=r"missing: rejected\. Columns found: prompt, chosen"):
         load_preferences([{"prompt": "p", "chosen": "a"}], format="preference")
-    with pytest.raises(DataError, match="instruction and input could each be the prompt"):
-        load_preferences([{"instruction": "p", "input": "q", "chosen": "a", "rejected": "b"}])
+    with pytest.raises(DataError, match="question and input could each be the prompt"):
+        load_preferences([{"question": "p", "input": "q", "chosen": "a", "rejected": "b"}])
 
 
 REAL = [

@@ -98,9 +98,11 @@ def test_repeated_prompts_are_taken_off_and_missing_answers_refused():
     assert harmonise("?", "yes", "no", Counter()) == ("?", "yes", "no")
     assert harmonise("?", [yes], [no], Counter()) == ([ask], [yes], [no])
     with pytest.raises(RowError, match="no assistant message"):
-        harmonise([ask], [ask, ask], [no], Counter())
+        harmonise([ask], [{"role": "user", "content": "and?"}], [no], Counter())
+    with pytest.raises(RowError, match="does not hold all of it"):
+        harmonise([ask, yes], [ask, no], [ask, yes], Counter())
 
 
 def test_transcript_contents():
     turns = parse_transcript("\n\nHuman: a: b\n\nc\n\nAssistant:d ")
-    assert turns == [{"role": "user", "content": "a: b\n\nc"}, {"role": "assistant", "content": "d"}]
+    assert turns == [{"role": "user", "content": "a: b\n\nc"}, {"role": "assistant", "content": "d "}]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from popmargin.cli.data_options import add_data_arguments
+from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments
 from popmargin.cli.label import add_project_arguments, load_new_data, project_settings
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.errors import ConfigError, import_extra
@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "annotate", help="label preferences, pairs of them, or single responses, in the browser"
     )
-    parser.add_argument("data", nargs="?", help="preferences: a file, a folder or a hub id (default: go on labelling)")
+    parser.add_argument("data", nargs="?", help=f"preferences: {SOURCE_HELP} (default: go on labelling)")
     add_store_arguments(parser)
     parser.add_argument("--annotators", nargs="+", metavar="NAME", default=[], help="who labels; each gets a link")
     add_project_arguments(parser)

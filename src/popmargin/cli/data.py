@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from popmargin.cli.data_options import add_pair_arguments, column
+from popmargin.cli.data_options import SOURCE_HELP, SPLIT_HELP, add_pair_arguments, column
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.rewards import add_reward_arguments, reward_of
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.load import load_preferences, scan_preferences
-from popmargin.data.schema import SAVE_SUFFIXES, LoadReport, Preferences
+from popmargin.data.schema import NUMBER_COLUMNS, SAVE_SUFFIXES, LoadReport, Message, Preferences
 from popmargin.data.split import check_leak, split_preferences
-from popmargin.data.summary import flat_text, summarise
+from popmargin.data.summary import example_rows, summarise
 from popmargin.errors import DataError
 
 _SHOWN = 160
@@ -28,9 +28,17 @@ def add_parser(subparsers: Any) -> None:
     inspect.add_argument("--examples", type=_count, default=3, help="rows to show (default: %(default)s)")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(func=_inspect)
-    check = verbs.add_parser("check", help="every problem with its row and remedy; exit status 1 if there is one")
+    check = verbs.add_parser(
+        "check",
+        help="every problem with its row and remedy, and three rows as they are trained; exit status 1 if there is a "
+        "problem",
+    )
     _add_source(check)
-    check.add_argument("--against", metavar="TRAIN", help="also check that no prompt of SOURCE is one of TRAIN's")
+    check.add_argument(
+        "--against",
+        metavar="TRAIN",
+        help="also check that no prompt of SOURCE is one of TRAIN's, in whatever layout; a split of it as TRAIN:SPLIT",
+    )
     check.add_argument("--limit", type=_count, default=20, help="problems to print (default: %(default)s)")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(func=_check)
@@ -70,9 +78,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a file, a folder written by Dataset.save_to_disk, or a hub id")
+    parser.add_argument("source", help=SOURCE_HELP)
     parser.add_argument("--format", default="auto", metavar="NAME", help=f"auto, {', '.join(FORMATS)} (default: auto)")
-    parser.add_argument("--split", help="split of a data set that has several")
+    parser.add_argument("--split", help=SPLIT_HELP)
     parser.add_argument(
         "--column",
         action="append",
@@ -143,22 +151,36 @@ def _check(args: argparse.Namespace) -> int:
     prefs, report = _scan(args, args.source)
     leak = None
     if args.against is not None and prefs is not None:
-        train, _ = _scan(args, args.against)
+        train = _training_side(args)
         try:
             if train is not None:
                 check_leak(train, prefs)
         except DataError as error:
             leak = str(error)
+    examples = [] if prefs is None else [prefs[row] for row in example_rows(len(prefs), 3)]
     good = not report.fatal and leak is None and prefs is not None
     if args.json:
-        content = {"ok": good, "leak": leak, **report.to_dict(limit=args.limit)}
+        content = {"ok": good, "leak": leak, "examples": examples, **report.to_dict(limit=args.limit)}
         print(json.dumps(content, ensure_ascii=False, indent=2))
     else:
         _print_report(report, limit=args.limit)
         if leak is not None:
             print(leak)
-        print("ok" if good else f"{len(report.fatal)} problems" + (", and a leak" if leak is not None else ""))
+        _print_examples(examples)
+        empty = f"{report.source} has no rows" if not report.rows_in else f"{len(report.fatal)} problems"
+        print("ok" if good else empty + (", and a leak" if leak is not None else ""))
     return 0 if good else 1
+
+
+def _training_side(args: argparse.Namespace) -> Preferences | None:
+    """The data of --against, read as SOURCE is, or as it is detected where that does not fit: leaks cross layouts."""
+    options = _options(args)
+    options["split"] = None
+    try:
+        return scan_preferences(args.against, **options)[0]
+    except DataError:
+        options.update(format="auto", columns=None)
+        return scan_preferences(args.against, **options)[0]
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -237,12 +259,19 @@ def _quantiles(spread: dict[str, Any]) -> str:
 
 def _print_examples(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
-        facts = [
-            f"{name} {row[name]:g}"
-            for name in ("chosen_rating", "rejected_rating", "strength")
-            if row[name] is not None
-        ]
+        facts = [f"{name} {row[name]:g}" for name in NUMBER_COLUMNS if row[name] is not None]
         print(f"  example {row['id']}" + (f" ({', '.join(facts)})" if facts else ""))
         for name in ("prompt", "chosen", "rejected"):
-            text = " ".join(flat_text(row[name]).split())
-            print(f"    {name:<9} {text if len(text) <= _SHOWN else text[: _SHOWN - 1] + '…'}")
+            turns = [f'"{_short(row[name])}"'] if isinstance(row[name], str) else list(map(_turn, row[name]))
+            for line, text in enumerate(turns):
+                print(f"    {'' if line else name:<9} {text}")
+
+
+def _turn(message: Message) -> str:
+    return f'{message["role"]}: "{_short(message["content"])}"'
+
+
+def _short(text: str) -> str:
+    """A text in one line, with its line breaks and the white space at its ends to be seen."""
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} … {text[-_SHOWN // 2 :]}"

@@ -4,16 +4,19 @@ import argparse
 import sys
 from typing import Any
 
-from popmargin.data.load import load_preferences
+from popmargin.data.load import Ties, load_preferences
 from popmargin.data.pairs import PAIRINGS
 from popmargin.data.schema import Preferences
+
+SOURCE_HELP = "a file, a glob, a folder, a hub id, or several with commas between; `name:split` names a split"
+SPLIT_HELP = "split of a folder or data set that has several"
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how the data is read."""
     data = parser.add_argument_group("how to read the data (the same as in training, or the ids differ)")
     data.add_argument("--format", default="auto", metavar="NAME", help="format of the data (default: detected)")
-    data.add_argument("--split", help="split of a data set that has several")
+    data.add_argument("--split", help=SPLIT_HELP)
     data.add_argument(
         "--column", action="append", default=[], type=column, metavar="FIELD=COLUMN", help="where a field stands"
     )
@@ -48,8 +51,8 @@ def column(text: str) -> tuple[str, str]:
     return name, place
 
 
-def load_data(args: argparse.Namespace, source: str) -> Preferences:
-    """Read preferences as the flags say; rows that are left out are told on stderr."""
+def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> Preferences:
+    """Read preferences as the flags say; notes and rows that are left out are told on stderr."""
     preferences = load_preferences(
         source,
         format=args.format,
@@ -59,17 +62,20 @@ def load_data(args: argparse.Namespace, source: str) -> Preferences:
         seed=args.data_seed,
         bad_rows=args.bad_rows,
         columns=dict(args.column),
+        ties=ties,
     )
     tell_left_out(preferences, source)
     return preferences
 
 
 def tell_left_out(preferences: Preferences, source: str) -> None:
-    """Say on stderr that rows of a source were left out, if any were."""
+    """Say on stderr what was done to the rows of a source, and that some were left out, if any were."""
     report = preferences.report
     if report.rows_kept != report.rows_in:
         left_out = f"{report.rows_kept} of {report.rows_in} rows used"
         print(f"{source}: {left_out}; see `popmargin data check {source}`", file=sys.stderr)
+    for note in report.notes:
+        print(f"{source}: {note}", file=sys.stderr)
 
 
 def seed(text: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.cli import label_ask, label_judge, label_report
-from popmargin.cli.data_options import add_data_arguments, load_data, seed, tell_left_out
+from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_data, seed, tell_left_out
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.data.load import load_preferences
@@ -113,7 +113,7 @@ def _known_ratings(path: Path) -> Preferences:
 
 def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Preferences:
     """The data of a new project, read and checked before the store is made: unusable ones should leave none behind."""
-    data = load_data(args, args.data)
+    data = load_data(args, args.data, ties="keep")  # what prefers neither is what people are asked about
     if not may_exist(args.db):
         from popmargin.label.setup import draft_items
 
@@ -123,7 +123,7 @@ def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Prefere
 
 def _add_import(verbs: Any) -> None:
     parser = verbs.add_parser("import", help="make a project from preferences")
-    parser.add_argument("data", help="preferences: a file, a folder or a hub id")
+    parser.add_argument("data", help=f"preferences: {SOURCE_HELP}")
     add_store_arguments(parser)
     add_project_arguments(parser)
     add_data_arguments(parser)

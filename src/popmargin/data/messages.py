@@ -1,5 +1,7 @@
 """Texts and conversations: read from the shapes found in the wild, and split into prompt and completions."""
 
+import ast
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,8 @@ from popmargin.data.validate import RowError
 Notes = Counter[str]
 """What was done to rows that were kept: sentence -> number of rows."""
 
-_ROLES = {"human": "user", "gpt": "assistant"}
+_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "observation": "tool"}
+_WRITTEN = re.compile(r"\s*\[?\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
 _TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
 _TEXT_REMEDY = 'write a text, or messages like [{"role": "user", "content": "…"}].'
 # Scripts above this put no spaces between words, so a common prefix may end anywhere.
@@ -22,21 +25,78 @@ def as_text(value: object, column: str, notes: Notes) -> Text:
     """A cell as plain text or as messages.
 
     Messages may be a list of {"role", "content"}, one such message, a struct of lists (an older way of `datasets` to
-    store them), or ShareGPT's {"from", "value"}. Contents may be text parts.
+    store them), ShareGPT's {"from", "value"}, or {"messages": […]}; any of these also as a text of JSON or Python, as
+    CSV holds them. Contents may be text parts.
 
     Raises:
-        RowError: missing, of another type, or with content that is no text.
+        RowError: missing, of another type, with content that is no text, or with tools or tool calls.
     """
     if isinstance(value, str):
-        return value
+        written = _written_messages(value, column)
+        if written is None:
+            return value
+        notes[f"messages written as text (JSON or Python) were read as messages: {column}"] += 1
+        value = written
     if value is None:
         raise RowError("missing", f"the {column} is missing.", _TEXT_REMEDY, column=column)
     if isinstance(value, Mapping):
-        value = _turns_of_struct(cast(Mapping[str, Any], value))
+        fields = cast(Mapping[str, Any], value)
+        if isinstance(fields.get("messages"), list):  # a provider's export
+            if fields.get("tools"):
+                raise _tools(column)
+            value = fields["messages"]
+        else:
+            value = _turns_of_struct(fields)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
         message = f"the {column} is a {type(value).__name__} ({str(value)[:40]!r}), neither text nor messages."
         raise RowError("type", message, _TEXT_REMEDY, column=column)
     return [_message(turn, column, notes) for turn in cast(Sequence[object], value)]
+
+
+def as_values(value: object) -> object:
+    """A list or object out of a text that holds one as JSON or Python; anything else as it is.
+
+    Example:
+        >>> as_values("[1, None]"), as_values("[see above]")
+        ([1, None], '[see above]')
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def _written_messages(text: str, column: str) -> object:
+    """Messages that a text holds as JSON or Python; None if it is plain text.
+
+    Raises:
+        RowError: it has the look of messages from end to end, and is neither JSON nor Python.
+    """
+    if not _WRITTEN.match(text):
+        return None
+    value = as_values(text)
+    if isinstance(value, str):
+        if text.rstrip().endswith(("]", "}")):
+            message = (
+                f"the {column} looks like messages written as text, and is neither JSON nor Python: {text[:40]!r}."
+            )
+            raise RowError("type", message, "write the messages as JSON (json.dumps).", column=column)
+        return None
+    items = cast(list[object], value if isinstance(value, list) else [value])
+    keys = ({"role", "content"}, {"from", "value"}, {"role", "tool_calls"})
+    whole = all(isinstance(item, Mapping) and any(known <= item.keys() for known in keys) for item in items)
+    return value if whole else None
+
+
+def _tools(column: str) -> RowError:
+    message = f"the {column} holds tools or tool calls, which are not rendered: training would not see them."
+    return RowError("tools", message, "leave the row out (--bad-rows drop).", column=column)
 
 
 def _turns_of_struct(value: Mapping[str, Any]) -> object:
@@ -56,6 +116,8 @@ def _message(turn: object, column: str, notes: Notes) -> Message:
     role, content = (
         (fields.get("from"), fields.get("value")) if share_gpt else (fields.get("role"), fields.get("content"))
     )
+    if any(fields.get(name) for name in ("tool_calls", "function_call")) or role == "function_call":
+        raise _tools(column)
     if isinstance(content, list):
         content = _join_parts(cast(list[object], content))
     if not isinstance(role, str) or not role or not isinstance(content, str):
@@ -98,6 +160,10 @@ def harmonise(prompt: Text, chosen: Text, rejected: Text, notes: Notes) -> tuple
     elif len(prompt) and chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
         notes["completions repeated the prompt; it was taken off"] += 1
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+    elif prompt and prompt[0]["role"] != "assistant" and any(turns[:1] == prompt[:1] for turns in (chosen, rejected)):
+        message = "a completion begins as the prompt does, but does not hold all of it."
+        remedy = "give completions alone, or the whole conversation; format='implicit_prompt' splits conversations."
+        raise RowError("prompt_mismatch", message, remedy, column="prompt")
     _check_turns(chosen, rejected, notes)
     return prompt, chosen, rejected
 
@@ -210,6 +276,8 @@ def _in_word(text: str, at: int) -> bool:
 def parse_transcript(text: str) -> list[Message]:
     """Messages of a transcript with `Human:` and `Assistant:` turns, as in HH-RLHF.
 
+    A turn's mark takes the empty line before it and one space after it; all other white space is the text's.
+
     Raises:
         RowError: it does not begin with such a turn.
 
@@ -223,6 +291,6 @@ def parse_transcript(text: str) -> list[Message]:
         raise RowError("transcript", message, "mark turns as '\\n\\nHuman: …' and '\\n\\nAssistant: …'.")
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     return [
-        {"role": "user" if mark[1] == "Human" else "assistant", "content": text[mark.end() : end].strip()}
+        {"role": "user" if mark[1] == "Human" else "assistant", "content": text[mark.end() : end]}
         for mark, end in zip(marks, ends, strict=True)
     ]

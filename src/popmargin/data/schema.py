@@ -251,6 +251,12 @@ class Preferences:
         return self._numbers("chosen_rating") - self._numbers("rejected_rating")
 
     @property
+    def margin(self) -> Float64[np.ndarray, " N"]:
+        """The rating gaps; where some are unknown and all explicit strengths are known, these, in their own unit."""
+        gap, strength = self.rating_gap, self._numbers("strength")
+        return strength if np.isnan(gap).any() and not np.isnan(strength).any() else gap
+
+    @property
     def soft_label(self) -> Float64[np.ndarray, " N"]:
         """Probability that chosen is the better one, nan where unknown; what was loaded is in [½, 1]."""
         return self._numbers("soft_label")

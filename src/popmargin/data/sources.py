@@ -1,11 +1,13 @@
-"""Where rows come from: files, saved data sets, hub ids and data in memory, all read as batches of raw rows."""
+"""Reading rows: files, data sets and lists in memory, all as batches of raw rows. `locate.py` finds them."""
 
+import codecs
 import csv
 import gzip
 import io
 import json
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +26,22 @@ Row = dict[str, Any]
 
 @dataclass
 class RawBatch:
-    """Raw rows with their positions, and the positions that hold no row at all with the reason."""
+    """Raw rows with their positions, and the positions that hold no row at all with the reason.
+
+    Attributes:
+        notes: what was done to rows, sentence -> number of rows.
+        facts: sentences about the file as a whole; its first batch has them.
+        source: where the batch came from, if several sources are read as one.
+        decimal_comma: numbers in text cells are written with a comma.
+    """
 
     rows: list[Row] = field(default_factory=list[Row])
     positions: list[int] = field(default_factory=list[int])
     broken: list[tuple[int, RowError]] = field(default_factory=list[tuple[int, RowError]])
+    notes: Counter[str] = field(default_factory=Counter[str])
+    facts: list[str] = field(default_factory=list[str])
+    source: "Source | None" = None
+    decimal_comma: bool = False
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.broken)
@@ -52,122 +65,7 @@ class Source:
     batches: Callable[[], Iterator[RawBatch]]
 
 
-def open_source(source: object, *, split: str | None) -> Source:
-    """Find out what `source` is and how to read it.
-
-    Raises:
-        DataError: no such file, an unknown file type, a missing or unknown split, or a hub id that cannot be had.
-    """
-    if isinstance(source, str | Path):
-        return _open_path(source, split)
-    if isinstance(source, datasets.Dataset | datasets.DatasetDict):
-        return _open_dataset(source, "the data set in memory", split)
-    if split is not None:
-        raise DataError(f"split='{split}' has no meaning for rows in memory. Remedy: leave it out.")
-    if isinstance(source, list):
-        rows = cast(list[object], source)
-        return Source("the list in memory", "memory", False, False, lambda: _memory_batches(rows))
-    raise DataError(
-        f"Preferences cannot be read from a {type(source).__name__}. "
-        "Remedy: give a path, a hub id, a datasets.Dataset or a list of dictionaries."
-    )
-
-
-def _open_path(source: str | Path, split: str | None) -> Source:
-    path = Path(source)
-    if path.is_dir():
-        return _open_dataset(_saved_dataset(path), path.name, split)
-    container = container_of(path)
-    if path.is_file():
-        if split is not None:
-            raise DataError(f"{path}: split='{split}' has no meaning for one file. Remedy: leave it out.")
-        if container is None:
-            raise DataError(f"{path}: unknown file type. Remedy: end its name in {_known_suffixes()}.")
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty. Remedy: give a file with at least one row.")
-        if container == "json" and _holds_lines(path):
-            container = "jsonl"
-        reader = FILE_READERS[container]
-        by_line = container not in ("parquet", "json")
-        text_cells = container in ("csv", "tsv")
-        return Source(path.name, container, by_line, text_cells, lambda: _guarded(path, reader))
-    if isinstance(source, Path) or container is not None or path.is_absolute() or str(source).startswith("."):
-        raise DataError(f"{source}: no such file. Remedy: check the path (looked from {Path.cwd()}).")
-    return _open_dataset(_hub_dataset(source, split), source, None)
-
-
-def container_of(path: Path) -> str | None:
-    """The file type that a name stands for, `.gz` aside; None if it is not one of ours.
-
-    Example:
-        >>> container_of(Path("a/prefs.jsonl.gz"))
-        'jsonl'
-    """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return _SUFFIXES.get(suffixes[-1]) if suffixes else None
-
-
-def _holds_lines(path: Path) -> bool:
-    """Whether a .json file holds one object a line: its first line is a whole object and more follows."""
-    try:
-        with path.open("rb") as raw, _decompressed(path, raw) as stream:
-            first = json.loads(stream.readline())
-            return isinstance(first, dict) and bool(stream.read(65536).strip())
-    except (ValueError, EOFError, OSError, zlib.error, RecursionError):
-        return False
-
-
-def _known_suffixes() -> str:
-    return f"{', '.join(_SUFFIXES)} (each also with .gz)"
-
-
-def _saved_dataset(path: Path) -> Any:
-    if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        raise DataError(
-            f"{path}: this folder was not written by Dataset.save_to_disk (no state.json, no dataset_dict.json). "
-            f"Remedy: give one file of the folder ({_known_suffixes()})."
-        )
-    try:
-        return datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise DataError(f"{path}: the saved data set cannot be read ({error}). Remedy: save it again.") from error
-
-
-def _hub_dataset(name: str, split: str | None) -> Any:
-    try:
-        loaded = datasets.load_dataset(name, split=split)
-    except Exception as error:  # the hub client raises errors of many unrelated classes; all mean the same here
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"'{name}' is no file or folder here, and as a hub id it could not be loaded: {first} "
-            "Remedy: check the path or id; without network, load from a file or a folder saved with "
-            "Dataset.save_to_disk."
-        ) from error
-    if isinstance(loaded, datasets.DatasetDict) and len(loaded) > 1:
-        raise DataError(f"'{name}' has the splits {', '.join(map(str, loaded))}. Remedy: name one with split=.")
-    return loaded
-
-
-def _open_dataset(dataset: Any, name: str, split: str | None) -> Source:
-    if isinstance(dataset, datasets.DatasetDict):
-        names = ", ".join(map(str, dataset))
-        if split is None and len(dataset) != 1:
-            raise DataError(f"{name} has the splits {names}. Remedy: name one with split=.")
-        key = split if split is not None else next(iter(dataset))
-        if key not in dataset:
-            raise DataError(f"{name} has no split '{split}'; it has {names}. Remedy: name one of them.")
-        dataset = dataset[key]
-        name = f"{name}[{key}]"
-    elif split is not None:
-        raise DataError(f"{name} has no splits, so split='{split}' names none. Remedy: leave it out.")
-    if not isinstance(dataset, datasets.Dataset):
-        raise DataError(f"{name} is a {type(dataset).__name__}. Remedy: give a datasets.Dataset.")
-    return Source(name, "dataset", False, False, lambda: _dataset_batches(dataset))
-
-
-def _dataset_batches(dataset: datasets.Dataset) -> Iterator[RawBatch]:
+def dataset_batches(dataset: datasets.Dataset) -> Iterator[RawBatch]:
     table = dataset.with_format("arrow")
     for start in range(0, len(table), BATCH_ROWS):
         yield _arrow_batch(table[start : start + BATCH_ROWS], start)
@@ -189,7 +87,7 @@ def _arrow_batch(table: Any, start: int) -> RawBatch:
     return batch
 
 
-def _memory_batches(rows: list[object]) -> Iterator[RawBatch]:
+def memory_batches(rows: list[object]) -> Iterator[RawBatch]:
     for start in range(0, len(rows), BATCH_ROWS):
         batch = RawBatch()
         for position, row in enumerate(rows[start : start + BATCH_ROWS], start):
@@ -210,7 +108,7 @@ def _bad_utf8(error: UnicodeDecodeError) -> RowError:
     return RowError("bad_utf8", f"not UTF-8 at byte {error.start}: {error.reason}.", "save the file as UTF-8.")
 
 
-def _guarded(path: Path, reader: Callable[[IO[bytes], Path], Iterator[RawBatch]]) -> Iterator[RawBatch]:
+def read_file(path: Path, reader: Callable[[IO[bytes], Path], Iterator[RawBatch]]) -> Iterator[RawBatch]:
     """Read a file, plain or gzip; what breaks below the rows becomes an error that names the file."""
     try:
         with path.open("rb") as raw, _decompressed(path, raw) as stream:
@@ -225,18 +123,70 @@ def _guarded(path: Path, reader: Callable[[IO[bytes], Path], Iterator[RawBatch]]
         raise DataError(f"{path}: cannot be read ({error}). Remedy: check the file and its permissions.") from error
 
 
+def holds_lines(path: Path) -> bool:
+    """Whether a .json file holds one object a line: its first line is a whole object and more follows."""
+    try:
+        with path.open("rb") as raw, _decompressed(path, raw) as stream:
+            text, _ = _as_utf8(stream, path)
+            first = json.loads(text.readline().decode("utf-8-sig"))
+            return isinstance(first, dict) and bool(text.read(65536).strip())
+    except (ValueError, EOFError, OSError, zlib.error, RecursionError):
+        return False
+
+
 def _decompressed(path: Path, raw: IO[bytes]) -> IO[bytes]:
     return cast(IO[bytes], gzip.GzipFile(fileobj=raw, mode="rb")) if path.suffix.lower() == ".gz" else raw
 
 
+def _as_utf8(stream: IO[bytes], path: Path) -> tuple[IO[bytes], list[str]]:
+    """The text of a file as UTF-8, and a note if it was UTF-16 or UTF-32: found by its mark, or by its NUL bytes.
+
+    Raises:
+        DataError: the file is not what its mark says.
+    """
+    start = cast(bytes, cast(Any, stream).peek(4))[:4]
+    marks = (
+        ("utf-32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+        ("utf-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+    )
+    name = next((name for name, known in marks if start.startswith(known)), None)
+    if name is None and len(start) == 4 and 0 in start:
+        halves = start[0::2], start[1::2]
+        name = "utf-16-le" if halves[1] == b"\0\0" else "utf-16-be" if halves[0] == b"\0\0" else None
+    if name is None:
+        return stream, []
+    try:
+        text = stream.read().decode(name)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not {name.upper()} at byte {error.start}. Remedy: save it as UTF-8.") from error
+    return io.BytesIO(text.encode("utf-8", "surrogatepass")), [f"the file is {name[:6].upper()} and was read as such"]
+
+
+def _load_json(text: str, notes: Counter[str]) -> Any:
+    """JSON values; keys that an object holds twice are noted, and the last one counts."""
+    twice = Counter[str]()
+
+    def whole(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice.update(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return found
+
+    content = json.loads(text, object_pairs_hook=whole)
+    for key, count in twice.items():
+        notes[f"the key '{key}' stands twice in an object; its last value counts"] += count
+    return content
+
+
 def _read_jsonl(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
-    batch = RawBatch()
+    stream, facts = _as_utf8(stream, path)
+    batch = RawBatch(facts=facts)
     for position, raw in enumerate(stream, 1):
         line = raw.removeprefix(b"\xef\xbb\xbf") if position == 1 else raw
         if not line.strip():
             continue
         try:
-            _add(batch, position, json.loads(line.decode("utf-8")))
+            _add(batch, position, _load_json(line.decode("utf-8"), batch.notes))
         except UnicodeDecodeError as error:
             batch.broken.append((position, _bad_utf8(error)))
         except (ValueError, RecursionError) as error:
@@ -249,14 +199,15 @@ def _read_jsonl(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
 
 
 def _read_json(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
-    data = stream.read()
+    stream, facts = _as_utf8(stream, path)
+    notes, data = Counter[str](), stream.read()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: not UTF-8 at byte {error.start}. Remedy: save the file as UTF-8.") from error
     try:
-        content = json.loads(text)
+        content = _load_json(text, notes)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON: {error}. Remedy: fix it at that line.") from error
     if isinstance(content, dict):
@@ -265,30 +216,80 @@ def _read_json(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
         content = lists[0] if len(content) == 1 and lists else [content]
     if not isinstance(content, list):
         raise DataError(f"{path}: holds a {type(content).__name__}. Remedy: write a JSON array of objects.")
-    yield from _memory_batches(cast(list[object], content))
+    yield RawBatch(notes=notes, facts=facts)
+    yield from memory_batches(cast(list[object], content))
 
 
-def _read_separated(stream: IO[bytes], path: Path, delimiter: str) -> Iterator[RawBatch]:
+def _read_separated(stream: IO[bytes], path: Path, usual: str) -> Iterator[RawBatch]:
     limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default forbids texts above 128 KiB
+    stream, facts = _as_utf8(stream, path)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    lines = _Lines(text)
+    delimiter, spaced = _separator(lines.first, usual)
+    if delimiter != usual:
+        facts.append(f"the columns are separated by {_SEPARATORS[delimiter]}")
+    if spaced:
+        facts.append("the space after each separator is not part of the texts")
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=spaced, strict=True)
     try:
         header = next(reader, [])
         if len(set(header)) != len(header) or not any(header):
             raise DataError(f"{path}:1: the header is {header}. Remedy: one line with distinct column names.")
-        batch, start = RawBatch(), reader.line_num + 1
+        batch, start = RawBatch(facts=facts, decimal_comma=delimiter == ";"), reader.line_num + 1
         for cells in reader:
             _add_cells(batch, start, header, cells)
             start = reader.line_num + 1
             if len(batch) >= BATCH_ROWS:
                 yield batch
-                batch = RawBatch()
+                batch = RawBatch(decimal_comma=delimiter == ";")
         yield batch
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}. Remedy: quote texts with double quotes.") from error
+        raise DataError(
+            f"{path}:{reader.line_num}: {error} (columns separated by {_SEPARATORS[delimiter]}, as in the header). "
+            "Remedy: quote texts with double quotes, and double those inside."
+        ) from error
     finally:
         csv.field_size_limit(limit)
         text.detach()  # the stream belongs to the caller
+
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+class _Lines:
+    """Lines of a text, the first of which can be looked at before they are read."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self.first = text.readline()
+        self._text = text
+        self._started = False
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        if not self._started:
+            self._started = True
+            if self.first:
+                return self.first
+        return next(self._text)
+
+
+def _separator(header: str, usual: str) -> tuple[str, bool]:
+    """What separates the header's names, the usual mark where it names several, and whether a space follows each.
+
+    Example:
+        >>> _separator('prompt;chosen;"re,jected"', ","), _separator("prompt, chosen, rejected", ",")
+        ((';', False), (',', True))
+    """
+
+    def names(mark: str) -> list[str]:
+        return next(csv.reader([header], delimiter=mark), [])
+
+    counts = {mark: len(names(mark)) for mark in (usual, *(mark for mark in _SEPARATORS if mark != usual))}
+    best = max(counts, key=lambda mark: counts[mark])  # the usual one among equals
+    later = names(best)[1:]
+    return best, bool(later) and all(name.startswith(" ") for name in later)
 
 
 def _add_cells(batch: RawBatch, position: int, header: list[str], cells: list[str]) -> None:
@@ -317,7 +318,7 @@ FILE_READERS: dict[str, Callable[[IO[bytes], Path], Iterator[RawBatch]]] = {
     "tsv": lambda stream, path: _read_separated(stream, path, "\t"),
     "parquet": _read_parquet,
 }
-_SUFFIXES = {
+SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",

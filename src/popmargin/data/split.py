@@ -1,6 +1,7 @@
 """Train and test preferences without a common prompt."""
 
 import hashlib
+import json
 from collections import defaultdict
 
 from popmargin.data.schema import Preferences
@@ -19,8 +20,23 @@ def normalised_key(key: str) -> str:
     return " ".join(plain.replace('"', ' " ').casefold().split())
 
 
+def leak_keys(prefs: Preferences) -> list[str]:
+    """What makes two prompts the same for a model that is tested: their text, case and white space aside.
+
+    A system message does not count, nor whether the text is plain or a user's message.
+
+    Returns:
+        One key a row, equal across data of different layouts.
+    """
+    if not prefs.conversational:
+        return [normalised_key(key) for key in prefs.prompt_keys]
+    turns = [json.loads(key) for key in prefs.prompt_keys]
+    texts = ("\n".join(content for role, content in prompt if role != "system") for prompt in turns)
+    return [normalised_key(text) for text in texts]
+
+
 def split_preferences(prefs: Preferences, *, test_size: float | int, seed: int) -> tuple[Preferences, Preferences]:
-    """Split by prompt: all preferences of one prompt (case and white space aside) land on one side.
+    """Split by prompt: all preferences of one prompt (see `leak_keys`) land on one side.
 
     Which prompts are test prompts depends on their text and the seed alone, not on the order of the rows.
 
@@ -35,8 +51,10 @@ def split_preferences(prefs: Preferences, *, test_size: float | int, seed: int) 
         ConfigError: a size that leaves one side empty.
     """
     groups: defaultdict[str, list[int]] = defaultdict(list)
-    for index, key in enumerate(prefs.prompt_keys):
-        groups[normalised_key(key)].append(index)
+    names: dict[str, str] = {}
+    for index, (key, name) in enumerate(zip(leak_keys(prefs), map(normalised_key, prefs.prompt_keys), strict=True)):
+        groups[key].append(index)
+        names[key] = min(name, names.get(key, name))
     total = len(groups)
     if isinstance(test_size, bool) or not (0 < test_size < 1 or (isinstance(test_size, int) and test_size >= 1)):
         raise ConfigError(
@@ -48,22 +66,22 @@ def split_preferences(prefs: Preferences, *, test_size: float | int, seed: int) 
             f"test_size={test_size} holds out {count} of {total} distinct prompts, so one side is empty. "
             "Remedy: choose another size, or give data with more prompts."
         )
-    order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}\x1f{key}".encode()).digest())
+    order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}\x1f{names[key]}".encode()).digest())
     held_out = {index for key in order[:count] for index in groups[key]}
     train = [index for index in range(len(prefs)) if index not in held_out]
     return prefs.select(train), prefs.select(sorted(held_out))
 
 
 def check_leak(train: Preferences, test: Preferences, *, limit: int = 5) -> None:
-    """Check that no test prompt is a train prompt too, case and white space aside.
+    """Check that no test prompt is a train prompt too, in whatever layout (see `leak_keys`).
 
     Raises:
         DataError: names rows and ids on both sides.
     """
     first: dict[str, int] = {}
-    for index, key in enumerate(train.prompt_keys):
-        first.setdefault(normalised_key(key), index)
-    keys = [normalised_key(key) for key in test.prompt_keys]
+    for index, key in enumerate(leak_keys(train)):
+        first.setdefault(key, index)
+    keys = leak_keys(test)
     leaks = [(index, first[key]) for index, key in enumerate(keys) if key in first]
     if not leaks:
         return

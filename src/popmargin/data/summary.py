@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from popmargin.data.schema import Preferences, Text
-from popmargin.data.split import normalised_key
+from popmargin.data.split import leak_keys
 
 TERCILE_NAMES = ("weak", "medium", "strong")
 _MOST_VALUES = 25
@@ -22,6 +22,16 @@ def flat_text(text: Text) -> str:
     return text if isinstance(text, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in text)
 
 
+def example_rows(count: int, examples: int) -> list[int]:
+    """Row numbers to show, spread evenly over `count` rows.
+
+    Example:
+        >>> example_rows(11, 3)
+        [0, 5, 10]
+    """
+    return sorted({int(row) for row in np.linspace(0, count - 1, min(examples, count))}) if examples > 0 else []
+
+
 def summarise(prefs: Preferences, *, examples: int = 3) -> dict[str, Any]:
     """Counts, lengths in characters, strength terciles, ratings and some rows, as JSON values.
 
@@ -33,13 +43,11 @@ def summarise(prefs: Preferences, *, examples: int = 3) -> dict[str, Any]:
         for name, values in lengths.items():
             values.extend(text_length(text) for text in batch[name])
     chosen, rejected = np.array(lengths["chosen"]), np.array(lengths["rejected"])
-    rows = np.unique(np.linspace(0, len(prefs) - 1, min(examples, len(prefs)), dtype=np.int64)) if examples > 0 else []
-    keys = prefs.prompt_keys
     soft_label = prefs.soft_label
     known = soft_label[~np.isnan(soft_label)]
     return {
         "rows": len(prefs),
-        "prompts": len({normalised_key(key) for key in keys}),
+        "prompts": len(set(leak_keys(prefs))),
         "conversational": prefs.conversational,
         "fingerprint": prefs.fingerprint(),
         "characters": {name: _spread(np.array(values, dtype=np.float64)) for name, values in lengths.items()},
@@ -49,7 +57,7 @@ def summarise(prefs: Preferences, *, examples: int = 3) -> dict[str, Any]:
         "ratings": _ratings(prefs),
         "soft_label": _spread(known) if len(known) else None,
         "annotators": len({name for batch in prefs.batches("annotator") for name in batch["annotator"]} - {None}),
-        "examples": [prefs[int(row)] for row in rows],
+        "examples": [prefs[row] for row in example_rows(len(prefs), examples)],
     }
 
 

@@ -169,6 +169,8 @@ class IdGiver:
         self._given: set[str] = set()
         self._seen: Counter[str] = Counter()
         self.repeated_content = 0
+        self.both_directions = 0
+        self._directions: dict[bytes, int] = {}
         self.rolling = hashlib.blake2b(digest_size=16)  # of everything that was given an id, in order
 
     def give(self, draft: Draft) -> str:
@@ -181,6 +183,7 @@ class IdGiver:
         self._seen[digest] += 1
         count = self._seen[digest]
         self.repeated_content += count > 1
+        self._compare_directions(draft)
         name = draft["id"] or (f"p-{digest}" if count == 1 else f"p-{digest}-{count}")
         if name in self._given:
             remedy = "give each row its own id, or no row one."
@@ -188,6 +191,16 @@ class IdGiver:
         self._given.add(name)
         self.rolling.update(repr((digest, name, [draft[number] for number in NUMBER_COLUMNS])).encode())
         return name
+
+    def _compare_directions(self, draft: Draft) -> None:
+        """Count pairs of responses to a prompt that stand both ways round."""
+        sides = [json.dumps(draft[name], ensure_ascii=False) for name in ("chosen", "rejected")]
+        content = [json.dumps(draft["prompt"], ensure_ascii=False), *sorted(sides)]
+        key = hashlib.blake2b("\x1f".join(content).encode(), digest_size=10).digest()
+        way = 1 if sides[0] < sides[1] else 2
+        seen = self._directions.get(key, 0)
+        self._directions[key] = seen | way
+        self.both_directions += seen != 0 and seen | way == 3 and seen != 3
 
 
 def describe_problems(problems: Sequence[RowProblem], *, limit: int = 5) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,14 +91,18 @@ class PopEdges:
 
     @staticmethod
     def load(path: str | Path) -> "PopEdges":
-        """Read edges that `save` wrote, or any Parquet file with the columns stronger and weaker.
+        """Read edges that `save` wrote, or any Parquet, JSONL, JSON, CSV or TSV file with the columns of edges.
 
         Raises:
-            DataError: the file is missing, is not Parquet, or its columns are not those of PoP edges.
+            DataError: the file is missing or cannot be read, or its columns are not those of PoP edges.
         """
         path = Path(path)
         if not path.is_file():
             raise DataError(f"{path}: no such file. Make edges with: popmargin pop sample DATA --out {path}")
+        with path.open("rb") as file:
+            parquet = file.read(4) == b"PAR1"
+        if not parquet and path.suffix.lower() != ".parquet":
+            return PopEdges(_checked(_read_rows(path), str(path)))
         try:
             table = pq.read_table(path)
         except (pa.ArrowInvalid, OSError) as error:
@@ -165,6 +170,49 @@ class PopEdges:
                 )
             sides.append(pc.fill_null(rows, -1).to_numpy().astype(np.int64))
         return sides[0], sides[1]
+
+
+def _read_rows(path: Path) -> Any:
+    """The edges of a text file as a table: ids are texts, also where they look like numbers.
+
+    Raises:
+        DataError: the file or a row of it cannot be read.
+    """
+    from popmargin.data.locate import open_source
+
+    source = open_source(path, split=None)
+    rows: list[dict[str, Any]] = []
+    for batch in source.batches():
+        if batch.broken:
+            position, error = batch.broken[0]
+            raise DataError(f"{path}:{position}: {error.message} Remedy: {error.remedy}")
+        rows += [{name.strip().lower(): value for name, value in row.items()} for row in batch.rows]
+    if not rows:
+        raise DataError(f"{path}: there is no edge. Remedy: give at least one row with stronger and weaker.")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: _cells(path, name, [row.get(name) for row in rows]) for name in names})
+
+
+def _cells(path: Path, name: str, values: list[Any]) -> Any:
+    """A column of a text file in the type that edges have, so that `_checked` finds what is wrong with it."""
+    known = SCHEMA.field(name).type if name in SCHEMA.names else pa.string()
+    texts = [None if value is None or value == "" else value for value in values]
+    if known == pa.string():
+        texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in texts]
+    if known == pa.bool_():
+        texts = [_TRUTH.get(str(value).lower(), value) if value is not None else False for value in texts]
+    if known == pa.float64():
+        texts = [float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value for value in texts]
+    for row, value in enumerate(texts):
+        wrong = known == pa.bool_() and not isinstance(value, bool)
+        wrong = wrong or (known == pa.float64() and value is not None and not isinstance(value, int | float))
+        if wrong:
+            raise DataError(f"{path}: row {row}: '{name}' is {value!r}, which is no {known}. Remedy: correct it.")
+    return pa.array(texts, known)
+
+
+_TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 
 
 def unique_ids(ids: Sequence[str]) -> Any:

@@ -27,7 +27,7 @@ def keep_possible(study: StudyConfig) -> StudyConfig:
     config = study.run_config(study.baseline, study.seeds[0])
     train, _ = load_split(config.data)
     has = {
-        "margin": bool(np.isfinite(train.rating_gap).all()),
+        "margin": bool(np.isfinite(train.margin).all()),
         "strength": bool(np.isfinite(train.strength).all()),
     }
     for arm in study.arms:

@@ -67,9 +67,11 @@ def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences
     """
     from popmargin.demo import demo_data_path
 
-    named = config.train if side == "train" or config.test is None else config.test
+    of_train = side == "train" or config.test is None
+    named = config.train if of_train else config.test
     return load_preferences(
         str(demo_data_path()) if named == "demo" else named,
+        split=config.split if of_train else None,
         format=config.format,
         pairs=config.pairs,
         min_gap=config.min_gap,
@@ -247,17 +249,20 @@ class PreparedData:
         return [name for name in NUMBER_COLUMNS if rows[name].null_count < len(rows)]
 
     def column(self, name: str) -> np.ndarray:
-        """Margins (`margin`, rating points) or soft labels (`soft_label`) of every tokenized row, as float32.
+        """Margins (`margin`) or soft labels (`soft_label`) of every tokenized row, as float32.
+
+        Margins are the gaps of the ratings, in rating points; where they are not complete and strengths are, the
+        strengths in their own unit.
 
         Raises:
             DataError: some rows have none.
         """
-        values = self.preferences.rating_gap if name == "margin" else self.preferences.soft_label
+        values = self.preferences.margin if name == "margin" else self.preferences.soft_label
         values = values[self.tokenized.index]
         missing = np.flatnonzero(~np.isfinite(values))
         if len(missing):
             needed, remedy = {
-                "margin": ("chosen_rating and rejected_rating", "Give the data these columns"),
+                "margin": ("chosen_rating and rejected_rating", "Give the data these columns, or a strength"),
                 "soft_label": ("soft_label", "Give it, set data.soft_label_temperature to make it from ratings"),
             }[name]
             raise DataError(

@@ -1,0 +1,216 @@
+"""What layouts share: the entry that describes one, and the reader of its fields."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, cast
+
+import numpy as np
+
+from popmargin.data.messages import Notes, as_text, as_values, harmonise
+from popmargin.data.schema import NUMBER_COLUMNS, Message, Text
+from popmargin.data.validate import Draft, RowError
+
+Row = Mapping[str, Any]
+COMMON = (
+    "id", "system", "prompt_input", "tools", "soft_label", "annotator", "strength", "chosen_rating", "rejected_rating",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads fields of raw rows by our names.
+
+    Attributes:
+        names: our field -> the source's column.
+        nested: "text" and "rating" -> the field of each response, where the caller renamed it.
+        text_cells: numbers come as text (CSV).
+        decimal_comma: and may be written with a comma.
+        ends: the numbers of the winner's column that name the first and the second response, where it holds numbers.
+        ties: "drop" reports them, "keep" makes them preferences of strength 0.
+    """
+
+    names: Mapping[str, str]
+    nested: Mapping[str, str] = field(default_factory=dict[str, str])
+    text_cells: bool = False
+    decimal_comma: bool = False
+    ends: tuple[float, float] | None = None
+    pairs: str = "best_vs_worst"
+    min_gap: float = 0.0
+    seed: int = 0
+    ties: str = "drop"
+    notes: Notes = field(default_factory=Counter[str])
+
+    def value(self, row: Row, name: str) -> Any:
+        """The raw cell, None where the row or the source has none."""
+        column = self.names.get(name)
+        return None if column is None else row.get(column)
+
+    def values(self, row: Row, name: str) -> Any:
+        """The cell of a list: as it is, or out of a text that holds one as JSON or Python."""
+        return as_values(self.value(row, name))
+
+    def text(self, row: Row, name: str) -> Text:
+        """The cell as text or messages."""
+        return as_text(self.value(row, name), name, self.notes)
+
+    def prompt(self, row: Row) -> Text:
+        """The prompt; an instruction and its input are joined by an empty line, as Alpaca does."""
+        prompt, more = self.text(row, "prompt"), self.value(row, "prompt_input")
+        if more is None or (isinstance(more, str) and not more.strip()):
+            return prompt
+        if not isinstance(prompt, str) or not isinstance(more, str):
+            message = "the input beside the instruction is no text."
+            raise RowError("type", message, "write both as text, or name one prompt column.", column="prompt_input")
+        self.notes["the instruction and the input were joined by an empty line"] += 1
+        return f"{prompt}\n\n{more}"
+
+    def number(self, row: Row, name: str) -> float | None:
+        """The cell as a number, None where it is missing."""
+        value = self.value(row, name)
+        if self.decimal_comma and isinstance(value, str) and value.count(",") == 1:
+            self.notes[f"decimal commas of the {name} were read as points"] += 1
+            value = value.replace(",", ".")
+        return as_number(value, name, text_cells=self.text_cells)
+
+    def required_number(self, row: Row, name: str) -> float:
+        """The cell as a finite number."""
+        return finite(self.number(row, name), name, name)
+
+    def label(self, row: Row, name: str) -> str | None:
+        """The cell as an id; integers become text, a missing or empty one None."""
+        value = self.value(row, name)
+        if value is None or isinstance(value, str):
+            return value or None
+        if isinstance(value, int | np.integer) and not isinstance(value, bool):
+            return str(int(cast(int, value)))
+        raise RowError("type", f"the {name} is a {type(value).__name__}.", "write a text or an integer.", column=name)
+
+    def draft(self, row: Row, prompt: Text, chosen: Text, rejected: Text, **known: float) -> Draft:
+        """A preference with the row's common fields; `known` numbers come before the row's."""
+        refuse_tools(self.values(row, "tools"))
+        prompt, chosen, rejected = harmonise(prompt, chosen, rejected, self.notes)
+        if "system" in self.names:
+            prompt, chosen, rejected = self._under_system(row, prompt, chosen, rejected)
+        draft: Draft = {"id": self.label(row, "id"), "prompt": prompt, "chosen": chosen, "rejected": rejected}
+        for name in NUMBER_COLUMNS:
+            draft[name] = known[name] if name in known else self.number(row, name)
+        draft["annotator"] = self.label(row, "annotator")
+        return draft
+
+    def _under_system(
+        self, row: Row, prompt: Text, chosen: Text, rejected: Text
+    ) -> tuple[list[Message], list[Message], list[Message]]:
+        """The system column as the first message; every row becomes a conversation, with such a message or without."""
+        turns = as_turns(prompt, "user"), as_turns(chosen, "assistant"), as_turns(rejected, "assistant")
+        system = self.value(row, "system")
+        if system is not None and not isinstance(system, str):
+            message = f"the system is a {type(system).__name__}."
+            raise RowError("type", message, "write a text, or nothing.", column="system")
+        if not (system or "").strip():
+            self.notes["the system column is empty: no system message"] += 1
+            return turns
+        if turns[0] and turns[0][0]["role"] == "system":
+            if turns[0][0]["content"] == system:
+                return turns
+            message = "the system column and the prompt's own system message differ."
+            raise RowError("system", message, "keep one of them.", column="system")
+        self.notes["the system column became the first message"] += 1
+        return [{"role": "system", "content": cast(str, system)}, *turns[0]], turns[1], turns[2]
+
+    def tie(self, row: Row, prompt: Text, first: Text, second: Text, column: str, **known: float) -> Draft | RowError:
+        """Two responses that are equally good: a report, or a preference of strength 0 where ties are kept."""
+        if self.ties == "drop":
+            return tied(column)
+        self.notes["ties are kept, with the first response as chosen"] += 1
+        return self.draft(row, prompt, first, second, **{"strength": 0.0, **known})
+
+
+def as_turns(text: Text, role: str) -> list[Message]:
+    """A text as one message of that role; messages as they are."""
+    return [{"role": role, "content": text}] if isinstance(text, str) else text
+
+
+def refuse_tools(tools: object) -> None:
+    """Refuse tools that a row offers to the model, which training would not show it.
+
+    Raises:
+        RowError: there are some.
+    """
+    if tools is not None and tools not in ([], {}, "", "[]"):
+        message = "the row offers tools to the model, and tools and tool calls are not rendered."
+        raise RowError("tools", message, "leave the row out (--bad-rows drop), or its tools.", column="tools")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A layout of rows.
+
+    Attributes:
+        required: fields that must have a column.
+        optional: further fields that are read.
+        absent: fields that must have none, for the format to be detected.
+        read: drafts of one row, and an error for each of its pairs that is none; raises RowError for the whole row.
+        fits: looks at some rows, for detection; None if the columns decide.
+        doubt: looks at some rows and the columns that nothing reads, once detected: what has to be asked, with the
+            remedy; None where nothing has.
+        single: of a layout with one response a row, its prompt, response and rating; all rows of a prompt then become
+            one row for `read`, with the fields prompt, system, responses and ratings.
+    """
+
+    name: str
+    summary: str
+    required: tuple[str, ...]
+    read: Callable[[Row, Reader], list[Draft | RowError]]
+    optional: tuple[str, ...] = COMMON
+    absent: tuple[str, ...] = ()
+    fits: Callable[[Sequence[Row], Reader], bool] | None = None
+    doubt: Callable[[Sequence[Row], Reader, Sequence[str]], str | None] | None = None
+    single: Callable[[Row, Reader], tuple[Text, Text, float]] | None = None
+
+    @property
+    def expects(self) -> str:
+        """The columns it needs, for messages."""
+        return f"'{self.name}' ({self.summary}) needs {', '.join(self.required)}"
+
+
+def as_number(value: object, name: str, *, text_cells: bool = False) -> float | None:
+    """A cell as a number (it may be nan or infinite); None where it is missing.
+
+    Raises:
+        RowError: no number.
+    """
+    if value is None:
+        return None
+    if text_cells and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif isinstance(value, int | float | np.number | Decimal) and not isinstance(value, bool):
+        try:
+            return float(cast(float, value))
+        except OverflowError:
+            return math.inf
+    message = f"the {name} is {str(value)[:40]!r} ({type(value).__name__}), not a number."
+    raise RowError("type", message, "write a number, or nothing (null) where it is unknown.", column=name)
+
+
+def finite(value: float | None, name: str, column: str) -> float:
+    """The number itself.
+
+    Raises:
+        RowError: it is missing, nan or infinite.
+    """
+    if value is None or not math.isfinite(value):
+        kind = "missing" if value is None else "nan"
+        message = f"the {name} is {'missing' if value is None else value}."
+        raise RowError(kind, message, "write a finite number, or remove the row.", column=column)
+    return value
+
+
+def tied(column: str) -> RowError:
+    """The report of a tie."""
+    return RowError("tie", "both are equally good.", "nothing: a tie is no preference.", column=column, fatal=False)

@@ -1,0 +1,186 @@
+"""Which layout the columns and the first rows have, and what a column of winners or strengths means."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from popmargin.data.formats import (
+    hh_rlhf,
+    implicit_prompt,
+    preference,
+    responses,
+    signed_strength,
+    single_responses,
+    votes,
+    winner,
+)
+from popmargin.data.formats.base import Format, Reader, Row
+from popmargin.data.formats.columns import names_for, normal_name, unused_columns
+from popmargin.data.formats.winner import number_of
+from popmargin.errors import DataError
+
+FORMATS: dict[str, Format] = {
+    module.ENTRY.name: module.ENTRY
+    for module in (
+        preference,
+        implicit_prompt,
+        hh_rlhf,
+        responses,
+        single_responses,
+        signed_strength,
+        winner,
+        votes,
+    )
+}
+SIGNED_NAMES = ("preference_strength", "overall_preference", "signed_strength")
+"""Columns that hold a strength: numbers in them name no winner."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a column of winners or strengths was found to mean.
+
+    Attributes:
+        columns: our field -> the column.
+        ends: the numbers that name the first and the second response.
+        note: a sentence about it.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    ends: tuple[float, float] | None = None
+    note: str | None = None
+
+
+def settle(
+    rows: Sequence[Row], candidates: Mapping[str, Sequence[str]], given: Mapping[str, str], format_name: str
+) -> Meaning:
+    """What says which of two responses is better: a name, a number that stands for one, or a signed strength.
+
+    A number is read as a winner where the response columns count as it does, or the caller says so; as signed, negative
+    where the first is better, where both signs are there (or negative ones in a column that is named a strength).
+
+    Args:
+        rows: the first rows, at most some thousands.
+        candidates: our field -> columns, of `resolve_names`.
+        given: the caller's own names of columns.
+        format_name: "auto", or the format that the caller named.
+
+    Raises:
+        DataError: the numbers could mean several things.
+    """
+    if not {"response_a", "response_b"} <= candidates.keys() or format_name not in ("auto", "winner"):
+        return Meaning()
+    for name, ends in (("prefers_first", (1.0, 0.0)), ("prefers_second", (0.0, 1.0))):
+        if name in candidates:
+            note = f"the column '{candidates[name][0]}' is read as the probability that the {name[8:]} is better"
+            return Meaning({"winner": candidates[name][0]}, ends, note)
+    name = "winner" if "winner" in candidates else "preference"
+    if len(candidates.get(name, ())) != 1 or (name == "winner" and "preference" in candidates):
+        return Meaning()  # none, or the detection asks which
+    column = candidates[name][0]
+    values = [value for row in rows if (value := row.get(column)) is not None]
+    numbers = [number for value in values if (number := number_of(value)) is not None and math.isfinite(number)]
+    if not values or len(numbers) < len(values) / 2:
+        return Meaning({"winner": column}) if values else Meaning()
+    said = name == "winner" and ("winner" in given or format_name == "winner")
+    pair = [candidates[side][0] for side in ("response_a", "response_b")]
+    boolean = any(isinstance(value, bool) or str(value).strip().lower() in ("true", "false") for value in values)
+    if normal_name(column) not in SIGNED_NAMES or said or format_name == "winner":
+        ends = None if boolean else _ends(numbers, pair, said=said or format_name == "winner")
+        if ends is not None:
+            note = f"{ends[0]:g} in the column '{column}' names {pair[0]} as the better one, {ends[1]:g} {pair[1]}"
+            return Meaning({"winner": column}, ends, note)
+    strength = normal_name(column) in SIGNED_NAMES
+    if name == "preference" and min(numbers) < 0 and (max(numbers) > 0 or strength):
+        return Meaning({}, None, f"the column '{column}' is read as signed: negative where {pair[0]} is better")
+    raise DataError(_question(column, numbers, pair, boolean=boolean))
+
+
+def _ends(numbers: Sequence[float], pair: Sequence[str], *, said: bool) -> tuple[float, float] | None:
+    """The numbers of the first and the second response, where the columns' names count them or the caller says so."""
+    counted = tuple(name[-1] for name in map(normal_name, pair))
+    low, high = min(numbers), max(numbers)
+    whole = set(numbers)
+    for ends, digits in (((1.0, 2.0), ("1", "2")), ((0.0, 1.0), ("0", "1"))):
+        if not ends[0] <= low <= high <= ends[1]:
+            continue
+        both = low < (ends[0] + ends[1]) / 2 < high
+        if counted == digits and (said or both):
+            return ends
+        if (said and whole != {1.0} and not counted[0].isdigit()) or (both and ends[0] == 1 and whole == {1.0, 2.0}):
+            return ends
+    return None
+
+
+def _question(column: str, numbers: Sequence[float], pair: Sequence[str], *, boolean: bool) -> str:
+    low, high = min(numbers), max(numbers)
+    held = "true and false" if boolean else f"numbers from {low:g} to {high:g}" if low < high else f"only {low:g}"
+    remedies = [f"--format signed_strength, if they are strengths, negative where {pair[0]} is better"]
+    if low >= 0 and high <= 1:
+        remedies = [
+            f"--column prefers_first={column}, if 1 says that {pair[0]} is better",
+            f"--column prefers_second={column}, if 1 says that {pair[1]} is better",
+        ] + ([] if boolean else remedies)
+    elif low >= 1 and high <= 2:
+        remedies.insert(0, f"--column winner={column}, if 1 is {pair[0]} and 2 is {pair[1]}")
+    else:
+        remedies.append("or write them so (of a scale with a middle: subtract the middle)")
+    return (
+        f"the column '{column}' holds {held}, which does not say which response is better. "
+        f"Remedy: say what they mean: {'; '.join(remedies)}."
+    )
+
+
+def detect_format(
+    rows: Sequence[Mapping[str, Any]], found: Sequence[str], candidates: Mapping[str, list[str]]
+) -> Format:
+    """The one format that the columns and the first rows fit.
+
+    Raises:
+        DataError: none or several fit, or a column could change what the rows mean; names the columns found and what
+            each format expects.
+    """
+    reader = Reader({name: columns[0] for name, columns in candidates.items()})
+    fitting = [
+        entry
+        for entry in FORMATS.values()
+        if all(name in candidates for name in entry.required)
+        and not any(name in candidates for name in entry.absent)
+        and (entry.fits is None or entry.fits(rows, reader))
+    ]
+    if len(fitting) == 1:
+        entry = fitting[0]
+        question = None
+        if entry.doubt is not None:
+            names = names_for(entry, found, candidates)
+            question = entry.doubt(rows, reader, unused_columns(found, names))
+        if question is not None:
+            raise DataError(question)
+        return entry
+    columns = f"Columns found: {', '.join(found) or 'none'}."
+    if fitting:
+        names = " and ".join(f"'{entry.name}'" for entry in fitting)
+        raise DataError(f"The columns fit the formats {names}. {columns} Remedy: name one with format= (--format).")
+    expectations = "\n".join(f"  {entry.expects}" for entry in FORMATS.values())
+    raise DataError(f"No known format fits. {columns} Expected one of:\n{expectations}\n{_hint(candidates)}")
+
+
+def _hint(candidates: Mapping[str, Sequence[str]]) -> str:
+    """What to do where nothing fits, for what is there."""
+    has = candidates.keys()
+    if {"response_a", "response_b"} <= has:
+        return "Remedy: name the column that says which response is better, e.g. --column winner=… or preference=…"
+    if "responses" in has or {"chosen", "rejected"} <= has:
+        return "Remedy: name the prompt, e.g. columns={'prompt': 'question'} (--column prompt=question)."
+    if {"prompt", "response"} <= has:
+        return (
+            f"Remedy: '{candidates['response'][0]}' holds one response a row, and nothing says how good it is; name "
+            "the column that does (--column label=…), or give preferences: two responses to a prompt."
+        )
+    if "prompt" in has and "chosen" not in has:
+        return (
+            f"Remedy: '{candidates['prompt'][0]}' alone prefers nothing; name the two responses, e.g. "
+            "--column chosen=… --column rejected=…"
+        )
+    return "Remedy: rename columns, e.g. columns={'prompt': 'question'} (--column prompt=question)."

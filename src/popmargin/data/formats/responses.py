@@ -1,0 +1,134 @@
+"""A prompt and several rated or ranked responses."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from popmargin.data.formats.base import Format, Reader, Row, as_number, finite, tied
+from popmargin.data.formats.columns import ranks_by_name
+from popmargin.data.messages import as_text
+from popmargin.data.pairs import logit, make_pairs
+from popmargin.data.schema import Text, prompt_key
+from popmargin.data.validate import Draft, RowError
+
+TEXT_FIELDS = ("text", "response", "content", "completion", "answer")
+RATING_FIELDS = ("rating", "score", "overall_score", "winprob", "rank")
+RANK_NOTE = "ranks are read as 1 = best: the rating of a response is its rank with a minus"
+
+
+def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
+    prompt = reader.prompt(row)
+    texts, ratings = _rated_responses(row, reader)
+    if len(texts) < 2:
+        message = f"the row holds {len(texts)} rated responses; a pair needs two."
+        raise RowError("too_few", message, "add responses, or remove the row.", column="responses")
+    return paired(row, reader, prompt, texts, ratings)
+
+
+def paired(
+    row: Row, reader: Reader, prompt: Text, texts: Sequence[Text], ratings: Sequence[float]
+) -> list[Draft | RowError]:
+    """Preferences out of rated responses, and a report for each pair that is none."""
+    pairs = make_pairs(ratings, pairs=reader.pairs, min_gap=reader.min_gap, seed=reader.seed, key=prompt_key(prompt))
+    out: list[Draft | RowError] = []
+    for pair in pairs:
+        if pair.skipped == "tie" and reader.ties == "drop":
+            out.append(tied("responses"))
+            continue
+        if pair.skipped == "below_min_gap":
+            message = f"the strength {pair.gap:g} is below min_gap={reader.min_gap:g}."
+            out.append(RowError(pair.skipped, message, "lower min_gap to keep it.", column="responses", fatal=False))
+            continue
+        if pair.skipped == "tie":
+            reader.notes["ties are kept, with the first response as chosen"] += 1
+        better, worse = ratings[pair.chosen], ratings[pair.rejected]
+        draft = reader.draft(
+            row, prompt, texts[pair.chosen], texts[pair.rejected], chosen_rating=better, rejected_rating=worse
+        )
+        if reader.pairs == "all" and draft["id"] is not None:
+            draft["id"] = f"{draft['id']}/{pair.chosen}-{pair.rejected}"
+        out.append(draft)
+    return out
+
+
+def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float]]:
+    """Texts and ratings, from a list of objects, an object of lists, or a list of texts beside a list of ratings.
+
+    A response whose text or rating is missing is left out and counted.
+    """
+    items = _items(reader.values(row, "responses"))
+    column, beside = _beside(row, reader, items)
+    texts: list[Text] = []
+    ratings: list[float] = []
+    for number, item in enumerate(items):
+        fields = cast(Mapping[str, Any], item) if isinstance(item, Mapping) else {"text": item}
+        text = fields[_nested_name("text", TEXT_FIELDS, fields, reader)]
+        if beside is not None:
+            name, value = column, as_number(beside[number], f"{column} of response {number}")
+        else:
+            name = _nested_name("rating", RATING_FIELDS, fields, reader)
+            value = as_number(fields[name], f"{name} of response {number}")
+        if text is None or value is None or math.isnan(value):
+            reader.notes[f"responses without a {'text' if text is None else 'rating'}, left out of their row"] += 1
+            continue
+        texts.append(as_text(text, f"text of response {number}", reader.notes))
+        rating = finite(value, f"{name} of response {number}", "responses" if beside is None else column)
+        ratings.append(_as_rating(rating, name, reader, first=not ratings))
+    return texts, ratings
+
+
+def _items(responses: object) -> Sequence[object]:
+    if isinstance(responses, Mapping):  # an older way of `datasets` to store a list of objects
+        lists = {k: v for k, v in cast(Mapping[str, Any], responses).items() if isinstance(v, list)}
+        count = min((len(items) for items in lists.values()), default=0)
+        return [{name: items[i] for name, items in lists.items()} for i in range(count)]
+    if isinstance(responses, Sequence) and not isinstance(responses, str | bytes):
+        return cast(Sequence[object], responses)
+    message = f"the responses are a {type(responses).__name__}, not a list."
+    raise RowError("type", message, 'write a list of {"text": …, "rating": …}.', column="responses")
+
+
+def _beside(row: Row, reader: Reader, items: Sequence[object]) -> tuple[str, Sequence[Any] | None]:
+    """The list of ratings or ranks that stands beside the responses, with its name; None where they carry their own."""
+    name = "ratings" if "ratings" in reader.names else "ranks"
+    beside = reader.values(row, name)
+    if not isinstance(beside, list) and items and isinstance(items[0], Mapping):
+        return name, None  # the responses carry their ratings; this column is something else
+    if beside is None:
+        if items and not isinstance(items[0], Mapping):
+            message = "the responses are texts, and no column beside them holds their ratings."
+            remedy = "name it: --column ratings=… (higher is better) or --column ranks=… (1 is best)."
+            raise RowError("missing", message, remedy, column="responses")
+        return name, None
+    if not isinstance(beside, list) or len(cast(list[Any], beside)) != len(items):
+        message = f"{len(items)} responses, but the {name} are not a list of as many."
+        raise RowError("type", message, f"give each response one of the {name}.", column=name)
+    return name, cast(list[Any], beside)
+
+
+def _as_rating(value: float, name: str, reader: Reader, *, first: bool) -> float:
+    if ranks_by_name(name):
+        reader.notes[RANK_NOTE] += first
+        return 0.0 - value
+    if name == "winprob":
+        reader.notes["win probabilities became ratings as clipped log-odds"] += first
+        return logit(value)
+    return value
+
+
+def _nested_name(wanted: str, known: tuple[str, ...], fields: Mapping[str, Any], reader: Reader) -> str:
+    name = reader.nested.get(wanted) or next((name for name in known if name in fields), None)
+    if name is None or name not in fields:
+        message = f"a response has the fields {', '.join(map(str, fields))}; none is its {wanted}."
+        remedy = f"name it {' or '.join(known)}, or say columns={{'{wanted}': …}} (--column {wanted}=…)."
+        raise RowError("missing", message, remedy, column="responses")
+    return name
+
+
+ENTRY = Format(
+    "responses",
+    "a prompt and several rated (higher is better) or ranked (1 is best) responses",
+    ("prompt", "responses"),
+    _read,
+    optional=("ratings", "ranks", "id", "annotator", "system", "prompt_input", "tools"),
+)

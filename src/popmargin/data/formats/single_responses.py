@@ -1,0 +1,64 @@
+"""One response a row, with a thumb, a rating or a rank; the responses to a prompt become pairs."""
+
+from typing import Any
+
+import numpy as np
+
+from popmargin.data.formats.base import Format, Reader, Row, as_number, finite
+from popmargin.data.formats.columns import ranks_by_name
+from popmargin.data.formats.responses import RANK_NOTE, paired
+from popmargin.data.schema import Text
+from popmargin.data.validate import Draft, RowError
+
+UP = ("true", "yes", "up", "thumbs up", "thumb up", "👍", "good", "like", "liked", "positive", "upvote", "desirable")
+DOWN = ("false", "no", "down", "thumbs down", "thumb down", "👎", "bad", "dislike", "disliked", "negative", "downvote",
+        "undesirable")  # fmt: skip
+
+
+def _single(row: Row, reader: Reader) -> tuple[Text, Text, float]:
+    prompt, response, value = reader.prompt(row), reader.text(row, "response"), reader.value(row, "label")
+    if ranks_by_name(reader.names["label"]):
+        reader.notes[RANK_NOTE] += 1
+        return prompt, response, 0.0 - reader.required_number(row, "label")
+    thumb = _thumb(value)
+    if thumb is not None:
+        reader.notes["thumbs up became the rating 1, thumbs down 0"] += 1
+        return prompt, response, thumb
+    if isinstance(value, str) and not reader.text_cells:
+        message = f"the label is {value[:40]!r}, neither a number nor a thumb."
+        raise RowError("type", message, f"write true or false, or one of {', '.join(UP)}.", column="label")
+    return prompt, response, finite(as_number(value, "label", text_cells=reader.text_cells), "label", "label")
+
+
+def _thumb(value: Any) -> float | None:
+    if isinstance(value, bool | np.bool_):
+        return float(value)
+    if not isinstance(value, str):
+        return None
+    word = " ".join(value.lower().replace("_", " ").replace("-", " ").split())
+    return 1.0 if word in UP else 0.0 if word in DOWN else None
+
+
+def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
+    """All responses to one prompt; those of the same text have their mean rating."""
+    rated: dict[str, tuple[Text, list[float]]] = {}
+    for text, rating in zip(row["responses"], row["ratings"], strict=True):
+        rated.setdefault(str(text), (text, []))[1].append(rating)
+    if len(rated) < 2:
+        message = "the prompt has one response; a pair needs two."
+        raise RowError("too_few", message, "nothing: it compares nothing.", column="response", fatal=False)
+    if len(rated) < len(row["responses"]):
+        reader.notes["responses that were rated several times have their mean rating"] += 1
+    texts = [text for text, _ in rated.values()]
+    return paired(row, reader, row["prompt"], texts, [sum(ratings) / len(ratings) for _, ratings in rated.values()])
+
+
+ENTRY = Format(
+    "single_responses",
+    "one response a row with a label: a thumb (true or false, up or down), a rating (higher is better) or a rank",
+    ("prompt", "response", "label"),
+    _read,
+    optional=("system", "prompt_input", "tools"),
+    absent=("chosen", "rejected", "responses", "response_a", "response_b"),
+    single=_single,
+)

@@ -1,0 +1,65 @@
+"""What `data check` shows, and how the verbs read splits, ties and several files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from popmargin.cli.main import main
+from popmargin.label.store import LabelStore
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_check_shows_three_rows_as_they_are_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, object]] = [
+        {"system": "Be kind.", "prompt": f"q{i}\n", "chosen": " yes", "rejected": "no", "margin": i} for i in range(5)
+    ]
+    data = str(write(tmp_path / "x.jsonl", rows))
+    assert main(["data", "check", data]) == 0
+    out = capsys.readouterr().out
+    assert out.count("  example ") == 3
+    assert '    prompt    system: "Be kind."\n              user: "q0\\n"\n    chosen    assistant: " yes"\n' in out
+    assert "(strength 4)" in out
+    assert main(["data", "check", data, "--json"]) == 0
+    examples = json.loads(capsys.readouterr().out)["examples"]
+    assert [row["strength"] for row in examples] == [0, 2, 4] and examples[0]["prompt"][0]["role"] == "system"
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_a_file_without_rows_is_said_to_have_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / name).write_text("prompt,chosen,rejected\n" if name == "x.csv" else "\n")
+    assert main(["data", "check", str(tmp_path / name)]) == 1
+    assert f"{name} has no rows\n" in capsys.readouterr().out
+
+
+def test_check_against_another_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = write(tmp_path / "a.jsonl", [{"prompt": "Why?", "chosen": "yes", "rejected": "no"}])
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "why?"}]
+    test = write(tmp_path / "b.jsonl", [{"turns": turns, "chosen": "yes", "rejected": "no"}])
+    assert main(["data", "check", str(test), "--column", "prompt=turns", "--against", str(train)]) == 1
+    assert "1 of 1 test rows have a prompt that is trained on" in capsys.readouterr().out
+
+
+def test_ties_are_kept_for_labelling_and_left_out_of_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"prompt": f"p{i}", "response_a": "a", "response_b": "b", "votes_a": i, "votes_b": 2} for i in range(5)
+    ]
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder / "train-0.jsonl", rows)
+    write(folder / "test-0.jsonl", rows[:1])
+    db, source = tmp_path / "labels.db", f"{folder}:train"
+    assert main(["label", "import", source, "--db", str(db), "--kind", "preference"]) == 0
+    assert "ties are kept, with the first response as chosen (rows: 1)" in capsys.readouterr().err
+    with LabelStore.open(str(db)) as store:
+        assert store.project(None).preferences == 5
+    assert main(["pop", "sample", str(folder), "--split", "train", "--out", str(tmp_path / "edges.parquet")]) == 0
+    assert "4 of 5 rows used" in capsys.readouterr().err
