@@ -1,14 +1,20 @@
 """What chat templates do to rows: said before training, and mended where asked for."""
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from popmargin.config import DataConfig, from_dict
 from popmargin.data import load_preferences, tokenize_preferences, tokenize_prompts
 from popmargin.data.encode import Writing
 from popmargin.data.template import continue_block, holds, opened_block, shared_start
 from popmargin.errors import ConfigError, DataError
+from popmargin.evaluation.reward_model import ModelReward
+from popmargin.reward_models import RewardFormat, padding_apart
 from template_kinds import KINDS, build
 
 CHAT = [name for name, kind in KINDS.items() if kind.template is not None]
@@ -191,6 +197,23 @@ def test_keep_needs_the_sampling_prompt() -> None:
     several = {**ROWS[1], "chosen": [bot(THOUGHT), user("Sure?"), bot("Yes.")]}
     with pytest.raises(DataError, match=r"row 0 \('thought'\) begins: it has 3 messages"):
         tokenized("strip", Writing("sampling", "keep"), [several])
+
+
+@pytest.mark.parametrize("writing", WRITINGS)
+def test_a_reward_model_of_ours_reads_what_it_was_trained_on(writing: Writing, tmp_path: Path) -> None:
+    tokenizer = padding_apart(copy.deepcopy(build("strip")))
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                         num_attention_heads=2, num_labels=1, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    model = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    RewardFormat(max_length=200, prompt=writing.prompt, reasoning=writing.reasoning).save(tmp_path)
+    tokens = tokenized("strip", writing, ROWS[1:2])
+    with torch.no_grad():
+        expected = float(model(torch.tensor([[*tokens.prompt[0], *tokens.chosen[0]]])).logits)
+    found = ModelReward(str(tmp_path)).score([ROWS[1]["prompt"]], [THOUGHT])
+    assert found == pytest.approx([expected], abs=1e-5)
 
 
 def test_small_functions_at_their_edges() -> None:

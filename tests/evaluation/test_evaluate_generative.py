@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from popmargin.errors import DataError
 from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
 from popmargin.evaluation.statistics import Clusters
+from popmargin.generate.drawn import Drawn
 
 
 def run(
@@ -50,6 +52,37 @@ def test_numbers_by_hand() -> None:
     assert found["length_difference"] == 1.5
     assert found["kl_per_token"] == pytest.approx(0.6)
     assert found["finished"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("drawn", "name"),
+    [
+        (Drawn(temperature=0.7, top_k=50), "log_ratio_per_token_t0.7_k50"),
+        (Drawn(top_k=50), "log_ratio_per_token_t1_k50"),
+        (Drawn(generation_config="model"), "log_ratio_per_token_own"),
+    ],
+)
+def test_a_mean_log_ratio_is_a_kl_only_for_samples_of_the_policy_itself(
+    drawn: Drawn, name: str, tmp_path: Path
+) -> None:
+    mine = replace(run([1, 3], [1, 2]), drawn=drawn)
+    mine.save(tmp_path / "generations.parquet")
+    assert Generations.load(tmp_path / "generations.parquet").drawn == mine.first(1).drawn == drawn
+    found = estimates(mine)
+    assert found[name] == pytest.approx(1 / 3) and "kl_per_token" not in found
+    assert name in generative_differences(mine, mine, samples=20)
+    with pytest.raises(DataError, match=r"reference: run 0 was drawn at temperature 1 from all tokens, others at"):
+        generative_metrics(mine, run([1, 3], [1, 2]))
+
+
+def test_generations_that_do_not_say_how_they_were_drawn_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "generations.parquet"
+    run([1, 3]).save(file)
+    table = pq.read_table(file)
+    kept = {key: value for key, value in table.schema.metadata.items() if key != b"popmargin.drawn"}
+    pq.write_table(table.replace_schema_metadata(kept), file)
+    with pytest.raises(DataError, match=r"does not say how its completions were drawn. Generate again"):
+        Generations.load(file)
 
 
 def test_distinct_n_by_hand() -> None:

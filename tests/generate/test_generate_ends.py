@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LlamaForCausalLM
 
 from popmargin.config import RunConfig, from_dict
 from popmargin.data import load_preferences, tokenize_preferences
@@ -110,6 +110,9 @@ def test_a_run_teaches_samples_and_saves_one_end(name: str, rank: int, tmp_path:
     ends = sorted({end, tokenizer.eos_token_id} - {None})
     assert saved["eos_token_id"] == ends and saved["repetition_penalty"] == 1.05
     assert run.facts()["train_tokenization"]["ends"] == [end]
+    if not rank:
+        reloaded = LlamaForCausalLM.from_pretrained(run.model).generation_config
+        assert (reloaded.eos_token_id, reloaded.repetition_penalty) == (ends, 1.05)
     metrics = evaluate_run(run.path)
     assert metrics["sampling"]["ends"] == ends
     assert metrics["sampling"]["own_settings"] == {"repetition_penalty": 1.05}

@@ -60,6 +60,14 @@ def test_difference_of_shares_is_in_points() -> None:
 
 def test_unknown_metric_is_shown_under_its_name() -> None:
     assert metric("my_score").title == "My score"
+    assert metric("kl_per_token").title == "KL per token (T = 1, no cut)"
+    titles = {
+        "log_ratio_per_token_t0.7_k50": "Log-ratio per token (T = 0.7, top-k 50)",
+        "log_ratio_per_token_t0_k0": "Log-ratio per token (T = 0, no cut)",
+        "log_ratio_per_token_own": "Log-ratio per token (own settings of the model)",
+    }
+    for key, title in titles.items():
+        assert metric(key).title == title and "no KL" in metric(key).meaning
     assert set(SUMMARY_COLUMNS) <= set(METRICS)
 
 

@@ -52,6 +52,17 @@ def test_a_study_and_its_second_call(tmp_path: Path, make_study: MakeStudy, caps
     assert again.arms[1].metrics == pop.metrics
 
 
+def test_samples_that_are_not_of_the_policy_itself_have_no_kl(make_study: MakeStudy) -> None:
+    results, report = compare(make_study({"evaluation": {"temperature": 0.7, "top_k": 9}}, seeds=[0]))
+    name = "log_ratio_per_token_t0.7_k9"
+    for arm in results.arms:
+        assert "kl_per_token" not in arm.metrics and name in arm.metrics
+        assert [point[0] for point in arm.curves[name]] == [0, 2, 3]
+    assert results.reference[name].estimate == 0
+    page = report.read_text()
+    assert "Log-ratio per token (T = 0.7, top-k 9) over training" in page
+
+
 def test_what_training_adds_is_said_of_scores_that_are_no_ratio(make_study: MakeStudy) -> None:
     arms = {"dpo": {"objective": {"name": "dpo"}}, "simpo": {"label": "SimPO", "objective": {"name": "simpo"}}}
     results, report = compare(make_study(arms=arms, seeds=[0]))

@@ -37,5 +37,6 @@ def save_ends(folder: Path, model: Any, ends: list[int], pad_id: int) -> None:
     file = folder / "generation_config.json"
     text = file.read_text(encoding="utf-8") if file.is_file() else model.generation_config.to_json_string()
     settings = json.loads(text)
+    settings.pop("_from_model_config", None)  # it is no copy of config.json any more
     settings |= {"pad_token_id": pad_id, **({"eos_token_id": ends} if ends else {})}
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
