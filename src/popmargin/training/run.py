@@ -17,7 +17,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments, s
 from popmargin.config import RunConfig, coerce, to_dict
 from popmargin.engine.batch import Collator, TrainingRows
 from popmargin.engine.compiled import compile_layers
-from popmargin.engine.rewards import scoring_plan
+from popmargin.engine.rewards import refuse_noise, scoring_plan
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
@@ -213,6 +213,8 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     make = make_reward_model if loss.rewards else make_policy
     policy = make(workspace.start_model, config.model)
     layout = scoring_plan(policy, rewards=loss.rewards).layout
+    if not config.model.dropout:
+        refuse_noise(policy, rewards=loss.rewards)
     if config.train.frozen_cache_gb and process_count() > 1:
         _LOG.warning("train.frozen_cache_gb does nothing with several processes: all layers run in every step")
     elif config.train.frozen_cache_gb:
