@@ -35,16 +35,16 @@ SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "b
          "pad_token_id": 0}  # fmt: skip
 GLU = SMALL | {"intermediate_size": 16, "num_key_value_heads": 2}
 GPT = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128, "bos_token_id": 1, "eos_token_id": 2}
+OPT = SMALL | {"word_embed_proj_dim": 16, "ffn_dim": 16, "layerdrop": 0.5, "max_position_embeddings": 128}
+FALCON = SMALL | {"hidden_dropout": 0.3, "parallel_attn": False, "new_decoder_architecture": False}
+ROUTER = GLU | {"num_local_experts": 2, "router_jitter_noise": 0.3, "input_jitter_noise": 0.3}
 KINDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "modules, on by default": (GPT2Config, GPT2LMHeadModel, GPT),
     "a number beside the attention": (LlamaConfig, LlamaForCausalLM, GLU | {"attention_dropout": 0.3}),
-    "whole layers": (OPTConfig, OPTForCausalLM, SMALL | {"word_embed_proj_dim": 16, "ffn_dim": 16, "layerdrop": 0.5,
-                                     "max_position_embeddings": 128}),
-    "read from the configuration": (FalconConfig, FalconForCausalLM, SMALL | {"hidden_dropout": 0.3, "attention_dropout": 0.3,
-                                                       "parallel_attn": False, "new_decoder_architecture": False}),
-    "noise of the router": (PhimoeConfig, PhimoeForCausalLM, GLU | {"num_local_experts": 2, "router_jitter_noise": 0.3,
-                                              "input_jitter_noise": 0.3}),
-}  # fmt: skip
+    "whole layers": (OPTConfig, OPTForCausalLM, OPT),
+    "read from the configuration": (FalconConfig, FalconForCausalLM, FALCON),
+    "noise of the router": (PhimoeConfig, PhimoeForCausalLM, ROUTER),
+}
 
 
 def build(kind: str, vocabulary: int = 64) -> Any:
