@@ -3,6 +3,7 @@
 import copy
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from popmargin.config import ModelConfig
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
 from popmargin.loading import cast_weights, find_adapter, load_pretrained, load_tokenizer_files
+
+BASE_FILE = "popmargin_base.txt"
+"""Beside an adapter: the fingerprint of the start model that it was trained on."""
 
 
 def base_dtype(config: ModelConfig) -> torch.dtype:
@@ -160,12 +164,23 @@ def merged(model: Any) -> Any:
     return result.merge_and_unload()
 
 
-def load_policy(folder: Path, start: nn.Module) -> Any:
+def load_policy(folder: Path, start: nn.Module, *, fingerprint: Callable[[], str] | None = None) -> Any:
     """A trained policy: a folder with full weights, or an adapter that goes onto a copy of the start model.
 
+    Args:
+        folder: of a run's model.
+        start: the start model.
+        fingerprint: of the start model; asked where the folder says which one its adapter was trained on.
+
     Raises:
-        RunError: the folder holds neither.
+        RunError: the folder holds neither, or its adapter was trained on other weights.
     """
+    note = folder / BASE_FILE
+    if fingerprint is not None and note.is_file() and note.read_text(encoding="utf-8").strip() != fingerprint():
+        raise RunError(
+            f"The adapter in {folder} was trained on other weights than its start model has now: together they are "
+            "another policy. Put the start model back, or train again."
+        )
     if (folder / "adapter_config.json").is_file():
         from peft import PeftModel
 

@@ -52,7 +52,7 @@ def write_model(
         model.save_pretrained(folder, state_dict=state, selected_adapters=["default"], save_embedding_layers=False)
         refuse_difference(model, folder, state)
         return
-    weights = {name: _cast(value, dtype) for name, value in (state or model.state_dict()).items()}
+    weights = _cast_all(model.state_dict() if state is None else state, dtype)
     with own_dropout(model), quiet_loading():
         model.save_pretrained(folder, state_dict=weights, save_original_format=not own_names)
     if dtype is not None:
@@ -156,10 +156,10 @@ def dtype_to_save(
         after = weights.get(name)
         if after is None or not after.is_floating_point() or not before.any():  # nothing to lose, or an untrained head
             continue
-        old, new = before.double(), after.to(before.device).double()
+        old, new = before.float(), after.to(before.device).float()
         change = new - old
-        total += float(change.square().sum())
-        kept += float(((new.to(dtype).double() - old) * change).sum())
+        total += float(change.square().sum(dtype=torch.float64))
+        kept += float(((new.to(dtype).float() - old) * change).sum(dtype=torch.float64))
     share = kept / total if total else 1.0
     return (dtype, share) if wanted is not None or share >= _KEPT else (torch.float32, 1.0)
 
@@ -180,6 +180,12 @@ def _is_adapter(model: Any) -> bool:
 
 def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     return value if dtype is None or not value.is_floating_point() or value.dtype == dtype else value.to("cpu", dtype)
+
+
+def _cast_all(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Weights in another dtype; tied ones stay one tensor, which is saved once."""
+    done: dict[tuple[int, torch.Size], Tensor] = {}
+    return {name: done.setdefault((v.data_ptr(), v.shape), _cast(v, dtype)) for name, v in state.items()}
 
 
 def _say_dtype(file: Path, dtype: torch.dtype) -> None:

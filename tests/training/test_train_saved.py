@@ -109,6 +109,20 @@ def test_where_there_is_nothing_to_stack(configure: Configure) -> None:
             train(configure({"model": {"start_adapter": "stack"} | change}))
 
 
+def test_an_adapter_whose_base_has_changed_since(
+    tmp_path: Path, configure: Configure, make_model: Any, tiny_tokenizer: Any
+) -> None:
+    """Trained again in place, say: the policy of the run is no more."""
+    path = tmp_path / "start"
+    make_model().save_pretrained(path)
+    tiny_tokenizer.save_pretrained(path)
+    run, _ = train(configure({"model": {"path": str(path), "lora_rank": 2}, "train": {"max_steps": 1}}))
+    evaluate_run(run.path)
+    make_model(seed=1).save_pretrained(path)
+    with pytest.raises(RunError, match="was trained on other weights than its start model has now"):
+        evaluate_run(run.path)
+
+
 def test_an_adapter_is_merged_as_the_page_says(tmp_path: Path, configure: Configure, model_path: str) -> None:
     """With transformers and peft alone, onto the base that it names as the user did."""
     run, policy = train(configure({"model": {"lora_rank": 2}, "train": {"learning_rate": 1e-2}}), keep_model=True)
@@ -260,3 +274,16 @@ def test_a_model_published_under_other_names_resumes(
     (run.path / "run.json").unlink()
     _, again = train(configure(settings), resume=True, keep_model=True)
     assert torch.equal(logits(again), before)
+
+
+def test_every_model_of_a_run_may_be_an_adapter(
+    tmp_path: Path, configure: Configure, model_path: str, start_path: str
+) -> None:
+    """The reference and a token selector's own one are the merged models too."""
+    tokens = {"name": "selective", "share": 0.5, "reference": start_path}
+    config = configure({"reference": {"model": start_path}, "tokens": tokens, "train": {"max_steps": 1}})
+    workspace = Workspace(config)
+    train(config, workspace=workspace)
+    merged = load_model(start_path, torch.float32)
+    assert torch.equal(logits(workspace.reference_model), logits(merged))
+    assert workspace.train_scoring(start_path).sums()[0].tolist() == workspace.train_reference.sums()[0].tolist()

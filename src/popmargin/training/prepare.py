@@ -214,6 +214,11 @@ class Workspace:
             raise ConfigError("model.start_adapter: stack is for policies with model.lora_rank above 0. Leave it out.")
         return load_model(path, dtype, dropout=dropout, stack=True).eval().requires_grad_(False)
 
+    @cached_property
+    def start_fingerprint(self) -> str:
+        """Hash of the start model's weights and architecture."""
+        return model_fingerprint(self.start_model)
+
     def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
         if self.config.task == "reward":
             return load_reward_model(path, dtype, self.tokenizer.pad_token_id, dropout=dropout)
@@ -226,7 +231,7 @@ class Workspace:
             RunError: the folder holds no trained model.
         """
         if self.config.task == "policy":
-            return load_policy(folder, self.start_model)
+            return load_policy(folder, self.start_model, fingerprint=lambda: self.start_fingerprint)
         if not (folder / FORMAT_FILE).is_file():
             raise RunError(f"{folder} holds no trained reward model. Finish the run with popmargin train --resume.")
         return self._load(str(folder), torch.float32)
@@ -278,7 +283,7 @@ class Workspace:
     def _cache(self, model: nn.Module) -> ReferenceCache:
         return ReferenceCache(
             cache_folder(self.config.reference.cache),
-            model_fingerprint(model),
+            self.start_fingerprint if model is self.start_model else model_fingerprint(model),
             self.config.model.precision,
             next(model.parameters()).dtype,
         )
