@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Ll
 
 from popmargin.config import ModelConfig
 from popmargin.errors import RunError
+from popmargin.evaluation.reward_model import ModelReward
 from popmargin.models import base_dtype, load_model, load_tokenizer
 from popmargin.reward_models import load_reward_model
 
@@ -152,3 +153,17 @@ def test_the_tokenizer_of_the_base(tmp_path: Path, tiny_tokenizer: Any) -> None:
         load_tokenizer(str(tmp_path / "sft"))
     tiny_tokenizer.save_pretrained(tmp_path / "base")
     assert load_tokenizer(str(tmp_path / "sft")).get_vocab() == tiny_tokenizer.get_vocab()
+
+
+def test_a_judge_that_is_an_adapter(tmp_path: Path, tiny_tokenizer: Any) -> None:
+    """The reward `model:PATH` reads it as training does, with its base's tokenizer."""
+    config = LlamaConfig(**tiny(vocab_size=300).config.to_dict() | {"num_labels": 1, "pad_token_id": 0})
+    torch.manual_seed(2)
+    adapted(tmp_path, LlamaForSequenceClassification(config).eval(), task_type="SEQ_CLS")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    model = load_reward_model(str(tmp_path / "sft"), torch.float32, 0).eval()
+    tokens = tiny_tokenizer("the sky is blue", return_tensors="pt")["input_ids"]
+    expected = float(model(input_ids=tokens).logits.detach())
+    assert ModelReward(str(tmp_path / "sft")).score(["the sky"], [" is blue"]) == [pytest.approx(expected, abs=1e-5)]
+    base = ModelReward(str(tmp_path / "base")).score(["the sky"], [" is blue"])[0]
+    assert abs(base - expected) > 1e-3

@@ -2,12 +2,16 @@
 
 import importlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from rounding import rounding
 
 ROOT = Path(__file__).parent.parent
 STEP = ROOT / "benchmarks" / "step.py"
@@ -64,7 +68,7 @@ def test_kept_outputs_of_frozen_layers_are_the_same_pass() -> None:
     )
     row = json.loads(shown.stdout)[0]
     assert row["layers"] == 1 and row["lowest"] <= row["speedup"] <= row["highest"]
-    assert row["largest_difference_nats"] < 0.1  # bf16 rounding
+    assert row["largest_difference_nats"] < rounding(torch.bfloat16, math.log(8192), 40)  # four layers, 8,192 tokens
 
 
 def test_the_page_says_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

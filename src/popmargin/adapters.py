@@ -1,13 +1,15 @@
 """Putting a saved adapter into the weights of its base, so that what is trained and saved is one whole model."""
 
+import copy
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from popmargin.errors import RunError
-from popmargin.loading import ADAPTER_CONFIG, Adapter, reason
+from popmargin.errors import ConfigError, RunError
+from popmargin.loading import ADAPTER_CONFIG, Adapter, find_adapter, reason
 
 _PREFIX = "base_model.model."  # of peft's names
 _ALLOWED = 1e-3  # change of a logit by merging in fp32, relative to the largest
@@ -106,15 +108,17 @@ def _untie(model: Any, tensors: dict[str, torch.Tensor]) -> None:
         model.all_tied_weights_keys = {}
 
 
-def _put_on(model: Any, config: Any, adapter: Adapter, tensors: dict[str, torch.Tensor]) -> Any:
+def _put_on(model: Any, config: Any, adapter: Adapter, tensors: dict[str, torch.Tensor], name: str = "default") -> Any:
     """The model with the adapter on it, all of its weights and no others."""
-    from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import PeftModel, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
 
     remedy = f"Is '{adapter.base}' the model that it was trained on? See base_model_name_or_path in {ADAPTER_CONFIG}."
     try:
-        adapted = PeftModel(model, config)
-        result = set_peft_model_state_dict(adapted, {f"{_PREFIX}{name}": value for name, value in tensors.items()})
-        wanted = {_own_name(name) for name in get_peft_model_state_dict(adapted, save_embedding_layers=False)}
+        adapted = (PeftModel if name == "default" else PeftModelForCausalLM)(model, config, name)
+        result = set_peft_model_state_dict(adapted, {f"{_PREFIX}{key}": value for key, value in tensors.items()}, name)
+        wanted = {
+            _own_name(key) for key in get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
+        }
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"The adapter '{adapter.path}' does not go onto its base: {reason(error)}. {remedy}") from error
     if result.unexpected_keys:
@@ -135,3 +139,107 @@ def _logits(model: Any) -> torch.Tensor:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     tokens = (torch.arange(1, 9) * 7919 % vocabulary)[None].to(next(model.parameters()).device)
     return model(input_ids=tokens).logits.float()
+
+
+START = "start"
+"""The name of a start adapter that is kept under the one that is trained."""
+
+
+def stack_adapter(model: Any, adapter: Adapter) -> Any:
+    """Put a plain LoRA adapter onto its base, frozen, so that another one can go on top.
+
+    Its scaling goes into its weights, so that these and the configuration say all of the model.
+
+    Raises:
+        ConfigError: it brings more than LoRA matrices, or its base is an adapter too.
+        RunError: it does not go onto this model.
+    """
+    config = _settings(adapter)
+    more = {"modules_to_save": None, "use_dora": False, "bias": "none", "trainable_token_indices": None}
+    found = [name for name, plain in more.items() if getattr(config, name, plain) != plain]
+    tensors = {_own_name(name): value for name, value in adapter.tensors().items()}
+    if (
+        str(config.peft_type).rpartition(".")[2] != "LORA"
+        or found
+        or any(".lora_A." not in n and ".lora_B." not in n for n in tensors)
+    ):
+        raise ConfigError(
+            f"model.start_adapter is stack, which takes a plain LoRA adapter; '{adapter.path}' has more "
+            f"({', '.join(found) or config.peft_type}). Set it to merge."
+        )
+    if find_adapter(adapter.base) is not None:
+        raise ConfigError(f"The base of '{adapter.path}' is an adapter itself. Set model.start_adapter to merge.")
+    config.lora_dropout, config.base_model_name_or_path = 0.0, adapter.base
+    adapted = _put_on(model, config, adapter, tensors, START)
+    with torch.no_grad():
+        for module in _layers(adapted).values():
+            module.lora_B[START].weight.mul_(module.scaling[START])
+            module.scaling[START] = 1.0
+    return adapted
+
+
+def is_stacked(model: Any) -> bool:
+    """Whether a model has a start adapter on it."""
+    return START in (getattr(model, "peft_config", None) or {})
+
+
+def put_on_top(model: Any, config: Any) -> Any:
+    """A new adapter on a model with a start adapter; the new one alone is trained."""
+    model.add_adapter("default", config)
+    model.base_model.set_adapter([START, "default"])
+    model.active_adapter = "default"
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".default." in name)
+    return model
+
+
+def without_start_adapter(model: Any) -> Any:
+    """A copy of the base alone."""
+    base = copy.deepcopy(model).unload()
+    vars(base).pop("peft_config", None)
+    return base
+
+
+def as_one_adapter(model: Any, weights: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], Any]:
+    """Start adapter and trained adapter as one, of the sum of their ranks: B₁A₁ + s·B₂A₂ = [B₁ s·B₂]·[A₁; A₂].
+
+    Args:
+        model: a policy with both.
+        weights: its weights by name.
+
+    Returns:
+        The weights by their names in an adapter's file, and peft's configuration.
+    """
+    from peft import LoraConfig
+
+    layers = _layers(model)
+    ranks = {name: max(module.r[name] for module in layers.values() if name in module.r) for name in (START, "default")}
+    tensors: dict[str, torch.Tensor] = {}
+    for place, module in layers.items():
+        halves: dict[str, list[torch.Tensor]] = {"lora_A": [], "lora_B": []}
+        for name, rank in ranks.items():
+            for side, parts in halves.items():
+                dim = 0 if side == "lora_A" else 1
+                width = module.in_features if side == "lora_A" else module.out_features
+                shape = [rank, width] if dim == 0 else [width, rank]
+                part = torch.zeros(shape)
+                if name in module.r:
+                    own = weights[f"{_PREFIX}{place}.{side}.{name}.weight"].detach().cpu().float()
+                    part.narrow(dim, 0, own.shape[dim]).copy_(own * (module.scaling[name] if dim else 1.0))
+                parts.append(part)
+        for side, parts in halves.items():
+            tensors[f"{_PREFIX}{place}.{side}.weight"] = torch.cat(parts, 0 if side == "lora_A" else 1).contiguous()
+    rank = sum(ranks.values())
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, target_modules=sorted(layers), task_type="CAUSAL_LM", inference_mode=True,  # pyright: ignore[reportArgumentType]
+        fan_in_fan_out=any(module.fan_in_fan_out for module in layers.values()), lora_dropout=0.0,
+    )  # fmt: skip
+    config.base_model_name_or_path = model.peft_config[START].base_model_name_or_path
+    return tensors, config
+
+
+def _layers(model: Any) -> dict[str, Any]:
+    """The layers with LoRA matrices, by their names in the base."""
+    from peft.tuners.lora import LoraLayer
+
+    return {n.removeprefix(_PREFIX): module for n, module in model.named_modules() if isinstance(module, LoraLayer)}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from popmargin.dropout import switch_off_dropout
-from popmargin.errors import RunError
+from popmargin.errors import ConfigError, RunError
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
@@ -25,7 +25,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def load_pretrained(
-    auto: Any, path: str, what: str, *, dtype: torch.dtype, dropout: bool = False, **options: Any
+    auto: Any, path: str, what: str, *, dtype: torch.dtype, dropout: bool = False, stack: bool = False, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
     """A model from a folder or hub id, in main memory; of a LoRA adapter, its base with the adapter merged.
 
@@ -35,6 +35,7 @@ def load_pretrained(
         what: it is to be, for messages, e.g. `a reward model`.
         dtype: of the weights. An adapter is merged in fp32 first.
         dropout: leave on what the model's own configuration switches on in training.
+        stack: keep an adapter on its base, frozen, instead of merging it.
         options: further ones of `from_pretrained`.
 
     Returns:
@@ -43,11 +44,16 @@ def load_pretrained(
     Raises:
         RunError: it cannot be loaded, has code of its own or pickled weights, or its adapter does not fit.
     """
-    model, info = _load(auto, path, what, dtype, options, above=())
+    from popmargin.adapters import stack_adapter
+
+    adapter = find_adapter(path) if stack else None
+    if stack and adapter is None:
+        raise ConfigError(f"model.start_adapter is stack, and '{path}' is a whole model. Leave it out.")
+    model, info = _load(auto, path if adapter is None else adapter.base, what, dtype, options, above=())
     model.name_or_path = model.config.name_or_path = path  # as given: what an adapter of ours will name as its base
     if not dropout:
         switch_off_dropout(model)
-    return model, info
+    return (model if adapter is None else stack_adapter(model, adapter)), info
 
 
 def _load(

@@ -3,16 +3,21 @@
 import copy
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from popmargin.adapters import is_stacked, put_on_top, without_start_adapter
 from popmargin.config import ModelConfig
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
 from popmargin.loading import cast_weights, find_adapter, load_pretrained, load_tokenizer_files
+
+BASE_FILE = "popmargin_base.txt"
+"""Beside an adapter: the fingerprint of the start model that it was trained on."""
 
 
 def base_dtype(config: ModelConfig) -> torch.dtype:
@@ -20,7 +25,7 @@ def base_dtype(config: ModelConfig) -> torch.dtype:
 
     A start adapter that is merged into its base is such a step, so that these bases are in fp32 too.
     """
-    frozen = config.precision == "bf16" and config.lora_rank and find_adapter(config.path) is None
+    frozen = config.precision == "bf16" and config.lora_rank and stands_alone(config)
     return torch.bfloat16 if frozen else torch.float32
 
 
@@ -29,7 +34,7 @@ def stands_alone(config: ModelConfig) -> bool:
 
     The merged model that a start adapter makes of its base is nowhere on disk.
     """
-    return find_adapter(config.path) is None
+    return config.start_adapter == "stack" or find_adapter(config.path) is None
 
 
 def load_tokenizer(path: str) -> Any:
@@ -53,15 +58,22 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
-def load_model(path: str, dtype: torch.dtype, *, dropout: bool = False) -> Any:
+def load_model(path: str, dtype: torch.dtype, *, dropout: bool = False, stack: bool = False) -> Any:
     """A causal language model from a folder or hub id, on the default accelerator; see `loading.load_pretrained`.
+
+    Args:
+        path: a folder, a hub id, or `demo`.
+        dtype: of the weights.
+        dropout: leave on what the model's own configuration switches on in training.
+        stack: keep an adapter on its base, frozen, instead of merging it.
 
     Raises:
         RunError: it cannot be loaded, or lacks weights, as a reward model lacks those of the words' head.
     """
     from transformers import AutoModelForCausalLM
 
-    model, info = load_pretrained(AutoModelForCausalLM, path, "a causal language model", dtype=dtype, dropout=dropout)
+    model, info = load_pretrained(AutoModelForCausalLM, path, "a causal language model", dtype=dtype, dropout=dropout,
+                                  stack=stack)  # fmt: skip
     # With tied embeddings a classifier lacks nothing, but is no language model any more.
     classifier = f"{HEAD}.weight" in info["unexpected_keys"]
     if info["missing_keys"] or classifier:
@@ -106,7 +118,8 @@ def make_policy(start: nn.Module, config: ModelConfig) -> Any:
         return model.requires_grad_(True)
     from peft import get_peft_model
 
-    return get_peft_model(model, lora_config(model, config, head=model.get_output_embeddings(), task_type="CAUSAL_LM"))
+    settings = lora_config(model, config, head=model.get_output_embeddings(), task_type="CAUSAL_LM")
+    return put_on_top(model, settings) if is_stacked(model) else get_peft_model(model, settings)
 
 
 def lora_config(model: Any, config: ModelConfig, *, head: nn.Module | None, task_type: str) -> Any:
@@ -140,10 +153,11 @@ def _linear_layers(model: Any, head: nn.Module | None) -> dict[str, type[nn.Modu
     """The last name of every linear layer but the head -> its class."""
     from transformers.pytorch_utils import Conv1D
 
+    of_head = set() if head is None else set(head.modules())
     layers: dict[str, type[nn.Module]] = {
-        name.rpartition(".")[2]: type(module)
+        name.removesuffix(".base_layer").rpartition(".")[2]: type(module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
+        if isinstance(module, nn.Linear | Conv1D) and module not in of_head and ".lora_" not in name
     }
     if not layers:
         raise ConfigError("The model has no linear layers that LoRA could adapt; set model.lora_rank to 0.")
@@ -159,16 +173,28 @@ def merged(model: Any) -> Any:
     return result.merge_and_unload()
 
 
-def load_policy(folder: Path, start: nn.Module) -> Any:
+def load_policy(folder: Path, start: nn.Module, *, fingerprint: Callable[[], str] | None = None) -> Any:
     """A trained policy: a folder with full weights, or an adapter that goes onto a copy of the start model.
 
+    Args:
+        folder: of a run's model.
+        start: the start model.
+        fingerprint: of the start model; asked where the folder says which one its adapter was trained on.
+
     Raises:
-        RunError: the folder holds neither.
+        RunError: the folder holds neither, or its adapter was trained on other weights.
     """
+    note = folder / BASE_FILE
+    if fingerprint is not None and note.is_file() and note.read_text(encoding="utf-8").strip() != fingerprint():
+        raise RunError(
+            f"The adapter in {folder} was trained on other weights than its start model has now: together they are "
+            "another policy. Put the start model back, or train again."
+        )
     if (folder / "adapter_config.json").is_file():
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(copy.deepcopy(start), folder)  # pyright: ignore[reportArgumentType]
+        base = without_start_adapter(start) if is_stacked(start) else copy.deepcopy(start)
+        return PeftModel.from_pretrained(base, folder)  # pyright: ignore[reportArgumentType]
     if (folder / "config.json").is_file():
         return load_model(str(folder), next(start.parameters()).dtype)
     raise RunError(f"{folder} holds no trained model: has the run finished? Resume it with popmargin train --resume.")

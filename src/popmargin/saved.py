@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from popmargin.adapters import START, as_one_adapter, is_stacked
 from popmargin.dropout import own_dropout
 from popmargin.errors import RunError
-from popmargin.loading import ADAPTER_CONFIG, quiet_loading
+from popmargin.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, quiet_loading
 
 _INDEX = "model.safetensors.index.json"
 _KEPT = 0.9  # of what training changed: with less, the start model's dtype is too coarse to save it in
@@ -40,16 +42,36 @@ def write_model(
     Raises:
         RunError: the files do not hold what is in memory.
     """
-    if _is_adapter(model):
-        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)  # `auto` would ask the hub
+    if is_stacked(model) and not own_names:
+        tensors, config = as_one_adapter(model, model.state_dict() if state is None else state)
+        config.save_pretrained(folder)
+        save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        _refuse(folder, _difference(tensors, _tensors([folder / ADAPTER_WEIGHTS]), {}, None))
+        return
+    if _is_adapter(model):  # `auto` would ask the hub
+        model.save_pretrained(folder, state_dict=state, selected_adapters=["default"], save_embedding_layers=False)
         refuse_difference(model, folder, state)
         return
-    weights = {name: _cast(value, dtype) for name, value in (state or model.state_dict()).items()}
+    weights = _cast_all(model.state_dict() if state is None else state, dtype)
     with own_dropout(model), quiet_loading():
         model.save_pretrained(folder, state_dict=weights, save_original_format=not own_names)
     if dtype is not None:
         _say_dtype(folder / "config.json", dtype)
     refuse_difference(model, folder, state, dtype=dtype)
+
+
+def read_adapter(model: Any, folder: Path) -> None:
+    """Take up a trained adapter's weights from a checkpoint.
+
+    Raises:
+        RunError: the checkpoint has none.
+    """
+    from peft import set_peft_model_state_dict
+
+    try:
+        set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS))
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{folder} cannot be read ({error}). Remove it to use an earlier one.") from error
 
 
 def refuse_difference(
@@ -62,11 +84,15 @@ def refuse_difference(
     """
     try:
         if _is_adapter(model):
-            wrong = _difference(_trained(model, state), _tensors([folder / "adapter_model.safetensors"]), {}, None)
+            wrong = _difference(_trained(model, state), _tensors([folder / ADAPTER_WEIGHTS]), {}, None)
         else:
             wrong = _difference_of_whole(model, folder, model.state_dict() if state is None else state, dtype)
     except (OSError, SafetensorError, ValueError) as error:
         wrong = f"its weights cannot be read ({error})"
+    _refuse(folder, wrong)
+
+
+def _refuse(folder: Path, wrong: str | None) -> None:
     if wrong is not None:
         raise RunError(
             f"{folder} does not hold the weights in memory: {wrong}. The run does not count as finished. Is the disk "
@@ -86,17 +112,23 @@ def refuse_other_base(policy: Any, start: nn.Module, folder: Path, path: str) ->
     Raises:
         RunError: the adapter would go onto another model than the one it was trained on.
     """
+    if is_stacked(policy):
+        path = policy.peft_config[START].base_model_name_or_path
     named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     if named != path:
         raise RunError(f"{folder / ADAPTER_CONFIG} names the base '{named}', and the adapter was trained on '{path}'.")
-    own = {name.replace(".base_layer.", "."): value for name, value in policy.get_base_model().named_parameters()}
+    own = {_plain(name): value for name, value in policy.named_parameters()}
     for name, value in start.named_parameters():
-        mine = own.get(name)
+        mine = own.get(_plain(name))
         if not isinstance(mine, DTensor) and (mine is None or not _same(mine, value)):
             raise RunError(
                 f"'{name}' of the policy is no more what it is in '{path}', and an adapter does not save it. Train "
                 "all weights (model.lora_rank: 0)."
             )
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def dtype_to_save(
@@ -124,10 +156,10 @@ def dtype_to_save(
         after = weights.get(name)
         if after is None or not after.is_floating_point() or not before.any():  # nothing to lose, or an untrained head
             continue
-        old, new = before.double(), after.to(before.device).double()
+        old, new = before.float(), after.to(before.device).float()
         change = new - old
-        total += float(change.square().sum())
-        kept += float(((new.to(dtype).double() - old) * change).sum())
+        total += float(change.square().sum(dtype=torch.float64))
+        kept += float(((new.to(dtype).float() - old) * change).sum(dtype=torch.float64))
     share = kept / total if total else 1.0
     return (dtype, share) if wanted is not None or share >= _KEPT else (torch.float32, 1.0)
 
@@ -148,6 +180,12 @@ def _is_adapter(model: Any) -> bool:
 
 def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     return value if dtype is None or not value.is_floating_point() or value.dtype == dtype else value.to("cpu", dtype)
+
+
+def _cast_all(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Weights in another dtype; tied ones stay one tensor, which is saved once."""
+    done: dict[tuple[int, torch.Size], Tensor] = {}
+    return {name: done.setdefault((v.data_ptr(), v.shape), _cast(v, dtype)) for name, v in state.items()}
 
 
 def _say_dtype(file: Path, dtype: torch.dtype) -> None:

@@ -226,6 +226,17 @@ def test_fsdp_is_training_without_it(
     compare_runs(again, whole)
 
 
+@pytest.mark.slow
+def test_checkpoints_in_parts_end_in_whole_weights(
+    tmp_path: Path, configure: Callable[..., RunConfig], base_run: dict[str, Any], popmargin_environment: dict[str, str]
+) -> None:
+    """transformers saves no final model where checkpoints are sharded."""
+    whole, _ = train(configure({"output": str(tmp_path / "whole")}))
+    parts = {"train": {"trainer_arguments": {"fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}}}
+    values = merge(merge(base_run, parts), {"output": str(tmp_path / "sharded")})
+    compare_runs(train_with_fsdp(tmp_path, values, popmargin_environment, 2), whole)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_fsdp_on_the_gpu_is_training_without_it(
     tmp_path: Path, configure: Callable[..., RunConfig], base_run: dict[str, Any], popmargin_environment: dict[str, str]

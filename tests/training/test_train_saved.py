@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, MixtralConfig, MixtralForCausalLM
 
 from popmargin.config import RunConfig
-from popmargin.errors import RunError
+from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run, held_out_margins
+from popmargin.models import load_model
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import train
 
@@ -68,6 +69,72 @@ def test_a_start_adapter_is_trained_on_and_saved(
     if task == "policy":
         first = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])
         assert first["loss"] == pytest.approx(np.log(2), abs=1e-6) and abs(first["chosen_logratio"]) < 1e-5
+
+
+@pytest.mark.parametrize("last_layers", [None, 1])
+def test_a_start_adapter_is_kept_by_choice(configure: Configure, start_path: str, last_layers: int | None) -> None:
+    """Both adapters are saved as one on the same base, which peft, transformers and our evaluation read alike."""
+    settings = {"path": start_path, "lora_rank": 2, "start_adapter": "stack", "lora_last_layers": last_layers}
+    config = configure({"model": settings, "train": {"learning_rate": 1e-2, "save_steps": 2, "max_steps": 3}})
+    workspace = Workspace(config)
+    run, policy = train(config, workspace=workspace, keep_model=True)
+    torch.testing.assert_close(
+        logits(workspace.start_model), logits(load_model(start_path, torch.float32)), rtol=1e-4, atol=1e-4
+    )
+    first = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(np.log(2), abs=1e-6) and abs(first["chosen_logratio"]) < 1e-5
+    trained = {name for name, value in policy.named_parameters() if value.requires_grad}
+    assert trained and all(".default." in name for name in trained)
+    before = logits(policy)
+    assert (before - logits(workspace.start_model)).abs().max() > 0.01
+    named = json.loads((run.model / "adapter_config.json").read_text())
+    assert named["base_model_name_or_path"] == f"{Path(start_path).parent}/base" and named["r"] == 6
+    alone = AutoModelForCausalLM.from_pretrained(run.model, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(named["base_model_name_or_path"], dtype=torch.float32)
+    for other in (alone, PeftModel.from_pretrained(base, run.model), workspace.trained(run.model),
+                  load_model(str(run.model), torch.float32)):  # fmt: skip
+        torch.testing.assert_close(logits(other), before, rtol=1e-4, atol=1e-4)
+    (run.path / "run.json").unlink()
+    (run.model / "adapter_model.safetensors").unlink()
+    _, again = train(config, resume=True, keep_model=True)
+    assert torch.equal(logits(again), before)
+
+
+def test_where_there_is_nothing_to_stack(configure: Configure) -> None:
+    for change, message in (
+        ({}, "start_adapter: stack is for policies with model.lora_rank above 0"),
+        ({"lora_rank": 2}, "start_adapter is stack, and '.*' is a whole model"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(configure({"model": {"start_adapter": "stack"} | change}))
+
+
+def test_an_adapter_whose_base_has_changed_since(
+    tmp_path: Path, configure: Configure, make_model: Any, tiny_tokenizer: Any
+) -> None:
+    """Trained again in place, say: the policy of the run is no more."""
+    path = tmp_path / "start"
+    make_model().save_pretrained(path)
+    tiny_tokenizer.save_pretrained(path)
+    run, _ = train(configure({"model": {"path": str(path), "lora_rank": 2}, "train": {"max_steps": 1}}))
+    evaluate_run(run.path)
+    make_model(seed=1).save_pretrained(path)
+    with pytest.raises(RunError, match="was trained on other weights than its start model has now"):
+        evaluate_run(run.path)
+
+
+def test_an_adapter_is_merged_as_the_page_says(tmp_path: Path, configure: Configure, model_path: str) -> None:
+    """With transformers and peft alone, onto the base that it names as the user did."""
+    run, policy = train(configure({"model": {"lora_rank": 2}, "train": {"learning_rate": 1e-2}}), keep_model=True)
+    base = json.loads((run.model / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert base == model_path
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    for word, value in {"BASE": base, "RUN/model": run.model, "MERGED": tmp_path / "merged"}.items():
+        code = code.replace(f'"{word}"', repr(str(value)))
+    exec(code, {})
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(alone), logits(policy), rtol=1e-4, atol=1e-4)
 
 
 def test_a_start_adapter_resumes(tmp_path: Path, configure: Configure, start_path: str) -> None:
@@ -207,3 +274,16 @@ def test_a_model_published_under_other_names_resumes(
     (run.path / "run.json").unlink()
     _, again = train(configure(settings), resume=True, keep_model=True)
     assert torch.equal(logits(again), before)
+
+
+def test_every_model_of_a_run_may_be_an_adapter(
+    tmp_path: Path, configure: Configure, model_path: str, start_path: str
+) -> None:
+    """The reference and a token selector's own one are the merged models too."""
+    tokens = {"name": "selective", "share": 0.5, "reference": start_path}
+    config = configure({"reference": {"model": start_path}, "tokens": tokens, "train": {"max_steps": 1}})
+    workspace = Workspace(config)
+    train(config, workspace=workspace)
+    merged = load_model(start_path, torch.float32)
+    assert torch.equal(logits(workspace.reference_model), logits(merged))
+    assert workspace.train_scoring(start_path).sums()[0].tolist() == workspace.train_reference.sums()[0].tolist()

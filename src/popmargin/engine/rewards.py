@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from popmargin.engine.attention import forbid_packing
 from popmargin.engine.limits import Limit, context_limit
-from popmargin.engine.logps import ForwardPlan, autocast, forward_plan, model_inputs
+from popmargin.engine.logps import ForwardPlan, autocast, forward_plan, model_inputs, token_logps
 from popmargin.engine.scores import PairScores
 from popmargin.engine.sequences import Layout, Sequences, longest_sequence, one_by_one
 from popmargin.engine.trial import (
@@ -72,6 +72,33 @@ def reward_plan(model: Any) -> RewardPlan:
     if inner not in _PLANS:
         _PLANS[inner] = _find_plan(inner)
     return _PLANS[inner]
+
+
+@torch.no_grad()
+def refuse_noise(model: Any, *, rewards: bool) -> None:
+    """See that a model scores in training as it does in evaluation, before it is trained.
+
+    Raises:
+        RunError: it draws random numbers in training, so that a policy is not its own reference at the first step.
+    """
+    plan, place = scoring_plan(model, rewards=rewards), next(model.parameters()).device
+    pad_id = int(model.config.get_text_config().pad_token_id) if rewards else None
+    sequences = trial_sequences(model, plan.layout, whole_to=pad_id)
+
+    def scores() -> Tensor:
+        if isinstance(plan, RewardPlan):
+            return response_rewards(model, sequences, plan=plan)
+        return token_logps(model, sequences, plan=plan)
+
+    with evaluating(model), torch.random.fork_rng([] if place.type == "cpu" else [place], device_type=place.type):
+        still = scores()
+        model.train()
+        difference = float((scores() - still).abs().max())
+    if difference > 1e-3:  # the same kernels give the same numbers in both modes
+        raise RunError(
+            f"{type(model).__name__} draws random numbers in training that popmargin cannot switch off: scores "
+            f"change by {difference:.2g}. Set model.dropout to true to train with them."
+        )
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
 from popmargin.loading import stored_dtype
-from popmargin.models import merged, stands_alone
+from popmargin.models import BASE_FILE, merged, stands_alone
 from popmargin.reward_models import RewardFormat
 from popmargin.saved import dtype_to_save, refuse_other_base, round_weights, write_model
 from popmargin.training.prepare import Workspace
@@ -56,12 +56,18 @@ def save_trained(trainer: PreferenceTrainer, config: RunConfig, workspace: Works
     if not saved:
         raise RunError(
             f"Nothing was saved in {folder}: DeepSpeed keeps the weights in parts. Set "
-            "stage3_gather_16bit_weights_on_model_save in its zero_optimization, and go on with --resume."
+            "stage3_gather_16bit_weights_on_model_save in its zero_optimization."
         )
     model: Any = trainer.model
     if adapter:
         refuse_other_base(model, workspace.start_model, folder, config.model.path)
-    elif saved["dtype"] != "float32" and not is_merged(config) and trainer.args.world_size == 1:
+        (folder / BASE_FILE).write_text(workspace.start_fingerprint + "\n", encoding="utf-8")
+    elif (
+        saved["dtype"] != "float32"
+        and not is_merged(config)
+        and trainer.args.world_size == 1
+        and not trainer.is_fsdp_enabled
+    ):
         round_weights(model, getattr(torch, saved["dtype"]))
     if config.task == "reward":
         data = config.data

@@ -317,8 +317,18 @@ class Workspace:
     @cached_property
     def start_model(self) -> nn.Module:
         """The start model, frozen; for a reward model, with a head."""
-        path, dtype, dropout = self.config.model.path, base_dtype(self.config.model), self.config.model.dropout
-        return self._load(path, dtype, dropout=dropout).eval().requires_grad_(False)
+        settings = self.config.model
+        path, dtype, dropout = settings.path, base_dtype(settings), settings.dropout
+        if settings.start_adapter == "merge":
+            return self._load(path, dtype, dropout=dropout).eval().requires_grad_(False)
+        if self.config.task == "reward" or not settings.lora_rank:
+            raise ConfigError("model.start_adapter: stack is for policies with model.lora_rank above 0. Leave it out.")
+        return load_model(path, dtype, dropout=dropout, stack=True).eval().requires_grad_(False)
+
+    @cached_property
+    def start_fingerprint(self) -> str:
+        """Hash of the start model's weights and architecture."""
+        return model_fingerprint(self.start_model)
 
     def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
         if self.config.task == "reward":
@@ -332,7 +342,7 @@ class Workspace:
             RunError: the folder holds no trained model.
         """
         if self.config.task == "policy":
-            return load_policy(folder, self.start_model)
+            return load_policy(folder, self.start_model, fingerprint=lambda: self.start_fingerprint)
         if not (folder / FORMAT_FILE).is_file():
             raise RunError(f"{folder} holds no trained reward model. Finish the run with popmargin train --resume.")
         return self._load(str(folder), torch.float32)

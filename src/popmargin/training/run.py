@@ -19,7 +19,7 @@ from popmargin.account import Step
 from popmargin.config import RunConfig, coerce
 from popmargin.engine.batch import Collator, TrainingRows
 from popmargin.engine.compiled import compile_layers
-from popmargin.engine.rewards import scoring_plan
+from popmargin.engine.rewards import refuse_noise, scoring_plan
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
@@ -242,6 +242,8 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
             "The model is forwarded one response at a time (the log says why), which several processes cannot do in "
             "step: train it in one process."
         )
+    if not config.model.dropout:
+        refuse_noise(policy, rewards=loss.rewards)
     if config.train.frozen_cache_gb and process_count() > 1:
         _LOG.warning("train.frozen_cache_gb does nothing with several processes: all layers run in every step")
     elif config.train.frozen_cache_gb:

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from popmargin.adapters import is_stacked
 from popmargin.engine.batch import Collator, TrainingRows, clustered_order
 from popmargin.engine.logps import token_scores
 from popmargin.engine.rewards import RewardPlan, pair_rewards, response_rewards, scoring_plan
@@ -27,7 +28,7 @@ from popmargin.margin import Margin
 from popmargin.margin_sources import MarginSource
 from popmargin.objectives.base import Logps, Needs, Objective, Origin, Rows
 from popmargin.regularizers.base import Regularizer
-from popmargin.saved import refuse_difference, write_model
+from popmargin.saved import read_adapter, refuse_difference, write_model
 from popmargin.tokens.base import TokenRows, TokenSelector
 from popmargin.training.metrics import MeanMetrics, finish_means
 
@@ -448,7 +449,10 @@ class PreferenceTrainer(Trainer):
             self.write(model, Path(output_dir or str(self.args.output_dir)), state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if is_stacked(model or self.model):
+            read_adapter(model or self.model, Path(resume_from_checkpoint))  # transformers would take the start adapter
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         if not self.is_fsdp_enabled:  # which reads shards of its own
             refuse_difference(model or self.model, Path(resume_from_checkpoint))
 
