@@ -9,6 +9,7 @@ import pytest
 
 from popmargin.config import RunConfig, apply_overrides, from_dict
 from popmargin.data import check_leak, load_preferences
+from template_kinds import build
 
 GOOD = [
     {
@@ -50,6 +51,18 @@ def bad(tmp_path):
     path = write(tmp_path / "bad.jsonl", [GOOD[0], *broken])
     path.write_bytes(path.read_bytes() + b"{oops\n")
     return path
+
+
+def test_check_says_what_a_models_chat_template_does(tmp_path):
+    build("strip").save_pretrained(tmp_path / "model")
+    answers = {"chosen": "<think>\nHm.\n</think>\nYes.", "rejected": "No."}
+    chat = {side: [{"role": "assistant", "content": text}] for side, text in answers.items()}
+    path = write(tmp_path / "chat.jsonl", [{"id": "a", "prompt": [{"role": "user", "content": "Is it?"}], **chat}])
+    out = run("check", path, "--model", tmp_path / "model", "--json")
+    assert out.returncode == 0, out.stderr
+    prompt, reasoning = json.loads(out.stdout)["template"]
+    assert prompt.startswith("1 row of 1 (a): the prompt that is trained on is not the one that sampling starts from")
+    assert reasoning.startswith("1 of 2 completions (in a): the chat template leaves out part of the text")
 
 
 def test_inspect_shows_format_counts_lengths_and_examples(good):

@@ -100,13 +100,13 @@ def test_a_template_that_strips_reasoning_is_said_in_numbers_and_rows() -> None:
     left_out, prompts, altered, emptied = report.notes()
     assert left_out.startswith("1 row left out after tokenization (same answer): the chat template writes chosen and")
     assert prompts == (
-        "4 rows of 4 (plain, thought, turns, only thought): the prompt that is trained on is not the one that sampling "
+        "4 rows of 4 (plain, thought, turns, …): the prompt that is trained on is not the one that sampling "
         "starts from, where the chat template ends it with '<think>\\n'. "
         "data.prompt: sampling trains on the sampling prompt."
     )
-    assert altered.startswith("2 of 8 completions (thought, only thought): the chat template leaves out part of the")
+    assert altered.startswith("2 of 8 completions (in thought, only thought): the chat template leaves out part of the")
     assert altered.endswith("data.prompt: sampling with data.reasoning: keep trains on the text as it stands.")
-    assert emptied.startswith("1 of 8 completions (only thought): the chat template leaves out all of the text")
+    assert emptied.startswith("1 of 8 completions (in only thought): the chat template leaves out all of the text")
 
 
 def test_the_fix_is_offered_and_does_what_it_says() -> None:
@@ -121,7 +121,7 @@ def test_the_fix_is_offered_and_does_what_it_says() -> None:
     prompt, chosen, rejected = texts("strip", kept, 1)
     assert chosen == "Two and two are four.\n</think>\n\nFour.<|end|>"
     assert (kept.report.kept, kept.report.unclosed) == (4, 6)
-    assert "4 of 10 completions (thought, same answer, only thought): trained on as they stand" in str(
+    assert "4 of 10 completions (in thought, same answer, only thought): trained on as they stand" in str(
         kept.report.notes()
     )
 
@@ -129,7 +129,7 @@ def test_the_fix_is_offered_and_does_what_it_says() -> None:
 @pytest.mark.parametrize("name", ["plain", "nothing"])
 def test_a_template_without_an_end_is_said(name: str) -> None:
     (note,) = tokenized(name).report.notes()
-    assert note.startswith("10 of 10 completions (plain, thought, turns, same answer, only thought, …): the chat ")
+    assert note.startswith("10 of 10 completions (in plain, thought, turns, …): the chat template closes them ")
     assert "does not teach where to stop" in note
 
 
@@ -187,6 +187,19 @@ def test_what_a_length_limit_does_is_said() -> None:
     assert dropped.report.notes() == [
         "3 rows left out after tokenization (long, alike, ends): they have more than 20 tokens (data.max_length)."
     ]
+
+
+def test_completions_that_go_on_after_an_end_token_are_said() -> None:
+    rows = [
+        ROWS[0],
+        row("twice", [user("a")], "Yes.<|im_end|>", "No."),
+        {**row("turns", [user("a")], "", "No."), "chosen": [bot("Yes."), user("Sure?"), bot("I am.")]},
+        row("other", [user("a")], "Yes.", "No.<|endoftext|>User: b"),
+    ]
+    report = tokenized("base_eos", rows=rows).report
+    assert report.goes_on == 3
+    (note,) = report.notes()
+    assert note.startswith("3 of 8 completions (in twice, turns, other): they go on after an end token")
 
 
 def test_keep_needs_the_sampling_prompt() -> None:

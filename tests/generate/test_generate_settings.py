@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import GenerationConfig
+from transformers import GenerationConfig, RwkvConfig, RwkvForCausalLM
 
 from popmargin.data.ragged import Ragged
 from popmargin.generate.drawn import Drawn
@@ -201,4 +201,24 @@ def test_a_model_that_sees_padding_gets_none(
             for n in (1, 8)
         )
         assert alone == together
-        assert ("only prompts of one length are sampled together" in caplog.text) == sees
+        assert ("sampling takes prompts of one length together" in caplog.text) == sees
+
+
+def test_a_model_that_batches_wrongly_is_sampled_one_at_a_time(
+    tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The recurrent state of transformers' RWKV gives other tokens in a batch, from the second on."""
+    torch.manual_seed(0)
+    config = RwkvConfig(
+        vocab_size=300, hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, context_length=64
+    )
+    model = RwkvForCausalLM(config).eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.normal_(std=0.3) if weights.dim() == 2 else None
+    prompts, found = Ragged.of([[20, 21], [60, 61, 62, 63], [60, 61, 62], [30, 31]]), []
+    for size in (1, 8):
+        settings = Sampling(batch_size=size, temperature=0.0, max_new_tokens=6)
+        found.append([one.tokens.tolist() for one in sample(model, tiny_tokenizer, prompts, settings)])
+    assert found[0] == found[1]
+    assert "RwkvForCausalLM gives other probabilities in a batch: sampling takes one prompt at a time" in caplog.text

@@ -26,6 +26,7 @@ def add_parser(subparsers: Any) -> None:
     inspect = verbs.add_parser("inspect", help="format, counts, lengths, strengths and some examples")
     _add_source(inspect)
     inspect.add_argument("--examples", type=_count, default=3, help="rows to show (default: %(default)s)")
+    _add_model(inspect)
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(func=_inspect)
     check = verbs.add_parser(
@@ -39,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="TRAIN",
         help="also check that no prompt of SOURCE is one of TRAIN's, in whatever layout; a split of it as TRAIN:SPLIT",
     )
+    _add_model(check)
     check.add_argument("--limit", type=_count, default=20, help="problems to print (default: %(default)s)")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(func=_check)
@@ -92,6 +94,10 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     add_pair_arguments(parser, "--seed")
 
 
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="PATH", help="also say what this model's chat template does to the rows")
+
+
 def _add_bad_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bad-rows",
@@ -138,10 +144,13 @@ def _load(args: argparse.Namespace) -> Preferences:
 def _inspect(args: argparse.Namespace) -> int:
     prefs, report = _scan(args, args.source)
     summary = summarise(prefs, examples=args.examples) if prefs is not None else None
+    template = _template_notes(args.model, prefs)
     if args.json:
-        print(json.dumps({"load": report.to_dict(limit=20), "data": summary}, ensure_ascii=False, indent=2))
+        content = {"load": report.to_dict(limit=20), "data": summary, "template": template}
+        print(json.dumps(content, ensure_ascii=False, indent=2))
         return 0
     _print_report(report, limit=5)
+    _print_template(template)
     if summary is not None:
         _print_summary(summary)
     return 0
@@ -159,11 +168,14 @@ def _check(args: argparse.Namespace) -> int:
             leak = str(error)
     examples = [] if prefs is None else [prefs[row] for row in example_rows(len(prefs), 3)]
     good = not report.fatal and leak is None and prefs is not None
+    template = _template_notes(args.model, prefs)
     if args.json:
-        content = {"ok": good, "leak": leak, "examples": examples, **report.to_dict(limit=args.limit)}
+        content = {"ok": good, "leak": leak, "template": template, "examples": examples}
+        content |= report.to_dict(limit=args.limit)
         print(json.dumps(content, ensure_ascii=False, indent=2))
     else:
         _print_report(report, limit=args.limit)
+        _print_template(template)
         if leak is not None:
             print(leak)
         _print_examples(examples)
@@ -181,6 +193,21 @@ def _training_side(args: argparse.Namespace) -> Preferences | None:
     except DataError:
         options.update(format="auto", columns=None)
         return scan_preferences(args.against, **options)[0]
+
+
+def _template_notes(model: str | None, prefs: Preferences | None) -> list[str] | None:
+    """What a model's chat template does to the preferences, in sentences; None where no model is named."""
+    if model is None or prefs is None:
+        return None
+    from popmargin.data.tokenize import tokenize_preferences
+    from popmargin.models import load_tokenizer
+
+    return tokenize_preferences(prefs, load_tokenizer(model), max_length=None).report.notes()
+
+
+def _print_template(notes: list[str] | None) -> None:
+    for note in ["the chat template changes nothing"] if notes == [] else notes or []:
+        print(f"  {note}")
 
 
 def _convert(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from popmargin.data.encode import ChatEncoder, Encoder
 
-_SHOWN = 5
+_STORED, _SHOWN = 5, 3
 _PREAMBLE_WORDS = 3  # fewer are names of tokens and roles
 
 
@@ -29,6 +29,7 @@ class TruncationReport:
         emptied: those of which it leaves out everything.
         kept: completions of which it would leave something out, and that are trained on as they stand.
         unclosed: completions that do not close the block that the sampling prompt opens.
+        goes_on: completions that hold an end token before their end, where sampling stops.
         examples: ids of some rows for each of these.
         max_length: the limit, tokens.
         conversational: whether a chat template wrote the rows.
@@ -49,6 +50,7 @@ class TruncationReport:
     emptied: int = 0
     kept: int = 0
     unclosed: int = 0
+    goes_on: int = 0
     examples: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     max_length: int | None = None
     conversational: bool = False
@@ -110,7 +112,7 @@ class TruncationReport:
         }
         counted = Counter(reason for _, reason in self.dropped)
         return [
-            f"{_rows(count)} left out after tokenization{self._names(n for n, r in self.dropped if r == reason)}: "
+            f"{_rows(count)} left out after tokenization{_names(n for n, r in self.dropped if r == reason)}: "
             f"{reasons[reason]}."
             for reason, count in counted.items()
         ]
@@ -176,25 +178,31 @@ class TruncationReport:
                 f"{self._share('unclosed')}: the sampling prompt opens a block ({self._block()}) that they do not "
                 "close. Give them the block's text and end, or use a chat template that opens none."
             )
+        if self.goes_on:
+            notes.append(
+                f"{self._share('goes_on')}: they go on after an end token (of an earlier turn, or in the text). "
+                "Training teaches what follows it, sampling stops there."
+            )
         return notes
 
     def _block(self) -> str:
         return self.only_sampled.strip() or "such as <think>"
 
     def _share(self, kind: str) -> str:
-        return f"{getattr(self, kind)} of {2 * self.rows_kept} completions{self._kind(kind)}"
+        return f"{getattr(self, kind)} of {2 * self.rows_kept} completions{self._kind(kind, 'in ')}"
 
-    def _kind(self, kind: str) -> str:
-        return self._names(self.examples.get(kind, ()))
+    def _kind(self, kind: str, before: str = "") -> str:
+        return _names(self.examples.get(kind, ()), before)
 
-    def _names(self, ids: Iterable[str]) -> str:
-        shown = list(ids)
-        more = ", …" if len(shown) >= _SHOWN else ""
-        return f" ({', '.join(shown[:_SHOWN])}{more})" if shown else ""
+
+def _names(ids: Iterable[str], before: str = "") -> str:
+    shown = list(ids)
+    more = ", …" if len(shown) > _SHOWN else ""
+    return f" ({before}{', '.join(shown[:_SHOWN])}{more})" if shown else ""
 
 
 def _first(ids: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
-    return tuple(ids[row] for row in sorted(set(rows))[:_SHOWN])
+    return tuple(ids[row] for row in sorted(set(rows))[:_STORED])
 
 
 def _rows(count: int) -> str:

@@ -200,6 +200,8 @@ class _Fitter:
             prompt, chosen, rejected = kept, better, worse
         if shifted:
             self.shifted.append(row)
+        ends = {*self.encoder.ends, self.encoder.eos}
+        self.encoder.found["goes_on"] += [row for side in (chosen, rejected) if not ends.isdisjoint(side[:-1])]
         return prompt, chosen, rejected
 
     def finish(self) -> TokenizedPreferences:

@@ -21,9 +21,11 @@ from popmargin.generate.drawn import Drawn, OwnSettings
 from popmargin.generate.ends import end_tokens
 from popmargin.generate.settings import make_generation_config, only, own_settings
 
-# Total variation between next-token probabilities of a prompt by itself and padded; rounding alone gives this much.
+# Total variation between next-token probabilities of a prompt by itself and in a batch: rounding gives less.
 _SAME = {torch.float64: 0.01, torch.float32: 0.01}
 _SAME_ROUGHLY = 0.2
+_TRIAL_TOKENS = 3
+_ONE_AT_A_TIME = "one prompt at a time"
 _LOG = logging.getLogger(__name__)
 
 
@@ -141,35 +143,55 @@ def _say_left_out(settings: str, drawn: str) -> None:
 
 
 def _batches(model: Any, prompts: Ragged, wanted: list[int], sampling: Sampling, pad_id: int) -> list[list[int]]:
-    """Places of `wanted` that are sampled together, short prompts first; of one length if the model sees padding."""
-    if not wanted:
-        return []
+    """Places of `wanted` that are sampled together, short prompts first."""
     order = sorted(range(len(wanted)), key=lambda place: (len(prompts[wanted[place]]), place))
+    if len(order) < 2 or sampling.batch_size == 1:
+        return [[place] for place in order]
     shortest, longest = prompts[wanted[order[0]]], prompts[wanted[order[-1]]]
+    together = _sampled_together(model, shortest, longest, pad_id, sampling.precision)
+    size = sampling.batch_size if together != _ONE_AT_A_TIME else 1
     groups = [order]
-    if sampling.batch_size > 1 and _sees_padding(model, shortest, longest, pad_id, sampling.precision):
-        _LOG.warning("%s sees padding: only prompts of one length are sampled together.", type(model).__name__)
+    if together != "any":
+        _LOG.warning("%s gives other probabilities in a batch: sampling takes %s.", type(model).__name__, together)
         groups = [list(group) for _, group in itertools.groupby(order, lambda place: len(prompts[wanted[place]]))]
-    size = sampling.batch_size
     return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
 
-def _sees_padding(model: Any, shorter: np.ndarray, longer: np.ndarray, pad_id: int, precision: str) -> bool:
-    """Whether padding a prompt to the length of another changes the probabilities of its next token."""
-    if len(shorter) == len(longer):
-        return False
-    found: list[torch.Tensor] = []
-    for rows in ([shorter], [shorter, longer]):
-        ids, mask = _left_padded(rows, pad_id, next(model.parameters()).device)
-        config = GenerationConfig(
-            max_new_tokens=1, pad_token_id=pad_id, output_logits=True, return_dict_in_generate=True
-        )
-        with only(model, config), autocast(ids.device, precision):
-            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        found.append(output.logits[0][0].double().softmax(-1))
-    distance = float((found[0] - found[1]).abs().sum() / 2)
+def _sampled_together(model: Any, shorter: np.ndarray, longer: np.ndarray, pad_id: int, precision: str) -> str:
+    """Which prompts keep their probabilities in a batch, by a trial: any, those of one length, or none."""
     rough = _SAME_ROUGHLY if precision == "bf16" else _SAME.get(next(model.parameters()).dtype, _SAME_ROUGHLY)
-    return not distance <= rough
+    alone = _first_steps(model, [shorter], pad_id, precision)
+    for together, rows in (("any", [shorter, longer]), ("prompts of one length together", [shorter, shorter])):
+        if _distance(alone, _first_steps(model, rows, pad_id, precision)) <= rough:
+            return together
+    return _ONE_AT_A_TIME
+
+
+Steps = list[tuple[int, torch.Tensor]]
+
+
+def _first_steps(model: Any, rows: Sequence[np.ndarray], pad_id: int, precision: str) -> Steps:
+    """The first greedy tokens of the first row, and the probabilities (V,) that each was taken from."""
+    ids, mask = _left_padded(rows, pad_id, next(model.parameters()).device)
+    config = GenerationConfig(
+        max_new_tokens=_TRIAL_TOKENS, pad_token_id=pad_id, output_logits=True, return_dict_in_generate=True
+    )
+    with only(model, config), autocast(ids.device, precision):
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    taken = output.sequences[0, ids.shape[1] :].tolist()
+    return [(token, logits[0].double().softmax(-1)) for token, logits in zip(taken, output.logits, strict=True)]
+
+
+def _distance(steps: Steps, others: Steps) -> float:
+    """The largest total variation between probabilities after the same tokens; nan where one is nan."""
+    largest = 0.0
+    for (token, probabilities), (other_token, other) in zip(steps, others, strict=True):
+        distance = float((probabilities - other).abs().sum() / 2)
+        if not distance <= largest:
+            largest = distance
+        if token != other_token:
+            break
+    return largest
 
 
 def _left_padded(rows: Sequence[np.ndarray], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -405,11 +405,6 @@ class Workspace:
         return PreparedData(preferences, tokenized)
 
     @cached_property
-    def start_fingerprint(self) -> str:
-        """`model_fingerprint` of the start model."""
-        return model_fingerprint(self.start_model)
-
-    @cached_property
     def reference_cache(self) -> ReferenceCache:
         """The reference's log-probs on disk."""
         return self._cache(self.reference_model)
