@@ -1,5 +1,6 @@
-"""Files that appear when they are complete."""
+"""Files that appear when they are complete, and names of files that are not there."""
 
+import difflib
 import os
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -31,3 +32,30 @@ def whole_file(path: str | Path) -> Generator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def no_such_file(path: str | Path, *, what: str = "file") -> str:
+    """A sentence that a file or folder is not there, with names like it in its folder, or the folder that is missing.
+
+    Args:
+        path: what a user gave.
+        what: "file" or "folder", or more exactly what was looked for.
+
+    Example:
+        >>> no_such_file("nowhere/run.yaml")
+        'No such file: nowhere/run.yaml (there is no folder nowhere).'
+    """
+    wanted = Path(path)
+    folder = wanted.parent
+    start = f"No such {what}: {path}"
+    try:
+        if not folder.is_dir():
+            return f"{start} (there is no folder {folder})."
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return f"{start}."
+    same = [name for name in names if Path(name).stem.lower() == wanted.stem.lower()]
+    near = list(dict.fromkeys([*difflib.get_close_matches(wanted.name, names, n=3, cutoff=0.7), *same]))[:3]
+    if not near:
+        return f"{start}."
+    return f"{start}. Did you mean {' or '.join(str(folder / name) for name in near)}?"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.chat import AnswerCache
+from popmargin.evaluation.answer_cache import AnswerCache
 from popmargin.evaluation.judge import JudgeReward, parse_rating
 from popmargin.evaluation.rewards import load_reward
 
@@ -149,7 +149,7 @@ def test_busy_servers_are_tried_again_and_answers_before_a_failure_are_kept(
     assert judge().score(["p"], ["a"]) == [8.0]
     assert len(server.bodies) == 3
     server.answer = lambda body, number: (500, "broken") if "bad" in body["messages"][0]["content"] else (200, "6")
-    with pytest.raises(RunError, match=r"after 3 attempts. HTTP 500: broken.*run again"):
+    with pytest.raises(RunError, match=r"1 of 2 verdicts .*\(HTTP 500: 1; .*for completion 1, is HTTP 500: broken"):
         judge(retries=2, workers=1).score(["p", "p"], ["good", "bad"])
     server.answer = lambda body, number: (200, "5")
     assert judge().score(["p", "p"], ["good", "bad"]) == [6.0, 5.0]
@@ -189,7 +189,7 @@ def test_answers_that_cannot_be_read_are_tried_again_counted_and_not_kept(
     lenient = judge(retries=1, max_unparsed=0.5)
     assert lenient.score(["p", "p"], ["bad", "good"]) == [5.5, 6.0] and lenient.unparsed == 1
     assert sum("bad" in body["messages"][0]["content"] for body in server.bodies) == 2
-    with pytest.raises(RunError, match=r"1 of 1 verdicts .*\(no answer that can be read\)"):
+    with pytest.raises(RunError, match=r"1 of 1 verdicts .*\(unreadable answer: 1; .* is unreadable answer: <html>"):
         judge(retries=0).score(["p"], ["bad"])
     server.answer = lambda body, number: (200, "4")
     assert judge().score(["p", "p"], ["bad", "good"]) == [4.0, 6.0]

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from popmargin.evaluation.final_answer import SENTENCE, blank, final_answer, plain_signs, without_runs
+
 Place = Literal["A", "B", "="]
 
 _OTHER: dict[str, Place] = {"A": "B", "B": "A"}
@@ -38,7 +40,7 @@ def read_verdict(text: str) -> Verdict | None:
         >>> read_verdict("A careful reading shows that neither is wrong."), read_verdict("A or B")
         (None, None)
     """
-    short, places = _without_runs(final_answer(text))
+    short, places = without_runs(final_answer(text))
     plain = _plain(short)
     best: _Found | None = None
     for clause in _clauses(plain):
@@ -52,49 +54,8 @@ def read_verdict(text: str) -> Verdict | None:
     return Verdict(best.place, None if best.start is None else places[best.start])
 
 
-_THINK = r"think|thinking|thought|thoughts|reasoning|reason|reflection|analysis|scratchpad"
-_OPENED = re.compile(rf"<(?:{_THINK})>|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>", re.IGNORECASE)
-_CLOSED = re.compile(
-    rf"</(?:{_THINK})>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>|<\|end_of_thought\|>", re.IGNORECASE
-)
+# Everything keeps its place: signs and words that say nothing become blanks.
 
-
-def final_answer(text: str) -> str:
-    """The text with its reasoning replaced by as many spaces, so that places in it stay; reasoning that does not end is
-    all there is.
-
-    Example:
-        >>> final_answer("<think>B?</think>A").strip(), final_answer("<think>B, because").strip()
-        ('A', '')
-    """
-    closed = [found.end() for found in _CLOSED.finditer(text)]
-    start = closed[-1] if closed else 0
-    opened = _OPENED.search(text, start)
-    end = opened.start() if opened else len(text)
-    return " " * start + text[start:end] + " " * (len(text) - end)
-
-
-_RUNS = re.compile(r"[^\S\n]{3,}(?![^\w\n])|\s*\n\s*\n\s*|[^\w\n]{8,}")
-
-
-def _without_runs(text: str) -> tuple[str, list[int]]:
-    """The text with long runs of blanks and signs cut short, and where each of its characters stood."""
-    places: list[int] = []
-    start = 0
-    for run in _RUNS.finditer(text):
-        inside = list(range(*run.span()))
-        kept = [place for place in inside if text[place] == "\n"][:2]
-        places += [*range(start, run.start()), *(kept or inside[:2] + inside[-2:])]
-        start = run.end()
-    places += range(start, len(text))
-    return "".join(text[place] for place in places), places
-
-
-# What follows works on text in which everything keeps its place: signs that say nothing become spaces.
-
-_LOOK_ALIKES = str.maketrans("ＡＢＣａｂｃ：（）［］＞＜＝。，！？’‘“”＊", "ABCabc:()[]><=.,!?''\"\"*")
-_DECORATION = re.compile(r"[*`#\"_$|{}]|\\(?:text|math|operatorname)\w*|\\[()\[\]]|&nbsp;|<\|\w+\|>")
-_JOINED = re.compile(r"([:=>])([ \t]*\n)+(?=[\W_]*\w)")  # a heading and what stands below it
 _EITHER = r"[^\w\n.;!?]*(?:\b(?:or|and|nor|vs\.?|versus|against)\b|/|&)[^\w\n.;!?]*"
 _NOUN = (
     r"(?:option|response|answer|assistant|model|output|candidate|system|text|completion|reply|summary|choice|comparison|"
@@ -112,15 +73,7 @@ _BESIDE = re.compile(
 
 
 def _plain(text: str) -> str:
-    text = text.translate(_LOOK_ALIKES)
-    text = _DECORATION.sub(_blank, text)
-    text = _JOINED.sub(lambda found: found[1] + " " * (len(found[0]) - 1), text)
-    text = _LISTED.sub(_blank, text)
-    return _BESIDE.sub(_blank, text)
-
-
-def _blank(found: re.Match[str]) -> str:
-    return "".join("\n" if sign == "\n" else " " for sign in found[0])
+    return _BESIDE.sub(blank, _LISTED.sub(blank, plain_signs(text)))
 
 
 @dataclass(frozen=True)
@@ -132,7 +85,6 @@ class _Clause:
     weight: int
 
 
-_SENTENCE = re.compile(r"(?:[^.!?;\n]|[.!?;](?![\s\]\)'>]|$))+(?:[.!?;]+|\n|$)")
 _CONTRAST = re.compile(r"\b(?:but|yet|nevertheless|nonetheless)\b", re.IGNORECASE)
 _ASIDE = re.compile(
     r"\b(?:(?P<conceded>(?:even )?though|although|while|whereas|despite)|because|since|"
@@ -144,7 +96,7 @@ _CONDITION = re.compile(r"\b(?:if|unless|whether|assuming)\b", re.IGNORECASE)
 
 def _clauses(text: str) -> Iterator[_Clause]:
     """The clauses of all sentences that are statements."""
-    for sentence in _SENTENCE.finditer(text):
+    for sentence in SENTENCE.finditer(text):
         if sentence[0].rstrip().endswith("?"):
             continue
         start = sentence.start()
@@ -185,7 +137,7 @@ class _Found:
 
 # Letters. A lone "a" or a sentence's first "A" may be an article: then it counts only where no noun can follow.
 _AFTER_A = (
-    r"is|was|are|isn't|has|wins|won|beats|because|since|as|for|by|over|due|in|on|with|and|but|or|rather|instead|than|"
+    r"to|is|was|are|isn't|has|wins|won|beats|because|since|as|for|by|over|due|in|on|with|and|but|or|rather|instead|than|"
     r"given|it|this|which|here|overall|please|simply|again|provides|gives|offers|does|performs|answers|serves|shows|seems|"
     r"appears|looks|feels|remains|outperforms|surpasses|exceeds|prevails|dominates|edges|tops|trumps|loses|gets|takes|comes"
 )
