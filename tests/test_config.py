@@ -80,7 +80,11 @@ def test_yaml_files(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="(?s)" + message):
             read_yaml(tmp_path / name)
     (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
-    for name, message in [("latin.yaml", "is not YAML"), ("none.yaml", "No such configuration file"), ("", "not YAML")]:
+    for name, message in [
+        ("latin.yaml", "is not YAML"),
+        ("none.yaml", "No such configuration file"),
+        ("", "is a folder, not a YAML file. Did you mean .*bad.yaml"),
+    ]:
         with pytest.raises(ConfigError, match=message):
             read_yaml(tmp_path / name)
 

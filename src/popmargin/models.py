@@ -14,20 +14,12 @@ from torch import nn
 from popmargin.config import ModelConfig
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
+from popmargin.model_path import resolve_path
 
 
 def base_dtype(config: ModelConfig) -> torch.dtype:
     """The dtype of the start model's weights: bf16 only where they stay frozen, since small steps are lost in bf16."""
     return torch.bfloat16 if config.precision == "bf16" and config.lora_rank else torch.float32
-
-
-def resolve_path(path: str) -> str:
-    """`demo` as the folder of the embedded model; anything else as it is."""
-    if path == "demo":
-        from popmargin.demo.model import demo_model_path
-
-        return str(demo_model_path())
-    return path
 
 
 def load_tokenizer(path: str) -> Any:

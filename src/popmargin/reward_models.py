@@ -13,7 +13,8 @@ from popmargin.config import ModelConfig
 from popmargin.data.tokenize import TRUNCATIONS, Truncation
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import RunError
-from popmargin.models import device, first_line, lora_config, quiet_loading, resolve_path
+from popmargin.model_path import resolve_path
+from popmargin.models import device, first_line, lora_config, quiet_loading
 
 FORMAT_FILE = "popmargin_reward.json"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.errors import ConfigError
+from popmargin.model_path import check_models
 
 
 def add_parser(subparsers: Any) -> None:
@@ -22,12 +23,36 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--model", help="start model: folder, hub id, or demo")
     parser.add_argument("--reward", help="scores generations: module:function, model:PATH or judge:URL")
     parser.add_argument("--output", help="folder of the study")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, standing=standing)
+
+
+def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """How far the study is after an interruption."""
+    from popmargin.cli.interrupted import study_standing
+
+    study = study_of(args)
+    return study_standing([config for configs in study.run_configs().values() for config in configs], study.output)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and say where the report is."""
+    study = study_of(args)
+    for configs in study.run_configs().values():
+        check_models(configs[0].model.path, configs[0].reference.model, configs[0].evaluation.reward)
     from popmargin.study.compare import compare
+
+    results, report = compare(study)
+    print("\n".join(f"- {sentence}" for sentence in results.reading))
+    print(f"report: {report}")
+    return 0
+
+
+def study_of(args: argparse.Namespace) -> Any:
+    """The study that the flags name.
+
+    Raises:
+        ConfigError: neither a study nor data.
+    """
     from popmargin.study.config import load_study
     from popmargin.study.standard import keep_possible, standard_study_path
 
@@ -46,7 +71,4 @@ def run(args: argparse.Namespace) -> int:
     study = load_study(args.study or standard_study_path(), args.overrides, changes)
     if args.study is None:
         study = keep_possible(study)
-    results, report = compare(study)
-    print("\n".join(f"- {sentence}" for sentence in results.reading))
-    print(f"report: {report}")
-    return 0
+    return study

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml
+from popmargin.model_path import check_models
 
 
 def add_parser(subparsers: Any) -> None:
@@ -20,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("config", nargs="?", type=Path, help="YAML file; without it, defaults and flags count")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="delete a run that is in the output folder")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, standing=standing)
 
 
 def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
@@ -28,9 +29,17 @@ def load_config(path: Path | None, overrides: list[str]) -> RunConfig:
     return from_dict(RunConfig, apply_overrides(read_yaml(path) if path else {}, overrides))
 
 
+def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Where the run stands after an interruption."""
+    from popmargin.cli.interrupted import run_standing
+
+    return run_standing(load_config(args.config, args.overrides))
+
+
 def run(args: argparse.Namespace) -> int:
     """Train."""
     config = load_config(args.config, args.overrides)
+    check_models(config.model.path, config.reference.model, config.evaluation.reward)
     from popmargin.training.combinations import without_effect
     from popmargin.training.run import make_loss, train
 

@@ -268,8 +268,8 @@ class ChatClient:
             raise RunError(f"Judge {self.url} gave no answer after {attempts}. {failure.text}. {kept}")
         if failure.reason == "unreadable answer":
             raise RunError(
-                f"Judge {self.url} did not answer like an OpenAI-compatible server: {failure.text!r}, {row} questions in "
-                f"a row. Is the address right? {kept}"
+                f"Judge {self.url} did not answer like an OpenAI-compatible server: {failure.text!r}, {row} "
+                f"questions in a row. Is the address right? {kept}"
             )
         which = f"{row} questions in a row failed" if self._understood else f"The first {row} questions all failed"
         raise RunError(
