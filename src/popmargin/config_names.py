@@ -115,7 +115,7 @@ def suggestion(key: str, known: Iterable[str], where: str, settings: Iterable[st
         moved = [
             name for name in settings if name.rpartition(".")[2] == word and name.rpartition(".")[0] + "." != where
         ]
-        elsewhere = moved[0] if moved else None
+        elsewhere = min(moved, key=lambda name: name.count(".")) if moved else None
     if elsewhere is None:
         return did_you_mean(key, names)
     name, space, more = elsewhere.partition(" ")

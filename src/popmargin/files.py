@@ -54,8 +54,9 @@ def no_such_file(path: str | Path, *, what: str = "file") -> str:
         names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError:
         return f"{start}."
-    same = [name for name in names if Path(name).stem.lower() == wanted.stem.lower()]
-    near = list(dict.fromkeys([*difflib.get_close_matches(wanted.name, names, n=3, cutoff=0.7), *same]))[:3]
+    stems = {name: Path(name).stem.lower() for name in names}
+    like = difflib.get_close_matches(wanted.stem.lower(), list(stems.values()), n=3, cutoff=0.7)
+    near = [name for name in names if stems[name] in like][:3]
     if not near:
         return f"{start}."
     return f"{start}. Did you mean {' or '.join(str(folder / name) for name in near)}?"

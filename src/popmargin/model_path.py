@@ -1,4 +1,4 @@
-"""Which model a user names: the demo's, a folder, or one of the hub, which is never asked for what looks like a path."""
+"""Which model a user names: the demo's, a folder, or one of the hub, which is not asked for what looks like a path."""
 
 import re
 from pathlib import Path
@@ -16,6 +16,9 @@ _FOLDERS = re.compile(
     re.IGNORECASE,
 )
 """First parts of a path that name no owner on the hub, or hardly one."""
+
+
+_MODEL_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
 
 
 def looks_like_path(name: str) -> bool:
@@ -67,10 +70,7 @@ def resolve_path(path: str) -> str:
 
 
 def _refuse_a_folder_without_model(path: str, folder: Path) -> None:
-    if any(
-        (folder / name).is_file()
-        for name in ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
-    ):
+    if any((folder / name).is_file() for name in _MODEL_FILES):
         return
     inside = sorted(config.parent for config in folder.glob("*/config.json"))
     inside += sorted(config.parent for config in folder.glob("*/adapter_config.json") if config.parent not in inside)

@@ -30,8 +30,7 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
     """How far the study is after an interruption."""
     from popmargin.cli.interrupted import study_standing
 
-    study = study_of(args)
-    return study_standing([config for configs in study.run_configs().values() for config in configs], study.output)
+    return study_standing(study_of(args))
 
 
 def run(args: argparse.Namespace) -> int:

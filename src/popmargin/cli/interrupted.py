@@ -2,10 +2,12 @@
 
 import argparse
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from popmargin.config import RunConfig
+from popmargin.study.config import StudyConfig
 from popmargin.training.run_directory import RunDirectory, read_jsonl
 
 
@@ -17,6 +19,7 @@ def say_where_it_stands(arguments: Sequence[str], args: argparse.Namespace | Non
         args: parsed; its verb may have `standing(args)`, which gives a sentence and further arguments. None where the
             interruption came before.
     """
+    _close_bars()
     sentence, more = "Run the same command again.", list[str]()
     standing = getattr(args, "standing", None)
     if standing is not None:
@@ -26,6 +29,15 @@ def say_where_it_stands(arguments: Sequence[str], args: argparse.Namespace | Non
             sentence = "Where it stands cannot be read. Run the same command again."
     kept = [word for word in arguments if word not in ("--overwrite", *more)]
     return f"interrupted: {sentence}\ngo on with: {shlex.join(['popmargin', *kept, *more])}"
+
+
+def _close_bars() -> None:
+    """End progress bars, which would else be drawn once more below what is said."""
+    from tqdm.auto import tqdm
+
+    bars: list[Any] = list(getattr(tqdm, "_instances", ()))
+    for bar in bars:
+        bar.close()
 
 
 def run_standing(config: RunConfig) -> tuple[str, list[str]]:
@@ -45,8 +57,9 @@ def run_standing(config: RunConfig) -> tuple[str, list[str]]:
     return f"{where}, with its last checkpoint at step {checkpoint.name.rpartition('-')[2]}.", ["--resume"]
 
 
-def study_standing(configs: Iterable[RunConfig], output: str) -> tuple[str, list[str]]:
+def study_standing(study: StudyConfig) -> tuple[str, list[str]]:
     """How many runs of a study are done; the same command goes on."""
+    configs = [config for arm in study.run_configs().values() for config in arm]
     runs = [RunDirectory(Path(config.output)) for config in configs]
     done = sum(run.finished and (run.evaluation / "metrics.json").is_file() for run in runs)
-    return f"{done} of {len(runs)} runs of {output} are trained and evaluated, and are kept.", []
+    return f"{done} of {len(runs)} runs of {study.output} are trained and evaluated, and are kept.", []
