@@ -299,13 +299,13 @@ def retry_after(headers: Mapping[str, str]) -> float:
     """
     asked = headers.get("retry-after", "").strip()
     try:
-        return max(float(asked), 0.0)
+        seconds = float(asked)
     except ValueError:
-        pass
-    try:
-        return max(parsedate_to_datetime(asked).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return 0.0
+        try:
+            seconds = parsedate_to_datetime(asked).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return seconds if seconds > 0 else 0.0
 
 
 def request_fields(settings: Mapping[str, Any], request: Mapping[str, Any] | None) -> dict[str, Any]:
