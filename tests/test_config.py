@@ -8,8 +8,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popmargin.config import RunConfig, apply_overrides, dump_yaml, from_dict, merge, read_yaml, to_dict
+from popmargin.config import RunConfig, apply_overrides, dump_yaml, from_dict, merge, read_yaml, settings, to_dict
+from popmargin.config_names import ELSEWHERE
 from popmargin.errors import ConfigError
+from popmargin.study.config import StudyConfig
 
 
 def read(text: str) -> RunConfig:
@@ -73,20 +75,101 @@ def test_refused(text: str, message: str) -> None:
     assert message in str(info.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("bad.yaml", "a: [1\nb: 2", r"bad\.yaml is not YAML: line 2, column 2: .*The line is: b: 2"),
+        ("open.yaml", "a: [1,\n", r"open\.yaml is not YAML: line 2, column 1: .*not closed"),
+        ("colon.yaml", "a: b: c", r"line 1, column 5: mapping values are not allowed here\. The line is: a: b: c"),
+        ("tabs.yaml", "a: 1\nb:\n\tc: 2\n", r"tabs\.yaml, line 3: a tab\. YAML wants spaces"),
+        ("mixed.yaml", "b:\n  c: 2\n \td: 1\n", r"mixed\.yaml, line 3: a tab\. YAML wants spaces"),
+        (
+            "twice.yaml",
+            "a: 1\nb: {c: 1, c: 2}",
+            r"line 2, column 11: the key 'c' stands twice, in line 2 too; keep",
+        ),
+        ("list.yaml", "- 1", "must hold a mapping of keys to values, not list. Write 'key: value' lines"),
+        ("text.yaml", "runs", "not str"),
+        ("latin.yaml", b"name: \xff", r"is not YAML: byte 6 is not UTF-8\. Save the file as UTF-8"),
+        ("two.yaml", "a: 1\n---\nb: 2", "line 2, column 1: but found another document"),
+        ("data.jsonl", "{}", r"data\.jsonl holds data, not a configuration\. Name it with --data\.train"),
+    ],
+)
+def test_files_that_are_no_configuration(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=message) as info:
+        read_yaml(file)
+    assert str(file) in str(info.value) and "\n" not in str(info.value)
+
+
 def test_yaml_files(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("")
     assert read_yaml(tmp_path / "empty.yaml") == {}
-    for name, text, message in [
-        ("bad.yaml", "a: [1\nb: 2", r"bad\.yaml is not YAML.*line 2"),
-        ("list.yaml", "- 1", "must hold a mapping of keys to values, not list"),
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfname: x\ntext: |\n  a\tb\n")
+    assert read_yaml(tmp_path / "bom.yaml") == {"name": "x", "text": "a\tb\n"}
+    for name, message in [
+        ("none.yaml", r"No such configuration file: .*none\.yaml$"),
+        ("bom.yml", r"No such configuration file: .*bom\.yml\. Did you mean .*bom\.yaml\?"),
+        ("emty.yaml", r"Did you mean .*empty\.yaml"),
+        ("nowhere/run.yaml", r"there is no folder .*nowhere"),
+        ("", r"is a folder, not a YAML file\. Did you mean .*bom\.yaml"),
     ]:
-        (tmp_path / name).write_text(text)
-        with pytest.raises(ConfigError, match="(?s)" + message):
-            read_yaml(tmp_path / name)
-    (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
-    for name, message in [("latin.yaml", "is not YAML"), ("none.yaml", "No such configuration file"), ("", "not YAML")]:
         with pytest.raises(ConfigError, match=message):
             read_yaml(tmp_path / name)
+
+
+def test_names_of_other_frameworks_stand_for_settings_that_there_are() -> None:
+    """Every name leads to a setting or a part of one, and none hides a setting of ours."""
+    known = set(settings(RunConfig))
+    assert {"train.learning_rate", "model", "seed"} <= known
+    for name, meant in ELSEWHERE.items():
+        place = meant.partition(" ")[0].rstrip(",")
+        assert place in known or place.startswith("objective."), (name, meant)
+        assert name not in {setting.rpartition(".")[2] for setting in known if setting.count(".") == 1}, name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {lr: 1}", "Unknown key 'train.lr'. Did you mean 'train.learning_rate'? Known: batch_size, betas,"),
+        ("lr: 1", "Unknown key 'lr'. Did you mean 'train.learning_rate'?"),
+        ("learning_rate: 1", "Did you mean 'train.learning_rate'?"),
+        ("train: {num_train_epochs: 1}", "Did you mean 'train.epochs'?"),
+        ("max_steps: 1", "Did you mean 'train.max_steps'?"),
+        ("train: {per_device_train_batch_size: 1}", "Did you mean 'train.micro_batch_size'?"),
+        ("train: {gradient_accumulation_steps: 1}", "Did you mean 'train.micro_batch_size' (train.batch_size counts"),
+        ("train: {bf16: true}", "Did you mean 'model.precision' (bf16)?"),
+        ("model: {lora_r: 8}", "Did you mean 'model.lora_rank'?"),
+        ("model: {r: 8}", "Did you mean 'model.lora_rank'?"),
+        ("model: {name_or_path: x}", "Known: lora_alpha"),
+        ("model_name_or_path: x", "Did you mean 'model.path'?"),
+        ("data: {max_seq_length: 8}", "Did you mean 'data.max_length'?"),
+        (
+            "data: {max_prompt_length: 8}",
+            "Did you mean 'data.max_length' (of prompt and completion together; data.tr",
+        ),
+        ("dataset: x", "Did you mean 'data.train'?"),
+        ("loss_type: ipo", "Did you mean 'objective.name'?"),
+        ("beta: 0.1", "Did you mean 'objective.beta'?"),
+        ("output_dir: x", "Did you mean 'output'?"),
+        ("logging_dir: x", "Did you mean 'train.report_to' (trackers) or output"),
+        ("train: {warmup_steps: 3}", "Did you mean 'train.warmup_ratio' (a share of the steps)?"),
+        ("train: {seed: 3}", "Did you mean 'seed'?"),
+        ("train: {learning-rate: 3}", "Did you mean 'learning_rate'?"),
+        ("train: {optim: x}", "Did you mean 'train.trainer_arguments', e.g. {optim: adamw_torch}?"),
+        ("train: {xyz: 3}", "Unknown key 'train.xyz'. Known: batch_size, betas,"),
+    ],
+)
+def test_what_is_meant_by_an_unknown_key(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as info:
+        read(text)
+    assert message in str(info.value)
+
+
+def test_a_setting_of_a_run_in_a_study() -> None:
+    with pytest.raises(ConfigError, match=r"Unknown key 'train'\. Did you mean 'base\.train'"):
+        from_dict(StudyConfig, {"train": {"epochs": 1}, "arms": {"dpo": {}}})
 
 
 def test_flags_go_over_the_file() -> None:

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import yaml
 
+from popmargin.config_names import suggestion
 from popmargin.errors import ConfigError, did_you_mean
+from popmargin.yaml_file import parse_yaml, read_mapping
 
 
 def at_least(section: str, least: float, **values: float | None) -> None:
@@ -436,8 +438,18 @@ def from_dict(kind: type[ConfigT], values: Any, where: str = "") -> ConfigT:
     prefix = f"{where}." if where else ""
     for key in values:
         if key not in known:
-            raise ConfigError(f"Unknown key '{prefix}{key}'. {did_you_mean(str(key), known)}")
+            raise ConfigError(f"Unknown key '{prefix}{key}'. {suggestion(str(key), known, prefix, settings(kind))}")
     return build(kind, {key: coerce(known[key].type, value, f"{prefix}{key}") for key, value in values.items()})
+
+
+def settings(kind: Any) -> list[str]:
+    """Dotted names of the settings of a run, for a study with their place in it."""
+    front = "" if "base" not in {f.name for f in dataclasses.fields(kind)} else "base."
+    names: list[str] = []
+    for f in dataclasses.fields(RunConfig):
+        parts = dataclasses.fields(typing.cast("Any", f.type)) if dataclasses.is_dataclass(f.type) else ()
+        names += [f"{front}{f.name}", *(f"{front}{f.name}.{part.name}" for part in parts)]
+    return names
 
 
 def build(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
@@ -465,18 +477,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, or not a YAML mapping; the message names file and line.
     """
-    file = Path(path)
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"No such configuration file: {file}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{file} is not YAML: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} must hold a mapping of keys to values, not {type(values).__name__}.")
-    return typing.cast("dict[str, Any]", values)
+    return read_mapping(Path(path))
 
 
 def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, Any]:
@@ -509,7 +510,7 @@ def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, A
             if not isinstance(node, dict):
                 raise ConfigError(f"{flag}: '{parent}' is not a mapping.")
         try:
-            node[last] = yaml.safe_load(text)
+            node[last] = parse_yaml(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"{flag}: '{text}' is not YAML. Quote it, as in \"{flag} '[0, 1]'\".") from error
     return result

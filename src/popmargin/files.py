@@ -1,5 +1,6 @@
-"""Files that appear when they are complete, in the place and the format that their name says."""
+"""Files that appear when they are complete, in the place and format that their name says; what a mistyped name meant."""
 
+import difflib
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
@@ -89,3 +90,31 @@ def _lies_in(target: Path, source: Path) -> bool:
             return True
         return source.resolve() in (target.resolve(), *(target.resolve().parents if source.is_dir() else ()))
     return False
+
+
+def no_such_file(path: str | Path, *, what: str = "file") -> str:
+    """A sentence that a file or folder is not there, with names like it in its folder, or the folder that is missing.
+
+    Args:
+        path: what a user gave.
+        what: "file" or "folder", or more exactly what was looked for.
+
+    Example:
+        >>> no_such_file("nowhere/run.yaml")
+        'No such file: nowhere/run.yaml (there is no folder nowhere).'
+    """
+    wanted = Path(path)
+    folder = wanted.parent
+    start = f"No such {what}: {path}"
+    try:
+        if not folder.is_dir():
+            return f"{start} (there is no folder {folder})."
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return f"{start}."
+    stems = {name: Path(name).stem.lower() for name in names}
+    like = difflib.get_close_matches(wanted.stem.lower(), list(stems.values()), n=3, cutoff=0.7)
+    near = [name for name in names if stems[name] in like][:3]
+    if not near:
+        return f"{start}."
+    return f"{start}. Did you mean {' or '.join(str(folder / name) for name in near)}?"

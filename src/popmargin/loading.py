@@ -17,6 +17,7 @@ from torch import nn
 
 from popmargin.dropout import switch_off_dropout
 from popmargin.errors import ConfigError, RunError
+from popmargin.model_path import resolve_path
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
@@ -104,22 +105,6 @@ def load_tokenizer_files(path: str) -> Any:
         if adapter is not None and adapter.base != path and not (Path(path) / "tokenizer_config.json").is_file():
             return load_tokenizer_files(adapter.base)
         raise RunError(f"Cannot load a tokenizer from '{path}': {reason(error)}") from error
-
-
-def resolve_path(path: str) -> str:
-    """`demo` as the folder of the embedded model; anything else as it is.
-
-    Raises:
-        RunError: what can only be a folder is not there.
-    """
-    if path == "demo":
-        from popmargin.demo.model import demo_model_path
-
-        return str(demo_model_path())
-    local = path.startswith((".", "/", "~", "\\")) or path.count("/") > 1
-    if local and not Path(path).expanduser().is_dir():
-        raise RunError(f"Cannot load a model from '{path}': there is no such folder.")
-    return str(Path(path).expanduser()) if local else path
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.chat import AnswerCache
+from popmargin.evaluation.answer_cache import AnswerCache
 from popmargin.evaluation.judge import JudgeReward, parse_rating
 from popmargin.evaluation.rewards import load_reward
 
@@ -149,10 +149,49 @@ def test_busy_servers_are_tried_again_and_answers_before_a_failure_are_kept(
     assert judge().score(["p"], ["a"]) == [8.0]
     assert len(server.bodies) == 3
     server.answer = lambda body, number: (500, "broken") if "bad" in body["messages"][0]["content"] else (200, "6")
-    with pytest.raises(RunError, match=r"after 3 attempts. HTTP 500: broken.*run again"):
+    with pytest.raises(RunError, match=r"1 of 2 verdicts .*\(HTTP 500: 1; .*for completion 1, is HTTP 500: broken"):
         judge(retries=2, workers=1).score(["p", "p"], ["good", "bad"])
     server.answer = lambda body, number: (200, "5")
     assert judge().score(["p", "p"], ["good", "bad"]) == [6.0, 5.0]
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
+def test_what_passes_is_tried_again(server: Server, judge: Callable[..., Any], status: int) -> None:
+    server.answer = lambda body, number: (200, "8") if number > 1 else (status, "later")
+    assert judge().score(["p"], ["a"]) == [8.0] and len(server.bodies) == 2
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 451])
+def test_what_one_completion_is_refused_is_told_and_asked_in_the_next_run(
+    server: Server, judge: Callable[..., Any], caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    server.answer = lambda body, number: (status, "too long") if "bad" in body["messages"][0]["content"] else (200, "9")
+    texts = ["bad", *(f"text {number}" for number in range(19))]
+    asked = judge()
+    assert asked.score(["p"] * 20, texts) == [5.5] + [9.0] * 19
+    assert (asked.failed, asked.unparsed, len(server.bodies)) == (1, 1, 20)
+    assert f"HTTP {status}: 1; allowed: 5%); the first, for completion 0, is HTTP {status}: too long" in caplog.text
+    server.answer = lambda body, number: (200, "2")
+    assert judge().score(["p"] * 20, texts)[0] == 2.0 and len(server.bodies) == 21
+
+
+def test_an_empty_answer_is_not_kept_and_an_unparsed_one_is_asked_again_where_wanted(
+    server: Server, judge: Callable[..., Any], tmp_path: Path
+) -> None:
+    server.answer = lambda body, number: (200, "hm" if "odd" in body["messages"][0]["content"] else "")
+    with pytest.raises(RunError, match=r"2 of 2 verdicts .*empty answer: 1.*again: true asks anew"):
+        judge(retries=0, workers=1).score(["p", "p"], ["odd", "empty"])
+    assert len((tmp_path / "cache.jsonl").read_text().splitlines()) == 1
+    server.answer = lambda body, number: (200, "4")
+    with pytest.raises(RunError, match=r"1 of 2 verdicts .*no rating in it: 1.*'hm'"):
+        judge().score(["p", "p"], ["odd", "empty"])
+    assert judge(again=True).score(["p", "p"], ["odd", "empty"]) == [4.0, 4.0]
+
+
+def test_fields_of_the_request(server: Server, judge: Callable[..., Any]) -> None:
+    judge(request={"max_completion_tokens": 512, "temperature": None}).score(["p"], ["half a pair: \ud800"])
+    assert server.bodies[0].keys() == {"model", "messages", "max_completion_tokens"}
+    assert "half a pair: \ud800" in server.bodies[0]["messages"][0]["content"]
 
 
 def test_a_refusal_is_not_tried_again(server: Server, judge: Callable[..., Any]) -> None:
@@ -189,7 +228,7 @@ def test_answers_that_cannot_be_read_are_tried_again_counted_and_not_kept(
     lenient = judge(retries=1, max_unparsed=0.5)
     assert lenient.score(["p", "p"], ["bad", "good"]) == [5.5, 6.0] and lenient.unparsed == 1
     assert sum("bad" in body["messages"][0]["content"] for body in server.bodies) == 2
-    with pytest.raises(RunError, match=r"1 of 1 verdicts .*\(no answer that can be read\)"):
+    with pytest.raises(RunError, match=r"1 of 1 verdicts .*\(unreadable answer: 1; .* is unreadable answer: <html>"):
         judge(retries=0).score(["p"], ["bad"])
     server.answer = lambda body, number: (200, "4")
     assert judge().score(["p", "p"], ["bad", "good"]) == [4.0, 6.0]

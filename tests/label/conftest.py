@@ -14,10 +14,24 @@ from typing import Any
 
 import pytest
 from label_stores import Clock, preferences
+from served import Served
 
 from popmargin.label.database import Database
 from popmargin.label.records import Project
 from popmargin.label.store import LabelStore
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    running: list[Served] = []
+
+    def start(mode: str = "") -> Served:
+        running.append(Served(tmp_path / f"server{len(running)}", mode))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()
 
 
 @pytest.fixture

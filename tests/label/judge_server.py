@@ -2,19 +2,23 @@
 
 `python judge_server.py FOLDER [MODE]` writes its port to FOLDER/port and one line a call to FOLDER/calls. It prefers
 the longer first "better" text (or answer); MODE "place" always names A, "text" gives no probabilities, "vague" answers
-some questions with no letter, "busy" refuses each question once, "void" says nothing once, and to some always.
+some questions with no letter, "busy" refuses each question once (429, then 408), "void" says nothing once, and to some
+always, "filter" refuses some questions with 400, "new" refuses all that give max_tokens, "locked" refuses all, "mute"
+gives some questions an empty text, "prose" begins with an article, "hm" never decides. FOLDER/mended changes "filter",
+"mute", "hm" and "vague" to a server that answers.
 """
 
 import json
 import math
 import re
 import sys
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 FOLDER, MODE = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
-SEEN: set[str] = set()
+SEEN: Counter[str] = Counter()
 
 
 def answer(body: dict[str, Any]) -> dict[str, Any]:
@@ -24,13 +28,42 @@ def answer(body: dict[str, Any]) -> dict[str, Any]:
     gap = 0.3 * (len(texts[0]) - len(texts[1]))
     p = 0.9 if MODE == "place" else 1 / (1 + math.exp(-gap))
     letter = "A" if p >= 0.5 else "B"
-    vague = MODE == "vague" and "vague" in content
+    broken = not (FOLDER / "mended").exists()
+    vague = broken and ((MODE == "vague" and "vague" in content) or MODE == "hm")
     choice: dict[str, Any] = {"message": {"content": "Both have merits." if vague else letter}}
+    if MODE == "mute" and "vague" in content and broken:
+        choice = {"message": {"content": ""}, "finish_reason": "length"}
+    if MODE == "prose":
+        return prose(letter, p)
     if MODE != "text" and body.get("logprobs") and not vague:
         listed = [("A", p * 0.7), (" A", p * 0.2), ("B", (1 - p) * 0.9), ("The", 0.1)]
         top = [{"token": token, "logprob": math.log(max(mass, 1e-9))} for token, mass in listed]
         choice["logprobs"] = {"content": [{"token": letter, "logprob": math.log(0.5), "top_logprobs": top}]}
     return {"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 1}}
+
+
+def prose(letter: str, p: float) -> dict[str, Any]:
+    """A sentence whose first token is an article, likelier than "B"; p stands at the verdict."""
+    tokens = ["A", " careful", " look", ":", " the", " answer", " is", f" {letter}", "."]
+    content: list[dict[str, Any]] = []
+    for token in tokens:
+        top = [{"token": token, "logprob": math.log(0.98)}, {"token": "B", "logprob": math.log(0.01)}]
+        if token.strip() == letter and token != "A":
+            top = [{"token": " A", "logprob": math.log(p)}, {"token": " B", "logprob": math.log(1 - p)}]
+        content.append({"token": token, "logprob": top[0]["logprob"], "top_logprobs": top})
+    choice = {"message": {"content": "".join(tokens)}, "logprobs": {"content": content}}
+    return {"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": len(tokens)}}
+
+
+def refusal(raw: str, seen: int) -> tuple[int, str] | None:
+    """Status and message of a request that is refused."""
+    if MODE == "busy" and seen < 2:
+        return (429, 408)[seen], "busy"
+    if MODE == "filter" and "vague" in raw and not (FOLDER / "mended").exists():
+        return 400, "The prompt was flagged by the content filter."
+    if MODE == "new" and "max_tokens" in json.loads(raw):
+        return 400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    return (401, "wrong key") if MODE == "locked" else None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,14 +72,15 @@ class Handler(BaseHTTPRequestHandler):
         with (FOLDER / "calls").open("ab") as file:
             file.write(raw.replace(b"\n", b" ") + b"\n")
         key = raw.decode()
-        busy = MODE == "busy" and key not in SEEN
-        void = MODE == "void" and ("vague" in key or key not in SEEN)
-        SEEN.add(key)
-        self.send_response(429 if busy else 200)
-        if busy:
+        refused = refusal(key, SEEN[key])
+        void = MODE == "void" and ("vague" in key or not SEEN[key])
+        SEEN[key] += 1
+        self.send_response(refused[0] if refused else 200)
+        if refused:
             self.send_header("Retry-After", "0")
         self.end_headers()
-        self.wfile.write(b"" if busy or void else json.dumps(answer(json.loads(raw))).encode())
+        said: dict[str, Any] = {"error": {"message": refused[1]}} if refused else answer(json.loads(raw))
+        self.wfile.write(b"" if void else json.dumps(said).encode())
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

@@ -1,26 +1,25 @@
 """Judges against a real server process, and against a real local model."""
 
-import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from served import SERVER, Served
 
 from popmargin.data.schema import Text
 from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.evaluation.chat import NoAnswerError
 from popmargin.label.records import PreferenceText
 from popmargin.label.sources.backends import LocalBackend, read_reply
 from popmargin.label.sources.base import Account, Question, label_pairs, read_orders
 from popmargin.label.sources.judge import Judge, parse_letter
 from popmargin.label.sources.load import load_labeller
 from popmargin.label.sources.prompts import fill, load_prompt
-
-SERVER = Path(__file__).with_name("judge_server.py")
 
 
 def texts(name: str, prompt: Text, chosen: Text, rejected: Text) -> PreferenceText:
@@ -32,42 +31,6 @@ def sides(name: str, length: int, prompt: str = "Say a.") -> PreferenceText:
 
 
 PAIRS = [(sides(f"s{n}", n + 2), sides(f"w{n}", 1)) for n in range(8)] + [(sides("v", 1), sides("x", 30))]
-
-
-class Served:
-    """A running judge server and its count of calls."""
-
-    def __init__(self, folder: Path, mode: str) -> None:
-        folder.mkdir()
-        self.folder = folder
-        self.process = subprocess.Popen([sys.executable, str(SERVER), str(folder), mode])
-        deadline = time.monotonic() + 60
-        while not (folder / "port").exists():
-            assert time.monotonic() < deadline and self.process.poll() is None
-            time.sleep(0.02)
-        self.spec = f"openai:grader@http://127.0.0.1:{(folder / 'port').read_text()}/v1"
-
-    @property
-    def calls(self) -> list[dict[str, Any]]:
-        file = self.folder / "calls"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    running: list[Served] = []
-
-    def start(mode: str = "") -> Served:
-        running.append(Served(tmp_path / f"server{len(running)}", mode))
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.stop()
 
 
 @pytest.fixture
@@ -141,9 +104,10 @@ def test_answers_without_a_body_are_asked_for_again_then_unsure_and_the_run_goes
     edges = label_pairs(judge(server, retries=2), [vague, *PAIRS[:2]], account)
     assert edges.table["stronger"].to_pylist() == ["s0", "s1"] and edges.parameters["unsure"] == 1
     assert account.asked == len(server.calls) == 2 * 2 * 2 + 2 * 3
-    assert (account.labels, account.unsure, account.unparsed, account.completion_tokens) == (2, 1, 2, 4)
+    assert (account.labels, account.unsure, account.completion_tokens) == (2, 1, 4)
+    assert (account.unparsed, account.failed, account.reasons) == (0, 2, {"unreadable answer": 2})
     opinion = judge(server, retries=0).label([Question("pop", *vague)], Account())[0]
-    assert opinion.verdict == "unsure" and "unparsed: (no answer that can be read)" in opinion.note
+    assert opinion.verdict == "unsure" and "failed: unreadable answer: (nothing)" in opinion.note
     assert (tmp_path / "cache.jsonl").read_text().count("\n") == 4  # the next run asks again
 
 
@@ -163,8 +127,8 @@ def test_busy_servers_are_asked_again_and_the_rate_is_kept(
     server, account = serve("busy"), Account()
     start = time.monotonic()
     label_pairs(judge(server, requests_per_minute=1200), PAIRS[:3], account)
-    assert account.asked == len(server.calls) == 12
-    assert time.monotonic() - start >= 11 * 60 / 1200
+    assert account.asked == len(server.calls) == 18 and account.failed == 0
+    assert time.monotonic() - start >= 17 * 60 / 1200
 
 
 RUN = """
@@ -276,7 +240,8 @@ def test_probabilities_in_a_servers_answer() -> None:
     assert read_reply(response(("A", -1.0), ("B", -1.0)))["p"] == 0.5
     assert read_reply(response(("A", -1.0), ("The", -2.0)))["p"] is None  # B is not listed
     assert read_reply(response(("A", 0.0), token="The"))["p"] is None
-    assert read_reply({"choices": [{"message": {"content": None}}]})["text"] == ""
+    with pytest.raises(NoAnswerError, match="no text"):
+        read_reply({"choices": [{"message": {"content": None}}]})
 
 
 def test_prompts_of_ones_own_are_checked_and_filled_once(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popmargin.errors import ConfigError
+from popmargin.model_path import check_models
 
 if TYPE_CHECKING:
     from popmargin.study.config import StudyConfig
@@ -26,7 +27,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--reward", help="scores generations: module:function, model:PATH or judge:URL")
     parser.add_argument("--output", help="folder of the study")
     parser.add_argument("--overwrite", action="store_true", help="train runs in that folder anew that differ now")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, standing=standing)
+
+
+def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """How far the study is after an interruption."""
+    from popmargin.cli.interrupted import study_standing
+
+    return study_standing(study_of(args))
 
 
 def refuse_own_file(file: Path, study: "StudyConfig") -> None:
@@ -48,7 +56,25 @@ def refuse_own_file(file: Path, study: "StudyConfig") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and say where the report is."""
+    study = study_of(args)
+    for configs in study.run_configs().values():
+        check_models(configs[0].model.path, configs[0].reference.model, configs[0].evaluation.reward)
     from popmargin.study.compare import compare
+
+    if args.study is not None:
+        refuse_own_file(args.study, study)
+    results, report = compare(study, overwrite=args.overwrite)
+    print("\n".join(f"- {sentence}" for sentence in results.reading))
+    print(f"report: {report}")
+    return 0
+
+
+def study_of(args: argparse.Namespace) -> Any:
+    """The study that the flags name.
+
+    Raises:
+        ConfigError: neither a study nor data.
+    """
     from popmargin.study.config import load_study
     from popmargin.study.standard import keep_possible, standard_study_path
 
@@ -67,9 +93,4 @@ def run(args: argparse.Namespace) -> int:
     study = load_study(args.study or standard_study_path(), args.overrides, changes)
     if args.study is None:
         study = keep_possible(study)
-    if args.study is not None:
-        refuse_own_file(args.study, study)
-    results, report = compare(study, overwrite=args.overwrite)
-    print("\n".join(f"- {sentence}" for sentence in results.reading))
-    print(f"report: {report}")
-    return 0
+    return study

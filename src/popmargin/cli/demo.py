@@ -23,26 +23,39 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--full", action="store_true", help="all data and 5 seeds (hours instead of minutes)")
     parser.add_argument("--output", help="folder of the study (default demo-report)")
     parser.add_argument("--overwrite", action="store_true", help="train runs in that folder anew that differ now")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, standing=standing)
+
+
+def study_of(args: argparse.Namespace, changes: dict[str, Any]) -> Any:
+    """The demo's study with the flags and other changes put over it."""
+    from popmargin.config import merge, read_yaml
+    from popmargin.demo.files import demo_study_path
+    from popmargin.study.config import load_study
+    from popmargin.study.standard import standard_study_path
+
+    own = merge(read_yaml(demo_study_path()), FULL if args.full else {})
+    if args.output is not None:
+        own["output"] = args.output
+    return load_study(standard_study_path(), args.overrides, merge(own, changes))
+
+
+def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """How far the study is after an interruption."""
+    from popmargin.cli.interrupted import study_standing
+
+    return study_standing(study_of(args, {}))
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the study and say where the report is."""
-    from popmargin.config import merge, read_yaml
-    from popmargin.demo.files import demo_study_path
     from popmargin.models import bf16_is_slower
     from popmargin.study.compare import compare, say
-    from popmargin.study.config import load_study
-    from popmargin.study.standard import standard_study_path
 
-    changes = merge(read_yaml(demo_study_path()), FULL if args.full else {})
-    if args.output is not None:
-        changes["output"] = args.output
+    changes: dict[str, Any] = {}
     if bf16_is_slower():
-        changes = merge(changes, {"base": {"model": {"precision": "fp32"}}})
+        changes = {"base": {"model": {"precision": "fp32"}}}
         say("This CPU emulates bf16: the demo runs in fp32, which changes its numbers a little.")
-    study = load_study(standard_study_path(), args.overrides, changes)
-    results, report = compare(study, overwrite=args.overwrite)
+    results, report = compare(study_of(args, changes), overwrite=args.overwrite)
     print("\n".join(f"- {sentence}" for sentence in results.reading))
     print(f"report: {report}")
     return 0

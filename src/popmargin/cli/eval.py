@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
+from popmargin.model_path import check_models
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -22,12 +23,18 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--against", type=Path, help="another evaluated run, for a paired win rate")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, standing=standing)
+
+
+def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """An evaluation is written when it is complete, so it begins again."""
+    return f"the evaluation of {args.run} is not written; what the run has is as it was.", []
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), args.overrides))
+    check_models(config.model.path, config.reference.model, config.evaluation.reward)
     from popmargin.evaluation.run import evaluate_run
 
     metrics = evaluate_run(args.run, against=args.against, config=config)

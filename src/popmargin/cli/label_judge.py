@@ -1,10 +1,14 @@
 """popmargin label judge: a model, a reward or the data's ratings label the items of a project."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from popmargin.cli.store_options import add_store_arguments
+from popmargin.config import apply_overrides
+from popmargin.errors import ConfigError
 
 _OPTIONS = ("cache", "workers", "requests_per_minute", "retries", "timeout", "max_tokens", "api_key_env", "price_in",
             "price_out", "batch_size", "dtype")  # fmt: skip
@@ -29,6 +33,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--reward-options", default="{}", metavar="YAML", help="arguments of a reward, as in `pop sample`"
     )
+    parser.add_argument(
+        "--again", action="store_true", help="ask also about items that it was unsure of: failed and unparsed answers"
+    )
     parser.add_argument("--cache", type=Path, help="file of answers (default: in the user's cache folder)")
     server = parser.add_argument_group("judges behind a server")
     server.add_argument("--workers", type=int, help="requests at a time (default: 8)")
@@ -40,6 +47,13 @@ def add_parser(subparsers: Any) -> None:
     server.add_argument("--no-logprobs", action="store_true", help="do not ask for token probabilities")
     server.add_argument("--price-in", type=float, help="price of a million prompt tokens")
     server.add_argument("--price-out", type=float, help="price of a million completion tokens")
+    server.add_argument(
+        "--request",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="another field of the request, e.g. max_completion_tokens=512; null leaves a field out; may be repeated",
+    )
     local = parser.add_argument_group("local judges")
     local.add_argument("--batch-size", type=int, help="prompts at once; changes no verdict (default: 8)")
     local.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32)")
@@ -48,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _judge(args: argparse.Namespace) -> int:
     from popmargin.label.edges import open_store
-    from popmargin.label.sources.base import Account, label_store, store_strengths
+    from popmargin.label.sources.base import Account, count_unsure, label_store, store_strengths
     from popmargin.label.sources.load import load_labeller
 
     prompts: Any = {"pop": args.prompt, "preference": args.preference_prompt}
@@ -63,9 +77,17 @@ def _judge(args: argparse.Namespace) -> int:
             **_options(args),
         )
         account = Account()
-        new = label_store(store, project.id, labeller, account, progress=True)
+        new = label_store(store, project.id, labeller, account, again=args.again, progress=True)
+        labels, unsure = count_unsure(store, project.id, labeller.name)
     print(f"{labeller.name}: {new} new labels in project '{project.name}'")
     print(account)
+    if unsure:
+        asked_again = " Ask about them again with --again." if labeller.kind == "judge" else ""
+        print(f"{unsure} of its {labels} labels are 'unsure'; their notes say why.{asked_again}", file=sys.stderr)
+    if labels and unsure == labels:
+        remedy = "Look at the first answer above: another prompt, more --max-tokens or another model may help."
+        print(f"error: {labeller.name} gave no verdict on any of {labels} items. {remedy}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -76,4 +98,22 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
     if args.no_logprobs:
         given["logprobs"] = False
+    if args.again and args.judge.startswith("openai:"):
+        given["again"] = True
+    if args.request:
+        given["request"] = _fields(args.request)
     return given | reward_options(args)
+
+
+def _fields(given: Sequence[str]) -> dict[str, Any]:
+    """FIELD=VALUE flags as a mapping; values are YAML.
+
+    Raises:
+        ConfigError: one without a value.
+    """
+    fields: dict[str, Any] = {}
+    for field in given:
+        if "=" not in field:
+            raise ConfigError(f"--request {field}: give a field and its value, e.g. max_completion_tokens=512.")
+        fields = apply_overrides(fields, [f"--{field}"])
+    return fields

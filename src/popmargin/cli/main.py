@@ -11,6 +11,7 @@ from importlib.metadata import version
 from popmargin.cli.overrides import known_flags, split_overrides
 from popmargin.engine.pages import use_huge_pages
 from popmargin.errors import ConfigError, PopmarginError, did_you_mean
+from popmargin.files import no_such_file
 
 VERBS = {
     "data": "inspect, check, convert and split preference data",
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     use_huge_pages()
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
+    args: argparse.Namespace | None = None
     try:
         parser = build_parser(verb)
         own, overrides = split_overrides(arguments, parser, verb)
@@ -66,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        from popmargin.cli.interrupted import say_where_it_stands
+
+        print(f"\n{say_where_it_stands(arguments, args)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,5 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:  # of no file that a user named: a traceback tells more
             raise
-        print(f"error: {error.filename}: {error.strerror}. Check the path, and that you may use it.", file=sys.stderr)
+        said = f"{error.filename}: {error.strerror}. Check the path, and that you may use it."
+        if isinstance(error, FileNotFoundError):
+            said = no_such_file(str(error.filename))
+        print(f"error: {said}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
+from popmargin.model_path import check_models
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -26,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="delete a run that is in the output folder")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, standing=standing)
 
 
 def load_config(path: Path | None, overrides: list[str], *, resume: bool = False) -> RunConfig:
@@ -44,9 +45,17 @@ def load_config(path: Path | None, overrides: list[str], *, resume: bool = False
     return from_dict(RunConfig, apply_overrides(values, overrides))
 
 
+def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Where the run stands after an interruption."""
+    from popmargin.cli.interrupted import run_standing
+
+    return run_standing(load_config(args.config, args.overrides, resume=args.resume))
+
+
 def run(args: argparse.Namespace) -> int:
     """Train."""
     config = load_config(args.config, args.overrides, resume=args.resume)
+    check_models(config.model.path, config.reference.model, config.evaluation.reward)
     from popmargin.training.combinations import without_effect
     from popmargin.training.run import make_loss, train
 

@@ -10,6 +10,7 @@ from popmargin.data.tokenize import cut_to_length, split_sequences
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.rewards import Prompt, check_rows, checked_rewards
 from popmargin.loading import load_pretrained, load_tokenizer_files
+from popmargin.model_path import resolve_path
 from popmargin.reward_models import FORMAT_FILE, RewardFormat
 
 
@@ -47,6 +48,7 @@ class ModelReward:
 
         if (Path(path) / "model" / FORMAT_FILE).is_file():
             raise ConfigError(f"{path} is a run directory; its reward model is model:{Path(path) / 'model'}.")
+        place = resolve_path(path)
         if batch_size < 1:
             raise ConfigError(f"batch_size of reward model {path} is {batch_size}; give at least 1.")
         try:
@@ -74,7 +76,7 @@ class ModelReward:
         self._model = model.to(device).eval()
         self._batch_size = batch_size if self._padding is not None else 1
         known = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 10**9)
-        self._format = RewardFormat.load(Path(path))
+        self._format = RewardFormat.load(Path(place))
         trained = known if self._format is None else min(known, self._format.max_length)
         self._max_length = trained if max_length is None else max_length
         self._encoders: dict[bool, Encoder] = {}

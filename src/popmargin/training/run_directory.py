@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from popmargin.config import RunConfig, dump_yaml, from_dict, read_yaml, to_dict
 from popmargin.errors import RunError
+from popmargin.files import no_such_file
 from popmargin.training.inputs import differences, refuse_inputs_inside
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class RunDirectory:
             RunError: this is no run directory.
         """
         file = self.path / "config.yaml"
+        if not self.path.exists():
+            raise RunError(no_such_file(self.path, what="run directory"))
         if not file.is_file():
             raise RunError(f"{self.path} is not a run directory: it has no config.yaml. Make one with popmargin train.")
         return from_dict(RunConfig, read_yaml(file))

@@ -5,7 +5,7 @@ Axis suffixes: B prompts of a batch, T tokens.
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from tqdm.auto import tqdm
 
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.chat import UNREADABLE, AnswerCache, ChatClient, answer_text, cache_file, request_key
+from popmargin.evaluation.answer_cache import AnswerCache, cache_file, request_key
+from popmargin.evaluation.chat import ChatClient, Failure, answer_text, request_fields
+from popmargin.evaluation.verdicts import read_verdict
 from popmargin.label.sources.base import Account
 from popmargin.label.sources.judge import Reply
 
@@ -28,8 +30,10 @@ class ServerBackend:
         model: its name on the server.
         url: base of the API.
         cache: JSONL file of answers, keyed by model, prompt and parameters; under the user's cache folder when None.
-        logprobs: ask for the probabilities of the first token; servers that do not know the setting refuse it.
+        logprobs: ask for the probabilities of the tokens; servers that do not know the setting refuse it.
         max_tokens: of an answer.
+        request: further fields of the request, such as {"max_completion_tokens": 512}; None leaves a field out.
+        again: ask anew where the cached answer holds no clear verdict.
         price_in: of a million prompt tokens.
         price_out: of a million completion tokens.
         client: options of `ChatClient`: api_key_env, workers, retries, backoff, timeout, requests_per_minute.
@@ -47,6 +51,8 @@ class ServerBackend:
         cache: str | Path | None = None,
         logprobs: bool = True,
         max_tokens: int = 8,
+        request: Mapping[str, Any] | None = None,
+        again: bool = False,
         price_in: float = 0.0,
         price_out: float = 0.0,
         **client: Any,
@@ -56,9 +62,11 @@ class ServerBackend:
         store = AnswerCache(cache_file("verdicts.jsonl") if cache is None else Path(cache))
         self._client = ChatClient(url, read=read_reply, cache=store, **client)
         self._model = model
-        self._settings: dict[str, Any] = {"temperature": 0, "max_tokens": max_tokens}
+        settings: dict[str, Any] = {"temperature": 0, "max_tokens": max_tokens}
         if logprobs:
-            self._settings |= {"logprobs": True, "top_logprobs": 20}
+            settings |= {"logprobs": True, "top_logprobs": 20}
+        self._settings = request_fields(settings, request)
+        self._again = again
         self._prices = (price_in / 1e6, price_out / 1e6)
 
     @property
@@ -67,58 +75,92 @@ class ServerBackend:
         return self._model
 
     def reply(self, prompts: Sequence[str], account: Account, *, progress: bool = False) -> list[Reply]:
-        """Replies to prompts; tokens are those of the answers that were not in the cache."""
+        """Replies to prompts, with the reason where there is none; tokens are those of answers that are new."""
         bodies = [
             {"model": self._model, "messages": [{"role": "user", "content": prompt}], **self._settings}
             for prompt in prompts
         ]
-        new = {key for body in bodies if (key := request_key(body)) not in self._client.cache.answers}
+        cached = self._client.cache.answers
+        keys = [request_key(body) for body in bodies]
+        new = {key for key in keys if key not in cached or self._anew(cached[key])}
         before = self._client.requests
         try:
-            answers = self._client.ask(bodies, progress=progress)
+            answers = self._client.ask(bodies, progress=progress, anew=self._anew)
         finally:
             account.asked += self._client.requests - before
         account.cached += len(bodies) - len(new)
-        replies = [Reply(UNREADABLE) if answer is None else Reply(**answer) for answer in answers]
-        for key in new & self._client.cache.answers.keys():
-            answer = Reply(**self._client.cache.answers[key])
-            account.prompt_tokens += answer.prompt_tokens
-            account.completion_tokens += answer.completion_tokens
-            account.cost += answer.prompt_tokens * self._prices[0] + answer.completion_tokens * self._prices[1]
+        replies = [
+            Reply("", failure=str(answer)) if isinstance(answer, Failure) else Reply(**answer) for answer in answers
+        ]
+        given = {key: reply for key, reply in zip(keys, replies, strict=True) if not reply.failure}
+        for key in new & given.keys():
+            account.prompt_tokens += given[key].prompt_tokens
+            account.completion_tokens += given[key].completion_tokens
+            account.cost += given[key].prompt_tokens * self._prices[0] + given[key].completion_tokens * self._prices[1]
         return replies
+
+    def _anew(self, answer: Any) -> bool:
+        """Whether a cached answer says nothing: an empty one, which older versions kept, or one without a verdict."""
+        return not answer["text"].strip() or (self._again and read_verdict(answer["text"]) is None)
 
 
 def read_reply(response: Any) -> dict[str, Any]:
-    """What is kept of a server's answer: text, probability of A, tokens.
+    """What is kept of a server's answer: text, probability of A at its verdict, where that stands, tokens.
+
+    Raises:
+        NoAnswerError: it has no text.
 
     Example:
         >>> read_reply({"choices": [{"message": {"content": "B"}}]})
-        {'text': 'B', 'p': None, 'prompt_tokens': 0, 'completion_tokens': 0}
+        {'text': 'B', 'p': None, 'at': None, 'cut': False, 'prompt_tokens': 0, 'completion_tokens': 0}
     """
     usage = response.get("usage") or {}
-    logprobs = response["choices"][0].get("logprobs") or {}
+    choice = response["choices"][0]
+    text = answer_text(response)
+    verdict = read_verdict(text)
+    at = None if verdict is None else verdict.start
+    p = None if at is None else _probability((choice.get("logprobs") or {}).get("content") or [], text, at)
     return {
-        "text": answer_text(response),
-        "p": _probability(logprobs.get("content") or []),
+        "text": text,
+        "p": p,
+        "at": None if p is None else at,
+        "cut": choice.get("finish_reason") == "length",
         "prompt_tokens": int(usage.get("prompt_tokens") or 0),
         "completion_tokens": int(usage.get("completion_tokens") or 0),
     }
 
 
-def _probability(tokens: Sequence[Any]) -> float | None:
-    """P(A) among A and B at the first token that is one of them; variants such as " A" are summed."""
-    for token in tokens:
-        if token["token"].strip(" *'\"\n") not in LETTERS:
-            continue
-        mass = dict.fromkeys(LETTERS, 0.0)
-        for entry in token.get("top_logprobs") or [token]:
-            letter = entry["token"].strip(" *'\"\n")
-            if letter in mass:
-                mass[letter] += math.exp(entry["logprob"])
-        total = sum(mass.values())
-        # One letter alone among the listed tokens says little about the other: no probability is better than 1.
-        return mass["A"] / total if all(mass.values()) else None
+def _probability(tokens: Sequence[Any], text: str, at: int) -> float | None:
+    """P(A) among A and B at the token of the letter at a place of the text; variants such as " A" are summed."""
+    written = [bytes(token.get("bytes") or token["token"].encode()) for token in tokens]
+    start = b"".join(written).rfind(text.encode("utf-8", "surrogatepass"))  # tokens may begin before the text
+    if start < 0:
+        return None
+    place = start + len(text[:at].encode("utf-8", "surrogatepass"))
+    end = 0
+    for token, part in zip(tokens, written, strict=True):
+        end += len(part)
+        if end > place:
+            return _share_of_a(token)
     return None
+
+
+def _share_of_a(token: Any) -> float | None:
+    said = _core(token["token"])
+    letters = LETTERS if said.isupper() else tuple(letter.lower() for letter in LETTERS)
+    if said not in letters:
+        return None
+    mass = dict.fromkeys(letters, 0.0)
+    for entry in token.get("top_logprobs") or [token]:
+        letter = _core(entry["token"])
+        if letter in mass:
+            mass[letter] += math.exp(entry["logprob"])
+    # One letter alone among the listed tokens says little about the other: no probability is better than 1.
+    return mass[letters[0]] / sum(mass.values()) if all(mass.values()) else None
+
+
+def _core(token: str) -> str:
+    return token.strip(" *'\"\n\t()[]{}<>:.,`$")
 
 
 class LocalBackend:

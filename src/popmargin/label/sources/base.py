@@ -3,8 +3,9 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
@@ -49,10 +50,15 @@ class Account:
     Attributes:
         questions: questions that were answered; = labels + unsure.
         labels: verdicts first, second or tie.
-        unsure: questions without a verdict: an answer could not be parsed, or a rating is missing.
+        unsure: questions without a verdict: an answer could not be parsed or got, or a rating is missing.
         asked: calls to a server or a model, attempts included.
         cached: answers that were there already.
-        unparsed: answers without a verdict, of all orders.
+        unparsed: answers without a clear verdict, of all orders.
+        cut: those of them that ended at the limit of tokens.
+        failed: prompts that the server refused or left without an answer, of all orders.
+        reasons: how many failed for which reason.
+        example: the first answer without a verdict, or the first failure.
+        named_a, named: answers that named the place A, and A or B.
         flips: questions whose two orders named the same place.
         both_orders: questions of which both orders were parsed.
         prompt_tokens, completion_tokens: of the calls that were made now.
@@ -65,6 +71,12 @@ class Account:
     asked: int = 0
     cached: int = 0
     unparsed: int = 0
+    cut: int = 0
+    failed: int = 0
+    reasons: Counter[str] = field(default_factory=Counter[str])
+    example: str = ""
+    named_a: int = 0
+    named: int = 0
     flips: int = 0
     both_orders: int = 0
     prompt_tokens: int = 0
@@ -73,16 +85,27 @@ class Account:
 
     def add(self, other: "Account") -> None:
         """Count another account in."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        for one in fields(self):
+            if one.name != "example":
+                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        self.example = self.example or other.example
 
     def __str__(self) -> str:
         lines = [f"{self.questions} questions = {self.labels} labels + {self.unsure} unsure"]
         if self.asked or self.cached:
-            lines.append(f"  {self.asked} calls, {self.cached} answers from the cache, {self.unparsed} unparsed")
+            answers = f"{self.asked} calls, {self.cached} answers from the cache"
+            lines.append(f"  {answers}, {self.unparsed} unparsed, {self.failed} failed")
+        if self.reasons:
+            lines.append("  failed: " + ", ".join(f"{reason}: {n}" for reason, n in self.reasons.most_common()))
+        if self.cut:
+            lines.append(f"  cut off at the limit of tokens, and unparsed: {self.cut}; raise --max-tokens")
+        if self.example:
+            lines.append(f"  the first without a verdict: {self.example}")
         if self.both_orders:
             share = self.flips / self.both_orders
             lines.append(f"  flipped with the order: {self.flips} of {self.both_orders} ({share:.1%})")
+        if self.named:
+            lines.append(f"  named the place A: {self.named_a} of {self.named} ({self.named_a / self.named:.1%})")
         if self.prompt_tokens or self.cost:
             tokens = f"{self.prompt_tokens} prompt + {self.completion_tokens} completion tokens"
             lines.append(f"  {tokens}{f', cost {self.cost:.4f}' if self.cost else ''}")
@@ -120,15 +143,17 @@ class Order:
     p: float | None = None
 
 
-def orders_note(orders: Sequence[Order], raw: str = "") -> str:
-    """The note of a judge's label: what it said in both orders, and the raw text where it could not be parsed.
+def orders_note(orders: Sequence[Order], raw: str = "", failed: str = "") -> str:
+    """The note of a judge's label: what it said in both orders, why there is no answer, and the raw text of an answer
+    that could not be parsed.
 
     Example:
-        >>> orders_note([Order("A", 0.8), Order("?")], "Hm.")
-        'orders: A 0.800, ?; unparsed: Hm.'
+        >>> orders_note([Order("A", 0.8), Order("?")], "Hm."), orders_note([Order("?")], failed="HTTP 400: too long")
+        ('orders: A 0.800, ?; unparsed: Hm.', 'orders: ?; failed: HTTP 400: too long')
     """
     shown = ", ".join(f"{order.place}{'' if order.p is None else f' {order.p:.3f}'}" for order in orders)
-    return f"orders: {shown}{f'; unparsed: {raw}' if raw else ''}"
+    parts = (f"; {what}: {text}" for what, text in (("failed", failed), ("unparsed", raw)) if text)
+    return f"orders: {shown}{''.join(parts)}"
 
 
 def read_orders(note: str) -> tuple[Order, Order] | None:
@@ -198,7 +223,13 @@ def label_pairs(
 
 
 def label_store(
-    store: LabelStore, project: int, labeller: Labeller, account: Account | None = None, *, progress: bool = False
+    store: LabelStore,
+    project: int,
+    labeller: Labeller,
+    account: Account | None = None,
+    *,
+    again: bool = False,
+    progress: bool = False,
 ) -> int:
     """Label every comparison of a project that the labeller has not labelled yet, as an annotator of its own.
 
@@ -207,10 +238,12 @@ def label_store(
         project: its id.
         labeller: who labels; the annotator of its name is made when missing.
         account: what it took is added to it.
+        again: ask also about what the labeller was "unsure" of, after all that it has not been asked; another verdict,
+            or another reason, is a new revision of the label.
         progress: show progress bars.
 
     Returns:
-        New labels in the store. Items that ask for a rating are people's: labellers compare.
+        New labels and revisions in the store. Items that ask for a rating are people's: labellers compare.
 
     Raises:
         DataError: the project asks for ratings alone.
@@ -223,8 +256,9 @@ def label_store(
             "popmargin label import DATA --project NAME"
         )
     annotator = _annotator(store, project, labeller)
+    unsure = _unsure(store, project, labeller.name) if again else {}
     written = 0
-    for rows in list(_batches(store, project, annotator)):
+    for rows in list(_batches(store, project, annotator, unsure)):
         ids = {name for row in rows for name in (row["first"], row["second"]) if name is not None}
         texts = store.texts(project, sorted(ids))
         questions = [
@@ -234,8 +268,22 @@ def label_store(
         opinions = labeller.label(questions, account, progress=progress)
         if annotator is None:  # only now: a labeller that fails at once leaves nothing behind
             annotator = store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id
-        written += store.record_many(annotator, _verdicts(rows, opinions, labeller.name))
+        changed = [
+            (row, opinion)
+            for row, opinion in zip(rows, opinions, strict=True)
+            if row["item"] not in unsure or (opinion.verdict, opinion.note) != ("unsure", unsure[row["item"]][1])
+        ]
+        revisions = {item: revision for item, (revision, _) in unsure.items()}
+        if changed:
+            written += store.record_many(annotator, _verdicts(changed, labeller.name, revisions))
     return written
+
+
+def count_unsure(store: LabelStore, project: int, name: str) -> tuple[int, int]:
+    """How many labels of a labeller stand, and how many of them are "unsure"."""
+    labels = store.labels(project, columns=["annotator", "verdict"])
+    verdicts = [row["verdict"] for row in labels.to_pylist() if row["annotator"] == name]
+    return len(verdicts), verdicts.count("unsure")
 
 
 def store_strengths(store: LabelStore, project: int) -> dict[str, float]:
@@ -260,17 +308,35 @@ def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int | Non
     return known[labeller.name].id
 
 
-def _batches(store: LabelStore, project: int, annotator: int | None) -> Iterator[list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
-    for batch in store.items(project, unlabelled_by=annotator):
-        rows += [row for row in batch.to_pylist() if row["kind"] != "rating"]
+def _unsure(store: LabelStore, project: int, name: str) -> dict[int, tuple[int, str]]:
+    """Items that a labeller was unsure of: item -> (revision, note)."""
+    labels = store.labels(project, columns=["item", "annotator", "verdict", "revision", "note"])
+    return {
+        row["item"]: (row["revision"], row["note"])
+        for row in labels.to_pylist()
+        if row["annotator"] == name and row["verdict"] == "unsure"
+    }
+
+
+def _batches(
+    store: LabelStore, project: int, annotator: int | None, unsure: Mapping[int, Any]
+) -> Iterator[list[dict[str, Any]]]:
+    """Items that the labeller has not labelled, then those that it is asked about again."""
+    rows = [row for batch in store.items(project, unlabelled_by=annotator) for row in batch.to_pylist()]
+    if unsure:
+        rows += [row for batch in store.items(project) for row in batch.to_pylist() if row["item"] in unsure]
+    rows = [row for row in rows if row["kind"] != "rating"]
     for start in range(0, len(rows), BATCH):
         yield rows[start : start + BATCH]
 
 
-def _verdicts(rows: Sequence[dict[str, Any]], opinions: Sequence[Opinion], name: str) -> Any:
+def _verdicts(given: Sequence[tuple[dict[str, Any], Opinion]], name: str, revisions: Mapping[int, int]) -> Any:
+    rows, opinions = [row for row, _ in given], [opinion for _, opinion in given]
     count = len(rows)
-    requests = [hashlib.sha256(f"{name}\0{row['item']}".encode()).hexdigest()[:32] for row in rows]
+    requests = [
+        hashlib.sha256("\0".join([name, str(row["item"]), *_revised(row["item"], revisions)]).encode()).hexdigest()[:32]
+        for row in rows
+    ]
     return pa.table(
         {
             "item": pa.array([row["item"] for row in rows], pa.int64()),
@@ -284,3 +350,8 @@ def _verdicts(rows: Sequence[dict[str, Any]], opinions: Sequence[Opinion], name:
             "swap_second": pa.array([False] * count),
         }
     )
+
+
+def _revised(item: int, revisions: Mapping[int, int]) -> list[str]:
+    """What tells a repeated answer from the first one."""
+    return [str(revisions[item])] if item in revisions else []

@@ -1,20 +1,18 @@
 """A language model as the judge: both orders of presentation, verdicts from its probabilities where it gives them."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from popmargin.errors import ConfigError
+from popmargin.evaluation.verdicts import Verdict, read_verdict
 from popmargin.label.records import Kind
 from popmargin.label.sources.base import Account, Opinion, Order, Question, orders_note
 from popmargin.label.sources.prompts import fill, load_prompt, pop_parts
 from popmargin.label.sources.ratings import count_verdicts
 
-_TIE = re.compile(r"(?:tie|equal|same|neither|both|=)\b|=", re.IGNORECASE)
-_LETTER = re.compile(r"\W*(?:(?:answer|comparison|verdict)\W*)?([ABC])(?![\w'])\W*", re.IGNORECASE)
-_RAW = 200  # characters of an unparsed answer that a note keeps
+_RAW = 400  # characters of an unparsed answer that a note keeps: its beginning and its end
 
 
 @dataclass(frozen=True)
@@ -23,12 +21,18 @@ class Reply:
 
     Attributes:
         text: what the model wrote; for a local model the more likely of the two letters.
-        p: probability of A among A and B; None where the backend gives none.
+        p: probability of A among A and B at the letter of the verdict; None where the backend gives none.
+        at: where in the text that letter stands; None where the text is the letter.
+        cut: the answer ended at the limit of tokens.
+        failure: why there is no answer; the text is empty then.
         prompt_tokens, completion_tokens: 0 where the backend does not say.
     """
 
     text: str
     p: float | None = None
+    at: int | None = None
+    cut: bool = False
+    failure: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -54,7 +58,8 @@ class Judge:
     likelier side and its confidence max(p, 1 − p), so that it can be held against how often the judge is right. A
     backend without probabilities counts as p ∈ {0, ½, 1}: orders that disagree are a tie, with confidence ½.
 
-    A question of which an answer cannot be parsed is "unsure", with the raw text in its note; none is dropped.
+    A question of which an answer cannot be parsed, or not be got, is "unsure", with the raw text or the reason in its
+    note; none is dropped, and `label_store` asks about them `again`.
 
     Args:
         backend: of `popmargin.label.sources.backends`.
@@ -105,38 +110,41 @@ class Judge:
 
 
 def parse_letter(text: str) -> str:
-    """The place that an answer names: "A", "B", "=" for a tie, "?" when it names none.
+    """The place that an answer names: "A", "B", "=" for a tie, "?" when it clearly names none (see `read_verdict`).
 
     Example:
-        >>> parse_letter(" **B**."), parse_letter("Answer: A"), parse_letter("Tie"), parse_letter("A cat is B")
+        >>> parse_letter(" **B**."), parse_letter("The answer is A."), parse_letter("Tie"), parse_letter("A cat is B")
         ('B', 'A', '=', '?')
     """
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    for line in (lines[:1] + lines[-1:]) if lines else []:
-        found = _LETTER.fullmatch(line.strip())
-        if found:
-            return {"A": "A", "B": "B", "C": "="}[found[1].upper()]
-        if _TIE.fullmatch(line.strip(" .*`'\"")):
-            return "="
-    return "?"
+    verdict = read_verdict(text)
+    return "?" if verdict is None else verdict.place
 
 
 def _opinion(replies: Sequence[Reply], account: Account) -> Opinion:
     orders = [_order(reply) for reply in replies]
-    raw = " | ".join(
-        " ".join(reply.text.split())[:_RAW] or "(empty)"
-        for reply, order in zip(replies, orders, strict=True)
-        if order.place == "?"
-    )
-    account.unparsed += sum(order.place == "?" for order in orders)
-    note = orders_note(orders, raw)
-    if raw:
+    failed = [reply.failure for reply in replies if reply.failure]
+    unparsed = [reply for reply, order in zip(replies, orders, strict=True) if order.place == "?" and not reply.failure]
+    account.failed += len(failed)
+    account.reasons.update(failure.partition(":")[0] for failure in failed)
+    account.unparsed += len(unparsed)
+    account.cut += sum(reply.cut for reply in unparsed)
+    account.named += sum(order.place in "AB" for order in orders)
+    account.named_a += sum(order.place == "A" for order in orders)
+    words = [_shortened(reply.text) for reply in unparsed]
+    note = orders_note(orders, " | ".join(words), " | ".join(dict.fromkeys(failed)))
+    if failed or unparsed:
+        account.example = account.example or (failed[0] if failed else repr(words[0]))
         return Opinion("unsure", None, note)
     account.both_orders += len(orders) == 2
     account.flips += flipped(orders)
     sides = [_chance(order) if not turned else 1.0 - _chance(order) for turned, order in enumerate(orders)]
     p = sum(sides) / len(sides)
     return Opinion("tie" if p == 0.5 else "first" if p > 0.5 else "second", max(p, 1.0 - p), note)
+
+
+def _shortened(text: str) -> str:
+    words = " ".join(text.split()) or "(empty)"
+    return words if len(words) <= _RAW else f"{words[: _RAW // 2]} … {words[-_RAW // 2 :]}"
 
 
 def flipped(orders: Sequence[Order]) -> bool:
@@ -150,10 +158,21 @@ def flipped(orders: Sequence[Order]) -> bool:
 
 
 def _order(reply: Reply) -> Order:
-    place = parse_letter(reply.text)
-    if place in "AB" and reply.p is not None and reply.p != 0.5:
-        place = "A" if reply.p > 0.5 else "B"
-    return Order(place, reply.p if place in "AB" else None)
+    verdict = None if reply.failure else read_verdict(reply.text)
+    if verdict is None:
+        return Order("?")
+    p = _probability(reply, verdict)
+    if p is None or p == 0.5:
+        return Order(verdict.place, p)
+    return Order("A" if p > 0.5 else "B", p)
+
+
+def _probability(reply: Reply, verdict: Verdict) -> float | None:
+    """The probability of A, if it was read where the verdict stands; older caches do not say where they read it."""
+    if verdict.start is None or reply.p is None:
+        return None
+    alone = reply.text.strip(" *'\".\n") in ("A", "B")
+    return reply.p if reply.at == verdict.start or (reply.at is None and alone) else None
 
 
 def _chance(order: Order) -> float:

@@ -1,0 +1,65 @@
+"""What a user is told after Ctrl-C: where the work stands, and the command that goes on."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from popmargin.config import RunConfig
+from popmargin.study.config import StudyConfig
+from popmargin.training.run_directory import RunDirectory, read_jsonl
+
+
+def say_where_it_stands(arguments: Sequence[str], args: argparse.Namespace | None) -> str:
+    """The sentences after Ctrl-C, and the command that goes on.
+
+    Args:
+        arguments: everything after `popmargin`.
+        args: parsed; its verb may have `standing(args)`, which gives a sentence and further arguments. None where the
+            interruption came before.
+    """
+    _close_bars()
+    sentence, more = "Run the same command again.", list[str]()
+    standing = getattr(args, "standing", None)
+    if standing is not None:
+        try:
+            sentence, more = standing(args)
+        except Exception:  # whatever it is: an interruption ends without a traceback
+            sentence = "Where it stands cannot be read. Run the same command again."
+    kept = [word for word in arguments if word not in ("--overwrite", *more)]
+    return f"interrupted: {sentence}\ngo on with: {shlex.join(['popmargin', *kept, *more])}"
+
+
+def _close_bars() -> None:
+    """End progress bars, which would else be drawn once more below what is said."""
+    from tqdm.auto import tqdm
+
+    bars: list[Any] = list(getattr(tqdm, "_instances", ()))
+    for bar in bars:
+        bar.close()
+
+
+def run_standing(config: RunConfig) -> tuple[str, list[str]]:
+    """Where a training run stands, and what its command needs to go on."""
+    directory = RunDirectory(Path(config.output))
+    if directory.finished:
+        return f"{directory.path} is trained.", ["--resume"]
+    if not (directory.path / "config.yaml").is_file():
+        return "Training had not begun.", []
+    lines = read_jsonl(directory.path / "metrics.jsonl")
+    step = lines[-1]["step"] if lines else 0
+    checkpoint = directory.checkpoint()
+    where = f"{directory.path} stands after step {step}"
+    if checkpoint is None:
+        hint = "" if config.train.save_steps else " (--train.save_steps N keeps one every N steps)"
+        return f"{where}, without a checkpoint{hint}: it begins again.", ["--resume"]
+    return f"{where}, with its last checkpoint at step {checkpoint.name.rpartition('-')[2]}.", ["--resume"]
+
+
+def study_standing(study: StudyConfig) -> tuple[str, list[str]]:
+    """How many runs of a study are done; the same command goes on."""
+    configs = [config for arm in study.run_configs().values() for config in arm]
+    runs = [RunDirectory(Path(config.output)) for config in configs]
+    done = sum(run.finished and (run.evaluation / "metrics.json").is_file() for run in runs)
+    return f"{done} of {len(runs)} runs of {study.output} are trained and evaluated, and are kept.", []

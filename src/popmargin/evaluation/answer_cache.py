@@ -1,0 +1,110 @@
+"""Answers by request, kept on disk; several processes may share the file."""
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from popmargin.errors import RunError
+
+
+class AnswerCache:
+    """Answers (JSON values) by request, in memory and in an append-only JSONL file.
+
+    Every answer is on the disk before it counts, so a killed run loses nothing that was paid for; a line that a kill
+    left half written is cut off at the next start or the next answer. A lock beside the file (`.lock`) keeps processes
+    that share it from writing into each other's lines. Of two answers to a request the later one counts.
+
+    Args:
+        path: the file; made with its folder when missing.
+
+    Raises:
+        RunError: the file cannot be read, or a line of it is not an answer; it is left as it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answers: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        with self._alone():
+            complete = self._mended()
+        for number, line in enumerate(complete.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                self.answers[entry["key"]] = entry["answer"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunError(
+                    f"{path}, line {number}: not a cached judge answer. Delete the line or the file."
+                ) from error
+
+    def add(self, key: str, answer: Any) -> None:
+        """Store one answer."""
+        self.add_many([(key, answer)])
+
+    def add_many(self, answers: Iterable[tuple[str, Any]]) -> None:
+        """Store several answers with one wait for the disk."""
+        entries = list(answers)
+        lines = "".join(json.dumps({"key": key, "answer": answer}) + "\n" for key, answer in entries)
+        with self._lock, self._alone():
+            if self._is_torn():  # another process was killed while it wrote
+                self._mended()
+            with self.path.open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            self.answers.update(entries)
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """No other process reads or writes meanwhile."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.is_dir():
+                raise IsADirectoryError(None, "Is a directory")
+            with FileLock(self.path.with_name(self.path.name + ".lock")):
+                yield
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: no file for a cache ({error.strerror}). Name a file, or a new one."
+            ) from error
+
+    def _is_torn(self) -> bool:
+        with self.path.open("ab+") as file:
+            if file.tell() == 0:
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+
+    def _mended(self) -> bytes:
+        """The file's whole lines; what a killed process left of a line is cut off, its answer is asked for again."""
+        text = self.path.read_bytes() if self.path.exists() else b""
+        complete, _, torn = text.rpartition(b"\n")
+        if not _is_begun(torn):
+            raise RunError(f"{self.path}: its last line is not a cached judge answer. Name another file, or a new one.")
+        if torn:
+            with self.path.open("r+b") as file:
+                file.truncate(len(text) - len(torn))
+        return complete
+
+
+def _is_begun(line: bytes) -> bool:
+    """Whether a line is the beginning of one that `AnswerCache.add_many` writes."""
+    start, middle = b'{"key": "', b', "answer": '
+    _, _, rest = line[len(start) :].partition(b'"')
+    return start.startswith(line[: len(start)]) and middle.startswith(rest[: len(middle)])
+
+
+def request_key(body: Mapping[str, Any]) -> str:
+    """The key of a request in the cache: SHA-256 of its content."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def cache_file(name: str) -> Path:
+    """A file in the user's cache folder."""
+    return Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin")) / name

@@ -1,0 +1,92 @@
+"""Which model a user names: the demo's, a folder, or one of the hub, which is not asked for what looks like a path."""
+
+import re
+from pathlib import Path
+
+from popmargin.errors import RunError
+from popmargin.files import no_such_file
+
+HUB = "https://huggingface.co/"
+_SUFFIXES = re.compile(
+    r"\.(safetensors|bin|gguf|pt|pth|ckpt|onnx|h5|jsonl?|ya?ml|csv|tsv|parquet|txt|zip|tar|gz|xlsx|py)", re.IGNORECASE
+)
+_FOLDERS = re.compile(
+    r"(saved_)?models?|checkpoints?|ckpts?|runs?|outputs?|out|results?|data|datasets|spaces|weights|saved|trained|tmp|home|"
+    r"mnt|workspace",
+    re.IGNORECASE,
+)
+"""First parts of a path that name no owner on the hub, or hardly one."""
+
+
+_MODEL_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only be meant as a file or folder: hub ids are `name` or `owner/name`.
+
+    Example:
+        >>> [looks_like_path(name) for name in ("./nomodel", "models/foo", "model.safetensors", "Qwen/Qwen2.5-0.5B")]
+        [True, True, True, False]
+    """
+    parts = name.split("/")
+    return (
+        name.startswith((".", "/", "~"))
+        or "\\" in name
+        or name.endswith("/")
+        or len(parts) > 2
+        or (len(parts) == 2 and _FOLDERS.fullmatch(parts[0]) is not None)
+        or _SUFFIXES.fullmatch(Path(name).suffix) is not None
+    )
+
+
+def resolve_path(path: str) -> str:
+    """What transformers is to load: a folder, or the id of a model on the hub.
+
+    Args:
+        path: `demo` (the embedded model), a folder (`~` is the home folder), a hub id, or its address on the hub, which
+            says that no folder is meant.
+
+    Raises:
+        RunError: it looks like a path, and no model's folder is there; the hub is not asked.
+    """
+    if path == "demo":
+        from popmargin.demo.model import demo_model_path
+
+        return str(demo_model_path())
+    if path.startswith(HUB):
+        return "/".join(path.removeprefix(HUB).strip("/").split("/")[:2])
+    if not path.strip():
+        raise RunError("The name of the model is empty. Give a folder, a hub id, or demo.")
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        _refuse_a_folder_without_model(path, folder)
+        return str(folder)
+    if folder.is_file():
+        raise RunError(f"{path} is a file. Name the folder that holds the model: {folder.parent}")
+    if looks_like_path(path):
+        hub = f" (A model of the hub: {HUB}{path})" if path.count("/") == 1 and path[0].isalnum() else ""
+        raise RunError(f"{no_such_file(path, what='folder or model')} Name a model's folder, a hub id, or demo.{hub}")
+    return path
+
+
+def _refuse_a_folder_without_model(path: str, folder: Path) -> None:
+    if any((folder / name).is_file() for name in _MODEL_FILES):
+        return
+    inside = sorted(config.parent for config in folder.glob("*/config.json"))
+    inside += sorted(config.parent for config in folder.glob("*/adapter_config.json") if config.parent not in inside)
+    hint = f" Did you mean {inside[0]}?" if inside else " Name the folder that save_pretrained wrote."
+    raise RunError(f"{path} holds no model: it has no config.json.{hint}")
+
+
+def check_models(*names: str | None) -> None:
+    """Refuse mistyped folders of models before anything else takes time; None and rewards that are no model pass.
+
+    Args:
+        names: as `resolve_path` takes them, or specifications of rewards.
+
+    Raises:
+        RunError: one looks like a path, and no model's folder is there.
+    """
+    for name in names:
+        if name is not None and name != "demo" and (":" not in name or name.startswith(("model:", HUB))):
+            resolve_path(name.removeprefix("model:"))

@@ -1,0 +1,82 @@
+"""YAML files of users: a mapping, or an error that names file, line and remedy."""
+
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from popmargin.errors import ConfigError
+from popmargin.files import no_such_file
+
+_DATA = (".jsonl", ".csv", ".tsv", ".parquet", ".gz", ".arrow")
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which takes the last of two equal keys without a word; this one refuses the second."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    problem = f"the key '{key.value}' stands twice, in line {seen[key.value]} too; keep one"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen[key.value] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or a key stands twice.
+    """
+    return yaml.load(text, _OnceLoader)
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty one gives an empty mapping.
+
+    Raises:
+        ConfigError: no such file, a folder, or not a YAML mapping; the message names file, line and remedy.
+    """
+    if file.is_dir():
+        found = sorted(entry.name for pattern in ("*.yaml", "*.yml") for entry in file.glob(pattern))
+        hint = f" Did you mean {file / found[0]}?" if found else ""
+        raise ConfigError(f"{file} is a folder, not a YAML file.{hint} Name the file.")
+    if file.suffix in _DATA:
+        raise ConfigError(f"{file} holds data, not a configuration. Name it with --data.train {file}")
+    text = ""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        values = parse_yaml(text)
+    except FileNotFoundError as error:
+        raise ConfigError(no_such_file(file, what="configuration file").removesuffix(".")) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not YAML: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}{_explained(error, text)}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{file} must hold a mapping of keys to values, not {type(values).__name__}. Write 'key: value' lines."
+        )
+    return typing.cast("dict[str, Any]", values)
+
+
+def _explained(error: yaml.YAMLError, text: str) -> str:
+    """Where a YAML file is wrong, and what to do."""
+    lines = text.splitlines()
+    mark = getattr(error, "problem_mark", None)
+    tabs = [number for number, line in enumerate(lines, start=1) if "\t" in line[: len(line) - len(line.lstrip())]]
+    if tabs and (mark is None or mark.line + 1 >= tabs[0]):
+        return f", line {tabs[0]}: a tab. YAML wants spaces: indent with two spaces for each level."
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    if mark is None:
+        return f" is not YAML: {problem}."
+    place = f" is not YAML: line {mark.line + 1}, column {mark.column + 1}: {problem}."
+    shown = lines[mark.line].strip()[:80] if mark.line < len(lines) else ""
+    return f"{place} The line is: {shown}" if shown else f"{place} Something before the end is not closed."
