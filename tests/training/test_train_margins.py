@@ -1,5 +1,6 @@
 """Margins by configuration: every pair of objective and source trains or is refused, and known ones are themselves."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -177,3 +178,23 @@ def test_the_list_of_objectives_says_who_takes_a_margin(capsys: pytest.CaptureFi
     assert "takes a margin" in capsys.readouterr().out
     assert main(["objectives", "cpo"]) == 0
     assert "takes a margin" not in capsys.readouterr().out
+
+
+def test_a_margin_column_stands_for_ratings(
+    configure: Configure, metrics: Metrics, data_path: str, tmp_path: Path
+) -> None:
+    """The same rows with their gaps as `margin` instead of ratings train alike, and the report names the column."""
+    lines = [json.loads(line) for line in Path(data_path).read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line["id"], line["margin"] = line.get("id"), line.pop("chosen_rating") - line.pop("rejected_rating")
+    bare = tmp_path / "margin.jsonl"
+    bare.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    common = {"objective": {"name": "dpo_rating_margin"}, "train": {"max_steps": 1}}
+    rated = Workspace(configure(common)).train
+    config = configure(common, {"data": {"train": str(bare)}})
+    train(config)
+    found = Workspace(config).train
+    np.testing.assert_allclose(found.column("margin"), rated.column("margin"))
+    assert "there are no ratings, so the column 'margin' is the margin where an objective asks for one" in (
+        found.preferences.report.notes
+    )
