@@ -135,7 +135,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
         "held out by prompt: data.test_size 1, 1 of 5 prompts",
     ]
     assert all(sentence in printed for sentence in expected), printed
-    assert "training ended before the first epoch: 1 steps of 2 rows" in printed
+    assert "rows seen in 1 steps of 2: 5 in = 2 seen + 3 left out (training ended before the first epoch: 3)" in printed
     stored = json.loads((tmp_path / "run" / "run.json").read_text())["account"]
     steps = [Step.from_dict(step) for step in stored]
     check_sums(steps)
@@ -145,7 +145,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
     page = tmp_path / "report.html"
     assert main(["report", str(tmp_path / "run"), "--out", str(page)]) == 0
     text = page.read_text()
-    assert "1 an empty text; 1 a missing value" in text and all(sentence in text for sentence in expected[1:])
+    assert "an empty text: 1; a missing value: 1" in text and all(sentence in text for sentence in expected[1:])
     assert "held out when the run was trained, by id and content" in text
 
 
@@ -186,7 +186,7 @@ def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure
     inside = [pair for pair in pairs[1:] if set(pair) <= trained]
     assert of_edges.kept["used"] == len(inside) > 0
     stronger, weaker = {pair[0] for pair in inside}, {pair[1] for pair in inside}
-    assert of_rows.rows_in == len(trained) and of_rows.kept == {f"in {len(inside)} rows": len(stronger)}
+    assert of_rows.rows_in == len(trained) and of_rows.kept == {f"trained on, in {len(inside)} rows": len(stronger)}
     assert sum(of_rows.left_out.values()) == len(trained - stronger)
     assert of_rows.left_out["only ever the weaker side of an edge, which is scored and not trained on"] == len(
         weaker - stronger

@@ -34,7 +34,7 @@ from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.reward_models import RewardFormat, make_reward_model, merged
 from popmargin.tokens.base import TOKEN_SELECTORS
-from popmargin.training.account import training_steps, with_what_was_seen
+from popmargin.training.account import seen_steps, training_steps
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
 from popmargin.training.inputs import with_absolute_paths
@@ -182,9 +182,9 @@ def train(
             "peak_memory_mb": memory,
             "resumed": checkpoint is not None,
         }
-        done = with_what_was_seen(rows, config, directory, trainer.state.global_step, len(parts.collator.rows))
-        workspace.tell(done)
-        told = {"account": [step.to_dict() for step in (*account, *done)]}
+        seen = seen_steps(config, directory, trainer.state.global_step, len(parts.collator.rows))
+        workspace.tell(seen)
+        told = {"account": [step.to_dict() for step in (*account, *rows, *seen)]}
         directory.finish(_facts(config, workspace, parts) | measured | told)
     trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
     return directory, (trainer.model if keep_model else None)
