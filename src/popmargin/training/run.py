@@ -134,7 +134,7 @@ def train(
     directory = RunDirectory(Path(config.output))
     # First of all: it joins the other processes, if any, and chooses this one's device.
     arguments = training_arguments(config, directory)
-    config = with_absolute_paths(config)
+    config, loss = with_absolute_paths(config), make_loss(config)
     directory.check(config, resume=resume, overwrite=overwrite)
     first = arguments.process_index == 0
     workspace = workspace or Workspace(config)
@@ -143,7 +143,7 @@ def train(
     account = [*earlier, *workspace.account]
     workspace.tell(account if first else ())
     own = _with_own_edges(config, directory) if resume else config
-    record = workspace.record(own, make_loss(config))
+    record = workspace.record(own, loss)
     if resume and directory.started:
         directory.check_record(record)
     if resume and directory.finished:
