@@ -1,4 +1,4 @@
-"""Files that appear when they are complete, in the place and format that their name says; what a mistyped name meant."""
+"""Files that appear when they are complete, in the format that their name says; what a mistyped name meant."""
 
 import difflib
 import os

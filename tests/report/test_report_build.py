@@ -70,7 +70,7 @@ def test_tables_and_pictures_are_labelled(study: StudyResults) -> None:
     page = Page(render_report(study))
     assert all(a.get("scope") in {"row", "col"} for tag, a in page.tags if tag == "th")
     tables = sum(tag == "table" for tag, _ in page.tags)
-    assert tables == sum(tag == "caption" for tag, _ in page.tags) == 3
+    assert tables == sum(tag == "caption" for tag, _ in page.tags) == 4
     pictures = [a for tag, a in page.tags if tag == "svg"]
     assert all(a.get("aria-hidden") == "true" or len(a.get("aria-label") or "") > 20 for a in pictures)
     assert sum(tag == "figure" for tag, _ in page.tags) == sum(tag == "figcaption" for tag, _ in page.tags) == 6
@@ -143,7 +143,7 @@ def test_arm_with_nothing_but_a_name() -> None:
     page = Page(render_report(StudyResults("Bare", [bare()], {}, "dpo")))
     words = page.words()
     assert "One way of training" in words and "1 seed" in words
-    assert words.count("Left out:") == 8
+    assert words.count("Left out:") == 9
     cells = [a for tag, a in page.tags if tag == "td"]
     assert len(cells) == 8 and words.count("–") >= 8
 

@@ -314,7 +314,8 @@ def evaluate_policy(
         metrics["sampling"] = asdict(generations.drawn) | {"own_settings": own_settings(policy), "ends": workspace.ends}
     workspace.tell(steps)
     metrics["account"] = [step.to_dict() for step in (*earlier, *steps)]
-    text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
+    metrics["intervals"] = dict(sorted(metrics["intervals"].items()))
+    text = json.dumps(dict(sorted(metrics.items())), indent=1, allow_nan=False)
     with whole_file(directory.evaluation / "metrics.json") as partial:
         partial.write_text(text + "\n", encoding="utf-8")
     return metrics

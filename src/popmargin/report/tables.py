@@ -218,7 +218,7 @@ def account_rows(study: StudyResults) -> list[AccountRow]:
                 arms=", ".join(entry["arms"]),
                 rows_in=f"{step.rows_in:,} {step.unit}",
                 kept=[f"{count:,} {where}" for where, count in step.kept.items()],
-                left_out=[f"{count:,} {reason}" for reason, count in step.reasons.items()],
+                left_out=[f"{reason}: {count:,}" for reason, count in step.reasons.items()],
                 notes=list(step.notes),
             )
         )

@@ -38,6 +38,7 @@ class Trial:
         spearman: rank correlation of reward margins with strengths; 0 where unknown.
         preferences: how many were measured on.
         digest: of the configuration, so that a changed study tries again.
+        data: of the preferences, so that changed data are tried again; empty in trials of older versions.
     """
 
     arm: str
@@ -47,6 +48,7 @@ class Trial:
     spearman: float
     preferences: int
     digest: str
+    data: str = ""
 
 
 def tune(study: StudyConfig, say: Callable[[str], None]) -> tuple[StudyConfig, dict[str, str]]:
@@ -99,10 +101,15 @@ def _search(study: StudyConfig, settings: TuneConfig, say: Callable[[str], None]
         for learning_rate, beta in _grid(study, arm, settings):
             config = _config(study, arm, settings, _changes(learning_rate, beta))
             todo[_digest(config)] = (arm, learning_rate, beta, config)
-    workspace: Workspace | None = None
+    first = next(iter(todo.values()))[3]
+    workspace: Workspace | None = Workspace(first)
+    data = _data(workspace)
+
+    def found() -> dict[str, Trial]:
+        return {trial.digest: trial for trial in _read(folder) if trial.data in ("", data)}
 
     def tried(digest: str) -> bool:
-        return digest in {trial.digest for trial in _read(folder)}
+        return digest in found()
 
     def attempt(number: int, digest: str) -> None:
         nonlocal workspace
@@ -111,11 +118,17 @@ def _search(study: StudyConfig, settings: TuneConfig, say: Callable[[str], None]
         if workspace is None or not workspace.fits(config):
             workspace = Workspace(config)
         accuracy, spearman, count = _measure(replace(config, output=f"{config.output}-{digest[:16]}"), workspace)
-        append_jsonl(folder / FILE, asdict(Trial(arm, learning_rate, beta, accuracy, spearman, count, digest)))
+        trial = Trial(arm, learning_rate, beta, accuracy, spearman, count, digest, data)
+        append_jsonl(folder / FILE, asdict(trial))
 
     share({digest: digest for digest in todo}, folder / LOCKS, tried, attempt)
-    found = {trial.digest: trial for trial in _read(folder)}
-    return [found[digest] for digest in todo]
+    trials = found()
+    return [trials[digest] for digest in todo]
+
+
+def _data(workspace: Workspace) -> str:
+    sides = (workspace.train.preferences, workspace.test.preferences)
+    return hashlib.sha256("".join(side.fingerprint() for side in sides).encode()).hexdigest()
 
 
 def _grid(study: StudyConfig, arm: str, settings: TuneConfig) -> Sequence[tuple[float, float | None]]:

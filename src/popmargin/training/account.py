@@ -1,6 +1,5 @@
 """The account of a run's data: what loading, splitting, tokenization, edges and the objective kept and left out."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -125,7 +124,7 @@ def row_step(
     return Step(
         name=f"what '{objective}' trains on",
         rows_in=count,
-        kept={f"in {len(stronger)} rows": int(trained.sum())},
+        kept={f"trained on, in {len(stronger)} rows": int(trained.sum())},
         left_out={reason: number for reason, number in
                   (left_out | {"in no edge": int(np.sum(~as_stronger & ~as_weaker))}).items() if number},
         notes=tuple(notes),
@@ -163,18 +162,32 @@ def training_steps(config: RunConfig, workspace: "Workspace", parts: "Parts") ->
     return steps
 
 
-def with_what_was_seen(
-    steps: list[Step], config: RunConfig, directory: "RunDirectory", done: int, rows: int
-) -> list[Step]:
-    """The account of the rows with what only the training could tell: rows never reached, and clamped margins."""
-    notes = list(steps[-1].notes)
-    if done * config.train.batch_size < rows:
-        notes.append(
-            f"training ended before the first epoch: {done} steps of {config.train.batch_size} rows are "
-            f"{done * config.train.batch_size} of {rows} rows"
-        )
+def seen_steps(config: RunConfig, directory: "RunDirectory", done: int, rows: int) -> list[Step]:
+    """What only the training could tell: rows that it never reached, and margins that were clamped.
+
+    Args:
+        config: the run.
+        directory: its metrics.
+        done: optimizer steps.
+        rows: rows of an epoch.
+    """
+    seen = min(done * config.train.batch_size, rows)
     name = "target_margin_clipped"
     clamped = [line[name] for line in directory.metrics() if name in line]
-    if clamped and max(clamped) > 0:
-        notes.append(f"target margins that were clamped, mean over the log: {float(np.mean(clamped)):.1%}")
-    return [*steps[:-1], dataclasses.replace(steps[-1], notes=tuple(notes))]
+    notes = (
+        [f"target margins that were clamped, mean over the log: {np.mean(clamped):.1%}"]
+        if clamped and max(clamped) > 0
+        else []
+    )
+    if seen == rows and not notes:
+        return []
+    return [
+        Step(
+            name=f"rows seen in {done} steps of {config.train.batch_size}",
+            rows_in=rows,
+            kept={"seen": seen},
+            left_out={"training ended before the first epoch": rows - seen} if seen < rows else {},
+            notes=tuple(notes),
+            unit="rows",
+        )
+    ]

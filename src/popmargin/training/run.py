@@ -35,7 +35,7 @@ from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.reward_models import make_reward_model
 from popmargin.tokens.base import TOKEN_SELECTORS
-from popmargin.training.account import training_steps, with_what_was_seen
+from popmargin.training.account import seen_steps, training_steps
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
 from popmargin.training.final import is_merged, save_trained
@@ -136,7 +136,7 @@ def train(
     directory = RunDirectory(Path(config.output))
     # First of all: it joins the other processes, if any, and chooses this one's device.
     arguments = training_arguments(config, directory)
-    config = with_absolute_paths(config)
+    config, loss = with_absolute_paths(config), make_loss(config)
     directory.check(config, resume=resume, overwrite=overwrite)
     first = arguments.process_index == 0
     workspace = workspace or Workspace(config)
@@ -145,7 +145,7 @@ def train(
     account = [*earlier, *workspace.account]
     workspace.tell(account if first else ())
     own = _with_own_edges(config, directory) if resume else config
-    record = workspace.record(own, make_loss(config))
+    record = workspace.record(own, loss)
     if resume and directory.started:
         directory.check_record(record)
     if resume and directory.finished:
@@ -187,9 +187,9 @@ def train(
             "peak_memory_mb": memory,
             "resumed": checkpoint is not None,
         }
-        done = with_what_was_seen(rows, config, directory, trainer.state.global_step, len(parts.collator.rows))
-        workspace.tell(done)
-        told = {"account": [step.to_dict() for step in (*account, *done)]}
+        seen = seen_steps(config, directory, trainer.state.global_step, len(parts.collator.rows))
+        workspace.tell(seen)
+        told = {"account": [step.to_dict() for step in (*account, *rows, *seen)]}
         directory.finish(_facts(config, workspace, parts) | measured | facts | told)
     trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
     if not keep_model:

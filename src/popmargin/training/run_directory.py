@@ -198,5 +198,5 @@ class RunDirectory:
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write run.json, which marks the run as finished."""
-        text = json.dumps(dict(facts), indent=1, sort_keys=True)
+        text = json.dumps(dict(sorted(facts.items())), indent=1)  # an account keeps the order of its sums
         (self.path / "run.json").write_text(text + "\n", encoding="utf-8")

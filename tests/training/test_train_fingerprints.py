@@ -1,0 +1,212 @@
+"""A run goes on with what it was trained on: data, models, edges, code and settings are compared, differences said."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from popmargin.cli.main import main
+from popmargin.config import RunConfig
+from popmargin.errors import ConfigError, RunError
+from popmargin.pop.edges import PopEdges
+from popmargin.training.fingerprints import Change, Record, Rows
+from popmargin.training.inputs import differences, with_absolute_paths, with_data
+from popmargin.training.prepare import Workspace
+from popmargin.training.run import train
+from popmargin.training.run_directory import RunDirectory
+
+Configure = Callable[..., RunConfig]
+OBJECTIVE = '''
+import torch
+from dataclasses import dataclass
+from popmargin import Needs, objective
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options.
+
+    Attributes:
+        beta: scale.
+    """
+
+    beta: float = 0.1
+
+@objective("NAME", options=Options, score="log_ratio", origin="ours", needs=Needs(edges=True))
+def mine(rows, options):
+    """Mine."""
+    return -torch.nn.functional.logsigmoid(options.beta * rows.gap)
+'''
+
+
+def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in change(rows)))
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, model_path: str, rows: list[dict[str, Any]]) -> Path:
+    """A folder with all that a run can read: data, a model, edges, an objective."""
+    folder = tmp_path / "in"
+    shutil.copytree(model_path, folder / "model")
+    for name, part in (("train", rows[:24]), ("test", rows[24:32])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    ids = [row["id"] for row in rows[:24]]
+    PopEdges.from_columns(ids[:-1], ids[1:]).save(folder / "edges.parquet")
+    (folder / "mine.py").write_text(OBJECTIVE.replace("NAME", f"mine_{tmp_path.name}"))  # a registry is for a process
+    return folder
+
+
+@pytest.fixture
+def config(inputs: Path, configure: Configure) -> RunConfig:
+    data = {"train": str(inputs / "train.jsonl"), "test": str(inputs / "test.jsonl")}
+    parts = {"objective": {"name": f"{inputs / 'mine.py'}:mine"}, "pop": {"edges": str(inputs / "edges.parquet")}}
+    return configure({"data": data, "model": {"path": str(inputs / "model")}, "train": {"max_steps": 1}}, parts)
+
+
+def edit_weights(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    name = sorted(weights)[0]
+    weights[name][0, 0] += 1e-3
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def other_template(folder: Path) -> None:
+    file = next(file for file in folder.iterdir() if "<|im_start|>{{" in file.read_text(errors="replace"))
+    file.write_text(file.read_text().replace("<|im_start|>{{", "<|im_start|> {{"))
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "edited": (
+        lambda f: rewrite(f / "train.jsonl", lambda rows: [{**rows[0], "chosen": "other fine."}, *rows[1:]]),
+        r"of 24 training preferences: 1 edited \(p000\)",
+    ),
+    "rated": (
+        lambda f: rewrite(f / "train.jsonl", lambda rows: [{**rows[0], "chosen_rating": 4.99}, *rows[1:]]),
+        r"of 24 training preferences: 1 edited \(p000\)",
+    ),
+    "grown": (
+        lambda f: rewrite(f / "train.jsonl", lambda rows: [*rows, {**rows[0], "id": "x", "prompt": "new"}]),
+        r"of 24 training preferences: 1 new \(x\)",
+    ),
+    "shuffled": (
+        lambda f: rewrite(f / "train.jsonl", lambda rows: rows[::-1]),
+        "they stand in another order",
+    ),
+    "test": (
+        lambda f: rewrite(f / "test.jsonl", lambda rows: rows[1:]),
+        r"of 8 held-out preferences: 1 gone \(p024\)",
+    ),
+    "weights": (lambda f: edit_weights(f / "model"), "start model: changed"),
+    "template": (lambda f: other_template(f / "model"), "tokenizer: changed"),
+    "edges": (
+        lambda f: PopEdges.load(f / "edges.parquet").swap().save(f / "edges.parquet"),
+        "PoP edges: changed",
+    ),
+    "code": (
+        lambda f: (f / "mine.py").write_text((f / "mine.py").read_text() + "# edited\n"),
+        "the code of 'mine_.*': changed",
+    ),
+}
+
+
+def test_a_run_goes_on_with_nothing_else(config: RunConfig, inputs: Path, tmp_path: Path) -> None:
+    """Every kind of change, for a finished run and for one that was stopped; afterwards all is as before."""
+    run, _ = train(config)
+    finished = (run.path / "run.json").read_bytes()
+    before = tmp_path / "before"
+    shutil.copytree(inputs, before)
+    for name, (change, message) in CHANGES.items():
+        change(inputs)
+        for done in (True, False):
+            if not done:
+                (run.path / "run.json").unlink()
+            state = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+            with pytest.raises(RunError, match=message) as caught:
+                train(config, resume=True)
+            assert "Put it back as it was, or train anew" in str(caught.value), name
+            assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == state, name
+        (run.path / "run.json").write_bytes(finished)
+        shutil.rmtree(inputs)
+        shutil.copytree(before, inputs)
+    again, _ = train(config, resume=True)
+    assert (again.path / "run.json").read_bytes() == finished
+    (run.path / "run.json").unlink()
+    assert train(config, resume=True)[0].finished
+
+
+def test_the_runs_own_settings_are_taken(config: RunConfig, capsys: pytest.CaptureFixture[str], inputs: Path) -> None:
+    """`train --resume --output RUN` needs no file; a difference is said before any work, field by field."""
+    run, _ = train(config)
+    (run.path / "run.json").unlink()
+    assert main(["train", "--resume", "--output", str(run.path)]) == 0
+    assert run.finished and run.config() == with_absolute_paths(config)
+    (inputs / "train.jsonl").unlink()  # nothing is read before
+    flags = ["--train.max_steps", "2", "--objective.beta", "0.3", "--seed", "1"]
+    assert main(["train", "--resume", "--output", str(run.path), *flags]) == 2
+    said = capsys.readouterr().err
+    for line in ("  train.max_steps: 1 → 2", "  objective.beta: not set → 0.3", "  seed: 0 → 1"):
+        assert line in said.splitlines()
+    assert "no such file" not in said
+    assert main(["train", "--resume", "--output", str(run.path / "none")]) == 2
+    assert "is not a run directory" in capsys.readouterr().err
+
+
+def test_paths_are_stored_absolute(
+    configure: Configure,
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A run trained with relative paths is evaluated, and gone on with, from any folder."""
+    monkeypatch.chdir(inputs)
+    data = {"train": "train.jsonl", "test": "test.jsonl"}
+    config = configure({"output": "run", "data": data, "model": {"path": "model"}, "train": {"max_steps": 1}},
+                       {"objective": {"name": "mine.py:mine"}, "pop": {"edges": "edges.parquet"}})  # fmt: skip
+    train(config)
+    stored = RunDirectory(inputs / "run").config()
+    assert stored.model.path == str(inputs / "model") and stored.objective["name"] == f"{inputs / 'mine.py'}:mine"
+    assert (stored.data.train, stored.pop.edges) == (str(inputs / "train.jsonl"), str(inputs / "edges.parquet"))
+    assert not differences(config, stored)
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", "in/run"]) == 0
+    assert main(["train", "--resume", "--output", "in/run"]) == 0
+    hub = configure({"model": {"path": "org/name"}, "data": {"train": "demo"}, "evaluation": {"reward": "module:f"}})
+    kept = with_absolute_paths(hub)
+    assert (kept.model.path, kept.data.train, kept.evaluation.reward) == ("org/name", "demo", "module:f")
+
+
+def test_overwrite_never_deletes_what_is_read(config: RunConfig, inputs: Path) -> None:
+    run, _ = train(config)
+    moved = run.path / "data.jsonl"
+    shutil.copy(inputs / "train.jsonl", moved)
+    inside = with_absolute_paths(config)
+    with pytest.raises(ConfigError, match=r"would delete .*data\.jsonl, which data\.train names"):
+        train(with_data(inside, train=str(moved)), overwrite=True)
+    assert moved.is_file() and run.finished
+
+
+def test_the_record_is_read_as_it_was_written(tmp_path: Path, configure: Configure) -> None:
+    workspace = Workspace(configure({"data": {"limit": 20}}))
+    sides = {"train": Rows.of(workspace.train.preferences), "test": Rows.of(workspace.test.preferences)}
+    record = Record(sides | {"aside": Rows([], [], [])}, {"start model": "abc"})
+    assert Record.load(tmp_path) is None
+    record.save(tmp_path)
+    assert Record.load(tmp_path) == record and not record.changes(record)
+    (tmp_path / "data.parquet").write_bytes(b"no")
+    with pytest.raises(RunError, match="record of what it was trained on cannot be read"):
+        Record.load(tmp_path)
+
+
+def test_a_change_is_told_by_ids() -> None:
+    before = Rows(["a", "b", "c"], ["1", "2", "3"], ["x", "y", "z"])
+    now = Rows(["b", "c", "d"], ["2", "3", "4"], ["y", "new", "w"])
+    assert str(Change.between(before, now)) == "1 gone (a), 1 new (d), 1 edited (c)"
+    assert not Change.between(before, before)
+    other = Rows(["c", "b", "a"], ["3", "2", "1"], ["z", "y", "x"])
+    assert str(Change.between(before, other)) == "they stand in another order"
