@@ -34,7 +34,7 @@ class HeldOutMargins:
 
     Attributes:
         ids: preference ids (N,).
-        clusters: prompt keys (N,).
+        clusters: (N,): the prompt, or what the data name as `cluster`.
         reward_margin: β·gap in the objective's own score (N,), reward units.
         strength: (N,), nan where unknown.
         longer_chosen: 1 where chosen has more tokens, ½ where as many, else 0 (N,).
@@ -114,7 +114,7 @@ def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> He
     return HeldOutMargins(data.ids, data.clusters, margins, data.strength, longer, of_references)
 
 
-def margin_metrics(margins: HeldOutMargins, config: EvaluationConfig, edges: PopEdges | None) -> DiscriminativeMetrics:
+def margin_metrics(margins: HeldOutMargins, edges: PopEdges | None) -> DiscriminativeMetrics:
     """Discriminative metrics of one run, with intervals."""
     return discriminative_metrics(
         reward_margin=margins.reward_margin,
@@ -123,8 +123,6 @@ def margin_metrics(margins: HeldOutMargins, config: EvaluationConfig, edges: Pop
         longer_chosen=margins.longer_chosen,
         reference_margin=margins.of_reference,
         edges=edges.resolve(margins.ids) if edges is not None else None,
-        samples=config.bootstrap,
-        seed=config.seed,
     )
 
 
@@ -246,11 +244,11 @@ def evaluate_policy(
     edges = workspace.test_edges(settings.pop_k, settings.seed)
     if edges is not None:
         edges.save(directory.evaluation / "edges.parquet")
-    metrics = margin_metrics(margins, settings, edges).to_dict()
+    metrics = margin_metrics(margins, edges).to_dict()
     if reward is not None:
         generations = generate_and_score(policy, config, workspace, reward, prompts=settings.prompts, progress=progress)
         generations.save(directory.evaluation / "generations.parquet")
-        intervals = generative_metrics(generations, reference, baseline, samples=settings.bootstrap, seed=settings.seed)
+        intervals = generative_metrics(generations, reference, baseline)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
     (directory.evaluation / "metrics.json").write_text(text + "\n", encoding="utf-8")

@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from popmargin.config import RunConfig, dump_yaml, from_dict, read_yaml, to_dict
+from popmargin.config import RunConfig, dump_yaml, from_dict, read_saved, to_dict
 from popmargin.errors import RunError
 
 
@@ -88,7 +88,7 @@ class RunDirectory:
         file = self.path / "config.yaml"
         if not file.is_file():
             raise RunError(f"{self.path} is not a run directory: it has no config.yaml. Make one with popmargin train.")
-        return from_dict(RunConfig, read_yaml(file))
+        return from_dict(RunConfig, read_saved(file))
 
     def facts(self) -> dict[str, Any]:
         """What run.json holds.
