@@ -186,7 +186,7 @@ def test_differences_are_paired() -> None:
 def test_all_right_is_not_certain() -> None:
     metrics = discriminative_metrics(reward_margin=np.ones(6), strength=np.arange(6), clusters=list("aabbcc"))
     assert metrics.intervals["accuracy"].low == pytest.approx(0.025 ** (1 / 3))
-    assert metrics.counts == {"rows": 6, "prompts": 3, "weak": 2, "medium": 2, "strong": 2, "edges": 0}
+    assert metrics.counts == {"rows": 6, "clusters": 3, "weak": 2, "medium": 2, "strong": 2, "edges": 0}
 
 
 def test_the_result_is_plain_json() -> None:

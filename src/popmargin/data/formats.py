@@ -25,6 +25,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "strength": ("strength", "margin"),
     "soft_label": ("soft_label",),
     "annotator": ("annotator", "annotator_id"),
+    "cluster": ("cluster",),
     "responses": ("responses", "completions", "generations"),
     "ratings": ("ratings", "scores", "rating", "score"),
     "response_a": ("response_a", "response_1", "response1"),
@@ -38,7 +39,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 RESPONSE_TEXT = ("text", "response", "content", "completion")
 RESPONSE_RATING = ("rating", "score", "overall_score", "winprob")
-COMMON = ("id", "soft_label", "annotator", "strength", "chosen_rating", "rejected_rating")
+COMMON = ("id", "soft_label", "annotator", "cluster", "strength", "chosen_rating", "rejected_rating")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Reader:
         draft: Draft = {"id": self.label(row, "id"), "prompt": prompt, "chosen": chosen, "rejected": rejected}
         for name in NUMBER_COLUMNS:
             draft[name] = known[name] if name in known else self.number(row, name)
-        draft["annotator"] = self.label(row, "annotator")
+        draft["annotator"], draft["cluster"] = self.label(row, "annotator"), self.label(row, "cluster")
         return draft
 
 
@@ -311,21 +312,21 @@ _ENTRIES = (
         "a prompt and several rated responses",
         ("prompt", "responses"),
         _read_responses,
-        optional=("ratings", "id", "annotator"),
+        optional=("ratings", "id", "annotator", "cluster"),
     ),
     Format(
         "signed_strength",
         "two responses and a number: negative where the first is better, 0 for a tie",
         ("prompt", "response_a", "response_b", "preference"),
         _read_signed,
-        optional=("id", "annotator", "soft_label"),
+        optional=("id", "annotator", "cluster", "soft_label"),
     ),
     Format(
         "votes",
         "two responses and the number of votes for each",
         ("prompt", "response_a", "response_b", "votes_a", "votes_b"),
         _read_votes,
-        optional=("votes_equal", "id", "annotator"),
+        optional=("votes_equal", "id", "annotator", "cluster"),
     ),
 )
 FORMATS: dict[str, Format] = {entry.name: entry for entry in _ENTRIES}

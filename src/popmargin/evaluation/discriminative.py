@@ -32,7 +32,7 @@ class DiscriminativeMetrics:
             pearson, spearman, kendall (tau-b) of reward margin with strength, pop_accuracy, ece, reward_margin (reward
             units); nan where not defined.
         reliability: bins of predicted confidence with low, high, predicted, observed, count; over all seeds.
-        counts: rows, prompts, weak, medium, strong, edges.
+        counts: rows, clusters, weak, medium, strong, edges.
     """
 
     intervals: dict[str, Interval]
@@ -97,7 +97,7 @@ def discriminative_metrics(
     intervals["accuracy_longer"] = _untrained("longer_chosen", longer_chosen, clusters, level)
     intervals["accuracy_reference"] = _untrained("reference_margin", own, clusters, level)
     bucket = strength_thirds(strength_N)
-    counts = {"rows": len(clusters), "prompts": len(set(clusters))}
+    counts = {"rows": len(clusters), "clusters": len(set(clusters))}
     counts |= {name: int((bucket == b).sum()) for b, name in enumerate(STRENGTHS)}
     counts["edges"] = 0 if edges is None else int((np.asarray(edges[1]) >= 0).sum())
     return DiscriminativeMetrics(intervals, reliability_curve(margin_SN, bins=bins), counts)

@@ -41,7 +41,7 @@ class Generations:
         lengths: tokens (n,).
         finished: True where the completion ended by itself (n,).
         kl: summed log π(y) - log π_ref(y) of the sampled completion, nats (n,); all nan when not measured.
-        clusters: what the data name as `cluster` of each prompt (P,); empty where prompts are their own clusters.
+        clusters: what depends on each other (P,): what the data name as `cluster`, else the prompt; empty for prompts.
 
     Raises:
         DataError: the parts differ in number, or a reward or KL is not finite.

@@ -132,6 +132,7 @@ class PromptSet:
 
     prompts: list[Any]
     keys: list[str]
+    clusters: list[str]
 
     @staticmethod
     def of(workspace: Workspace, count: int | None) -> "PromptSet":
@@ -140,7 +141,8 @@ class PromptSet:
         prompts = list(preferences.dataset["prompt"])
         first = {key: row for row, key in reversed(list(enumerate(preferences.prompt_keys)))}
         rows = sorted(first.values())[:count]
-        return PromptSet([prompts[row] for row in rows], [preferences.prompt_keys[row] for row in rows])
+        keys, clusters = preferences.prompt_keys, preferences.clusters
+        return PromptSet(*([column[row] for row in rows] for column in (prompts, keys, clusters)))
 
 
 def generate_and_score(
@@ -204,6 +206,7 @@ def generate_and_score(
         lengths=np.array([len(row) for row in ids], dtype=np.int64),
         finished=np.array([completion.finished for completion in completions]),
         kl=kl,
+        clusters=chosen.clusters,
     )
 
 
