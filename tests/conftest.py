@@ -181,7 +181,7 @@ def base_run(tmp_path: Path, model_path: str, data_path: str, shared_reference: 
         "objective": {"name": "dpo"},
         "reference": {"cache": shared_reference},
         "train": {"batch_size": 8, "learning_rate": 1e-3, "max_steps": 3, "warmup_ratio": 0.0, "scheduler": "constant"},
-        "evaluation": {"bootstrap": 50, "max_new_tokens": 8, "prompts": 4, "tokens_per_batch": 64},
+        "evaluation": {"max_new_tokens": 8, "prompts": 4, "tokens_per_batch": 64},
     }
 
 

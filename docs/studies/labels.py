@@ -1,11 +1,13 @@
 """How many PoP labels a strength is worth: simulated annotators over real ratings, and models trained on their labels.
 
     python docs/studies/labels.py scale ultrafeedback.jsonl.gz
+    python docs/studies/labels.py ties ukpconvarg.jsonl.gz
     python docs/studies/labels.py train ukpconvarg.jsonl.gz
 
 `scale` prints the rank correlation of estimated with true strengths for each number of comparisons, and how many
-comparisons tell as much as one rating. `train` prints the accuracy of a linear reward on TF-IDF features of topics that
-it was not trained on.
+comparisons tell as much as one rating. `ties` prints the same correlation where annotators see that two strengths are
+equal, and where they choose between equal ones by a coin. `train` prints the accuracy of a linear reward on TF-IDF
+features of topics that it was not trained on.
 """
 
 import argparse
@@ -104,6 +106,32 @@ def study_scale(source: Path) -> None:
             for sampling in ("random", "active")
         ]
         print(f"| {noise} | {shown(rated[noise])} | {' | '.join(cells)} |")
+
+
+def study_ties(source: Path) -> None:
+    """Correlation of estimated with true strengths when equal strengths are called ties, and when a coin decides."""
+    everything = load_preferences(str(source), bad_rows="drop")
+    truth_all = everything.strength / everything.strength.std()
+    some, shares = (1, 3, 10), list[float]()
+    print("| temperature | equal strengths | " + " | ".join(f"k = {k}" for k in some) + " |")
+    print("|---" * (2 + len(some)) + "|")
+    for temperature in TEMPERATURES:
+        found: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+        for seed in range(SEEDS):
+            rng = np.random.default_rng([seed, 5])
+            rows = rng.choice(len(truth_all), size=min(PREFERENCES, len(truth_all)), replace=False)
+            truth, ids = truth_all[rows], [everything.ids[row] for row in rows]
+            # So little that equal strengths are told apart by nothing but a coin.
+            apart = truth + 1e-6 * rng.permutation(len(truth))
+            for k in some:
+                for name, seen in (("ties", truth), ("by a coin", apart)):
+                    edges = sample_edges(ids, seen, sampling="random", k=k, seed=seed, temperature=temperature)
+                    shares += [float(np.mean(edges.table["tie"].to_numpy()))] if name == "ties" else []
+                    fitted = fit_strengths(edges, ids, errors="none").strength
+                    found[name, k].append(spearmanr(fitted, truth)[0])
+        for name in ("ties", "by a coin"):
+            print(f"| {temperature} | {name} | {' | '.join(shown(found[name, k]) for k in some)} |")
+    print(f"\nshare of comparisons that are ties: {np.mean(shares):.1%}")
 
 
 def needed(correlation: Sequence[float], goal: float) -> str:
@@ -232,11 +260,11 @@ def study_train(source: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("scale", "train"))
+    parser.add_argument("what", choices=("scale", "ties", "train"))
     parser.add_argument("source", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    {"scale": study_scale, "train": study_train}[args.what](args.source)
+    {"scale": study_scale, "ties": study_ties, "train": study_train}[args.what](args.source)
 
 
 if __name__ == "__main__":

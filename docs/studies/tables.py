@@ -4,7 +4,8 @@
     python docs/studies/tables.py runs/objectives-ukp-flipped --against runs/objectives-ukp
 
 Each value stands with its 95% interval. The last two columns are paired differences in accuracy, in points: to the
-study's baseline, and to the rule that the longer response wins; * marks an interval that does not hold 0. With
+study's baseline, and to the rule that the longer response wins; * marks an interval that does not include 0, but for
+arms of one seed, which nothing tells from the luck of training. With
 --against, also what every arm lost or gained against the same arm of another study with the same test preferences.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 from popmargin.evaluation.discriminative import discriminative_differences
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.evaluation.statistics import Interval
+from popmargin.report.discoveries import seeds_tell
 from popmargin.report.metrics import DASH, decimals, has_bounds, is_known, metric, number
 from popmargin.report.results import ArmResult, StudyResults
 
@@ -33,13 +35,13 @@ def cell(interval: Interval | None, places: int, *, share: bool, sign: bool = Fa
     return f"{estimate} [{low}, {high}]"
 
 
-def difference(interval: Interval | None) -> str:
-    """`+1.2 [−3.0, +5.1]` points of a share, with * where the interval does not hold 0."""
+def difference(interval: Interval | None, told: bool) -> str:
+    """`+1.2 [−3.0, +5.1]` points of a share, with * where the interval does not include 0 and several seeds tell."""
     if interval is None or not is_known(interval):
         return DASH
     points = Interval(100 * interval.estimate, 100 * interval.low, 100 * interval.high)
     clear = has_bounds(points) and (points.low > 0 or points.high < 0)
-    return cell(points, 1, share=False, sign=True) + ("*" if clear else "")
+    return cell(points, 1, share=False, sign=True) + ("*" if clear and told else "")
 
 
 def held_out(folder: Path, arm: str, seeds: Sequence[int]) -> list[HeldOutMargins]:
@@ -79,10 +81,19 @@ def table(folder: Path, results: StudyResults) -> list[str]:
         "accuracy − longer wins, points",
     ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    base = next(arm for arm in results.arms if arm.name == results.baseline)
     for arm in results.arms:
         values = [cell(arm.metrics.get(key), places[key], share=metric(key).is_share) for key in shown]
-        own = "baseline" if arm.name == results.baseline else difference(arm.differences.get("accuracy"))
-        lines.append("| " + " | ".join([arm.label, *values, own, difference(against_longer(folder, arm))]) + " |")
+        own = (
+            "baseline"
+            if arm.name == results.baseline
+            else difference(arm.differences.get("accuracy"), seeds_tell(arm, base))
+        )
+        lines.append(
+            "| "
+            + " | ".join([arm.label, *values, own, difference(against_longer(folder, arm), len(arm.seeds) > 1)])
+            + " |"
+        )
     longer = cell(results.arms[0].metrics.get("accuracy_longer"), 1, share=True)
     lines.append("| " + " | ".join(["the longer one wins (no training)", longer, *[DASH] * (len(head) - 2)]) + " |")
     return lines
@@ -98,7 +109,10 @@ def main() -> None:
         settings = {name: value for name, value in results.data.items() if name.startswith("Chosen for ")}
         chosen = [f"- {name.removeprefix('Chosen for ')}: {value}" for name, value in settings.items()]
         if args.against is not None:
-            chosen += [f"- {arm.label}: {difference(against_study(folder, args.against, arm))}" for arm in results.arms]
+            chosen += [
+                f"- {arm.label}: {difference(against_study(folder, args.against, arm), len(arm.seeds) > 1)}"
+                for arm in results.arms
+            ]
         print("\n".join([f"## {results.title}", "", *table(folder, results), "", *chosen, "", *results.reading, ""]))
 
 

@@ -284,8 +284,7 @@ class EvaluationConfig:
             cuts, beams …), and says what; `model` samples as that file says, and temperature and top_k do nothing.
         generation_batch_size: completions generated at once (does not change the metrics' weights).
         tokens_per_batch: most tokens in a forward pass that scores responses.
-        seed: seed of sampling and bootstrap.
-        bootstrap: bootstrap replicates.
+        seed: seed of sampling.
         pop_k: held-out PoP edges per preference, for the PoP accuracy.
         curve_points: points of the curves over training, evenly spaced; the last is the final evaluation, so that
             n points cost n − 1 evaluations more. 0 or 1 for none.
@@ -303,7 +302,6 @@ class EvaluationConfig:
     generation_batch_size: int = 64
     tokens_per_batch: int = 4096
     seed: int = 0
-    bootstrap: int = 1000
     pop_k: int = 2
     curve_points: int = 0
     curve_prompts: int = 32
@@ -311,7 +309,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         at_least("evaluation", 1, prompts=self.prompts, samples=self.samples, max_new_tokens=self.max_new_tokens)
         at_least("evaluation", 1, generation_batch_size=self.generation_batch_size)
-        at_least("evaluation", 1, tokens_per_batch=self.tokens_per_batch, bootstrap=self.bootstrap)
+        at_least("evaluation", 1, tokens_per_batch=self.tokens_per_batch)
         at_least("evaluation", 0, temperature=self.temperature, top_k=self.top_k, pop_k=self.pop_k)
         at_least("evaluation", 0, curve_points=self.curve_points)
         if self.generation_config == "model" and (self.temperature, self.top_k) != (1.0, 0):
@@ -425,6 +423,9 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
 
 ConfigT = typing.TypeVar("ConfigT")
 
+GONE = {"evaluation.bootstrap": "intervals come from formulas now, not from resampling."}
+"""Keys of earlier versions, and why there is nothing to set."""
+
 
 def from_dict(kind: type[ConfigT], values: Any, where: str = "") -> ConfigT:
     """Build a config dataclass from nested plain values.
@@ -437,6 +438,8 @@ def from_dict(kind: type[ConfigT], values: Any, where: str = "") -> ConfigT:
     known = {f.name: f for f in dataclasses.fields(typing.cast("Any", kind))}
     prefix = f"{where}." if where else ""
     for key in values:
+        if f"{prefix}{key}" in GONE:
+            raise ConfigError(f"'{prefix}{key}' is gone: {GONE[f'{prefix}{key}']} Remove it.")
         if key not in known:
             raise ConfigError(f"Unknown key '{prefix}{key}'. {suggestion(str(key), known, prefix, settings(kind))}")
     return build(kind, {key: coerce(known[key].type, value, f"{prefix}{key}") for key, value in values.items()})
@@ -478,6 +481,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: no such file, or not a YAML mapping; the message names file and line.
     """
     return read_mapping(Path(path))
+
+
+def read_saved(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file that a run or a study saved, perhaps in an earlier version: without keys now gone."""
+
+    def kept(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+        return {
+            key: kept(typing.cast("Mapping[str, Any]", value), key) if isinstance(value, Mapping) else value
+            for key, value in values.items()
+            if f"{section}.{key}" not in GONE
+        }
+
+    return kept(read_yaml(path), "")
 
 
 def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, Any]:

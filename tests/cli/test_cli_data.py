@@ -83,7 +83,7 @@ def test_inspect_shows_format_counts_lengths_and_examples(good):
 def test_inspect_json(good):
     content = json.loads(run("inspect", good, "--json").stdout)
     assert content["load"]["rows_kept"] == content["data"]["rows"] == 20
-    assert content["data"]["strength"]["terciles"][0]["name"] == "weak"
+    assert content["data"]["strength"]["thirds"][0]["name"] == "weak"
     assert content["data"]["fingerprint"] == load_preferences(good).fingerprint()
 
 

@@ -49,8 +49,6 @@ def test_train_eval_compare_report(tmp_path: Path, config: str, base_run: dict[s
     words += [
         "--base.evaluation.max_new_tokens",
         "4",
-        "--base.evaluation.bootstrap",
-        "20",
         "--base.data.max_length",
         "96",
     ]

@@ -1,5 +1,7 @@
 """The holder of preferences: content, saving, selecting."""
 
+import hashlib
+
 import datasets
 import numpy as np
 import pyarrow.parquet as pq
@@ -102,3 +104,26 @@ def test_other_columns_types_and_suffixes_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"prefs\.csv: this is written as \.parquet, \.jsonl or \.jsonl\.gz\."):
         prefs.save(tmp_path / "prefs.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_can_name_what_they_share_beyond_the_prompt(tmp_path):
+    """Topics of prompts: a column of any name by --column cluster=topic; rows without one are their prompt's."""
+    rows = [{"prompt": p, "chosen": "a", "rejected": "b", "topic": t} for p, t in (("p", "x"), ("q", "x"), ("r", None))]
+    prefs = load_preferences(rows, columns={"cluster": "topic"})
+    assert prefs.clusters == ["x", "x", "r"] and prefs.report.columns_used["cluster"] == "topic"
+    assert load_preferences(rows).clusters == ["p", "q", "r"]
+    for name in ("p.parquet", "p.jsonl"):
+        prefs.save(tmp_path / name)
+        assert load_preferences(tmp_path / name).clusters == prefs.clusters
+    assert prefs.fingerprint() != load_preferences(rows).fingerprint()
+    with pytest.raises(DataError, match=r"Row 1 .* is in cluster 'y', another row of its prompt in 'x'"):
+        load_preferences(
+            [{"prompt": "p", "chosen": c, "rejected": "b", "cluster": t} for c, t in (("a", "x"), ("c", "y"))]
+        )
+
+
+def test_the_fingerprint_of_data_without_clusters_is_the_one_it_had():
+    """Of an earlier version, which had no such column: runs and references that name it stay valid."""
+    prefs = load_preferences([{"prompt": "p", "chosen": "a", "rejected": "b", "id": "1"}])
+    row = '["1", "p", "a", "b", null, null, null, null, null]\n'
+    assert prefs.fingerprint() == hashlib.sha256(row.encode()).hexdigest()

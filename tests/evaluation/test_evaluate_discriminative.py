@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
-from scipy.stats import kendalltau, pearsonr, spearmanr
+from scipy.stats import kendalltau, norm, pearsonr, spearmanr
+from scipy.stats import t as student
 
 from popmargin.errors import DataError
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics, reliability_curve
@@ -20,7 +21,7 @@ def measure(margin: Any, strength: Any = None, clusters: Any = None, **options: 
         reward_margin=margin,
         strength=np.arange(np.shape(margin)[-1]) if strength is None else strength,
         clusters=[str(i) for i in range(np.shape(margin)[-1])] if clusters is None else clusters,
-        **{"samples": 20, **options},
+        **options,
     )
     return {name: interval.estimate for name, interval in metrics.intervals.items()}
 
@@ -61,9 +62,22 @@ def test_pop_accuracy_by_hand_with_ties_half_and_missing_sides_left_out() -> Non
 
 
 def test_calibration_error_by_hand() -> None:
-    """Two bins of confidence: 0.6 (one of two right) and 0.9 (two of two right): ECE = ½·0.1 + ½·0.1 = 0.1."""
+    """Two bins of confidence: 0.6 (one of two right) and 0.9 (two of two right): raw ECE = ½·0.1 + ½·0.1 = 0.1.
+
+    The parts are 0.05 each; leaving out rows, the first has standard error s = √(4/3·(2·0.25 + 4·0.025²…)) / 4.
+    """
     margin = logit(np.array([0.6, 0.4, 0.9, 0.9]))
-    assert measure(margin, bins=2)["ece"] == pytest.approx(0.1)
+    parts = np.array([[0.6 - 1, 0], [0.6, 0], [0, -0.1], [0, -0.1]])
+    errors = np.sqrt(4 / 3 * ((parts - parts.mean(axis=0)) ** 2).sum(axis=0)) / 4
+    z = np.abs(parts.mean(axis=0)) / errors
+    debiased = (errors * (z - 2 * (z * norm.cdf(-z) + norm.pdf(z)))).sum()
+    found = discriminative_metrics(reward_margin=margin, strength=np.zeros(4), clusters=list("abcd"), bins=2)
+    signed = np.array([-0.4 + 0, 0.6, -0.1, -0.1]) * np.sign([1, 1, -1, -1])
+    half = student.ppf(0.975, 3) * signed.std(ddof=1) / 2
+    assert signed.mean() == pytest.approx(0.1)
+    assert found.intervals["ece"].estimate == pytest.approx(max(0.0, debiased))
+    assert found.intervals["ece"].low == 0.0
+    assert found.intervals["ece"].high == pytest.approx(0.1 + half)
     curve = reliability_curve(margin, bins=2)
     assert [row["observed"] for row in curve] == [0.5, 1.0]
     assert [row["predicted"] for row in curve] == pytest.approx([0.6, 0.9])
@@ -80,16 +94,17 @@ def test_the_confidence_form_is_the_symmetrised_form() -> None:
     folded = np.concatenate([1 - edges_of_bins[::-1], edges_of_bins[1:]])
     bucket = np.digitize(p, folded[1:-1])
     symmetrised = sum(abs((p - chosen_first)[bucket == b].sum()) for b in range(10)) / 1000
-    assert measure(margin, bins=5)["ece"] == pytest.approx(symmetrised, abs=1e-3)
+    curve = reliability_curve(margin, bins=5)
+    raw = sum(row["count"] * abs(row["predicted"] - row["observed"]) for row in curve) / 500
+    assert raw == pytest.approx(symmetrised, abs=1e-3)
+    assert measure(margin, bins=5)["ece"] == pytest.approx(symmetrised, abs=0.03)  # far from calibrated: little noise
 
 
 def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_a_large_error() -> None:
     rng = np.random.default_rng(0)
     margin = rng.normal(0, 2, 4000)
     margin = np.where(rng.random(4000) < expit(margin), np.abs(margin), -np.abs(margin)) * np.where(margin < 0, -1, 1)
-    honest = discriminative_metrics(
-        reward_margin=margin, strength=margin, clusters=list(map(str, range(4000))), samples=50
-    )
+    honest = discriminative_metrics(reward_margin=margin, strength=margin, clusters=list(map(str, range(4000))))
     assert honest.intervals["ece"].estimate < 0.03
     assert honest.intervals["ece"].low <= honest.intervals["ece"].estimate <= honest.intervals["ece"].high
     assert measure(10 * margin)["ece"] > 0.15
@@ -108,16 +123,16 @@ def test_metrics_do_not_depend_on_the_order_of_rows(margin: list[float], seed: i
     place = np.argsort(order)
     edges = (rng.integers(0, count, 5), rng.integers(0, count, 5))
     moved = (place[edges[0]], place[edges[1]])
-    first = measure(margin, strength, edges=edges, samples=1)
-    second = measure(np.array(margin)[order], strength[order], edges=moved, samples=1)
+    first = measure(margin, strength, edges=edges)
+    second = measure(np.array(margin)[order], strength[order], edges=moved)
     assert second == pytest.approx(first, nan_ok=True)
 
 
 @settings(max_examples=50)
 @given(margin=MARGINS)
 def test_swapping_chosen_and_rejected_maps_accuracy_to_its_complement(margin: list[float]) -> None:
-    swapped = measure(-np.array(margin), samples=1)
-    straight = measure(margin, samples=1)
+    swapped = measure(-np.array(margin))
+    straight = measure(margin)
     for name in ("accuracy", "accuracy_weak", "accuracy_medium", "accuracy_strong"):
         assert swapped[name] == pytest.approx(1 - straight[name], nan_ok=True)
     assert swapped["pearson"] == pytest.approx(-straight["pearson"], nan_ok=True)
@@ -127,7 +142,7 @@ def test_swapping_chosen_and_rejected_maps_accuracy_to_its_complement(margin: li
 @given(margin=MARGINS, scale=st.floats(0.1, 100))
 def test_ordering_metrics_do_not_depend_on_the_scale_of_margins(margin: list[float], scale: float) -> None:
     names = ("accuracy", "pearson", "spearman", "kendall")
-    first, second = measure(margin, samples=1), measure(scale * np.array(margin), samples=1)
+    first, second = measure(margin), measure(scale * np.array(margin))
     assert [second[n] for n in names] == pytest.approx([first[n] for n in names], nan_ok=True)
 
 
@@ -155,27 +170,27 @@ def test_differences_are_paired() -> None:
     base, strength = rng.normal(0, 1, (1, 60)), rng.random(60)
     clusters = [str(i // 2) for i in range(60)]
     edges = (np.arange(59), np.arange(1, 60))
-    found = discriminative_differences(base + 0.1, base, strength=strength, clusters=clusters, edges=edges, samples=100)
-    assert list(found["reward_margin"].to_dict().values()) == pytest.approx([0.1, 0.1, 0.1])
-    assert list(found["spearman"].to_dict().values()) == pytest.approx([0.0, 0.0, 0.0], abs=1e-12)
+    found = discriminative_differences(base + 0.1, base, strength=strength, clusters=clusters, edges=edges)
+    for name, value in (("reward_margin", 0.1), ("spearman", 0.0), ("ece", found["ece"].estimate)):
+        assert [found[name].estimate, found[name].low, found[name].high][: 3 if name != "ece" else 1] == pytest.approx(
+            [value] * (3 if name != "ece" else 1), abs=1e-12
+        )
     assert found["pop_accuracy"].estimate == 0.0
     one = measure(base + 0.1, strength, clusters)["accuracy"] - measure(base, strength, clusters)["accuracy"]
     assert found["accuracy"].estimate == pytest.approx(one)
     assert "accuracy_longer" not in found and "accuracy_reference" not in found
     with pytest.raises(DataError, match="same rows"):
-        discriminative_differences(base, np.concatenate([base, base]), strength=strength, clusters=clusters)
+        discriminative_differences(base, base[:, :9], strength=strength, clusters=clusters)
 
 
 def test_all_right_is_not_certain() -> None:
-    metrics = discriminative_metrics(
-        reward_margin=np.ones(6), strength=np.arange(6), clusters=list("aabbcc"), samples=20
-    )
+    metrics = discriminative_metrics(reward_margin=np.ones(6), strength=np.arange(6), clusters=list("aabbcc"))
     assert metrics.intervals["accuracy"].low == pytest.approx(0.025 ** (1 / 3))
-    assert metrics.counts == {"rows": 6, "prompts": 3, "weak": 2, "medium": 2, "strong": 2, "edges": 0}
+    assert metrics.counts == {"rows": 6, "clusters": 3, "weak": 2, "medium": 2, "strong": 2, "edges": 0}
 
 
 def test_the_result_is_plain_json() -> None:
-    metrics = discriminative_metrics(reward_margin=np.ones(3), strength=np.ones(3), clusters=list("abc"), samples=5)
+    metrics = discriminative_metrics(reward_margin=np.ones(3), strength=np.ones(3), clusters=list("abc"))
     plain = json.loads(json.dumps(metrics.to_dict(), allow_nan=False))
     assert plain["intervals"]["accuracy"]["estimate"] == 1.0
     assert plain["reliability"][0]["count"] == 3

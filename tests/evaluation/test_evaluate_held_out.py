@@ -120,7 +120,7 @@ def test_only_evaluation_can_be_changed(run: RunDirectory, capsys: pytest.Captur
         assert f"{flags[0].removeprefix('--')} cannot be changed" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"data\.max_length: 96 → 48"):
         evaluate_run(run.path, config=with_data(run.config(), max_length=48))
-    assert main(["eval", str(run.path), "--evaluation.bootstrap", "20", "--evaluation.pop_k", "0"]) == 0
+    assert main(["eval", str(run.path), "--evaluation.pop_k", "0"]) == 0
 
 
 def test_another_start_model_is_refused(

@@ -88,7 +88,7 @@ def configuration(tmp_path: Path, name: str, reward: str, **model: Any) -> RunCo
             "objective": {"name": "dpo"},
             "reference": {"cache": str(tmp_path / "cache")},
             "train": {"batch_size": 8, "max_steps": 1},
-            "evaluation": {"bootstrap": 20, "max_new_tokens": 40, "samples": 20, "reward": reward},
+            "evaluation": {"max_new_tokens": 40, "samples": 20, "reward": reward},
         },
     )
 

@@ -65,7 +65,7 @@ def make_arm(row: int) -> ArmResult:
         "mean_reward": (0.48 + (win - 0.74) * 1.9, 0.021),
         "win_rate_reference": (win, 0.018),
         "win_rate_baseline": (0.5 + (win - 0.741) * 0.9, 0.019),
-        "lc_win_rate_reference": (win - 0.012, 0.02),
+        "win_rate_equal_length": (win - 0.012, 0.02),
         "kl_per_token": (kl, 0.0031),
         "length": (52 + 90 * kl + rng.normal(), 1.4),
         "length_difference": (90 * kl, 1.5),

@@ -31,7 +31,8 @@ def test_a_study_and_its_second_call(tmp_path: Path, make_study: MakeStudy, caps
     for metric in ("accuracy", "pop_accuracy", "win_rate_reference", "mean_reward", "kl_per_token", "spearman"):
         assert metric in pop.metrics, metric
     assert {"accuracy", "mean_reward"} <= pop.differences.keys() and not results.arms[0].differences
-    assert [point[0] for point in pop.curves["accuracy"]] == [0, 2, 3] and "kl_per_token" in pop.curves
+    assert [point[0] for point in pop.curves["accuracy"]] == [2, 3]  # what was measured, and no step 0
+    assert all(len(point) == 4 for points in pop.curves.values() for point in points) and "kl_per_token" in pop.curves
     assert "target_margin_mean" in pop.training and pop.overhead["time_ratio"] > 0 and pop.samples
     assert pop.seeds == [0, 1] and any("2 training seeds" in line for line in results.reading)
     page = report.read_text()

@@ -1,5 +1,7 @@
 """Sentences about numbers: wins, losses, and what cannot be told apart."""
 
+from dataclasses import replace
+
 from popmargin.evaluation.statistics import Interval
 from popmargin.report.results import ArmResult
 from popmargin.study.reading import read_control, read_reference, read_results
@@ -7,7 +9,7 @@ from popmargin.study.reading import read_control, read_reference, read_results
 NAN = float("nan")
 
 
-def arm(name: str, origin: str = "baseline", seeds: int = 1, **differences: Interval) -> ArmResult:
+def arm(name: str, origin: str = "baseline", seeds: int = 2, **differences: Interval) -> ArmResult:
     return ArmResult(
         name=name,
         objective=name,
@@ -43,7 +45,40 @@ def test_better_worse_and_unclear() -> None:
     assert any(line.startswith("POP_RANK does not win here: no clear difference from DPO") for line in text)
     assert not any(line.startswith("IPO does") for line in text)
     assert any("longer one wins" in line and "55.0%" in line and "70.0%" in line for line in text)
-    assert text[-1].startswith("One training seed")
+    assert text[-1] == "2 training seeds: the intervals are about other prompts and other seeds."
+
+
+def test_one_run_of_each_arm_is_no_verdict() -> None:
+    """However far the interval is from zero: it knows nothing of another seed."""
+    arms = [arm("dpo", seeds=1), arm("pop", "published", 1, accuracy=UP), arm("ipo", seeds=1, accuracy=DOWN)]
+    text = read_results(arms, "dpo")
+    assert text[0] == (
+        "Held-out accuracy, one run of each against one of DPO, over prompts alone: POP +5.0 points, 95% +1.0 to +9.0; "
+        "IPO -20.0 points, 95% -30.0 to -10.0."
+    )
+    assert text[-1].startswith("One training seed: the intervals are about these runs on other prompts.")
+    assert not any("wins" in line or "worse" in line for line in text if "longer" not in line)
+    assert "cannot be told with one seed each" in read_control("POP", "CONTROL", {"accuracy": UP}, told=False)
+    known = read_results([arm("dpo", seeds=5), arm("pop", "published", 1, accuracy=UP)], "dpo")
+    assert any(line.startswith("POP wins over DPO") for line in known)  # the baseline's seeds are in the interval
+    assert "1 to 5 training seeds" in known[-1]
+
+
+def test_many_differences_are_read_together() -> None:
+    """Four arms, eight differences with p of 0.001, 0.03, 0.04 … : at 5% only the first stands beside the others."""
+    p = iter([0.001, 0.03, 0.04, 0.2, 0.4, 0.6, 0.8, 0.9])
+
+    def tested(name: str) -> ArmResult:
+        one, two = next(p), next(p)
+        shown = [replace(UP if value < 0.05 else UNCLEAR, p=value) for value in (one, two)]
+        return arm(name, accuracy=shown[0], pop_accuracy=shown[1])
+
+    text = read_results([arm("dpo"), *map(tested, "abcd")], "dpo")
+    assert text[-1] == (
+        "Of 8 differences in the summary, 3 leave out zero at 95%; if none were real, 0.4 would on average. 1 of them "
+        "stands if at most 5% of what is called clear may be false (Benjamini–Hochberg); A in PoP accuracy, B in "
+        "Accuracy do not."
+    )
 
 
 def test_wins_and_losses_alone() -> None:

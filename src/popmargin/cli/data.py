@@ -269,7 +269,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
         print("  strength: unknown (no strength column, no ratings)")
     else:
         print("  strength        min      p10   median      p90      max    count")
-        for spread in ({"name": "all", **strength}, *strength["terciles"]):
+        for spread in ({"name": "all", **strength}, *strength["thirds"]):
             numbers = _quantiles(spread) if spread["count"] else " " * 45
             print(f"    {spread['name']:<9}{numbers}{spread['count']:>9}")
         print(f"    unknown: {strength['unknown']}, zero (equal ratings): {strength['zero']}")

@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect and write."""
-    from popmargin.config import dump_yaml, from_dict, read_yaml, to_dict
+    from popmargin.config import dump_yaml, from_dict, read_saved, to_dict
     from popmargin.report.build import write_report
     from popmargin.study.config import StudyConfig
     from popmargin.study.results import collect, group_runs
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     text = dump_yaml(configs)
     study_file = args.runs[0] / "study.yaml"
     if len(args.runs) == 1 and study_file.is_file():
-        study = from_dict(StudyConfig, read_yaml(study_file))
+        study = from_dict(StudyConfig, read_saved(study_file))
         title, baseline = study.title, study.baseline
         labels = {arm: study.label(arm) for arm in study.arms}
         runs = {arm: runs[arm] for arm in study.arms if arm in runs}

@@ -398,4 +398,6 @@ class _Collector:
         table = pa.concat_tables(self._tables)
         # Given, because `datasets` would pickle and hash the whole table to make one.
         dataset = datasets.Dataset(InMemoryTable(table), fingerprint=self._ids.rolling.hexdigest())
-        return Preferences(dataset, report), report
+        preferences = Preferences(dataset, report)
+        _ = preferences.clusters  # now, not after training
+        return preferences, report

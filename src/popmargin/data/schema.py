@@ -29,6 +29,7 @@ COLUMNS = (
     "strength",
     "soft_label",
     "annotator",
+    "cluster",
 )
 TEXT_COLUMNS = ("prompt", "chosen", "rejected")
 NUMBER_COLUMNS = ("chosen_rating", "rejected_rating", "strength", "soft_label")
@@ -224,7 +225,7 @@ class Preferences:
 
     @functools.cached_property
     def _scalars(self) -> Any:
-        names = ["id", *NUMBER_COLUMNS, "annotator"]
+        names = ["id", *NUMBER_COLUMNS, "annotator", "cluster"]
         return self._dataset.select_columns(names).with_format("arrow")[:]
 
     @functools.cached_property
@@ -267,8 +268,28 @@ class Preferences:
 
     @property
     def prompt_keys(self) -> list[str]:
-        """Canonical text of each row's prompt; rows of one prompt share it (the cluster of every interval)."""
+        """Canonical text of each row's prompt; rows of one prompt share it."""
         return list(self._prompt_keys)
+
+    @property
+    def clusters(self) -> list[str]:
+        """What depends on each other, in every interval: rows of one cluster, if the data name any, else of one prompt.
+
+        Raises:
+            DataError: rows of one prompt are in several clusters, which would then not be independent.
+        """
+        named = self._scalars["cluster"].to_pylist()
+        if not any(named):
+            return self.prompt_keys
+        of_prompt: dict[str, str | None] = {}
+        for row, (key, name) in enumerate(zip(self._prompt_keys, named, strict=True)):
+            if of_prompt.setdefault(key, name) != name:
+                raise DataError(
+                    f"Row {row} (id '{self._ids[row]}') is in cluster {name!r}, another row of its prompt in "
+                    f"{of_prompt[key]!r}: intervals need clusters that hold whole prompts. Remedy: give all rows of a "
+                    "prompt the same cluster, or none."
+                )
+        return [name or key for key, name in zip(self._prompt_keys, named, strict=True)]
 
     def batches(self, *columns: str, size: int = BATCH_ROWS) -> Iterator[dict[str, list[Any]]]:
         """The rows as Python values, `size` at a time; all columns if none is named."""
@@ -281,6 +302,7 @@ class Preferences:
         digest = hashlib.sha256()
         for batch in self.batches():
             for row in zip(*(batch[name] for name in COLUMNS), strict=True):
+                row = row if row[-1] is not None else row[:-1]  # as it was before there were clusters
                 digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n")
         return digest.hexdigest()
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from popmargin.data.schema import Preferences, Text
 from popmargin.data.split import leak_keys
+from popmargin.strength import STRENGTHS, strength_thirds
 
-TERCILE_NAMES = ("weak", "medium", "strong")
 _MOST_VALUES = 25
 
 
@@ -33,7 +33,7 @@ def example_rows(count: int, examples: int) -> list[int]:
 
 
 def summarise(prefs: Preferences, *, examples: int = 3) -> dict[str, Any]:
-    """Counts, lengths in characters, strength terciles, ratings and some rows, as JSON values.
+    """Counts, lengths in characters, strength by thirds, ratings and some rows, as JSON values.
 
     Args:
         examples: rows to show, spread evenly over the data.
@@ -62,7 +62,7 @@ def summarise(prefs: Preferences, *, examples: int = 3) -> dict[str, Any]:
 
 
 def strength_summary(strength: np.ndarray) -> dict[str, Any] | None:
-    """Spread of the known strengths and of each third of them, cut at the quantiles 1/3 and 2/3; None without any.
+    """Spread of the known strengths and of each third of them, as evaluation makes them; None without any.
 
     Args:
         strength: (N,) strengths on any scale, nan where unknown.
@@ -70,18 +70,16 @@ def strength_summary(strength: np.ndarray) -> dict[str, Any] | None:
     known = strength[~np.isnan(strength)]
     if not len(known):
         return None
-    cuts = np.quantile(known, [1 / 3, 2 / 3])
-    bucket = np.searchsorted(cuts, known, side="left")
+    bucket = strength_thirds(known)
     thirds = [
         {"name": name, **_spread(known[bucket == number])} if np.any(bucket == number) else {"name": name, "count": 0}
-        for number, name in enumerate(TERCILE_NAMES)
+        for number, name in enumerate(STRENGTHS)
     ]
     return {
         **_spread(known),
         "unknown": int(np.isnan(strength).sum()),
         "zero": int(np.sum(known == 0)),
-        "cuts": [float(cut) for cut in cuts],
-        "terciles": thirds,
+        "thirds": thirds,
     }
 
 

@@ -189,7 +189,8 @@ class IdGiver:
             remedy = "give each row its own id, or no row one."
             raise RowError("duplicate_id", f"the id '{name}' belongs to an earlier row.", remedy, column="id")
         self._given.add(name)
-        self.rolling.update(repr((digest, name, [draft[number] for number in NUMBER_COLUMNS])).encode())
+        others = [draft[column] for column in (*NUMBER_COLUMNS, "cluster")]
+        self.rolling.update(repr((digest, name, others)).encode())
         return name
 
     def _compare_directions(self, draft: Draft) -> None:

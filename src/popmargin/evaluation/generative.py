@@ -1,14 +1,13 @@
-"""How good generations are: reward, win rates (length-controlled too), length, distinct-n, KL from the reference.
+"""How good generations are: reward, win rates (at equal length too), length, distinct-n, KL from the reference.
 
 Axis suffixes: S seeds, P prompts, C columns; n completions (prompts x samples, all samples of a prompt together).
 """
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int64
 
 from popmargin.errors import DataError
-from popmargin.evaluation.length_control import length_controlled_win_rate
-from popmargin.evaluation.statistics import (
-    UNDEFINED,
-    Clusters,
-    Interval,
-    bootstrap_counts,
-    bootstrap_sums,
-    interval_normal,
-    share_interval,
-)
+from popmargin.evaluation.equal_length import win_rate_at_equal_length
+from popmargin.evaluation.jackknife import Estimate, ratio, without_each, without_sets
+from popmargin.evaluation.statistics import UNDEFINED, Clusters, Interval
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.drawn import POLICY_ITSELF, Drawn
 
@@ -35,7 +27,8 @@ _SAMPLES_KEY = b"popmargin.samples_per_prompt"
 _DRAWN_KEY = b"popmargin.drawn"
 _WORD = re.compile(r"\w+|[^\w\s]")
 _CELLS = 2**20
-_SHARES = ("win_rate_reference", "win_rate_baseline", "lc_win_rate_reference", "finished")
+_WIN_RATES = ("win_rate_reference", "win_rate_baseline", "win_rate_equal_length")
+_SHARES = (*_WIN_RATES, "finished")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +37,7 @@ class Generations:
 
     Attributes:
         prompts: readable prompts (P,).
-        prompt_keys: canonical prompts (P,); equal keys are one cluster.
+        prompt_keys: canonical prompts (P,).
         samples_per_prompt: completions for each prompt.
         completions: texts (n,), n = P x samples_per_prompt, all samples of a prompt together.
         rewards: reward units (n,); all nan when nothing scored them.
@@ -53,6 +46,7 @@ class Generations:
         kl: summed log π(y) - log π_ref(y) of the sampled completion, nats (n,); all nan when not measured.
         drawn: how the completions were drawn; the mean of `kl` estimates a KL only where they are samples of the policy
             itself.
+        clusters: what depends on each other (P,): what the data name as `cluster`, else the prompt; empty for prompts.
 
     Raises:
         DataError: the parts differ in number, or a reward or KL is not finite.
@@ -67,11 +61,12 @@ class Generations:
     finished: Bool[np.ndarray, " n"]
     kl: Float64[np.ndarray, " n"]
     drawn: Drawn = POLICY_ITSELF
+    clusters: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         count = len(self.prompts) * self.samples_per_prompt
-        expected = {"prompt_keys": len(self.prompts)}
-        expected |= {part.name: count for part in fields(self)[3:] if part.name != "drawn"}
+        expected = {"prompt_keys": len(self.prompts)} | ({"clusters": len(self.prompts)} if self.clusters else {})
+        expected |= {part.name: count for part in fields(self)[3:] if part.name not in ("drawn", "clusters")}
         for name, size in expected.items():
             if len(getattr(self, name)) != size:
                 raise DataError(
@@ -104,6 +99,8 @@ class Generations:
             "finished": pa.array(self.finished, pa.bool_()),
             "kl": pa.array(self.kl, pa.float64()),
         }
+        if self.clusters:
+            columns["cluster"] = pa.array(self.clusters, pa.string()).take(pa.array(row))
         facts = {_SAMPLES_KEY: str(self.samples_per_prompt), _DRAWN_KEY: json.dumps(asdict(self.drawn))}
         table = pa.table(columns).replace_schema_metadata({key: text.encode() for key, text in facts.items()})
         with whole_file(path, PARQUET) as partial:
@@ -122,6 +119,7 @@ class Generations:
             finished=self.finished[:count],
             kl=self.kl[:count],
             drawn=self.drawn,
+            clusters=self.clusters[:prompts],
         )
 
     @staticmethod
@@ -142,6 +140,7 @@ class Generations:
                 raise DataError(f"{path} does not say how its completions were drawn. Generate again: popmargin eval.")
             drawn = Drawn(**json.loads(facts[_DRAWN_KEY]))
             columns = {name: table[name] for name in ("prompt", "prompt_key", "completion")}
+            clusters = table["cluster"].to_pylist()[::samples] if "cluster" in table.column_names else []
             numbers = {name: table[name].to_numpy() for name in ("reward", "length", "finished", "kl")}
         except DataError:
             raise
@@ -157,6 +156,7 @@ class Generations:
             finished=numbers["finished"].astype(bool),
             kl=numbers["kl"].astype(np.float64),
             drawn=drawn,
+            clusters=clusters,
         )
 
 
@@ -168,41 +168,38 @@ def generative_metrics(
     reference: Runs | None = None,
     baseline: Runs | None = None,
     *,
-    samples: int = 1000,
     level: float = 0.95,
-    seed: int = 0,
 ) -> dict[str, Interval]:
-    """Metrics of generations with intervals clustered by prompt; for several seeds, means with two-level intervals.
+    """Metrics of generations with intervals by clusters of prompts; for several seeds, means whose spread they hold.
 
     win rate = P(reward of this run > reward of the other on the same prompt) over all pairs of their samples, ties ½;
     kl_per_token = Σ kl / Σ lengths over all completions, nats: an estimate of KL(π‖π_ref) a token, given only for
     samples of the policy itself (temperature 1, no top-k cut, nothing of the model's generation config); for others the
     same mean is no KL and is named with its settings (`Drawn.log_ratio`), e.g. log_ratio_per_token_t0.7_k50;
     distinct_n = different n-grams / n-grams over all completions (Li et al. 2016), words and punctuation marks in lower
-    case; it falls with the number of completions, so compare runs of equal size. Resampling prompts would repeat their
-    n-grams and bias it, so its interval is the jackknife's over prompts.
+    case; it falls with the number of completions, so compare runs of equal size. Intervals are made as in
+    `discriminative_metrics`; `p` of the win rates tests them against one half.
 
     Args:
         run: generations of one seed, or of several seeds on the same prompts.
         reference: of the reference model on the same prompts: one for all seeds, or one for each.
         baseline: of the arm to compare with: one for all seeds, or one for each.
-        samples, level, seed: of the bootstrap.
+        level: of the intervals.
 
     Returns:
-        mean_reward, win_rate_reference, win_rate_baseline, lc_win_rate_reference, length (tokens), length_difference
-        (tokens, minus the reference's), distinct_1, distinct_2, kl_per_token (or its other name), finished; nan
-        where not defined.
+        mean_reward, win_rate_reference, win_rate_baseline, win_rate_equal_length (against the reference; ours, see
+        `win_rate_at_equal_length`), length (tokens), length_difference (tokens, minus the reference's), distinct_1,
+        distinct_2, kl_per_token (or its other name), finished; nan where not defined.
 
     Raises:
         DataError: runs on different prompts or drawn differently, or numbers of seeds that do not fit.
     """
     runs = _aligned(run, None, "run")
-    options: dict[str, Any] = {"samples": samples, "level": level, "seed": seed}
     against = {
         "reference": None if reference is None else _aligned(reference, runs, "reference"),
         "baseline": None if baseline is None else _aligned(baseline, runs, "baseline"),
     }
-    return _metrics([runs], against, options)
+    return _metrics([runs], [against], level)
 
 
 def generative_differences(
@@ -210,15 +207,15 @@ def generative_differences(
     baseline: Runs,
     reference: Runs | None = None,
     *,
-    samples: int = 1000,
     level: float = 0.95,
-    seed: int = 0,
 ) -> dict[str, Interval]:
-    """Paired differences (this arm minus the baseline arm) on the same prompts and seeds.
+    """Differences (this arm minus the baseline arm) on the same prompts, each with its p-value.
 
     Args:
-        run, baseline: generations of both arms, as many seeds in each; seed s of one against seed s of the other.
-        reference, samples, level, seed: as in `generative_metrics`.
+        run, baseline: generations of both arms. With equal numbers of seeds, seed s is compared with seed s; else the
+            seeds vary on their own, and one arm may have a single one.
+        reference: of the reference model on the same prompts, one for all seeds.
+        level: of the intervals.
 
     Returns:
         The difference for each key of `generative_metrics` except win_rate_baseline and length_difference.
@@ -227,23 +224,31 @@ def generative_differences(
         DataError: as there.
     """
     runs = _aligned(run, None, "run")
-    others = _aligned(baseline, runs, "baseline", broadcast=False)
-    options: dict[str, Any] = {"samples": samples, "level": level, "seed": seed}
-    against = {"reference": None if reference is None else _aligned(reference, runs, "reference"), "baseline": None}
-    result = _metrics([runs, others], against, options)
+    others = _aligned(baseline, None, "baseline")
+    _same_prompts(others, runs, "baseline")
+    against = [
+        {"reference": None if reference is None else _aligned(reference, arm, "reference"), "baseline": None}
+        for arm in (runs, others)
+    ]
+    result = _metrics([runs, others], against, level)
     return {name: value for name, value in result.items() if name not in ("win_rate_baseline", "length_difference")}
 
 
-def _aligned(run: Runs, like: list[Generations] | None, name: str, broadcast: bool = True) -> list[Generations]:
+def _aligned(run: Runs, like: list[Generations] | None, name: str) -> list[Generations]:
     """Runs as a list of one for each seed of `like`, all on the same prompts in the same order."""
     runs = [run] if isinstance(run, Generations) else list(run)
     if not runs or not runs[0].prompts:
         raise DataError(f"{name}: there are no generations to evaluate.")
-    if like is not None and broadcast and len(runs) == 1:
+    if like is not None and len(runs) == 1:
         runs = runs * len(like)
     if like is not None and len(runs) != len(like):
         raise DataError(f"{name}: {len(runs)} seeds against {len(like)}; give the same seeds in both.")
-    first = runs[0] if like is None else like[0]
+    _same_prompts(runs, runs if like is None else like, name)
+    return runs
+
+
+def _same_prompts(runs: list[Generations], like: list[Generations], name: str) -> None:
+    first = like[0]
     for number, other in enumerate(runs):
         if other.prompt_keys != first.prompt_keys:
             raise DataError(
@@ -254,44 +259,50 @@ def _aligned(run: Runs, like: list[Generations] | None, name: str, broadcast: bo
             raise DataError(
                 f"{name}: run {number} was drawn at {other.drawn}, others at {first.drawn}. Generate all alike."
             )
-    return runs
 
 
-def _metrics(
-    arms: list[list[Generations]], against: dict[str, list[Generations] | None], options: dict[str, Any]
-) -> dict[str, Interval]:
-    groups = Clusters(arms[0][0].prompt_keys)
-    reference, baseline = against["reference"], against["baseline"]
-    columns: dict[str, list[Any] | None] = {
-        "mean_reward": [_columns(arm, lambda g: g.rewards) for arm in arms],
-        "win_rate_reference": reference and [_wins(arm, reference) for arm in arms],
-        "win_rate_baseline": baseline and [_wins(arm, baseline) for arm in arms],
-        "length": [_columns(arm, lambda g: g.lengths) for arm in arms],
-        "length_difference": reference and [_length_columns(arm, reference) for arm in arms],
-        arms[0][0].drawn.log_ratio: [_columns(arm, lambda g: g.kl, lambda g: g.lengths) for arm in arms],
-        "finished": [_columns(arm, lambda g: g.finished) for arm in arms],
-    }
+Against = dict[str, list[Generations] | None]
+
+
+def _metrics(arms: list[list[Generations]], against: list[Against], level: float) -> dict[str, Interval]:
+    """Intervals of one arm, or of the first minus the second."""
+    first = arms[0][0]
+    groups = Clusters(first.clusters or first.prompt_keys)
+    found = [_estimates(arm, others, groups) for arm, others in zip(arms, against, strict=True)]
     result: dict[str, Interval] = {}
-    for name, parts in columns.items():
-        if parts is None or not np.isfinite(np.concatenate(parts)).all():
+    for name in found[0]:
+        estimates = [of_arm[name] for of_arm in found]
+        if any(estimate is None for estimate in estimates):
             result[name] = UNDEFINED  # nothing to compare with, or not scored
+        elif len(estimates) == 2:
+            result[name] = estimates[0].minus(estimates[1], level=level)
         else:
-            result[name] = bootstrap_sums(np.concatenate(parts, axis=-1), groups, _ratios, **options)
-    result["lc_win_rate_reference"] = UNDEFINED
-    if reference is not None and math.isfinite(result["win_rate_reference"].estimate):
-        result["lc_win_rate_reference"] = _length_controlled(arms, reference, groups, options)
-    for n in (1, 2):
-        result[f"distinct_{n}"] = _distinct(arms, groups, n, options)
-    if len(arms) == 1:
-        result |= {name: share_interval(result[name], groups.count, options["level"]) for name in _SHARES}
-        result |= {name: result[name].clip(0.0, 1.0) for name in ("distinct_1", "distinct_2")}
+            scale = "share" if name in _SHARES else "plain"
+            interval = estimates[0].interval(level=level, scale=scale, null=0.5 if name in _WIN_RATES else None)
+            result[name] = interval.clip(0.0, 1.0) if name.startswith("distinct") else interval
     return result
 
 
-def _ratios(sums: Any) -> Any:
-    """numerator / denominator of one arm, or that of the first minus that of the second."""
-    first = sums[..., 0] / sums[..., 1]
-    return first if sums.shape[-1] == 2 else first - sums[..., 2] / sums[..., 3]
+def _estimates(runs: list[Generations], against: Against, groups: Clusters) -> dict[str, Any]:
+    """Each metric's `Estimate`; None where it was not measured."""
+    reference, baseline = against["reference"], against["baseline"]
+    columns: dict[str, Any] = {
+        "mean_reward": _columns(runs, lambda g: g.rewards),
+        "win_rate_reference": reference and _wins(runs, reference),
+        "win_rate_baseline": baseline and _wins(runs, baseline),
+        "length": _columns(runs, lambda g: g.lengths),
+        "length_difference": reference and _length_columns(runs, reference),
+        runs[0].drawn.log_ratio: _columns(runs, lambda g: g.kl, lambda g: g.lengths),
+        "finished": _columns(runs, lambda g: g.finished),
+    }
+    known = {name: part is not None and bool(np.isfinite(part).all()) for name, part in columns.items()}
+    found = {name: without_each(part, groups, ratio) if known[name] else None for name, part in columns.items()}
+    found["win_rate_equal_length"] = won = found["win_rate_reference"]
+    if won is not None and 0 < won.value < 1:  # else length has nothing to explain
+        found["win_rate_equal_length"] = _equal_length(runs, reference, groups)
+    for n in (1, 2):
+        found[f"distinct_{n}"] = _distinct(runs, groups, n)
+    return found
 
 
 def _by_prompt(values: Any, run: Generations) -> Any:
@@ -328,33 +339,26 @@ def _wins(runs: list[Generations], others: list[Generations]) -> Any:
     return np.stack([np.stack([row, np.ones_like(row)], axis=-1) for row in rows])
 
 
-def _length_controlled(
-    arms: list[list[Generations]], reference: list[Generations], groups: Clusters, options: dict[str, Any]
-) -> Interval:
-    pairs = [[_pairs(run, other) for run, other in zip(arm, reference, strict=True)] for arm in arms]
+def _equal_length(runs: list[Generations], reference: Any, groups: Clusters) -> Estimate:
+    pairs = [_pairs(run, other) for run, other in zip(runs, reference, strict=True)]
 
-    def statistic(s: int, counts: Any) -> Any:
-        rates: list[Any] = []
-        for arm in pairs:
-            wins, difference = arm[s]
-            # Each prompt weighs 1, as in the win rate, however many pairs of samples it has.
-            weights = counts[:, groups.of_row] / wins.shape[1]
-            block = max(1, _CELLS // wins.size)
-            rates.append(
-                np.concatenate(
-                    [
-                        length_controlled_win_rate(
-                            wins.ravel(),
-                            difference.ravel(),
-                            np.repeat(weights[start : start + block], wins.shape[1], axis=1),
-                        )
-                        for start in range(0, len(weights), block)
-                    ]
+    def statistic(s: int, counts_rG: Any) -> Any:
+        wins, difference = pairs[s]
+        # Each prompt weighs 1, as in the win rate, however many pairs of samples it has.
+        weights = counts_rG[:, groups.of_row] / wins.shape[1]
+        block = max(1, _CELLS // wins.size)
+        return np.concatenate(
+            [
+                win_rate_at_equal_length(
+                    wins.ravel(),
+                    difference.ravel(),
+                    np.repeat(weights[start : start + block], wins.shape[1], axis=1),
                 )
-            )
-        return rates[0] if len(rates) == 1 else rates[0] - rates[1]
+                for start in range(0, len(weights), block)
+            ]
+        )
 
-    return bootstrap_counts(statistic, groups, len(reference), **options)
+    return without_sets(statistic, groups, len(runs))
 
 
 def distinct_counts(completions: Sequence[str], clusters: Clusters, n: int) -> tuple[int, int, Any, Any]:
@@ -374,21 +378,16 @@ def distinct_counts(completions: Sequence[str], clusters: Clusters, n: int) -> t
     return len(holders), int(total.sum()), unique, total
 
 
-def _distinct(arms: list[list[Generations]], groups: Clusters, n: int, options: dict[str, Any]) -> Interval:
-    signs = (1.0, -1.0)
-    per_seed = np.zeros(len(arms[0]))
-    without = np.zeros(groups.count)  # the mean over seeds when one prompt is left out
-    for sign, arm in zip(signs, arms, strict=False):
-        for s, run in enumerate(arm):
-            keys = [key for key in run.prompt_keys for _ in range(run.samples_per_prompt)]
-            different, total, unique, held = distinct_counts(run.completions, Clusters(keys), n)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                per_seed[s] += sign * (different / total if total else math.nan)
-                without += sign * (different - unique) / (total - held) / len(arm)
-    if not np.isfinite(per_seed).all():
-        return UNDEFINED
-    if groups.count < 2 or not np.isfinite(without).all():
-        return Interval(float(per_seed.mean()), math.nan, math.nan)
-    spread = without - without.mean()
-    error = math.sqrt((groups.count - 1) / groups.count * float((spread**2).sum()))
-    return interval_normal(per_seed, error, **options)
+def _distinct(runs: list[Generations], groups: Clusters, n: int) -> Estimate | None:
+    """distinct_n; None without any n-gram."""
+    clusters = groups.of_row.tolist()
+    per_seed, without = np.zeros(len(runs)), np.zeros((len(runs), groups.count))
+    for s, run in enumerate(runs):
+        of_completion = [cluster for cluster in clusters for _ in range(run.samples_per_prompt)]
+        different, total, unique, held = distinct_counts(run.completions, Clusters(of_completion), n)
+        if not total:
+            return None
+        per_seed[s] = different / total
+        with np.errstate(divide="ignore", invalid="ignore"):
+            without[s] = (different - unique) / (total - held)
+    return Estimate(per_seed, (groups.count - 1) * (per_seed[:, None] - without), groups.sizes)

@@ -42,7 +42,7 @@ class HeldOutMargins:
 
     Attributes:
         ids: preference ids (N,).
-        clusters: prompt keys (N,).
+        clusters: (N,): the prompt, or what the data name as `cluster`.
         reward_margin: β·gap in the objective's own score (N,), reward units.
         strength: (N,), nan where unknown.
         longer_chosen: 1 where chosen has more tokens, ½ where as many, else 0 (N,).
@@ -123,7 +123,7 @@ def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> He
     return HeldOutMargins(data.ids, data.clusters, margins, data.strength, longer, of_references)
 
 
-def margin_metrics(margins: HeldOutMargins, config: EvaluationConfig, edges: PopEdges | None) -> DiscriminativeMetrics:
+def margin_metrics(margins: HeldOutMargins, edges: PopEdges | None) -> DiscriminativeMetrics:
     """Discriminative metrics of one run, with intervals."""
     return discriminative_metrics(
         reward_margin=margins.reward_margin,
@@ -132,8 +132,6 @@ def margin_metrics(margins: HeldOutMargins, config: EvaluationConfig, edges: Pop
         longer_chosen=margins.longer_chosen,
         reference_margin=margins.of_reference,
         edges=edges.resolve(margins.ids) if edges is not None else None,
-        samples=config.bootstrap,
-        seed=config.seed,
     )
 
 
@@ -143,6 +141,7 @@ class PromptSet:
 
     prompts: list[Any]
     keys: list[str]
+    clusters: list[str]
 
     @staticmethod
     def of(workspace: Workspace, count: int | None) -> "PromptSet":
@@ -151,7 +150,8 @@ class PromptSet:
         prompts = list(preferences.dataset["prompt"])
         first = {key: row for row, key in reversed(list(enumerate(preferences.prompt_keys)))}
         rows = sorted(first.values())[:count]
-        return PromptSet([prompts[row] for row in rows], [preferences.prompt_keys[row] for row in rows])
+        keys, clusters = preferences.prompt_keys, preferences.clusters
+        return PromptSet(*([column[row] for row in rows] for column in (prompts, keys, clusters)))
 
 
 def generate_and_score(
@@ -212,6 +212,7 @@ def generate_and_score(
         finished=np.array([completion.finished for completion in completions]),
         kl=kl,
         drawn=sampling.drawn,
+        clusters=chosen.clusters,
     )
 
 
@@ -301,7 +302,7 @@ def evaluate_policy(
     edges = workspace.test_edges(settings.pop_k, settings.seed)
     if edges is not None:
         edges.save(directory.evaluation / "edges.parquet")
-    metrics = margin_metrics(margins, settings, edges).to_dict()
+    metrics = margin_metrics(margins, edges).to_dict()
     steps = _test_edge_step(edges, workspace)
     if reference is not None:
         steps.append(generation_step(reference, config, workspace, "the reference"))
@@ -309,7 +310,7 @@ def evaluate_policy(
         generations = generate_and_score(policy, config, workspace, reward, prompts=settings.prompts, progress=progress)
         generations.save(directory.evaluation / "generations.parquet")
         steps.append(generation_step(generations, config, workspace, "the policy"))
-        intervals = generative_metrics(generations, reference, baseline, samples=settings.bootstrap, seed=settings.seed)
+        intervals = generative_metrics(generations, reference, baseline)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
         metrics["sampling"] = asdict(generations.drawn) | {"own_settings": own_settings(policy), "ends": workspace.ends}
     workspace.tell(steps)

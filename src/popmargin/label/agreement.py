@@ -1,9 +1,10 @@
 """Agreement of annotators: Krippendorff's alpha, Cohen's kappa, and people beside a judge on equal terms.
 
-Axis suffixes: N items, R annotators, K distinct values, C summed columns, r bootstrap replicates.
+Axis suffixes: N items, R annotators, K distinct values, C summed columns, r sets of items.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from popmargin.errors import ConfigError, DataError
-from popmargin.evaluation.statistics import Interval, bootstrap_rows, share_interval
+from popmargin.evaluation.jackknife import without_rows
+from popmargin.evaluation.statistics import Interval
 
 Level = Literal["nominal", "ordinal", "interval"]
 Weights = Literal["linear", "quadratic"]
@@ -46,14 +48,12 @@ def krippendorff_alpha(values: ArrayLike, level: Level = "nominal") -> float:
     return float(_alpha(pairs_NKK.sum(axis=0)[None], known_K, level)[0])
 
 
-def alpha_interval(
-    values: ArrayLike, level: Level = "nominal", *, samples: int = 1000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Krippendorff's α with a percentile interval from resampled items.
+def alpha_interval(values: ArrayLike, level: Level = "nominal", *, confidence: float = 0.95) -> Interval:
+    """Krippendorff's α with the interval of its variance between items; at 1 it has none.
 
     Args:
         values, level: as for `krippendorff_alpha`.
-        samples, confidence, seed: of the bootstrap.
+        confidence: of the interval.
 
     Example:
         >>> alpha_interval([[1, 1], [2, 2], [1, 1]]).estimate
@@ -67,7 +67,7 @@ def alpha_interval(
     def statistic(sums_rC: np.ndarray) -> np.ndarray:
         return _alpha(sums_rC.reshape(-1, len(known_K), len(known_K)), known_K, level)
 
-    return bootstrap_rows(flat, statistic, samples=samples, level=confidence, seed=seed)
+    return _agreement(flat, statistic, confidence)
 
 
 def cohen_kappa(first: ArrayLike, second: ArrayLike, weights: Weights | None = None) -> float:
@@ -76,8 +76,8 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike, weights: Weights | None = N
     Args:
         first: (N,), nan where missing.
         second: (N,), nan where missing; items that one of the two did not label are left out.
-        weights: of disagreements; None counts all alike, "linear" by the distance of the categories' ranks,
-            "quadratic" by its square.
+        weights: of disagreements; None counts all alike, "linear" by the distance of the two values, "quadratic" by its
+            square. Values are points of a scale: between 1 and 7 lie six steps, also where nobody said 2 to 6.
 
     Returns:
         κ; nan without common items, or when both always give the same single value.
@@ -90,8 +90,8 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike, weights: Weights | None = N
         >>> cohen_kappa([0, 0, 1, 1], [0, 0, 1, 0])
         0.5
     """
-    table_NKK = _tables(first, second)
-    return float(_kappa(table_NKK.sum(axis=0)[None], weights)[0])
+    table_NKK, known_K = _tables(first, second)
+    return float(_kappa(table_NKK.sum(axis=0)[None], known_K, weights)[0])
 
 
 def kappa_interval(
@@ -99,32 +99,30 @@ def kappa_interval(
     second: ArrayLike,
     weights: Weights | None = None,
     *,
-    samples: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Interval:
-    """Cohen's κ with a percentile interval from resampled items.
+    """Cohen's κ with the interval of its variance between items; at 1 it has none.
 
     Args:
         first, second, weights: as for `cohen_kappa`.
-        samples, confidence, seed: of the bootstrap.
+        confidence: of the interval.
     """
-    table_NKK = _tables(first, second)
-    categories = table_NKK.shape[1]
+    table_NKK, known_K = _tables(first, second)
+    categories = len(known_K)
     flat = table_NKK.reshape(len(table_NKK), categories * categories)
 
     def statistic(sums_rC: np.ndarray) -> np.ndarray:
-        return _kappa(sums_rC.reshape(-1, categories, categories), weights)
+        return _kappa(sums_rC.reshape(-1, categories, categories), known_K, weights)
 
-    return bootstrap_rows(flat, statistic, samples=samples, level=confidence, seed=seed)
+    return _agreement(flat, statistic, confidence)
 
 
-def pairwise_agreement(values: ArrayLike, *, samples: int = 1000, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Share of pairs of annotators of one item that say the same, over all pairs; items are resampled.
+def pairwise_agreement(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Share of pairs of annotators of one item that say the same, over all pairs.
 
     Args:
         values: (N, R), nan where missing.
-        samples, confidence, seed: of the bootstrap.
+        confidence: of the interval.
 
     Example:
         >>> pairwise_agreement([[1, 1, 2], [1, 1, float("nan")]]).estimate
@@ -134,16 +132,14 @@ def pairwise_agreement(values: ArrayLike, *, samples: int = 1000, confidence: fl
     counts_NK = _counts(values_NR, len(known_K))
     labels_N = counts_NK.sum(axis=1)
     sums = np.stack([(counts_NK * (counts_NK - 1)).sum(axis=1), labels_N * (labels_N - 1)], axis=1)
-    return share_of_sums(sums, samples=samples, confidence=confidence, seed=seed)
+    return share_of_sums(sums, confidence=confidence)
 
 
 def leave_one_out(
     people: ArrayLike,
     judge: ArrayLike | None = None,
     *,
-    samples: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Interval:
     """How often a label is what most of the *other* people say: of each person in turn, or of a judge in their place.
 
@@ -154,7 +150,7 @@ def leave_one_out(
     Args:
         people: (N, R), nan where missing; items with fewer than two people are left out.
         judge: (N,), nan where it gave no verdict (the item is left out); None measures the people themselves.
-        samples, confidence, seed: of the bootstrap over items.
+        confidence: of the interval.
 
     Returns:
         The share with its interval.
@@ -184,17 +180,15 @@ def leave_one_out(
         modes = others == others.max(axis=1, keepdims=True) if len(rows) else others.astype(bool)
         sums[rows, 0] += modes[np.arange(len(rows)), tested[rows]] / np.maximum(modes.sum(axis=1), 1)
         sums[rows, 1] += 1
-    return share_of_sums(sums, samples=samples, confidence=confidence, seed=seed)
+    return share_of_sums(sums, confidence=confidence)
 
 
-def share_of_sums(
-    sums: Float[np.ndarray, "N 2"], *, samples: int = 1000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """A share Σ hits / Σ trials over items, with its interval from resampled items.
+def share_of_sums(sums: Float[np.ndarray, "N 2"], *, confidence: float = 0.95) -> Interval:
+    """A share Σ hits / Σ trials over items, with its interval.
 
     Args:
         sums: hits and trials of each item; items without trials are left out.
-        samples, confidence, seed: of the bootstrap.
+        confidence: of the interval.
 
     Example:
         >>> share_of_sums(np.array([[1.0, 2.0], [2.0, 2.0]])).estimate
@@ -205,8 +199,7 @@ def share_of_sums(
     def statistic(sums_rC: np.ndarray) -> np.ndarray:
         return sums_rC[:, 0] / sums_rC[:, 1]
 
-    found = bootstrap_rows(sums, statistic, samples=samples, level=confidence, seed=seed)
-    return share_interval(found, len(sums), confidence)
+    return without_rows(sums, statistic).interval(level=confidence, scale="share")
 
 
 def binomial_interval(hits: int, trials: int, confidence: float = 0.95) -> Interval:
@@ -223,6 +216,14 @@ def binomial_interval(hits: int, trials: int, confidence: float = 0.95) -> Inter
 
     bounds = binomtest(hits, trials).proportion_ci(confidence, method="wilson")
     return Interval(hits / trials, float(bounds.low), float(bounds.high))
+
+
+def _agreement(rows: Any, statistic: Callable[[np.ndarray], np.ndarray], confidence: float) -> Interval:
+    """Interval of a statistic that is 1 for perfect agreement, of which no item then says how it could be less."""
+    found = without_rows(rows, statistic).interval(level=confidence)
+    if found.low == found.high == 1.0:
+        return Interval(1.0, math.nan, math.nan)
+    return found.clip(-math.inf, 1.0)
 
 
 def _coded(values: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -272,8 +273,8 @@ def _alpha(observed_rKK: np.ndarray, values_K: np.ndarray, level: Level) -> np.n
     return np.where(by_chance > 0, alpha, np.nan)
 
 
-def _tables(first: Any, second: Any) -> np.ndarray:
-    """Each common item's cell of the table of both annotators (n, K, K)."""
+def _tables(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Each common item's cell of the table of both annotators (n, K, K), and the categories' values in order (K,)."""
     one, two = (np.asarray(side, dtype=np.float64) for side in (first, second))
     if one.shape != two.shape or one.ndim != 1:
         raise DataError(f"Two annotators with {one.size} and {two.size} values; give one each for the same items.")
@@ -281,12 +282,11 @@ def _tables(first: Any, second: Any) -> np.ndarray:
     coded, categories = _coded(np.stack([one[common], two[common]], axis=1))
     tables = np.zeros((len(coded), len(categories), len(categories)))
     tables[np.arange(len(coded)), coded[:, 0], coded[:, 1]] = 1
-    return tables
+    return tables, categories
 
 
-def _kappa(table_rKK: np.ndarray, weights: Weights | None) -> np.ndarray:
-    rank = np.arange(table_rKK.shape[-1], dtype=np.float64)
-    apart = np.abs(rank[:, None] - rank[None, :])
+def _kappa(table_rKK: np.ndarray, values_K: np.ndarray, weights: Weights | None) -> np.ndarray:
+    apart = np.abs(values_K[:, None] - values_K[None, :])
     if weights not in (None, "linear", "quadratic"):
         raise ConfigError(f"weights is {weights!r}; choose 'linear', 'quadratic' or None.")
     weight = (apart > 0).astype(np.float64) if weights is None else apart ** (1 if weights == "linear" else 2)

@@ -277,16 +277,17 @@ def preference_text(key: str, prompt: str, chosen: str, rejected: str) -> Prefer
 
 def preference_columns(connection: Connection, number: int) -> dict[str, list[Any]]:
     """All columns of the schema of preferences, in the order of import."""
-    names = ["key" if name == "id" else name for name in COLUMNS]
+    stored = [name for name in COLUMNS if name != "cluster"]  # which says nothing to a labeller
+    names = ["key" if name == "id" else name for name in stored]
     rows = connection.execute(
         select(*(preference.c[name] for name in names))
         .where(preference.c.project == number)
         .order_by(preference.c.position)
     ).all()
-    columns = dict(zip(COLUMNS, (list(column) for column in zip(*rows, strict=True)), strict=True)) if rows else {}
+    columns = dict(zip(stored, (list(column) for column in zip(*rows, strict=True)), strict=True)) if rows else {}
     for name in TEXT_COLUMNS:
         columns[name] = [json.loads(value) for value in columns.get(name, [])]
-    return {name: columns.get(name, []) for name in COLUMNS}
+    return {name: columns.get(name, [None] * len(rows)) for name in COLUMNS}
 
 
 def active_people(connection: Connection, number: int) -> int:

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from popmargin.evaluation.statistics import UNDEFINED, Clusters, Interval, interval_from
+from popmargin.evaluation.medians import median_interval, ratio_of_medians
+from popmargin.evaluation.statistics import UNDEFINED, Interval
 from popmargin.label.records import KINDS, RATINGS
-
-SAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Pace:
     Attributes:
         labels: what was timed: labels, or preferences with two ratings.
         people: who was timed.
-        median: with its interval from resampled items (preferences).
+        median: with its interval by items (preferences), as several people may have labelled one.
         quarters: first and third quartile.
         per_hour: how many an hour holds at the median time.
     """
@@ -52,24 +51,23 @@ class Paces:
 
 @dataclass(frozen=True)
 class _Times:
-    """Seconds of some answers, what they belong to, who gave them, and bootstrap medians."""
+    """Seconds of some answers, who gave them, and their median."""
 
     seconds: np.ndarray
     people: set[str]
-    medians: np.ndarray
+    median: Interval
 
     @staticmethod
-    def of(seconds: Sequence[float], clusters: Sequence[Any], people: set[str], seed: int) -> "_Times":
-        values, groups = np.array(seconds), Clusters(clusters)
-        drawn = [np.median(values[groups.rows(one)]) for block in groups.draws(SAMPLES, seed) for one in block]
-        return _Times(values, people, np.array(drawn))
+    def of(seconds: Sequence[float], clusters: Sequence[Any], people: set[str]) -> "_Times":
+        values = np.array(seconds)
+        return _Times(values, people, median_interval(values, clusters))
 
     @property
     def pace(self) -> Pace:
-        median = float(np.median(self.seconds))
+        median = self.median.estimate
         low, high = (float(np.percentile(self.seconds, end)) for end in (25, 75))
-        found = interval_from(np.array([median]), self.medians)
-        return Pace(len(self.seconds), len(self.people), found, (low, high), 3600 / median if median else np.inf)
+        per_hour = 3600 / median if median else np.inf
+        return Pace(len(self.seconds), len(self.people), self.median, (low, high), per_hour)
 
 
 def paces(rows: Sequence[Mapping[str, Any]]) -> Paces:
@@ -80,11 +78,11 @@ def paces(rows: Sequence[Mapping[str, Any]]) -> Paces:
     """
     timed = [row for row in rows if row["annotator_kind"] == "person" and row["seconds"] is not None]
     found: dict[str, _Times] = {}
-    for seed, kind in enumerate(KINDS):
+    for kind in KINDS:
         own = [row for row in timed if row["kind"] == kind]
         if own:
             people = {row["annotator"] for row in own}
-            found[kind] = _Times.of([row["seconds"] for row in own], [row["item"] for row in own], people, seed)
+            found[kind] = _Times.of([row["seconds"] for row in own], [row["item"] for row in own], people)
     strength = _strengths([row for row in timed if row["kind"] == "rating" and row["verdict"] in RATINGS])
     pop, rating = found.get("pop"), found.get("rating")
     return Paces(
@@ -105,13 +103,9 @@ def _strengths(rows: Sequence[Mapping[str, Any]]) -> _Times | None:
         key: sum(float(np.mean(side)) for side in sides.values()) for key, sides in given.items() if len(sides) == 2
     }
     people = {row["annotator"] for row in rows if row["first"] in whole}
-    return _Times.of(list(whole.values()), list(whole), people, len(KINDS)) if whole else None
+    return _Times.of(list(whole.values()), list(whole), people) if whole else None
 
 
 def _ratio(pop: _Times | None, other: _Times | None) -> Interval:
-    """Of the medians; both are resampled, independently of each other."""
-    if pop is None or other is None:
-        return UNDEFINED
-    with np.errstate(divide="ignore", invalid="ignore"):
-        estimate, replicates = np.median(pop.seconds) / np.median(other.seconds), pop.medians / other.medians
-    return interval_from(np.array([estimate]), replicates)
+    """Of the medians, as of independent answers."""
+    return UNDEFINED if pop is None or other is None else ratio_of_medians(pop.median, other.median)

@@ -11,12 +11,13 @@ import pyarrow.compute
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from popmargin.evaluation.statistics import UNDEFINED, Interval, rank_buckets
+from popmargin.evaluation.statistics import UNDEFINED, Interval
 from popmargin.label.agreement import binomial_interval, share_of_sums
 from popmargin.label.annotators import AnnotatorQuality, KindAgreement, annotator_quality
 from popmargin.label.pace import Paces, paces
 from popmargin.label.raters import RatingQuality, rating_quality
 from popmargin.label.records import KINDS
+from popmargin.strength import rank_buckets
 
 pc: Any = pyarrow.compute
 THIRDS = ("small", "medium", "large")

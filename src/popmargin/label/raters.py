@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from popmargin.evaluation.statistics import Interval, bootstrap_rows
+from popmargin.evaluation.jackknife import row_means
+from popmargin.evaluation.statistics import Interval
 from popmargin.label.agreement import alpha_interval, binomial_interval, kappa_interval
 from popmargin.label.records import RATINGS
 
@@ -31,7 +32,7 @@ class RaterQuality:
         again: mean distance of a repeated rating from the first one.
         gold: share of gold items that got the known rating.
         others: mean distance from the mean rating of the other people.
-        kappa: Cohen's κ with the (lower) median of the other people, distances weighted by their square.
+        kappa: Cohen's κ with the (lower) median of the other people, distances on the scale weighted by their square.
     """
 
     name: str
@@ -161,5 +162,4 @@ def _distances(people_NR: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray) -> Interval:
     known = values[~np.isnan(values)]
-    sums = np.stack([known, np.ones(len(known))], axis=1)
-    return bootstrap_rows(sums, lambda totals: totals[:, 0] / totals[:, 1])
+    return row_means(known[None], range(len(known))).interval()

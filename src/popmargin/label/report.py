@@ -65,13 +65,14 @@ def write_label_report(quality: Quality, path: str | Path, title: str) -> Path:
 
 
 def quality_json(quality: Quality) -> dict[str, Any]:
-    """The same numbers as JSON values; null where a number is not known."""
+    """The same numbers as JSON values; null where a number is not known, and no p-values, since nothing is tested."""
     return _json(asdict(quality))
 
 
 def _json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _json(one) for name, one in value.items()}
+        shown = value.keys() - ({"p"} if value.keys() >= {"estimate", "low", "high"} else set())
+        return {name: _json(one) for name, one in value.items() if name in shown}
     if isinstance(value, list | tuple):
         return [_json(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

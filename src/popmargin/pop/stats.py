@@ -11,10 +11,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from popmargin.errors import DataError
-from popmargin.evaluation.statistics import strength_terciles
 from popmargin.pop.edges import PopEdges
-
-BUCKETS = ("weak", "medium", "strong")
+from popmargin.strength import STRENGTHS, strength_thirds
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def edge_statistics(edges: PopEdges, ids: Sequence[str], strength: ArrayLike) ->
     touched = np.zeros(count, dtype=bool)
     touched[np.concatenate([first, second, tie_first, tie_second])] = True
     sizes = np.bincount(linked[touched])
-    bucket = strength_terciles(strength_N)
+    bucket = strength_thirds(strength_N)
     comparisons = edges.parameters.get("comparisons")
     return EdgeStatistics(
         preferences=count,
@@ -158,7 +156,7 @@ def _degree(rows: Any, count: int) -> Degree:
 
 def _shares(bucket: Any) -> dict[str, float]:
     known = bucket[bucket >= 0]
-    return {name: float((known == b).mean()) if len(known) else math.nan for b, name in enumerate(BUCKETS)}
+    return {name: float((known == b).mean()) if len(known) else math.nan for b, name in enumerate(STRENGTHS)}
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from popmargin.files import HTML
 from popmargin.report import curves, plots, tables
+from popmargin.report.discoveries import differences, discovery_note, seeds_tell
 from popmargin.report.metrics import is_known, metric
 from popmargin.report.results import ArmResult, StudyResults, write_text
 
@@ -77,6 +78,8 @@ def _context(study: StudyResults) -> dict[str, Any]:
         "rows": tables.summary_rows(study, columns),
         "reference": tables.reference_row(study, columns),
         "others": others,
+        "discoveries": discovery_note(differences(study.arms, study.baseline)),
+        "one_seed": _of_one_seed(study),
         "tradeoff": [plots.tradeoff(study, width) for width in (plots.WIDE, plots.NARROW)],
         "tradeoff_metric": metric(key) if key else None,
         "not_placed": _without(study, ["accuracy", *([key] if key else [])]),
@@ -116,9 +119,17 @@ def lead(study: StudyResults) -> list[str]:
         opening,
         (
             f"Every arm is compared with {label_of(study, study.baseline)}; a difference is called better or worse "
-            "only when its 95% interval leaves out zero."
+            "only when its 95% interval leaves out zero and holds the spread of training seeds."
         ),
     ]
+
+
+def _of_one_seed(study: StudyResults) -> list[str]:
+    """Arms whose difference from the baseline is that of one run of each."""
+    base = next((arm for arm in study.arms if arm.name == study.baseline), None)
+    if base is None:
+        return []
+    return [arm.label or arm.name for arm in study.arms if arm is not base and not seeds_tell(arm, base)]
 
 
 def _seeds(arms: Sequence[ArmResult]) -> str:

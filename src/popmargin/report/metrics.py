@@ -127,12 +127,14 @@ METRICS: dict[str, Metric] = dict(
             "0 to 1",
             "lower",
             "Expected calibration error: mean distance, over bins weighted by count, between how sure the policy is of "
-            "the side that it prefers, σ(|reward margin|), and how often it is right.",
+            "the side that it prefers, σ(|reward margin|), and how often it is right. Free of the error that noise "
+            "alone gives a calibrated model; its interval is wider than needed.",
         ),
         _metric("reward_margin", "Reward margin", "reward units", None, "Mean of β · (log-ratio of the chosen response "
                 "minus log-ratio of the rejected one)."),
-        _metric("lc_win_rate_reference", "Length-controlled win rate", "%", "higher", "Win rate against the reference "
-                "with the effect of the difference in length regressed out."),
+        _metric("win_rate_equal_length", "Win rate at equal length", "%", "higher", "Win rate against the reference "
+                "that a logistic regression on the difference in length gives for equal lengths. Not AlpacaEval’s "
+                "length-controlled win rate, which also models how difficult each instruction is."),
         _metric("length_difference", "Length − reference", "tokens", None, "Mean difference in length to the "
                 "reference policy on the same prompts."),
         _metric("distinct_1", "Distinct-1", "%", "higher", "Different words as a share of all sampled "

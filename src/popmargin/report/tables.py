@@ -8,6 +8,7 @@ from typing import Literal
 
 from popmargin.account import Step
 from popmargin.evaluation.statistics import Interval
+from popmargin.report.discoveries import differences, seeds_tell
 from popmargin.report.metrics import (
     DASH,
     METRICS,
@@ -21,24 +22,32 @@ from popmargin.report.metrics import (
 )
 from popmargin.report.results import ArmResult, StudyResults
 
-Verdict = Literal["better", "worse", "higher", "lower", "unclear", ""]
-SYMBOLS: dict[str, str] = {"better": "▲", "worse": "▼", "higher": "↑", "lower": "↓", "unclear": "○", "": ""}
+Verdict = Literal["better", "worse", "higher", "lower", "unclear", "one seed", ""]
+SYMBOLS: dict[str, str] = {
+    "better": "▲", "worse": "▼", "higher": "↑", "lower": "↓", "unclear": "○", "one seed": "·", "": "",
+}  # fmt: skip
+ALONE = {"▲": "△", "▼": "▽"}  # a difference that is clear by itself but not beside all the others
 MAX_PROMPTS, MAX_CHARACTERS = 6, 3000
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: estimate, interval, and the difference to the baseline arm with its verdict."""
+    """One number of a table: estimate, interval, and the difference to the baseline arm with its verdict.
+
+    `stands` is False where a difference is clear by itself but not beside all the others (`discoveries`).
+    """
 
     estimate: str
     interval: str = ""
     difference: str = ""
     verdict: Verdict = ""
+    stands: bool = True
 
     @property
     def symbol(self) -> str:
-        return SYMBOLS[self.verdict]
+        symbol = SYMBOLS[self.verdict]
+        return symbol if self.stands else ALONE.get(symbol, symbol)
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,14 @@ def visible_text(text: object) -> str:
     return _CONTROL.sub("\ufffd", str(text).replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def verdict(difference: Interval | None, entry: Metric, *, level: float = 0.0) -> Verdict:
-    """What an interval says about a difference: clear only if it leaves out ``level``.
+def verdict(difference: Interval | None, entry: Metric, *, level: float = 0.0, told: bool = True) -> Verdict:
+    """What an interval says about a difference: clear only if it leaves out ``level``, and holds the spread of seeds.
+
+    Args:
+        difference: with its interval.
+        entry: its metric.
+        level: what it must leave out.
+        told: whether one of the two arms has several seeds.
 
     Example:
         >>> verdict(Interval(-0.02, -0.03, -0.01), METRICS["accuracy"])
@@ -65,6 +80,8 @@ def verdict(difference: Interval | None, entry: Metric, *, level: float = 0.0) -
     """
     if difference is None or not has_bounds(difference):
         return ""
+    if not told:
+        return "one seed"
     if difference.low <= level <= difference.high:
         return "unclear"
     up = difference.low > level
@@ -73,7 +90,15 @@ def verdict(difference: Interval | None, entry: Metric, *, level: float = 0.0) -
     return "better" if up == (entry.better == "higher") else "worse"
 
 
-def cell(value: Interval | None, difference: Interval | None, entry: Metric, places: int) -> Cell:
+def cell(
+    value: Interval | None,
+    difference: Interval | None,
+    entry: Metric,
+    places: int,
+    *,
+    told: bool = True,
+    stands: bool = True,
+) -> Cell:
     """Format one number; the win rate against the baseline arm is its own difference, from one half."""
     if value is None or not is_known(value):
         return Cell(DASH)
@@ -82,11 +107,11 @@ def cell(value: Interval | None, difference: Interval | None, entry: Metric, pla
     interval = f"[{ends[0]}, {ends[1]}]" if has_bounds(value) else ""
     estimate = number(value.estimate, places, share=share)
     if entry.key == "win_rate_baseline":
-        return Cell(estimate, interval, "", verdict(value, entry, level=0.5))
+        return Cell(estimate, interval, "", verdict(value, entry, level=0.5, told=told), stands)
     if difference is None or not is_known(difference):
         return Cell(estimate, interval)
     shown = number((100 if share else 1) * difference.estimate, places, sign=True)
-    return Cell(estimate, interval, shown, verdict(difference, entry))
+    return Cell(estimate, interval, shown, verdict(difference, entry, told=told), stands)
 
 
 def summary_columns() -> list[Metric]:
@@ -101,14 +126,21 @@ def _places(study: StudyResults, entry: Metric) -> int:
 def summary_rows(study: StudyResults, columns: Sequence[Metric]) -> list[tuple[ArmResult, list[Cell]]]:
     """One row of cells an arm; the baseline arm has no differences."""
     places = [_places(study, entry) for entry in columns]
+    base = next((arm for arm in study.arms if arm.name == study.baseline), None)
+    alone = {(one.arm, one.key) for one in differences(study.arms, study.baseline) if one.clear and not one.stands}
     rows: list[tuple[ArmResult, list[Cell]]] = []
     for arm in study.arms:
-        is_baseline = arm.name == study.baseline
+        told = base is not None and seeds_tell(arm, base)
         cells = [
             Cell(DASH)
-            if is_baseline and entry.key == "win_rate_baseline"
+            if arm is base and entry.key == "win_rate_baseline"
             else cell(
-                arm.metrics.get(entry.key), None if is_baseline else arm.differences.get(entry.key), entry, digits
+                arm.metrics.get(entry.key),
+                None if arm is base else arm.differences.get(entry.key),
+                entry,
+                digits,
+                told=told,
+                stands=(arm.name, entry.key) not in alone,
             )
             for entry, digits in zip(columns, places, strict=True)
         ]

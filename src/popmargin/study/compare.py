@@ -7,10 +7,11 @@ from typing import Any
 
 from popmargin.config import RunConfig, dump_yaml, to_dict
 from popmargin.errors import ConfigError, RunError
+from popmargin.evaluation.calibration import share_right
 from popmargin.evaluation.generative import Generations, generative_metrics
+from popmargin.evaluation.jackknife import row_means
 from popmargin.evaluation.rewards import Reward
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
-from popmargin.evaluation.statistics import bootstrap
 from popmargin.files import whole_file
 from popmargin.report.build import write_report
 from popmargin.report.results import StudyResults
@@ -225,13 +226,12 @@ def _probe(
         folder = directory.evaluation / "curves" / f"step-{step:06d}"
         margins = held_out_margins(policy, config, workspace)
         margins.save(folder / "margins.parquet")
-        right = (margins.reward_margin > 0) + 0.5 * (margins.reward_margin == 0)
-        accuracy = bootstrap(lambda rows: float(right[rows].mean()), margins.clusters, samples=200)
-        values = {"accuracy": accuracy.to_dict()}
+        right = share_right(margins.reward_margin[None])
+        values = {"accuracy": row_means(right, margins.clusters).interval(scale="share").to_dict()}
         if reward is not None:
             generations = generate_and_score(policy, config, workspace, reward, prompts=settings.curve_prompts)
             generations.save(folder / "generations.parquet")
-            intervals = generative_metrics(generations, some, samples=200, seed=settings.seed)
+            intervals = generative_metrics(generations, some)
             values |= {name: intervals[name].to_dict() for name in (generations.drawn.log_ratio, "win_rate_reference")}
         return values
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from popmargin.evaluation.statistics import Interval
+from popmargin.report.discoveries import differences, discovery_note, seeds_tell
 from popmargin.report.results import ArmResult
 
 _METRICS = {
@@ -21,39 +22,63 @@ def read_results(arms: Sequence[ArmResult], baseline: str) -> list[str]:
         baseline: the arm they are compared with.
 
     Returns:
-        One sentence per metric, one on each published and own PoP arm, and one on what the intervals cover.
+        One sentence per metric, one on each published and own PoP arm, one on what the intervals cover, and one on how
+        many of the differences stand together.
     """
     base = next(arm for arm in arms if arm.name == baseline)
     others = [arm for arm in arms if arm.name != baseline]
     sentences = [_compare(metric, base, others) for metric in _METRICS if _known(metric, others)]
-    sentences += [_pop_sentence(arm, base) for arm in others if arm.origin in ("published", "ours") and arm.differences]
+    sentences += [
+        _pop_sentence(arm, base)
+        for arm in others
+        if arm.origin in ("published", "ours") and arm.differences and seeds_tell(arm, base)
+    ]
     longer = base.metrics.get("accuracy_longer")
     if longer is not None and longer.estimate == longer.estimate:
         sentences.append(
             f"The baseline “the longer one wins” is right for {longer.estimate:.1%} of the held-out preferences; "
             f"{base.label} for {base.metrics['accuracy'].estimate:.1%}."
         )
-    seeds = max(len(arm.seeds) for arm in arms)
-    sentences.append(
-        "One training seed: the intervals cover the choice of held-out prompts, not the randomness of training."
-        if seeds == 1
-        else f"{seeds} training seeds: the intervals cover the choice of held-out prompts and of seeds."
+    sentences.append(_seeds_sentence(base, others))
+    note = discovery_note(differences(arms, baseline))
+    return [*sentences, note] if note else sentences
+
+
+def _seeds_sentence(base: ArmResult, others: Sequence[ArmResult]) -> str:
+    single = [arm.label for arm in others if not seeds_tell(arm, base)]
+    if len(single) == len(others):
+        return (
+            "One training seed: the intervals are about these runs on other prompts. Another seed may differ by more, "
+            "so that no difference is called clear."
+        )
+    counts = sorted({len(arm.seeds) for arm in (base, *others)})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    sentence = f"{seeds} training seeds: the intervals are about other prompts and other seeds."
+    return (
+        f"{sentence} {_join(single)} and {base.label} have one each, so that nothing is said of them."
+        if single
+        else sentence
     )
-    return sentences
 
 
-def read_control(arm: str, control: str, differences: Mapping[str, Interval]) -> str:
+def read_control(arm: str, control: str, found: Mapping[str, Interval], *, told: bool = True) -> str:
     """Whether a margin adds anything to training on the same edges without it.
 
     Args:
         arm: label of the arm with the margin.
         control: label of the arm on the same edges without it.
-        differences: paired differences, arm minus control.
+        found: paired differences, arm minus control.
+        told: whether one of the two has several seeds.
     """
-    known = {metric: differences[metric] for metric in _METRICS if metric in differences}
+    known = {metric: found[metric] for metric in _METRICS if metric in found}
     known = {metric: interval for metric, interval in known.items() if _finite(interval)}
     amounts = "; ".join(f"{_METRICS[metric][0]} {_amount(metric, interval)}" for metric, interval in known.items())
     clear = {_verdict(interval) for interval in known.values()} - {"unclear"}
+    if not told:
+        return (
+            f"What the margin adds cannot be told with one seed each: {arm} against {control}, which trains on the "
+            f"same edges without it: {amounts}, over prompts alone."
+        )
     if not clear:
         return (
             f"What the margin adds: {arm} cannot be told apart from {control}, which trains on the same edges without "
@@ -72,7 +97,8 @@ def read_reference(arm: ArmResult, added: Interval) -> str:
     own = arm.metrics["accuracy_reference"].estimate
     return (
         f"{arm.label} scores by the policy's own log-probs, by which its reference model is already right for "
-        f"{own:.1%} of the held-out preferences; training adds {_amount('accuracy', added)}."
+        f"{own:.1%} of the held-out preferences; training adds {_amount('accuracy', added)}"
+        f"{' over prompts alone' if len(arm.seeds) == 1 else ''}."
     )
 
 
@@ -87,8 +113,12 @@ def _finite(interval: Interval) -> bool:
 def _compare(metric: str, base: ArmResult, others: Sequence[ArmResult]) -> str:
     title = _METRICS[metric][0]
     known = [arm for arm in others if metric in arm.differences and _finite(arm.differences[metric])]
-    better = [arm for arm in known if arm.differences[metric].low > 0]
-    worse = [arm for arm in known if arm.differences[metric].high < 0]
+    told = [arm for arm in known if seeds_tell(arm, base)]
+    if not told:
+        amounts = "; ".join(f"{arm.label} {_amount(metric, arm.differences[metric])}" for arm in known)
+        return f"{_upper(title)}, one run of each against one of {base.label}, over prompts alone: {amounts}."
+    better = [arm for arm in told if arm.differences[metric].low > 0]
+    worse = [arm for arm in told if arm.differences[metric].high < 0]
     parts: list[str] = []
     if better:
         parts.append("higher for " + ", ".join(f"{a.label} ({_amount(metric, a.differences[metric])})" for a in better))
@@ -96,7 +126,7 @@ def _compare(metric: str, base: ArmResult, others: Sequence[ArmResult]) -> str:
         parts.append("lower for " + ", ".join(f"{a.label} ({_amount(metric, a.differences[metric])})" for a in worse))
     if not parts:
         return f"{_upper(title)}: no arm differs clearly from {base.label}."
-    unclear = len(known) - len(better) - len(worse)
+    unclear = len(told) - len(better) - len(worse)
     rest = f"; the other {unclear} cannot be told apart from it" if unclear else ""
     return f"{_upper(title)}, compared with {base.label}: {'; '.join(parts)}{rest}."
 

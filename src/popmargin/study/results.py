@@ -11,10 +11,12 @@ import numpy as np
 
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
+from popmargin.evaluation.calibration import share_right
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
+from popmargin.evaluation.jackknife import row_means
 from popmargin.evaluation.run import HeldOutMargins
-from popmargin.evaluation.statistics import Interval, bootstrap_seeds
+from popmargin.evaluation.statistics import Interval
 from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
 from popmargin.report.results import ArmResult, StudyResults
@@ -120,10 +122,9 @@ def collect(
         raise RunError("The runs were measured on different held-out preferences and cannot be compared.")
     reference = _load_generations(base.runs[0].evaluation / "reference_generations.parquet")
     results = [_arm_result(arm, base, reference, labels.get(arm.name, arm.name)) for arm in arms.values()]
-    settings = base.configs[0].evaluation
     of_reference: dict[str, Interval] = {}
     if reference is not None:
-        of_reference = generative_metrics(reference, samples=settings.bootstrap, seed=settings.seed)
+        of_reference = generative_metrics(reference)
         of_reference[reference.drawn.log_ratio] = Interval(0.0, 0.0, 0.0)
     of_base = base.runs[0].facts()
     return StudyResults(
@@ -170,7 +171,7 @@ def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, la
             if same and _loss(arm).needs.weaker == "target":
                 differences = _differences(arm, control, reference)
                 names = (labels.get(arm.name, arm.name), labels.get(control.name, control.name))
-                sentences.append(read_control(*names, differences))
+                sentences.append(read_control(*names, differences, told=len(arm.runs) > 1))
     return sentences
 
 
@@ -178,15 +179,13 @@ def _against_references(arms: Mapping[str, Arm], results: Sequence[ArmResult]) -
     """What training adds to the reference model's own order, for scores that are no ratio to its log-probs."""
     sentences: list[str] = []
     for arm, result in zip(arms.values(), results, strict=True):
-        held_out, settings = arm.margins[0], arm.configs[0].evaluation
+        held_out = arm.margins[0]
         if held_out.of_reference is not None:
             added = discriminative_differences(
                 arm.margins_by_seed,
                 np.broadcast_to(held_out.of_reference, arm.margins_by_seed.shape),
                 strength=held_out.strength,
                 clusters=held_out.clusters,
-                samples=settings.bootstrap,
-                seed=settings.seed,
             )
             sentences.append(read_reference(result, added["accuracy"]))
     return sentences
@@ -197,19 +196,17 @@ def _loss(arm: Arm) -> Loss:
 
 
 def _differences(arm: Arm, other: Arm, reference: Generations | None) -> dict[str, Interval]:
-    """Paired differences of two arms with as many seeds."""
-    settings, held_out = arm.configs[0].evaluation, arm.margins[0]
-    bootstrap: dict[str, Any] = {"samples": settings.bootstrap, "seed": settings.seed}
+    """Differences of two arms: of equal seeds if they have as many, else of seeds that vary on their own."""
+    held_out = arm.margins[0]
     differences = discriminative_differences(
         arm.margins_by_seed,
         other.margins_by_seed,
         strength=held_out.strength,
         clusters=held_out.clusters,
         edges=_load_edges(arm),
-        **bootstrap,
     )
     if arm.generations is not None and other.generations is not None:
-        differences |= generative_differences(arm.generations, other.generations, reference, **bootstrap)
+        differences |= generative_differences(arm.generations, other.generations, reference)
     return differences
 
 
@@ -223,8 +220,6 @@ def _load_edges(arm: Arm) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) -> ArmResult:
-    settings = arm.configs[0].evaluation
-    bootstrap: dict[str, Any] = {"samples": settings.bootstrap, "seed": settings.seed}
     held_out = arm.margins[0]
     shared: dict[str, Any] = {"strength": held_out.strength, "clusters": held_out.clusters, "edges": _load_edges(arm)}
     measured = discriminative_metrics(
@@ -232,15 +227,13 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
         longer_chosen=held_out.longer_chosen,
         reference_margin=held_out.of_reference,
         **shared,
-        **bootstrap,
     )
     metrics, differences = dict(measured.intervals), dict[str, Interval]()
-    paired = arm.name != base.name and len(arm.runs) == len(base.runs)
-    if paired:
+    if arm.name != base.name:
         differences = _differences(arm, base, reference)
     if arm.generations is not None:
-        against = base.generations if paired else None
-        metrics |= generative_metrics(arm.generations, reference, against, **bootstrap)
+        paired = arm.name != base.name and len(arm.runs) == len(base.runs)
+        metrics |= generative_metrics(arm.generations, reference, base.generations if paired else None)
     loss = _loss(arm)
     return ArmResult(
         name=arm.name,
@@ -259,7 +252,7 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
 
 
 def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[float]]]:
-    """Held-out metrics at the same steps of all seeds, with intervals."""
+    """Held-out metrics at the steps at which all seeds were measured, with intervals; nothing else is drawn."""
     settings = arm.configs[0].evaluation
     steps = set.intersection(*({path.name for path in run.evaluation.glob("curves/step-*")} for run in arm.runs))
     if not steps:
@@ -269,31 +262,21 @@ def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[floa
     curves: dict[str, list[list[float]]] = {}
     for step, folders in points:
         margins = [HeldOutMargins.load(folder / "margins.parquet") for folder in folders]
-        right = [(m.reward_margin > 0) + 0.5 * (m.reward_margin == 0) for m in margins]
-
-        def share(seed: int, rows: np.ndarray, right: list[np.ndarray] = right) -> float:
-            return float(right[seed][rows].mean())
-
-        accuracy = bootstrap_seeds(share, margins[0].clusters, len(margins), samples=settings.bootstrap)
-        curves.setdefault("accuracy", []).append([step, *vars(accuracy).values()])
+        right = share_right(np.stack([held_out.reward_margin for held_out in margins]))
+        accuracy = row_means(right, margins[0].clusters).interval(scale="share")
+        curves.setdefault("accuracy", []).append(_point(step, accuracy))
         files = [folder / "generations.parquet" for folder in folders]
         if all(file.is_file() for file in files):
             generations = [Generations.load(file).first(settings.curve_prompts) for file in files]
             start = reference.first(len(generations[0].prompts)) if reference is not None else None
-            intervals = generative_metrics(generations, start, samples=settings.bootstrap, seed=settings.seed)
+            intervals = generative_metrics(generations, start)
             for metric in (generations[0].drawn.log_ratio, "win_rate_reference"):
-                curves.setdefault(metric, []).append([step, *vars(intervals[metric]).values()])
-    return _from_the_start(curves, arm)
+                curves.setdefault(metric, []).append(_point(step, intervals[metric]))
+    return curves
 
 
-def _from_the_start(curves: dict[str, list[list[float]]], arm: Arm) -> dict[str, list[list[float]]]:
-    """Put step 0 before curves of policies that start as their own reference: there all margins and KL are 0."""
-    loss = _loss(arm)
-    started_elsewhere = arm.configs[0].reference.model is not None
-    if started_elsewhere or "log_ratio" not in loss.objective.score_kind(loss.options):
-        return curves
-    known = {"accuracy": 0.5, "win_rate_reference": 0.5}  # of the others, log-ratios to itself
-    return {name: [[0, *[known.get(name, 0.0)] * 3], *rows] for name, rows in curves.items()}
+def _point(step: int, interval: Interval) -> list[float]:
+    return [step, interval.estimate, interval.low, interval.high]
 
 
 def _training(arm: Arm) -> dict[str, list[list[float]]]:

@@ -232,8 +232,8 @@ class PreparedData:
 
     @property
     def clusters(self) -> list[str]:
-        """Prompt key of every tokenized row."""
-        keys = self.preferences.prompt_keys
+        """Cluster of every tokenized row: what the data name, else its prompt."""
+        keys = self.preferences.clusters
         return [keys[i] for i in self.tokenized.index]
 
     @property

@@ -23,7 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popmargin.config import RunConfig, dump_yaml, from_dict, read_yaml, to_dict
+from popmargin.config import RunConfig, dump_yaml, from_dict, read_saved, to_dict
 from popmargin.errors import RunError
 from popmargin.files import no_such_file
 from popmargin.training.inputs import differences, refuse_inputs_inside
@@ -104,7 +104,7 @@ class RunDirectory:
             raise RunError(no_such_file(self.path, what="run directory"))
         if not file.is_file():
             raise RunError(f"{self.path} is not a run directory: it has no config.yaml. Make one with popmargin train.")
-        return from_dict(RunConfig, read_yaml(file))
+        return from_dict(RunConfig, read_saved(file))
 
     def facts(self) -> dict[str, Any]:
         """What run.json holds.

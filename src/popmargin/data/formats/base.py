@@ -15,7 +15,8 @@ from popmargin.data.validate import Draft, RowError
 
 Row = Mapping[str, Any]
 COMMON = (
-    "id", "system", "prompt_input", "tools", "soft_label", "annotator", "strength", "chosen_rating", "rejected_rating",
+    "id", "system", "prompt_input", "tools", "soft_label", "annotator", "cluster", "strength", "chosen_rating",
+    "rejected_rating",
 )  # fmt: skip
 
 
@@ -97,7 +98,7 @@ class Reader:
         draft: Draft = {"id": self.label(row, "id"), "prompt": prompt, "chosen": chosen, "rejected": rejected}
         for name in NUMBER_COLUMNS:
             draft[name] = known[name] if name in known else self.number(row, name)
-        draft["annotator"] = self.label(row, "annotator")
+        draft["annotator"], draft["cluster"] = self.label(row, "annotator"), self.label(row, "cluster")
         return draft
 
     def _under_system(

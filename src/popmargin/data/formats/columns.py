@@ -19,6 +19,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "strength": ("strength", "margin"),
     "soft_label": ("soft_label",),
     "annotator": ("annotator", "annotator_id"),
+    "cluster": ("cluster",),
     "responses": ("responses", "completions", "generations", "answers"),
     "ratings": ("ratings", "scores", "rating", "score"),
     "ranks": ("ranks", "rank"),

@@ -130,5 +130,5 @@ ENTRY = Format(
     "a prompt and several rated (higher is better) or ranked (1 is best) responses",
     ("prompt", "responses"),
     _read,
-    optional=("ratings", "ranks", "id", "annotator", "system", "prompt_input", "tools"),
+    optional=("ratings", "ranks", "id", "annotator", "cluster", "system", "prompt_input", "tools"),
 )

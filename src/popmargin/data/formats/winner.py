@@ -96,5 +96,16 @@ ENTRY = Format(
     "two responses and the name of the better one",
     ("response_a", "response_b", "winner"),
     _read,
-    optional=("prompt", "model_a", "model_b", "id", "annotator", "system", "prompt_input", "tools", "strength"),
+    optional=(
+        "prompt",
+        "model_a",
+        "model_b",
+        "id",
+        "annotator",
+        "cluster",
+        "system",
+        "prompt_input",
+        "tools",
+        "strength",
+    ),
 )

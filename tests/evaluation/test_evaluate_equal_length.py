@@ -1,11 +1,11 @@
-"""The length-controlled win rate against scipy's optimizer and known answers."""
+"""The win rate at equal length against scipy's optimizer and known answers."""
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from popmargin.evaluation.length_control import length_controlled_win_rate
+from popmargin.evaluation.equal_length import win_rate_at_equal_length
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -22,13 +22,11 @@ def test_the_fit_is_the_minimum_that_scipy_finds(seed: int) -> None:
         return float(loss.sum() + 0.5 * 0.1 * parameters[1] ** 2)
 
     best = minimize(objective, np.zeros(2), method="BFGS", options={"gtol": 1e-9})
-    assert length_controlled_win_rate(wins, difference, weights[None, :])[0] == pytest.approx(
-        expit(best.x[0]), abs=1e-6
-    )
+    assert win_rate_at_equal_length(wins, difference, weights[None, :])[0] == pytest.approx(expit(best.x[0]), abs=1e-6)
 
 
 def test_equal_lengths_leave_the_win_rate_as_it_is() -> None:
-    assert length_controlled_win_rate(np.array([1.0, 0.5, 0.0, 1.0]), np.zeros(4))[0] == pytest.approx(0.625, abs=1e-6)
+    assert win_rate_at_equal_length(np.array([1.0, 0.5, 0.0, 1.0]), np.zeros(4))[0] == pytest.approx(0.625, abs=1e-6)
 
 
 def test_the_known_win_rate_at_equal_length_is_recovered() -> None:
@@ -38,14 +36,14 @@ def test_the_known_win_rate_at_equal_length_is_recovered() -> None:
     chance = expit(0.4 + 1.5 * np.tanh(difference / difference.std()))
     wins = (rng.random(20_000) < chance).astype(float)
     assert wins.mean() > 0.78
-    assert length_controlled_win_rate(wins, difference)[0] == pytest.approx(expit(0.4), abs=0.04)
+    assert win_rate_at_equal_length(wins, difference)[0] == pytest.approx(expit(0.4), abs=0.04)
 
 
 def test_extreme_data_stay_finite() -> None:
     difference = np.array([1.0, 2.0, -1.0, -2.0])
-    assert length_controlled_win_rate(np.ones(4), difference)[0] > 0.999
-    assert length_controlled_win_rate(np.zeros(4), difference)[0] < 0.001
-    separated = length_controlled_win_rate(np.array([1.0, 1.0, 0.0, 0.0]), difference, np.full((1, 4), 1e4))
+    assert win_rate_at_equal_length(np.ones(4), difference)[0] > 0.999
+    assert win_rate_at_equal_length(np.zeros(4), difference)[0] < 0.001
+    separated = win_rate_at_equal_length(np.array([1.0, 1.0, 0.0, 0.0]), difference, np.full((1, 4), 1e4))
     assert separated[0] == pytest.approx(0.5)
 
 
@@ -54,7 +52,7 @@ def test_many_fits_at_once_are_the_single_fits() -> None:
     wins, difference = rng.integers(0, 2, 50).astype(float), rng.normal(size=50)
     weights = rng.integers(0, 3, (6, 50)).astype(float)
     weights[5] = 0
-    together = length_controlled_win_rate(wins, difference, weights)
-    alone = [length_controlled_win_rate(wins, difference, row[None, :])[0] for row in weights[:5]]
+    together = win_rate_at_equal_length(wins, difference, weights)
+    alone = [win_rate_at_equal_length(wins, difference, row[None, :])[0] for row in weights[:5]]
     assert together[:5] == pytest.approx(alone)
     assert np.isnan(together[5])

@@ -9,18 +9,20 @@ _BASE_RIDGE = 1e-6  # keeps the intercept finite when every comparison is won
 _STEPS = 100
 
 
-def length_controlled_win_rate(
+def win_rate_at_equal_length(
     wins: Float[np.ndarray, " n"],
     length_difference: Float[np.ndarray, " n"],
     weights: Float[np.ndarray, "R n"] | None = None,
 ) -> Float[np.ndarray, " R"]:
-    """Length-controlled win rate by a logistic regression of the win on the length difference.
+    """Win rate at equal length, by a logistic regression of the win on the length difference.
 
     P(win) = σ(a + b·tanh(d / sd(d))), d = length minus the other side's length; the answer is σ(a), at d = 0.
-    From AlpacaEval 2 (Dubois et al. 2024): the logistic model, tanh of the difference over its standard deviation, and
-    prediction at difference zero. Left out of it (simplified, ours): the term for each instruction's difficulty, which
-    needs a leaderboard of models to fit, and the penalty chosen by cross-validation; here the slope has a fixed ridge
-    of 0.1 (½·0.1·b² against the summed log-likelihood). Ties are half a win.
+
+    It is not AlpacaEval's length-controlled win rate (Dubois et al. 2024), from which it takes the logistic model and
+    tanh of the difference over its standard deviation: AlpacaEval's also has a term for each instruction's difficulty,
+    fitted to a leaderboard of models, and is the mean over instructions of the predicted win rates. Where instructions
+    differ much, σ(a) lies further from one half than such a mean does. Our ridge on the slope is fixed at 0.1
+    (½·0.1·b² against the summed log-likelihood); theirs is chosen by cross-validation. Ties are half a win.
 
     Args:
         wins: 1, ½ or 0 for each comparison (n,).
@@ -32,7 +34,7 @@ def length_controlled_win_rate(
 
     Example:
         >>> wins = np.array([1.0, 1.0, 0.0, 0.0])
-        >>> length_controlled_win_rate(wins, np.array([9.0, 9.0, -9.0, -9.0])).round(3).tolist()
+        >>> win_rate_at_equal_length(wins, np.array([9.0, 9.0, -9.0, -9.0])).round(3).tolist()
         [0.5]
     """
     weights_Rn = np.ones((1, len(wins))) if weights is None else weights

@@ -1,0 +1,97 @@
+"""Many differences side by side: which are told from chance, and which of these stand beside the others."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from popmargin.evaluation.statistics import Interval
+from popmargin.report.metrics import SUMMARY_COLUMNS, has_bounds, metric
+from popmargin.report.results import ArmResult
+
+RATE = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference of the summary.
+
+    Attributes:
+        arm: name of the arm.
+        label: what the report calls it.
+        key: the metric.
+        clear: whether its interval leaves out zero.
+        stands: whether it is among those that are kept when at most `RATE` of the kept ones are false, on average.
+    """
+
+    arm: str
+    label: str
+    key: str
+    clear: bool
+    stands: bool
+
+
+def seeds_tell(arm: ArmResult, base: ArmResult) -> bool:
+    """Whether the interval of a difference holds the spread of seeds: one of the two arms has several."""
+    return len(arm.seeds) > 1 or len(base.seeds) > 1
+
+
+def benjamini_hochberg(p: Sequence[float], rate: float = RATE) -> list[bool]:
+    """Which of several tests to call discoveries, so that the expected share of false ones is at most `rate`.
+
+    Benjamini & Hochberg (1995): the tests up to the last one, in order of p, whose p is at most rate · rank / number.
+
+    Example:
+        >>> benjamini_hochberg([0.001, 0.04, 0.02, 0.8])
+        [True, False, True, False]
+    """
+    ordered = sorted(p)
+    below = [value for rank, value in enumerate(ordered, 1) if value <= rate * rank / len(p)]
+    return [bool(below) and value <= below[-1] for value in p]
+
+
+def differences(arms: Sequence[ArmResult], baseline: str) -> list[Difference]:
+    """All differences of the summary whose intervals hold the spread of seeds and that were tested.
+
+    Args:
+        arms: results of all arms.
+        baseline: name of the arm that they are compared with.
+    """
+    base = next((arm for arm in arms if arm.name == baseline), None)
+    found: list[tuple[ArmResult, str, Interval, float]] = []
+    for arm in arms:
+        if base is None or arm is base or not seeds_tell(arm, base):
+            continue
+        for key in SUMMARY_COLUMNS:
+            own = key == "win_rate_baseline"  # is a difference itself, from one half
+            interval = (arm.metrics if own else arm.differences).get(key)
+            if interval is not None and has_bounds(interval) and math.isfinite(interval.p):
+                found.append((arm, key, interval, 0.5 if own else 0.0))
+    stand = benjamini_hochberg([interval.p for _, _, interval, _ in found])
+    return [
+        Difference(arm.name, arm.label or arm.name, key, not interval.low <= null <= interval.high, stands)
+        for (arm, key, interval, null), stands in zip(found, stand, strict=True)
+    ]
+
+
+def discovery_note(shown: Sequence[Difference]) -> str:
+    """One or two sentences on how many of the differences would look clear by chance; empty without any."""
+    clear = [one for one in shown if one.clear]
+    if len(shown) < 2:
+        return ""
+    chance = f"{RATE * len(shown):.1f}".removesuffix(".0")
+    leave = "leaves" if len(clear) == 1 else "leave"
+    opening = (
+        f"Of {len(shown)} differences in the summary, {len(clear)} {leave} out zero at 95%; if none were real, "
+        f"{chance} would on average."
+    )
+    if not clear:
+        return opening
+    fallen = [f"{one.label} in {metric(one.key).title}" for one in clear if not one.stands]
+    if not fallen:
+        rest = "All of them stand" if len(clear) > 1 else "It stands"
+    elif len(fallen) == len(clear):
+        rest = "None of them stands" if len(clear) > 1 else "It does not stand"
+    else:
+        rest = f"{len(clear) - len(fallen)} of them stand{'s' if len(clear) - len(fallen) == 1 else ''}"
+    named = f"; {', '.join(fallen)} {'does' if len(fallen) == 1 else 'do'} not" if 0 < len(fallen) < len(clear) else ""
+    return f"{opening} {rest} if at most {RATE:.0%} of what is called clear may be false (Benjamini–Hochberg){named}."
