@@ -2,15 +2,14 @@
 
 import dataclasses
 import importlib
-import importlib.util
+import inspect
 import pkgutil
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, get_type_hints
 
 from popmargin.errors import ConfigError, did_you_mean
+from popmargin.user_code import FORMS, home, load_object
 
 
 class Component(Protocol):
@@ -42,15 +41,30 @@ class Registry(Generic[ComponentT]):
         self._builtin_loaded = False
 
     def add(self, component: ComponentT) -> None:
-        """Register a component.
+        """Register a component; a function of the same file, or of the same notebook, is replaced by its new version.
 
         Raises:
-            ConfigError: another function already has this name.
+            ConfigError: the name is built in, or another function has it.
         """
+        if not self._is_builtin(component):
+            self._load_builtin()  # so that their names are known, whatever was imported first
         known = self._entries.get(component.name)
-        if known is not None and known.function.__qualname__ != component.function.__qualname__:
-            raise ConfigError(f"The {self.kind} name '{component.name}' is already taken: choose another.")
+        if known is not None and not self._is_newer(component, known):
+            taken = "built in" if self._is_builtin(known) else f"already taken, by '{_title(known)}' in {_place(known)}"
+            raise ConfigError(
+                f"The {self.kind} name '{component.name}' is {taken}, and '{_title(component)}' in {_place(component)} "
+                f'would replace it: give yours another name, @{self.kind}("my_{component.name}", ...).'
+            )
         self._entries[component.name] = component
+
+    def _is_builtin(self, component: ComponentT) -> bool:
+        return str(getattr(component.function, "__module__", "")).startswith(f"{self.package}.")
+
+    def _is_newer(self, component: ComponentT, known: ComponentT) -> bool:
+        """Whether it stands where the known one does: the same function, or another version of the same file."""
+        if self._is_builtin(component) != self._is_builtin(known) or _place(component) != _place(known):
+            return False
+        return _title(component) == _title(known) or _globals(component) is not _globals(known)
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
@@ -67,13 +81,18 @@ class Registry(Generic[ComponentT]):
         if name in self._entries:
             return self._entries[name]
         if ":" in name:
-            return self._from_path(name)
-        for entry in entry_points(group=self.package):
-            if entry.name == name:
-                return self._registered(entry.load(), name)
+            return self._registered(load_object(name, self.kind), name)
+        offered = [entry for entry in entry_points(group=self.package) if entry.name == name]
+        if len({entry.value for entry in offered}) > 1:
+            raise ConfigError(
+                f"Several installed packages offer the {self.kind} '{name}': name the one you mean, "
+                f"{' or '.join(entry.value for entry in offered)}."
+            )
+        if offered:
+            return self._registered(load_object(offered[0].value, self.kind), name)
+        place = f" For what is in this file: '{name}:NAME'." if name.endswith(".py") else ""
         raise ConfigError(
-            f"Unknown {self.kind} '{name}'. {did_you_mean(name, self._entries)} "
-            f"Your own: 'package.module:function' or 'path/to/file.py:function'."
+            f"Unknown {self.kind} '{name}'. {did_you_mean(name, self._entries)} Your own: {FORMS}.{place}"
         )
 
     def _load_builtin(self) -> None:
@@ -83,43 +102,27 @@ class Registry(Generic[ComponentT]):
                 importlib.import_module(f"{self.package}.{module.name}")
             self._builtin_loaded = True
 
-    def _from_path(self, path: str) -> ComponentT:
-        place, _, attribute = path.rpartition(":")
-        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place, self.kind)
-        if attribute not in vars(module):
-            raise ConfigError(f"{place} has no '{attribute}'. {did_you_mean(attribute, vars(module))}")
-        return self._registered(vars(module)[attribute], path)
-
-    def _registered(self, function: Callable[..., Any], path: str) -> ComponentT:
+    def _registered(self, function: Any, path: str) -> ComponentT:
         for component in self._entries.values():
             if component.function is function:
                 return component
-        raise ConfigError(f"'{path}' is not registered: decorate the function with popmargin's @{self.kind}(...).")
+        what = "" if callable(function) else f", but a {type(function).__name__}"
+        raise ConfigError(
+            f"'{path}' is not registered{what}: decorate the function with popmargin's @{self.kind}(...)."
+        )
 
 
-def _import_module(name: str, kind: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"Cannot import the module '{name}' of your {kind}: {error}. Is it on PYTHONPATH?") from error
+def _title(component: Component) -> str:
+    return str(getattr(component.function, "__qualname__", component.function))
 
 
-def _import_file(path: Path) -> Any:
-    if not path.is_file():
-        raise ConfigError(f"No such file: {path}")
-    name = f"popmargin_user_{path.stem}"
-    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path.resolve()):
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while it is executed
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ConfigError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
+def _globals(component: Component) -> Any:
+    """What a function sees; every version of a file has its own, the cells of a notebook have one together."""
+    return getattr(inspect.unwrap(component.function), "__globals__", None)
+
+
+def _place(component: Component) -> str:
+    return home(component.function)
 
 
 def make_options(options: type[Any], values: Mapping[str, Any], owner: str) -> Any:

@@ -132,8 +132,8 @@ def test_mistakes_in_a_users_file(tmp_path: Path, configure: Configure) -> None:
         ({"name": f"{tmp_path}/none.py:hinge"}, "No such file"),
         ({"name": "no_such_module:hinge"}, "Is it on PYTHONPATH"),
         ({"name": "dpoo"}, "Unknown objective 'dpoo'. Did you mean 'dpo'"),
-        ({"name": f"{write(tmp_path, 'broken.py', 'def (')}:x"}, "broken.py cannot be imported: SyntaxError"),
-        ({"name": f"{write(tmp_path, 'taken.py', OBJECTIVE.format(name='dpo'))}:hinge"}, "already taken"),
+        ({"name": f"{write(tmp_path, 'broken.py', 'def (')}:x"}, "is not Python"),
+        ({"name": f"{write(tmp_path, 'taken.py', OBJECTIVE.format(name='dpo'))}:hinge"}, "name 'dpo' is built in"),
     ]
     for values, message in cases:
         with pytest.raises(ConfigError) as info:

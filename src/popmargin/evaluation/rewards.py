@@ -1,16 +1,13 @@
 """Rewards: what scores a completion. A Python callable, a reward model, or a judge behind an HTTP server."""
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from popmargin.errors import ConfigError, RunError, did_you_mean
+from popmargin.user_code import load_object
 
 Prompt = str | list[dict[str, Any]]
 
@@ -82,7 +79,7 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
         return JudgeReward(spec.removeprefix("judge:"), **_known(JudgeReward, spec, options))
     if options:
         raise ConfigError(f"Reward {spec!r} is Python code and takes no options, but got {', '.join(sorted(options))}.")
-    target = _import(spec) if isinstance(spec, str) else spec
+    target = load_object(spec, "reward") if isinstance(spec, str) else spec
     name = spec if isinstance(spec, str) else getattr(spec, "__qualname__", repr(spec))
     if not isinstance(target, type) and isinstance(target, Reward):
         return target
@@ -146,45 +143,3 @@ def _known(kind: type, spec: str, options: dict[str, Any]) -> dict[str, Any]:
         if option not in names:
             raise ConfigError(f"Reward {spec!r} has no option '{option}'. {did_you_mean(option, names)}")
     return options
-
-
-def _import(spec: str) -> Any:
-    module_name, _, attribute = spec.rpartition(":")
-    if not module_name or not attribute:
-        raise ConfigError(f"Reward {spec!r} is not understood. Give 'module:function', 'model:PATH' or 'judge:URL'.")
-    try:
-        module = _module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise ConfigError(f"Reward {spec!r}: its module needs '{error.name}', which is not installed.") from error
-        raise ConfigError(
-            f"Reward {spec!r}: there is no module '{error.name}'. Install it, run in the folder that holds it, or name "
-            "the file: 'path/to/file.py:function'."
-        ) from error
-    target: Any = module
-    for part in attribute.split("."):
-        if part not in dir(target):
-            public = [name for name in dir(target) if not name.startswith("_")]
-            raise ConfigError(f"Reward {spec!r}: '{module_name}' has no '{part}'. {did_you_mean(part, public)}")
-        target = getattr(target, part)
-    return target
-
-
-def _module(name: str) -> Any:
-    if name.endswith(".py"):
-        path = Path(name).resolve()
-        if not path.is_file():
-            raise ConfigError(f"Reward file {name} does not exist (looked in {Path.cwd()}).")
-        spec = importlib.util.spec_from_file_location(f"popmargin_reward_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise ConfigError(f"Reward file {name} cannot be imported.")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    # An installed command does not look into the working directory, where a user's own reward usually lies.
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(here)

@@ -127,6 +127,11 @@ def aps(rows: Rows, options: APSOptions) -> Float[Tensor, "B"]:
     `quadratic` has ρ₀τ² − τ·log 2 in the place of ρτ. τ* is detached, so that ∂L/∂d = −σ(−d/τ*). The price of τ*
     changes no gradient and is kept so that the loss is the objective; it may be negative.
 
+    The authors' code adds 1e-6 to the probability inside the logarithms; here they are exact. At the defaults that
+    changes the loss and its gradient by less than 2e-5 of their size, for |d| from 0.5 to 5, and τ* by less than 1e-4.
+    Only where d/τ* < −10 would it matter: there their gradient fades to 0
+    (`tests/objectives/test_objective_authors.py`).
+
     Golden values, ρ₀ = τ₀ = 0.1, τ_max = 4: Δ = 0 has τ* = τ₀ and τ₀·log 2 + (ρ₀ − log 2)·τ₀ = 0.01 (quadratic:
     ρ₀τ₀² = 0.001); d = 40 has τ* = τ_max and 4·log(1 + e⁻¹⁰) + 4·(0.1 − log 2) = 0.0001816 − 2.3725887.
 

@@ -83,6 +83,11 @@ def pop(rows: Rows, options: PopOptions) -> Float[Tensor, "B"]:
     The margin is clipped in nats, before β. Only s gets a gradient. Which network scores u is the run's `target`:
     the Polyak-averaged policy as published, the detached policy, or our margin bank.
 
+    The authors' code sums another set of tokens: it skips the first token at which the two responses differ, and counts
+    a pad token after the end. Here every token of a response counts, its end too, and no pad. On a random model the gap
+    of 100 pairs (5 to 40 tokens after 0 to 3 common ones) differs by 0.39 nats on average, where its standard deviation
+    is 2.1 (`tests/objectives/test_objective_authors.py`).
+
     Golden values: Δ(s) = 10 with the target 10, and 25 clipped to 10, give log 2; a target of −3 clipped to 0, and a
     row without weaker side, give the DPO loss log(1 + e⁻¹).
 

@@ -60,8 +60,13 @@ def pop_rank(rows: Rows, options: PopRankOptions) -> Float[Tensor, "B"]:
 
     L = mean over preferences of −log σ(β·Δ)  +  λ · mean over rows of −log σ(β[Δ(s) − Δ(u)])
 
-    Not in the paper, which gives the weaker side no gradient. The shares make every preference count once an epoch,
-    however many edges it stands in; preferences without an edge are rows of their own, without a ranking term.
+    Not in the paper, which gives the weaker side no gradient. An older public loss for reward models is two-sided too
+    (PrasannS/rlhf-length-biases, 2024): mean of −log σ(r_Δ − m) over preferences, plus the sum over pairs of
+    −log σ(r_Δ(s) − r_Δ(u) − (m(s) − m(u))), r_Δ the gap of rewards and m a margin of each preference. Ours has no
+    margins, the weight λ, and a mean in the place of the sum; the shares and the use on policies are ours.
+
+    The shares make every preference count once an epoch, however many edges it stands in; preferences without an edge
+    are rows of their own, without a ranking term.
 
     Golden values: ½·log(1 + e⁻¹) + 2·log 2 + 3·log(1 + e⁻¹) = 2.4827103; a row without weaker side is the DPO loss.
 

@@ -5,7 +5,7 @@ ties are; and h = logit η, how reliable its annotator is. Axis suffixes: N pref
 P parameters = N strengths, then t (if ties are modelled), then the A annotators' h (if reliability is).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from popmargin.errors import ConfigError, DataError
 Model = Literal["bradley_terry", "thurstone"]
 _Rows = Int64[np.ndarray, " E"]
 _Values = Float64[np.ndarray, " E"]
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+_PARAMETERS = ("d", "t", "h")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +140,21 @@ class Derivatives:
     curvature: dict[tuple[str, str], _Values]
     prior: Float64[np.ndarray, " P"]
 
+    def nonnegative(self) -> "Derivatives":
+        """The same with the curvature of every observation cut off at 0, which makes a Hessian without negative parts.
+
+        Only reliabilities bring such parts: a label that contradicts the strengths says little, and less and less.
+        """
+        names = [name for name in _PARAMETERS if (name, name) in self.curvature]
+        blocks = np.zeros((len(self.curvature["d", "d"]), len(names), len(names)))
+        for (one, other), values in self.curvature.items():
+            i, j = names.index(one), names.index(other)
+            blocks[:, i, j] = blocks[:, j, i] = values
+        size, axes = np.linalg.eigh(blocks)
+        blocks = (axes * np.maximum(size, 0.0)[:, None, :]) @ axes.transpose(0, 2, 1)
+        known = {(a, b): blocks[:, i, j] for i, a in enumerate(names) for j, b in enumerate(names) if i <= j}
+        return replace(self, curvature=known)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
@@ -229,7 +244,9 @@ class Posterior:
 
     def _averaged(self, d: Any, spread: Any, t: float, h: Any) -> tuple[Any, dict[str, Any], dict[Any, Any]]:
         log_p, slopes, bends = np.zeros_like(d), dict[str, Any](), dict[Any, Any]()
-        for node, share in zip(_NODES, _WEIGHTS / _WEIGHTS.sum(), strict=True):
+        # The likelihood has two bends where an annotator may be wrong.
+        nodes, weights = np.polynomial.hermite_e.hermegauss(15 if self.annotators else 5)
+        for node, share in zip(nodes, weights / weights.sum(), strict=True):
             one_log_p, one_slopes, one_bends = self._pointwise(d + node * spread, t, h)
             log_p += share * one_log_p
             slopes = {name: slopes.get(name, 0.0) + share * values for name, values in one_slopes.items()}

@@ -15,6 +15,8 @@ from scipy.sparse import diags_array
 from popmargin.pop.likelihood import Derivatives, Posterior
 
 _DRAWS, _SPREADS = 16, 2
+_SLOW_ROUNDS, _DAMPING = 12, 0.7
+"""With annotators a spread changes the optimum, and may overshoot."""
 _Vector = Float64[np.ndarray, " P"]
 
 
@@ -35,7 +37,14 @@ class Fit:
     converged: bool
 
 
-def maximise(posterior: Posterior, start: _Vector, *, tolerance: float = 1e-9, max_steps: int = 100) -> Fit:
+def maximise(
+    posterior: Posterior,
+    start: _Vector,
+    *,
+    spread: Float64[np.ndarray, " E"] | None = None,
+    tolerance: float = 1e-9,
+    max_steps: int = 100,
+) -> Fit:
     """The maximum of a posterior, by a trust region around conjugate gradients (Steihaug 1983).
 
     A step that meets negative curvature, which only reliabilities can bring, goes to the region's edge. The diagonal of
@@ -44,13 +53,14 @@ def maximise(posterior: Posterior, start: _Vector, *, tolerance: float = 1e-9, m
     Args:
         posterior: what is maximised.
         start: first parameters (P,).
+        spread: as in `Posterior.derivatives`: the mean over a normal distribution is maximised.
         tolerance: largest parameter's Newton step (diagonal approximation) at which the fit has converged.
         max_steps: Newton steps after which it gives up.
 
     Returns:
         The fit; look at `converged`.
     """
-    theta, at = start, posterior.derivatives(start)
+    theta, at = start, posterior.derivatives(start, spread)
     radius = np.inf
     first = np.linalg.norm(at.gradient)
     for step in range(max_steps):
@@ -63,7 +73,7 @@ def maximise(posterior: Posterior, start: _Vector, *, tolerance: float = 1e-9, m
         move, at_edge = _steihaug(lambda v, h=hessian: h @ v, at.gradient, diagonal, radius, float(precision))
         length = float(np.sqrt(move @ (diagonal * move)))
         promised = -float(at.gradient @ move + 0.5 * move @ (hessian @ move))
-        tried = posterior.derivatives(theta + move)
+        tried = posterior.derivatives(theta + move, spread)
         gained = at.value - tried.value
         # Below the rounding of the value only the gradient tells whether a step is good.
         noise = 1e-12 * max(1.0, abs(at.value))
@@ -122,15 +132,9 @@ class InverseDiagonal:
     relative_error: float
 
 
-def exact_inverse_diagonal(matrix: Any) -> InverseDiagonal:
-    """From the dense inverse: P² numbers, P³ operations.
-
-    Raises:
-        numpy.linalg.LinAlgError: the matrix is not positive definite.
-    """
-    dense = matrix.toarray()
-    inverse: Any = cho_solve(cho_factor(dense, lower=True), np.eye(len(dense)))
-    return InverseDiagonal(np.diag(inverse).copy(), 0.0)
+def exact_inverse_diagonal(posterior: Posterior, at: Derivatives) -> InverseDiagonal:
+    """From the dense inverse of the Hessian, see `dense_inverse`."""
+    return InverseDiagonal(np.diag(dense_inverse(posterior, at)).copy(), 0.0)
 
 
 def local_inverse_diagonal(matrix: Any) -> InverseDiagonal:
@@ -181,43 +185,69 @@ def estimated_inverse_diagonal(matrix: Any, *, probes: int = 32, seed: int = 0) 
     return InverseDiagonal(values, float(np.sqrt(np.mean((spread / (2 * values)) ** 2))))
 
 
-def posterior_mean(posterior: Posterior, mode: Fit, *, exact: bool, seed: int = 0, rounds: int = 12) -> Fit:
+def posterior_mean(posterior: Posterior, mode: Fit, *, exact: bool, seed: int = 0) -> Fit:
     """The mean, and the curvature, of the normal distribution nearest to the posterior (Opper & Archambeau 2009).
 
     At its optimum the gradient and the curvature are their own means under it. A preference that won nearly all of its
     comparisons has a skewed posterior; its mode lies too near 0, and the curvature there belies how far it may lie.
 
+    The mean for given spreads is an optimum, where no curvature is negative, also with annotators, whose likelihood is
+    not concave; the spreads are those of the mean before, and none is wider than the prior's.
+
     Args:
-        posterior: the posterior.
+        posterior: the posterior, with a ridge above 0.
         mode: its maximum.
         exact: variances of differences from the dense inverse, else from draws.
         seed: of the draws.
-        rounds: most Newton steps.
     """
-    theta, at, count = mode.theta, mode.at, posterior.observations.count
+    fit, steps = mode, mode.steps
+    spread = np.zeros(len(posterior.observations.first))
+    # Without annotators, what spreads still change after a few rounds is far below a standard error.
+    rounds = (2 if exact else 1) * _SPREADS if not posterior.annotators else _SLOW_ROUNDS // (1 if exact else 2)
+    for _ in range(rounds):
+        variance = np.minimum(_variance_of_differences(posterior, fit.at, exact, seed), 2 / posterior.ridge)
+        keep = 1 - _DAMPING if posterior.annotators else 0.0
+        before, spread = spread, np.sqrt((1 - keep) * variance + keep * spread**2)
+        if np.abs(spread - before).max(initial=0.0) < 1e-2:
+            break
+        tolerance = 1e-7 / float(np.sqrt(posterior.hessian(fit.at).diagonal().max()))
+        fit = maximise(posterior, fit.theta, spread=spread, tolerance=tolerance)
+        steps += fit.steps
+    return Fit(fit.theta, fit.at, steps, fit.converged)
+
+
+def _variance_of_differences(
+    posterior: Posterior, at: Derivatives, exact: bool, seed: int
+) -> Float64[np.ndarray, " E"]:
+    """Variance of the difference of the two strengths of every observation."""
     first, second = posterior.observations.first, posterior.observations.second
-    spread = np.zeros(len(first))
-    for step in range(rounds):
-        # What spreads still change after a few rounds is far below a standard error.
-        if exact and step < 2 * _SPREADS:
-            inverse: Any = cho_solve(cho_factor(posterior.hessian(at).toarray(), lower=True), np.eye(len(theta)))
-            own = np.diag(inverse)[:count]
-            spread = np.sqrt(own[first] + own[second] - 2 * inverse[first, second])
-        elif not exact and step < _SPREADS:
-            draws = strength_draws(posterior, at, _DRAWS, np.random.default_rng(seed))
-            squares = np.zeros(len(first))
-            for draw_N in draws.T:
-                squares += (draw_N[first] - draw_N[second]) ** 2
-            spread = np.sqrt(squares / _DRAWS)
-        at = posterior.derivatives(theta, spread)
-        matrix = posterior.hessian(at)
-        inverse = 1.0 / matrix.diagonal()
-        right = -at.gradient[:, None]
-        move = _solve(matrix, right, inverse, inverse[:, None] * right, tolerance=1e-6)[:, 0]
-        theta = theta + move
-        if np.abs(move).max() < 1e-2 * np.sqrt(inverse.min()):
-            return Fit(theta, at, step + 1, mode.converged)
-    return Fit(theta, at, rounds, False)
+    if exact:
+        inverse = dense_inverse(posterior, at)
+        own = np.diag(inverse)
+        return np.maximum(own[first] + own[second] - 2 * inverse[first, second], 0.0)
+    squares = np.zeros(len(first))
+    for draw_N in strength_draws(posterior, at, _DRAWS, np.random.default_rng(seed)).T:
+        squares += (draw_N[first] - draw_N[second]) ** 2
+    return squares / _DRAWS
+
+
+def dense_inverse(posterior: Posterior, at: Derivatives) -> Float64[np.ndarray, "P P"]:
+    """The inverse of the Hessian: P² numbers, P³ operations.
+
+    Away from an optimum, which a fit that has not converged may be, its negative parts are left out.
+
+    Raises:
+        numpy.linalg.LinAlgError: the parameters are not determined, which takes a ridge of 0.
+    """
+    try:
+        return _inverse(posterior.hessian(at))
+    except np.linalg.LinAlgError:
+        return _inverse(posterior.hessian(at.nonnegative()))
+
+
+def _inverse(matrix: Any) -> Any:
+    dense = matrix.toarray()
+    return cho_solve(cho_factor(dense, lower=True), np.eye(len(dense)))
 
 
 def strength_draws(posterior: Posterior, at: Derivatives, draws: int, rng: Any) -> Float64[np.ndarray, "N K"]:
@@ -226,7 +256,7 @@ def strength_draws(posterior: Posterior, at: Derivatives, draws: int, rng: Any) 
     M⁻¹·(Aᵀ·√C·ξ + √ridge·ξ') has the covariance M⁻¹ for M = AᵀCA + ridge: one solution of a linear system each.
     """
     count = posterior.observations.count
-    design, weight = posterior.designs["d"][:, :count], at.curvature["d", "d"][:, None]
+    design, weight = posterior.designs["d"][:, :count], np.maximum(at.curvature["d", "d"], 0.0)[:, None]
     ridge = at.prior[:count, None]
     matrix = (design.T @ design.multiply(weight).tocsr()).tocsr() + diags_array(ridge[:, 0]).tocsr()
     noise = design.T @ (np.sqrt(weight) * rng.standard_normal((len(weight), draws)))

@@ -350,8 +350,10 @@ def _ids_of(edges: PopEdges) -> list[str]:
 def _variance(posterior: Posterior, fit: Fit, errors: Errors, probes: int, seed: int) -> InverseDiagonal:
     if errors == "none":
         return InverseDiagonal(np.full(posterior.size, np.nan), np.nan)
-    matrix = posterior.hessian(fit.at)
-    if (matrix.diagonal() <= 0).any():
+    # Away from an optimum, which a fit that has not converged may be, curvature may be negative.
+    at = fit.at if fit.converged else fit.at.nonnegative()
+    matrix = posterior.hessian(at)
+    if posterior.ridge == 0 and (matrix.diagonal() <= 0).any():
         raise DataError(
             "Some preferences have no finite strength: without a ridge, each must be compared and be part of one "
             "connected graph. Set ridge above 0 (default 0.1)."
@@ -360,7 +362,7 @@ def _variance(posterior: Posterior, fit: Fit, errors: Errors, probes: int, seed:
         return local_inverse_diagonal(matrix)
     if errors == "exact" or (errors == "auto" and posterior.size <= EXACT_UP_TO):
         try:
-            return exact_inverse_diagonal(matrix)
+            return exact_inverse_diagonal(posterior, at)
         except np.linalg.LinAlgError as error:
             raise DataError(
                 "The strengths are not determined: without a ridge only their differences are. Set ridge above 0 "

@@ -1,0 +1,216 @@
+"""A user's own Python code: one loader for objectives, regularizers, token selectors, rewards and all else.
+
+A specification is `path/to/file.py:name` or `package.module:name`. A file is read anew whenever it has changed, or a
+module beside it that it imports; modules are looked for in the working directory too, where a user's own code lies.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import linecache
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from popmargin.errors import ConfigError, PopmarginError, did_you_mean
+
+FORMS = "'path/to/file.py:name' or 'package.module:name'"
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A module that this loader made, with the content of its file and of the user's modules that it imported."""
+
+    module: ModuleType
+    contents: dict[Path, str]
+    helpers: tuple[str, ...]
+
+
+_LOADED: dict[Path, _Loaded] = {}
+
+
+def load_object(spec: str, what: str) -> Any:
+    """What a specification names.
+
+    Args:
+        spec: `path/to/file.py:name` or `package.module:name`; the name may have dots. Paths are relative to the working
+            directory.
+        what: what is loaded, for messages ("objective").
+
+    Raises:
+        ConfigError: the specification is not understood, there is no such file, module or name, or the code does not
+            run; the message says where, and what to do.
+
+    Example:
+        >>> load_object("math:sqrt", "reward")(4.0)
+        2.0
+    """
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise ConfigError(f"The {what} {spec!r} is not understood. Name your own as {FORMS}.{_names_hint(spec)}")
+    target: Any = _file(place, what) if place.endswith(".py") else _module(place, what)
+    for part in name.split("."):
+        try:
+            target = getattr(target, part)
+        except AttributeError as error:
+            public = [known for known in dir(target) if not known.startswith("_")]
+            raise ConfigError(f"The {what} {spec!r}: {place} has no '{part}'. {did_you_mean(part, public)}") from error
+    return target
+
+
+def home(function: Any) -> str:
+    """Where a function was written: its file, or its module where that has none (a notebook)."""
+    name = str(getattr(function, "__module__", ""))
+    return str(getattr(sys.modules.get(name), "__file__", None) or name)
+
+
+def _names_hint(spec: str) -> str:
+    known = Path(spec).expanduser()
+    return f" The file is there; add the name in it: '{spec}:NAME'." if known.is_file() else ""
+
+
+def _file(place: str, what: str) -> ModuleType:
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"No such file for the {what}: {place} (looked in {Path.cwd()}). Give the path from there, or all of it."
+        )
+    path = path.resolve()
+    loaded = _unchanged(path)
+    if loaded is not None:
+        return loaded
+    # A name of its own for every file and version: classes look their module up by it.
+    name = f"popmargin_user_{path.stem}_{_content(path, str(path))[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    return _execute(spec, path, place, what)
+
+
+def _module(name: str, what: str) -> ModuleType:
+    if "/" in name or "\\" in name:
+        raise ConfigError(f"The {what} {name!r} is no module. A file's name ends in .py: '{name}.py:NAME'.")
+    known = sys.modules.get(name)
+    ours = {loaded.module.__name__: path for path, loaded in _LOADED.items()}
+    if known is not None and name not in ours:
+        return known  # the program's own; it decides when it is read again
+    if name in ours:
+        unchanged = _unchanged(ours[name])
+        if unchanged is not None and unchanged is known:
+            return unchanged
+        sys.modules.pop(name, None)
+    with _importing(Path.cwd(), what, name):
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    path = Path(spec.origin).resolve() if spec.origin and spec.origin.endswith(".py") else None
+    if path is None or not path.is_relative_to(Path.cwd()):
+        with _importing(Path.cwd(), what, name):
+            return importlib.import_module(name)
+    return _execute(spec, path, name, what)
+
+
+def _unchanged(path: Path) -> ModuleType | None:
+    """What was made of a file before, if neither it nor what it imports has changed since."""
+    loaded = _LOADED.get(path)
+    if loaded is None or any(not file.is_file() or _content(file) != old for file, old in loaded.contents.items()):
+        return None
+    return loaded.module
+
+
+def _content(path: Path, salt: str = "") -> str:
+    return hashlib.sha256(salt.encode() + path.read_bytes()).hexdigest()
+
+
+def _execute(spec: ModuleSpec, path: Path, place: str, what: str) -> ModuleType:
+    """Run a file. Its source is compiled here: Python's own cache overlooks a quick edit of the same length."""
+    for loaded in _LOADED.values():  # modules of the same name beside another file, or of an older version
+        for helper in loaded.helpers:
+            sys.modules.pop(helper, None)
+    linecache.checkcache(str(path))
+    importlib.invalidate_caches()
+    module = importlib.util.module_from_spec(spec)
+    before = set(sys.modules)
+    sys.modules[spec.name] = module
+    source = path.read_bytes()
+    try:
+        with _importing(path.parent, what, place, path):
+            exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
+    except BaseException:
+        sys.modules.pop(spec.name, None)
+        raise
+    package, _, last = spec.name.rpartition(".")
+    if package in sys.modules:
+        setattr(sys.modules[package], last, module)
+    folders = {path.parent, Path.cwd()}
+    helpers = {name: file for name in set(sys.modules) - before if (file := _own_file(name, folders)) and file != path}
+    contents = {path: hashlib.sha256(source).hexdigest()} | {file: _content(file) for file in helpers.values()}
+    _LOADED[path] = _Loaded(module, contents, tuple(helpers))
+    return module
+
+
+def _own_file(name: str, folders: set[Path]) -> Path | None:
+    """The file of a module that lies in one of these folders, and not among installed packages."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None or not file.endswith(".py") or not _is_users(file):
+        return None
+    path = Path(file).resolve()
+    return path if any(path.is_relative_to(folder) for folder in folders) else None
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file is neither installed, nor Python's own, nor ours."""
+    path = Path(file)
+    ours = (Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"]))
+    return "site-packages" not in path.parts and not any(path.is_relative_to(folder) for folder in ours)
+
+
+@contextmanager
+def _importing(folder: Path, what: str, place: str, path: Path | None = None) -> Iterator[None]:
+    """Imports find what lies in the folder and in the working directory; what goes wrong is told in words."""
+    path_before, bytecode_before = list(sys.path), sys.dont_write_bytecode
+    sys.path[:0] = list(dict.fromkeys([str(folder), str(Path.cwd())]))
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    except PopmarginError as error:
+        raise type(error)(f"{_where(error, place, path)}: {error}") from error
+    except SyntaxError as error:
+        where = f"{error.filename or place}, line {error.lineno}"
+        raise ConfigError(f"The {what} {place} is not Python ({where}: {error.msg}). Correct this line.") from error
+    except ModuleNotFoundError as error:
+        raise ConfigError(_missing(error, what, place, path)) from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"The {what} {place} cannot be imported: {_where(error, place, path)}: {type(error).__name__}: {error}. "
+            "Correct this line; what only a script should do goes under if __name__ == '__main__'."
+        ) from error
+    finally:
+        sys.path[:] = path_before
+        sys.dont_write_bytecode = bytecode_before
+
+
+def _missing(error: ModuleNotFoundError, what: str, place: str, path: Path | None) -> str:
+    if path is None and error.name is not None and f"{place}.".startswith(f"{error.name}."):
+        return (
+            f"The {what} {place!r}: there is no module '{error.name}'. Is it on PYTHONPATH, or in the working "
+            f"directory {Path.cwd()}? Else install it, or name the file: 'path/to/file.py:NAME'."
+        )
+    return (
+        f"The {what} {place} needs '{error.name}', which is not installed ({_where(error, place, path)}). Install it, "
+        "or put the module beside the file."
+    )
+
+
+def _where(error: BaseException, place: str, path: Path | None) -> str:
+    """File and line of the user's code at which it went wrong."""
+    folder = str(path.parent if path is not None else Path.cwd())
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename.startswith(folder) and _is_users(frame.filename)]
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else place
