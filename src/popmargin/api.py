@@ -79,7 +79,7 @@ def evaluate(
     reward: str | Callable[..., Any] | Reward | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run on its held-out preferences, and on generations when there is a reward.
+    """Evaluate a finished run on what was held out when it was trained, and on generations when there is a reward.
 
     Args:
         run: a run directory.
@@ -88,10 +88,11 @@ def evaluate(
         config: other evaluation settings: {"prompts": 100, "max_new_tokens": 64}.
 
     Returns:
-        `intervals` (name → estimate, low, high), `reliability`, `counts`.
+        `intervals` (name → estimate, low, high), `reliability`, `counts`, and `account`: what was measured on, what was
+        left out and why.
 
     Raises:
-        RunError: the run has not finished.
+        RunError: the run has not finished, or its held-out preferences, models or code are not what they were.
     """
     directory = run if isinstance(run, RunDirectory) else RunDirectory(Path(run))
     own = directory.config()

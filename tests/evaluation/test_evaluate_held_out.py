@@ -63,6 +63,7 @@ def test_no_growth_of_the_file_changes_what_is_measured(run: RunDirectory, data:
     assert leaked  # this is what would have been
 
 
+@pytest.mark.slow
 def test_the_numbers_are_the_same_in_a_grown_file(run: RunDirectory, data: Path, rows: list[Row]) -> None:
     before = evaluate_run(run.path)
     margins = HeldOutMargins.load(run.evaluation / "margins.parquet")
@@ -141,6 +142,7 @@ def test_another_start_model_is_refused(
         evaluate_run(run.path)
 
 
+@pytest.mark.slow
 def test_validation_preferences_are_found_again(configure: Configure, data: Path, rows: list[Row]) -> None:
     """Validation takes the place of testing, with a test file of its own and without; limits leave rows aside."""
     extra = {"data": {"train": str(data), "validation_size": 5, "limit": 12}, "train": {"max_steps": 1}}

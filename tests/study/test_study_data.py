@@ -50,6 +50,7 @@ def test_changed_data_are_refused_and_trained_on_when_told(
     assert json.loads((run / "run.json").read_text())["account"][0]["rows_in"] == 41
 
 
+@pytest.mark.slow
 def test_a_study_keeps_to_its_folder(small: MakeStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "thesis"
     folder.mkdir()

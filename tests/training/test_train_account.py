@@ -226,6 +226,7 @@ def test_the_python_api_gives_the_same_account(
     check_sums([Step.from_dict(step) for step in metrics["account"]])
 
 
+@pytest.mark.slow
 def test_generations_are_counted(configure: Configure, reward_path: str) -> None:
     """Prompts asked and not asked, prompts cut, answers cut, empty ones."""
     changes = {"evaluation": {"reward": reward_path, "max_new_tokens": 4, "prompts": 5}, "train": {"max_steps": 1}}

@@ -147,13 +147,13 @@ def _others(directory: RunDirectory, config: RunConfig, record: Record | None) -
         check_leak(read_split(directory.config().data).train, preferences)
     else:
         _refuse_leak(record.sides["train"], preferences)
+    folder = f"evaluation-{Path(str(config.data.test)).stem}-{preferences.fingerprint()[:8]}"
     step = Step(
         name="other data, named for this evaluation",
         rows_in=len(preferences),
         kept={"held out": len(preferences)},
-        notes=(f"no prompt of {source} was trained on",),
+        notes=(f"no prompt of {source} was trained on; the results go to {directory.path / folder}",),
     )
-    folder = f"evaluation-{Path(str(config.data.test)).stem}-{preferences.fingerprint()[:8]}"
     return HeldOut(preferences, replace(directory, measured=folder), (reading_step(preferences.report), step))
 
 

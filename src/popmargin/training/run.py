@@ -137,8 +137,9 @@ def train(
     # First of all: it joins the other processes, if any, and chooses this one's device.
     arguments = training_arguments(config, directory)
     config, loss = with_absolute_paths(config), make_loss(config)
-    directory.check(config, resume=resume, overwrite=overwrite)
     first = arguments.process_index == 0
+    if first:  # a slower process might find what this one has begun
+        directory.check(config, resume=resume, overwrite=overwrite)
     workspace = workspace or Workspace(config)
     if config.model.precision == "bf16":
         _say_if_bf16_is_slow()
