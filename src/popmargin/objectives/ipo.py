@@ -14,8 +14,8 @@ class IPOOptions:
 
     Attributes:
         beta: the regularisation strength τ of the paper; the target gap is 1/(2β) nats.
-        length_normalized: divide log-ratios by the token counts (TRL's convention); off is the paper's formula and
-            OpenRLHF's convention.
+        length_normalized: divide log-ratios by the token counts (TRL's convention, which its code says the paper's
+            authors confirmed); off is the formula that the paper prints, and OpenRLHF's convention.
     """
 
     beta: float = 0.1

@@ -47,7 +47,8 @@ def ropo(rows: Rows, options: ROPOOptions) -> Float[Tensor, "B"]:
     L = (4α/(1 + α)²)·(−log σ(h) + α·σ(−h)),  h = β·Δ   (Liang et al. 2024)
 
     The weight of ∂h in the gradient, (4α/(1 + α)²)·σ(−h)·(1 + α·σ(h)), is at most 1, and falls to 4α/(1 + α)² as
-    h → −∞. It helps where 20–30% of the labels are flipped and can hurt on clean data.
+    h → −∞. The authors have published no code that we know of; three implementations of others agree on this loss. It
+    helps where 20–30% of the labels are flipped and can hurt on clean data.
 
     Golden values, α = 3 (factor 12/16): h = 0 gives 0.75·(log 2 + 3/2) = 1.6448604; h = 1 gives
     0.75·(0.3132617 + 3·0.2689414) = 0.8400645.
