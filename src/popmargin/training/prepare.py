@@ -67,11 +67,10 @@ def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences
     """
     from popmargin.demo import demo_data_path
 
-    of_train = side == "train" or config.test is None
-    named = config.train if of_train else config.test
+    named, split = (config.train, config.split) if side == "train" or config.test is None else (config.test, None)
     return load_preferences(
         str(demo_data_path()) if named == "demo" else named,
-        split=config.split if of_train else None,
+        split=split,
         format=config.format,
         pairs=config.pairs,
         min_gap=config.min_gap,
