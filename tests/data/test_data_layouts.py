@@ -141,7 +141,10 @@ def test_thumbs_become_pairs_of_each_prompt(up, down):
     )  # fmt: skip
     assert (report.source_rows, report.rows_in, report.rows_kept, report.rows_reported) == (5, 3, 1, 2)
     assert report.problem_counts == {"too_few": 1, "tie": 1} and not report.fatal
-    assert any(note.startswith("5 rows of one rated response each, on 3 prompts, make 3") for note in report.notes)
+    assert report.notes[0] == (
+        "rows of one rated response each: 5, on prompts: 3, with a single row: 1; candidate pairs of them "
+        "(best_vs_worst): 3 = 1 kept + 2 reported"
+    )
 
 
 def test_single_responses_with_ratings_all_pairs_and_bad_rows():
