@@ -41,7 +41,7 @@ PARAMETERS = {
     "edge_statistics": "edges, ids, strength",
     "evaluate": "run, *, reward=None, config=None",
     "load_preferences": "source, *, format='auto', split=None, pairs='best_vs_worst', min_gap=0.0, seed=0, "
-    "bad_rows='error', columns=None",
+    "bad_rows='error', columns=None, ties='drop'",
     "load_study": "path, overrides=(), changes=None",
     "objective": "name, *, options, score, origin, needs=None, golden=(), diagnostics=None, init_state=None, "
     "update_state=None, batch_statistics=None, supervised=None, figure=None, takes_margin='no'",

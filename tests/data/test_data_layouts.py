@@ -58,6 +58,7 @@ def test_the_system_column_is_the_first_message_of_every_row():
          "preferred_output": [bot("yes")], "non_preferred_output": [bot("no")]},
         {"conversation_a": [user("Hi"), bot("yes")], "conversation_b": [user("Hi"), bot("no")], "winner": "model_a",
          "model_a": "m", "model_b": "n", "turn": 1},
+        {"prompt": '["Hi"]', "response_a": '["yes"]', "response_b": ["no"], "winner": "model_a"},
         {"prompt": json.dumps([user("Hi")]), "chosen": str([bot("yes")]), "rejected": json.dumps([bot("no")])},
         {"prompt": [user("Hi")], "response_a": "yes", "response_b": "no", "winner_model_a": 1, "winner_model_b": 0,
          "winner_tie": 0},
@@ -66,6 +67,13 @@ def test_the_system_column_is_the_first_message_of_every_row():
 def test_conversations_in_every_layout(row):
     prefs = load_preferences([row])
     assert (prefs[0]["prompt"], prefs[0]["chosen"], prefs[0]["rejected"]) == ([user("Hi")], [bot("yes")], [bot("no")])
+
+
+def test_lists_of_turns_are_conversations_or_refused():
+    row = {"prompt": '["Hi", "Ho"]', "response_a": '["a", "b"]', "response_b": '["c", "d"]', "winner": "b"}
+    prefs, report = scan_preferences([row, {**row, "response_a": '["a"]'}, {**row, "response_a": '["a", null]'}])
+    assert prefs[0]["prompt"] == [user("Hi")] and prefs[0]["chosen"] == [bot("c"), user("Ho"), bot("d")]
+    assert [problem.kind for problem in report.problems] == ["type", "type"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +141,10 @@ def test_thumbs_become_pairs_of_each_prompt(up, down):
     )  # fmt: skip
     assert (report.source_rows, report.rows_in, report.rows_kept, report.rows_reported) == (5, 3, 1, 2)
     assert report.problem_counts == {"too_few": 1, "tie": 1} and not report.fatal
-    assert any(note.startswith("5 rows of one rated response each, on 3 prompts, make 3") for note in report.notes)
+    assert report.notes[0] == (
+        "rows of one rated response each: 5, on prompts: 3, with a single row: 1; candidate pairs of them "
+        "(best_vs_worst): 3 = 1 kept + 2 reported"
+    )
 
 
 def test_single_responses_with_ratings_all_pairs_and_bad_rows():

@@ -91,14 +91,23 @@ def test_a_scale_that_could_mean_several_things_is_asked_about(values, pair, nam
         ([0, 1], {"columns": {"prefers_first": "preference"}}, [2, 1]),
         ([0.2, 0.9], {"columns": {"prefers_second": "preference"}}, [1, 2]),
         ([True, False], {"columns": {"prefers_first": "preference"}}, [1, 2]),
-        ([0, 1], {"columns": {"winner": "preference"}}, [1, 2]),
-        ([0, 1], {"format": "winner"}, [1, 2]),
+        ([1, 2], {"format": "winner"}, [1, 2]),
         ([2, 2], {"columns": {"winner": "preference"}}, [2, 2]),
         ([1, 2], {"format": "signed_strength"}, [2, 2]),
     ],
 )
 def test_what_the_question_says_to_say_settles_it(values, options, expected):
     assert chosen(compared(values, LETTERED), **options) == expected
+
+
+def test_to_call_0_and_1_a_winner_says_enough_only_of_columns_that_count_so():
+    named = {"columns": {"winner": "preference"}}
+    with pytest.raises(DataError, match="prefers_first"):
+        load_preferences(compared([0, 1], LETTERED), **named)
+    zero = ("response_0", "response_1")
+    assert chosen(compared([1, 1], zero), **named) == [2, 2]
+    with pytest.raises(DataError, match="--column winner=preference, if 0 is response_0"):
+        load_preferences(compared([1, 1], zero))
 
 
 def test_both_signs_make_a_signed_scale_and_later_rows_must_fit():
@@ -126,6 +135,8 @@ def test_ranks_are_read_with_1_as_the_best(row):
     prefs = load_preferences([row])
     assert (prefs[0]["chosen"], prefs[0]["rejected"]) == ("best", "worst")
     assert prefs[0]["chosen_rating"] == -1 and any("1 = best" in note for note in prefs.report.notes)
+    _, report = scan_preferences([{**RANKED, "rank": [-1, 1, 2]}])
+    assert [problem.kind for problem in report.problems] == ["rank"]
     with pytest.raises(DataError, match=r"--column ranks=rank"):
         load_preferences([RANKED], columns={"ratings": "rank"})
 

@@ -251,8 +251,9 @@ class _Collector:
         self._store(kept)
         lone = sum(group.rows == 1 for group in self._groups.values())
         self._facts[
-            f"{rows} rows of one rated response each, on {len(self._groups)} prompts, make {self._rows_in - before} "
-            f"candidate pairs ({reader.pairs}): {len(kept)} kept, the others reported; prompts with one row: {lone}"
+            f"rows of one rated response each: {rows}, on prompts: {len(self._groups)}, with a single row: {lone}; "
+            f"candidate pairs of them ({reader.pairs}): {self._rows_in - before} = {len(kept)} kept + "
+            f"{self._rows_in - before - len(kept)} reported"
         ] = None
 
     def _prepare(self, batch: RawBatch, source: Source) -> None:

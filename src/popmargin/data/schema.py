@@ -93,8 +93,8 @@ class LoadReport:
 
     Attributes:
         source_rows: rows (or lines) read from the source.
-        rows_in: candidate preferences: a row with several rated responses counts once for each pair asked for, every
-            other row once.
+        rows_in: candidate preferences: a row with several rated responses, and all rows of a prompt where each holds
+            one, count once for each pair asked for; every other row once.
         rows_kept: preferences that came out.
         problems: what was left out and why.
         columns_used: our column -> the source's column.

@@ -68,6 +68,21 @@ class Reader:
         self.notes["the instruction and the input were joined by an empty line"] += 1
         return f"{prompt}\n\n{more}"
 
+    def compared(self, row: Row) -> tuple[Text, Text, Text]:
+        """Prompt and both responses; lists of a user's and the models' texts, turn by turn, become conversations."""
+        lists = [self.values(row, name) for name in ("prompt", "response_a", "response_b")]
+        if not all(isinstance(turns, list) and turns and not isinstance(turns[0], Mapping) for turns in lists):
+            return self.prompt(row), self.text(row, "response_a"), self.text(row, "response_b")
+        if len(set(map(len, lists))) > 1 or not all(isinstance(text, str) for turns in lists for text in turns):
+            message = "prompt and responses are lists, and not of as many texts."
+            raise RowError("type", message, "write a text for every turn, or messages.", column="prompt")
+        self.notes["lists of texts were read as the turns of a user and of a model"] += 1
+        asked, *answers = lists
+        sides = [
+            [as_message(text, number) for number, text in enumerate(_interleaved(asked, side))] for side in answers
+        ]
+        return sides[0][:1], sides[0][1:], sides[1][1:]
+
     def number(self, row: Row, name: str) -> float | None:
         """The cell as a number, None where it is missing."""
         value = self.value(row, name)
@@ -127,6 +142,15 @@ class Reader:
             return tied(column)
         self.notes["ties are kept, with the first response as chosen"] += 1
         return self.draft(row, prompt, first, second, **{"strength": 0.0, **known})
+
+
+def as_message(text: str, number: int) -> Message:
+    """A turn of a conversation in which user and assistant take turns, the user first."""
+    return {"role": "assistant" if number % 2 else "user", "content": text}
+
+
+def _interleaved(asked: Sequence[str], answered: Sequence[str]) -> list[str]:
+    return [text for pair in zip(asked, answered, strict=True) for text in pair]
 
 
 def as_turns(text: Text, role: str) -> list[Message]:

@@ -24,7 +24,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "ratings": ("ratings", "scores", "rating", "score"),
     "ranks": ("ranks", "rank"),
     "response": ("response", "completion", "output", "answer"),
-    "label": ("label", "thumbs", "thumb", "feedback", "rating", "score", "rank"),
+    "label": ("label", "thumbs", "thumb", "thumbs_up", "feedback", "rating", "score", "rank"),
     "response_a": (
         "response_a", "response_0", "response_1", "response1", "output_1", "output_a", "completion_a", "answer_a",
         "conversation_a",

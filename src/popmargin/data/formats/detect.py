@@ -101,16 +101,13 @@ def _ends(numbers: Sequence[float], pair: Sequence[str], *, said: bool) -> tuple
     """The numbers of the first and the second response, where the columns' names count them or the caller says so."""
     counted = tuple(name[-1] for name in map(normal_name, pair))
     low, high = min(numbers), max(numbers)
-    whole = set(numbers)
-    for ends, digits in (((1.0, 2.0), ("1", "2")), ((0.0, 1.0), ("0", "1"))):
-        if not ends[0] <= low <= high <= ends[1]:
-            continue
-        both = low < (ends[0] + ends[1]) / 2 < high
-        if counted == digits and (said or both):
-            return ends
-        if (said and whole != {1.0} and not counted[0].isdigit()) or (both and ends[0] == 1 and whole == {1.0, 2.0}):
-            return ends
-    return None
+    both = low < (math.floor(low) + 0.5) < high <= math.floor(low) + 1
+    if low >= 0 and high <= 1:  # whether 1 is the second response or says yes to the first, only such columns tell
+        return (0.0, 1.0) if counted == ("0", "1") and (said or both) else None
+    if not 1 <= low <= high <= 2:
+        return None
+    clear = (counted == ("1", "2") and both) or set(numbers) == {1.0, 2.0}
+    return (1.0, 2.0) if clear or said else None
 
 
 def _question(column: str, numbers: Sequence[float], pair: Sequence[str], *, boolean: bool) -> str:
@@ -122,6 +119,10 @@ def _question(column: str, numbers: Sequence[float], pair: Sequence[str], *, boo
             f"--column prefers_first={column}, if 1 says that {pair[0]} is better",
             f"--column prefers_second={column}, if 1 says that {pair[1]} is better",
         ] + ([] if boolean else remedies)
+        if all(normal_name(name).endswith(digit) for name, digit in zip(pair, "01", strict=True)):
+            remedies.insert(0, f"--column winner={column}, if 0 is {pair[0]} and 1 is {pair[1]}")
+        elif low == high == 1 and not boolean:
+            remedies.append("or, if 1 stands for the first of two, write a and b")
     elif low >= 1 and high <= 2:
         remedies.insert(0, f"--column winner={column}, if 1 is {pair[0]} and 2 is {pair[1]}")
     else:

@@ -109,11 +109,22 @@ def _beside(row: Row, reader: Reader, items: Sequence[object]) -> tuple[str, Seq
 def _as_rating(value: float, name: str, reader: Reader, *, first: bool) -> float:
     if ranks_by_name(name):
         reader.notes[RANK_NOTE] += first
-        return 0.0 - value
+        return from_rank(value, name)
     if name == "winprob":
         reader.notes["win probabilities became ratings as clipped log-odds"] += first
         return logit(value)
     return value
+
+
+def from_rank(rank: float, column: str) -> float:
+    """The rating that a rank stands for, higher is better.
+
+    Raises:
+        RowError: a negative rank.
+    """
+    if rank < 0:
+        raise RowError("rank", f"the rank is {rank:g}.", "write ranks from 1, the best, upwards.", column=column)
+    return 0.0 - rank
 
 
 def _nested_name(wanted: str, known: tuple[str, ...], fields: Mapping[str, Any], reader: Reader) -> str:

@@ -6,11 +6,11 @@ from popmargin.data.validate import Draft, RowError
 
 def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     signed = reader.required_number(row, "preference")
-    first, second = reader.text(row, "response_a"), reader.text(row, "response_b")
+    prompt, first, second = reader.compared(row)
     if signed == 0:
-        return [reader.tie(row, reader.prompt(row), first, second, "preference")]
+        return [reader.tie(row, prompt, first, second, "preference")]
     chosen, rejected = (first, second) if signed < 0 else (second, first)
-    return [reader.draft(row, reader.prompt(row), chosen, rejected, strength=abs(signed))]
+    return [reader.draft(row, prompt, chosen, rejected, strength=abs(signed))]
 
 
 ENTRY = Format(

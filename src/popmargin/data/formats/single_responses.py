@@ -6,7 +6,7 @@ import numpy as np
 
 from popmargin.data.formats.base import Format, Reader, Row, as_number, finite
 from popmargin.data.formats.columns import ranks_by_name
-from popmargin.data.formats.responses import RANK_NOTE, paired
+from popmargin.data.formats.responses import RANK_NOTE, from_rank, paired
 from popmargin.data.schema import Text
 from popmargin.data.validate import Draft, RowError
 
@@ -19,7 +19,7 @@ def _single(row: Row, reader: Reader) -> tuple[Text, Text, float]:
     prompt, response, value = reader.prompt(row), reader.text(row, "response"), reader.value(row, "label")
     if ranks_by_name(reader.names["label"]):
         reader.notes[RANK_NOTE] += 1
-        return prompt, response, 0.0 - reader.required_number(row, "label")
+        return prompt, response, from_rank(reader.required_number(row, "label"), "label")
     thumb = _thumb(value)
     if thumb is not None:
         reader.notes["thumbs up became the rating 1, thumbs down 0"] += 1

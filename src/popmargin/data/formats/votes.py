@@ -11,8 +11,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     counts.append(reader.number(row, "votes_equal") or 0.0)
     if min(counts) < 0 or not all(math.isfinite(count) for count in counts):
         raise RowError("votes", f"the votes are {counts}.", "write counts ≥ 0.", column="votes_a")
-    first, second = reader.text(row, "response_a"), reader.text(row, "response_b")
-    prompt = reader.prompt(row)
+    prompt, first, second = reader.compared(row)
     if counts[0] == counts[1]:
         return [reader.tie(row, prompt, first, second, "votes_a", soft_label=0.5)]
     chosen, rejected = (first, second) if counts[0] > counts[1] else (second, first)
