@@ -11,7 +11,7 @@ import linecache
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -172,7 +172,7 @@ def _is_users(file: str) -> bool:
 
 
 @contextmanager
-def _importing(folder: Path, what: str, place: str, path: Path | None = None) -> Iterator[None]:
+def _importing(folder: Path, what: str, place: str, path: Path | None = None) -> Generator[None, None, None]:
     """Imports find what lies in the folder and in the working directory; what goes wrong is told in words."""
     path_before, bytecode_before = list(sys.path), sys.dont_write_bytecode
     sys.path[:0] = list(dict.fromkeys([str(folder), str(Path.cwd())]))
