@@ -83,13 +83,11 @@ def test_an_edited_file_is_read_again(kind: str, place: str, here: Path) -> None
     """At once, at the same length and time: Python's own cache would give the old one."""
     place = place.format(kind=kind)
     file = here / f"{place.removesuffix('.py')}.py"
-    first = 0.0
     for value in (4, 5, 4):
         file.write_text(text(kind, "f", value, f"edited_{kind}"))
         os.utime(file, (1e9, 1e9))
         assert function_of(kind, f"{place}:f")(None, None) == value
-        first = value
-    assert function_of(kind, f"{place}:f") is function_of(kind, f"{place}:f") and first == 4
+    assert function_of(kind, f"{place}:f") is function_of(kind, f"{place}:f")
     file.write_text(text(kind, "renamed", 7, f"edited_{kind}"))
     assert function_of(kind, f"{place}:renamed")(None, None) == 7
 
@@ -139,6 +137,14 @@ def test_places_that_hold_nothing(kind: str, spec: str, message: str, here: Path
     (here / "there.py").write_text("")
     with pytest.raises(ConfigError, match=message):
         function_of(kind, spec)
+
+
+@pytest.mark.parametrize("kind", ["model", "judge"])
+def test_a_file_that_is_called_as_a_kind_of_reward(kind: str, here: Path) -> None:
+    (here / f"{kind}.py").write_text(text("reward", "score", 4))
+    with pytest.raises(ConfigError, match=rf"{kind}.py lies here too.*'{kind}.py:score'"):
+        load_reward(f"{kind}:score")
+    assert function_of("reward", f"{kind}.py:score")(None, None) == 4
 
 
 @pytest.mark.parametrize("kind", list(BUILT_IN))

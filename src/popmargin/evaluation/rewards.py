@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -69,6 +70,8 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
         >>> shortness.score(["Say hi."], ["hi"])
         [-2.0]
     """
+    if isinstance(spec, str):
+        _refuse_two_meanings(spec)
     if isinstance(spec, str) and spec.startswith("model:"):
         from popmargin.evaluation.reward_model import ModelReward
 
@@ -89,6 +92,16 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
     raise ConfigError(
         f"Reward {name!r} is a {type(target).__name__}; name a function or an object with a score method."
     )
+
+
+def _refuse_two_meanings(spec: str) -> None:
+    """A user's own model.py or judge.py in the working directory would be taken for a model or a server."""
+    kind, _, rest = spec.partition(":")
+    if kind in ("model", "judge") and rest.isidentifier() and Path(f"{kind}.py").is_file() and not Path(rest).exists():
+        raise ConfigError(
+            f"Reward {spec!r} names a {'model' if kind == 'model' else 'server'}, and {kind}.py lies here too. For "
+            f"your function: '{kind}.py:{rest}'. For the {kind}: rename the file."
+        )
 
 
 def checked_rewards(values: Any, count: int, name: str) -> list[float]:
