@@ -37,7 +37,7 @@ NAMES = [
     "write_report",
 ]
 PARAMETERS = {
-    "compare": "study",
+    "compare": "study, *, overwrite=False",
     "edge_statistics": "edges, ids, strength",
     "evaluate": "run, *, reward=None, config=None",
     "load_preferences": "source, *, format='auto', split=None, pairs='best_vs_worst', min_gap=0.0, seed=0, "

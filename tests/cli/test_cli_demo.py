@@ -18,7 +18,7 @@ def test_the_demo_fits_the_machine(
 ) -> None:
     seen: list[Any] = []
 
-    def compare(study: Any) -> tuple[Any, Path]:
+    def compare(study: Any, *, overwrite: bool) -> tuple[Any, Path]:
         seen.append(study)
         return SimpleNamespace(reading=["nothing"]), Path("report.html")
 
