@@ -9,7 +9,7 @@ import pytest
 from popmargin.cli.main import main
 from popmargin.data.load import load_preferences
 from popmargin.errors import RunError
-from popmargin.files import whole_file
+from popmargin.files import no_such_file, whole_file
 from popmargin.pop.edges import PopEdges
 from popmargin.report.results import write_text
 
@@ -61,3 +61,14 @@ def test_other_paths_that_the_system_refuses_are_named(
     refused(OSError("a bug of ours"))
     with pytest.raises(OSError, match="a bug of ours"):
         main(["objectives"])
+
+
+def test_names_like_one_that_is_not_there(tmp_path: Path) -> None:
+    for name in ("run.yaml", "Run.json", "other.txt", ".run.yaml"):
+        (tmp_path / name).touch()
+    said = no_such_file(tmp_path / "runs.yml", what="configuration")
+    assert said == (
+        f"No such configuration: {tmp_path}/runs.yml. Did you mean {tmp_path}/Run.json or {tmp_path}/run.yaml?"
+    )
+    assert no_such_file(tmp_path / "x") == f"No such file: {tmp_path}/x."
+    assert no_such_file(tmp_path / "a" / "b") == f"No such file: {tmp_path}/a/b (there is no folder {tmp_path}/a)."

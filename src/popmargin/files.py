@@ -103,18 +103,21 @@ def no_such_file(path: str | Path, *, what: str = "file") -> str:
         >>> no_such_file("nowhere/run.yaml")
         'No such file: nowhere/run.yaml (there is no folder nowhere).'
     """
+    start, folder = f"No such {what}: {path}", Path(path).parent
+    if not folder.is_dir():
+        return f"{start} (there is no folder {folder})."
+    near = near_names(path)
+    return f"{start}. {near}" if near else f"{start}."
+
+
+def near_names(path: str | Path) -> str:
+    """A question whether names like this one, in its folder, were meant; empty if there are none."""
     wanted = Path(path)
-    folder = wanted.parent
-    start = f"No such {what}: {path}"
     try:
-        if not folder.is_dir():
-            return f"{start} (there is no folder {folder})."
-        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        names = sorted(entry.name for entry in wanted.parent.iterdir() if not entry.name.startswith("."))
     except OSError:
-        return f"{start}."
+        return ""
     stems = {name: Path(name).stem.lower() for name in names}
     like = difflib.get_close_matches(wanted.stem.lower(), list(stems.values()), n=3, cutoff=0.7)
-    near = [name for name in names if stems[name] in like][:3]
-    if not near:
-        return f"{start}."
-    return f"{start}. Did you mean {' or '.join(str(folder / name) for name in near)}?"
+    near = [str(wanted.parent / name) for name in names if stems[name] in like][:3]
+    return f"Did you mean {' or '.join(near)}?" if near else ""

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from popmargin.cli.overrides import known_flags, split_overrides
 from popmargin.engine.pages import use_huge_pages
 from popmargin.errors import ConfigError, PopmarginError, did_you_mean
-from popmargin.files import no_such_file
+from popmargin.files import near_names
 
 VERBS = {
     "data": "inspect, check, convert and split preference data",
@@ -78,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:  # of no file that a user named: a traceback tells more
             raise
-        said = f"{error.filename}: {error.strerror}. Check the path, and that you may use it."
-        if isinstance(error, FileNotFoundError):
-            said = no_such_file(str(error.filename))
+        near = f" {hint}" if isinstance(error, FileNotFoundError) and (hint := near_names(error.filename)) else ""
+        said = f"{error.filename}: {error.strerror}.{near} Check the path, and that you may use it."
         print(f"error: {said}", file=sys.stderr)
         return 2

@@ -48,7 +48,6 @@ class ModelReward:
 
         if (Path(path) / "model" / FORMAT_FILE).is_file():
             raise ConfigError(f"{path} is a run directory; its reward model is model:{Path(path) / 'model'}.")
-        place = resolve_path(path)
         if batch_size < 1:
             raise ConfigError(f"batch_size of reward model {path} is {batch_size}; give at least 1.")
         try:
