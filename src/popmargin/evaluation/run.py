@@ -255,7 +255,8 @@ def evaluate_policy(
         generations.save(directory.evaluation / "generations.parquet")
         intervals = generative_metrics(generations, reference, baseline, samples=settings.bootstrap, seed=settings.seed)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
-        metrics["sampling"] = asdict(generations.drawn) | {"own_settings": own_settings(policy), "ends": workspace.ends}
+        facts = {"drawn": str(generations.drawn), "own_settings": own_settings(policy), "ends": workspace.ends}
+        metrics["sampling"] = asdict(generations.drawn) | facts
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
     (directory.evaluation / "metrics.json").write_text(text + "\n", encoding="utf-8")
     return metrics
