@@ -30,7 +30,7 @@ def own_settings(model: Any) -> dict[str, Any]:
     for name, value in sorted(_inner(model).generation_config.to_diff_dict().items()):
         off = value in (None, False, 0, [], {}) or (name in _ONE_IS_OFF and value == 1)
         if not (off or name in _HARMLESS or name.startswith("_")):
-            found[name] = value if isinstance(value, bool | int | float | str | list) else str(value)
+            found[name] = value if type(value) in (bool, int, float, str, list) else str(value)
     return found
 
 
