@@ -38,6 +38,7 @@ def test_train_eval_compare_report(tmp_path: Path, config: str, base_run: dict[s
     assert done.returncode == 0, done.stderr
     done = popmargin("eval", str(tmp_path / "dpo"), *reward, "--against", base_run["output"])
     assert done.returncode == 0 and "win_rate_baseline" in done.stdout, done.stderr
+    assert "Completions are sampled at temperature 1 from all tokens." in done.stdout
     page = tmp_path / "two.html"
     done = popmargin("report", str(tmp_path / "dpo"), base_run["output"], "--out", str(page), "--title", "Two runs")
     assert done.returncode == 0, done.stderr

@@ -109,6 +109,11 @@ def test_a_template_that_strips_reasoning_is_said_in_numbers_and_rows() -> None:
     assert emptied.startswith("1 of 8 completions (in only thought): the chat template leaves out all of the text")
 
 
+def test_a_text_that_the_prompt_holds_too_is_missed_all_the_same() -> None:
+    rows = [row("quoted", [user(f"Is this right? {THOUGHT}")], THOUGHT, "Five.")]
+    assert tokenized("strip", rows=rows).report.examples["altered"] == ("quoted",)
+
+
 def test_the_fix_is_offered_and_does_what_it_says() -> None:
     sampling = tokenized("strip", Writing("sampling"))
     prompt, chosen, rejected = texts("strip", sampling, 1)

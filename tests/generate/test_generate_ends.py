@@ -115,6 +115,7 @@ def test_a_run_teaches_samples_and_saves_one_end(name: str, rank: int, tmp_path:
         assert (reloaded.eos_token_id, reloaded.repetition_penalty) == (ends, 1.05)
     metrics = evaluate_run(run.path)
     assert metrics["sampling"]["ends"] == ends
+    assert metrics["sampling"]["drawn"] == "temperature 1 from all tokens"
     assert metrics["sampling"]["own_settings"] == {"repetition_penalty": 1.05}
     generations = Generations.load(run.evaluation / "generations.parquet")
     short = generations.lengths < 40

@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
         if interval["estimate"] is not None:
             low, high = (f"{interval[end]:.4f}" if interval[end] is not None else "?" for end in ("low", "high"))
             print(f"{name:24} {interval['estimate']:9.4f}   95% {low} to {high}")
+    if "sampling" in metrics:
+        print(f"Completions are sampled at {metrics['sampling']['drawn']}.")
     if config.task == "reward":
         print(f"A reward model: use it as model:{args.run}/model, for instance with --evaluation.reward.")
     elif config.evaluation.reward is None:

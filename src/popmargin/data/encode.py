@@ -235,12 +235,14 @@ class ChatEncoder(Encoder):
             self.found["unterminated"].append(row)
         if self._unseen and turns[0]["role"] != "system":
             self._unseen, self.preamble = False, self._preamble(turns, written)
-        whole = all(holds(written, content_of(turn)) for turn in completion)
+        shifted = only_sampled(sampled, written)
+        self.only_sampled = self.only_sampled or shifted
+        answer = written[len(sampled) - len(shifted) :]
+        texts = [content_of(turn) for turn in completion]
+        whole = all(holds(answer, text) or holds(answer, continue_block(sampled, text)) for text in texts)
         keep = self.writing.reasoning == "keep" and not whole
         if not (whole or keep):
             self._note_loss(prompt, completion, written, row)
-        shifted = only_sampled(sampled, written)
-        self.only_sampled = self.only_sampled or shifted
         if self.writing.prompt == "template":
             if shifted:
                 self.found["shifted"].append(row)
@@ -251,7 +253,7 @@ class ChatEncoder(Encoder):
         rest = written[len(shared_start(before, written)) :]
         if keep:
             self.found["kept"].append(row)
-            rest = continue_block(sampled, content_of(completion[-1])) + after
+            rest = continue_block(sampled, texts[-1]) + after
         if opened_block(shifted)[1] not in rest:
             self.found["unclosed"].append(row)
         return sampled + rest, terminated

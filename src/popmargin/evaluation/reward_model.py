@@ -51,6 +51,7 @@ class ModelReward:
         if batch_size < 1:
             raise ConfigError(f"batch_size of reward model {path} is {batch_size}; give at least 1.")
         try:
+            place = resolve_path(path)
             tokenizer = load_tokenizer_files(path)
             model, info = load_pretrained(
                 AutoModelForSequenceClassification, path, "a sequence classifier", dtype=getattr(torch, dtype)

@@ -312,7 +312,8 @@ def evaluate_policy(
         steps.append(generation_step(generations, config, workspace, "the policy"))
         intervals = generative_metrics(generations, reference, baseline)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
-        metrics["sampling"] = asdict(generations.drawn) | {"own_settings": own_settings(policy), "ends": workspace.ends}
+        facts = {"drawn": str(generations.drawn), "own_settings": own_settings(policy), "ends": workspace.ends}
+        metrics["sampling"] = asdict(generations.drawn) | facts
     workspace.tell(steps)
     metrics["account"] = [step.to_dict() for step in (*earlier, *steps)]
     metrics["intervals"] = dict(sorted(metrics["intervals"].items()))

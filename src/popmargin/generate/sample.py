@@ -1,5 +1,6 @@
 """Completions of prompts: batched, seeded, with the log-probs under policy and reference of what was sampled."""
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -162,8 +163,9 @@ def _sampled_together(model: Any, shorter: np.ndarray, longer: np.ndarray, pad_i
     rough = _SAME_ROUGHLY if precision == "bf16" else _SAME.get(next(model.parameters()).dtype, _SAME_ROUGHLY)
     alone = _first_steps(model, [shorter], pad_id, precision)
     for together, rows in (("any", [shorter, longer]), ("prompts of one length together", [shorter, shorter])):
-        if _distance(alone, _first_steps(model, rows, pad_id, precision)) <= rough:
-            return together
+        with contextlib.suppress(RuntimeError, TypeError, ValueError, IndexError):  # then not in this way
+            if _distance(alone, _first_steps(model, rows, pad_id, precision)) <= rough:
+                return together
     return _ONE_AT_A_TIME
 
 

@@ -25,12 +25,12 @@ _ONE_IS_OFF = {
 
 
 def own_settings(model: Any) -> dict[str, Any]:
-    """What a model's own generation config sets that changes what is sampled, e.g. {"repetition_penalty": 1.1}."""
+    """What a model's own generation config sets that changes what is sampled: {"repetition_penalty": 1.1}, as JSON."""
     found: dict[str, Any] = {}
     for name, value in sorted(_inner(model).generation_config.to_diff_dict().items()):
         off = value in (None, False, 0, [], {}) or (name in _ONE_IS_OFF and value == 1)
         if not (off or name in _HARMLESS or name.startswith("_")):
-            found[name] = value
+            found[name] = value if type(value) in (bool, int, float, str, list) else str(value)
     return found
 
 
