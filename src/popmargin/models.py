@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from popmargin.adapters import add_adapter
 from popmargin.config import ModelConfig
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
@@ -124,9 +125,7 @@ def make_policy(start: nn.Module, config: ModelConfig) -> Any:
     model: Any = copy.deepcopy(start)
     if not config.lora_rank:
         return model.requires_grad_(True)
-    from peft import get_peft_model
-
-    return get_peft_model(model, lora_config(model, config, head=model.get_output_embeddings(), task_type="CAUSAL_LM"))
+    return add_adapter(model, lora_config(model, config, head=model.get_output_embeddings(), task_type="CAUSAL_LM"))
 
 
 def lora_config(model: Any, config: ModelConfig, *, head: nn.Module | None, task_type: str) -> Any:

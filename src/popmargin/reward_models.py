@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from popmargin.adapters import add_adapter
 from popmargin.config import ModelConfig
 from popmargin.data.tokenize import TRUNCATIONS, Truncation
 from popmargin.engine.rewards import HEAD
@@ -129,9 +130,7 @@ def make_reward_model(start: nn.Module, config: ModelConfig) -> Any:
         nn.init.normal_(head.weight, std=getattr(model.config.get_text_config(), "initializer_range", 0.02))
     if not config.lora_rank:
         return model.requires_grad_(True)
-    from peft import get_peft_model
-
-    return get_peft_model(model, lora_config(model, config, head=head, task_type="SEQ_CLS"))
+    return add_adapter(model, lora_config(model, config, head=head, task_type="SEQ_CLS"))
 
 
 def merged(model: Any) -> Any:

@@ -23,6 +23,7 @@ from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.rewards import Reward, load_reward
 from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.pop.edges import PopEdges
+from popmargin.training.checks import check_rows
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_loss
 from popmargin.training.run_directory import RunDirectory
@@ -86,6 +87,7 @@ def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> He
     reference = None if loss.rewards else workspace.test_reference
     device = next(policy.parameters()).device
     tokens = data.tokenized
+    check_rows(tokens, policy, config.model.path)
     plan = scoring_plan(policy, rewards=loss.rewards)
     prompts = tokens.prompt.lengths if plan.layout == "packed" else 2 * tokens.prompt.lengths
     lengths = (prompts + tokens.chosen.lengths + tokens.rejected.lengths).tolist()
