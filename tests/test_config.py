@@ -1,5 +1,7 @@
 """Configurations: what is refused, what is read, and how flags go over files."""
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from popmargin.bounds import bounds_of
 from popmargin.config import RunConfig, apply_overrides, dump_yaml, from_dict, merge, read_yaml, to_dict
 from popmargin.errors import ConfigError
+from popmargin.study.config import StudyConfig, TuneConfig
 
 
 def read(text: str) -> RunConfig:
@@ -67,6 +71,36 @@ def test_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as info:
         read(text)
     assert message in str(info.value)
+
+
+def numbers(kind: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """All numeric fields of a configuration by their paths: the dataclass that has them, and their type."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.type):
+            found |= numbers(field.type, f"{field.name}.")
+        elif re.search(r"\b(int|float)\b", str(field.type)) or field.type in (int, float):
+            found[prefix + field.name] = (kind, field.type)
+    return found
+
+
+NUMBERS = numbers(RunConfig) | numbers(StudyConfig) | numbers(TuneConfig, "tune.")
+
+
+@pytest.mark.parametrize("path", NUMBERS)
+def test_every_number_has_bounds_and_is_refused_beyond_them(path: str) -> None:
+    kind, annotation = NUMBERS[path]
+    bounds = bounds_of(annotation)
+    assert bounds is not None, f"{path} takes any number: say which in its type (popmargin.bounds)"
+    name = path.rpartition(".")[2]
+    beyond = [-1, *([float("nan"), float("inf")] if "float" in str(annotation) else [])]
+    beyond += [bounds.least - 1] if bounds.least is not None else []
+    beyond += [limit for limit in (bounds.above, bounds.below) if limit is not None]
+    beyond += [bounds.whole_from + 0.5] if bounds.whole_from is not None else []
+    for value in beyond:
+        many = [value] if str(annotation).startswith("list") else value
+        with pytest.raises(ConfigError, match=rf"^{re.escape(path)} must be {re.escape(str(bounds))}, not "):
+            kind(**{name: many} | ({"arms": {"dpo": {}}} if kind is StudyConfig else {}))
 
 
 def test_yaml_files(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def too_long(model: Any, tokens: int) -> str | None:
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is None or tokens <= positions - _OFFSET:
         return None
-    ids = torch.zeros(1, tokens, dtype=torch.long, device=next(model.parameters()).device)
+    padding = getattr(model.config.get_text_config(), "pad_token_id", None)  # which some models give no position
+    ids = torch.full((1, tokens), 1 if padding == 0 else 0, device=next(model.parameters()).device)
     try:
         with evaluating(model):
             float(model(input_ids=ids, use_cache=False).logits.sum())  # waits for what an accelerator has to say

@@ -102,8 +102,8 @@ def _check_tokens(tokenized: TokenizedPreferences, model: Any, path: str) -> Non
     if unknown.any():
         raise DataError(
             f"{_rows(tokenized, unknown)} tokens that '{path}' does not know, such as {example}: it knows the ids "
-            f"below {known}, so that its tokenizer is of a larger model. Name the model that belongs to it, or resize the "
-            "embeddings (resize_token_embeddings of transformers) and save both."
+            f"below {known}, so that its tokenizer is of a larger model. Name the model that belongs to it, or resize "
+            "the embeddings (resize_token_embeddings of transformers) and save both."
         )
 
 
