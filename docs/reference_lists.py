@@ -5,6 +5,8 @@ import inspect
 import re
 from typing import Any
 
+from popmargin.bounds import bounds_of
+
 
 def attributes(kind: Any, prefix: str) -> list[str]:
     """The Attributes section of a dataclass's docstring as a list, with defaults; fields of its bases have theirs."""
@@ -16,12 +18,18 @@ def attributes(kind: Any, prefix: str) -> list[str]:
     lines: list[str] = []
     for field in dataclasses.fields(kind):
         if field.name in help_of:
-            lines.append(f"- `{prefix}{field.name}`{_default(field)}: {help_of[field.name]}")
+            said = ", ".join(part for part in (_default(field), _bounds(field)) if part)
+            lines.append(f"- `{prefix}{field.name}`{f' ({said})' if said else ''}: {help_of[field.name]}")
     return lines
 
 
 def _default(field: Any) -> str:
     if field.default is not dataclasses.MISSING:
-        return f" (default {'null' if field.default is None else field.default})"
+        return f"default {'null' if field.default is None else field.default}"
     made = field.default_factory()
-    return "" if dataclasses.is_dataclass(made) else f" (default {made})"
+    return "" if dataclasses.is_dataclass(made) else f"default {made}"
+
+
+def _bounds(field: Any) -> str:
+    bounds = bounds_of(field.type)
+    return "" if bounds is None else str(bounds)

@@ -1,5 +1,7 @@
 """Configurations: what is refused, what is read, and how flags go over files."""
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from popmargin.bounds import bounds_of
 from popmargin.config import RunConfig, apply_overrides, dump_yaml, from_dict, merge, read_yaml, settings, to_dict
 from popmargin.config_names import ELSEWHERE
 from popmargin.errors import ConfigError
-from popmargin.study.config import StudyConfig
+from popmargin.study.config import StudyConfig, TuneConfig
 
 
 def read(text: str) -> RunConfig:
@@ -24,9 +27,9 @@ def test_round_trip() -> None:
 
 
 def test_numbers_that_yaml_reads_as_text() -> None:
-    config = read("train: {learning_rate: 1e-5, weight_decay: 0, betas: [9e-1, 1]}")
+    config = read("train: {learning_rate: 1e-5, weight_decay: 0, betas: [9e-1, 0]}")
     assert config.train.learning_rate == 1e-5 and config.train.weight_decay == 0.0
-    assert isinstance(config.train.weight_decay, float) and config.train.betas == [0.9, 1.0]
+    assert isinstance(config.train.weight_decay, float) and config.train.betas == [0.9, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +104,36 @@ def test_files_that_are_no_configuration(tmp_path: Path, name: str, text: str | 
     with pytest.raises(ConfigError, match=message) as info:
         read_yaml(file)
     assert str(file) in str(info.value) and "\n" not in str(info.value)
+
+
+def numbers(kind: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """All numeric fields of a configuration by their paths: the dataclass that has them, and their type."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.type):
+            found |= numbers(field.type, f"{field.name}.")
+        elif re.search(r"\b(int|float)\b", str(field.type)) or field.type in (int, float):
+            found[prefix + field.name] = (kind, field.type)
+    return found
+
+
+NUMBERS = numbers(RunConfig) | numbers(StudyConfig) | numbers(TuneConfig, "tune.")
+
+
+@pytest.mark.parametrize("path", NUMBERS)
+def test_every_number_has_bounds_and_is_refused_beyond_them(path: str) -> None:
+    kind, annotation = NUMBERS[path]
+    bounds = bounds_of(annotation)
+    assert bounds is not None, f"{path} takes any number: say which in its type (popmargin.bounds)"
+    name = path.rpartition(".")[2]
+    beyond = [-1, *([float("nan"), float("inf")] if "float" in str(annotation) else [])]
+    beyond += [bounds.least - 1] if bounds.least is not None else []
+    beyond += [limit for limit in (bounds.above, bounds.below) if limit is not None]
+    beyond += [bounds.whole_from + 0.5] if bounds.whole_from is not None else []
+    for value in beyond:
+        many = [value] if str(annotation).startswith("list") else value
+        with pytest.raises(ConfigError, match=rf"^{re.escape(path)} must be {re.escape(str(bounds))}, not "):
+            kind(**{name: many} | ({"arms": {"dpo": {}}} if kind is StudyConfig else {}))
 
 
 def test_yaml_files(tmp_path: Path) -> None:

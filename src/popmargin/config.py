@@ -7,24 +7,24 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
+from popmargin.bounds import (
+    Bounds,
+    Count,
+    NotNegative,
+    PartialShare,
+    Positive,
+    Seed,
+    ShareOrCount,
+    Size,
+    check_bounds,
+)
 from popmargin.config_names import suggestion
 from popmargin.errors import ConfigError, did_you_mean
 from popmargin.yaml_file import parse_yaml, read_mapping
-
-
-def at_least(section: str, least: float, **values: float | None) -> None:
-    """Check numbers of a section; None is allowed.
-
-    Raises:
-        ConfigError: one is smaller.
-    """
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ConfigError(f"{section}.{name} must be at least {least}, not {value}.")
 
 
 def check_writing(prompt: str, reasoning: str) -> None:
@@ -62,13 +62,16 @@ class ModelConfig:
 
     path: str = "demo"
     precision: Literal["fp32", "bf16"] = "fp32"
-    lora_rank: int = 0
-    lora_alpha: float | None = None
-    lora_dropout: float = 0.0
-    lora_last_layers: int | None = None
+    lora_rank: Count = 0
+    lora_alpha: Positive | None = None
+    lora_dropout: PartialShare = 0.0
+    lora_last_layers: Size | None = None
     start_adapter: Literal["merge", "stack"] = "merge"
     dropout: bool = False
     save_dtype: Literal["start", "fp32", "bf16"] = "start"
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,21 +109,22 @@ class DataConfig:
     split: str | None = None
     format: str = "auto"
     pairs: Literal["best_vs_worst", "best_vs_random", "all"] = "best_vs_worst"
-    min_gap: float = 0.0
-    test_size: float = 0.2
-    split_seed: int = 0
-    validation_size: float = 0.0
-    max_length: int = 1024
+    min_gap: NotNegative = 0.0
+    test_size: ShareOrCount = 0.2
+    split_seed: Seed = 0
+    validation_size: ShareOrCount = 0.0
+    max_length: Annotated[int, Bounds(least=2)] = 1024
     truncation: Literal["keep_prompt_end", "keep_prompt_start", "drop", "error"] = "keep_prompt_end"
     prompt: Literal["template", "sampling"] = "template"
     reasoning: Literal["template", "keep"] = "template"
     bad_rows: Literal["error", "drop"] = "error"
     columns: dict[str, str] = field(default_factory=dict[str, str])
-    soft_label_temperature: float | None = None
-    flip: float = 0.0
-    limit: int | None = None
+    soft_label_temperature: Positive | None = None
+    flip: PartialShare = 0.0
+    limit: Size | None = None
 
     def __post_init__(self) -> None:
+        check_bounds(self, "data")
         check_writing(self.prompt, self.reasoning)
 
 
@@ -146,17 +150,17 @@ class PopConfig:
 
     edges: str | None = None
     sampling: Literal["iterative", "random", "active"] = "iterative"
-    k: int = 1
-    seed: int = 0
-    flip: float = 0.0
-    temperature: float = 0.0
-    budget: int | None = None
+    k: Size = 1
+    seed: Seed = 0
+    flip: Annotated[float, Bounds(least=0, most=1)] = 0.0
+    temperature: NotNegative = 0.0
+    budget: Size | None = None
     unmatched: Literal["keep", "drop"] = "keep"
     scale: str | None = None
-    ridge: float = 0.1
+    ridge: NotNegative = 0.1
 
     def __post_init__(self) -> None:
-        at_least("pop", 0, ridge=self.ridge)
+        check_bounds(self, "pop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +175,7 @@ class TargetConfig:
     """
 
     kind: Literal["ema", "policy", "bank"] = "ema"
-    tau: float | None = None
+    tau: PartialShare | None = None
 
     @property
     def decay(self) -> float:
@@ -179,8 +183,7 @@ class TargetConfig:
         return self.tau if self.tau is not None else (0.99 if self.kind == "ema" else 0.0)
 
     def __post_init__(self) -> None:
-        if self.tau is not None and not 0 <= self.tau < 1:
-            raise ConfigError(f"target.tau must be at least 0 and below 1, not {self.tau}.")
+        check_bounds(self, "target")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +198,10 @@ class ReferenceConfig:
 
     model: str | None = None
     cache: str | None = None
-    tokens_per_batch: int = 4096
+    tokens_per_batch: Size = 4096
 
     def __post_init__(self) -> None:
-        at_least("reference", 1, tokens_per_batch=self.tokens_per_batch)
+        check_bounds(self, "reference")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,36 +237,30 @@ class TrainConfig:
         trainer_arguments: further arguments of transformers.TrainingArguments (fsdp, deepspeed …), as they are there.
     """
 
-    epochs: float = 1.0
-    max_steps: int | None = None
-    learning_rate: float = 1e-6
-    batch_size: int = 32
-    micro_batch_size: int | None = None
-    tokens_per_batch: int | None = None
-    warmup_ratio: float = 0.03
+    epochs: Positive = 1.0
+    max_steps: Size | None = None
+    learning_rate: NotNegative = 1e-6
+    batch_size: Size = 32
+    micro_batch_size: Size | None = None
+    tokens_per_batch: Size | None = None
+    warmup_ratio: PartialShare = 0.03
     scheduler: str = "cosine"
-    weight_decay: float = 0.05
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    max_grad_norm: float = 1.0
+    weight_decay: NotNegative = 0.05
+    betas: list[PartialShare] = field(default_factory=lambda: [0.9, 0.95])
+    max_grad_norm: NotNegative = 1.0
     edge_batching: Literal["random", "clustered"] = "random"
     gradient_checkpointing: bool = False
-    frozen_cache_gb: float = 0.0
+    frozen_cache_gb: NotNegative = 0.0
     compile: bool = False
-    logging_steps: int = 1
+    logging_steps: Size = 1
     token_statistics: bool = False
-    save_steps: int = 0
-    save_total_limit: int = 2
+    save_steps: Count = 0
+    save_total_limit: Size = 2
     report_to: list[str] = field(default_factory=list[str])
     trainer_arguments: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        at_least("train", 1, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
-        at_least("train", 1, tokens_per_batch=self.tokens_per_batch)
-        at_least("train", 1, max_steps=self.max_steps, logging_steps=self.logging_steps)
-        at_least("train", 0, learning_rate=self.learning_rate, epochs=self.epochs, save_steps=self.save_steps)
-        at_least("train", 0, frozen_cache_gb=self.frozen_cache_gb)
-        if self.epochs == 0:
-            raise ConfigError("train.epochs must be above 0.")
+        check_bounds(self, "train")
         if len(self.betas) != 2:
             raise ConfigError(f"train.betas must be two numbers, not {self.betas}.")
 
@@ -293,25 +290,21 @@ class EvaluationConfig:
 
     reward: str | None = None
     reward_options: dict[str, Any] = field(default_factory=dict[str, Any])
-    prompts: int | None = None
-    samples: int = 1
-    max_new_tokens: int = 256
-    temperature: float = 1.0
-    top_k: int = 0
+    prompts: Size | None = None
+    samples: Size = 1
+    max_new_tokens: Size = 256
+    temperature: NotNegative = 1.0
+    top_k: Count = 0
     generation_config: Literal["ignore", "model"] = "ignore"
-    generation_batch_size: int = 64
-    tokens_per_batch: int = 4096
-    seed: int = 0
-    pop_k: int = 2
-    curve_points: int = 0
-    curve_prompts: int = 32
+    generation_batch_size: Size = 64
+    tokens_per_batch: Size = 4096
+    seed: Seed = 0
+    pop_k: Count = 2
+    curve_points: Count = 0
+    curve_prompts: Size = 32
 
     def __post_init__(self) -> None:
-        at_least("evaluation", 1, prompts=self.prompts, samples=self.samples, max_new_tokens=self.max_new_tokens)
-        at_least("evaluation", 1, generation_batch_size=self.generation_batch_size)
-        at_least("evaluation", 1, tokens_per_batch=self.tokens_per_batch)
-        at_least("evaluation", 0, temperature=self.temperature, top_k=self.top_k, pop_k=self.pop_k)
-        at_least("evaluation", 0, curve_points=self.curve_points)
+        check_bounds(self, "evaluation")
         if self.generation_config == "model" and (self.temperature, self.top_k) != (1.0, 0):
             raise ConfigError(
                 "evaluation.generation_config: model takes the model's own settings, so that evaluation.temperature "
@@ -347,7 +340,7 @@ class RunConfig:
 
     name: str = "run"
     output: str = "runs/run"
-    seed: int = 0
+    seed: Seed = 0
     task: Literal["policy", "reward"] = "policy"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -362,6 +355,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if self.task == "policy":
             return
         useless = {
@@ -390,6 +384,8 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
         ConfigError: it does not fit; the message names the place and what was expected.
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return coerce(arguments[0], value, where)  # the dataclass looks at its bounds
     if dataclasses.is_dataclass(annotation):
         return from_dict(typing.cast("type[Any]", annotation), value, where)
     if origin is Literal:

@@ -15,6 +15,7 @@ from popmargin.config import ModelConfig
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
 from popmargin.loading import cast_weights, find_adapter, load_pretrained, load_tokenizer_files
+from popmargin.lora import add_adapter
 
 BASE_FILE = "popmargin_base.txt"
 """Beside an adapter: the fingerprint of the start model that it was trained on."""
@@ -116,10 +117,8 @@ def make_policy(start: nn.Module, config: ModelConfig) -> Any:
     model: Any = copy.deepcopy(start)
     if not config.lora_rank:
         return model.requires_grad_(True)
-    from peft import get_peft_model
-
     settings = lora_config(model, config, head=model.get_output_embeddings(), task_type="CAUSAL_LM")
-    return put_on_top(model, settings) if is_stacked(model) else get_peft_model(model, settings)
+    return put_on_top(model, settings) if is_stacked(model) else add_adapter(model, settings)
 
 
 def lora_config(model: Any, config: ModelConfig, *, head: nn.Module | None, task_type: str) -> Any:

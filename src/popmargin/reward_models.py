@@ -15,6 +15,7 @@ from popmargin.data.tokenize import TRUNCATIONS, Truncation
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import RunError
 from popmargin.loading import load_pretrained, reason
+from popmargin.lora import add_adapter
 from popmargin.models import device, lora_config
 
 FORMAT_FILE = "popmargin_reward.json"
@@ -137,6 +138,4 @@ def make_reward_model(start: nn.Module, config: ModelConfig) -> Any:
         nn.init.normal_(head.weight, std=getattr(model.config.get_text_config(), "initializer_range", 0.02))
     if not config.lora_rank:
         return model.requires_grad_(True)
-    from peft import get_peft_model
-
-    return get_peft_model(model, lora_config(model, config, head=head, task_type="SEQ_CLS"))
+    return add_adapter(model, lora_config(model, config, head=head, task_type="SEQ_CLS"))

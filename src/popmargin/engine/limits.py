@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from popmargin.engine.trial import ERRORS, evaluating
 from popmargin.errors import RunError
+
+_OFFSET = 8  # some tables of positions begin a few places in, RoBERTa's two
 
 
 @dataclass(frozen=True)
@@ -52,3 +57,28 @@ def context_limit(model: Any) -> Limit | None:
             reason = f"its {kind} position scaling would change with the longest sequence of a batch"
             limits.append(Limit(int(tokens), reason))
     return min(limits, key=lambda limit: limit.tokens, default=None)
+
+
+def token_count(model: Any) -> int:
+    """How many token ids a model knows: those that both its embedding and its head have."""
+    counts = [model.get_input_embeddings().weight.shape[0]]
+    head = model.get_output_embeddings()
+    if head is not None:
+        counts.append(head.weight.shape[0])
+    return min(counts)
+
+
+@torch.no_grad()
+def too_long(model: Any, tokens: int) -> str | None:
+    """Why a model cannot score a sequence of so many tokens, tried if that is near its positions; None if it can."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None or tokens <= positions - _OFFSET:
+        return None
+    padding = getattr(model.config.get_text_config(), "pad_token_id", None)  # which some models give no position
+    ids = torch.full((1, tokens), 1 if padding == 0 else 0, device=next(model.parameters()).device)
+    try:
+        with evaluating(model):
+            float(model(input_ids=ids, use_cache=False).logits.sum())  # waits for what an accelerator has to say
+    except ERRORS as error:
+        return f"it has {positions:,} positions ({str(error).strip().partition(chr(10))[0]})"
+    return None

@@ -143,7 +143,8 @@ def _find_plan(model: Any) -> ForwardPlan:
         try:
             own = _trial(model, alone)
         except ERRORS as error:
-            raise RunError(f"{type(base).__name__} cannot score a response: {error}") from error
+            adapter = "" if base is model else " with its adapter"  # peft may adapt what is no plain linear layer
+            raise RunError(f"{type(base).__name__}{adapter} cannot score a response: {error}") from error
         if not own.isfinite().all():
             raise RunError(f"{type(base).__name__} gives log-probs that are not finite: are its weights intact?")
         plan = _row_plan(model, alone, settings, own)

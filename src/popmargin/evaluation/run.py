@@ -29,6 +29,7 @@ from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
 from popmargin.training.account import edge_step, tokenizing_step
+from popmargin.training.checks import check_rows
 from popmargin.training.fingerprints import source_fingerprints, tokenizer_fingerprint, tokens_fingerprint
 from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.prepare import Workspace
@@ -95,6 +96,7 @@ def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> He
     reference = None if loss.rewards else workspace.test_reference
     device = next(policy.parameters()).device
     tokens = data.tokenized
+    check_rows(tokens, policy, config.model.path)
     plan = scoring_plan(policy, rewards=loss.rewards)
     prompts = tokens.prompt.lengths if plan.layout == "packed" else 2 * tokens.prompt.lengths
     lengths = (prompts + tokens.chosen.lengths + tokens.rejected.lengths).tolist()

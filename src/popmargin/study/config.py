@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from popmargin.bounds import Bounds, Positive, Seed, check_bounds
 from popmargin.config import RunConfig, apply_overrides, from_dict, merge, read_yaml
 from popmargin.errors import ConfigError, did_you_mean
 
@@ -21,16 +22,15 @@ class TuneConfig:
         reuse: folder of another study whose search found the settings, by the names of its arms; nothing is tried.
     """
 
-    learning_rates: list[float] = field(default_factory=list[float])
-    beta_factors: list[float] = field(default_factory=lambda: [1.0])
-    validation_size: float = 0.2
+    learning_rates: list[Positive] = field(default_factory=list[float])
+    beta_factors: list[Positive] = field(default_factory=lambda: [1.0])
+    validation_size: Annotated[float, Bounds(above=0, whole_from=1)] = 0.2
     reuse: str | None = None
 
     def __post_init__(self) -> None:
+        check_bounds(self, "tune")
         if not self.beta_factors:
             raise ConfigError("tune.beta_factors must name at least one factor, e.g. [1.0].")
-        if self.validation_size <= 0:
-            raise ConfigError(f"tune.validation_size must be above 0, not {self.validation_size}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +49,14 @@ class StudyConfig:
 
     title: str = "Study"
     output: str = "runs/study"
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: list[Seed] = field(default_factory=lambda: [0])
     baseline: str = "dpo"
     base: dict[str, Any] = field(default_factory=dict[str, Any])
     arms: dict[str, Any] = field(default_factory=dict[str, Any])
     tune: TuneConfig | None = None
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if not self.arms or not self.seeds:
             raise ConfigError("A study needs at least one arm and one seed.")
         if self.baseline not in self.arms:

@@ -32,6 +32,7 @@ from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths
 from popmargin.reward_models import FORMAT_FILE, load_reward_model, padding_apart
 from popmargin.training.account import reading_step, tokenizing_step
+from popmargin.training.checks import check_padding, check_rows, check_sampling
 from popmargin.training.fingerprints import (
     Record,
     Rows,
@@ -391,6 +392,24 @@ class Workspace:
             if text not in self._told:
                 self._told.add(text)
                 print(text, file=sys.stderr, flush=True)
+
+    def check_rows(self) -> None:
+        """Look, before anything is trained, whether the models can score all rows and what is sampled later.
+
+        Raises:
+            ConfigError, DataError, RunError: they cannot; the message names rows or fields.
+        """
+        settings, path = self.config.evaluation, self.config.model.path
+        models = {path: self.start_model}
+        if self.config.reference.model is not None:
+            models[self.config.reference.model] = self.reference_model
+        for name, model in models.items():
+            check_padding(self.tokenizer, model, name)
+            for data in (self.train, self.test):
+                check_rows(data.tokenized, model, name)
+        if settings.reward is not None and len(self.test):
+            prompt = int(self.test.tokenized.prompt.lengths.max())
+            check_sampling(self.start_model, path, prompt, settings.max_new_tokens, self.config.data.max_length)
 
     def _prepare(self, preferences: Preferences) -> PreparedData:
         data = self.config.data

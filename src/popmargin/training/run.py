@@ -234,6 +234,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
         scale, fitted_to = workspace.scale(config.pop)
         columns["scale"] = half_normal_strengths(scale.strength).astype(np.float32)
         _say_what_is_unknown(scale)
+    workspace.check_rows()
     set_seed(config.seed)
     make = make_reward_model if loss.rewards else make_policy
     policy = make(workspace.start_model, config.model)
