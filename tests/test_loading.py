@@ -115,7 +115,7 @@ def test_pickled_weights_are_refused(
 @pytest.mark.parametrize("path", ["./nomodel", "/gone/model", "~/gone-model", "a/b/c"])
 def test_what_can_only_be_a_folder_is_not_asked_of_the_hub(path: str) -> None:
     for load in (load_tokenizer_files, LOADERS["model"]):
-        with pytest.raises(RunError, match=rf"from '{path}': there is no such folder"):
+        with pytest.raises(RunError, match=rf"No such folder or model: {path}"):
             load(path)
 
 

@@ -28,7 +28,7 @@ def test_only_frozen_weights_are_kept_in_bf16() -> None:
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     for load in (load_tokenizer, lambda path: load_model(path, torch.float32)):
-        with pytest.raises(RunError, match=r"Cannot load a .* from '.*nowhere'") as info:
+        with pytest.raises(RunError, match=r"No such folder or model: .*nowhere") as info:
             load(str(tmp_path / "nowhere"))
         assert "\n" not in str(info.value)
 
@@ -85,10 +85,9 @@ def test_the_start_model_is_not_trained(tiny_model: Any) -> None:
     assert make_policy(tiny_model, ModelConfig(lora_rank=2)).peft_config["default"].lora_alpha == 4
 
 
-@pytest.mark.parametrize("layers", [0, 3])
-def test_layers_that_the_model_does_not_have(tiny_model: Any, layers: int) -> None:
-    with pytest.raises(ConfigError, match=rf"lora_last_layers is {layers}; the model has 2 layers"):
-        make_policy(tiny_model, ModelConfig(lora_rank=2, lora_last_layers=layers))
+def test_layers_that_the_model_does_not_have(tiny_model: Any) -> None:
+    with pytest.raises(ConfigError, match="lora_last_layers is 3; the model has 2 layers"):
+        make_policy(tiny_model, ModelConfig(lora_rank=2, lora_last_layers=3))
 
 
 @pytest.mark.parametrize("rank", [0, 2])

@@ -147,7 +147,7 @@ def test_split_writes_two_files_without_a_common_prompt(tmp_path, good):
     assert [len(part) for part in parts] == [14, 6]
     check_leak(*parts)
     assert sorted(parts[0].ids + parts[1].ids) == sorted(load_preferences(good).ids)
-    same = run("split", good, "--train", train, "--test", train)
+    same = run("split", good, "--train", tmp_path / "one.parquet", "--test", tmp_path / "one.parquet")
     assert (same.returncode, "Name two files" in same.stderr) == (2, True)
 
 
@@ -163,10 +163,10 @@ def test_rate_writes_the_rewards_and_counts_what_it_disagrees_with(tmp_path, goo
     stopped = run("rate", good, "--reward", spec, "--out", tmp_path / "none.parquet")
     assert (stopped.returncode, (tmp_path / "none.parquet").exists()) == (2, False)
     assert "likes the rejected response better in 20 of 20 preferences" in stopped.stderr
-    assert run("rate", good, "--reward", spec, "--out", target, "--disagree", "swap").returncode == 0
+    assert run("rate", good, "--reward", spec, "--out", target, "--disagree", "swap", "--overwrite").returncode == 0
     assert load_preferences(target).rating_gap.tolist() == [2.0] * 20
     for words, message in ((["model:nowhere"], "does not load"), ([spec, "--reward-options", "{a: 1}"], "no options")):
-        bad = run("rate", good, "--out", target, "--reward", *words)
+        bad = run("rate", good, "--out", tmp_path / "none.parquet", "--reward", *words)
         assert bad.returncode == 2 and message in bad.stderr and "Traceback" not in bad.stderr
 
 
@@ -178,7 +178,7 @@ def test_rate_writes_the_rewards_and_counts_what_it_disagrees_with(tmp_path, goo
         (("inspect", "GOOD", "--column", "prompt"), "'prompt' is not FIELD=COLUMN"),
         (("inspect", "GOOD", "--column", "prompt=promt"), "Did you mean 'prompt'"),
         (("check", "GOOD", "--limit", "-1"), "not a number"),
-        (("convert", "GOOD", "out.xlsx"), "saved as .parquet"),
+        (("convert", "GOOD", "out.xlsx"), "out.xlsx: this is written as .parquet"),
         (("split", "GOOD", "--train", "a.jsonl", "--test", "b.jsonl", "--test-size", "2.5"), "test_size=2.5"),
         (("split", "GOOD", "--train", "a.jsonl", "--test", "b.jsonl", "--test-size", "x"), "neither a share"),
     ],

@@ -207,9 +207,9 @@ def test_other_texts_under_the_same_ids_are_refused(
         (["judge", "--judge", "reward:math:sqrt", "--preference-prompt", "full/file"], "'reward:math:sqrt' compares"),
         (["judge", "--judge", "reward:math:sqrt"], "Reward 'math:sqrt' cannot be called with prompts= and completions"),
         (["judge", "--judge", "openai:m@http://localhost:1/v1", "--cache", "full"], "full: no file for a cache (Is a"),
-        (["export", "--out", "edges.jsonl", "--as", "edges"], "edges are written as .parquet"),
+        (["export", "--out", "edges.jsonl", "--as", "edges"], "edges.jsonl: this is written as .parquet"),
         (["annotators", "add", "Zoe", "Zoe"], "nobody was added"),
-        (["report", "--out", "full"], "is a folder. Name the file"),
+        (["report", "--out", "full"], "full: this is written as .html or .htm"),
         (["ask", "--n", "0"], "at least 1 comparison"),
     ],
 )

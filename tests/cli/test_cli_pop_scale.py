@@ -80,7 +80,7 @@ def test_every_setting_reaches_the_fit(
     facts = json.loads(capsys.readouterr().out)
     wanted = {"model": "thurstone", "ridge": 0.5, "ties": "half", "estimate": "mode", "confidence": "ignore"}
     assert {name: facts[name] for name in wanted} == wanted and set(facts["reliability"]) == {"a0", "a1"}
-    popmargin("pop", "scale", edges, "--data", data, "--out", out, "--reliability")
+    popmargin("pop", "scale", edges, "--data", data, "--out", out, "--reliability", "--overwrite")
     printed = capsys.readouterr().out
     assert "a0 " in printed and "reports rightly" in printed and "ν = " in printed
 

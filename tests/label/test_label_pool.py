@@ -106,7 +106,7 @@ def test_the_report_refuses_and_says(
     for db, data in (("labels.db", (0, 1)), ("part.db", (1, 2, 3)), ("far.db", (8, 9))):
         with LabelStore.open(db) as store:
             rated(store, "default", {}, data)
-    report = ["label", "report", "--db", "labels.db", "--out", "x.html", "--with"]
+    report = ["label", "report", "--db", "labels.db", "--out", "x.html", "--overwrite", "--with"]
     for words, message in (
         (["default"], "labels.db#default is named twice"),
         (["part.db", "./part.db"], "part.db#default is named twice"),

@@ -169,7 +169,7 @@ def test_a_project_of_ratings_stands_beside_one_of_pop_labels(tmp_path: Path, ca
                     verdict = "first" if row < int(now.second.id[1:]) else "second"
                 store.record(who.id, now.id, verdict, request=str(now.id), seconds=6.0 if kind == "pop" else 4.0)
     out = tmp_path / "labels.html"
-    words = ["label", "report", "--db", db, "--project", "pop", "--out", str(out), "--with"]
+    words = ["label", "report", "--db", db, "--project", "pop", "--out", str(out), "--overwrite", "--with"]
     assert main([*words, f"{other}#rating" if apart else "rating", "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)
     assert numbers["items"] == {"preference": 0, "pop": 6, "rating": 8} and numbers["rated_by_people"]

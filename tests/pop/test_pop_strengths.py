@@ -50,7 +50,7 @@ def test_strengths_become_columns_of_the_data(data: Any) -> None:
     """q3 stands in no comparison: it lies in the middle."""
     scale = fit_strengths(PopEdges.from_columns(["q0", "q1", "q0"], ["q1", "q2", "q2"]), data.ids)
     z = half_normal_strengths(scale.strength)
-    assert z[0] > z[1] == pytest.approx(z[3], rel=0.5) and z[1] > z[2]
+    assert z[0] > z[1] == z[3] > z[2]  # q1 won one and lost one
     np.testing.assert_allclose(with_strengths(data, scale).soft_label, expit(1.5 * z))
     rated = with_strengths(data, scale, use="margin")
     np.testing.assert_allclose(rated.rating_gap, z)

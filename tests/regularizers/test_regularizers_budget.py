@@ -103,7 +103,7 @@ def test_it_holds_the_chosen_response_in_training(
     tmp_path: Path, configure: Callable[..., RunConfig], objective: str, budget_nats: float
 ) -> None:
     """Against a term that pushes its likelihood down, whatever the objective."""
-    (tmp_path / "down.py").write_text(DOWN)
+    (tmp_path / "down.py").write_text(DOWN.replace('"down"', f'"down_{objective}"'))  # two files, two names
     train_settings = {"max_steps": 12, "batch_size": 32, "learning_rate": 1e-2}
     down = {"name": f"{tmp_path / 'down.py'}:down"}
     hold = {"name": "budget", "budget": budget_nats, "beta": 1.0, "weight": 10}

@@ -44,7 +44,7 @@ def test_arms_share_the_base(file: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--base.train.epoch", "1"], "study.yaml: arm 'dpo': Unknown key 'train.epoch'. Did you mean 'epochs'"),
+        (["--base.train.epoch", "1"], "study.yaml: arm 'dpo': Unknown key 'train.epoch'. Did you mean 'train.epochs'"),
         (["--arms.simpo.objectiv.name", "x"], "arm 'simpo': Unknown key 'objectiv'"),
         (["--baseline", "dop"], "The baseline 'dop' is not an arm. Did you mean 'dpo'"),
         (["--seeds", "[]"], "at least one arm and one seed"),

@@ -153,7 +153,7 @@ def test_the_runs_own_settings_are_taken(config: RunConfig, capsys: pytest.Captu
         assert line in said.splitlines()
     assert "no such file" not in said
     assert main(["train", "--resume", "--output", str(run.path / "none")]) == 2
-    assert "is not a run directory" in capsys.readouterr().err
+    assert "No such run directory" in capsys.readouterr().err
 
 
 def test_paths_are_stored_absolute(

@@ -11,6 +11,7 @@ import torch
 from popmargin.config import RunConfig, read_yaml, to_dict
 from popmargin.errors import RunError
 from popmargin.pop.edges import PopEdges
+from popmargin.training.fingerprints import Record, Rows
 from popmargin.training.metrics import MeanMetrics, finish_means
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory, read_jsonl
@@ -67,8 +68,10 @@ def test_what_a_run_directory_holds(configure: Callable[..., RunConfig]) -> None
 
 def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "none")
-    with pytest.raises(RunError, match=r"is not a run directory: it has no config\.yaml"):
+    with pytest.raises(RunError, match="No such run directory"):
         run.config()
+    with pytest.raises(RunError, match=r"is not a run directory: it has no config\.yaml"):
+        RunDirectory(tmp_path).config()
     with pytest.raises(RunError, match="has not finished training"):
         run.facts()
     assert run.checkpoint() is None and read_jsonl(tmp_path / "none.jsonl") == []
@@ -82,12 +85,16 @@ def test_checkpoints_are_ordered_by_number(tmp_path: Path) -> None:
 
 
 def test_a_new_start_drops_lines_after_the_checkpoint(tmp_path: Path, configure: Callable[..., Any]) -> None:
-    run, config = RunDirectory(tmp_path / "run"), configure()
-    run.start(config, resume=False, overwrite=False)
+    run, config, record = (
+        RunDirectory(tmp_path / "run"),
+        configure(),
+        Record({side: Rows([], [], []) for side in ("train", "test")}, {}),
+    )
+    run.start(config, record, resume=False, overwrite=False)
     (run.checkpoints / "checkpoint-2").mkdir(parents=True)
     lines = [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    run.start(config, resume=True, overwrite=False)
+    run.start(config, record, resume=True, overwrite=False)
     assert [line["step"] for line in read_jsonl(run.path / "metrics.jsonl")] == [1, 2]
 
 

@@ -312,7 +312,7 @@ def test_start_models_that_cannot_be_rewards(tmp_path: Path, configure: Configur
     tiny_tokenizer.save_pretrained(tmp_path / "bert")
     with pytest.raises(RunError, match=r"BertForSequenceClassification has no linear head 'score'\. Name a decoder"):
         train(configure(REWARD, {"model": {"path": str(tmp_path / "bert")}}))
-    with pytest.raises(RunError, match="Cannot load a"):
+    with pytest.raises(RunError, match="No such folder or model"):
         train(configure(REWARD, {"model": {"path": str(tmp_path / "nothing")}}))
 
 

@@ -389,7 +389,8 @@ def _scale(
     facts |= {"components": int(groups), "without_comparison": int((degree == 0).sum())}
     return StrengthScale(
         ids=names,
-        strength=fit.theta[:count],
+        # Rounding in the fit must not order what the labels leave equal: training takes ranks.
+        strength=fit.theta[:count].round(9) + 0.0,
         standard_error=np.sqrt(variance[:count]),
         comparisons=degree.astype(np.int64),
         component=component.astype(np.int64),
