@@ -112,9 +112,13 @@ def test_an_unfinished_run(tmp_path: Path, tiny_model: Any) -> None:
 
 @pytest.mark.parametrize(("fast", "slower"), [(torch.float32, True), (torch.bfloat16, False)])
 def test_bf16_is_measured(fast: torch.dtype, slower: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first matmuls of a process can take a time slice each, while threads wait for each other."""
     assert models._matmul_seconds(torch.bfloat16) > 0  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(models, "_matmul_seconds", lambda dtype: 1.0 if dtype == fast else 2.0)
+    waits = iter([8.0] * 10 + [0.0] * 1000)
+    monkeypatch.setattr(models, "_matmul_seconds", lambda dtype: next(waits) + (1.0 if dtype == fast else 2.0))
     monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
+    assert models.bf16_is_slower.__wrapped__() is slower
+    waits = iter([8.0, 0.0] * 5 + [0.0] * 1000)  # those of bf16 alone
     assert models.bf16_is_slower.__wrapped__() is slower
     monkeypatch.setattr(models, "device", lambda: torch.device("meta"))
     assert not models.bf16_is_slower.__wrapped__()
