@@ -99,8 +99,8 @@ def bf16_is_slower() -> bool:
     """Whether bf16 matmuls take longer than fp32 ones here, as on CPUs without instructions for them; measured once."""
     if device().type != "cpu":
         return False
-    bf16, fp32 = zip(*((_matmul_seconds(torch.bfloat16), _matmul_seconds(torch.float32)) for _ in range(_ROUNDS)))
-    return min(bf16) > min(fp32)
+    pairs = [(_matmul_seconds(torch.bfloat16), _matmul_seconds(torch.float32)) for _ in range(_ROUNDS)]
+    return min(bf16 for bf16, _ in pairs) > min(fp32 for _, fp32 in pairs)
 
 
 def _matmul_seconds(dtype: torch.dtype) -> float:
