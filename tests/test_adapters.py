@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from popmargin.config import ModelConfig
-from popmargin.errors import RunError
+from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.reward_model import ModelReward
 from popmargin.models import base_dtype, load_model, load_tokenizer
 from popmargin.reward_models import load_reward_model
@@ -167,3 +167,29 @@ def test_a_judge_that_is_an_adapter(tmp_path: Path, tiny_tokenizer: Any) -> None
     assert ModelReward(str(tmp_path / "sft")).score(["the sky"], [" is blue"]) == [pytest.approx(expected, abs=1e-5)]
     base = ModelReward(str(tmp_path / "base")).score(["the sky"], [" is blue"])[0]
     assert abs(base - expected) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:.*invalid shape.*", "ignore:.*has no bias.*")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora_bias": True}, "has more"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "has more"),
+        ({"init_lora_weights": "pissa"}, "takes something out of its weights"),
+        ({"init_lora_weights": "olora"}, "takes something out of its weights"),
+    ],
+)
+def test_what_two_stacked_matrices_cannot_say_is_not_stacked(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    """Saved as one adapter on the unchanged base, it would be lost."""
+    adapted(tmp_path, tiny(), **settings)
+    with pytest.raises(ConfigError, match=message):
+        load_model(str(tmp_path / "sft"), torch.float32, stack=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*invalid shape.*", "ignore:.*has no bias.*")
+def test_a_bias_without_a_place_in_the_base_cannot_be_merged(tmp_path: Path) -> None:
+    adapted(tmp_path, tiny(), lora_bias=True)
+    with pytest.raises(RunError, match=r"cannot be merged into its base: .*bias"):
+        load_model(str(tmp_path / "sft"), torch.float32)

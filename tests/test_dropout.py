@@ -70,6 +70,8 @@ def test_nothing_is_random_and_the_saved_configuration_is_the_start_models(tmp_p
     model.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path), torch.float32)
     assert noise(loaded) == 0
+    tokens = torch.arange(1, 33)[None]
+    torch.testing.assert_close(loaded.eval()(input_ids=tokens).logits, model.eval()(input_ids=tokens).logits)
     assert noise(copy.deepcopy(loaded)) == 0
     with own_dropout(loaded):
         again = loaded.config.to_diff_dict()

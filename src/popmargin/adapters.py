@@ -41,7 +41,7 @@ def merge_adapter(model: Any, adapter: Adapter, info: dict[str, Any]) -> None:
         expected = _logits(model)
         try:
             adapted.merge_and_unload()
-        except (ValueError, NotImplementedError, AttributeError) as error:
+        except (ValueError, NotImplementedError, AttributeError, RuntimeError) as error:
             raise RunError(f"The adapter '{adapter.path}' cannot be merged into its base: {reason(error)}") from error
     vars(model).pop("peft_config", None)  # or peft takes the next adapter for a second one
     model.requires_grad_(True)
@@ -151,11 +151,12 @@ def stack_adapter(model: Any, adapter: Adapter) -> Any:
     Its scaling goes into its weights, so that these and the configuration say all of the model.
 
     Raises:
-        ConfigError: it brings more than LoRA matrices, or its base is an adapter too.
+        ConfigError: it brings or does more than LoRA matrices, or its base is an adapter too.
         RunError: it does not go onto this model.
     """
     config = _settings(adapter)
-    more = {"modules_to_save": None, "use_dora": False, "bias": "none", "trainable_token_indices": None}
+    more = {"modules_to_save": None, "use_dora": False, "bias": "none", "lora_bias": False, "layer_replication": None,
+            "trainable_token_indices": None}  # fmt: skip
     found = [name for name, plain in more.items() if getattr(config, name, plain) != plain]
     tensors = {_own_name(name): value for name, value in adapter.tensors().items()}
     if (
@@ -170,12 +171,24 @@ def stack_adapter(model: Any, adapter: Adapter) -> Any:
     if find_adapter(adapter.base) is not None:
         raise ConfigError(f"The base of '{adapter.path}' is an adapter itself. Set model.start_adapter to merge.")
     config.lora_dropout, config.base_model_name_or_path = 0.0, adapter.base
+    before = _checksum(model)
     adapted = _put_on(model, config, adapter, tensors, START)
+    if _checksum(adapted) != before:
+        raise ConfigError(
+            f"model.start_adapter is stack, which leaves the base as it is; '{adapter.path}' takes something out of "
+            f"its weights (init_lora_weights: {config.init_lora_weights}). Set it to merge."
+        )
     with torch.no_grad():
         for module in _layers(adapted).values():
             module.lora_B[START].weight.mul_(module.scaling[START])
             module.scaling[START] = 1.0
     return adapted
+
+
+def _checksum(model: Any) -> float:
+    """Of all weights but those of adapters."""
+    own = [value.detach() for name, value in model.named_parameters() if ".lora_" not in name]
+    return sum(float(value.abs().sum(dtype=torch.float64)) for value in own)
 
 
 def is_stacked(model: Any) -> bool:

@@ -6,8 +6,10 @@ log-ratio is not 0 before the first step, and noise stands in every loss after i
 
 import contextlib
 from collections.abc import Generator, Iterator
+from types import MethodType
 from typing import Any
 
+from torch import nn
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 from transformers import PreTrainedConfig
 
@@ -19,14 +21,17 @@ def draws(name: str) -> bool:
     """Whether a setting of this name says how much is drawn at random in training.
 
     Example:
-        >>> [draws(name) for name in ("resid_pdrop", "layerdrop", "router_jitter_noise", "hidden_size")]
-        [True, True, True, False]
+        >>> [draws(name) for name in ("resid_pdrop", "layerdrop", "hidden_size")]
+        [True, True, False]
     """
-    return "drop" in name or "jitter" in name
+    return "drop" in name
 
 
 def switch_off_dropout(model: Any) -> None:
     """Set every dropout of a model to 0, in place: modules, numbers that its code hands on, and its configuration.
+
+    A module with router noise stays in evaluation mode instead, with its number: PhiMoE's router goes by it in
+    evaluation too, to tell which experts to leave out.
 
     Some models read their configuration in the forward pass (GPT-J, Falcon, Persimmon), so that it is changed too; what
     it said is kept for `own_dropout`.
@@ -38,8 +43,16 @@ def switch_off_dropout(model: Any) -> None:
         parts += [module, *(part for part in vars(module).values() if isinstance(part, PreTrainedConfig))]
         if isinstance(module, _DropoutNd):
             module.p = 0.0
+        if any("jitter" in name for name in vars(module)):
+            module.train = MethodType(_stays_in_evaluation, module)
+            module.eval()
     for part in parts:
         _write(part, dict.fromkeys(_drawn(part), 0))
+
+
+def _stays_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:
+    """In the place of a module's `train`."""
+    return nn.Module.train(module, False)
 
 
 @contextlib.contextmanager

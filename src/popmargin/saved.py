@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,13 @@ def write_model(
         tensors, config = as_one_adapter(model, model.state_dict() if state is None else state)
         config.save_pretrained(folder)
         save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-        _refuse(folder, _difference(tensors, _tensors([folder / ADAPTER_WEIGHTS]), {}, None))
+        _refuse(folder, _difference(tensors, _tensors([folder / ADAPTER_WEIGHTS])))
         return
     if _is_adapter(model):  # `auto` would ask the hub
         model.save_pretrained(folder, state_dict=state, selected_adapters=["default"], save_embedding_layers=False)
         refuse_difference(model, folder, state)
         return
-    weights = _cast_all(model.state_dict() if state is None else state, dtype)
+    weights = _all_as_saved(model, model.state_dict() if state is None else state, dtype)
     with own_dropout(model), quiet_loading():
         model.save_pretrained(folder, state_dict=weights, save_original_format=not own_names)
     if dtype is not None:
@@ -84,7 +84,7 @@ def refuse_difference(
     """
     try:
         if _is_adapter(model):
-            wrong = _difference(_trained(model, state), _tensors([folder / ADAPTER_WEIGHTS]), {}, None)
+            wrong = _difference(_trained(model, state), _tensors([folder / ADAPTER_WEIGHTS]))
         else:
             wrong = _difference_of_whole(model, folder, model.state_dict() if state is None else state, dtype)
     except (OSError, SafetensorError, ValueError) as error:
@@ -128,7 +128,7 @@ def refuse_other_base(policy: Any, start: nn.Module, folder: Path, path: str) ->
 
 
 def _plain(name: str) -> str:
-    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+    return re.sub(r"\.(base_layer\.)+", ".", name.removeprefix("base_model.model."))  # several around packed experts
 
 
 def dtype_to_save(
@@ -157,9 +157,9 @@ def dtype_to_save(
         if after is None or not after.is_floating_point() or not before.any():  # nothing to lose, or an untrained head
             continue
         old, new = before.float(), after.to(before.device).float()
-        change = new - old
+        change, saved = new - old, _as_saved(start, name, new, dtype).to(before.device).float()
         total += float(change.square().sum(dtype=torch.float64))
-        kept += float(((new.to(dtype).float() - old) * change).sum(dtype=torch.float64))
+        kept += float(((saved - old) * change).sum(dtype=torch.float64))
     share = kept / total if total else 1.0
     return (dtype, share) if wanted is not None or share >= _KEPT else (torch.float32, 1.0)
 
@@ -167,9 +167,8 @@ def dtype_to_save(
 def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """Give weights in memory the values that they have in another dtype, so that what is measured is what was saved."""
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.is_floating_point():
-                parameter.copy_(parameter.to(dtype))
+        for name, parameter in model.named_parameters():
+            parameter.copy_(_as_saved(model, name, parameter, dtype))
 
 
 def _is_adapter(model: Any) -> bool:
@@ -178,14 +177,23 @@ def _is_adapter(model: Any) -> bool:
     return isinstance(model, PeftModel)
 
 
-def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return value if dtype is None or not value.is_floating_point() or value.dtype == dtype else value.to("cpu", dtype)
+def _as_saved(model: Any, name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A weight as it is saved: in this dtype, unless the model reads it in fp32 whatever the others are in."""
+    if dtype is None or not value.is_floating_point() or value.dtype == dtype or _keeps_fp32(model, name, dtype):
+        return value
+    return value.to("cpu", dtype)
 
 
-def _cast_all(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Weights in another dtype; tied ones stay one tensor, which is saved once."""
+def _keeps_fp32(model: Any, name: str, dtype: torch.dtype) -> bool:
+    kinds = {torch.float16: ("", "_strict"), torch.bfloat16: ("_strict",)}.get(dtype, ())
+    parts = [part for kind in kinds for part in getattr(model, f"_keep_in_fp32_modules{kind}", None) or ()]
+    return any(re.search(part, name) for part in parts)  # as transformers does
+
+
+def _all_as_saved(model: Any, state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Weights as they are saved; tied ones stay one tensor, which is saved once."""
     done: dict[tuple[int, torch.Size], Tensor] = {}
-    return {name: done.setdefault((v.data_ptr(), v.shape), _cast(v, dtype)) for name, v in state.items()}
+    return {n: done.setdefault((v.data_ptr(), v.shape), _as_saved(model, n, v, dtype)) for n, v in state.items()}
 
 
 def _say_dtype(file: Path, dtype: torch.dtype) -> None:
@@ -213,16 +221,23 @@ def _difference_of_whole(
     unsaved = set(ignored) - dict(model.named_parameters()).keys()
     expected = {name: value for name, value in expected.items() if name not in unsaved}
     written = {name for file in files for name in _names(file)}
+
+    def as_saved(name: str, value: Tensor) -> Tensor:
+        return _as_saved(model, name, value, dtype)
+
     if written <= expected.keys():
-        return _difference(expected, _tensors(files), tied, dtype)
+        return _difference(expected, _tensors(files), tied, as_saved)
     # Published under other names: only what reads them can tell.
     with quiet_loading():
         again = type(model).from_pretrained(folder, dtype=dtype or model.dtype, use_safetensors=True)
-    return _difference(expected, again.state_dict().items(), {}, dtype)
+    return _difference(expected, again.state_dict().items(), {}, as_saved)
 
 
 def _difference(
-    expected: Mapping[str, Tensor], saved: Iterable[tuple[str, Tensor]], tied: Mapping[str, str], dtype: Any
+    expected: Mapping[str, Tensor],
+    saved: Iterable[tuple[str, Tensor]],
+    tied: Mapping[str, str] = {},
+    as_saved: Callable[[str, Tensor], Tensor] = lambda _, value: value,
 ) -> str | None:
     """What is wrong with saved weights; None where they are the expected ones. A tied weight may stand for its twin."""
     seen: set[str] = set()
@@ -230,7 +245,7 @@ def _difference(
         seen.add(name)
         if name not in expected:
             return f"'{name}' is in the file and not in the model"
-        mine = _cast(expected[name].detach(), dtype)
+        mine = as_saved(name, expected[name].detach())
         if not _same(mine, value):
             finite = not value.is_floating_point() or bool(torch.isfinite(value).all())
             return f"'{name}' has another value there" if finite else f"'{name}' holds values that are not finite"

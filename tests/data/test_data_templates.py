@@ -114,6 +114,18 @@ def test_a_text_that_the_prompt_holds_too_is_missed_all_the_same() -> None:
     assert tokenized("strip", rows=rows).report.examples["altered"] == ("quoted",)
 
 
+def test_reasoning_that_begins_like_the_sampling_prompt_is_not_left_out() -> None:
+    """A sampling prompt with an empty block, as for answers without reasoning: its tag is the completion's too."""
+    tokenizer = copy.deepcopy(build("chatml"))
+    block = "'<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n'"
+    tokenizer.chat_template = tokenizer.chat_template.replace("'<|im_start|>assistant\\n'", block)
+    rows = [row("thought", [user("Two and two?")], THOUGHT, THOUGHT.replace("Four", "Five"))]
+    report = tokenize_preferences(load_preferences(rows), tokenizer).report
+    assert (report.template_shifted, report.altered) == (1, 0)
+    kept = tokenize_preferences(load_preferences(rows), tokenizer, writing=Writing("sampling", "keep"))
+    assert tokenizer.decode(kept.chosen[0]) == f"{THOUGHT}<|im_end|>" and kept.report.kept == 0
+
+
 def test_the_fix_is_offered_and_does_what_it_says() -> None:
     sampling = tokenized("strip", Writing("sampling"))
     prompt, chosen, rejected = texts("strip", sampling, 1)

@@ -10,12 +10,20 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run, held_out_margins
 from popmargin.models import load_model
+from popmargin.saved import dtype_to_save, write_model
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import train
 
@@ -293,3 +301,53 @@ def test_every_model_of_a_run_may_be_an_adapter(
     merged = load_model(start_path, torch.float32)
     assert torch.equal(logits(workspace.reference_model), logits(merged))
     assert workspace.train_scoring(start_path).sums()[0].tolist() == workspace.train_reference.sums()[0].tolist()
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_the_saved_configuration_has_the_start_models_cache(
+    tmp_path: Path, configure: Configure, make_model: Any, tiny_tokenizer: Any, use_cache: bool
+) -> None:
+    """Training switches it off for itself alone."""
+    model = make_model()
+    model.config.use_cache = use_cache
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    run, _ = train(configure({"model": {"path": str(tmp_path)}, "train": {"max_steps": 1}}))
+    assert json.loads((run.model / "config.json").read_text())["use_cache"] is use_cache
+
+
+def with_dense_and_expert_layers(vocabulary: int) -> Any:
+    sizes = dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_group"), 2) | {"n_routed_experts": 4}
+    small = dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "kv_lora_rank", "q_lora_rank"), 8)
+    config = DeepseekV3Config(
+        vocab_size=vocabulary, hidden_size=16, intermediate_size=16, moe_intermediate_size=16, num_hidden_layers=2,
+        first_k_dense_replace=1, num_experts_per_tok=1, topk_group=1, **sizes, **small,
+    )  # fmt: skip
+    return DeepseekV3ForCausalLM(config)
+
+
+@pytest.mark.parametrize("own_names", [False, True])
+def test_weights_that_a_model_keeps_in_fp32_are_not_rounded(tmp_path: Path, own_names: bool) -> None:
+    """A router's correction, say, which decides between experts by its last digits."""
+    model = with_dense_and_expert_layers(64)
+    bias = dict(model.named_buffers())["model.layers.1.mlp.gate.e_score_correction_bias"].fill_(0.1001)
+    write_model(model, tmp_path, dtype=torch.bfloat16, own_names=own_names)
+    again = DeepseekV3ForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert torch.equal(dict(again.named_buffers())["model.layers.1.mlp.gate.e_score_correction_bias"], bias)
+    assert again.lm_head.weight.dtype == torch.bfloat16
+    assert dtype_to_save(model.state_dict(), model, torch.bfloat16, None) == (torch.bfloat16, 1.0)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*rank_pattern.*", "ignore:.*alpha_pattern.*"
+)  # of peft, which renames the experts' matrices
+def test_an_adapter_around_packed_experts_is_saved(tmp_path: Path, configure: Configure, tiny_tokenizer: Any) -> None:
+    """peft wraps these once for each of their matrices, by the names of the dense layers' ones."""
+    with_dense_and_expert_layers(len(tiny_tokenizer)).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    settings = {"path": str(tmp_path), "lora_rank": 2}
+    config = configure({"model": settings, "train": {"max_steps": 2, "learning_rate": 1e-2}})
+    run, policy = train(config, keep_model=True)
+    assert any(".experts.base_layer.base_layer." in name for name, _ in policy.named_parameters())
+    base = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    torch.testing.assert_close(logits(PeftModel.from_pretrained(base, run.model)), logits(policy), rtol=1e-4, atol=1e-4)

@@ -237,9 +237,14 @@ class ChatEncoder(Encoder):
             self._unseen, self.preamble = False, self._preamble(turns, written)
         shifted = only_sampled(sampled, written)
         self.only_sampled = self.only_sampled or shifted
-        answer = written[len(sampled) - len(shifted) :]
+        common = sampled[: len(sampled) - len(shifted)]
+        answer = written[len(common) :]
         texts = [content_of(turn) for turn in completion]
-        whole = all(holds(answer, text) or holds(answer, continue_block(sampled, text)) for text in texts)
+        # An opening tag may stand in the sampling prompt, or in what both have in common.
+        whole = all(
+            any(holds(answer, left) for left in (text, continue_block(sampled, text), continue_block(common, text)))
+            for text in texts
+        )
         keep = self.writing.reasoning == "keep" and not whole
         if not (whole or keep):
             self._note_loss(prompt, completion, written, row)

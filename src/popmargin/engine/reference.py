@@ -29,7 +29,7 @@ from popmargin.engine.sequences import Layout, make_sequences, sequences_to, spl
 from popmargin.errors import RunError
 from popmargin.files import whole_file
 
-_FORMAT = 3  # raise it when the meaning of the stored numbers changes
+_FORMAT = 4  # raise it when the meaning of the stored numbers changes
 _PIECE_TOKENS = 32_000  # a killed build loses at most so many tokens' work
 # What a configuration says besides the architecture: none of it can change a log-prob.
 _NO_VALUE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}

@@ -286,6 +286,8 @@ def _say_what_is_unknown(scale: StrengthScale) -> None:
 
 def make_trainer(config: RunConfig, arguments: TrainingArguments, parts: Parts) -> PreferenceTrainer:
     """The trainer of a run; it creates the run's checkpoint folder."""
+    settings: Any = parts.policy.config
+    arguments.use_cache = getattr(settings, "use_cache", False)  # or transformers saves False, whatever it was
     try:
         trainer = PreferenceTrainer(
             model=parts.policy,
