@@ -162,7 +162,7 @@ class _Place:
     position: int
 
 
-_CONTEXT = {alias for name in ("prompt", "system") for alias in ALIASES[name]}
+_CONTEXT = {alias for name in ("prompt", "system") for alias in ALIASES[name]} | {"history", "chat_history"}
 
 
 class _Collector:
