@@ -70,7 +70,7 @@ def running(what: str) -> Generator[None]:
     """What a user's own code raises is told in words, with the place in it.
 
     Raises:
-        RunError: in place of whatever was raised, but for our own errors.
+        RunError: in place of what a user's file raised; our own errors, and what other code raised, stay as they are.
     """
     try:
         yield
@@ -78,8 +78,10 @@ def running(what: str) -> Generator[None]:
         raise
     except Exception as error:
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
-        where = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
-        raise RunError(f"The {what} failed: {where}{type(error).__name__}: {error}") from error
+        if not own:
+            raise
+        where = f"{own[-1].filename}, line {own[-1].lineno}"
+        raise RunError(f"The {what} failed: {where}: {type(error).__name__}: {error}") from error
 
 
 def home(function: Any) -> str:
