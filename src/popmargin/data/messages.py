@@ -119,7 +119,7 @@ def _message(turn: object, column: str, notes: Notes) -> Message:
     )
     if role == "function_call":  # ShareGPT's
         role, content, fields = "assistant", None, {"function_call": content}
-    kept = call_fields(fields, str(_ROLES.get(role, role) if share_gpt else role), column)
+    kept = call_fields(fields, _ROLES.get(str(role), str(role)) if share_gpt else str(role), column)
     if content is None and "tool_calls" in kept:
         content = ""
     if isinstance(content, list):

@@ -185,7 +185,7 @@ def prompt_key(prompt: Text) -> str:
 
 
 def _turn_key(turn: Message) -> list[Any]:
-    tools = {name: turn[name] for name in TOOL_FIELDS if name in turn}
+    tools = {name: value for name, value in turn.items() if name in TOOL_FIELDS}
     return [turn["role"], turn["content"], *([tools] if tools else [])]
 
 
