@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import popmargin.registry
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.rewards import load_reward
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.registry import Registry, make_options
@@ -207,3 +207,11 @@ def test_entry_points_follow_the_same_rules(here: Path, monkeypatch: pytest.Monk
     ):
         with pytest.raises(ConfigError, match=message):
             OBJECTIVES.get(name)
+
+
+def test_a_reward_that_fails_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rewards.py"
+    path.write_text("def score(prompts, completions):\n    return [1 / len(text) for text in completions]\n")
+    reward = load_reward(f"{path}:score")
+    with pytest.raises(RunError, match=r"rewards\.py, line 2: ZeroDivisionError: division by zero"):
+        reward.score(["p"], [""])

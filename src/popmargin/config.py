@@ -285,7 +285,7 @@ class EvaluationConfig:
         pop_k: held-out PoP edges per preference, for the PoP accuracy.
         curve_points: points of the curves over training, evenly spaced; the last is the final evaluation, so that
             n points cost n − 1 evaluations more. 0 or 1 for none.
-        curve_prompts: prompts of each of these.
+        curve_prompts: prompts of each of these, at most `prompts`.
     """
 
     reward: str | None = None

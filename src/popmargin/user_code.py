@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from popmargin.errors import ConfigError, PopmarginError, did_you_mean
+from popmargin.errors import ConfigError, PopmarginError, RunError, did_you_mean
 
 FORMS = "'path/to/file.py:name' or 'package.module:name'"
 
@@ -63,6 +63,25 @@ def load_object(spec: str, what: str) -> Any:
             public = [known for known in dir(target) if not known.startswith("_")]
             raise ConfigError(f"The {what} {spec!r}: {place} has no '{part}'. {did_you_mean(part, public)}") from error
     return target
+
+
+@contextmanager
+def running(what: str) -> Generator[None]:
+    """What a user's own code raises is told in words, with the place in it.
+
+    Raises:
+        RunError: in place of what a user's file raised; our own errors, and what other code raised, stay as they are.
+    """
+    try:
+        yield
+    except PopmarginError:
+        raise
+    except Exception as error:
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+        if not own:
+            raise
+        where = f"{own[-1].filename}, line {own[-1].lineno}"
+        raise RunError(f"The {what} failed: {where}: {type(error).__name__}: {error}") from error
 
 
 def home(function: Any) -> str:

@@ -96,16 +96,13 @@ CALL = [{"type": "function", "function": {"name": "f", "arguments": {}}}]
 @pytest.mark.parametrize(
     "row",
     [
-        {"prompt": [user("p")], "chosen": [{"role": "assistant", "content": None, "tool_calls": CALL}]},
-        {"prompt": [user("p")], "chosen": [{"role": "assistant", "content": "Let me.", "tool_calls": CALL}]},
-        {"prompt": [user("p"), {"role": "assistant", "content": "", "tool_calls": CALL}], "chosen": [bot("a")]},
-        {"prompt": [user("p")], "chosen": [bot("a")], "tools": CALL},
         {"prompt": "p", "chosen": "a", "tools": json.dumps(CALL)},
-        {"prompt": [user("p")], "chosen": [{"from": "function_call", "value": "{}"}]},
-        {"prompt": {"messages": [user("p")], "tools": CALL}, "chosen": [bot("a")]},
+        {"prompt": [user("p")], "chosen": [bot("a")], "tools": "f, g"},
+        {"prompt": [user("p")], "chosen": [{"role": "assistant", "content": None, "tool_calls": [{"name": None}]}]},
+        {"prompt": [user("p")], "chosen": [{"from": "function_call", "value": "f()"}]},
     ],
 )
-def test_tools_and_tool_calls_are_refused_by_name(row):
+def test_tools_that_no_template_could_write_are_refused_by_name(row):
     rejected = "b" if isinstance(row["chosen"], str) else [bot("b")]
     _, report = scan_preferences([{**row, "rejected": rejected}])
     assert [problem.kind for problem in report.problems] == ["tools"]

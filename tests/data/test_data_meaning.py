@@ -200,3 +200,9 @@ def test_margins_are_rating_gaps_else_strengths(row, expected):
 
 def test_signed_strengths_are_margins():
     assert load_preferences(compared([-3, 2])).margin.tolist() == [3, 2]
+
+
+def test_earlier_turns_that_nothing_reads_are_noted():
+    row = {"history": [["Hi", "Hello"]], "instruction": "And you?", "chosen": "Fine.", "rejected": "No."}
+    notes = load_preferences([row]).report.notes
+    assert "nothing reads the column 'history', which may belong to the prompt" in notes

@@ -254,3 +254,9 @@ def test_small_functions_at_their_edges() -> None:
     assert opened_block("[THINK]") == ("[THINK]", "[/THINK]")
     assert continue_block("a<think>\n", "b") == "b"
     assert continue_block("a", "<think>b") == "<think>b"
+
+
+def test_rows_that_the_template_makes_equal_have_the_remedy_for_that() -> None:
+    same = row("same", [user("Two and two?")], "<think>Easy.</think>4", "<think>Hard.</think>4")
+    with pytest.raises(DataError, match=r"identical_tokens.*data\.reasoning: keep"):
+        tokenize_preferences(load_preferences([same]), build("strip"))

@@ -84,6 +84,16 @@ def test_calibration_error_by_hand() -> None:
     assert [row["count"] for row in curve] == [2, 2]
 
 
+@pytest.mark.parametrize("rows", [3, 5, 12])
+@pytest.mark.parametrize("size", [0.001, 1.0, 3.0])
+def test_the_interval_of_the_calibration_error_holds_its_estimate(rows: int, size: float) -> None:
+    """Bins of a single row each have parts of about their own standard error."""
+    margin = size * np.linspace(0.5, 1, rows)
+    found = discriminative_metrics(reward_margin=margin, strength=np.zeros(rows), clusters=list(map(str, range(rows))))
+    ece = found.intervals["ece"]
+    assert ece.low <= ece.estimate <= ece.high
+
+
 def test_the_confidence_form_is_the_symmetrised_form() -> None:
     """Score both orders of each pair in bins that mirror at ½: the same error as the folded form."""
     margin = np.random.default_rng(0).normal(0.5, 2, 500)

@@ -64,6 +64,11 @@ def test_samples_that_are_not_of_the_policy_itself_have_no_kl(make_study: MakeSt
     assert "Log-ratio per token (T = 0.7, top-k 9) over training" in page
 
 
+def test_curves_take_no_more_prompts_than_the_evaluation(make_study: MakeStudy) -> None:
+    results, _ = compare(make_study({"evaluation": {"prompts": 1}}, seeds=[0]))
+    assert all("kl_per_token" in arm.curves for arm in results.arms)
+
+
 def test_what_training_adds_is_said_of_scores_that_are_no_ratio(make_study: MakeStudy) -> None:
     arms = {"dpo": {"objective": {"name": "dpo"}}, "simpo": {"label": "SimPO", "objective": {"name": "simpo"}}}
     results, report = compare(make_study(arms=arms, seeds=[0]))

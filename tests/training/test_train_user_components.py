@@ -199,3 +199,9 @@ def test_a_regularizer_in_a_users_file(tmp_path: Path, configure: Configure, met
         train(configure({"regularizers": [{"name": "drift", "weight": "much"}]}))
     with pytest.raises(ConfigError, match=r"Unknown regularizer 'sftt'\. Did you mean 'sft'"):
         train(configure({"regularizers": [{"name": "sftt"}]}))
+
+
+def test_an_objective_that_fails_is_told_with_its_line(tmp_path: Path, configure: Configure) -> None:
+    file = write(tmp_path, "mine.py", OUTLINE.format(name="failing", loss="rows.gap.nothing()", noted="{}"))
+    with pytest.raises(RunError, match=r"objective 'failing' failed: .*mine\.py, line \d+: AttributeError"):
+        train(configure({"objective": {"name": f"{file}:outline"}}))

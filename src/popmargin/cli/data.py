@@ -14,6 +14,7 @@ from popmargin.data.load import load_preferences, scan_preferences
 from popmargin.data.schema import NUMBER_COLUMNS, SAVE_SUFFIXES, LoadReport, Message, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.summary import example_rows, summarise
+from popmargin.data.tools import said
 from popmargin.errors import DataError
 
 _SHOWN = 160
@@ -295,7 +296,7 @@ def _print_examples(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _turn(message: Message) -> str:
-    return f'{message["role"]}: "{_short(message["content"])}"'
+    return f'{message["role"]}: "{_short(said(message))}"'
 
 
 def _short(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from transformers import PreTrainedTokenizerBase
 
 from popmargin.config import check_writing
-from popmargin.data.schema import Message
+from popmargin.data.schema import Message, holds_tools
 from popmargin.data.template import (
     content_of,
     continue_block,
@@ -20,6 +20,7 @@ from popmargin.data.template import (
     opened_block,
     shared_start,
 )
+from popmargin.data.tools import for_template, without
 from popmargin.errors import DataError
 
 Tokens = list[int]
@@ -173,13 +174,30 @@ class ChatEncoder(Encoder):
 
     def _write(self, turns: list[Message], row: int, **options: bool) -> str:
         try:
-            return cast(Any, self.tokenizer).apply_chat_template(turns, tokenize=False, **options)
+            written = write_chat(self.tokenizer, turns, **options)
         except Exception as error:  # templates raise what they like
             roles = ", ".join(turn["role"] for turn in turns)
             raise DataError(
                 f"The chat template refuses the conversation of {self.named(row)} (roles: {roles}): {error} "
                 "Remedy: change its roles, or the tokenizer's chat template."
             ) from error
+        if holds_tools([turns]):
+            self._refuse_unwritten(turns, written, row, **options)
+        return written
+
+    def _refuse_unwritten(self, turns: list[Message], written: str, row: int, **options: bool) -> None:
+        """Refuse a template that writes the same with and without the tools, or the calls of them."""
+        for name, told in (("tools", "the tools that are offered"), ("tool_calls", "the tool calls")):
+            bare = without(turns, name)
+            try:
+                ignored = bare != turns and write_chat(self.tokenizer, bare, **options) == written
+            except Exception:  # what a template refuses to write without them, it does not ignore
+                ignored = False
+            if ignored:
+                raise DataError(
+                    f"The chat template leaves out {told} of {self.named(row)}, so training would not see them. "
+                    "Remedy: a tokenizer whose template writes them, or data without these rows."
+                )
 
     def _prompt(self, turns: list[Message], row: int) -> str:
         if turns and turns[-1]["role"] == "assistant":
@@ -233,7 +251,7 @@ class ChatEncoder(Encoder):
         written, terminated = cut_after_end(self._write(turns, row), last, self._ends)
         if not terminated:
             self.found["unterminated"].append(row)
-        if self._unseen and turns[0]["role"] != "system":
+        if self._unseen and turns[0]["role"] != "system" and not holds_tools([turns]):
             self._unseen, self.preamble = False, self._preamble(turns, written)
         shifted = only_sampled(sampled, written)
         self.only_sampled = self.only_sampled or shifted
@@ -292,6 +310,12 @@ class ChatEncoder(Encoder):
         for token in (*self._ends, str(self.tokenizer.bos_token), turns[0]["role"]):
             text = text.replace(token, " ")
         return " ".join(text.split())
+
+
+def write_chat(tokenizer: Any, turns: Sequence[Message], **options: bool) -> str:
+    """What the chat template writes of a conversation, with its tools."""
+    messages, tools = for_template(turns)
+    return cast(str, tokenizer.apply_chat_template(messages, tokenize=False, tools=tools, **options))
 
 
 def make_encoder(

@@ -23,11 +23,19 @@ from popmargin.data.formats import (
     settle,
     unused_columns,
 )
-from popmargin.data.formats.base import refuse_tools
 from popmargin.data.formats.columns import normal_name
 from popmargin.data.locate import open_source
 from popmargin.data.pairs import Pairing, check_pairing
-from popmargin.data.schema import LoadReport, Preferences, RowProblem, Text, arrow_schema, prompt_key
+from popmargin.data.schema import (
+    TEXT_COLUMNS,
+    LoadReport,
+    Preferences,
+    RowProblem,
+    Text,
+    arrow_schema,
+    holds_tools,
+    prompt_key,
+)
 from popmargin.data.sources import RawBatch, Source
 from popmargin.data.validate import (
     Draft,
@@ -154,7 +162,7 @@ class _Place:
     position: int
 
 
-_CONTEXT = {alias for name in ("prompt", "system") for alias in ALIASES[name]}
+_CONTEXT = {alias for name in ("prompt", "system") for alias in ALIASES[name]} | {"history", "chat_history"}
 
 
 class _Collector:
@@ -173,6 +181,7 @@ class _Collector:
         self._groups: dict[str, _Group] = {}
         self._ids = IdGiver()
         self._conversational: bool | None = None
+        self._tools = False
         self._tables: list[Any] = []
         self._problems: list[RowProblem] = []
         self._source_rows = self._rows_in = self._rows_kept = self._turned = 0
@@ -220,16 +229,17 @@ class _Collector:
     def _store(self, kept: list[Draft]) -> None:
         if kept:
             self._rows_kept += len(kept)
-            schema = arrow_schema(conversational=bool(self._conversational))
+            self._tools = self._tools or any(holds_tools([draft[name] for name in TEXT_COLUMNS]) for draft in kept)
+            schema = arrow_schema(conversational=bool(self._conversational), tools=bool(self._conversational))
             self._tables.append(pa.Table.from_pylist(kept, schema=schema))
 
     def _gather(self, row: Mapping[str, Any], prompt: Text, response: Text, rating: float, place: _Place) -> None:
         """Put the rated response of a row to those of its prompt."""
-        refuse_tools(self._reader.values(row, "tools"))
-        system = self._reader.value(row, "system")
-        key = json.dumps([prompt_key(prompt), str(system or "")])
+        system, tools = self._reader.value(row, "system"), self._reader.value(row, "tools")
+        key = json.dumps([prompt_key(prompt), str(system or ""), str(tools or "")])
         if key not in self._groups:
-            self._groups[key] = _Group({"prompt": prompt, "system": system, "responses": [], "ratings": []}, place)
+            gathered = {"prompt": prompt, "system": system, "tools": tools, "responses": [], "ratings": []}
+            self._groups[key] = _Group(gathered, place)
         group = self._groups[key]
         group.rows += 1
         group.row["responses"].append(response)
@@ -238,7 +248,7 @@ class _Collector:
     def _pair_groups(self) -> None:
         """Make preferences of the gathered responses, and say what became of the rows."""
         entry = cast(Format, self._format)
-        names = {"prompt": "prompt"} | ({"system": "system"} if "system" in self._names else {})
+        names = {"prompt": "prompt"} | {name: name for name in ("system", "tools") if name in self._names}
         reader = replace(self._reader, names=names)
         kept: list[Draft] = []
         before, rows = self._rows_in, sum(group.rows for group in self._groups.values())
@@ -397,6 +407,8 @@ class _Collector:
         if not self._tables:
             return None, report
         table = pa.concat_tables(self._tables)
+        if not self._tools:
+            table = table.cast(arrow_schema(conversational=bool(self._conversational)))
         # Given, because `datasets` would pickle and hash the whole table to make one.
         dataset = datasets.Dataset(InMemoryTable(table), fingerprint=self._ids.rolling.hexdigest())
         preferences = Preferences(dataset, report)

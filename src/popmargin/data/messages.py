@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from popmargin.data.schema import Message, Text
+from popmargin.data.tools import call_fields, tools_text
 from popmargin.data.validate import RowError
 
 Notes = Counter[str]
@@ -29,8 +30,9 @@ def as_text(value: object, column: str, notes: Notes) -> Text:
     CSV holds them. Contents may be text parts.
 
     Raises:
-        RowError: missing, of another type, with content that is no text, or with tools or tool calls.
+        RowError: missing, of another type, with content that is no text, or with calls that name no function.
     """
+    tools = ""
     if isinstance(value, str):
         written = _written_messages(value, column)
         if written is None:
@@ -42,15 +44,19 @@ def as_text(value: object, column: str, notes: Notes) -> Text:
     if isinstance(value, Mapping):
         fields = cast(Mapping[str, Any], value)
         if isinstance(fields.get("messages"), list):  # a provider's export
-            if fields.get("tools"):
-                raise _tools(column)
+            tools = tools_text(fields.get("tools"), column)
             value = fields["messages"]
         else:
             value = _turns_of_struct(fields)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
         message = f"the {column} is a {type(value).__name__} ({str(value)[:40]!r}), neither text nor messages."
         raise RowError("type", message, _TEXT_REMEDY, column=column)
-    return [_message(turn, column, notes) for turn in cast(Sequence[object], value)]
+    return offer([_message(turn, column, notes) for turn in cast(Sequence[object], value)], tools)
+
+
+def offer(prompt: list[Message], tools: str) -> list[Message]:
+    """A prompt whose first message offers tools, where there are any."""
+    return [{**prompt[0], "tools": tools}, *prompt[1:]] if prompt and tools else prompt
 
 
 def as_values(value: object) -> object:
@@ -94,11 +100,6 @@ def _written_messages(text: str, column: str) -> object:
     return value if whole else None
 
 
-def _tools(column: str) -> RowError:
-    message = f"the {column} holds tools or tool calls, which are not rendered: training would not see them."
-    return RowError("tools", message, "leave the row out (--bad-rows drop).", column=column)
-
-
 def _turns_of_struct(value: Mapping[str, Any]) -> object:
     lists = [name for name, items in value.items() if isinstance(items, list)]
     if not {"role", "content"} <= set(lists):
@@ -116,17 +117,21 @@ def _message(turn: object, column: str, notes: Notes) -> Message:
     role, content = (
         (fields.get("from"), fields.get("value")) if share_gpt else (fields.get("role"), fields.get("content"))
     )
-    if any(fields.get(name) for name in ("tool_calls", "function_call")) or role == "function_call":
-        raise _tools(column)
+    if role == "function_call":  # ShareGPT's
+        role, content, fields = "assistant", None, {"function_call": content}
+    kept = call_fields(fields, _ROLES.get(str(role), str(role)) if share_gpt else str(role), column)
+    if content is None and "tool_calls" in kept:
+        content = ""
     if isinstance(content, list):
         content = _join_parts(cast(list[object], content))
     if not isinstance(role, str) or not role or not isinstance(content, str):
         message = f"the {column} has a message without text: role {role!r}, content {str(content)[:40]!r}."
         raise RowError("type", message, _TEXT_REMEDY, column=column)
-    extra = [str(name) for name, item in fields.items() if item and name not in ("role", "content", "from", "value")]
+    known = ("role", "content", "from", "value", "function_call", *kept)
+    extra = [str(name) for name, item in fields.items() if item and name not in known]
     if extra:
         notes[f"message fields besides role and content are left out ({', '.join(sorted(extra))})"] += 1
-    return {"role": _ROLES.get(role, role) if share_gpt else role, "content": content}
+    return {"role": _ROLES.get(role, role) if share_gpt else role, "content": content, **kept}
 
 
 def _join_parts(parts: list[object]) -> str | None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias, TypedDict, cast
+from typing import IO, Any, NotRequired, TypeAlias, TypedDict, cast
 
 import datasets
 import numpy as np
@@ -35,13 +35,21 @@ TEXT_COLUMNS = ("prompt", "chosen", "rejected")
 NUMBER_COLUMNS = ("chosen_rating", "rejected_rating", "strength", "soft_label")
 SAVE_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 BATCH_ROWS = 10_000
+TOOL_FIELDS = ("tool_calls", "name", "tool_call_id", "tools")
 
 
 class Message(TypedDict):
-    """One turn of a conversation, as chat templates take it."""
+    """One turn of a conversation, as chat templates take it.
+
+    Calls of tools, and the tools that a prompt's first message offers, are JSON texts.
+    """
 
     role: str
     content: str
+    tool_calls: NotRequired[str]
+    name: NotRequired[str]
+    tool_call_id: NotRequired[str]
+    tools: NotRequired[str]
 
 
 Text: TypeAlias = str | list[Message]
@@ -156,9 +164,10 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def arrow_schema(*, conversational: bool) -> Any:
-    """The Arrow schema of `COLUMNS`, texts as strings or as lists of messages."""
-    text = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])) if conversational else pa.string()
+def arrow_schema(*, conversational: bool, tools: bool = False) -> Any:
+    """The Arrow schema of `COLUMNS`, texts as strings or as lists of messages, which may hold tools and their calls."""
+    fields = ("role", "content", *(TOOL_FIELDS if tools else ()))
+    text = pa.list_(pa.struct([(name, pa.string()) for name in fields])) if conversational else pa.string()
     types = dict.fromkeys(TEXT_COLUMNS, text) | {name: pa.float64() for name in NUMBER_COLUMNS}
     return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
 
@@ -172,7 +181,25 @@ def prompt_key(prompt: Text) -> str:
     """
     if isinstance(prompt, str):
         return prompt
-    return json.dumps([[message["role"], message["content"]] for message in prompt], ensure_ascii=False)
+    return json.dumps([_turn_key(turn) for turn in prompt], ensure_ascii=False)
+
+
+def _turn_key(turn: Message) -> list[Any]:
+    tools = {name: value for name, value in turn.items() if name in TOOL_FIELDS}
+    return [turn["role"], turn["content"], *([tools] if tools else [])]
+
+
+def known_fields(text: Any) -> Any:
+    """A text, or messages without the fields that are null, as Arrow hands them back."""
+    if not isinstance(text, list):
+        return text
+    turns = cast(list[dict[str, Any]], text)
+    return [{name: value for name, value in turn.items() if value is not None} for turn in turns]
+
+
+def holds_tools(texts: Sequence[Any]) -> bool:
+    """Whether a message of some conversations holds tools or calls of them."""
+    return any(name in turn for text in texts if isinstance(text, list) for turn in text for name in TOOL_FIELDS)
 
 
 class Preferences:
@@ -194,7 +221,8 @@ class Preferences:
                 f"Preferences need the columns {', '.join(COLUMNS)}; found {', '.join(found)}. "
                 "Remedy: read the data with popmargin.data.load_preferences."
             )
-        types = [arrow_schema(conversational=conversational) for conversational in (False, True)]
+        kinds = ((False, False), (True, False), (True, True))
+        types = [arrow_schema(conversational=conversational, tools=tools) for conversational, tools in kinds]
         ordered = dataset.select_columns(list(COLUMNS))
         if ordered.features.arrow_schema.remove_metadata() not in types:
             raise DataError(
@@ -222,6 +250,11 @@ class Preferences:
     def conversational(self) -> bool:
         """Whether prompts and completions are lists of messages."""
         return self._dataset.features.arrow_schema.field("prompt").type != pa.string()
+
+    @functools.cached_property
+    def tools(self) -> bool:
+        """Whether messages may hold tools and calls of them."""
+        return self._dataset.features.arrow_schema.remove_metadata() == arrow_schema(conversational=True, tools=True)
 
     @functools.cached_property
     def _scalars(self) -> Any:
@@ -295,7 +328,10 @@ class Preferences:
         """The rows as Python values, `size` at a time; all columns if none is named."""
         table = self._dataset.select_columns(list(columns or COLUMNS)).with_format("arrow")
         for start in range(0, len(table), size):
-            yield cast(Any, table[start : start + size]).to_pydict()
+            rows = cast(Any, table[start : start + size]).to_pydict()
+            if self.tools:
+                rows |= {name: list(map(known_fields, rows[name])) for name in TEXT_COLUMNS if name in rows}
+            yield rows
 
     @functools.cached_property
     def _fingerprint(self) -> str:
@@ -344,7 +380,7 @@ class Preferences:
                     self._write_jsonl(raw, compress=target.name.lower().endswith(".gz"))
 
     def _write_parquet(self, path: Path) -> None:
-        schema = arrow_schema(conversational=self.conversational)
+        schema = arrow_schema(conversational=self.conversational, tools=self.tools)
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for batch in self.batches():
                 writer.write_table(pa.Table.from_pydict(batch, schema=schema))
@@ -364,7 +400,7 @@ class Preferences:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One row as a dictionary of `COLUMNS`."""
-        return self._dataset[index]
+        return {name: known_fields(value) for name, value in self._dataset[index].items()}
 
     def __repr__(self) -> str:
         kind = "conversational" if self.conversational else "text"

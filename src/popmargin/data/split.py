@@ -31,7 +31,7 @@ def leak_keys(prefs: Preferences) -> list[str]:
     if not prefs.conversational:
         return [normalised_key(key) for key in prefs.prompt_keys]
     turns = [json.loads(key) for key in prefs.prompt_keys]
-    texts = ("\n".join(content for role, content in prompt if role != "system") for prompt in turns)
+    texts = ("\n".join(content for role, content, *_ in prompt if role != "system") for prompt in turns)
     return [normalised_key(text) for text in texts]
 
 

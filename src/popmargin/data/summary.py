@@ -7,6 +7,7 @@ import numpy as np
 
 from popmargin.data.schema import Preferences, Text
 from popmargin.data.split import leak_keys
+from popmargin.data.tools import said
 from popmargin.strength import STRENGTHS, strength_thirds
 
 _MOST_VALUES = 25
@@ -14,12 +15,12 @@ _MOST_VALUES = 25
 
 def text_length(text: Text) -> int:
     """Characters of a text, or of all contents of a conversation."""
-    return len(text) if isinstance(text, str) else sum(len(turn["content"]) for turn in text)
+    return len(text) if isinstance(text, str) else sum(len(said(turn)) for turn in text)
 
 
 def flat_text(text: Text) -> str:
     """A text as it stands; a conversation as one line a turn."""
-    return text if isinstance(text, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in text)
+    return text if isinstance(text, str) else "\n".join(f"{turn['role']}: {said(turn)}" for turn in text)
 
 
 def example_rows(count: int, examples: int) -> list[int]:

@@ -19,7 +19,8 @@ def content_of(turn: Message) -> str:
 
 def join_turns(prompt: list[Message], completion: list[Message]) -> list[Message]:
     """One conversation; a completion that continues the prompt's last assistant message is joined to that message."""
-    if prompt and completion and prompt[-1]["role"] == completion[0]["role"] == "assistant":
+    goes_on = prompt and completion and prompt[-1]["role"] == completion[0]["role"] == "assistant"
+    if goes_on and "tool_calls" not in prompt[-1]:
         content = content_of(prompt[-1]) + content_of(completion[0])
         return [*prompt[:-1], {**completion[0], "content": content}, *completion[1:]]
     return [*prompt, *completion]

@@ -213,10 +213,17 @@ class _Fitter:
                 f"{shown}. Remedy: raise max_length, or choose another truncation."
             )
         if not self.index:
+            lengths = {"too_long", "identical_after_truncation"}
+            remedy = (
+                "raise max_length, or choose another truncation."
+                if any(reason in lengths for _, reason in self.dropped)
+                else "the tokenizer or chat template leaves out what tells the completions apart; of conversations, "
+                "data.prompt: sampling with data.reasoning: keep trains on the completions' own text."
+            )
             raise DataError(
                 f"No row is left of {len(self.prefs)} after tokenization: "
                 f"{', '.join(f'{name}: {reason}' for name, reason in self.dropped[:5])}. "
-                "Remedy: raise max_length, or choose another truncation."
+                f"Remedy: {remedy}"
             )
         report = TruncationReport.of(self.encoder, self.ids, self.index, self.shifted, {
             "rows_in": len(self.prefs),

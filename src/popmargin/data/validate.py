@@ -43,7 +43,7 @@ def is_blank(text: Text) -> bool:
     """Whether a text, or every message of it, is empty or whitespace."""
     if isinstance(text, str):
         return not text.strip()
-    return not any(message["content"].strip() for message in text)
+    return not any(message["content"].strip() or "tool_calls" in message for message in text)
 
 
 def check_draft(draft: Draft) -> list[RowError]:

@@ -86,7 +86,10 @@ def calibration_error(arms: list[Any], groups: Clusters, bins: int, level: float
 
 @dataclass(frozen=True)
 class _Error:
-    """Of one arm: the raw error (its bins' signs held fixed), the debiased one, and the raw one without all noise."""
+    """Of one arm: the raw error (its bins' signs held fixed), the debiased one, and the raw one without all noise.
+
+    The last is never above the debiased one, so that the interval holds the estimate.
+    """
 
     raw: Estimate
     debiased: float
@@ -104,7 +107,8 @@ class _Error:
         z_SB = np.divide(size_SB, error_SB, out=np.zeros(size_SB.shape), where=error_SB > 0)
         mistaken_SB = 2 * error_SB * (z_SB * norm.cdf(-z_SB) + norm.pdf(z_SB))
         debiased = (size_SB - mistaken_SB).sum(axis=1).mean()
-        return _Error(raw, float(debiased), float(raw.value - _OF_NOISE * error_SB.sum(axis=1).mean()))
+        noise = _OF_NOISE * error_SB.sum(axis=1).mean()
+        return _Error(raw, float(debiased), float(min(raw.value - noise, debiased)))
 
 
 def _errors(gap_NB: Any, groups: Clusters) -> Any:

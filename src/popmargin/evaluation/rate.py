@@ -12,6 +12,7 @@ from jaxtyping import Float64
 
 from popmargin.data.encode import join_turns
 from popmargin.data.schema import Preferences, Text
+from popmargin.data.tools import said
 from popmargin.errors import DataError
 from popmargin.evaluation.rewards import Prompt, Reward, load_reward
 
@@ -69,7 +70,7 @@ def _last_turn(prompt: Text, completion: Text, name: str) -> tuple[Prompt, str]:
             "does not score. Remedy: end it with the assistant's turn."
         )
     before: Any = prompt if len(completion) == 1 else join_turns(prompt, completion[:-1])
-    return before, completion[-1]["content"]
+    return before, said(completion[-1])
 
 
 def rate_preferences(

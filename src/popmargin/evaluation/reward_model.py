@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from popmargin.data.encode import Encoder, make_encoder
+from popmargin.data.encode import Encoder, make_encoder, write_chat
 from popmargin.data.tokenize import cut_to_length, split_sequences
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.rewards import Prompt, check_rows, checked_rewards
@@ -142,6 +142,5 @@ class ModelReward:
                 f"The prompts are conversations, but the tokenizer of reward model {self._path} has no chat template. "
                 "Add one to it, or use plain prompts."
             )
-        chat = [*prompt, {"role": "assistant", "content": completion}]
-        text = self._tokenizer.apply_chat_template(chat, tokenize=False)
+        text = write_chat(self._tokenizer, [*prompt, {"role": "assistant", "content": completion}])
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])

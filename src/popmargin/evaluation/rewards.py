@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 
 from popmargin.errors import ConfigError, RunError, did_you_mean
-from popmargin.user_code import load_object
+from popmargin.user_code import load_object, running
 
 Prompt = str | list[dict[str, Any]]
 
@@ -38,10 +38,12 @@ class CallableReward:
         """The function's rewards.
 
         Raises:
-            RunError: the function returns another number of values, or something that is not a finite number.
+            RunError: the function fails, or returns another number of values, or something that is not a finite number.
         """
         check_rows(prompts, completions)
-        return checked_rewards(self._function(prompts=prompts, completions=completions), len(completions), self._name)
+        with running(f"reward '{self._name}'"):
+            rewards = self._function(prompts=prompts, completions=completions)
+        return checked_rewards(rewards, len(completions), self._name)
 
 
 def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Reward:

@@ -149,7 +149,7 @@ class PromptSet:
     def of(workspace: Workspace, count: int | None) -> "PromptSet":
         """The first `count` distinct held-out prompts; all when None."""
         preferences = workspace.test.preferences
-        prompts = list(preferences.dataset["prompt"])
+        prompts = [prompt for rows in preferences.batches("prompt") for prompt in rows["prompt"]]
         first = {key: row for row, key in reversed(list(enumerate(preferences.prompt_keys)))}
         rows = sorted(first.values())[:count]
         keys, clusters = preferences.prompt_keys, preferences.clusters

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import Connection, select, update
 
-from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences
+from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, known_fields
 from popmargin.errors import ConfigError, DataError, did_you_mean
 from popmargin.label.database import CHUNK, Database
 from popmargin.label.records import KINDS, RATINGS, SIDES, VERDICTS, Kind, PreferenceText, Side, Verdict
@@ -302,8 +302,7 @@ def active_people(connection: Connection, number: int) -> int:
 
 def _json(value: Any) -> str:
     if isinstance(value, list):
-        # Arrow hands structs with null fields back as they are; messages have exactly these two.
-        value = [{"role": message["role"], "content": message["content"]} for message in value]
+        value = known_fields(value)
     return json.dumps(value, ensure_ascii=False)
 
 

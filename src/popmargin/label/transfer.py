@@ -13,7 +13,15 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from popmargin.data.schema import NUMBER_COLUMNS, LoadReport, Preferences, RowProblem, arrow_schema
+from popmargin.data.schema import (
+    NUMBER_COLUMNS,
+    TEXT_COLUMNS,
+    LoadReport,
+    Preferences,
+    RowProblem,
+    arrow_schema,
+    holds_tools,
+)
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError
 from popmargin.files import whole_file
@@ -248,7 +256,9 @@ def preferences_of(
             f"{unsaid} have a soft label below ½, and had ratings or a strength that say the opposite; these are left "
             "empty"
         )
-    table = pa.Table.from_pydict(columns, schema=arrow_schema(conversational=bool(project.conversational)))
+    tools = any(holds_tools(columns[name]) for name in TEXT_COLUMNS)
+    schema = arrow_schema(conversational=bool(project.conversational), tools=tools)
+    table = pa.Table.from_pydict(columns, schema=schema)
     source, count = f"{store.name}, project '{project.name}'", table.num_rows
     problems = [_problem(source, row, *out[row]) for row in sorted(out)]
     if problems:

@@ -220,7 +220,8 @@ def _probe(
 ) -> Probe:
     """Held-out accuracy, and KL and win rate on some prompts, during training."""
     settings = config.evaluation
-    some = None if reference is None else reference.first(settings.curve_prompts)
+    count = min(settings.curve_prompts, settings.prompts or settings.curve_prompts)
+    some = None if reference is None else reference.first(count)
 
     def measure(policy: Any, step: int) -> dict[str, Any]:
         folder = directory.evaluation / "curves" / f"step-{step:06d}"
@@ -229,7 +230,7 @@ def _probe(
         right = share_right(margins.reward_margin[None])
         values = {"accuracy": row_means(right, margins.clusters).interval(scale="share").to_dict()}
         if reward is not None:
-            generations = generate_and_score(policy, config, workspace, reward, prompts=settings.curve_prompts)
+            generations = generate_and_score(policy, config, workspace, reward, prompts=count)
             generations.save(folder / "generations.parquet")
             intervals = generative_metrics(generations, some)
             values |= {name: intervals[name].to_dict() for name in (generations.drawn.log_ratio, "win_rate_reference")}

@@ -31,6 +31,7 @@ from popmargin.regularizers.base import Regularizer
 from popmargin.saved import read_adapter, refuse_difference, write_model
 from popmargin.tokens.base import TokenRows, TokenSelector
 from popmargin.training.metrics import MeanMetrics, finish_means
+from popmargin.user_code import running
 
 STATE_FILE = "popmargin_state.safetensors"
 LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "target_distance")
@@ -233,14 +234,16 @@ class PreferenceTrainer(Trainer):
                 target_P[: len(scores.chosen)] = scores.gap.detach()
         rows = self._rows(inputs, scores, target_P)
         seen = self.loss.less_margin(rows)
-        loss_R = self.loss.objective.function(seen, self.loss.options)
+        with running(f"objective '{self.loss.objective.name}'"):
+            loss_R = self.loss.objective.function(seen, self.loss.options)
         if loss_R.shape != rows.chosen.shape:
             raise RunError(
                 f"The objective '{self.loss.objective.name}' gives a loss of the shape {tuple(loss_R.shape)}, and must "
                 f"give one number a row: {tuple(rows.chosen.shape)}. The trainer takes the mean."
             )
         for weight, regularizer, options in self.loss.regularizers:
-            loss_R = loss_R + weight * regularizer.function(regularizer.sees(rows), options)
+            with running(f"regularizer '{regularizer.name}'"):
+                loss_R = loss_R + weight * regularizer.function(regularizer.sees(rows), options)
         scores_R = [loss_R, rows.gap] if rows.target is None else [loss_R, rows.gap, rows.target.values]
         finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
         self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once a step: no sync here

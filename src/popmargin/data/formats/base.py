@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from popmargin.data.messages import Notes, as_text, as_values, harmonise
-from popmargin.data.schema import NUMBER_COLUMNS, Message, Text
+from popmargin.data.messages import Notes, as_text, as_values, harmonise, offer
+from popmargin.data.schema import NUMBER_COLUMNS, Message, Text, holds_tools
+from popmargin.data.tools import tools_text
 from popmargin.data.validate import Draft, RowError
 
 Row = Mapping[str, Any]
@@ -106,10 +107,17 @@ class Reader:
 
     def draft(self, row: Row, prompt: Text, chosen: Text, rejected: Text, **known: float) -> Draft:
         """A preference with the row's common fields; `known` numbers come before the row's."""
-        refuse_tools(self.values(row, "tools"))
         prompt, chosen, rejected = harmonise(prompt, chosen, rejected, self.notes)
         if "system" in self.names:
             prompt, chosen, rejected = self._under_system(row, prompt, chosen, rejected)
+        tools = tools_text(self.value(row, "tools"), "tools")
+        if tools and isinstance(prompt, str):
+            message = "the row offers tools, and its texts are no messages, so no chat template would write them."
+            raise RowError("tools", message, 'write the prompt as [{"role": "user", …}].', column="tools")
+        if tools:
+            prompt = offer(cast(list[Message], prompt), tools)
+        if holds_tools([prompt, chosen, rejected]):
+            self.notes["tools and tool calls are kept, and the chat template writes them"] += 1
         draft: Draft = {"id": self.label(row, "id"), "prompt": prompt, "chosen": chosen, "rejected": rejected}
         for name in NUMBER_COLUMNS:
             draft[name] = known[name] if name in known else self.number(row, name)
@@ -156,17 +164,6 @@ def _interleaved(asked: Sequence[str], answered: Sequence[str]) -> list[str]:
 def as_turns(text: Text, role: str) -> list[Message]:
     """A text as one message of that role; messages as they are."""
     return [{"role": role, "content": text}] if isinstance(text, str) else text
-
-
-def refuse_tools(tools: object) -> None:
-    """Refuse tools that a row offers to the model, which training would not show it.
-
-    Raises:
-        RowError: there are some.
-    """
-    if tools is not None and tools not in ([], {}, "", "[]"):
-        message = "the row offers tools to the model, and tools and tool calls are not rendered."
-        raise RowError("tools", message, "leave the row out (--bad-rows drop), or its tools.", column="tools")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict
 
 from popmargin.data.schema import Text
+from popmargin.data.tools import said
 from popmargin.errors import DataError
 from popmargin.label.records import Assignment, Project
 from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId
@@ -164,4 +165,4 @@ def _side(side: Side) -> SideOut:
 
 
 def _text(text: Text) -> str | list[dict[str, str]]:
-    return text if isinstance(text, str) else [{"role": turn["role"], "content": turn["content"]} for turn in text]
+    return text if isinstance(text, str) else [{"role": turn["role"], "content": said(turn)} for turn in text]

@@ -17,6 +17,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 from popmargin.data.schema import Text
+from popmargin.data.tools import said
 
 _SCHEMES = re.compile(r"(?i)^(https?://|mailto:)")
 _PARTS = re.compile(r"<[^>]*>|&[#\w]+;|\w+|\s+|[^\w\s]")
@@ -34,11 +35,9 @@ def render(text: Text) -> Markup:
     if isinstance(text, str):
         return _markdown(text)
     if len(text) == 1:
-        return _markdown(text[0]["content"])
+        return _markdown(said(text[0]))
     turns = [
-        Markup('<div class="turn"><p class="role">{}</p>\n{}</div>\n').format(
-            message["role"], _markdown(message["content"])
-        )
+        Markup('<div class="turn"><p class="role">{}</p>\n{}</div>\n').format(message["role"], _markdown(said(message)))
         for message in text
     ]
     return Markup("").join(turns)
@@ -56,7 +55,7 @@ def render_pair(first: Text, second: Text) -> tuple[Markup, Markup]:
 
 def plain(text: Text, length: int = 120) -> str:
     """The start of a text on one line."""
-    content = text if isinstance(text, str) else " ".join(message["content"] for message in text[-1:])
+    content = text if isinstance(text, str) else " ".join(said(message) for message in text[-1:])
     line = " ".join(content[: 4 * length].split())
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 
