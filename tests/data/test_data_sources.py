@@ -10,7 +10,7 @@ from popmargin.config import RunConfig, apply_overrides, from_dict
 from popmargin.data import check_leak, load_preferences, split_preferences
 from popmargin.data.locate import looks_local
 from popmargin.errors import DataError
-from popmargin.training.prepare import load_split
+from popmargin.training.sides import load_split
 
 
 def rows_of(*prompts):

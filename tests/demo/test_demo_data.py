@@ -13,7 +13,7 @@ from popmargin.demo.prompts import prompts
 from popmargin.demo.sentiment import sentiment, sentiment_reward
 from popmargin.study.config import load_study
 from popmargin.study.standard import standard_study_path
-from popmargin.training.prepare import load_split
+from popmargin.training.sides import load_split
 
 ROOT = Path(__file__).parents[2]
 

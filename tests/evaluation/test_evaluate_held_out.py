@@ -16,9 +16,9 @@ from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.evaluation.held_out import held_out
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run
 from popmargin.training.inputs import with_data
-from popmargin.training.prepare import load_split
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.sides import load_split
 
 Configure = Callable[..., RunConfig]
 Row = dict[str, Any]

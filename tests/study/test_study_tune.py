@@ -12,7 +12,7 @@ from popmargin.errors import ConfigError
 from popmargin.study.compare import compare
 from popmargin.study.config import StudyConfig, TuneConfig
 from popmargin.study.tune import FILE, Trial, tune
-from popmargin.training.prepare import load_split
+from popmargin.training.sides import load_split
 
 MakeStudy = Callable[..., StudyConfig]
 GRID = TuneConfig(learning_rates=[1e-3, 1e-2], beta_factors=[1.0, 3.0], validation_size=0.25)

@@ -20,8 +20,9 @@ from popmargin.errors import DataError
 from popmargin.evaluation.run import evaluate_run
 from popmargin.pop.edges import PopEdges
 from popmargin.training.account import tokenizing_step, training_steps
-from popmargin.training.prepare import Workspace, read_split
+from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_parts, train
+from popmargin.training.sides import read_split
 
 Configure = Callable[..., RunConfig]
 GOOD = {"prompt": "sky", "chosen": "blue hills", "rejected": "rain"}

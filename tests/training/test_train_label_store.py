@@ -16,8 +16,8 @@ from popmargin.label.sources.base import label_store, store_strengths
 from popmargin.label.sources.ratings import RatingLabeller
 from popmargin.label.store import LabelStore
 from popmargin.pop.edges import PopEdges
-from popmargin.training.prepare import load_split
 from popmargin.training.run import train
+from popmargin.training.sides import load_split
 
 
 @pytest.fixture

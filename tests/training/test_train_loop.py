@@ -12,9 +12,9 @@ import torch
 from popmargin.config import RunConfig
 from popmargin.errors import DataError
 from popmargin.objectives.base import OBJECTIVES
-from popmargin.training.prepare import load_split
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.sides import load_split
 from rounding import rounding
 
 Configure = Callable[..., RunConfig]

@@ -11,8 +11,8 @@ from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.training.account import reading_step
 from popmargin.training.fingerprints import Change, Record, Rows, prompt_digests
 from popmargin.training.inputs import differences, with_absolute_paths
-from popmargin.training.prepare import load_side, read_split
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.sides import load_side, read_split
 
 _FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
 _READING = ("data.format", "data.pairs", "data.min_gap", "data.bad_rows", "data.columns")

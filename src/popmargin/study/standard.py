@@ -8,8 +8,8 @@ import numpy as np
 
 from popmargin.errors import DataError
 from popmargin.study.config import StudyConfig
-from popmargin.training.prepare import load_split
 from popmargin.training.run import make_loss
+from popmargin.training.sides import load_split
 
 
 def standard_study_path() -> Path:

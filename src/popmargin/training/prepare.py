@@ -2,24 +2,21 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.special import expit
 from torch import nn
 
 from popmargin.account import Step
-from popmargin.config import DataConfig, PopConfig, RunConfig
+from popmargin.config import PopConfig, RunConfig
 from popmargin.data.encode import Writing
-from popmargin.data.load import load_preferences
 from popmargin.data.schema import NUMBER_COLUMNS, Preferences
-from popmargin.data.split import check_leak, normalised_key, split_preferences
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
 from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
@@ -31,7 +28,7 @@ from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths
 from popmargin.reward_models import FORMAT_FILE, load_reward_model, padding_apart
-from popmargin.training.account import reading_step, tokenizing_step
+from popmargin.training.account import tokenizing_step
 from popmargin.training.checks import check_padding, check_rows, check_sampling
 from popmargin.training.fingerprints import (
     Record,
@@ -41,6 +38,7 @@ from popmargin.training.fingerprints import (
     tokenizer_fingerprint,
     tokens_fingerprint,
 )
+from popmargin.training.sides import Split, read_split
 from popmargin.training.trainer import Loss
 
 
@@ -48,166 +46,6 @@ def cache_folder(configured: str | None) -> Path:
     """The folder of reference caches: the configured one, or the user's cache folder."""
     home = Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin"))
     return Path(configured) if configured else home / "reference"
-
-
-def load_split(config: DataConfig) -> tuple[Preferences, Preferences]:
-    """Training and held-out preferences, leak-checked, with label noise on the training side alone.
-
-    Raises:
-        DataError: rows that cannot be used, or prompts on both sides.
-    """
-    split = read_split(config)
-    return split.train, split.test
-
-
-def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences:
-    """All preferences of the file or data set that `data.train` or `data.test` names.
-
-    Raises:
-        DataError: rows that cannot be used.
-    """
-    from popmargin.demo import demo_data_path
-
-    named, split = (config.train, config.split) if side == "train" or config.test is None else (config.test, None)
-    return load_preferences(
-        str(demo_data_path()) if named == "demo" else named,
-        split=split,
-        format=config.format,
-        pairs=config.pairs,
-        min_gap=config.min_gap,
-        seed=config.split_seed,
-        bad_rows=config.bad_rows,
-        columns=config.columns or None,
-    )
-
-
-@dataclass(frozen=True)
-class Split:
-    """Training and held-out preferences, and how they came about.
-
-    Attributes:
-        train: to train on, flipped and with soft labels as configured.
-        test: held out.
-        aside: what else the training file holds: beyond `data.limit`, or set aside while there are validation ones.
-        passed_over: ids of preferences of the training side that `data.limit` leaves out.
-        steps: the account of reading and splitting.
-    """
-
-    train: Preferences
-    test: Preferences
-    aside: Preferences
-    passed_over: frozenset[str]
-    steps: tuple[Step, ...]
-
-
-def read_split(config: DataConfig) -> Split:
-    """As `load_split`, with the account.
-
-    Raises:
-        DataError: rows that cannot be used, or prompts on both sides.
-    """
-    everything = load_side(config, "train")
-    steps, notes = [reading_step(everything.report)], list[str]()
-    if config.test is None:
-        train, test = _hold_out(everything, config.test_size, config.split_seed)
-        notes.append(_how_held_out("data.test_size", config.test_size, config.split_seed, train, test))
-        apart = test
-    else:
-        train, test, apart = everything, load_side(config, "test"), None
-        check_leak(train, test)
-        steps.append(reading_step(test.report))
-        notes.append(f"held out: all {len(test)} of {test.report.source}; no prompt stands on both sides")
-    left_out: dict[str, int] = {}
-    if config.validation_size:
-        if apart is not None:
-            left_out["set aside for testing, validation preferences take their place"] = len(apart)
-        else:
-            notes[-1] = f"set aside, validation preferences take their place: {len(test)} of {test.report.source}"
-        train, test = _hold_out(train, config.validation_size, config.split_seed + 1)
-        notes.append(_how_held_out("data.validation_size", config.validation_size, config.split_seed + 1, train, test))
-        apart = test
-    whole = train
-    if config.limit is not None:
-        order = np.random.default_rng(config.split_seed).permutation(len(train))
-        train = train.select(np.sort(order[: config.limit]))
-        left_out["beyond data.limit, drawn with data.split_seed"] = len(whole) - len(train)
-    if config.soft_label_temperature is not None:
-        train = with_soft_labels(train, config.soft_label_temperature)
-        notes.append(f"soft labels made from ratings, data.soft_label_temperature {config.soft_label_temperature:g}")
-    if config.flip:
-        count = int(_flipped(len(train), config.flip, config.split_seed).sum())
-        notes.append(f"training labels flipped, data.flip {config.flip:g}: {count}")
-    train = flip_preferences(train, config.flip, config.split_seed)
-    kept = {"to train on": len(train)} | ({} if apart is None else {"held out": len(apart)})
-    steps.append(Step(name="split", rows_in=len(everything), kept=kept, left_out=left_out, notes=tuple(notes)))
-    used = {*train.ids, *(() if apart is None else apart.ids)}
-    aside = everything.select([number for number, name in enumerate(everything.ids) if name not in used])
-    return Split(train, test, aside, frozenset(whole.ids) - frozenset(train.ids), tuple(steps))
-
-
-def _how_held_out(field: str, size: float, seed: int, train: Preferences, test: Preferences) -> str:
-    ours, theirs = (len({normalised_key(key) for key in side.prompt_keys}) for side in (train, test))
-    return (
-        f"held out by prompt: {field} {size:g}, {theirs} of {ours + theirs} prompts with {len(test)} preferences, "
-        f"drawn with seed {seed}"
-    )
-
-
-def _hold_out(preferences: Preferences, size: float, seed: int) -> tuple[Preferences, Preferences]:
-    return split_preferences(preferences, test_size=int(size) if size >= 1 else size, seed=seed)
-
-
-def _flipped(count: int, share: float, seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, 7]).random(count) < share
-
-
-def with_soft_labels(preferences: Preferences, temperature: float) -> Preferences:
-    """The preferences with soft labels from their ratings, which a Bradley–Terry model reads as rewards.
-
-    p = σ((chosen_rating − rejected_rating) / temperature): ½ at equal ratings, 0.73 at a gap of one temperature.
-
-    Args:
-        preferences: every one with both ratings; a `soft_label` of their own gives way.
-        temperature: rating points, above 0.
-
-    Raises:
-        DataError: a temperature that is not a finite number above 0, or preferences without ratings.
-    """
-    if not 0 < temperature < np.inf:
-        raise DataError(f"data.soft_label_temperature is {temperature}; it must be a finite number above 0.")
-    missing = np.flatnonzero(np.isnan(preferences.rating_gap))
-    if len(missing):
-        raise DataError(
-            f"data.soft_label_temperature makes soft labels from chosen_rating and rejected_rating, which "
-            f"{len(missing)} of {len(preferences)} preferences lack (first: '{preferences.ids[missing[0]]}'). Give the "
-            "data these columns (`popmargin data rate` writes them), or leave the key out to read soft_label."
-        )
-    label = expit(preferences.rating_gap / temperature)
-
-    def write(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-        return {**row, "soft_label": label[number]}
-
-    dataset = preferences.dataset.map(write, with_indices=True, features=preferences.dataset.features,
-                                      keep_in_memory=True, load_from_cache_file=False)  # fmt: skip
-    return Preferences(dataset, preferences.report)
-
-
-def flip_preferences(preferences: Preferences, share: float, seed: int) -> Preferences:
-    """The preferences with the labels of a random share flipped: chosen and rejected texts change places.
-
-    Ratings, strength and soft label stay where they are, as if the annotator had mistaken one response for the other.
-    """
-    if not 0 <= share < 1:
-        raise DataError(f"data.flip is {share}; it must be at least 0 and below 1.")
-    if share == 0:
-        return preferences
-    flipped = _flipped(len(preferences), share, seed)
-
-    def swap(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-        return {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if flipped[number] else row
-
-    dataset = preferences.dataset.map(swap, with_indices=True, keep_in_memory=True, load_from_cache_file=False)
-    return Preferences(dataset.cast(preferences.dataset.features), preferences.report)
 
 
 @dataclass(frozen=True)
