@@ -142,5 +142,6 @@ class ModelReward:
                 f"The prompts are conversations, but the tokenizer of reward model {self._path} has no chat template. "
                 "Add one to it, or use plain prompts."
             )
-        text = write_chat(self._tokenizer, [*prompt, {"role": "assistant", "content": completion}])
+        turns: list[Any] = [*prompt, {"role": "assistant", "content": completion}]
+        text = write_chat(self._tokenizer, turns)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
