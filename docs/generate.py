@@ -1,4 +1,4 @@
-"""Write the generated parts of the documentation: objectives and configuration, from the code itself.
+"""Write the generated parts of the documentation: objectives and configuration from code, the demo from numbers.
 
 python docs/generate.py          write them
 python docs/generate.py --check  exit 1 if one is out of date
@@ -9,6 +9,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import demo_paragraph
 import objective_pages
 from reference_lists import attributes
 
@@ -46,7 +47,7 @@ def configuration_page() -> str:
 
 def outputs() -> dict[str, str]:
     """Every generated file, by its path in the documentation."""
-    found = {"configuration.md": configuration_page()}
+    found = {"configuration.md": configuration_page(), "../README.md": demo_paragraph.readme()}
     return found | {f"objectives/{name}": text for name, text in objective_pages.pages().items()}
 
 

@@ -89,7 +89,7 @@ def test_a_reward_model_from_training_to_its_uses(tmp_path: Path, config: str, p
     assert done.returncode == 0, done.stderr
     edges = str(tmp_path / "edges.parquet")
     for source in ([rated, "--source", model], [data, "--reward", model]):
-        done = popmargin("pop", "sample", *source, "--out", edges)
+        done = popmargin("pop", "sample", *source, "--out", edges, "--overwrite")
         assert done.returncode == 0, done.stderr
         assert set(PopEdges.load(edges).table["source"].to_pylist()) == {model}
     policy = ["--objective.name", "pop", "--data.train", rated, "--output", str(tmp_path / "policy")]
