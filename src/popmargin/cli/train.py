@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     """Train."""
     config = load_config(args.config, args.overrides, resume=args.resume)
     check_models(config.model.path, config.reference.model, config.evaluation.reward)
+    import torch
+
     from popmargin.training.combinations import without_effect
     from popmargin.training.run import make_loss, train
 
@@ -63,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     for sentence in without_effect(make_loss(config), config) if first else ():
         print(sentence, file=sys.stderr)
     directory, _ = train(config, resume=args.resume, overwrite=args.overwrite)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # left to the exit, its threads can end the process as a crash
     if not first:
         return 0
     facts = directory.facts()
