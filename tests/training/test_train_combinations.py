@@ -8,10 +8,11 @@ import pytest
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
+from popmargin.training.build import make_loss, make_parts
 from popmargin.training.combinations import without_effect
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_loss, make_parts, train
+from popmargin.training.run import train
 from popmargin.training.run_directory import read_jsonl
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 REFUSED: list[tuple[dict[str, Any], str]] = [

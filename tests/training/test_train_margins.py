@@ -19,9 +19,10 @@ from popmargin.margin_sources import MARGIN_SOURCES
 from popmargin.objectives.base import OBJECTIVES, Needs, Objective
 from popmargin.study.config import StudyConfig
 from popmargin.study.standard import keep_possible
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_loss, make_parts, make_trainer, train, training_arguments
+from popmargin.training.build import make_loss, make_parts, make_trainer, training_arguments
+from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 Metrics = Callable[[RunDirectory], list[dict[str, Any]]]

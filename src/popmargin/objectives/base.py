@@ -87,6 +87,12 @@ class Logps:
             if tensor is not None:
                 _same_shape(f"logps.{name}", tensor, self.chosen.shape)
 
+    def of_reference(self) -> "Logps | None":
+        """The reference's own sums in the place of the policy's; None without a reference."""
+        if self.chosen_reference is None or self.rejected_reference is None:
+            return None
+        return replace(self, chosen=self.chosen_reference, rejected=self.rejected_reference)
+
     def swap(self) -> "Logps":
         """The same with chosen and rejected exchanged."""
         return Logps(

@@ -21,7 +21,7 @@ from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.study.reading import read_control, read_reference, read_results
-from popmargin.training.run import make_loss
+from popmargin.training.build import make_loss
 from popmargin.training.run_directory import RunDirectory, read_jsonl
 from popmargin.training.trainer import Loss
 

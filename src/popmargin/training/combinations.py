@@ -6,7 +6,7 @@ from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
 from popmargin.margin_sources import MarginSource
 from popmargin.objectives.base import OBJECTIVES, Objective
-from popmargin.training.trainer import Loss
+from popmargin.training.loss import Loss
 
 
 def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
@@ -16,12 +16,12 @@ def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
         ConfigError: a combination without meaning; the message says why, and what to do.
     """
     name = loss.objective.name
-    if loss.rewards:
+    if "reward" in loss.provides:
         _refuse_log_probs(loss)
     if loss.margin is not None:
         _refuse_margin(loss.objective, loss.margin[0])
     for _, regularizer, _ in loss.regularizers:
-        if regularizer.of == "reward" and not loss.rewards:
+        if regularizer.of == "reward" and "reward" not in loss.provides:
             raise ConfigError(
                 f"The regularizer '{regularizer.name}' is a term of rewards, and a policy's log-probs are none: leave "
                 "it out, or train a reward model (task: reward)."
@@ -39,7 +39,7 @@ def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
             "objective."
         )
     adapter_above = bool(config.model.lora_rank) and config.model.lora_last_layers is not None
-    if config.train.frozen_cache_gb and (loss.rewards or not adapter_above):
+    if config.train.frozen_cache_gb and ("reward" in loss.provides or not adapter_above):
         raise ConfigError(
             "train.frozen_cache_gb keeps what the layers below a policy's adapter give, and here no layer lies below "
             "one: set model.lora_rank and model.lora_last_layers (task: policy), or leave it out."
