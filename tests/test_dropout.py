@@ -25,8 +25,8 @@ from transformers import (
 
 from popmargin.config import RunConfig
 from popmargin.dropout import draws, own_dropout, switch_off_dropout
-from popmargin.engine.reference import model_fingerprint
 from popmargin.engine.logps import forward_plan, token_logps
+from popmargin.engine.reference import model_fingerprint
 from popmargin.engine.trial import refuse_noise, trial_sequences
 from popmargin.errors import RunError
 from popmargin.models import load_model

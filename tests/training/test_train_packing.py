@@ -10,7 +10,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from popmargin.config import RunConfig
-from popmargin.engine.logps import forward_plan
 from popmargin.training.build import make_parts, make_trainer, training_arguments
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from popmargin.account import Step
 from popmargin.config import RunConfig
-from popmargin.label.edges import is_store
+from popmargin.edge_sources.base import source_of
 from popmargin.models import bf16_is_slower
 from popmargin.training.build import Parts, make_loss, make_parts, make_trainer, training_arguments
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
@@ -96,7 +96,7 @@ def train(
 def _with_own_edges(config: RunConfig, directory: RunDirectory) -> RunConfig:
     """A run that goes on keeps its edges, though its label store may have grown."""
     own = directory.path / "edges.parquet"
-    if config.pop.edges is None or not is_store(config.pop.edges) or not own.is_file():
+    if config.pop.edges is None or not source_of(config.pop.edges).grows or not own.is_file():
         return config
     return dataclasses.replace(config, pop=dataclasses.replace(config.pop, edges=str(own)))
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 from popmargin.account import Step
 from popmargin.config import PopConfig, RunConfig
 from popmargin.data.schema import Preferences
+from popmargin.edge_sources.base import read_edges
 from popmargin.errors import DataError
-from popmargin.label.edges import read_edges
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths

@@ -1,0 +1,37 @@
+"""PoP edges straight from a label store, for a training run."""
+
+import logging
+from collections.abc import Sequence
+
+from popmargin.label.store.address import open_store
+from popmargin.pop.edges import PopEdges
+from popmargin.pop.labelled import labels_between
+
+_LOG = logging.getLogger(__name__)
+
+
+def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
+    """The PoP labels of a store between some preferences, one edge for each label; what is left out is logged.
+
+    Args:
+        source: the store; `#NAME` at its end names the project, where there are several.
+        ids: the preferences that are trained on. Labels of others, held out for testing, make no edges.
+
+    Raises:
+        DataError: no such store or project, several projects and no name, or no label is left.
+    """
+    url, _, name = source.partition("#")
+    with open_store(url) as store:
+        from popmargin.label.export.pop_edges import pop_edges
+
+        project = store.project(name or None)
+        edges, account = pop_edges(store, project)
+    _LOG.warning("%s, project '%s': %s", url, project.name, account)
+    other = [kind for kind in ("single preferences", "ratings") if account.left_out[kind]]
+    remedy = (
+        f"Its labels are {' and '.join(other)}: train on what `popmargin label export --as preferences` writes, or "
+        "collect comparisons in a project of kind 'pop'."
+        if other
+        else f"Label some with: popmargin annotate --db {url}, or train on the data that was imported."
+    )
+    return labels_between(edges, ids, f"{url}, project '{project.name}'", remedy)
