@@ -150,7 +150,7 @@ def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -
     from popmargin.engine.logps import forward_plan
     from popmargin.engine.reference import ReferenceLogps
     from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget
-    from popmargin.saved import write_model
+    from popmargin.models.saved import write_model
     from popmargin.tasks.language import LanguageScorer
     from popmargin.training.batches import Collator, TrainingRows
     from popmargin.training.build import make_loss
@@ -241,7 +241,7 @@ def _base_dtype(setting: Setting) -> Any:
 
 def _policy(setting: Setting) -> Any:
     from models import make_model, perturb, with_adapter
-    from popmargin.models import device
+    from popmargin.models.policies import device
 
     model = make_model(setting.model, _base_dtype(setting)).to(device())
     if setting.lora:

@@ -10,7 +10,7 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
 from popmargin.files import whole_file
-from popmargin.models import process_count
+from popmargin.models.policies import process_count
 from popmargin.report.build import write_report
 from popmargin.report.results import StudyResults
 from popmargin.rewards.base import Reward

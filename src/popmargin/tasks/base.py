@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from popmargin.config import EvaluationConfig, ModelConfig, RunConfig, TrainConfig
 from popmargin.data.schema import Preferences
 from popmargin.engine.scores import PairScores
+from popmargin.models.saved import write_state
 from popmargin.objectives.base import ScoreKind
 from popmargin.registry import Registry
-from popmargin.saved import write_state
 
 if TYPE_CHECKING:
     from popmargin.generate.samples import Samples

@@ -26,7 +26,7 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.generate.ends import end_tokens, save_ends
 from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.generate.samples import Samples
-from popmargin.models import (
+from popmargin.models.policies import (
     base_dtype,
     load_model,
     load_policy,

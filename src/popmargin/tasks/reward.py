@@ -17,14 +17,14 @@ from popmargin.engine.rewards import RewardPlan, pair_rewards, response_rewards,
 from popmargin.engine.scores import PairScores
 from popmargin.engine.trial import refuse_noise, trial_sequences
 from popmargin.errors import ConfigError, RunError
-from popmargin.objectives.base import ScoreKind
-from popmargin.reward_models import (
+from popmargin.models.reward_models import (
     FORMAT_FILE,
     RewardFormat,
     load_reward_model,
     make_reward_model,
     padding_apart,
 )
+from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import task
 from popmargin.tasks.text import TextTask
 

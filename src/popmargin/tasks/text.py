@@ -21,9 +21,9 @@ from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
 from popmargin.engine.reference import model_fingerprint
 from popmargin.engine.trial import unwrapped
 from popmargin.files import digest
-from popmargin.loading import stored_dtype
-from popmargin.models import BASE_FILE, base_dtype, load_tokenizer, merged
-from popmargin.saved import dtype_to_save, refuse_other_base, round_weights, write_model
+from popmargin.models.loading import stored_dtype
+from popmargin.models.policies import BASE_FILE, base_dtype, load_tokenizer, merged
+from popmargin.models.saved import dtype_to_save, refuse_other_base, round_weights, write_model
 from popmargin.tasks.base import Task
 from popmargin.tasks.checks import check_padding, check_rows
 

@@ -14,7 +14,7 @@ from popmargin.config import RunConfig, coerce
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
 from popmargin.margin_sources import make_margin
-from popmargin.models import device, process_count
+from popmargin.models.policies import device, process_count
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale

@@ -15,12 +15,12 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from popmargin.adapters import is_stacked
 from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import RunError
 from popmargin.margin import Margin
+from popmargin.models.adapters import is_stacked
+from popmargin.models.saved import read_adapter, refuse_difference
 from popmargin.objectives.base import Logps, Rows
-from popmargin.saved import read_adapter, refuse_difference
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import Collator, TrainingRows, clustered_order
 from popmargin.training.loss import Loss
