@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from popmargin.cli.main import main
-from popmargin.models.policies import policies
+from popmargin.models import policies
 from popmargin.study import compare as module
 
 

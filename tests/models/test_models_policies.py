@@ -16,7 +16,8 @@ from transformers import (
 
 from popmargin.config import ModelConfig
 from popmargin.errors import ConfigError, RunError
-from popmargin.models.policies import base_dtype, load_model, load_policy, load_tokenizer, make_policy, policies
+from popmargin.models import policies
+from popmargin.models.policies import base_dtype, load_model, load_policy, load_tokenizer, make_policy
 
 
 def test_only_frozen_weights_are_kept_in_bf16() -> None:

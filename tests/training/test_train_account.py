@@ -19,9 +19,10 @@ from popmargin.data.tokenize import tokenize_preferences
 from popmargin.errors import DataError
 from popmargin.evaluation.run import evaluate_run
 from popmargin.pop.edges import PopEdges
-from popmargin.training.account import encoding_step, training_steps
+from popmargin.training.account import encoding_step
 from popmargin.training.build import make_parts
 from popmargin.training.run import train
+from popmargin.training.run_account import training_steps
 from popmargin.training.sides import read_split
 from popmargin.training.workspace import Workspace
 
