@@ -83,9 +83,7 @@ def _rows(gap: torch.Tensor, score: float, values: Mapping[str, float], state: M
         weaker_chosen=same("weaker_chosen"),
         weaker_rejected=same("weaker_rejected"),
         target=Margin(values=same("target"), unit="nats"),
-        margin=Margin(values=same("margin"), unit="reward"),
-        soft_label=same("soft_label", 1.0),
-        scale=Margin(values=same("scale"), unit="reward"),
+        columns={"margin": same("margin"), "soft_label": same("soft_label", 1.0), "scale": same("scale")},
         stronger_share=same("stronger_share", 1.0),
         weaker_share=same("weaker_share"),
         logps=Logps(

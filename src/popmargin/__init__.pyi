@@ -13,6 +13,7 @@ from .errors import PopmarginError as PopmarginError
 from .errors import RunError as RunError
 from .evaluation.rate import rate_preferences as rate_preferences
 from .margin import Margin as Margin
+from .margins import margin_source as margin_source
 from .objectives import Golden as Golden
 from .objectives import Needs as Needs
 from .objectives import Rows as Rows

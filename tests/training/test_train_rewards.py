@@ -21,7 +21,7 @@ from popmargin.evaluation.rewards import load_reward
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.reward_models import padding_apart
-from popmargin.training.combinations import wants_log_probs
+from popmargin.training.combinations import PROVIDED
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_loss, make_parts, make_trainer, train, training_arguments
 from popmargin.training.run_directory import RunDirectory
@@ -130,7 +130,7 @@ def test_micro_batches_are_one_batch(tmp_path: Path, configure: Configure, metri
 OF_GAPS = [
     name
     for name, kind in ((name, OBJECTIVES.get(name)) for name in OBJECTIVES.names())
-    if kind.function.__module__.startswith("popmargin.") and wants_log_probs(kind, kind.options()) is None
+    if kind.function.__module__.startswith("popmargin.") and kind.requires(kind.options()) <= PROVIDED["reward"]
 ]
 
 

@@ -88,7 +88,7 @@ class Collator:
         rows: the epoch's rows.
         tokenized: the preferences.
         pad_id: a padding token.
-        columns: further numbers per preference, (count,) each, that ride along (margin, soft_label).
+        columns: further numbers per preference by name, (count,) each, that ride along (margin, soft_label, weight …).
         reference: cached reference log-probs of the tokens, if the objective uses them; see `reference.py`.
         weaker: what the objective wants of weaker sides: none, target, or gradient.
         target_forward: which weaker sides a target must forward: all of them, only those that the policy does not
@@ -165,8 +165,7 @@ class Collator:
             batch["target_place"] = torch.tensor([place[int(i)] for i in scored])
             batch |= self._cached("target_", scored)
         batch |= self._cached("", gradient)
-        for name, values in self.columns.items():
-            batch[name] = torch.from_numpy(values[stronger])
+        batch["columns"] = {name: torch.from_numpy(values[stronger]) for name, values in self.columns.items()}
         return batch
 
     def _cached(self, prefix: str, preferences: np.ndarray) -> dict[str, torch.Tensor]:

@@ -1,31 +1,55 @@
 """Which objectives, margins, token selectors and batches have a meaning together."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
-from popmargin.margin_sources import MarginSource
+from popmargin.margins.base import MARGIN_SOURCES, MarginSource
 from popmargin.objectives.base import OBJECTIVES, Objective
+from popmargin.registry import Registry
+from popmargin.regularizers.base import REGULARIZERS
+from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.trainer import Loss
 
+PROVIDED = {
+    "policy": frozenset({"log_ratio", "mean_log_ratio", "logp", "mean_logp", "tokens", "reference", "generation"}),
+    "reward": frozenset({"log_ratio", "reward"}),
+}
+"""What the scores of each task can serve as; a reward takes the place of a log-ratio whose gaps alone count."""
+_REASONS = {
+    "log_ratio": "takes log-ratios",
+    "mean_log_ratio": "takes means over tokens",
+    "logp": "takes log-probs of responses",
+    "mean_logp": "takes mean log-probs of responses",
+    "reward": "is a term of rewards",
+    "reference": "compares single scores with the zero of a reference",
+    "tokens": "weighs log-probs of tokens",
+}
+"""What a part does with what a task must provide, to go on with "which …"."""
+_TERMS = {"logp": "is a term of log-probs", "reference": "compares log-probs with those of a reference"}
+"""The same of regularizers."""
 
-def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
+
+def refuse_meaningless(loss: Loss, config: RunConfig, provided: frozenset[str], task: str) -> None:
     """Look at what the parts declare, not at their names, so that a user's own are held to the same.
+
+    Args:
+        loss: the parts of the run.
+        config: the run.
+        provided: what the task's scores can serve as, by name: score kinds, `reward`, `tokens`, `reference` …
+        task: what the task trains, in words ("a reward model").
 
     Raises:
         ConfigError: a combination without meaning; the message says why, and what to do.
     """
     name = loss.objective.name
-    if loss.rewards:
-        _refuse_log_probs(loss)
+    for registry, part, options in _parts(loss):
+        missing = part.requires(options) - provided
+        if missing:
+            _refuse_missing(registry, part, missing, provided, f"{task} does not have (task: {config.task})")
     if loss.margin is not None:
         _refuse_margin(loss.objective, loss.margin[0])
-    for _, regularizer, _ in loss.regularizers:
-        if regularizer.of == "reward" and not loss.rewards:
-            raise ConfigError(
-                f"The regularizer '{regularizer.name}' is a term of rewards, and a policy's log-probs are none: leave "
-                "it out, or train a reward model (task: reward)."
-            )
     if loss.tokens is not None and loss.objective.needs.whole_responses:
         raise ConfigError(
             f"The objective '{name}' compares probabilities of whole responses, which the token selector "
@@ -123,32 +147,28 @@ def refuse_lone_rows(loss: Loss, rows: int) -> None:
         )
 
 
-def wants_log_probs(objective: Objective, options: Any) -> str | None:
-    """Why a reward model cannot be trained with an objective: it has rewards and no log-probs; None where it can."""
-    reasons = {
-        "mean_log_ratio": "takes means over tokens",
-        "logp": "takes log-probs of responses",
-        "mean_logp": "takes mean log-probs of responses",
-    }
-    reason = reasons.get(objective.score_kind(options))
-    if reason is None and objective.needs.reference:
-        reason = "needs reference log-probs"  # beside its scores
-    if reason is None and objective.needs.absolute:
-        reason = "compares single scores with the zero of a reference"
-    return reason
+def _parts(loss: Loss) -> Iterator[tuple[Registry[Any], Any, Any]]:
+    """The registered parts with their registries and options."""
+    yield OBJECTIVES, loss.objective, loss.options
+    if loss.margin is not None:
+        yield MARGIN_SOURCES, *loss.margin
+    for _, regularizer, options in loss.regularizers:
+        yield REGULARIZERS, regularizer, options
+    if loss.tokens is not None:
+        yield TOKEN_SELECTORS, *loss.tokens
 
 
-def _refuse_log_probs(loss: Loss) -> None:
-    objective = loss.objective
-    reason = wants_log_probs(objective, loss.options)
-    if reason is not None:
-        raise ConfigError(
-            f"The objective '{objective.name}' {reason}, which a reward model does not have (task: reward): choose an "
-            "objective of score gaps, e.g. dpo, dpo_rating_margin, pop or aps."
-        )
-    for _, regularizer, _ in loss.regularizers:
-        if regularizer.of == "policy":
-            raise ConfigError(
-                f"The regularizer '{regularizer.name}' is a term of log-probs, and a reward model has none "
-                "(task: reward): leave it out, or use center."
-            )
+def _refuse_missing(
+    registry: Registry[Any], part: Any, missing: frozenset[str], provided: frozenset[str], lacking: str
+) -> None:
+    """The one rule: a part must not require what the task does not provide."""
+    reasons = _REASONS | (_TERMS if registry is REGULARIZERS else {})
+    first = next((known for known in reasons if known in missing), min(missing))
+    reason = reasons.get(first, f"requires '{first}'")
+    known = [registry.get(name) for name in registry.names()]
+    own = [kind for kind in known if kind.function.__module__.startswith(f"{registry.package}.")]
+    others = [kind.name for kind in own if kind.requires(kind.options()) <= provided]
+    remedies = [] if registry is OBJECTIVES else ["leave it out"]
+    remedies += [f"use {', '.join(others)}"] if others else []
+    remedy = f": {', or '.join(remedies)}" if remedies else ""
+    raise ConfigError(f"The {registry.title} '{part.name}' {reason}, which {lacking}{remedy}.")

@@ -25,7 +25,7 @@ from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
 from popmargin.generate.ends import save_ends
 from popmargin.label.edges import is_store
-from popmargin.margin_sources import make_margin
+from popmargin.margins.base import make_margin
 from popmargin.models import bf16_is_slower, device, make_policy
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
@@ -37,7 +37,7 @@ from popmargin.reward_models import make_reward_model
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.account import seen_steps, training_steps
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
-from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
+from popmargin.training.combinations import PROVIDED, refuse_lone_rows, refuse_meaningless
 from popmargin.training.final import is_merged, save_trained
 from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.memory import peak_megabytes, reset_peak
@@ -93,7 +93,7 @@ def make_loss(config: RunConfig) -> Loss:
         margin=None if config.margin is None else make_margin(config.margin),
         rewards=rewards,
     )
-    refuse_meaningless(loss, config)
+    refuse_meaningless(loss, config, PROVIDED[config.task], "a reward model" if rewards else "a policy")
     return loss
 
 
@@ -228,7 +228,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     scorer = (config.tokens or {}).get("reference")
     needs = loss.needs
     edges = workspace.edges(config.pop) if needs.edges else None
-    columns = {name: workspace.train.column(name) for name in ("margin", "soft_label") if getattr(needs, name)}
+    columns = {name: workspace.train.column(name) for name in needs.columns if name != "scale"}
     scale = fitted_to = None
     if needs.scale:
         scale, fitted_to = workspace.scale(config.pop)

@@ -3,6 +3,8 @@
 The loop knows no objective: it scores preferences, lines the scores up with the batch's rows, and hands them over.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +27,7 @@ from popmargin.engine.scores import PairScores, pair_scores, scores_of
 from popmargin.engine.target import Target
 from popmargin.errors import RunError
 from popmargin.margin import Margin
-from popmargin.margin_sources import MarginSource
+from popmargin.margins.base import MarginSource
 from popmargin.objectives.base import Logps, Needs, Objective, Origin, Rows
 from popmargin.regularizers.base import Regularizer
 from popmargin.saved import read_adapter, refuse_difference, write_model
@@ -62,14 +64,14 @@ class Loss:
 
     @property
     def needs(self) -> Needs:
-        """What objective and margin together must be given."""
-        return self.objective.needs if self.margin is None else self.objective.needs | self.margin[0].needs
+        """What the parts together must be given."""
+        return functools.reduce(operator.or_, (part.needs for part in self.components))
 
     @property
     def components(self) -> list[Any]:
-        """The registered parts: objective, regularizers and token selector."""
-        chosen = [] if self.tokens is None else [self.tokens[0]]
-        return [self.objective, *(regularizer for _, regularizer, _ in self.regularizers), *chosen]
+        """The registered parts: objective, margin source, regularizers and token selector."""
+        chosen = [part[0] for part in (self.margin, self.tokens) if part is not None]
+        return [self.objective, *chosen, *(regularizer for _, regularizer, _ in self.regularizers)]
 
     @property
     def origin(self) -> Origin:
@@ -338,9 +340,7 @@ class PreferenceTrainer(Trainer):
             weaker_chosen=of_weaker(scores.chosen) if gradient else None,
             weaker_rejected=of_weaker(scores.rejected) if gradient else None,
             target=None if target_P is None else Margin(values=of_weaker(target_P).to(scores.gap.dtype), unit="nats"),
-            margin=None if "margin" not in inputs else Margin(values=inputs["margin"], unit="reward"),
-            soft_label=inputs.get("soft_label"),
-            scale=None if "scale" not in inputs else Margin(values=inputs["scale"], unit="reward"),
+            columns=inputs["columns"],
             stronger_share=inputs["stronger_share"],
             weaker_share=inputs["weaker_share"],
             logps=Logps(**taken) if taken else None,
