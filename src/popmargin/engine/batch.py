@@ -117,12 +117,15 @@ class Collator:
         return 2 * self.tokenized.prompt.lengths + self.tokenized.chosen.lengths + self.tokenized.rejected.lengths
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """These rows: `parts`, and `row_count` of all of them."""
+        """These rows: `parts`, `row_count` of all of them, and the sum of their weights where they have any."""
         parts = [list(numbers)]
         if self.tokens_per_batch is not None:
             costs = self._cost(np.asarray(numbers)).tolist()
             parts = [[numbers[i] for i in part] for part in split_to_budget(costs, self.tokens_per_batch)]
-        return {"parts": [self.part(part) for part in parts], "row_count": len(numbers)}
+        batch: dict[str, Any] = {"parts": [self.part(part) for part in parts], "row_count": len(numbers)}
+        if "weight" in self.columns:
+            batch["weight"] = float(self.columns["weight"][self.rows.stronger[np.asarray(numbers)]].sum(dtype=float))
+        return batch
 
     def _cost(self, numbers: np.ndarray) -> np.ndarray:
         """Tokens of one forward pass that each row asks for at most (R,)."""

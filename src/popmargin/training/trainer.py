@@ -192,22 +192,24 @@ class PreferenceTrainer(Trainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Tensor | int | None]:
-        """The micro-batches of one optimizer step, and the number of rows in them over all processes."""
+    ) -> tuple[list[Any], Tensor | float | None]:
+        """The micro-batches of one optimizer step, and the rows in them over all processes, or what these weigh."""
         batches: list[Any] = []
         for _ in range(num_batches):
             batch = next(epoch_iterator, None)
             if batch is None:
                 break
             batches.append(batch)
-        rows = sum(int(batch["row_count"]) for batch in batches)
+        rows = sum(batch.get("weight", batch["row_count"]) for batch in batches)
         if self.args.world_size == 1:
-            return batches, rows  # a tensor would have to reach the device first
-        count = torch.tensor(rows, device=device)
-        return batches, self.accelerator.gather(count).sum()  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
+            return batches, rows or 1  # a tensor would have to reach the device first
+        count = torch.tensor(rows, device=device, dtype=torch.float32 if isinstance(rows, float) else None)
+        total: Any = self.accelerator.gather(count)
+        total = total.sum()
+        return batches, total.clamp(min=torch.finfo(total.dtype).tiny) if total.is_floating_point() else total
 
     def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | float | None = None
     ) -> Tensor:
         """Forward and backward passes of a batch's parts; processes exchange gradients after the last one."""
         *before, last = inputs["parts"]
@@ -225,9 +227,9 @@ class PreferenceTrainer(Trainer):
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        num_items_in_batch: Tensor | float | None = None,
     ) -> Any:
-        """Mean loss over the rows of the optimizer step; this part's share of it."""
+        """Mean loss over the rows of the optimizer step, weighted where they have weights; this part's share of it."""
         target_P = self._target_gaps(model, inputs)
         scores, of_tokens = self._pair_scores(model, inputs, "policy")
         if self.loss.target is not None:
@@ -250,7 +252,11 @@ class PreferenceTrainer(Trainer):
         finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
         self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once a step: no sync here
         self._note(inputs, rows, seen, of_tokens)
+        weight_R = rows.columns.get("weight")
         count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
+        if weight_R is not None:
+            loss_R = loss_R * weight_R
+            count = weight_R.sum() if num_items_in_batch is None else num_items_in_batch
         return loss_R.sum() * self.accelerator.num_processes / count
 
     def _pair_scores(
@@ -387,6 +393,9 @@ class PreferenceTrainer(Trainer):
             "accuracy": (gap > 0).double() + 0.5 * (gap == 0).double(),
             "reward_margin": self.loss.beta * gap,
         }
+        if "weight" in rows.columns:
+            weight = rows.columns["weight"]
+            values |= {"weight_mean": weight, "weight_square": weight.square()}
         if rows.logps is None:
             values |= {"chosen_reward": rows.chosen, "rejected_reward": rows.rejected}
         else:
@@ -402,7 +411,7 @@ class PreferenceTrainer(Trainer):
         self._refuse_taken(noted, {**values, **of_tokens})
         self.metrics.add({**values, **of_tokens, **noted})
         if self.loss.objective.update_state is not None:
-            self.step_metrics.add(noted)
+            self.step_metrics.add(noted, rows.columns.get("weight"))
         self.tokens_seen += int(inputs["policy_tokens"])
 
     def _refuse_taken(self, noted: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
