@@ -192,7 +192,7 @@ class PreferenceTrainer(Trainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Tensor | float | None]:
+    ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one optimizer step, and the rows in them over all processes, or what these weigh."""
         batches: list[Any] = []
         for _ in range(num_batches):
@@ -200,16 +200,18 @@ class PreferenceTrainer(Trainer):
             if batch is None:
                 break
             batches.append(batch)
-        rows = sum(batch.get("weight", batch["row_count"]) for batch in batches)
-        if self.args.world_size == 1:
-            return batches, rows or 1  # a tensor would have to reach the device first
-        count = torch.tensor(rows, device=device, dtype=torch.float32 if isinstance(rows, float) else None)
-        total: Any = self.accelerator.gather(count)
-        total = total.sum()
+        weighted = any("weight" in batch for batch in batches)
+        rows = sum(batch["weight" if weighted else "row_count"] for batch in batches)
+        if self.args.world_size == 1 and not weighted:
+            return batches, rows  # a tensor would have to reach the device first
+        total = torch.tensor(rows)
+        if self.args.world_size > 1:
+            total: Any = self.accelerator.gather(total.to(device))
+            total = total.sum()
         return batches, total.clamp(min=torch.finfo(total.dtype).tiny) if total.is_floating_point() else total
 
     def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | float | None = None
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Forward and backward passes of a batch's parts; processes exchange gradients after the last one."""
         *before, last = inputs["parts"]
@@ -227,7 +229,7 @@ class PreferenceTrainer(Trainer):
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | float | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Mean loss over the rows of the optimizer step, weighted where they have weights; this part's share of it."""
         target_P = self._target_gaps(model, inputs)
