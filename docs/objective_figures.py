@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from popmargin.margin import Margin
 from popmargin.objectives.base import Logps, Objective, Rows
+from popmargin.objectives.rows import COLUMN_KINDS
 from popmargin.report.build import TEMPLATES
 from popmargin.report.svg import Scale, el, path, px, span, text_width, x_axis, y_axis
 
@@ -66,7 +67,7 @@ def _curve(objective: Objective, value: Any) -> tuple[list[float], list[float]]:
     return values, pulls
 
 
-_ROWS = {field.name for field in fields(Rows)}
+_ROWS = {*(field.name for field in fields(Rows)), *COLUMN_KINDS}
 
 
 def _rows(gap: torch.Tensor, score: float, values: Mapping[str, float], state: Mapping[str, float]) -> Rows:
@@ -83,9 +84,7 @@ def _rows(gap: torch.Tensor, score: float, values: Mapping[str, float], state: M
         weaker_chosen=same("weaker_chosen"),
         weaker_rejected=same("weaker_rejected"),
         target=Margin(values=same("target"), unit="nats"),
-        margin=Margin(values=same("margin"), unit="reward"),
-        soft_label=same("soft_label", 1.0),
-        scale=Margin(values=same("scale"), unit="reward"),
+        columns={"margin": same("margin"), "soft_label": same("soft_label", 1.0), "scale": same("scale")},
         stronger_share=same("stronger_share", 1.0),
         weaker_share=same("weaker_share"),
         logps=Logps(

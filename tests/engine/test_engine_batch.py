@@ -100,7 +100,7 @@ def test_columns_and_reference_ride_along(tokenized: TokenizedPreferences) -> No
         columns={"margin": np.arange(count, dtype=np.float32)},
         reference=ReferenceLogps(chosen, rejected),
     )
-    assert batch["margin"].tolist() == STRONGER.tolist()
+    assert batch["columns"]["margin"].tolist() == STRONGER.tolist()
     preferences = [0, 2, 4, 7]
     wanted = [chosen[i] for i in preferences] + [rejected[i] for i in preferences]
     assert batch["policy"]["reference"].tolist() == np.concatenate(wanted).tolist()

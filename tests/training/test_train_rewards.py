@@ -21,8 +21,8 @@ from popmargin.evaluation.run import HeldOutMargins, evaluate_run
 from popmargin.models.reward_models import padding_apart
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.rewards.load import load_reward
+from popmargin.tasks.reward import RewardTask
 from popmargin.training.build import make_loss, make_parts, make_trainer, training_arguments
-from popmargin.training.combinations import wants_log_probs
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
@@ -131,7 +131,7 @@ def test_micro_batches_are_one_batch(tmp_path: Path, configure: Configure, metri
 OF_GAPS = [
     name
     for name, kind in ((name, OBJECTIVES.get(name)) for name in OBJECTIVES.names())
-    if kind.function.__module__.startswith("popmargin.") and wants_log_probs(kind, kind.options()) is None
+    if kind.function.__module__.startswith("popmargin.") and kind.requires(kind.options()) <= RewardTask.provides
 ]
 
 

@@ -75,7 +75,7 @@ class Collator:
     Attributes:
         rows: the epoch's rows.
         inputs: the preferences, as the task's model takes them.
-        columns: further numbers per preference, (count,) each, that ride along.
+        columns: further numbers per preference by name, (count,) each, that ride along (margin, soft_label, weight …).
         weaker: what the objective wants of weaker sides: none, target, or gradient.
         target_forward: which weaker sides a target must forward: all of them, only those that the policy does not
             forward anyway (others), or none.
@@ -98,12 +98,15 @@ class Collator:
         return self.inputs.costs()
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """These rows: `parts`, and `row_count` of all of them."""
+        """These rows: `parts`, `row_count` of all of them, and the sum of their weights where they have any."""
         parts = [list(numbers)]
         if self.tokens_per_batch is not None:
             costs = self._cost(np.asarray(numbers)).tolist()
             parts = [[numbers[i] for i in part] for part in split_to_budget(costs, self.tokens_per_batch)]
-        return {"parts": [self.part(part) for part in parts], "row_count": len(numbers)}
+        batch: dict[str, Any] = {"parts": [self.part(part) for part in parts], "row_count": len(numbers)}
+        if "weight" in self.columns:
+            batch["weight"] = float(self.columns["weight"][self.rows.stronger[np.asarray(numbers)]].sum(dtype=float))
+        return batch
 
     def _cost(self, numbers: np.ndarray) -> np.ndarray:
         """Tokens of one forward pass that each row asks for at most (R,)."""
@@ -142,8 +145,7 @@ class Collator:
         if self.weaker == "target" and len(scored):
             batch["target"] = self.inputs.collate(scored)
             batch["target_place"] = torch.tensor([place[int(i)] for i in scored])
-        for name, values in self.columns.items():
-            batch[name] = torch.from_numpy(values[stronger])
+        batch["columns"] = {name: torch.from_numpy(values[stronger]) for name, values in self.columns.items()}
         return batch
 
 

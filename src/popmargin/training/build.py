@@ -13,7 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments, s
 from popmargin.config import RunConfig, coerce
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
-from popmargin.margin_sources import make_margin
+from popmargin.margins.base import make_margin
 from popmargin.models.policies import device, process_count
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
@@ -79,7 +79,7 @@ def make_loss(config: RunConfig) -> Loss:
         provides=task.provides,
         scoring=None if scoring is None else str(scoring),
     )
-    refuse_meaningless(loss, config)
+    refuse_meaningless(loss, config, task.noun)
     return loss
 
 
@@ -115,7 +115,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     refuse_lone_rows(loss, _micro_batch_size(config, process_count()) * process_count())
     needs = loss.needs
     edges = workspace.edges(config.pop) if needs.edges else None
-    columns = {name: data.column(name) for name in ("margin", "soft_label") if getattr(needs, name)}
+    columns = {name: data.column(name) for name in needs.columns if name != "scale"}
     scale = fitted_to = None
     if needs.scale:
         scale, fitted_to = workspace.scale(config.pop)

@@ -19,6 +19,7 @@ _FIELDS = (
     "tokens.reference",
     "tokens.name",
     "objective.name",
+    "margin.source",
     "evaluation.reward",
     "evaluation.reward_options.cache",
 )

@@ -1,10 +1,12 @@
 """Everything that makes up the loss of a row: objective, margin, regularizers and token selector."""
 
+import functools
+import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from popmargin.engine.target import Target
-from popmargin.margin_sources import MarginSource
+from popmargin.margins.base import MarginSource
 from popmargin.objectives.base import Needs, Objective, Origin, Rows, ScoreKind
 from popmargin.regularizers.base import Regularizer
 from popmargin.tokens.base import TokenSelector
@@ -36,8 +38,8 @@ class Loss:
 
     @property
     def needs(self) -> Needs:
-        """What objective and margin together must be given."""
-        return self.objective.needs if self.margin is None else self.objective.needs | self.margin[0].needs
+        """What the parts together must be given."""
+        return functools.reduce(operator.or_, (part.needs for part in self.components))
 
     @property
     def kind(self) -> ScoreKind:
@@ -46,9 +48,9 @@ class Loss:
 
     @property
     def components(self) -> list[Any]:
-        """The registered parts: objective, regularizers and token selector."""
-        chosen = [] if self.tokens is None else [self.tokens[0]]
-        return [self.objective, *(regularizer for _, regularizer, _ in self.regularizers), *chosen]
+        """The registered parts: objective, margin source, regularizers and token selector."""
+        chosen = [part[0] for part in (self.margin, self.tokens) if part is not None]
+        return [self.objective, *chosen, *(regularizer for _, regularizer, _ in self.regularizers)]
 
     @property
     def origin(self) -> Origin:

@@ -105,18 +105,22 @@ class PreferenceTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """The micro-batches of one optimizer step, and the number of rows in them over all processes."""
+        """The micro-batches of one optimizer step, and the rows in them over all processes, or what these weigh."""
         batches: list[Any] = []
         for _ in range(num_batches):
             batch = next(epoch_iterator, None)
             if batch is None:
                 break
             batches.append(batch)
-        rows = sum(int(batch["row_count"]) for batch in batches)
-        if self.args.world_size == 1:
+        weighted = any("weight" in batch for batch in batches)
+        rows = sum(batch["weight" if weighted else "row_count"] for batch in batches)
+        if self.args.world_size == 1 and not weighted:
             return batches, rows  # a tensor would have to reach the device first
-        count = torch.tensor(rows, device=device)
-        return batches, self.accelerator.gather(count).sum()  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
+        total = torch.tensor(rows)
+        if self.args.world_size > 1:
+            total: Any = self.accelerator.gather(total.to(device))
+            total = total.sum()
+        return batches, total.clamp(min=torch.finfo(total.dtype).tiny) if total.is_floating_point() else total
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -169,7 +173,11 @@ class PreferenceTrainer(Trainer):
         finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
         self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once a step: no sync here
         self._note(inputs, rows, seen, scores.logged)
+        weight_R = rows.columns.get("weight")
         count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
+        if weight_R is not None:
+            loss_R = loss_R * weight_R
+            count = weight_R.sum() if num_items_in_batch is None else num_items_in_batch
         return loss_R.sum() * self.accelerator.num_processes / count
 
     @torch.no_grad()
@@ -215,9 +223,7 @@ class PreferenceTrainer(Trainer):
             weaker_chosen=of_weaker(scores.chosen) if gradient else None,
             weaker_rejected=of_weaker(scores.rejected) if gradient else None,
             target=None if target_P is None else Margin(values=of_weaker(target_P).to(scores.gap.dtype), unit="nats"),
-            margin=None if "margin" not in inputs else Margin(values=inputs["margin"], unit="reward"),
-            soft_label=inputs.get("soft_label"),
-            scale=None if "scale" not in inputs else Margin(values=inputs["scale"], unit="reward"),
+            columns=inputs["columns"],
             stronger_share=inputs["stronger_share"],
             weaker_share=inputs["weaker_share"],
             logps=Logps(**taken) if taken else None,
@@ -264,6 +270,9 @@ class PreferenceTrainer(Trainer):
             "accuracy": (gap > 0).double() + 0.5 * (gap == 0).double(),
             "reward_margin": self.loss.beta * gap,
         }
+        if "weight" in rows.columns:
+            weight = rows.columns["weight"]
+            values |= {"weight_mean": weight, "weight_square": weight.square()}
         if rows.logps is None:
             values |= {"chosen_reward": rows.chosen, "rejected_reward": rows.rejected}
         else:
@@ -279,7 +288,7 @@ class PreferenceTrainer(Trainer):
         self._refuse_taken(noted, {**values, **of_tokens})
         self.metrics.add({**values, **of_tokens, **noted})
         if self.loss.objective.update_state is not None:
-            self.step_metrics.add(noted)
+            self.step_metrics.add(noted, rows.columns.get("weight"))
         self.tokens_seen += int(inputs["policy_tokens"])
 
     def _refuse_taken(self, noted: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
