@@ -86,7 +86,7 @@ def test_what_a_part_requires_and_the_task_does_not_provide_is_refused_by_one_ru
         make_loss(configure({"task": task, "objective": {"name": "odd"}}))
     provided = TASKS.get(task).provides | {required}
     loss = make_loss(configure({"task": task, "objective": {"name": "dpo"}}))
-    refuse_meaningless(replace(loss, objective=kind), configure(), provided, "a third task")
+    refuse_meaningless(replace(loss, objective=kind, provides=provided), configure(), "a third task")
 
 
 def test_a_third_task_is_asked_what_it_provides(configure: Configure) -> None:
@@ -97,7 +97,7 @@ def test_a_third_task_is_asked_what_it_provides(configure: Configure) -> None:
     ):
         loss = make_loss(configure({"objective": {"name": name}}))
         try:
-            refuse_meaningless(loss, configure(), frozenset({"log_ratio"}), "a toy")
+            refuse_meaningless(replace(loss, provides=frozenset({"log_ratio"})), configure(), "a toy")
             fine.add(name)
         except ConfigError as error:
             assert "which a toy does not have" in str(error)

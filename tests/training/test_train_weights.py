@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from popmargin.training.prepare import Workspace
 
 from popmargin.config import RunConfig
-from popmargin.engine.batch import TrainingRows
-from popmargin.training.run import make_parts, make_trainer, training_arguments
+from popmargin.training.batches import TrainingRows
+from popmargin.training.build import make_parts, make_trainer, training_arguments
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 WEIGHTS = np.array([0.0, 1.0, 2.0, 5.0] * 8, dtype=np.float32)  # of 32 training preferences
