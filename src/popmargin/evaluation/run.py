@@ -346,6 +346,7 @@ def _check_models(directory: RunDirectory, config: RunConfig, workspace: Workspa
     facts = workspace.task.fingerprints({held_out: workspace.test.encoded})
     tokens = {name: value for name, value in facts.items() if name.endswith(held_out)}
     facts = {name: value for name, value in facts.items() if name not in tokens}
-    check_models(directory, facts | source_fingerprints(make_loss(config).components))
+    parts = [TASKS.get(config.task), *make_loss(config).components]
+    check_models(directory, facts | source_fingerprints(parts))
     if directory.measured == RunDirectory(directory.path).measured:  # of other data there are no tokens to compare
         check_models(directory, tokens)

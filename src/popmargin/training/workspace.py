@@ -16,7 +16,7 @@ from popmargin.errors import DataError
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths
-from popmargin.tasks.base import open_task
+from popmargin.tasks.base import TASKS, open_task
 from popmargin.training.account import encoding_step
 from popmargin.training.fingerprints import Record, Rows, scale_fingerprint, source_fingerprints
 from popmargin.training.loss import Loss
@@ -166,7 +166,8 @@ class Workspace:
         if loss.needs.scale:
             given = config.pop.scale or config.pop.edges
             facts["strength scale" if given else "made: strength scale"] = scale_fingerprint(self.scale(config.pop)[0])
-        return Record(self._rows, facts | source_fingerprints(loss.components))
+        parts = [TASKS.get(self.config.task), *loss.components]
+        return Record(self._rows, facts | source_fingerprints(parts))
 
     @cached_property
     def _rows(self) -> dict[str, Rows]:
