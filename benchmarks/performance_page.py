@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.plots import Style, draw_dots, ends
 from popmargin.report.svg import Plot, Scale, span, svg_file
+from popmargin.statistics.intervals import Interval
 
 DOCS = Path(__file__).parent.parent / "docs"
 FIGURE = "performance.svg"

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.metrics import LOG_RATIO, has_bounds, is_known, metric
 from popmargin.report.plots import Style, arm_styles, short_names, shown
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.report.svg import Plot, Scale, el, span
+from popmargin.statistics.intervals import Interval
 
 CURVES = ("accuracy", "win_rate_reference", "kl_per_token")  # and the log-ratios that are no KL
 PANEL_WIDTH = 270.0

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.metrics import decimals, has_bounds, is_known, metric, number
 from popmargin.report.placing import Box, place_labels
 from popmargin.report.results import StudyResults
 from popmargin.report.svg import SHAPES, Plot, Scale, el, marker, px, shorten, span, text_width
 from popmargin.report.tables import visible_text
+from popmargin.statistics.intervals import Interval
 
 COLOURS = 8  # s0 … s7 in report.css; s0 is grey and belongs to the baseline arm
 BUCKETS = {
