@@ -25,6 +25,10 @@ def _rows(rows: Iterable[Sequence[float]], size: int = 2) -> Rows:
     return [row for row in padded if math.isfinite(row[0]) and math.isfinite(row[1])]
 
 
+def _by_step(rows: Rows) -> dict[float, float]:
+    return {step: value for step, value in rows}  # noqa: C416
+
+
 def curve_names(study: StudyResults) -> list[str]:
     """The metrics that are drawn over training."""
     others = {name for arm in study.arms for name in arm.curves if name.startswith(LOG_RATIO)}
@@ -89,7 +93,7 @@ def _panels(
 def target_margins(study: StudyResults) -> list[Markup]:
     """Target margin (mean ± std) and clipped share over training, for the arms whose target is not constant 0."""
     means = {arm.name: _rows(arm.training.get("target_margin_mean", ())) for arm in study.arms}
-    stds = {arm.name: dict(_rows(arm.training.get("target_margin_std", ()))) for arm in study.arms}
+    stds = {arm.name: _by_step(_rows(arm.training.get("target_margin_std", ()))) for arm in study.arms}
     bands = {name: [(step, mean - std, mean + std) for step, mean in rows for std in [stds[name].get(step, math.nan)]]
              for name, rows in means.items() if len(rows) > 1 and any(row[1] for row in rows)}  # fmt: skip
     values = [value for name, band in bands.items() for row in (*means[name], *band) for value in row[1:]]
@@ -146,7 +150,8 @@ def log_ratios(study: StudyResults) -> list[Markup]:
     y = span([0.0, *(row[1] for row in points)]).on(170, 28)
 
     def draw(plot: Plot, style: Style, _: ArmResult, pair: Sequence[Rows]) -> str:
-        (chosen, rejected), lower = pair, dict[float, float](pair[1])
+        chosen, rejected = pair
+        lower = _by_step(rejected)
         plot.y_axis()
         plot.band([(step, lower.get(step, math.nan), value) for step, value in chosen], f"area {style.colour}")
         plot.across(0, "zero")

@@ -17,8 +17,8 @@ from popmargin.report.metrics import number
 CSS = Path(__file__).parent / "templates" / "report.css"
 _NARROW, _WIDE = frozenset("iIjlt.,;:'|!()[]/ fr-"), frozenset("mwMW@%—")
 _A, _T = 1.25, 0.42  # arm and half its thickness, in sizes of a marker
-_PLUS = [(_A, _T), (_T, _T), (_T, _A), (-_T, _A), (-_T, _T), (-_A, _T)]
-_PLUS += [(-x, -y) for x, y in _PLUS]
+_HALF = [(_A, _T), (_T, _T), (_T, _A), (-_T, _A), (-_T, _T), (-_A, _T)]
+_PLUS = _HALF + [(-x, -y) for x, y in _HALF]
 SHAPES: dict[str, list[tuple[float, float]]] = {  # corners, in sizes of a marker
     "circle": [],
     "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
