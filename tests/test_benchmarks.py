@@ -3,6 +3,8 @@
 import importlib
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +94,32 @@ def test_the_figure_shows_the_whole_spread(tmp_path: Path, monkeypatch: pytest.M
     bars = [part for part in ElementTree.fromstring(page._figure(steps)).iter() if part.get("class") == "bar s1"]
     lengths = [float(part.get("x2") or 0) - float(part.get("x1") or 0) for part in bars]
     assert len(lengths) == 2 and lengths[1] / lengths[0] == pytest.approx(13, rel=0.01)
+
+
+@pytest.mark.slow
+def test_the_same_numbers_are_the_same_and_a_last_bit_is_not(tmp_path: Path) -> None:
+    """benchmarks/identity.py is deterministic, and sees a change of one part in ten million."""
+
+    def identity(*words: str, source: Path = ROOT / "src") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "benchmarks" / "identity.py"), *words],
+            env=os.environ | {"PYTHONPATH": str(source)},
+            capture_output=True,
+            text=True,
+        )
+
+    changed = tmp_path / "src"
+    shutil.copytree(ROOT / "src", changed)
+    file = changed / "popmargin" / "objectives" / "simpo.py"
+    text = file.read_text(encoding="utf-8")
+    assert "gamma: float = 1.0" in text
+    file.write_text(text.replace("gamma: float = 1.0", "gamma: float = 1.0000001"), encoding="utf-8")
+    results = {name: tmp_path / f"{name}.json" for name in ("old", "same", "other")}
+    for name, path in results.items():
+        words = ("--only", "simpo/full/*", "--out", str(path))
+        shown = identity(*words, source=changed if name == "other" else ROOT / "src")
+        assert shown.returncode == 0, shown.stderr[-2000:]
+    same = identity("--compare", str(results["old"]), str(results["same"]))
+    assert same.returncode == 0 and "| simpo | same | – | refused | – |" in same.stdout
+    other = identity("--compare", str(results["old"]), str(results["other"]))
+    assert other.returncode == 1 and "straight: differs in" in other.stdout and "weights" in other.stdout
