@@ -1,7 +1,8 @@
 """Preference data: reading, checking, splitting and tokenizing."""
 
 from popmargin.data.load import load_preferences, scan_preferences
-from popmargin.data.schema import COLUMNS, LoadReport, Message, Preferences, RowProblem, prompt_key
+from popmargin.data.load_report import LoadReport, RowProblem
+from popmargin.data.schema import COLUMNS, Message, Preferences, prompt_key
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.tokenize import (
     Ragged,

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import Connection, select, update
 
-from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, known_fields
+from popmargin.data.saving import known_fields
+from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, DataError, did_you_mean
 from popmargin.label.database import CHUNK, Database
 from popmargin.label.records import KINDS, RATINGS, SIDES, VERDICTS, Kind, PreferenceText, Side, Verdict

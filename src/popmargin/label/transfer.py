@@ -13,12 +13,11 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from popmargin.data.load_report import LoadReport, RowProblem
 from popmargin.data.schema import (
     NUMBER_COLUMNS,
     TEXT_COLUMNS,
-    LoadReport,
     Preferences,
-    RowProblem,
     arrow_schema,
     holds_tools,
 )

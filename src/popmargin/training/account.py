@@ -8,7 +8,8 @@ import numpy as np
 
 from popmargin.account import Step
 from popmargin.config import RunConfig
-from popmargin.data.schema import LoadReport, Preferences
+from popmargin.data.load_report import LoadReport
+from popmargin.data.schema import Preferences
 from popmargin.data.tokenize import TruncationReport
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale
@@ -36,7 +37,7 @@ def reading_step(report: LoadReport, name: str | None = None) -> Step:
     if len(report.problems) > _PLACES:
         notes.append(f"… and more; all of them: popmargin data check {report.source}")
     if report.columns_unused:
-        notes.append(f"columns that nothing reads: {', '.join(report.columns_unused)}")
+        notes.append(f"columns that are not kept: {', '.join(report.columns_unused)}")
     return Step(
         name=name or report.source,
         rows_in=report.rows_in,

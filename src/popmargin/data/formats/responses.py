@@ -45,6 +45,7 @@ def paired(
         draft = reader.draft(
             row, prompt, texts[pair.chosen], texts[pair.rejected], chosen_rating=better, rejected_rating=worse
         )
+        draft["pair"] = (pair.chosen, pair.rejected)
         if reader.pairs == "all" and draft["id"] is not None:
             draft["id"] = f"{draft['id']}/{pair.chosen}-{pair.rejected}"
         out.append(draft)
@@ -141,5 +142,5 @@ ENTRY = Format(
     "a prompt and several rated (higher is better) or ranked (1 is best) responses",
     ("prompt", "responses"),
     _read,
-    optional=("ratings", "ranks", "id", "annotator", "cluster", "system", "prompt_input", "tools"),
+    optional=("ratings", "ranks", "id", "annotator", "cluster", "weight", "system", "prompt_input", "tools"),
 )
