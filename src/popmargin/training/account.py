@@ -9,7 +9,7 @@ import numpy as np
 from popmargin.account import Step
 from popmargin.config import RunConfig
 from popmargin.data.load_report import LoadReport
-from popmargin.data.schema import Preferences
+from popmargin.data.schema import COLUMNS, Preferences
 from popmargin.data.tokenize import TruncationReport
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale
@@ -154,7 +154,8 @@ def training_steps(config: RunConfig, workspace: "Workspace", parts: "Parts") ->
     used |= {"soft_label"} if needs.soft_label else set()
     if (needs.edges or needs.scale) and config.pop.edges is None and config.pop.scale is None:
         used |= {"strength", "chosen_rating", "rejected_rating"}
-    idle = [column for column in workspace.train.known_numbers if column not in used]
+    others = [column for column in workspace.train.preferences.columns if column not in COLUMNS]
+    idle = [column for column in (*workspace.train.known_numbers, *others) if column not in used]
     if config.data.soft_label_temperature is not None:
         idle = [column for column in idle if column != "soft_label"]  # it was made from ratings, `without_effect` says
     if idle:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from popmargin.data.messages import Notes, as_text, as_values, harmonise, offer
-from popmargin.data.schema import NUMBER_COLUMNS, OPTIONAL_COLUMNS, Message, Text, holds_tools
+from popmargin.data.schema import NUMBER_COLUMNS, Message, Text, holds_tools
 from popmargin.data.tools import tools_text
 from popmargin.data.validate import Draft, RowError, prefers_rejected
 
@@ -119,19 +119,22 @@ class Reader:
         if holds_tools([prompt, chosen, rejected]):
             self.notes["tools and tool calls are kept, and the chat template writes them"] += 1
         draft: Draft = {"id": self.label(row, "id"), "prompt": prompt, "chosen": chosen, "rejected": rejected}
-        for name in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS):
-            draft[name] = known[name] if name in known else self.number(row, name)
-        self._strength_of_margin(draft)
+        shared = self.names.get("strength") == self.names.get("margin")  # one column, or none
+        for name in ("weight", "margin", *NUMBER_COLUMNS):
+            if not (shared and name == "strength"):
+                draft[name] = known[name] if name in known else self.number(row, name)
+        if shared:
+            draft["strength"] = known["strength"] if "strength" in known else self._strength_of_margin(draft)
         draft["annotator"], draft["cluster"] = self.label(row, "annotator"), self.label(row, "cluster")
         return draft
 
-    def _strength_of_margin(self, draft: Draft) -> None:
+    def _strength_of_margin(self, draft: Draft) -> float | None:
         """A margin says how strong a preference is where nothing else does, unless it is negative."""
-        if draft["margin"] is None or draft["margin"] >= 0 or self.names.get("strength") != self.names.get("margin"):
-            return
-        if not prefers_rejected(draft):  # else the two are exchanged, and both numbers change their signs
-            draft["strength"] = None
-            self.notes["a negative margin says nothing about the strength, which is unknown there"] += 1
+        margin: float | None = draft["margin"]
+        if margin is None or margin >= 0 or prefers_rejected(draft):  # then both are exchanged, and it is not negative
+            return margin
+        self.notes["a negative margin says nothing about the strength, which is unknown there"] += margin < 0
+        return None
 
     def _under_system(
         self, row: Row, prompt: Text, chosen: Text, rejected: Text
