@@ -83,7 +83,7 @@ class Collector:
         self._extra = ExtraColumns()
         self._shared: list[str] = []
         self._own: list[str] = []
-        self._sides: list[str] = []
+        self._sides = _of_sides(options.fields)
         self._problems: list[RowProblem] = []
         self._source_rows = self._rows_in = self._rows_kept = self._turned = 0
 
@@ -106,7 +106,11 @@ class Collector:
             kept += self._read(row, _Place(source, position))
             numbers += [number] * (len(kept) - len(numbers))
         table = None if batch.table is None else batch.table.take(pa.array(numbers, pa.int64()))
-        self._store(kept, [batch.rows[number] for number in numbers], table, self._kept_columns())
+        rows = [
+            batch.rows[number] | draft["fields"] if "fields" in draft else batch.rows[number]
+            for number, draft in zip(numbers, kept, strict=True)
+        ]
+        self._store(kept, rows, table, [*self._kept_columns(), *self._sides])
 
     def _read(self, row: Mapping[str, Any], place: _Place) -> list[Draft]:
         """The preferences of a row; what is none is reported."""
@@ -184,8 +188,7 @@ class Collector:
                 for side, number in zip(("chosen", "rejected"), draft["pair"], strict=True):
                     row |= {f"{side}_{name}": group.rows[number].get(name) for name in own}
                 rows.append(row)
-        sides = [f"{side}_{name}" for side in ("chosen", "rejected") for name in own]
-        self._sides = [name for name in sides if normal_name(name) not in _RESERVED]
+        self._sides = _of_sides(own)
         self._store(kept, rows, None, [*self._shared, *self._sides])
         lone = sum(len(group.rows) == 1 for group in self._groups.values())
         self._facts[
@@ -362,3 +365,9 @@ class Collector:
 
 def _alike(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     return all(row.get(name) == rows[0].get(name) for row in rows)
+
+
+def _of_sides(fields: Sequence[str]) -> list[str]:
+    """The columns that fields of each response become."""
+    names = [f"{side}_{name}" for side in ("chosen", "rejected") for name in fields]
+    return [name for name in names if normal_name(name) not in _RESERVED]

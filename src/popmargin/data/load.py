@@ -43,7 +43,7 @@ def load_preferences(
             or a list of dictionaries. `name:split` names the split of a folder or hub id.
         format: a name in `popmargin.data.formats.FORMATS`, or "auto" to detect it from the columns.
         split: the split of a data set that has several.
-        pairs: how rated responses become pairs: "best_vs_worst", "best_vs_random" or "all".
+        pairs: how rated responses become pairs: "best_vs_worst", "best_vs_random", "best_vs_rest" or "all".
         min_gap: least strength (rating gap, in the ratings' unit) of a preference; weaker ones are left out and
             reported, and so are rows of unknown strength if it is above 0. A pair that is given as chosen and rejected
             with equal ratings is no tie.

@@ -19,17 +19,9 @@ from popmargin.data.saving import known_fields, save_table
 from popmargin.errors import DataError, did_you_mean
 
 COLUMNS = (
-    "id",
-    "prompt",
-    "chosen",
-    "rejected",
-    "chosen_rating",
-    "rejected_rating",
-    "strength",
-    "soft_label",
-    "annotator",
+    "id", "prompt", "chosen", "rejected", "chosen_rating", "rejected_rating", "strength", "soft_label", "annotator",
     "cluster",
-)
+)  # fmt: skip
 """Columns that all preferences have."""
 OPTIONAL_COLUMNS = ("weight", "margin")
 """Columns of numbers that preferences have where the data do."""

@@ -31,6 +31,7 @@ class Reader:
         text_cells: numbers come as text (CSV).
         decimal_comma: and may be written with a comma.
         ends: the numbers of the winner's column that name the first and the second response, where it holds numbers.
+        fields: of each response, that go along as columns of the side it is on.
         ties: "drop" reports them, "keep" makes them preferences of strength 0.
     """
 
@@ -43,6 +44,7 @@ class Reader:
     min_gap: float = 0.0
     seed: int = 0
     ties: str = "drop"
+    fields: tuple[str, ...] = ()
     notes: Notes = field(default_factory=Counter[str])
 
     def value(self, row: Row, name: str) -> Any:
