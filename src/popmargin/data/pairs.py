@@ -47,8 +47,8 @@ def make_pairs(
     """Pairs of responses, the higher rated one chosen; ties and small gaps are marked as skipped, never left out.
 
     best_vs_worst: one pair, highest against lowest rating. best_vs_random: one pair, highest against one drawn evenly
-    from those at least `min_gap` (and more than 0) below it. best_vs_rest: highest against each of the others. all: each
-    of the n(n−1)/2 pairs. Among equal ratings the earlier response stands for them.
+    from those at least `min_gap` (and more than 0) below it. best_vs_rest: highest against each of the others. all:
+    each of the n(n−1)/2 pairs. Among equal ratings the earlier response stands for them.
 
     Args:
         ratings: finite ratings of one prompt's responses (n ≥ 2), higher is better.

@@ -46,7 +46,7 @@ def read_responses(
     if not prompt or not (several or single):
         raise DataError(
             f"{opened.name}: there is no prompt with responses. Columns found: {', '.join(found) or 'none'}. Remedy: "
-            "name them, e.g. columns={'prompt': 'question', 'responses': 'answers'} (of one response a row: 'response')."
+            "name them, e.g. columns={'prompt': 'question', 'responses': 'answers'}; 'response' where a row holds one."
         )
     if several:
         return _wide(rows, places, prompt[0], several[0], candidates, nested.get("text"))

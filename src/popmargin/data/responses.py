@@ -285,7 +285,7 @@ class Responses:
             table = pa.Table.from_pylist(list(self), schema=schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(
-                f"{path}: the responses cannot be a table ({error}). Write all prompts as texts or all as messages, and "
+                f"{path}: the responses cannot be a table ({error}). Give all prompts as texts or all as messages, and "
                 "all responses likewise."
             ) from error
         save_table(path, schema, (pa.Table.from_batches([rows]) for rows in table.to_batches(max_chunksize=BATCH_ROWS)))
