@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from popmargin.data.exchange import exchange
+from popmargin.data.exchange import exchange, partner
 from popmargin.data.extra import ExtraColumns, as_dataset
 from popmargin.data.formats import (
     ALIASES,
@@ -331,7 +331,8 @@ class Collector:
         # A column can turn out to be a field when another one appears late in a file.
         names = [*(name for name in self._kept_columns() if not self._groups or name in self._shared), *self._sides]
         extra, notes = self._extra.finish(names)
-        extra = {name: column for name, column in extra.items() if name in names}
+        known = {*names, *map(partner, names)}  # an exchange gives a column of one side its partner
+        extra = {name: column for name, column in extra.items() if name in known}
         report = LoadReport(
             source=self._source.name,
             container=self._source.container,

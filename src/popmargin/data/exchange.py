@@ -70,8 +70,6 @@ def exchange_rows(table: Any, mask: np.ndarray, *, keep: Collection[str] = ()) -
     Raises:
         DataError: two columns that belong together are of different types.
     """
-    if not mask.any():
-        return table
     names = list(dict.fromkeys(name for column in table.column_names for name in (column, partner(column))))
     chosen = pa.array(mask)
     columns: dict[str, Any] = {}

@@ -152,11 +152,11 @@ def as_array(name: str, values: Any, count: int, kind: Any = None) -> Any:
         listed = [values] * count if isinstance(values, str | int | float | bool) else list(values)
         if len(listed) and isinstance(listed[0], np.ndarray):
             listed = [row.tolist() for row in listed]
-        if kind == pa.float64():
-            listed = [None if value is None or math.isnan(value) else float(value) for value in listed]
         try:
+            if kind == pa.float64():
+                listed = [None if value is None or math.isnan(value) else float(value) for value in listed]
             given = pa.chunked_array([pa.array(listed, kind)])
-        except _ARROW_ERRORS as error:
+        except (TypeError, *_ARROW_ERRORS) as error:
             raise DataError(f"The values for '{name}' cannot be a column ({error}). Give all of one type.") from error
     if len(given) != count:
         raise DataError(f"{len(given)} values for '{name}', but there are {count} rows. Give one for each row.")

@@ -59,12 +59,13 @@ def _write_lines(
     # No time stamp and no file name in the gzip header: the same rows give the same bytes.
     out = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if compress else raw
     for table in tables:
-        for row in table.to_pylist():
-            kept = {
-                name: known_fields(value) if name in texts else value
-                for name, value in row.items()
-                if value is not None or name in always
-            }
+        columns = table.to_pydict()
+        for name in texts:
+            columns[name] = map(known_fields, columns[name])
+        needed = [name in always for name in columns]
+        for values in zip(*columns.values(), strict=True):
+            row = zip(columns, values, needed, strict=True)
+            kept = {name: value for name, value, always_there in row if value is not None or always_there}
             out.write(json.dumps(kept, ensure_ascii=False, default=_plain).encode() + b"\n")
     if compress:
         out.close()

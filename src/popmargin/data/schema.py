@@ -28,6 +28,7 @@ OPTIONAL_COLUMNS = ("weight", "margin")
 TEXT_COLUMNS = ("prompt", "chosen", "rejected")
 NUMBER_COLUMNS = ("chosen_rating", "rejected_rating", "strength", "soft_label")
 BATCH_ROWS = 10_000
+_MOST_CHUNKS = 8
 TOOL_FIELDS = ("tool_calls", "name", "tool_call_id", "tools")
 
 
@@ -305,7 +306,7 @@ class Preferences:
         """
         given = {**(columns or {}), **named}
         tables = arrow_schema(conversational=self.conversational, tools=self.tools, more=OPTIONAL_COLUMNS)
-        table, features = self._table(), dict(self._dataset.features)
+        table, features = pa.concat_tables(self._tables()), dict(self._dataset.features)
         for name, values in given.items():
             kind = tables.field(name).type if name in tables.names else None
             if values is None and name not in COLUMNS:
@@ -367,11 +368,20 @@ class Preferences:
         rows = np.asarray(mask)
         if rows.shape != (len(self),) or (rows.dtype != np.bool_ and len(self)):
             raise DataError(f"The mask has shape {rows.shape} of {rows.dtype}; give one truth value for each row.")
-        features = dict(self._dataset.features)
-        return self._made_of(exchange_rows(self._table(), rows.astype(bool), keep=keep), features, keys=True)
+        if not rows.any():
+            return self
+        tables = [
+            exchange_rows(table, rows[start : start + BATCH_ROWS], keep=keep)
+            for start, table in zip(range(0, len(self), BATCH_ROWS), self._tables(), strict=True)
+        ]
+        return self._made_of(pa.concat_tables(tables), dict(self._dataset.features), keys=True)
 
-    def _table(self) -> Any:
-        return self._dataset.with_format("arrow")[:]
+    def _tables(self) -> Iterator[Any]:
+        """The rows as Arrow tables, `BATCH_ROWS` at a time; of selected rows each would be a chunk of its own."""
+        rows = self._dataset.with_format("arrow")
+        for start in range(0, len(rows), BATCH_ROWS):
+            table: Any = rows[start : start + BATCH_ROWS]
+            yield table.combine_chunks() if table["id"].num_chunks > _MOST_CHUNKS else table
 
     def _made_of(self, table: Any, features: dict[str, Any], *, keys: bool) -> "Preferences":
         """Preferences of a changed table; `keys` says whether the prompts are the same."""
@@ -390,11 +400,9 @@ class Preferences:
         """
         schema = self._dataset.features.arrow_schema
         schema = schema if self.extra_columns else schema.remove_metadata()
-        rows = self._dataset.with_format("arrow")
-        tables = (rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS))
         # Beside extra columns all names of the schema are written, or one of these could be read again as a field.
         always = COLUMNS if self.extra_columns else ()
-        save_table(path, schema, tables, always=always, texts=TEXT_COLUMNS)
+        save_table(path, schema, self._tables(), always=always, texts=TEXT_COLUMNS)
 
     def __len__(self) -> int:
         return len(self._dataset)
