@@ -379,7 +379,7 @@ class Preferences:
     def _tables(self) -> Iterator[Any]:
         """The rows as Arrow tables, `BATCH_ROWS` at a time; of selected rows each would be a chunk of its own."""
         rows = self._dataset.with_format("arrow")
-        for start in range(0, len(rows), BATCH_ROWS):
+        for start in range(0, max(len(rows), 1), BATCH_ROWS):
             table: Any = rows[start : start + BATCH_ROWS]
             yield table.combine_chunks() if table["id"].num_chunks > _MOST_CHUNKS else table
 

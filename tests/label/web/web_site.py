@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 
 from popmargin.data.load_report import LoadReport
 from popmargin.data.schema import COLUMNS, Preferences, arrow_schema
-from popmargin.label.records import Annotator, Project
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Annotator, Project
 
 ADMIN = "admin-token-of-the-tests"
 
