@@ -224,7 +224,7 @@ def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore, tm
     assert [row for n, row in enumerate(swapped) if n != 1] == [row for n, row in enumerate(data) if n != 1]
     assert swapped[1] == {**data[1], "chosen": data[1]["rejected"], "rejected": data[1]["chosen"],
                           "chosen_rating": None, "rejected_rating": None}  # fmt: skip
-    assert swapped.report.notes[1].startswith("1 of them had ratings, a strength or a soft label that say the opposite")
+    assert swapped.report.notes[1].startswith("1 of them had ratings, a strength, margin or soft label that say the opposite")
     swapped.save(tmp_path / "swapped.jsonl")
     assert load_preferences(str(tmp_path / "swapped.jsonl")).ids == data.ids  # training takes what was exchanged
     assert dropped.ids == ["p0", "p2", "p3", "p4"]

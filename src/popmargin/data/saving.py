@@ -37,7 +37,7 @@ def save_table(
     check_suffix(path, SAVE_SUFFIXES)
     name = Path(path).name.lower()
     if not name.endswith(".parquet"):
-        held = [field.name for field in schema if _holds_bytes(field.type)]
+        held = [field.name for field in schema if holds_bytes(field.type)]
         if held:
             raise DataError(
                 f"{path}: the column '{held[0]}' holds bytes, which JSON cannot. Write a .parquet file, or leave the "
@@ -66,7 +66,7 @@ def _write_lines(
         for values in zip(*columns.values(), strict=True):
             row = zip(columns, values, needed, strict=True)
             kept = {name: value for name, value, always_there in row if value is not None or always_there}
-            out.write(json.dumps(kept, ensure_ascii=False, default=_plain).encode() + b"\n")
+            out.write(json.dumps(kept, ensure_ascii=False, default=plain_value).encode() + b"\n")
     if compress:
         out.close()
 
@@ -79,14 +79,16 @@ def known_fields(text: Any) -> Any:
     return [{name: value for name, value in turn.items() if value is not None} for turn in turns]
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """What JSON has no type for, as text or number."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     return float(value) if isinstance(value, Decimal) else str(value)
 
 
-def _holds_bytes(kind: Any) -> bool:
+def holds_bytes(kind: Any) -> bool:
+    """Whether an Arrow type is bytes, or has them in it."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    return any(check(kind) for check in binary) or any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    return any(check(kind) for check in binary) or any(holds_bytes(kind.field(i).type) for i in range(kind.num_fields))

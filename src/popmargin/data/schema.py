@@ -400,8 +400,8 @@ class Preferences:
         """
         schema = self._dataset.features.arrow_schema
         schema = schema if self.extra_columns else schema.remove_metadata()
-        # Beside extra columns all names of the schema are written, or one of these could be read again as a field.
-        always = COLUMNS if self.extra_columns else ()
+        # Beside other columns all `COLUMNS` are written, or one of the others could be read again in their place.
+        always = COLUMNS if len(self.columns) > len(COLUMNS) else ()
         save_table(path, schema, self._tables(), always=always, texts=TEXT_COLUMNS)
 
     def __len__(self) -> int:
