@@ -376,11 +376,14 @@ class Preferences:
         ]
         return self._made_of(pa.concat_tables(tables), dict(self._dataset.features), keys=True)
 
+    @functools.cached_property
+    def _rows(self) -> Any:
+        return self._dataset.with_format("arrow")
+
     def _tables(self) -> Iterator[Any]:
         """The rows as Arrow tables, `BATCH_ROWS` at a time; of selected rows each would be a chunk of its own."""
-        rows = self._dataset.with_format("arrow")
-        for start in range(0, max(len(rows), 1), BATCH_ROWS):
-            table: Any = rows[start : start + BATCH_ROWS]
+        for start in range(0, max(len(self), 1), BATCH_ROWS):
+            table: Any = self._rows[start : start + BATCH_ROWS]
             yield table.combine_chunks() if table["id"].num_chunks > _MOST_CHUNKS else table
 
     def _made_of(self, table: Any, features: dict[str, Any], *, keys: bool) -> "Preferences":
@@ -408,8 +411,8 @@ class Preferences:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One row as a dictionary of all columns."""
-        row: dict[str, Any] = self._dataset[index]
+        """One row as a dictionary of all columns; images and the like as they are stored."""
+        row: dict[str, Any] = self._rows[[index]].to_pylist()[0]
         return {name: known_fields(value) if name in TEXT_COLUMNS else value for name, value in row.items()}
 
     def __repr__(self) -> str:
