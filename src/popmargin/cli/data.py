@@ -9,11 +9,12 @@ from typing import Any
 from popmargin.cli.data_options import SOURCE_HELP, SPLIT_HELP, add_pair_arguments, column
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.rewards import add_reward_arguments, reward_of
+from popmargin.data.conversation import Message
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.load import load_preferences, scan_preferences
 from popmargin.data.load_report import LoadReport
 from popmargin.data.saving import SAVE_SUFFIXES
-from popmargin.data.schema import NUMBER_COLUMNS, Message, Preferences
+from popmargin.data.schema import NUMBER_COLUMNS, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.summary import example_rows, summarise
 from popmargin.data.tools import said

@@ -1,8 +1,9 @@
 """Preference data: reading, checking, splitting and tokenizing."""
 
+from popmargin.data.conversation import Message, prompt_key
 from popmargin.data.load import load_preferences, scan_preferences
 from popmargin.data.load_report import LoadReport, RowProblem
-from popmargin.data.schema import COLUMNS, Message, Preferences, prompt_key
+from popmargin.data.schema import COLUMNS, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.tokenize import (
     Ragged,

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from popmargin.data.conversation import Text, holds_tools, prompt_key
 from popmargin.data.exchange import exchange, partner
 from popmargin.data.extra import ExtraColumns, as_dataset
 from popmargin.data.formats import (
@@ -25,16 +26,7 @@ from popmargin.data.formats import (
 )
 from popmargin.data.formats.columns import normal_name
 from popmargin.data.load_report import LoadReport, RowProblem
-from popmargin.data.schema import (
-    COLUMNS,
-    OPTIONAL_COLUMNS,
-    TEXT_COLUMNS,
-    Preferences,
-    Text,
-    arrow_schema,
-    holds_tools,
-    prompt_key,
-)
+from popmargin.data.schema import COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS, Preferences, arrow_schema
 from popmargin.data.sources import RawBatch, Source
 from popmargin.data.validate import Draft, IdGiver, RowError, check_draft, prefers_rejected
 from popmargin.errors import DataError

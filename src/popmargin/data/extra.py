@@ -244,3 +244,24 @@ def check_range(name: str, column: Any, ids: Sequence[str]) -> None:
             raise DataError(
                 f"Row {wrong[0]} (id '{ids[wrong[0]]}'): the {name} is {values[wrong[0]]:g}; it must be {bounds}."
             )
+
+
+def put_columns(table: Any, given: Mapping[str, Any], schema: Any, ids: Sequence[str]) -> Any:
+    """A table with columns added, replaced, or taken away where None is given.
+
+    Args:
+        schema: types of the columns that it knows.
+        ids: of the rows, for messages.
+
+    Raises:
+        DataError: another number of values, of another type than the schema's, or out of range.
+    """
+    for name, values in given.items():
+        place = table.column_names.index(name) if name in table.column_names else None
+        if values is None:
+            table = table if place is None else table.remove_column(place)
+            continue
+        column = as_array(name, values, len(ids), schema.field(name).type if name in schema.names else None)
+        check_range(name, column, ids)
+        table = table.append_column(name, column) if place is None else table.set_column(place, name, column)
+    return table

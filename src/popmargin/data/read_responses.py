@@ -1,6 +1,5 @@
 """Responses from files and memory: one row a prompt, or one row a response."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,13 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from popmargin.data.conversation import Text, prompt_of_key
 from popmargin.data.formats import resolve_names
 from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.formats.responses import TEXT_FIELDS, items_of
 from popmargin.data.locate import open_source
 from popmargin.data.messages import as_text, as_values
 from popmargin.data.responses import Responses
-from popmargin.data.schema import Text
 from popmargin.data.validate import RowError
 from popmargin.errors import DataError
 
@@ -131,7 +130,7 @@ def _prompt(row: Row, column: str, place: str) -> Text:
     key = row.get("prompt_key")
     if key is None or key == row.get(column):
         return _text(row.get(column), column, place)
-    return [{"role": role, "content": content, **dict(*more)} for role, content, *more in json.loads(key)]
+    return cast(Text, prompt_of_key(key))
 
 
 def _numeric(values: Sequence[Any]) -> bool:

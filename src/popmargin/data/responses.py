@@ -13,10 +13,11 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 
 from popmargin.data.collect import Collector
+from popmargin.data.conversation import Text, holds_tools
 from popmargin.data.formats import Reader
 from popmargin.data.pairs import Pairing, check_pairing
 from popmargin.data.saving import save_table
-from popmargin.data.schema import BATCH_ROWS, Preferences, Text, arrow_schema, holds_tools
+from popmargin.data.schema import BATCH_ROWS, Preferences, arrow_schema
 from popmargin.data.sources import RawBatch, Source
 from popmargin.data.validate import describe_problems
 from popmargin.errors import DataError, did_you_mean

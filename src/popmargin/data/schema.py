@@ -5,15 +5,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypeAlias, TypedDict, cast
+from typing import Any, cast
 
 import datasets
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64
 
+from popmargin.data.conversation import TOOL_FIELDS, prompt_key
 from popmargin.data.exchange import CLAIMS, exchange_rows, flipped
-from popmargin.data.extra import as_array, as_dataset, as_numbers, check_range
+from popmargin.data.extra import as_dataset, as_numbers, put_columns
 from popmargin.data.load_report import LoadReport
 from popmargin.data.saving import known_fields, save_table
 from popmargin.errors import DataError, did_you_mean
@@ -29,25 +30,6 @@ TEXT_COLUMNS = ("prompt", "chosen", "rejected")
 NUMBER_COLUMNS = ("chosen_rating", "rejected_rating", "strength", "soft_label")
 BATCH_ROWS = 10_000
 _MOST_CHUNKS = 8
-TOOL_FIELDS = ("tool_calls", "name", "tool_call_id", "tools")
-
-
-class Message(TypedDict):
-    """One turn of a conversation, as chat templates take it.
-
-    Calls of tools, and the tools that a prompt's first message offers, are JSON texts.
-    """
-
-    role: str
-    content: str
-    tool_calls: NotRequired[str]
-    name: NotRequired[str]
-    tool_call_id: NotRequired[str]
-    tools: NotRequired[str]
-
-
-Text: TypeAlias = str | list[Message]
-"""A prompt or a completion: plain text, or messages."""
 
 
 def arrow_schema(*, conversational: bool, tools: bool = False, more: Sequence[str] = ()) -> Any:
@@ -60,28 +42,6 @@ def arrow_schema(*, conversational: bool, tools: bool = False, more: Sequence[st
     text = pa.list_(pa.struct([(name, pa.string()) for name in fields])) if conversational else pa.string()
     types = dict.fromkeys(TEXT_COLUMNS, text) | {name: pa.float64() for name in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS)}
     return pa.schema([(name, types.get(name, pa.string())) for name in (*COLUMNS, *more)])
-
-
-def prompt_key(prompt: Text) -> str:
-    """Canonical text of a prompt: two prompts are equal exactly when their keys are.
-
-    Example:
-        >>> prompt_key([{"role": "user", "content": "Hi"}])
-        '[["user", "Hi"]]'
-    """
-    if isinstance(prompt, str):
-        return prompt
-    return json.dumps([_turn_key(turn) for turn in prompt], ensure_ascii=False)
-
-
-def _turn_key(turn: Message) -> list[Any]:
-    tools = {name: value for name, value in turn.items() if name in TOOL_FIELDS}
-    return [turn["role"], turn["content"], *([tools] if tools else [])]
-
-
-def holds_tools(texts: Sequence[Any]) -> bool:
-    """Whether a message of some conversations holds tools or calls of them."""
-    return any(name in turn for text in texts if isinstance(text, list) for turn in text for name in TOOL_FIELDS)
 
 
 class Preferences:
@@ -305,18 +265,10 @@ class Preferences:
             'sums'
         """
         given = {**(columns or {}), **named}
-        tables = arrow_schema(conversational=self.conversational, tools=self.tools, more=OPTIONAL_COLUMNS)
-        table, features = pa.concat_tables(self._tables()), dict(self._dataset.features)
-        for name, values in given.items():
-            kind = tables.field(name).type if name in tables.names else None
-            if values is None and name not in COLUMNS:
-                table = table.drop_columns([name]) if name in table.column_names else table
-                continue
-            column = as_array(name, [None] * len(self) if values is None else values, len(self), kind)
-            check_range(name, column, self._ids)
-            features.pop(name, None)
-            place = table.column_names.index(name) if name in table.column_names else None
-            table = table.append_column(name, column) if place is None else table.set_column(place, name, column)
+        schema = arrow_schema(conversational=self.conversational, tools=self.tools, more=OPTIONAL_COLUMNS)
+        emptied = {name: [None] * len(self) for name, values in given.items() if values is None and name in COLUMNS}
+        table = put_columns(pa.concat_tables(self._tables()), given | emptied, schema, self._ids)
+        features = {name: feature for name, feature in self._dataset.features.items() if name not in given}
         return self._made_of(table, features, keys="prompt" not in given)
 
     def swap(self, mask: Bool[np.ndarray, " N"] | Sequence[bool]) -> "Preferences":

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64
 
+from popmargin.data.conversation import Text
 from popmargin.data.encode import join_turns
-from popmargin.data.schema import Preferences, Text
+from popmargin.data.schema import Preferences
 from popmargin.data.tools import said
 from popmargin.errors import DataError
 from popmargin.rewards.base import Prompt, Reward

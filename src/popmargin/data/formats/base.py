@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from popmargin.data.conversation import Message, Text, holds_tools
 from popmargin.data.messages import Notes, as_text, as_values, harmonise, offer
-from popmargin.data.schema import NUMBER_COLUMNS, Message, Text, holds_tools
+from popmargin.data.schema import NUMBER_COLUMNS
 from popmargin.data.tools import tools_text
 from popmargin.data.validate import Draft, RowError, prefers_rejected
 

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.formats.base import Format, Reader, Row, as_number, finite, tied
 from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.messages import as_text
 from popmargin.data.pairs import SEVERAL, logit, make_pairs
-from popmargin.data.schema import Text, prompt_key
 from popmargin.data.validate import Draft, RowError
 
 TEXT_FIELDS = ("text", "response", "content", "completion", "answer")

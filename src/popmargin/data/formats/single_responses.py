@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from popmargin.data.conversation import Text
 from popmargin.data.formats.base import Format, Reader, Row, as_number, finite
 from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.formats.responses import RANK_NOTE, from_rank, paired
-from popmargin.data.schema import Text
 from popmargin.data.validate import Draft, RowError
 
 UP = ("true", "yes", "up", "thumbs up", "thumb up", "👍", "good", "like", "liked", "positive", "upvote", "desirable")

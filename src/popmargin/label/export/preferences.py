@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from popmargin.data.conversation import holds_tools
 from popmargin.data.exchange import NEGATED, exchange
 from popmargin.data.extra import as_dataset
 from popmargin.data.load_report import LoadReport, RowProblem
@@ -20,7 +21,6 @@ from popmargin.data.schema import (
     TEXT_COLUMNS,
     Preferences,
     arrow_schema,
-    holds_tools,
 )
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, first_few
