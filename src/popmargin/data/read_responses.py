@@ -3,13 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from popmargin.data.conversation import Text, prompt_of_key
-from popmargin.data.formats import resolve_names
+from popmargin.data.formats import ALIASES, resolve_names
 from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.formats.responses import TEXT_FIELDS, items_of
 from popmargin.data.locate import open_source
@@ -19,8 +20,6 @@ from popmargin.data.validate import RowError
 from popmargin.errors import DataError
 
 Row = Mapping[str, Any]
-_LENGTH = "length"
-"""What a run's generations call their number of tokens."""
 
 
 def read_responses(
@@ -35,7 +34,7 @@ def read_responses(
         if batch.broken:
             position, error = batch.broken[0]
             raise DataError(f"{name}:{position}: {error} Remedy: {error.remedy}")
-        rows += batch.rows
+        rows += _with_numbers(batch.rows) if (batch.source or opened).text_cells else batch.rows
         by_line = (batch.source or opened).by_line
         places += [f"{name}:{at}" if by_line else f"{name}, row {at} (from 0)" for at in batch.positions]
     found = list(dict.fromkeys(column for row in rows for column in row))
@@ -50,6 +49,19 @@ def read_responses(
     if several:
         return _wide(rows, places, prompt[0], several[0], candidates, nested.get("text"))
     return _flat(rows, places, prompt[0], single[0])
+
+
+def _with_numbers(rows: Sequence[dict[str, Any]]) -> list[Row]:
+    """Rows of texts with the columns as numbers that hold nothing else."""
+
+    def number(text: str | None) -> float | None:
+        return None if text is None else float(text)
+
+    columns = {name: [row.get(name) for row in rows] for row in rows[:1] for name in row}
+    for name, values in columns.items():
+        with suppress(ValueError):
+            columns[name] = [number(value) for value in values]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _text(value: Any, name: str, place: str) -> Text:
@@ -113,14 +125,15 @@ def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str
     shared = [
         name
         for name in names
-        if not _numeric([row.get(name) for row in rows])
+        if not _is_score(name, [row.get(name) for row in rows])
         and all(rows[number].get(name) == rows[group[0]].get(name) for group in groups for number in group)
     ]
     own = [name for name in names if name not in shared]
+    renamed = {"length": "tokens"} if rows and "prompt_key" in rows[0] else {}  # a run's generations
     return _made(
         [_prompt(rows[group[0]], prompt, places[group[0]]) for group in groups],
         [[_text(rows[number].get(response), response, places[number]) for number in group] for group in groups],
-        [{("tokens" if name == _LENGTH else name): row.get(name) for name in own} for row in rows],
+        [{renamed.get(name, name): row.get(name) for name in own} for row in rows],
         {name: [rows[group[0]].get(name) for group in groups] for name in shared},
     )
 
@@ -133,7 +146,10 @@ def _prompt(row: Row, column: str, place: str) -> Text:
     return cast(Text, prompt_of_key(key))
 
 
-def _numeric(values: Sequence[Any]) -> bool:
+def _is_score(name: str, values: Sequence[Any]) -> bool:
+    """Whether values are numbers, and not what numbers some things."""
+    if name in ("finished", "tokens", "source", "round", *ALIASES["id"], *ALIASES["annotator"], "cluster"):
+        return False
     known = [value for value in values if value is not None]
     return bool(known) and all(
         isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in known
@@ -149,7 +165,7 @@ def _made(
     others: dict[str, list[Any]] = {}
     for name in names:
         values = [row.get(name) for row in fields]
-        if name in ("finished", "tokens", "source", "round") or not _numeric(values):
+        if not _is_score(name, values):
             if any(value is not None for value in values):
                 others[name] = values
         else:
