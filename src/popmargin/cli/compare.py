@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popmargin.errors import ConfigError
-from popmargin.model_path import check_models
+from popmargin.models.path import check_models
 
 if TYPE_CHECKING:
     from popmargin.study.config import StudyConfig

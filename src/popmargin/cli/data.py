@@ -204,7 +204,7 @@ def _template_notes(model: str | None, prefs: Preferences | None) -> list[str] |
     if model is None or prefs is None:
         return None
     from popmargin.data.tokenize import tokenize_preferences
-    from popmargin.models import load_tokenizer
+    from popmargin.models.policies import load_tokenizer
 
     return tokenize_preferences(prefs, load_tokenizer(model), max_length=None).report.notes()
 

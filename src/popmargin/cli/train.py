@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
-from popmargin.model_path import check_models
+from popmargin.models.path import check_models
 from popmargin.training.run_directory import RunDirectory
 
 
