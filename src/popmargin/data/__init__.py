@@ -3,6 +3,7 @@
 from popmargin.data.conversation import Message, prompt_key
 from popmargin.data.load import load_preferences, scan_preferences
 from popmargin.data.load_report import LoadReport, RowProblem
+from popmargin.data.responses import Responses
 from popmargin.data.schema import COLUMNS, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.tokenize import (
@@ -20,6 +21,7 @@ __all__ = [
     "Message",
     "Preferences",
     "Ragged",
+    "Responses",
     "RowProblem",
     "TokenizedPreferences",
     "TruncationReport",
