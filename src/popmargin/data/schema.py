@@ -144,12 +144,17 @@ class Preferences:
     @property
     def margin(self) -> Float64[np.ndarray, " N"]:
         """The rating gaps; where some are unknown, the explicit strengths or the column `margin`, if all are known."""
-        gap = self.rating_gap
-        if np.isnan(gap).any():
+        place = self.margin_column
+        return self.rating_gap if place is None else self._numbers(place)
+
+    @property
+    def margin_column(self) -> str | None:
+        """The column that `margin` reads: "strength" or "margin"; None where it is the gap of the ratings."""
+        if np.isnan(self.rating_gap).any():
             for name in ("strength", "margin"):
-                if name in self.columns and not np.isnan(values := self._numbers(name)).any():
-                    return values
-        return gap
+                if name in self.columns and not np.isnan(self._numbers(name)).any():
+                    return name
+        return None
 
     @property
     def soft_label(self) -> Float64[np.ndarray, " N"]:
@@ -225,7 +230,7 @@ class Preferences:
     def fingerprint(self) -> str:
         """SHA-256 of `COLUMNS`, in hex: the same for the same rows, whatever file or Arrow chunks hold them.
 
-        Other columns do not count: whoever uses one says so with `popmargin.training.fingerprints.column_facts`.
+        Other columns do not count; a run keeps `popmargin.training.fingerprints.column_facts` of those that it uses.
         """
         return self._fingerprint
 
