@@ -331,6 +331,10 @@ class RunConfig:
         margin: by how much every preference must lead, subtracted from the reward margin before the objective sees it:
             `source` (`fixed`, `ratings` or `pop`) and its options, e.g. {source: fixed, value: 1.0},
             {source: ratings, scale: 1.0} or {source: pop, margin_min: 0.0, margin_max: 10.0}; null for none.
+        signals: which column of the data is used as `margin`, `soft_label`, `order` (of sampled PoP edges), `weight`,
+            or as another column that the run's parts read: for each its `column`, `unit` (reward, nats or probability)
+            and `scale`, e.g. {margin: {column: strength, scale: 0.5}}; {weight: null} ignores the data's weights. By
+            default the data's own columns are used. See docs/signals.md.
         pop: the edges.
         target: what scores their weaker side.
         reference: the reference model and its cache.
@@ -348,6 +352,7 @@ class RunConfig:
     regularizers: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     tokens: dict[str, Any] | None = None
     margin: dict[str, Any] | None = None
+    signals: dict[str, Any] = field(default_factory=dict[str, Any])
     pop: PopConfig = field(default_factory=PopConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)

@@ -32,10 +32,10 @@ def keep_possible(study: StudyConfig) -> StudyConfig:
     }
     for arm in study.arms:
         run = study.run_config(arm, study.seeds[0])
-        needs = make_loss(run).needs
-        if needs.margin and not has["margin"]:
+        loss = make_loss(run)
+        if loss.needs.margin and "margin" not in loss.signals and not has["margin"]:
             lacking = "ratings (chosen_rating and rejected_rating)"
-        elif (needs.edges or (needs.scale and run.pop.scale is None)) and run.pop.edges is None and not has["strength"]:
+        elif loss.samples_edges(run.pop) and "order" not in loss.signals and not has["strength"]:
             lacking = "strengths (ratings, or a strength column) to sample PoP edges from"
         else:
             continue

@@ -27,6 +27,7 @@ from popmargin.training.batches import Collator, TrainingRows
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
 from popmargin.training.loss import Loss
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.signals import make_signals
 from popmargin.training.trainer import PreferenceTrainer
 from popmargin.training.workspace import Workspace
 
@@ -79,6 +80,7 @@ def make_loss(config: RunConfig) -> Loss:
         provides=task.provides,
         scoring=None if scoring is None else str(scoring),
     )
+    loss = dataclasses.replace(loss, signals=make_signals(config.signals, loss.needs.columns))
     refuse_meaningless(loss, config, task.noun)
     return loss
 
@@ -114,13 +116,19 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
     loss, task, data = make_loss(config), workspace.task, workspace.train
     refuse_lone_rows(loss, _micro_batch_size(config, process_count()) * process_count())
     needs = loss.needs
-    edges = workspace.edges(config.pop) if needs.edges else None
-    columns = {name: data.column(name) for name in needs.columns if name != "scale"}
-    scale = fitted_to = None
+    order = loss.signals.get("order")
+    edges = workspace.edges(config.pop, order) if needs.edges else None
+    scale = fitted_to = strengths = None
     if needs.scale:
-        scale, fitted_to = workspace.scale(config.pop)
-        columns["scale"] = half_normal_strengths(scale.strength).astype(np.float32)
+        scale, fitted_to = workspace.scale(config.pop, order)
+        strengths = half_normal_strengths(scale.strength)
         _say_what_is_unknown(scale)
+    columns = {
+        name: data.column(name, loss.signals.get(name), beta=loss.beta, scale=strengths)
+        for name in loss.columns(data.preferences)
+    }
+    if strengths is not None:
+        columns["scale"] = strengths.astype(np.float32)
     workspace.check_rows()
     set_seed(config.seed)
     model = task.make_model(config.model)

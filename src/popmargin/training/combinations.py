@@ -45,6 +45,11 @@ def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
         missing = part.requires(options) - provided
         if missing:
             _refuse_missing(registry, part, missing, provided, f"{task} does not have (task: {config.task})")
+    if config.data.soft_label_temperature is not None and "soft_label" in loss.signals:
+        raise ConfigError(
+            "data.soft_label_temperature makes soft labels from ratings, and signals.soft_label from another column: "
+            "set one of them."
+        )
     if loss.margin is not None:
         _refuse_margin(loss.objective, loss.margin[0])
     if loss.tokens is not None and loss.objective.needs.whole_responses:
@@ -89,9 +94,11 @@ def without_effect(loss: Loss, config: RunConfig) -> list[str]:
         pop = []
     elif needs.edges:
         pop, why = [field for field in pop if field in ("scale", "ridge")], "does not use the strength scale"
+    read = {"weight", *needs.columns, *(["order"] if loss.samples_edges(config.pop) else [])}
     idle = {
         "pop": (pop, why),
         "target": ([] if needs.weaker == "target" else _changed(config.target), "has no target to score"),
+        "signals": ([use for use in loss.signals if use not in read], "does not use what they make"),
         "data": (
             [] if needs.soft_label or config.data.soft_label_temperature is None else ["soft_label_temperature"],
             "uses no soft labels; one that does is geometric_dpo",

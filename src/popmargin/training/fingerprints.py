@@ -168,13 +168,10 @@ def column_facts(preferences: Preferences, names: Iterable[str]) -> dict[str, st
     """Fingerprints of the columns that a run reads beside `COLUMNS`, which its record of the rows holds.
 
     Args:
-        names: columns as parts of a loss declare them; the margin may come from ratings or strengths.
+        names: columns of the data.
     """
-    read = [name for name in names if name in preferences.columns and name not in COLUMNS]
-    if preferences.margin_column != "margin":
-        read = [name for name in read if name != "margin"]
     facts: dict[str, str] = {}
-    for name in sorted(set(read)):
+    for name in sorted({name for name in names if name in preferences.columns and name not in COLUMNS}):
         values = [value for batch in preferences.batches(name) for value in batch[name]]
         facts[f"the column '{name}'"] = digest(json.dumps(values, default=str).encode())
     return facts

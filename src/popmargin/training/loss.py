@@ -2,14 +2,17 @@
 
 import functools
 import operator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from popmargin.config import PopConfig
+from popmargin.data.schema import Preferences
 from popmargin.engine.target import Target
 from popmargin.margins.base import MarginSource
 from popmargin.objectives.base import Needs, Objective, Origin, Rows, ScoreKind
 from popmargin.regularizers.base import Regularizer
 from popmargin.tokens.base import TokenSelector
+from popmargin.training.signals import Signal, Signals, has_weights, own_signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,8 @@ class Loss:
         margin: where the margin comes from that is subtracted before the objective, and its options; None for none.
         target: what scores weaker sides; None where neither objective nor margin needs a target.
         provides: what the task gives; see `tasks.base.Task`.
+        signals: what the run uses as margin, soft label, order of edges, weight or another column that the parts read;
+            else the data's own columns are.
         scoring: a model of its own by which the token selector scores tokens; None takes the run's reference.
     """
 
@@ -35,11 +40,25 @@ class Loss:
     target: Target | None = None
     provides: frozenset[str] = frozenset()
     scoring: str | None = None
+    signals: Signals = field(default_factory=dict[str, Signal | None])
 
     @property
     def needs(self) -> Needs:
         """What the parts together must be given."""
-        return functools.reduce(operator.or_, (part.needs for part in self.components))
+        needs = functools.reduce(operator.or_, (part.needs for part in self.components))
+        read = [self.signals.get(use) for use in (*needs.columns, "weight")]
+        fitted = any(signal is not None and signal.column == "scale" for signal in read)
+        return needs | Needs(scale=True) if fitted else needs
+
+    def samples_edges(self, pop: PopConfig) -> bool:
+        """Whether PoP edges are sampled from an order of the data, for themselves or for the scale fitted to them."""
+        return pop.edges is None and (self.needs.edges or (self.needs.scale and pop.scale is None))
+
+    def columns(self, preferences: Preferences) -> dict[str, Signal]:
+        """What every column is made of that the parts read, and `weight` where rows are weighted; without `scale`."""
+        names = [name for name in self.needs.columns if name != "scale"]
+        names += ["weight"] if "weight" not in names and has_weights(preferences, self.signals) else []
+        return {name: self.signals.get(name) or own_signal(preferences, name) for name in names}
 
     @property
     def kind(self) -> ScoreKind:

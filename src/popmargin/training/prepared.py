@@ -10,6 +10,7 @@ import pyarrow as pa
 from popmargin.data.schema import NUMBER_COLUMNS, Preferences
 from popmargin.errors import DataError
 from popmargin.tasks.base import Task
+from popmargin.training.signals import Signal, column_of, lacking, own_signal, raw_values
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,37 @@ class PreparedData:
         rows = table.take(pa.array(self.encoded.index))
         return [name for name in NUMBER_COLUMNS if rows[name].null_count < len(rows)]
 
-    def column(self, name: str) -> np.ndarray:
-        """Margins (`margin`) or soft labels (`soft_label`) of every encoded row, as float32.
-
-        Margins are the gaps of the ratings, in rating points; where they are not complete and strengths are, the
-        strengths in their own unit.
+    def order(self, signal: Signal | None = None) -> np.ndarray:
+        """How strong each encoded row is, for the order of sampled PoP edges; by default `strength`.
 
         Raises:
-            DataError: some rows have none.
+            DataError: some rows have no number.
         """
-        values = self.preferences.margin if name == "margin" else self.preferences.soft_label
-        values = values[self.encoded.index]
-        missing = np.flatnonzero(~np.isfinite(values))
-        if len(missing):
-            needed, remedy = {
-                "margin": ("chosen_rating and rejected_rating", "Give the data these columns, or a strength"),
-                "soft_label": ("soft_label", "Give it, set data.soft_label_temperature to make it from ratings"),
-            }[name]
-            raise DataError(
-                f"The objective or its margin needs {needed}, which {len(missing)} of {len(values)} preferences lack "
-                f"(first: '{self.ids[missing[0]]}'). {remedy}, or choose others that do without."
-            )
-        return values.astype(np.float32)
+        return self.strength if signal is None else signal.scale * self._known("order", signal)
+
+    def column(self, use: str, signal: Signal | None = None, *, beta: float = 1.0, scale: Any = None) -> np.ndarray:
+        """What the parts of a run read as a column of every encoded row (N,), float32; see `signals.column_of`.
+
+        Args:
+            use: `margin`, `soft_label`, `weight` or another name.
+            signal: what it is made of; None for the data's own.
+            beta: reward units per nat.
+            scale: the run's strength scale of every encoded row (N,), for signals that name it.
+
+        Raises:
+            DataError: some rows have no number, or one that cannot be.
+        """
+        made = signal or own_signal(self.preferences, use)
+        values = scale if made.column == "scale" else self._known(use, made, given=signal is not None)
+        return column_of(use, made, values, self.ids, beta)
+
+    def _known(self, use: str, signal: Signal, *, given: bool = True) -> np.ndarray:
+        """A signal's column, where every encoded row has a number."""
+        values = raw_values(self.preferences, signal.column)[self.encoded.index]
+        if not np.isfinite(values).all():
+            ways = [signal.column]
+            if use == "margin" and not given:
+                ways = ["ratings", *(name for name in ("strength", "margin") if name in self.preferences.columns)]
+            rows = self.preferences.select(self.encoded.index)
+            raise DataError(lacking(use, {way: raw_values(rows, way) for way in ways}, self.ids, given=given))
+        return values

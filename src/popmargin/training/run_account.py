@@ -9,6 +9,7 @@ from popmargin.pop.scale import StrengthScale
 from popmargin.training.account import edge_step, row_step
 from popmargin.training.build import Parts
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.signals import weight_notes
 from popmargin.training.workspace import Workspace
 
 
@@ -17,11 +18,17 @@ def training_steps(config: RunConfig, workspace: Workspace, parts: Parts) -> lis
     loss, rows, count = parts.loss, parts.collator.rows, len(workspace.train)
     needs, name = loss.needs, loss.objective.name
     steps = [] if parts.edges is None else [edge_step(parts.edges, config.pop.edges, trained=needs.edges)]
-    notes: list[str] = []
-    for column, what, plain in (("margin", "margin of the ratings", 0.0), ("soft_label", "soft label", 0.5)):
-        values = parts.collator.columns.get(column)
-        if values is not None and (same := int((values == plain).sum())):
-            notes.append(f"preferences with a {what} of {plain:g}: {same}")
+    preferences = workspace.train.preferences
+    signals, columns = loss.columns(preferences), parts.collator.columns
+    sampled = loss.samples_edges(config.pop)
+    order = loss.signals.get("order") if sampled else None
+    told = signals if order is None else {**signals, "order": order}
+    notes = [signal.describe(use, preferences.report.columns_used) for use, signal in told.items()]
+    for use, plain in (("margin", 0.0), ("soft_label", 0.5)):
+        if use in columns and (same := int((columns[use] == plain).sum())):
+            notes.append(f"preferences with a {use.replace('_', ' ')} of {plain:g}: {same}")
+    if "weight" in columns:
+        notes += weight_notes(columns["weight"][rows.stronger])
     if parts.scale is not None and parts.scale.unknown:
         notes.append(
             f"preferences in no comparison, which train with the middle of the scale: {parts.scale.unknown} of {count}"
@@ -30,12 +37,10 @@ def training_steps(config: RunConfig, workspace: Workspace, parts: Parts) -> lis
         notes.append(
             f"{config.pop.scale} holds {len(StrengthScale.load(config.pop.scale))} strengths, {count} are used"
         )
-    used, place = {*needs.columns} - {"margin"}, workspace.train.preferences.margin_column
-    if needs.margin:
-        used |= {"chosen_rating", "rejected_rating"} if place is None else {place}
-    if (needs.edges or needs.scale) and config.pop.edges is None and config.pop.scale is None:
+    used = {name for signal in told.values() for name in signal.sources}
+    if sampled and order is None:
         used |= {"strength", "chosen_rating", "rejected_rating"}
-    others = [column for column in workspace.train.preferences.columns if column not in COLUMNS]
+    others = [column for column in preferences.columns if column not in COLUMNS]
     idle = [column for column in (*workspace.train.known_numbers, *others) if column not in used]
     if config.data.soft_label_temperature is not None:
         idle = [column for column in idle if column != "soft_label"]  # it was made from ratings, `without_effect` says

@@ -22,6 +22,7 @@ from popmargin.training.fingerprints import Record, Rows, column_facts, scale_fi
 from popmargin.training.loss import Loss
 from popmargin.training.prepared import PreparedData
 from popmargin.training.sides import Split, read_split
+from popmargin.training.signals import Signal
 
 _SIDES = ("training preferences", "held-out preferences")
 
@@ -38,8 +39,8 @@ class Workspace:
         self.config = config
         self._given_test = test
         self._told: set[str] = set()
-        self._edges: dict[PopConfig, PopEdges] = {}
-        self._scales: dict[PopConfig, tuple[StrengthScale, PopEdges | None]] = {}
+        self._edges: dict[tuple[PopConfig, Signal | None], PopEdges] = {}
+        self._scales: dict[tuple[PopConfig, Signal | None], tuple[StrengthScale, PopEdges | None]] = {}
 
     @cached_property
     def task(self) -> Any:
@@ -89,22 +90,26 @@ class Workspace:
         """
         self.task.check((self.train.encoded, self.test.encoded), self.config.evaluation)
 
-    def edges(self, config: PopConfig) -> PopEdges:
+    def edges(self, config: PopConfig, order: Signal | None = None) -> PopEdges:
         """PoP edges between training preferences: from a file or a label store, or sampled from their strengths.
+
+        Args:
+            config: where they come from.
+            order: what sampled edges take for strengths; None for the data's own.
 
         Raises:
             DataError: the file names other preferences, the store holds no label of these, or strengths are missing.
         """
-        if config not in self._edges:
-            self._edges[config] = self._make_edges(config)
-        return self._edges[config]
+        if (config, order) not in self._edges:
+            self._edges[config, order] = self._make_edges(config, order)
+        return self._edges[config, order]
 
-    def _make_edges(self, config: PopConfig) -> PopEdges:
+    def _make_edges(self, config: PopConfig, order: Signal | None) -> PopEdges:
         if config.edges is not None:
             return self._without_left_out(read_edges(config.edges, self.train.ids))
         return sample_edges(
             self.train.ids,
-            self.train.strength,
+            self.train.order(order),
             sampling=config.sampling,
             k=config.k,
             seed=config.seed,
@@ -136,20 +141,24 @@ class Workspace:
             )
         return PopEdges(edges.table.filter(pa.array(keep)), {**edges.parameters, "left_out": left_out})
 
-    def scale(self, config: PopConfig) -> tuple[StrengthScale, PopEdges | None]:
+    def scale(self, config: PopConfig, order: Signal | None = None) -> tuple[StrengthScale, PopEdges | None]:
         """Strengths of the training preferences, from a file or fitted to edges; then the edges too.
+
+        Args:
+            config: where they come from.
+            order: as in `edges`.
 
         Raises:
             DataError: the file holds not all of them, the edges name others, or hold no comparison.
         """
-        if config not in self._scales:
-            self._scales[config] = self._make_scale(config)
-        return self._scales[config]
+        if (config, order) not in self._scales:
+            self._scales[config, order] = self._make_scale(config, order)
+        return self._scales[config, order]
 
-    def _make_scale(self, config: PopConfig) -> tuple[StrengthScale, PopEdges | None]:
+    def _make_scale(self, config: PopConfig, order: Signal | None) -> tuple[StrengthScale, PopEdges | None]:
         if config.scale is not None:
             return StrengthScale.load(config.scale).select(self.train.ids), None
-        edges = self.edges(config)
+        edges = self.edges(config, order)
         return fit_strengths(edges, self.train.ids, ridge=config.ridge), edges
 
     def record(self, config: RunConfig, loss: Loss) -> Record:
@@ -161,12 +170,15 @@ class Workspace:
         """
         sides = dict(zip(_SIDES, (self.train.encoded, self.test.encoded), strict=True))
         facts = self.task.fingerprints(sides, loss.scoring)
-        facts |= column_facts(self.train.preferences, loss.needs.columns)
-        if loss.needs.edges:
-            facts["PoP edges" if config.pop.edges else "made: PoP edges"] = self.edges(config.pop).fingerprint()
-        if loss.needs.scale:
-            given = config.pop.scale or config.pop.edges
-            facts["strength scale" if given else "made: strength scale"] = scale_fingerprint(self.scale(config.pop)[0])
+        needs, order = loss.needs, loss.signals.get("order")
+        signals = loss.columns(self.train.preferences).values()
+        facts |= column_facts(self.train.preferences, [name for signal in signals for name in signal.sources])
+        if needs.edges:
+            name = "PoP edges" if config.pop.edges else "made: PoP edges"
+            facts[name] = self.edges(config.pop, order).fingerprint()
+        if needs.scale:
+            name = "strength scale" if config.pop.scale or config.pop.edges else "made: strength scale"
+            facts[name] = scale_fingerprint(self.scale(config.pop, order)[0])
         parts = [TASKS.get(self.config.task), *loss.components]
         return Record(self._rows, facts | source_fingerprints(parts))
 

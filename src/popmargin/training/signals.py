@@ -1,0 +1,227 @@
+"""What says how strong a preference is, and what it is used as: margin, soft label, order of PoP edges or weight.
+
+A *signal* is a column of numbers of the data: ratings, a strength, a margin, votes, a label of one's own. The run's
+`signals` say which column is used as what; without them the data's own columns of these names are taken.
+
+Axis suffix N: the preferences that are trained on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import expit, logit
+
+from popmargin.data.schema import Preferences
+from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.registry import make_options
+
+USES = ("margin", "soft_label", "order", "weight")
+"""What every run may use a signal as, beside the columns that its own parts declare."""
+_RATINGS = ("chosen_rating", "rejected_rating")
+_UNITS = {"reward": "reward units", "nats": "nats", "probability": "probabilities"}
+_WHO = {"weight": "A run with weights"}
+_REMEDIES = {
+    "weight": "set signals.weight to null to train without weights, ",
+    "soft_label": "set data.soft_label_temperature to make it from ratings, choose an objective without soft labels, ",
+    "margin": "choose an objective and a margin that do without, ",
+}
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """A column, and what its numbers mean.
+
+    Attributes:
+        column: a column of numbers of the data; `ratings`: chosen_rating − rejected_rating; `scale`: the run's strength
+            scale (see `pop`).
+        unit: of a margin or soft label, after `scale`: `reward` (log-odds that chosen is better), `nats` (reward units
+            divided by the objective's β), or `probability` that chosen is better. null takes `probability` for the
+            column soft_label and `reward` for any other.
+        scale: what the numbers are multiplied by; of a probability, its log-odds. Below 0 it turns them round.
+    """
+
+    column: str
+    unit: Literal["reward", "nats", "probability"] | None = None
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.scale) or self.scale == 0:
+            raise ValueError(f"signals: scale must be a finite number other than 0, not {self.scale}.")
+
+    @property
+    def read_as(self) -> str:
+        """The unit, or what the column's name says of it."""
+        return self.unit or ("probability" if self.column == "soft_label" else "reward")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The columns of the data that it reads."""
+        return {"ratings": _RATINGS, "scale": ()}.get(self.column, (self.column,))
+
+    def describe(self, use: str, names: Mapping[str, str]) -> str:
+        """What is used as what, for the account.
+
+        Args:
+            use: what for.
+            names: what files call the columns, where they call them otherwise.
+        """
+        told = {"ratings": "the gap of the ratings", "scale": "the strength scale"}.get(self.column)
+        if told is None:
+            other = names.get(self.column, self.column)
+            told = f"column '{self.column}'" + (f" ('{other}' in the file)" if other != self.column else "")
+        unit = f", {_UNITS[self.read_as]}" if use in ("margin", "soft_label") else ""
+        return f"{use}: {told}{unit}, times {self.scale:g}"
+
+
+Signals = Mapping[str, Signal | None]
+"""By use: what a configuration says; None for a weight that is not used."""
+
+
+def make_signals(values: Mapping[str, Any], columns: Sequence[str]) -> Signals:
+    """The signals that a configuration names.
+
+    Args:
+        values: the run's `signals`: for each use a column, or `column`, `unit` and `scale`.
+        columns: what the run's own parts read.
+
+    Raises:
+        ConfigError: a use that there is not, or an unknown or invalid option.
+    """
+    known = list(dict.fromkeys([*USES, *(name for name in columns if name != "scale")]))
+    made: dict[str, Signal | None] = {}
+    for use, value in values.items():
+        if use not in known:
+            raise ConfigError(f"signals.{use}: no part of this run reads such a column. {did_you_mean(use, known)}")
+        if use == "weight" and value is None and use not in columns:
+            made[use] = None
+            continue
+        options = {"column": value} if isinstance(value, str) else value
+        if not isinstance(options, Mapping) or "column" not in options:
+            raise ConfigError(f"signals.{use} is {value!r}: name a column, e.g. {{column: strength, scale: 0.5}}.")
+        signal: Signal = make_options(Signal, options, f"signals.{use}")
+        if signal.unit is not None and use not in ("margin", "soft_label"):
+            raise ConfigError(f"signals.{use}.unit: only margin and soft_label have a unit. Leave it out.")
+        if use == "order" and signal.column == "scale":
+            raise ConfigError(
+                "signals.order: the scale is fitted to edges, so that edges cannot be sampled from it. Write it into "
+                "the data (popmargin pop scale … --preferences-out FILE --as strength) and train on these."
+            )
+        made[use] = signal
+    return made
+
+
+def own_signal(preferences: Preferences, use: str) -> Signal:
+    """What is used where the configuration names no signal: the column of that name.
+
+    The margin is the gap of the ratings; where some have none, the strengths or the column `margin`, if all have these.
+    """
+    return Signal(column=(preferences.margin_column or "ratings") if use == "margin" else use)
+
+
+def has_weights(preferences: Preferences, signals: Signals) -> bool:
+    """Whether the rows are weighted: a signal says so, or the data have weights and no signal says no."""
+    if "weight" in signals:
+        return signals["weight"] is not None
+    return "weight" in preferences.columns and bool(np.isfinite(preferences.column("weight")).any())
+
+
+def raw_values(preferences: Preferences, column: str) -> np.ndarray:
+    """A column's numbers (one for each preference), nan where unknown.
+
+    Raises:
+        DataError: there is no such column of numbers.
+    """
+    values = preferences.rating_gap if column == "ratings" else preferences.column(column)
+    if values.ndim != 1:
+        raise DataError(f"The column '{column}' holds {values.shape[1]} numbers a row: a signal is one.")
+    return values
+
+
+def column_of(
+    use: str,
+    signal: Signal,
+    values: np.ndarray,
+    ids: Sequence[str],
+    beta: float,
+) -> np.ndarray:
+    """The numbers that the parts of a run read as the column `use`.
+
+    Args:
+        use: margin (reward units), soft_label (a probability), weight, or any other column (as it is).
+        signal: what they are made of.
+        values: its column (N,), finite.
+        ids: of the preferences (N,).
+        beta: reward units per nat.
+
+    Returns:
+        (N,), float32.
+
+    Raises:
+        DataError: some have a number that cannot be; the message names the first.
+    """
+    if use in ("margin", "soft_label"):
+        values = _margin_or_label(use, signal, values, ids, beta)
+    else:
+        values = signal.scale * values
+    if use == "weight":
+        remedy = "Correct them, or set signals.weight to null"
+        _refuse(values < 0, values, ids, f"As weights, the column '{signal.column}' must be 0 or more", remedy)
+        if not values.any():
+            raise DataError("All weights are 0, so that nothing would be trained. Give some rows a weight above 0.")
+    return values.astype(np.float32)
+
+
+def lacking(use: str, ways: Mapping[str, np.ndarray], ids: Sequence[str], *, given: bool) -> str:
+    """Why some preferences have no number for a use, and what to write.
+
+    Args:
+        use: what the numbers are for.
+        ways: columns that could give them, with their values (N,), nan where unknown.
+        ids: of the preferences (N,).
+        given: whether the configuration names the column.
+    """
+    said: list[str] = []
+    for column, values in ways.items():
+        missing, name = np.flatnonzero(~np.isfinite(values)), " and ".join(Signal(column=column).sources)
+        said.append(f"{name}, which {len(missing)} of {len(ids)} preferences lack (first: '{ids[missing[0]]}')")
+    who = f"signals.{use}" if given else _WHO.get(use, "The objective or its margin")
+    other = "name another column" if given else f"name another column (signals.{use})"
+    return f"{who} needs {', or '.join(said)}. Fill it in, {_REMEDIES.get(use, '')}or {other}."
+
+
+def _margin_or_label(use: str, signal: Signal, values: np.ndarray, ids: Sequence[str], beta: float) -> np.ndarray:
+    """A signal's numbers as log-odds (a margin) or as a probability (a soft label)."""
+    column = f"the column '{signal.column}'"
+    factor = signal.scale * (beta if signal.read_as == "nats" else 1.0)
+    if signal.read_as == "probability":
+        rule = f"As probabilities, {column} must hold 0 to 1"
+        _refuse((values < 0) | (values > 1), values, ids, rule, f"Name another signals.{use}.unit")
+    if use == "margin":
+        if signal.read_as == "probability":
+            ends = (values == 0) | (values == 1)
+            rule = f"As a margin, {column} must lie between 0 and 1, since the log-odds of these are infinite"
+            _refuse(ends, values, ids, rule, "Write e.g. 0.01 or 0.99")
+        return factor * (logit(values) if signal.read_as == "probability" else values)
+    if signal.read_as == "probability":
+        return values if factor == 1 else expit(factor * logit(values))
+    return expit(factor * values)
+
+
+def _refuse(bad: np.ndarray, values: np.ndarray, ids: Sequence[str], rule: str, remedy: str) -> None:
+    places = np.flatnonzero(bad)
+    if len(places):
+        shown = ", ".join(f"'{ids[place]}' ({values[place]:g})" for place in places[:_SHOWN])
+        more = " …" if len(places) > _SHOWN else ""
+        raise DataError(f"{rule}. {len(places)} of {len(values)} preferences break this: {shown}{more}. {remedy}.")
+
+
+def weight_notes(weight: np.ndarray) -> list[str]:
+    """How unequal the weights of the rows (R,) are: their mean, Kish's effective sample size, and zeros."""
+    weight = weight.astype(np.float64)
+    effective = weight.sum() ** 2 / np.square(weight).sum() if weight.any() else 0.0
+    notes = [f"weighted rows: mean weight {weight.mean():g}, effective sample size {effective:.1f} of {len(weight)}"]
+    zeros = int((weight == 0).sum())
+    return notes + ([f"rows of weight 0, which train nothing: {zeros}"] if zeros else [])
