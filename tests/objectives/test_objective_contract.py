@@ -1,14 +1,16 @@
-"""The contract that every registered objective keeps; of a new objective file only the formula is added here.
+"""The contract that every registered objective keeps.
 
-The independent formulas at the top are written from the method notes in NumPy, not from the functions.
+Nothing of an objective is said here: `test_objective_NAME.py` holds its formula and what is special about it.
 """
 
 import dataclasses
+import importlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -17,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from objective_cases import Arrays, Contract
 
 from popmargin.errors import ConfigError, DataError
 from popmargin.margin import Margin
@@ -26,167 +29,17 @@ from popmargin.objectives.rows import COLUMN_KINDS
 # Other tests may have registered a user's own.
 REGISTERED = {name: OBJECTIVES.get(name) for name in OBJECTIVES.names()}
 OWN = {name: kind for name, kind in REGISTERED.items() if kind.function.__module__.startswith("popmargin.objectives.")}
-Arrays = dict[str, np.ndarray]
-
-
-def nls(value: np.ndarray) -> np.ndarray:
-    """−log σ(value)."""
-    return np.logaddexp(0.0, -value)
-
-
-def gaps(rows: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    return rows["chosen"] - rows["rejected"], rows["weaker_chosen"] - rows["weaker_rejected"]
-
-
-def numpy_pop(rows: Arrays, o: Any) -> np.ndarray:
-    margin = np.minimum(np.maximum(rows["target"], o.margin_min), o.margin_max)
-    return nls(o.beta * (gaps(rows)[0] - np.where(rows["has_weaker"] > 0, margin, 0.0)))
-
-
-def numpy_lagrangian(rows: Arrays, o: Any) -> np.ndarray:
-    stronger, weaker = gaps(rows)
-    both = (nls(o.beta * stronger) + nls(o.beta * weaker)) / 2
-    constraint = o.lambda_init * (nls(o.beta * (stronger - weaker)) - math.log(2))
-    return np.where(rows["has_weaker"] > 0, both + constraint, nls(o.beta * stronger))
-
-
-def numpy_rank(rows: Arrays, o: Any) -> np.ndarray:
-    stronger, weaker = gaps(rows)
-    ranking = np.where(rows["has_weaker"] > 0, nls(o.beta * (stronger - weaker)), 0.0)
-    own = rows["stronger_share"] * nls(o.beta * stronger) + rows["weaker_share"] * nls(o.beta * weaker)
-    return own + o.rank_weight * ranking
-
-
-def numpy_scale(rows: Arrays, o: Any) -> np.ndarray:
-    h, z = o.beta * gaps(rows)[0], rows["scale"]
-    if o.use == "soft_label":
-        p = 1 / (1 + np.exp(-o.slope * z))
-        return p * nls(h) + (1 - p) * nls(-h)
-    return nls(h - o.unit * z) if o.use == "margin" else (h - o.unit * z) ** 2
-
-
-def numpy_amapo(rows: Arrays, o: Any) -> np.ndarray:
-    r = gaps(rows)[0]
-    if o.running:  # the state is empty here
-        margin = np.zeros_like(r)
-    else:
-        mu = r.mean()
-        s = r.std(ddof=1) if len(r) > 1 else 0.0
-        z = (mu - r) / max(s, o.eps)
-        if o.convention == "code":
-            margin = np.where(r < mu - o.eps, o.beta * np.exp(np.minimum(z * mu, o.exponent_max)), 0.0)
-        else:  # r carries β in the paper: z stays, μ is β times as large
-            gamma = np.where(np.abs(r - mu) > o.eps, np.maximum(z * o.beta * mu, 0.0), 0.0)
-            margin = np.where(gamma == 0, 0.0, o.beta * np.exp(np.minimum(gamma, o.exponent_max)))
-    logit, e = o.beta * r - margin, o.label_smoothing
-    return (1 - e) * nls(logit) + e * nls(-logit)
-
-
-def numpy_aps(rows: Arrays, o: Any) -> np.ndarray:
-    d = o.beta * gaps(rows)[0]
-    tau = np.ones_like(d)
-    for _ in range(o.iterations):
-        u = d / tau
-        p = np.exp(-nls(u))
-        g = nls(u) - math.log(2) + np.exp(-nls(-u)) * u + o.rho0 * (2 * tau if o.regularizer == "quadratic" else 1)
-        h = d**2 / tau**3 * p * np.exp(-nls(-u)) + (2 * o.rho0 if o.regularizer == "quadratic" else 0)
-        tau = np.clip(tau - g / np.maximum(h, 1e-6), o.tau0, o.tau_max)
-    price = o.rho0 * tau**2 if o.regularizer == "quadratic" else o.rho0 * tau
-    return tau * nls(d / tau) + price - math.log(2) * tau
-
-
-def numpy_ropo(rows: Arrays, o: Any) -> np.ndarray:
-    h = o.beta * gaps(rows)[0]
-    return 4 * o.alpha / (1 + o.alpha) ** 2 * (nls(h) + o.alpha * np.exp(-nls(-h)))
-
-
-def certain(rows: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Soft labels of at least ½ and the gaps that belong to them: other pairs are swapped first."""
-    p, r = rows["soft_label"], gaps(rows)[0]
-    return np.where(p < 0.5, 1 - p, p), np.where(p < 0.5, -r, r)
-
-
-def numpy_soft(formula: Callable[[np.ndarray, np.ndarray, Any], np.ndarray]) -> Callable[[Arrays, Any], np.ndarray]:
-    return lambda rows, o: formula(*certain(rows), o)
-
-
-def numpy_orpo(rows: Arrays, o: Any) -> np.ndarray:
-    w, lo = (np.minimum(rows[side], -1e-6) for side in ("chosen", "rejected"))
-    odds_w, odds_l = (v - np.log(-np.expm1(v)) for v in (w, lo))
-    return -rows["chosen"] + o.beta * nls(odds_w - odds_l)
-
-
-FORMULAS: dict[str, Callable[[Arrays, Any], np.ndarray]] = {
-    "dpo": lambda rows, o: nls(o.beta * gaps(rows)[0]),
-    "dpo_stronger": lambda rows, o: nls(o.beta * gaps(rows)[0]),
-    "dpo_fixed_margin": lambda rows, o: nls(o.beta * gaps(rows)[0] - o.margin),
-    "dpo_rating_margin": lambda rows, o: nls(o.beta * gaps(rows)[0] - o.margin_scale * rows["margin"]),
-    "ipo": lambda rows, o: (gaps(rows)[0] - 1 / (2 * o.beta)) ** 2,
-    "simpo": lambda rows, o: nls(o.beta * gaps(rows)[0] - o.gamma),
-    "pop": numpy_pop,
-    "simpo_pop": numpy_pop,
-    "pop_lagrangian": numpy_lagrangian,
-    "pop_rank": numpy_rank,
-    "pop_scale": numpy_scale,
-    "amapo": numpy_amapo,
-    "aps": numpy_aps,
-    "ropo": numpy_ropo,
-    "cdpo": numpy_soft(lambda p, r, o: p * nls(o.beta * r) + (1 - p) * nls(-o.beta * r)),
-    "cipo": numpy_soft(lambda p, r, o: (r - (2 * p - 1) / (2 * o.beta)) ** 2),
-    "geometric_dpo": numpy_soft(lambda p, r, o: nls(o.beta * (2 * p - 1) * r)),
-    "geometric_ipo": numpy_soft(lambda p, r, o: (2 * p - 1) ** 2 * (r - 1 / (2 * o.beta)) ** 2),
-    "geometric_ropo": numpy_soft(
-        lambda p, r, o: (
-            o.alpha * (1 - 1 / (1 + np.exp(-o.beta * (2 * p - 1) * r))) + o.gamma * nls(o.beta * (2 * p - 1) * r)
-        )
-    ),
-    "hinge": lambda rows, o: np.maximum(0.0, 1 - o.beta * gaps(rows)[0]),
-    "robust_dpo": lambda rows, o: (
-        ((1 - o.flip_rate) * nls(o.beta * gaps(rows)[0]) - o.flip_rate * nls(-o.beta * gaps(rows)[0]))
-        / (1 - 2 * o.flip_rate)
-    ),
-    "orpo": numpy_orpo,
-    "cpo": lambda rows, o: nls(o.beta * gaps(rows)[0]) - o.sft_weight * rows["chosen"] / rows["chosen_tokens"],
-    "dpop": lambda rows, o: nls(o.beta * (gaps(rows)[0] - o.penalty * np.maximum(0.0, -rows["chosen"]))),
+CONTRACTS: dict[str, Contract] = {
+    name: importlib.import_module(f"test_objective_{name}").CONTRACT
+    for name in OWN
+    if Path(__file__).with_name(f"test_objective_{name}.py").is_file()
 }
-OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "dpo": [{"beta": 0.5}],
-    "dpo_fixed_margin": [{"beta": 0.25, "margin": -0.5}],
-    "dpo_rating_margin": [{"margin_scale": 0.25}],
-    "ipo": [{"beta": 0.5}, {"length_normalized": True}],
-    "simpo": [{"beta": 1.0, "gamma": 0.0}],
-    "pop": [{"margin_min": -2.0, "margin_max": 3.0}],
-    "pop_lagrangian": [{"lambda_init": 3.0, "beta": 0.5}],
-    "pop_rank": [{"rank_weight": 0.0}, {"rank_weight": 2.5}],
-    "pop_scale": [{"use": "margin", "unit": 0.5}, {"use": "squared", "beta": 0.5}, {"slope": 0.7}],
-    "amapo": [
-        {"convention": "paper", "beta": 1.5},
-        {"label_smoothing": 0.1, "exponent_max": 2.0},
-        {"running": 0.9, "label_smoothing": 0.25},
-    ],
-    "aps": [
-        {"regularizer": "quadratic"},
-        {"beta": 1.0, "rho0": 0.5, "tau_max": 10.0, "iterations": 3},
-        {"regularizer": "quadratic", "rho0": 0.05, "tau0": 0.5, "tau_max": 1.0},
-    ],
-    "ropo": [{"alpha": 6.0, "beta": 0.5}, {"alpha": 30.0}],
-    "cdpo": [{"beta": 0.5}],
-    "cipo": [{"beta": 0.5}],
-    "geometric_dpo": [{"beta": 0.1}],
-    "geometric_ipo": [{"beta": 0.5}],
-    "geometric_ropo": [{"alpha": 0.5, "gamma": 2.0}],
-    "hinge": [{"beta": 0.25}],
-    "robust_dpo": [{"flip_rate": 0.0}, {"flip_rate": 0.4, "beta": 0.5}],
-    "orpo": [{"beta": 1.0}],
-    "cpo": [{"sft_weight": 0.0}, {"sft_weight": 0.5, "beta": 0.5}],
-    "dpop": [{"penalty": 0.0}, {"penalty": 5.0, "beta": 0.3}],
-}
-FINITE_TARGET = ("ipo", "cipo", "geometric_ipo", "cdpo", "pop_scale")
-"""Regressions to a finite gap, and the cross-entropy with an uncertain label: beyond it a larger gap costs."""
-MAY_BE_NEGATIVE = ("pop_lagrangian", "robust_dpo", "aps")
 GRADIENTS = ("chosen", "rejected", "weaker_chosen", "weaker_rejected")
 TOKENS = ("chosen_tokens", "rejected_tokens")
 FIELDS = (*GRADIENTS, "target", "margin", "soft_label", "scale", "stronger_share", "weaker_share", "has_weaker")
+OTHERS = tuple(sorted({name for kind in OWN.values() for name in kind.needs.columns} - {*FIELDS}))
+"""Columns of the data without a meaning of their own."""
+FIELDS += OTHERS
 
 
 def build(kind: Objective, values: Mapping[str, Any], dtype: torch.dtype, options: Any, **state: float) -> Rows:
@@ -235,14 +88,14 @@ def arrays(count: int, *, scale: float = 5.0, seed: int = 0) -> Arrays:
     values["scale"] = np.abs(random.normal(size=count))
     values["has_weaker"] = (random.random(count) < 0.7).astype(float)
     values |= {name: random.integers(1, 20, count).astype(float) for name in TOKENS}
-    return values
+    return values | {name: random.normal(size=count) for name in OTHERS}
 
 
 def all_options(kind: Objective) -> list[Any]:
-    return [kind.options(**values) for values in [{}, *OPTIONS.get(kind.name, [])]]
+    return [kind.options(**values) for values in [{}, *CONTRACTS[kind.name].options]]
 
 
-CASES = [(name, index) for name in OWN for index in range(len(all_options(OWN[name])))]
+CASES = [(name, index) for name in CONTRACTS for index in range(len(all_options(OWN[name])))]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
@@ -251,9 +104,9 @@ def case(request: pytest.FixtureRequest) -> tuple[Objective, Any]:
     return OWN[name], all_options(OWN[name])[index]
 
 
-def test_every_objective_has_a_formula_here() -> None:
-    """A name that is misspelt would otherwise check nothing."""
-    assert FORMULAS.keys() == OWN.keys() and OPTIONS.keys() <= OWN.keys()
+def test_every_objective_has_a_file_of_its_own() -> None:
+    for name in OWN:
+        assert name in CONTRACTS, f"write {Path(__file__).with_name(f'test_objective_{name}.py')} with its CONTRACT"
 
 
 @pytest.mark.parametrize("name", list(OWN))
@@ -414,7 +267,7 @@ def test_columns_are_refused(name: str) -> None:
     column = torch.ones(3, 1, dtype=torch.bool) if name == "has_weaker" else torch.ones(3, 1)
     value: Any = Margin(values=column, unit="nats") if name == "target" else column
     with pytest.raises(ValueError, match=rf"{name} has the shape \(3, 1\), chosen \(3,\)"):
-        Rows(**fields | ({"columns": {name: value}} if name in COLUMN_KINDS else {name: value}))
+        Rows(**fields | ({"columns": {name: value}} if name in {*COLUMN_KINDS, *OTHERS} else {name: value}))
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -432,7 +285,7 @@ def test_what_is_missing_is_refused_by_name(case: tuple[Objective, Any]) -> None
     rows = build(kind, in_domain(kind, options, arrays(4)), torch.float64, options)
     whole, refused = kind.function(rows, options), set[str]()
     for name in (*FIELDS[2:], "logps", "state"):
-        if name in COLUMN_KINDS:
+        if name in {*COLUMN_KINDS, *OTHERS}:
             without = rows.with_columns(**{name: None})
         else:
             without = dataclasses.replace(rows, **{name: {} if name == "state" else None})
@@ -458,7 +311,8 @@ BAD = {
     ("name", "field"), [(name, field) for name, kind in OWN.items() for field in kind.needs.columns]
 )
 def test_bad_numbers_of_the_data_are_refused_with_their_rows(name: str, field: str) -> None:
-    kind, (values, message) = OWN[name], BAD[field]
+    of_others = ([0.0, math.nan, 1.0], rf"{field} must be a finite number\. 1 of 3 rows have none: 1 \(nan\)")
+    kind, (values, message) = OWN[name], BAD.get(field, of_others)
     with pytest.raises(DataError, match=message):
         build(kind, arrays(3) | {field: np.array(values)}, torch.float32, kind.options())
 
@@ -537,6 +391,7 @@ ROW = st.fixed_dictionaries({
     "weaker_share": exact(0, 4),
     "has_weaker": st.sampled_from([0.0, 1.0]),
     **{name: st.integers(1, 64).map(float) for name in TOKENS},
+    **{name: exact(-4, 4) for name in OTHERS},
 })  # fmt: skip
 
 
@@ -545,10 +400,10 @@ def check_formula(name: str, drawn: list[dict[str, float]], which: int) -> None:
     options = all_options(kind)[which % len(all_options(kind))]
     values = in_domain(kind, options, {name: np.array([row[name] for row in drawn]) for name in (*FIELDS, *TOKENS)})
     loss = kind.function(build(kind, values, torch.float32, options), options)
-    expected = FORMULAS[name](values, options)
+    expected = CONTRACTS[name].formula(values, options)
     error = np.abs(loss.double().numpy() - expected) / np.maximum(1.0, np.abs(expected))
     assert loss.shape == (len(drawn),) and error.max() <= 1e-6
-    if name not in MAY_BE_NEGATIVE:
+    if not CONTRACTS[name].may_be_negative:
         assert (loss >= 0).all()
 
 
@@ -556,7 +411,7 @@ quick = settings(max_examples=200, derandomize=True)
 many = settings(max_examples=1000)
 
 
-@pytest.mark.parametrize("name", list(OWN))
+@pytest.mark.parametrize("name", list(CONTRACTS))
 @quick
 @given(drawn=st.lists(ROW, min_size=1, max_size=6), which=st.integers(0, 7))
 def test_agrees_with_numpy(name: str, drawn: list[dict[str, float]], which: int) -> None:
@@ -564,14 +419,14 @@ def test_agrees_with_numpy(name: str, drawn: list[dict[str, float]], which: int)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(OWN))
+@pytest.mark.parametrize("name", list(CONTRACTS))
 @many
 @given(drawn=st.lists(ROW, min_size=1, max_size=6), which=st.integers(0, 7))
 def test_agrees_with_numpy_on_many(name: str, drawn: list[dict[str, float]], which: int) -> None:
     check_formula(name, drawn, which)
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if name not in FINITE_TARGET])
+@pytest.mark.parametrize("name", [name for name in CONTRACTS if not CONTRACTS[name].finite_target])
 @quick
 @given(row=ROW, more=exact(0.25, 16))
 def test_a_larger_gap_never_costs_more(name: str, row: dict[str, float], more: float) -> None:

@@ -1,18 +1,14 @@
-"""Objectives that must coincide, and the state of the Lagrangian."""
+"""Objectives that must coincide, and what those of a family share."""
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from objective_cases import GRID, LOG2, loss, rows_of, slope
 
 from popmargin.margin import Margin
 from popmargin.objectives.base import OBJECTIVES, Rows
-
-
-def loss(name: str, rows: Rows, **options: Any) -> torch.Tensor:
-    kind = OBJECTIVES.get(name)
-    return kind.function(rows, kind.options(**options))
 
 
 @pytest.fixture
@@ -83,29 +79,6 @@ def test_edges_are_in_order_where_the_stronger_preference_leads() -> None:
     assert kind.diagnostics(rows, kind.options())["edges_ordered"].tolist() == [1, 0, 0]
 
 
-def lagrangian(violation: float, steps: int, **options: Any) -> list[float]:
-    kind = OBJECTIVES.get("pop_lagrangian")
-    assert kind.init_state is not None and kind.update_state is not None
-    made = kind.options(**options)
-    state, course = kind.init_state(made), list[float]()
-    for _ in range(steps):
-        state = kind.update_state(state, {"violation": violation}, made)
-        course.append(math.exp(float(state["log_lambda"])))
-    return course
-
-
-def test_the_multiplier_ascends_while_the_order_is_violated() -> None:
-    """log λ rises by lr · violation a step: λ = exp(0.1 · 0.5 · t)."""
-    course = lagrangian(0.5, 10, lambda_lr=0.1)
-    assert course == pytest.approx([math.exp(0.05 * step) for step in range(1, 11)])
-    assert lagrangian(-0.5, 3, lambda_lr=0.1)[-1] < 1
-
-
-def test_the_multiplier_is_bounded() -> None:
-    course = lagrangian(5.0, 200, lambda_lr=1.0, lambda_max=7.0)
-    assert course[-1] == pytest.approx(7.0) and max(course) <= 7.0 + 1e-9
-
-
 def test_violation_is_positive_where_the_weaker_leads(scores: dict[str, torch.Tensor]) -> None:
     kind = OBJECTIVES.get("pop_lagrangian")
     assert kind.diagnostics is not None and kind.init_state is not None
@@ -128,3 +101,40 @@ def test_target_diagnostics_count_clipped_and_leave_out_missing() -> None:
     assert noted["target_margin_mean"][:3].tolist() == [2.0, 10.0, 0.0]
     assert noted["target_margin_clipped"][:3].tolist() == [0.0, 1.0, 1.0]
     assert all(values[3].isnan() for values in noted.values())
+
+
+# -- soft labels -------------------------------------------------------------------------------------------------------
+
+CERTAIN: list[tuple[str, Callable[[Rows], torch.Tensor]]] = [
+    ("cdpo", lambda rows: loss("dpo", rows, beta=0.2)),
+    ("cipo", lambda rows: loss("ipo", rows, beta=0.2)),
+    ("geometric_dpo", lambda rows: loss("dpo", rows, beta=0.2)),
+    ("geometric_ipo", lambda rows: loss("ipo", rows, beta=0.2)),
+    # α(1 − σ) + γ·DPO = γ·(DPO + (α/γ)·σ(−h)): ROPO with α/γ = 20 without its factor 4·20/21².
+    ("geometric_ropo", lambda rows: loss("ropo", rows, beta=0.2, alpha=20.0) * 0.1 * 21**2 / 80),
+]
+
+
+@pytest.mark.parametrize(("name", "base"), CERTAIN, ids=[name for name, _ in CERTAIN])
+def test_certain_labels_are_the_base(name: str, base: Callable[[Rows], torch.Tensor]) -> None:
+    torch.testing.assert_close(loss(name, rows_of(GRID, soft=1.0), beta=0.2), base(rows_of(GRID)))
+    torch.testing.assert_close(loss(name, rows_of(-GRID, soft=0.0), beta=0.2), base(rows_of(GRID)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("geometric_dpo", LOG2), ("geometric_ipo", 0.0), ("geometric_ropo", 1 + 0.1 * LOG2)]
+)
+def test_geometric_losses_ignore_undecided_pairs(name: str, value: float) -> None:
+    torch.testing.assert_close(loss(name, rows_of(GRID, soft=0.5)), torch.full_like(GRID, value))
+    assert torch.count_nonzero(slope(name, GRID, soft=0.5)) == 0
+
+
+@pytest.mark.parametrize("name", ["geometric_dpo", "geometric_ropo"])
+def test_a_beta_that_soft_labels_shrink_is_warned_of(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Both scale Δ by β·(2p − 1), which is E[2p − 1] times DPO's β; `geometric_ipo` has a target instead."""
+    for beta in (0.3, 0.11):
+        OBJECTIVES.get(name).options(beta=beta)
+    OBJECTIVES.get("geometric_ipo").options(beta=0.1)
+    assert not caplog.records
+    OBJECTIVES.get(name).options(beta=0.1)
+    assert f"{name}: β 0.1 is not above DPO's 0.1" in caplog.text

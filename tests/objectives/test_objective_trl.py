@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from objective_cases import loss
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 from transformers import TrainingArguments
@@ -319,3 +320,30 @@ def test_orpo_trainer(tmp_path: Path, configure: Callable[..., RunConfig], works
     value = -chosen.mean() - ORPOTrainer.odds_ratio_loss(stub, chosen, rejected)[0].mean()
     config = configure({"objective": {"name": "orpo", "beta": 0.7}})
     assert_same(ours(config, workspace, policy, tmp_path / "ours"), value, model)
+
+
+def in_trl(trainer: Any, **settings: Any) -> Any:
+    """A trainer of TRL without its constructor: only its loss function is wanted."""
+
+    class Accelerator:
+        device = torch.device("cpu")
+
+    made = trainer.__new__(trainer)
+    vars(made).update(settings, accelerator=Accelerator())
+    return made
+
+
+def test_orpo_and_cpo_agree_with_trl() -> None:
+    from trl.experimental.cpo import CPOTrainer
+    from trl.experimental.orpo import ORPOTrainer
+
+    torch.manual_seed(0)
+    chosen, rejected = (-torch.rand(200, dtype=torch.float64) * 6 - 0.01 for _ in range(2))
+    theirs = -in_trl(ORPOTrainer, beta=0.7).odds_ratio_loss(chosen.float(), rejected.float())[0]
+    ours = loss("orpo", Rows(chosen=chosen.float(), rejected=rejected.float()), beta=0.7) + chosen.float()
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+    settings = {"beta": 0.7, "alpha": 0.0, "loss_type": "sigmoid", "label_smoothing": 0.0}
+    theirs = in_trl(CPOTrainer, **settings).cpo_loss(chosen, rejected)[0]
+    ours = loss("cpo", Rows(chosen=chosen, rejected=rejected), beta=0.7, sft_weight=0.0)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)

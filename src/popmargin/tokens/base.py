@@ -4,14 +4,13 @@ Axis suffixes: N completion tokens of a batch (all responses, one after the othe
 """
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from popmargin.objectives.base import Needs
 from popmargin.registry import Registry, decorator
 
 
@@ -25,7 +24,6 @@ class TokenRows:
         scoring_logps: the same under the selector's own reference (`tokens.reference`); the run's where there is none.
         response: the response that a token belongs to (N,), 0 … S−1.
         is_chosen: whether a response is the chosen one of its preference (S,).
-        columns: numbers of every response's preference (S,) by name, as the selector declares them.
     """
 
     logps: Float[Tensor, "N"]
@@ -33,7 +31,6 @@ class TokenRows:
     scoring_logps: Float[Tensor, "N"]
     response: Int[Tensor, "N"]
     is_chosen: Bool[Tensor, "S"]
-    columns: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 @dataclass(frozen=True)
@@ -44,18 +41,16 @@ class TokenSelector:
         name: its name in configurations.
         function: `(tokens, options) -> weights (N,)`; a weight of 1 keeps a token, 0 leaves it out.
         options: its frozen options dataclass.
-        needs: the columns of the data that it reads, `Needs(columns=…)`.
     """
 
     name: str
     function: Callable[[TokenRows, Any], Tensor]
     _: KW_ONLY
     options: type[Any]
-    needs: Needs = field(default_factory=Needs)
 
     def requires(self, options: Any) -> frozenset[str]:
         """What a task must provide, by name: log-probs per token, those of a reference too."""
-        return frozenset({"tokens", "reference", *self.needs.provided})
+        return frozenset({"tokens", "reference"})
 
     @property
     def summary(self) -> str:

@@ -45,7 +45,8 @@ class Loss:
     @property
     def needs(self) -> Needs:
         """What the parts together must be given."""
-        needs = functools.reduce(operator.or_, (part.needs for part in self.components))
+        of_rows = [part for part in self.components if not isinstance(part, TokenSelector)]
+        needs = functools.reduce(operator.or_, (part.needs for part in of_rows))
         read = [self.signals.get(use) for use in (*needs.columns, "weight")]
         fitted = any(signal is not None and signal.column == "scale" for signal in read)
         return needs | Needs(scale=True) if fitted else needs

@@ -1,0 +1,5 @@
+"""`dpo_stronger`: its formula in NumPy."""
+
+from objective_cases import Contract, gaps, nls
+
+CONTRACT = Contract(formula=lambda rows, o: nls(o.beta * gaps(rows)[0]))

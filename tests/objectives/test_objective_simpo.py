@@ -1,0 +1,7 @@
+"""`simpo`: its formula in NumPy."""
+
+from objective_cases import Contract, gaps, nls
+
+CONTRACT = Contract(
+    formula=lambda rows, o: nls(o.beta * gaps(rows)[0] - o.gamma), options=({"beta": 1.0, "gamma": 0.0},)
+)
