@@ -16,7 +16,7 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import half_normal_strengths
-from popmargin.training.build import Parts, make_loss, make_parts
+from popmargin.training.build import Parts, Run, make_loss, make_parts
 from popmargin.training.combinations import without_effect
 from popmargin.training.run import train
 from popmargin.training.run_account import training_steps
@@ -48,7 +48,7 @@ def with_data(configure: Configure, rows: list[dict[str, Any]], tmp_path: Path) 
 
 def built(config: RunConfig) -> tuple[Workspace, Parts]:
     workspace = Workspace(config)
-    return workspace, make_parts(config, workspace)
+    return workspace, make_parts(Run.read(config), workspace)
 
 
 def given(config: RunConfig, workspace: Workspace, parts: Parts) -> list[str]:
@@ -161,7 +161,7 @@ def test_weights_of_the_data_travel_with_every_objective(with_data: Callable[...
     weight = of_trained(workspace, WEIGHT)
     for name in OBJECTIVES.names():
         config = with_data(columns, {"objective": {"name": name}})
-        parts = make_parts(config, workspace)
+        parts = make_parts(Run.read(config), workspace)
         rows = parts.collator.rows
         assert parts.collator.columns["weight"].tolist() == weight.tolist(), name
         batch = parts.collator([0, 1, 2])
@@ -258,7 +258,8 @@ def test_a_column_that_is_used_is_in_the_fingerprints(with_data: Callable[..., R
 
     def record(helpful: list[float], weight: list[float]) -> Any:
         config = with_data({"helpful": helpful, "weight": weight}, signals)
-        return Workspace(config).record(config, make_loss(config))
+        run = Run.read(config)
+        return Workspace(config).record(run.config.pop, run.loss, run.components)
 
     first = record(MARGIN, WEIGHT)
     assert not first.changes(record(MARGIN, WEIGHT))

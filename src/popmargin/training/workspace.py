@@ -16,7 +16,7 @@ from popmargin.errors import DataError
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths
-from popmargin.tasks.base import TASKS, open_task
+from popmargin.tasks.base import open_task
 from popmargin.training.account import encoding_step
 from popmargin.training.fingerprints import Record, Rows, column_facts, scale_fingerprint, source_fingerprints
 from popmargin.training.loss import Loss
@@ -161,12 +161,13 @@ class Workspace:
         edges = self.edges(config, order)
         return fit_strengths(edges, self.train.ids, ridge=config.ridge), edges
 
-    def record(self, config: RunConfig, loss: Loss) -> Record:
+    def record(self, pop: PopConfig, loss: Loss, components: Sequence[Any]) -> Record:
         """What a run is trained on, by content.
 
         Args:
-            config: the run.
+            pop: its edges.
             loss: its parts, which say what they need.
+            components: its registered parts.
         """
         sides = dict(zip(_SIDES, (self.train.encoded, self.test.encoded), strict=True))
         facts = self.task.fingerprints(sides, loss.scoring)
@@ -174,13 +175,11 @@ class Workspace:
         signals = loss.columns(self.train.preferences).values()
         facts |= column_facts(self.train.preferences, [name for signal in signals for name in signal.sources])
         if needs.edges:
-            name = "PoP edges" if config.pop.edges else "made: PoP edges"
-            facts[name] = self.edges(config.pop, order).fingerprint()
+            facts["PoP edges" if pop.edges else "made: PoP edges"] = self.edges(pop, order).fingerprint()
         if needs.scale:
-            name = "strength scale" if config.pop.scale or config.pop.edges else "made: strength scale"
-            facts[name] = scale_fingerprint(self.scale(config.pop, order)[0])
-        parts = [TASKS.get(self.config.task), *loss.components]
-        return Record(self._rows, facts | source_fingerprints(parts))
+            name = "strength scale" if pop.scale or pop.edges else "made: strength scale"
+            facts[name] = scale_fingerprint(self.scale(pop, order)[0])
+        return Record(self._rows, facts | source_fingerprints(components))
 
     @cached_property
     def _rows(self) -> dict[str, Rows]:
