@@ -69,6 +69,38 @@ def test_two_processes_are_one(
     assert json.loads((two.path / "run.json").read_text())["steps"] == 3
 
 
+@pytest.mark.slow
+def test_weights_of_the_data_count_across_processes(
+    tmp_path: Path,
+    base_run: dict[str, Any],
+    configure: Callable[..., RunConfig],
+    rows: list[dict[str, Any]],
+    popmargin: Callable[..., Any],
+) -> None:
+    """Σ w·loss / Σ w over the rows of both: a mean of the processes' means would count light and heavy rows alike."""
+    heavy = np.random.default_rng(0).choice([0.0, 1.0, 20.0], size=len(rows)).tolist()
+    data = tmp_path / "weighted.jsonl"
+    data.write_text("".join(f"{json.dumps(row | {'weight': w})}\n" for row, w in zip(rows, heavy, strict=True)))
+    change: dict[str, Any] = {
+        "data": {"train": str(data)},
+        "objective": {"name": "dpo_rating_margin", "beta": 1.0},
+        "train": {"micro_batch_size": 2, "save_steps": 0},
+    }
+    one, _ = train(configure(change, {"output": str(tmp_path / "one")}))
+    values = merge(merge(base_run, change), {"output": str(tmp_path / "two")})
+    (tmp_path / "run.yaml").write_text(dump_yaml(values))
+    done = popmargin("train", str(tmp_path / "run.yaml"), processes=2)
+    assert done.returncode == 0, done.stderr
+    lines, expected = read_jsonl(tmp_path / "two" / "metrics.jsonl"), read_jsonl(one.path / "metrics.jsonl")
+    for mine, other in zip(lines, expected, strict=True):
+        for name in ("loss", "accuracy", "reward_margin", "weight_mean", "weight_effective_share"):
+            assert mine[name] == pytest.approx(other[name], abs=1e-4), name
+        assert 0 < mine["weight_effective_share"] < 0.9
+    found, wanted = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "two", one.path))
+    for name, tensor in wanted.items():  # Adam steps are 1e-3
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+
+
 SHARDED = """
 import sys
 from pathlib import Path

@@ -239,9 +239,9 @@ def test_a_column_that_is_used_is_compared_and_others_are_not(
 def test_facts_of_columns_are_of_values_and_of_those_that_there_are() -> None:
     base = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_rating": 2.0, "rejected_rating": 1.0, "margin": -1.0}
     one, other = (load_preferences([base | {"weight": 1.0, "vector": [0.0, number]}]) for number in (1.0, 2.0))
-    names = ("weight", "vector", "margin", "soft_label", "scale", "absent")
+    names = ("weight", "vector", "soft_label", "scale", "absent")
     facts = column_facts(one, names)
-    assert set(facts) == {"the column 'weight'", "the column 'vector'"}  # the margin is the ratings' gap
+    assert set(facts) == {"the column 'weight'", "the column 'vector'"}
     changed = column_facts(other, names)
     assert {name for name in facts if facts[name] != changed[name]} == {"the column 'vector'"}
     assert Rows.of(one) == Rows.of(other) == Rows.of(one.with_columns(weight=None, vector=None, margin=None))
