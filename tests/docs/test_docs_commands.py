@@ -1,6 +1,7 @@
 """Every command and every Python block of the documentation, run as a reader would type them."""
 
 import importlib
+import json
 import re
 import shlex
 import signal
@@ -33,11 +34,20 @@ def commands(page: Path) -> list[str]:
     return [line.partition("  #")[0].partition(" # ")[0].strip() for line in lines if line.strip()]
 
 
+def _strong(line: str) -> str:
+    """A rated row with other signals of its strength in the place of the ratings."""
+    row = json.loads(line)
+    gap = row.pop("chosen_rating") - row.pop("rejected_rating") - 1
+    signals = {"margin": gap, "helpful": round(gap), "share": 0.9 if gap > 1 else 0.6, "weight": 1 + (gap > 1)}
+    return json.dumps(row | signals) + "\n"
+
+
 @pytest.fixture
 def folder(tmp_path: Path, model_path: str, data_path: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's working folder: a model, preferences, a reward, an objective and a configuration of their own."""
     (tmp_path / "my-model").symlink_to(model_path)
     (tmp_path / "preferences.jsonl").write_text(Path(data_path).read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "strengths.jsonl").write_text("".join(map(_strong, Path(data_path).read_text().splitlines())))
     (tmp_path / "my_rewards.py").write_text(
         "def score(prompts, completions):\n    return [float(len(text)) for text in completions]\n"
     )
