@@ -149,6 +149,17 @@ def test_a_signal_orders_sampled_edges(with_data: Callable[..., RunConfig]) -> N
         order = sign * of_trained(workspace, level)
         assert len(rows) and (order[rows.stronger] > order[rows.weaker]).all()
         assert given(config, workspace, parts) == [f"order: column 'level', times {sign}"]
+    explicit = sum(int(name[1:]) % 3 != 1 for name in workspace.train.ids)
+    for columns, told in (
+        ({}, "the gap of the ratings, times 1"),
+        ({"strength": LABEL}, "column 'strength', times 1"),
+        (
+            {"strength": [1.0, None, 2.0] * 4},
+            f"column 'strength' in {explicit} of 8 rows, the gap of the ratings in others",
+        ),
+    ):
+        workspace, parts = built(config := with_data(columns, objective))
+        assert given(config, workspace, parts) == [f"order: {told}"]
     with pytest.raises(DataError, match=r"signals.order needs level, which 2 of 8 preferences lack \(first: 'p0"):
         first = [int(name[1:]) for name in workspace.train.ids[:2]]
         lacking = [None if place in first else 1.0 * place for place in range(COUNT)]

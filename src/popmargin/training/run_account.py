@@ -9,7 +9,7 @@ from popmargin.pop.scale import StrengthScale
 from popmargin.training.account import edge_step, row_step
 from popmargin.training.build import Parts
 from popmargin.training.run_directory import RunDirectory
-from popmargin.training.signals import weight_notes
+from popmargin.training.signals import own_order, weight_notes
 from popmargin.training.workspace import Workspace
 
 
@@ -24,6 +24,8 @@ def training_steps(config: RunConfig, workspace: Workspace, parts: Parts) -> lis
     order = loss.signals.get("order") if sampled else None
     told = signals if order is None else {**signals, "order": order}
     notes = [signal.describe(use, preferences.report.columns_used) for use, signal in told.items()]
+    if sampled and order is None:
+        notes.append(own_order(preferences))
     for use, plain in (("margin", 0.0), ("soft_label", 0.5)):
         if use in columns and (same := int((columns[use] == plain).sum())):
             notes.append(f"preferences with a {use.replace('_', ' ')} of {plain:g}: {same}")

@@ -121,6 +121,14 @@ def own_signal(preferences: Preferences, use: str) -> Signal:
     return Signal(column=(preferences.margin_column or "ratings") if use == "margin" else use)
 
 
+def own_order(preferences: Preferences) -> str:
+    """What edges are sampled from where the configuration names no signal, for the account."""
+    explicit = np.isfinite(preferences.column("strength"))
+    if 0 < explicit.sum() < len(explicit):
+        return f"order: column 'strength' in {explicit.sum()} of {len(explicit)} rows, the gap of the ratings in others"
+    return Signal(column="strength" if explicit.any() else "ratings").describe("order", preferences.report.columns_used)
+
+
 def has_weights(preferences: Preferences, signals: Signals) -> bool:
     """Whether the rows are weighted: a signal says so, or the data have weights and no signal says no."""
     if "weight" in signals:
@@ -186,7 +194,8 @@ def lacking(use: str, ways: Mapping[str, np.ndarray], ids: Sequence[str], *, giv
     said: list[str] = []
     for column, values in ways.items():
         missing, name = np.flatnonzero(~np.isfinite(values)), " and ".join(Signal(column=column).sources)
-        said.append(f"{name}, which {len(missing)} of {len(ids)} preferences lack (first: '{ids[missing[0]]}')")
+        if len(missing):
+            said.append(f"{name}, which {len(missing)} of {len(ids)} preferences lack (first: '{ids[missing[0]]}')")
     who = f"signals.{use}" if given else _WHO.get(use, "The objective or its margin")
     other = "name another column" if given else f"name another column (signals.{use})"
     return f"{who} needs {', or '.join(said)}. Fill it in, {_REMEDIES.get(use, '')}or {other}."
