@@ -310,6 +310,11 @@ class Task(ABC):
         raise NotImplementedError(f"{self.noun} generates nothing")
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """Tasks have none: all is in the run's configuration."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry:
     """A registered task.
@@ -317,12 +322,12 @@ class TaskEntry:
     Attributes:
         name: its name in configurations.
         function: the class, called with the run's configuration.
-        options: of `task_options`.
+        options: none.
     """
 
     name: str
     function: type[Task]
-    options: type[Any]
+    options: type[Any] = NoOptions
 
     @property
     def summary(self) -> str:
@@ -350,16 +355,11 @@ TASKS: Registry[TaskEntry] = Registry("task", "popmargin.tasks")
 ClassT = TypeVar("ClassT", bound=type[Task])
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """A task without options of its own."""
-
-
-def task(name: str, *, options: type[Any] = NoOptions) -> Callable[[ClassT], ClassT]:
+def task(name: str) -> Callable[[ClassT], ClassT]:
     """Register the decorated class as a task."""
 
     def register(kind: ClassT) -> ClassT:
-        TASKS.add(TaskEntry(name=name, function=kind, options=options))
+        TASKS.add(TaskEntry(name=name, function=kind))
         return kind
 
     return register
