@@ -140,12 +140,14 @@ class Task(ABC):
             it can sample.
         noun: what is trained, for messages.
         beta: the β of objectives unless it is set; None for the objective's own default.
+        use: a sentence about what a trained model is good for, after a space; `{model}` is its folder.
         config: the first run's configuration; sections of the objective and the optimisation do not matter.
     """
 
     provides: ClassVar[frozenset[str]]
     noun: ClassVar[str] = "a model"
     beta: ClassVar[float | None] = None
+    use: ClassVar[str] = ""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -343,6 +345,11 @@ class TaskEntry:
     def noun(self) -> str:
         """What is trained, for messages."""
         return self.function.noun
+
+    @property
+    def use(self) -> str:
+        """What a trained model is good for; `{model}` is its folder."""
+        return self.function.use
 
     @property
     def beta(self) -> float | None:

@@ -60,7 +60,7 @@ def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
             "objective."
         )
     adapter_above = bool(config.model.lora_rank) and config.model.lora_last_layers is not None
-    if config.train.frozen_cache_gb and ("reward" in provided or not adapter_above):
+    if config.train.frozen_cache_gb and ("tokens" not in provided or not adapter_above):
         raise ConfigError(
             "train.frozen_cache_gb keeps what the layers below a policy's adapter give, and here no layer lies below "
             "one: set model.lora_rank and model.lora_last_layers (task: policy), or leave it out."
