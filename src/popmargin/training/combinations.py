@@ -9,6 +9,7 @@ from popmargin.margins.base import MARGIN_SOURCES, MarginSource
 from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.registry import Registry
 from popmargin.regularizers.base import REGULARIZERS
+from popmargin.tasks.base import TASKS
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.loss import Loss
 
@@ -177,5 +178,6 @@ def _refuse_missing(
     others = [kind.name for kind in own if kind.requires(kind.options()) <= provided]
     remedies = [] if registry is OBJECTIVES else ["leave it out"]
     remedies += [f"use {', '.join(others)}"] if others else []
+    remedies += [f"set task: {name}" for name in TASKS.names() if missing <= TASKS.get(name).provides]
     remedy = f": {', or '.join(remedies)}" if remedies else ""
     raise ConfigError(f"The {registry.title} '{part.name}' {reason}, which {lacking}{remedy}.")
