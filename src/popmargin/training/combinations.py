@@ -166,6 +166,12 @@ def _parts(loss: Loss) -> Iterator[tuple[Registry[Any], Any, Any]]:
         yield TOKEN_SELECTORS, *loss.tokens
 
 
+def _own(registry: Registry[Any]) -> list[Any]:
+    """The package's own entries, without those of a user's files."""
+    entries = [registry.get(name) for name in registry.names()]
+    return [entry for entry in entries if entry.function.__module__.startswith(f"{registry.package}.")]
+
+
 def _refuse_missing(
     registry: Registry[Any], part: Any, missing: frozenset[str], provided: frozenset[str], lacking: str
 ) -> None:
@@ -173,11 +179,9 @@ def _refuse_missing(
     reasons = _REASONS | (_TERMS if registry is REGULARIZERS else {})
     first = next((known for known in reasons if known in missing), min(missing))
     reason = reasons.get(first, f"requires '{first}'")
-    known = [registry.get(name) for name in registry.names()]
-    own = [kind for kind in known if kind.function.__module__.startswith(f"{registry.package}.")]
-    others = [kind.name for kind in own if kind.requires(kind.options()) <= provided]
+    others = [kind.name for kind in _own(registry) if kind.requires(kind.options()) <= provided]
     remedies = [] if registry is OBJECTIVES else ["leave it out"]
     remedies += [f"use {', '.join(others)}"] if others else []
-    remedies += [f"set task: {name}" for name in TASKS.names() if missing <= TASKS.get(name).provides]
+    remedies += [f"set task: {task.name}" for task in _own(TASKS) if missing <= task.provides]
     remedy = f": {', or '.join(remedies)}" if remedies else ""
     raise ConfigError(f"The {registry.title} '{part.name}' {reason}, which {lacking}{remedy}.")
