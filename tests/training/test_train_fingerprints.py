@@ -13,7 +13,7 @@ from popmargin.config import RunConfig
 from popmargin.data import load_preferences
 from popmargin.errors import ConfigError, RunError
 from popmargin.pop.edges import PopEdges
-from popmargin.training.build import make_loss
+from popmargin.training.build import Run
 from popmargin.training.fingerprints import Change, Record, Rows, column_facts
 from popmargin.training.inputs import differences, with_absolute_paths, with_data
 from popmargin.training.run import train
@@ -225,7 +225,8 @@ def test_a_column_that_is_used_is_compared_and_others_are_not(
     def record(margin: float, note: str, objective: str = "dpo_rating_margin") -> Record:
         file.write_text("".join(json.dumps(row | {"margin": margin, "note": note}) + "\n" for row in plain))
         config = configure({"data": {"train": str(file)}, "objective": {"name": objective}})
-        return Workspace(config).record(config, make_loss(config))
+        run = Run.read(config)
+        return Workspace(config).record(run.config.pop, run.loss, run.components)
 
     first = record(-1.0, "a")
     assert first.changes(record(-1.0, "b")) == []
