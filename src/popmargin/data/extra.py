@@ -165,7 +165,7 @@ def as_array(name: str, values: Any, count: int, kind: Any = None) -> Any:
     elif isinstance(values, pa.Array):
         given = pa.chunked_array([values])
     else:
-        listed = [values] * count if isinstance(values, str | int | float | bool) else list(values)
+        listed: list[Any] = [values] * count if isinstance(values, str | int | float | bool) else list(values)
         if len(listed) and isinstance(listed[0], np.ndarray):
             listed = [row.tolist() for row in listed]
         try:

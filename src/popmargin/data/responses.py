@@ -283,7 +283,7 @@ class Responses:
         columns = [(name, pa.array(values).type) for name, values in self._columns.items()]
         schema = pa.schema([("prompt", of_prompt), *columns, ("responses", pa.list_(pa.struct(fields)))])
         try:
-            table = pa.Table.from_pylist(list(self), schema=schema)
+            table = pa.Table.from_pylist([self[row] for row in range(len(self))], schema=schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(
                 f"{path}: the responses cannot be a table ({error}). Give all prompts as texts or all as messages, and "
