@@ -4,7 +4,7 @@ Axis suffixes: P prompts, n responses (all those of one prompt together).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +283,7 @@ class Responses:
         columns = [(name, pa.array(values).type) for name, values in self._columns.items()]
         schema = pa.schema([("prompt", of_prompt), *columns, ("responses", pa.list_(pa.struct(fields)))])
         try:
-            table = pa.Table.from_pylist([self[row] for row in range(len(self))], schema=schema)
+            table = pa.Table.from_pylist(list(self), schema=schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(
                 f"{path}: the responses cannot be a table ({error}). Give all prompts as texts or all as messages, and "
@@ -335,6 +335,9 @@ class Responses:
             for place in self._places(index % len(self))
         ]
         return row
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
         scores = ", ".join(self._scores) or "none"
