@@ -122,16 +122,20 @@ def test_types_and_features_of_tables_stay_and_bytes_are_kept_where_the_format_c
         "image": pa.array([{"bytes": pixel, "path": None}] * 2),
         "when": pa.array([datetime(2026, 1, 2)] * 2, pa.timestamp("ms")),
         "kind": pa.array([0, 1]),
+        "category": pa.array(["u", "v"]).dictionary_encode(),
     })  # fmt: skip
     pq.write_table(table, tmp_path / "a.parquet")
-    source = datasets.Dataset(table).cast_column("kind", datasets.ClassLabel(names=["x", "y"]))
+    source = datasets.Dataset(table.drop_columns(["category"])).cast_column(
+        "kind", datasets.ClassLabel(names=["x", "y"])
+    )
     source = source.cast_column("image", datasets.Image())
     prefs = load_preferences(source)
     assert prefs.dataset.features["kind"].names == ["x", "y"] and prefs[0]["image"]["bytes"] == pixel  # not decoded
-    prefs.save(tmp_path / "b.parquet")
+    prefs.with_columns(category=["u", "v"]).save(tmp_path / "b.parquet")
     for found in (load_preferences(tmp_path / "a.parquet"), load_preferences(tmp_path / "b.parquet")):
         schema = found.dataset.features.arrow_schema
         assert [schema.field(name).type for name in ("half", "when")] == [pa.list_(pa.float32()), pa.timestamp("ms")]
+        assert [row["category"] for row in found] == ["u", "v"]
         assert found[0]["image"]["bytes"] == pixel and found.dataset.features["kind"] is not None
     assert load_preferences(tmp_path / "b.parquet").dataset.features["kind"].names == ["x", "y"]
     with pytest.raises(DataError, match=r"b\.jsonl: the column 'image' holds bytes, which JSON cannot"):

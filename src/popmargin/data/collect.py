@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from popmargin.data.conversation import Text, holds_tools, prompt_key
 from popmargin.data.exchange import exchange, partner
-from popmargin.data.extra import ExtraColumns, as_dataset
+from popmargin.data.extra import ExtraColumns, as_dataset, columns_of
 from popmargin.data.formats import (
     ALIASES,
     FORMATS,
@@ -97,12 +97,13 @@ class Collector:
         for number, (row, position) in enumerate(zip(batch.rows, batch.positions, strict=True)):
             kept += self._read(row, _Place(source, position))
             numbers += [number] * (len(kept) - len(numbers))
-        table = None if batch.table is None else batch.table.take(pa.array(numbers, pa.int64()))
+        names = [*self._kept_columns(), *self._sides]
+        table = None if batch.table is None else columns_of(batch.table, names, numbers)
         rows = [
             batch.rows[number] | draft["fields"] if "fields" in draft else batch.rows[number]
             for number, draft in zip(numbers, kept, strict=True)
         ]
-        self._store(kept, rows, table, [*self._kept_columns(), *self._sides])
+        self._store(kept, rows, table, names)
 
     def _read(self, row: Mapping[str, Any], place: _Place) -> list[Draft]:
         """The preferences of a row; what is none is reported."""

@@ -22,8 +22,8 @@ COMPLEMENTED = "soft_label"
 CLAIMS = ("chosen_rating", "rejected_rating", *NEGATED, COMPLEMENTED)
 """What the data say about the two responses, apart from which is called chosen."""
 _SIDE = re.compile(r"(?<![A-Za-z])(chosen|rejected|Chosen|Rejected|CHOSEN|REJECTED)(?![A-Za-z])")
-_OTHER = {"chosen": "rejected", "Chosen": "Rejected", "CHOSEN": "REJECTED"}
-_OTHER |= {other: one for one, other in _OTHER.items()}
+_WORDS = (("chosen", "rejected"), ("Chosen", "Rejected"), ("CHOSEN", "REJECTED"))
+_OTHER = dict(_WORDS) | {other: one for one, other in _WORDS}
 
 
 def partner(name: str) -> str:

@@ -46,7 +46,7 @@ class ExtraColumns:
         features = {} if table is None else _features(table.schema)
         for name in names:
             if table is not None and name in table.schema.names:
-                part[name] = table.column(table.schema.get_all_field_indices(name)[-1])
+                part[name] = table[name]
                 self._features.setdefault(name, features.get(name))
             else:
                 part[name] = self._array(name, [row.get(name) for row in rows])
@@ -99,6 +99,22 @@ class ExtraColumns:
         return pa.chunked_array([chunk for text in texts for chunk in text.chunks], pa.string())
 
 
+def columns_of(table: Any, names: Sequence[str], rows: Sequence[int]) -> Any:
+    """These columns and rows of an Arrow table, as they are; of two columns of a name the later one, as for rows.
+
+    Categories become the values that they stand for: `datasets` has none.
+    """
+    numbers, fields, columns = pa.array(rows, pa.int64()), list[Any](), list[Any]()
+    for name in names:
+        for place in table.schema.get_all_field_indices(name)[-1:]:
+            column, field = table.column(place).take(numbers), table.schema.field(place)
+            if pa.types.is_dictionary(field.type):
+                column, field = column.cast(field.type.value_type), field.with_type(field.type.value_type)
+            fields.append(field)
+            columns.append(column)
+    return pa.table(columns, schema=pa.schema(fields, metadata=table.schema.metadata))
+
+
 def _holds_dictionaries(values: Sequence[Any]) -> bool:
     """Whether the values are objects with ever different keys."""
     keys: set[str] = set()
@@ -149,7 +165,7 @@ def as_array(name: str, values: Any, count: int, kind: Any = None) -> Any:
     elif isinstance(values, pa.Array):
         given = pa.chunked_array([values])
     else:
-        listed = [values] * count if isinstance(values, str | int | float | bool) else list(values)
+        listed: list[Any] = [values] * count if isinstance(values, str | int | float | bool) else list(values)
         if len(listed) and isinstance(listed[0], np.ndarray):
             listed = [row.tolist() for row in listed]
         try:

@@ -33,9 +33,9 @@ def load_preferences(
 ) -> Preferences:
     """Load preferences; every row is kept or reported (`.report`), none is skipped silently.
 
-    Where `soft_label`, the probability that chosen is better, is below ½, chosen and rejected change places with their
-    ratings, the label becomes 1 − p and a strength changes its sign; the report counts these rows. Ratings or a
-    strength that say the opposite of the label make a row unusable.
+    Where `soft_label`, the probability that chosen is better, is below ½, chosen and rejected change places as in
+    `Preferences.swap`; the report counts these rows. Ratings or a strength that say the opposite of the label make a
+    row unusable. Columns that are no field are kept by their own names (`Preferences.extra_columns`).
 
     Args:
         source: a file (.jsonl, .json, .csv, .tsv, .parquet, each also .gz), a glob, a folder of such files or of

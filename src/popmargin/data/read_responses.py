@@ -88,7 +88,7 @@ def _wide(
         except RowError as error:
             raise DataError(f"{place}, column '{column}': {error} Remedy: {error.remedy}") from error
         of_prompt: list[Text] = []
-        lists = {name: as_values(row.get(name)) for name in beside}
+        lists: dict[str, Any] = {name: as_values(row.get(name)) for name in beside}
         for number, item in enumerate(items):
             known = dict(cast(Row, item)) if isinstance(item, Mapping) else {"text": item}
             name = text or next((name for name in TEXT_FIELDS if name in known), "text")

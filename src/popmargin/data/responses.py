@@ -4,7 +4,7 @@ Axis suffixes: P prompts, n responses (all those of one prompt together).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +335,9 @@ class Responses:
             for place in self._places(index % len(self))
         ]
         return row
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
         scores = ", ".join(self._scores) or "none"

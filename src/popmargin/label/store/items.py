@@ -81,7 +81,7 @@ def import_preferences(database: Database, connection: Connection, number: int, 
     position = found.preferences
     others = storable_columns(preferences)
     for batch in preferences.batches(*STORED, *others, size=CHUNK):
-        columns = {name: [_json(value) for value in batch[name]] for name in TEXT_COLUMNS}
+        columns: dict[str, list[Any]] = {name: [_json(value) for value in batch[name]] for name in TEXT_COLUMNS}
         columns |= {name: [_number(value) for value in batch[name]] for name in NUMBER_COLUMNS}
         columns |= {"key": batch["id"], "annotator": batch["annotator"]}
         columns["extra"] = [_extra(others, values) for values in zip(*(batch[name] for name in others), strict=True)]
