@@ -123,7 +123,10 @@ def test_ratings_and_a_fitted_scale_are_margins(with_data: Callable[..., RunConf
     np.testing.assert_allclose(
         parts.collator.columns["margin"], 0.5 * half_normal_strengths(parts.scale.strength), rtol=1e-6
     )
-    assert given(config, workspace, parts) == ["margin: the strength scale, reward units, times 0.5"]
+    assert given(config, workspace, parts) == [
+        "margin: the strength scale, reward units, times 0.5",
+        "order: the gap of the ratings, times 1",
+    ]
 
 
 @pytest.mark.parametrize("unit", ["reward", "nats", "probability"])
