@@ -1,0 +1,164 @@
+"""Configuration classes whose values are checked, however they are made, and what is said of those that do not fit.
+
+pydantic checks; its errors become sentences that name the field, the value, what is allowed and the nearest key.
+"""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from popmargin.config.described import bounds_of, choices_of, descriptions, kind_of, schema_of, settings_of
+from popmargin.config_names import suggestion
+from popmargin.errors import ConfigError, did_you_mean
+
+GONE = {"evaluation.bootstrap": "intervals come from formulas now, not from resampling."}
+"""Keys of earlier versions, and why there is nothing to set."""
+_PARTS = {"objective": "name", "regularizers": "name", "tokens": "name", "margin": "source"}
+"""The keys of a run that name a part, and the key in them that holds the name."""
+_OUT_OF_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "share_or_count"}
+
+ConfigT = typing.TypeVar("ConfigT")
+
+
+def _describe(schema: dict[str, Any], kind: type[Any]) -> None:
+    """Put a class's docstring into its JSON schema, field by field."""
+    schema["description"] = (kind.__doc__ or "").partition("\n")[0]
+    for name, text in descriptions(kind).items():
+        schema["properties"][name] |= {"description": text}
+
+
+@typing.dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
+def section(name: str = "") -> Callable[[type[ConfigT]], type[ConfigT]]:
+    """Make a frozen dataclass of settings; values that do not fit raise a ConfigError wherever they are set.
+
+    Args:
+        name: what stands before its fields' names in messages, without a dot.
+
+    Example:
+        >>> from popmargin.bounds import Count
+        >>> @section("model")
+        ... class Example:
+        ...     rank: Count = 0
+        >>> Example(rank=-1)
+        Traceback (most recent call last):
+            ...
+        popmargin.errors.ConfigError: model.rank must be at least 0, not -1.
+    """
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra=_describe)  # pyright: ignore
+
+    def made(kind: type[ConfigT]) -> type[ConfigT]:
+        checked: Any = pydantic.dataclasses.dataclass(kind, frozen=True, kw_only=True, config=config)
+        plain = checked.__init__
+
+        @functools.wraps(plain)
+        def init(self: Any, **values: Any) -> None:
+            try:
+                plain(self, **values)
+            except ValidationError as error:
+                raise ConfigError(_sentences(error, kind, name)) from None
+
+        checked.__init__ = init
+        return checked
+
+    return made
+
+
+def from_dict(kind: type[ConfigT], values: Any, where: str = "") -> ConfigT:
+    """Build a configuration from nested plain values.
+
+    Raises:
+        ConfigError: unknown keys (the nearest known one is named), or values that do not fit.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'The configuration'} must be a mapping of keys to values, not {values!r}.")
+    return coerce(kind, values, where)
+
+
+def coerce(annotation: Any, value: Any, where: str) -> Any:
+    """A plain value as the annotated type; whole configurations, or a single option of a component.
+
+    Raises:
+        ConfigError: it does not fit; the message names the place, the value and what is allowed.
+    """
+    whole = dataclasses.is_dataclass(annotation)
+    options = None if whole else ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
+    try:
+        return TypeAdapter(annotation, config=options).validate_python(value, strict=None if whole else True)
+    except ValidationError as error:
+        raise ConfigError(_sentences(error, annotation, where)) from None
+
+
+def build(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """A dataclass of checked values.
+
+    Raises:
+        ConfigError: the dataclass itself refuses them.
+    """
+    try:
+        return kind(**values)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def settings(kind: Any) -> list[str]:
+    """Dotted names of the settings of a run, for a study with their place in it."""
+    from popmargin.config.run import RunConfig
+
+    front = "base." if "base" in {field.name for field in dataclasses.fields(kind)} else ""
+    return [setting.name for setting in settings_of(RunConfig, front)]
+
+
+def _sentences(error: ValidationError, annotation: Any, where: str) -> str:
+    schema = schema_of(annotation)
+    return "\n".join(_sentence(problem, annotation, schema, where) for problem in error.errors(include_url=False))
+
+
+def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], front: str) -> str:
+    """One error of pydantic's in our words."""
+    schema, where = whole, front
+    parents: dict[str, Any] = {}
+    for step in problem["loc"]:
+        parents, schema = schema, _inside(schema, step, whole)
+        where += f"[{step}]" if isinstance(step, int) else f"{'.' if where else ''}{step}"
+    kind, value = problem["type"], problem["input"]
+    if kind == "value_error":
+        return str(problem["ctx"]["error"])
+    if kind in ("unexpected_keyword_argument", "invalid_key"):
+        if where in GONE:
+            return f"'{where}' is gone: {GONE[where]} Remove it."
+        key = str(problem["loc"][-1])
+        known = _resolved(parents, whole).get("properties", {})
+        return f"Unknown key '{where}'. {suggestion(key, known, where.removesuffix(key), settings(annotation))}"
+    if kind == "literal_error":
+        return f"{where} is {value!r}. {did_you_mean(str(value), choices_of(schema))}"
+    bounds = bounds_of(schema)
+    if kind in _OUT_OF_BOUNDS or kind == "finite_number":
+        return f"{where} must be {bounds or 'finite'}, not {value}."
+    said = f"{kind_of(schema)}{f' ({bounds})' if bounds else ''}" if schema else problem["msg"].lower()
+    key = _PARTS.get(where.partition("[")[0]) if isinstance(value, str) else None
+    hint = f" Write {{{key}: {value}}}." if key else ""
+    if kind == "string_type" and isinstance(value, int | float):
+        hint = " Write it in quotes."
+    return f"{where} must be {said}, not {value!r}.{hint}"
+
+
+def _resolved(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    """A schema that stands elsewhere, or is optional."""
+    for option in schema.get("anyOf", ()):
+        if option.get("type") != "null":
+            return _resolved(option, whole)
+    return whole["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+
+def _inside(schema: dict[str, Any], step: int | str, whole: dict[str, Any]) -> dict[str, Any]:
+    found = _resolved(schema, whole)
+    inner = found.get("items", {}) if isinstance(step, int) else found.get("properties", {}).get(step, {})
+    return inner if "anyOf" in inner else _resolved(inner, whole)
