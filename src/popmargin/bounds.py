@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 
-def _whole_from_one(value: float) -> float:
+def _whole(value: float) -> float:
     if value >= 1 and value != int(value):
         raise PydanticCustomError("share_or_count", "Input should be below 1 or a whole number")
     return value
@@ -32,8 +32,7 @@ PartialShare = Annotated[float, Strict(), Field(ge=0, lt=1)]
 """A share or probability that is never all."""
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 """A share or probability."""
-WholeFromOne = Annotated[float, Strict(), Field(json_schema_extra={"wholeFrom": 1}), AfterValidator(_whole_from_one)]
+ShareOrCount = Annotated[float, Strict(), Field(ge=0, json_schema_extra={"wholeFrom": 1}), AfterValidator(_whole)]
 """A share below 1, or a whole number from 1 on."""
-ShareOrCount = Annotated[WholeFromOne, Field(ge=0)]
-SomeShareOrCount = Annotated[WholeFromOne, Field(gt=0)]
+SomeShareOrCount = Annotated[float, Strict(), Field(gt=0, json_schema_extra={"wholeFrom": 1}), AfterValidator(_whole)]
 """The same, and never none."""

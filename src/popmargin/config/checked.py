@@ -126,8 +126,11 @@ def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], fro
     schema, where = whole, front
     parents: dict[str, Any] = {}
     for step in problem["loc"]:
+        if step == "[key]":
+            return f"{where}: a key must be text. Write it in quotes."
+        listed = _resolved(schema, whole).get("type") == "array"
+        where += f"[{step}]" if listed else f"{'.' if where else ''}{step}"
         parents, schema = schema, _inside(schema, step, whole)
-        where += f"[{step}]" if isinstance(step, int) else f"{'.' if where else ''}{step}"
     kind, value = problem["type"], problem["input"]
     if kind == "value_error":
         return str(problem["ctx"]["error"])
@@ -142,7 +145,9 @@ def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], fro
     bounds = bounds_of(schema)
     if kind in _OUT_OF_BOUNDS or kind == "finite_number":
         return f"{where} must be {bounds or 'finite'}, not {value}."
-    said = f"{kind_of(schema)}{f' ({bounds})' if bounds else ''}" if schema else problem["msg"].lower()
+    if not schema:
+        return f"{where}: {problem['msg'].lower()}, not {value!r}."
+    said = f"{kind_of(schema)}{f' ({bounds})' if bounds else ''}"
     key = _PARTS.get(where.partition("[")[0]) if isinstance(value, str) else None
     hint = f" Write {{{key}: {value}}}." if key else ""
     if kind == "string_type" and isinstance(value, int | float):
@@ -160,5 +165,7 @@ def _resolved(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
 
 def _inside(schema: dict[str, Any], step: int | str, whole: dict[str, Any]) -> dict[str, Any]:
     found = _resolved(schema, whole)
-    inner = found.get("items", {}) if isinstance(step, int) else found.get("properties", {}).get(step, {})
+    values = found.get("additionalProperties")
+    other = values if isinstance(values, dict) else {}
+    inner = found.get("items", {}) if isinstance(step, int) else found.get("properties", {}).get(step, other)
     return inner if "anyOf" in inner else _resolved(inner, whole)

@@ -16,7 +16,9 @@ def _joined(value: Any) -> Any:
     return ",".join(value) if texts else value
 
 
-Source = Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[str])]
+Source = Annotated[
+    str, BeforeValidator(_joined, json_schema_input_type=str | Annotated[list[str], Field(min_length=1)])
+]
 """What rows are read from, or a list of it."""
 
 

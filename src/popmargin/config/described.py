@@ -39,9 +39,10 @@ def bounds_of(schema: Mapping[str, Any]) -> str:
         >>> bounds_of({"type": "number", "minimum": 0, "exclusiveMaximum": 1})
         'at least 0 and below 1'
     """
-    for part in (*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else ())):
-        if said := bounds_of(part):
-            return said
+    if said := next(filter(None, map(bounds_of, schema.get("anyOf", ()))), ""):
+        return said
+    if "items" in schema and (said := bounds_of(schema["items"])):
+        return f"each {said}"
     said = " and ".join(f"{words} {schema[key]:,}" for key, words in _LIMITS.items() if key in schema)
     return f"{said}, and a whole number from {schema['wholeFrom']} on" if "wholeFrom" in schema else said
 
@@ -49,6 +50,11 @@ def bounds_of(schema: Mapping[str, Any]) -> str:
 def choices_of(schema: Mapping[str, Any]) -> list[str]:
     """The texts that a field takes; none where it takes any."""
     return [str(choice) for choice in schema.get("enum", ())]
+
+
+def type_of(schema: Mapping[str, Any]) -> str:
+    """What JSON calls the type of a field, or the first one of several."""
+    return str(schema["type"]) if "type" in schema else type_of(schema["anyOf"][0]) if "anyOf" in schema else "object"
 
 
 def kind_of(schema: Mapping[str, Any]) -> str:
@@ -59,8 +65,10 @@ def kind_of(schema: Mapping[str, Any]) -> str:
         'a whole number or null'
     """
     names = choices_of(schema) or [kind_of(part) for part in schema.get("anyOf", ())]
-    names = names or [_NOUNS[schema.get("type", "object")]]
-    count = f" of {schema['minItems']}" if schema.get("minItems") and schema["minItems"] == schema["maxItems"] else ""
+    names = names or [_NOUNS[type_of(schema)]]
+    count = (
+        f" of {schema['minItems']}" if schema.get("minItems") and schema["minItems"] == schema.get("maxItems") else ""
+    )
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) + count
 
 
@@ -83,14 +91,21 @@ class Setting:
     schema: Mapping[str, Any]
 
     @property
+    def sentence(self) -> str:
+        """Its help as a sentence, with its default and bounds."""
+        text = self.help[:1].upper() + self.help[1:]
+        return f"{text} ({self.about})" if self.about else text
+
+    @property
     def about(self) -> str:
-        """Its default and bounds, or its choices; empty for a section."""
+        """Its default, and what else it takes where that is not plain; empty for a section."""
         if self.section is not None and self.default is None:
             return ""
         default = self.default if isinstance(self.default, str) else json.dumps(self.default, ensure_ascii=False)
-        others = [choice for choice in choices_of(self.schema) if choice != self.default]
-        said = [f"default {default}", f"or {', '.join(others)}" if others else "", bounds_of(self.schema)]
-        return ", ".join(part for part in said if part)
+        others = ", ".join(choice for choice in choices_of(self.schema) if choice != self.default)
+        return "; ".join(
+            part for part in (f"default {default}", bounds_of(self.schema), others and f"or {others}") if part
+        )
 
 
 def descriptions(kind: Any) -> dict[str, str]:

@@ -32,8 +32,8 @@ class RunConfig:
         margin: by how much every preference must lead, subtracted from the reward margin before the objective sees it:
             `source` (`fixed`, `ratings` or `pop`) and its options, e.g. {source: fixed, value: 1.0},
             {source: ratings, scale: 1.0} or {source: pop, margin_min: 0.0, margin_max: 10.0}; null for none.
-        pop: the edges.
-        target: what scores their weaker side.
+        pop: where PoP edges come from.
+        target: what scores the weaker side of an edge.
         reference: the reference model and its cache.
         train: the optimisation.
         evaluation: what is measured.

@@ -23,9 +23,9 @@ class TrainConfig:
             fit. The optimizer step holds the same rows whatever this is; less needs less memory. null for no limit.
         warmup_ratio: share of the steps with a rising learning rate.
         scheduler: a name of transformers' schedulers.
-        weight_decay: AdamW's.
-        betas: AdamW's two.
-        max_grad_norm: gradient clipping.
+        weight_decay: weight decay of AdamW.
+        betas: β₁ and β₂ of AdamW.
+        max_grad_norm: gradients of a larger norm are scaled down to it; 0 for no clipping.
         edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so that fewer
             preferences are scored twice in an epoch.
         gradient_checkpointing: recompute activations in the backward pass.

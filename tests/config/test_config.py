@@ -1,6 +1,8 @@
 """Configurations: what is refused, what is read, and how flags go over files."""
 
+import dataclasses
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popmargin.config import RunConfig, apply_overrides, dump_yaml, from_dict, merge, read_yaml, settings, to_dict
+from popmargin.config import (
+    ModelConfig,
+    PopConfig,
+    RunConfig,
+    TrainConfig,
+    apply_overrides,
+    dump_yaml,
+    from_dict,
+    merge,
+    read_saved,
+    read_yaml,
+    settings,
+    to_dict,
+)
 from popmargin.config.described import Setting, bounds_of, settings_of
 from popmargin.config_names import ELSEWHERE
 from popmargin.errors import ConfigError
@@ -46,8 +61,8 @@ def test_numbers_that_yaml_reads_as_text() -> None:
         ("train: {max_steps: 0}", "train.max_steps must be at least 1"),
         ("train: {epochs: 0}", "train.epochs must be above 0"),
         ("train: {learning_rate: -1}", "train.learning_rate must be at least 0"),
-        ("train: {betas: [0.9]}", "train.betas must be a list of 2 (at least 0 and below 1), not [0.9]"),
-        ("train: {betas: 0.9}", "train.betas must be a list of 2 (at least 0 and below 1), not 0.9"),
+        ("train: {betas: [0.9]}", "train.betas must be a list of 2 (each at least 0 and below 1), not [0.9]"),
+        ("train: {betas: 0.9}", "train.betas must be a list of 2 (each at least 0 and below 1), not 0.9"),
         ("train: {betas: [0.9, x]}", "train.betas[1] must be a number (at least 0 and below 1), not 'x'"),
         ("evaluation: {tokens_per_batch: 0}", "evaluation.tokens_per_batch must be at least 1"),
         ("evaluation: {temperature: -1}", "evaluation.temperature must be at least 0"),
@@ -68,6 +83,12 @@ def test_numbers_that_yaml_reads_as_text() -> None:
         ("margin: 1", "margin must be a mapping of keys to values or null, not 1."),
         ("margni: {source: pop}", "Unknown key 'margni'. Did you mean 'margin'"),
         ("name: 3", "name must be text, not 3. Write it in quotes."),
+        ("data: {columns: {prompt: 3}}", "data.columns.prompt must be text, not 3. Write it in quotes."),
+        (
+            "train: {trainer_arguments: {1: 3}}",
+            "train.trainer_arguments.1: a key must be text. Write it in quotes.",
+        ),
+        ("1: {}", "Unknown key '1'. Known: data"),
         ("seed: true", "seed must be a whole number (at least 0 and below 4,294,967,296), not True"),
     ],
 )
@@ -75,6 +96,58 @@ def test_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as info:
         read(text)
     assert message in str(info.value)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(ConfigError) as info:
+        read("train: {lr: 1, epochs: 0}\nsede: 1\nmodel: {lora_rank: -1}\ndata: {limit: -5}")
+    lines = str(info.value).splitlines()
+    assert len(lines) == 5
+    assert "model.lora_rank must be at least 0, not -1." in lines and "data.limit must be at least 1, not -5." in lines
+
+
+def test_what_an_objects_own_code_sets_is_checked_too() -> None:
+    """Sections made or changed in Python are as strict as files, and stay frozen and hashable."""
+    with pytest.raises(ConfigError, match=r"^model\.lora_rank must be at least 0, not -1\.$"):
+        ModelConfig(lora_rank=-1)
+    with pytest.raises(ConfigError, match=r"^Unknown key 'train\.lr'\. Did you mean 'train\.learning_rate'\?"):
+        TrainConfig(lr=1)  # pyright: ignore
+    with pytest.raises(ConfigError, match=r"^pop\.k must be at least 1, not 0\.$"):
+        dataclasses.replace(PopConfig(), k=0)
+    with pytest.raises(ConfigError, match=r"^Unknown key 'tune\.beta_factor'\. Did you mean 'beta_factors'"):
+        from_dict(StudyConfig, {"arms": {"dpo": {}}, "tune": {"beta_factor": 1}})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PopConfig().k = 2  # pyright: ignore
+    assert {PopConfig(k=2): 1}[PopConfig(k=2)] == 1
+
+
+def test_keys_of_earlier_versions(tmp_path: Path) -> None:
+    """They are refused where they are written anew, and left out where an earlier version saved them."""
+    with pytest.raises(ConfigError, match=r"'evaluation\.bootstrap' is gone: .* Remove it\."):
+        read("evaluation: {bootstrap: 1000}")
+    saved = dump_yaml(to_dict(RunConfig())).replace("evaluation:\n", "evaluation:\n  bootstrap: 1000\n")
+    (tmp_path / "config.yaml").write_text(saved)
+    assert from_dict(RunConfig, read_saved(tmp_path / "config.yaml")) == RunConfig()
+
+
+def test_numbers_in_mappings_and_texts_that_look_like_them() -> None:
+    config = read("train: {trainer_arguments: {adam_epsilon: 1e-8, n: '1e-8'}}\nname: '12e7'\nobjective: {beta: 5E-2}")
+    assert config.train.trainer_arguments == {"adam_epsilon": 1e-8, "n": "1e-8"} and config.objective == {"beta": 0.05}
+    assert read(dump_yaml(to_dict(config))) == config
+    assert parse_yaml("[1e5, 12e7x, e5, 1e, +1e-5, yes, no, null, 0x1f]") == [
+        *(1e5, "12e7x", "e5", "1e", 1e-5, True, False, None, 31),
+    ]
+
+
+MANY = "a: &a {x: 1, y: 2}\n" + "".join(f"{n}: &{n} {{p: *{o}, q: *{o}}}\n" for o, n in pairwise("abcdefghijklmnopqrs"))
+
+
+@pytest.mark.parametrize("text", [MANY, "train: &t\n  trainer_arguments: *t\n"])
+def test_aliases_that_multiply_or_never_end(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"its aliases stand for more than 100,000 values; write out"):
+        read_yaml(tmp_path / "run.yaml")
+    assert parse_yaml("a: &a {b: 1}\nc: *a\nd: {<<: *a}") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +193,7 @@ NUMBERS = numbers(RunConfig) | numbers(StudyConfig)
 @pytest.mark.parametrize("path", NUMBERS)
 def test_every_number_has_bounds_and_is_refused_beyond_them(path: str) -> None:
     kind, setting = NUMBERS[path]
-    bounds, schema = bounds_of(setting.schema), str(setting.schema)
+    bounds, schema = bounds_of(setting.schema).removeprefix("each "), str(setting.schema)
     assert bounds, f"{path} takes any number: say which in its type (popmargin.bounds)"
     name = path.rpartition(".")[2]
     beyond = [-1, *([float("nan"), float("inf")] if "'number'" in schema else [])]
