@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from popmargin.data.schema import COLUMNS, LoadReport, Preferences, arrow_schema
-from popmargin.label.setup import draw_pairs
-from popmargin.label.store import LabelStore
-from popmargin.label.transfer import pop_edges
+from popmargin.label.export.pop_edges import pop_edges
+from popmargin.label.projects.draft import draw_pairs
+from popmargin.label.store.label_store import LabelStore
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import fit_strengths
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.reward_model import ModelReward
 from popmargin.loading import load_tokenizer_files, stored_dtype
 from popmargin.models import load_model, load_tokenizer
 from popmargin.reward_models import load_reward_model
+from popmargin.rewards.reward_model import ModelReward
 
 CODE = """
 from pathlib import Path

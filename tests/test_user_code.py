@@ -10,10 +10,10 @@ import pytest
 
 import popmargin.registry
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.rewards import load_reward
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.registry import Registry, make_options
 from popmargin.regularizers.base import REGULARIZERS
+from popmargin.rewards.load import load_reward
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.user_code import load_object
 

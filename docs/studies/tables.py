@@ -17,10 +17,10 @@ import numpy as np
 
 from popmargin.evaluation.discriminative import discriminative_differences
 from popmargin.evaluation.run import HeldOutMargins
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.discoveries import seeds_tell
 from popmargin.report.metrics import DASH, decimals, has_bounds, is_known, metric, number
 from popmargin.report.results import ArmResult, StudyResults
+from popmargin.statistics.intervals import Interval
 
 COLUMNS = ("accuracy", "spearman", "pop_accuracy", "win_rate_reference", "mean_reward", "kl_per_token")
 

@@ -11,7 +11,6 @@ from .errors import DataError as DataError
 from .errors import MissingExtraError as MissingExtraError
 from .errors import PopmarginError as PopmarginError
 from .errors import RunError as RunError
-from .evaluation.rate import rate_preferences as rate_preferences
 from .margin import Margin as Margin
 from .objectives import Golden as Golden
 from .objectives import Needs as Needs
@@ -22,6 +21,7 @@ from .pop import edge_statistics as edge_statistics
 from .pop import sample_edges as sample_edges
 from .regularizers import regularizer as regularizer
 from .report import write_report as write_report
+from .rewards.rate import rate_preferences as rate_preferences
 from .study.compare import compare as compare
 from .study.config import StudyConfig as StudyConfig
 from .study.config import load_study as load_study

@@ -9,9 +9,10 @@ from popmargin.config import RunConfig, from_dict, merge
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError
-from popmargin.evaluation.rewards import Reward, load_reward
 from popmargin.evaluation.run import evaluate_run
 from popmargin.pop.edges import PopEdges
+from popmargin.rewards.base import Reward
+from popmargin.rewards.load import load_reward
 from popmargin.training.account import memory_steps
 from popmargin.training.prepare import cache_folder
 from popmargin.training.run import train as train_run

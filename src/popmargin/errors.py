@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 
@@ -37,6 +37,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     start = f"Did you mean '{near[0]}'? " if near else ""
     return f"{start}Known: {', '.join(names)}."
+
+
+def first_few(names: Sequence[str], shown: int = 5) -> str:
+    """The first names of a list, for a message; an ellipsis stands for the rest.
+
+    Example:
+        >>> first_few(["p0", "p1", "p2"], 2), first_few(["p0"])
+        ('p0, p1, …', 'p0')
+    """
+    return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")
 
 
 def import_extra(module: str, extra: str) -> ModuleType:

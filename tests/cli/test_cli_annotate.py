@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from popmargin.cli.main import main
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
 from popmargin.label.web import serve
 
 

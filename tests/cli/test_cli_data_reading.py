@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from popmargin.cli.main import main
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> Path:

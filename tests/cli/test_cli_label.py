@@ -7,7 +7,7 @@ import pytest
 
 from popmargin.cli.main import main
 from popmargin.data.load import load_preferences
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
 from popmargin.pop.edges import PopEdges
 
 

@@ -13,8 +13,8 @@ from popmargin.data import load_preferences, tokenize_preferences, tokenize_prom
 from popmargin.data.encode import Writing
 from popmargin.data.template import continue_block, holds, opened_block, shared_start
 from popmargin.errors import ConfigError, DataError
-from popmargin.evaluation.reward_model import ModelReward
 from popmargin.reward_models import RewardFormat, padding_apart
+from popmargin.rewards.reward_model import ModelReward
 from template_kinds import KINDS, build
 
 CHAT = [name for name, kind in KINDS.items() if kind.template is not None]

@@ -9,8 +9,8 @@ import pytest
 
 from popmargin.data import load_preferences, split_preferences, tokenize_preferences, tokenize_prompts
 from popmargin.errors import DataError
-from popmargin.evaluation.rate import response_ratings
-from popmargin.evaluation.rewards import load_reward
+from popmargin.rewards.load import load_reward
+from popmargin.rewards.rate import response_ratings
 from template_kinds import CHATML, build
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "The weather", "parameters": {}}}]

@@ -14,8 +14,8 @@ from scipy.stats import t as student
 
 from popmargin.errors import DataError
 from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
-from popmargin.evaluation.statistics import Clusters
 from popmargin.generate.drawn import Drawn
+from popmargin.statistics.intervals import Clusters
 
 
 def run(

@@ -16,9 +16,9 @@ import pytest
 from label_stores import Clock, preferences
 from served import Served
 
-from popmargin.label.database import Database
-from popmargin.label.records import Project
-from popmargin.label.store import LabelStore
+from popmargin.label.store.database import Database
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Project
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from popmargin.errors import ConfigError, MissingExtraError, RunError
-from popmargin.label.database import Database, alembic_config
-from popmargin.label.store import LabelStore
-from popmargin.label.tables import REVISION, metadata
+from popmargin.label.store.database import Database, alembic_config
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.tables import REVISION, metadata
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_code(url: str) -> None:

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from served import SERVER, Served
 
+from popmargin.data.questions import PreferenceText
 from popmargin.data.schema import Text
 from popmargin.errors import ConfigError, DataError, RunError
-from popmargin.evaluation.chat import NoAnswerError
-from popmargin.label.records import PreferenceText
-from popmargin.label.sources.backends import LocalBackend, read_reply
-from popmargin.label.sources.base import Account, Question, label_pairs, read_orders
-from popmargin.label.sources.judge import Judge, parse_letter
-from popmargin.label.sources.load import load_labeller
-from popmargin.label.sources.prompts import fill, load_prompt
+from popmargin.judges.backends import LocalBackend, read_reply
+from popmargin.judges.client import NoAnswerError
+from popmargin.judges.comparing import Judge, parse_letter
+from popmargin.judges.labeller import Account, Question, read_orders
+from popmargin.judges.prompts import fill, load_prompt
+from popmargin.label.labellers.labelling import label_pairs
+from popmargin.label.labellers.load import load_labeller
 
 
 def texts(name: str, prompt: Text, chosen: Text, rejected: Text) -> PreferenceText:
@@ -133,8 +134,9 @@ def test_busy_servers_are_asked_again_and_the_rate_is_kept(
 
 RUN = """
 import sys
-from popmargin.label.sources.base import Account, label_pairs
-from popmargin.label.sources.load import load_labeller
+from popmargin.judges.labeller import Account
+from popmargin.label.labellers.labelling import label_pairs
+from popmargin.label.labellers.load import load_labeller
 sys.path.insert(0, sys.argv[3])
 from test_label_judge import many
 judge = load_labeller(sys.argv[1], cache=sys.argv[2], requests_per_minute=1200, workers=2)

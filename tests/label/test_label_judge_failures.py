@@ -9,12 +9,13 @@ import pytest
 from served import Served
 
 from popmargin.cli.main import main
+from popmargin.data.questions import PreferenceText
 from popmargin.errors import ConfigError, RunError
-from popmargin.label.records import PreferenceText
-from popmargin.label.sources.base import Account, label_pairs, read_orders
-from popmargin.label.sources.judge import Judge, Reply
-from popmargin.label.sources.load import load_labeller
-from popmargin.label.store import LabelStore
+from popmargin.judges.comparing import Judge, Reply
+from popmargin.judges.labeller import Account, read_orders
+from popmargin.label.labellers.labelling import label_pairs
+from popmargin.label.labellers.load import load_labeller
+from popmargin.label.store.label_store import LabelStore
 
 QUESTIONS = [f"{'A vague wish' if row in (1, 4) else 'Say a'}, {row}." for row in range(12)]
 
@@ -178,7 +179,7 @@ class Known:
 
 def test_a_probability_of_an_older_cache_counts_only_for_a_lone_letter() -> None:
     def orders(*replies: Reply) -> Any:
-        from popmargin.label.sources.base import Question
+        from popmargin.judges.labeller import Question
 
         opinion = Judge(Known(*replies)).label([Question("pop", *pairs(1)[0])], Account())[0]
         return read_orders(opinion.note)

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from popmargin.label.quality import Quality, label_quality
-from popmargin.label.sources.base import Order, orders_note
+from popmargin.judges.labeller import Order, orders_note
+from popmargin.label.quality.label_quality import Quality, label_quality
 
 COLUMNS = ("assignment", "item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "seconds", "note")
 COLUMNS += ("response", "swap_pairs", "swap_first", "swap_second", "gold", "repeat_of")

@@ -10,9 +10,9 @@ from test_label_quality import simulated, table
 
 from popmargin.cli.main import main
 from popmargin.data.load import load_preferences
-from popmargin.label.quality import label_quality
-from popmargin.label.report import reading, render_label_report, write_label_report
-from popmargin.label.store import LabelStore
+from popmargin.label.quality.label_quality import label_quality
+from popmargin.label.quality.report_page import reading, render_label_report, write_label_report
+from popmargin.label.store.label_store import LabelStore
 
 
 class Page(HTMLParser):

@@ -10,8 +10,8 @@ from label_stores import Clock, preferences
 from scipy.stats import binom
 
 from popmargin.errors import ConfigError, DataError
-from popmargin.label.records import Annotator, Assignment, Project
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Annotator, Assignment, Project
 
 MakeProject = Callable[..., Project]
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from label_stores import preferences
 
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
 
 PROCESSES = 4
 

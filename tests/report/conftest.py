@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report import ArmResult, StudyResults
+from popmargin.statistics.intervals import Interval
 
 # name, objective, label, origin, accuracy, accuracy slope over strength, win rate, kl, time ratio, target margin
 ARMS = [

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report import ArmResult, StudyResults, render_report, write_report
+from popmargin.statistics.intervals import Interval
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 SECTIONS = ["summary", "tradeoff", "buckets", "curves", "margins", "logratios", "calibration", "overhead", "samples",

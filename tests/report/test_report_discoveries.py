@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.build import render_report
 from popmargin.report.discoveries import benjamini_hochberg, differences, discovery_note
 from popmargin.report.results import StudyResults
 from popmargin.report.tables import summary_columns, summary_rows
+from popmargin.statistics.intervals import Interval
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.metrics import METRICS, SUMMARY_COLUMNS, decimals, metric, number
 from popmargin.report.tables import cell, duration, verdict, visible_text
+from popmargin.statistics.intervals import Interval
 
 
 @pytest.mark.parametrize(

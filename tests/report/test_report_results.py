@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from popmargin.errors import RunError
-from popmargin.evaluation.statistics import Interval
 from popmargin.report import ArmResult, StudyResults
+from popmargin.statistics.intervals import Interval
 
 
 def test_json_round_trip_keeps_everything(study: StudyResults) -> None:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.results import ArmResult
+from popmargin.statistics.intervals import Interval
 from popmargin.study.reading import read_control, read_reference, read_results
 
 NAN = float("nan")

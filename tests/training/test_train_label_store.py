@@ -10,11 +10,12 @@ from popmargin.cli.main import main
 from popmargin.config import RunConfig
 from popmargin.data.load import load_preferences
 from popmargin.errors import DataError
-from popmargin.label.edges import is_store, read_edges, store_edges
-from popmargin.label.setup import open_project
-from popmargin.label.sources.base import label_store, store_strengths
-from popmargin.label.sources.ratings import RatingLabeller
-from popmargin.label.store import LabelStore
+from popmargin.label.export.store_edges import read_edges, store_edges
+from popmargin.label.labellers.labelling import label_store, store_strengths
+from popmargin.label.labellers.numeric import RatingLabeller
+from popmargin.label.projects.open_project import open_project
+from popmargin.label.store.address import is_store
+from popmargin.label.store.label_store import LabelStore
 from popmargin.pop.edges import PopEdges
 from popmargin.training.run import train
 from popmargin.training.sides import load_split

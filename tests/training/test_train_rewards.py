@@ -17,10 +17,10 @@ from popmargin.config import RunConfig
 from popmargin.data.load import load_preferences
 from popmargin.engine.sequences import pad_sequences
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.rewards import load_reward
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.reward_models import padding_apart
+from popmargin.rewards.load import load_reward
 from popmargin.training.combinations import wants_log_probs
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_loss, make_parts, make_trainer, train, training_arguments

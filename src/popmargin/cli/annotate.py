@@ -12,11 +12,11 @@ from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments
 from popmargin.cli.label import add_project_arguments, load_new_data, project_settings
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.errors import ConfigError, import_extra
-from popmargin.label.edges import open_store
+from popmargin.label.store.address import open_store
 
 if TYPE_CHECKING:
-    from popmargin.label.records import Project
-    from popmargin.label.store import LabelStore
+    from popmargin.label.store.label_store import LabelStore
+    from popmargin.label.store.records import Project
 
 ADMIN_VARIABLE = "POPMARGIN_ADMIN_TOKEN"
 LOCAL = "me"
@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
 def _annotate(args: argparse.Namespace) -> int:
     for module in _MODULES:
         import_extra(module, "label")
-    from popmargin.label.setup import open_project
+    from popmargin.label.projects.open_project import open_project
     from popmargin.label.web.app import create_app
     from popmargin.label.web.serve import address, is_loopback, listen, serve
 

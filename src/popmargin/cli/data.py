@@ -231,7 +231,7 @@ def _split(args: argparse.Namespace) -> int:
 
 
 def _rate(args: argparse.Namespace) -> int:
-    from popmargin.evaluation.rate import response_ratings, with_ratings
+    from popmargin.rewards.rate import response_ratings, with_ratings
 
     check_outputs(args, {"--out": args.out}, SAVE_SUFFIXES, [args.source])
     reward = reward_of(args)

@@ -15,7 +15,7 @@ from popmargin.data.load import load_preferences
 from popmargin.data.schema import SAVE_SUFFIXES, Preferences
 from popmargin.errors import ConfigError, DataError
 from popmargin.files import PARQUET
-from popmargin.label.edges import may_exist, open_store
+from popmargin.label.store.address import may_exist, open_store
 from popmargin.pop.edges import PopEdges
 
 EXPORTS = ("edges", "preferences", "dataset", "labels", "history", "jsonl")
@@ -115,7 +115,7 @@ def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Prefere
     """The data of a new project, read and checked before the store is made: unusable ones should leave none behind."""
     data = load_data(args, args.data, ties="keep")  # what prefers neither is what people are asked about
     if not may_exist(args.db):
-        from popmargin.label.setup import draft_items
+        from popmargin.label.projects.draft import draft_items
 
         draft_items(data, **settings)
     return data
@@ -195,7 +195,7 @@ def _import(args: argparse.Namespace) -> int:
     settings = project_settings(args)
     data = load_new_data(args, settings)
     with open_store(args.db, create=True) as store:
-        from popmargin.label.setup import open_project
+        from popmargin.label.projects.open_project import open_project
 
         project = open_project(store, data, args.project or NEW_PROJECT, **settings)
     print(f"next: popmargin label annotators add NAME --db {args.db} --project {project.name}")
@@ -306,8 +306,9 @@ def _check_new_folder(path: Path) -> None:
 
 
 def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> None:
-    from popmargin.label import transfer
-    from popmargin.label.existing import item_kinds
+    from popmargin.label.export.pop_edges import pop_edges
+    from popmargin.label.export.preferences import preferences_of, read_strengths, save_labels
+    from popmargin.label.projects.same_project import item_kinds
 
     for option, needed in (("votes", "preference"), ("unrated", "rating")):
         if getattr(args, option) and needed not in item_kinds(store, project):
@@ -316,13 +317,13 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             )
 
     if kind == "edges":
-        edges, account = transfer.pop_edges(store, project, aggregate=args.aggregate, wrong=args.wrong or "swap")
+        edges, account = pop_edges(store, project, aggregate=args.aggregate, wrong=args.wrong or "swap")
         edges.save(args.out)
         print(account)
         print(f"wrote {len(edges)} edges to {args.out}")
     elif kind in ("preferences", "dataset"):
-        strengths = None if args.strengths is None else transfer.read_strengths(args.strengths)
-        prefs = transfer.preferences_of(
+        strengths = None if args.strengths is None else read_strengths(args.strengths)
+        prefs = preferences_of(
             store,
             project,
             strengths=strengths,
@@ -334,5 +335,5 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         print("\n".join([*prefs.report.notes, f"wrote {len(prefs)} preferences to {args.out}"]))
     else:
         labels = store.label_history(project.id) if kind == "history" else store.labels(project.id)
-        transfer.save_labels(labels, args.out)
+        save_labels(labels, args.out)
         print(f"wrote {labels.num_rows} {'revisions' if kind == 'history' else 'labels'} to {args.out}")

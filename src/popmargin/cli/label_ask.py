@@ -6,7 +6,7 @@ from typing import Any
 from popmargin.cli.data_options import seed
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.errors import ConfigError, DataError
-from popmargin.label.edges import open_store
+from popmargin.label.store.address import open_store
 
 
 def add_parser(subparsers: Any) -> None:
@@ -19,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _ask(args: argparse.Namespace) -> int:
-    from popmargin.label.transfer import pop_edges
+    from popmargin.label.export.pop_edges import pop_edges
     from popmargin.pop.active import ActiveSampler
 
     if args.n < 1:

@@ -61,9 +61,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _judge(args: argparse.Namespace) -> int:
-    from popmargin.label.edges import open_store
-    from popmargin.label.sources.base import Account, count_unsure, label_store, store_strengths
-    from popmargin.label.sources.load import load_labeller
+    from popmargin.judges.labeller import Account
+    from popmargin.label.labellers.labelling import count_unsure, label_store, store_strengths
+    from popmargin.label.labellers.load import load_labeller
+    from popmargin.label.store.address import open_store
 
     prompts: Any = {"pop": args.prompt, "preference": args.preference_prompt}
     with open_store(args.db) as store:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.files import HTML
-from popmargin.label.edges import is_store, open_store
+from popmargin.label.store.address import is_store, open_store
 
 if TYPE_CHECKING:
-    from popmargin.label.records import Project
-    from popmargin.label.store import LabelStore
+    from popmargin.label.store.label_store import LabelStore
+    from popmargin.label.store.records import Project
 
 
 def add_parser(subparsers: Any) -> None:
@@ -36,9 +36,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from popmargin.label.pool import pool
-    from popmargin.label.quality import label_quality
-    from popmargin.label.report import quality_json, reading, write_label_report
+    from popmargin.label.quality.label_quality import label_quality
+    from popmargin.label.quality.pooled_projects import pool
+    from popmargin.label.quality.report_page import quality_json, reading, write_label_report
 
     check_outputs(args, {"--out": args.out}, HTML)
     projects: list[tuple[LabelStore, Project]] = []

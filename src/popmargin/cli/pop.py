@@ -9,11 +9,11 @@ from popmargin.cli import pop_scale
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.rewards import add_reward_arguments, reward_of
-from popmargin.evaluation.rate import response_ratings
 from popmargin.files import PARQUET
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.stats import EdgeStatistics, edge_statistics
+from popmargin.rewards.rate import response_ratings
 
 
 def add_parser(subparsers: Any) -> None:

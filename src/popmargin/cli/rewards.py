@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from popmargin.errors import ConfigError
-from popmargin.evaluation.rewards import Reward, load_reward
+from popmargin.rewards.base import Reward
+from popmargin.rewards.load import load_reward
 
 
 def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool, purpose: str) -> None:

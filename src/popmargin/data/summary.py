@@ -8,7 +8,7 @@ import numpy as np
 from popmargin.data.schema import Preferences, Text
 from popmargin.data.split import leak_keys
 from popmargin.data.tools import said
-from popmargin.strength import STRENGTHS, strength_thirds
+from popmargin.statistics.buckets import STRENGTHS, strength_thirds
 
 _MOST_VALUES = 25
 

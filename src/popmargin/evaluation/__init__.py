@@ -6,8 +6,8 @@ from popmargin.evaluation.discriminative import discriminative_metrics as discri
 from popmargin.evaluation.generative import Generations as Generations
 from popmargin.evaluation.generative import generative_differences as generative_differences
 from popmargin.evaluation.generative import generative_metrics as generative_metrics
-from popmargin.evaluation.jackknife import jackknife as jackknife
-from popmargin.evaluation.jackknife import jackknife_seeds as jackknife_seeds
-from popmargin.evaluation.rewards import Reward as Reward
-from popmargin.evaluation.rewards import load_reward as load_reward
-from popmargin.evaluation.statistics import Interval as Interval
+from popmargin.rewards.base import Reward as Reward
+from popmargin.rewards.load import load_reward as load_reward
+from popmargin.statistics.intervals import Interval as Interval
+from popmargin.statistics.jackknife import jackknife as jackknife
+from popmargin.statistics.jackknife import jackknife_seeds as jackknife_seeds

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from popmargin.errors import DataError
-from popmargin.evaluation.calibration import calibration_error, reliability_curve, share_right
-from popmargin.evaluation.edge_mean import edge_mean
-from popmargin.evaluation.jackknife import Estimate, ratio, row_means, without_each, without_sets
-from popmargin.evaluation.rank_correlation import kendall, spearman
-from popmargin.evaluation.statistics import UNDEFINED, Clusters, Interval, Scale, per_seed_rows
-from popmargin.strength import STRENGTHS, strength_thirds
+from popmargin.statistics.buckets import STRENGTHS, strength_thirds
+from popmargin.statistics.calibration import calibration_error, reliability_curve, share_right
+from popmargin.statistics.edge_mean import edge_mean
+from popmargin.statistics.intervals import UNDEFINED, Clusters, Interval, Scale, per_seed_rows
+from popmargin.statistics.jackknife import Estimate, ratio, row_means, without_each, without_sets
+from popmargin.statistics.rank_correlation import kendall, spearman
 
 Edges = tuple[Any, Any]
 

@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float64, Int64
 
 from popmargin.errors import DataError
 from popmargin.evaluation.equal_length import win_rate_at_equal_length
-from popmargin.evaluation.jackknife import Estimate, ratio, without_each, without_sets
-from popmargin.evaluation.statistics import UNDEFINED, Clusters, Interval
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.drawn import POLICY_ITSELF, Drawn
+from popmargin.statistics.intervals import UNDEFINED, Clusters, Interval
+from popmargin.statistics.jackknife import Estimate, ratio, without_each, without_sets
 
 _SAMPLES_KEY = b"popmargin.samples_per_prompt"
 _DRAWN_KEY = b"popmargin.drawn"

@@ -7,7 +7,7 @@ from popmargin.account import Step
 from popmargin.config import RunConfig
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak
-from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.errors import ConfigError, DataError, RunError, first_few
 from popmargin.training.account import reading_step
 from popmargin.training.fingerprints import Change, Record, Rows, prompt_digests
 from popmargin.training.inputs import differences, with_absolute_paths
@@ -113,7 +113,9 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
     new = [name for name in now.ids if name not in known]
     notes = ["held out when the run was trained, by id and content"]
     if new:
-        notes.append(f"{source} has {len(new)} preferences that it had not then ({_some(new)}); they are not measured")
+        notes.append(
+            f"{source} has {len(new)} preferences that it had not then ({first_few(new)}); they are not measured"
+        )
     if split_off:
         notes += _of_training(record.sides["train"], now, source)
     others = len(everything) - len(stored)
@@ -131,11 +133,7 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
 def _of_training(trained: Rows, now: Rows, source: str) -> list[str]:
     """What happened since to the preferences that were trained on; flipped labels are another content."""
     gone = [name for name in trained.ids if name not in set(now.ids)]
-    return [f"{len(gone)} preferences that were trained on are gone from {source} ({_some(gone)})"] if gone else []
-
-
-def _some(names: list[str]) -> str:
-    return f"{', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}"
+    return [f"{len(gone)} preferences that were trained on are gone from {source} ({first_few(gone)})"] if gone else []
 
 
 def _others(directory: RunDirectory, config: RunConfig, record: Record | None) -> HeldOut:

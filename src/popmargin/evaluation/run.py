@@ -23,11 +23,12 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.held_out import check_models, held_out
-from popmargin.evaluation.rewards import Reward, load_reward
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
+from popmargin.rewards.base import Reward
+from popmargin.rewards.load import load_reward
 from popmargin.training.account import edge_step, tokenizing_step
 from popmargin.training.checks import check_rows
 from popmargin.training.fingerprints import source_fingerprints, tokenizer_fingerprint, tokens_fingerprint

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from popmargin.errors import DataError
 from popmargin.pop.edges import PopEdges
-from popmargin.strength import STRENGTHS, strength_thirds
+from popmargin.statistics.buckets import STRENGTHS, strength_thirds
 
 
 @dataclass(frozen=True)

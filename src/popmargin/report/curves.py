@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from markupsafe import Markup
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.metrics import LOG_RATIO, is_known, metric
 from popmargin.report.plots import Style, arm_styles, short_names, shown
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.report.svg import Scale, band, el, path, picture, span, x_axis, y_axis
+from popmargin.statistics.intervals import Interval
 
 CURVES = ("accuracy", "win_rate_reference", "kl_per_token")  # and the log-ratios that are no KL
 PANEL_WIDTH, PANEL_HEIGHT = 270.0, 206.0

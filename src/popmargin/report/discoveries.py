@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.metrics import SUMMARY_COLUMNS, has_bounds, metric
 from popmargin.report.results import ArmResult
+from popmargin.statistics.intervals import Interval
 
 RATE = 0.05
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from popmargin.evaluation.statistics import Interval
+from popmargin.statistics.intervals import Interval
 
 DASH = "–"
 MINUS = "−"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.metrics import decimals, has_bounds, is_known, metric, number
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.report.svg import (
@@ -25,6 +24,7 @@ from popmargin.report.svg import (
     y_axis,
 )
 from popmargin.report.tables import visible_text
+from popmargin.statistics.intervals import Interval
 
 COLOURS = 8  # s0 … s7 in report.css; s0 is grey and belongs to the baseline arm
 BUCKETS = ("accuracy", "accuracy_weak", "accuracy_medium", "accuracy_strong")

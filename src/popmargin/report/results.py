@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from popmargin.errors import RunError, did_you_mean
-from popmargin.evaluation.statistics import Interval
 from popmargin.files import whole_file
+from popmargin.statistics.intervals import Interval
 
 Origin = Literal["published", "baseline", "control", "ours"]
 FORMAT = "popmargin-study-1"

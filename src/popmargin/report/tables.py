@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from popmargin.account import Step
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.discoveries import differences, seeds_tell
 from popmargin.report.metrics import (
     DASH,
@@ -21,6 +20,7 @@ from popmargin.report.metrics import (
     number,
 )
 from popmargin.report.results import ArmResult, StudyResults
+from popmargin.statistics.intervals import Interval
 
 Verdict = Literal["better", "worse", "higher", "lower", "unclear", "one seed", ""]
 SYMBOLS: dict[str, str] = {

@@ -7,14 +7,14 @@ from typing import Any
 
 from popmargin.config import RunConfig, dump_yaml, to_dict
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.calibration import share_right
 from popmargin.evaluation.generative import Generations, generative_metrics
-from popmargin.evaluation.jackknife import row_means
-from popmargin.evaluation.rewards import Reward
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
 from popmargin.files import whole_file
 from popmargin.report.build import write_report
 from popmargin.report.results import StudyResults
+from popmargin.rewards.base import Reward
+from popmargin.statistics.calibration import share_right
+from popmargin.statistics.jackknife import row_means
 from popmargin.study.config import StudyConfig
 from popmargin.study.results import collect
 from popmargin.study.sharing import LOCKS, claimed, share

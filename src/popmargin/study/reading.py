@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from popmargin.evaluation.statistics import Interval
 from popmargin.report.discoveries import differences, discovery_note, seeds_tell
 from popmargin.report.results import ArmResult
+from popmargin.statistics.intervals import Interval
 
 _METRICS = {
     "accuracy": ("held-out accuracy", 100, " points"),

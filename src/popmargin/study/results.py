@@ -11,15 +11,15 @@ import numpy as np
 
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
-from popmargin.evaluation.calibration import share_right
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
-from popmargin.evaluation.jackknife import row_means
 from popmargin.evaluation.run import HeldOutMargins
-from popmargin.evaluation.statistics import Interval
 from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
 from popmargin.report.results import ArmResult, StudyResults
+from popmargin.statistics.calibration import share_right
+from popmargin.statistics.intervals import Interval
+from popmargin.statistics.jackknife import row_means
 from popmargin.study.reading import read_control, read_reference, read_results
 from popmargin.training.run import make_loss
 from popmargin.training.run_directory import RunDirectory, read_jsonl

@@ -22,7 +22,7 @@ from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.generate.ends import end_tokens
-from popmargin.label.edges import read_edges
+from popmargin.label.export.store_edges import read_edges
 from popmargin.models import base_dtype, load_model, load_policy, load_tokenizer
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges

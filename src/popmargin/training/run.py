@@ -24,7 +24,7 @@ from popmargin.engine.scores import pair_scores
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
 from popmargin.generate.ends import save_ends
-from popmargin.label.edges import is_store
+from popmargin.label.store.address import is_store
 from popmargin.margin_sources import make_margin
 from popmargin.models import bf16_is_slower, device, make_policy
 from popmargin.objectives.base import OBJECTIVES

@@ -11,7 +11,7 @@ pytest.importorskip("sqlalchemy")
 
 from web_site import ADMIN, Site, preferences_of, rows_of
 
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
 from popmargin.label.web.app import create_app
 
 

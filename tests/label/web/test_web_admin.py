@@ -12,7 +12,7 @@ import pytest
 from test_web_pages import answer, fields
 from web_site import ADMIN, Site
 
-from popmargin.label.quality import label_quality
+from popmargin.label.quality.label_quality import label_quality
 from popmargin.label.web.figures import FigureCache
 
 
@@ -133,7 +133,7 @@ def test_figures_are_kept_while_they_are_good_enough(site: Site, monkeypatch: py
 
 
 def test_no_project(tmp_path: Path) -> None:
-    from popmargin.label.store import LabelStore
+    from popmargin.label.store.label_store import LabelStore
     from popmargin.label.web.app import create_app
 
     with LabelStore.open(tmp_path / "empty.db") as store:

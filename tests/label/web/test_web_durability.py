@@ -16,13 +16,13 @@ import httpx
 import pytest
 from web_site import preferences_of, rows_of
 
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
 from popmargin.label.web.serve import listen
 
 pytestmark = pytest.mark.slow
 # Imports once and forks: a hundred starts of the real command would mostly be a hundred imports.
 NURSERY = """
-import os, sys, popmargin.label.store, popmargin.label.web.app, popmargin.cli.annotate
+import os, sys, popmargin.label.store.label_store, popmargin.label.web.app, popmargin.cli.annotate
 from popmargin.cli.main import main
 for line in sys.stdin:
     child = os.fork()

@@ -7,8 +7,9 @@ import pytest
 
 pytest.importorskip("markdown_it")
 
+from popmargin.data.questions import PreferenceText
 from popmargin.errors import DataError
-from popmargin.label.records import Assignment, Label, PreferenceText, Shown
+from popmargin.label.store.records import Assignment, Label, Shown
 from popmargin.label.web.screen import Choice, buttons_of, choice_of, screen_of, verdict_of
 
 ORDERS = [Shown(swap_pairs=a, swap_first=b, swap_second=c) for a, b, c in itertools.product([False, True], repeat=3)]

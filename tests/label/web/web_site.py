@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from popmargin.data.schema import COLUMNS, LoadReport, Preferences, arrow_schema
-from popmargin.label.records import Annotator, Project
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Annotator, Project
 
 ADMIN = "admin-token-of-the-tests"
 

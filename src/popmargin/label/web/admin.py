@@ -9,8 +9,9 @@ from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.background import BackgroundTask
 
-from popmargin.label.records import Annotator, Project
-from popmargin.label.transfer import pop_edges, preferences_of, save_labels
+from popmargin.label.export.pop_edges import pop_edges
+from popmargin.label.export.preferences import preferences_of, save_labels
+from popmargin.label.store.records import Annotator, Project
 from popmargin.label.web.forms import Name, RowId
 from popmargin.label.web.view import page, store_of
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from popmargin.data.schema import Text
 from popmargin.data.tools import said
 from popmargin.errors import DataError
-from popmargin.label.records import Assignment, Project
+from popmargin.label.store.records import Assignment, Project
 from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId
 from popmargin.label.web.screen import Choice, Side, choice_of, screen_of, verdict_of
 from popmargin.label.web.view import person_of, seconds_since_shown, store_of

@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from popmargin.errors import PopmarginError
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
 from popmargin.label.web import admin, api, pages
 from popmargin.label.web.figures import FigureCache
 from popmargin.label.web.security import Guard, Sessions, check_csrf, route_path

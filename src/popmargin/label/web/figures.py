@@ -5,9 +5,9 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from popmargin.label.annotators import COLUMNS, AnnotatorQuality, KindAgreement, annotator_quality
-from popmargin.label.raters import RatingQuality, rating_quality
-from popmargin.label.store import LabelStore
+from popmargin.label.quality.annotators import COLUMNS, AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
+from popmargin.label.store.label_store import LabelStore
 
 _PATIENCE = 10
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, HTTPException, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
 from popmargin.errors import DataError
-from popmargin.label.records import Assignment
+from popmargin.label.store.records import Assignment
 from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId, new_request
 from popmargin.label.web.screen import (
     QUESTIONS,

@@ -8,9 +8,10 @@ from typing import Literal, cast, get_args
 
 from markupsafe import Markup
 
+from popmargin.data.questions import RATINGS, Kind, PreferenceText, Rating, Verdict
 from popmargin.data.schema import Text
 from popmargin.errors import DataError
-from popmargin.label.records import RATINGS, Assignment, Kind, PreferenceText, Rating, Shown, Verdict, Wrong
+from popmargin.label.store.records import Assignment, Shown, Wrong
 from popmargin.label.web.text import render, render_pair
 
 Place = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]

@@ -17,8 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from popmargin.label.records import Annotator, Project
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Annotator, Project
 
 PUBLIC = ("/login/", "/static/")
 MAX_BODY = 1 << 20

@@ -8,8 +8,8 @@ import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 
-from popmargin.label.records import Assignment
-from popmargin.label.store import LabelStore
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Assignment
 from popmargin.label.web.screen import SURE, WORDS, choice_of, sure_of
 from popmargin.label.web.security import Person, Session
 from popmargin.label.web.text import document, plain

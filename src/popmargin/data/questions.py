@@ -1,0 +1,34 @@
+"""What can be asked about preferences and what can be answered, by people and models alike."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from popmargin.data.schema import Text
+
+Kind = Literal["preference", "pop", "rating"]
+"""What is asked: which response is better (preference), which of two preferences is the stronger one (pop), or how good
+a single response is (rating)."""
+
+Rating = Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
+Verdict = Literal["first", "second", "tie", "unsure", "wrong"] | Rating
+"""first / second: for a preference its `chosen` / `rejected` response, for pop the stronger preference. wrong: a shown
+preference is itself wrong, since its rejected response is the better one; `Label.wrong` says which of the two. A number
+is the rating of a response, which is answered with a number of the project's scale, or unsure."""
+
+Side = Literal["chosen", "rejected"]
+"""A response of a preference, by what the data call it."""
+
+KINDS: tuple[Kind, ...] = ("preference", "pop", "rating")
+RATINGS: tuple[Rating, ...] = get_args(Rating)
+VERDICTS: tuple[Verdict, ...] = ("first", "second", "tie", "unsure", "wrong", *RATINGS)
+SIDES: tuple[Side, ...] = get_args(Side)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceText:
+    """One preference, to be shown."""
+
+    id: str
+    prompt: Text
+    chosen: Text
+    rejected: Text

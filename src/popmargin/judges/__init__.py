@@ -1,0 +1,1 @@
+"""Language models as judges: the client of their servers, prompts, reading of their answers, verdicts."""

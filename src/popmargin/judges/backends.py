@@ -1,0 +1,271 @@
+"""What answers a judge's prompts: an OpenAI-compatible server, or a local model's next-token probabilities.
+
+Axis suffixes: B prompts of a batch, T tokens.
+"""
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from popmargin.engine.reference import model_fingerprint
+from popmargin.errors import ConfigError, RunError
+from popmargin.judges.answer_cache import AnswerCache, cache_file, request_key
+from popmargin.judges.client import ChatClient, Failure, answer_text, request_fields
+from popmargin.judges.comparing import Reply
+from popmargin.judges.labeller import Account
+from popmargin.judges.read_verdict import read_verdict
+
+LETTERS = ("A", "B")
+
+
+class ServerBackend:
+    """A model behind an OpenAI-compatible server, at temperature 0.
+
+    Args:
+        model: its name on the server.
+        url: base of the API.
+        cache: JSONL file of answers, keyed by model, prompt and parameters; under the user's cache folder when None.
+        logprobs: ask for the probabilities of the tokens; servers that do not know the setting refuse it.
+        max_tokens: of an answer.
+        request: further fields of the request, such as {"max_completion_tokens": 512}; None leaves a field out.
+        again: ask anew where the cached answer holds no clear verdict.
+        price_in: of a million prompt tokens.
+        price_out: of a million completion tokens.
+        client: options of `ChatClient`: api_key_env, workers, retries, backoff, timeout, requests_per_minute.
+
+    Raises:
+        ConfigError: no model, no URL, or a missing key.
+        MissingExtraError: httpx is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        url: str,
+        *,
+        cache: str | Path | None = None,
+        logprobs: bool = True,
+        max_tokens: int = 8,
+        request: Mapping[str, Any] | None = None,
+        again: bool = False,
+        price_in: float = 0.0,
+        price_out: float = 0.0,
+        **client: Any,
+    ) -> None:
+        if not model:
+            raise ConfigError(f"The judge at {url} has no model name. Give openai:MODEL@URL.")
+        store = AnswerCache(cache_file("verdicts.jsonl") if cache is None else Path(cache))
+        self._client = ChatClient(url, read=read_reply, cache=store, **client)
+        self._model = model
+        settings: dict[str, Any] = {"temperature": 0, "max_tokens": max_tokens}
+        if logprobs:
+            settings |= {"logprobs": True, "top_logprobs": 20}
+        self._settings = request_fields(settings, request)
+        self._again = again
+        self._prices = (price_in / 1e6, price_out / 1e6)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._model
+
+    def reply(self, prompts: Sequence[str], account: Account, *, progress: bool = False) -> list[Reply]:
+        """Replies to prompts, with the reason where there is none; tokens are those of answers that are new."""
+        bodies = [
+            {"model": self._model, "messages": [{"role": "user", "content": prompt}], **self._settings}
+            for prompt in prompts
+        ]
+        cached = self._client.cache.answers
+        keys = [request_key(body) for body in bodies]
+        new = {key for key in keys if key not in cached or self._anew(cached[key])}
+        before = self._client.requests
+        try:
+            answers = self._client.ask(bodies, progress=progress, anew=self._anew)
+        finally:
+            account.asked += self._client.requests - before
+        account.cached += len(bodies) - len(new)
+        replies = [
+            Reply("", failure=str(answer)) if isinstance(answer, Failure) else Reply(**answer) for answer in answers
+        ]
+        given = {key: reply for key, reply in zip(keys, replies, strict=True) if not reply.failure}
+        for key in new & given.keys():
+            account.prompt_tokens += given[key].prompt_tokens
+            account.completion_tokens += given[key].completion_tokens
+            account.cost += given[key].prompt_tokens * self._prices[0] + given[key].completion_tokens * self._prices[1]
+        return replies
+
+    def _anew(self, answer: Any) -> bool:
+        """Whether a cached answer says nothing: an empty one, which older versions kept, or one without a verdict."""
+        return not answer["text"].strip() or (self._again and read_verdict(answer["text"]) is None)
+
+
+def read_reply(response: Any) -> dict[str, Any]:
+    """What is kept of a server's answer: text, probability of A at its verdict, where that stands, tokens.
+
+    Raises:
+        NoAnswerError: it has no text.
+
+    Example:
+        >>> read_reply({"choices": [{"message": {"content": "B"}}]})
+        {'text': 'B', 'p': None, 'at': None, 'cut': False, 'prompt_tokens': 0, 'completion_tokens': 0}
+    """
+    usage = response.get("usage") or {}
+    choice = response["choices"][0]
+    text = answer_text(response)
+    verdict = read_verdict(text)
+    at = None if verdict is None else verdict.start
+    p = None if at is None else _probability((choice.get("logprobs") or {}).get("content") or [], text, at)
+    return {
+        "text": text,
+        "p": p,
+        "at": None if p is None else at,
+        "cut": choice.get("finish_reason") == "length",
+        "prompt_tokens": int(usage.get("prompt_tokens") or 0),
+        "completion_tokens": int(usage.get("completion_tokens") or 0),
+    }
+
+
+def _probability(tokens: Sequence[Any], text: str, at: int) -> float | None:
+    """P(A) among A and B at the token of the letter at a place of the text; variants such as " A" are summed."""
+    written = [bytes(token.get("bytes") or token["token"].encode()) for token in tokens]
+    start = b"".join(written).rfind(text.encode("utf-8", "surrogatepass"))  # tokens may begin before the text
+    if start < 0:
+        return None
+    place = start + len(text[:at].encode("utf-8", "surrogatepass"))
+    end = 0
+    for token, part in zip(tokens, written, strict=True):
+        end += len(part)
+        if end > place:
+            return _share_of_a(token)
+    return None
+
+
+def _share_of_a(token: Any) -> float | None:
+    said = _core(token["token"])
+    letters = LETTERS if said.isupper() else tuple(letter.lower() for letter in LETTERS)
+    if said not in letters:
+        return None
+    mass = dict.fromkeys(letters, 0.0)
+    for entry in token.get("top_logprobs") or [token]:
+        letter = _core(entry["token"])
+        if letter in mass:
+            mass[letter] += math.exp(entry["logprob"])
+    # One letter alone among the listed tokens says little about the other: no probability is better than 1.
+    return mass[letters[0]] / sum(mass.values()) if all(mass.values()) else None
+
+
+def _core(token: str) -> str:
+    return token.strip(" *'\"\n\t()[]{}<>:.,`$")
+
+
+class LocalBackend:
+    """A causal language model of transformers: the probabilities of the letters A and B as the answer's first token.
+
+    The letters are the only answers that count, so every question gets a verdict. Prompts are padded on the right and
+    read at their last token, so that no prompt sees padding: verdicts do not depend on the batch.
+
+    Args:
+        path: folder or hub id of the model and its tokenizer.
+        cache: JSONL file of answers, keyed by weights, tokens and parameters; under the user's cache folder when None.
+        batch_size: prompts in one forward pass.
+        dtype: of the weights.
+
+    Raises:
+        RunError: the model cannot be loaded.
+        ConfigError: the tokenizer does not write A and B as two tokens.
+    """
+
+    def __init__(
+        self, path: str, *, cache: str | Path | None = None, batch_size: int = 8, dtype: str = "float32"
+    ) -> None:
+        from popmargin.models import load_model, load_tokenizer
+
+        if batch_size < 1:
+            raise ConfigError(f"batch_size of judge {path} is {batch_size}; give at least 1.")
+        if dtype not in ("float32", "bfloat16", "float16"):
+            raise ConfigError(f"dtype of judge {path} is {dtype!r}; choose float32, bfloat16 or float16.")
+        self._path = path
+        self._tokenizer = load_tokenizer(path)
+        self._letters = [self._tokens_of(letter) for letter in LETTERS]
+        self._model = load_model(path, getattr(torch, dtype)).eval()
+        self._batch_size = batch_size
+        self._cache = AnswerCache(cache_file("verdicts.jsonl") if cache is None else Path(cache))
+        self._settings = {"model": model_fingerprint(self._model), "dtype": dtype, "letters": self._letters}
+        self._keep = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        limit = getattr(self._model.config, "max_position_embeddings", None) or 10**9
+        self._longest = min(limit, self._tokenizer.model_max_length)
+
+    @property
+    def name(self) -> str:
+        """The last part of the model's path."""
+        return Path(self._path).name
+
+    def reply(self, prompts: Sequence[str], account: Account, *, progress: bool = False) -> list[Reply]:
+        """Replies to prompts, the shortest first so that little is padded.
+
+        Raises:
+            RunError: a prompt is longer than the model's context, or its probabilities are not finite.
+        """
+        rows = [self._tokens(prompt) for prompt in prompts]
+        keys = [request_key({**self._settings, "tokens": row}) for row in rows]
+        wanted = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._cache.answers}
+        order = sorted(wanted, key=lambda key: (len(wanted[key]), key))
+        for start in tqdm(range(0, len(order), self._batch_size), desc="judge", disable=not progress or not order):
+            batch = order[start : start + self._batch_size]
+            replies = self._batch([wanted[key] for key in batch])
+            self._cache.add_many(zip(batch, replies, strict=True))
+        account.asked += len(wanted)
+        account.cached += len(rows) - len(wanted)
+        account.prompt_tokens += sum(map(len, wanted.values()))
+        return [Reply(**self._cache.answers[key]) for key in keys]
+
+    @torch.no_grad()
+    def _batch(self, rows: Sequence[list[int]]) -> list[dict[str, Any]]:
+        width = max(map(len, rows))
+        device = next(self._model.parameters()).device
+        tokens_BT = torch.full((len(rows), width), self._tokenizer.pad_token_id or 0)
+        mask_BT = torch.zeros_like(tokens_BT)
+        for number, row in enumerate(rows):
+            tokens_BT[number, : len(row)] = torch.tensor(row)
+            mask_BT[number, : len(row)] = 1
+        last_B = mask_BT.sum(dim=1) - 1
+        kept, place_B = torch.unique(last_B, return_inverse=True)  # logits of whole prompts would fill the memory
+        options: dict[str, Any] = {"logits_to_keep": kept.to(device)} if self._keep else {}
+        logits = self._model(tokens_BT.to(device), attention_mask=mask_BT.to(device), **options).logits
+        at_B = (place_B if self._keep else last_B).to(device)
+        logps = logits[torch.arange(len(rows), device=device), at_B].double().log_softmax(-1)
+        masses = torch.stack([logps[:, letters].logsumexp(-1) for letters in self._letters], dim=1)
+        if not torch.isfinite(masses).all():
+            raise RunError(f"Judge {self._path} gives probabilities that are not finite. Try another dtype.")
+        chances = (masses[:, 0] - masses[:, 1]).sigmoid().tolist()
+        return [
+            {"text": "A" if p > 0.5 else "B", "p": p, "prompt_tokens": len(row), "completion_tokens": 0}
+            for p, row in zip(chances, rows, strict=True)
+        ]
+
+    def _tokens(self, prompt: str) -> list[int]:
+        if self._tokenizer.chat_template is None:
+            row = list(self._tokenizer(prompt)["input_ids"])
+        else:
+            chat = [{"role": "user", "content": prompt}]
+            text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            row = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        if len(row) > self._longest:
+            raise RunError(
+                f"A prompt of {len(row)} tokens is longer than the {self._longest} of judge {self._path}. Use a judge "
+                "with a longer context, or leave long preferences out."
+            )
+        return row
+
+    def _tokens_of(self, letter: str) -> list[int]:
+        """The single tokens that write a letter, with and without a space before it."""
+        written = [self._tokenizer.encode(text, add_special_tokens=False) for text in (letter, f" {letter}")]
+        single = sorted({tokens[0] for tokens in written if len(tokens) == 1})
+        if not single:
+            raise ConfigError(f"The tokenizer of judge {self._path} has no single token for '{letter}'.")
+        return single

@@ -1,0 +1,178 @@
+"""A language model as the judge: both orders of presentation, verdicts from its probabilities where it gives them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from popmargin.data.questions import Kind
+from popmargin.errors import ConfigError
+from popmargin.judges.labeller import Account, Opinion, Order, Question, count_verdicts, orders_note
+from popmargin.judges.prompts import fill, load_prompt, pop_parts
+from popmargin.judges.read_verdict import Verdict, read_verdict
+
+_RAW = 400  # characters of an unparsed answer that a note keeps: its beginning and its end
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A backend's answer to one prompt.
+
+    Attributes:
+        text: what the model wrote; for a local model the more likely of the two letters.
+        p: probability of A among A and B at the letter of the verdict; None where the backend gives none.
+        at: where in the text that letter stands; None where the text is the letter.
+        cut: the answer ended at the limit of tokens.
+        failure: why there is no answer; the text is empty then.
+        prompt_tokens, completion_tokens: 0 where the backend does not say.
+    """
+
+    text: str
+    p: float | None = None
+    at: int | None = None
+    cut: bool = False
+    failure: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Backend(Protocol):
+    """Answers prompts, from its cache where it can."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for the annotator's name."""
+        ...
+
+    def reply(self, prompts: Sequence[str], account: Account, *, progress: bool = False) -> list[Reply]:
+        """One reply for each prompt, in order; calls, cached answers, tokens and cost are added to the account."""
+        ...
+
+
+class Judge:
+    """Labels by a chat model that is asked each question in both orders.
+
+    Let p₁ be the probability of A with the first side as A, and p₂ with the second side as A. Then the judge's
+    probability of the first side is p = (p₁ + 1 − p₂) / 2, which cancels a liking for one place; the verdict is the
+    likelier side and its confidence max(p, 1 − p), so that it can be held against how often the judge is right. A
+    backend without probabilities counts as p ∈ {0, ½, 1}: orders that disagree are a tie, with confidence ½.
+
+    A question of which an answer cannot be parsed, or not be got, is "unsure", with the raw text or the reason in its
+    note; none is dropped, and `label_store` asks about them `again`.
+
+    Args:
+        backend: of `popmargin.judges.backends`.
+        prompts: a user's prompt file by kind of question; the built-in one where missing.
+        orders: "both", or "one" to halve the cost; then nothing tells a verdict from a liking for a place.
+        name: as an annotator; the backend's when None.
+
+    Raises:
+        ConfigError: a prompt lacks a placeholder, or orders is unknown.
+    """
+
+    kind: Literal["judge"] = "judge"
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        prompts: Mapping[Kind, str | Path] | None = None,
+        orders: str = "both",
+        name: str | None = None,
+    ) -> None:
+        if orders not in ("both", "one"):
+            raise ConfigError(f"orders is {orders!r}; choose 'both' or 'one'.")
+        self._orders = 2 if orders == "both" else 1
+        kinds: tuple[Kind, ...] = ("pop", "preference")
+        self._templates = {kind: load_prompt(kind, (prompts or {}).get(kind)) for kind in kinds}
+        self.name = name or f"judge:{backend.name}"
+        self._backend = backend
+
+    def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
+        """One opinion for each question."""
+        asked = [self._prompt(question, turned) for question in questions for turned in range(self._orders)]
+        replies = self._backend.reply(asked, account, progress=progress)
+        opinions = [
+            _opinion(replies[start : start + self._orders], account) for start in range(0, len(asked), self._orders)
+        ]
+        count_verdicts(opinions, account)
+        return opinions
+
+    def _prompt(self, question: Question, turned: int) -> str:
+        template = self._templates[question.kind]
+        if question.second is not None:
+            pair = (question.first, question.second)
+            return fill(template, pop_parts(*(pair[::-1] if turned else pair)))
+        sides = (question.first.chosen, question.first.rejected)
+        first, second = sides[::-1] if turned else sides
+        return fill(template, {"prompt": question.first.prompt, "first": first, "second": second})
+
+
+def parse_letter(text: str) -> str:
+    """The place that an answer names: "A", "B", "=" for a tie, "?" when it clearly names none (see `read_verdict`).
+
+    Example:
+        >>> parse_letter(" **B**."), parse_letter("The answer is A."), parse_letter("Tie"), parse_letter("A cat is B")
+        ('B', 'A', '=', '?')
+    """
+    verdict = read_verdict(text)
+    return "?" if verdict is None else verdict.place
+
+
+def _opinion(replies: Sequence[Reply], account: Account) -> Opinion:
+    orders = [_order(reply) for reply in replies]
+    failed = [reply.failure for reply in replies if reply.failure]
+    unparsed = [reply for reply, order in zip(replies, orders, strict=True) if order.place == "?" and not reply.failure]
+    account.failed += len(failed)
+    account.reasons.update(failure.partition(":")[0] for failure in failed)
+    account.unparsed += len(unparsed)
+    account.cut += sum(reply.cut for reply in unparsed)
+    account.named += sum(order.place in "AB" for order in orders)
+    account.named_a += sum(order.place == "A" for order in orders)
+    words = [_shortened(reply.text) for reply in unparsed]
+    note = orders_note(orders, " | ".join(words), " | ".join(dict.fromkeys(failed)))
+    if failed or unparsed:
+        account.example = account.example or (failed[0] if failed else repr(words[0]))
+        return Opinion("unsure", None, note)
+    account.both_orders += len(orders) == 2
+    account.flips += flipped(orders)
+    sides = [_chance(order) if not turned else 1.0 - _chance(order) for turned, order in enumerate(orders)]
+    p = sum(sides) / len(sides)
+    return Opinion("tie" if p == 0.5 else "first" if p > 0.5 else "second", max(p, 1.0 - p), note)
+
+
+def _shortened(text: str) -> str:
+    words = " ".join(text.split()) or "(empty)"
+    return words if len(words) <= _RAW else f"{words[: _RAW // 2]} … {words[-_RAW // 2 :]}"
+
+
+def flipped(orders: Sequence[Order]) -> bool:
+    """Whether both orders named the same place, so that the other order gave the other verdict.
+
+    Example:
+        >>> flipped([Order("A"), Order("A")]), flipped([Order("A"), Order("B")])
+        (True, False)
+    """
+    return len(orders) == 2 and orders[0].place == orders[1].place and orders[0].place in "AB"
+
+
+def _order(reply: Reply) -> Order:
+    verdict = None if reply.failure else read_verdict(reply.text)
+    if verdict is None:
+        return Order("?")
+    p = _probability(reply, verdict)
+    if p is None or p == 0.5:
+        return Order(verdict.place, p)
+    return Order("A" if p > 0.5 else "B", p)
+
+
+def _probability(reply: Reply, verdict: Verdict) -> float | None:
+    """The probability of A, if it was read where the verdict stands; older caches do not say where they read it."""
+    if verdict.start is None or reply.p is None:
+        return None
+    alone = reply.text.strip(" *'\".\n") in ("A", "B")
+    return reply.p if reply.at == verdict.start or (reply.at is None and alone) else None
+
+
+def _chance(order: Order) -> float:
+    return order.p if order.p is not None else {"A": 1.0, "B": 0.0, "=": 0.5}[order.place]

@@ -1,0 +1,170 @@
+"""What a labeller is: questions, opinions and the account of what they took."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal, Protocol
+
+from popmargin.data.questions import Kind, PreferenceText, Verdict
+
+_ORDERS = re.compile(r"orders: ([AB=?])(?: ([01]\.\d+))?, ([AB=?])(?: ([01]\.\d+))?")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: which of two preferences is the stronger one (`second` given), or whether chosen is better."""
+
+    kind: Kind
+    first: PreferenceText
+    second: PreferenceText | None = None
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """A labeller's answer.
+
+    Attributes:
+        verdict: first = the first preference is the stronger one, or chosen is the better response.
+        confidence: the labeller's probability that its verdict is right, from one half to 1; None where it has none.
+        note: how it came about, such as both orders of a judge.
+    """
+
+    verdict: Verdict
+    confidence: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Account:
+    """What labelling took, and what came out of it.
+
+    Attributes:
+        questions: questions that were answered; = labels + unsure.
+        labels: verdicts first, second or tie.
+        unsure: questions without a verdict: an answer could not be parsed or got, or a rating is missing.
+        asked: calls to a server or a model, attempts included.
+        cached: answers that were there already.
+        unparsed: answers without a clear verdict, of all orders.
+        cut: those of them that ended at the limit of tokens.
+        failed: prompts that the server refused or left without an answer, of all orders.
+        reasons: how many failed for which reason.
+        example: the first answer without a verdict, or the first failure.
+        named_a, named: answers that named the place A, and A or B.
+        flips: questions whose two orders named the same place.
+        both_orders: questions of which both orders were parsed.
+        prompt_tokens, completion_tokens: of the calls that were made now.
+        cost: of these tokens at the given prices; 0 without prices.
+    """
+
+    questions: int = 0
+    labels: int = 0
+    unsure: int = 0
+    asked: int = 0
+    cached: int = 0
+    unparsed: int = 0
+    cut: int = 0
+    failed: int = 0
+    reasons: Counter[str] = field(default_factory=Counter[str])
+    example: str = ""
+    named_a: int = 0
+    named: int = 0
+    flips: int = 0
+    both_orders: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+    def add(self, other: "Account") -> None:
+        """Count another account in."""
+        for one in fields(self):
+            if one.name != "example":
+                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        self.example = self.example or other.example
+
+    def __str__(self) -> str:
+        lines = [f"{self.questions} questions = {self.labels} labels + {self.unsure} unsure"]
+        if self.asked or self.cached:
+            answers = f"{self.asked} calls, {self.cached} answers from the cache"
+            lines.append(f"  {answers}, {self.unparsed} unparsed, {self.failed} failed")
+        if self.reasons:
+            lines.append("  failed: " + ", ".join(f"{reason}: {n}" for reason, n in self.reasons.most_common()))
+        if self.cut:
+            lines.append(f"  cut off at the limit of tokens, and unparsed: {self.cut}; raise --max-tokens")
+        if self.example:
+            lines.append(f"  the first without a verdict: {self.example}")
+        if self.both_orders:
+            share = self.flips / self.both_orders
+            lines.append(f"  flipped with the order: {self.flips} of {self.both_orders} ({share:.1%})")
+        if self.named:
+            lines.append(f"  named the place A: {self.named_a} of {self.named} ({self.named_a / self.named:.1%})")
+        if self.prompt_tokens or self.cost:
+            tokens = f"{self.prompt_tokens} prompt + {self.completion_tokens} completion tokens"
+            lines.append(f"  {tokens}{f', cost {self.cost:.4f}' if self.cost else ''}")
+        return "\n".join(lines)
+
+
+class Labeller(Protocol):
+    """Answers questions; the same questions get the same answers."""
+
+    @property
+    def name(self) -> str:
+        """Its name as an annotator; another model or prompt is another annotator."""
+        ...
+
+    @property
+    def kind(self) -> Literal["ratings", "reward", "judge"]:
+        """What kind of annotator it is."""
+        ...
+
+    def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
+        """One opinion for each question, in order; what it took is added to the account."""
+        ...
+
+
+@dataclass(frozen=True)
+class Order:
+    """A judge's answer to one order of presentation.
+
+    Attributes:
+        place: "A" or "B" as shown, "=" for neither, "?" when the answer could not be parsed.
+        p: the judge's probability of A among A and B; None where the server gives no probabilities.
+    """
+
+    place: str
+    p: float | None = None
+
+
+def orders_note(orders: Sequence[Order], raw: str = "", failed: str = "") -> str:
+    """The note of a judge's label: what it said in both orders, why there is no answer, and the raw text of an answer
+    that could not be parsed.
+
+    Example:
+        >>> orders_note([Order("A", 0.8), Order("?")], "Hm."), orders_note([Order("?")], failed="HTTP 400: too long")
+        ('orders: A 0.800, ?; unparsed: Hm.', 'orders: ?; failed: HTTP 400: too long')
+    """
+    shown = ", ".join(f"{order.place}{'' if order.p is None else f' {order.p:.3f}'}" for order in orders)
+    parts = (f"; {what}: {text}" for what, text in (("failed", failed), ("unparsed", raw)) if text)
+    return f"orders: {shown}{''.join(parts)}"
+
+
+def read_orders(note: str) -> tuple[Order, Order] | None:
+    """The inverse of `orders_note`; None for a note that does not tell of two orders.
+
+    Example:
+        >>> read_orders("orders: A 0.800, B 0.250")
+        (Order(place='A', p=0.8), Order(place='B', p=0.25))
+    """
+    found = _ORDERS.match(note)
+    if found is None:
+        return None
+    first, second = (Order(place, float(p) if p else None) for place, p in (found.group(1, 2), found.group(3, 4)))
+    return first, second
+
+
+def count_verdicts(opinions: Sequence[Opinion], account: Account) -> None:
+    """Count questions, labels and those without a verdict."""
+    unsure = sum(opinion.verdict == "unsure" for opinion in opinions)
+    account.questions += len(opinions)
+    account.unsure += unsure
+    account.labels += len(opinions) - unsure

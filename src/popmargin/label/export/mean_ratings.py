@@ -1,0 +1,106 @@
+"""People's ratings of single responses as the ratings of preferences."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute
+
+from popmargin.data.questions import RATINGS, SIDES
+from popmargin.errors import first_few
+from popmargin.label.projects.draft import response_keys
+
+pc: Any = pyarrow.compute
+COLUMNS = ("kind", "first", "response", "verdict", "repeat_of")
+"""Columns of a table of labels that `mean_ratings` reads."""
+
+
+@dataclass(frozen=True)
+class RatedPreferences:
+    """Ratings of preferences, row by row.
+
+    Attributes:
+        chosen: mean rating of the chosen response over annotators; None where it has none.
+        rejected: the same of the rejected one.
+    """
+
+    chosen: list[float | None]
+    rejected: list[float | None]
+
+    @property
+    def pairs(self) -> list[tuple[float, float] | None]:
+        """Both ratings of each preference; None where one is missing."""
+        both = zip(self.chosen, self.rejected, strict=True)
+        return [None if better is None or worse is None else (better, worse) for better, worse in both]
+
+
+def mean_ratings(labels: Any, columns: Mapping[str, Sequence[Any]]) -> RatedPreferences | None:
+    """Mean rating of every response over annotators; None where nothing is rated.
+
+    "Unsure" is no rating, and repeated items do not count. A response that stands in several preferences of a prompt
+    was rated once, and its rating is that of all of them.
+
+    Args:
+        labels: table of labels with at least `COLUMNS`.
+        columns: the preferences: id, prompt, chosen and rejected.
+    """
+    rated = pc.is_in(labels["verdict"], value_set=pyarrow.array(RATINGS))
+    found = labels.filter(pc.and_(rated, pc.is_null(labels["repeat_of"])))
+    if not found.num_rows:
+        return None
+    keys, rows = response_keys(columns), {key: row for row, key in enumerate(columns["id"])}
+    given: dict[tuple[str, str], list[int]] = {}
+    for first, side, verdict in zip(
+        *(found[name].to_pylist() for name in ("first", "response", "verdict")), strict=True
+    ):
+        given.setdefault(keys[2 * rows[first] + SIDES.index(side)], []).append(int(verdict))
+    means = {key: sum(values) / len(values) for key, values in given.items()}
+    return RatedPreferences([means.get(key) for key in keys[0::2]], [means.get(key) for key in keys[1::2]])
+
+
+def strengths_of(labels: Any, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+    """Gap of the mean ratings of each preference by id, nan where one is missing; empty where nothing is rated."""
+    rated = mean_ratings(labels, columns)
+    if rated is None:
+        return {}
+    gaps = [math.nan if pair is None else pair[0] - pair[1] for pair in rated.pairs]
+    return dict(zip(columns["id"], gaps, strict=True))
+
+
+def put_ratings(
+    columns: dict[str, list[Any]], labels: Any, notes: list[str]
+) -> tuple[dict[int, tuple[float, float]], list[int]]:
+    """Where responses were rated, put their mean ratings into the columns of preferences, and imported ones out.
+
+    Args:
+        columns: the preferences; the ratings and the strength are replaced.
+        labels: table of labels with at least `COLUMNS`.
+        notes: gets sentences about what was done.
+
+    Returns:
+        Row -> both ratings, for preferences that are rated the other way; and the rows that lack a rating.
+    """
+    rated = mean_ratings(labels, columns)
+    if rated is None:
+        return {}, []
+    columns["chosen_rating"], columns["rejected_rating"] = list(rated.chosen), list(rated.rejected)
+    columns["strength"] = [None] * len(columns["id"])
+    pairs = rated.pairs
+    missing = [row for row, pair in enumerate(pairs) if pair is None]
+    empty_ratings(columns, missing)
+    ties = sum(pair is not None and pair[0] == pair[1] for pair in pairs)
+    notes.append(
+        f"{len(pairs) - len(missing)} of {len(pairs)} preferences have ratings of annotators for both responses, "
+        f"{ties} of them equal ones (a gap of 0)"
+    )
+    if missing:
+        names = first_few([columns["id"][row] for row in missing])
+        notes.append(f"{len(missing)} have not ({names}): --unrated keeps them without ratings, or drops them")
+    return {row: pair for row, pair in enumerate(pairs) if pair is not None and pair[0] < pair[1]}, missing
+
+
+def empty_ratings(columns: dict[str, list[Any]], rows: Iterable[int]) -> None:
+    """Leave both ratings of these rows empty."""
+    for row in rows:
+        columns["chosen_rating"][row] = columns["rejected_rating"][row] = None

@@ -1,0 +1,143 @@
+"""PoP edges from the labels of a store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from popmargin.errors import ConfigError, first_few
+from popmargin.label.export.judged_wrong import DECIDED, OnWrong, check_wrong, wrong_counts, wrong_preferences
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Project
+from popmargin.pop.edges import PopEdges
+
+pc: Any = pyarrow.compute
+_EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
+_AGGREGATES = (None, "majority", "weighted")
+
+
+@dataclass(frozen=True)
+class EdgeAccount:
+    """What became of the current labels: labels == edges made from + left out, always.
+
+    Attributes:
+        labels: current labels of the project.
+        used: labels that edges were made from.
+        left_out: number of labels left out, by reason.
+        wrong: preference id -> how many labels call it wrong.
+        by_most: the preferences that most annotators call wrong (see `wrong_preferences`).
+    """
+
+    labels: int
+    used: int
+    left_out: Mapping[str, int]
+    wrong: Mapping[str, int]
+    by_most: Mapping[str, tuple[int, int]]
+
+    def __str__(self) -> str:
+        out = sum(self.left_out.values())
+        lines = [f"{self.labels} labels = {self.used} used + {out} left out"]
+        lines += [f"  left out, {reason}: {count}" for reason, count in self.left_out.items() if count]
+        if self.wrong:
+            worst = sorted(self.wrong.items(), key=lambda pair: (-pair[1], pair[0]))
+            shown = first_few([f"{name} ({count})" for name, count in worst])
+            lines.append(f"  called wrong: {len(self.wrong)} preferences: {shown}")
+        if self.by_most:
+            lines.append(
+                f"  called wrong by most: {first_few(sorted(self.by_most))}; the data still hold them as they were: "
+                "`popmargin label export --as preferences` exchanges or drops them (--wrong)"
+            )
+        return "\n".join(lines)
+
+
+def pop_edges(
+    store: LabelStore, project: Project, *, aggregate: str | None = None, wrong: OnWrong = "swap"
+) -> tuple[PopEdges, EdgeAccount]:
+    """The current PoP labels as edges: one for each item and annotator, ties kept with tie=True.
+
+    Left out, and counted: labels of single preferences, repeated items, the answers unsure and wrong, and what was said
+    of preferences that most call wrong, since it was said of a difference that goes the other way.
+
+    Args:
+        store: the store.
+        project: whose labels.
+        aggregate: "majority" makes one edge an item from what most annotators said, with the share of them as
+            confidence; as many for one side as for the other is a tie, and so are more ties than votes for a side.
+            "weighted" does the same with each vote counting its confidence, as the strength scale counts it; a vote
+            without one counts whole. "majority" counts every vote whole.
+        wrong: "keep" keeps comparisons with preferences that most call wrong; "swap" and "drop" leave them out.
+
+    Returns:
+        The edges (source: the kind of annotator) and the account.
+
+    Raises:
+        ConfigError: an unknown aggregation, or an unknown word for wrong preferences.
+    """
+    check_wrong(wrong)
+    if aggregate not in _AGGREGATES:
+        raise ConfigError(f"aggregate is {aggregate!r}; choose 'majority', 'weighted', or none for an edge a label.")
+    labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"))
+    pop = pc.equal(labels["kind"], "pop")
+    first_time = pc.is_null(labels["repeat_of"])
+    decided = pc.is_in(labels["verdict"], value_set=pa.array(DECIDED))
+    mine = pc.and_(pop, first_time)
+    by_most = wrong_preferences(labels)
+    names = pa.array([] if wrong == "keep" else list(by_most), pa.string())
+    doubtful = pc.or_(pc.is_in(labels["first"], value_set=names), pc.is_in(labels["second"], value_set=names))
+    said = pc.and_(mine, decided)
+    used = labels.filter(pc.and_(said, pc.invert(doubtful)))
+
+    def count(mask: Any) -> int:
+        return int(pc.sum(pc.cast(mask, pa.int64())).as_py() or 0)
+
+    left_out = {
+        "single preferences": count(pc.equal(labels["kind"], "preference")),
+        "ratings": count(pc.equal(labels["kind"], "rating")),
+        "repeated items": count(pc.and_(pop, pc.invert(first_time))),
+        "unsure": count(pc.and_(mine, pc.equal(labels["verdict"], "unsure"))),
+        "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
+        "about a preference that most call wrong": count(pc.and_(said, doubtful)),
+    }
+    account = EdgeAccount(labels.num_rows, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
+    parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": labels.num_rows}
+    table = _edge_table(used) if aggregate is None else _majority(used, aggregate)
+    return PopEdges(table, parameters), account
+
+
+def _edge_table(labels: Any) -> Any:
+    turned = pc.equal(labels["verdict"], "second")
+    return pa.table(
+        {
+            "stronger": pc.if_else(turned, labels["second"], labels["first"]),
+            "weaker": pc.if_else(turned, labels["first"], labels["second"]),
+            "source": labels["annotator_kind"],
+            "annotator": labels["annotator"],
+            "tie": pc.equal(labels["verdict"], "tie"),
+            "confidence": labels["confidence"],
+        }
+    )
+
+
+def _majority(labels: Any, aggregate: str) -> Any:
+    """One edge an item."""
+    weight = pc.fill_null(labels["confidence"], 1.0) if aggregate == "weighted" else 1.0
+    counted = {f"for_{name}": pc.if_else(pc.equal(labels["verdict"], name), weight, 0.0) for name in DECIDED}
+    votes = pa.table({name: labels[name] for name in ("item", "first", "second")} | counted)
+    sums = votes.group_by(["item", "first", "second"], use_threads=False).aggregate([(name, "sum") for name in counted])
+    first, second, tie = (sums[f"for_{name}_sum"] for name in DECIDED)
+    turned, most = pc.greater(second, first), pc.max_element_wise(first, second)
+    total = pc.add(pc.add(first, second), tie)
+    equal = pc.or_(pc.equal(first, second), pc.greater(tie, most))
+    agreeing = pc.if_else(equal, pc.max_element_wise(tie, most), most)
+    return pa.table(
+        {
+            "stronger": pc.if_else(turned, sums["second"], sums["first"]),
+            "weaker": pc.if_else(turned, sums["first"], sums["second"]),
+            "source": pa.array([aggregate] * sums.num_rows, pa.string()),
+            "tie": equal,
+            # Votes that weigh nothing leave a tie that weighs nothing.
+            "confidence": pc.divide(agreeing, pc.if_else(pc.greater(total, 0.0), total, 1.0)),
+        }
+    )

@@ -1,0 +1,270 @@
+"""Out of the store: preferences with votes, ratings and strengths, and tables of labels."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from popmargin.data.schema import (
+    NUMBER_COLUMNS,
+    TEXT_COLUMNS,
+    LoadReport,
+    Preferences,
+    RowProblem,
+    arrow_schema,
+    holds_tools,
+)
+from popmargin.data.validate import against_soft_label, prefers_rejected
+from popmargin.errors import ConfigError, DataError, first_few
+from popmargin.files import whole_file
+from popmargin.label.export.judged_wrong import (
+    DECIDED,
+    OnWrong,
+    Votes,
+    check_wrong,
+    probability,
+    wrong_preferences,
+)
+from popmargin.label.export.mean_ratings import empty_ratings, put_ratings
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Project
+from popmargin.pop.strengths import half_normal_strengths
+
+pc: Any = pyarrow.compute
+_VOTE_COLUMNS = ("kind", "first", "second", "response", "annotator", "annotator_kind", "verdict", "wrong", "confidence",
+                 "repeat_of")  # fmt: skip
+OnUnrated = Literal["keep", "drop"]
+"""What becomes of preferences of which a response has no rating, where others have."""
+
+
+def preferences_of(
+    store: LabelStore,
+    project: Project,
+    *,
+    strengths: Mapping[str, float] | None = None,
+    wrong: OnWrong = "swap",
+    unrated: OnUnrated = "keep",
+    votes: Votes = "probability",
+) -> Preferences:
+    """The imported preferences with all they came with, and what was learned about them.
+
+    Args:
+        store: the store.
+        project: whose preferences.
+        strengths: id -> strength from 0; replaces the column `strength` where an id is given.
+        wrong: what becomes of preferences that most call wrong (see `wrong_preferences`): "swap" exchanges chosen and
+            rejected, and empties ratings, strength and soft label where they say the opposite; "drop" leaves them out;
+            "keep" exchanges nothing. A preference whose rejected response people rate higher is one of them; kept, it
+            has no ratings.
+        unrated: where people rated responses, what becomes of preferences of which one has no rating: "keep" leaves
+            both ratings empty, "drop" leaves the preference out.
+        votes: what a label of kind "preference" counts, in `soft_label` and in what is wrong: "probability", the
+            confidence that it came with (1 where it has none); "whole", always 1.
+
+    Returns:
+        The preferences in the order of import, with a report that names what was exchanged or left out. Where labels of
+        kind "preference" vote, `soft_label` is their mean probability that chosen is the better one, ½ for a tie;
+        votes that count whole make it the share of the votes. Where
+        responses were rated, the ratings are their means over annotators alone, and imported ratings and strengths,
+        which are of another scale, are gone; equal means stay, as a gap of 0. Beside a soft label below ½, with which
+        loading exchanges the responses, ratings and strengths that say the opposite are left empty. Everything else is
+        as it was imported.
+
+    Raises:
+        ConfigError: an unknown word for wrong or unrated preferences, or votes.
+        DataError: strengths of preferences that the project does not have, below 0, or not finite.
+    """
+    check_wrong(wrong)
+    if unrated not in get_args(OnUnrated):
+        raise ConfigError(f"unrated is {unrated!r}; choose {', '.join(get_args(OnUnrated))}.")
+    if votes not in get_args(Votes):
+        raise ConfigError(f"votes is {votes!r}; choose {', '.join(get_args(Votes))}.")
+    columns = store.preference_columns(project.id)
+    labels = store.labels(project.id, columns=_VOTE_COLUMNS)
+    notes: list[str] = []
+    against, missing = put_ratings(columns, labels, notes)
+    if strengths is not None:
+        _put_strengths(columns, strengths)
+    voted, by_most = _soft_labels(labels, votes), wrong_preferences(labels, votes)
+    for row, key in enumerate(columns["id"]):
+        if key in voted:
+            columns["soft_label"][row] = voted[key]
+    called = {row: by_most[key] for row, key in enumerate(columns["id"]) if key in by_most}
+    rows = sorted({*against, *called})
+    emptied = sum(_turn(columns, row) for row in rows) if wrong == "swap" else 0
+    if rows:
+        done = {"swap": "chosen and rejected exchanged", "drop": "left out", "keep": "kept as they were"}[wrong]
+        names = first_few([columns["id"][row] for row in rows])
+        notes.append(f"{len(rows)} called wrong by most who judged them ({names}): {done}")
+    if emptied:
+        notes.append(
+            f"{emptied} of them had ratings, a strength or a soft label that say the opposite; these are left empty "
+            "(--wrong drop leaves the preferences out, for objectives that need them)"
+        )
+    if wrong == "keep" and against:
+        empty_ratings(columns, against)
+        notes.append(f"{len(against)} of them are rated the other way, so their ratings are left empty")
+    out: dict[int, tuple[str, str, str]] = {}
+    if unrated == "drop":
+        out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it, with --unrated keep."))
+    if wrong == "drop":
+        out |= {row: _reason(called.get(row), against.get(row)) for row in rows}
+    unsaid = sum(_unsay(columns, row) for row in range(len(columns["id"])) if row not in out)
+    if unsaid:
+        notes.append(
+            f"{unsaid} have a soft label below ½, and had ratings or a strength that say the opposite; these are left "
+            "empty"
+        )
+    tools = any(holds_tools(columns[name]) for name in TEXT_COLUMNS)
+    schema = arrow_schema(conversational=bool(project.conversational), tools=tools)
+    table = pa.Table.from_pydict(columns, schema=schema)
+    source, count = f"{store.name}, project '{project.name}'", table.num_rows
+    problems = [_problem(source, row, *out[row]) for row in sorted(out)]
+    if problems:
+        table = table.filter(pa.array(~np.isin(np.arange(count), list(out))))
+    used = {name: name for name in columns}
+    report = LoadReport(source, "label store", "canonical", count, count, table.num_rows, tuple(problems),
+                        columns_used=used, notes=tuple(notes))  # fmt: skip
+    return Preferences(datasets.Dataset(table), report)
+
+
+def _reason(called: tuple[int, int] | None, rated: tuple[float, float] | None) -> tuple[str, str, str]:
+    if called is not None:
+        message = f"called wrong by {called[0]} of {sum(called)} annotators."
+    else:
+        assert rated is not None
+        message = f"people rate chosen {rated[0]:g} and rejected {rated[1]:g}."
+    return "called_wrong", message, "keep it, or exchange its responses, with --wrong."
+
+
+def _problem(source: str, row: int, kind: str, message: str, remedy: str) -> RowProblem:
+    return RowProblem(
+        source=source,
+        position=row,
+        by_line=False,
+        candidate=row,
+        column=None,
+        kind=kind,
+        message=message,
+        remedy=remedy,
+        fatal=False,
+    )
+
+
+def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]) -> None:
+    unknown = set(strengths) - set(columns["id"])
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} strengths are of preferences that the project does not have, such as {min(unknown)!r}. "
+            "Fit the strengths from edges of this project."
+        )
+    wrong = [key for key, value in strengths.items() if not math.isfinite(value)]
+    if wrong:
+        raise DataError(f"{len(wrong)} strengths are not finite, such as that of {wrong[0]!r}. Leave these rows out.")
+    below = [key for key, value in strengths.items() if value < 0]
+    if below:
+        raise DataError(
+            f"{len(below)} strengths are below 0, such as that of {below[0]!r}; training reads strengths from 0. Give "
+            "the file that pop scale wrote, or exchange chosen and rejected of these rows."
+        )
+    columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
+
+
+def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
+    """Preference id -> mean over its labels of the probability that chosen is the better response."""
+    sums: dict[str, tuple[float, int]] = {}
+    single = labels.filter(pc.and_(pc.equal(labels["kind"], "preference"), pc.is_null(labels["repeat_of"])))
+    read = (single[name].to_pylist() for name in ("first", "verdict", "confidence"))
+    for key, verdict, confidence in zip(*read, strict=True):
+        if verdict in DECIDED:
+            sure = probability(confidence, votes)
+            total, count = sums.get(key, (0.0, 0))
+            sums[key] = (total + {"first": sure, "second": 1.0 - sure, "tie": 0.5}[verdict], count + 1)
+    return {key: total / count for key, (total, count) in sums.items()}
+
+
+def _turn(columns: dict[str, list[Any]], row: int) -> bool:
+    """Exchange the responses of a row and empty what says the opposite; whether there was anything."""
+    for one, other in (("chosen", "rejected"), ("chosen_rating", "rejected_rating")):
+        columns[one][row], columns[other][row] = columns[other][row], columns[one][row]
+    better, worse, strength = (columns[name][row] for name in ("chosen_rating", "rejected_rating", "strength"))
+    sure = columns["soft_label"][row]
+    if sure is not None:
+        columns["soft_label"][row] = 1 - sure
+    opposite = {
+        "chosen_rating": better is not None and worse is not None and better < worse,
+        "strength": strength is not None and strength > 0,
+        "soft_label": sure is not None and sure > 0.5,
+    }
+    opposite["rejected_rating"] = opposite["chosen_rating"]
+    for name in (name for name, turned in opposite.items() if turned):
+        columns[name][row] = None
+    return any(opposite.values())
+
+
+def _unsay(columns: dict[str, list[Any]], row: int) -> bool:
+    """Empty what says the opposite of a soft label below ½, as loading refuses it; whether there was anything."""
+    draft = {name: columns[name][row] for name in NUMBER_COLUMNS}
+    opposite = {error.column for error in against_soft_label(draft)} if prefers_rejected(draft) else set[str | None]()
+    if "chosen_rating" in opposite:
+        empty_ratings(columns, [row])
+    if "strength" in opposite:
+        columns["strength"][row] = None
+    return bool(opposite)
+
+
+def read_strengths(path: Path) -> dict[str, float]:
+    """Strengths by id from a Parquet file with the columns id and strength.
+
+    Those of a scale of `pop scale` are laid out as `pop scale --as strength` does: a scale has its zero in the middle.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read, lacks a column, names an id twice, or a strength
+            is no number.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Fit strengths with: popmargin pop scale EDGES --data DATA --out {path}")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path}: not a readable Parquet file ({error}). Fit strengths and write them again."
+        ) from error
+    for name in ("id", "strength"):
+        if name not in table.column_names:
+            raise DataError(f"{path}: no column '{name}'. Strengths are a Parquet file with the columns id, strength.")
+    ids = table["id"].to_pylist()
+    if len(set(ids)) != len(ids):
+        raise DataError(f"{path}: an id occurs more than once. Keep one row for each preference.")
+    try:
+        numbers = table["strength"].cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{path}, column 'strength': not numbers ({error}). Write it as floats.") from error
+    strengths = pc.fill_null(numbers, math.nan).to_numpy()
+    if "standard_error" in table.column_names:
+        strengths = half_normal_strengths(strengths)
+    return dict(zip(ids, strengths.tolist(), strict=True))
+
+
+def save_labels(labels: Any, path: Path) -> None:
+    """Write a table of labels as Parquet, or as JSONL with times in ISO 8601.
+
+    Raises:
+        RunError: the path is a folder, or cannot be written.
+    """
+    with whole_file(path, (".parquet", ".jsonl")) as partial:
+        if path.suffix.lower() == ".parquet":
+            pq.write_table(labels, partial, compression="zstd")
+            return
+        with partial.open("w", encoding="utf-8") as out:
+            for batch in labels.to_batches(max_chunksize=10_000):
+                for row in batch.to_pylist():
+                    row["created_at"] = row["created_at"].isoformat()
+                    out.write(json.dumps(row, ensure_ascii=False) + "\n")

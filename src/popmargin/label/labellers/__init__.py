@@ -1,0 +1,1 @@
+"""Labellers that are not people: ratings, rewards and judges label a store or pairs of preferences."""

@@ -1,0 +1,203 @@
+"""A labeller at work: its verdicts get into the store or become PoP edges."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from popmargin.data.questions import PreferenceText
+from popmargin.errors import DataError
+from popmargin.judges.labeller import Account, Labeller, Opinion, Question
+from popmargin.label.store.label_store import LabelStore
+from popmargin.pop.edges import PopEdges
+
+BATCH = 512  # questions between two writes to the store
+
+
+def label_pairs(
+    labeller: Labeller,
+    pairs: Iterable[tuple[PreferenceText, PreferenceText]],
+    account: Account | None = None,
+    *,
+    progress: bool = False,
+) -> PopEdges:
+    """PoP edges from a labeller, without a store.
+
+    Args:
+        labeller: see `popmargin.label.labellers.load.load_labeller`.
+        pairs: pairs of preferences.
+        account: what it took is added to it.
+        progress: show a progress bar.
+
+    Returns:
+        One edge for each pair with a verdict; ties have tie=True, and pairs without a verdict ("unsure") are counted
+        in `parameters`. The same pairs give the same edges.
+
+    Raises:
+        DataError: a preference is paired with itself.
+    """
+    account = Account() if account is None else account
+    questions = [Question("pop", first, second) for first, second in pairs]
+    for question in questions:
+        if question.second is not None and question.first.id == question.second.id:
+            raise DataError(f"The preference '{question.first.id}' is paired with itself; PoP compares two.")
+    opinions = labeller.label(questions, account, progress=progress)
+    rows: dict[str, list[Any]] = {name: [] for name in ("stronger", "weaker", "tie", "confidence")}
+    for question, opinion in zip(questions, opinions, strict=True):
+        if opinion.verdict == "unsure" or question.second is None:
+            continue
+        sides = (question.first.id, question.second.id)
+        stronger, weaker = sides[::-1] if opinion.verdict == "second" else sides
+        values = (stronger, weaker, opinion.verdict == "tie", opinion.confidence)
+        for name, value in zip(rows, values, strict=True):
+            rows[name].append(value)
+    count = len(rows["stronger"])
+    table = pa.table(
+        {
+            "stronger": pa.array(rows["stronger"], pa.string()),
+            "weaker": pa.array(rows["weaker"], pa.string()),
+            "source": pa.array([labeller.kind] * count, pa.string()),
+            "annotator": pa.array([labeller.name] * count, pa.string()),
+            "tie": pa.array(rows["tie"], pa.bool_()),
+            "confidence": pa.array(rows["confidence"], pa.float64()),
+        }
+    )
+    unsure = len(questions) - count
+    return PopEdges(table, {"comparisons": len(questions), "unsure": unsure, "labeller": labeller.name})
+
+
+def label_store(
+    store: LabelStore,
+    project: int,
+    labeller: Labeller,
+    account: Account | None = None,
+    *,
+    again: bool = False,
+    progress: bool = False,
+) -> int:
+    """Label every comparison of a project that the labeller has not labelled yet, as an annotator of its own.
+
+    Args:
+        store: where the items are.
+        project: its id.
+        labeller: who labels; the annotator of its name is made when missing.
+        account: what it took is added to it.
+        again: ask also about what the labeller was "unsure" of, after all that it has not been asked; another verdict,
+            or another reason, is a new revision of the label.
+        progress: show progress bars.
+
+    Returns:
+        New labels and revisions in the store. Items that ask for a rating are people's: labellers compare.
+
+    Raises:
+        DataError: the project asks for ratings alone.
+    """
+    account = Account() if account is None else account
+    kinds = (kind for batch in store.items(project) for kind in batch["kind"].unique().to_pylist())
+    if next(kinds, None) == "rating" and all(kind == "rating" for kind in kinds):
+        raise DataError(
+            "The project asks for ratings, and labellers compare. Give the comparisons a project of their own: "
+            "popmargin label import DATA --project NAME"
+        )
+    annotator = _annotator(store, project, labeller)
+    unsure = _unsure(store, project, labeller.name) if again else {}
+    written = 0
+    for rows in list(_batches(store, project, annotator, unsure)):
+        ids = {name for row in rows for name in (row["first"], row["second"]) if name is not None}
+        texts = store.texts(project, sorted(ids))
+        questions = [
+            Question(row["kind"], texts[row["first"]], None if row["second"] is None else texts[row["second"]])
+            for row in rows
+        ]
+        opinions = labeller.label(questions, account, progress=progress)
+        if annotator is None:  # only now: a labeller that fails at once leaves nothing behind
+            annotator = store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id
+        changed = [
+            (row, opinion)
+            for row, opinion in zip(rows, opinions, strict=True)
+            if row["item"] not in unsure or (opinion.verdict, opinion.note) != ("unsure", unsure[row["item"]][1])
+        ]
+        revisions = {item: revision for item, (revision, _) in unsure.items()}
+        if changed:
+            written += store.record_many(annotator, _verdicts(changed, labeller.name, revisions))
+    return written
+
+
+def count_unsure(store: LabelStore, project: int, name: str) -> tuple[int, int]:
+    """How many labels of a labeller stand, and how many of them are "unsure"."""
+    labels = store.labels(project, columns=["annotator", "verdict"])
+    verdicts = [row["verdict"] for row in labels.to_pylist() if row["annotator"] == name]
+    return len(verdicts), verdicts.count("unsure")
+
+
+def store_strengths(store: LabelStore, project: int) -> dict[str, float]:
+    """Strength of every preference of a project: its own, else the gap of its ratings; nan where unknown."""
+    columns = store.preference_columns(project)
+    names = ("id", "strength", "chosen_rating", "rejected_rating")
+    return {
+        name: strength if strength is not None else math.nan if None in (chosen, rejected) else chosen - rejected
+        for name, strength, chosen, rejected in zip(*(columns[column] for column in names), strict=True)
+    }
+
+
+def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int | None:
+    known = {annotator.name: annotator for annotator in store.annotators(project)}
+    if labeller.name not in known:
+        return None
+    if known[labeller.name].kind != labeller.kind:
+        raise DataError(
+            f"The project has a {known[labeller.name].kind} of the name '{labeller.name}'. Give the labeller another "
+            "name with --name."
+        )
+    return known[labeller.name].id
+
+
+def _unsure(store: LabelStore, project: int, name: str) -> dict[int, tuple[int, str]]:
+    """Items that a labeller was unsure of: item -> (revision, note)."""
+    labels = store.labels(project, columns=["item", "annotator", "verdict", "revision", "note"])
+    return {
+        row["item"]: (row["revision"], row["note"])
+        for row in labels.to_pylist()
+        if row["annotator"] == name and row["verdict"] == "unsure"
+    }
+
+
+def _batches(
+    store: LabelStore, project: int, annotator: int | None, unsure: Mapping[int, Any]
+) -> Iterator[list[dict[str, Any]]]:
+    """Items that the labeller has not labelled, then those that it is asked about again."""
+    rows = [row for batch in store.items(project, unlabelled_by=annotator) for row in batch.to_pylist()]
+    if unsure:
+        rows += [row for batch in store.items(project) for row in batch.to_pylist() if row["item"] in unsure]
+    rows = [row for row in rows if row["kind"] != "rating"]
+    for start in range(0, len(rows), BATCH):
+        yield rows[start : start + BATCH]
+
+
+def _verdicts(given: Sequence[tuple[dict[str, Any], Opinion]], name: str, revisions: Mapping[int, int]) -> Any:
+    rows, opinions = [row for row, _ in given], [opinion for _, opinion in given]
+    count = len(rows)
+    requests = [
+        hashlib.sha256("\0".join([name, str(row["item"]), *_revised(row["item"], revisions)]).encode()).hexdigest()[:32]
+        for row in rows
+    ]
+    return pa.table(
+        {
+            "item": pa.array([row["item"] for row in rows], pa.int64()),
+            "verdict": pa.array([opinion.verdict for opinion in opinions], pa.string()),
+            "confidence": pa.array([opinion.confidence for opinion in opinions], pa.float64()),
+            "seconds": pa.nulls(count, pa.float64()),
+            "note": pa.array([opinion.note for opinion in opinions], pa.string()),
+            "request": pa.array(requests, pa.string()),
+            "swap_pairs": pa.array([False] * count),
+            "swap_first": pa.array([False] * count),
+            "swap_second": pa.array([False] * count),
+        }
+    )
+
+
+def _revised(item: int, revisions: Mapping[int, int]) -> list[str]:
+    """What tells a repeated answer from the first one."""
+    return [str(revisions[item])] if item in revisions else []

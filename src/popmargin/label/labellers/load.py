@@ -1,0 +1,78 @@
+"""A labeller from its specification."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from popmargin.data.questions import Kind
+from popmargin.errors import ConfigError, did_you_mean
+from popmargin.judges.backends import LocalBackend, ServerBackend
+from popmargin.judges.client import ChatClient
+from popmargin.judges.comparing import Judge
+from popmargin.judges.labeller import Labeller
+from popmargin.label.labellers.numeric import RatingLabeller, RewardLabeller
+
+
+def load_labeller(
+    spec: str,
+    *,
+    strengths: Mapping[str, float] | None = None,
+    prompts: Mapping[Kind, str | Path] | None = None,
+    orders: str = "both",
+    name: str | None = None,
+    **options: Any,
+) -> Labeller:
+    """A labeller from its specification.
+
+    Specifications:
+        "openai:MODEL@URL": a judge behind an OpenAI-compatible server (options of `ServerBackend` and `ChatClient`);
+        "local:PATH": a local model as the judge (options of `LocalBackend`);
+        "reward:SPEC": a reward as in `load_reward` (with its options);
+        "ratings": the ratings of the data, as `strengths`.
+
+    Args:
+        spec: the specification.
+        strengths: strength by id of the preference, for "ratings".
+        prompts, orders: of a judge, see `Judge`.
+        name: as an annotator; from the specification when None.
+        options: of the kind of labeller.
+
+    Raises:
+        ConfigError: the specification is not understood, the name is empty, or an option is unknown for it; only a
+            judge takes prompts and orders.
+        DataError: no preference has ratings.
+
+    Example:
+        >>> load_labeller("ratings", strengths={"p0": 1.5}).name
+        'ratings'
+    """
+    if name is not None and not name.strip():
+        raise ConfigError(f"The name for judge {spec!r} is empty. Give one, or leave it out to take it from the judge.")
+    if (prompts or orders != "both") and (spec == "ratings" or spec.startswith("reward:")):
+        raise ConfigError(f"Judge {spec!r} compares numbers: it has no prompt and no orders. Leave these options out.")
+    if spec == "ratings":
+        _refuse(spec, options, ())
+        return RatingLabeller(strengths or {}, name or "ratings")
+    if spec.startswith("reward:"):
+        return RewardLabeller(spec.removeprefix("reward:"), name, **options)
+    if spec.startswith("local:"):
+        _refuse(spec, options, (LocalBackend,))
+        backend = LocalBackend(spec.removeprefix("local:"), **options)
+        return Judge(backend, prompts=prompts, orders=orders, name=name)
+    model, at, url = spec.removeprefix("openai:").rpartition("@")
+    if not spec.startswith("openai:") or not at:
+        raise ConfigError(
+            f"Judge {spec!r} is not understood. Give openai:MODEL@URL, local:PATH, reward:SPEC or ratings."
+        )
+    _refuse(spec, options, (ServerBackend, ChatClient))
+    return Judge(ServerBackend(model, url, **options), prompts=prompts, orders=orders, name=name)
+
+
+def _refuse(spec: str, options: Mapping[str, Any], takes: tuple[Callable[..., Any], ...]) -> None:
+    parameters = [p for kind in takes for p in inspect.signature(kind).parameters.values()]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "read"]
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known) if known else "It has no options."
+            raise ConfigError(f"Judge {spec!r} has no option '{option}'. {hint}")

@@ -1,0 +1,96 @@
+"""Labellers that compare numbers: the data's own ratings, and a reward model."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from popmargin.data.questions import PreferenceText
+from popmargin.data.schema import Preferences
+from popmargin.errors import DataError
+from popmargin.judges.labeller import Account, Opinion, Question, count_verdicts
+from popmargin.rewards.base import Reward
+from popmargin.rewards.load import load_reward
+from popmargin.rewards.rate import response_ratings
+
+_MISSING = Opinion("unsure", note="no rating")
+
+
+class RatingLabeller:
+    """Labels by the strength of the data's own ratings; a preference without one is "unsure", and counted.
+
+    Args:
+        strengths: strength by id of the preference; nan or missing where unknown.
+        name: as an annotator.
+
+    Raises:
+        DataError: no preference has a strength.
+    """
+
+    kind: Literal["ratings"] = "ratings"
+
+    def __init__(self, strengths: Mapping[str, float], name: str = "ratings") -> None:
+        if not any(math.isfinite(strength) for strength in strengths.values()):
+            raise DataError(
+                "No preference has ratings or a strength, so ratings cannot label. Import preferences with "
+                "chosen_rating and rejected_rating, or label with a judge or a reward."
+            )
+        self.name = name
+        self._strengths = strengths
+
+    def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
+        """The preference of larger strength is the stronger one; equal strengths are a tie."""
+        opinions = [self._opinion(question) for question in questions]
+        count_verdicts(opinions, account)
+        return opinions
+
+    def _opinion(self, question: Question) -> Opinion:
+        first = self._strengths.get(question.first.id, math.nan)
+        second = 0.0 if question.second is None else self._strengths.get(question.second.id, math.nan)
+        return _MISSING if math.isnan(first - second) else by_difference(first - second)
+
+
+class RewardLabeller:
+    """Labels by a reward: the preference whose two responses lie further apart, rejected ones ahead counting below 0.
+
+    Args:
+        reward: a function of (prompts, completions), or a specification as in `load_reward`.
+        name: as an annotator.
+        options: of a reward model.
+    """
+
+    kind: Literal["reward"] = "reward"
+
+    def __init__(self, reward: str | Callable[..., Any] | Reward, name: str | None = None, **options: Any) -> None:
+        self.name = name or (f"reward:{reward}" if isinstance(reward, str) else "reward")
+        self._reward = load_reward(reward, **options)
+        self._gaps: dict[str, float] = {}
+
+    def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
+        """The same as for ratings, with gaps that the reward gives; each preference is scored once."""
+        sides = {side.id: side for question in questions for side in (question.first, question.second) if side}
+        new = [side for name, side in sides.items() if name not in self._gaps]
+        for text in (True, False):  # rewards take prompts of one kind at a time
+            rows = [side for side in new if isinstance(side.prompt, str) == text]
+            if rows:
+                gaps = response_ratings(_preferences(rows), self._reward).gap
+                self._gaps.update(zip((side.id for side in rows), gaps.tolist(), strict=True))
+        account.asked += 2 * len(new)
+        account.cached += 2 * (len(sides) - len(new))
+        opinions = [
+            by_difference(self._gaps[q.first.id] - (0.0 if q.second is None else self._gaps[q.second.id]))
+            for q in questions
+        ]
+        count_verdicts(opinions, account)
+        return opinions
+
+
+def by_difference(difference: float) -> Opinion:
+    """First when the difference of strengths is positive, second when negative, else a tie."""
+    return Opinion("tie" if difference == 0 else "first" if difference > 0 else "second")
+
+
+def _preferences(sides: Sequence[PreferenceText]) -> Preferences:
+    from popmargin.data.load import load_preferences
+
+    columns = ("id", "prompt", "chosen", "rejected")
+    return load_preferences([{name: getattr(side, name) for name in columns} for side in sides])

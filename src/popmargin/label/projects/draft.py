@@ -1,0 +1,238 @@
+"""The items of a new project: which preferences, pairs of them or responses people are asked about."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from popmargin.data.questions import RATINGS, SIDES, Kind, Side, Verdict
+from popmargin.data.schema import Preferences
+from popmargin.errors import ConfigError, DataError
+from popmargin.label.store.items import check_settings
+from popmargin.pop.edges import PopEdges
+
+SAMPLINGS = ("random", "iterative")
+SCALE = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """The items of a new project, checked: columns as of `LabelStore.add_items`."""
+
+    kind: Kind
+    first: list[str]
+    second: list[str] | None = None
+    gold: list[Verdict | None] | None = None
+    response: list[Side] | None = None
+
+
+def draft_items(
+    data: Preferences,
+    *,
+    kind: Kind | None = None,
+    sampling: str | None = None,
+    k: int | None = None,
+    edges: PopEdges | None = None,
+    gold: PopEdges | Preferences | None = None,
+    scale: int | None = None,
+    seed: int | None = None,
+    **settings: Any,
+) -> Draft:
+    """What `open_project` would ask about, without a store: whatever is wrong shows before one is made.
+
+    Args:
+        data, kind, sampling, k, edges, gold, scale, seed, settings: as of `open_project`.
+
+    Raises:
+        DataError: pairs or gold that the data does not hold, gold without an answer, or fewer than two preferences to
+            compare.
+        ConfigError: settings out of range, or that do not go together.
+    """
+    check_settings(**settings, seed=seed, scale=scale)
+    kind = kind or "pop"
+    if kind != "pop" and edges is not None:
+        raise ConfigError(f"edges compare two preferences; they go with kind 'pop', not with '{kind}'.")
+    drawn = [name for name, value in {"--pairs-of-pairs": sampling, "--k": k}.items() if value is not None]
+    if drawn and (kind != "pop" or edges is not None):
+        given = "edges name the pairs" if edges is not None else f"items of kind '{kind}' are none"
+        raise ConfigError(f"{' and '.join(drawn)} draws pairs of preferences, but {given}. Leave it out.")
+    if kind == "rating":
+        if isinstance(gold, PopEdges):
+            raise ConfigError("gold of ratings is preferences with known ratings, not PoP edges.")
+        return _responses(data, scale or SCALE, gold)
+    if scale is not None:
+        raise ConfigError(f"A scale goes with kind 'rating', not with '{kind}'.")
+    if kind == "preference":
+        if gold is not None:
+            raise ConfigError("gold goes with kind 'pop' (PoP edges) or 'rating' (preferences with known ratings).")
+        return Draft(kind=kind, first=data.ids)
+    if isinstance(gold, Preferences):
+        raise ConfigError("gold of comparisons is PoP edges, not preferences.")
+    first, second, golds = _pairs(data, sampling or "random", 1 if k is None else k, edges, gold, seed or 0)
+    unknown = {*first, *second} - set(data.ids)
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} compared preferences are not in {data.report.source}, such as {min(unknown)!r}. "
+            "Draw the pairs from the same data (ids are the link)."
+        )
+    return Draft(kind=kind, first=first, second=second, gold=golds)
+
+
+def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of distinct pairs of preferences to compare, about k·N of them.
+
+    random: k·N of all pairs, uniformly. iterative: every preference is the first of k pairs, and the second of k, so
+    each is compared 2k times; before labels are known this is what iterative sampling can ask for.
+
+    Raises:
+        ConfigError: an unknown sampling, k below 1, or more pairs than iterative sampling can make.
+        DataError: fewer than two preferences.
+
+    Example:
+        >>> first, second = draw_pairs(5, sampling="iterative", k=2)
+        >>> [int(number) for number in np.bincount(first)], [int(number) for number in np.bincount(second)]
+        ([2, 2, 2, 2, 2], [2, 2, 2, 2, 2])
+    """
+    if sampling not in SAMPLINGS or k < 1:
+        raise ConfigError(f"sampling={sampling!r}, k={k}: choose random or iterative, and k of at least 1.")
+    if count < 2:
+        raise DataError(f"{count} preferences: PoP compares two preferences, so at least 2 are needed.")
+    rng = np.random.default_rng(seed)
+    pairs = count * (count - 1) // 2
+    if sampling == "random":
+        # Pair number p is {j, j + d} on a ring, with j = p mod N and d = p div N + 1.
+        number = rng.choice(pairs, size=min(k * count, pairs), replace=False)
+        first = number % count
+        second = (first + number // count + 1) % count
+        swap = rng.random(len(first)) < 0.5
+        return np.where(swap, second, first), np.where(swap, first, second)
+    if count > 2 and k > (count - 1) // 2:
+        raise ConfigError(f"iterative: {count} preferences allow k up to {(count - 1) // 2}. Lower k.")
+    ring = rng.permutation(count)
+    steps = 1 + rng.choice(max((count - 1) // 2, 1), size=k, replace=False)
+    if count == 2:
+        return ring[:1], ring[1:]
+    return np.tile(ring, k), np.concatenate([np.roll(ring, -step) for step in steps])
+
+
+def response_keys(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What tells the two responses of each preference from others: prompt and text; chosen before rejected.
+
+    A response that stands in several preferences of a prompt is one response, and is rated once.
+    """
+    texts = zip(rows["prompt"], rows["chosen"], rows["rejected"], strict=True)
+    return [(json.dumps(prompt), json.dumps(text)) for prompt, *sides in texts for text in sides]
+
+
+def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft:
+    keys = [key for rows in data.batches("prompt", "chosen", "rejected") for key in response_keys(rows)]
+    places = list(dict(reversed([(key, place) for place, key in enumerate(keys)])).values())[::-1]
+    golds = _known_ratings(data, scale, gold, keys)
+    return Draft(
+        kind="rating",
+        first=[data.ids[place // 2] for place in places],
+        response=[SIDES[place % 2] for place in places],
+        gold=[golds.get(keys[place]) for place in places],
+    )
+
+
+def _known_ratings(
+    data: Preferences, scale: int, gold: Preferences | None, keys: list[tuple[str, str]]
+) -> dict[tuple[str, str], Verdict]:
+    """Response -> its known rating; found by the text, since gold may call the other response chosen."""
+    known: dict[tuple[str, str], Verdict] = {}
+    rows = {key: row for row, key in enumerate(data.ids)}
+    for batch in () if gold is None else gold.batches():
+        responses = response_keys(batch)
+        for place, key in enumerate(batch["id"]):
+            if key not in rows:
+                raise DataError(f"gold: preference {key!r} is not in {data.report.source}. Ids are the link.")
+            for response, side in zip(responses[2 * place : 2 * place + 2], SIDES, strict=True):
+                rating = batch[f"{side}_rating"][place]
+                if rating is None:
+                    continue
+                if response not in keys[2 * rows[key] : 2 * rows[key] + 2]:
+                    raise DataError(
+                        f"gold: preference {key!r}, column '{side}': {data.report.source} has no such response to this "
+                        "prompt under this id. Give prompt and response as they stand there, on either side."
+                    )
+                column = f"gold: preference {key!r}, column '{side}_rating'"
+                verdict: Verdict | None = next((number for number in RATINGS[:scale] if float(number) == rating), None)
+                if verdict is None:
+                    raise DataError(f"{column}: {rating:g} is no number of the scale from 1 to {scale}.")
+                if known.setdefault(response, verdict) != verdict:
+                    raise DataError(f"{column}: the same response has two known ratings. Give it one.")
+    if gold is not None and not known:
+        raise DataError(
+            f"gold: none of the {len(gold)} preferences of {gold.report.source} has a rating. Put what is known into "
+            "chosen_rating and rejected_rating, or leave gold out."
+        )
+    return known
+
+
+def _pairs(
+    data: Preferences, sampling: str, k: int, edges: PopEdges | None, gold: PopEdges | None, seed: int
+) -> tuple[list[str], list[str], list[Verdict | None]]:
+    ids = data.ids
+    if edges is None:
+        rows_first, rows_second = draw_pairs(len(ids), sampling=sampling, k=k, seed=seed)
+        first, second = [ids[row] for row in rows_first], [ids[row] for row in rows_second]
+    else:
+        first, second, _ = _sides(edges, seed)
+        first, second = _once(first, second)
+    golds: list[Verdict | None] = [None for _ in first]
+    if gold is not None:
+        known = _known_answers(gold)
+        ordinary = [(a, b) for a, b in zip(first, second, strict=True) if frozenset((a, b)) not in known]
+        coins = np.random.default_rng(seed + 1).random(len(known)) < 0.5
+        turned = [pair if coin else (pair[1], pair[0]) for (pair, _), coin in zip(known.values(), coins, strict=True)]
+        answers: list[Verdict | None] = [
+            "tie" if tie else "first" if coin else "second"
+            for (_, tie), coin in zip(known.values(), coins, strict=True)
+        ]
+        first, second = ([pair[side] for pair in (*turned, *ordinary)] for side in (0, 1))
+        golds = [*answers, *(None for _ in ordinary)]
+    return first, second, golds
+
+
+def _once(first: list[str], second: list[str]) -> tuple[list[str], list[str]]:
+    """Every pair once, however many labels it has and whichever way round."""
+    pairs = {frozenset(pair): pair for pair in reversed(list(zip(first, second, strict=True)))}
+    kept = list(reversed(pairs.values()))
+    return [pair[0] for pair in kept], [pair[1] for pair in kept]
+
+
+def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str], bool]]:
+    """Pair -> (stronger, weaker) and whether they are called equal.
+
+    Raises:
+        DataError: a pair has two answers, or there is none.
+    """
+    known: dict[frozenset[str], tuple[tuple[str, str], bool]] = {}
+    for row in gold.table.to_pylist():
+        if row["weaker"] is None:
+            continue
+        pair, tie = (row["stronger"], row["weaker"]), bool(row["tie"])
+        before = known.setdefault(frozenset(pair), (pair, tie))
+        if before[1] != tie or (not tie and before[0] != pair):
+            raise DataError(
+                f"gold: '{pair[0]}' against '{pair[1]}' has two answers. Give each pair one, e.g. with "
+                "label export --aggregate majority."
+            )
+    if not known:
+        raise DataError("gold: no edge compares two preferences. Give edges that do, or leave gold out.")
+    return known
+
+
+def _sides(edges: PopEdges, seed: int) -> tuple[list[str], list[str], list[Verdict]]:
+    """First and second of each edge, turned round by a coin, and which of them the edge calls stronger."""
+    rows = [row for row in edges.table.to_pylist() if row["weaker"] is not None]
+    swapped = np.random.default_rng(seed).random(len(rows)) < 0.5
+    first = [row["weaker" if swap else "stronger"] for row, swap in zip(rows, swapped, strict=True)]
+    second = [row["stronger" if swap else "weaker"] for row, swap in zip(rows, swapped, strict=True)]
+    answers: list[Verdict] = [
+        "tie" if row["tie"] else "second" if swap else "first" for row, swap in zip(rows, swapped, strict=True)
+    ]
+    return first, second, answers

@@ -1,0 +1,119 @@
+"""Making a project from preferences, or going on with the one that is there."""
+
+from collections.abc import Callable
+from typing import Any
+
+from popmargin.data.questions import Kind
+from popmargin.data.schema import Preferences
+from popmargin.errors import ConfigError, DataError
+from popmargin.label.projects.draft import SCALE, draft_items
+from popmargin.label.projects.same_project import (
+    item_kinds,
+    refuse_other_items,
+    refuse_other_kind,
+    refuse_other_preferences,
+    refuse_other_settings,
+)
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Project
+from popmargin.pop.edges import PopEdges
+
+
+def open_project(
+    store: LabelStore,
+    data: Preferences | None,
+    name: str = "default",
+    *,
+    kind: Kind | None = None,
+    sampling: str | None = None,
+    k: int | None = None,
+    edges: PopEdges | None = None,
+    gold: PopEdges | Preferences | None = None,
+    scale: int | None = None,
+    seed: int | None = None,
+    say: Callable[[str], None] = print,
+    **settings: Any,
+) -> Project:
+    """The project of this name: as it is if the store has it with items, else made of these preferences.
+
+    Whatever is None was not given: a new project gets the default, and an existing one is not asked for it.
+
+    Args:
+        store: where it is, or will be.
+        data: the preferences of a new project; needed for one.
+        name: of the project.
+        kind: "pop" (default) asks about pairs of preferences, "preference" about every single one, "rating" about every
+            distinct response to a prompt, once.
+        sampling, k: how pairs are drawn (see `draw_pairs`); "random" and 1.
+        edges: ask about these pairs instead; what they say is not shown.
+        gold: pairs with a known answer, which everybody is asked; for ratings, preferences with known ratings.
+        scale: ratings go from 1 to this; 5.
+        seed: of the pairs, and of the project; 0.
+        say: gets lines about what was done.
+        settings: of `LabelStore.create_project`: overlap, lease_seconds, guidelines, repeat_share.
+
+    Raises:
+        DataError: no such project and no data, pairs or gold that the data does not hold, gold without an answer, or
+            the project was made of other data.
+        ConfigError: settings out of range, or other than those that the project was made with.
+    """
+    settings = {setting: value for setting, value in settings.items() if value is not None}
+    asked = {"sampling": sampling, "k": k, "edges": edges, "gold": gold}
+    found = next((project for project in store.projects() if project.name == name), None)
+    if found is not None:
+        kinds = _go_on(store, found, data, kind, {"scale": scale, "seed": seed, **settings}, asked, say)
+        if found.items:
+            return found
+        kind, scale, seed = kind or kinds[0], found.scale, found.seed
+    if data is None:
+        raise DataError(f"{store.name}: no project '{name}'. Give preferences to make it from.")
+    # Refused settings should leave no empty project behind, so all is checked before anything is stored.
+    draft = draft_items(data, kind=kind, scale=scale, seed=seed, **asked, **settings)
+    if draft.kind == "rating":
+        settings["scale"] = scale or SCALE
+    # Three transactions: a project without preferences or items is what an interrupted run left, and is completed.
+    project = found or store.create_project(name, seed=seed or 0, **settings)
+    if not project.preferences:
+        store.import_preferences(project.id, data)
+    store.add_items(project.id, draft.kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
+    known = sum(answer is not None for answer in draft.gold or ())
+    items = f"{len(draft.first)} items of kind '{draft.kind}'"
+    say(f"project '{name}': {len(data)} preferences, {items}, {known} of them gold")
+    return store.project(name)
+
+
+def _go_on(
+    store: LabelStore,
+    found: Project,
+    data: Preferences | None,
+    kind: Kind | None,
+    settings: dict[str, Any],
+    asked: dict[str, Any],
+    say: Callable[[str], None],
+) -> list[Kind]:
+    """Refuse what was given and is not what the project was made with; returns the kinds that it asks for."""
+    # An interrupted project without items may ask for either of two kinds.
+    kinds = item_kinds(store, found) or (["pop", "preference"] if found.scale is None else ["rating"])
+    refuse_other_kind(found, kinds, kind)
+    refuse_other_settings(found, settings)
+    if data is not None and found.preferences:
+        refuse_other_preferences(store, found, data, say)
+    if not found.items:
+        return kinds
+    given = [name for name, value in asked.items() if value is not None]
+    if given and data is None:
+        raise ConfigError(
+            f"Project '{found.name}' has its items already, and {', '.join(given)} would choose them from data, which "
+            "were not given. Leave that out to go on with it."
+        )
+    if given and data is not None:
+        rows = {key: row for row, key in enumerate(data.ids)}
+        ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"]])
+        draft = draft_items(ordered, kind=kind or kinds[0], scale=found.scale, seed=found.seed, **asked)
+        refuse_other_items(store, found, draft)
+    held = "' and '".join(kinds)
+    say(
+        f"project '{found.name}' exists and stays as it is: {found.items} items of kind '{held}' from "
+        f"{found.preferences} preferences, overlap {found.overlap}"
+    )
+    return kinds

@@ -1,0 +1,119 @@
+"""Whether a project that exists is the one that is asked for: other settings, preferences or items are refused."""
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any
+
+from popmargin.data.questions import Kind
+from popmargin.data.schema import COLUMNS, TEXT_COLUMNS, Preferences
+from popmargin.errors import ConfigError, DataError
+from popmargin.label.projects.draft import Draft
+from popmargin.label.store.answers import clean
+from popmargin.label.store.items import item_order
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Project
+
+
+def item_kinds(store: LabelStore, found: Project) -> list[Kind]:
+    """What a project asks for; nothing where it has no items."""
+    first = next(iter(store.items(found.id)), None)
+    return [] if first is None else first["kind"].unique().to_pylist()
+
+
+def refuse_other_settings(found: Project, settings: Mapping[str, Any]) -> None:
+    """Compare the settings that were given, which are those that are not None.
+
+    Raises:
+        ConfigError: it names each one that the project has another value of.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "guidelines" in given:
+        given["guidelines"] = clean(given["guidelines"])
+    other = [name for name, value in given.items() if value != getattr(found, name)]
+    if other:
+        told = [
+            "other guidelines" if name == "guidelines" else f"{name} {getattr(found, name)}, not {given[name]}"
+            for name in other
+        ]
+        raise ConfigError(
+            f"Project '{found.name}' has {'; '.join(told)}. A project keeps the settings it was made with: leave them "
+            "out to go on with it, or make another one with --project NAME."
+        )
+
+
+def refuse_other_kind(found: Project, kinds: list[Kind], kind: Kind | None) -> None:
+    """Compare the kind that was given with those of the project's items.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if kind not in (None, *kinds):
+        held = "' and '".join(kinds)
+        raise ConfigError(
+            f"Project '{found.name}' holds items of kind '{held}'; give items of kind '{kind}' a project of their own "
+            "with --project NAME."
+        )
+
+
+def refuse_other_preferences(
+    store: LabelStore, found: Project, data: Preferences, say: Callable[[str], None]
+) -> None:  # fmt: skip
+    """Compare ids and texts with those of the project, in any order; other numbers are told, and the project's stay.
+
+    Raises:
+        DataError: ids or texts differ; it says how many and names one.
+    """
+    remedy = "Give the new data a project of its own with --project NAME, or leave the data out to go on with this one."
+    source, stored = data.report.source, store.preference_columns(found.id)
+    rows = {key: row for row, key in enumerate(stored["id"])}
+    strange = rows.keys() ^ data.ids
+    if strange:
+        raise DataError(
+            f"{store.name}: project '{found.name}' was made of other preferences than {source}: {len(strange)} ids are "
+            f"in only one of them, such as '{min(strange)}'. {remedy}"
+        )
+    texts, others = list[tuple[str, str]](), set[str]()
+    for batch in data.batches():
+        for name in COLUMNS:
+            had = stored[name]
+            differ = [
+                key
+                for key, value in zip(batch["id"], batch[name], strict=True)
+                if value != had[rows[key]] and value == value  # nan is no value
+            ]
+            if name in TEXT_COLUMNS:
+                texts += [(key, name) for key in differ]
+            else:
+                others.update(differ)
+    if texts:
+        key, name = min(texts)
+        raise DataError(
+            f"{store.name}: project '{found.name}' was made of other preferences than {source}: {len(texts)} texts "
+            f"differ, such as '{name}' of '{key}'. {remedy}"
+        )
+    if others:
+        say(
+            f"{len(others)} preferences have other ratings, strengths, soft labels or annotators in {source}, such as "
+            f"'{min(others)}': project '{found.name}' keeps its own"
+        )
+
+
+def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
+    """Compare the items that a draft would make with the first ones of the project; `label ask` may have added more.
+
+    Raises:
+        ConfigError: they are others.
+    """
+    count = len(draft.first)
+    none = [None] * count
+    rows = list(zip(draft.first, draft.second or none, draft.gold or none, draft.response or none, strict=True))
+    stored = (
+        tuple(row[name] for name in ("first", "second", "gold", "response"))
+        for batch in store.items(found.id)
+        for row in batch.to_pylist()
+    )
+    if list(islice(stored, count)) != [rows[row] for row in item_order(found.seed, 0, count)]:
+        raise ConfigError(
+            f"Project '{found.name}' asks about other items than these pairs, k, edges and gold make. Give all of them "
+            "as when it was made, or leave them out to go on with it, or make another project with --project NAME."
+        )

@@ -1,0 +1,1 @@
+"""How good labels are: annotators, agreement, cycles, time, and the label report."""

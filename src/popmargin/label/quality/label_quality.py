@@ -1,0 +1,175 @@
+"""How good labels are, from a table of them: annotators and agreement, cycles, PoP labels against ratings, time."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from popmargin.data.questions import KINDS
+from popmargin.label.quality.annotators import AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
+from popmargin.label.quality.time_costs import Paces, paces
+from popmargin.statistics.buckets import rank_buckets
+from popmargin.statistics.intervals import UNDEFINED, Interval, binomial_interval
+from popmargin.statistics.jackknife import share_of_sums
+
+pc: Any = pyarrow.compute
+THIRDS = ("small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """Transitivity of people's PoP labels, each compared pair counted by its majority.
+
+    Attributes:
+        pairs: compared pairs with a majority.
+        contradicted: pairs with labels in both directions.
+        triads: preferences of which all three pairs were compared.
+        cyclic: share of triads that go in a circle; labels by coin give one quarter.
+        on_cycles: share of pairs that lie on a circle of any length.
+    """
+
+    pairs: int
+    contradicted: int
+    triads: int
+    cyclic: Interval
+    on_cycles: float
+
+
+@dataclass(frozen=True)
+class RatingMatch:
+    """PoP labels against ratings.
+
+    Attributes:
+        labels: decided labels of pairs whose strengths are known and unequal.
+        agreement: share that names the preference of larger strength.
+        thirds: the same by how far apart the strengths are: small, medium, large.
+    """
+
+    name: str
+    labels: int
+    agreement: Interval
+    thirds: list[Interval]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Everything that the label report shows.
+
+    Attributes:
+        items: labelled items by kind.
+        raters: labels that are ratings of single responses; None without any.
+        pace: how long people take.
+        ratings: people together, then each model; empty without ratings.
+        rated_by_people: the ratings are those of these labels, not those that the data came with.
+    """
+
+    labels: int
+    items: dict[str, int]
+    annotators: list[AnnotatorQuality]
+    agreement: list[KindAgreement]
+    cycles: Cycles | None
+    ratings: list[RatingMatch]
+    raters: RatingQuality | None = None
+    pace: Paces = field(default_factory=Paces)
+    rated_by_people: bool = False
+
+
+def label_quality(
+    labels: Any, strengths: Mapping[str, float] | None = None, *, rated_by_people: bool = False
+) -> Quality:
+    """Statistics of a table of labels.
+
+    Args:
+        labels: as of `LabelStore.labels`.
+        strengths: strength of preferences by id, to hold PoP labels against; nan or missing where unknown.
+        rated_by_people: the strengths are gaps of ratings among these labels.
+
+    Returns:
+        The statistics; what cannot be computed is nan or empty.
+    """
+    rows: list[dict[str, Any]] = labels.to_pylist()
+    first_time = [row for row in rows if row["repeat_of"] is None]
+    annotators, agreement = annotator_quality(labels)
+    return Quality(
+        labels=len(rows),
+        items={kind: len({row["item"] for row in rows if row["kind"] == kind}) for kind in KINDS},
+        annotators=annotators,
+        agreement=agreement,
+        cycles=_cycles([row for row in first_time if row["kind"] == "pop" and row["annotator_kind"] == "person"]),
+        ratings=_rating_matches(first_time, strengths or {}),
+        raters=rating_quality(labels),
+        pace=paces(first_time),
+        rated_by_people=rated_by_people,
+    )
+
+
+def together(tables: Sequence[Any]) -> Any:
+    """Labels of several projects as one table: annotators of one name are one, items of two projects are two."""
+    moved: list[Any] = []
+    above = 0
+    for table in tables:
+        names = ("assignment", "item", "repeat_of")
+        for name in names:
+            table = table.set_column(table.column_names.index(name), name, pc.add(table[name], above))
+        above = max((pc.max(table[name]).as_py() or 0 for name in names), default=0) + 1
+        moved.append(table)
+    return pa.concat_tables(moved)
+
+
+def _cycles(rows: Sequence[dict[str, Any]]) -> Cycles | None:
+    decided = [row for row in rows if row["verdict"] in ("first", "second")]
+    if not decided:
+        return None
+    ids = {name: n for n, name in enumerate(sorted({row[side] for row in decided for side in ("first", "second")}))}
+    net: dict[tuple[int, int], list[int]] = {}
+    for row in decided:
+        first, second = ids[row["first"]], ids[row["second"]]
+        sign = 1 if (row["verdict"] == "first") == (first < second) else -1
+        net.setdefault((min(first, second), max(first, second)), []).append(sign)
+    edges = [pair if sum(signs) > 0 else pair[::-1] for pair, signs in net.items() if sum(signs)]
+    contradicted = sum(len(set(signs)) == 2 for signs in net.values())
+    if not edges:
+        return Cycles(0, contradicted, 0, UNDEFINED, math.nan)
+    start, end = np.array(edges).T
+    graph: Any = coo_matrix((np.ones(len(edges), dtype=np.int64), (start, end)), shape=(len(ids), len(ids))).tocsr()
+    both: Any = graph + graph.T
+    circles = int((graph @ graph).multiply(graph.T).sum()) // 3
+    triads = int((both @ both).multiply(both).sum()) // 6
+    component = connected_components(graph, directed=True, connection="strong")[1]
+    on_cycles = float((component[start] == component[end]).mean())
+    return Cycles(len(edges), contradicted, triads, binomial_interval(circles, triads), on_cycles)
+
+
+def _rating_matches(rows: Sequence[dict[str, Any]], strengths: Mapping[str, float]) -> list[RatingMatch]:
+    decided: list[tuple[dict[str, Any], float]] = []
+    for row in rows:
+        if row["kind"] == "pop" and row["verdict"] in ("first", "second") and row["annotator_kind"] != "ratings":
+            apart = strengths.get(row["first"], math.nan) - strengths.get(row["second"], math.nan)
+            if math.isfinite(apart) and apart != 0:
+                decided.append((row, apart))
+    groups: dict[str, list[tuple[dict[str, Any], float]]] = {}
+    for row, apart in decided:
+        name = "People" if row["annotator_kind"] == "person" else row["annotator"]
+        groups.setdefault(name, []).append((row, apart))
+    return [_rating_match(name, groups[name]) for name in sorted(groups, key=lambda name: (name != "People", name))]
+
+
+def _rating_match(name: str, rows: Sequence[tuple[dict[str, Any], float]]) -> RatingMatch:
+    right = np.array([(row["verdict"] == "first") == (apart > 0) for row, apart in rows], dtype=np.float64)
+    items = np.array([row["item"] for row, _ in rows])
+    third = rank_buckets(np.abs([apart for _, apart in rows]), len(THIRDS))
+
+    def agreement(chosen: np.ndarray) -> Interval:
+        _, number = np.unique(items[chosen], return_inverse=True)
+        sums = np.stack([np.bincount(number, right[chosen]), np.bincount(number)], axis=1)
+        return share_of_sums(sums) if len(number) else UNDEFINED
+
+    whole = agreement(np.arange(len(rows)))
+    return RatingMatch(name, len(rows), whole, [agreement(np.flatnonzero(third == t)) for t in range(len(THIRDS))])

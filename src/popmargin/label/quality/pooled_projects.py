@@ -1,0 +1,108 @@
+"""Labels of several projects of the same preferences as those of one."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from popmargin.errors import ConfigError, DataError
+from popmargin.label.export.mean_ratings import strengths_of
+from popmargin.label.labellers.labelling import store_strengths
+from popmargin.label.quality.label_quality import together
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Project
+
+_TEXTS = ("prompt", "chosen", "rejected")
+_Columns = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What `pool` makes of projects.
+
+    Attributes:
+        labels: one table, see `together`.
+        strengths: by id of the preference, nan or missing where unknown: gaps of the mean ratings over the people of
+            all projects; where nothing is rated, the strengths that the preferences came with.
+        rated_by_people: which of the two they are.
+        shared: a sentence about how many preferences the projects have in common; empty when it is all.
+    """
+
+    labels: Any
+    strengths: Mapping[str, float]
+    rated_by_people: bool
+    shared: str
+
+
+def pool(projects: Sequence[tuple[LabelStore, Project]]) -> Pool:
+    """Labels of projects together; their order does not matter.
+
+    Args:
+        projects: each with its store.
+
+    Raises:
+        ConfigError: a project is named twice.
+        DataError: projects have no preference in common, or one with other texts or another strength, or their ratings
+            are of different scales.
+    """
+    names = [f"{store.name}#{project.name}" for store, project in projects]
+    places = [(Path(store.name).resolve(), project.id) for store, project in projects]
+    twice = [name for name, place in zip(names, places, strict=True) if places.count(place) > 1]
+    if twice:
+        raise ConfigError(f"Project {twice[0]} is named twice, so its labels would count twice. Name it once.")
+    scales = {name: project.scale for name, (_, project) in zip(names, projects, strict=True) if project.scale}
+    if len(set(scales.values())) > 1:
+        listed = ", ".join(f"{name} from 1 to {scale}" for name, scale in scales.items())
+        raise DataError(f"Ratings of different scales have no common mean: {listed}. Report them one by one.")
+    columns = {name: store.preference_columns(at.id) for name, (store, at) in zip(names, projects, strict=True)}
+    shared = _shared({name: set(each["id"]) for name, each in columns.items()})
+    every = _every_preference(columns)
+    labels = together([store.labels(project.id) for store, project in projects])
+    rated = strengths_of(labels, every)
+    return Pool(labels, rated or _imported(dict(zip(names, projects, strict=True))), bool(rated), shared)
+
+
+def _shared(ids: Mapping[str, set[str]]) -> str:
+    (first, reached), *apart = ids.items()
+    while near := next((part for part in apart if not part[1].isdisjoint(reached)), None):
+        apart.remove(near)
+        reached = reached | near[1]
+    if apart:
+        raise DataError(
+            f"Projects {first} and {apart[0][0]} have no preference in common. Report them one by one, or import the "
+            "same preferences, with their ids, into both."
+        )
+    found = Counter(key for keys in ids.values() for key in keys)
+    common = {name: sum(found[key] > 1 for key in keys) for name, keys in ids.items()}
+    if len(ids) == 1 or all(common[name] == len(keys) for name, keys in ids.items()):
+        return ""
+    parts = ", ".join(f"{common[name]} of {len(keys)} of {name}" for name, keys in ids.items())
+    return f"Preferences that another of the projects has too: {parts}."
+
+
+def _every_preference(columns: Mapping[str, _Columns]) -> dict[str, list[Any]]:
+    """The preferences of all projects, each once."""
+    known: dict[str, list[Any]] = {}
+    for project, each in columns.items():
+        for key, *texts in zip(each["id"], *(each[name] for name in _TEXTS), strict=True):
+            if known.setdefault(key, texts) != texts:
+                raise DataError(
+                    f"Preference '{key}' of project {project} has other texts than in another project. Report them one "
+                    "by one, or import the same preferences into both."
+                )
+    rows = [[key, *texts] for key, texts in known.items()]
+    return {name: [row[place] for row in rows] for place, name in enumerate(("id", *_TEXTS))}
+
+
+def _imported(projects: Mapping[str, tuple[LabelStore, Project]]) -> dict[str, float]:
+    known: dict[str, float] = {}
+    for name, (store, project) in projects.items():
+        for key, strength in store_strengths(store, project.id).items():
+            if math.isfinite(strength) and known.setdefault(key, strength) != strength:
+                raise DataError(
+                    f"Preference '{key}' came with a strength of {strength:g} into project {name}, and with "
+                    f"{known[key]:g} into another. Report them one by one, or import the same ratings into both."
+                )
+    return known

@@ -1,0 +1,267 @@
+"""The label report: how good the labels of a project are, as one HTML file that needs nothing else."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from popmargin.files import HTML
+from popmargin.label.quality.label_quality import THIRDS, KindAgreement, Quality
+from popmargin.report.build import render_page
+from popmargin.report.metrics import has_bounds, is_known, number
+from popmargin.report.plots import NARROW, WIDE
+from popmargin.report.results import write_text
+from popmargin.report.svg import el, marker, picture, shorten, span, text_width, x_axis
+from popmargin.report.tables import Cell, duration, visible_text
+from popmargin.statistics.intervals import Interval
+
+KIND_NAMES = {
+    "pop": "which of two preferences is stronger",
+    "preference": "which of two responses is better",
+    "rating": "how good one response is",
+}
+SHORT_KINDS = {"pop": "PoP", "preference": "Preference", "rating": "Rating"}
+Dot = tuple[str, Interval, str]  # label, value, colour class
+
+
+def render_label_report(quality: Quality, title: str) -> str:
+    """The report as a complete HTML document; the same labels give the same bytes.
+
+    Args:
+        quality: of `label_quality`.
+        title: name of the project.
+    """
+    return render_page(
+        Path(__file__).parent / "templates" / "labels.html.j2",
+        title=title,
+        q=quality,
+        reading=reading(quality),
+        agreement=[(found, _agreement_dots(found)) for found in quality.agreement],
+        left=_left_dots(quality),
+        thirds=_third_dots(quality),
+        share=share_cell,
+        plain=plain_cell,
+        percent=_percent,
+        number=number,
+        duration=duration,
+        times=[
+            (SHORT_KINDS[kind], KIND_NAMES[kind], quality.pace.kinds[kind])
+            for kind in KIND_NAMES
+            if kind in quality.pace.kinds
+        ],
+        kind_names=KIND_NAMES,
+        short_kinds=SHORT_KINDS,
+        text=visible_text,
+    )
+
+
+def write_label_report(quality: Quality, path: str | Path, title: str) -> Path:
+    """Write the report to a file, whose folder is made when missing."""
+    write_text(path, render_label_report(quality, title), HTML)
+    return Path(path)
+
+
+def quality_json(quality: Quality) -> dict[str, Any]:
+    """The same numbers as JSON values; null where a number is not known, and no p-values, since nothing is tested."""
+    return _json(asdict(quality))
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        shown = value.keys() - ({"p"} if value.keys() >= {"estimate", "low", "high"} else set())
+        return {name: _json(one) for name, one in value.items() if name in shown}
+    if isinstance(value, list | tuple):
+        return [_json(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def share_cell(value: Interval) -> Cell:
+    """A share in per cent with its interval; a dash where it is unknown."""
+    return _cell(value, 1, share=True)
+
+
+def plain_cell(value: Interval) -> Cell:
+    """A number with two decimals and its interval."""
+    return _cell(value, 2, share=False)
+
+
+def _cell(value: Interval, places: int, *, share: bool) -> Cell:
+    ends = [number(100 * end if share else end, places) for end in (value.low, value.high)]
+    bounds = f"[{ends[0]}, {ends[1]}]" if has_bounds(value) else ""
+    return Cell(number(value.estimate, places, share=share), bounds)
+
+
+def _percent(share: float) -> str:
+    return number(share, 1, share=True)
+
+
+def reading(quality: Quality) -> list[str]:
+    """What the numbers say, in sentences for somebody who reads nothing else."""
+    if not quality.labels:
+        return ["Nobody has labelled anything yet."]
+    rows = [*quality.annotators, *(quality.raters.raters if quality.raters else [])]
+    people, models = ({row.name for row in rows if (row.kind == "person") == person} for person in (True, False))
+    sentences = [
+        (
+            f"{quality.labels} labels by {_count(len(people), 'person', 'people')} and "
+            f"{_count(len(models), 'model', 'models')} on "
+            f"{sum(quality.items.values())} items."
+        )
+    ]
+    for found in quality.agreement:
+        sentences += _read_agreement(found)
+    sentences += _read_ratings(quality)
+    sentences += _read_places(quality)
+    if quality.cycles is not None and quality.cycles.triads:
+        cycles = quality.cycles
+        sentences.append(
+            f"Of {cycles.triads} triples of preferences that people compared completely, {_shown(cycles.cyclic)} go in "
+            "a circle; labels by coin would give 25%."
+        )
+    if quality.ratings and is_known(quality.ratings[0].agreement):
+        match = quality.ratings[0]
+        whose = "people's ratings" if quality.rated_by_people else "the data's ratings"
+        who = "People's" if match.name == "People" else f"{match.name}'s"
+        sentences.append(
+            f"{who} PoP labels name the preference with the larger gap of {whose} in {_shown(match.agreement)} of "
+            f"{match.labels} labels."
+        )
+    return sentences + _read_times(quality)
+
+
+def _read_ratings(quality: Quality) -> list[str]:
+    found = quality.raters
+    if found is None:
+        return []
+    if not is_known(found.interval):
+        return ["No response has differing ratings of two people yet: agreement of ratings cannot be said."]
+    return [
+        (
+            f"Two people's ratings of a response are {number(found.apart.estimate, 2)} apart on average "
+            f"(Krippendorff's α {number(found.interval.estimate, 2)} of the ratings as numbers)."
+        )
+    ]
+
+
+def _read_times(quality: Quality) -> list[str]:
+    names = {"pop": "a PoP label", "preference": "a label of one preference", "rating": "a rating of one response"}
+    kinds = quality.pace.kinds
+    said = [f"{name} {duration(kinds[kind].median.estimate)}" for kind, name in names.items() if kind in kinds]
+    sentences = [f"Medians of time: {', '.join(said)}."] if len(said) > 1 else []
+    if is_known(quality.pace.ratio):
+        sentences.append(f"A PoP label takes {_times(quality.pace.ratio)} the time of a rating.")
+    if is_known(quality.pace.strength_ratio):
+        sentences.append(
+            f"Two ratings make the strength of one preference, and a PoP label compares two strengths: it takes "
+            f"{_times(quality.pace.strength_ratio)} the time of both ratings of a preference."
+        )
+    return sentences
+
+
+def _times(value: Interval) -> str:
+    bounds = f" ({number(value.low, 2)} to {number(value.high, 2)})" if has_bounds(value) else ""
+    return f"{number(value.estimate, 2)} times{bounds}"
+
+
+def _read_agreement(found: KindAgreement) -> list[str]:
+    name = KIND_NAMES[found.kind]
+    if not is_known(found.people):
+        return [f"On {name}, no item has verdicts of two people yet: agreement cannot be said. Set an overlap of 2."]
+    sentences = [
+        (
+            f"On {name}, a person says what most of the others say in {_shown(found.people)} of cases "
+            f"(Krippendorff's α {number(found.alpha.estimate, 2)})."
+        )
+    ]
+    judge = next((judge for judge in found.judges if is_known(judge.judge)), None)
+    if judge is not None:
+        sentences.append(
+            f"The best model there, {judge.name}, reaches {_shown(judge.judge)}; people, on the same items and against "
+            f"the same panels, {_shown(judge.people)}."
+        )
+    return sentences
+
+
+def _read_places(quality: Quality) -> list[str]:
+    leaning = [
+        row.name for row in quality.annotators if has_bounds(row.left) and not row.left.low <= 0.5 <= row.left.high
+    ]
+    sentences: list[str] = []
+    if leaning:
+        sentences.append(f"A liking for one side of the screen shows in the labels of {', '.join(leaning)}.")
+    sentences += [
+        f"{row.name} gives another verdict in {_shown(row.flips)} of questions when their order is turned."
+        for row in quality.annotators
+        if is_known(row.flips)
+    ]
+    return sentences
+
+
+def _shown(value: Interval) -> str:
+    text = number(value.estimate, 1, share=True)
+    if not has_bounds(value):
+        return text
+    return f"{text} ({number(100 * value.low, 1)} to {number(value.high, 1, share=True)})"
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+# --- charts ---------------------------------------------------------------------------------------------------------
+
+
+def _agreement_dots(found: KindAgreement) -> list[Markup]:
+    rows: list[Dot] = []
+    for judge in found.judges:
+        if is_known(judge.judge):
+            rows.append((judge.name, judge.judge, "s1"))
+            rows.append(("people, same items", judge.people, "s0"))
+    if is_known(found.people):
+        rows.append(("people, all items", found.people, "s0"))
+    return _both(rows, "Agreement with most of the other people")
+
+
+def _left_dots(quality: Quality) -> list[Markup]:
+    rows = [(row.name, row.left, "s0" if row.kind == "person" else "s1") for row in quality.annotators]
+    return _both([row for row in rows if is_known(row[1])], "Share of decided labels that name the left side")
+
+
+def _third_dots(quality: Quality) -> list[Markup]:
+    rows: list[Dot] = [
+        (f"{match.name}, {third} gap", value, "s0" if match.name == "People" else "s1")
+        for match in quality.ratings
+        for third, value in zip(THIRDS, match.thirds, strict=True)
+        if is_known(value)
+    ]
+    return _both(rows, "Share of PoP labels that agree with the ratings")
+
+
+def _both(rows: Sequence[Dot], title: str) -> list[Markup]:
+    return [_dots(rows, title, width) for width in (WIDE, NARROW)] if rows else []
+
+
+def _dots(rows: Sequence[Dot], title: str, width: float) -> Markup:
+    """One row a value with its interval, on a scale of shares with a line at one half."""
+    row, top = 26.0, 30.0
+    bottom = top + row * len(rows)
+    room = min(max(text_width(name, 12) for name, _, _ in rows) + 12, width * 0.42)
+    ends = [end for _, value, _ in rows for end in (value.low, value.estimate, value.high)]
+    x = span([*ends, 0.5], pad=0.06, floor=0, cap=1).on(room, width - 14)
+    body = x_axis(x, top - 4, bottom, share=True, count=6 if width > 500 else 4)
+    body.append(el("text", title, x=0, y=13, class_="panel-title"))
+    body.append(el("line", x1=x(0.5), x2=x(0.5), y1=top - 4, y2=bottom, class_="level"))
+    for position, (name, value, colour) in enumerate(rows):
+        y = top + row * (position + 0.5)
+        label = shorten(visible_text(name), room - 12, 12)
+        body.append(el("text", label, x=room - 10, y=y + 4, class_="name end"))
+        if has_bounds(value):
+            body.append(el("line", x1=x(value.low), x2=x(value.high), y1=y, y2=y, class_=f"bar {colour}"))
+        hint = f"{visible_text(name)}: {_shown(value)}"
+        shape = "square" if colour == "s1" else "circle"
+        body.append(el("g", marker(shape, x(value.estimate), y, 4.8, hint=hint), class_=colour))
+    listing = "; ".join(f"{visible_text(name)}: {_shown(value)}" for name, value, _ in rows)
+    return picture(width, bottom + 24, f"{title}. {listing}.", body)

@@ -1,0 +1,1 @@
+"""The label store: projects, items, assignments and labels in a database."""

@@ -1,0 +1,319 @@
+"""Answers: recorded once however often a request is repeated, changed by adding revisions, never overwritten.
+
+Every function runs inside one write transaction.
+"""
+
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import Connection, select, update
+
+from popmargin.data.questions import RATINGS, VERDICTS, Kind, Verdict
+from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.label.store.assign import end_lease, lease, lock_annotator, own_assignment, shown, take_place
+from popmargin.label.store.database import Database
+from popmargin.label.store.records import WRONGS, Label, Wrong
+from popmargin.label.store.tables import annotator, assignment, item, label
+
+NOTE_CHARACTERS = 10_000
+REQUEST_CHARACTERS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an annotator said about an item, checked.
+
+    Raises:
+        DataError: a value that is no answer; the message names it.
+    """
+
+    verdict: Verdict
+    request: str
+    wrong: Wrong | None = None
+    confidence: float | None = None
+    note: str = ""
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise DataError(f"verdict is {self.verdict!r}. {did_you_mean(str(self.verdict), VERDICTS)}")
+        if self.wrong is not None and (self.wrong not in WRONGS or self.verdict != "wrong"):
+            raise DataError(
+                f"wrong is {self.wrong!r}; with verdict 'wrong' it is one of {', '.join(WRONGS)}, else none."
+            )
+        if self.confidence is not None and not 0 <= self.confidence <= 1:
+            raise DataError(f"confidence is {self.confidence}; give a number from 0 to 1, or none.")
+        if self.seconds is not None and not (self.seconds >= 0 and math.isfinite(self.seconds)):
+            raise DataError(f"seconds is {self.seconds}; give a number from 0, or none.")
+        object.__setattr__(self, "request", clean(self.request))
+        if not 1 <= len(self.request) <= REQUEST_CHARACTERS:
+            raise DataError(f"request has {len(self.request)} characters; it needs 1 to {REQUEST_CHARACTERS}.")
+        object.__setattr__(self, "note", clean(self.note))
+        if len(self.note) > NOTE_CHARACTERS:
+            raise DataError(f"note has {len(self.note)} characters; at most {NOTE_CHARACTERS} are kept. Shorten it.")
+
+    def check(self, kind: Kind, scale: int | None = None) -> None:
+        """Refuse what is no answer to an item of this kind, or no number of the scale."""
+        numbers = RATINGS[:scale]
+        if kind == "rating" and self.verdict not in (*numbers, "unsure"):
+            raise DataError(f"'{self.verdict}' rates no response; give a number from 1 to {numbers[-1]}, or 'unsure'.")
+        if kind != "rating" and self.verdict in RATINGS:
+            raise DataError(f"'{self.verdict}' is a rating, and this item of kind '{kind}' asks for none.")
+        if self.verdict == "wrong" and kind == "preference":
+            raise DataError("'wrong' answers a pair of preferences; for a single preference choose 'second'.")
+
+
+def clean(words: str) -> str:
+    """Text without what a database cannot hold: NUL and halves of surrogate pairs become U+FFFD."""
+    return words.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def record(connection: Connection, who: int, number: int, answer: Answer, now: datetime) -> Label:
+    """Store an answer, or find the one that the same request stored before."""
+    person = lock_annotator(connection, who)
+    stored = connection.execute(
+        select(label).where(label.c.annotator == who, label.c.request == answer.request)
+    ).one_or_none()
+    if stored is not None:
+        if stored.assignment != number:
+            raise DataError(f"request {answer.request!r} answered assignment {stored.assignment} before, not {number}.")
+        if (stored.verdict, stored.wrong) != (answer.verdict, answer.wrong):
+            raise DataError(
+                f"request {answer.request!r} stored another answer to assignment {number} before, which stands. Give "
+                "the new answer a request of its own (on the page: edit the answer in your list)."
+            )
+        return label_of(stored)
+    given = own_assignment(connection, who, number)
+    kind = connection.execute(select(item.c.kind).where(item.c.id == given.item)).scalar_one()
+    answer.check(kind, person.scale)
+    if given.state in ("expired", "skipped") and given.takes_place and not take_place(connection, given.item):
+        raise DataError(
+            f"Assignment {number} was given back and others have labelled the item since; the answer was not stored. "
+            "Go on with the next item."
+        )
+    if given.state != "done":
+        _count(connection, person.id, given, 1)
+    return _add_revision(connection, given, answer.__dict__, "done", now)
+
+
+def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
+    """Put an assignment at the end of the annotator's queue; its place is free for others meanwhile."""
+    lock_annotator(connection, who)
+    given = own_assignment(connection, who, number)
+    if given.state == "done":
+        raise DataError(f"Assignment {number} is answered and cannot be skipped; undo the answer first.")
+    if given.state == "leased":
+        end_lease(connection, given, "skipped", now)
+    elif given.state == "expired":
+        connection.execute(
+            update(assignment).where(assignment.c.id == number).values(state="skipped", changed_at=now)
+        )  # fmt: skip
+
+
+def undo(connection: Connection, who: int, now: datetime) -> int | None:
+    """Withdraw the newest answer that stands and lease its item again; None if there is no answer."""
+    person = lock_annotator(connection, who)
+    found = connection.execute(
+        select(label.c.assignment, label.c.note, label.c.confidence)
+        .join(assignment, (assignment.c.id == label.c.assignment) & (assignment.c.revision == label.c.revision))
+        .where(label.c.annotator == who, label.c.verdict.is_not(None))
+        .order_by(label.c.id.desc())
+        .limit(1)
+    ).one_or_none()
+    if found is None:
+        return None
+    given = own_assignment(connection, who, found.assignment)
+    # Note and confidence stay, for the answer that comes instead.
+    beside = {"note": found.note, "confidence": found.confidence}
+    withdrawn = {"verdict": None, "request": f"undo-{secrets.token_hex(16)}", **beside}
+    _count(connection, person.id, given, -1)
+    _add_revision(connection, given, withdrawn, "leased", now)
+    lease(connection, given.id, person, now)
+    return int(given.id)
+
+
+def _count(connection: Connection, who: int, given: Any, step: int) -> None:
+    connection.execute(
+        update(annotator)
+        .where(annotator.c.id == who)
+        .values(
+            done=annotator.c.done + step,
+            repeats_done=annotator.c.repeats_done + (step if given.is_repeat else 0),
+        )
+    )
+
+
+def _add_revision(connection: Connection, given: Any, values: Mapping[str, Any], state: str, now: datetime) -> Label:
+    revision = given.revision + 1
+    stored = connection.execute(
+        label.insert()
+        .values(**values, assignment=given.id, annotator=given.annotator, revision=revision, created_at=now)
+        .returning(label)
+    ).one()
+    connection.execute(
+        update(assignment)
+        .where(assignment.c.id == given.id)
+        .values(state=state, revision=revision, expires_at=None, changed_at=now)
+    )
+    return label_of(stored)
+
+
+def label_of(row: Any) -> Label:
+    """The record of a row of the table of labels."""
+    return Label(
+        id=row.id,
+        assignment=row.assignment,
+        revision=row.revision,
+        verdict=row.verdict,
+        wrong=row.wrong,
+        confidence=row.confidence,
+        note=row.note,
+        seconds=row.seconds,
+        request=row.request,
+        created_at=row.created_at,
+    )
+
+
+def answer_rows(verdicts: Any) -> list[dict[str, Any]]:
+    """Rows of a table of a model's answers, checked.
+
+    Raises:
+        DataError: a column is missing or unknown, an item comes twice, or a row is no answer.
+    """
+    known = ("item", "verdict", "request", "wrong", "confidence", "seconds", "note")
+    order = ("swap_pairs", "swap_first", "swap_second")
+    for name in verdicts.column_names:
+        if name not in known + order:
+            raise DataError(f"verdicts: unknown column '{name}'. {did_you_mean(name, known + order)}")
+    for name in known[:3]:
+        if name not in verdicts.column_names:
+            raise DataError(f"verdicts: no column '{name}'. Give item, verdict and request.")
+    rows: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    for number, row in enumerate(verdicts.to_pylist()):
+        if row["item"] in seen:
+            raise DataError(f"verdicts: row {number}: item {row['item']} comes twice. Keep one row.")
+        seen.add(row["item"])
+        values: dict[str, Any] = {name: row.get(name) for name in known[1:]}
+        try:
+            values |= {"request": values["request"] or "", "note": values["note"] or ""}
+            answer = Answer(**values)
+        except DataError as error:
+            raise DataError(f"verdicts: row {number}: {error}") from error
+        shown = {name: row.get(name) for name in order}
+        rows.append({"row": number, "item": row["item"], "request": answer.request, "answer": answer, **shown})
+    return rows
+
+
+def record_many(
+    database: Database, connection: Connection, who: int, rows: Sequence[Mapping[str, Any]], now: datetime
+) -> int:
+    """Store answers of a model to items that it need not have asked for; rows of known requests are left out."""
+    person = lock_annotator(connection, who)
+    if person.kind == "person":
+        raise ConfigError(f"'{person.name}' is a person: people answer what next_assignment gave them, one by one.")
+    requests = [row["request"] for row in rows]
+    known = set(
+        connection.execute(
+            select(label.c.request).where(label.c.annotator == who, label.c.request.in_(requests))
+        ).scalars()
+    )  # fmt: skip
+    fresh = [row for row in rows if row["request"] not in known]
+    if not fresh:
+        return 0
+    numbers = [row["item"] for row in fresh]
+    _check_answers(connection, person, fresh)
+    had = {
+        row.item: row
+        for row in connection.execute(
+            select(assignment).where(
+                assignment.c.annotator == who, assignment.c.item.in_(numbers), ~assignment.c.is_repeat
+            )
+        )
+    }  # fmt: skip
+    given = {number: (row.id, row.revision) for number, row in had.items()}
+    new = [row for row in fresh if row["item"] not in had]
+    if new:
+        given |= _give_done(database, connection, person, new, now)
+    labels = [
+        {
+            **row["answer"].__dict__,
+            "assignment": given[row["item"]][0],
+            "annotator": who,
+            "revision": given[row["item"]][1] + 1,
+            "created_at": now,
+        }
+        for row in fresh
+    ]
+    database.insert(connection, label, labels)
+    for row in had.values():
+        connection.execute(
+            update(assignment)
+            .where(assignment.c.id == row.id)
+            .values(state="done", revision=row.revision + 1, changed_at=now)
+        )
+    reopened = sum(row.state != "done" for row in had.values())
+    connection.execute(
+        update(annotator)
+        .where(annotator.c.id == who)
+        .values(done=annotator.c.done + len(new) + reopened, number=person.number + len(new))
+    )
+    return len(fresh)
+
+
+def _check_answers(connection: Connection, person: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    numbers = [row["item"] for row in rows]
+    kinds: dict[int, Kind] = {
+        row.id: cast(Kind, row.kind)
+        for row in connection.execute(
+            select(item.c.id, item.c.kind).where(item.c.project == person.project, item.c.id.in_(numbers))
+        )
+    }
+    for row in rows:
+        if row["item"] not in kinds:
+            raise DataError(
+                f"row {row['row']}: the project has no item {row['item']}. Take items from LabelStore.items."
+            )
+        try:
+            row["answer"].check(kinds[row["item"]], person.scale)
+        except DataError as error:
+            raise DataError(f"row {row['row']}: {error}") from error
+
+
+def _give_done(
+    database: Database, connection: Connection, person: Any, rows: Sequence[Mapping[str, Any]], now: datetime
+) -> dict[int, tuple[int, int]]:
+    """Assignments for these rows, answered with revision 1; item -> (assignment, revision before)."""
+    made: list[dict[str, Any]] = []
+    for place, row in enumerate(rows, 1):
+        drawn = shown(person.seed, person.id, row["item"], repeat=False)
+        order = {
+            name: value if row[name] is None else bool(row[name]) for name, value in drawn.__dict__.items()
+        }  # fmt: skip
+        made.append(
+            {
+                "project": person.project,
+                "item": row["item"],
+                "annotator": person.id,
+                "number": person.number + place,
+                "state": "done",
+                "expires_at": None,
+                "revision": 1,
+                "takes_place": False,
+                "repeat_of": None,
+                "is_repeat": False,
+                **order,
+                "changed_at": now,
+            }
+        )
+    database.insert(connection, assignment, made)
+    found = connection.execute(
+        select(assignment.c.item, assignment.c.id).where(
+            assignment.c.annotator == person.id, assignment.c.number > person.number
+        )
+    )
+    return {row.item: (row.id, 0) for row in found}

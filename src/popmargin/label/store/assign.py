@@ -1,0 +1,270 @@
+"""Which item an annotator gets next. Every function runs inside one write transaction.
+
+An item has `overlap` places. A lease and an answer of a person take a place each; a lease that ended and a skip give
+it back. Everybody walks through the items in the one shuffled order of the project, so items that were started are
+completed first.
+"""
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, exists, func, select, text, update
+
+from popmargin.errors import DataError
+from popmargin.label.store.records import Shown
+from popmargin.label.store.tables import LEASED, annotator, assignment, item, project
+
+REPEAT_AFTER = 10
+"""An own item comes back when at least this many others were given in between."""
+
+_OPEN, _RETURNED, _GOLD = text("taken < overlap AND gold IS NULL"), text("returned"), text("gold IS NOT NULL")
+
+
+def lock_annotator(connection: Connection, number: int) -> Any:
+    """The annotator with the settings of the project; other requests of the same annotator wait.
+
+    Raises:
+        DataError: no such annotator, or one who was deactivated.
+    """
+    row = connection.execute(
+        select(
+            annotator.c.id,
+            annotator.c.name,
+            annotator.c.kind,
+            annotator.c.active,
+            annotator.c.cursor,
+            annotator.c.number,
+            annotator.c.project,
+            project.c.seed,
+            project.c.lease_seconds,
+            project.c.repeat_share,
+            project.c.scale,
+            project.c["items"],
+            project.c.gold_items,
+        )
+        .join_from(annotator, project)
+        .where(annotator.c.id == number)
+        .with_for_update(key_share=True, of=annotator)
+    ).one_or_none()
+    if row is None:
+        raise DataError(f"There is no annotator {number}.")
+    if not row.active:
+        raise DataError(f"Annotator '{row.name}' is not active any more; activate them to go on.")
+    return row
+
+
+def own_assignment(connection: Connection, who: int, number: int) -> Any:
+    """An assignment of this annotator.
+
+    Raises:
+        DataError: there is none of this number, or it is someone else's.
+    """
+    row = connection.execute(
+        select(assignment).where(assignment.c.id == number, assignment.c.annotator == who)
+    ).one_or_none()
+    if row is None:
+        raise DataError(f"Annotator {who} has no assignment {number}.")
+    return row
+
+
+def next_assignment(connection: Connection, who: int, now: datetime) -> int | None:
+    """The assignment that the annotator works on now: the open one, else a new one; None if nothing is left."""
+    person = lock_annotator(connection, who)
+    waiting = connection.execute(
+        select(assignment.c.id)
+        .where(assignment.c.annotator == who, assignment.c.state == "leased")
+        .order_by(assignment.c.number)
+        .limit(1)
+    ).scalar()
+    if waiting is not None:
+        lease(connection, waiting, person, now)
+        return int(waiting)
+    return_leases(connection, person.project, now)
+    return (
+        _again(connection, person, "expired", now)
+        or _repeat(connection, person, now)
+        or _gold(connection, person, now, share=person.gold_items / max(person.items, 1))
+        or _fresh(connection, person, now)
+        or _gold(connection, person, now, share=1.0)
+        or _again(connection, person, "skipped", now)
+    )
+
+
+def return_leases(connection: Connection, number: int, now: datetime) -> None:
+    """End the leases of a project that ran out, so that others get the items."""
+    ended = connection.execute(
+        select(assignment.c.id, assignment.c.item, assignment.c.takes_place)
+        .where(assignment.c.project == number, LEASED, assignment.c.expires_at < now)
+        .order_by(assignment.c.item)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    for row in ended:
+        end_lease(connection, row, "expired", now)
+
+
+def end_lease(connection: Connection, row: Any, state: str, now: datetime) -> None:
+    """Take an assignment off its annotator and give its place back."""
+    connection.execute(
+        update(assignment).where(assignment.c.id == row.id).values(state=state, expires_at=None, changed_at=now)
+    )
+    if row.takes_place:
+        connection.execute(
+            update(item).where(item.c.id == row.item).values(taken=item.c.taken - 1, returned=True)
+        )  # fmt: skip
+
+
+def take_place(connection: Connection, number: int) -> bool:
+    """Take a place of the item; False if there is none left."""
+    result = connection.execute(
+        update(item)
+        .where(item.c.id == number, item.c.taken < item.c.overlap)
+        .values(taken=item.c.taken + 1, returned=and_(item.c.returned, item.c.taken + 1 < item.c.overlap))
+    )
+    return result.rowcount == 1
+
+
+def shown(seed: int, who: int, number: int, *, repeat: bool) -> Shown:
+    """The order on the screen: three fair bits, the same for the same project seed, annotator and item."""
+    bits = _hash(seed, who, number, "repeat" if repeat else "first")
+    return Shown(swap_pairs=bool(bits & 1), swap_first=bool(bits & 2), swap_second=bool(bits & 4))
+
+
+def _hash(*values: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(values).encode(), digest_size=7).digest(), "big")
+
+
+def _chance(*values: object) -> float:
+    return _hash(*values) / 2**56
+
+
+def lease(connection: Connection, number: int, person: Any, now: datetime) -> None:
+    """Leave an assignment with its annotator for the project's time from now on."""
+    ends = now + timedelta(seconds=person.lease_seconds)
+    connection.execute(
+        update(assignment).where(assignment.c.id == number).values(state="leased", expires_at=ends, changed_at=now)
+    )
+
+
+def _again(connection: Connection, person: Any, state: str, now: datetime) -> int | None:
+    """An own assignment whose lease ran out, or that was skipped (longest ago first), if it still has a place."""
+    waiting = connection.execute(
+        select(assignment.c.id, assignment.c.item, assignment.c.takes_place)
+        .join_from(assignment, item, assignment.c.item == item.c.id)
+        .where(
+            assignment.c.annotator == person.id,
+            assignment.c.state == state,
+            ~assignment.c.takes_place | (item.c.taken < item.c.overlap),
+        )
+        .order_by(assignment.c.changed_at, assignment.c.number)
+    ).all()
+    for row in waiting:
+        if not row.takes_place or take_place(connection, row.item):
+            lease(connection, row.id, person, now)
+            return int(row.id)
+    return None
+
+
+def _repeat(connection: Connection, person: Any, now: datetime) -> int | None:
+    """Now and then, an own earlier item that was not repeated yet."""
+    last = person.number - REPEAT_AFTER
+    if last < 1 or _chance(person.seed, person.id, person.number, "repeat?") >= person.repeat_share:
+        return None
+    start = 1 + _hash(person.seed, person.id, person.number, "which") % last
+    repeat = assignment.alias("repeat")
+    row = connection.execute(
+        select(assignment.c.id, assignment.c.item)
+        .where(
+            assignment.c.annotator == person.id,
+            assignment.c.number.between(start, last),
+            assignment.c.state == "done",
+            ~assignment.c.is_repeat,
+            ~exists().where(repeat.c.annotator == person.id, repeat.c.item == assignment.c.item, repeat.c.is_repeat),
+        )
+        .order_by(assignment.c.number)
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else _give(connection, person, row.item, now, repeat_of=row.id)
+
+
+def _gold(connection: Connection, person: Any, now: datetime, *, share: float) -> int | None:
+    """A gold item; everybody gets all of them, at the rate of their share of all items."""
+    if not person.gold_items or _chance(person.seed, person.id, person.number, "gold?") >= share:
+        return None
+    found = connection.execute(_not_had(person, _GOLD)).one_or_none()
+    return None if found is None else _give(connection, person, found.id, now)
+
+
+def _fresh(connection: Connection, person: Any, now: datetime) -> int | None:
+    """The first item with a free place: a returned one, else the next one in the order, else an overlooked one.
+
+    Before `cursor` the annotator had, or others had filled, all items, but for those that were locked by another
+    transaction when this one looked; so at the end the search begins once more from the start, and waits for locks:
+    nobody is told that nothing is left while something is.
+    """
+    searches = ((_RETURNED, -1, True), (_OPEN, person.cursor, True), (_OPEN, -1, False))
+    for where, after, skip_locked in searches:
+        query = _not_had(person, where).where(item.c.position > after)
+        found = connection.execute(
+            query.with_for_update(key_share=True, skip_locked=skip_locked, of=item)
+        ).one_or_none()  # fmt: skip
+        if found is not None and take_place(connection, found.id):
+            cursor = found.position if where is _OPEN else person.cursor
+            return _give(connection, person, found.id, now, takes_place=True, cursor=cursor)
+    return None
+
+
+def _not_had(person: Any, where: Any) -> Any:
+    had = exists().where(assignment.c.annotator == person.id, assignment.c.item == item.c.id)
+    return (
+        select(item.c.id, item.c.position)
+        .where(item.c.project == person.project, where, ~had)
+        .order_by(item.c.position)
+        .limit(1)
+    )
+
+
+def _give(
+    connection: Connection,
+    person: Any,
+    number: int,
+    now: datetime,
+    *,
+    repeat_of: int | None = None,
+    takes_place: bool = False,
+    cursor: int | None = None,
+) -> int:
+    order = shown(person.seed, person.id, number, repeat=repeat_of is not None)
+    made = connection.execute(
+        assignment.insert()
+        .values(
+            project=person.project,
+            item=number,
+            annotator=person.id,
+            number=person.number + 1,
+            state="leased",
+            expires_at=now + timedelta(seconds=person.lease_seconds),
+            revision=0,
+            takes_place=takes_place,
+            repeat_of=repeat_of,
+            is_repeat=repeat_of is not None,
+            swap_pairs=order.swap_pairs,
+            swap_first=order.swap_first,
+            swap_second=order.swap_second,
+            changed_at=now,
+        )
+        .returning(assignment.c.id)
+    ).scalar_one()
+    connection.execute(
+        update(annotator)
+        .where(annotator.c.id == person.id)
+        .values(number=person.number + 1, cursor=person.cursor if cursor is None else cursor)
+    )
+    return int(made)
+
+
+def leased(connection: Connection, number: int) -> int:
+    """Number of items of a project that are open now."""
+    return connection.execute(
+        select(func.count()).select_from(assignment).where(assignment.c.project == number, LEASED)
+    ).scalar_one()

@@ -1,0 +1,226 @@
+"""The database under the label store: how it is opened, its schema brought up to date, and a transaction made sure of.
+
+SQLite: write-ahead log and synchronous=FULL, so that a committed label survives a crash of the machine; one writer at a
+time, the others wait. PostgreSQL: through pg8000.
+"""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+
+from popmargin.errors import ConfigError, RunError, import_extra
+from popmargin.label.store.tables import REVISION, metadata
+
+T = TypeVar("T")
+WAIT_SECONDS = 60.0
+ATTEMPTS = 20
+CHUNK = 10_000
+SERVER_THREADS = 40
+_MIGRATION_LOCK = 0x706F706D  # "popm"
+_LOST_RACE = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
+
+
+class Database:
+    """A pool of connections to one SQLite file or PostgreSQL database.
+
+    Args:
+        url: a path, `sqlite:///path` or `postgresql://user@host/name`.
+
+    Raises:
+        ConfigError: a URL of another kind.
+        RunError: the database cannot be opened, is not a label store, or was written by a newer popmargin.
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        self.url = _url(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        self._writer = threading.Lock()
+        options: dict[str, Any] = {"connect_args": {"timeout": WAIT_SECONDS}} if self.sqlite else {}
+        # Every thread of a server may hold a connection; none should wait for another's, or open one at each request.
+        self._engine = create_engine(
+            self.url, pool_size=SERVER_THREADS, max_overflow=-1, hide_parameters=True, **options
+        )
+        if self.sqlite:
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        try:
+            self._upgrade()
+        except (InterfaceError, OperationalError, DatabaseError) as error:
+            self.close()
+            remedy = (
+                "Give the path of a label store, or of a file that does not exist yet."
+                if self.sqlite
+                else "Check that the server runs, and host, database, user and password of the URL."
+            )
+            raise RunError(f"{self.name}: cannot be opened as a label store: {error.orig}. {remedy}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The path, or the URL without its password."""
+        return str(self.url.database) if self.sqlite else self.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def read(self) -> Generator[Connection]:
+        """A connection with a read transaction."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    def write(self, work: Callable[[Connection], T], *, schema: bool = False) -> T:
+        """What `work` returns, after its transaction was committed; it is run again if the transaction lost a race.
+
+        Args:
+            work: what is done in the transaction.
+            schema: it changes tables. SQLite changes a constraint only by making the table anew, which takes foreign
+                keys that are not checked meanwhile; this connection is of no other use afterwards.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._write_once(work, schema)
+            except DBAPIError as error:
+                if not _lost_race(error) or attempt == ATTEMPTS:
+                    raise
+                time.sleep(random.uniform(0, 0.02 * attempt))
+        raise AssertionError("unreachable")
+
+    def _write_once(self, work: Callable[[Connection], T], schema: bool) -> T:
+        if not self.sqlite:
+            with self._engine.begin() as connection:
+                return work(connection)
+        options = {"writes": True, "schema": schema}
+        with self._writer, self._engine.connect().execution_options(**options) as connection, connection.begin():
+            return work(connection)
+
+    def insert(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert many rows of the same columns.
+
+        pg8000 would send them one by one, so for PostgreSQL they travel as one JSON array.
+        """
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            if self.sqlite:
+                connection.execute(table.insert(), list(part))
+            else:
+                names = ", ".join(f'"{name}"' for name in part[0])
+                connection.execute(
+                    text(
+                        f"INSERT INTO {table.name} ({names}) "
+                        f"SELECT {names} FROM json_populate_recordset(NULL::{table.name}, CAST(:rows AS json))"
+                    ),
+                    {"rows": json.dumps(list(part), default=_json_value)},
+                )
+
+    def _upgrade(self) -> None:
+        with self.read() as connection:
+            if _revision(connection, self.name) == REVISION:
+                return
+        self.write(self._migrate, schema=True)
+        self._engine.dispose()
+
+    def _migrate(self, connection: Connection) -> None:
+        if not self.sqlite:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+        found = _revision(connection, self.name)
+        if found == REVISION:  # another process was faster
+            return
+        from alembic import command
+        from alembic.script import ScriptDirectory
+
+        settings = alembic_config()
+        known = {script.revision for script in ScriptDirectory.from_config(settings).walk_revisions()}
+        if found is not None and found not in known:
+            raise RunError(
+                f"{self.name}: written by a newer popmargin (schema {found}; this one knows {REVISION}). "
+                "Upgrade popmargin; nothing was changed."
+            )
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "head")
+        if self.sqlite and connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
+            raise RunError(f"{self.name}: rows that refer to missing ones; nothing was changed. Restore a backup.")
+
+
+def alembic_config() -> Any:
+    """Alembic's settings for the migrations that are shipped in the package."""
+    config = import_extra("alembic.config", "label").Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _url(url: str | Path) -> URL:
+    if isinstance(url, Path) or "://" not in url:
+        path = Path(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return URL.create("sqlite", database=str(path))
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(f"The label store's URL cannot be read: {error}.") from error
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed.set(drivername="sqlite")
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+pg8000"):
+        import_extra("pg8000", "postgres")
+        return parsed.set(drivername="postgresql+pg8000")
+    raise ConfigError(
+        "A label store is a file (a path or sqlite:///path) or postgresql://user@host/name; "
+        f"found '{parsed.drivername}'{'' if parsed.database else ' without a database'}."
+    )
+
+
+def _revision(connection: Connection, name: str) -> str | None:
+    """The schema's revision; None for an empty database."""
+    tables = set(inspect(connection).get_table_names())
+    if "alembic_version" in tables:
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if tables & set(metadata.tables) or (tables and connection.dialect.name == "sqlite"):
+        raise RunError(f"{name}: holds tables of something else. Give a label store, or an empty database.")
+    return None
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says so
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={WAIT_SECONDS * 1000:.0f}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("schema"):
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    # A transaction that first reads and then writes would fail where another one wrote in between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
+
+
+def _lost_race(error: DBAPIError) -> bool:
+    details: Any = error.orig.args[0] if error.orig is not None and error.orig.args else ""
+    if isinstance(details, dict):
+        return details.get("C") in _LOST_RACE
+    return "database is locked" in str(details) or "database table is locked" in str(details)
+
+
+def _json_value(value: Any) -> str:
+    assert isinstance(value, datetime), type(value)
+    return value.isoformat()

@@ -1,0 +1,310 @@
+"""What is labelled: preferences and items in, and out again."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import Connection, select, update
+
+from popmargin.data.questions import KINDS, RATINGS, SIDES, VERDICTS, Kind, PreferenceText, Side, Verdict
+from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, known_fields
+from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.label.store.database import CHUNK, Database
+from popmargin.label.store.tables import annotator, assignment, item, preference, project
+
+EVERYBODY = 1_000_000_000
+"""Overlap of a gold item."""
+RANGES = {
+    "overlap": (1, 1_000_000),
+    "lease_seconds": (1, 365 * 24 * 3600),
+    "seed": (0, 2**63 - 1),
+    "scale": (2, len(RATINGS)),
+}
+"""Least and most of the settings of a project: what the columns of a database and its times can hold."""
+
+ITEM_SCHEMA = pa.schema(
+    [
+        pa.field("item", pa.int64()),
+        pa.field("kind", pa.string()),
+        pa.field("first", pa.string()),
+        pa.field("second", pa.string()),
+        pa.field("gold", pa.string()),
+        pa.field("response", pa.string()),
+    ]
+)
+
+
+def check_settings(*, repeat_share: float | None = None, **settings: Any) -> None:
+    """Refuse settings of a project that are out of range; None and settings without a range pass.
+
+    Raises:
+        ConfigError: it says which and what the range is.
+    """
+    for name, (least, most) in RANGES.items():
+        value = settings.get(name)
+        if value is not None and not least <= value <= most:  # also nan
+            raise ConfigError(f"{name}={value}: give a number from {least} to {most}.")
+    if repeat_share is not None and not 0 <= repeat_share < 1:
+        raise ConfigError(f"repeat_share={repeat_share}: give a number from 0 to below 1.")
+
+
+def lock_project(connection: Connection, number: int) -> Any:
+    """The row of a project, which nobody else changes meanwhile.
+
+    Raises:
+        DataError: no such project.
+    """
+    row = connection.execute(
+        select(project).where(project.c.id == number).with_for_update(key_share=True)
+    ).one_or_none()  # fmt: skip
+    if row is None:
+        raise DataError(f"There is no project {number}.")
+    return row
+
+
+def import_preferences(database: Database, connection: Connection, number: int, preferences: Preferences) -> int:
+    """Store preferences with all their columns, after those that the project has."""
+    found = lock_project(connection, number)
+    if found.conversational not in (None, preferences.conversational):
+        kinds = ["plain text", "messages"]
+        raise DataError(
+            f"Project '{found.name}' holds {kinds[found.conversational]}, {preferences.report.source} "
+            f"{kinds[preferences.conversational]}. Use a project of its own."
+        )
+    _refuse_known(connection, found, preferences)
+    position = found.preferences
+    for batch in preferences.batches(size=CHUNK):
+        columns = {name: [_json(value) for value in batch[name]] for name in TEXT_COLUMNS}
+        columns |= {name: [_number(value) for value in batch[name]] for name in NUMBER_COLUMNS}
+        columns |= {"key": batch["id"], "annotator": batch["annotator"]}
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        for place, row in enumerate(rows, position):
+            row |= {"project": number, "position": place}
+        database.insert(connection, preference, rows)
+        position += len(rows)
+    connection.execute(
+        update(project)
+        .where(project.c.id == number)
+        .values(preferences=position, conversational=preferences.conversational)
+    )
+    return len(preferences)
+
+
+def _refuse_known(connection: Connection, found: Any, preferences: Preferences) -> None:
+    for row, key in enumerate(preferences.ids):
+        if "\0" in key:
+            raise DataError(f"{preferences.report.source}: row {row}: id {key!r} holds a NUL character. Change the id.")
+    if found.preferences:
+        known = preference_keys(connection, found.id)
+        repeated = [key for key in preferences.ids if key in known]
+        if repeated:
+            raise DataError(
+                f"{preferences.report.source}: project '{found.name}' holds {len(repeated)} of these ids already, such "
+                f"as {repeated[0]!r}. Nothing was imported: leave these rows out, or use another project."
+            )
+
+
+def preference_keys(connection: Connection, number: int) -> dict[str, int]:
+    """Id of each preference of a project -> its row in the database."""
+    rows = connection.execute(select(preference.c.key, preference.c.id).where(preference.c.project == number))
+    return {row.key: row.id for row in rows}
+
+
+def add_items(
+    database: Database,
+    connection: Connection,
+    number: int,
+    kind: Kind,
+    first: Sequence[str],
+    second: Sequence[str] | None,
+    gold: Sequence[Verdict | None] | None,
+    overlap: int | None,
+    response: Sequence[Side] | None,
+) -> int:
+    """Store items in a shuffled order, after those that the project has."""
+    found = lock_project(connection, number)
+    _check_items(kind, first, second, gold, overlap, response, found)
+    known = preference_keys(connection, number)
+    firsts = _rows_of(known, first, "first", found.name)
+    seconds = [None] * len(first) if second is None else _rows_of(known, second, "second", found.name)
+    golds = [None] * len(first) if gold is None else list(gold)
+    responses = [None] * len(first) if response is None else list(response)
+    places = overlap or found.overlap
+    order = item_order(found.seed, found.items, len(first))
+    for start in range(0, len(order), CHUNK):
+        rows = [
+            {
+                "project": number,
+                "position": found.items + place,
+                "kind": kind,
+                "first": firsts[row],
+                "second": seconds[row],
+                "response": responses[row],
+                "gold": golds[row],
+                "overlap": places if golds[row] is None else EVERYBODY,
+                "taken": 0,
+                "returned": False,
+            }
+            for place, row in enumerate(order[start : start + CHUNK], start)
+        ]
+        database.insert(connection, item, rows)
+    golden = sum(value is not None for value in golds)
+    connection.execute(
+        update(project)
+        .where(project.c.id == number)
+        .values(
+            items=project.c["items"] + len(first),
+            gold_items=project.c.gold_items + golden,
+            wanted=project.c.wanted + places * (len(first) - golden),
+        )
+    )
+    return len(first)
+
+
+def item_order(seed: int, items: int, count: int) -> list[int]:
+    """In which order new items are stored in a project of this seed that has so many already."""
+    return np.random.default_rng([seed % 2**63, items]).permutation(count).tolist()
+
+
+def _check_items(
+    kind: Any, first: Any, second: Any, gold: Any, overlap: int | None, response: Any, project: Any
+) -> None:
+    if kind not in KINDS:
+        raise ConfigError(f"kind is {kind!r}. {did_you_mean(str(kind), KINDS)}")
+    for name, column, of in (("second", second, "pop"), ("response", response, "rating")):
+        if (column is not None) != (kind == of):
+            raise DataError(f"Items of kind '{of}' need a {name} each (column '{name}'), items of other kinds none.")
+    if kind == "rating" and project.scale is None:
+        raise DataError(f"Project '{project.name}' has no scale of ratings. Make one with a scale, such as 5.")
+    for name, column in (("second", second), ("gold", gold), ("response", response)):
+        if column is not None and len(column) != len(first):
+            raise DataError(f"{len(first)} items but {len(column)} values of '{name}'; give one for each item.")
+    check_settings(overlap=overlap)
+    for row, (one, other) in enumerate(zip(first, second or (), strict=False)):
+        if one == other:
+            raise DataError(f"items: row {row}: first and second are the same preference, {one!r}. Remove the row.")
+    for row, value in enumerate(gold or ()):
+        known = RATINGS[: project.scale] if kind == "rating" else VERDICTS[: -len(RATINGS)]
+        if value is not None and value not in known:
+            raise DataError(f"items: row {row}: gold is {value!r}. {did_you_mean(str(value), known)}")
+    for row, value in enumerate(response or ()):
+        if value not in SIDES:
+            raise DataError(f"items: row {row}: response is {value!r}. {did_you_mean(str(value), SIDES)}")
+
+
+def _rows_of(known: dict[str, int], keys: Sequence[str], column: str, name: str) -> list[int]:
+    missing = [(row, key) for row, key in enumerate(keys) if key not in known]
+    if missing:
+        raise DataError(
+            f"items: row {missing[0][0]}, column '{column}': project '{name}' has no preference {missing[0][1]!r} "
+            f"({len(missing)} such rows). Import the preferences first, with the same ids."
+        )
+    return [known[key] for key in keys]
+
+
+def item_batches(database: Database, number: int, unlabelled_by: int | None) -> Iterator[Any]:
+    """Items of a project in the order they were added, each batch read in a transaction of its own."""
+    one, other = preference.alias("one"), preference.alias("other")
+    last = 0
+    while True:
+        query = (
+            select(
+                item.c.id,
+                item.c.kind,
+                one.c.key.label("first"),
+                other.c.key.label("second"),
+                item.c.gold,
+                item.c.response,
+            )
+            .join_from(item, one, one.c.id == item.c.first)
+            .outerjoin(other, other.c.id == item.c.second)
+            .where(item.c.project == number, item.c.id > last)
+            .order_by(item.c.id)
+            .limit(CHUNK)
+        )
+        if unlabelled_by is not None:
+            done = (
+                select(assignment.c.id)
+                .where(
+                    assignment.c.annotator == unlabelled_by,
+                    assignment.c.item == item.c.id,
+                    assignment.c.state == "done",
+                )
+                .exists()
+            )
+            query = query.where(~done)
+        with database.read() as connection:
+            rows = connection.execute(query).all()
+        if not rows:
+            return
+        columns = [
+            pa.array(list(column), field.type)
+            for column, field in zip(zip(*rows, strict=True), ITEM_SCHEMA, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=ITEM_SCHEMA)
+        last = rows[-1].id
+
+
+def texts(connection: Connection, number: int, keys: Sequence[str]) -> dict[str, PreferenceText]:
+    """Texts of preferences by id.
+
+    Raises:
+        DataError: an id that the project does not have.
+    """
+    found: dict[str, PreferenceText] = {}
+    names = [preference.c[name] for name in ("key", *TEXT_COLUMNS)]
+    for start in range(0, len(keys), 1000):
+        rows = connection.execute(
+            select(*names).where(preference.c.project == number, preference.c.key.in_(keys[start : start + 1000]))
+        )
+        for key, *values in rows:
+            found[key] = preference_text(key, *values)
+    for key in keys:
+        if key not in found:
+            raise DataError(f"Project {number} has no preference {key!r}.")
+    return {key: found[key] for key in keys}
+
+
+def preference_text(key: str, prompt: str, chosen: str, rejected: str) -> PreferenceText:
+    """The record of stored texts."""
+    return PreferenceText(
+        id=key, prompt=json.loads(prompt), chosen=json.loads(chosen), rejected=json.loads(rejected)
+    )  # fmt: skip
+
+
+def preference_columns(connection: Connection, number: int) -> dict[str, list[Any]]:
+    """All columns of the schema of preferences, in the order of import."""
+    stored = [name for name in COLUMNS if name != "cluster"]  # which says nothing to a labeller
+    names = ["key" if name == "id" else name for name in stored]
+    rows = connection.execute(
+        select(*(preference.c[name] for name in names))
+        .where(preference.c.project == number)
+        .order_by(preference.c.position)
+    ).all()
+    columns = dict(zip(stored, (list(column) for column in zip(*rows, strict=True)), strict=True)) if rows else {}
+    for name in TEXT_COLUMNS:
+        columns[name] = [json.loads(value) for value in columns.get(name, [])]
+    return {name: columns.get(name, [None] * len(rows)) for name in COLUMNS}
+
+
+def active_people(connection: Connection, number: int) -> int:
+    """Number of active annotators of a project who are people."""
+    rows = connection.execute(
+        select(annotator.c.id).where(
+            annotator.c.project == number, annotator.c.kind == "person", annotator.c.active
+        )
+    )  # fmt: skip
+    return len(rows.all())
+
+
+def _json(value: Any) -> str:
+    if isinstance(value, list):
+        value = known_fields(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

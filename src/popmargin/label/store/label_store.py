@@ -1,0 +1,446 @@
+"""The label store: projects, items, assignments and labels in SQLite or PostgreSQL."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
+from popmargin.data.schema import Preferences
+from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.label.store import answers, assign, items, queries, tables
+from popmargin.label.store.database import Database
+from popmargin.label.store.records import (
+    ANNOTATOR_KINDS,
+    Annotator,
+    AnnotatorKind,
+    Assignment,
+    Label,
+    Progress,
+    Project,
+    Wrong,
+)
+
+MANY = 5_000
+NAME_CHARACTERS = 200
+
+
+class LabelStore:
+    """Labels that are never lost or overwritten; every method is one transaction, or several small ones.
+
+    Safe for several threads and processes. All times are UTC.
+
+    Args:
+        database: an opened database; `LabelStore.open` makes one.
+        clock: tells the time; for tests.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], datetime] | None = None) -> None:
+        self._database = database
+        self._clock = clock or (lambda: datetime.now(UTC))
+
+    @staticmethod
+    def open(url: str | Path) -> "LabelStore":
+        """Open a store, creating it or bringing its schema up to date.
+
+        Args:
+            url: a path or `sqlite:///path`, or `postgresql://user@host/name`.
+
+        Raises:
+            ConfigError: a URL of another kind.
+            RunError: the database cannot be opened, holds something else, or was written by a newer popmargin.
+            MissingExtraError: PostgreSQL's driver is not installed.
+        """
+        return LabelStore(Database(url))
+
+    @property
+    def name(self) -> str:
+        """Path or URL, without a password."""
+        return self._database.name
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+
+    def __enter__(self) -> "LabelStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Projects and what is labelled
+
+    def create_project(
+        self,
+        name: str,
+        *,
+        overlap: int = 1,
+        seed: int = 0,
+        lease_seconds: int = 1800,
+        guidelines: str = "",
+        repeat_share: float = 0.0,
+        scale: int | None = None,
+    ) -> Project:
+        """A new project.
+
+        Args:
+            name: unique in the store.
+            overlap: people who label each item.
+            seed: of the items' order and of the order on the screen.
+            lease_seconds: how long an item waits for an annotator who does not answer.
+            guidelines: Markdown.
+            repeat_share: share of items that are own earlier ones again.
+            scale: ratings go from 1 to this; needed for items of kind "rating".
+
+        Raises:
+            ConfigError: a setting out of range.
+            DataError: the name is taken.
+        """
+        items.check_settings(
+            overlap=overlap, seed=seed, lease_seconds=lease_seconds, repeat_share=repeat_share, scale=scale
+        )
+        values = {
+            "name": _name(name, "project"),
+            "overlap": overlap,
+            "seed": seed,
+            "lease_seconds": lease_seconds,
+            "guidelines": answers.clean(guidelines),
+            "repeat_share": repeat_share,
+            "scale": scale,
+            "created_at": self._clock(),
+        }
+        try:
+            row = self._database.write(
+                lambda connection: connection.execute(
+                    tables.project.insert().values(**values).returning(tables.project)
+                ).one()
+            )
+        except IntegrityError as error:
+            raise DataError(f"There is a project '{name}' already. Choose another name, or use that one.") from error
+        return _project(row)
+
+    def projects(self) -> list[Project]:
+        """All projects, oldest first."""
+        with self._database.read() as connection:
+            return [_project(row) for row in connection.execute(select(tables.project).order_by(tables.project.c.id))]
+
+    def project(self, name: str | None = None) -> Project:
+        """The project of this name, or the only one.
+
+        Raises:
+            DataError: there is none, or there are several and no name.
+        """
+        known = {found.name: found for found in self.projects()}
+        if not known:
+            raise DataError(f"{self.name} holds no project. Make one: popmargin label import DATA --db {self.name}")
+
+        if name is None:
+            if len(known) > 1:
+                raise DataError(
+                    f"{self.name} holds {len(known)} projects ({', '.join(known)}): name one with --project NAME, "
+                    f"or, where there is no --project, as {self.name}#NAME."
+                )
+            return next(iter(known.values()))
+        if name not in known:
+            raise DataError(f"{self.name}: no project '{name}'. {did_you_mean(name, known)}")
+        return known[name]
+
+    def import_preferences(self, project: int, preferences: Preferences) -> int:
+        """Store preferences with every column they have; returns how many.
+
+        Raises:
+            DataError: the project has one of the ids, or holds the other kind of texts; nothing is stored then.
+        """
+        database = self._database
+        return database.write(lambda c: items.import_preferences(database, c, project, preferences))
+
+    def add_items(
+        self,
+        project: int,
+        kind: Kind,
+        first: Sequence[str],
+        second: Sequence[str] | None = None,
+        *,
+        gold: Sequence[Verdict | None] | None = None,
+        overlap: int | None = None,
+        response: Sequence[Side] | None = None,
+    ) -> int:
+        """Ask for labels of preferences ("preference"), pairs ("pop") or responses ("rating"); returns how many.
+
+        Args:
+            project: id of the project.
+            kind: what is asked.
+            first: ids of preferences (N,).
+            second: ids of the preferences they are compared with (N,); only for "pop".
+            gold: known answers (N,), None where unknown. A gold item goes to every person, whatever the overlap, at the
+                rate of the gold items' share of all items.
+            overlap: people who label each of these items; the project's when None.
+            response: which response of each `first` is rated (N,); only for "rating".
+
+        Raises:
+            DataError: an id the project does not have, a preference compared with itself, or columns of other lengths.
+            ConfigError: an unknown kind, or an overlap out of range.
+        """
+        database = self._database
+        return database.write(
+            lambda c: items.add_items(database, c, project, kind, first, second, gold, overlap, response)
+        )
+
+    def items(self, project: int, *, unlabelled_by: int | None = None) -> Iterator[Any]:
+        """Items in Arrow batches of `items.ITEM_SCHEMA`; only those that an annotator has not labelled."""
+        return items.item_batches(self._database, project, unlabelled_by)
+
+    def texts(self, project: int, ids: Sequence[str]) -> dict[str, PreferenceText]:
+        """Texts of preferences, by id, in the order of the ids.
+
+        Raises:
+            DataError: an id that the project does not have.
+        """
+        with self._database.read() as connection:
+            return items.texts(connection, project, ids)
+
+    def preference_columns(self, project: int) -> dict[str, list[Any]]:
+        """The imported preferences as columns of the schema of preferences, in the order of import."""
+        with self._database.read() as connection:
+            return items.preference_columns(connection, project)
+
+    # Annotators
+
+    def add_annotator(self, project: int, name: str, *, kind: AnnotatorKind = "person") -> tuple[Annotator, str]:
+        """A new annotator and their token, which is not stored: only its SHA-256 is.
+
+        Raises:
+            DataError: the name is taken in this project, or there is no such project.
+        """
+        if kind not in ANNOTATOR_KINDS:
+            raise ConfigError(f"kind is {kind!r}. {did_you_mean(str(kind), ANNOTATOR_KINDS)}")
+        token = secrets.token_urlsafe(32)
+        values = {
+            "project": project,
+            "name": _name(name, "annotator"),
+            "kind": kind,
+            "active": True,
+            "token": _digest(token),
+            "cursor": -1,
+            "number": 0,
+            "done": 0,
+            "repeats_done": 0,
+            "created_at": self._clock(),
+        }
+
+        def insert(connection: Connection) -> Any:
+            items.lock_project(connection, project)
+            return connection.execute(tables.annotator.insert().values(**values).returning(tables.annotator)).one()
+
+        try:
+            return _annotator(self._database.write(insert)), token
+        except IntegrityError as error:
+            raise DataError(f"The project has an annotator '{name}' already. Choose another name.") from error
+
+    def new_token(self, annotator: int) -> str:
+        """Another token for an annotator; the old one is worth nothing any more."""
+        token = secrets.token_urlsafe(32)
+        self._change_annotator(annotator, {"token": _digest(token)})
+        return token
+
+    def annotators(self, project: int) -> list[Annotator]:
+        """All annotators of a project, oldest first."""
+        query = select(tables.annotator).where(tables.annotator.c.project == project).order_by(tables.annotator.c.id)
+        with self._database.read() as connection:
+            return [_annotator(row) for row in connection.execute(query)]
+
+    def set_active(self, annotator: int, active: bool) -> None:
+        """Let an annotator label or not; who is not active gives open items back, and their token opens nothing."""
+        self._change_annotator(annotator, {"active": active})
+
+    def _change_annotator(self, number: int, values: dict[str, Any]) -> None:
+        def change(connection: Connection) -> None:
+            changed = connection.execute(
+                update(tables.annotator).where(tables.annotator.c.id == number).values(**values)
+            )
+            if changed.rowcount != 1:
+                raise DataError(f"There is no annotator {number}.")
+            if values.get("active") is False:
+                open_ones = select(tables.assignment).where(
+                    tables.assignment.c.annotator == number, tables.assignment.c.state == "leased"
+                )  # fmt: skip
+                for row in connection.execute(open_ones).all():
+                    assign.end_lease(connection, row, "expired", self._clock())
+
+        self._database.write(change)
+
+    def annotator_of(self, token: str) -> tuple[Project, Annotator] | None:
+        """Project and annotator of a token; None if it is nobody's, or the annotator is not active.
+
+        The database looks for the token's hash, which tells an attacker who measures times nothing about a token.
+        """
+        digest = _digest(token)
+        with self._database.read() as connection:
+            row = connection.execute(select(tables.annotator).where(tables.annotator.c.token == digest)).one_or_none()
+            if row is None or not hmac.compare_digest(row.token, digest) or not row.active:
+                return None
+            owner = connection.execute(select(tables.project).where(tables.project.c.id == row.project)).one()
+        return _project(owner), _annotator(row)
+
+    # Labelling
+
+    def next_assignment(self, annotator: int) -> Assignment | None:
+        """What the annotator labels now; None when nothing is left for them.
+
+        The same assignment comes again, its lease renewed, until it is answered, skipped or its lease ended.
+
+        Raises:
+            DataError: no such annotator, or one who is not active.
+        """
+
+        def take(connection: Connection) -> Assignment | None:
+            found = assign.next_assignment(connection, annotator, self._clock())
+            return None if found is None else queries.load_assignments(connection, annotator, [found])[0]
+
+        return self._database.write(take)
+
+    def assignment(self, annotator: int, assignment: int) -> Assignment:
+        """An assignment of this annotator.
+
+        Raises:
+            DataError: there is none of this id, or it is someone else's.
+        """
+        with self._database.read() as connection:
+            return queries.load_assignments(connection, annotator, [assignment])[0]
+
+    def record(
+        self,
+        annotator: int,
+        assignment: int,
+        verdict: Verdict,
+        *,
+        request: str,
+        wrong: Wrong | None = None,
+        confidence: float | None = None,
+        note: str = "",
+        seconds: float | None = None,
+    ) -> Label:
+        """Store an answer; it is on disk when this returns.
+
+        The same request stores nothing more and returns the same label. Another request for the same assignment adds a
+        revision, and the newest one counts. An answer after the lease ended counts if nobody took the place.
+
+        Args:
+            annotator, assignment: whose answer to what.
+            verdict: what was said.
+            request: the client's own id of this answer, such as a random UUID made when the item was shown.
+            wrong: with verdict "wrong": which of the two preferences is wrong.
+            confidence: in [0, 1].
+            note: free text.
+            seconds: from the item's appearance to the answer.
+
+        Raises:
+            DataError: a value that is no answer, someone else's assignment, a place that others took meanwhile, or a
+                request that stored another answer before.
+        """
+        answer = answers.Answer(
+            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds
+        )
+        return self._database.write(
+            lambda c: answers.record(c, annotator, assignment, answer, self._clock())
+        )  # fmt: skip
+
+    def skip(self, annotator: int, assignment: int) -> None:
+        """Leave an item for later: it is not done, others may take it, and it comes back to this annotator last.
+
+        Raises:
+            DataError: someone else's assignment, or one that is answered.
+        """
+        self._database.write(lambda c: answers.skip(c, annotator, assignment, self._clock()))
+
+    def undo(self, annotator: int) -> Assignment | None:
+        """Withdraw the newest answer and make its item the open one; None if there is no answer.
+
+        The answer stays in the history; a revision without a verdict is added. Again withdraws the one before.
+        """
+
+        def withdraw(connection: Connection) -> Assignment | None:
+            found = answers.undo(connection, annotator, self._clock())
+            return None if found is None else queries.load_assignments(connection, annotator, [found])[0]
+
+        return self._database.write(withdraw)
+
+    def history(self, annotator: int, *, limit: int = 50, before: int | None = None) -> list[Assignment]:
+        """Answered and skipped assignments, newest first; `before` is the id of the last one of the page before."""
+        with self._database.read() as connection:
+            return queries.history(connection, annotator, limit, before)
+
+    def progress(self, project: int, annotator: int | None = None) -> Progress:
+        """How far the project and this annotator are."""
+        with self._database.read() as connection:
+            return queries.progress(connection, project, annotator)
+
+    def record_many(self, annotator: int, verdicts: Any) -> int:
+        """Store the answers of a model, which takes no place from people; returns how many were new.
+
+        Args:
+            annotator: an annotator of kind ratings, reward or judge.
+            verdicts: Arrow table with columns item, verdict and request; optional wrong, confidence, seconds, note and,
+                if the model saw the item in an order of its own, swap_pairs, swap_first, swap_second. Rows of known
+                requests are left alone, so that an interrupted run can be repeated.
+
+        Raises:
+            DataError: a column is missing, or a row is no answer; rows before its part of 5,000 are stored.
+            ConfigError: the annotator is a person.
+        """
+        rows = answers.answer_rows(verdicts)
+        database = self._database
+        stored = 0
+        for start in range(0, len(rows), MANY):
+            part = rows[start : start + MANY]
+            stored += database.write(
+                lambda c, part=part: answers.record_many(database, c, annotator, part, self._clock())
+            )
+        return stored
+
+    # Reading
+
+    def labels(self, project: int, *, columns: Sequence[str] | None = None) -> Any:
+        """Arrow table of the labels that count now, one an answered assignment.
+
+        Args:
+            project: id of the project.
+            columns: names from `queries.LABEL_SCHEMA`, all when None; few are read much faster.
+        """
+        with self._database.read() as connection:
+            return queries.label_table(connection, project, columns, every_revision=False)
+
+    def newest_label(self) -> int:
+        """Number of the newest revision of any label, 0 without one: where it is the same, so are all labels."""
+        with self._database.read() as connection:
+            return connection.execute(select(func.max(tables.label.c.id))).scalar() or 0
+
+    def label_history(self, project: int) -> Any:
+        """Every revision of every label, withdrawn ones with a null verdict; columns as of `labels`."""
+        with self._database.read() as connection:
+            return queries.label_table(connection, project, None, every_revision=True)
+
+
+def _name(name: str, what: str) -> str:
+    cleaned = answers.clean(name).strip()
+    if not 1 <= len(cleaned) <= NAME_CHARACTERS:
+        raise ConfigError(f"The {what}'s name has {len(cleaned)} characters; it needs 1 to {NAME_CHARACTERS}.")
+    return cleaned
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def _project(row: Any) -> Project:
+    return Project(**{name: getattr(row, name) for name in Project.__dataclass_fields__})
+
+
+def _annotator(row: Any) -> Annotator:
+    return Annotator(id=row.id, name=row.name, kind=row.kind, active=row.active)

@@ -1,0 +1,198 @@
+"""Reading back: assignments to show, tables of labels, progress."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Connection, func, select
+
+from popmargin.errors import DataError
+from popmargin.label.store.answers import label_of
+from popmargin.label.store.assign import leased
+from popmargin.label.store.items import active_people, preference_text
+from popmargin.label.store.records import Assignment, Progress, Shown
+from popmargin.label.store.tables import annotator, assignment, item, label, preference, project
+
+PAGE = 50_000
+_TIME = pa.timestamp("us", tz="UTC")
+
+LABEL_SCHEMA = pa.schema(
+    [
+        pa.field("label", pa.int64()),
+        pa.field("assignment", pa.int64()),
+        pa.field("item", pa.int64()),
+        pa.field("kind", pa.string()),
+        pa.field("first", pa.string()),
+        pa.field("second", pa.string()),
+        pa.field("response", pa.string()),
+        pa.field("annotator", pa.string()),
+        pa.field("annotator_kind", pa.string()),
+        pa.field("verdict", pa.string()),
+        pa.field("wrong", pa.string()),
+        pa.field("confidence", pa.float64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("note", pa.string()),
+        pa.field("created_at", _TIME),
+        pa.field("revision", pa.int64()),
+        pa.field("request", pa.string()),
+        pa.field("swap_pairs", pa.bool_()),
+        pa.field("swap_first", pa.bool_()),
+        pa.field("swap_second", pa.bool_()),
+        pa.field("gold", pa.string()),
+        pa.field("repeat_of", pa.int64()),
+    ]
+)
+"""Columns of tables of labels. `assignment` numbers the answer, `label` its revision; `repeat_of` is the assignment of
+the first answer of the same annotator to the same item, null where this is the first. `response` says which response of
+`first` is rated; the verdict is the rating then."""
+
+_ONE, _OTHER = preference.alias("one"), preference.alias("other")
+_CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
+_SHOWN = ("swap_pairs", "swap_first", "swap_second")
+_ASSIGNMENTS = (
+    select(
+        *(assignment.c[name] for name in ("id", "item", "annotator", "number", "state", "expires_at", *_SHOWN)),
+        item.c.kind,
+        item.c.response,
+        *(_ONE.c[name].label(f"one_{name}") for name in ("key", "prompt", "chosen", "rejected")),
+        *(_OTHER.c[name].label(f"other_{name}") for name in ("key", "prompt", "chosen", "rejected")),
+    )
+    .join_from(assignment, item, item.c.id == assignment.c.item)
+    .join(_ONE, _ONE.c.id == item.c.first)
+    .outerjoin(_OTHER, _OTHER.c.id == item.c.second)
+)
+
+
+def load_assignments(connection: Connection, who: int, numbers: Sequence[int]) -> list[Assignment]:
+    """The assignments with these ids, in this order.
+
+    Raises:
+        DataError: one does not exist or is not this annotator's.
+    """
+    chosen = assignment.c.id.in_(numbers)
+    rows = {row.id: row for row in connection.execute(_ASSIGNMENTS.where(chosen, assignment.c.annotator == who))}
+    for number in numbers:
+        if number not in rows:
+            raise DataError(f"Annotator {who} has no assignment {number}.")
+    current = {
+        row.assignment: label_of(row)
+        for row in connection.execute(select(label).join(assignment, _CURRENT).where(chosen))
+    }  # fmt: skip
+    return [_assignment(rows[number], current.get(number)) for number in numbers]
+
+
+def _assignment(row: Any, current: Any) -> Assignment:
+    second = None
+    if row.other_key is not None:
+        second = preference_text(row.other_key, row.other_prompt, row.other_chosen, row.other_rejected)
+    return Assignment(
+        id=row.id,
+        item=row.item,
+        kind=row.kind,
+        annotator=row.annotator,
+        first=preference_text(row.one_key, row.one_prompt, row.one_chosen, row.one_rejected),
+        second=second,
+        shown=Shown(swap_pairs=row.swap_pairs, swap_first=row.swap_first, swap_second=row.swap_second),
+        expires_at=row.expires_at,
+        state=row.state,
+        label=current,
+        number=row.number,
+        response=row.response,
+    )
+
+
+def history(connection: Connection, who: int, limit: int, before: int | None) -> list[Assignment]:
+    """Answered and skipped assignments, newest first."""
+    query = select(assignment.c.id).where(assignment.c.annotator == who, assignment.c.state.in_(("done", "skipped")))
+    if before is not None:
+        query = query.where(assignment.c.id < before)
+    numbers = connection.execute(query.order_by(assignment.c.number.desc()).limit(limit)).scalars().all()
+    return load_assignments(connection, who, numbers)
+
+
+def progress(connection: Connection, number: int, who: int | None) -> Progress:
+    """Counted from counters, so that it takes no longer for a million items."""
+    found = connection.execute(select(project).where(project.c.id == number)).one_or_none()
+    if found is None:
+        raise DataError(f"There is no project {number}.")
+    people = connection.execute(
+        select(func.sum(annotator.c.done - annotator.c.repeats_done)).where(
+            annotator.c.project == number, annotator.c.kind == "person"
+        )
+    )
+    done = int(people.scalar() or 0)
+    wanted = found.wanted + found.gold_items * active_people(connection, number)
+    open_now = leased(connection, number)
+    own = (0, 0, 0, 0)
+    if who is not None:
+        own = _own(connection, who)
+    answered, repeated, skipped, own_open = own
+    left = min(found.items - (answered - repeated), max(wanted - done - open_now + own_open, 0))
+    return Progress(
+        items=found.items,
+        labels_wanted=wanted,
+        labels_done=done,
+        leased=open_now,
+        own_done=answered,
+        own_skipped=skipped,
+        own_left=left if who is not None else 0,
+    )
+
+
+def _own(connection: Connection, who: int) -> tuple[int, int, int, int]:
+    """Answers, those to repeated items, skipped and open assignments of an annotator."""
+    row = connection.execute(
+        select(annotator.c.done, annotator.c.repeats_done).where(annotator.c.id == who)
+    ).one_or_none()  # fmt: skip
+    if row is None:
+        raise DataError(f"There is no annotator {who}.")
+    states: dict[str, int] = {}
+    for state, count in connection.execute(
+        select(assignment.c.state, func.count())
+        .where(assignment.c.annotator == who, assignment.c.state.in_(("leased", "skipped")))
+        .group_by(assignment.c.state)
+    ):
+        states[state] = count
+    return row.done, row.repeats_done, states.get("skipped", 0), states.get("leased", 0)
+
+
+def label_table(connection: Connection, number: int, names: Sequence[str] | None, *, every_revision: bool) -> Any:
+    """Labels of a project in the order of assignments: the current ones that stand, or all revisions."""
+    gathered: list[Any] = []
+    schema = LABEL_SCHEMA if names is None else pa.schema([LABEL_SCHEMA.field(name) for name in names])
+    columns = _label_columns(schema.names)
+    joined = label.c.assignment == assignment.c.id if every_revision else _CURRENT
+    query = (
+        select(*columns)
+        .join_from(assignment, label, joined)
+        .join(item, item.c.id == assignment.c.item)
+        .join(annotator, annotator.c.id == assignment.c.annotator)
+        .where(assignment.c.project == number)
+        .order_by(assignment.c.id, label.c.revision)
+    )
+    if {"first", "second"} & set(schema.names):
+        query = query.join(_ONE, _ONE.c.id == item.c.first).outerjoin(_OTHER, _OTHER.c.id == item.c.second)
+    if not every_revision:
+        query = query.where(label.c.verdict.is_not(None))
+    result = connection.execution_options(yield_per=PAGE).execute(query)
+    for rows in result.partitions(PAGE):
+        arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
+        gathered.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return pa.Table.from_batches(gathered, schema=schema)
+
+
+def _label_columns(names: Sequence[str]) -> list[Any]:
+    special = {
+        "label": label.c.id,
+        "assignment": assignment.c.id,
+        "item": item.c.id,
+        "kind": item.c.kind,
+        "first": _ONE.c.key,
+        "second": _OTHER.c.key,
+        "response": item.c.response,
+        "annotator": annotator.c.name,
+        "annotator_kind": annotator.c.kind,
+        "gold": item.c.gold,
+        **{name: assignment.c[name] for name in ("repeat_of", *_SHOWN)},
+    }
+    return [(special[name] if name in special else label.c[name]).label(name) for name in names]

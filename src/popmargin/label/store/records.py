@@ -1,0 +1,139 @@
+"""What the label store gives out: projects, annotators, assignments and labels, as plain immutable records."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
+
+Wrong = Literal["first", "second", "both"]
+State = Literal["leased", "done", "skipped", "expired"]
+AnnotatorKind = Literal["person", "ratings", "reward", "judge"]
+
+WRONGS: tuple[Wrong, ...] = ("first", "second", "both")
+ANNOTATOR_KINDS: tuple[AnnotatorKind, ...] = ("person", "ratings", "reward", "judge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """Items of one set of preferences, and how they are given out.
+
+    Attributes:
+        overlap: people who label an item, unless the item says otherwise.
+        seed: of the order of items and of everything that is shuffled on the screen.
+        lease_seconds: how long an item stays with an annotator who does not answer.
+        guidelines: Markdown for the annotators.
+        repeat_share: share of an annotator's items that are own earlier ones again, to measure self-consistency.
+        items: items of the project, gold ones included.
+        conversational: whether texts are lists of messages; None before the first import.
+        scale: ratings go from 1 to this; None where nothing is rated.
+    """
+
+    id: int
+    name: str
+    overlap: int
+    seed: int
+    lease_seconds: int
+    guidelines: str
+    repeat_share: float
+    items: int
+    gold_items: int
+    preferences: int
+    conversational: bool | None
+    scale: int | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotator:
+    """Who labels: a person, or a model under a name of its own."""
+
+    id: int
+    name: str
+    kind: AnnotatorKind
+    active: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """In which order things stood on the screen; drawn from the project's seed, the annotator and the item, and stored.
+
+    Attributes:
+        swap_pairs: the second preference stood on the left.
+        swap_first: the rejected response of the first preference stood before its chosen one.
+        swap_second: the same for the second preference.
+    """
+
+    swap_pairs: bool
+    swap_first: bool
+    swap_second: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One revision of an answer; the newest revision of an assignment is its current label.
+
+    Attributes:
+        revision: 1 for the first answer; each change and each withdrawal adds one.
+        verdict: None where `undo` withdrew the answer.
+        request: the client's own id of the answer, by which a repeated request is recognised.
+    """
+
+    id: int
+    assignment: int
+    revision: int
+    verdict: Verdict | None
+    wrong: Wrong | None
+    confidence: float | None
+    note: str
+    seconds: float | None
+    request: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """One item given to one annotator.
+
+    Attributes:
+        second: the second preference; None unless kind is "pop".
+        response: which response of `first` is rated; None unless kind is "rating".
+        expires_at: end of the lease; None unless leased.
+        label: the current label, if there was any answer.
+        number: this annotator's n-th assignment, from 1.
+    """
+
+    id: int
+    item: int
+    kind: Kind
+    annotator: int
+    first: PreferenceText
+    second: PreferenceText | None
+    shown: Shown
+    expires_at: datetime | None
+    state: State
+    label: Label | None
+    number: int
+    response: Side | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a project, and one annotator in it, is.
+
+    Attributes:
+        labels_wanted: overlap summed over items; a gold item is wanted once from each active person.
+        labels_done: answers of people that stand; repeated items do not count.
+        leased: items that people have open now.
+        own_done: answers of this annotator, repeated items included.
+        own_skipped: items this annotator skipped, which come back last.
+        own_left: items this annotator may still get, at most.
+    """
+
+    items: int
+    labels_wanted: int
+    labels_done: int
+    leased: int
+    own_done: int
+    own_skipped: int
+    own_left: int

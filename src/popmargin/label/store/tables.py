@@ -1,0 +1,211 @@
+"""Tables of the label store. A change here needs a revision in `migrations/versions` and its number in `REVISION`."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+from popmargin.data.questions import KINDS, SIDES, VERDICTS
+from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
+
+REVISION = "0002"
+"""Newest revision of the schema, the one that these tables are."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite keeps no time zone, so it is taken off and put back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC).replace(tzinfo=None) if value and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+# SQLite numbers rows only where the key is its INTEGER; elsewhere ids have room for years of labels.
+_ID = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values)})", name=column)
+
+
+def _reference(name: str, target: str, *, nullable: bool = False) -> Column[Any]:
+    return Column(name, _ID, ForeignKey(f"{target}.id"), nullable=nullable)
+
+
+def _flag(name: str) -> Column[Any]:
+    return Column(name, Boolean, nullable=False)
+
+
+project = Table(
+    "project",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("overlap", Integer, nullable=False),
+    CheckConstraint("overlap >= 1", name="overlap"),
+    Column("seed", BigInteger, nullable=False),
+    Column("lease_seconds", Integer, nullable=False),
+    CheckConstraint("lease_seconds >= 1", name="lease"),
+    Column("guidelines", Text, nullable=False),
+    Column("repeat_share", Float, nullable=False),
+    # Counters, so that progress needs no count over all rows.
+    Column("items", Integer, nullable=False, default=0),
+    Column("gold_items", Integer, nullable=False, default=0),
+    Column("wanted", BigInteger, nullable=False, default=0),
+    Column("preferences", Integer, nullable=False, default=0),
+    Column("conversational", Boolean),
+    Column("scale", Integer),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+preference = Table(
+    "preference",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _reference("project", "project"),
+    Column("position", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    # Texts are JSON, strings too: messages keep their structure, and no character is beyond a database.
+    Column("prompt", Text, nullable=False),
+    Column("chosen", Text, nullable=False),
+    Column("rejected", Text, nullable=False),
+    Column("chosen_rating", Float),
+    Column("rejected_rating", Float),
+    Column("strength", Float),
+    Column("soft_label", Float),
+    Column("annotator", Text),
+    UniqueConstraint("project", "key"),
+    UniqueConstraint("project", "position"),
+)
+
+item = Table(
+    "item",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _reference("project", "project"),
+    Column("position", Integer, nullable=False),
+    Column("kind", String(20), nullable=False),
+    _one_of("kind", KINDS),
+    _reference("first", "preference"),
+    _reference("second", "preference", nullable=True),
+    Column("response", String(20)),
+    _one_of("response", SIDES),
+    Column("gold", String(20)),
+    _one_of("gold", VERDICTS),
+    Column("overlap", Integer, nullable=False),
+    Column("taken", Integer, nullable=False),
+    _flag("returned"),
+    CheckConstraint("taken >= 0 AND taken <= overlap", name="taken"),
+)
+for _name, _condition in (
+    ("ix_item_open", "taken < overlap AND gold IS NULL"),
+    ("ix_item_returned", "returned"),
+    ("ix_item_gold", "gold IS NOT NULL"),
+):
+    Index(_name, item.c.project, item.c.position, sqlite_where=text(_condition), postgresql_where=text(_condition))
+
+annotator = Table(
+    "annotator",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _reference("project", "project"),
+    Column("name", String(200), nullable=False),
+    Column("kind", String(20), nullable=False),
+    _one_of("kind", ANNOTATOR_KINDS),
+    _flag("active"),
+    Column("token", String(64), nullable=False, unique=True),
+    Column("cursor", Integer, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("repeats_done", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("project", "name"),
+)
+
+assignment = Table(
+    "assignment",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _reference("project", "project"),
+    _reference("item", "item"),
+    _reference("annotator", "annotator"),
+    Column("number", Integer, nullable=False),
+    Column("state", String(20), nullable=False),
+    _one_of("state", ("leased", "done", "skipped", "expired")),
+    Column("expires_at", UtcDateTime),
+    Column("revision", Integer, nullable=False),
+    _flag("takes_place"),
+    _reference("repeat_of", "assignment", nullable=True),
+    _flag("is_repeat"),
+    _flag("swap_pairs"),
+    _flag("swap_first"),
+    _flag("swap_second"),
+    Column("changed_at", UtcDateTime, nullable=False),
+    UniqueConstraint("annotator", "item", "is_repeat"),
+    UniqueConstraint("annotator", "number"),
+)
+Index("ix_assignment_state", assignment.c.annotator, assignment.c.state, assignment.c.number)
+LEASED = text("assignment.state = 'leased'")
+"""The condition of the index of leases: a database uses it only where a query says the same, without parameters."""
+Index(
+    "ix_assignment_lease",
+    assignment.c.project,
+    assignment.c.expires_at,
+    sqlite_where=text("state = 'leased'"),
+    postgresql_where=text("state = 'leased'"),
+)
+
+label = Table(
+    "label",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _reference("assignment", "assignment"),
+    _reference("annotator", "annotator"),
+    Column("revision", Integer, nullable=False),
+    Column("verdict", String(20)),
+    _one_of("verdict", VERDICTS),
+    Column("wrong", String(20)),
+    _one_of("wrong", WRONGS),
+    Column("confidence", Float),
+    Column("note", Text, nullable=False),
+    Column("seconds", Float),
+    Column("request", String(200), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("assignment", "revision"),
+    UniqueConstraint("annotator", "request"),
+    Index("ix_label_annotator", "annotator", "id"),
+)

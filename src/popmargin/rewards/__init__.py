@@ -1,0 +1,1 @@
+"""What scores a response: a function, a reward model, or a judge that rates."""

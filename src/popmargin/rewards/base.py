@@ -1,0 +1,79 @@
+"""A reward: what scores completions, and the checks of its answers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+
+from popmargin.errors import RunError
+from popmargin.user_code import running
+
+Prompt = str | list[dict[str, Any]]
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores completions; higher is better, in the reward's own unit."""
+
+    def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
+        """One finite number for each completion, in order."""
+        ...
+
+
+class CallableReward:
+    """A Python function as a reward; its answers are checked.
+
+    Args:
+        function: called with prompts= and completions=, returns one number for each completion.
+        name: for error messages.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._function = function
+        self._name = name
+
+    def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
+        """The function's rewards.
+
+        Raises:
+            RunError: the function fails, or returns another number of values, or something that is not a finite number.
+        """
+        check_rows(prompts, completions)
+        with running(f"reward '{self._name}'"):
+            rewards = self._function(prompts=prompts, completions=completions)
+        return checked_rewards(rewards, len(completions), self._name)
+
+
+def checked_rewards(values: Any, count: int, name: str) -> list[float]:
+    """Rewards as floats.
+
+    Raises:
+        RunError: not `count` values, or a value that is not a finite number.
+    """
+    try:
+        rewards = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"Reward {name!r} returned {type(values).__name__}, not numbers ({error}).") from error
+    if rewards.shape != (count,):
+        raise RunError(
+            f"Reward {name!r} returned shape {rewards.shape} for {count} completions; return one number each."
+        )
+    wrong = np.flatnonzero(~np.isfinite(rewards))
+    if len(wrong):
+        raise RunError(
+            f"Reward {name!r} returned {rewards[wrong[0]]} for completion {wrong[0]} ({len(wrong)} of {count} are not "
+            "finite). Return a finite number for every completion, the empty one included."
+        )
+    return cast("list[float]", rewards.tolist())
+
+
+def check_rows(prompts: Sequence[Prompt], completions: Sequence[str]) -> None:
+    """Refuse prompts and completions of different number.
+
+    Raises:
+        RunError: the numbers differ.
+    """
+    if len(prompts) != len(completions):
+        raise RunError(
+            f"{len(prompts)} prompts but {len(completions)} completions; give the prompt of each completion."
+        )

@@ -1,0 +1,140 @@
+"""Ratings of preferences by a reward: a reward model, a judge or a function as the annotator.
+
+Axis suffixes: N preferences.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from popmargin.data.encode import join_turns
+from popmargin.data.schema import Preferences, Text
+from popmargin.data.tools import said
+from popmargin.errors import DataError
+from popmargin.rewards.base import Prompt, Reward
+from popmargin.rewards.load import load_reward
+
+Disagree = Literal["error", "equal", "swap", "drop"]
+_BATCH = 256  # preferences that are handed to the reward at once
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """What the responses of preferences are worth to a reward.
+
+    Attributes:
+        chosen: rewards of the chosen responses (N,), the reward's own unit.
+        rejected: the same of the rejected ones (N,).
+    """
+
+    chosen: Float64[np.ndarray, " N"]
+    rejected: Float64[np.ndarray, " N"]
+
+    @property
+    def gap(self) -> Float64[np.ndarray, " N"]:
+        """chosen − rejected (N,); negative where the reward disagrees with the label."""
+        return self.chosen - self.rejected
+
+
+def response_ratings(preferences: Preferences, reward: Reward) -> Ratings:
+    """Rate both responses of every preference.
+
+    Args:
+        preferences: text or conversations; a conversation must end with the assistant's turn.
+        reward: see `load_reward`.
+
+    Raises:
+        DataError: a completion does not end with the assistant's turn.
+        RunError: the reward gives something else than finite numbers.
+    """
+    rated: dict[str, list[float]] = {"chosen": [], "rejected": []}
+    ids = preferences.ids
+    for batch in preferences.batches("prompt", *rated, size=_BATCH):
+        for side, values in rated.items():
+            start = len(values)
+            rows = enumerate(zip(batch["prompt"], batch[side], strict=True), start)
+            asked = [_last_turn(prompt, text, ids[row]) for row, (prompt, text) in rows]
+            values += reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
+    return Ratings(np.array(rated["chosen"], dtype=np.float64), np.array(rated["rejected"], dtype=np.float64))
+
+
+def _last_turn(prompt: Text, completion: Text, name: str) -> tuple[Prompt, str]:
+    """Prompt and completion as a reward takes them: everything before the last turn, and that turn's text."""
+    if isinstance(prompt, str) or isinstance(completion, str):
+        return prompt, completion  # pyright: ignore[reportReturnType]
+    if completion[-1]["role"] != "assistant":
+        raise DataError(
+            f"A completion of the preference '{name}' ends with a turn of '{completion[-1]['role']}', which a reward "
+            "does not score. Remedy: end it with the assistant's turn."
+        )
+    before: Any = prompt if len(completion) == 1 else join_turns(prompt, completion[:-1])
+    return before, said(completion[-1])
+
+
+def rate_preferences(
+    preferences: Preferences, reward: str | Callable[..., Any] | Reward, *, disagree: Disagree = "error"
+) -> Preferences:
+    """The preferences with chosen_rating and rejected_rating from a reward.
+
+    A rating of the data's own, and its strength, give way. What to do where the reward likes the rejected response
+    better is the caller's to say, since ratings must not contradict the label; where it relabels, a soft label for the
+    other response gives way too.
+
+    Args:
+        preferences: as loaded.
+        reward: a function of (prompts, completions), or a specification as in `load_reward`.
+        disagree: `error`; `equal`: both ratings are their mean, a gap of 0 (the label stays); `swap`: chosen and
+            rejected change places (the reward relabels); `drop`: the preference is left out.
+
+    Raises:
+        DataError: the reward disagrees with a label under `error`, or with all under `drop`.
+        RunError: the reward gives something else than finite numbers.
+
+    Example:
+        >>> from popmargin import load_preferences
+        >>> data = load_preferences([{"prompt": "2+2?", "chosen": "four", "rejected": "5"}])
+        >>> rate_preferences(data, lambda prompts, completions: [len(text) for text in completions]).strength.tolist()
+        [3.0]
+    """
+    return with_ratings(preferences, response_ratings(preferences, load_reward(reward)), disagree=disagree)
+
+
+def with_ratings(preferences: Preferences, ratings: Ratings, *, disagree: Disagree = "error") -> Preferences:
+    """The same for ratings that were made before."""
+    against = ratings.gap < 0
+    if against.any() and disagree == "error":
+        first = preferences.ids[int(np.flatnonzero(against)[0])]
+        raise DataError(
+            f"The reward likes the rejected response better in {int(against.sum())} of {len(preferences)} preferences "
+            f"(first: '{first}'). Say what to do with these: `equal` rates both the same, `swap` relabels, `drop` "
+            "leaves them out."
+        )
+    if against.all() and disagree == "drop":
+        raise DataError("The reward disagrees with every label: no preference is left. Is it the right model?")
+    chosen, rejected = ratings.chosen.copy(), ratings.rejected.copy()
+    if disagree == "equal":
+        chosen[against] = rejected[against] = ((chosen + rejected) / 2)[against]
+
+    def rate(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+        rated = {**row, "chosen_rating": chosen[number], "rejected_rating": rejected[number], "strength": None}
+        if not (against[number] and disagree == "swap"):
+            return rated
+        label = row["soft_label"]  # gives way where it says the opposite: loading refuses the two together
+        return {
+            **rated,
+            "chosen": row["rejected"],
+            "rejected": row["chosen"],
+            "chosen_rating": rejected[number],
+            "rejected_rating": chosen[number],
+            "soft_label": 1 - label if label is not None and label <= 0.5 else None,
+        }
+
+    features = preferences.dataset.features
+    dataset = preferences.dataset.map(
+        rate, with_indices=True, features=features, keep_in_memory=True, load_from_cache_file=False
+    )
+    rated = Preferences(dataset, preferences.report)
+    return rated.select(np.flatnonzero(~against)) if disagree == "drop" else rated

@@ -1,0 +1,148 @@
+"""A reward model: a sequence classifier with one output."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from popmargin.data.encode import Encoder, make_encoder, write_chat
+from popmargin.data.tokenize import cut_to_length, split_sequences
+from popmargin.errors import ConfigError, RunError
+from popmargin.loading import load_pretrained, load_tokenizer_files
+from popmargin.model_path import resolve_path
+from popmargin.reward_models import FORMAT_FILE, RewardFormat
+from popmargin.rewards.base import Prompt, check_rows, checked_rewards
+
+
+class ModelReward:
+    """Scores a prompt and its completion with AutoModelForSequenceClassification.
+
+    Conversations are written with the tokenizer's chat template, the completion as the assistant's turn; plain prompts
+    are followed by the completion. Texts over `max_length` lose tokens at the start of the prompt, and are counted.
+
+    A model that `popmargin train` made (task: reward) reads exactly the tokens that it was trained on: the completion
+    to its end token, nothing after it. Longer texts are cut by the rule of its training (`data.truncation`; rows that
+    it left out as too long are cut as by keep_prompt_end), each by its own completion.
+
+    Args:
+        path: folder (or hub id) of the model and its tokenizer, weights in safetensors.
+        batch_size: texts in one forward pass; the rewards do not depend on it. 1 where the model has no padding token.
+        max_length: tokens; when None the tokenizer's own limit, or the longest that popmargin trained the model on.
+        device: of the model.
+        dtype: of the weights.
+
+    Raises:
+        ConfigError: nothing loads from the path, the model has several outputs, or its output layer is untrained.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        batch_size: int = 16,
+        max_length: int | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        from transformers import AutoModelForSequenceClassification
+
+        if (Path(path) / "model" / FORMAT_FILE).is_file():
+            raise ConfigError(f"{path} is a run directory; its reward model is model:{Path(path) / 'model'}.")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size of reward model {path} is {batch_size}; give at least 1.")
+        try:
+            place = resolve_path(path)
+            tokenizer = load_tokenizer_files(path)
+            model, info = load_pretrained(
+                AutoModelForSequenceClassification, path, "a sequence classifier", dtype=getattr(torch, dtype)
+            )
+        except RunError as error:
+            raise ConfigError(f"Reward model {path} does not load as a sequence classifier: {error}") from error
+        if info["missing_keys"]:
+            missing = ", ".join(sorted(info["missing_keys"])[:3])
+            raise ConfigError(
+                f"Reward model {path} has no weights for {missing}: it is not a trained reward model, and its scores "
+                "would be random. Name a model that was trained for sequence classification."
+            )
+        if model.config.num_labels != 1:
+            raise ConfigError(f"Reward model {path} has {model.config.num_labels} outputs; a reward model has one.")
+        # The classifier reads its score at the last token that is not padding. To make a padding token up (the end
+        # token, say) would move that place in texts that end with it: without one, texts are scored one at a time.
+        if tokenizer.pad_token_id is not None:
+            model.config.pad_token_id = tokenizer.pad_token_id
+        self._padding: int | None = model.config.pad_token_id
+        self._path = path
+        self._tokenizer = tokenizer
+        self._model = model.to(device).eval()
+        self._batch_size = batch_size if self._padding is not None else 1
+        known = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 10**9)
+        self._format = RewardFormat.load(Path(place))
+        trained = known if self._format is None else min(known, self._format.max_length)
+        self._max_length = trained if max_length is None else max_length
+        self._encoders: dict[bool, Encoder] = {}
+        self.truncated = 0
+
+    def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
+        """One reward for each completion.
+
+        Raises:
+            RunError: a reward is not finite.
+        """
+        check_rows(prompts, completions)
+        read = self._foreign if self._format is None else self._own
+        fitted = [read(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+        rows, cut = [row for row, _ in fitted], sum(shorter for _, shorter in fitted)
+        if cut:
+            self.truncated += cut
+            how = "lost tokens at the start" if self._format is None else "were cut as in its training"
+            warnings.warn(
+                f"{cut} of {len(rows)} texts are longer than the reward model's {self._max_length} tokens; they {how}.",
+                stacklevel=2,
+            )
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        rewards = [0.0] * len(rows)
+        for start in range(0, len(order), self._batch_size):
+            chunk = order[start : start + self._batch_size]
+            width = len(rows[chunk[-1]])
+            tokens = torch.full((len(chunk), width), self._padding or 0)
+            mask = torch.zeros((len(chunk), width), dtype=torch.long)
+            for place, i in enumerate(chunk):
+                tokens[place, : len(rows[i])] = torch.tensor(rows[i])
+                mask[place, : len(rows[i])] = 1
+            with torch.no_grad():
+                device = self._model.device
+                logits = self._model(input_ids=tokens.to(device), attention_mask=mask.to(device)).logits
+            for i, value in zip(chunk, logits[:, 0].float().tolist(), strict=True):
+                rewards[i] = value
+        return checked_rewards(rewards, len(rows), f"model:{self._path}")
+
+    def _own(self, prompt: Prompt, completion: str) -> tuple[list[int], bool]:
+        """What a model of ours reads of a text, as in its training, and whether it lost tokens."""
+        assert self._format is not None
+        chat = not isinstance(prompt, str)
+        if chat not in self._encoders:
+            self._encoders[chat] = make_encoder(self._tokenizer, conversational=chat, writing=self._format.writing)
+        encoder, written = self._encoders[chat], [{"role": "assistant", "content": completion}] if chat else completion
+        alone, wholes = encoder.prompts([prompt], 0)[0], encoder.wholes([prompt], [written], 0)
+        before, (after,), _ = split_sequences(alone, wholes, encoder)
+        keep_end = self._format.truncation != "keep_prompt_start"
+        kept, (ending,) = cut_to_length(before, [after], self._max_length, keep_end, encoder.bos)
+        return [*kept, *ending], len(kept) + len(ending) < len(before) + len(after)
+
+    def _foreign(self, prompt: Prompt, completion: str) -> tuple[list[int], bool]:
+        """What another model reads: the end of the text, and whether it lost tokens."""
+        row = self._tokens(prompt, completion)
+        return row[-self._max_length :], len(row) > self._max_length
+
+    def _tokens(self, prompt: Prompt, completion: str) -> list[int]:
+        if isinstance(prompt, str):
+            return list(self._tokenizer(prompt + completion)["input_ids"])
+        if self._tokenizer.chat_template is None:
+            raise ConfigError(
+                f"The prompts are conversations, but the tokenizer of reward model {self._path} has no chat template. "
+                "Add one to it, or use plain prompts."
+            )
+        turns: list[Any] = [*prompt, {"role": "assistant", "content": completion}]
+        text = write_chat(self._tokenizer, turns)
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
