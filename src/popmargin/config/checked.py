@@ -6,7 +6,7 @@ pydantic checks; its errors become sentences that name the field, the value, wha
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pydantic.dataclasses
@@ -121,38 +121,63 @@ def _sentences(error: ValidationError, annotation: Any, where: str) -> str:
     return "\n".join(_sentence(problem, annotation, schema, where) for problem in error.errors(include_url=False))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where an error is: the name, the schema of what stands there, and that of the mapping or list around it."""
+
+    name: str
+    schema: dict[str, Any]
+    around: dict[str, Any]
+
+
+def _find(steps: Iterable[int | str], whole: dict[str, Any], front: str) -> _Place:
+    place = _Place(front, whole, whole)
+    for step in steps:
+        around = _resolved(place.schema, whole)
+        if around.get("type") == "array":
+            name, inner = f"{place.name}[{step}]", around["items"]
+        else:
+            others = around.get("additionalProperties")
+            name = f"{place.name}.{step}" if place.name else str(step)
+            inner = around.get("properties", {}).get(step, others if isinstance(others, dict) else {})
+        place = _Place(name, inner, around)
+    return place
+
+
 def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], front: str) -> str:
     """One error of pydantic's in our words."""
-    schema, where = whole, front
-    parents: dict[str, Any] = {}
-    for step in problem["loc"]:
-        if step == "[key]":
-            return f"{where}: a key must be text. Write it in quotes."
-        listed = _resolved(schema, whole).get("type") == "array"
-        where += f"[{step}]" if listed else f"{'.' if where else ''}{step}"
-        parents, schema = schema, _inside(schema, step, whole)
-    kind, value = problem["type"], problem["input"]
+    kind, value, steps = problem["type"], problem["input"], problem["loc"]
     if kind == "value_error":
-        return str(problem["ctx"]["error"])
+        return str(problem["ctx"]["error"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
+    if steps and steps[-1] == "[key]":
+        return f"{_find(steps[:-1], whole, front).name}: a key must be text. Write it in quotes."
+    place = _find(steps, whole, front)
     if kind in ("unexpected_keyword_argument", "invalid_key"):
-        if where in GONE:
-            return f"'{where}' is gone: {GONE[where]} Remove it."
-        key = str(problem["loc"][-1])
-        known = _resolved(parents, whole).get("properties", {})
-        return f"Unknown key '{where}'. {suggestion(key, known, where.removesuffix(key), settings(annotation))}"
+        return _unknown(str(steps[-1]), place, annotation)
     if kind == "literal_error":
-        return f"{where} is {value!r}. {did_you_mean(str(value), choices_of(schema))}"
-    bounds = bounds_of(schema)
+        return f"{place.name} is {value!r}. {did_you_mean(str(value), choices_of(place.schema))}"
+    bounds = bounds_of(place.schema)
     if kind in _OUT_OF_BOUNDS or kind == "finite_number":
-        return f"{where} must be {bounds or 'finite'}, not {value}."
-    if not schema:
-        return f"{where}: {problem['msg'].lower()}, not {value!r}."
-    said = f"{kind_of(schema)}{f' ({bounds})' if bounds else ''}"
-    key = _PARTS.get(where.partition("[")[0]) if isinstance(value, str) else None
-    hint = f" Write {{{key}: {value}}}." if key else ""
-    if kind == "string_type" and isinstance(value, int | float):
-        hint = " Write it in quotes."
-    return f"{where} must be {said}, not {value!r}.{hint}"
+        return f"{place.name} must be {bounds or 'finite'}, not {value}."
+    if not place.schema:
+        return f"{place.name}: {problem['msg'].lower()}, not {value!r}."
+    wanted = f"{kind_of(place.schema)}{f' ({bounds})' if bounds else ''}"
+    return f"{place.name} must be {wanted}, not {value!r}.{_hint(kind, value, place.name)}"
+
+
+def _unknown(key: str, place: _Place, annotation: Any) -> str:
+    if place.name in GONE:
+        return f"'{place.name}' is gone: {GONE[place.name]} Remove it."
+    known = place.around.get("properties", {})
+    said = suggestion(key, known, place.name.removesuffix(key), settings(annotation))
+    return f"Unknown key '{place.name}'. {said}"
+
+
+def _hint(kind: str, value: Any, where: str) -> str:
+    key = _PARTS.get(where.partition("[")[0])
+    if key is not None and isinstance(value, str):
+        return f" Write {{{key}: {value}}}."
+    return " Write it in quotes." if kind == "string_type" and isinstance(value, int | float) else ""
 
 
 def _resolved(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
@@ -161,11 +186,3 @@ def _resolved(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
         if option.get("type") != "null":
             return _resolved(option, whole)
     return whole["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-
-
-def _inside(schema: dict[str, Any], step: int | str, whole: dict[str, Any]) -> dict[str, Any]:
-    found = _resolved(schema, whole)
-    values = found.get("additionalProperties")
-    other = values if isinstance(values, dict) else {}
-    inner = found.get("items", {}) if isinstance(step, int) else found.get("properties", {}).get(step, other)
-    return inner if "anyOf" in inner else _resolved(inner, whole)
