@@ -18,9 +18,9 @@ _MOST_VALUES = 100_000
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, strict where that one is silent: equal keys, and aliases that multiply or never end."""
 
-    def compose_document(self) -> yaml.Node:
+    def compose_document(self) -> yaml.Node | None:
         node = super().compose_document()
-        if _values(node, {}) > _MOST_VALUES:
+        if node is not None and _values(node, {}) > _MOST_VALUES:
             problem = f"its aliases stand for more than {_MOST_VALUES:,} values; write out what is needed"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return node
