@@ -21,7 +21,7 @@ from popmargin.config import ModelConfig
 from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.sequences import Sequences, make_sequences, sequences_to
-from popmargin.models import device, make_policy
+from popmargin.models.policies import device, make_policy
 
 LAYERS = (4, 8)
 

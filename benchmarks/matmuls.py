@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models import SHAPES
-from popmargin.models import device
+from popmargin.models.policies import device
 
 
 def needed_seconds(setting: Any, lengths: list[tuple[int, int, int]]) -> float:

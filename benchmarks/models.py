@@ -23,7 +23,7 @@ def make_model(name: str, dtype: torch.dtype) -> Any:
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from popmargin.models import device
+    from popmargin.models.policies import device
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -37,7 +37,7 @@ def make_model(name: str, dtype: torch.dtype) -> Any:
 def with_adapter(model: Any, rank: int = 16) -> Any:
     """LoRA on all linear layers but the head, not at its start (where half of its gradients are zero)."""
     from popmargin.config import ModelConfig
-    from popmargin.models import make_policy
+    from popmargin.models.policies import make_policy
 
     adapted = make_policy(model, ModelConfig(lora_rank=rank))
     torch.manual_seed(1)

@@ -18,7 +18,7 @@ from lengths import PROFILES, draw_pairs
 from models import SHAPES, make_model
 from popmargin.engine.pages import use_huge_pages
 from popmargin.engine.reference import ReferenceCache, model_fingerprint
-from popmargin.models import device
+from popmargin.models.policies import device
 from sides import Setting, make_trl, tokenized_pairs
 from step import reference_logps, setting_arguments
 

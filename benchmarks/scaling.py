@@ -10,7 +10,7 @@ from lengths import Pairs
 from models import SHAPES, make_model
 from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to
-from popmargin.models import device
+from popmargin.models.policies import device
 
 
 def scaling_points() -> dict[str, list[dict[str, float]]]:

@@ -239,7 +239,7 @@ def _base_dtype(setting: Setting) -> Any:
 
 def _policy(setting: Setting) -> Any:
     from models import make_model, perturb, with_adapter
-    from popmargin.models import device
+    from popmargin.models.policies import device
 
     model = make_model(setting.model, _base_dtype(setting)).to(device())
     if setting.lora:

@@ -22,7 +22,7 @@ from matmuls import needed_flops, needed_seconds
 from models import SHAPES, make_model
 from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to
-from popmargin.models import device
+from popmargin.models.policies import device
 from sides import Setting, Side
 
 

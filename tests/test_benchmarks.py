@@ -3,6 +3,8 @@
 import importlib
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +82,32 @@ def test_the_page_says_what_was_measured(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("performance.md", "performance.svg"):
         assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert set(plan.results()) <= set(plan.plan()) and set(gpu.results()) <= set(gpu.plan(6))
+
+
+@pytest.mark.slow
+def test_the_same_numbers_are_the_same_and_a_last_bit_is_not(tmp_path: Path) -> None:
+    """benchmarks/identity.py is deterministic, and sees a change of one part in ten million."""
+
+    def identity(*words: str, source: Path = ROOT / "src") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "benchmarks" / "identity.py"), *words],
+            env=os.environ | {"PYTHONPATH": str(source)},
+            capture_output=True,
+            text=True,
+        )
+
+    changed = tmp_path / "src"
+    shutil.copytree(ROOT / "src", changed)
+    file = changed / "popmargin" / "objectives" / "simpo.py"
+    text = file.read_text(encoding="utf-8")
+    assert "gamma: float = 1.0" in text
+    file.write_text(text.replace("gamma: float = 1.0", "gamma: float = 1.0000001"), encoding="utf-8")
+    results = {name: tmp_path / f"{name}.json" for name in ("old", "same", "other")}
+    for name, path in results.items():
+        words = ("--only", "simpo/full/*", "--out", str(path))
+        shown = identity(*words, source=changed if name == "other" else ROOT / "src")
+        assert shown.returncode == 0, shown.stderr[-2000:]
+    same = identity("--compare", str(results["old"]), str(results["same"]))
+    assert same.returncode == 0 and "| simpo | same | – | refused | – |" in same.stdout
+    other = identity("--compare", str(results["old"]), str(results["other"]))
+    assert other.returncode == 1 and "straight: differs in" in other.stdout and "weights" in other.stdout

@@ -101,6 +101,26 @@ def test_mistyped_flags(capsys: pytest.CaptureFixture[str], words: list[str], me
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["label", "judge", "--timeout", "-1"], "argument --timeout: must be above 0, not -1."),
+        (["label", "judge", "--max-tokens", "0"], "argument --max-tokens: must be at least 1, not 0."),
+        (["label", "judge", "--workers", "2.5"], "argument --workers: must be a whole number (at least 1), not 2.5."),
+        (["label", "judge", "--price-in", "-1"], "argument --price-in: must be at least 0, not -1."),
+        (["data", "check", "x", "--limit", "-1"], "argument --limit: must be at least 0, not -1."),
+        (["pop", "scale", "e.parquet", "--slope", "-1"], "argument --slope: must be above 0, not -1."),
+        (["pop", "scale", "e.parquet", "--slope", ".nan"], "argument --slope: must be above 0, not nan."),
+    ],
+)
+def test_numbers_of_other_verbs_are_refused_by_the_name_of_their_flag(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert message in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def schemas() -> dict[str, Any]:
     from popmargin.cli.schema import run_schema, study_schema

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from popmargin import models
 from popmargin.cli.main import main
+from popmargin.models import policies
 from popmargin.study import compare as module
 
 
@@ -23,7 +23,7 @@ def test_the_demo_fits_the_machine(
         return SimpleNamespace(reading=["nothing"]), Path("report.html")
 
     monkeypatch.setattr(module, "compare", compare)
-    monkeypatch.setattr(models, "bf16_is_slower", lambda: slow)
+    monkeypatch.setattr(policies, "bf16_is_slower", lambda: slow)
     assert main(["demo", *(["--full"] if full else []), "--output", "here", "--base.train.epochs", "3"]) == 0
     study = seen[0]
     config = study.run_config("pop_iterative", study.seeds[0])

@@ -13,7 +13,7 @@ from popmargin.data import load_preferences, tokenize_preferences, tokenize_prom
 from popmargin.data.encode import Writing
 from popmargin.data.template import continue_block, holds, opened_block, shared_start
 from popmargin.errors import ConfigError, DataError
-from popmargin.reward_models import RewardFormat, padding_apart
+from popmargin.models.reward_models import RewardFormat, padding_apart
 from popmargin.rewards.reward_model import ModelReward
 from template_kinds import KINDS, build
 

@@ -8,7 +8,7 @@ import torch
 
 from popmargin.engine import attention
 from popmargin.engine.logps import forward_plan
-from popmargin.models import load_model
+from popmargin.models.policies import load_model
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from popmargin.config import ModelConfig
 from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.sequences import make_sequences
-from popmargin.models import make_policy
+from popmargin.models.policies import make_policy
 
 ADAPTER = ModelConfig(path="-", lora_rank=4, lora_last_layers=1)
 PACKABLE = [name for name in FAMILIES if name != "gpt2"]

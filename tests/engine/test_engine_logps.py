@@ -107,7 +107,7 @@ def test_lora_models_score_as_their_base_at_the_start(
     make_model: Callable[..., Any], tokenized: TokenizedPreferences
 ) -> None:
     from popmargin.config import ModelConfig
-    from popmargin.models import make_policy
+    from popmargin.models.policies import make_policy
 
     model = make_model()
     adapted = make_policy(model, ModelConfig(lora_rank=2))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from popmargin.config import ModelConfig
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps, token_scores
 from popmargin.engine.sequences import Layout, make_sequences, pack_sequences, packed_length, split_to_budget
-from popmargin.models import make_policy
+from popmargin.models.policies import make_policy
 from rounding import rounding
 
 SIZES: dict[str, Any] = {

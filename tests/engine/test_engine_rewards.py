@@ -15,7 +15,7 @@ from popmargin.config import ModelConfig
 from popmargin.engine.rewards import pair_rewards, response_rewards, reward_plan
 from popmargin.engine.sequences import make_sequences, pack_sequences
 from popmargin.errors import RunError
-from popmargin.reward_models import make_reward_model
+from popmargin.models.reward_models import make_reward_model
 from rounding import rounding
 
 SIZES: dict[str, Any] = {

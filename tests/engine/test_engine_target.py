@@ -9,7 +9,7 @@ import torch
 from popmargin.config import ModelConfig
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget
 from popmargin.errors import RunError
-from popmargin.models import make_policy
+from popmargin.models.policies import make_policy
 
 
 @torch.no_grad()

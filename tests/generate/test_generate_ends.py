@@ -18,7 +18,7 @@ from popmargin.evaluation.generative import Generations
 from popmargin.evaluation.run import evaluate_run
 from popmargin.generate.ends import end_tokens
 from popmargin.generate.sample import Sampling, sample
-from popmargin.models import load_tokenizer
+from popmargin.models.policies import load_tokenizer
 from popmargin.training.run import train
 from template_kinds import KINDS, build, build_model
 

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from popmargin.data.load import load_preferences
 from popmargin.data.tokenize import tokenize_preferences
 from popmargin.errors import ConfigError, RunError
-from popmargin.reward_models import RewardFormat
+from popmargin.models.reward_models import RewardFormat
 from popmargin.rewards.load import load_reward
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"

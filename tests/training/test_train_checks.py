@@ -13,7 +13,7 @@ from popmargin.config import ModelConfig, RunConfig
 from popmargin.data.ragged import Ragged
 from popmargin.data.tokenize import TokenizedPreferences, TruncationReport
 from popmargin.errors import ConfigError, DataError, PopmarginError, RunError
-from popmargin.models import make_policy
+from popmargin.models.policies import make_policy
 from popmargin.training.checks import check_padding, check_rows, check_sampling
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import make_parts

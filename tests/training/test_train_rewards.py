@@ -18,8 +18,8 @@ from popmargin.data.load import load_preferences
 from popmargin.engine.sequences import pad_sequences
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run
+from popmargin.models.reward_models import padding_apart
 from popmargin.objectives.base import OBJECTIVES
-from popmargin.reward_models import padding_apart
 from popmargin.rewards.load import load_reward
 from popmargin.training.combinations import wants_log_probs
 from popmargin.training.prepare import Workspace

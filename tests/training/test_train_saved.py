@@ -22,8 +22,8 @@ from transformers import (
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run, held_out_margins
-from popmargin.models import load_model
-from popmargin.saved import dtype_to_save, write_model
+from popmargin.models.policies import load_model
+from popmargin.models.saved import dtype_to_save, write_model
 from popmargin.training.prepare import Workspace
 from popmargin.training.run import train
 

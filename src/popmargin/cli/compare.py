@@ -6,7 +6,7 @@ from typing import Any
 
 from popmargin.cli.overrides import add_fields
 from popmargin.errors import ConfigError
-from popmargin.model_path import check_models
+from popmargin.models.path import check_models
 from popmargin.study.config import StudyConfig, load_study
 
 

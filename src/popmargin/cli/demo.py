@@ -48,7 +48,7 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the study and say where the report is."""
-    from popmargin.models import bf16_is_slower
+    from popmargin.models.policies import bf16_is_slower
     from popmargin.study.compare import compare, say
 
     changes: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
-from popmargin.model_path import check_models
+from popmargin.models.path import check_models
 from popmargin.training.run_directory import RunDirectory
 
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from popmargin.demo.model import load_demo_model
 from popmargin.demo.prompts import SYSTEM, prompts
 from popmargin.demo.sentiment import sentiment
+from popmargin.models.demo_model import load_demo_model
 
 KEEP = 4
 SAMPLING: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 50, "top_p": 1.0}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from popmargin.data.tokenize import TokenizedPreferences
-from popmargin.dropout import draws
+from popmargin.engine.dropout import draws
 from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.sequences import Layout, make_sequences, sequences_to, split_to_budget
 from popmargin.errors import RunError

@@ -183,7 +183,7 @@ class LocalBackend:
     def __init__(
         self, path: str, *, cache: str | Path | None = None, batch_size: int = 8, dtype: str = "float32"
     ) -> None:
-        from popmargin.models import load_model, load_tokenizer
+        from popmargin.models.policies import load_model, load_tokenizer
 
         if batch_size < 1:
             raise ConfigError(f"batch_size of judge {path} is {batch_size}; give at least 1.")

@@ -9,9 +9,9 @@ import torch
 from popmargin.data.encode import Encoder, make_encoder, write_chat
 from popmargin.data.tokenize import cut_to_length, split_sequences
 from popmargin.errors import ConfigError, RunError
-from popmargin.loading import load_pretrained, load_tokenizer_files
-from popmargin.model_path import resolve_path
-from popmargin.reward_models import FORMAT_FILE, RewardFormat
+from popmargin.models.loading import load_pretrained, load_tokenizer_files
+from popmargin.models.path import resolve_path
+from popmargin.models.reward_models import FORMAT_FILE, RewardFormat
 from popmargin.rewards.base import Prompt, check_rows, checked_rewards
 
 

@@ -10,10 +10,10 @@ import torch
 
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
-from popmargin.loading import stored_dtype
-from popmargin.models import BASE_FILE, merged, stands_alone
-from popmargin.reward_models import RewardFormat
-from popmargin.saved import dtype_to_save, refuse_other_base, round_weights, write_model
+from popmargin.models.loading import stored_dtype
+from popmargin.models.policies import BASE_FILE, merged, stands_alone
+from popmargin.models.reward_models import RewardFormat
+from popmargin.models.saved import dtype_to_save, refuse_other_base, round_weights, write_model
 from popmargin.training.prepare import Workspace
 from popmargin.training.trainer import PreferenceTrainer
 

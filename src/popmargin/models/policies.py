@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from popmargin.adapters import is_stacked, put_on_top, without_start_adapter
 from popmargin.config import ModelConfig
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
-from popmargin.loading import cast_weights, find_adapter, load_pretrained, load_tokenizer_files
-from popmargin.lora import add_adapter
+from popmargin.models.adapters import is_stacked, put_on_top, without_start_adapter
+from popmargin.models.loading import cast_weights, find_adapter, load_pretrained, load_tokenizer_files
+from popmargin.models.lora import add_adapter
 
 BASE_FILE = "popmargin_base.txt"
 """Beside an adapter: the fingerprint of the start model that it was trained on."""

@@ -24,11 +24,11 @@ from transformers import (
 )
 
 from popmargin.config import RunConfig
-from popmargin.dropout import draws, own_dropout, switch_off_dropout
+from popmargin.engine.dropout import draws, own_dropout, switch_off_dropout
 from popmargin.engine.reference import model_fingerprint
 from popmargin.engine.rewards import refuse_noise
 from popmargin.errors import RunError
-from popmargin.models import load_model
+from popmargin.models.policies import load_model
 from popmargin.training.run import train
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "bos_token_id": 1, "eos_token_id": 2,

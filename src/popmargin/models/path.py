@@ -50,7 +50,7 @@ def resolve_path(path: str) -> str:
         RunError: it looks like a path, and no model's folder is there; the hub is not asked.
     """
     if path == "demo":
-        from popmargin.demo.model import demo_model_path
+        from popmargin.models.demo_model import demo_model_path
 
         return str(demo_model_path())
     if path.startswith(HUB):

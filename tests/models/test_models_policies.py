@@ -14,10 +14,10 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from popmargin import models
 from popmargin.config import ModelConfig
 from popmargin.errors import ConfigError, RunError
-from popmargin.models import base_dtype, load_model, load_policy, load_tokenizer, make_policy
+from popmargin.models import policies
+from popmargin.models.policies import base_dtype, load_model, load_policy, load_tokenizer, make_policy
 
 
 def test_only_frozen_weights_are_kept_in_bf16() -> None:
@@ -113,12 +113,12 @@ def test_an_unfinished_run(tmp_path: Path, tiny_model: Any) -> None:
 @pytest.mark.parametrize(("fast", "slower"), [(torch.float32, True), (torch.bfloat16, False)])
 def test_bf16_is_measured(fast: torch.dtype, slower: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first matmuls of a process can take a time slice each, while threads wait for each other."""
-    assert models._matmul_seconds(torch.bfloat16) > 0  # pyright: ignore[reportPrivateUsage]
+    assert policies._matmul_seconds(torch.bfloat16) > 0  # pyright: ignore[reportPrivateUsage]
     waits = iter([8.0] * 10 + [0.0] * 1000)
-    monkeypatch.setattr(models, "_matmul_seconds", lambda dtype: next(waits) + (1.0 if dtype == fast else 2.0))
-    monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
-    assert models.bf16_is_slower.__wrapped__() is slower
+    monkeypatch.setattr(policies, "_matmul_seconds", lambda dtype: next(waits) + (1.0 if dtype == fast else 2.0))
+    monkeypatch.setattr(policies, "device", lambda: torch.device("cpu"))
+    assert policies.bf16_is_slower.__wrapped__() is slower
     waits = iter([8.0, 0.0] * 5 + [0.0] * 1000)  # those of bf16 alone
-    assert models.bf16_is_slower.__wrapped__() is slower
-    monkeypatch.setattr(models, "device", lambda: torch.device("meta"))
-    assert not models.bf16_is_slower.__wrapped__()
+    assert policies.bf16_is_slower.__wrapped__() is slower
+    monkeypatch.setattr(policies, "device", lambda: torch.device("meta"))
+    assert not policies.bf16_is_slower.__wrapped__()

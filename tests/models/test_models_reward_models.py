@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, OPTConfig,
 
 from popmargin.config import ModelConfig
 from popmargin.errors import RunError
-from popmargin.reward_models import load_reward_model, make_reward_model
+from popmargin.models.reward_models import load_reward_model, make_reward_model
 
 
 def test_a_start_model_whose_configuration_names_no_initializer_range(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from popmargin.errors import ConfigError, RunError
-from popmargin.loading import load_tokenizer_files, stored_dtype
-from popmargin.models import load_model, load_tokenizer
-from popmargin.reward_models import load_reward_model
+from popmargin.models.loading import load_tokenizer_files, stored_dtype
+from popmargin.models.policies import load_model, load_tokenizer
+from popmargin.models.reward_models import load_reward_model
 from popmargin.rewards.reward_model import ModelReward
 
 CODE = """
