@@ -30,22 +30,19 @@ def run_schema() -> dict[str, Any]:
     """The schema of a run, with the options of every registered objective, regularizer, token selector and margin."""
     from popmargin.config import RunConfig
     from popmargin.config.described import schema_of
-    from popmargin.margin_sources import MARGIN_SOURCES
+    from popmargin.margins.base import MARGIN_SOURCES
     from popmargin.objectives.base import OBJECTIVES
     from popmargin.regularizers.base import REGULARIZERS
+    from popmargin.tasks.base import TASKS
     from popmargin.tokens.base import TOKEN_SELECTORS
 
-    schema = schema_of(RunConfig)
-    objectives = {name: OBJECTIVES.get(name).options for name in OBJECTIVES.names()}
-    regularizers = {name: REGULARIZERS.get(name).options for name in REGULARIZERS.names()}
-    selectors = {name: TOKEN_SELECTORS.get(name).options for name in TOKEN_SELECTORS.names()}
-    margins = {name: source.options for name, source in MARGIN_SOURCES.items()}
-    null = {"type": "null"}
+    schema, null, text = schema_of(RunConfig), {"type": "null"}, {"type": "string"}
     parts = schema["properties"]
-    parts["objective"] |= _named("name", objectives)
-    parts["regularizers"]["items"] = _named("name", regularizers, {"weight": {"type": "number"}})
-    parts["tokens"]["anyOf"] = [_named("name", selectors, {"reference": {"type": "string"}}), null]
-    parts["margin"]["anyOf"] = [_named("source", margins), null]
+    parts["task"] |= {"anyOf": [{"enum": TASKS.names()}, text]}
+    parts["objective"] |= _named("name", OBJECTIVES)
+    parts["regularizers"]["items"] = _named("name", REGULARIZERS, {"weight": {"type": "number"}})
+    parts["tokens"]["anyOf"] = [_named("name", TOKEN_SELECTORS, {"reference": text}), null]
+    parts["margin"]["anyOf"] = [_named("source", MARGIN_SOURCES), null]
     return schema
 
 
@@ -63,24 +60,24 @@ def study_schema() -> dict[str, Any]:
     return schema
 
 
-def _named(key: str, known: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _named(key: str, registry: Any, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A mapping that names a component and gives its options; of a component that is not registered, any.
 
     Args:
         key: the key that holds the name.
-        known: the options dataclass of every component by its name.
+        registry: of these components.
         more: schemas of further keys, which all of them take.
     """
     from popmargin.config.described import fields_of
 
     rules: list[Any] = []
-    for name, options in known.items():
+    for name in registry.names():
         own = {
             field.name: dict(field.schema) | {"description": field.sentence, "default": field.default}
-            for field in fields_of(options)
+            for field in fields_of(registry.get(name).options)
         }
         allowed = {key: {}, **(more or {}), **own}
         chosen = {"properties": {key: {"const": name}}, "required": [key]}
         rules.append({"if": chosen, "then": {"properties": allowed, "additionalProperties": False}})
-    name = {"anyOf": [{"enum": list(known)}, {"type": "string"}]}
+    name = {"anyOf": [{"enum": registry.names()}, {"type": "string"}]}
     return {"type": "object", "properties": {key: name}, "allOf": rules}

@@ -1,7 +1,7 @@
 """The configuration of a run: its sections."""
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Any
 
 from popmargin.bounds import Seed
 from popmargin.config.checked import section
@@ -10,7 +10,6 @@ from popmargin.config.evaluation import EvaluationConfig
 from popmargin.config.model import ModelConfig, ReferenceConfig
 from popmargin.config.pop import PopConfig, TargetConfig
 from popmargin.config.train import TrainConfig
-from popmargin.errors import ConfigError
 
 
 @section()
@@ -42,7 +41,7 @@ class RunConfig:
     name: str = "run"
     output: str = "runs/run"
     seed: Seed = 0
-    task: Literal["policy", "reward"] = "policy"
+    task: str = "policy"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "pop"})
@@ -54,18 +53,3 @@ class RunConfig:
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-
-    def __post_init__(self) -> None:
-        if self.task == "policy":
-            return
-        useless = {
-            "evaluation.reward": (self.evaluation.reward, "it generates nothing that could be scored"),
-            "reference.model": (self.reference.model, "its rewards are compared with no reference"),
-            "tokens": (self.tokens, "it scores whole responses, not tokens"),
-            "train.token_statistics": (self.train.token_statistics or None, "it predicts no tokens"),
-        }
-        for name, (value, reason) in useless.items():
-            if value is not None:
-                raise ConfigError(
-                    f"{name} has no meaning for a reward model: {reason}. Leave it out, or set task: policy."
-                )
