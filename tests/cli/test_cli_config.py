@@ -92,6 +92,7 @@ def test_a_printed_configuration_is_what_file_and_flags_say(capsys: pytest.Captu
         (["train", "--train.epoch", "1"], "Unknown key 'train.epoch'. Did you mean 'train.epochs'?"),
         (["train", "--model.lora_rank", "-1"], "model.lora_rank must be at least 0, not -1."),
         (["train", "--data.limit=-3"], "data.limit must be at least 1, not -3."),
+        (["train", "--train.compile", "--resume"], "--train.compile needs a value."),
         (["train", "--name", "12"], "name must be text, not 12. Write it in quotes."),
     ],
 )
@@ -204,3 +205,9 @@ printf '%s\\n' "${COMPREPLY[@]}"
     assert "--tune.reuse" in completed("compare", "--tune")
     assert completed("data", "ins") == ["inspect"]
     assert os.linesep not in "".join(completed("schema", "st")) and completed("schema", "st") == ["study"]
+
+
+def test_other_shells_get_all_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    for shell in ("zsh", "tcsh"):
+        text = printed(capsys, "completion", shell)
+        assert all(setting.name in text for setting in settings_of(RunConfig) if setting.section is None)

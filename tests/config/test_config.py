@@ -293,6 +293,7 @@ def test_flags_go_over_the_file() -> None:
     ("flags", "message"),
     [
         (["--train.epochs"], "--train.epochs needs a value"),
+        (["--train.compile", "--train.epochs", "1"], "--train.compile needs a value"),
         (["2"], "Expected a flag such as --train.learning_rate before '2'"),
         (["--train.epochs.x", "1"], "'epochs' is not a mapping"),
         (["--seeds", "[0, 1"], "--seeds: '[0, 1' is not YAML"),

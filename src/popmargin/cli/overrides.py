@@ -90,7 +90,7 @@ def split_overrides(
         if flag not in fields and near and near[0] in own_flags:
             raise ConfigError(f"Unknown argument '{flag}'. Did you mean {near[0]}?")
         overrides.append(argument)
-        if not equals and rest:
+        if not equals and rest and not rest[0].startswith("--"):
             overrides.append(rest.pop(0))
     return own, overrides
 

@@ -58,7 +58,7 @@ def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, A
             raise ConfigError(f"Expected a flag such as --train.learning_rate before '{flag}'.")
         key, equals, text = flag[2:].partition("=")
         if not equals:
-            if not rest:
+            if not rest or rest[0].startswith("--"):
                 raise ConfigError(f"{flag} needs a value.")
             text = rest.pop(0)
         node = result
