@@ -21,6 +21,7 @@ GONE = {"evaluation.bootstrap": "intervals come from formulas now, not from resa
 """Keys of earlier versions, and why there is nothing to set."""
 _PARTS = {"objective": "name", "regularizers": "name", "tokens": "name", "margin": "source"}
 """The keys of a run that name a part, and the key in them that holds the name."""
+_OF_ALL: list[Any] = []
 _OUT_OF_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "share_or_count"}
 
 ConfigT = typing.TypeVar("ConfigT")
@@ -34,11 +35,12 @@ def _describe(schema: dict[str, Any], kind: type[Any]) -> None:
 
 
 @typing.dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
-def section(name: str = "") -> Callable[[type[ConfigT]], type[ConfigT]]:
+def section(name: str = "", *, of_all: bool = False) -> Callable[[type[ConfigT]], type[ConfigT]]:
     """Make a frozen dataclass of settings; values that do not fit raise a ConfigError wherever they are set.
 
     Args:
         name: what stands before its fields' names in messages, without a dot.
+        of_all: it holds all settings of a run, whose names are looked through for what an unknown key means.
 
     Example:
         >>> from popmargin.bounds import Count
@@ -64,6 +66,8 @@ def section(name: str = "") -> Callable[[type[ConfigT]], type[ConfigT]]:
                 raise ConfigError(_sentences(error, kind, name)) from None
 
         checked.__init__ = init
+        if of_all:
+            _OF_ALL.append(checked)
         return checked
 
     return made
@@ -110,10 +114,8 @@ def build(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
 
 def settings(kind: Any) -> list[str]:
     """Dotted names of the settings of a run, for a study with their place in it."""
-    from popmargin.config.run import RunConfig
-
     front = "base." if "base" in {field.name for field in dataclasses.fields(kind)} else ""
-    return [setting.name for setting in settings_of(RunConfig, front)]
+    return [setting.name for whole in _OF_ALL for setting in settings_of(whole, front)]
 
 
 def _sentences(error: ValidationError, annotation: Any, where: str) -> str:

@@ -5,14 +5,14 @@ from typing import Any
 
 from popmargin.bounds import Seed
 from popmargin.config.checked import section
-from popmargin.config.data import DataConfig
 from popmargin.config.evaluation import EvaluationConfig
 from popmargin.config.model import ModelConfig, ReferenceConfig
+from popmargin.config.optimisation import TrainConfig
 from popmargin.config.pop import PopConfig, TargetConfig
-from popmargin.config.train import TrainConfig
+from popmargin.config.preferences import DataConfig
 
 
-@section()
+@section(of_all=True)
 class RunConfig:
     """One training run.
 
