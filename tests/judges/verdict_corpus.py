@@ -214,6 +214,8 @@ NONE = [
     ("D", "?"),
 ]
 MORE = [
+    ("Response A > Response B", "A"),
+    ("Response B = Response A", "="),
     ("Based on the criteria, Response A is the better response.", "A"),
     ("**Response B** is better because it's right.", "B"),
     ("After weighing both, my pick goes to B.", "B"),
@@ -395,6 +397,13 @@ MORE = [
     ("Which answer is better? Answer: B", "B"),
 ]
 NUMBERED = [
+    ("I choose 2", "B"),
+    ("I prefer 1.", "A"),
+    ("2 is better", "B"),
+    ("1 is better than 2", "A"),
+    ("Response 2 > Response 1", "B"),
+    ("I prefer 2 examples.", "?"),
+    ("There is no 1 best response.", "?"),
     ("The second answer is better", "B"),
     ("The second response is better", "B"),
     ("The first response is better than the second.", "A"),

@@ -62,6 +62,15 @@ def test_preferences_come_back_as_they_were(store: LabelStore, tmp_path: Path, c
     assert [text.prompt, text.chosen, text.rejected] == [data[3][name] for name in ("prompt", "chosen", "rejected")]
 
 
+def test_clusters_come_back_as_they_were(store: LabelStore) -> None:
+    rows = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b", "cluster": f"topic {i // 2}"} for i in range(6)]
+    data = load_preferences([*rows, {"prompt": "q", "chosen": "a", "rejected": "b"}])
+    back = preferences_of(store, open_project(store, data, say=quiet))
+    assert [row["cluster"] for row in back] == [row["cluster"] for row in data]
+    assert back[0]["cluster"] == back[1]["cluster"] == "topic 0" and back[6]["cluster"] is None
+    assert back.fingerprint() == data.fingerprint() and back.clusters == data.clusters
+
+
 def test_every_label_is_an_edge_or_is_counted(store: LabelStore, tmp_path: Path) -> None:
     project = open_project(store, preferences(5), seed=1, say=quiet)
     items = items_of(store, project)

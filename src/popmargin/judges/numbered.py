@@ -21,6 +21,8 @@ _SIDE = re.compile(
     rf"(?:of\s+the\s+(?:two\s+)?{NOUN}s|(?P<noun>{NOUN}))\b"
     rf"|\b(?P<before>{NOUN})\s*(?:number\s+|no\.\s*|#\s*|[(\[]\s*)?(?:(?P<digit>[12])(?![\w]|[.,]\d|\s*(?:/|%|out\b|points?\b|stars?\b))"
     rf"|(?P<word>one|two){_ENDS})"
+    r"|(?:^|[\n.])[^\w\n]*(?P<first>[12])(?=\s+(?:is|wins|beats)\b)"
+    rf"|\b(?:choose|chose|pick|select|prefer|than)\s+(?P<chosen>{_NUMBER}){_ENDS}"
     rf"|\bthe\s+(?P<the>{_NUMBER}){_ENDS}"
     rf"|\[\[\s*(?P<marked>{_NUMBER}){_ENDS}",
     re.IGNORECASE,

@@ -176,7 +176,7 @@ _ADVERBS = r"(?:\s*,[^,\n]*,)?(?:\s+(?:\w+ly|also|still|just|even|overall|here|t
 
 _COMPARED = re.compile(
     r"\b(?P<one>[AB])\b[\])'\s]*(?P<sign>>{1,3}|≻|≫|<{1,3}|≺|≪|={1,3}|≈|~|(?:equals|is\s+equal\s+to|ties\s+with|is\s+tied\s+"
-    r"with|is\s+on\s+par\s+with|is\s+as\s+good\s+as)(?=\W))(?![=>])[\[('\s]*(?P<two>[AB])\b"
+    rf"with|is\s+on\s+par\s+with|is\s+as\s+good\s+as)(?=\W))(?![=>])[\[('\s]*(?:(?i:{NOUN})\s+)?(?P<two>[AB])\b"
 )
 _MARKED = re.compile(rf"(?:\[\[\s*|\\boxed\s*){_VALUE}\s*(?=[\]\s]|$)")
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (

@@ -93,7 +93,7 @@ def refuse_other_preferences(
         )
     if others:
         say(
-            f"{len(others)} preferences have other ratings, strengths, soft labels or annotators in {source}, such as "
+            f"{len(others)} preferences have other ratings, strengths, soft labels, annotators or clusters in {source}, such as "
             f"'{min(others)}': project '{found.name}' keeps its own"
         )
 

@@ -79,7 +79,7 @@ def import_preferences(database: Database, connection: Connection, number: int, 
     for batch in preferences.batches(size=CHUNK):
         columns = {name: [_json(value) for value in batch[name]] for name in TEXT_COLUMNS}
         columns |= {name: [_number(value) for value in batch[name]] for name in NUMBER_COLUMNS}
-        columns |= {"key": batch["id"], "annotator": batch["annotator"]}
+        columns |= {"key": batch["id"], "annotator": batch["annotator"], "cluster": batch["cluster"]}
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         for place, row in enumerate(rows, position):
             row |= {"project": number, "position": place}
@@ -277,14 +277,13 @@ def preference_text(key: str, prompt: str, chosen: str, rejected: str) -> Prefer
 
 def preference_columns(connection: Connection, number: int) -> dict[str, list[Any]]:
     """All columns of the schema of preferences, in the order of import."""
-    stored = [name for name in COLUMNS if name != "cluster"]  # which says nothing to a labeller
-    names = ["key" if name == "id" else name for name in stored]
+    names = ["key" if name == "id" else name for name in COLUMNS]
     rows = connection.execute(
         select(*(preference.c[name] for name in names))
         .where(preference.c.project == number)
         .order_by(preference.c.position)
     ).all()
-    columns = dict(zip(stored, (list(column) for column in zip(*rows, strict=True)), strict=True)) if rows else {}
+    columns = dict(zip(COLUMNS, (list(column) for column in zip(*rows, strict=True)), strict=True)) if rows else {}
     for name in TEXT_COLUMNS:
         columns[name] = [json.loads(value) for value in columns.get(name, [])]
     return {name: columns.get(name, [None] * len(rows)) for name in COLUMNS}
