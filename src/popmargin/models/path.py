@@ -47,7 +47,8 @@ def resolve_path(path: str) -> str:
             says that no folder is meant.
 
     Raises:
-        RunError: it looks like a path, and no model's folder is there; the hub is not asked.
+        RunError: it looks like a path, or its first part is a folder here, and no model's folder is there; the hub is
+            not asked.
     """
     if path == "demo":
         from popmargin.models.demo_model import demo_model_path
@@ -63,7 +64,7 @@ def resolve_path(path: str) -> str:
         return str(folder)
     if folder.is_file():
         raise RunError(f"{path} is a file. Name the folder that holds the model: {folder.parent}")
-    if looks_like_path(path):
+    if looks_like_path(path) or ("/" in path and Path(Path(path).parts[0]).is_dir()):
         hub = f" (A model of the hub: {HUB}{path})" if path.count("/") == 1 and path[0].isalnum() else ""
         raise RunError(f"{no_such_file(path, what='folder or model')} Name a model's folder, a hub id, or demo.{hub}")
     return path
