@@ -32,6 +32,8 @@ class Reader:
         decimal_comma: and may be written with a comma.
         ends: the numbers of the winner's column that name the first and the second response, where it holds numbers.
         ties: "drop" reports them, "keep" makes them preferences of strength 0.
+        rated: how many rows of rated responses there were, by whether their ratings are 1 to n without ties, as ranks
+            are.
     """
 
     names: Mapping[str, str]
@@ -44,6 +46,7 @@ class Reader:
     seed: int = 0
     ties: str = "drop"
     notes: Notes = field(default_factory=Counter[str])
+    rated: Counter[bool] = field(default_factory=Counter[bool])
 
     def value(self, row: Row, name: str) -> Any:
         """The raw cell, None where the row or the source has none."""
