@@ -155,7 +155,12 @@ def test_ratings_that_may_be_ranks_are_told(layout, remedy):
     def load(rows, **options):
         if layout == "nested":
             rows = [
-                {**row, "responses": [{"text": t, "score": s} for t, s in zip(row["responses"], row["scores"])]}
+                {
+                    **row,
+                    "responses": [
+                        {"text": t, "score": s} for t, s in zip(row["responses"], row["scores"], strict=True)
+                    ],
+                }
                 for row in rows
             ]
             rows = [{name: row[name] for name in ("prompt", "responses")} for row in rows]
@@ -163,7 +168,7 @@ def test_ratings_that_may_be_ranks_are_told(layout, remedy):
             rows = [
                 {"prompt": row["prompt"], "response": t, "score": s}
                 for row in rows
-                for t, s in zip(row["responses"], row["scores"])
+                for t, s in zip(row["responses"], row["scores"], strict=True)
             ]
         return load_preferences(rows, **options)
 

@@ -240,6 +240,8 @@ def _rate(args: argparse.Namespace) -> int:
     against = int((ratings.gap < 0).sum())
     rated = with_ratings(prefs, ratings, disagree=args.disagree)
     rated.save(args.out)
+    for note in ratings.notes:
+        print(note)
     print(f"the reward agrees with {len(prefs) - against} of {len(prefs)} labels; the others: {args.disagree}")
     print(f"wrote {len(rated)} preferences, rated by {args.reward}, to {args.out}")
     return 0

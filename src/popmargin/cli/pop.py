@@ -66,7 +66,10 @@ def _sample(args: argparse.Namespace) -> int:
     check_outputs(args, {"--out": args.out}, PARQUET, [args.data])
     reward = reward_of(args) if args.reward is not None else None
     preferences = load_data(args, args.data)
-    strength = preferences.strength if reward is None else response_ratings(preferences, reward).gap
+    ratings = None if reward is None else response_ratings(preferences, reward)
+    strength = preferences.strength if ratings is None else ratings.gap
+    for note in () if ratings is None else ratings.notes:
+        print(note)
     edges = sample_edges(
         preferences.ids,
         strength,

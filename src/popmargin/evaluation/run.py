@@ -24,7 +24,7 @@ from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
-from popmargin.rewards.base import Reward
+from popmargin.rewards.base import Reward, notes_of
 from popmargin.rewards.load import load_reward
 from popmargin.tasks.base import TASKS
 from popmargin.training.account import edge_step, encoding_step
@@ -174,6 +174,7 @@ def generate_and_score(
         kl=samples.log_ratio,
         drawn=samples.drawn,
         clusters=chosen.clusters,
+        notes=notes_of(reward),
     )
 
 
@@ -197,7 +198,7 @@ def generation_step(generations: Generations, config: RunConfig, workspace: Work
         rows_in=len(everyone.prompts),
         kept={"answered": asked},
         left_out={"not asked, beyond evaluation.prompts": more} if more else {},
-        notes=tuple(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count),
+        notes=(*(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count), *generations.notes),
         unit="prompts",
     )
 

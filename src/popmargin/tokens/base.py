@@ -13,6 +13,7 @@ from torch import Tensor
 
 from popmargin.objectives.base import Needs
 from popmargin.registry import Registry, decorator
+from popmargin.user_code import running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,15 @@ class TokenSelector:
     def requires(self, options: Any) -> frozenset[str]:
         """What a task must provide, by name: log-probs per token, those of a reference too."""
         return frozenset({"tokens", "reference", *self.needs.provided})
+
+    def weights(self, tokens: TokenRows, options: Any) -> Tensor:
+        """What the function gives for some tokens (N,); what a user's own raises names its file and line.
+
+        Raises:
+            RunError: it failed.
+        """
+        with running(f"token selector '{self.name}'"):
+            return self.function(tokens, options)
 
     @property
     def summary(self) -> str:
