@@ -14,7 +14,7 @@ from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import SAVE_SUFFIXES, Preferences
 from popmargin.errors import ConfigError, DataError
-from popmargin.files import PARQUET
+from popmargin.files import PARQUET, whole_folder
 from popmargin.label.store.address import may_exist, open_store
 from popmargin.pop.edges import PopEdges
 
@@ -331,7 +331,11 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             unrated=args.unrated or "keep",
             votes=args.votes or "probability",
         )
-        prefs.dataset.save_to_disk(str(args.out)) if kind == "dataset" else prefs.save(args.out)
+        if kind == "dataset":
+            with whole_folder(args.out) as partial:
+                prefs.dataset.save_to_disk(str(partial))
+        else:
+            prefs.save(args.out)
         print("\n".join([*prefs.report.notes, f"wrote {len(prefs)} preferences to {args.out}"]))
     else:
         labels = store.label_history(project.id) if kind == "history" else store.labels(project.id)

@@ -16,6 +16,7 @@ import torch
 
 from popmargin.demo.prompts import SYSTEM, prompts
 from popmargin.demo.sentiment import sentiment
+from popmargin.files import PARQUET, whole_file
 from popmargin.models.demo_model import load_demo_model
 
 KEEP = 4
@@ -70,7 +71,8 @@ def main() -> None:
                     }
                 )
         print(f"{start + len(chunk)} prompts drawn, {len(rows)} kept", flush=True)
-    pq.write_table(pa.Table.from_pylist(rows), args.out, compression="zstd")
+    with whole_file(args.out, PARQUET) as partial:
+        pq.write_table(pa.Table.from_pylist(rows), partial, compression="zstd")
     print(f"wrote {len(rows)} prompts x {KEEP} completions to {args.out}")
 
 

@@ -29,8 +29,8 @@ from popmargin.rewards.load import load_reward
 from popmargin.tasks.base import TASKS
 from popmargin.training.account import edge_step, encoding_step
 from popmargin.training.build import make_loss
-from popmargin.training.fingerprints import source_fingerprints
 from popmargin.training.inputs import with_absolute_paths
+from popmargin.training.own_code import code_facts, code_of_reward, own_code
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
 
@@ -347,7 +347,10 @@ def _check_models(directory: RunDirectory, config: RunConfig, workspace: Workspa
     facts = workspace.task.fingerprints({held_out: workspace.test.encoded})
     tokens = {name: value for name, value in facts.items() if name.endswith(held_out)}
     facts = {name: value for name, value in facts.items() if name not in tokens}
-    parts = [TASKS.get(config.task), *make_loss(config).components]
-    check_models(directory, facts | source_fingerprints(parts))
+    code = own_code(config, make_loss(config))
+    own = with_absolute_paths(RunDirectory(directory.path).config()).evaluation
+    if (config.evaluation.reward, config.evaluation.reward_options) != (own.reward, own.reward_options):
+        code = [one for one in code if one not in code_of_reward(config.evaluation)]  # another one, on purpose
+    check_models(directory, facts | code_facts(code))
     if directory.measured == RunDirectory(directory.path).measured:  # of other data there are no tokens to compare
         check_models(directory, tokens)

@@ -16,10 +16,11 @@ from popmargin.errors import DataError
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths
-from popmargin.tasks.base import TASKS, open_task
+from popmargin.tasks.base import open_task
 from popmargin.training.account import encoding_step
-from popmargin.training.fingerprints import Record, Rows, scale_fingerprint, source_fingerprints
+from popmargin.training.fingerprints import Record, Rows, scale_fingerprint
 from popmargin.training.loss import Loss
+from popmargin.training.own_code import code_facts, kept_files, own_code
 from popmargin.training.prepared import PreparedData
 from popmargin.training.sides import Split, read_split
 
@@ -166,8 +167,8 @@ class Workspace:
         if loss.needs.scale:
             given = config.pop.scale or config.pop.edges
             facts["strength scale" if given else "made: strength scale"] = scale_fingerprint(self.scale(config.pop)[0])
-        parts = [TASKS.get(self.config.task), *loss.components]
-        return Record(self._rows, facts | source_fingerprints(parts))
+        code = own_code(config, loss)
+        return Record(self._rows, facts | code_facts(code), kept_files(code))
 
     @cached_property
     def _rows(self) -> dict[str, Rows]:
