@@ -12,7 +12,7 @@ from popmargin.errors import ConfigError
 from popmargin.files import read_jsonl
 from popmargin.objectives.base import OBJECTIVES, Needs
 from popmargin.tasks.base import TASKS
-from popmargin.training.build import make_loss, make_parts
+from popmargin.training.build import Run, make_loss, make_parts
 from popmargin.training.combinations import refuse_meaningless, without_effect
 from popmargin.training.run import train
 from popmargin.training.workspace import Workspace
@@ -131,7 +131,7 @@ def test_batch_statistics_of_one_row_are_refused_in_training(
     with pytest.raises(ConfigError, match=r"a row alone is its own mean.*objective\.running"):
         train(config)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    make_parts(config, Workspace(config))
+    make_parts(Run.read(config), Workspace(config))
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,48 @@ def test_paths_are_stored_absolute(
     assert (kept.model.path, kept.data.train, kept.evaluation.reward) == ("org/name", "demo", "module:f")
 
 
+def test_everything_works_from_another_working_directory(
+    configure: Configure,
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Several files, a split of a folder, modules of the working directory: evaluated, gone on with, reported."""
+    name = f"m_{tmp_path.name}"
+    for old, new in (("mine", name), ("liking", f"l_{name}")):  # a module is loaded once in a process
+        (inputs / f"{old}.py").rename(inputs / f"{new}.py")
+    lines = (inputs / "train.jsonl").read_text().splitlines(keepends=True)
+    for part, some in (("a", lines[:12]), ("b", lines[12:])):
+        (inputs / f"{part}.jsonl").write_text("".join(some))
+    (inputs / "held").mkdir()
+    for split, file in (("test", "test"), ("train", "train")):
+        shutil.move(inputs / f"{file}.jsonl", inputs / "held" / f"{split}.jsonl")
+    monkeypatch.chdir(inputs)
+    config = configure(
+        {"output": "run", "data": {"train": "a.jsonl, b.jsonl", "test": "held:test"}, "model": {"path": "model"}},
+        {"objective": {"name": f"{name}:mine"}, "pop": {"edges": "edges.parquet"}, "train": {"max_steps": 1}},
+        {"evaluation": {"reward": f"l_{name}:liked", "prompts": 2, "max_new_tokens": 4}},
+    )
+    train(config)
+    stored = RunDirectory(inputs / "run").config()
+    assert stored.data.train == f"{inputs / 'a.jsonl'},{inputs / 'b.jsonl'}"
+    assert stored.data.test == f"{inputs / 'held'}:test"
+    assert stored.objective["name"] == f"{inputs / name}.py:mine"
+    assert (inputs / "run" / "code" / "objective" / "scaling.py").is_file()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert main(["eval", "../in/run"]) == 0
+    assert "mean_reward" in capsys.readouterr().out
+    assert main(["train", "--resume", "--output", "../in/run"]) == 0
+    (inputs / "run" / "run.json").unlink()
+    assert main(["train", "--resume", "--output", "../in/run"]) == 0
+    assert main(["eval", "../in/run"]) == 0
+    assert main(["report", "../in/run"]) == 0
+    assert {file.name for file in elsewhere.iterdir()} == {"report.html"}
+
+
 def test_overwrite_never_deletes_what_is_read(config: RunConfig, inputs: Path) -> None:
     run, _ = train(config)
     moved = run.path / "data.jsonl"

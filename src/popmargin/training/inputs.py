@@ -46,15 +46,19 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     from any other. What is no file or folder here, such as a hub id or an installed module, stays as it is.
     """
     values = to_dict(config)
+    make_absolute(values)
+    values["output"] = str(Path(config.output).absolute())
+    return from_dict(RunConfig, values)
+
+
+def make_absolute(values: dict[str, Any]) -> None:
+    """The same, in place, for some of a configuration's settings as plain values, `output` aside."""
     for name in _FIELDS:
         how = _absolute_data if name in _DATA else _absolute_code if name in _CODE else _absolute
         _change(values, name.split("."), how)
-    for regularizer in values["regularizers"]:
+    for regularizer in values.get("regularizers") or []:
         _change(regularizer, ["name"], _absolute_code)
-    if config.reference.cache is not None:
-        values["reference"]["cache"] = str(Path(config.reference.cache).absolute())
-    values["output"] = str(Path(config.output).absolute())
-    return from_dict(RunConfig, values)
+    _change(values, ["reference", "cache"], lambda cache: str(Path(cache).absolute()))
 
 
 def _change(values: Any, keys: Sequence[str], change: Callable[[str], str]) -> None:

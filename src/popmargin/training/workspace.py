@@ -20,7 +20,7 @@ from popmargin.tasks.base import open_task
 from popmargin.training.account import encoding_step
 from popmargin.training.fingerprints import Record, Rows, scale_fingerprint
 from popmargin.training.loss import Loss
-from popmargin.training.own_code import code_facts, kept_files, own_code
+from popmargin.training.own_code import OwnCode, code_facts, kept_files
 from popmargin.training.prepared import PreparedData
 from popmargin.training.sides import Split, read_split
 
@@ -153,21 +153,21 @@ class Workspace:
         edges = self.edges(config)
         return fit_strengths(edges, self.train.ids, ridge=config.ridge), edges
 
-    def record(self, config: RunConfig, loss: Loss) -> Record:
+    def record(self, pop: PopConfig, loss: Loss, code: Sequence[OwnCode]) -> Record:
         """What a run is trained on, by content.
 
         Args:
-            config: the run.
+            pop: its edges.
             loss: its parts, which say what they need.
+            code: the user's own components.
         """
         sides = dict(zip(_SIDES, (self.train.encoded, self.test.encoded), strict=True))
         facts = self.task.fingerprints(sides, loss.scoring)
         if loss.needs.edges:
-            facts["PoP edges" if config.pop.edges else "made: PoP edges"] = self.edges(config.pop).fingerprint()
+            facts["PoP edges" if pop.edges else "made: PoP edges"] = self.edges(pop).fingerprint()
         if loss.needs.scale:
-            given = config.pop.scale or config.pop.edges
-            facts["strength scale" if given else "made: strength scale"] = scale_fingerprint(self.scale(config.pop)[0])
-        code = own_code(config, loss)
+            given = pop.scale or pop.edges
+            facts["strength scale" if given else "made: strength scale"] = scale_fingerprint(self.scale(pop)[0])
         return Record(self._rows, facts | code_facts(code), kept_files(code))
 
     @cached_property
