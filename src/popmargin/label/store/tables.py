@@ -108,7 +108,8 @@ preference = Table(
     Column("strength", Float),
     Column("soft_label", Float),
     Column("annotator", Text),
-    Column("cluster", Text),
+    # A JSON object of all other columns that hold something; null where none does.
+    Column("extra", Text),
     UniqueConstraint("project", "key"),
     UniqueConstraint("project", "position"),
 )

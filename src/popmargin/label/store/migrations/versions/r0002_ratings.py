@@ -3,8 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-from popmargin.label.store.migrations.sqlite import make_anew
-
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -23,8 +21,8 @@ _SIDES = "response IN ('chosen', 'rejected')"
 def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         make_anew("project", ["scale INTEGER"])
-        make_anew("item", ["response VARCHAR(20)", f"CONSTRAINT ck_item_response CHECK ({_SIDES})"], _CHECKS)
-        make_anew("label", [], _CHECKS)
+        make_anew("item", ["response VARCHAR(20)", f"CONSTRAINT ck_item_response CHECK ({_SIDES})"])
+        make_anew("label", [])
         return
     op.add_column("project", sa.Column("scale", sa.Integer(), nullable=True))
     op.add_column("item", sa.Column("response", sa.String(length=20), nullable=True))
@@ -32,3 +30,26 @@ def upgrade() -> None:
     for table, column, _, new in _CHECKS:
         op.drop_constraint(op.f(f"ck_{table}_{column}"), table, type_="check")
         op.create_check_constraint(op.f(f"ck_{table}_{column}"), table, f"{column} IN ({new})")
+
+
+def make_anew(table: str, lines: list[str]) -> None:
+    """SQLite changes no constraint: a new table gets the rows, the old one's name and its indexes."""
+    connection = op.get_bind()
+    found = connection.execute(
+        sa.text("SELECT type, sql FROM sqlite_master WHERE tbl_name = :name AND sql IS NOT NULL"), {"name": table}
+    ).all()
+    (statement,) = (row.sql for row in found if row.type == "table")
+    for owner, column, old, new in _CHECKS:
+        if owner == table:
+            statement = statement.replace(f"CHECK ({column} IN ({old}))", f"CHECK ({column} IN ({new}))")
+    start, constraint, rest = statement.partition("\tCONSTRAINT ")
+    statement = "".join([start, *(f"\t{line}, \n" for line in lines), constraint, rest])
+    columns = connection.execute(sa.text(f"SELECT name FROM pragma_table_info('{table}')")).scalars()
+    names = ", ".join(f'"{name}"' for name in columns)
+    op.execute(statement.replace(f"CREATE TABLE {table} ", f"CREATE TABLE {table}_anew ", 1))
+    op.execute(f"INSERT INTO {table}_anew ({names}) SELECT {names} FROM {table}")
+    op.execute(f"DROP TABLE {table}")
+    op.execute(f"ALTER TABLE {table}_anew RENAME TO {table}")
+    for row in found:
+        if row.type == "index":
+            op.execute(row.sql)
