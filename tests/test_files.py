@@ -58,7 +58,6 @@ WRITE_IN_PLACE = {
     ("judges/answer_cache.py", "_is_torn"): "reads",
     ("judges/answer_cache.py", "_mended"): "cuts off what a kill left of a line",
     ("training/memory.py", "reset_peak"): "a switch of the system's, no file",
-    ("data/schema.py", "_write_parquet"): "into the part of `save`",
     ("models/demo_model.py", "_convert"): "into a folder of its own, which is renamed",
     ("models/saved.py", "write_model"): "into the part of `save_trained`, or a checkpoint, whose last file tells",
     ("models/saved.py", "write_state"): "likewise",
