@@ -100,6 +100,8 @@ def is_writer(call: ast.Call) -> bool:
         values = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
         modes = [str(value.value) for value in values if isinstance(value, ast.Constant)]
         return any(set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") for mode in modes)
+    if name == "dump" and len(call.args) < 2 and not any(keyword.arg == "stream" for keyword in call.keywords):
+        return False  # YAML's gives a text then
     if name in NO_WRITERS or (of in ("torch", "np", "numpy") and name == "save"):
         return of in ("shutil", "json", "yaml", "pickle", "torch", "np", "numpy")
     return name in WRITERS and (isinstance(call.func, ast.Attribute) or name in ("save_file", "ParquetWriter"))
