@@ -5,6 +5,7 @@ from pathlib import Path
 
 from popmargin.errors import RunError
 from popmargin.files import no_such_file
+from popmargin.models.demo_model import demo_model_path
 
 HUB = "https://huggingface.co/"
 _SUFFIXES = re.compile(
@@ -50,8 +51,6 @@ def resolve_path(path: str) -> str:
         RunError: it looks like a path, and no model's folder is there; the hub is not asked.
     """
     if path == "demo":
-        from popmargin.models.demo_model import demo_model_path
-
         return str(demo_model_path())
     if path.startswith(HUB):
         return "/".join(path.removeprefix(HUB).strip("/").split("/")[:2])

@@ -14,9 +14,10 @@ from popmargin.data.encode import Writing
 from popmargin.data.tokenize import TRUNCATIONS, Truncation
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import RunError
-from popmargin.models.loading import load_pretrained, reason
+from popmargin.models.loading import load_pretrained
 from popmargin.models.lora import add_adapter
 from popmargin.models.policies import device, lora_config
+from popmargin.models.refusals import reason
 
 FORMAT_FILE = "popmargin_reward.json"
 
