@@ -94,7 +94,7 @@ def _judge(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What was given; a flag that does not fit the judge is refused by the labeller."""
-    from popmargin.cli.rewards import reward_options
+    from popmargin.cli.reward_options import reward_options
 
     given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
     if args.no_logprobs:

@@ -15,7 +15,8 @@ from popmargin.data.schema import SAVE_SUFFIXES
 from popmargin.files import PARQUET, whole_file
 from popmargin.label.export.store_edges import read_edges
 from popmargin.pop.active import ActiveSampler
-from popmargin.pop.scale import StrengthScale, fit_strengths
+from popmargin.pop.fit import fit_strengths
+from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import SLOPE, with_strengths
 
 

@@ -26,8 +26,9 @@ from popmargin.label.export.store_edges import read_edges
 from popmargin.models.policies import base_dtype, load_model, load_policy, load_tokenizer
 from popmargin.models.reward_models import FORMAT_FILE, load_reward_model, padding_apart
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.sampling import sample_edges
-from popmargin.pop.scale import StrengthScale, fit_strengths
+from popmargin.pop.scale import StrengthScale
 from popmargin.training.account import tokenizing_step
 from popmargin.training.checks import check_padding, check_rows, check_sampling
 from popmargin.training.fingerprints import (

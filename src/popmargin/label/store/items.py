@@ -13,7 +13,7 @@ from popmargin.data.questions import KINDS, RATINGS, SIDES, VERDICTS, Kind, Pref
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, known_fields
 from popmargin.errors import ConfigError, DataError, did_you_mean
 from popmargin.label.store.database import CHUNK, Database
-from popmargin.label.store.tables import annotator, assignment, item, preference, project
+from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
 EVERYBODY = 1_000_000_000
 """Overlap of a gold item."""
