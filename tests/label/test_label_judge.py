@@ -259,7 +259,7 @@ def test_prompts_of_ones_own_are_checked_and_filled_once(tmp_path: Path) -> None
 
 
 def test_specifications_and_options_that_are_not_understood() -> None:
-    with pytest.raises(ConfigError, match="openai:MODEL@URL, local:PATH"):
+    with pytest.raises(ConfigError, match="module:function, file.py:function, model:PATH or judge:MODEL@URL"):
         load_labeller("gpt")
     with pytest.raises(ConfigError, match="no model name"):
         load_labeller("openai:@http://localhost:1/v1")

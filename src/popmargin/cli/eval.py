@@ -7,6 +7,7 @@ from typing import Any
 
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
 from popmargin.models.path import check_models
+from popmargin.rewards.naming import FORMS, model_path
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -34,7 +35,7 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), args.overrides))
-    check_models(config.model.path, config.reference.model, config.evaluation.reward)
+    check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
     from popmargin.evaluation.run import evaluate_run
 
     metrics = evaluate_run(args.run, against=args.against, config=config)
@@ -50,5 +51,5 @@ def run(args: argparse.Namespace) -> int:
     if config.task == "reward":
         print(f"A reward model: use it as model:{args.run}/model, for instance with --evaluation.reward.")
     elif config.evaluation.reward is None:
-        print("No generations: name a reward with --evaluation.reward (module:function, model:PATH or judge:URL).")
+        print(f"No generations: name a reward with --evaluation.reward ({FORMS}).")
     return 0

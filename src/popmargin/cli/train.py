@@ -8,6 +8,7 @@ from typing import Any
 
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
 from popmargin.models.path import check_models
+from popmargin.rewards.naming import model_path
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -55,7 +56,7 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
 def run(args: argparse.Namespace) -> int:
     """Train."""
     config = load_config(args.config, args.overrides, resume=args.resume)
-    check_models(config.model.path, config.reference.model, config.evaluation.reward)
+    check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
     import torch
 
     from popmargin.training.combinations import without_effect

@@ -78,14 +78,14 @@ def _refuse_a_folder_without_model(path: str, folder: Path) -> None:
 
 
 def check_models(*names: str | None) -> None:
-    """Refuse mistyped folders of models before anything else takes time; None and rewards that are no model pass.
+    """Refuse mistyped folders of models before anything else takes time; None passes.
 
     Args:
-        names: as `resolve_path` takes them, or specifications of rewards.
+        names: as `resolve_path` takes them.
 
     Raises:
         RunError: one looks like a path, and no model's folder is there.
     """
     for name in names:
-        if name is not None and name != "demo" and (":" not in name or name.startswith(("model:", HUB))):
-            resolve_path(name.removeprefix("model:"))
+        if name is not None and name != "demo":
+            resolve_path(name)
