@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from popmargin.report.plots import Style, draw_dots, ends
+from popmargin.report.svg import Plot, Scale, span, svg_file
+from popmargin.statistics.intervals import Interval
+
 DOCS = Path(__file__).parent.parent / "docs"
 FIGURE = "performance.svg"
 
@@ -285,34 +289,22 @@ def _scaling_row(label: str, row: dict[str, float]) -> str:
 
 
 def _figure(steps: dict[str, Any]) -> str:
-    """Bars of the speed-up with its spread, and the memory ratio beside them; a file of its own, light and dark."""
-    height, left, width, scale = 26, 270, 330, 330 / 18
-    body: list[str] = []
-    for tick in (1, 4, 8, 12, 16):
-        x = left + tick * scale
-        body.append(f'<line x1="{x:.1f}" y1="34" x2="{x:.1f}" y2="{44 + height * len(steps)}" class="grid"/>')
-        body.append(f'<text x="{x:.1f}" y="26" text-anchor="middle" class="small">{tick}×</text>')
-    for number, (name, row) in enumerate(steps.items()):
-        y = 44 + number * height
-        low, high = (min(18.0, value) * scale for value in row["speedup_spread"])
-        text = name.replace("&", "&amp;")
-        body += [
-            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{text}</text>',
-            f'<rect x="{left}" y="{y + 2}" width="{min(18.0, row["speedup"]) * scale:.1f}" height="14" class="bar"/>',
-            f'<line x1="{left + low:.1f}" y1="{y + 9}" x2="{left + high:.1f}" y2="{y + 9}" class="spread"/>',
-            f'<text x="{left + width + 20}" y="{y + 13}">{row["speedup"]:.1f}×</text>',
-            f'<text x="{left + width + 110}" y="{y + 13}">{row["memory_ratio"]:.2f}×</text>',
-        ]
-    total = 56 + height * len(steps)
-    style = (
-        "text{font:12px system-ui,sans-serif;fill:#24292f}.small{font-size:11px;fill:#57606a}.bar{fill:#4e79a7}"
-        ".spread{stroke:#24292f;stroke-width:1.5}.grid{stroke:#d0d7de}"
-        "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.spread{stroke:#e6edf3}"
-        ".grid{stroke:#3d444d}}"
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 780 {total}" role="img" '
-        f'aria-label="Speed-up and peak memory of popmargin against TRL"><style>{style}</style>'
-        f'<text x="{left}" y="12" class="small">TRL\'s step time / popmargin\'s</text>'
-        f'<text x="{left + width + 110}" y="12" class="small">memory</text>' + "".join(body) + "</svg>\n"
-    )
+    """The speed-up with its spread as a row of dots, its numbers beside it; a file of its own, light and dark."""
+    row, top, left, right = 26.0, 52.0, 270.0, 580.0
+    bottom = top + row * len(steps)
+    spreads = [Interval(found["speedup"], *found["speedup_spread"]) for found in steps.values()]
+    plot = Plot(span([1.0, *(end for spread in spreads for end in ends(spread))], pad=0.02).on(left, right),
+                Scale(0, 1, bottom, top - 4))  # fmt: skip
+    plot.x_axis(count=6)
+    plot.upright(1.0, "level")
+    for words, x in (("TRL's step time / popmargin's", left), ("speed-up", right + 24), ("memory", right + 104)):
+        plot.text(words, x, 16, "panel-title")
+    plot.text("equal", plot.x(1.0), top - 10, "tick mid")
+    look = Style("", "", "s1", "square", hollow=False, dash=None)
+    dots = [(look, spread, f"{name}: {spread.estimate:.1f}×") for name, spread in zip(steps, spreads, strict=True)]
+    draw_dots(plot, dots, top, row, list(steps))
+    for number, found in enumerate(steps.values()):
+        y = top + row * (number + 0.5) + 4
+        plot.text(f"{found['speedup']:.1f}×", right + 24, y, "name")
+        plot.text(f"{found['memory_ratio']:.2f}×", right + 104, y, "name")
+    return svg_file(780, bottom + 28, "Speed-up and peak memory of popmargin against TRL", plot.body)

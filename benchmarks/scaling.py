@@ -53,7 +53,7 @@ def _measure(model: Any, pairs: Pairs) -> dict[str, float]:
 
 def _distinct(k: int) -> dict[str, float]:
     """Preferences forwarded in a clustered batch of 32 edges, of 256 preferences with k random edges each."""
-    from popmargin.engine.batch import TrainingRows, clustered_order
+    from popmargin.training.batches import TrainingRows, clustered_order
 
     random = np.random.default_rng(0)
     stronger = np.tile(np.arange(256), k)

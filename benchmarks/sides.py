@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -144,12 +145,15 @@ def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -
     from transformers import TrainingArguments
 
     from popmargin.config import RunConfig
-    from popmargin.engine.batch import Collator, TrainingRows
+    from popmargin.engine.batch import TokenInputs
     from popmargin.engine.compiled import compile_layers
     from popmargin.engine.logps import forward_plan
     from popmargin.engine.reference import ReferenceLogps
     from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget
-    from popmargin.training.run import make_loss
+    from popmargin.models.saved import write_model
+    from popmargin.tasks.language import LanguageScorer
+    from popmargin.training.batches import Collator, TrainingRows
+    from popmargin.training.build import make_loss
     from popmargin.training.trainer import PreferenceTrainer
 
     count = len(pairs)
@@ -168,15 +172,13 @@ def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -
         }
         if loss.objective.needs.weaker == "target":
             loss = dataclasses.replace(loss, target=targets[setting.target]())
+    plan = forward_plan(model)
     collator = Collator(
         rows=rows,
-        tokenized=tokenized,
-        pad_id=2,
+        inputs=TokenInputs(tokenized, 2, plan.layout, cached={"reference": ReferenceLogps(*reference)}),
         columns={},
-        reference=ReferenceLogps(*reference),
         weaker=loss.objective.needs.weaker,
         target_forward=loss.target.forward if loss.target is not None else "none",
-        layout=forward_plan(model).layout,
         tokens_per_batch=setting.tokens_per_batch,
     )
     if setting.compile:
@@ -190,8 +192,8 @@ def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -
         ),
         loss=loss,
         collator=collator,
-        precision=setting.dtype,
-        token_statistics=setting.statistics,
+        scorer=LanguageScorer(plan, loss.kind, setting.dtype, statistics=setting.statistics),
+        write=partial(write_model, own_names=True),
     )
     return _in_order(trainer, count)
 

@@ -1,7 +1,6 @@
 """Figures of the objectives' pages: loss and gradient against the reward margin, as SVG files that stand alone."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -12,8 +11,8 @@ from markupsafe import Markup
 
 from popmargin.margin import Margin
 from popmargin.objectives.base import Logps, Objective, Rows
-from popmargin.report.build import TEMPLATES
-from popmargin.report.svg import Scale, el, path, px, span, text_width, x_axis, y_axis
+from popmargin.objectives.rows import COLUMN_KINDS
+from popmargin.report.svg import Plot, Scale, el, span, svg_file, text_width
 
 WIDTH, HEIGHT, TOP, BOTTOM = 720.0, 296.0, 30.0, 222.0
 PANELS = (("loss", 52.0, 344.0), ("pull: −∂ loss / ∂ reward margin", 416.0, 708.0))
@@ -25,27 +24,24 @@ def figure(objective: Objective) -> str:
     """The SVG file of an objective."""
     drawn = objective.figure
     curves = [_curve(objective, value) for value in drawn.values or (None,)]
-    body = [el("rect", width=WIDTH, height=HEIGHT, class_="back")]
+    steps = np.linspace(-drawn.reach, drawn.reach, POINTS).tolist()
+    body: list[Markup] = []
     for place, (title, left, right) in enumerate(PANELS):
-        x = Scale(-drawn.reach, drawn.reach, left, right)
         y = span([*(value for curve in curves for value in curve[place]), 0.0]).on(BOTTOM, TOP)
-        body += [el("text", title, x=left, y=16, class_="panel-title"), *y_axis(y, left, right)]
-        body += x_axis(x, TOP, BOTTOM, grid=False)
-        body.append(el("line", x1=x(0), x2=x(0), y1=TOP, y2=BOTTOM, class_="zero"))
-        body.append(el("line", x1=left, x2=right, y1=y(0), y2=y(0), class_="zero"))
-        body.append(el("text", "reward margin", x=(left + right) / 2, y=BOTTOM + 34, class_="tick mid"))
-        steps = np.linspace(-drawn.reach, drawn.reach, POINTS).tolist()
+        plot = Plot(Scale(-drawn.reach, drawn.reach, left, right), y, body)
+        plot.text(title, left, 16, "panel-title")
+        plot.y_axis()
+        plot.x_axis(grid=False)
+        plot.upright(0, "zero")
+        plot.across(0, "zero")
+        plot.text("reward margin", (left + right) / 2, BOTTOM + 34, "tick mid")
         for curve, (colour, dash) in zip(curves, STYLES, strict=False):
-            points = zip(steps, curve[place], strict=True)
-            body.append(path(points, x, y, class_=f"line {colour}", stroke_dasharray=dash))
+            plot.line(zip(steps, curve[place], strict=True), f"line {colour}", dash)
     body += _legend([f"{drawn.vary} = {value:g}" if isinstance(value, float) else f"{drawn.vary} = {value}"
                      for value in drawn.values])  # fmt: skip
     varied = f", one curve for each {drawn.vary}" if drawn.vary else ""
     label = f"Loss and gradient of {objective.name} against the reward margin{varied}."
-    image = el("svg", el("style", Markup("\n" + _css())), *body, xmlns="http://www.w3.org/2000/svg", width=WIDTH,
-               height=HEIGHT, viewBox=f"0 0 {px(WIDTH)} {px(HEIGHT)}", role="img", aria_label=label,
-               class_="plot")  # fmt: skip
-    return re.sub(r"(?=<(?:rect|text|line|path)[ >])", "\n", str(image)) + "\n"
+    return svg_file(WIDTH, HEIGHT, label, body)
 
 
 def _curve(objective: Objective, value: Any) -> tuple[list[float], list[float]]:
@@ -66,7 +62,7 @@ def _curve(objective: Objective, value: Any) -> tuple[list[float], list[float]]:
     return values, pulls
 
 
-_ROWS = {field.name for field in fields(Rows)}
+_ROWS = {*(field.name for field in fields(Rows)), *COLUMN_KINDS}
 
 
 def _rows(gap: torch.Tensor, score: float, values: Mapping[str, float], state: Mapping[str, float]) -> Rows:
@@ -83,9 +79,7 @@ def _rows(gap: torch.Tensor, score: float, values: Mapping[str, float], state: M
         weaker_chosen=same("weaker_chosen"),
         weaker_rejected=same("weaker_rejected"),
         target=Margin(values=same("target"), unit="nats"),
-        margin=Margin(values=same("margin"), unit="reward"),
-        soft_label=same("soft_label", 1.0),
-        scale=Margin(values=same("scale"), unit="reward"),
+        columns={"margin": same("margin"), "soft_label": same("soft_label", 1.0), "scale": same("scale")},
         stronger_share=same("stronger_share", 1.0),
         weaker_share=same("weaker_share"),
         logps=Logps(
@@ -109,12 +103,3 @@ def _legend(labels: list[str]) -> list[Markup]:
         body.append(el("text", label.replace("-", "−"), x=at + 36, y=HEIGHT - 10))
         at += 36 + text_width(label) + 24
     return body
-
-
-def _css() -> str:
-    """The report's colours, light and dark, and its rules for what is drawn here."""
-    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    colours = css[: css.index("\n\n")]
-    kept = (".plot text", ".plot .tick", ".plot .panel-title", ".plot .mid", ".grid", ".zero", ".line")
-    rules = [line for line in css.splitlines() if line.startswith(tuple(f"{name} {{" for name in kept))]
-    return "\n".join([colours, ".plot { font-family: var(--sans); }", ".back { fill: var(--bg); }", *rules]) + "\n"

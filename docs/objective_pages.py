@@ -8,11 +8,11 @@ from objective_figures import figure
 from reference_lists import attributes
 
 from popmargin.cli.objectives import describe
-from popmargin.margin_sources import MARGIN_SOURCES
+from popmargin.margins.base import MARGIN_SOURCES
 from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.regularizers.base import REGULARIZERS
+from popmargin.tasks.reward import RewardTask
 from popmargin.tokens.base import TOKEN_SELECTORS
-from popmargin.training.combinations import wants_log_probs
 
 COLUMNS = ("objective", "origin", "score", "reference", "margin", "takes margin", "soft label", "scale", "edges",
            "tokens", "reward", "noise", "cost of a row")  # fmt: skip
@@ -78,7 +78,7 @@ def overview() -> str:
             "yes" if given else "–"
             for given in (objective.uses_reference(objective.options()), needs.margin, needs.soft_label, needs.scale,
                           needs.edges, not needs.whole_responses,
-                          wants_log_probs(objective, objective.options()) is None)
+                          objective.requires(objective.options()) <= RewardTask.provides)
         ]  # fmt: skip
         taken = entry["takes_margin"].replace("no", "–")
         cells = [f"[`{objective.name}`]({objective.name}.md)", entry["origin"], f"`{entry['score']}`", *yes[:2], taken,
@@ -92,7 +92,7 @@ def overview() -> str:
             lines += [f"### {name}", "", "```text", inspect.getdoc(component.function) or "", "```", ""]
             lines += [*attributes(component.options, ""), ""]
     lines += [*MARGINS, ""]
-    for source in MARGIN_SOURCES.values():
+    for source in map(MARGIN_SOURCES.get, MARGIN_SOURCES.names()):
         lines += [f"### {source.name}", "", "```text", inspect.getdoc(source.function) or "", "```", ""]
         lines += [*attributes(source.options, "margin."), ""]
     lines += SOFT_LABELS

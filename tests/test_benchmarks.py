@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -82,6 +83,17 @@ def test_the_page_says_what_was_measured(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("performance.md", "performance.svg"):
         assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert set(plan.results()) <= set(plan.plan()) and set(gpu.results()) <= set(gpu.plan(6))
+
+
+def test_the_figure_shows_the_whole_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times the spread is a longer bar beside the shorter one, not one that is cut at an edge."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    page = importlib.import_module("performance_page")
+    spreads = {"a": [1.0, 4.0], "b": [1.0, 40.0]}
+    steps = {name: {"speedup": 2.0, "speedup_spread": ends, "memory_ratio": 0.5} for name, ends in spreads.items()}
+    bars = [part for part in ElementTree.fromstring(page._figure(steps)).iter() if part.get("class") == "bar s1"]
+    lengths = [float(part.get("x2") or 0) - float(part.get("x1") or 0) for part in bars]
+    assert len(lengths) == 2 and lengths[1] / lengths[0] == pytest.approx(13, rel=0.01)
 
 
 @pytest.mark.slow

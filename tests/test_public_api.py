@@ -27,6 +27,7 @@ NAMES = [
     "evaluate",
     "load_preferences",
     "load_study",
+    "margin_source",
     "objective",
     "rate_preferences",
     "regularizer",
@@ -43,14 +44,15 @@ PARAMETERS = {
     "load_preferences": "source, *, format='auto', split=None, pairs='best_vs_worst', min_gap=0.0, seed=0, "
     "bad_rows='error', columns=None, ties='drop'",
     "load_study": "path, overrides=(), changes=None",
-    "objective": "name, *, options, score, origin, needs=None, golden=(), diagnostics=None, init_state=None, "
-    "update_state=None, batch_statistics=None, supervised=None, figure=None, takes_margin='no'",
+    "margin_source": "name, *, options, needs=<factory>, known=<factory>, diagnostics=None",
+    "objective": "name, *, options, score, origin, needs=<factory>, golden=(), diagnostics=None, init_state=None, "
+    "update_state=None, batch_statistics=None, supervised=None, figure=<factory>, takes_margin='no'",
     "rate_preferences": "preferences, reward, *, disagree='error'",
-    "regularizer": "name, *, options, reference, diagnostics=None, supervised=False, of='policy'",
+    "regularizer": "name, *, options, reference, diagnostics=None, supervised=False, of='policy', needs=<factory>",
     "sample_edges": "ids, strength, *, sampling='iterative', k=1, seed=0, flip=0.0, temperature=0.0, budget=None, "
     "unmatched='keep', source='ratings'",
     "split_preferences": "prefs, *, test_size, seed",
-    "token_selector": "name, *, options",
+    "token_selector": "name, *, options, needs=<factory>",
     "train": "data, *, model, objective='pop', edges=None, test=None, output='runs/run', overwrite=False, "
     "resume=False, config=None",
     "write_report": "results, path",

@@ -13,8 +13,8 @@ from popmargin.evaluation.run import evaluate_run
 from popmargin.pop.edges import PopEdges
 from popmargin.rewards.base import Reward
 from popmargin.rewards.load import load_reward
+from popmargin.tasks.text import cache_folder
 from popmargin.training.account import memory_steps
-from popmargin.training.prepare import cache_folder
 from popmargin.training.run import train as train_run
 from popmargin.training.run_directory import RunDirectory
 

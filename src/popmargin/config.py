@@ -342,7 +342,7 @@ class RunConfig:
     name: str = "run"
     output: str = "runs/run"
     seed: Seed = 0
-    task: Literal["policy", "reward"] = "policy"
+    task: str = "policy"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "pop"})
@@ -357,19 +357,6 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        if self.task == "policy":
-            return
-        useless = {
-            "evaluation.reward": (self.evaluation.reward, "it generates nothing that could be scored"),
-            "reference.model": (self.reference.model, "its rewards are compared with no reference"),
-            "tokens": (self.tokens, "it scores whole responses, not tokens"),
-            "train.token_statistics": (self.train.token_statistics or None, "it predicts no tokens"),
-        }
-        for name, (value, reason) in useless.items():
-            if value is not None:
-                raise ConfigError(
-                    f"{name} has no meaning for a reward model: {reason}. Leave it out, or set task: policy."
-                )
 
 
 _PARTS = {"objective": "name", "regularizers": "name", "tokens": "name", "margin": "source"}

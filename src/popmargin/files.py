@@ -1,6 +1,7 @@
 """Files that appear when they are complete, in the format that their name says; what a mistyped name meant."""
 
 import difflib
+import hashlib
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
@@ -121,3 +122,8 @@ def near_names(path: str | Path) -> str:
     like = difflib.get_close_matches(wanted.stem.lower(), list(stems.values()), n=3, cutoff=0.7)
     near = [str(wanted.parent / name) for name in names if stems[name] in like][:3]
     return f"Did you mean {' or '.join(near)}?" if near else ""
+
+
+def digest(*parts: bytes) -> str:
+    """BLAKE2b (hex, 16 bytes) of some bytes."""
+    return hashlib.blake2b(b"\x1f".join(parts), digest_size=16).hexdigest()

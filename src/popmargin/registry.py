@@ -1,4 +1,4 @@
-"""Registries of components (objectives, regularizers, token selectors): one file each, found without a list to edit."""
+"""Registries of components (objectives, margin sources, regularizers …): one file each, without a list to edit."""
 
 import dataclasses
 import importlib
@@ -6,7 +6,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Any, Generic, Protocol, TypeVar, get_type_hints
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_type_hints
 
 from popmargin.errors import ConfigError, did_you_mean
 from popmargin.user_code import FORMS, home, load_object
@@ -24,18 +24,21 @@ class Component(Protocol):
 
 
 ComponentT = TypeVar("ComponentT", bound=Component)
+DeclaredP = ParamSpec("DeclaredP")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 class Registry(Generic[ComponentT]):
     """Components by name: the package's own modules, entry points of other packages, and `module:name` paths.
 
     Args:
-        kind: what the entries are, for messages ("objective").
+        kind: what the entries are, and their decorator ("objective", "token_selector").
         package: the package whose modules register the built-in ones when imported; also the entry-point group.
     """
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
+        self.title = kind.replace("_", " ")
         self.package = package
         self._entries: dict[str, ComponentT] = {}
         self._builtin_loaded = False
@@ -52,8 +55,9 @@ class Registry(Generic[ComponentT]):
         if known is not None and not self._is_newer(component, known):
             taken = "built in" if self._is_builtin(known) else f"already taken, by '{_title(known)}' in {_place(known)}"
             raise ConfigError(
-                f"The {self.kind} name '{component.name}' is {taken}, and '{_title(component)}' in {_place(component)} "
-                f'would replace it: give yours another name, @{self.kind}("my_{component.name}", ...).'
+                f"The {self.title} name '{component.name}' is {taken}, and '{_title(component)}' in "
+                f"{_place(component)} would replace it: give yours another name, "
+                f'@{self.kind}("my_{component.name}", ...).'
             )
         self._entries[component.name] = component
 
@@ -81,18 +85,18 @@ class Registry(Generic[ComponentT]):
         if name in self._entries:
             return self._entries[name]
         if ":" in name:
-            return self._registered(load_object(name, self.kind), name)
+            return self._registered(load_object(name, self.title), name)
         offered = [entry for entry in entry_points(group=self.package) if entry.name == name]
         if len({entry.value for entry in offered}) > 1:
             raise ConfigError(
-                f"Several installed packages offer the {self.kind} '{name}': name the one you mean, "
+                f"Several installed packages offer the {self.title} '{name}': name the one you mean, "
                 f"{' or '.join(entry.value for entry in offered)}."
             )
         if offered:
-            return self._registered(load_object(offered[0].value, self.kind), name)
+            return self._registered(load_object(offered[0].value, self.title), name)
         place = f" For what is in this file: '{name}:NAME'." if name.endswith(".py") else ""
         raise ConfigError(
-            f"Unknown {self.kind} '{name}'. {did_you_mean(name, self._entries)} Your own: {FORMS}.{place}"
+            f"Unknown {self.title} '{name}'. {did_you_mean(name, self._entries)} Your own: {FORMS}.{place}"
         )
 
     def _load_builtin(self) -> None:
@@ -110,6 +114,37 @@ class Registry(Generic[ComponentT]):
         raise ConfigError(
             f"'{path}' is not registered{what}: decorate the function with popmargin's @{self.kind}(...)."
         )
+
+
+class Register(Protocol):
+    """Registers a function and gives it back."""
+
+    def __call__(self, function: FunctionT, /) -> FunctionT: ...
+
+
+def decorator(
+    registry: Registry[ComponentT], kind: Callable[Concatenate[str, Callable[..., Any], DeclaredP], ComponentT]
+) -> Callable[Concatenate[str, DeclaredP], Register]:
+    """The decorator that registers functions as components.
+
+    Args:
+        registry: where they are put.
+        kind: the component's class: name and function, then keywords, which are those of the decorator.
+    """
+
+    def declare(name: str, *args: DeclaredP.args, **declared: DeclaredP.kwargs) -> Register:
+        def register(function: FunctionT) -> FunctionT:
+            registry.add(kind(name, function, *args, **declared))
+            return function
+
+        return register
+
+    signature = inspect.signature(kind)
+    parameters = [parameter for name, parameter in signature.parameters.items() if name != "function"]
+    declare.__signature__ = signature.replace(parameters=parameters, return_annotation=Register)  # pyright: ignore[reportFunctionMemberAccess]
+    declare.__doc__ = f"Register the decorated function: {registry.title} `name`, with the fields of `{kind.__name__}`."
+    declare.__name__ = declare.__qualname__ = registry.kind
+    return declare
 
 
 def _title(component: Component) -> str:

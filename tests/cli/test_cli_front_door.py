@@ -24,9 +24,7 @@ def length(prompts, completions):
     calls += 1
     if calls == {call} and not os.path.exists({once!r}):
         open({once!r}, "w").close()
-        os.kill(os.getpid(), signal.SIGINT)
-        for _ in range(10**9):  # until Python looks at the signal
-            pass
+        signal.raise_signal(signal.SIGINT)
     return [len(text) for text in completions]
 """
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popmargin.data.tokenize import TokenizedPreferences
-from popmargin.engine.batch import Collator, TrainingRows, clustered_order
+from popmargin.engine.batch import TokenInputs
 from popmargin.engine.reference import ReferenceLogps
 from popmargin.engine.sequences import pad_sequences
+from popmargin.training.batches import Collator, TrainingRows, clustered_order
 
 STRONGER, WEAKER = np.array([4, 0, 4, 7, 2]), np.array([0, 5, 9, -1, 4])
 
@@ -23,8 +24,12 @@ def collate(
     **more: Any,
 ) -> dict[str, Any]:
     rows = TrainingRows.of_edges(STRONGER, WEAKER, len(tokenized), everyone=False)
-    options: dict[str, Any] = {"pad_id": 0, "columns": {}, "reference": None} | more
-    collator = Collator(rows=rows, tokenized=tokenized, weaker=weaker, target_forward=target_forward, **options)
+    reference = more.pop("reference", None)
+    cached = {} if reference is None else {"reference": reference}
+    layout = more.pop("layout", "padded")
+    inputs = TokenInputs(tokenized, 0, layout, cached=cached)
+    options: dict[str, Any] = {"columns": {}} | more
+    collator = Collator(rows=rows, inputs=inputs, weaker=weaker, target_forward=target_forward, **options)
     return collator.part([0, 1, 2, 3, 4])
 
 
@@ -51,7 +56,7 @@ def test_right_padding_and_positions() -> None:
 def test_only_stronger_sides_without_a_weaker_need(tokenized: TokenizedPreferences) -> None:
     batch = collate(tokenized, "none")
     assert batch["preferences"].tolist() == [0, 2, 4, 7]
-    assert responses(batch["policy"]) == expected(tokenized, [0, 2, 4, 7])
+    assert responses(batch["policy"]["sequences"]) == expected(tokenized, [0, 2, 4, 7])
     assert batch["stronger"].tolist() == [2, 0, 2, 3, 1]
     assert not batch["has_weaker"].any() and "target" not in batch and batch["row_count"] == 5
 
@@ -59,7 +64,7 @@ def test_only_stronger_sides_without_a_weaker_need(tokenized: TokenizedPreferenc
 def test_no_preference_is_forwarded_twice_with_gradients(tokenized: TokenizedPreferences) -> None:
     batch = collate(tokenized, "gradient")
     assert batch["preferences"].tolist() == [0, 2, 4, 5, 7, 9]
-    assert responses(batch["policy"]) == expected(tokenized, [0, 2, 4, 5, 7, 9])
+    assert responses(batch["policy"]["sequences"]) == expected(tokenized, [0, 2, 4, 5, 7, 9])
     numbers = batch["preferences"]
     assert numbers[batch["stronger"]].tolist() == STRONGER.tolist()
     assert numbers[batch["weaker"]][batch["has_weaker"]].tolist() == WEAKER[WEAKER >= 0].tolist()
@@ -73,12 +78,12 @@ def test_what_a_target_forwards(
 ) -> None:
     batch = collate(tokenized, "target", forward)
     assert batch["preferences"].tolist() == [0, 2, 4, 7, 5, 9]  # those with a gradient first
-    assert responses(batch["policy"]) == expected(tokenized, [0, 2, 4, 7])
+    assert responses(batch["policy"]["sequences"]) == expected(tokenized, [0, 2, 4, 7])
     numbers = batch["preferences"]
     assert numbers[batch["stronger"]].tolist() == STRONGER.tolist()
     assert numbers[batch["weaker"]][batch["has_weaker"]].tolist() == WEAKER[WEAKER >= 0].tolist()
     if scored:
-        assert responses(batch["target"]) == expected(tokenized, scored)
+        assert responses(batch["target"]["sequences"]) == expected(tokenized, scored)
         assert numbers[batch["target_place"]].tolist() == scored
     else:
         assert "target" not in batch
@@ -95,16 +100,16 @@ def test_columns_and_reference_ride_along(tokenized: TokenizedPreferences) -> No
         columns={"margin": np.arange(count, dtype=np.float32)},
         reference=ReferenceLogps(chosen, rejected),
     )
-    assert batch["margin"].tolist() == STRONGER.tolist()
+    assert batch["columns"]["margin"].tolist() == STRONGER.tolist()
     preferences = [0, 2, 4, 7]
     wanted = [chosen[i] for i in preferences] + [rejected[i] for i in preferences]
-    assert batch["reference"].tolist() == np.concatenate(wanted).tolist()
-    assert len(batch["target_reference"]) == len(batch["target"]["labels"])
+    assert batch["policy"]["reference"].tolist() == np.concatenate(wanted).tolist()
+    assert len(batch["target"]["reference"]) == len(batch["target"]["sequences"]["labels"])
 
 
 def test_tokens_are_counted_once_a_preference(tokenized: TokenizedPreferences) -> None:
     batch = collate(tokenized, "none")
-    assert batch["policy_tokens"] == int(batch["policy"]["attention_mask"].sum())
+    assert batch["policy_tokens"] == int(batch["policy"]["sequences"]["attention_mask"].sum())
 
 
 def test_rows_of_preferences() -> None:

@@ -25,8 +25,9 @@ from transformers import (
 
 from popmargin.config import RunConfig
 from popmargin.engine.dropout import draws, own_dropout, switch_off_dropout
+from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.reference import model_fingerprint
-from popmargin.engine.rewards import refuse_noise
+from popmargin.engine.trial import refuse_noise, trial_sequences
 from popmargin.errors import RunError
 from popmargin.models.policies import load_model
 from popmargin.training.run import train
@@ -120,10 +121,15 @@ def test_what_cannot_be_switched_off_is_refused(tiny_model: Any) -> None:
             return hidden * (1 + 0.3 * torch.rand(())) if self.training else hidden
 
     switch_off_dropout(tiny_model)
-    before = torch.get_rng_state()
-    refuse_noise(tiny_model, rewards=False)
+    before, plan = torch.get_rng_state(), forward_plan(tiny_model)
+    sequences = trial_sequences(tiny_model, plan.layout)
+
+    def scores() -> torch.Tensor:
+        return token_logps(tiny_model, sequences, plan=plan)
+
+    refuse_noise(tiny_model, scores)
     assert not tiny_model.training
     tiny_model.model.norm = nn.Sequential(tiny_model.model.norm, Shaky())
     with pytest.raises(RunError, match=r"draws random numbers in training.*Set model\.dropout to true"):
-        refuse_noise(tiny_model, rewards=False)
+        refuse_noise(tiny_model, scores)
     assert torch.equal(torch.get_rng_state(), before)

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from test_engine_packed import EDGE_CASES, FAMILIES, Responses, gradient, make, responses
 
 from popmargin.config import ModelConfig
-from popmargin.engine.frozen import FrozenOutputs
-from popmargin.engine.logps import forward_plan, token_logps
+from popmargin.engine.frozen import FrozenLayers, FrozenOutputs
+from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
 from popmargin.engine.sequences import make_sequences
 from popmargin.models.policies import make_policy
 
@@ -30,28 +30,34 @@ def adapted(start: Any) -> Any:
     return policy
 
 
-@pytest.fixture(scope="module")
-def pairs() -> Callable[[str], tuple[Any, Any]]:
-    """A policy that takes kept outputs, and its twin that does not; made once for each family."""
-    made: dict[str, tuple[Any, Any]] = {}
+def shared(outputs: FrozenOutputs, policy: Any) -> ForwardPlan:
+    """The plan by which a policy takes kept outputs of its two lower layers."""
+    plan = outputs.share(policy, forward_plan(policy))
+    assert isinstance(plan.lower, FrozenLayers) and plan.lower.depth == 2
+    return plan
 
-    def pair(family: str) -> tuple[Any, Any]:
+
+@pytest.fixture(scope="module")
+def pairs() -> Callable[[str], tuple[Any, Any, ForwardPlan]]:
+    """A policy that takes kept outputs, its twin that does not, and the first one's plan; made once for each family."""
+    made: dict[str, tuple[Any, Any, ForwardPlan]] = {}
+
+    def pair(family: str) -> tuple[Any, Any, ForwardPlan]:
         if family not in made:
             plain = adapted(make(family))
             policy = copy.deepcopy(plain)
-            assert FrozenOutputs(1.0).share(policy) == 2
-            made[family] = policy, plain
+            made[family] = policy, plain, shared(FrozenOutputs(1.0), policy)
         return made[family]
 
     return pair
 
 
-def assert_equal(policy: Any, plain: Any, data: Responses) -> None:
+def assert_equal(policy: Any, plain: Any, plan: ForwardPlan, data: Responses) -> None:
     sequences = make_sequences(*data, 0, "packed")
     expected = token_logps(plain, sequences)
     tolerance: dict[str, Any] = {"rtol": 0, "atol": 1e-9 if expected.dtype == torch.float64 else 1e-4}
     for _ in range(2):  # computed, then kept
-        found = token_logps(policy, sequences)
+        found = token_logps(policy, sequences, plan=plan)
         torch.testing.assert_close(found, expected, **tolerance)
         torch.testing.assert_close(gradient(policy, found), gradient(plain, token_logps(plain, sequences)), **tolerance)
 
@@ -59,15 +65,15 @@ def assert_equal(policy: Any, plain: Any, data: Responses) -> None:
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=responses())
 def test_random_responses_equal_the_full_pass(pairs: Any, data: Responses) -> None:
-    policy, plain = pairs("llama_tied")
-    assert_equal(policy, plain, data)
+    policy, plain, plan = pairs("llama_tied")
+    assert_equal(policy, plain, plan, data)
 
 
 @pytest.mark.parametrize("family", PACKABLE)
 @pytest.mark.parametrize("case", EDGE_CASES)
 def test_edge_cases_in_every_family(pairs: Any, family: str, case: str) -> None:
-    policy, plain = pairs(family)
-    assert_equal(policy, plain, EDGE_CASES[case])
+    policy, plain, plan = pairs(family)
+    assert_equal(policy, plain, plan, EDGE_CASES[case])
 
 
 def runs_of(layer: torch.nn.Module) -> list[int]:
@@ -85,29 +91,30 @@ def runs_of(layer: torch.nn.Module) -> list[int]:
 def test_lower_layers_run_once_for_all_policies_and_batches() -> None:
     start, outputs = make("llama"), FrozenOutputs(1.0)
     first, second = adapted(start), adapted(start)
-    assert outputs.share(first) == outputs.share(second) == 2
+    plans = {policy: shared(outputs, policy) for policy in (first, second)}
     lower = [runs_of(policy.base_model.model.model.layers[0]) for policy in (first, second)]
     upper = [runs_of(policy.base_model.model.model.layers[2]) for policy in (first, second)]
     prompts, completions = EDGE_CASES["longer than a window"]
     for policy in (first, second):
         for order in ([0, 1], [1, 0], [0], [1]):  # the shared prefix is another one, the responses are not
             rows = [prompts[i] for i in order], [completions[i] for i in order]
-            token_logps(policy, make_sequences(*rows, 0, "packed"))
+            token_logps(policy, make_sequences(*rows, 0, "packed"), plan=plans[policy])
     assert [len(runs) for runs in lower] == [1, 0]
     assert [len(runs) for runs in upper] == [4, 4]
 
 
 def test_gradient_checkpointing_changes_nothing(pairs: Any) -> None:
-    policy, plain = pairs("llama")
+    policy, plain, plan = pairs("llama")
     checkpointed = copy.deepcopy(plain)
-    assert FrozenOutputs(1.0).share(checkpointed) == 2
+    own = shared(FrozenOutputs(1.0), checkpointed)
     # Renamed in transformers 5.
     enable = getattr(checkpointed, "activation_checkpointing_enable", None)
     (enable or checkpointed.gradient_checkpointing_enable)({"use_reentrant": False})
     assert checkpointed.is_gradient_checkpointing
     checkpointed.train()
     sequences = make_sequences(*EDGE_CASES["completions of one token"], 0, "packed")
-    expected, found = token_logps(policy, sequences), token_logps(checkpointed, sequences)
+    expected = token_logps(policy, sequences, plan=plan)
+    found = token_logps(checkpointed, sequences, plan=own)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     torch.testing.assert_close(gradient(checkpointed, found), gradient(policy, expected), rtol=0, atol=1e-9)
 
@@ -115,8 +122,7 @@ def test_gradient_checkpointing_changes_nothing(pairs: Any) -> None:
 def test_a_full_memory_is_said_once_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     plain = adapted(make("llama"))
     policy, outputs = copy.deepcopy(plain), FrozenOutputs(1e-6)
-    assert outputs.share(policy) == 2
-    assert_equal(policy, plain, EDGE_CASES["longer than a window"])
+    assert_equal(policy, plain, shared(outputs, policy), EDGE_CASES["longer than a window"])
     assert caplog.text.count("train.frozen_cache_gb is full") == 1
 
 
@@ -136,8 +142,8 @@ def test_what_cannot_be_kept_is_computed_and_the_log_says_so(
         policy = make_policy(start, ModelConfig(path="-", lora_rank=4)) if case == "all layers" else adapted(start)
     if case == "a trained embedding":
         policy.get_input_embeddings().requires_grad_(True)
-    assert FrozenOutputs(1.0).share(policy) == 0
-    assert forward_plan(policy).lower is None
+    plan = forward_plan(policy)
+    assert FrozenOutputs(1.0).share(policy, plan) is plan and plan.lower is None
     assert "train.frozen_cache_gb does nothing" in caplog.text and reason in caplog.text
 
 

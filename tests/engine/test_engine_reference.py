@@ -14,7 +14,7 @@ import torch
 from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine import reference
 from popmargin.engine.batch import preference_sequences
-from popmargin.engine.logps import forward_plan, response_sums, token_logps
+from popmargin.engine.logps import ForwardPlan, forward_plan, response_sums, token_logps
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.errors import RunError
 
@@ -30,9 +30,13 @@ def cache(folder: Path, model: Any, precision: str = "fp32") -> ReferenceCache:
 
 
 def fill(
-    made: ReferenceCache, tokenized: TokenizedPreferences, model: Callable[[], Any], size: int = 64
+    made: ReferenceCache,
+    tokenized: TokenizedPreferences,
+    model: Callable[[], Any],
+    size: int = 64,
+    plan: Callable[[Any], ForwardPlan] = forward_plan,
 ) -> ReferenceLogps:
-    return made.preferences(tokenized, model, tokens_per_batch=size, pad_id=0)
+    return made.preferences(tokenized, model, tokens_per_batch=size, pad_id=0, plan=plan)
 
 
 def test_values_are_those_of_the_model(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:
@@ -59,7 +63,8 @@ def test_the_second_time_needs_no_model(tmp_path: Path, tiny_model: Any, tokeniz
 def test_only_what_is_missing_is_computed(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:
     made = cache(tmp_path, tiny_model)
     prompts, completions = [tokenized.prompt[i] for i in range(4)], [tokenized.chosen[i] for i in range(4)]
-    options: dict[str, Any] = {"tokens_per_batch": 1000, "pad_id": 0, "progress": False}
+    plan = forward_plan(tiny_model)
+    options: dict[str, Any] = {"tokens_per_batch": 1000, "pad_id": 0, "plan": lambda _: plan, "progress": False}
     made.responses(prompts[:2], completions[:2], lambda: tiny_model, **options)
     calls: list[int] = []
     handle = tiny_model.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -131,10 +136,10 @@ def test_a_build_killed_half_way_goes_on(
         if len(calls) == 4:
             raise KeyboardInterrupt
 
-    forward_plan(tiny_model)
+    plan = forward_plan(tiny_model)
     handle = tiny_model.register_forward_pre_hook(die_later)
     with pytest.raises(KeyboardInterrupt):
-        fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model)
+        fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model, plan=lambda _: plan)
     handle.remove()
     made = cache(tmp_path, tiny_model)
     finished = list(made.folder.glob("shard-*.safetensors"))

@@ -8,11 +8,12 @@ import torch
 
 from popmargin.errors import ConfigError
 from popmargin.margin import Margin
-from popmargin.margin_sources import MARGIN_SOURCES, make_margin
+from popmargin.margins.base import make_margin
 from popmargin.objectives.base import OBJECTIVES, Needs, Rows
 from popmargin.training.trainer import Loss
 
 COUNT = 64
+OWN_SOURCES = ["fixed", "pop", "ratings"]
 TAKERS = ["aps", "dpo", "dpo_stronger", "hinge", "ipo", "robust_dpo", "ropo", "simpo"]
 
 
@@ -29,7 +30,7 @@ def make_rows(chosen: torch.Tensor, rejected: torch.Tensor) -> Rows:
         rejected=rejected,
         has_weaker=has_weaker,
         target=Margin(values=target, unit="nats"),
-        margin=Margin(values=drawn(1.0), unit="reward"),
+        columns={"margin": drawn(1.0)},
     )
 
 
@@ -95,7 +96,7 @@ def test_takers_see_the_gap_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TAKERS)
-@pytest.mark.parametrize("source", MARGIN_SOURCES)
+@pytest.mark.parametrize("source", OWN_SOURCES)
 def test_reward_margin_less_margin(name: str, source: str) -> None:
     """z = β·Δ − m, computed here without the library; and no gradient through m."""
     loss = make_loss(name, {"source": source})
@@ -119,9 +120,7 @@ def test_hinge_with_ratings_in_numpy() -> None:
     loss = make_loss("hinge", {"source": "ratings", "scale": 2.0}, beta=0.5)
     gap, rating = np.array([0.0, 4.0, 10.0, -2.0]), np.array([0.25, 1.0, 1.0, -3.0])
     zero = torch.zeros(4, dtype=torch.float64)
-    rows = Rows(
-        chosen=torch.from_numpy(gap), rejected=zero, margin=Margin(values=torch.from_numpy(rating), unit="reward")
-    )
+    rows = Rows(chosen=torch.from_numpy(gap), rejected=zero, columns={"margin": torch.from_numpy(rating)})
     values = loss.objective.function(loss.less_margin(rows), loss.options).numpy()
     np.testing.assert_allclose(values, np.maximum(0, 1 - 0.5 * gap + 2 * rating))
     np.testing.assert_allclose(values, [1.5, 1.0, 0.0, 0.0])  # by hand; the last: 1 + 1 − 6 is below 0
@@ -154,7 +153,7 @@ def test_what_is_ours_is_called_ours(name: str, source: str, origin: str) -> Non
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, r"margin\.source is missing, e\.g\. margin: \{source: pop\}\. Known: fixed, ratings, pop"),
+        ({}, r"margin\.source is missing, e\.g\. margin: \{source: pop\}\. Known: fixed, pop, ratings"),
         ({"value": 1}, r"margin\.source is missing"),
         ({"source": "rating"}, r"Unknown margin source 'rating'\. Did you mean 'ratings'"),
         ({"source": "fixed", "valeu": 1}, r"margin 'fixed' has no option 'valeu'\. Did you mean 'value'"),

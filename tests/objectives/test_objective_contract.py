@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from popmargin.errors import ConfigError, DataError
 from popmargin.margin import Margin
 from popmargin.objectives.base import OBJECTIVES, Logps, Objective, Rows
+from popmargin.objectives.rows import COLUMN_KINDS
 
 # Other tests may have registered a user's own.
 REGISTERED = {name: OBJECTIVES.get(name) for name in OBJECTIVES.names()}
@@ -192,9 +193,7 @@ def build(kind: Objective, values: Mapping[str, Any], dtype: torch.dtype, option
     """Rows with only what the objective needs, as the trainer makes them."""
     needs = kind.needs
     wanted = {"chosen", "rejected", "has_weaker", "stronger_share", "weaker_share"}
-    wanted |= {"margin"} if needs.margin else set()
-    wanted |= {"soft_label"} if needs.soft_label else set()
-    wanted |= {"scale"} if needs.scale else set()
+    wanted |= set(needs.columns)
     wanted |= {"target"} if needs.weaker == "target" else set()
     wanted |= {"weaker_chosen", "weaker_rejected"} if needs.weaker == "gradient" else set()
     fields: dict[str, Any] = {}
@@ -202,9 +201,9 @@ def build(kind: Objective, values: Mapping[str, Any], dtype: torch.dtype, option
         value = values[name]
         tensor = value if isinstance(value, torch.Tensor) else torch.tensor(np.asarray(value, dtype=float), dtype=dtype)
         fields[name] = tensor > 0 if name == "has_weaker" else tensor
-    for name, unit in (("target", "nats"), ("margin", "reward"), ("scale", "reward")):
-        if name in fields:
-            fields[name] = Margin(values=fields[name], unit=unit)
+    if "target" in fields:
+        fields["target"] = Margin(values=fields["target"], unit="nats")
+    fields["columns"] = {name: fields.pop(name) for name in needs.columns if name in fields}
     made = kind.init_state(options) if kind.init_state else {}
     made |= {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
     return Rows(**fields, state=made, logps=build_logps(kind, options, values, fields["chosen"], fields["rejected"]))
@@ -413,8 +412,9 @@ def unchecked() -> Iterator[None]:
 def test_columns_are_refused(name: str) -> None:
     fields: dict[str, Any] = {"chosen": torch.zeros(3), "rejected": torch.zeros(3)}
     column = torch.ones(3, 1, dtype=torch.bool) if name == "has_weaker" else torch.ones(3, 1)
+    value: Any = Margin(values=column, unit="nats") if name == "target" else column
     with pytest.raises(ValueError, match=rf"{name} has the shape \(3, 1\), chosen \(3,\)"):
-        Rows(**fields | {name: Margin(values=column, unit="nats") if name in ("target", "margin", "scale") else column})
+        Rows(**fields | ({"columns": {name: value}} if name in COLUMN_KINDS else {name: value}))
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -432,14 +432,16 @@ def test_what_is_missing_is_refused_by_name(case: tuple[Objective, Any]) -> None
     rows = build(kind, in_domain(kind, options, arrays(4)), torch.float64, options)
     whole, refused = kind.function(rows, options), set[str]()
     for name in (*FIELDS[2:], "logps", "state"):
-        without = dataclasses.replace(rows, **{name: {} if name == "state" else None})
+        if name in COLUMN_KINDS:
+            without = rows.with_columns(**{name: None})
+        else:
+            without = dataclasses.replace(rows, **{name: {} if name == "state" else None})
         try:
             assert torch.equal(kind.function(without, options), whole), name
         except DataError as error:
             assert f"The rows have no {name}" in str(error)
             refused.add(name)
-    needed = {name for name in ("margin", "soft_label", "scale") if getattr(kind.needs, name)}
-    assert needed | WANTED[kind.needs.weaker] | ({"state"} if rows.state else set[str]()) <= refused
+    assert {*kind.needs.columns} | WANTED[kind.needs.weaker] | ({"state"} if rows.state else set[str]()) <= refused
 
 
 BAD = {
@@ -453,7 +455,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(
-    ("name", "field"), [(name, field) for name, kind in OWN.items() for field in BAD if getattr(kind.needs, field)]
+    ("name", "field"), [(name, field) for name, kind in OWN.items() for field in kind.needs.columns]
 )
 def test_bad_numbers_of_the_data_are_refused_with_their_rows(name: str, field: str) -> None:
     kind, (values, message) = OWN[name], BAD[field]
@@ -464,8 +466,8 @@ def test_bad_numbers_of_the_data_are_refused_with_their_rows(name: str, field: s
 def test_numbers_on_a_device_are_not_waited_for() -> None:
     """Tensors on `meta` have no numbers: looking at them would fail, as it would wait on a GPU."""
     zeros = torch.zeros(3, device="meta")
-    margin = Margin(values=zeros, unit="reward")
-    assert Rows(chosen=zeros, rejected=zeros, margin=margin, scale=margin, soft_label=zeros).gap.shape == (3,)
+    columns = dict.fromkeys(["margin", "scale", "soft_label", "weight", "another"], zeros)
+    assert Rows(chosen=zeros, rejected=zeros, columns=columns).gap.shape == (3,)
 
 
 def test_swap_turns_the_gradient_around(case: tuple[Objective, Any]) -> None:
@@ -482,8 +484,8 @@ def test_swap_turns_the_gradient_around(case: tuple[Objective, Any]) -> None:
     swapped = rows.swap()
     if kind.needs.soft_label:
         torch.testing.assert_close(kind.function(swapped, options), kind.function(rows, options), rtol=1e-12, atol=0)
-        swapped = dataclasses.replace(swapped, soft_label=rows.soft_label)
-    swapped = dataclasses.replace(swapped, scale=rows.scale)
+        swapped = swapped.with_columns(soft_label=rows.soft_label)
+    swapped = swapped.with_columns(scale=rows.columns.get("scale"))
     (before,) = torch.autograd.grad(kind.function(rows, options).sum(), chosen)
     (after,) = torch.autograd.grad(kind.function(swapped, options).sum(), chosen)
     assert (before < 0).all() and (after > 0).all()
@@ -494,9 +496,7 @@ def test_swap_twice_is_nothing_and_turns_labels_too() -> None:
     rows = Rows(
         chosen=values["chosen"],
         rejected=values["rejected"],
-        margin=Margin(values=values["margin"], unit="reward"),
-        soft_label=values["soft_label"],
-        scale=Margin(values=values["scale"], unit="reward"),
+        columns={name: values[name] for name in ("margin", "soft_label", "scale", "stronger_share")},
         logps=Logps(
             chosen=values["chosen"],
             rejected=values["rejected"],
@@ -513,6 +513,7 @@ def test_swap_twice_is_nothing_and_turns_labels_too() -> None:
     torch.testing.assert_close(once.soft_label, 1 - values["soft_label"])
     assert once.scale is not None
     torch.testing.assert_close(once.scale.values, -values["scale"])
+    assert torch.equal(once.column("stronger_share"), values["stronger_share"])  # of either response
     assert once.logps is not None and twice.logps is not None and rows.logps is not None
     for name, other in (("chosen", "rejected"), ("chosen_reference", "rejected_reference"), TOKENS):
         assert torch.equal(getattr(once.logps, name), getattr(rows.logps, other)), name

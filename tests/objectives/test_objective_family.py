@@ -50,8 +50,8 @@ def test_pop_with_one_target_is_the_fixed_margin(scores: dict[str, torch.Tensor]
 
 
 def test_the_rating_margin_is_in_reward_units(scores: dict[str, torch.Tensor]) -> None:
-    ones = Margin(values=torch.ones(8, dtype=torch.float64), unit="reward")
-    rows = edge_rows(scores, torch.zeros(8, dtype=torch.float64), margin=ones)
+    ones = torch.ones(8, dtype=torch.float64)
+    rows = edge_rows(scores, torch.zeros(8, dtype=torch.float64), columns={"margin": ones})
     torch.testing.assert_close(loss("dpo_rating_margin", rows), loss("dpo_fixed_margin", rows, margin=1.0))
 
 

@@ -20,8 +20,8 @@ LOG2 = math.log(2)
 def rows_of(gaps: Gaps, *, at: float = 0.0, soft: Gaps | float | None = None, **more: Any) -> Rows:
     """Rows with these gaps, whose rejected responses all score `at`."""
     gaps = torch.as_tensor(gaps, dtype=torch.float64)
-    label = None if soft is None else torch.as_tensor(soft, dtype=torch.float64).expand_as(gaps)
-    return Rows(chosen=at + gaps, rejected=torch.full_like(gaps, at), soft_label=label, **more)
+    columns = {} if soft is None else {"soft_label": torch.as_tensor(soft, dtype=torch.float64).expand_as(gaps)}
+    return Rows(chosen=at + gaps, rejected=torch.full_like(gaps, at), columns=columns, **more)
 
 
 def loss(name: str, rows: Rows, **options: Any) -> torch.Tensor:

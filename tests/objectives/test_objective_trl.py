@@ -22,11 +22,12 @@ from torch.nn.functional import logsigmoid, softplus
 from transformers import TrainingArguments
 
 from popmargin.config import RunConfig
-from popmargin.engine.batch import Collator, TrainingRows, preference_sequences
+from popmargin.engine.batch import preference_sequences
 from popmargin.objectives.base import OBJECTIVES, Rows, objective
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_loss
+from popmargin.training.batches import Collator, TrainingRows
+from popmargin.training.build import make_loss
 from popmargin.training.trainer import PreferenceTrainer
+from popmargin.training.workspace import Workspace
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -124,7 +125,7 @@ def workspace(configure: Callable[..., RunConfig]) -> Iterator[Workspace]:
 @pytest.fixture
 def policy(workspace: Workspace) -> Any:
     """A policy that has moved away from the reference."""
-    model = copy.deepcopy(workspace.start_model).requires_grad_(True)
+    model = copy.deepcopy(workspace.task.start_model).requires_grad_(True)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -140,22 +141,24 @@ def ours(
     config: RunConfig, workspace: Workspace, policy: Any, folder: Path, rows: list[int] = ROWS
 ) -> tuple[float, dict[str, torch.Tensor]]:
     loss = make_loss(config)
+    model = copy.deepcopy(policy)
+    scorer = workspace.task.scorer(model, loss.kind, precision="fp32")
     collator = Collator(
         rows=TrainingRows.of_preferences(len(workspace.train)),
-        tokenized=workspace.train.tokenized,
-        pad_id=0,
+        inputs=workspace.task.inputs(
+            workspace.train.encoded, scorer, reference=workspace.train.reference if loss.uses_reference else None
+        ),
         columns={},
-        reference=workspace.train_reference if loss.uses_reference else None,
         weaker="none",
         target_forward="none",
     )
-    model = copy.deepcopy(policy)
     trainer = PreferenceTrainer(
         model=model,
         args=TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=True),
         loss=loss,
         collator=collator,
-        precision="fp32",
+        scorer=scorer,
+        write=workspace.task.checkpoint,
     )
     value = trainer.compute_loss(model, collator.part(rows))
     value.backward()
@@ -163,7 +166,7 @@ def ours(
 
 
 def examples(workspace: Workspace, rows: list[int]) -> list[dict[str, Any]]:
-    tokens, reference = workspace.train.tokenized, workspace.train_reference
+    tokens, reference = workspace.train.encoded, workspace.train.reference
     return [
         {
             "prompt_ids": tokens.prompt[row].tolist(),
@@ -195,7 +198,7 @@ def trl_loss(workspace: Workspace, model: Any, folder: Path, rows: list[int], **
 
     trainer = DPOTrainer(
         model=model,
-        ref_model=copy.deepcopy(workspace.start_model),
+        ref_model=copy.deepcopy(workspace.task.start_model),
         args=DPOConfig(
             output_dir=str(folder),
             beta=BETA,
@@ -206,7 +209,7 @@ def trl_loss(workspace: Workspace, model: Any, folder: Path, rows: list[int], **
             max_length=None,
             **settings,
         ),
-        processing_class=workspace.tokenizer,
+        processing_class=workspace.task.tokenizer,
         train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
     )
     batch = trainer.data_collator(examples(workspace, rows))
@@ -264,7 +267,7 @@ def trl_logps(workspace: Workspace, model: Any, rows: list[int], *, average: boo
     """Log-probs of both sides by TRL's own sums, and the cross-entropy of chosen over the tokens of the batch."""
     from trl.experimental.cpo import CPOTrainer
 
-    sequences = preference_sequences(workspace.train.tokenized, rows, 0, "padded")
+    sequences = preference_sequences(workspace.train.encoded, rows, 0, "padded")
     labels = torch.full_like(sequences["input_ids"], -100)
     labels.flatten()[sequences["label_positions"] + 1] = sequences["labels"]
     logits = model(input_ids=sequences["input_ids"], attention_mask=sequences["attention_mask"]).logits

@@ -11,7 +11,8 @@ from popmargin.config import RunConfig
 from popmargin.objectives.base import OBJECTIVES, Logps, Rows
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.regularizers.budget import BudgetOptions, budget
-from popmargin.training.run import make_loss, train
+from popmargin.training.build import make_loss
+from popmargin.training.run import train
 from popmargin.training.run_directory import read_jsonl
 
 

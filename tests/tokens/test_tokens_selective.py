@@ -14,7 +14,8 @@ from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
 from popmargin.tokens.base import TOKEN_SELECTORS, TokenRows
 from popmargin.tokens.selective import SelectiveOptions, selective
-from popmargin.training.run import make_loss, train
+from popmargin.training.build import make_loss
+from popmargin.training.run import train
 from popmargin.training.run_directory import read_jsonl
 
 

@@ -19,10 +19,12 @@ from popmargin.data.tokenize import tokenize_preferences
 from popmargin.errors import DataError
 from popmargin.evaluation.run import evaluate_run
 from popmargin.pop.edges import PopEdges
-from popmargin.training.account import tokenizing_step, training_steps
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_parts, train
+from popmargin.training.account import encoding_step
+from popmargin.training.build import make_parts
+from popmargin.training.run import train
+from popmargin.training.run_account import training_steps
 from popmargin.training.sides import read_split
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 GOOD = {"prompt": "sky", "chosen": "blue hills", "rejected": "rain"}
@@ -110,7 +112,7 @@ def test_every_row_of_every_data_set_is_in_the_account(
             tokenized = tokenize_preferences(preferences, tiny_tokenizer, max_length=24, truncation=truncation)
         except DataError:
             continue  # none is left: said
-        step = tokenizing_step(tokenized.report, "x")
+        step = encoding_step(tokenized.report, "x")
         check_sums([step])
         assert (step.rows_in, step.kept["kept"]) == (len(preferences), len(tokenized))
 
@@ -155,7 +157,7 @@ def test_what_tokenization_does_is_said(configure: Configure, capsys: pytest.Cap
     workspace.tell(workspace.account)
     workspace.tell(workspace.account)  # a study tells what its runs share once
     printed = capsys.readouterr().err
-    report = workspace.train.tokenized.report
+    report = workspace.train.encoded.report
     dropped = len(report.dropped)
     assert 0 < dropped < report.rows_in
     line = f"training preferences: {report.rows_in} in = {report.rows_kept} kept + {dropped} left out"

@@ -14,9 +14,9 @@ from popmargin.data.ragged import Ragged
 from popmargin.data.tokenize import TokenizedPreferences, TruncationReport
 from popmargin.errors import ConfigError, DataError, PopmarginError, RunError
 from popmargin.models.policies import make_policy
-from popmargin.training.checks import check_padding, check_rows, check_sampling
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_parts
+from popmargin.tasks.checks import check_padding, check_rows, check_sampling
+from popmargin.training.build import make_parts
+from popmargin.training.workspace import Workspace
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,

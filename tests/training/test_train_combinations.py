@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
-from popmargin.training.combinations import without_effect
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_loss, make_parts, train
+from popmargin.objectives.base import OBJECTIVES, Needs
+from popmargin.tasks.base import TASKS
+from popmargin.training.build import make_loss, make_parts
+from popmargin.training.combinations import refuse_meaningless, without_effect
+from popmargin.training.run import train
 from popmargin.training.run_directory import read_jsonl
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -57,6 +61,48 @@ REFUSED_IDS = ["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft", "frozen-all"
 def test_refused_with_the_reason(configure: Configure, values: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         make_loss(configure(values))
+
+
+@pytest.mark.parametrize(
+    ("task", "required", "reason"),
+    [
+        (
+            "policy",
+            "denoising_error",
+            r"'odd' requires 'denoising_error', which a policy does not have \(task: policy\)",
+        ),
+        ("reward", "denoising_error", "'odd' requires 'denoising_error', which a reward model does not have"),
+        ("policy", "reward", "'odd' is a term of rewards, which a policy does not have"),
+        ("reward", "tokens", "'odd' weighs log-probs of tokens, which a reward model does not have"),
+        ("reward", "generation", "'odd' requires 'generation', which a reward model does not have.*: use aps, cdpo"),
+    ],
+)
+def test_what_a_part_requires_and_the_task_does_not_provide_is_refused_by_one_rule(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, task: str, required: str, reason: str
+) -> None:
+    kind = replace(OBJECTIVES.get("dpo"), name="odd", needs=Needs(provided=(required,)))
+    monkeypatch.setitem(OBJECTIVES._entries, "odd", kind)  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(ConfigError, match=reason):
+        make_loss(configure({"task": task, "objective": {"name": "odd"}}))
+    provided = TASKS.get(task).provides | {required}
+    loss = make_loss(configure({"task": task, "objective": {"name": "dpo"}}))
+    refuse_meaningless(replace(loss, objective=kind, provides=provided), configure(), "a third task")
+
+
+def test_a_third_task_is_asked_what_it_provides(configure: Configure) -> None:
+    """Nothing here knows the tasks by name: one that only has gaps trains with objectives of gaps, and no others."""
+    fine, refused = set[str](), set[str]()
+    for name in (
+        name for name in OBJECTIVES.names() if OBJECTIVES.get(name).function.__module__.startswith("popmargin.")
+    ):
+        loss = make_loss(configure({"objective": {"name": name}}))
+        try:
+            refuse_meaningless(replace(loss, provides=frozenset({"log_ratio"})), configure(), "a toy")
+            fine.add(name)
+        except ConfigError as error:
+            assert "which a toy does not have" in str(error)
+            refused.add(name)
+    assert refused == {"amapo", "cpo", "dpop", "orpo", "simpo", "simpo_pop"} and {"dpo", "pop", "aps"} <= fine
 
 
 def test_a_budget_is_in_the_reward_units_of_its_objective(configure: Configure) -> None:

@@ -14,9 +14,9 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.pop.edges import PopEdges
 from popmargin.training.fingerprints import Change, Record, Rows
 from popmargin.training.inputs import differences, with_absolute_paths, with_data
-from popmargin.training.prepare import Workspace
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 OBJECTIVE = '''

@@ -13,9 +13,10 @@ import torch
 from popmargin.config import RunConfig
 from popmargin.errors import DataError, RunError
 from popmargin.objectives.base import OBJECTIVES
-from popmargin.training import run as training
-from popmargin.training.prepare import Workspace
+from popmargin.tasks import language
+from popmargin.training import build as training
 from popmargin.training.run import train
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 
@@ -24,18 +25,18 @@ Configure = Callable[..., RunConfig]
 def policies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every policy that training makes, to look at its weights afterwards."""
     made: list[Any] = []
-    original = training.make_policy
+    original = language.make_policy
 
     def keep(*arguments: Any) -> Any:
         made.append(original(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(training, "make_policy", keep)
+    monkeypatch.setattr(language, "make_policy", keep)
     return made
 
 
 def untouched(policy: Any, workspace: Workspace) -> bool:
-    start = workspace.start_model.state_dict()
+    start = workspace.task.start_model.state_dict()
     return all(torch.equal(tensor, start[name]) for name, tensor in policy.state_dict().items())
 
 
@@ -44,7 +45,7 @@ def test_bad_log_probs_name_the_preference(configure: Configure, policies: list[
     config = configure({"train": {"batch_size": 32, "micro_batch_size": 4}})
     workspace = Workspace(config)
     victim = 11
-    workspace.train_reference.chosen[victim][0] = poison
+    workspace.train.reference.chosen[victim][0] = poison
     with pytest.raises(
         RunError, match=rf"step 1 for the preferences {workspace.train.ids[victim]}\. No weight"
     ) as info:
@@ -58,7 +59,7 @@ def test_broken_weights(configure: Configure, policies: list[Any]) -> None:
     config = configure({"objective": {"name": "simpo"}})
     workspace = Workspace(config)
     with torch.no_grad():
-        workspace.start_model.get_parameter("model.norm.weight")[3] = torch.nan
+        workspace.task.start_model.get_parameter("model.norm.weight")[3] = torch.nan
     with pytest.raises(RunError, match="gives log-probs that are not finite: are its weights intact"):
         train(config, workspace=workspace)
     assert int(torch.isnan(torch.cat([p.flatten() for p in policies[0].parameters()])).sum()) == 1

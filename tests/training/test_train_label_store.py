@@ -9,8 +9,9 @@ import pytest
 from popmargin.cli.main import main
 from popmargin.config import RunConfig
 from popmargin.data.load import load_preferences
+from popmargin.edge_sources.base import read_edges
 from popmargin.errors import DataError
-from popmargin.label.export.store_edges import read_edges, store_edges
+from popmargin.label.export.store_edges import store_edges
 from popmargin.label.labellers.labelling import label_store, store_strengths
 from popmargin.label.labellers.numeric import RatingLabeller
 from popmargin.label.projects.open_project import open_project

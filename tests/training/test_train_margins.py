@@ -15,20 +15,21 @@ from popmargin.cli.main import main
 from popmargin.config import RunConfig, from_dict, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.errors import ConfigError, DataError
-from popmargin.margin_sources import MARGIN_SOURCES
 from popmargin.objectives.base import OBJECTIVES, Needs, Objective
 from popmargin.study.config import StudyConfig
 from popmargin.study.standard import keep_possible
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_loss, make_parts, make_trainer, train, training_arguments
+from popmargin.training.build import make_loss, make_parts, make_trainer, training_arguments
+from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 Metrics = Callable[[RunDirectory], list[dict[str, Any]]]
+OWN_SOURCES = ["fixed", "pop", "ratings"]
 OWN = [name for name in OBJECTIVES.names() if OBJECTIVES.get(name).function.__module__.startswith("popmargin.")]
 
 
-@pytest.mark.parametrize("source", MARGIN_SOURCES)
+@pytest.mark.parametrize("source", OWN_SOURCES)
 @pytest.mark.parametrize("name", OWN)
 def test_every_pair_trains_or_is_refused(
     name: str, source: str, configure: Configure, metrics: Metrics, soft_path: str
@@ -166,7 +167,7 @@ def test_a_study_leaves_out_margins_that_the_data_cannot_give(
 ) -> None:
     base = {"model": base_run["model"], "data": {"train": unrated_path, "test_size": 8}}
     sources: dict[str, Any] = {name: {"objective": {"name": "dpo"}, "margin": {"source": name}}
-                               for name in MARGIN_SOURCES}  # fmt: skip
+                               for name in OWN_SOURCES}  # fmt: skip
     study = StudyConfig(base=base, arms={"dpo": {"objective": {"name": "dpo"}}, **sources})
     assert list(keep_possible(study).arms) == ["dpo", "fixed"]
     said = capsys.readouterr().err

@@ -10,10 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from popmargin.config import RunConfig
-from popmargin.engine.logps import forward_plan
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_parts, make_trainer, train, training_arguments
+from popmargin.training.build import make_parts, make_trainer, training_arguments
+from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 OBJECTIVES: list[dict[str, Any]] = [
@@ -63,7 +63,7 @@ def test_outputs_kept_of_frozen_layers_change_no_step(
     for number, size in enumerate([0.0, 1.0, 1.0]):
         own = {"output": str(tmp_path / str(number)), "train": {"frozen_cache_gb": size}}
         run, policy = train(configure(objective, adapter, own), workspace=workspace, keep_model=True)
-        assert (forward_plan(policy).lower is not None) == bool(size)
+        assert (workspace.task.plan(policy).lower is not None) == bool(size)
         runs.append(run)
     for run in runs[1:]:
         for mine, other in zip(metrics(run), metrics(runs[0]), strict=True):
@@ -76,7 +76,8 @@ def test_nothing_is_kept_with_several_processes(
 ) -> None:
     config = configure({"model": {"lora_rank": 4, "lora_last_layers": 1}, "train": {"frozen_cache_gb": 1.0}})
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert forward_plan(make_parts(config, Workspace(config)).policy).lower is None
+    scorer: Any = make_parts(config, Workspace(config)).scorer
+    assert scorer.plan.lower is None
     assert "train.frozen_cache_gb does nothing with several processes" in caplog.text
 
 

@@ -21,10 +21,11 @@ from popmargin.evaluation.run import HeldOutMargins, evaluate_run
 from popmargin.models.reward_models import padding_apart
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.rewards.load import load_reward
-from popmargin.training.combinations import wants_log_probs
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_loss, make_parts, make_trainer, train, training_arguments
+from popmargin.tasks.reward import RewardTask
+from popmargin.training.build import make_loss, make_parts, make_trainer, training_arguments
+from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.workspace import Workspace
 from rounding import rounding
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -40,7 +41,7 @@ def to(output: Path, **train_settings: Any) -> dict[str, Any]:
 
 def padded(workspace: Workspace, rows: list[int]) -> dict[str, torch.Tensor]:
     """Chosen, then rejected responses as any classifier takes them."""
-    tokens = workspace.train.tokenized
+    tokens = workspace.train.encoded
     sides = [side[row] for side in (tokens.chosen, tokens.rejected) for row in rows]
     inputs = pad_sequences([tokens.prompt[row] for row in rows] * 2, sides, 0)
     return {name: inputs[name] for name in ("input_ids", "attention_mask")}
@@ -49,7 +50,7 @@ def padded(workspace: Workspace, rows: list[int]) -> dict[str, torch.Tensor]:
 def ours(config: RunConfig, workspace: Workspace, rows: list[int]) -> tuple[float, Any, Any]:
     """Loss, model with its gradients, and an equal model without."""
     parts = make_parts(config, workspace)
-    assert parts.collator.layout == "packed"
+    assert parts.scorer.plan.layout == "packed"
     twin = copy.deepcopy(parts.policy)
     trainer = make_trainer(config, training_arguments(config, RunDirectory(Path(config.output))), parts)
     value = trainer.compute_loss(parts.policy, parts.collator.part(rows))
@@ -130,7 +131,7 @@ def test_micro_batches_are_one_batch(tmp_path: Path, configure: Configure, metri
 OF_GAPS = [
     name
     for name, kind in ((name, OBJECTIVES.get(name)) for name in OBJECTIVES.names())
-    if kind.function.__module__.startswith("popmargin.") and wants_log_probs(kind, kind.options()) is None
+    if kind.function.__module__.startswith("popmargin.") and kind.requires(kind.options()) <= RewardTask.provides
 ]
 
 
@@ -236,7 +237,7 @@ def test_what_is_too_long_is_scored_as_in_training(configure: Configure, truncat
     evaluate_run(run.path)
     margins = HeldOutMargins.load(run.evaluation / "margins.parquet")
     gaps = dict(zip(margins.ids, margins.reward_margin, strict=True))
-    tokens = workspace.test.tokenized
+    tokens = workspace.test.encoded
     same = [n for n in range(len(tokens)) if len(tokens.chosen[n]) == len(tokens.rejected[n])]
     held_out = [workspace.test.preferences[int(tokens.index[n])] for n in same]
     reward = load_reward(f"model:{run.model}")

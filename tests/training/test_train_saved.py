@@ -24,8 +24,8 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run, held_out_margins
 from popmargin.models.policies import load_model
 from popmargin.models.saved import dtype_to_save, write_model
-from popmargin.training.prepare import Workspace
 from popmargin.training.run import train
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 TOKENS = torch.tensor([[5, 60, 7, 180, 9, 33]])
@@ -68,7 +68,7 @@ def test_a_start_adapter_is_trained_on_and_saved(
     run, policy = train(config, workspace=workspace, keep_model=True)
     alone = AUTO[task].from_pretrained(run.model, dtype=torch.float32)
     torch.testing.assert_close(logits(alone), logits(policy), rtol=1e-4, atol=1e-4)
-    changed = (logits(policy) - logits(workspace.start_model)).abs().max()
+    changed = (logits(policy) - logits(workspace.task.start_model)).abs().max()
     assert changed > 0.01 and not (run.model / "adapter_config.json").exists()
     evaluate_run(run.path)
     found = HeldOutMargins.load(run.evaluation / "margins.parquet").reward_margin
@@ -87,19 +87,19 @@ def test_a_start_adapter_is_kept_by_choice(configure: Configure, start_path: str
     workspace = Workspace(config)
     run, policy = train(config, workspace=workspace, keep_model=True)
     torch.testing.assert_close(
-        logits(workspace.start_model), logits(load_model(start_path, torch.float32)), rtol=1e-4, atol=1e-4
+        logits(workspace.task.start_model), logits(load_model(start_path, torch.float32)), rtol=1e-4, atol=1e-4
     )
     first = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])
     assert first["loss"] == pytest.approx(np.log(2), abs=1e-6) and abs(first["chosen_logratio"]) < 1e-5
     trained = {name for name, value in policy.named_parameters() if value.requires_grad}
     assert trained and all(".default." in name for name in trained)
     before = logits(policy)
-    assert (before - logits(workspace.start_model)).abs().max() > 0.01
+    assert (before - logits(workspace.task.start_model)).abs().max() > 0.01
     named = json.loads((run.model / "adapter_config.json").read_text())
     assert named["base_model_name_or_path"] == f"{Path(start_path).parent}/base" and named["r"] == 6
     alone = AutoModelForCausalLM.from_pretrained(run.model, dtype=torch.float32)
     base = AutoModelForCausalLM.from_pretrained(named["base_model_name_or_path"], dtype=torch.float32)
-    for other in (alone, PeftModel.from_pretrained(base, run.model), workspace.trained(run.model),
+    for other in (alone, PeftModel.from_pretrained(base, run.model), workspace.task.load(run.model),
                   load_model(str(run.model), torch.float32)):  # fmt: skip
         torch.testing.assert_close(logits(other), before, rtol=1e-4, atol=1e-4)
     (run.path / "run.json").unlink()
@@ -127,7 +127,7 @@ def test_an_adapter_whose_base_has_changed_since(
     run, _ = train(configure({"model": {"path": str(path), "lora_rank": 2}, "train": {"max_steps": 1}}))
     evaluate_run(run.path)
     make_model(seed=1).save_pretrained(path)
-    with pytest.raises(RunError, match="was trained with another start model than what is here now"):
+    with pytest.raises(RunError, match="is not what is here now: start model changed"):
         evaluate_run(run.path)
 
 
@@ -176,7 +176,7 @@ def test_weights_keep_the_dtype_of_the_start_model(configure: Configure, rough_p
     assert policy.dtype == torch.float32
     facts = run.facts()["saved_weights"]
     assert facts["dtype"] == "bfloat16" and 0.9 < facts["kept"] < 1.1
-    loaded = workspace.trained(run.model)
+    loaded = workspace.task.load(run.model)
     assert torch.equal(logits(loaded), logits(policy))
 
 
@@ -258,16 +258,16 @@ def test_a_checkpoint_that_lost_something_is_not_resumed(configure: Configure) -
 
 def test_weights_trained_outside_the_adapter_are_missed(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     """An adapter's file holds the adapter alone."""
-    from popmargin.training import run as training
+    from popmargin.tasks import language
 
-    make = training.make_policy
+    make = language.make_policy
 
     def with_norms(start: Any, config: Any) -> Any:
         policy = make(start, config)
         policy.get_submodule("base_model.model.model.norm").requires_grad_(True)
         return policy
 
-    monkeypatch.setattr(training, "make_policy", with_norms)
+    monkeypatch.setattr(language, "make_policy", with_norms)
     with pytest.raises(RunError, match=r"model\.norm\.weight' is missing there"):
         train(configure({"model": {"lora_rank": 2}, "train": {"max_steps": 1}}))
 
@@ -299,8 +299,8 @@ def test_every_model_of_a_run_may_be_an_adapter(
     workspace = Workspace(config)
     train(config, workspace=workspace)
     merged = load_model(start_path, torch.float32)
-    assert torch.equal(logits(workspace.reference_model), logits(merged))
-    assert workspace.train_scoring(start_path).sums()[0].tolist() == workspace.train_reference.sums()[0].tolist()
+    assert torch.equal(logits(workspace.task.reference_model), logits(merged))
+    assert workspace.train_scoring(start_path).sums()[0].tolist() == workspace.train.reference.sums()[0].tolist()
 
 
 @pytest.mark.parametrize("use_cache", [True, False])

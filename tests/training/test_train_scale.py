@@ -14,9 +14,10 @@ from popmargin.pop.edges import PopEdges
 from popmargin.pop.fit import fit_strengths
 from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import half_normal_strengths
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_parts, train
+from popmargin.training.build import make_parts
+from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 Metrics = Callable[[RunDirectory], list[dict[str, Any]]]

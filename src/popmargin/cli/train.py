@@ -59,8 +59,9 @@ def run(args: argparse.Namespace) -> int:
     check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
     import torch
 
+    from popmargin.training.build import make_loss
     from popmargin.training.combinations import without_effect
-    from popmargin.training.run import make_loss, train
+    from popmargin.training.run import train
 
     first = os.environ.get("RANK", "0") == "0"  # of several processes, the first one speaks
     for sentence in without_effect(make_loss(config), config) if first else ():

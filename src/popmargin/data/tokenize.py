@@ -54,6 +54,10 @@ class TokenizedPreferences:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def sizes(self) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Tokens of the chosen and of the rejected completions (n,)."""
+        return self.chosen.lengths, self.rejected.lengths
+
 
 def tokenize_preferences(
     prefs: Preferences,

@@ -1,18 +1,16 @@
-"""Batches: a set of distinct preferences, and the training rows (preferences or PoP edges) that point into it.
+"""Batches of tokenized preferences: the sequences that a model forwards, and cached log-probs of their tokens.
 
-Axis suffixes: P preferences, R training rows.
+Axis suffix N: preferences.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from popmargin.data.tokenize import TokenizedPreferences
-from popmargin.engine.sequences import Layout, Sequences, make_sequences, split_to_budget
+from popmargin.engine.sequences import Layout, Sequences, make_sequences
 
 if TYPE_CHECKING:
     from popmargin.engine.reference import ReferenceLogps
@@ -28,179 +26,46 @@ def preference_sequences(
 
 
 @dataclass(frozen=True)
-class TrainingRows:
-    """The rows of an epoch: row i trains preference `stronger[i]`, with the weaker side `weaker[i]` (−1: none).
+class TokenInputs:
+    """Tokenized preferences as a language model takes them.
 
     Attributes:
-        stronger: preference of each row (R,).
-        weaker: preference of its weaker side, −1 where there is none (R,).
-        stronger_share: weight of the stronger side's own loss so that every preference counts once an epoch (R,).
-        weaker_share: the same for the weaker side (R,).
-    """
-
-    stronger: np.ndarray
-    weaker: np.ndarray
-    stronger_share: np.ndarray
-    weaker_share: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.stronger)
-
-    def __getitem__(self, row: int) -> int:
-        return row  # the collator looks the row up: workers need not copy it
-
-    @staticmethod
-    def of_preferences(count: int) -> "TrainingRows":
-        """One row per preference."""
-        ones = np.ones(count, dtype=np.float32)
-        return TrainingRows(np.arange(count), np.full(count, -1), ones, np.zeros_like(ones))
-
-    @staticmethod
-    def of_edges(stronger: np.ndarray, weaker: np.ndarray, count: int, *, everyone: bool) -> "TrainingRows":
-        """One row per edge; with `everyone`, preferences that stand in no edge are rows of their own."""
-        if everyone:
-            present = np.zeros(count, dtype=bool)
-            present[stronger] = True
-            present[weaker[weaker >= 0]] = True
-            lone = np.flatnonzero(~present)
-            stronger, weaker = np.concatenate([stronger, lone]), np.concatenate([weaker, np.full(len(lone), -1)])
-        matched = weaker >= 0
-        degree = np.bincount(stronger, minlength=count) + np.bincount(weaker[matched], minlength=count)
-        scale = len(stronger) / max(int((degree > 0).sum()), 1)
-        stronger_share = scale / degree[stronger]
-        weaker_share = np.where(matched, scale / degree[np.where(matched, weaker, 0)].clip(min=1), 0.0)
-        return TrainingRows(
-            stronger.astype(np.int64),
-            weaker.astype(np.int64),
-            stronger_share.astype(np.float32),
-            weaker_share.astype(np.float32),
-        )
-
-
-@dataclass(frozen=True)
-class Collator:
-    """Turns row numbers into parts of a batch, each for one forward pass; any data loader can move them to a device.
-
-    In a part the distinct preferences are numbered 0 … P−1, those that need a gradient first; `policy` holds the
-    sequences of these, `target` those of the others (absent when there are none). No preference stands in it twice.
-
-    Attributes:
-        rows: the epoch's rows.
         tokenized: the preferences.
         pad_id: a padding token.
-        columns: further numbers per preference, (count,) each, that ride along (margin, soft_label).
-        reference: cached reference log-probs of the tokens, if the objective uses them; see `reference.py`.
-        weaker: what the objective wants of weaker sides: none, target, or gradient.
-        target_forward: which weaker sides a target must forward: all of them, only those that the policy does not
-            forward anyway (others), or none.
         layout: packed rows, or padded ones for models that cannot be packed.
-        tokens_per_batch: most tokens in a part; None makes one part of all rows.
-        scoring: cached log-probs of the tokens under a token selector's own reference, if it has one.
         whole: keep the last token of every response, which a reward model reads.
+        cached: log-probs of the tokens by name, such as those of the reference; see `reference.py`.
     """
 
-    rows: TrainingRows
     tokenized: TokenizedPreferences
     pad_id: int
-    columns: dict[str, np.ndarray]
-    reference: "ReferenceLogps | None"
-    weaker: Literal["none", "target", "gradient"]
-    target_forward: Literal["all", "others", "none"]
     layout: Layout = "padded"
-    tokens_per_batch: int | None = None
-    scoring: "ReferenceLogps | None" = None
     whole: bool = False
+    cached: "Mapping[str, ReferenceLogps]" = field(default_factory=dict[str, "ReferenceLogps"])
 
-    @cached_property
-    def _tokens(self) -> np.ndarray:
-        """Tokens of both responses of every preference, the prompt counted with each of them (count,)."""
-        return 2 * self.tokenized.prompt.lengths + self.tokenized.chosen.lengths + self.tokenized.rejected.lengths
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the preferences (N,)."""
+        return self.tokenized.ids
 
-    def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """These rows: `parts`, and `row_count` of all of them."""
-        parts = [list(numbers)]
-        if self.tokens_per_batch is not None:
-            costs = self._cost(np.asarray(numbers)).tolist()
-            parts = [[numbers[i] for i in part] for part in split_to_budget(costs, self.tokens_per_batch)]
-        return {"parts": [self.part(part) for part in parts], "row_count": len(numbers)}
+    def __len__(self) -> int:
+        return len(self.tokenized)
 
-    def _cost(self, numbers: np.ndarray) -> np.ndarray:
-        """Tokens of one forward pass that each row asks for at most (R,)."""
-        prompts = self.tokenized.prompt.lengths if self.layout == "packed" else 2 * self.tokenized.prompt.lengths
-        tokens = prompts + self.tokenized.chosen.lengths + self.tokenized.rejected.lengths
-        stronger, weaker = self.rows.stronger[numbers], self.rows.weaker[numbers]
-        of_weaker = np.where(weaker >= 0, tokens[np.maximum(weaker, 0)], 0)
-        if self.weaker == "gradient":
-            return tokens[stronger] + of_weaker
-        scored_apart = self.weaker == "target" and self.target_forward != "none"
-        return np.maximum(tokens[stronger], of_weaker) if scored_apart else tokens[stronger]
+    def costs(self) -> np.ndarray:
+        """Tokens of each preference in one forward pass (N,): packed rows hold its prompt once."""
+        return self._tokens(1 if self.layout == "packed" else 2)
 
-    def part(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """One forward pass's rows."""
-        stronger, weaker = self.rows.stronger[numbers], self.rows.weaker[numbers]
-        used = weaker if self.weaker != "none" else np.full_like(weaker, -1)
-        wanted = used[used >= 0]
-        if self.weaker == "gradient":
-            gradient = np.unique(np.concatenate([stronger, wanted]))
-            others = np.empty(0, dtype=np.int64)
-        else:
-            gradient = np.unique(stronger)
-            others = np.setdiff1d(wanted, gradient)
-        preferences = np.concatenate([gradient, others])
-        place = {int(preference): position for position, preference in enumerate(preferences)}
-        batch: dict[str, Any] = {
-            "policy": self._sequences(gradient),
-            "preferences": torch.from_numpy(preferences),
-            "stronger": torch.tensor([place[int(i)] for i in stronger]),
-            "weaker": torch.tensor([place.get(int(i), 0) if i >= 0 else 0 for i in used]),
-            "has_weaker": torch.from_numpy(used >= 0),
-            "stronger_share": torch.from_numpy(self.rows.stronger_share[numbers]),
-            "weaker_share": torch.from_numpy(self.rows.weaker_share[numbers]),
-            "row_count": len(numbers),
-            "policy_tokens": int(self._tokens[gradient].sum()),
-        }
-        scored = {"all": np.unique(wanted), "others": others, "none": others[:0]}[self.target_forward]
-        if self.weaker == "target" and len(scored):
-            batch["target"] = self._sequences(scored)
-            batch["target_place"] = torch.tensor([place[int(i)] for i in scored])
-            batch |= self._cached("target_", scored)
-        batch |= self._cached("", gradient)
-        for name, values in self.columns.items():
-            batch[name] = torch.from_numpy(values[stronger])
-        return batch
+    def work(self) -> np.ndarray:
+        """Tokens of both responses of each preference, the prompt counted with each of them (N,)."""
+        return self._tokens(2)
 
-    def _cached(self, prefix: str, preferences: np.ndarray) -> dict[str, torch.Tensor]:
-        known = {"reference": self.reference, "scoring": self.scoring}
-        return {f"{prefix}{name}": logps.tokens(preferences) for name, logps in known.items() if logps is not None}
+    def _tokens(self, prompts: int) -> np.ndarray:
+        tokens = self.tokenized
+        return prompts * tokens.prompt.lengths + tokens.chosen.lengths + tokens.rejected.lengths
 
-    def _sequences(self, preferences: np.ndarray) -> Sequences:
-        return preference_sequences(self.tokenized, preferences.tolist(), self.pad_id, self.layout, whole=self.whole)
-
-
-def clustered_order(rows: TrainingRows, batch_size: int, seed: int) -> list[int]:
-    """An order of the rows in which a batch's edges share preferences as far as they can.
-
-    Each batch grows from a random row by rows that share a preference with it, so that most preferences are scored in
-    one batch an epoch instead of in one per edge.
-    """
-    random = np.random.default_rng(seed)
-    touching: dict[int, list[int]] = {}
-    for row in random.permutation(len(rows)):
-        for side in (rows.stronger[row], rows.weaker[row]):
-            if side >= 0:
-                touching.setdefault(int(side), []).append(int(row))
-    start = [int(row) for row in random.permutation(len(rows))]
-    taken = np.zeros(len(rows), dtype=bool)
-    order: list[int] = []
-    while len(order) < len(rows):
-        room, frontier = batch_size - len(order) % batch_size, list[int]()
-        while room and (frontier or start):
-            row = frontier.pop(0) if frontier else start.pop()
-            if taken[row]:
-                continue
-            taken[row] = True
-            order.append(row)
-            room -= 1
-            for side in (rows.stronger[row], rows.weaker[row]):
-                frontier.extend(r for r in touching.get(int(side), []) if not taken[r])
-    return order
+    def collate(self, preferences: np.ndarray) -> dict[str, Any]:
+        """The `sequences` of some preferences, and the cached values of their tokens by name."""
+        sequences = preference_sequences(
+            self.tokenized, preferences.tolist(), self.pad_id, self.layout, whole=self.whole
+        )
+        return {"sequences": sequences} | {name: logps.tokens(preferences) for name, logps in self.cached.items()}

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from popmargin.engine.logps import adopt_plan, forward_plan, model_inputs
+from popmargin.engine.logps import ForwardPlan, better_plan, model_inputs
 from popmargin.engine.sequences import Sequences
 from popmargin.engine.trial import evaluating, unwrapped, without_adapter
 
@@ -41,24 +41,25 @@ class FrozenOutputs:
     def __len__(self) -> int:
         return len(self._outputs)
 
-    def share(self, policy: Any) -> int:
-        """Let a policy's forward passes use these outputs and add to them.
+    def share(self, policy: Any, plan: ForwardPlan) -> ForwardPlan:
+        """A plan by which a policy's forward passes use these outputs and add to them.
 
         Args:
             policy: an adapter on a copy of the start model, not wrapped for distributed training.
+            plan: its own.
 
         Returns:
-            How many layers that saves; 0 where it cannot be done, with the reason in the log.
+            The plan; its own where this cannot be done, with the reason in the log.
         """
-        plan, depth = forward_plan(policy), _frozen_depth(policy)
+        depth = _frozen_depth(policy)
         if plan.layout != "packed" or not depth:
             reason = (
                 "the first layer or something outside the layers is trained" if not depth else "rows cannot be packed"
             )
             _LOG.warning("train.frozen_cache_gb does nothing with %s: %s", type(policy).__name__, reason)
-            return 0
+            return plan
         faster = replace(plan, lower=FrozenLayers(self, depth))
-        return depth if adopt_plan(policy, faster, "outputs kept of frozen layers") else 0
+        return better_plan(policy, plan, faster, "outputs kept of frozen layers")
 
     def of(
         self, depth: int, responses: Sequence[np.ndarray], compute: Callable[[list[np.ndarray]], Sequence[Tensor]]

@@ -6,7 +6,6 @@ H hidden size.
 
 import contextlib
 import logging
-import weakref
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -99,11 +98,8 @@ class ForwardPlan:
     limit: Limit | None = None
 
 
-_PLANS: "weakref.WeakKeyDictionary[nn.Module, ForwardPlan]" = weakref.WeakKeyDictionary()
-
-
 def forward_plan(model: Any) -> ForwardPlan:
-    """The fastest way that gives this model's own log-probs: found by a trial on a few tokens, once for each model.
+    """The fastest way that gives this model's own log-probs: found by a trial on a few tokens, so keep it.
 
     Its own are those that a response gets alone, in a forward pass of one row. What shows only in longer rows than the
     trial's, windows and chunks, is read from the rules of the model's masks (`sight.py`). Why a model cannot take the
@@ -112,24 +108,20 @@ def forward_plan(model: Any) -> ForwardPlan:
     Raises:
         RunError: the model cannot score a response, gives numbers that are not finite, or is not causal.
     """
-    inner = unwrapped(model)
-    if inner not in _PLANS:
-        _PLANS[inner] = _find_plan(inner)
-    return _PLANS[inner]
+    return _find_plan(unwrapped(model))
 
 
-def adopt_plan(model: Any, plan: ForwardPlan, what: str) -> bool:
-    """Use another plan for a model from now on, if a trial gives the same log-probs; else the log says why not.
+def better_plan(model: Any, own: ForwardPlan, plan: ForwardPlan, what: str) -> ForwardPlan:
+    """Another plan for a model, if a trial gives the same log-probs; else its own, and the log says why.
 
     Args:
         model: not wrapped for distributed training.
+        own: its plan.
         plan: the other plan.
         what: it brings, for the log.
     """
-    own = forward_plan(model)
     with evaluating(model):
-        _PLANS[model] = _take(model, plan, own, _trial(model, own), what)
-    return _PLANS[model] is plan
+        return _take(model, plan, own, _trial(model, own), what)
 
 
 def _find_plan(model: Any) -> ForwardPlan:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine.dropout import draws
-from popmargin.engine.logps import forward_plan, token_logps
+from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
 from popmargin.engine.sequences import Layout, make_sequences, sequences_to, split_to_budget
 from popmargin.errors import RunError
 from popmargin.files import whole_file
@@ -111,6 +111,7 @@ class ReferenceCache:
         *,
         tokens_per_batch: int,
         pad_id: int,
+        plan: Callable[[Any], ForwardPlan] = forward_plan,
         progress: bool = True,
     ) -> list[np.ndarray]:
         """Token log-probs of completions, from the cache or computed and stored.
@@ -121,6 +122,7 @@ class ReferenceCache:
             model: gives the reference model; called only when something is missing.
             tokens_per_batch: most tokens in a forward pass.
             pad_id: a padding token.
+            plan: gives the model's plan.
             progress: show a progress bar.
 
         Returns:
@@ -133,7 +135,8 @@ class ReferenceCache:
         wanted = {key: number for number, key in enumerate(keys)}
         pieces = [piece for piece in _pieces(wanted, prompts, completions) if self._missing(piece)]
         if pieces:
-            scorer = _Scorer(model(), self.precision, prompts, completions, tokens_per_batch, pad_id)
+            reference = model()
+            scorer = _Scorer(reference, plan(reference), self.precision, prompts, completions, tokens_per_batch, pad_id)
             with tqdm(
                 total=sum(len(self._missing(piece)) for piece in pieces),
                 desc="reference log-probs",
@@ -184,13 +187,21 @@ class ReferenceCache:
         self._read.add(shard.name)
 
     def preferences(
-        self, tokenized: TokenizedPreferences, model: Callable[[], nn.Module], *, tokens_per_batch: int, pad_id: int
+        self,
+        tokenized: TokenizedPreferences,
+        model: Callable[[], nn.Module],
+        *,
+        tokens_per_batch: int,
+        pad_id: int,
+        plan: Callable[[Any], ForwardPlan] = forward_plan,
     ) -> ReferenceLogps:
         """Token log-probs of both completions of all preferences; arguments as in `responses`."""
         count = len(tokenized)
         prompts = [tokenized.prompt[i] for i in range(count)]
         completions = [side[i] for side in (tokenized.chosen, tokenized.rejected) for i in range(count)]
-        values = self.responses(prompts * 2, completions, model, tokens_per_batch=tokens_per_batch, pad_id=pad_id)
+        values = self.responses(
+            prompts * 2, completions, model, tokens_per_batch=tokens_per_batch, pad_id=pad_id, plan=plan
+        )
         return ReferenceLogps(values[:count], values[count:])
 
 
@@ -199,6 +210,7 @@ class _Scorer:
     """Scores responses under the reference model."""
 
     model: Any
+    plan: ForwardPlan
     precision: str
     prompts: Sequence[np.ndarray]
     completions: Sequence[np.ndarray]
@@ -210,7 +222,7 @@ class _Scorer:
         """Token log-probs of the responses with these numbers."""
         self.model.eval()
         device = next(self.model.parameters()).device
-        plan = forward_plan(self.model)
+        plan = self.plan
         result: dict[bytes, np.ndarray] = {}
         for batch in self._batches(numbers, plan.layout):
             prompts, completions = (

@@ -8,7 +8,6 @@ Axis suffixes: P preferences, S responses, B rows of a batch, T length, H hidden
 
 import contextlib
 import logging
-import weakref
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from popmargin.engine.attention import forbid_packing
 from popmargin.engine.limits import Limit, context_limit
-from popmargin.engine.logps import ForwardPlan, autocast, forward_plan, model_inputs, token_logps
+from popmargin.engine.logps import autocast, model_inputs
 from popmargin.engine.scores import PairScores
 from popmargin.engine.sequences import Layout, Sequences, longest_sequence, one_by_one
 from popmargin.engine.trial import (
@@ -54,51 +53,13 @@ class RewardPlan:
     limit: Limit | None = None
 
 
-_PLANS: "weakref.WeakKeyDictionary[nn.Module, RewardPlan]" = weakref.WeakKeyDictionary()
-
-
-def scoring_plan(model: Any, *, rewards: bool) -> ForwardPlan | RewardPlan:
-    """The plan of a reward model or of a policy."""
-    return reward_plan(model) if rewards else forward_plan(model)
-
-
 def reward_plan(model: Any) -> RewardPlan:
-    """The fastest way that gives this model's own rewards: found by a trial on a few tokens, once for each model.
+    """The fastest way that gives this model's own rewards: found by a trial on a few tokens, so keep it.
 
     Raises:
         RunError: the model has no head that is read at the last token.
     """
-    inner = unwrapped(model)
-    if inner not in _PLANS:
-        _PLANS[inner] = _find_plan(inner)
-    return _PLANS[inner]
-
-
-@torch.no_grad()
-def refuse_noise(model: Any, *, rewards: bool) -> None:
-    """See that a model scores in training as it does in evaluation, before it is trained.
-
-    Raises:
-        RunError: it draws random numbers in training, so that a policy is not its own reference at the first step.
-    """
-    plan, place = scoring_plan(model, rewards=rewards), next(model.parameters()).device
-    pad_id = int(model.config.get_text_config().pad_token_id) if rewards else None
-    sequences = trial_sequences(model, plan.layout, whole_to=pad_id)
-
-    def scores() -> Tensor:
-        if isinstance(plan, RewardPlan):
-            return response_rewards(model, sequences, plan=plan)
-        return token_logps(model, sequences, plan=plan)
-
-    with evaluating(model), torch.random.fork_rng([] if place.type == "cpu" else [place], device_type=place.type):
-        still = scores()
-        model.train()
-        difference = float((scores() - still).abs().max())
-    if difference > 1e-3:  # the same kernels give the same numbers in both modes
-        raise RunError(
-            f"{type(model).__name__} draws random numbers in training that popmargin cannot switch off: scores "
-            f"change by {difference:.2g}. Set model.dropout to true to train with them."
-        )
+    return _find_plan(unwrapped(model))
 
 
 @torch.no_grad()
@@ -187,7 +148,7 @@ def _rewards(model: nn.Module, sequences: Sequences, precision: str, plan: Rewar
 def pair_rewards(rewards_S: Float[Tensor, "S"]) -> PairScores:
     """Rewards of the responses of P = S/2 preferences, chosen ones first, as their scores."""
     half = len(rewards_S) // 2
-    return PairScores(rewards_S[:half], rewards_S[half:], None)
+    return PairScores(rewards_S[:half], rewards_S[half:])
 
 
 @contextlib.contextmanager

@@ -3,7 +3,8 @@
 Axis suffixes: P preferences, S = 2P responses (chosen, then rejected), N completion tokens.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -20,12 +21,14 @@ class PairScores:
     Attributes:
         chosen: scores in the wanted kind (P,), nats.
         rejected: the same of the rejected responses (P,).
-        logps: sums over all tokens, whatever the weights; None for the rewards of a reward model.
+        logps: sums over all tokens, whatever the weights; None where responses have no log-probs.
+        logged: further values to log by name, of any number each.
     """
 
     chosen: Float[Tensor, "P"]
     rejected: Float[Tensor, "P"]
-    logps: Logps | None
+    logps: Logps | None = None
+    logged: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     @property
     def gap(self) -> Float[Tensor, "P"]:

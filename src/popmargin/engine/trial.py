@@ -13,6 +13,7 @@ from popmargin.engine.attention import allow_packing, take_sights
 from popmargin.engine.head import HeadSettings
 from popmargin.engine.sequences import Layout, Sequences, make_sequences, one_by_one, sequences_to
 from popmargin.engine.sight import watching
+from popmargin.errors import RunError
 
 _PROMPTS, _COMPLETIONS = (9, 3, 9), (5, 2, 7)  # tokens; the first and last response have the same prompt
 LAST = _COMPLETIONS[-1]
@@ -145,3 +146,26 @@ def without_adapter(model: Any) -> PreTrainedModel | None:
 def unwrapped(model: Any) -> Any:
     """The model inside the wrapper of data-parallel training."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+@torch.no_grad()
+def refuse_noise(model: Any, scores: Callable[[], Tensor]) -> None:
+    """See that a model scores in training as it does in evaluation, before it is trained.
+
+    Args:
+        model: to be trained.
+        scores: what it gives for a few responses.
+
+    Raises:
+        RunError: it draws random numbers in training, so that a policy is not its own reference at the first step.
+    """
+    place = next(model.parameters()).device
+    with evaluating(model), torch.random.fork_rng([] if place.type == "cpu" else [place], device_type=place.type):
+        still = scores()
+        model.train()
+        difference = float((scores() - still).abs().max())
+    if difference > 1e-3:  # the same kernels give the same numbers in both modes
+        raise RunError(
+            f"{type(model).__name__} draws random numbers in training that popmargin cannot switch off: scores "
+            f"change by {difference:.2g}. Set model.dropout to true to train with them."
+        )

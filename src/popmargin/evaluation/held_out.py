@@ -184,6 +184,6 @@ def check_models(directory: RunDirectory, facts: dict[str, str]) -> None:
     wrong = [name for name, value in facts.items() if record.facts.get(name) not in (None, value)]
     if wrong:
         raise RunError(
-            f"{directory.path} was trained with another {', another '.join(sorted(wrong))} than what is here now. Put "
+            f"What {directory.path} was trained with is not what is here now: {', '.join(sorted(wrong))} changed. Put "
             "it back as it was; for models, --model.path names another place of the same one."
         )

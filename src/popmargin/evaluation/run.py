@@ -10,32 +10,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from accelerate.utils import send_to_device
 
 from popmargin.account import Step
 from popmargin.config import EvaluationConfig, RunConfig
-from popmargin.data.tokenize import prompt_text, tokenize_prompts
-from popmargin.engine.batch import preference_sequences
-from popmargin.engine.logps import token_logps
-from popmargin.engine.rewards import RewardPlan, pair_rewards, response_rewards, scoring_plan
-from popmargin.engine.scores import pair_scores
-from popmargin.engine.sequences import sequences_to, split_to_budget
+from popmargin.data.tokenize import prompt_text
+from popmargin.engine.scores import scores_of
+from popmargin.engine.sequences import split_to_budget
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.files import PARQUET, whole_file
-from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
 from popmargin.rewards.base import Reward
 from popmargin.rewards.load import load_reward
-from popmargin.training.account import edge_step, tokenizing_step
-from popmargin.training.checks import check_rows
-from popmargin.training.fingerprints import source_fingerprints, tokenizer_fingerprint, tokens_fingerprint
+from popmargin.tasks.base import TASKS
+from popmargin.training.account import edge_step, encoding_step
+from popmargin.training.build import make_loss
+from popmargin.training.fingerprints import source_fingerprints
 from popmargin.training.inputs import with_absolute_paths
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_loss
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -88,40 +85,26 @@ class HeldOutMargins:
 
 
 @torch.no_grad()
-def held_out_margins(policy: Any, config: RunConfig, workspace: Workspace) -> HeldOutMargins:
-    """Score all held-out preferences under a policy or a reward model."""
-    loss = make_loss(config)
-    kind = loss.objective.score_kind(loss.options)
-    data = workspace.test
-    ratios = kind in ("log_ratio", "mean_log_ratio")
-    reference = None if loss.rewards else workspace.test_reference
-    device = next(policy.parameters()).device
-    tokens = data.tokenized
-    check_rows(tokens, policy, config.model.path)
-    plan = scoring_plan(policy, rewards=loss.rewards)
-    prompts = tokens.prompt.lengths if plan.layout == "packed" else 2 * tokens.prompt.lengths
-    lengths = (prompts + tokens.chosen.lengths + tokens.rejected.lengths).tolist()
+def held_out_margins(model: Any, config: RunConfig, workspace: Workspace) -> HeldOutMargins:
+    """Score all held-out preferences under a trained model."""
+    loss, data, task = make_loss(config), workspace.test, workspace.task
+    task.check_scoring(data.encoded, model)
+    scorer = task.scorer(model, loss.kind, precision=config.model.precision, wide=True)
+    inputs = task.inputs(data.encoded, scorer, reference=data.reference)
+    device = next(model.parameters()).device
     gaps, reference_gaps = np.zeros(len(data)), np.full(len(data), np.nan)
-    was_training = policy.training
-    policy.eval()
-    for rows in split_to_budget(lengths, config.evaluation.tokens_per_batch):
-        sequences = preference_sequences(
-            tokens, rows, workspace.tokenizer.pad_token_id, plan.layout, whole=loss.rewards
-        )
-        sequences = sequences_to(sequences, device)
-        if isinstance(plan, RewardPlan):
-            rewards = response_rewards(policy, sequences, precision=config.model.precision, plan=plan).double()
-            gaps[rows] = pair_rewards(rewards).gap.cpu().numpy()
-            continue
-        values = token_logps(policy, sequences, precision=config.model.precision, plan=plan).double()
-        assert reference is not None, "policies have a reference"
-        of_reference = reference.tokens(rows).to(device).double()
-        gaps[rows] = pair_scores(kind, values, of_reference, sequences["lengths"]).gap.cpu().numpy()
-        if not ratios:
-            own = pair_scores(kind, of_reference, None, sequences["lengths"])
-            reference_gaps[rows] = own.gap.cpu().numpy()
-    policy.train(was_training)
-    longer = np.sign(tokens.chosen.lengths - tokens.rejected.lengths) / 2 + 0.5
+    was_training = model.training
+    model.eval()
+    for rows in split_to_budget(inputs.costs().tolist(), config.evaluation.tokens_per_batch):
+        batch = send_to_device(inputs.collate(np.array(rows)), device)
+        scores = scorer.score(model, batch, torch.Generator().manual_seed(config.evaluation.seed))
+        gaps[rows] = scores.gap.cpu().numpy()
+        if loss.kind in ("logp", "mean_logp") and scores.logps is not None and (own := scores.logps.of_reference()):
+            chosen, rejected = scores_of(loss.kind, own)
+            reference_gaps[rows] = (chosen - rejected).cpu().numpy()
+    model.train(was_training)
+    chosen, rejected = data.encoded.sizes()
+    longer = np.sign(chosen - rejected) / 2 + 0.5
     margins, of_references = loss.beta * gaps, loss.beta * reference_gaps
     return HeldOutMargins(data.ids, data.clusters, margins, data.strength, longer, of_references)
 
@@ -169,71 +152,36 @@ def generate_and_score(
     """Completions of held-out prompts with rewards, and their log-ratio to the reference.
 
     Args:
-        policy: samples the completions.
+        policy: samples the completions; None is the reference.
         config: how to sample.
         workspace: prompts, tokenizer and reference model.
         reward: scores them.
         prompts: number of prompts; None takes all.
         progress: show a progress bar.
     """
-    settings = config.evaluation
+    settings, task = config.evaluation, workspace.task
     chosen = PromptSet.of(workspace, prompts)
-    room = _room_for_prompts(config)
-    tokens = tokenize_prompts(chosen.prompts, workspace.tokenizer, max_length=room)
-    sampling = Sampling(
-        samples=settings.samples,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        generation_config=settings.generation_config,
-        batch_size=settings.generation_batch_size,
-        seed=settings.seed,
-        precision=config.model.precision,
-    )
-    completions = sample(policy, workspace.tokenizer, tokens, sampling, ends=workspace.ends, progress=progress)
+    samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress)
     repeated = [prompt for prompt in chosen.prompts for _ in range(settings.samples)]
-    texts = [completion.text for completion in completions]
-    places = [place for place in range(len(tokens)) for _ in range(settings.samples)]
-    ids = [completion.tokens for completion in completions]
-    options: dict[str, Any] = {
-        "tokens_per_batch": settings.tokens_per_batch,
-        "precision": config.model.precision,
-        "pad_id": workspace.tokenizer.pad_token_id,
-    }
-    rows = [tokens[place] for place in places]
-    kl = np.zeros(len(ids))
-    if policy is not workspace.reference_model:
-        kl = completion_logps(policy, rows, ids, **options)
-        kl -= completion_logps(workspace.reference_model, rows, ids, **options)
     return Generations(
         prompts=[prompt_text(prompt) for prompt in chosen.prompts],
         prompt_keys=chosen.keys,
         samples_per_prompt=settings.samples,
-        completions=texts,
-        rewards=np.array(reward.score(repeated, texts), dtype=np.float64),
-        lengths=np.array([len(row) for row in ids], dtype=np.int64),
-        finished=np.array([completion.finished for completion in completions]),
-        kl=kl,
-        drawn=sampling.drawn,
+        completions=samples.texts,
+        rewards=np.array(reward.score(repeated, samples.texts), dtype=np.float64),
+        lengths=samples.lengths,
+        finished=samples.finished,
+        kl=samples.log_ratio,
+        drawn=samples.drawn,
         clusters=chosen.clusters,
     )
 
 
-def _room_for_prompts(config: RunConfig) -> int:
-    room = config.data.max_length - config.evaluation.max_new_tokens
-    if room < 1:
-        raise RunError(
-            f"evaluation.max_new_tokens {config.evaluation.max_new_tokens} leaves no room for prompts in "
-            f"data.max_length {config.data.max_length}: lower the first or raise the second."
-        )
-    return room
-
-
 def generation_step(generations: Generations, config: RunConfig, workspace: Workspace, whose: str) -> Step:
     """The account of generations: prompts asked, answered and cut, answers cut and empty."""
-    everyone, settings = PromptSet.of(workspace, None), config.evaluation
-    asked, room = len(generations.prompts), _room_for_prompts(config)
-    lengths = tokenize_prompts(everyone.prompts[:asked], workspace.tokenizer).lengths
+    everyone, settings, task = PromptSet.of(workspace, None), config.evaluation, workspace.task
+    asked, room = len(generations.prompts), task.room_for_prompts(settings)
+    lengths = task.prompt_lengths(everyone.prompts[:asked])
     answers = len(generations.completions)
     counts = {
         f"prompts that lost tokens, of which {room} fit beside the answer": (int((lengths > room).sum()), asked),
@@ -315,7 +263,11 @@ def evaluate_policy(
         steps.append(generation_step(generations, config, workspace, "the policy"))
         intervals = generative_metrics(generations, reference, baseline)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
-        facts = {"drawn": str(generations.drawn), "own_settings": own_settings(policy), "ends": workspace.ends}
+        facts = {
+            "drawn": str(generations.drawn),
+            "own_settings": own_settings(policy),
+            "ends": workspace.task.ends(workspace.test.encoded),
+        }
         metrics["sampling"] = asdict(generations.drawn) | facts
     workspace.tell(steps)
     metrics["account"] = [step.to_dict() for step in (*earlier, *steps)]
@@ -354,19 +306,20 @@ def evaluate_run(
     directory = RunDirectory(Path(path))
     config = config or directory.config()
     directory.facts()
-    if config.task == "reward" and (reward is not None or against is not None):
-        raise ConfigError(f"{path} is a reward model: it generates nothing that could be scored or win against a run.")
+    task = TASKS.get(config.task)
+    if "generation" not in task.provides and (reward is not None or against is not None):
+        raise ConfigError(f"{path} is {task.noun}: it generates nothing that could be scored or win against a run.")
     chosen = held_out(directory, config)
     directory, config = chosen.directory, with_absolute_paths(config)
     workspace = Workspace(config, test=chosen.preferences)
-    steps = [*chosen.steps, tokenizing_step(workspace.test.tokenized.report, "held-out preferences")]
+    steps = [*chosen.steps, encoding_step(workspace.test.encoded.report, "held-out preferences")]
     workspace.tell(steps)
     _check_models(directory, config, workspace)
     reward = reward if reward is not None else configured_reward(config.evaluation)
     reference = baseline = None
     if reward is not None:
         reference = generate_and_score(
-            workspace.reference_model, config, workspace, reward, prompts=config.evaluation.prompts, progress=True
+            None, config, workspace, reward, prompts=config.evaluation.prompts, progress=True
         )
         reference.save(directory.evaluation / "reference_generations.parquet")
     if against is not None:
@@ -374,7 +327,7 @@ def evaluate_run(
         if not other.is_file():
             raise RunError(f"{against} has no generations: evaluate it with a reward first (popmargin eval {against}).")
         baseline = Generations.load(other)
-    policy = workspace.trained(directory.model)
+    policy = workspace.task.load(directory.model)
     return evaluate_policy(
         policy,
         config,
@@ -389,10 +342,11 @@ def evaluate_run(
 
 
 def _check_models(directory: RunDirectory, config: RunConfig, workspace: Workspace) -> None:
-    facts = {"start model": workspace.start_fingerprint, "tokenizer": tokenizer_fingerprint(workspace.tokenizer)}
-    if config.reference.model is not None:
-        facts["reference model"] = workspace.reference_fingerprint
-    facts |= source_fingerprints(make_loss(config).components)
-    check_models(directory, facts)
+    held_out = "held-out preferences"
+    facts = workspace.task.fingerprints({held_out: workspace.test.encoded})
+    tokens = {name: value for name, value in facts.items() if name.endswith(held_out)}
+    facts = {name: value for name, value in facts.items() if name not in tokens}
+    parts = [TASKS.get(config.task), *make_loss(config).components]
+    check_models(directory, facts | source_fingerprints(parts))
     if directory.measured == RunDirectory(directory.path).measured:  # of other data there are no tokens to compare
-        check_models(directory, {"tokens of held-out preferences": tokens_fingerprint(workspace.test.tokenized)})
+        check_models(directory, tokens)

@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 
 from popmargin.data.ragged import Ragged
 from popmargin.engine.limits import context_limit
-from popmargin.engine.logps import autocast, forward_plan, response_sums, token_logps
+from popmargin.engine.logps import ForwardPlan, autocast, forward_plan, response_sums, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to, split_to_budget
 from popmargin.generate.drawn import Drawn, OwnSettings
 from popmargin.generate.ends import end_tokens
@@ -235,13 +235,14 @@ def completion_logps(
     prompts: Sequence[np.ndarray],
     completions: Sequence[np.ndarray],
     *,
+    plan: ForwardPlan | None = None,
     tokens_per_batch: int,
     precision: str,
     pad_id: int,
 ) -> np.ndarray:
     """Summed log-prob of every completion under a model (n,), nats."""
     device = next(model.parameters()).device
-    plan = replace(forward_plan(model), lower=None)  # what is sampled comes once: nothing to keep
+    plan = replace(plan or forward_plan(model), lower=None)  # what is sampled comes once: nothing to keep
     lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
     sums = np.zeros(len(prompts))
     was_training = model.training

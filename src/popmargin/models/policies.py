@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,13 @@ def device() -> torch.device:
     """The accelerator when there is one, else the CPU."""
     found = torch.accelerator.current_accelerator()
     return found if found is not None and torch.accelerator.is_available() else torch.device("cpu")
+
+
+def process_count() -> int:
+    """Processes that train one run together, also before they have met."""
+    if torch.distributed.is_initialized():
+        return int(torch.distributed.get_world_size())
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 _ROUNDS = 24

@@ -61,6 +61,24 @@ def write_model(
     refuse_difference(model, folder, state, dtype=dtype)
 
 
+def write_state(model: nn.Module, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+    """Save the weights of any module by their names in memory, and read them back.
+
+    Args:
+        model: not wrapped for distributed training.
+        folder: made when missing.
+        state: its whole weights by name, where they are sharded in the model.
+
+    Raises:
+        RunError: the file does not hold what is in memory.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = model.state_dict() if state is None else state
+    save_file({name: value.contiguous() for name, value in weights.items()}, folder / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip
+    _refuse(folder, _difference(weights, _tensors([folder / "model.safetensors"])))
+
+
 def read_adapter(model: Any, folder: Path) -> None:
     """Take up a trained adapter's weights from a checkpoint.
 

@@ -1,22 +1,18 @@
-"""What an objective is: a pure function from scores to one loss per row, and a declaration of what it needs.
-
-A *row* is one training unit: a preference, or a preference-over-preference edge (its stronger preference, and the
-weaker one where there is one). Axis suffix B: rows of one batch.
-"""
+"""What an objective is: a pure function from scores to one loss per row, and a declaration of what it needs."""
 
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Any, Literal
 
-import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
-from popmargin.errors import DataError
-from popmargin.margin import Margin
-from popmargin.registry import Registry, make_options
+from popmargin.objectives.rows import Logps as Logps
+from popmargin.objectives.rows import Rows as Rows
+from popmargin.objectives.rows import given as given
+from popmargin.objectives.rows import of_edges as of_edges
+from popmargin.registry import Registry, decorator, make_options
 
 ScoreKind = Literal["log_ratio", "mean_log_ratio", "logp", "mean_logp"]
 """How a response is scored before β. log_ratio: Σ log π/π_ref (nats); logp: Σ log π; mean_…: divided by the tokens.
@@ -36,28 +32,44 @@ something else counts too, such as single scores or a soft label.
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What an objective must be given beyond the scores of its rows.
+    """What a component must be given beyond the scores of its rows.
 
     Attributes:
         edges: rows are PoP edges rather than preferences.
         weaker: what is wanted of an edge's weaker side: nothing, its gap as a constant target, or scores with gradient.
-        margin: a margin per preference from the data (reward units).
-        soft_label: the probability per preference that chosen is the better one.
-        scale: the place of each preference on the strength scale of the run's PoP edges (reward units).
+        columns: numbers of each preference by name, found in `Rows.columns`: columns of the data, or what the run's
+            `signals` make of them.
+        margin: the column `margin`: a margin per preference from the data (reward units).
+        soft_label: the column `soft_label`: the probability per preference that chosen is the better one.
+        scale: the column `scale`: the place of each preference on the strength scale of the run's PoP edges (reward
+            units).
         reference: reference log-probs even where the score kind does not use them.
         whole_responses: the scores must be of whole responses, so that a token selector is refused.
         absolute: single scores count, not only their gaps, so that a reward model, whose rewards have no zero, is
             refused.
+        provided: what else the task must provide, by name, e.g. `tokens`; see `Objective.requires`.
     """
 
     edges: bool = False
     weaker: Weaker = "none"
+    columns: tuple[str, ...] = ()
     margin: bool = False
     soft_label: bool = False
     scale: bool = False
     reference: bool = False
     whole_responses: bool = False
     absolute: bool = False
+    provided: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("columns", "provided"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"Needs.{name} must be a tuple of names: ({getattr(self, name)!r},).")  # noqa: TRY004
+        flags = ("margin", "soft_label", "scale")
+        columns = (*(name for name in flags if getattr(self, name)), *self.columns)
+        object.__setattr__(self, "columns", tuple(dict.fromkeys(columns)))
+        for name in flags:  # two ways to say the same
+            object.__setattr__(self, name, name in columns)
 
     def __or__(self, other: "Needs") -> "Needs":
         """What either needs; of a weaker side, what this one wants of it if it wants anything."""
@@ -65,159 +77,9 @@ class Needs:
             field.name: getattr(self, field.name) or getattr(other, field.name) for field in fields(self)
         }
         both["weaker"] = other.weaker if self.weaker == "none" else self.weaker
+        for name in ("columns", "provided"):
+            both[name] = tuple(dict.fromkeys((*getattr(self, name), *getattr(other, name))))
         return Needs(**both)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Logps:
-    """Summed log-probs of the rows' responses (B,), nats, and their token counts; for regularizers.
-
-    They are of whole responses: a token selector changes scores alone.
-    """
-
-    chosen: Float[Tensor, "B"]
-    rejected: Float[Tensor, "B"]
-    chosen_reference: Float[Tensor, "B"] | None
-    rejected_reference: Float[Tensor, "B"] | None
-    chosen_tokens: Float[Tensor, "B"]
-    rejected_tokens: Float[Tensor, "B"]
-
-    def __post_init__(self) -> None:
-        for name, tensor in vars(self).items():
-            if tensor is not None:
-                _same_shape(f"logps.{name}", tensor, self.chosen.shape)
-
-    def swap(self) -> "Logps":
-        """The same with chosen and rejected exchanged."""
-        return Logps(
-            chosen=self.rejected,
-            rejected=self.chosen,
-            chosen_reference=self.rejected_reference,
-            rejected_reference=self.chosen_reference,
-            chosen_tokens=self.rejected_tokens,
-            rejected_tokens=self.chosen_tokens,
-        )
-
-
-def _same_shape(name: str, tensor: Tensor, shape: torch.Size) -> None:
-    if len(shape) != 1 or tensor.shape != shape:
-        raise ValueError(
-            f"{name} has the shape {tuple(tensor.shape)}, chosen {tuple(shape)}: both must be (B,), a number per row. "
-            "Tensors of other shapes would be broadcast into a matrix of losses."
-        )
-
-
-def _refuse_values(name: str, values: Tensor, fine: Callable[[Tensor], Tensor], allowed: str) -> None:
-    """Look at numbers of the data, on the CPU alone: on a device every look would be a sync."""
-    if values.device.type != "cpu":
-        return
-    bad: list[int] = (~fine(values)).nonzero().flatten().tolist()
-    if bad:
-        rows = ", ".join(f"{row} ({values[row].item():g})" for row in bad[:5]) + (" …" if len(bad) > 5 else "")
-        raise DataError(f"{name} must be {allowed}. {len(bad)} of {len(values)} rows have none: {rows}.")
-
-
-def _is_probability(values: Tensor) -> Tensor:
-    return (values >= 0) & (values <= 1)
-
-
-ValueT = TypeVar("ValueT")
-
-
-def given(name: str, value: ValueT | None) -> ValueT:
-    """An optional field of `Rows` that an objective cannot do without: `given("margin", rows.margin)`.
-
-    Raises:
-        DataError: the rows have none; the message names the field.
-    """
-    if value is None:
-        raise DataError(f"The rows have no {name}, which this objective needs: give it to Rows.")
-    return value
-
-
-def _alone(values: Tensor) -> Tensor:
-    return values
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """One batch as an objective sees it. Every tensor is (B,); optional ones are None unless the objective needs them.
-
-    Attributes:
-        chosen: score of the (stronger) preference's chosen response, in the objective's score kind, nats.
-        rejected: the same of its rejected response.
-        has_weaker: whether the row is an edge with a weaker side.
-        weaker_chosen: score of the weaker side's chosen response, with gradient (0 where there is none).
-        weaker_rejected: the same of its rejected response.
-        target: the weaker side's detached gap, nats (0 where there is none).
-        margin: the preference's own margin from the data, reward units.
-        soft_label: probability that chosen is better.
-        scale: the preference's place on the strength scale of the run's PoP edges, reward units.
-        stronger_share: weights that give every preference the same total over an epoch when it stands in several edges;
-            they average to 1 over preferences.
-        weaker_share: the same for the weaker side; 0 where there is none.
-        logps: sums over all tokens of the responses, for regularizers and supervised terms.
-        state: the objective's own state (see `Objective.init_state`).
-        gather: concatenates a detached tensor over all processes; the identity on one.
-
-    Raises:
-        ValueError: a tensor is not (B,).
-        DataError: on the CPU, a `margin` or `scale` that is not finite, or a `soft_label` that is no probability; the
-            message names the rows. Scores and targets come from a model: training looks at them once a step.
-    """
-
-    chosen: Float[Tensor, "B"]
-    rejected: Float[Tensor, "B"]
-    has_weaker: Bool[Tensor, "B"] | None = None
-    weaker_chosen: Float[Tensor, "B"] | None = None
-    weaker_rejected: Float[Tensor, "B"] | None = None
-    target: Margin | None = None
-    margin: Margin | None = None
-    soft_label: Float[Tensor, "B"] | None = None
-    scale: Margin | None = None
-    stronger_share: Float[Tensor, "B"] | None = None
-    weaker_share: Float[Tensor, "B"] | None = None
-    logps: Logps | None = None
-    state: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    gather: Callable[[Tensor], Tensor] = _alone
-
-    def __post_init__(self) -> None:
-        shape = self.chosen.shape
-        for name in ("chosen", "rejected", "has_weaker", "weaker_chosen", "weaker_rejected", "target", "margin",
-                     "soft_label", "scale", "stronger_share", "weaker_share"):  # fmt: skip
-            value: Tensor | Margin | None = getattr(self, name)
-            if value is not None:
-                _same_shape(name, value.values if isinstance(value, Margin) else value, shape)
-        if self.logps is not None:
-            _same_shape("logps.chosen", self.logps.chosen, shape)
-        if self.margin is not None:
-            _refuse_values("margin", self.margin.values, torch.isfinite, "a finite number")
-        if self.scale is not None:
-            _refuse_values("scale", self.scale.values, torch.isfinite, "a finite number")
-        if self.soft_label is not None:
-            _refuse_values("soft_label", self.soft_label, _is_probability, "a probability, 0 to 1")
-
-    @property
-    def gap(self) -> Float[Tensor, "B"]:
-        """Δ = chosen − rejected (B,), nats."""
-        return self.chosen - self.rejected
-
-    @property
-    def weaker_gap(self) -> Float[Tensor, "B"]:
-        """The weaker side's gap (B,), nats, with gradient; a `DataError` where the rows have none."""
-        return given("weaker_chosen", self.weaker_chosen) - given("weaker_rejected", self.weaker_rejected)
-
-    def swap(self) -> "Rows":
-        """The same rows with chosen and rejected exchanged; labels, data margins and log-probs too."""
-        return replace(
-            self,
-            chosen=self.rejected,
-            rejected=self.chosen,
-            margin=None if self.margin is None else self.margin.swap(),
-            soft_label=None if self.soft_label is None else 1 - self.soft_label,
-            scale=None if self.scale is None else self.scale.swap(),
-            logps=None if self.logps is None else self.logps.swap(),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,9 +118,9 @@ class Figure:
     reach: float = 4.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Objective:
-    """A registered objective.
+    """A registered objective; what it declares is said here once, and `@objective` takes the same.
 
     Attributes:
         name: its name in configurations.
@@ -280,17 +142,18 @@ class Objective:
 
     name: str
     function: Callable[[Rows, Any], Tensor]
+    _: KW_ONLY
     options: type[Any]
     score: ScoreKind | Callable[[Any], ScoreKind]
     origin: Origin
-    needs: Needs
-    golden: tuple[Golden, ...]
+    needs: Needs = field(default_factory=Needs)
+    golden: tuple[Golden, ...] = ()
     diagnostics: Callable[[Rows, Any], dict[str, Tensor]] | None = None
     init_state: Callable[[Any], dict[str, Tensor]] | None = None
     update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None
     batch_statistics: Callable[[Any], bool] | None = None
     supervised: Callable[[Any], bool] | None = None
-    figure: Figure = Figure()
+    figure: Figure = field(default_factory=Figure)
     takes_margin: TakesMargin = "no"
 
     @property
@@ -315,6 +178,14 @@ class Objective:
         """Whether reference log-probs are needed."""
         return self.needs.reference or self.score_kind(options) in ("log_ratio", "mean_log_ratio")
 
+    def requires(self, options: Any) -> frozenset[str]:
+        """What a task must provide, by name: the score kind, `reference` for the zero or the log-probs of a reference.
+
+        `log_ratio` alone asks for gaps only, which a reward model has too.
+        """
+        reference = {"reference"} if self.needs.reference or self.needs.absolute else set[str]()
+        return frozenset({self.score_kind(options), *reference, *self.needs.provided})
+
     def uses_batch_statistics(self, options: Any) -> bool:
         """Whether the loss of a row depends on the rows that are forwarded with it."""
         return self.batch_statistics is not None and self.batch_statistics(options)
@@ -325,55 +196,8 @@ class Objective:
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "popmargin.objectives")
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Tensor])
-
-
-def objective(
-    name: str,
-    *,
-    options: type[Any],
-    score: ScoreKind | Callable[[Any], ScoreKind],
-    origin: Origin,
-    needs: Needs | None = None,
-    golden: tuple[Golden, ...] = (),
-    diagnostics: Callable[[Rows, Any], dict[str, Tensor]] | None = None,
-    init_state: Callable[[Any], dict[str, Tensor]] | None = None,
-    update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None,
-    batch_statistics: Callable[[Any], bool] | None = None,
-    supervised: Callable[[Any], bool] | None = None,
-    figure: Figure | None = None,
-    takes_margin: TakesMargin = "no",
-) -> Callable[[FunctionT], FunctionT]:
-    """Register the decorated loss function as an objective; the arguments are the fields of `Objective`."""
-
-    def register(function: FunctionT) -> FunctionT:
-        OBJECTIVES.add(
-            Objective(
-                name=name,
-                function=function,
-                options=options,
-                score=score,
-                origin=origin,
-                needs=needs or Needs(),
-                golden=golden,
-                diagnostics=diagnostics,
-                init_state=init_state,
-                update_state=update_state,
-                batch_statistics=batch_statistics,
-                supervised=supervised,
-                figure=figure or Figure(),
-                takes_margin=takes_margin,
-            )
-        )
-        return function
-
-    return register
-
-
-def of_edges(values: Float[Tensor, "B"], rows: Rows) -> Float[Tensor, "B"]:
-    """Values to log (B,), with nan in rows without a weaker side: these are left out of the mean."""
-    return values.masked_fill(~given("has_weaker", rows.has_weaker), torch.nan)
+objective = decorator(OBJECTIVES, Objective)
+"""Registers a function: `@objective("name", options=…, score=…, origin=…)` and the fields of `Objective`."""
 
 
 def positive(owner: str, **values: float) -> None:

@@ -2,41 +2,50 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal
 
 from torch import Tensor
 
-from popmargin.objectives.base import Rows
-from popmargin.registry import Registry
+from popmargin.objectives.base import Needs, Rows
+from popmargin.registry import Registry, decorator
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Regularizer:
     """A registered regularizer.
 
     Attributes:
         name: its name in configurations.
-        function: `(logps, options) -> term (B,)`, nats; the run's `weight` multiplies it. One of rewards has
-            `(rows, options)`.
+        function: `(logps, options) -> term (B,)`, nats; the run's `weight` multiplies it. One of rewards or of rows
+            has `(rows, options)`.
         options: its frozen options dataclass.
         reference: whether it needs reference log-probs.
         diagnostics: `(logps, options) -> {name: (B,)}`, averaged over rows and logged.
         supervised: whether it is the negative log-likelihood of the chosen response.
-        of: `policy`: it sees `Rows.logps`; `reward`: it sees the `Rows`, whose scores are a reward model's rewards.
+        of: `policy`: it sees `Rows.logps`; `reward`: it sees the `Rows`, whose scores are a reward model's rewards;
+            `rows`: it sees the `Rows` of any model.
+        needs: the columns of the data that it reads, `Needs(columns=…)`; for one of `reward` or `rows`.
     """
 
     name: str
     function: Callable[[Any, Any], Tensor]
+    _: KW_ONLY
     options: type[Any]
     reference: bool
     diagnostics: Callable[[Any, Any], dict[str, Tensor]] | None = None
     supervised: bool = False
-    of: Literal["policy", "reward"] = "policy"
+    of: Literal["policy", "reward", "rows"] = "policy"
+    needs: Needs = field(default_factory=Needs)
 
     def sees(self, rows: Rows) -> Any:
         """What of the rows the functions are given."""
-        return rows if self.of == "reward" else rows.logps
+        return rows.logps if self.of == "policy" else rows
+
+    def requires(self, options: Any) -> frozenset[str]:
+        """What a task must provide, by name; see `Objective.requires`."""
+        of = {"policy": {"logp"}, "reward": {"reward"}, "rows": set[str]()}[self.of]
+        return frozenset({*of, *({"reference"} if self.reference else ()), *self.needs.provided})
 
     @property
     def summary(self) -> str:
@@ -45,33 +54,5 @@ class Regularizer:
 
 
 REGULARIZERS: Registry[Regularizer] = Registry("regularizer", "popmargin.regularizers")
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Tensor])
-
-
-def regularizer(
-    name: str,
-    *,
-    options: type[Any],
-    reference: bool,
-    diagnostics: Callable[[Any, Any], dict[str, Tensor]] | None = None,
-    supervised: bool = False,
-    of: Literal["policy", "reward"] = "policy",
-) -> Callable[[FunctionT], FunctionT]:
-    """Register the decorated function as a regularizer; the arguments are the fields of `Regularizer`."""
-
-    def register(function: FunctionT) -> FunctionT:
-        REGULARIZERS.add(
-            Regularizer(
-                name=name,
-                function=function,
-                options=options,
-                reference=reference,
-                diagnostics=diagnostics,
-                supervised=supervised,
-                of=of,
-            )
-        )
-        return function
-
-    return register
+regularizer = decorator(REGULARIZERS, Regularizer)
+"""Registers the decorated function: `@regularizer("name", options=…, reference=…)` and the fields of `Regularizer`."""

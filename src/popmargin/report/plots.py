@@ -7,28 +7,16 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from popmargin.report.metrics import decimals, has_bounds, is_known, metric, number
-from popmargin.report.results import ArmResult, StudyResults
-from popmargin.report.svg import (
-    SHAPES,
-    Box,
-    Scale,
-    el,
-    marker,
-    picture,
-    place_labels,
-    px,
-    shorten,
-    span,
-    text_width,
-    x_axis,
-    y_axis,
-)
+from popmargin.report.placing import Box, place_labels
+from popmargin.report.results import StudyResults
+from popmargin.report.svg import SHAPES, Plot, Scale, el, marker, px, shorten, span, text_width
 from popmargin.report.tables import visible_text
 from popmargin.statistics.intervals import Interval
 
 COLOURS = 8  # s0 … s7 in report.css; s0 is grey and belongs to the baseline arm
-BUCKETS = ("accuracy", "accuracy_weak", "accuracy_medium", "accuracy_strong")
-BUCKET_TITLES = ("All preferences", "Weak", "Medium", "Strong")
+BUCKETS = {
+    "accuracy": "All preferences", "accuracy_weak": "Weak", "accuracy_medium": "Medium", "accuracy_strong": "Strong",
+}  # fmt: skip
 WIDE, WIDER, NARROW = 720.0, 860.0, 344.0
 
 
@@ -51,12 +39,12 @@ class Style:
 def arm_styles(study: StudyResults) -> list[Style]:
     """One style an arm: grey for the baseline arm, then the palette; when it repeats, hollow marks and dashed lines."""
     styles: list[Style] = []
-    others = 0
+    others, shapes = 0, list(SHAPES)
     for arm in study.arms:
         is_baseline = arm.name == study.baseline
         turn, place = (0, 0) if is_baseline else (others // (COLOURS - 1), 1 + others % (COLOURS - 1))
         # The second turn starts three shapes later, so that the same colour never meets the same shape.
-        shape = SHAPES[(place + 3 * turn) % len(SHAPES)]
+        shape = shapes[(place + 3 * turn) % len(shapes)]
         dash = (None, "7 3", "2 3", "7 3 2 3")[turn % 4]
         styles.append(Style(arm.name, visible_text(arm.label or arm.name), f"s{place}", shape, turn > 0, dash))
         others += not is_baseline
@@ -113,159 +101,136 @@ def tradeoff(study: StudyResults, width: float = WIDE) -> Markup:
     key = tradeoff_axis(study)
     if key is None:
         return Markup("")
-    entry = metric(key)
+    entry, wide = metric(key), width > 500
     arms = [
-        (arm, style, arm.metrics["accuracy"], arm.metrics[key])
+        (style, arm.metrics["accuracy"], arm.metrics[key])
         for arm, style in zip(study.arms, arm_styles(study), strict=True)
         if is_known(arm.metrics.get("accuracy")) and is_known(arm.metrics.get(key))
     ]
-    height = 0.62 * width if width > 500 else 1.12 * width
-    left, right, top, bottom = 50.0, width - 10, 28.0, height - 42
-    cap = 1.0 if entry.is_share else None
-    x = span((v for a in arms for v in _ends(a[2])), pad=0.10, floor=0, cap=1).on(left, right)
-    y = span((v for a in arms for v in _ends(a[3])), pad=0.10, floor=0 if entry.is_share else None, cap=cap)
-    y = y.on(bottom, top)
-    body = [*y_axis(y, left, right, share=entry.is_share, count=5)]
-    body += x_axis(x, top, bottom, share=True, count=6 if width > 500 else 4)
-    body += _note_lines(study, key, x, y, top, right)
-    bars: list[Box] = []
-    for _, style, across, up in arms:
-        body.append(_cross(style, across, up, x, y, bars))
-    points = [(x(across.estimate), y(up.estimate)) for _, _, across, up in arms]
-    size = 12.5 if width > 500 else 11
-    names = short_names([style for _, style, _, _ in arms], width * 0.4, size)
-    frame = Box(left + 4, top + 3, right - 3, bottom - 4)
-    places = place_labels(points, [1.14 * text_width(name, size) + 4 for name in names], frame, bars=bars)
-    body += _leaders(arms, points, places)
-    for (_, style, across, up), (cx, cy) in zip(arms, points, strict=True):
-        hint = f"{style.label}: accuracy {shown('accuracy', across)}, {entry.title.lower()} {shown(key, up)}"
-        body.append(style.mark(cx, cy, 6, hint))
-    for (_, style, _, _), name, box in zip(arms, names, places, strict=True):
-        middle, look = (box.left + box.right) / 2, f"font-size:{px(size)}px"
-        body.append(el("text", name, x=middle, y=box.bottom - 4, class_=f"name mid {style.colour}", style=look))
-    body.append(el("text", f"↑ {entry.title}", x=0, y=14, class_="axis-title"))
-    body.append(el("text", "Accuracy on held-out preferences →", x=right, y=height - 6, class_="axis-title end"))
-    listing = "; ".join(
-        f"{style.label}: {shown('accuracy', across)} and {shown(key, up)}" for _, style, across, up in arms
-    )
-    return picture(width, height, f"Scatter plot of accuracy and {entry.title.lower()}. {listing}.", body)
+    height = (0.62 if wide else 1.12) * width
+    x = span((end for _, across, _ in arms for end in ends(across)), pad=0.10, floor=0, cap=1)
+    floor, cap = (0, 1) if entry.is_share else (None, None)
+    y = span((end for _, _, up in arms for end in ends(up)), pad=0.10, floor=floor, cap=cap)
+    plot = Plot(x.on(50, width - 10), y.on(height - 42, 28))
+    plot.y_axis(share=entry.is_share)
+    plot.x_axis(share=True, count=6 if wide else 4)
+    _note_lines(plot, study, key)
+    said = [f"{style.label}: {shown('accuracy', across)} and {shown(key, up)}" for style, across, up in arms]
+    hints = [f"{style.label}: accuracy {shown('accuracy', across)}, {entry.title.lower()} {shown(key, up)}"
+             for style, across, up in arms]  # fmt: skip
+    _crosses(plot, arms, hints, width)
+    plot.text(f"↑ {entry.title}", 0, 14, "axis-title")
+    plot.text("Accuracy on held-out preferences →", plot.x.end, height - 6, "axis-title end")
+    return plot.picture(width, height, f"Scatter plot of accuracy and {entry.title.lower()}. {'; '.join(said)}.")
 
 
-def _ends(value: Interval) -> tuple[float, ...]:
+def ends(value: Interval) -> tuple[float, ...]:
+    """What a scale must hold to show a value with its interval."""
     return (value.low, value.estimate, value.high)
 
 
-def _note_lines(study: StudyResults, key: str, x: Scale, y: Scale, top: float, right: float) -> list[Markup]:
+def _baseline(study: StudyResults) -> dict[str, Interval]:
+    """The baseline arm's metrics; none where the study has no such arm."""
+    return next((arm.metrics for arm in study.arms if arm.name == study.baseline), dict[str, Interval]())
+
+
+def _note_lines(plot: Plot, study: StudyResults, key: str) -> None:
     """Where the baseline arm stands and where generation is level with the reference."""
-    out: list[Markup] = []
-    base = next((arm.metrics for arm in study.arms if arm.name == study.baseline), dict[str, Interval]())
+    base = _baseline(study)
     if is_known(base.get("accuracy")) and is_known(base.get(key)):
-        at_x, at_y = x(base["accuracy"].estimate), y(base[key].estimate)
-        out.append(el("line", x1=at_x, x2=at_x, y1=top, y2=y.start, class_="base"))
-        out.append(el("line", x1=x.start, x2=right, y1=at_y, y2=at_y, class_="base"))
+        plot.upright(base["accuracy"].estimate, "base")
+        plot.across(base[key].estimate, "base")
     level = 0.5 if key == "win_rate_reference" else math.nan
     if key == "mean_reward" and is_known(study.reference.get(key)):
         level = study.reference[key].estimate
-    if y.low < level < y.high:
-        out.append(el("line", x1=x.start, x2=right, y1=y(level), y2=y(level), class_="level"))
-        out.append(el("text", "level with the reference", x=right - 4, y=y(level) - 5, class_="tick end"))
-    return out
+    if plot.y.low < level < plot.y.high:
+        plot.across(level, "level")
+        plot.text("level with the reference", plot.x.end - 4, plot.y(level) - 5, "tick end")
 
 
-def _cross(style: Style, across: Interval, up: Interval, x: Scale, y: Scale, bars: list[Box]) -> Markup:
-    """Interval bars in both directions; their boxes are added to ``bars``."""
-    cx, cy = x(across.estimate), y(up.estimate)
-    lines: list[Markup] = []
-    if has_bounds(across):
-        lines.append(el("line", x1=x(across.low), x2=x(across.high), y1=cy, y2=cy, class_="bar"))
-        bars.append(Box(x(across.low), cy - 1, x(across.high), cy + 1))
-    if has_bounds(up):
-        lines.append(el("line", x1=cx, x2=cx, y1=y(up.low), y2=y(up.high), class_="bar"))
-        bars.append(Box(cx - 1, y(up.high), cx + 1, y(up.low)))
-    return el("g", *lines, class_=f"{style.colour} soft")
-
-
-def _leaders(
-    arms: Sequence[tuple[ArmResult, Style, Interval, Interval]],
-    points: Sequence[tuple[float, float]],
-    places: Sequence[Box],
-) -> list[Markup]:
-    """Thin lines from labels that stand away from their point."""
-    out: list[Markup] = []
-    for (_, style, _, _), (cx, cy), box in zip(arms, points, places, strict=True):
+def _crosses(plot: Plot, arms: Sequence[tuple[Style, Interval, Interval]], hints: Sequence[str], width: float) -> None:
+    """Every arm's mark with the bars of both intervals, and its name near it."""
+    points = [(plot.x(across.estimate), plot.y(up.estimate)) for _, across, up in arms]
+    bars: list[Box] = []
+    for (style, across, up), (cx, cy) in zip(arms, points, strict=True):
+        if has_bounds(across):
+            bars.append(Box(plot.x(across.low), cy - 1, plot.x(across.high), cy + 1))
+            plot.segment((bars[-1].left, bars[-1].right), (cy, cy), f"bar soft {style.colour}")
+        if has_bounds(up):
+            bars.append(Box(cx - 1, plot.y(up.high), cx + 1, plot.y(up.low)))
+            plot.segment((cx, cx), (bars[-1].bottom, bars[-1].top), f"bar soft {style.colour}")
+    size = 12.5 if width > 500 else 11
+    names = short_names([style for style, _, _ in arms], width * 0.4, size)
+    frame = Box(plot.x.start + 4, plot.y.end + 3, plot.x.end - 3, plot.y.start - 4)
+    places = place_labels(points, [1.14 * text_width(name, size) + 4 for name in names], frame, bars=bars)
+    for (style, _, _), (cx, cy), box in zip(arms, points, places, strict=True):
         end_x, end_y = box.nearest(cx, cy)
         if math.hypot(end_x - cx, end_y - cy) > 18:
-            out.append(el("line", x1=cx, y1=cy, x2=end_x, y2=end_y, class_=f"leader {style.colour}"))
-    return out
+            plot.segment((cx, end_x), (cy, end_y), f"leader {style.colour}")
+    plot.body.extend(style.mark(*at, 6, hint) for (style, _, _), at, hint in zip(arms, points, hints, strict=True))
+    for (style, _, _), name, box in zip(arms, names, places, strict=True):
+        plot.draw("text", name, x=(box.left + box.right) / 2, y=box.bottom - 4, class_=f"name mid {style.colour}",
+                  style=f"font-size:{px(size)}px")  # fmt: skip
 
 
-# --- accuracy by strength -------------------------------------------------------------------------------------------
+# --- rows of dots ---------------------------------------------------------------------------------------------------
+
+Dot = tuple[Style, Interval | None, str]  # how it looks, its value, and what it says on hover
+
+
+def draw_dots(plot: Plot, dots: Sequence[Dot], top: float, row: float, names: Sequence[str] = ()) -> None:
+    """One row a dot, from ``top`` px down: its name if there are names, its interval and its mark."""
+    for place, (style, value, hint) in enumerate(dots):
+        y = top + row * (place + 0.5)
+        if names:
+            plot.text(names[place], plot.x.start - 10, y + 4, "name end")
+        if value is None or not is_known(value):
+            plot.text("–", plot.x.start + 4, y + 4, "tick")
+            continue
+        if has_bounds(value):
+            plot.segment((plot.x(value.low), plot.x(value.high)), (y, y), f"bar {style.colour}")
+        plot.body.append(style.mark(plot.x(value.estimate), y, 4.6, hint))
 
 
 def buckets(study: StudyResults, width: float = WIDER) -> Markup:
     """Accuracy by strength bucket: one row an arm, one panel a bucket, all on one scale."""
-    present = [(key, title) for key, title in zip(BUCKETS, BUCKET_TITLES, strict=True)
-               if any(is_known(arm.metrics.get(key)) for arm in study.arms)]  # fmt: skip
-    if not any(key != "accuracy" for key, _ in present):
+    titles = {key: title for key, title in BUCKETS.items() if any(is_known(arm.metrics.get(key)) for arm in study.arms)}
+    if not titles.keys() - {"accuracy"}:
         return Markup("")
-    styles = arm_styles(study)
-    wide = width > 500
+    styles, wide = arm_styles(study), width > 500
+    base = _baseline(study)
+    values = {key: [arm.metrics.get(key) for arm in study.arms] for key in titles}
+    rules = {key: _rule_of_length(study, key) for key in titles}
+    scale = span([*(end for found in values.values() for value in found if value and is_known(value)
+                    for end in ends(value)), *rules.values()], pad=0.04, floor=0, cap=1)  # fmt: skip
     room = min(max(text_width(style.label, 12) for style in styles) + 10, width * (0.26 if wide else 0.36))
-    rules = {key: _rule_of_length(study, key) for key, _ in present}
-    values = [v for key, _ in present for arm in study.arms if is_known(value := arm.metrics.get(key)) and value
-              for v in _ends(value)]  # fmt: skip
-    scale = span([*values, *(rule for rule in rules.values() if rule is not None)], pad=0.04, floor=0, cap=1)
-    row, head, foot, gap = (26.0 if wide else 22.0), 40.0, 26.0, 20.0
-    tall = head + row * len(study.arms) + foot
-    columns = len(present) if wide else 1
-    panel = (width - room - 14 - gap * (columns - 1)) / columns
-    body: list[Markup] = []
-    for position, (key, title) in enumerate(present):
-        column, line = (position, 0) if wide else (0, position)
-        left, top = room + column * (panel + gap), line * (tall + 10)
-        x = scale.on(left, left + panel)
-        body += _bucket_panel(study, styles, key, title, x, top, head, row, rules[key], named=column == 0, room=room)
-    both = list(zip(study.arms, styles, strict=True))
-    listing = " ".join(
-        f"{title}: " + ", ".join(f"{style.label} {shown(key, arm.metrics.get(key))}" for arm, style in both) + "."
-        for key, title in present
-    )
-    rows = 1 if wide else len(present)
-    return picture(width, rows * tall + (rows - 1) * 10, f"Dot plot of accuracy by strength. {listing}", body)
+    row, gap, columns = (26.0, 20.0, len(titles)) if wide else (22.0, 0.0, 1)
+    step, panel = 76 + row * len(styles), (width - room - 14 - gap * (columns - 1)) / columns
+    whole = Plot(scale, Scale(0, 1, 0, 1))
+    for place, (key, title) in enumerate(titles.items()):
+        left, top = room + place % columns * (panel + gap), place // columns * step + 40
+        plot = Plot(scale.on(left, left + panel), Scale(0, 1, top + row * len(styles), top - 4), whole.body)
+        plot.text(title, left, top - 26, "panel-title")
+        plot.x_axis(share=True, count=4)
+        if is_known(base.get(key)):
+            plot.upright(base[key].estimate, "base")
+        if math.isfinite(rules[key]):
+            words = "longer wins"
+            half = text_width(words, 11) / 2
+            plot.upright(rules[key], "level")
+            plot.text(words, min(max(plot.x(rules[key]), left + half), plot.x.end - half), top - 9, "tick mid")
+        dots = [(style, value, f"{style.label}, {title.lower()}: {shown(key, value)}")
+                for style, value in zip(styles, values[key], strict=True)]  # fmt: skip
+        draw_dots(plot, dots, top, row, short_names(styles, room - 10, 12) if left == room else ())
+    said = [f"{title}: " + ", ".join(f"{style.label} {shown(key, value)}" for style, value in
+                                     zip(styles, values[key], strict=True)) + "."
+            for key, title in titles.items()]  # fmt: skip
+    height = step * (len(titles) // columns) - 10
+    return whole.picture(width, height, f"Dot plot of accuracy by strength. {' '.join(said)}")
 
 
-def _rule_of_length(study: StudyResults, key: str) -> float | None:
-    """Accuracy of "the longer response wins", which belongs to the data: the first arm that has it."""
+def _rule_of_length(study: StudyResults, key: str) -> float:
+    """Accuracy of "the longer response wins", which belongs to the data: that of the first arm that has it, or nan."""
     name = "accuracy_longer" if key == "accuracy" else key.replace("accuracy_", "accuracy_longer_")
     found = (arm.metrics[name].estimate for arm in study.arms if is_known(arm.metrics.get(name)))
-    return next(found, None)
-
-
-def _bucket_panel(
-    study: StudyResults, styles: Sequence[Style], key: str, title: str, x: Scale, top: float, head: float,
-    row: float, rule: float | None, *, named: bool, room: float,
-) -> list[Markup]:  # fmt: skip
-    start, end = top + head, top + head + row * len(study.arms)
-    out = [el("text", title, x=x.start, y=top + 14, class_="panel-title")]
-    out += x_axis(x, start - 4, end, share=True, count=4)
-    base = next((arm.metrics.get(key) for arm in study.arms if arm.name == study.baseline), None)
-    if base is not None and is_known(base):
-        out.append(el("line", x1=x(base.estimate), x2=x(base.estimate), y1=start - 4, y2=end, class_="base"))
-    if rule is not None:
-        words = "longer wins"
-        at = min(max(x(rule), x.start + text_width(words, 11) / 2), x.end - text_width(words, 11) / 2)
-        out.append(el("line", x1=x(rule), x2=x(rule), y1=start - 6, y2=end, class_="level"))
-        out.append(el("text", words, x=at, y=start - 9, class_="tick mid"))
-    names = short_names(styles, room - 10, 12) if named else []
-    for number_, (arm, style) in enumerate(zip(study.arms, styles, strict=True)):
-        y = start + row * (number_ + 0.5)
-        if named:
-            out.append(el("text", names[number_], x=room - 10, y=y + 4, class_="name end"))
-        value = arm.metrics.get(key)
-        if value is None or not is_known(value):
-            out.append(el("text", "–", x=x.start + 4, y=y + 4, class_="tick"))
-            continue
-        if has_bounds(value):
-            out.append(el("line", x1=x(value.low), x2=x(value.high), y1=y, y2=y, class_=f"bar {style.colour}"))
-        out.append(style.mark(x(value.estimate), y, 4.6, f"{style.label}, {title.lower()}: {shown(key, value)}"))
-    return out
+    return next(found, math.nan)

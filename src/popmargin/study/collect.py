@@ -21,7 +21,7 @@ from popmargin.statistics.calibration import share_right
 from popmargin.statistics.intervals import Interval
 from popmargin.statistics.jackknife import row_means
 from popmargin.study.reading import read_control, read_reference, read_results
-from popmargin.training.run import make_loss
+from popmargin.training.build import make_loss
 from popmargin.training.run_directory import RunDirectory, read_jsonl
 from popmargin.training.trainer import Loss
 

@@ -10,6 +10,7 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
 from popmargin.files import whole_file
+from popmargin.models.policies import process_count
 from popmargin.report.build import write_report
 from popmargin.report.results import StudyResults
 from popmargin.rewards.base import Reward
@@ -19,12 +20,13 @@ from popmargin.study.collect import collect
 from popmargin.study.config import StudyConfig
 from popmargin.study.sharing import LOCKS, claimed, share
 from popmargin.study.tune import tune
+from popmargin.training.build import make_loss
 from popmargin.training.callbacks import Probe
 from popmargin.training.fingerprints import Record
 from popmargin.training.inputs import differences, with_absolute_paths
-from popmargin.training.prepare import Workspace
-from popmargin.training.run import make_loss, process_count, train
+from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.workspace import Workspace
 
 
 def say(message: str) -> None:
@@ -132,7 +134,7 @@ def _train_all(study: StudyConfig, overwrite: bool) -> None:
         if reward is not None and key not in references:
             references[key] = _reference(output, config, workspace, reward, len(references))
         if make_loss(config).uses_reference:
-            _ = workspace.train_reference, workspace.test_reference  # now, not inside the first run's progress bar
+            _ = workspace.train.reference, workspace.test.reference  # now, not inside the first run's progress bar
         directory = RunDirectory(Path(config.output))
         if directory.started and not overwrite:
             directory.check_record(workspace.record(config, make_loss(config)))
@@ -180,9 +182,7 @@ def _is_as_it_was(config: RunConfig, workspace: Workspace, overwrite: bool) -> b
 
 def _reference(output: Path, config: RunConfig, workspace: Workspace, reward: Reward, number: int) -> Generations:
     say("sampling from the reference model")
-    generations = generate_and_score(
-        workspace.reference_model, config, workspace, reward, prompts=config.evaluation.prompts
-    )
+    generations = generate_and_score(None, config, workspace, reward, prompts=config.evaluation.prompts)
     generations.save(output / f"reference_generations{f'-{number}' if number else ''}.parquet")
     return generations
 

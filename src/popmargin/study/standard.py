@@ -8,7 +8,7 @@ import numpy as np
 
 from popmargin.errors import DataError
 from popmargin.study.config import StudyConfig
-from popmargin.training.run import make_loss
+from popmargin.training.build import make_loss
 from popmargin.training.sides import load_split
 
 

@@ -19,9 +19,9 @@ from popmargin.evaluation.run import held_out_margins
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.study.config import StudyConfig, TuneConfig
 from popmargin.study.sharing import LOCKS, share
-from popmargin.training.prepare import Workspace
 from popmargin.training.run import train
 from popmargin.training.run_directory import append_jsonl, read_jsonl
+from popmargin.training.workspace import Workspace
 
 FILE = "tuning.jsonl"
 

@@ -4,14 +4,15 @@ Axis suffixes: N completion tokens of a batch (all responses, one after the othe
 """
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from popmargin.registry import Registry
+from popmargin.objectives.base import Needs
+from popmargin.registry import Registry, decorator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class TokenRows:
         scoring_logps: the same under the selector's own reference (`tokens.reference`); the run's where there is none.
         response: the response that a token belongs to (N,), 0 … S−1.
         is_chosen: whether a response is the chosen one of its preference (S,).
+        columns: numbers of every response's preference (S,) by name, as the selector declares them.
     """
 
     logps: Float[Tensor, "N"]
@@ -31,9 +33,10 @@ class TokenRows:
     scoring_logps: Float[Tensor, "N"]
     response: Int[Tensor, "N"]
     is_chosen: Bool[Tensor, "S"]
+    columns: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TokenSelector:
     """A registered token selector.
 
@@ -41,11 +44,18 @@ class TokenSelector:
         name: its name in configurations.
         function: `(tokens, options) -> weights (N,)`; a weight of 1 keeps a token, 0 leaves it out.
         options: its frozen options dataclass.
+        needs: the columns of the data that it reads, `Needs(columns=…)`.
     """
 
     name: str
     function: Callable[[TokenRows, Any], Tensor]
+    _: KW_ONLY
     options: type[Any]
+    needs: Needs = field(default_factory=Needs)
+
+    def requires(self, options: Any) -> frozenset[str]:
+        """What a task must provide, by name: log-probs per token, those of a reference too."""
+        return frozenset({"tokens", "reference", *self.needs.provided})
 
     @property
     def summary(self) -> str:
@@ -54,15 +64,5 @@ class TokenSelector:
 
 
 TOKEN_SELECTORS: Registry[TokenSelector] = Registry("token_selector", "popmargin.tokens")
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Tensor])
-
-
-def token_selector(name: str, *, options: type[Any]) -> Callable[[FunctionT], FunctionT]:
-    """Register the decorated function as a token selector; the arguments are the fields of `TokenSelector`."""
-
-    def register(function: FunctionT) -> FunctionT:
-        TOKEN_SELECTORS.add(TokenSelector(name=name, function=function, options=options))
-        return function
-
-    return register
+token_selector = decorator(TOKEN_SELECTORS, TokenSelector)
+"""Registers the decorated function: `@token_selector("name", options=…)` and the fields of `TokenSelector`."""

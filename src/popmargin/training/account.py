@@ -2,21 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from popmargin.account import Step
-from popmargin.config import RunConfig
 from popmargin.data.schema import LoadReport, Preferences
-from popmargin.data.tokenize import TruncationReport
 from popmargin.pop.edges import PopEdges
-from popmargin.pop.scale import StrengthScale
-
-if TYPE_CHECKING:
-    from popmargin.training.prepare import Workspace
-    from popmargin.training.run import Parts
-    from popmargin.training.run_directory import RunDirectory
+from popmargin.tasks.base import EncodingReport
 
 _PLACES = 3
 
@@ -62,8 +54,8 @@ def memory_steps(preferences: Preferences, what: str) -> list[Step]:
     return steps
 
 
-def tokenizing_step(report: TruncationReport, name: str) -> Step:
-    """What tokenization did to some preferences."""
+def encoding_step(report: EncodingReport, name: str) -> Step:
+    """What a task did to some preferences to take them, such as tokenization."""
     return Step(
         name=name,
         rows_in=report.rows_in,
@@ -129,65 +121,3 @@ def row_step(
                   (left_out | {"in no edge": int(np.sum(~as_stronger & ~as_weaker))}).items() if number},
         notes=tuple(notes),
     )  # fmt: skip
-
-
-def training_steps(config: RunConfig, workspace: "Workspace", parts: "Parts") -> list[Step]:
-    """The account from tokenized training preferences to the rows that the objective trains on."""
-    loss, rows, count = parts.loss, parts.collator.rows, len(workspace.train)
-    needs, name = loss.needs, loss.objective.name
-    steps = [] if parts.edges is None else [edge_step(parts.edges, config.pop.edges, trained=needs.edges)]
-    notes: list[str] = []
-    for column, what, plain in (("margin", "margin of the ratings", 0.0), ("soft_label", "soft label", 0.5)):
-        values = parts.collator.columns.get(column)
-        if values is not None and (same := int((values == plain).sum())):
-            notes.append(f"preferences with a {what} of {plain:g}: {same}")
-    if parts.scale is not None and parts.scale.unknown:
-        notes.append(
-            f"preferences in no comparison, which train with the middle of the scale: {parts.scale.unknown} of {count}"
-        )
-    if config.pop.scale is not None and needs.scale:
-        notes.append(
-            f"{config.pop.scale} holds {len(StrengthScale.load(config.pop.scale))} strengths, {count} are used"
-        )
-    used = {"chosen_rating", "rejected_rating"} if needs.margin else set[str]()
-    used |= {"soft_label"} if needs.soft_label else set()
-    if (needs.edges or needs.scale) and config.pop.edges is None and config.pop.scale is None:
-        used |= {"strength", "chosen_rating", "rejected_rating"}
-    idle = [column for column in workspace.train.known_numbers if column not in used]
-    if config.data.soft_label_temperature is not None:
-        idle = [column for column in idle if column != "soft_label"]  # it was made from ratings, `without_effect` says
-    if idle:
-        notes.append(f"columns of the data that '{name}' does not use: {', '.join(idle)}")
-    steps.append(row_step(name, count, rows.stronger, rows.weaker, gradient=needs.weaker == "gradient", notes=notes))
-    return steps
-
-
-def seen_steps(config: RunConfig, directory: "RunDirectory", done: int, rows: int) -> list[Step]:
-    """What only the training could tell: rows that it never reached, and margins that were clamped.
-
-    Args:
-        config: the run.
-        directory: its metrics.
-        done: optimizer steps.
-        rows: rows of an epoch.
-    """
-    seen = min(done * config.train.batch_size, rows)
-    name = "target_margin_clipped"
-    clamped = [line[name] for line in directory.metrics() if name in line]
-    notes = (
-        [f"target margins that were clamped, mean over the log: {np.mean(clamped):.1%}"]
-        if clamped and max(clamped) > 0
-        else []
-    )
-    if seen == rows and not notes:
-        return []
-    return [
-        Step(
-            name=f"rows seen in {done} steps of {config.train.batch_size}",
-            rows_in=rows,
-            kept={"seen": seen},
-            left_out={"training ended before the first epoch": rows - seen} if seen < rows else {},
-            notes=tuple(notes),
-            unit="rows",
-        )
-    ]

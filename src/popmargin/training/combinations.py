@@ -1,31 +1,52 @@
 """Which objectives, margins, token selectors and batches have a meaning together."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
-from popmargin.margin_sources import MarginSource
+from popmargin.margins.base import MARGIN_SOURCES, MarginSource
 from popmargin.objectives.base import OBJECTIVES, Objective
-from popmargin.training.trainer import Loss
+from popmargin.registry import Registry
+from popmargin.regularizers.base import REGULARIZERS
+from popmargin.tokens.base import TOKEN_SELECTORS
+from popmargin.training.loss import Loss
+
+_REASONS = {
+    "log_ratio": "takes log-ratios",
+    "mean_log_ratio": "takes means over tokens",
+    "logp": "takes log-probs of responses",
+    "mean_logp": "takes mean log-probs of responses",
+    "reward": "is a term of rewards",
+    "reference": "compares single scores with the zero of a reference",
+    "tokens": "weighs log-probs of tokens",
+}
+"""What a part does with what a task must provide, to go on with "which …"."""
+_TERMS = {"logp": "is a term of log-probs", "reference": "compares log-probs with those of a reference"}
+"""The same of regularizers."""
 
 
-def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
+def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
     """Look at what the parts declare, not at their names, so that a user's own are held to the same.
+
+    Args:
+        loss: the parts of the run.
+        config: the run.
+        task: what the task trains, in words ("a reward model").
 
     Raises:
         ConfigError: a combination without meaning; the message says why, and what to do.
     """
-    name = loss.objective.name
-    if loss.rewards:
-        _refuse_log_probs(loss)
+    name, provided = loss.objective.name, loss.provides
+    for field, (required, value, reason) in _settings(config).items():
+        if value and required not in provided:
+            raise ConfigError(f"{field} has no meaning for {task}: {reason}. Leave it out, or set task: policy.")
+    for registry, part, options in _parts(loss):
+        missing = part.requires(options) - provided
+        if missing:
+            _refuse_missing(registry, part, missing, provided, f"{task} does not have (task: {config.task})")
     if loss.margin is not None:
         _refuse_margin(loss.objective, loss.margin[0])
-    for _, regularizer, _ in loss.regularizers:
-        if regularizer.of == "reward" and not loss.rewards:
-            raise ConfigError(
-                f"The regularizer '{regularizer.name}' is a term of rewards, and a policy's log-probs are none: leave "
-                "it out, or train a reward model (task: reward)."
-            )
     if loss.tokens is not None and loss.objective.needs.whole_responses:
         raise ConfigError(
             f"The objective '{name}' compares probabilities of whole responses, which the token selector "
@@ -39,7 +60,7 @@ def refuse_meaningless(loss: Loss, config: RunConfig) -> None:
             "objective."
         )
     adapter_above = bool(config.model.lora_rank) and config.model.lora_last_layers is not None
-    if config.train.frozen_cache_gb and (loss.rewards or not adapter_above):
+    if config.train.frozen_cache_gb and ("reward" in provided or not adapter_above):
         raise ConfigError(
             "train.frozen_cache_gb keeps what the layers below a policy's adapter give, and here no layer lies below "
             "one: set model.lora_rank and model.lora_last_layers (task: policy), or leave it out."
@@ -123,32 +144,38 @@ def refuse_lone_rows(loss: Loss, rows: int) -> None:
         )
 
 
-def wants_log_probs(objective: Objective, options: Any) -> str | None:
-    """Why a reward model cannot be trained with an objective: it has rewards and no log-probs; None where it can."""
-    reasons = {
-        "mean_log_ratio": "takes means over tokens",
-        "logp": "takes log-probs of responses",
-        "mean_logp": "takes mean log-probs of responses",
+def _settings(config: RunConfig) -> dict[str, tuple[str, Any, str]]:
+    """Settings that only some tasks can serve: what they require, whether they are set, and why others cannot."""
+    return {
+        "evaluation.reward": ("generation", config.evaluation.reward, "it generates nothing that could be scored"),
+        "reference.model": ("reference", config.reference.model, "its rewards are compared with no reference"),
+        "tokens": ("tokens", config.tokens, "it scores whole responses, not tokens"),
+        "train.token_statistics": ("tokens", config.train.token_statistics, "it predicts no tokens"),
     }
-    reason = reasons.get(objective.score_kind(options))
-    if reason is None and objective.needs.reference:
-        reason = "needs reference log-probs"  # beside its scores
-    if reason is None and objective.needs.absolute:
-        reason = "compares single scores with the zero of a reference"
-    return reason
 
 
-def _refuse_log_probs(loss: Loss) -> None:
-    objective = loss.objective
-    reason = wants_log_probs(objective, loss.options)
-    if reason is not None:
-        raise ConfigError(
-            f"The objective '{objective.name}' {reason}, which a reward model does not have (task: reward): choose an "
-            "objective of score gaps, e.g. dpo, dpo_rating_margin, pop or aps."
-        )
-    for _, regularizer, _ in loss.regularizers:
-        if regularizer.of == "policy":
-            raise ConfigError(
-                f"The regularizer '{regularizer.name}' is a term of log-probs, and a reward model has none "
-                "(task: reward): leave it out, or use center."
-            )
+def _parts(loss: Loss) -> Iterator[tuple[Registry[Any], Any, Any]]:
+    """The registered parts with their registries and options."""
+    yield OBJECTIVES, loss.objective, loss.options
+    if loss.margin is not None:
+        yield MARGIN_SOURCES, *loss.margin
+    for _, regularizer, options in loss.regularizers:
+        yield REGULARIZERS, regularizer, options
+    if loss.tokens is not None:
+        yield TOKEN_SELECTORS, *loss.tokens
+
+
+def _refuse_missing(
+    registry: Registry[Any], part: Any, missing: frozenset[str], provided: frozenset[str], lacking: str
+) -> None:
+    """The one rule: a part must not require what the task does not provide."""
+    reasons = _REASONS | (_TERMS if registry is REGULARIZERS else {})
+    first = next((known for known in reasons if known in missing), min(missing))
+    reason = reasons.get(first, f"requires '{first}'")
+    known = [registry.get(name) for name in registry.names()]
+    own = [kind for kind in known if kind.function.__module__.startswith(f"{registry.package}.")]
+    others = [kind.name for kind in own if kind.requires(kind.options()) <= provided]
+    remedies = [] if registry is OBJECTIVES else ["leave it out"]
+    remedies += [f"use {', '.join(others)}"] if others else []
+    remedy = f": {', or '.join(remedies)}" if remedies else ""
+    raise ConfigError(f"The {registry.title} '{part.name}' {reason}, which {lacking}{remedy}.")

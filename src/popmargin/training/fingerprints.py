@@ -4,7 +4,6 @@ fingerprints.json   of the start model, tokenizer, edges, scale, the user's own 
 data.parquet        id, side, prompt and content of every training and held-out preference
 """
 
-import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
@@ -18,9 +17,8 @@ import pyarrow.parquet as pq
 
 from popmargin.data.schema import COLUMNS, Preferences
 from popmargin.data.split import normalised_key
-from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.errors import RunError
-from popmargin.files import PARQUET, whole_file
+from popmargin.files import PARQUET, digest, whole_file
 from popmargin.pop.scale import StrengthScale
 
 SIDES = {"train": "training", "test": "held-out"}
@@ -28,11 +26,6 @@ _ALL_SIDES = (*SIDES, "aside")
 DERIVED = ("tokens of", "made:")
 """How the names of facts begin that follow from the rows."""
 _SHOWN = 5
-
-
-def digest(*parts: bytes) -> str:
-    """BLAKE2b (hex, 16 bytes) of some bytes."""
-    return hashlib.blake2b(b"\x1f".join(parts), digest_size=16).hexdigest()
 
 
 def prompt_digests(preferences: Preferences) -> list[str]:
@@ -169,24 +162,6 @@ def _how(before: str | None, now: str | None) -> str:
     if before is None or now is None:
         return "was not used before" if before is None else "is not used any more"
     return f"changed ({before[:12]} → {now[:12]})"
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Of everything in a tokenizer that decides how texts and conversations become ids."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules: Any = sorted(tokenizer.get_vocab().items())
-    if backend is not None:
-        rules = json.loads(backend.to_str())
-        rules = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # of the last call
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    parts = [rules, special, tokenizer.chat_template]
-    return digest(*(json.dumps(part, sort_keys=True, default=str).encode() for part in parts))
-
-
-def tokens_fingerprint(tokenized: TokenizedPreferences) -> str:
-    """Of the token ids of preferences, in order: they say whether the same texts still become the same."""
-    sides = (tokenized.prompt, tokenized.chosen, tokenized.rejected)
-    return digest(*(array.tobytes() for side in sides for array in (side.offsets, side.values)))
 
 
 def scale_fingerprint(scale: StrengthScale) -> str:

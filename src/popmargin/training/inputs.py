@@ -9,6 +9,7 @@ from popmargin.config import RunConfig, from_dict, to_dict
 from popmargin.errors import ConfigError
 
 _FIELDS = (
+    "task",
     "model.path",
     "data.train",
     "data.test",
@@ -19,6 +20,7 @@ _FIELDS = (
     "tokens.reference",
     "tokens.name",
     "objective.name",
+    "margin.source",
     "evaluation.reward",
     "evaluation.reward_options.cache",
 )

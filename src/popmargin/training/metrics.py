@@ -14,11 +14,14 @@ class MeanMetrics:
         self._sums: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add values of any number of rows, one tensor (rows,) per name."""
+    def add(self, values: Mapping[str, Tensor], weight: Tensor | None = None) -> None:
+        """Add values of any number of rows, one tensor (rows,) per name; without weights (rows,) all count alike."""
         for name, tensor in values.items():
             known = ~tensor.isnan()
-            both = torch.stack([tensor.detach().double().nansum(), known.sum().double()])
+            if weight is None:
+                both = torch.stack([tensor.detach().double().nansum(), known.sum().double()])
+            else:
+                both = torch.stack([(tensor.detach().double() * weight).nansum(), (known * weight.double()).sum()])
             self._sums[name] = self._sums[name] + both if name in self._sums else both
 
     def read(self) -> dict[str, float]:
@@ -34,11 +37,16 @@ class MeanMetrics:
 
 
 def finish_means(means: Mapping[str, float]) -> dict[str, float]:
-    """Means as they are logged: `x_square` beside `x_mean` becomes the standard deviation `x_std`, alone it stays."""
+    """Means as they are logged: `x_square` beside `x_mean` becomes the standard deviation `x_std`, alone it stays.
+
+    Of the rows' weights also the effective sample size (Σw)²/Σw², as a share of the rows.
+    """
     result = dict(means)
     for name in means:
         stem = name.removesuffix("_square")
         if name.endswith("_square") and f"{stem}_mean" in means:
             variance = result.pop(name) - result[f"{stem}_mean"] ** 2
             result[f"{stem}_std"] = math.sqrt(max(variance, 0.0))
+    if means.get("weight_square"):
+        result["weight_effective_share"] = means["weight_mean"] ** 2 / means["weight_square"]
     return result

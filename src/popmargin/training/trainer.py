@@ -4,32 +4,26 @@ The loop knows no objective: it scores preferences, lines the scores up with the
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from popmargin.engine.batch import Collator, TrainingRows, clustered_order
-from popmargin.engine.logps import token_scores
-from popmargin.engine.rewards import RewardPlan, pair_rewards, response_rewards, scoring_plan
-from popmargin.engine.scores import PairScores, pair_scores, scores_of
-from popmargin.engine.target import Target
+from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import RunError
 from popmargin.margin import Margin
-from popmargin.margin_sources import MarginSource
 from popmargin.models.adapters import is_stacked
-from popmargin.models.saved import read_adapter, refuse_difference, write_model
-from popmargin.objectives.base import Logps, Needs, Objective, Origin, Rows
-from popmargin.regularizers.base import Regularizer
-from popmargin.tokens.base import TokenRows, TokenSelector
+from popmargin.models.saved import read_adapter, refuse_difference
+from popmargin.objectives.base import Logps, Rows
+from popmargin.tasks.base import Scorer
+from popmargin.training.batches import Collator, TrainingRows, clustered_order
+from popmargin.training.loss import Loss
 from popmargin.training.metrics import MeanMetrics, finish_means
 from popmargin.user_code import running
 
@@ -38,96 +32,17 @@ LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "target_distanc
 """What stands in the log besides means over rows."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """Everything that makes up the loss of a row.
-
-    Attributes:
-        objective: the registered objective.
-        options: its options.
-        regularizers: added terms: weight, regularizer, options.
-        tokens: a token selector and its options; None uses every token.
-        margin: where the margin comes from that is subtracted before the objective, and its options; None for none.
-        target: what scores weaker sides; None where neither objective nor margin needs a target.
-        rewards: the model is a reward model, whose rewards take the place of log-ratios; there is no reference.
-    """
-
-    objective: Objective
-    options: Any
-    regularizers: tuple[tuple[float, Regularizer, Any], ...] = ()
-    tokens: tuple[TokenSelector, Any] | None = None
-    margin: tuple[MarginSource, Any] | None = None
-    target: Target | None = None
-    rewards: bool = False
-
-    @property
-    def needs(self) -> Needs:
-        """What objective and margin together must be given."""
-        return self.objective.needs if self.margin is None else self.objective.needs | self.margin[0].needs
-
-    @property
-    def components(self) -> list[Any]:
-        """The registered parts: objective, regularizers and token selector."""
-        chosen = [] if self.tokens is None else [self.tokens[0]]
-        return [self.objective, *(regularizer for _, regularizer, _ in self.regularizers), *chosen]
-
-    @property
-    def origin(self) -> Origin:
-        """Where the method comes from that objective and margin make together."""
-        if self.margin is None:
-            return self.objective.origin
-        return self.margin[0].known.get(self.objective.name, "ours")
-
-    def less_margin(self, rows: Rows) -> Rows:
-        """The rows as the objective sees them: chosen is lowered by the margin, so that β·Δ is β·Δ − m."""
-        if self.margin is None:
-            return rows
-        source, options = self.margin
-        return replace(rows, chosen=rows.chosen - source.function(rows, options).nats(self.beta))
-
-    @property
-    def beta(self) -> float:
-        """Reward units per nat, to log reward margins; 1 for objectives without a β."""
-        return float(getattr(self.options, "beta", 1.0))
-
-    @property
-    def uses_reference(self) -> bool:
-        """Whether any part needs reference log-probs."""
-        return not self.rewards and (
-            self.objective.uses_reference(self.options)
-            or self.tokens is not None
-            or any(regularizer.reference for _, regularizer, _ in self.regularizers)
-        )
-
-
-def kl_estimate(logps_N: Float[Tensor, "N"], reference_N: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-    """Divergence of the policy from the reference on the data's tokens: e^ρ − 1 − ρ, ρ = log π/π_ref.
-
-    Its mean is an unbiased estimate of KL(π_ref‖π) per token where the data was sampled from the reference, and never
-    negative (the "k3" estimator of Schulman 2020). KL(π‖π_ref) on the policy's own samples is measured in evaluation.
-
-    Args:
-        logps_N: policy log-probs of completion tokens (N,), nats.
-        reference_N: reference log-probs of the same tokens (N,), nats.
-
-    Returns:
-        One value per token (N,), nats.
-    """
-    ratio_N = logps_N - reference_N
-    return ratio_N.expm1() - ratio_N
-
-
 class PreferenceTrainer(Trainer):
-    """Trains a causal language model on preferences with any registered objective.
+    """Trains a model on preferences with any registered objective.
 
     Args:
         model: the policy.
         args: transformers' arguments; per_device_train_batch_size counts rows.
         loss: the objective and what belongs to it.
-        collator: makes batches; it holds rows, tokens and reference log-probs.
-        precision: fp32 or bf16, as in `token_logps`.
+        collator: makes batches; it holds the rows, and the preferences as the model takes them.
+        scorer: scores preferences with the model.
+        write: writes weights into a folder; see `tasks.base.Task.checkpoint`.
         clustered: order edges so that a batch shares preferences.
-        token_statistics: also log entropy and top-1 agreement of the policy on completion tokens.
         callbacks: further transformers callbacks.
     """
 
@@ -138,9 +53,9 @@ class PreferenceTrainer(Trainer):
         args: TrainingArguments,
         loss: Loss,
         collator: Collator,
-        precision: str,
+        scorer: Scorer,
+        write: Callable[[Any, Path, Mapping[str, Tensor] | None], None],
         clustered: bool = False,
-        token_statistics: bool = False,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         rows: Any = collator.rows
@@ -168,16 +83,15 @@ class PreferenceTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # the loss below is already a mean over the whole optimizer step
         self.loss = loss
         self.collator = collator
-        self.precision = precision
+        self.scorer = scorer
         self.clustered = clustered
-        self.token_statistics = token_statistics
         self.metrics = MeanMetrics()
         self.step_metrics = MeanMetrics()
         self.tokens_seen = 0
+        self._parts_seen = 0
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
-        self._plan = scoring_plan(model, rewards=loss.rewards)
         self._checks: list[tuple[Tensor, Tensor]] = []
-        self.write: Callable[[Any, Path, Mapping[str, Tensor] | None], None] = partial(write_model, own_names=True)
+        self.write = write
 
     # -- data order ------------------------------------------------------------------------------------------------
 
@@ -191,18 +105,22 @@ class PreferenceTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """The micro-batches of one optimizer step, and the number of rows in them over all processes."""
+        """The micro-batches of one optimizer step, and the rows in them over all processes, or what these weigh."""
         batches: list[Any] = []
         for _ in range(num_batches):
             batch = next(epoch_iterator, None)
             if batch is None:
                 break
             batches.append(batch)
-        rows = sum(int(batch["row_count"]) for batch in batches)
-        if self.args.world_size == 1:
+        weighted = any("weight" in batch for batch in batches)
+        rows = sum(batch["weight" if weighted else "row_count"] for batch in batches)
+        if self.args.world_size == 1 and not weighted:
             return batches, rows  # a tensor would have to reach the device first
-        count = torch.tensor(rows, device=device)
-        return batches, self.accelerator.gather(count).sum()  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
+        total = torch.tensor(rows)
+        if self.args.world_size > 1:
+            total: Any = self.accelerator.gather(total.to(device))
+            total = total.sum()
+        return batches, total.clamp(min=torch.finfo(total.dtype).tiny) if total.is_floating_point() else total
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -218,6 +136,12 @@ class PreferenceTrainer(Trainer):
 
     # -- loss ------------------------------------------------------------------------------------------------------
 
+    def _seed_of_part(self) -> int:
+        """Seed of the random numbers for this part of a batch: the same in a run that goes on."""
+        self._parts_seen += 1
+        part = (self.args.seed, self.state.global_step, self._parts_seen, self.args.process_index)
+        return int(np.random.SeedSequence(part).generate_state(1, np.uint64)[0] >> 1)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -226,8 +150,9 @@ class PreferenceTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Mean loss over the rows of the optimizer step; this part's share of it."""
-        target_P = self._target_gaps(model, inputs)
-        scores, of_tokens = self._pair_scores(model, inputs, "policy")
+        seed = self._seed_of_part()
+        target_P = self._target_gaps(model, inputs, seed)
+        scores = self.scorer.score(model, inputs["policy"], torch.Generator().manual_seed(seed), log=True)
         if self.loss.target is not None:
             self.loss.target.observe(inputs["preferences"][: len(scores.chosen)], scores.gap.detach())
             if self.loss.target.forward == "others" and target_P is not None:
@@ -247,57 +172,16 @@ class PreferenceTrainer(Trainer):
         scores_R = [loss_R, rows.gap] if rows.target is None else [loss_R, rows.gap, rows.target.values]
         finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
         self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once a step: no sync here
-        self._note(inputs, rows, seen, of_tokens)
+        self._note(inputs, rows, seen, scores.logged)
+        weight_R = rows.columns.get("weight")
         count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
+        if weight_R is not None:
+            loss_R = loss_R * weight_R
+            count = weight_R.sum() if num_items_in_batch is None else num_items_in_batch
         return loss_R.sum() * self.accelerator.num_processes / count
 
-    def _pair_scores(
-        self, model: nn.Module, inputs: dict[str, Any], side: Literal["policy", "target"]
-    ) -> tuple[PairScores, dict[str, Tensor]]:
-        """Scores of the preferences that the policy or the target forwards, and values per token (N,) to log."""
-        sequences: dict[str, Tensor] = inputs[side]
-        cached = "target_" if side == "target" else ""
-        reference_N: Tensor | None = inputs.get(f"{cached}reference")
-        if isinstance(self._plan, RewardPlan):
-            rewards_S = response_rewards(model, sequences, precision=self.precision, plan=self._plan)
-            return pair_rewards(rewards_S), {}
-        token = token_scores(
-            model,
-            sequences,
-            precision=self.precision,
-            plan=self._plan,
-            statistics=side == "policy" and self.token_statistics,
-        )
-        logps_N = token.logps
-        weights_N = None
-        if self.loss.tokens is not None:
-            scoring_N = inputs.get(f"{cached}scoring", reference_N)
-            weights_N = self._token_weights(logps_N.detach(), reference_N, scoring_N, sequences["lengths"])
-        kind = self.loss.objective.score_kind(self.loss.options)
-        of_tokens = {} if weights_N is None else {"tokens_kept": (weights_N > 0).double()}
-        if token.entropy is not None and token.top1 is not None:
-            of_tokens |= {"entropy": token.entropy, "top1": token.top1}
-        if reference_N is not None:
-            of_tokens["kl_estimate"] = kl_estimate(logps_N.detach(), reference_N)
-        return pair_scores(kind, logps_N, reference_N, sequences["lengths"], weights_N), of_tokens
-
-    def _token_weights(
-        self, logps_N: Tensor, reference_N: Tensor | None, scoring_N: Tensor | None, lengths_S: Tensor
-    ) -> Tensor:
-        assert self.loss.tokens is not None and reference_N is not None and scoring_N is not None
-        selector, options = self.loss.tokens
-        responses_S = torch.arange(len(lengths_S), device=lengths_S.device)
-        tokens = TokenRows(
-            logps=logps_N,
-            reference_logps=reference_N,
-            scoring_logps=scoring_N,
-            response=responses_S.repeat_interleave(lengths_S),
-            is_chosen=responses_S < len(lengths_S) // 2,
-        )
-        return selector.function(tokens, options)
-
     @torch.no_grad()
-    def _target_gaps(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor | None:
+    def _target_gaps(self, model: nn.Module, inputs: dict[str, Any], seed: int) -> Tensor | None:
         """Target gaps of all preferences of the batch (P,), nats; None where the objective needs none.
 
         Scored before the policy, so that weights exchanged for the target's are back in place for its graph.
@@ -316,7 +200,8 @@ class PreferenceTrainer(Trainer):
             was_training = model.training
             model.eval()  # no dropout in a target
             with target.scoring():
-                scores, _ = self._pair_scores(self.accelerator.unwrap_model(model), inputs, side)
+                inner: Any = self.accelerator.unwrap_model(model)
+                scores = self.scorer.score(inner, inputs[side], torch.Generator().manual_seed(seed))
             model.train(was_training)
             if side == "target":
                 gaps_P[inputs["target_place"]] = scores.gap.to(gaps_P.dtype)
@@ -338,9 +223,7 @@ class PreferenceTrainer(Trainer):
             weaker_chosen=of_weaker(scores.chosen) if gradient else None,
             weaker_rejected=of_weaker(scores.rejected) if gradient else None,
             target=None if target_P is None else Margin(values=of_weaker(target_P).to(scores.gap.dtype), unit="nats"),
-            margin=None if "margin" not in inputs else Margin(values=inputs["margin"], unit="reward"),
-            soft_label=inputs.get("soft_label"),
-            scale=None if "scale" not in inputs else Margin(values=inputs["scale"], unit="reward"),
+            columns=inputs["columns"],
             stronger_share=inputs["stronger_share"],
             weaker_share=inputs["weaker_share"],
             logps=Logps(**taken) if taken else None,
@@ -374,19 +257,22 @@ class PreferenceTrainer(Trainer):
         )
 
     def _names(self, places: Tensor) -> str:
-        ids = [self.collator.tokenized.ids[place] for place in places.tolist()]
+        ids = [self.collator.inputs.ids[place] for place in places.tolist()]
         return ", ".join(ids[:5]) + (" …" if len(ids) > 5 else "")
 
     # -- metrics ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _note(self, inputs: dict[str, Any], rows: Rows, seen: Rows, of_tokens: dict[str, Tensor]) -> None:
+    def _note(self, inputs: dict[str, Any], rows: Rows, seen: Rows, of_tokens: Mapping[str, Tensor]) -> None:
         """Log what the rows show; the objective's own figures are of the rows that it has seen, less the margin."""
         gap = rows.gap.detach()
         values: dict[str, Tensor] = {
             "accuracy": (gap > 0).double() + 0.5 * (gap == 0).double(),
             "reward_margin": self.loss.beta * gap,
         }
+        if "weight" in rows.columns:
+            weight = rows.columns["weight"]
+            values |= {"weight_mean": weight, "weight_square": weight.square()}
         if rows.logps is None:
             values |= {"chosen_reward": rows.chosen, "rejected_reward": rows.rejected}
         else:
@@ -402,7 +288,7 @@ class PreferenceTrainer(Trainer):
         self._refuse_taken(noted, {**values, **of_tokens})
         self.metrics.add({**values, **of_tokens, **noted})
         if self.loss.objective.update_state is not None:
-            self.step_metrics.add(noted)
+            self.step_metrics.add(noted, rows.columns.get("weight"))
         self.tokens_seen += int(inputs["policy_tokens"])
 
     def _refuse_taken(self, noted: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
@@ -420,12 +306,13 @@ class PreferenceTrainer(Trainer):
             values["chosen_logratio"] = logps.chosen - logps.chosen_reference
             values["rejected_logratio"] = logps.rejected - logps.rejected_reference
         if self.loss.tokens is not None:
-            chosen, rejected = scores_of(self.loss.objective.score_kind(self.loss.options), logps)
+            chosen, rejected = scores_of(self.loss.kind, logps)
             values["reward_margin_all_tokens"] = self.loss.beta * (chosen - rejected)
         return values
 
     def finish_step(self) -> None:
         """Let target and objective follow an optimizer step."""
+        self._parts_seen = 0
         if self.loss.target is not None:
             self.loss.target.step()
         if self.loss.objective.update_state is not None:

@@ -12,9 +12,9 @@ from popmargin.files import HTML
 from popmargin.label.quality.label_quality import THIRDS, KindAgreement, Quality
 from popmargin.report.build import render_page
 from popmargin.report.metrics import has_bounds, is_known, number
-from popmargin.report.plots import NARROW, WIDE
+from popmargin.report.plots import NARROW, WIDE, Dot, Style, draw_dots, ends
 from popmargin.report.results import write_text
-from popmargin.report.svg import el, marker, picture, shorten, span, text_width, x_axis
+from popmargin.report.svg import Plot, Scale, shorten, span, text_width
 from popmargin.report.tables import Cell, duration, visible_text
 from popmargin.statistics.intervals import Interval
 
@@ -24,7 +24,6 @@ KIND_NAMES = {
     "rating": "how good one response is",
 }
 SHORT_KINDS = {"pop": "PoP", "preference": "Preference", "rating": "Rating"}
-Dot = tuple[str, Interval, str]  # label, value, colour class
 
 
 def render_label_report(quality: Quality, title: str) -> str:
@@ -218,26 +217,32 @@ def _agreement_dots(found: KindAgreement) -> list[Markup]:
     rows: list[Dot] = []
     for judge in found.judges:
         if is_known(judge.judge):
-            rows.append((judge.name, judge.judge, "s1"))
-            rows.append(("people, same items", judge.people, "s0"))
+            rows.append(_dot(judge.name, judge.judge, "s1"))
+            rows.append(_dot("people, same items", judge.people, "s0"))
     if is_known(found.people):
-        rows.append(("people, all items", found.people, "s0"))
+        rows.append(_dot("people, all items", found.people, "s0"))
     return _both(rows, "Agreement with most of the other people")
 
 
 def _left_dots(quality: Quality) -> list[Markup]:
-    rows = [(row.name, row.left, "s0" if row.kind == "person" else "s1") for row in quality.annotators]
-    return _both([row for row in rows if is_known(row[1])], "Share of decided labels that name the left side")
+    rows = [_dot(row.name, row.left, "s0" if row.kind == "person" else "s1")
+            for row in quality.annotators if is_known(row.left)]  # fmt: skip
+    return _both(rows, "Share of decided labels that name the left side")
 
 
 def _third_dots(quality: Quality) -> list[Markup]:
-    rows: list[Dot] = [
-        (f"{match.name}, {third} gap", value, "s0" if match.name == "People" else "s1")
+    rows = [
+        _dot(f"{match.name}, {third} gap", value, "s0" if match.name == "People" else "s1")
         for match in quality.ratings
         for third, value in zip(THIRDS, match.thirds, strict=True)
         if is_known(value)
     ]
     return _both(rows, "Share of PoP labels that agree with the ratings")
+
+
+def _dot(name: str, value: Interval, colour: str) -> Dot:
+    label, shape = visible_text(name), "square" if colour == "s1" else "circle"
+    return Style(name, label, colour, shape, hollow=False, dash=None), value, f"{label}: {_shown(value)}"
 
 
 def _both(rows: Sequence[Dot], title: str) -> list[Markup]:
@@ -248,20 +253,11 @@ def _dots(rows: Sequence[Dot], title: str, width: float) -> Markup:
     """One row a value with its interval, on a scale of shares with a line at one half."""
     row, top = 26.0, 30.0
     bottom = top + row * len(rows)
-    room = min(max(text_width(name, 12) for name, _, _ in rows) + 12, width * 0.42)
-    ends = [end for _, value, _ in rows for end in (value.low, value.estimate, value.high)]
-    x = span([*ends, 0.5], pad=0.06, floor=0, cap=1).on(room, width - 14)
-    body = x_axis(x, top - 4, bottom, share=True, count=6 if width > 500 else 4)
-    body.append(el("text", title, x=0, y=13, class_="panel-title"))
-    body.append(el("line", x1=x(0.5), x2=x(0.5), y1=top - 4, y2=bottom, class_="level"))
-    for position, (name, value, colour) in enumerate(rows):
-        y = top + row * (position + 0.5)
-        label = shorten(visible_text(name), room - 12, 12)
-        body.append(el("text", label, x=room - 10, y=y + 4, class_="name end"))
-        if has_bounds(value):
-            body.append(el("line", x1=x(value.low), x2=x(value.high), y1=y, y2=y, class_=f"bar {colour}"))
-        hint = f"{visible_text(name)}: {_shown(value)}"
-        shape = "square" if colour == "s1" else "circle"
-        body.append(el("g", marker(shape, x(value.estimate), y, 4.8, hint=hint), class_=colour))
-    listing = "; ".join(f"{visible_text(name)}: {_shown(value)}" for name, value, _ in rows)
-    return picture(width, bottom + 24, f"{title}. {listing}.", body)
+    room = min(max(text_width(style.label, 12) for style, _, _ in rows) + 12, width * 0.42)
+    x = span([0.5, *(end for _, value, _ in rows if value for end in ends(value))], pad=0.06, floor=0, cap=1)
+    plot = Plot(x.on(room, width - 14), Scale(0, 1, bottom, top - 4))
+    plot.x_axis(share=True, count=6 if width > 500 else 4)
+    plot.text(title, 0, 13, "panel-title")
+    plot.upright(0.5, "level")
+    draw_dots(plot, rows, top, row, [shorten(style.label, room - 12, 12) for style, _, _ in rows])
+    return plot.picture(width, bottom + 24, f"{title}. {'; '.join(hint for _, _, hint in rows)}.")

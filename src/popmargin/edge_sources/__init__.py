@@ -1,0 +1,1 @@
+"""Where PoP edges of training preferences are read from: one file each."""

@@ -1,0 +1,16 @@
+"""PoP edges of a file: Parquet, JSONL or CSV."""
+
+from collections.abc import Sequence
+
+from popmargin.edge_sources.base import edge_source
+from popmargin.pop.edges import PopEdges
+from popmargin.pop.labelled import labels_between
+
+
+@edge_source("file", claims=lambda _: True)
+def file_edges(named: str, ids: Sequence[str]) -> PopEdges:
+    """All edges of a file; of exported labels, those between these preferences."""
+    edges = PopEdges.load(named)
+    if "labelled" not in edges.parameters:
+        return edges
+    return labels_between(edges, ids, named, "Export newer ones, or train on the data that was imported.")

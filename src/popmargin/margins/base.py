@@ -1,0 +1,61 @@
+"""What a margin source is: by how much every preference must lead before its objective sees the gap.
+
+The margin m is subtracted from the reward margin: z = β·Δ − m takes the place of β·Δ, for any objective that is a
+function of the gap alone. In front of `dpo` these are published methods and baselines; in front of others, ours.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from popmargin.errors import ConfigError
+from popmargin.margin import Margin
+from popmargin.objectives.base import Needs, Origin, Rows
+from popmargin.registry import Registry, decorator, make_options
+
+
+@dataclass(frozen=True)
+class MarginSource:
+    """A place that margins come from.
+
+    Attributes:
+        name: its name in configurations (`margin.source`).
+        function: `(rows, options) -> Margin` of every row (B,), detached.
+        options: its frozen options dataclass.
+        needs: what it must be given, beside what the objective needs.
+        known: where the method comes from that it makes of an objective; ours where it is not listed.
+        diagnostics: `(rows, options) -> {name: (B,)}`, averaged over rows and logged.
+    """
+
+    name: str
+    function: Callable[[Rows, Any], Margin]
+    _: KW_ONLY
+    options: type[Any]
+    needs: Needs = field(default_factory=Needs)
+    known: Mapping[str, Origin] = field(default_factory=dict[str, Origin])
+    diagnostics: Callable[[Rows, Any], dict[str, Tensor]] | None = None
+
+    def requires(self, options: Any) -> frozenset[str]:
+        """What a task must provide, by name: the gaps that every task has will do, unless its `needs` say more."""
+        return frozenset(self.needs.provided)
+
+
+MARGIN_SOURCES: Registry[MarginSource] = Registry("margin_source", "popmargin.margins")
+margin_source = decorator(MARGIN_SOURCES, MarginSource)
+"""Registers the decorated function: `@margin_source("name", options=…, needs=…)` and the fields of `MarginSource`."""
+
+
+def make_margin(values: Mapping[str, Any]) -> tuple[MarginSource, Any]:
+    """A source and its options from the run's `margin`.
+
+    Raises:
+        ConfigError: a missing or unknown source, or an unknown or invalid option.
+    """
+    rest = dict(values)
+    if "source" not in rest:
+        known = ", ".join(MARGIN_SOURCES.names())
+        raise ConfigError(f"margin.source is missing, e.g. margin: {{source: pop}}. Known: {known}.")
+    source = MARGIN_SOURCES.get(str(rest.pop("source")))
+    return source, make_options(source.options, rest, f"margin '{source.name}'")

@@ -1,0 +1,8 @@
+"""What is trained: a policy, a reward model, or a task of your own; one file each."""
+
+from popmargin.tasks.base import TASKS as TASKS
+from popmargin.tasks.base import Encoded as Encoded
+from popmargin.tasks.base import Inputs as Inputs
+from popmargin.tasks.base import Scorer as Scorer
+from popmargin.tasks.base import Task as Task
+from popmargin.tasks.base import task as task

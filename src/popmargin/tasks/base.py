@@ -1,0 +1,374 @@
+"""What a task is: how preferences are read, batched and scored by a model, and what the scores are.
+
+Training, evaluation and studies know no kind of model. They ask a task for preferences in its own form (`Encoded`), for
+batches of them (`Inputs`), for a model, and for what scores a batch with that model (`Scorer`). A new kind of model is
+a new file that registers a class with `@task`.
+
+Axis suffix P: the distinct preferences of a batch.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from popmargin.config import EvaluationConfig, ModelConfig, RunConfig, TrainConfig
+from popmargin.data.schema import Preferences
+from popmargin.engine.scores import PairScores
+from popmargin.models.saved import write_state
+from popmargin.objectives.base import ScoreKind
+from popmargin.registry import Registry
+
+if TYPE_CHECKING:
+    from popmargin.generate.samples import Samples
+    from popmargin.tokens.base import TokenSelector
+
+
+@runtime_checkable
+class EncodingReport(Protocol):
+    """What encoding did to some preferences."""
+
+    @property
+    def rows_in(self) -> int: ...
+    @property
+    def rows_kept(self) -> int: ...
+    @property
+    def dropped(self) -> Sequence[tuple[str, str]]:
+        """Id and reason of every preference that was left out."""
+        ...
+
+    def notes(self) -> Sequence[str]:
+        """What else is to be said, a sentence each."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json."""
+        ...
+
+
+@runtime_checkable
+class Encoded(Protocol):
+    """Preferences in a task's own form; those that it cannot use are left out, with the reason."""
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the preferences that are kept (N,)."""
+        ...
+
+    @property
+    def index(self) -> Sequence[int] | np.ndarray:
+        """Place of each among the preferences that were encoded (N,)."""
+        ...
+
+    @property
+    def report(self) -> EncodingReport:
+        """What was left out, and why."""
+        ...
+
+    def sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lengths of the chosen and of the rejected responses (N,), for `the longer one wins`; zeros without any."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class Inputs(Protocol):
+    """Encoded preferences as a model takes them; it travels to the workers of a data loader."""
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the preferences (N,)."""
+        ...
+
+    def costs(self) -> np.ndarray:
+        """What each preference takes in one forward pass (N,), in the unit of `train.tokens_per_batch`."""
+        ...
+
+    def work(self) -> np.ndarray:
+        """What each preference counts in tokens per second (N,)."""
+        ...
+
+    def collate(self, preferences: np.ndarray) -> dict[str, Any]:
+        """The tensors of some preferences, by name, for `Scorer.score`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores preferences with one model; made before the model is wrapped for distributed training."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the model takes one response at a time, which several processes cannot do in step."""
+        ...
+
+    def score(
+        self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator | None, *, log: bool = False
+    ) -> PairScores:
+        """Scores of a batch's preferences.
+
+        Args:
+            model: the scorer's own, wrapped or not, or with the target's weights in it.
+            batch: what `Inputs.collate` made, on the model's device.
+            generator: random numbers; policy and target get the same ones for the same rows.
+            log: also give values to log, where they cost something.
+
+        Returns:
+            Scores of the P chosen and rejected responses, in the wanted kind.
+        """
+        ...
+
+
+class Task(ABC):
+    """A kind of model on one start model; runs that differ in objective, adapter or seed share it.
+
+    What is abstract makes a task; the rest has an answer for tasks that have no reference and generate nothing.
+
+    Attributes:
+        provides: what its scores are and what else it can give, for what components require: the score kinds
+            `log_ratio`, `mean_log_ratio`, `logp` and `mean_logp`; `reward`: scores are rewards; `reference`: there is a
+            reference model, so that single scores have a zero; `tokens`: responses have token log-probs; `generation`:
+            it can sample.
+        noun: what is trained, for messages.
+        beta: the β of objectives unless it is set; None for the objective's own default.
+        config: the first run's configuration; sections of the objective and the optimisation do not matter.
+    """
+
+    provides: ClassVar[frozenset[str]]
+    noun: ClassVar[str] = "a model"
+    beta: ClassVar[float | None] = None
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    def check_scoring(  # noqa: B027
+        self, encoded: Any, model: Any
+    ) -> None:
+        """Look whether a trained model can score rows, which may be others than those it was trained on.
+
+        Raises:
+            DataError: it cannot; the message names the rows.
+        """
+
+    def fits(self, config: RunConfig) -> bool:
+        """Whether another run can share this task."""
+        mine = self.config
+        return all(getattr(config, name) == getattr(mine, name) for name in ("task", "data", "model", "reference"))
+
+    @abstractmethod
+    def encode(self, preferences: Preferences) -> Encoded:
+        """Preferences in this task's form."""
+
+    def check(  # noqa: B027
+        self, sides: Sequence[Any], evaluation: EvaluationConfig
+    ) -> None:
+        """Look, before anything is trained, whether the models can score all rows and sample what is asked for later.
+
+        Raises:
+            ConfigError, DataError, RunError: they cannot; the message names rows or fields.
+        """
+
+    @abstractmethod
+    def make_model(self, settings: ModelConfig) -> Any:
+        """A model to train, from a copy of the start model; random weights come from torch's random numbers."""
+
+    def prepare(self, model: Any, scorer: Any, training: TrainConfig) -> Any:
+        """The scorer again, after whatever makes the training of this model faster."""
+        return scorer
+
+    @abstractmethod
+    def scorer(
+        self,
+        model: Any,
+        kind: ScoreKind,
+        *,
+        precision: str,
+        wide: bool = False,
+        tokens: "tuple[TokenSelector, Any] | None" = None,
+        statistics: bool = False,
+    ) -> Scorer:
+        """What scores with a model.
+
+        Args:
+            model: not yet wrapped for distributed training.
+            kind: the score kind that the objective wants.
+            precision: fp32 or bf16.
+            wide: sum in double precision, for evaluation.
+            tokens: a token selector and its options.
+            statistics: also give entropy and top-1 agreement of every token, to log.
+        """
+
+    @abstractmethod
+    def inputs(self, encoded: Any, scorer: Any, *, reference: Any = None, scoring: Any = None) -> Inputs:
+        """Batches of encoded preferences.
+
+        Args:
+            encoded: the preferences.
+            scorer: takes the batches.
+            reference: what `reference` gave; None for scores without one.
+            scoring: the same of a token selector's own reference.
+        """
+
+    def reference(self, encoded: Any, model: str | None = None) -> Any:
+        """What the reference gives for every preference, kept on disk; None where there is none, or it scores live.
+
+        Args:
+            encoded: the preferences.
+            model: another reference, by its folder or hub id: a token selector's own.
+        """
+        return None
+
+    def start_gaps(self, encoded: Any, kind: ScoreKind, reference: Callable[[], Any]) -> Tensor:
+        """Gaps of all preferences under the start model (N,), nats; a margin bank begins with them.
+
+        Args:
+            encoded: the preferences.
+            kind: the score kind.
+            reference: gives what `reference` gave for them.
+        """
+        return torch.zeros(len(encoded))
+
+    def fingerprints(self, sides: Mapping[str, Any], scoring: str | None = None) -> dict[str, str]:
+        """What the scores depend on -> its fingerprint: models, tokenizer, encoded rows.
+
+        Args:
+            sides: encoded preferences by what they are called.
+            scoring: a token selector's own reference.
+        """
+        return {}
+
+    def merges(self, settings: ModelConfig) -> bool:
+        """Whether an adapter is saved inside whole weights."""
+        return False
+
+    def checkpoint(self, model: Any, folder: Path, state: Mapping[str, Tensor] | None) -> None:
+        """Write a model's weights as training that goes on reads them.
+
+        Args:
+            model: not wrapped for distributed training.
+            folder: made when missing.
+            state: its whole weights by name, where they are sharded in the model.
+
+        Raises:
+            RunError: the files do not hold what is in memory.
+        """
+        write_state(model, folder, state)
+
+    def save(
+        self, model: Any, folder: Path, state: Mapping[str, Tensor] | None, settings: ModelConfig
+    ) -> dict[str, Any]:
+        """Write a trained model as others load it; arguments and errors as in `checkpoint`.
+
+        Returns:
+            For run.json: `dtype` of the saved weights, and `kept`, the share of the training that it keeps.
+        """
+        self.checkpoint(model, folder, state)
+        return {"dtype": "float32", "kept": 1.0}
+
+    def finish(  # noqa: B027 (most tasks have nothing more to write)
+        self, model: Any, folder: Path, saved: Mapping[str, Any], settings: ModelConfig, sides: Sequence[Any]
+    ) -> None:
+        """Write what belongs to saved weights, such as a tokenizer.
+
+        Args:
+            model: in memory; None where it is sharded, or copied by several processes.
+            folder: of the weights.
+            saved: what `save` said.
+            settings: of the trained model.
+            sides: encoded training and held-out preferences.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path) -> Any:
+        """What a run has trained.
+
+        Raises:
+            RunError: the folder holds no trained model.
+        """
+
+    def sample(
+        self, model: Any, prompts: Sequence[Any], encoded: Any, settings: EvaluationConfig, *, progress: bool
+    ) -> "Samples":
+        """Completions of prompts, with their log-ratio to the reference; of tasks that provide `generation`.
+
+        Args:
+            model: samples; None is the reference.
+            prompts: as they stand in the data.
+            encoded: the preferences that they are of.
+            settings: how to sample.
+            progress: show a progress bar.
+        """
+        raise NotImplementedError(f"{self.noun} generates nothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry:
+    """A registered task.
+
+    Attributes:
+        name: its name in configurations.
+        function: the class, called with the run's configuration.
+        options: of `task_options`.
+    """
+
+    name: str
+    function: type[Task]
+    options: type[Any]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the class's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """What the task provides."""
+        return self.function.provides
+
+    @property
+    def noun(self) -> str:
+        """What is trained, for messages."""
+        return self.function.noun
+
+    @property
+    def beta(self) -> float | None:
+        """The β of objectives unless it is set; None for the objective's own default."""
+        return self.function.beta
+
+
+TASKS: Registry[TaskEntry] = Registry("task", "popmargin.tasks")
+
+ClassT = TypeVar("ClassT", bound=type[Task])
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A task without options of its own."""
+
+
+def task(name: str, *, options: type[Any] = NoOptions) -> Callable[[ClassT], ClassT]:
+    """Register the decorated class as a task."""
+
+    def register(kind: ClassT) -> ClassT:
+        TASKS.add(TaskEntry(name=name, function=kind, options=options))
+        return kind
+
+    return register
+
+
+def open_task(config: RunConfig) -> Task:
+    """The task that a configuration names, on its start model.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    return TASKS.get(config.task).function(config)

@@ -1,0 +1,401 @@
+"""Policies: causal language models, scored by the log-probs of their responses against a reference."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from popmargin.config import EvaluationConfig, ModelConfig, RunConfig, TrainConfig
+from popmargin.data.tokenize import TokenizedPreferences, tokenize_prompts
+from popmargin.engine.batch import TokenInputs
+from popmargin.engine.compiled import compile_layers
+from popmargin.engine.frozen import FrozenOutputs
+from popmargin.engine.head import TokenScores
+from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps, token_scores
+from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
+from popmargin.engine.scores import PairScores, pair_scores
+from popmargin.engine.trial import refuse_noise, trial_sequences
+from popmargin.errors import ConfigError, RunError
+from popmargin.generate.ends import end_tokens, save_ends
+from popmargin.generate.sample import Sampling, completion_logps, sample
+from popmargin.generate.samples import Samples
+from popmargin.models.policies import (
+    base_dtype,
+    load_model,
+    load_policy,
+    load_tokenizer,
+    make_policy,
+    process_count,
+    stands_alone,
+)
+from popmargin.objectives.base import ScoreKind
+from popmargin.tasks.base import task
+from popmargin.tasks.checks import check_sampling
+from popmargin.tasks.text import TextTask, cache_folder
+from popmargin.tokens.base import TokenRows, TokenSelector
+
+_LOG = logging.getLogger(__name__)
+
+
+def kl_estimate(logps_N: Float[Tensor, "N"], reference_N: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """Divergence of the policy from the reference on the data's tokens: e^ρ − 1 − ρ, ρ = log π/π_ref.
+
+    Its mean is an unbiased estimate of KL(π_ref‖π) per token where the data was sampled from the reference, and never
+    negative (the "k3" estimator of Schulman 2020). KL(π‖π_ref) on the policy's own samples is measured in evaluation.
+
+    Args:
+        logps_N: policy log-probs of completion tokens (N,), nats.
+        reference_N: reference log-probs of the same tokens (N,), nats.
+
+    Returns:
+        One value per token (N,), nats.
+    """
+    ratio_N = logps_N - reference_N
+    return ratio_N.expm1() - ratio_N
+
+
+@dataclass(frozen=True)
+class LanguageScorer:
+    """Scores of responses from the log-probs of their tokens, nats.
+
+    Attributes:
+        plan: of the model.
+        kind: the score kind.
+        precision: fp32 or bf16.
+        wide: sum in double precision.
+        tokens: a token selector and its options; None counts every token.
+        statistics: also give entropy and top-1 agreement of every token, to log.
+    """
+
+    plan: ForwardPlan
+    kind: ScoreKind
+    precision: str
+    wide: bool = False
+    tokens: tuple[TokenSelector, Any] | None = None
+    statistics: bool = False
+
+    @property
+    def alone(self) -> bool:
+        return self.plan.layout == "alone"
+
+    def score(
+        self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator | None, *, log: bool = False
+    ) -> PairScores:
+        sequences: dict[str, Tensor] = batch["sequences"]
+        reference_N: Tensor | None = batch.get("reference")
+        token = token_scores(
+            model, sequences, precision=self.precision, plan=self.plan, statistics=log and self.statistics
+        )
+        logps_N = token.logps
+        if self.wide:
+            logps_N, reference_N = logps_N.double(), None if reference_N is None else reference_N.double()
+        weights_N = None
+        if self.tokens is not None:
+            assert reference_N is not None, "token selectors need a reference"
+            scoring_N = batch.get("scoring", reference_N)
+            weights_N = self._weights(self.tokens, logps_N.detach(), reference_N, scoring_N, sequences["lengths"])
+        scores = pair_scores(self.kind, logps_N, reference_N, sequences["lengths"], weights_N)
+        return replace(scores, logged=self._logged(token, reference_N, weights_N)) if log else scores
+
+    def _weights(
+        self,
+        tokens: tuple[TokenSelector, Any],
+        logps_N: Tensor,
+        reference_N: Tensor,
+        scoring_N: Tensor,
+        lengths_S: Tensor,
+    ) -> Tensor:
+        selector, options = tokens
+        responses_S = torch.arange(len(lengths_S), device=lengths_S.device)
+        rows = TokenRows(
+            logps=logps_N,
+            reference_logps=reference_N,
+            scoring_logps=scoring_N,
+            response=responses_S.repeat_interleave(lengths_S),
+            is_chosen=responses_S < len(lengths_S) // 2,
+        )
+        return selector.function(rows, options)
+
+    def _logged(self, token: TokenScores, reference_N: Tensor | None, weights_N: Tensor | None) -> dict[str, Tensor]:
+        logged = {} if weights_N is None else {"tokens_kept": (weights_N > 0).double()}
+        if token.entropy is not None and token.top1 is not None:
+            logged |= {"entropy": token.entropy, "top1": token.top1}
+        if reference_N is not None:
+            logged["kl_estimate"] = kl_estimate(token.logps.detach(), reference_N)
+        return logged
+
+
+@task("policy")
+class LanguageTask(TextTask):
+    """A policy: a causal language model whose score of a response is its log-prob, or its log-ratio to a reference."""
+
+    provides: ClassVar[frozenset[str]] = frozenset(
+        {"log_ratio", "mean_log_ratio", "logp", "mean_logp", "reference", "tokens", "generation"}
+    )
+    noun: ClassVar[str] = "a policy"
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self._scoring: dict[str, nn.Module] = {}
+        self._frozen: FrozenOutputs | None = None
+
+    @cached_property
+    def start_model(self) -> nn.Module:
+        """The start model, frozen; with its own adapter on it where that is stacked."""
+        settings = self.config.model
+        if settings.start_adapter == "merge":
+            return super().start_model
+        if not settings.lora_rank:
+            raise ConfigError("model.start_adapter: stack is for policies with model.lora_rank above 0. Leave it out.")
+        model = load_model(settings.path, base_dtype(settings), dropout=settings.dropout, stack=True)
+        return model.eval().requires_grad_(False)
+
+    def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
+        return load_model(path, dtype, dropout=dropout)
+
+    def _find_plan(self, model: Any) -> ForwardPlan:
+        return forward_plan(model)
+
+    def ends(self, encoded: TokenizedPreferences) -> list[int]:
+        """Ids of the tokens that end a completion, of the policy and of the reference alike.
+
+        Args:
+            encoded: preferences whose completions end with some, too.
+        """
+        start: Any = self.start_model
+        return end_tokens(self.tokenizer, start.generation_config, encoded.report.ends)
+
+    # -- reference -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def reference_model(self) -> nn.Module:
+        """The reference model, frozen."""
+        named = self.config.reference.model
+        if named is None:
+            return self.start_model
+        return load_model(named, base_dtype(self.config.model)).eval().requires_grad_(False)
+
+    @cached_property
+    def reference_fingerprint(self) -> str:
+        """Hash of the reference model's weights and architecture."""
+        return (
+            self.start_fingerprint if self.config.reference.model is None else model_fingerprint(self.reference_model)
+        )
+
+    @cached_property
+    def reference_cache(self) -> ReferenceCache:
+        """The reference's log-probs on disk."""
+        return self._cache(self.reference_model, self.reference_fingerprint)
+
+    def _cache(self, model: nn.Module, fingerprint: str) -> ReferenceCache:
+        return ReferenceCache(
+            cache_folder(self.config.reference.cache),
+            fingerprint,
+            self.config.model.precision,
+            next(model.parameters()).dtype,
+        )
+
+    def reference(self, encoded: TokenizedPreferences, model: str | None = None) -> ReferenceLogps:
+        if model is None:
+            return self._look_up(self.reference_cache, encoded, self.reference_model)
+        other = self._scoring_model(model)
+        return self._look_up(self._cache(other, model_fingerprint(other)), encoded, other)
+
+    def _scoring_model(self, path: str) -> nn.Module:
+        """A token selector's own reference.
+
+        Raises:
+            ConfigError: it has another tokenizer than the start model.
+        """
+        if path not in self._scoring:
+            theirs, ours = load_tokenizer(path).get_vocab(), self.tokenizer.get_vocab()
+            if theirs != ours:
+                raise ConfigError(
+                    f"tokens.reference '{path}' has another tokenizer ({len(theirs)} tokens) than model.path "
+                    f"'{self.config.model.path}' ({len(ours)} tokens), so its log-probs are of other tokens: name a "
+                    "model with the same one."
+                )
+            model = load_model(path, base_dtype(self.config.model)).eval().requires_grad_(False)
+            self._scoring[path] = model
+        return self._scoring[path]
+
+    def _look_up(self, cache: ReferenceCache, encoded: TokenizedPreferences, model: nn.Module) -> ReferenceLogps:
+        return cache.preferences(
+            encoded,
+            lambda: model,
+            tokens_per_batch=self.config.reference.tokens_per_batch,
+            pad_id=self.tokenizer.pad_token_id,
+            plan=self.plan,
+        )
+
+    def start_gaps(
+        self, encoded: TokenizedPreferences, kind: ScoreKind, reference: Callable[[], ReferenceLogps]
+    ) -> Tensor:
+        """Log-ratios of the start model to itself are 0; its log-probs are the reference's."""
+        if kind in ("log_ratio", "mean_log_ratio"):
+            return torch.zeros(len(encoded))
+        if self.config.reference.model is not None:
+            raise ConfigError(
+                "target.kind `bank` with an objective of log-probs starts from the start model's, which are cached "
+                "only when it is the reference too: leave out reference.model, or choose another target."
+            )
+        lengths = torch.from_numpy(np.concatenate([encoded.chosen.lengths, encoded.rejected.lengths]))
+        return pair_scores(kind, reference().tokens(np.arange(len(encoded))), None, lengths).gap
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def check(self, sides: Sequence[TokenizedPreferences], evaluation: EvaluationConfig) -> None:
+        super().check(sides, evaluation)
+        _, test = sides
+        if evaluation.reward is not None and len(test):
+            prompt, path = int(test.prompt.lengths.max()), self.config.model.path
+            check_sampling(self.start_model, path, prompt, evaluation.max_new_tokens, self.config.data.max_length)
+
+    def _scoring_models(self) -> dict[str, nn.Module]:
+        named = self.config.reference.model
+        return super()._scoring_models() | ({} if named is None else {named: self.reference_model})
+
+    def make_model(self, settings: ModelConfig) -> Any:
+        return make_policy(self.start_model, settings)
+
+    def scorer(
+        self,
+        model: Any,
+        kind: ScoreKind,
+        *,
+        precision: str,
+        wide: bool = False,
+        tokens: tuple[TokenSelector, Any] | None = None,
+        statistics: bool = False,
+    ) -> LanguageScorer:
+        return LanguageScorer(self.plan(model), kind, precision, wide, tokens, statistics)
+
+    def prepare(self, model: Any, scorer: LanguageScorer, training: TrainConfig) -> LanguageScorer:
+        if not self.config.model.dropout:
+            sequences = trial_sequences(model, scorer.plan.layout)
+            refuse_noise(model, lambda: token_logps(model, sequences, plan=scorer.plan))
+        if training.frozen_cache_gb and process_count() > 1:
+            _LOG.warning("train.frozen_cache_gb does nothing with several processes: all layers run in every step")
+        elif training.frozen_cache_gb:
+            # The first run's memory holds for all.
+            self._frozen = self._frozen or FrozenOutputs(training.frozen_cache_gb)
+            self._plans[model] = self._frozen.share(model, scorer.plan)
+        if training.compile:
+            compile_layers(model)
+        return replace(scorer, plan=self.plan(model))
+
+    def inputs(
+        self,
+        encoded: TokenizedPreferences,
+        scorer: LanguageScorer,
+        *,
+        reference: ReferenceLogps | None = None,
+        scoring: ReferenceLogps | None = None,
+    ) -> TokenInputs:
+        known = {"reference": reference, "scoring": scoring}
+        cached = {name: logps for name, logps in known.items() if logps is not None}
+        return TokenInputs(encoded, self.tokenizer.pad_token_id, scorer.plan.layout, cached=cached)
+
+    def fingerprints(self, sides: Mapping[str, TokenizedPreferences], scoring: str | None = None) -> dict[str, str]:
+        facts = super().fingerprints(sides)
+        if self.config.reference.model is not None:
+            facts["reference model"] = self.reference_fingerprint
+        if scoring is not None:
+            facts["token selector's reference"] = model_fingerprint(self._scoring_model(scoring))
+        return facts
+
+    # -- saving ----------------------------------------------------------------------------------------------------
+
+    def merges(self, settings: ModelConfig) -> bool:
+        return bool(settings.lora_rank) and not stands_alone(settings)  # on a base that is on no disk
+
+    def finish(
+        self,
+        model: Any,
+        folder: Path,
+        saved: Mapping[str, Any],
+        settings: ModelConfig,
+        sides: Sequence[TokenizedPreferences],
+    ) -> None:
+        super().finish(model, folder, saved, settings, sides)
+        ends = sorted({token for encoded in sides for token in self.ends(encoded)})
+        save_ends(folder, self.start_model, ends, self.tokenizer.pad_token_id)
+
+    def load(self, folder: Path) -> nn.Module:
+        return load_policy(folder, self.start_model, fingerprint=lambda: self.start_fingerprint)
+
+    # -- generation ------------------------------------------------------------------------------------------------
+
+    def prompt_lengths(self, prompts: Sequence[Any]) -> np.ndarray:
+        """Tokens of prompts, whole (P,)."""
+        return tokenize_prompts(list(prompts), self.tokenizer).lengths
+
+    def room_for_prompts(self, settings: EvaluationConfig) -> int:
+        """Most tokens of a prompt beside a completion.
+
+        Raises:
+            RunError: there is no room.
+        """
+        room = self.config.data.max_length - settings.max_new_tokens
+        if room < 1:
+            raise RunError(
+                f"evaluation.max_new_tokens {settings.max_new_tokens} leaves no room for prompts in "
+                f"data.max_length {self.config.data.max_length}: lower the first or raise the second."
+            )
+        return room
+
+    def sample(
+        self,
+        model: Any,
+        prompts: Sequence[Any],
+        encoded: TokenizedPreferences,
+        settings: EvaluationConfig,
+        *,
+        progress: bool,
+    ) -> Samples:
+        model = self.reference_model if model is None else model
+        precision = self.config.model.precision
+        tokens = tokenize_prompts(list(prompts), self.tokenizer, max_length=self.room_for_prompts(settings))
+        sampling = Sampling(
+            samples=settings.samples,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            generation_config=settings.generation_config,
+            batch_size=settings.generation_batch_size,
+            seed=settings.seed,
+            precision=precision,
+        )
+        completions = sample(model, self.tokenizer, tokens, sampling, ends=self.ends(encoded), progress=progress)
+        rows = [tokens[place] for place in range(len(tokens)) for _ in range(settings.samples)]
+        ids = [completion.tokens for completion in completions]
+        log_ratio = np.zeros(len(ids))
+        if model is not self.reference_model:
+            log_ratio = self._sums(model, rows, ids, settings) - self._sums(self.reference_model, rows, ids, settings)
+        return Samples(
+            texts=[completion.text for completion in completions],
+            lengths=np.array([len(row) for row in ids], dtype=np.int64),
+            finished=np.array([completion.finished for completion in completions]),
+            log_ratio=log_ratio,
+            drawn=sampling.drawn,
+        )
+
+    def _sums(
+        self, model: Any, prompts: list[np.ndarray], completions: list[np.ndarray], settings: EvaluationConfig
+    ) -> np.ndarray:
+        return completion_logps(
+            model,
+            prompts,
+            completions,
+            plan=self.plan(model),
+            tokens_per_batch=settings.tokens_per_batch,
+            precision=self.config.model.precision,
+            pad_id=self.tokenizer.pad_token_id,
+        )

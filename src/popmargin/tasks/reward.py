@@ -1,0 +1,136 @@
+"""Reward models: a head on the start model, whose reward of a whole response is its score."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from popmargin.config import ModelConfig, TrainConfig
+from popmargin.data.tokenize import TokenizedPreferences
+from popmargin.engine.batch import TokenInputs
+from popmargin.engine.compiled import compile_layers
+from popmargin.engine.rewards import RewardPlan, pair_rewards, response_rewards, reward_plan
+from popmargin.engine.scores import PairScores
+from popmargin.engine.trial import refuse_noise, trial_sequences
+from popmargin.errors import ConfigError, RunError
+from popmargin.models.reward_models import (
+    FORMAT_FILE,
+    RewardFormat,
+    load_reward_model,
+    make_reward_model,
+    padding_apart,
+)
+from popmargin.objectives.base import ScoreKind
+from popmargin.tasks.base import task
+from popmargin.tasks.text import TextTask
+
+
+@dataclass(frozen=True)
+class RewardScorer:
+    """Rewards of responses, in reward units.
+
+    Attributes:
+        plan: of the model.
+        precision: fp32 or bf16.
+        wide: give them in double precision.
+    """
+
+    plan: RewardPlan
+    precision: str
+    wide: bool = False
+
+    @property
+    def alone(self) -> bool:
+        return self.plan.layout == "alone"
+
+    def score(
+        self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator | None, *, log: bool = False
+    ) -> PairScores:
+        rewards_S = response_rewards(model, batch["sequences"], precision=self.precision, plan=self.plan)
+        return pair_rewards(rewards_S.double() if self.wide else rewards_S)
+
+
+@task("reward")
+class RewardTask(TextTask):
+    """A reward model: a head on the start model whose reward takes the place of the log-ratio."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"log_ratio", "reward"})
+    noun: ClassVar[str] = "a reward model"
+    beta: ClassVar[float | None] = 1.0  # a reward is in reward units already
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The start model's tokenizer, with a padding token that ends no response."""
+        return padding_apart(super().tokenizer)
+
+    @cached_property
+    def start_model(self) -> nn.Module:
+        """The start model with a head, frozen."""
+        if self.config.model.start_adapter == "stack":
+            raise ConfigError("model.start_adapter: stack is for policies with model.lora_rank above 0. Leave it out.")
+        return super().start_model
+
+    def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
+        return load_reward_model(path, dtype, self.tokenizer.pad_token_id, dropout=dropout)
+
+    def _find_plan(self, model: Any) -> RewardPlan:
+        return reward_plan(model)
+
+    def make_model(self, settings: ModelConfig) -> Any:
+        return make_reward_model(self.start_model, settings)
+
+    def prepare(self, model: Any, scorer: RewardScorer, training: TrainConfig) -> RewardScorer:
+        if not self.config.model.dropout:
+            pad_id = int(model.config.get_text_config().pad_token_id)
+            sequences = trial_sequences(model, scorer.plan.layout, whole_to=pad_id)
+            refuse_noise(model, lambda: response_rewards(model, sequences, plan=scorer.plan))
+        if training.compile:
+            compile_layers(model)
+        return scorer
+
+    def scorer(
+        self,
+        model: Any,
+        kind: ScoreKind,
+        *,
+        precision: str,
+        wide: bool = False,
+        tokens: Any = None,
+        statistics: bool = False,
+    ) -> RewardScorer:
+        return RewardScorer(self.plan(model), precision, wide)
+
+    def inputs(
+        self, encoded: TokenizedPreferences, scorer: RewardScorer, *, reference: Any = None, scoring: Any = None
+    ) -> TokenInputs:
+        return TokenInputs(encoded, self.tokenizer.pad_token_id, scorer.plan.layout, whole=True)
+
+    def start_gaps(self, encoded: TokenizedPreferences, kind: ScoreKind, reference: Any) -> Tensor:
+        """Zeros: what an untrained head says of the preferences means nothing."""
+        return torch.zeros(len(encoded))
+
+    def merges(self, settings: ModelConfig) -> bool:
+        return bool(settings.lora_rank)  # transformers loads whole weights as a classifier
+
+    def finish(
+        self,
+        model: Any,
+        folder: Path,
+        saved: Mapping[str, Any],
+        settings: ModelConfig,
+        sides: Sequence[TokenizedPreferences],
+    ) -> None:
+        super().finish(model, folder, saved, settings, sides)
+        data = self.config.data
+        RewardFormat(
+            max_length=data.max_length, truncation=data.truncation, prompt=data.prompt, reasoning=data.reasoning
+        ).save(folder)
+
+    def load(self, folder: Path) -> nn.Module:
+        if not (folder / FORMAT_FILE).is_file():
+            raise RunError(f"{folder} holds no trained reward model. Finish the run with popmargin train --resume.")
+        return self._load(str(folder), torch.float32)

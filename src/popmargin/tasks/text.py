@@ -1,0 +1,177 @@
+"""What policies and reward models share: a start model with a tokenizer, and preferences as tokens."""
+
+import json
+import logging
+import os
+import weakref
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from popmargin.config import EvaluationConfig, ModelConfig, RunConfig
+from popmargin.data.encode import Writing
+from popmargin.data.schema import Preferences
+from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
+from popmargin.engine.reference import model_fingerprint
+from popmargin.engine.trial import unwrapped
+from popmargin.files import digest
+from popmargin.models.loading import stored_dtype
+from popmargin.models.policies import BASE_FILE, base_dtype, load_tokenizer, merged
+from popmargin.models.saved import dtype_to_save, refuse_other_base, round_weights, write_model
+from popmargin.tasks.base import Task
+from popmargin.tasks.checks import check_padding, check_rows
+
+_LOG = logging.getLogger(__name__)
+
+
+def cache_folder(configured: str | None) -> Path:
+    """The folder of reference caches: the configured one, or the user's cache folder."""
+    home = Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin"))
+    return Path(configured) if configured else home / "reference"
+
+
+class TextTask(Task):
+    """A task whose preferences are texts, tokenized by the start model's tokenizer."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        self._plans: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+
+    def fits(self, config: RunConfig) -> bool:
+        mine = self.config
+        model = replace(config.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
+        own = replace(mine.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
+        return (
+            config.task == mine.task
+            and config.data == mine.data
+            and model == own
+            and base_dtype(config.model) == base_dtype(mine.model)
+            and config.reference == mine.reference
+        )
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The start model's tokenizer."""
+        return load_tokenizer(self.config.model.path)
+
+    @cached_property
+    def start_model(self) -> nn.Module:
+        """The start model, frozen."""
+        settings = self.config.model
+        return self._load(settings.path, base_dtype(settings), dropout=settings.dropout).eval().requires_grad_(False)
+
+    @abstractmethod
+    def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
+        """A model of this task from a folder or hub id."""
+
+    @cached_property
+    def start_fingerprint(self) -> str:
+        """Hash of the start model's weights and architecture."""
+        return model_fingerprint(self.start_model)
+
+    @abstractmethod
+    def _find_plan(self, model: Any) -> Any:
+        """How a model scores fastest."""
+
+    def plan(self, model: Any) -> Any:
+        """How a model scores fastest; found once for each model."""
+        inner = unwrapped(model)
+        if inner not in self._plans:
+            self._plans[inner] = self._find_plan(inner)
+        return self._plans[inner]
+
+    def encode(self, preferences: Preferences) -> TokenizedPreferences:
+        data = self.config.data
+        return tokenize_preferences(
+            preferences,
+            self.tokenizer,
+            max_length=data.max_length,
+            truncation=data.truncation,
+            writing=Writing(data.prompt, data.reasoning),
+        )
+
+    def check(self, sides: Sequence[TokenizedPreferences], evaluation: EvaluationConfig) -> None:
+        for name, model in self._scoring_models().items():
+            check_padding(self.tokenizer, model, name)
+            for tokenized in sides:
+                check_rows(tokenized, model, name)
+
+    def check_scoring(self, encoded: TokenizedPreferences, model: Any) -> None:
+        check_rows(encoded, model, self.config.model.path)
+
+    def _scoring_models(self) -> dict[str, nn.Module]:
+        return {self.config.model.path: self.start_model}
+
+    def fingerprints(self, sides: Mapping[str, TokenizedPreferences], scoring: str | None = None) -> dict[str, str]:
+        facts = {"start model": self.start_fingerprint, "tokenizer": tokenizer_fingerprint(self.tokenizer)}
+        return facts | {f"tokens of {name}": tokens_fingerprint(tokenized) for name, tokenized in sides.items()}
+
+    # -- saving ----------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, model: Any, folder: Path, state: Mapping[str, Tensor] | None) -> None:
+        write_model(model, folder, state, own_names=True)
+
+    def save(
+        self, model: Any, folder: Path, state: Mapping[str, Tensor] | None, settings: ModelConfig
+    ) -> dict[str, Any]:
+        merges = self.merges(settings)
+        model = merged(model) if merges else model
+        adapter = bool(settings.lora_rank) and not merges
+        dtype, kept = (None, 1.0) if adapter else self._dtype(settings, state or model.state_dict())
+        write_model(model, folder, state, dtype=dtype)
+        return {"dtype": str(dtype or torch.float32).removeprefix("torch."), "kept": kept}
+
+    def _dtype(self, settings: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[torch.dtype, float]:
+        stored = stored_dtype(settings.path)
+        wanted = {"start": None, "fp32": torch.float32, "bf16": torch.bfloat16}[settings.save_dtype]
+        dtype, kept = dtype_to_save(weights, self.start_model, stored, wanted)
+        if wanted is None and dtype != stored:
+            _LOG.warning(
+                "The weights are saved in fp32: %s, which the start model is saved in, would round much of the "
+                "training away. To save them so all the same, set model.save_dtype.",
+                str(stored).removeprefix("torch."),
+            )
+        elif kept < 0.9:
+            _LOG.warning("Rounding to model.save_dtype keeps %.0f%% of the training.", 100 * kept)
+        return dtype, kept
+
+    def finish(
+        self,
+        model: Any,
+        folder: Path,
+        saved: Mapping[str, Any],
+        settings: ModelConfig,
+        sides: Sequence[TokenizedPreferences],
+    ) -> None:
+        """The tokenizer beside the weights; what was rounded to be saved is rounded in memory too, to be measured."""
+        if settings.lora_rank and not self.merges(settings):
+            if model is not None:
+                refuse_other_base(model, self.start_model, folder, settings.path)
+            (folder / BASE_FILE).write_text(self.start_fingerprint + "\n", encoding="utf-8")
+        elif saved["dtype"] != "float32" and not settings.lora_rank and model is not None:
+            round_weights(model, getattr(torch, saved["dtype"]))
+        self.tokenizer.save_pretrained(folder)
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Of everything in a tokenizer that decides how texts and conversations become ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules: Any = sorted(tokenizer.get_vocab().items())
+    if backend is not None:
+        rules = json.loads(backend.to_str())
+        rules = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # of the last call
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    parts = [rules, special, tokenizer.chat_template]
+    return digest(*(json.dumps(part, sort_keys=True, default=str).encode() for part in parts))
+
+
+def tokens_fingerprint(tokenized: TokenizedPreferences) -> str:
+    """Of the token ids of preferences, in order: they say whether the same texts still become the same."""
+    sides = (tokenized.prompt, tokenized.chosen, tokenized.rejected)
+    return digest(*(array.tobytes() for side in sides for array in (side.offsets, side.values)))

@@ -1,0 +1,184 @@
+"""What several runs on the same data and start model share: the task, preferences, edges and scales."""
+
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from popmargin.account import Step
+from popmargin.config import PopConfig, RunConfig
+from popmargin.data.schema import Preferences
+from popmargin.edge_sources.base import read_edges
+from popmargin.errors import DataError
+from popmargin.pop.edges import PopEdges
+from popmargin.pop.sampling import sample_edges
+from popmargin.pop.fit import fit_strengths
+from popmargin.pop.scale import StrengthScale
+from popmargin.tasks.base import TASKS, open_task
+from popmargin.training.account import encoding_step
+from popmargin.training.fingerprints import Record, Rows, scale_fingerprint, source_fingerprints
+from popmargin.training.loss import Loss
+from popmargin.training.prepared import PreparedData
+from popmargin.training.sides import Split, read_split
+
+_SIDES = ("training preferences", "held-out preferences")
+
+
+class Workspace:
+    """What several runs on the same data and model share; made once, used by all.
+
+    Args:
+        config: the first run's configuration; only `task`, `data`, `model`, `reference` and batch sizes matter.
+        test: held-out preferences that were chosen already; None takes those that the configuration names.
+    """
+
+    def __init__(self, config: RunConfig, *, test: Preferences | None = None) -> None:
+        self.config = config
+        self._given_test = test
+        self._told: set[str] = set()
+        self._edges: dict[PopConfig, PopEdges] = {}
+        self._scales: dict[PopConfig, tuple[StrengthScale, PopEdges | None]] = {}
+
+    @cached_property
+    def task(self) -> Any:
+        """The task that the configuration names, on its start model."""
+        return open_task(self.config)
+
+    def fits(self, config: RunConfig) -> bool:
+        """Whether another run can use this workspace."""
+        return self.task.fits(config)
+
+    @cached_property
+    def _split(self) -> Split:
+        return read_split(self.config.data)
+
+    @cached_property
+    def train(self) -> PreparedData:
+        """Training preferences."""
+        return self._prepare(self._split.train)
+
+    @cached_property
+    def test(self) -> PreparedData:
+        """Held-out preferences."""
+        return self._prepare(self._split.test if self._given_test is None else self._given_test)
+
+    def _prepare(self, preferences: Preferences) -> PreparedData:
+        return PreparedData(preferences, self.task.encode(preferences), self.task)
+
+    @property
+    def account(self) -> list[Step]:
+        """What became of the data, from the files to the rows that the task takes, on both sides."""
+        encoded = zip((self.train.encoded, self.test.encoded), _SIDES, strict=True)
+        return [*self._split.steps, *(encoding_step(side.report, name) for side, name in encoded)]
+
+    def tell(self, steps: Sequence[Step]) -> None:
+        """Print an account on stderr; a step that several runs share is told once."""
+        for step in steps:
+            text = "\n".join(step.lines())
+            if text not in self._told:
+                self._told.add(text)
+                print(text, file=sys.stderr, flush=True)
+
+    def check_rows(self) -> None:
+        """Look, before anything is trained, whether the models can score all rows and what is sampled later.
+
+        Raises:
+            ConfigError, DataError, RunError: they cannot; the message names rows or fields.
+        """
+        self.task.check((self.train.encoded, self.test.encoded), self.config.evaluation)
+
+    def edges(self, config: PopConfig) -> PopEdges:
+        """PoP edges between training preferences: from a file or a label store, or sampled from their strengths.
+
+        Raises:
+            DataError: the file names other preferences, the store holds no label of these, or strengths are missing.
+        """
+        if config not in self._edges:
+            self._edges[config] = self._make_edges(config)
+        return self._edges[config]
+
+    def _make_edges(self, config: PopConfig) -> PopEdges:
+        if config.edges is not None:
+            return self._without_left_out(read_edges(config.edges, self.train.ids))
+        return sample_edges(
+            self.train.ids,
+            self.train.strength,
+            sampling=config.sampling,
+            k=config.k,
+            seed=config.seed,
+            flip=config.flip,
+            temperature=config.temperature,
+            budget=config.budget,
+            unmatched=config.unmatched,
+        )
+
+    def _without_left_out(self, edges: PopEdges) -> PopEdges:
+        """The edges without those that name a preference which did not come this far; how many stands in `left_out`."""
+        reasons = {
+            "name a preference beyond data.limit": self._split.passed_over,
+            "name a preference that tokenization left out": set(self.train.preferences.ids) - set(self.train.ids),
+        }
+        sides = [edges.table[name].to_pylist() for name in ("stronger", "weaker")]
+        keep, left_out = np.ones(len(edges), dtype=bool), dict[str, int]()
+        for reason, names in reasons.items():
+            named = keep & np.array([any(side in names for side in pair) for pair in zip(*sides, strict=True)], bool)
+            keep &= ~named
+            left_out |= {reason: int(named.sum())} if named.any() else {}
+        if not left_out:
+            return edges
+        if not keep.any():
+            raise DataError(
+                f"All {len(edges)} PoP edges name preferences that are not trained on "
+                f"({', '.join(f'{reason}: {count}' for reason, count in left_out.items())}). Sample them from the data "
+                "that is trained on."
+            )
+        return PopEdges(edges.table.filter(pa.array(keep)), {**edges.parameters, "left_out": left_out})
+
+    def scale(self, config: PopConfig) -> tuple[StrengthScale, PopEdges | None]:
+        """Strengths of the training preferences, from a file or fitted to edges; then the edges too.
+
+        Raises:
+            DataError: the file holds not all of them, the edges name others, or hold no comparison.
+        """
+        if config not in self._scales:
+            self._scales[config] = self._make_scale(config)
+        return self._scales[config]
+
+    def _make_scale(self, config: PopConfig) -> tuple[StrengthScale, PopEdges | None]:
+        if config.scale is not None:
+            return StrengthScale.load(config.scale).select(self.train.ids), None
+        edges = self.edges(config)
+        return fit_strengths(edges, self.train.ids, ridge=config.ridge), edges
+
+    def record(self, config: RunConfig, loss: Loss) -> Record:
+        """What a run is trained on, by content.
+
+        Args:
+            config: the run.
+            loss: its parts, which say what they need.
+        """
+        sides = dict(zip(_SIDES, (self.train.encoded, self.test.encoded), strict=True))
+        facts = self.task.fingerprints(sides, loss.scoring)
+        if loss.needs.edges:
+            facts["PoP edges" if config.pop.edges else "made: PoP edges"] = self.edges(config.pop).fingerprint()
+        if loss.needs.scale:
+            given = config.pop.scale or config.pop.edges
+            facts["strength scale" if given else "made: strength scale"] = scale_fingerprint(self.scale(config.pop)[0])
+        parts = [TASKS.get(self.config.task), *loss.components]
+        return Record(self._rows, facts | source_fingerprints(parts))
+
+    @cached_property
+    def _rows(self) -> dict[str, Rows]:
+        sides = {"train": self.train.preferences, "test": self.test.preferences, "aside": self._split.aside}
+        return {side: Rows.of(preferences) for side, preferences in sides.items()}
+
+    def test_edges(self, k: int, seed: int) -> PopEdges | None:
+        """Exact held-out edges for the PoP accuracy; None where strengths are unknown."""
+        strength = self.test.strength
+        if len(strength) < 3 or not np.isfinite(strength).all() or not k:
+            return None
+        most = (len(strength) - 1) // 2
+        return sample_edges(self.test.ids, strength, sampling="random", k=min(k, most), seed=seed)
