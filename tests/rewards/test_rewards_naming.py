@@ -52,7 +52,9 @@ def verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str
     monkeypatch.chdir(tmp_path)
     Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     Path("my_file.py").write_text(CODE)
-    config = to_dict(from_dict(RunConfig, {"data": {"train": "data.jsonl"}, "output": "run", "model": {"path": "demo"}}))
+    config = to_dict(
+        from_dict(RunConfig, {"data": {"train": "data.jsonl"}, "output": "run", "model": {"path": "demo"}})
+    )
     Path("run").mkdir()
     Path("run/config.yaml").write_text(yaml.safe_dump(config))
     assert main(["label", "import", "data.jsonl", "--db", "labels.db", "--k", "1"]) == 0
@@ -109,7 +111,9 @@ def test_a_model_labels_as_what_it_is(tmp_path: Path, tiny_tokenizer: Any) -> No
         make(LlamaConfig(**sizes)).save_pretrained(tmp_path / kind)
         tiny_tokenizer.save_pretrained(tmp_path / kind)
         assert load_labeller(f"model:{tmp_path / kind}").kind == kind
-    assert load_labeller(f"local:{tmp_path}/judge").name == load_labeller(f"model:{tmp_path}/judge").name == "judge:judge"
+    assert (
+        load_labeller(f"local:{tmp_path}/judge").name == load_labeller(f"model:{tmp_path}/judge").name == "judge:judge"
+    )
     old, new = (load_labeller(f"{before}model:{tmp_path}/reward") for before in ("reward:", ""))
     assert old.name == new.name == f"reward:model:{tmp_path}/reward"
     with pytest.raises(ConfigError, match="is not a trained reward model"):

@@ -13,9 +13,9 @@ from popmargin.errors import RunError
 from popmargin.pop.edges import PopEdges
 from popmargin.tasks.language import kl_estimate
 from popmargin.training.fingerprints import Record, Rows
-from popmargin.training.metrics import MeanMetrics, finish_means
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory, read_jsonl
+from popmargin.training.step_metrics import MeanMetrics, finish_means
 
 
 def test_means_are_weighted_by_rows_and_start_anew() -> None:

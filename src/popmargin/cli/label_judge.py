@@ -32,7 +32,10 @@ def add_parser(subparsers: Any) -> None:
         "--orders", choices=("both", "one"), default="both", help="of judges; one order costs half, and shows no flips"
     )
     parser.add_argument(
-        "--reward-options", default="{}", metavar="YAML", help="further arguments of a reward or judge, as in `pop sample`"
+        "--reward-options",
+        default="{}",
+        metavar="YAML",
+        help="arguments of a reward or judge, as in `pop sample`",
     )
     parser.add_argument(
         "--again", action="store_true", help="ask also about items that it was unsure of: failed and unparsed answers"

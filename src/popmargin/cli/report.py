@@ -22,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Collect and write."""
     from popmargin.config import dump_yaml, from_dict, read_saved, to_dict
-    from popmargin.report.build import write_report
+    from popmargin.report.render import write_report
     from popmargin.study.collect import collect, group_runs
     from popmargin.study.config import StudyConfig
 

@@ -44,8 +44,8 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
     if named.kind == "model":
         if named.use == "judge":
             raise ConfigError(
-                f"{spec!r} is a language model that compares, and here single responses are rated. Give model:PATH of a "
-                "reward model, or judge:MODEL@URL."
+                f"{spec!r} is a language model that compares, and here single responses are rated. Give model:PATH of "
+                "a reward model, or judge:MODEL@URL."
             )
         from popmargin.rewards.reward_model import ModelReward
 
@@ -66,7 +66,8 @@ def with_model(named: Named, options: Mapping[str, Any]) -> dict[str, Any]:
     given = options.get("model", "")
     if named.model and given not in ("", named.model):
         raise ConfigError(
-            f"The judge at {named.place} is to be '{named.model}' by its name and '{given}' by the option model. Give one."
+            f"The judge at {named.place} is to be '{named.model}' by its name and '{given}' by the option model. Give "
+            "one of them."
         )
     return {**options, "model": named.model or given}
 

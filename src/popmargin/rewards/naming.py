@@ -20,7 +20,8 @@ class Named:
     """What a specification names.
 
     Attributes:
-        kind: `code` (a function or object in Python), `model` (in this process), `server`, or `ratings` (the data's own).
+        kind: `code` (a function or object in Python), `model` (in this process), `server`, or `ratings` (those that the
+            data has).
         place: `module:function` of code, the path of a model, the URL of a server; empty for ratings.
         model: the model's name on a server; empty where an option names it.
         use: what a model is used as, where the spelling says it: `reward:model:PATH` scores, `local:PATH` compares.
@@ -62,7 +63,9 @@ def read_name(spec: str) -> Named:
         return Named("model", rest, use="judge" if prefix == "local" else None)
     found = _SERVER.fullmatch(rest)
     if found is None:
-        raise ConfigError(f"{spec!r} holds no URL. Give judge:MODEL@URL, as in judge:my-model@http://localhost:8000/v1.")
+        raise ConfigError(
+            f"{spec!r} holds no URL. Give judge:MODEL@URL, as in judge:my-model@http://localhost:8000/v1."
+        )
     return Named("server", found["url"], found["model"] or "")
 
 
@@ -71,8 +74,8 @@ def _refuse_two_meanings(prefix: str, rest: str) -> None:
     if rest.isidentifier() and Path(f"{prefix}.py").is_file() and not Path(rest).exists():
         kind = _PREFIXES[prefix]
         raise ConfigError(
-            f"'{prefix}:{rest}' names a {kind}, and {prefix}.py lies here too. For your function: '{prefix}.py:{rest}'. "
-            f"For the {kind}: rename the file."
+            f"'{prefix}:{rest}' names a {kind}, and {prefix}.py lies here too. For your function: "
+            f"'{prefix}.py:{rest}'. For the {kind}: rename the file."
         )
 
 

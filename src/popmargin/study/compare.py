@@ -11,7 +11,7 @@ from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
 from popmargin.files import whole_file
 from popmargin.models.policies import process_count
-from popmargin.report.build import write_report
+from popmargin.report.render import write_report
 from popmargin.report.results import StudyResults
 from popmargin.rewards.base import Reward
 from popmargin.statistics.calibration import share_right

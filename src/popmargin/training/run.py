@@ -13,8 +13,8 @@ from transformers import TrainingArguments
 
 from popmargin.account import Step
 from popmargin.config import RunConfig
-from popmargin.edge_sources.base import source_of
 from popmargin.models.policies import bf16_is_slower
+from popmargin.pop.edge_sources import source_of
 from popmargin.training.build import Parts, make_loss, make_parts, make_trainer, training_arguments
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
 from popmargin.training.final import save_trained

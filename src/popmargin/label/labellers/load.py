@@ -14,7 +14,7 @@ from popmargin.judges.labeller import Labeller
 from popmargin.label.labellers.numeric import RatingLabeller, RewardLabeller
 from popmargin.models.kind import is_classifier
 from popmargin.rewards.load import with_model
-from popmargin.rewards.naming import read_name
+from popmargin.rewards.naming import Named, read_name
 
 
 def load_labeller(
@@ -54,8 +54,7 @@ def load_labeller(
     if name is not None and not name.strip():
         raise ConfigError(f"The name for judge {spec!r} is empty. Give one, or leave it out to take it from the judge.")
     named = read_name(spec)
-    compares = named.kind == "server" or (named.kind == "model" and (named.use == "judge" or not is_classifier(named.place)))
-    if named.use == "reward" or not compares:
+    if named.use == "reward" or named.kind in ("code", "ratings") or (named.use is None and _rates(named)):
         if prompts or orders != "both":
             raise ConfigError(
                 f"Judge {spec!r} compares numbers: it has no prompt and no orders. Leave these options out."
@@ -71,6 +70,11 @@ def load_labeller(
     model = options.pop("model")
     _refuse(spec, options, (ServerBackend, ChatClient))
     return Judge(ServerBackend(model, named.place, **options), prompts=prompts, orders=orders, name=name)
+
+
+def _rates(named: Named) -> bool:
+    """Whether it is a model that rates single responses, rather than one to ask."""
+    return named.kind == "model" and is_classifier(named.place)
 
 
 def _refuse(spec: str, options: Mapping[str, Any], takes: tuple[Callable[..., Any], ...]) -> None:
