@@ -65,7 +65,7 @@ def verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str
         "label judge": ["label", "judge", "--db", "labels.db", "--judge"],
         "train": ["train", *data, "--evaluation.reward"],
         "eval": ["eval", "run", "--evaluation.reward"],
-        "compare": ["compare", "--data", "data.jsonl", "--model", "demo", "--objectives", "dpo", "pop", "--output",
+        "compare": ["compare", "--data", "data.jsonl", "--model", "demo", "--output",
                     "new", "--reward"],
     }  # fmt: skip
 
