@@ -4,6 +4,7 @@ Imports inside functions and under TYPE_CHECKING count like all others.
 """
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -12,6 +13,8 @@ from pathlib import Path
 import popmargin
 
 SOURCE = Path(popmargin.__file__).parent
+ROOT = SOURCE.parents[1]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 ROOMS = [
     "errors", "files", "yaml_file", "bounds", "account", "user_code", "config_names", "config", "registry",
@@ -129,6 +132,16 @@ def test_imports_go_down() -> None:
 
 def test_modules_form_no_circle() -> None:
     assert circle(imports(modules(SOURCE))) == []
+
+
+def test_the_documentation_names_the_same_rooms_and_files_that_are_there() -> None:
+    page = ARCHITECTURE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`\w+` ?)+)\|", page, re.MULTILINE)
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == ROOMS
+    done = "\n".join(line for line in page.splitlines() if not line.endswith(" planned |"))
+    named = set(re.findall(r"`([\w/]+/\w+\.py)`", done))
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (SOURCE / name).exists() and not (ROOT / name).exists()] == []
 
 
 def test_one_name_one_meaning() -> None:

@@ -317,6 +317,11 @@ class EvaluationConfig:
 class RunConfig:
     """One training run.
 
+    Example:
+        >>> config = from_dict(RunConfig, {"seed": 3, "objective": {"name": "dpo", "beta": 0.2}})
+        >>> config.seed, config.objective, config.task
+        (3, {'name': 'dpo', 'beta': 0.2}, 'policy')
+
     Attributes:
         name: shown in reports.
         output: the run directory.
@@ -337,11 +342,6 @@ class RunConfig:
         reference: the reference model and its cache.
         train: the optimisation.
         evaluation: what is measured.
-
-    Example:
-        >>> config = from_dict(RunConfig, {"seed": 3, "objective": {"name": "dpo", "beta": 0.2}})
-        >>> config.seed, config.objective, config.task
-        (3, {'name': 'dpo', 'beta': 0.2}, 'policy')
     """
 
     name: str = "run"

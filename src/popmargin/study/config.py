@@ -37,6 +37,12 @@ class TuneConfig:
 class StudyConfig:
     """Arms that differ in some settings and share all others.
 
+    Example:
+        >>> arms = {"dpo": {"objective": {"name": "dpo"}}, "pop": {"objective": {"name": "pop"}, "label": "DPO-PoP"}}
+        >>> study = StudyConfig(arms=arms, seeds=[0, 1], base={"data": {"train": "preferences.jsonl"}})
+        >>> study.run_config("pop", 1).output, study.label("pop")
+        ('runs/study/runs/pop/seed-1', 'DPO-PoP')
+
     Attributes:
         title: heading of the report.
         output: folder of the study.
@@ -45,12 +51,6 @@ class StudyConfig:
         base: settings of all runs, as in a run's configuration.
         arms: what differs, by arm; `label` is what the report calls it.
         tune: choose learning rates and β of the arms on a validation split first; null takes them as they stand.
-
-    Example:
-        >>> arms = {"dpo": {"objective": {"name": "dpo"}}, "pop": {"objective": {"name": "pop"}, "label": "DPO-PoP"}}
-        >>> study = StudyConfig(arms=arms, seeds=[0, 1], base={"data": {"train": "preferences.jsonl"}})
-        >>> study.run_config("pop", 1).output, study.label("pop")
-        ('runs/study/runs/pop/seed-1', 'DPO-PoP')
     """
 
     title: str = "Study"
