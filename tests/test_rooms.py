@@ -4,6 +4,7 @@ Imports inside functions and under TYPE_CHECKING count like all others.
 """
 
 import ast
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -136,9 +137,22 @@ def test_modules_form_no_circle() -> None:
 
 def test_the_documentation_names_the_same_rooms_and_files_that_are_there() -> None:
     page = ARCHITECTURE.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ((?:`\w+` ?)+)\|", page, re.MULTILINE)
-    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == ROOMS
-    done = "\n".join(line for line in page.splitlines() if not line.endswith(" planned |"))
+    picture = re.findall(r"^```mermaid\n(.*?)^```", page, re.S | re.M)[0]
+    boxes = {name: re.findall(r"(\w+)(?:/|\.py)", text) for name, text in re.findall(r"(\w+)\[\"(.*)\"\]", picture)}
+    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert packages <= {name for rooms in boxes.values() for name in rooms} <= set(ROOMS)
+    arrows = [re.split(r" --> ", line.strip()) for line in picture.splitlines() if "-->" in line]
+    assert len(arrows) > 5
+    down = [
+        f"{low} --> {high}"
+        for chain in arrows
+        for low, high in itertools.pairwise(chain)
+        if max(map(ROOMS.index, boxes[low])) >= min(map(ROOMS.index, boxes[high]))
+    ]
+    assert down == []
+    done = "\n".join(line for line in page.splitlines() if not line.endswith(" planned |")).replace(
+        "NAME.py", "__init__.py"
+    )
     named = set(re.findall(r"`([\w/]+/\w+\.py)`", done))
     assert len(named) > 20
     assert [name for name in sorted(named) if not (SOURCE / name).exists() and not (ROOT / name).exists()] == []
