@@ -135,7 +135,7 @@ def test_modules_form_no_circle() -> None:
     assert circle(imports(modules(SOURCE))) == []
 
 
-def test_the_documentation_names_the_same_rooms_and_files_that_are_there() -> None:
+def test_the_picture_has_the_same_order_and_files_that_are_there() -> None:
     page = ARCHITECTURE.read_text(encoding="utf-8")
     picture = re.findall(r"^```mermaid\n(.*?)^```", page, re.S | re.M)[0]
     boxes = {name: re.findall(r"(\w+)(?:/|\.py)", text) for name, text in re.findall(r"(\w+)\[\"(.*)\"\]", picture)}
