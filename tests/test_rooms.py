@@ -46,6 +46,7 @@ SAME_NAME = {
     "account.py": "what rows went through: one step, those of a run",
     "head.py": "the language model's head on completion tokens, and its kernel",
     "compare.py": "the verb, and the study that it runs",
+    "responses.py": "several responses to a prompt: the layout of a file, and the object that verbs work on",
     "label_store.py": "the label store, and the edges that are read from it",
     "pop.py": "the component `pop` of its room, and the verb",
     "pop_scale.py": "the objective `pop_scale`, and the verb that fits the same scale",

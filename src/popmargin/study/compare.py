@@ -16,8 +16,8 @@ from popmargin.report.results import StudyResults
 from popmargin.rewards.base import Reward
 from popmargin.statistics.calibration import share_right
 from popmargin.statistics.jackknife import row_means
-from popmargin.study.collect import collect
 from popmargin.study.config import StudyConfig
+from popmargin.study.gather import collect
 from popmargin.study.sharing import LOCKS, claimed, share
 from popmargin.study.tune import tune
 from popmargin.training.build import Run
