@@ -41,14 +41,15 @@ SAME_NAME = {
     "__init__.py": "Python's name for a package",
     "base.py": "what a component of the room is, and its registry",
     "load.py": "from a specification to what it names: preferences, a reward, a labeller",
-    "run.py": "one run, from its directory and back: trained, evaluated",
-    "config.py": "the configuration: of a run, of a study",
+    "run.py": "one run: its configuration, its training, its evaluation",
+    "preferences.py": "preferences: the settings of reading them, and their export from a label store",
     "account.py": "what rows went through: one step, those of a run",
     "head.py": "the language model's head on completion tokens, and its kernel",
     "compare.py": "the verb, and the study that it runs",
+    "schema.py": "a schema: of preferences, and the verb that prints the configuration's",
     "responses.py": "several responses to a prompt: the layout of a file, and the object that verbs work on",
     "label_store.py": "the label store, and the edges that are read from it",
-    "pop.py": "the component `pop` of its room, and the verb",
+    "pop.py": "PoP edges: the section of the configuration, the component `pop` of its room, the verb",
     "pop_scale.py": "the objective `pop_scale`, and the verb that fits the same scale",
 }
 """File names that stand in several rooms, and what they mean in all of them."""
