@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from popmargin.errors import ConfigError, MissingExtraError, RunError
 from popmargin.label.store.database import Database, alembic_config
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.store.tables import REVISION, metadata
+from popmargin.label.store.sql_tables import REVISION, metadata
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_code(url: str) -> None:

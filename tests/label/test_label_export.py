@@ -20,7 +20,7 @@ from popmargin.label.projects.open_project import open_project
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.pop.edges import PopEdges
-from popmargin.pop.scale import fit_strengths
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.strengths import half_normal_strengths
 
 

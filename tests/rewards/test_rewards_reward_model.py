@@ -163,9 +163,10 @@ def test_what_the_format_says(tmp_path: Path) -> None:
     assert RewardFormat.load(tmp_path) == RewardFormat(max_length=8, truncation="keep_prompt_end")
     RewardFormat(max_length=9, truncation="drop").save(tmp_path)
     assert RewardFormat.load(tmp_path) == RewardFormat(max_length=9, truncation="drop")
-    (tmp_path / "popmargin_reward.json").write_text('{"max_length": 8, "truncation": "all"}')
-    with pytest.raises(RunError, match=r"is damaged \(truncation is 'all'\)"):
-        RewardFormat.load(tmp_path)
+    for name in ("truncation", "prompt", "reasoning"):
+        (tmp_path / "popmargin_reward.json").write_text(f'{{"max_length": 8, "{name}": "all"}}')
+        with pytest.raises(RunError, match=rf"is damaged \({name} is 'all'\)"):
+            RewardFormat.load(tmp_path)
 
 
 def test_a_run_directory_and_a_damaged_folder_are_told(tmp_path: Path) -> None:

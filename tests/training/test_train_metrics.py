@@ -14,9 +14,9 @@ from popmargin.files import append_jsonl, read_jsonl
 from popmargin.pop.edges import PopEdges
 from popmargin.tasks.language import kl_estimate
 from popmargin.training.fingerprints import Record, Rows
-from popmargin.training.metrics import MeanMetrics, finish_means
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.step_metrics import MeanMetrics, finish_means
 
 
 def test_means_are_weighted_by_rows_and_start_anew() -> None:

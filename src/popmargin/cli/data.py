@@ -10,7 +10,7 @@ from popmargin.bounds import Count
 from popmargin.cli.data_options import SOURCE_HELP, SPLIT_HELP, add_pair_arguments, column
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
-from popmargin.cli.rewards import add_reward_arguments, reward_of
+from popmargin.cli.reward_options import add_reward_arguments, reward_of
 from popmargin.data.conversation import Message
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.load import load_preferences, scan_preferences

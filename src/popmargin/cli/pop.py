@@ -8,7 +8,7 @@ from typing import Any
 from popmargin.cli import pop_scale
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.outputs import add_overwrite, check_outputs
-from popmargin.cli.rewards import add_reward_arguments, reward_of
+from popmargin.cli.reward_options import add_reward_arguments, reward_of
 from popmargin.files import PARQUET
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges

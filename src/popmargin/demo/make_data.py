@@ -17,7 +17,7 @@ import torch
 from popmargin.demo.prompts import SYSTEM, prompts
 from popmargin.demo.sentiment import sentiment
 from popmargin.files import PARQUET, whole_file
-from popmargin.models.demo_model import load_demo_model
+from popmargin.models.policies import load_model, load_tokenizer
 
 KEEP = 4
 SAMPLING: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--prompts_per_batch", type=int, default=8)
     args = parser.parse_args()
 
-    model, tokenizer = load_demo_model(dtype=torch.bfloat16)
+    model, tokenizer = load_model("demo", torch.bfloat16), load_tokenizer("demo")
     model.eval()
     everything = prompts()
     rows: list[dict[str, Any]] = []

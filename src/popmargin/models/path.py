@@ -5,6 +5,7 @@ from pathlib import Path
 
 from popmargin.errors import RunError
 from popmargin.files import no_such_file
+from popmargin.models.demo_model import demo_model_path
 
 HUB = "https://huggingface.co/"
 _SUFFIXES = re.compile(
@@ -51,8 +52,6 @@ def resolve_path(path: str) -> str:
             not asked.
     """
     if path == "demo":
-        from popmargin.models.demo_model import demo_model_path
-
         return str(demo_model_path())
     if path.startswith(HUB):
         return "/".join(path.removeprefix(HUB).strip("/").split("/")[:2])
@@ -80,14 +79,14 @@ def _refuse_a_folder_without_model(path: str, folder: Path) -> None:
 
 
 def check_models(*names: str | None) -> None:
-    """Refuse mistyped folders of models before anything else takes time; None and rewards that are no model pass.
+    """Refuse mistyped folders of models before anything else takes time; None passes.
 
     Args:
-        names: as `resolve_path` takes them, or specifications of rewards.
+        names: as `resolve_path` takes them.
 
     Raises:
         RunError: one looks like a path, and no model's folder is there.
     """
     for name in names:
-        if name is not None and name != "demo" and (":" not in name or name.startswith(("model:", HUB))):
-            resolve_path(name.removeprefix("model:"))
+        if name is not None and name != "demo":
+            resolve_path(name)

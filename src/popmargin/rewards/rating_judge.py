@@ -85,7 +85,7 @@ class JudgeReward:
         max_unparsed: float = 0.05,
     ) -> None:
         if not model:
-            raise ConfigError(f"Judge {url} needs the option 'model': the name of the model on that server.")
+            raise ConfigError(f"The judge at {url} has no model name. Give judge:MODEL@URL, or the option model.")
         self._client = ChatClient(
             url,
             read=answer_text,

@@ -11,13 +11,13 @@ from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
 from popmargin.files import whole_file
 from popmargin.models.policies import process_count
-from popmargin.report.build import write_report
+from popmargin.report.render import write_report
 from popmargin.report.results import StudyResults
 from popmargin.rewards.base import Reward
 from popmargin.statistics.calibration import share_right
 from popmargin.statistics.jackknife import row_means
 from popmargin.study.config import StudyConfig
-from popmargin.study.results import collect
+from popmargin.study.gather import collect
 from popmargin.study.sharing import LOCKS, claimed, share
 from popmargin.study.tune import tune
 from popmargin.training.build import Run

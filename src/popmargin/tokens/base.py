@@ -75,4 +75,16 @@ class TokenSelector:
 
 TOKEN_SELECTORS: Registry[TokenSelector] = Registry("token_selector", "popmargin.tokens")
 token_selector = decorator(TOKEN_SELECTORS, TokenSelector)
-"""Registers the decorated function: `@token_selector("name", options=…)` and the fields of `TokenSelector`."""
+"""Registers the decorated function: `@token_selector("name", options=…)` and the fields of `TokenSelector`.
+
+Example:
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class SureOptions:
+    ...     nats: float = 0.1
+    >>> @token_selector("unsure", options=SureOptions)
+    ... def unsure(tokens: TokenRows, options: SureOptions):
+    ...     return (tokens.logps < -options.nats).float()
+    >>> TOKEN_SELECTORS.get("unsure").name
+    'unsure'
+"""

@@ -12,12 +12,12 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 
 from popmargin.config import RunConfig, TargetConfig, TrainConfig, coerce
-from popmargin.edge_sources.base import source_of
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
 from popmargin.margins.base import make_margin
 from popmargin.models.policies import device, process_count
 from popmargin.objectives.base import OBJECTIVES
+from popmargin.pop.edge_sources import source_of
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import half_normal_strengths

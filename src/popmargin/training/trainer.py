@@ -24,7 +24,7 @@ from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import Collator, TrainingRows, clustered_order
 from popmargin.training.loss import Loss
-from popmargin.training.metrics import MeanMetrics, finish_means
+from popmargin.training.step_metrics import MeanMetrics, finish_means
 from popmargin.user_code import running
 
 STATE_FILE = "popmargin_state.safetensors"

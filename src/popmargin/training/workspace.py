@@ -11,11 +11,12 @@ import pyarrow as pa
 from popmargin.account import Step
 from popmargin.config import PopConfig, RunConfig
 from popmargin.data.schema import Preferences
-from popmargin.edge_sources.base import read_edges
 from popmargin.errors import DataError
+from popmargin.pop.edge_sources import read_edges
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.sampling import sample_edges
-from popmargin.pop.scale import StrengthScale, fit_strengths
+from popmargin.pop.scale import StrengthScale
 from popmargin.tasks.base import open_task
 from popmargin.training.account import encoding_step
 from popmargin.training.fingerprints import Record, Rows, column_facts, scale_fingerprint
