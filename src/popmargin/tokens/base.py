@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from popmargin.registry import Registry, decorator
+from popmargin.user_code import running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,15 @@ class TokenSelector:
         """What a task must provide, by name: log-probs per token, those of a reference too."""
         return frozenset({"tokens", "reference"})
 
+    def weights(self, tokens: TokenRows, options: Any) -> Tensor:
+        """What the function gives for some tokens (N,); what a user's own raises names its file and line.
+
+        Raises:
+            RunError: it failed.
+        """
+        with running(f"token selector '{self.name}'"):
+            return self.function(tokens, options)
+
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
@@ -60,4 +70,16 @@ class TokenSelector:
 
 TOKEN_SELECTORS: Registry[TokenSelector] = Registry("token_selector", "popmargin.tokens")
 token_selector = decorator(TOKEN_SELECTORS, TokenSelector)
-"""Registers the decorated function: `@token_selector("name", options=…)` and the fields of `TokenSelector`."""
+"""Registers the decorated function: `@token_selector("name", options=…)` and the fields of `TokenSelector`.
+
+Example:
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class SureOptions:
+    ...     nats: float = 0.1
+    >>> @token_selector("unsure", options=SureOptions)
+    ... def unsure(tokens: TokenRows, options: SureOptions):
+    ...     return (tokens.logps < -options.nats).float()
+    >>> TOKEN_SELECTORS.get("unsure").name
+    'unsure'
+"""
