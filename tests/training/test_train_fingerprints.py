@@ -345,7 +345,7 @@ def test_a_column_that_is_used_is_compared_and_others_are_not(
         file.write_text("".join(json.dumps(row | {"margin": margin, "note": note}) + "\n" for row in plain))
         config = configure({"data": {"train": str(file)}, "objective": {"name": objective}})
         run = Run.read(config)
-        return Workspace(config).record(run.config.pop, run.loss, run.components)
+        return Workspace(config).record(run.config.pop, run.loss, run.code)
 
     first = record(-1.0, "a")
     assert first.changes(record(-1.0, "b")) == []

@@ -273,7 +273,7 @@ def test_a_column_that_is_used_is_in_the_fingerprints(with_data: Callable[..., R
     def record(helpful: list[float], weight: list[float]) -> Any:
         config = with_data({"helpful": helpful, "weight": weight}, signals)
         run = Run.read(config)
-        return Workspace(config).record(run.config.pop, run.loss, run.components)
+        return Workspace(config).record(run.config.pop, run.loss, run.code)
 
     first = record(MARGIN, WEIGHT)
     assert not first.changes(record(MARGIN, WEIGHT))
