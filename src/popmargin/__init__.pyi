@@ -12,7 +12,7 @@ from .errors import MissingExtraError as MissingExtraError
 from .errors import PopmarginError as PopmarginError
 from .errors import RunError as RunError
 from .margin import Margin as Margin
-from .margins import margin_source as margin_source
+from .margin_sources import margin_source as margin_source
 from .objectives import Golden as Golden
 from .objectives import Needs as Needs
 from .objectives import Rows as Rows

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from popmargin.engine.target import Target
-from popmargin.margins.base import MarginSource
+from popmargin.margin_sources.base import MarginSource
 from popmargin.objectives.base import Needs, Objective, Origin, Rows, ScoreKind
 from popmargin.regularizers.base import Regularizer
 from popmargin.tokens.base import TokenSelector
