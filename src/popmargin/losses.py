@@ -145,11 +145,14 @@ def _tensors(objective: Objective, kind: ScoreKind) -> dict[str, tuple[bool, str
 def _docstring(objective: Objective, kind: ScoreKind, tensors: Mapping[str, tuple[bool, str]]) -> str:
     text = inspect.getdoc(objective.function) or objective.name
     said = "".join(f"    {name}: {what}.\n" for name, (_, what) in tensors.items())
-    fields = (inspect.getdoc(objective.options) or "").partition("Attributes:\n")[2].rstrip()
+    owners = [owner for owner in objective.options.__mro__ if owner is not object]
+    fields = "\n".join(
+        (inspect.cleandoc(owner.__doc__ or "")).partition("Attributes:\n")[2].rstrip() for owner in owners
+    )
     return (
         f"{text.partition(chr(10) + 'Args:')[0].rstrip()}\n\nArgs:\n"
         f"    chosen: {_SCORES[kind]} (B,), nats.\n    rejected: the same of the rejected responses.\n{said}"
-        + (f"{fields}\n" if fields else "")
+        + (f"{fields.strip(chr(10))}\n" if fields.strip() else "")
         + "    reduction: `none` for every row's loss (B,), `mean` for their (weighted) mean.\n"
     )
 
@@ -163,6 +166,11 @@ def _value(
     for name, value in {"chosen": chosen, "rejected": rejected, **inputs}.items():
         if name != "state" and not isinstance(value, Tensor):
             raise DataError(f"{where}: {name} is a {type(value).__name__}, and must be a tensor (B,).")
+    wrong = {name: tuple(value.shape) for name, value in {"rejected": rejected, **inputs}.items()
+             if name != "state" and value.shape != chosen.shape}  # fmt: skip
+    if chosen.ndim != 1 or wrong:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in {"chosen": tuple(chosen.shape), **wrong}.items())
+        raise DataError(f"{where}: tensors must be (B,), a number per row, all of one length; here {shapes}.")
     missing = [f"{name}, {what}" for name, (needed, what) in tensors.items() if needed and name not in inputs]
     if missing:
         raise DataError(f"{where} needs {'; '.join(missing)}.")
@@ -180,7 +188,7 @@ def _value(
         shares["weaker_share"] = inputs.get("weaker_share", has_weaker.to(chosen.dtype))
     target = inputs.get("target")
     columns = {name: inputs[name] for name in (*objective.needs.columns, "weight") if name in inputs}
-    state = inputs.get("state", objective.init_state(options) if objective.init_state else {})
+    state = {**(objective.init_state(options) if objective.init_state else {}), **inputs.get("state", {})}
     rows = Rows(
         chosen=scores[0],
         rejected=scores[1],

@@ -24,8 +24,7 @@ from popmargin.rewards.base import Reward
 from popmargin.rewards.load import load_reward
 from popmargin.tasks.text import cache_folder, tokenizer_fingerprint
 from popmargin.training.account import memory_steps
-from popmargin.training.build import make_loss
-from popmargin.training.inputs import with_absolute_paths
+from popmargin.training.build import Run
 from popmargin.training.run import train as train_run
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
@@ -95,14 +94,13 @@ class TrainedRun:
         Raises:
             RunError: the held-out preferences or the start model are not what they were.
         """
-        config = with_absolute_paths(self.config())
-        workspace = Workspace(config, test=held_out(self.directory, self.config()).preferences)
-        found = held_out_margins(self.model, config, workspace)
-        beta = make_loss(config).beta
+        run = Run.read(self.config())
+        workspace = Workspace(run.config, test=held_out(self.directory, run.config).preferences)
+        found = held_out_margins(self.model, run, workspace)
         return Table(
             {
                 "id": found.ids,
-                "margin": found.reward_margin / beta,
+                "margin": found.reward_margin / run.loss.beta,
                 "reward_margin": found.reward_margin,
                 "strength": found.strength,
             },

@@ -101,11 +101,12 @@ def _array(values: Any) -> np.ndarray:
     if isinstance(values, np.ndarray):
         return values
     listed = list(values)
-    if listed and isinstance(listed[0], np.ndarray):
-        result = np.empty(len(listed), dtype=object)
-        result[:] = listed
-        return result
-    return np.array(listed, dtype=object) if listed and isinstance(listed[0], (str, type(None))) else np.array(listed)
+    if not listed or not isinstance(listed[0], (str, type(None), list, np.ndarray)):
+        return np.array(listed)
+    result = np.empty(len(listed), dtype=object)
+    for place, value in enumerate(listed):  # numpy would make a matrix of lists that are equally long
+        result[place] = np.array(value) if isinstance(value, list) else value
+    return result
 
 
 def _lists(values: np.ndarray) -> bool:
