@@ -63,10 +63,12 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         ConfigError, DataError, RunError: with what to do about it.
 
     Example:
-        >>> from trl import DPOConfig
-        >>> args = DPOConfig(output_dir=output, max_steps=1, bf16=False, report_to="none", use_cpu=True)
+        >>> from transformers import TrainingArguments  # or trl.DPOConfig
+        >>> args = TrainingArguments(output, max_steps=1, report_to="none", save_strategy="no", disable_tqdm=True)
         >>> trainer = PreferenceTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
-        >>> trainer.train().global_step
+        >>> result = trainer.train()  # doctest: +ELLIPSIS
+        {'train_runtime': ...}
+        >>> result.global_step
         1
     """
 
@@ -101,7 +103,8 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         self._train_preferences = train
         self._workspace = self._with(next(iter(self._held_out.values()), None), "train_dataset")
         first = read.arguments.process_index == 0
-        self._workspace.tell(self._workspace.account if first else ())
+        account = self._workspace.account[: None if self._held_out else -1]
+        self._workspace.tell(account if first else ())
         parts = make_parts(self._run, self._workspace)
         self._workspace.tell(training_steps(self._run.config, self._workspace, parts) if first else ())
         read.arguments.use_cache = getattr(parts.policy.config, "use_cache", False)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from popmargin.errors import DataError, import_extra
+from popmargin.errors import DataError, first_few, import_extra
 from popmargin.files import PARQUET, whole_file
 
 _SUFFIXES = (*PARQUET, ".csv", ".jsonl")
@@ -114,5 +114,10 @@ def _lists(values: np.ndarray) -> bool:
 
 
 def _first(values: np.ndarray) -> str:
-    shown = [f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value) for value in values[:_SHOWN]]
-    return ", ".join(shown) + (", …" if len(values) > _SHOWN else "")
+    return first_few([_written(value) for value in values[: _SHOWN + 1]], _SHOWN)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{len(value)} values"
+    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
