@@ -130,9 +130,7 @@ def test_examples_of_the_front_door(
     failed: list[str] = []
     for item in [*items, popmargin.PreferenceTrainer, popmargin.losses]:
         own = inspect.unwrap(item) if inspect.isfunction(item) else item
-        scope = {**vars(popmargin.losses if inspect.ismodule(item) else sys.modules[item.__module__]), **known}
-        if inspect.ismodule(item):
-            scope |= {"dpo": item.dpo, "pop": item.pop}
+        scope = known if inspect.ismodule(item) else {**vars(sys.modules[item.__module__]), **known}
         test = doctest.DocTestParser().get_doctest(inspect.getdoc(own) or "", scope, item.__name__, None, None)
         assert test.examples, item
         result = doctest.DocTestRunner(verbose=False).run(test, clear_globs=False, out=failed.append)

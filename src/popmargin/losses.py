@@ -7,10 +7,11 @@ Axis suffix B: rows.
 
 Example:
     >>> import torch
+    >>> from popmargin import losses
     >>> chosen, rejected = torch.tensor([3.0]), torch.tensor([-7.0])  # log-ratios, nats
-    >>> round(dpo(chosen, rejected, beta=0.1).item(), 4)
+    >>> round(losses.dpo(chosen, rejected, beta=0.1).item(), 4)
     0.3133
-    >>> round(pop(chosen, rejected, target=torch.tensor([10.0]), beta=0.1).item(), 4)
+    >>> round(losses.pop(chosen, rejected, target=torch.tensor([10.0]), beta=0.1).item(), 4)
     0.6931
 """
 

@@ -1,6 +1,7 @@
 """The trainer with TRL's calling convention: the same numbers as `popmargin train`, and as TRL where it has a twin."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,15 @@ def optimizer(config: RunConfig) -> dict[str, Any]:
     return same | {"adam_beta1": first, "adam_beta2": second}
 
 
-@pytest.mark.parametrize(("name", "form"), [("dpo", "path"), ("pop", "object"), ("simpo", "object")])
+@pytest.mark.parametrize(
+    ("name", "form", "precision"),
+    [
+        ("dpo", "path", "fp32"),
+        ("pop", "object", "fp32"),
+        pytest.param("simpo", "object", "fp32", marks=pytest.mark.slow),
+        pytest.param("dpo", "object", "bf16", marks=pytest.mark.slow),
+    ],
+)
 def test_the_weights_are_those_of_popmargin_train(
     configure: Callable[..., RunConfig],
     arguments: Callable[..., Any],
@@ -93,13 +102,15 @@ def test_the_weights_are_those_of_popmargin_train(
     model_path: str,
     name: str,
     form: str,
+    precision: str,
 ) -> None:
-    config = configure({"objective": {"name": name}, "train": {"logging_steps": 1}})
+    changes = {"objective": {"name": name}, "train": {"logging_steps": 1}, "model": {"precision": precision}}
+    config = configure(changes)
     directory, expected = train(config, keep_model=True)
     model, tokenizer = loaded(model_path)
     trainer = PreferenceTrainer(
         model=model if form == "object" else model_path,
-        args=arguments(**optimizer(config)),
+        args=arguments(**optimizer(config), bf16=precision == "bf16"),
         train_dataset=sides[0],
         eval_dataset=sides[1],
         processing_class=tokenizer,
@@ -366,6 +377,29 @@ def test_models_that_cannot_be_trained_are_refused(
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
     with pytest.raises(ConfigError, match="has an adapter on it already"):
         PreferenceTrainer(adapted, processing_class=tokenizer, **common)
+
+
+def test_an_adapter_names_a_base_that_was_named_by_a_relative_path(
+    tmp_path: Path,
+    arguments: Callable[..., Any],
+    sides: tuple[Preferences, Preferences],
+    model_path: str,
+    tiny_model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from peft import LoraConfig
+
+    monkeypatch.chdir(Path(model_path).parent)
+    model, tokenizer = loaded(Path(model_path).name)
+    common: dict[str, Any] = {"args": arguments(max_steps=1), "train_dataset": sides[0], "processing_class": tokenizer,
+                              "peft_config": LoraConfig(r=2, target_modules=["q_proj"])}  # fmt: skip
+    trainer = PreferenceTrainer(model, **common)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    named = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == model_path
+    with pytest.raises(ConfigError, match="could name no base"):  # built here, and on no disk
+        PreferenceTrainer(tiny_model, **common)
 
 
 def test_a_model_in_bf16_is_warned_of(

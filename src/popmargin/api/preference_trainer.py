@@ -292,6 +292,11 @@ def _task(config: RunConfig, model: Any, ref_model: Any, tokenizer: Any, peft_co
             task.tokenizer = with_padding(tokenizer, str(model))
     else:
         refuse_no_model(model, tokenizer)
+        if peft_config is not None and _path(model) == _IN_MEMORY:
+            raise ConfigError(
+                "The model was not loaded from a folder or the hub, so its adapter could name no base. Save it with "
+                "save_pretrained, and load it from there."
+            )
         if peft_config is None and next(model.parameters()).dtype != torch.float32:
             _LOG.warning(
                 "The weights of the model are in %s, in which small steps are rounded away: load it with "

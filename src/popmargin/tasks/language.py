@@ -157,6 +157,7 @@ class LanguageTask(TextTask):
         """
         if not self.config.model.dropout:
             switch_off_dropout(model)
+        model.name_or_path = model.config.name_or_path = self.config.model.path  # what an adapter names as its base
         self._own = model.to(device())
         self.tokenizer, self.start_dtype = tokenizer, next(model.parameters()).dtype
         self.start_model = copy.deepcopy(model).eval().requires_grad_(False)
