@@ -9,6 +9,7 @@ from popmargin.margin_sources.base import MARGIN_SOURCES, MarginSource
 from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.registry import Registry
 from popmargin.regularizers.base import REGULARIZERS
+from popmargin.tasks.base import TASKS
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.loss import Loss
 
@@ -60,7 +61,7 @@ def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
             "objective."
         )
     adapter_above = bool(config.model.lora_rank) and config.model.lora_last_layers is not None
-    if config.train.frozen_cache_gb and ("reward" in provided or not adapter_above):
+    if config.train.frozen_cache_gb and ("tokens" not in provided or not adapter_above):
         raise ConfigError(
             "train.frozen_cache_gb keeps what the layers below a policy's adapter give, and here no layer lies below "
             "one: set model.lora_rank and model.lora_last_layers (task: policy), or leave it out."
@@ -165,6 +166,12 @@ def _parts(loss: Loss) -> Iterator[tuple[Registry[Any], Any, Any]]:
         yield TOKEN_SELECTORS, *loss.tokens
 
 
+def _own(registry: Registry[Any]) -> list[Any]:
+    """The package's own entries, without those of a user's files."""
+    entries = [registry.get(name) for name in registry.names()]
+    return [entry for entry in entries if entry.function.__module__.startswith(f"{registry.package}.")]
+
+
 def _refuse_missing(
     registry: Registry[Any], part: Any, missing: frozenset[str], provided: frozenset[str], lacking: str
 ) -> None:
@@ -172,10 +179,9 @@ def _refuse_missing(
     reasons = _REASONS | (_TERMS if registry is REGULARIZERS else {})
     first = next((known for known in reasons if known in missing), min(missing))
     reason = reasons.get(first, f"requires '{first}'")
-    known = [registry.get(name) for name in registry.names()]
-    own = [kind for kind in known if kind.function.__module__.startswith(f"{registry.package}.")]
-    others = [kind.name for kind in own if kind.requires(kind.options()) <= provided]
+    others = [kind.name for kind in _own(registry) if kind.requires(kind.options()) <= provided]
     remedies = [] if registry is OBJECTIVES else ["leave it out"]
     remedies += [f"use {', '.join(others)}"] if others else []
+    remedies += [f"set task: {task.name}" for task in _own(TASKS) if missing <= task.provides]
     remedy = f": {', or '.join(remedies)}" if remedies else ""
     raise ConfigError(f"The {registry.title} '{part.name}' {reason}, which {lacking}{remedy}.")
