@@ -83,7 +83,7 @@ class DataConfig:
         test: held-out preferences, named likewise; null splits `test_size` off `train`, by prompt.
         split: the split of `train`, where it has several; `name:split` says it too, and is the way for `test`.
         format: the layout of the rows; `auto` detects it.
-        pairs: how several rated responses a prompt become pairs: best_vs_worst, best_vs_random, all.
+        pairs: how several rated responses a prompt become pairs: best_vs_worst, best_vs_random, best_vs_rest, all.
         min_gap: the smallest rating gap of a pair made from rated responses.
         test_size: share (below 1) or number of preferences held out.
         split_seed: seed of the split and of the pairing.
@@ -108,7 +108,7 @@ class DataConfig:
     test: str | None = None
     split: str | None = None
     format: str = "auto"
-    pairs: Literal["best_vs_worst", "best_vs_random", "all"] = "best_vs_worst"
+    pairs: Literal["best_vs_worst", "best_vs_random", "best_vs_rest", "all"] = "best_vs_worst"
     min_gap: NotNegative = 0.0
     test_size: ShareOrCount = 0.2
     split_seed: Seed = 0

@@ -175,7 +175,7 @@ def test_numbers_constants_and_conversations_raise_no_doubt():
     ask = {"role": "user", "content": "Hi"}
     sides = {side: [ask, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
     prefs = load_preferences([{**sides, "model": "m1"}, {**sides, "model": "m2"}])
-    assert prefs[0]["prompt"] == [ask] and prefs.report.columns_unused == ("model",)
+    assert prefs[0]["prompt"] == [ask] and prefs.report.columns_kept == ("model",)
 
 
 def test_a_context_that_nothing_reads_is_noted():

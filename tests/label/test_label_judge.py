@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from served import SERVER, Served
 
+from popmargin.data.conversation import Text
 from popmargin.data.questions import PreferenceText
-from popmargin.data.schema import Text
 from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.judges.backends import LocalBackend, read_reply
 from popmargin.judges.client import NoAnswerError

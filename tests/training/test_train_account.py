@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
     expected = [
         "eight.jsonl: 8 in = 6 kept + 2 left out (an empty text: 1, a missing value: 1)",
         "eight.jsonl:3: the chosen completion is empty.",
-        "columns that nothing reads: hue",
+        "columns of the data that 'dpo' does not use: hue",
         "rows that repeat the texts of an earlier one, kept: 1",
         "held out by prompt: data.test_size 1, 1 of 5 prompts",
     ]
@@ -147,7 +148,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
     assert "eight.jsonl: 8 in = 6 kept + 2 left out" in capsys.readouterr().err
     page = tmp_path / "report.html"
     assert main(["report", str(tmp_path / "run"), "--out", str(page)]) == 0
-    text = page.read_text()
+    text = unescape(page.read_text())
     assert "an empty text: 1; a missing value: 1" in text and all(sentence in text for sentence in expected[1:])
     assert "held out when the run was trained, by id and content" in text
 

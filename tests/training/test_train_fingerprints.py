@@ -10,9 +10,11 @@ import pytest
 
 from popmargin.cli.main import main
 from popmargin.config import RunConfig
+from popmargin.data import load_preferences
 from popmargin.errors import ConfigError, RunError
 from popmargin.pop.edges import PopEdges
-from popmargin.training.fingerprints import Change, Record, Rows
+from popmargin.training.build import Run
+from popmargin.training.fingerprints import Change, Record, Rows, column_facts
 from popmargin.training.inputs import differences, with_absolute_paths, with_data
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
@@ -210,3 +212,37 @@ def test_a_change_is_told_by_ids() -> None:
     assert not Change.between(before, before)
     other = Rows(["c", "b", "a"], ["3", "2", "1"], ["z", "y", "x"])
     assert str(Change.between(before, other)) == "they stand in another order"
+
+
+def test_a_column_that_is_used_is_compared_and_others_are_not(
+    tmp_path: Path, configure: Configure, rows: list[dict[str, Any]]
+) -> None:
+    """A run on data with columns that it does not read goes on when these change, also one of an earlier version."""
+    numbers = ("chosen_rating", "rejected_rating", "strength")
+    plain = [{name: value for name, value in row.items() if name not in numbers} for row in rows[:12]]
+    file = tmp_path / "data.jsonl"
+
+    def record(margin: float, note: str, objective: str = "dpo_rating_margin") -> Record:
+        file.write_text("".join(json.dumps(row | {"margin": margin, "note": note}) + "\n" for row in plain))
+        config = configure({"data": {"train": str(file)}, "objective": {"name": objective}})
+        run = Run.read(config)
+        return Workspace(config).record(run.config.pop, run.loss, run.components)
+
+    first = record(-1.0, "a")
+    assert first.changes(record(-1.0, "b")) == []
+    (told,) = first.changes(record(-2.0, "a"))
+    assert told.startswith("the column 'margin': changed (")
+    assert record(-1.0, "a", "dpo").changes(record(-2.0, "a", "dpo")) == []
+    assert not any("column" in name for name in record(1.0, "a").facts)  # the strength holds it, as it always did
+
+
+def test_facts_of_columns_are_of_values_and_of_those_that_there_are() -> None:
+    base = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_rating": 2.0, "rejected_rating": 1.0, "margin": -1.0}
+    one, other = (load_preferences([base | {"weight": 1.0, "vector": [0.0, number]}]) for number in (1.0, 2.0))
+    names = ("weight", "vector", "margin", "soft_label", "scale", "absent")
+    facts = column_facts(one, names)
+    assert set(facts) == {"the column 'weight'", "the column 'vector'"}  # the margin is the ratings' gap
+    changed = column_facts(other, names)
+    assert {name for name in facts if facts[name] != changed[name]} == {"the column 'vector'"}
+    assert Rows.of(one) == Rows.of(other) == Rows.of(one.with_columns(weight=None, vector=None, margin=None))
+    assert one.fingerprint() == other.fingerprint()

@@ -9,9 +9,12 @@ from typing import Any
 from popmargin.cli.data_options import SOURCE_HELP, SPLIT_HELP, add_pair_arguments, column
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.rewards import add_reward_arguments, reward_of
+from popmargin.data.conversation import Message
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.load import load_preferences, scan_preferences
-from popmargin.data.schema import NUMBER_COLUMNS, SAVE_SUFFIXES, LoadReport, Message, Preferences
+from popmargin.data.load_report import LoadReport
+from popmargin.data.saving import SAVE_SUFFIXES
+from popmargin.data.schema import NUMBER_COLUMNS, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.summary import example_rows, summarise
 from popmargin.data.tools import said
@@ -248,7 +251,9 @@ def _rate(args: argparse.Namespace) -> int:
 def _print_report(report: LoadReport, *, limit: int) -> None:
     print(report)
     used = ", ".join(name if name == column else f"{name} = {column}" for name, column in report.columns_used.items())
-    print(f"  columns used: {used or 'none'}; not used: {', '.join(report.columns_unused) or 'none'}")
+    kept = f"; kept as they are: {', '.join(report.columns_kept)}" if report.columns_kept else ""
+    not_kept = f"; not kept: {', '.join(report.columns_unused)}" if report.columns_unused else ""
+    print(f"  columns used: {used or 'none'}{kept}{not_kept}")
     # Mistakes first: ties and small gaps can be many, and need no action.
     problems = [*report.fatal, *(problem for problem in report.problems if not problem.fatal)]
     for problem in problems[:limit]:

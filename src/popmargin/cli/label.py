@@ -12,7 +12,8 @@ from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_dat
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.data.load import load_preferences
-from popmargin.data.schema import SAVE_SUFFIXES, Preferences
+from popmargin.data.saving import SAVE_SUFFIXES
+from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError
 from popmargin.files import PARQUET
 from popmargin.label.store.address import may_exist, open_store

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.outputs import add_overwrite, check_outputs
-from popmargin.data.schema import SAVE_SUFFIXES
+from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.edge_sources.base import read_edges
 from popmargin.files import PARQUET, whole_file
 from popmargin.pop.active import ActiveSampler

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from popmargin.data.schema import Text
+from popmargin.data.conversation import Text
 
 Kind = Literal["preference", "pop", "rating"]
 """What is asked: which response is better (preference), which of two preferences is the stronger one (pop), or how good

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int64
 
+from popmargin.data.conversation import prompt_of_key
+from popmargin.data.responses import Responses
 from popmargin.errors import DataError
 from popmargin.evaluation.equal_length import win_rate_at_equal_length
 from popmargin.files import PARQUET, whole_file
@@ -81,6 +83,22 @@ class Generations:
                     f"{name} of {len(wrong)} completions is not finite, first completion {wrong[0]} (prompt "
                     f"{self.prompts[wrong[0] // self.samples_per_prompt][:80]!r}). Look at what scored it."
                 )
+
+    @property
+    def responses(self) -> Responses:
+        """The same as responses, with the scores reward and kl where they were measured: `Responses.load` reads them of
+        the file that `save` writes, and their `pairs` are preferences to train on."""
+        counts = range(0, len(self.completions), self.samples_per_prompt)
+        prompts = zip(self.prompt_keys, self.prompts, strict=True)
+        scores = {"reward": self.rewards, "kl": self.kl}
+        return Responses(
+            [shown if key == shown else prompt_of_key(key) for key, shown in prompts],
+            [self.completions[start : start + self.samples_per_prompt] for start in counts],
+            {name: values for name, values in scores.items() if not np.isnan(values).all()},
+            tokens=self.lengths,
+            finished=self.finished,
+            columns={"cluster": self.clusters} if self.clusters else {},
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one row a completion as Parquet.

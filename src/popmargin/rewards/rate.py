@@ -3,15 +3,16 @@
 Axis suffixes: N preferences.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
 
+from popmargin.data.conversation import Text
 from popmargin.data.encode import join_turns
-from popmargin.data.schema import Preferences, Text
+from popmargin.data.schema import Preferences
 from popmargin.data.tools import said
 from popmargin.errors import DataError
 from popmargin.rewards.base import Prompt, Reward
@@ -79,7 +80,7 @@ def rate_preferences(
 ) -> Preferences:
     """The preferences with chosen_rating and rejected_rating from a reward.
 
-    A rating of the data's own, and its strength, give way. What to do where the reward likes the rejected response
+    The data's own ratings, strength and margin give way. What to do where the reward likes the rejected response
     better is the caller's to say, since ratings must not contradict the label; where it relabels, a soft label for the
     other response gives way too.
 
@@ -118,23 +119,9 @@ def with_ratings(preferences: Preferences, ratings: Ratings, *, disagree: Disagr
     if disagree == "equal":
         chosen[against] = rejected[against] = ((chosen + rejected) / 2)[against]
 
-    def rate(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-        rated = {**row, "chosen_rating": chosen[number], "rejected_rating": rejected[number], "strength": None}
-        if not (against[number] and disagree == "swap"):
-            return rated
-        label = row["soft_label"]  # gives way where it says the opposite: loading refuses the two together
-        return {
-            **rated,
-            "chosen": row["rejected"],
-            "rejected": row["chosen"],
-            "chosen_rating": rejected[number],
-            "rejected_rating": chosen[number],
-            "soft_label": 1 - label if label is not None and label <= 0.5 else None,
-        }
-
-    features = preferences.dataset.features
-    dataset = preferences.dataset.map(
-        rate, with_indices=True, features=features, keep_in_memory=True, load_from_cache_file=False
-    )
-    rated = Preferences(dataset, preferences.report)
+    rated = preferences.with_columns(chosen_rating=chosen, rejected_rating=rejected, strength=None, margin=None)
+    if disagree == "swap":
+        says_so = preferences.soft_label <= 0.5  # any other label gives way: loading refuses the two together
+        rated = rated.swap(against)
+        rated = rated.with_columns(soft_label=np.where(against & ~says_so, np.nan, rated.soft_label))
     return rated.select(np.flatnonzero(~against)) if disagree == "drop" else rated

@@ -164,6 +164,22 @@ def _how(before: str | None, now: str | None) -> str:
     return f"changed ({before[:12]} → {now[:12]})"
 
 
+def column_facts(preferences: Preferences, names: Iterable[str]) -> dict[str, str]:
+    """Fingerprints of the columns that a run reads beside `COLUMNS`, which its record of the rows holds.
+
+    Args:
+        names: columns as parts of a loss declare them; the margin may come from ratings or strengths.
+    """
+    read = [name for name in names if name in preferences.columns and name not in COLUMNS]
+    if preferences.margin_column != "margin":
+        read = [name for name in read if name != "margin"]
+    facts: dict[str, str] = {}
+    for name in sorted(set(read)):
+        values = [value for batch in preferences.batches(name) for value in batch[name]]
+        facts[f"the column '{name}'"] = digest(json.dumps(values, default=str).encode())
+    return facts
+
+
 def scale_fingerprint(scale: StrengthScale) -> str:
     """Of the strengths of a scale, in order."""
     return digest(json.dumps(scale.ids).encode(), np.asarray(scale.strength, np.float64).tobytes())

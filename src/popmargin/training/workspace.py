@@ -18,7 +18,7 @@ from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths
 from popmargin.tasks.base import open_task
 from popmargin.training.account import encoding_step
-from popmargin.training.fingerprints import Record, Rows, scale_fingerprint, source_fingerprints
+from popmargin.training.fingerprints import Record, Rows, column_facts, scale_fingerprint, source_fingerprints
 from popmargin.training.loss import Loss
 from popmargin.training.prepared import PreparedData
 from popmargin.training.sides import Split, read_split
@@ -166,6 +166,7 @@ class Workspace:
         """
         sides = dict(zip(_SIDES, (self.train.encoded, self.test.encoded), strict=True))
         facts = self.task.fingerprints(sides, loss.scoring)
+        facts |= column_facts(self.train.preferences, loss.needs.columns)
         if loss.needs.edges:
             facts["PoP edges" if pop.edges else "made: PoP edges"] = self.edges(pop).fingerprint()
         if loss.needs.scale:

@@ -16,10 +16,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "rejected": ("rejected", "rejected_response", "response_rejected", "non_preferred_output", "response_k"),
     "chosen_rating": ("chosen_rating", "rating_chosen", "chosen_score", "score_chosen"),
     "rejected_rating": ("rejected_rating", "rating_rejected", "rejected_score", "score_rejected"),
-    "strength": ("strength", "margin"),
+    "strength": ("strength",),
     "soft_label": ("soft_label",),
     "annotator": ("annotator", "annotator_id"),
     "cluster": ("cluster",),
+    "weight": ("weight",),
+    "margin": ("margin",),
     "responses": ("responses", "completions", "generations", "answers"),
     "ratings": ("ratings", "scores", "rating", "score"),
     "ranks": ("ranks", "rank"),
@@ -89,6 +91,8 @@ def resolve_names(
         if name not in given:
             candidates[name] = [hit for hit in hits if hit not in taken]
     _part_instruction(candidates, found, given)
+    if not candidates["strength"]:  # a margin says how strong a preference is, too
+        candidates["strength"] = candidates["margin"]
     return {name: hits for name, hits in candidates.items() if hits}, nested
 
 

@@ -206,7 +206,7 @@ class LabelStore:
             return items.texts(connection, project, ids)
 
     def preference_columns(self, project: int) -> dict[str, list[Any]]:
-        """The imported preferences as columns of the schema of preferences, in the order of import."""
+        """The imported preferences as columns, those of the schema and the data's own, in the order of import."""
         with self._database.read() as connection:
             return items.preference_columns(connection, project)
 
