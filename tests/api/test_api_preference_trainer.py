@@ -337,7 +337,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "ld_alpha": ({"ld_alpha": 0.5}, {}, r"args\.ld_alpha is 0\.5, which PreferenceTrainer does not take"),
     "divergence": ({"f_divergence_type": "forward_kl"}, {}, r"args\.f_divergence_type"),
     "sync": ({"sync_ref_model": True}, {}, r"args\.sync_ref_model"),
-    "wpo": ({"use_weighting": True}, {}, r"args\.use_weighting is True.*`weight` column"),
+    "wpo": ({"use_weighting": True}, {}, r"args\.use_weighting is True.*own probabilities"),
     "loss_type": ({"loss_type": "apo_zero"}, {}, r"args\.loss_type \['apo_zero'\] is none of sigmoid, hinge"),
     "several": ({"loss_type": ["sigmoid", "sft"]}, {}, "regularizers are"),
     "both": ({"loss_type": "hinge"}, {"objective": "pop"}, "both say which loss"),

@@ -29,7 +29,7 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "router_aux_loss_coef": (None, "there is no load-balancing loss. Leave it out"),
     "ld_alpha": (None, "long responses are not weighted down. `objective='simpo'` divides by their lengths"),
     "f_divergence_type": ("reverse_kl", "scores are log-ratios. Write another divergence as an objective"),
-    "use_weighting": (False, "rows are weighted by a `weight` column of the data"),
+    "use_weighting": (False, "rows are not weighted by the policy's own probabilities. Leave it out"),
     "activation_offloading": (False, "activations stay on the device. gradient_checkpointing=True saves memory"),
     "sync_ref_model": (False, "the reference stays as it is. A moving target is `objective='pop'`"),
     "pad_token": (None, "set tokenizer.pad_token"),
