@@ -172,5 +172,5 @@ def make_options(options: type[Any], values: Mapping[str, Any], owner: str) -> A
     unknown = [name for name in values if name not in fields]
     if unknown:
         raise ConfigError(f"{owner} has no option '{unknown[0]}'. {did_you_mean(unknown[0], fields)}")
-    types = get_type_hints(options)  # a user's file may have its annotations as text
+    types = get_type_hints(options, include_extras=True)  # a user's file may have its annotations as text
     return build(options, {name: coerce(types[name], value, f"{owner}.{name}") for name, value in values.items()})

@@ -2,13 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from popmargin.cli.overrides import add_fields
 from popmargin.errors import ConfigError
 from popmargin.models.path import check_models
-
-if TYPE_CHECKING:
-    from popmargin.study.config import StudyConfig
+from popmargin.study.config import StudyConfig, load_study
 
 
 def add_parser(subparsers: Any) -> None:
@@ -18,7 +17,10 @@ def add_parser(subparsers: Any) -> None:
         help="train and evaluate several objectives, and write a report",
         description="Train and evaluate the arms of a study and write one HTML report. Without a STUDY, the standard "
         "one: DPO, fixed and rating margins, the control, DPO-PoP with iterative and random edges, and pop_rank. "
-        "Fields can be set: --base.train.learning_rate 1e-5 --seeds '[0, 1, 2]'",
+        "Fields can be set: --seeds '[0, 1, 2]'; --base.train.learning_rate 1e-5 sets one of all runs, "
+        "--arms.NAME.objective.beta 0.2 one of an arm (popmargin train --help lists them). Values are YAML.",
+        usage="popmargin compare [STUDY] [--data DATA] [--model MODEL] [--reward REWARD] [--output FOLDER] "
+        "[--overwrite] [--FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument("study", nargs="?", type=Path, help="YAML file")
@@ -27,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--reward", help="scores generations: module:function, model:PATH or judge:URL")
     parser.add_argument("--output", help="folder of the study")
     parser.add_argument("--overwrite", action="store_true", help="train runs in that folder anew that differ now")
+    add_fields(parser, StudyConfig)
     parser.set_defaults(func=run, standing=standing)
 
 
@@ -37,14 +40,13 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
     return study_standing(study_of(args))
 
 
-def refuse_own_file(file: Path, study: "StudyConfig") -> None:
+def refuse_own_file(file: Path, study: StudyConfig) -> None:
     """The study as it is run is written into its folder: over the file that was read only if it says the same.
 
     Raises:
         ConfigError: it says something else.
     """
     from popmargin.config import to_dict
-    from popmargin.study.config import load_study
 
     written = Path(study.output) / "study.yaml"
     if written.exists() and written.samefile(file) and to_dict(load_study(file)) != to_dict(study):
@@ -75,7 +77,6 @@ def study_of(args: argparse.Namespace) -> Any:
     Raises:
         ConfigError: neither a study nor data.
     """
-    from popmargin.study.config import load_study
     from popmargin.study.standard import keep_possible, standard_study_path
 
     if args.study is None and args.data is None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from popmargin.bounds import Count
 from popmargin.cli.data_options import SOURCE_HELP, SPLIT_HELP, add_pair_arguments, column
+from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.rewards import add_reward_arguments, reward_of
 from popmargin.data.conversation import Message
@@ -29,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate}")
     inspect = verbs.add_parser("inspect", help="format, counts, lengths, strengths and some examples")
     _add_source(inspect)
-    inspect.add_argument("--examples", type=_count, default=3, help="rows to show (default: %(default)s)")
+    inspect.add_argument("--examples", type=number(Count), default=3, help="rows to show (default: %(default)s)")
     _add_model(inspect)
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(func=_inspect)
@@ -45,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
         help="also check that no prompt of SOURCE is one of TRAIN's, in whatever layout; a split of it as TRAIN:SPLIT",
     )
     _add_model(check)
-    check.add_argument("--limit", type=_count, default=20, help="problems to print (default: %(default)s)")
+    check.add_argument("--limit", type=number(Count), default=20, help="problems to print (default: %(default)s)")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(func=_check)
     convert = verbs.add_parser("convert", help="write the canonical columns as .parquet, .jsonl or .jsonl.gz")
@@ -109,12 +111,6 @@ def _add_bad_rows(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="stop at unusable rows, or leave them out and report them (default: %(default)s)",
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number ≥ 0")
-    return int(text)
 
 
 def _size(text: str) -> float | int:

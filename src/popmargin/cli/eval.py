@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
 from popmargin.models.path import check_models
 from popmargin.training.run_directory import RunDirectory
@@ -18,11 +19,13 @@ def add_parser(subparsers: Any) -> None:
         description="Evaluate a run on exactly the preferences that were held out when it was trained; with a reward, "
         "on generations too. Fields of evaluation can be set: --evaluation.reward my_module:my_reward. Other held-out "
         "data by choice: --data.test FILE; no prompt of them may have been trained on.",
+        usage="popmargin eval RUN [--against RUN] [--json] [--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--against", type=Path, help="another evaluated run, for a paired win rate")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    add_fields(parser, RunConfig, ["evaluation"])
     parser.set_defaults(func=run, standing=standing)
 
 

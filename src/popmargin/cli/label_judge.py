@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from popmargin.bounds import Count, NotNegative, Positive, Size
+from popmargin.cli.numbers import number
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.config import apply_overrides
 from popmargin.errors import ConfigError
@@ -38,15 +40,17 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--cache", type=Path, help="file of answers (default: in the user's cache folder)")
     server = parser.add_argument_group("judges behind a server")
-    server.add_argument("--workers", type=int, help="requests at a time (default: 8)")
-    server.add_argument("--requests-per-minute", type=float, help="most requests in a minute (default: no limit)")
-    server.add_argument("--retries", type=int, help="further attempts of a failed request (default: 5)")
-    server.add_argument("--timeout", type=float, help="seconds for one request (default: 120)")
-    server.add_argument("--max-tokens", type=int, help="of an answer (default: 8)")
+    server.add_argument("--workers", type=number(Size), help="requests at a time (default: 8)")
+    server.add_argument(
+        "--requests-per-minute", type=number(Positive), help="most requests in a minute (default: no limit)"
+    )
+    server.add_argument("--retries", type=number(Count), help="further attempts of a failed request (default: 5)")
+    server.add_argument("--timeout", type=number(Positive), help="seconds for one request (default: 120)")
+    server.add_argument("--max-tokens", type=number(Size), help="of an answer (default: 8)")
     server.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the key")
     server.add_argument("--no-logprobs", action="store_true", help="do not ask for token probabilities")
-    server.add_argument("--price-in", type=float, help="price of a million prompt tokens")
-    server.add_argument("--price-out", type=float, help="price of a million completion tokens")
+    server.add_argument("--price-in", type=number(NotNegative), help="price of a million prompt tokens")
+    server.add_argument("--price-out", type=number(NotNegative), help="price of a million completion tokens")
     server.add_argument(
         "--request",
         action="append",
@@ -55,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         help="another field of the request, e.g. max_completion_tokens=512; null leaves a field out; may be repeated",
     )
     local = parser.add_argument_group("local judges")
-    local.add_argument("--batch-size", type=int, help="prompts at once; changes no verdict (default: 8)")
+    local.add_argument("--batch-size", type=number(Size), help="prompts at once; changes no verdict (default: 8)")
     local.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32)")
     parser.set_defaults(func=_judge)
 

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from popmargin.bounds import Positive
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
+from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.edge_sources.base import read_edges
@@ -56,7 +58,10 @@ def add_parsers(verbs: Any) -> None:
         "(default: %(default)s)",
     )
     scale.add_argument(
-        "--slope", type=float, default=SLOPE, help="log-odds of the soft label per unit of strength (default: 1.5)"
+        "--slope",
+        type=number(Positive),
+        default=SLOPE,
+        help="log-odds of the soft label per unit of strength (default: 1.5)",
     )
     scale.add_argument("--json", action="store_true", help="print JSON")
     add_overwrite(scale)

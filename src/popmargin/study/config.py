@@ -1,16 +1,16 @@
 """The configuration of a study."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from popmargin.bounds import Bounds, Positive, Seed, check_bounds
-from popmargin.config import RunConfig, apply_overrides, from_dict, merge, read_yaml
+from popmargin.bounds import Positive, Seed, SomeShareOrCount
+from popmargin.config import RunConfig, apply_overrides, from_dict, merge, read_yaml, section
 from popmargin.errors import ConfigError, did_you_mean
 
 
-@dataclass(frozen=True, kw_only=True)
+@section("tune")
 class TuneConfig:
     """A search for every arm's learning rate and β, the same for all, before the study proper.
 
@@ -24,16 +24,15 @@ class TuneConfig:
 
     learning_rates: list[Positive] = field(default_factory=list[float])
     beta_factors: list[Positive] = field(default_factory=lambda: [1.0])
-    validation_size: Annotated[float, Bounds(above=0, whole_from=1)] = 0.2
+    validation_size: SomeShareOrCount = 0.2
     reuse: str | None = None
 
     def __post_init__(self) -> None:
-        check_bounds(self, "tune")
         if not self.beta_factors:
             raise ConfigError("tune.beta_factors must name at least one factor, e.g. [1.0].")
 
 
-@dataclass(frozen=True, kw_only=True)
+@section()
 class StudyConfig:
     """Arms that differ in some settings and share all others.
 
@@ -56,7 +55,6 @@ class StudyConfig:
     tune: TuneConfig | None = None
 
     def __post_init__(self) -> None:
-        check_bounds(self)
         if not self.arms or not self.seeds:
             raise ConfigError("A study needs at least one arm and one seed.")
         if self.baseline not in self.arms:

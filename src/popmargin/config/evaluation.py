@@ -1,0 +1,54 @@
+"""Settings of what is measured."""
+
+from dataclasses import field
+from typing import Any, Literal
+
+from popmargin.bounds import Count, NotNegative, Seed, Size
+from popmargin.config.checked import section
+from popmargin.errors import ConfigError
+
+
+@section("evaluation")
+class EvaluationConfig:
+    """What is measured on held-out preferences and on generations.
+
+    Attributes:
+        reward: scores generations: `module:function`, `model:PATH` or `judge:URL`; null generates nothing.
+        reward_options: further arguments of the reward (for a judge: model, api_key_env, cache).
+        prompts: held-out prompts to generate for; null takes all.
+        samples: completions per prompt.
+        max_new_tokens: longest completion, tokens.
+        temperature: sampling temperature. Only samples at 1 with all tokens are of the policy itself, and give a KL.
+        top_k: sample among the k most likely tokens; 0 means all.
+        generation_config: `ignore` leaves out what the model's own generation_config.json would change (penalties,
+            cuts, beams …), and says what; `model` samples as that file says, and temperature and top_k do nothing.
+        generation_batch_size: completions generated at once (does not change the metrics' weights).
+        tokens_per_batch: most tokens in a forward pass that scores responses.
+        seed: seed of sampling.
+        pop_k: held-out PoP edges per preference, for the PoP accuracy.
+        curve_points: points of the curves over training, evenly spaced; the last is the final evaluation, so that
+            n points cost n − 1 evaluations more. 0 or 1 for none.
+        curve_prompts: prompts of each of these, at most `prompts`.
+    """
+
+    reward: str | None = None
+    reward_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    prompts: Size | None = None
+    samples: Size = 1
+    max_new_tokens: Size = 256
+    temperature: NotNegative = 1.0
+    top_k: Count = 0
+    generation_config: Literal["ignore", "model"] = "ignore"
+    generation_batch_size: Size = 64
+    tokens_per_batch: Size = 4096
+    seed: Seed = 0
+    pop_k: Count = 2
+    curve_points: Count = 0
+    curve_prompts: Size = 32
+
+    def __post_init__(self) -> None:
+        if self.generation_config == "model" and (self.temperature, self.top_k) != (1.0, 0):
+            raise ConfigError(
+                "evaluation.generation_config: model takes the model's own settings, so that evaluation.temperature "
+                "and evaluation.top_k do nothing: leave them out, or set generation_config to ignore."
+            )
