@@ -24,7 +24,7 @@ from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.projects.draft import draw_pairs
 from popmargin.label.store.label_store import LabelStore
 from popmargin.pop.edges import PopEdges
-from popmargin.pop.scale import fit_strengths
+from popmargin.pop.fit import fit_strengths
 
 
 def made_up(count: int, characters: int) -> Preferences:

@@ -54,7 +54,7 @@ def load_object(spec: str, what: str) -> Any:
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
-        raise ConfigError(f"The {what} {spec!r} is not understood. Name your own as {FORMS}.{_names_hint(spec)}")
+        raise ConfigError(f"The {what} {spec!r} is not understood. Name your own as {FORMS}.{name_hint(spec)}")
     target: Any = _file(place, what) if place.endswith(".py") else _module(place, what)
     for part in name.split("."):
         try:
@@ -90,7 +90,8 @@ def home(function: Any) -> str:
     return str(getattr(sys.modules.get(name), "__file__", None) or name)
 
 
-def _names_hint(spec: str) -> str:
+def name_hint(spec: str) -> str:
+    """What is missing where a specification is a file without the name in it; else nothing."""
     known = Path(spec).expanduser()
     return f" The file is there; add the name in it: '{spec}:NAME'." if known.is_file() else ""
 

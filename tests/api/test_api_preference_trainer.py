@@ -417,9 +417,12 @@ def test_a_saved_model_is_whole(
     tmp_path: Path, arguments: Callable[..., Any], sides: tuple[Preferences, Preferences], model_path: str
 ) -> None:
     model, tokenizer = loaded(model_path)
-    trainer = PreferenceTrainer(model, args=arguments(), train_dataset=sides[0], processing_class=tokenizer)
+    args = arguments(save_strategy="steps", save_steps=2)
+    trainer = PreferenceTrainer(model, args=args, train_dataset=sides[0], processing_class=tokenizer)
     trainer.train()
     trainer.save_model()
+    assert (Path(args.output_dir) / "checkpoint-2" / "model.safetensors").is_file()  # beside which the model is saved
+    assert not list(Path(args.output_dir).glob(".*"))
     again, saved_tokenizer = loaded(str(trainer.args.output_dir))
     assert_close(trained(again), trained(model), atol=0)
     assert saved_tokenizer.get_vocab() == tokenizer.get_vocab()

@@ -20,7 +20,7 @@ from popmargin.label.projects.open_project import open_project
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.pop.edges import PopEdges
-from popmargin.pop.scale import fit_strengths
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.strengths import half_normal_strengths
 
 
@@ -60,6 +60,15 @@ def test_preferences_come_back_as_they_were(store: LabelStore, tmp_path: Path, c
     assert load_preferences(str(tmp_path / "folder")).fingerprint() == data.fingerprint()
     text = store.texts(project.id, ["p3"])["p3"]
     assert [text.prompt, text.chosen, text.rejected] == [data[3][name] for name in ("prompt", "chosen", "rejected")]
+
+
+def test_clusters_come_back_as_they_were(store: LabelStore) -> None:
+    rows = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b", "cluster": f"topic {i // 2}"} for i in range(6)]
+    data = load_preferences([*rows, {"prompt": "q", "chosen": "a", "rejected": "b"}])
+    back = preferences_of(store, open_project(store, data, say=quiet))
+    assert [row["cluster"] for row in back] == [row["cluster"] for row in data]
+    assert back[0]["cluster"] == back[1]["cluster"] == "topic 0" and back[6]["cluster"] is None
+    assert back.fingerprint() == data.fingerprint() and back.clusters == data.clusters
 
 
 def test_clusters_weights_and_columns_of_the_data_come_along(store: LabelStore, tmp_path: Path) -> None:

@@ -215,6 +215,8 @@ def test_unparsed_verdicts_are_counted_and_too_many_are_an_error(server: Server,
     lenient = judge(max_unparsed=0.05)
     assert lenient.score(["p"] * 20, texts) == [5.5] + [9.0] * 19
     assert lenient.unparsed == 1
+    (note,) = lenient.take_notes()
+    assert note.endswith("no rating, which count as 5.5: 1 of 20 (no rating in it: 1)") and not lenient.take_notes()
     with pytest.raises(RunError, match=r"1 of 20 verdicts .*allowed: 1%.*'hmm'"):
         judge(max_unparsed=0.01).score(["p"] * 20, texts)
 

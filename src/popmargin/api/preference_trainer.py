@@ -203,7 +203,12 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         self._writes_run = True
         try:
             sides = (self._workspace.train.encoded, self._workspace.test.encoded)
-            save_trained(self, self._task, self._run.config.model, folder, sides)
+            part = folder / ".popmargin-model"  # the folder itself may hold checkpoints, which stay
+            save_trained(self, self._task, self._run.config.model, part, sides)
+            for file in sorted(part.iterdir()) if self.is_world_process_zero() else ():
+                file.replace(folder / file.name)
+            if self.is_world_process_zero():
+                part.rmdir()
         finally:
             self._writes_run, self.write = False, write
 

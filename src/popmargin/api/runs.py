@@ -1,7 +1,5 @@
 """Train and evaluate from Python in a few lines: a run directory on disk, and the trained model in memory."""
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError
 from popmargin.evaluation.held_out import held_out
 from popmargin.evaluation.run import evaluate_run, held_out_margins
-from popmargin.files import digest
+from popmargin.files import digest, whole_folder
 from popmargin.models.saved import write_model
 from popmargin.pop.edges import PopEdges
 from popmargin.rewards.base import Reward
@@ -236,13 +234,9 @@ def _start_model(model: Any, tokenizer: Any, folder: Path) -> str:
     content = digest(model_fingerprint(model).encode(), tokenizer_fingerprint(tokenizer).encode())
     place = folder.parent / "models" / content
     if not place.is_dir():
-        partial = place.with_name(f".{content}.{os.getpid()}.part")
-        write_model(model, partial)
-        tokenizer.save_pretrained(partial)
-        try:
-            partial.replace(place)
-        except OSError:  # another process was faster
-            shutil.rmtree(partial)
+        with whole_folder(place, replace=True) as partial:  # another process writes the same
+            write_model(model, partial)
+            tokenizer.save_pretrained(partial)
     return str(place)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from popmargin.cli.overrides import add_fields
 from popmargin.errors import ConfigError
 from popmargin.models.path import check_models
+from popmargin.rewards.naming import FORMS, model_path
 from popmargin.study.config import StudyConfig, load_study
 
 
@@ -26,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("study", nargs="?", type=Path, help="YAML file")
     parser.add_argument("--data", help="preferences: file, saved data set or hub id")
     parser.add_argument("--model", help="start model: folder, hub id, or demo")
-    parser.add_argument("--reward", help="scores generations: module:function, model:PATH or judge:URL")
+    parser.add_argument("--reward", help=f"scores generations: {FORMS}")
     parser.add_argument("--output", help="folder of the study")
     parser.add_argument("--overwrite", action="store_true", help="train runs in that folder anew that differ now")
     add_fields(parser, StudyConfig)
@@ -60,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     """Compare and say where the report is."""
     study = study_of(args)
     for configs in study.run_configs().values():
-        check_models(configs[0].model.path, configs[0].reference.model, configs[0].evaluation.reward)
+        reward = model_path(configs[0].evaluation.reward)
+        check_models(configs[0].model.path, configs[0].reference.model, reward)
     from popmargin.study.compare import compare
 
     if args.study is not None:

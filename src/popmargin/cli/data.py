@@ -10,7 +10,7 @@ from popmargin.bounds import Count
 from popmargin.cli.data_options import SOURCE_HELP, SPLIT_HELP, add_pair_arguments, column
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
-from popmargin.cli.rewards import add_reward_arguments, reward_of
+from popmargin.cli.reward_options import add_reward_arguments, reward_of
 from popmargin.data.conversation import Message
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.load import load_preferences, scan_preferences
@@ -239,6 +239,8 @@ def _rate(args: argparse.Namespace) -> int:
     against = int((ratings.gap < 0).sum())
     rated = with_ratings(prefs, ratings, disagree=args.disagree)
     rated.save(args.out)
+    for note in ratings.notes:
+        print(note)
     print(f"the reward agrees with {len(prefs) - against} of {len(prefs)} labels; the others: {args.disagree}")
     print(f"wrote {len(rated)} preferences, rated by {args.reward}, to {args.out}")
     return 0

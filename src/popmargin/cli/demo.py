@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
 def study_of(args: argparse.Namespace, changes: dict[str, Any]) -> Any:
     """The demo's study with the flags and other changes put over it."""
     from popmargin.config import merge, read_yaml
-    from popmargin.demo.files import demo_study_path
+    from popmargin.demo.folder import demo_study_path
     from popmargin.study.config import load_study
     from popmargin.study.standard import standard_study_path
 

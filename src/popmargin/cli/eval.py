@@ -8,6 +8,7 @@ from typing import Any
 from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
 from popmargin.models.path import check_models
+from popmargin.rewards.naming import FORMS, model_path
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -37,7 +38,7 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), args.overrides))
-    check_models(config.model.path, config.reference.model, config.evaluation.reward)
+    check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
     from popmargin.evaluation.run import evaluate_run
     from popmargin.tasks.base import TASKS
 
@@ -55,5 +56,5 @@ def run(args: argparse.Namespace) -> int:
     if "generation" not in task.provides:
         print(f"The run is {task.noun}, which generates nothing.{task.use.format(model=args.run / 'model')}")
     elif config.evaluation.reward is None:
-        print("No generations: name a reward with --evaluation.reward (module:function, model:PATH or judge:URL).")
+        print(f"No generations: name a reward with --evaluation.reward ({FORMS}).")
     return 0

@@ -15,7 +15,7 @@ from popmargin.data.load import load_preferences
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError
-from popmargin.files import PARQUET
+from popmargin.files import PARQUET, whole_folder
 from popmargin.label.store.address import may_exist, open_store
 from popmargin.pop.edges import PopEdges
 
@@ -332,7 +332,11 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             unrated=args.unrated or "keep",
             votes=args.votes or "probability",
         )
-        prefs.dataset.save_to_disk(str(args.out)) if kind == "dataset" else prefs.save(args.out)
+        if kind == "dataset":
+            with whole_folder(args.out) as partial:
+                prefs.dataset.save_to_disk(str(partial))
+        else:
+            prefs.save(args.out)
         print("\n".join([*prefs.report.notes, f"wrote {len(prefs)} preferences to {args.out}"]))
     else:
         labels = store.label_history(project.id) if kind == "history" else store.labels(project.id)

@@ -11,6 +11,7 @@ from popmargin.cli.numbers import number
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.config import apply_overrides
 from popmargin.errors import ConfigError
+from popmargin.rewards.naming import FORMS, read_name
 
 _OPTIONS = ("cache", "workers", "requests_per_minute", "retries", "timeout", "max_tokens", "api_key_env", "price_in",
             "price_out", "batch_size", "dtype")  # fmt: skip
@@ -24,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
         "--judge",
         required=True,
         metavar="SPEC",
-        help="openai:MODEL@URL, local:PATH, reward:SPEC (as in `pop sample`) or ratings",
+        help=f"{FORMS} (as --reward in `pop sample`), or ratings",
     )
     parser.add_argument("--name", help="name of the annotator (default: from the judge)")
     parser.add_argument("--prompt", type=Path, metavar="FILE", help="judges' prompt for PoP items (default: built in)")
@@ -33,7 +34,10 @@ def add_parser(subparsers: Any) -> None:
         "--orders", choices=("both", "one"), default="both", help="of judges; one order costs half, and shows no flips"
     )
     parser.add_argument(
-        "--reward-options", default="{}", metavar="YAML", help="arguments of a reward, as in `pop sample`"
+        "--reward-options",
+        default="{}",
+        metavar="YAML",
+        help="arguments of a reward or judge, as in `pop sample`",
     )
     parser.add_argument(
         "--again", action="store_true", help="ask also about items that it was unsure of: failed and unparsed answers"
@@ -75,7 +79,7 @@ def _judge(args: argparse.Namespace) -> int:
         project = store.project(args.project)
         labeller = load_labeller(
             args.judge,
-            strengths=store_strengths(store, project.id) if args.judge == "ratings" else None,
+            strengths=store_strengths(store, project.id) if read_name(args.judge).kind == "ratings" else None,
             prompts={kind: path for kind, path in prompts.items() if path is not None},
             orders=args.orders,
             name=args.name,
@@ -98,16 +102,21 @@ def _judge(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What was given; a flag that does not fit the judge is refused by the labeller."""
-    from popmargin.cli.rewards import reward_options
+    from popmargin.cli.reward_options import reward_options
 
     given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
     if args.no_logprobs:
         given["logprobs"] = False
-    if args.again and args.judge.startswith("openai:"):
+    if args.again and _is_server_judge(args.judge):
         given["again"] = True
     if args.request:
         given["request"] = _fields(args.request)
     return given | reward_options(args)
+
+
+def _is_server_judge(spec: str) -> bool:
+    named = read_name(spec)
+    return named.kind == "server" and named.use is None
 
 
 def _fields(given: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from importlib.metadata import version
 
 from popmargin.cli.overrides import known_flags, split_overrides
-from popmargin.engine.pages import use_huge_pages
+from popmargin.engine.memory_pages import use_huge_pages
 from popmargin.errors import ConfigError, PopmarginError, did_you_mean
 from popmargin.files import near_names
 

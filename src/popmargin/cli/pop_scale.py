@@ -14,10 +14,11 @@ from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.saving import SAVE_SUFFIXES
-from popmargin.edge_sources.base import read_edges
 from popmargin.files import PARQUET, whole_file
 from popmargin.pop.active import ActiveSampler
-from popmargin.pop.scale import StrengthScale, fit_strengths
+from popmargin.pop.edge_sources import read_edges
+from popmargin.pop.fit import fit_strengths
+from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import SLOPE, with_strengths
 
 

@@ -10,6 +10,7 @@ from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
 from popmargin.config.written import commented_yaml
 from popmargin.models.path import check_models
+from popmargin.rewards.naming import model_path
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.print_config:
         print(commented_yaml(config), end="")
         return 0
-    check_models(config.model.path, config.reference.model, config.evaluation.reward)
+    check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
     import torch
 
     from popmargin.training.build import make_loss

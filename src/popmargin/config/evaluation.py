@@ -13,8 +13,9 @@ class EvaluationConfig:
     """What is measured on held-out preferences and on generations.
 
     Attributes:
-        reward: scores generations: `module:function`, `model:PATH` or `judge:URL`; null generates nothing.
-        reward_options: further arguments of the reward (for a judge: model, api_key_env, cache).
+        reward: scores generations: `module:function`, `file.py:function`, `model:PATH` or `judge:MODEL@URL`; null
+            generates nothing.
+        reward_options: further arguments of the reward (for a judge: api_key_env, cache, request …).
         prompts: held-out prompts to generate for; null takes all.
         samples: completions per prompt.
         max_new_tokens: longest completion, tokens.

@@ -16,6 +16,11 @@ from popmargin.config.preferences import DataConfig
 class RunConfig:
     """One training run.
 
+    Example:
+        >>> config = RunConfig(seed=3, objective={"name": "dpo", "beta": 0.2})
+        >>> config.seed, config.objective, config.task
+        (3, {'name': 'dpo', 'beta': 0.2}, 'policy')
+
     Attributes:
         name: shown in reports.
         output: the run directory.

@@ -295,6 +295,8 @@ class Collector:
         strength = used.get("strength") or used.get("preference")
         if strength is not None and "chosen_rating" not in used and self._tables:
             yield f"there are no ratings, so the column '{strength}' is the margin where an objective asks for one"
+        if self._reader.rated[True] and not self._reader.rated[False]:
+            yield from self._maybe_ranks()
         if self._turned:
             yield f"chosen and rejected exchanged, since the soft label was below ½: {self._turned}"
         if self._ids.repeated_content:
@@ -315,6 +317,19 @@ class Collector:
         for sentence, count in Counter(self._reader.notes).items():
             if count:
                 yield f"{sentence} (rows: {count})"
+
+    def _maybe_ranks(self) -> Iterator[str]:
+        """What is said where the ratings of every row are 1 to n without ties, unless the caller named them."""
+        given, used = self._columns or {}, self._names
+        where = next((name for name in ("ratings", "label") if name in used), None)
+        if "rating" in given or where in given:
+            return
+        named = f"the column '{used[where]}' holds" if where is not None else "the responses' ratings are"
+        remedy = f"say --column ranks={used[where]}" if where == "ratings" else "name the field rank"
+        yield (
+            f"{named} 1 to n without ties in every row, which may be ranks; read as ratings, higher is better. If 1 is "
+            f"the best, {remedy}"
+        )
 
     def finish(self) -> tuple[Preferences | None, LoadReport]:
         """The preferences and the report of all batches."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -15,16 +15,25 @@ from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.formats.responses import TEXT_FIELDS, items_of
 from popmargin.data.locate import open_source
 from popmargin.data.messages import as_text, as_values
-from popmargin.data.responses import Responses
 from popmargin.data.validate import RowError
 from popmargin.errors import DataError
 
 Row = Mapping[str, Any]
 
 
+class ReadResponses(NamedTuple):
+    """What was read, as `Responses` takes it."""
+
+    prompts: Sequence[Text]
+    responses: Sequence[Sequence[Text]]
+    scores: Mapping[str, Any]
+    fields: Mapping[str, Any]
+    columns: Mapping[str, Any]
+
+
 def read_responses(
     source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
-) -> Responses:
+) -> ReadResponses:
     """See `Responses.load`."""
     opened = open_source(source, split=split)
     rows: list[Row] = []
@@ -78,7 +87,7 @@ def _wide(
     column: str,
     found: Mapping[str, list[str]],
     text: str | None,
-) -> Responses:
+) -> ReadResponses:
     beside = [name for field in ("ratings", "ranks") for name in found.get(field, [])]
     texts: list[list[Text]] = []
     fields: list[Row] = []
@@ -110,7 +119,7 @@ def _as_many(values: Any, items: Sequence[Any]) -> bool:
     return isinstance(values, list) and len(cast(list[Any], values)) == len(items)
 
 
-def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str) -> Responses:
+def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str) -> ReadResponses:
     groups: list[list[int]] = []
     last: Any = object()
     for number, row in enumerate(rows):
@@ -158,7 +167,7 @@ def _is_score(name: str, values: Sequence[Any]) -> bool:
 
 def _made(
     prompts: list[Text], texts: list[list[Text]], fields: Sequence[Row], columns: Mapping[str, list[Any]]
-) -> Responses:
+) -> ReadResponses:
     """Numbers of responses are scores, except those that have a name of their own."""
     names = list(dict.fromkeys(name for row in fields for name in row))
     scores: dict[str, list[float]] = {}
@@ -173,4 +182,4 @@ def _made(
             scores["rating" if ranks_by_name(name) else name] = (
                 [-value for value in score] if ranks_by_name(name) else score
             )
-    return Responses(prompts, texts, scores, fields=others, columns=columns)
+    return ReadResponses(prompts, texts, scores, others, columns)

@@ -16,6 +16,7 @@ from popmargin.data.collect import Collector
 from popmargin.data.conversation import Text, holds_tools
 from popmargin.data.formats import Reader
 from popmargin.data.pairs import Pairing, check_pairing
+from popmargin.data.read_responses import read_responses
 from popmargin.data.saving import save_table
 from popmargin.data.schema import BATCH_ROWS, Preferences, arrow_schema
 from popmargin.data.sources import RawBatch, Source
@@ -312,9 +313,8 @@ class Responses:
             >>> Responses.load([{"prompt": "2+2?", "responses": [{"text": "4", "reward": 1.0}, {"text": "5"}]}])
             Responses(1 prompt, 2 responses, scores: reward)
         """
-        from popmargin.data.read_responses import read_responses
-
-        return read_responses(source, split=split, columns=columns)
+        read = read_responses(source, split=split, columns=columns)
+        return Responses(read.prompts, read.responses, read.scores, fields=read.fields, columns=read.columns)
 
     def _places(self, row: int) -> range:
         return range(int(self._ends[row]), int(self._ends[row + 1]))

@@ -55,6 +55,12 @@ class Preferences:
     Raises:
         DataError: missing columns, other types, or ids that are not unique. For anything that is not in the schema
             already, use `popmargin.data.load_preferences`.
+
+    Example:
+        >>> from popmargin import load_preferences
+        >>> preferences = load_preferences([{"prompt": "2+2?", "chosen": "four", "rejected": "5", "id": "sum"}])
+        >>> len(preferences), preferences.ids, preferences[0]["chosen"]
+        (1, ['sum'], 'four')
     """
 
     def __init__(self, dataset: datasets.Dataset, report: LoadReport, *, _scalars: Any = None) -> None:

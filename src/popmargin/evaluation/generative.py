@@ -27,6 +27,7 @@ from popmargin.statistics.jackknife import Estimate, ratio, without_each, withou
 
 _SAMPLES_KEY = b"popmargin.samples_per_prompt"
 _DRAWN_KEY = b"popmargin.drawn"
+_NOTES_KEY = b"popmargin.notes"
 _WORD = re.compile(r"\w+|[^\w\s]")
 _CELLS = 2**20
 _WIN_RATES = ("win_rate_reference", "win_rate_baseline", "win_rate_equal_length")
@@ -49,6 +50,7 @@ class Generations:
         drawn: how the completions were drawn; the mean of `kl` estimates a KL only where they are samples of the policy
             itself.
         clusters: what depends on each other (P,): what the data name as `cluster`, else the prompt; empty for prompts.
+        notes: what the reward did with completions that it could not score as they are, in sentences.
 
     Raises:
         DataError: the parts differ in number, or a reward or KL is not finite.
@@ -64,11 +66,12 @@ class Generations:
     kl: Float64[np.ndarray, " n"]
     drawn: Drawn = POLICY_ITSELF
     clusters: list[str] = field(default_factory=list[str])
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.prompts) * self.samples_per_prompt
         expected = {"prompt_keys": len(self.prompts)} | ({"clusters": len(self.prompts)} if self.clusters else {})
-        expected |= {part.name: count for part in fields(self)[3:] if part.name not in ("drawn", "clusters")}
+        expected |= {part.name: count for part in fields(self)[3:] if part.name not in ("drawn", "clusters", "notes")}
         for name, size in expected.items():
             if len(getattr(self, name)) != size:
                 raise DataError(
@@ -120,6 +123,7 @@ class Generations:
         if self.clusters:
             columns["cluster"] = pa.array(self.clusters, pa.string()).take(pa.array(row))
         facts = {_SAMPLES_KEY: str(self.samples_per_prompt), _DRAWN_KEY: json.dumps(asdict(self.drawn))}
+        facts |= {_NOTES_KEY: json.dumps(self.notes)} if self.notes else {}
         table = pa.table(columns).replace_schema_metadata({key: text.encode() for key, text in facts.items()})
         with whole_file(path, PARQUET) as partial:
             pq.write_table(table, partial, compression="zstd")
@@ -138,6 +142,7 @@ class Generations:
             kl=self.kl[:count],
             drawn=self.drawn,
             clusters=self.clusters[:prompts],
+            notes=self.notes,
         )
 
     @staticmethod
@@ -157,6 +162,7 @@ class Generations:
             if _DRAWN_KEY not in facts:
                 raise DataError(f"{path} does not say how its completions were drawn. Generate again: popmargin eval.")
             drawn = Drawn(**json.loads(facts[_DRAWN_KEY]))
+            notes = tuple(json.loads(facts.get(_NOTES_KEY, "[]")))
             columns = {name: table[name] for name in ("prompt", "prompt_key", "completion")}
             clusters = table["cluster"].to_pylist()[::samples] if "cluster" in table.column_names else []
             numbers = {name: table[name].to_numpy() for name in ("reward", "length", "finished", "kl")}
@@ -175,6 +181,7 @@ class Generations:
             kl=numbers["kl"].astype(np.float64),
             drawn=drawn,
             clusters=clusters,
+            notes=notes,
         )
 
 

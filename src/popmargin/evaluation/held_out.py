@@ -185,5 +185,6 @@ def check_models(directory: RunDirectory, facts: dict[str, str]) -> None:
     if wrong:
         raise RunError(
             f"What {directory.path} was trained with is not what is here now: {', '.join(sorted(wrong))} changed. Put "
-            "it back as it was; for models, --model.path names another place of the same one."
+            "it back as it was; for models, --model.path names another place of the same one; another reward file is "
+            f"named with --evaluation.reward.{directory.says_where_code_is()}"
         )

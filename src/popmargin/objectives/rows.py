@@ -148,6 +148,12 @@ class Rows:
         DataError: on the CPU, a column with a number that it must not hold (nan, a `soft_label` that is no probability,
             a `weight` below 0); the message names the rows. Scores and targets come from a model: training looks at
             them once a step.
+
+    Example:
+        >>> from torch import tensor
+        >>> rows = Rows(chosen=tensor([2.0, 1.0]), rejected=tensor([0.5, 3.0]), columns={"weight": tensor([1.0, 0.5])})
+        >>> rows.gap.tolist(), rows.swap().gap.tolist()
+        ([1.5, -2.0], [-1.5, 2.0])
     """
 
     chosen: Float[Tensor, "B"]

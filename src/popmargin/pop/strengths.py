@@ -35,7 +35,7 @@ def half_normal_strengths(strength: ArrayLike) -> Float64[np.ndarray, " N"]:
 
     Example:
         >>> half_normal_strengths([0.3, -2.0, 8.0]).round(2).tolist()
-        [0.83, 0.26, 1.91]
+        [0.89, 0.28, 1.83]
     """
     strength_N = np.asarray(strength, dtype=np.float64)
     if not len(strength_N):
@@ -49,7 +49,7 @@ def soft_labels(strength: ArrayLike, *, slope: float = SLOPE) -> Float64[np.ndar
 
     Example:
         >>> soft_labels([0.3, -2.0, 8.0]).round(2).tolist()
-        [0.78, 0.6, 0.95]
+        [0.79, 0.6, 0.94]
     """
     if not 0 < slope < np.inf:
         raise ConfigError(f"slope is {slope}; give a finite number above 0.")

@@ -4,7 +4,7 @@ Axis suffixes: N preferences.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from popmargin.data.encode import join_turns
 from popmargin.data.schema import Preferences
 from popmargin.data.tools import said
 from popmargin.errors import DataError
-from popmargin.rewards.base import Prompt, Reward
+from popmargin.rewards.base import Prompt, Reward, notes_of
 from popmargin.rewards.load import load_reward
 
 Disagree = Literal["error", "equal", "swap", "drop"]
@@ -29,10 +29,12 @@ class Ratings:
     Attributes:
         chosen: rewards of the chosen responses (N,), the reward's own unit.
         rejected: the same of the rejected ones (N,).
+        notes: what the reward did with texts that it could not score as they are, in sentences.
     """
 
     chosen: Float64[np.ndarray, " N"]
     rejected: Float64[np.ndarray, " N"]
+    notes: tuple[str, ...] = ()
 
     @property
     def gap(self) -> Float64[np.ndarray, " N"]:
@@ -59,7 +61,8 @@ def response_ratings(preferences: Preferences, reward: Reward) -> Ratings:
             rows = enumerate(zip(batch["prompt"], batch[side], strict=True), start)
             asked = [_last_turn(prompt, text, ids[row]) for row, (prompt, text) in rows]
             values += reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
-    return Ratings(np.array(rated["chosen"], dtype=np.float64), np.array(rated["rejected"], dtype=np.float64))
+    chosen, rejected = (np.array(rated[side], dtype=np.float64) for side in ("chosen", "rejected"))
+    return Ratings(chosen, rejected, notes_of(reward))
 
 
 def _last_turn(prompt: Text, completion: Text, name: str) -> tuple[Prompt, str]:
@@ -119,7 +122,9 @@ def with_ratings(preferences: Preferences, ratings: Ratings, *, disagree: Disagr
     if disagree == "equal":
         chosen[against] = rejected[against] = ((chosen + rejected) / 2)[against]
 
-    rated = preferences.with_columns(chosen_rating=chosen, rejected_rating=rejected, strength=None, margin=None)
+    report = replace(preferences.report, notes=(*preferences.report.notes, *ratings.notes))
+    rated = Preferences(preferences.dataset, report)
+    rated = rated.with_columns(chosen_rating=chosen, rejected_rating=rejected, strength=None, margin=None)
     if disagree == "swap":
         says_so = preferences.soft_label <= 0.5  # any other label gives way: loading refuses the two together
         rated = rated.swap(against)

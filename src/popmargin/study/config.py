@@ -36,6 +36,12 @@ class TuneConfig:
 class StudyConfig:
     """Arms that differ in some settings and share all others.
 
+    Example:
+        >>> arms = {"dpo": {"objective": {"name": "dpo"}}, "pop": {"objective": {"name": "pop"}, "label": "DPO-PoP"}}
+        >>> study = StudyConfig(arms=arms, seeds=[0, 1], base={"data": {"train": "preferences.jsonl"}})
+        >>> study.run_config("pop", 1).output, study.label("pop")
+        ('runs/study/runs/pop/seed-1', 'DPO-PoP')
+
     Attributes:
         title: heading of the report.
         output: folder of the study.
@@ -90,6 +96,11 @@ def load_study(
 
     Raises:
         ConfigError: unknown keys or values that do not fit; the message names the file.
+
+    Example:
+        >>> from popmargin.study.standard import standard_study_path
+        >>> load_study(standard_study_path(), ["--base.train.epochs", "2"]).run_config("dpo", 0).train.epochs
+        2.0
     """
     values = apply_overrides(merge(read_yaml(path), changes or {}), overrides)
     try:

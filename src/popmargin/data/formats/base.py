@@ -34,6 +34,8 @@ class Reader:
         ends: the numbers of the winner's column that name the first and the second response, where it holds numbers.
         fields: of each response, that go along as columns of the side it is on.
         ties: "drop" reports them, "keep" makes them preferences of strength 0.
+        rated: how many rows of rated responses there were, by whether their ratings are 1 to n without ties, as ranks
+            are.
     """
 
     names: Mapping[str, str]
@@ -47,6 +49,7 @@ class Reader:
     ties: str = "drop"
     fields: tuple[str, ...] = ()
     notes: Notes = field(default_factory=Counter[str])
+    rated: Counter[bool] = field(default_factory=Counter[bool])
 
     def value(self, row: Row, name: str) -> Any:
         """The raw cell, None where the row or the source has none."""

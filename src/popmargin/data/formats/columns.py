@@ -24,9 +24,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "margin": ("margin",),
     "responses": ("responses", "completions", "generations", "answers"),
     "ratings": ("ratings", "scores", "rating", "score"),
-    "ranks": ("ranks", "rank"),
+    "ranks": ("ranks", "rank", "rankings", "ranking"),
     "response": ("response", "completion", "output", "answer"),
-    "label": ("label", "thumbs", "thumb", "thumbs_up", "feedback", "rating", "score", "rank"),
+    "label": ("label", "thumbs", "thumb", "thumbs_up", "feedback", "rating", "score", "rank", "ranking"),
     "response_a": (
         "response_a", "response_0", "response_1", "response1", "output_1", "output_a", "completion_a", "answer_a",
         "conversation_a",

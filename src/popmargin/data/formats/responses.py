@@ -12,7 +12,7 @@ from popmargin.data.pairs import SEVERAL, logit, make_pairs
 from popmargin.data.validate import Draft, RowError
 
 TEXT_FIELDS = ("text", "response", "content", "completion", "answer")
-RATING_FIELDS = ("rating", "score", "overall_score", "winprob", "rank")
+RATING_FIELDS = ("rating", "score", "overall_score", "winprob", "rank", "ranking")
 RANK_NOTE = "ranks are read as 1 = best: the rating of a response is its rank with a minus"
 
 
@@ -35,6 +35,7 @@ def paired(
 ) -> list[Draft | RowError]:
     """Preferences out of rated responses, and a report for each pair that is none."""
     pairs = make_pairs(ratings, pairs=reader.pairs, min_gap=reader.min_gap, seed=reader.seed, key=prompt_key(prompt))
+    reader.rated[sorted(ratings) == list(range(1, len(ratings) + 1))] += 1
     out: list[Draft | RowError] = []
     for pair in pairs:
         if pair.skipped == "tie" and reader.ties == "drop":

@@ -93,8 +93,8 @@ def refuse_other_preferences(
         )
     if others:
         say(
-            f"{len(others)} preferences have other ratings, strengths, soft labels or annotators in {source}, such as "
-            f"'{min(others)}': project '{found.name}' keeps its own"
+            f"{len(others)} preferences have other ratings, strengths, soft labels, annotators or clusters in "
+            f"{source}, such as '{min(others)}': project '{found.name}' keeps its own"
         )
 
 

@@ -14,7 +14,7 @@ from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, DataError, did_you_mean
 from popmargin.label.store.database import CHUNK, Database
-from popmargin.label.store.tables import annotator, assignment, item, preference, project
+from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
 STORED = tuple(name for name in COLUMNS if name != "cluster")
 """Columns of preferences that have one of their own in the store; the others share one."""

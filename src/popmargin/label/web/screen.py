@@ -12,7 +12,7 @@ from popmargin.data.conversation import Text
 from popmargin.data.questions import RATINGS, Kind, PreferenceText, Rating, Verdict
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Shown, Wrong
-from popmargin.label.web.text import render, render_pair
+from popmargin.label.web.marked_text import render, render_pair
 
 Place = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]
 Choice = Place | Rating
