@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from popmargin.report import build
+from popmargin.report import render
 from popmargin.report.placing import Box, place_labels
 from popmargin.report.plots import COLOURS, arm_styles
 from popmargin.report.svg import SHAPES, Plot, el, marker, shorten, span, svg_file, text_width
@@ -156,7 +156,7 @@ VISION = {
 
 
 def palettes() -> list[dict[str, str]]:
-    return palettes_of((Path(build.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"))
+    return palettes_of((Path(render.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"))
 
 
 def palettes_of(css: str) -> list[dict[str, str]]:
