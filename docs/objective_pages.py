@@ -8,7 +8,7 @@ from objective_figures import figure
 from reference_lists import attributes
 
 from popmargin.cli.objectives import describe
-from popmargin.margins.base import MARGIN_SOURCES
+from popmargin.margin_sources.base import MARGIN_SOURCES
 from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.tasks.reward import RewardTask

@@ -8,7 +8,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from jaxtyping import install_import_hook
 
 # Where tensors and arrays are; before popmargin is imported. Row-by-row readers of data would only become slow.
-CHECKED = ("data.ragged", "engine", "evaluation", "generate", "margin", "margins", "models", "objectives", "pop")
+CHECKED = ("data.ragged", "engine", "evaluation", "generate", "margin", "margin_sources", "models", "objectives", "pop")
 CHECKED += ("regularizers", "study", "tokens", "training")
 install_import_hook([f"popmargin.{name}" for name in CHECKED], "strict_types.check")
 

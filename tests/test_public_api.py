@@ -1,8 +1,11 @@
 """The public names and signatures: a change here is a change that users must be told of (CHANGELOG)."""
 
+import doctest
 import inspect
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,22 +20,29 @@ NAMES = [
     "Needs",
     "PopEdges",
     "PopmarginError",
+    "PreferenceTrainer",
     "Preferences",
     "Rows",
     "RunConfig",
     "RunError",
     "StudyConfig",
+    "Table",
+    "TrainedRun",
     "compare",
     "edge_statistics",
     "evaluate",
     "load_preferences",
     "load_study",
+    "log_probs",
+    "losses",
     "margin_source",
+    "margins",
     "objective",
     "rate_preferences",
     "regularizer",
     "sample_edges",
     "split_preferences",
+    "target_margins",
     "token_selector",
     "train",
     "write_report",
@@ -44,7 +54,11 @@ PARAMETERS = {
     "load_preferences": "source, *, format='auto', split=None, pairs='best_vs_worst', min_gap=0.0, seed=0, "
     "bad_rows='error', columns=None, ties='drop'",
     "load_study": "path, overrides=(), changes=None",
+    "log_probs": "model, tokenizer, preferences, *, per_token=False, max_length=1024, truncation='keep_prompt_end', "
+    "precision='fp32', tokens_per_batch=4096",
     "margin_source": "name, *, options, needs=<factory>, known=<factory>, diagnostics=None",
+    "margins": "model, reference, preferences, *, tokenizer=None, beta=None, max_length=1024, "
+    "truncation='keep_prompt_end', precision='fp32', tokens_per_batch=4096",
     "objective": "name, *, options, score, origin, needs=<factory>, golden=(), diagnostics=None, init_state=None, "
     "update_state=None, batch_statistics=None, supervised=None, figure=<factory>, takes_margin='no'",
     "rate_preferences": "preferences, reward, *, disagree='error'",
@@ -52,9 +66,10 @@ PARAMETERS = {
     "sample_edges": "ids, strength, *, sampling='iterative', k=1, seed=0, flip=0.0, temperature=0.0, budget=None, "
     "unmatched='keep', source='ratings'",
     "split_preferences": "prefs, *, test_size, seed",
+    "target_margins": "edges, gaps, *, margin_min=0.0, margin_max=10.0",
     "token_selector": "name, *, options, needs=<factory>",
-    "train": "data, *, model, objective='pop', edges=None, test=None, output='runs/run', overwrite=False, "
-    "resume=False, config=None",
+    "train": "data, *, model, tokenizer=None, objective='pop', edges=None, test=None, output='runs/run', "
+    "overwrite=False, resume=False, config=None",
     "write_report": "results, path",
 }
 
@@ -88,6 +103,39 @@ def test_functions_are_not_hidden_by_packages_of_the_same_name(before: str) -> N
     code += f"assert all(type(f).__name__ == 'function' for f in ({', '.join(PARAMETERS)}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_trainer_is_called_as_trls_with_three_keywords_more() -> None:
+    from trl import DPOTrainer
+
+    theirs, ours = (list(inspect.signature(kind).parameters) for kind in (DPOTrainer, popmargin.PreferenceTrainer))
+    assert ours == [*theirs, "edges", "objective", "config"]
+
+
+@pytest.mark.parametrize("name", ["chosen", "rejected", "reduction"])
+def test_every_loss_takes_scores_and_a_reduction(name: str) -> None:
+    for loss in dir(popmargin.losses):
+        assert name in inspect.signature(getattr(popmargin.losses, loss)).parameters
+
+
+def test_examples_of_the_front_door(
+    tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The examples in docstrings, with a model, a tokenizer and preferences at hand."""
+    monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
+    known = {"model": tiny_model, "tokenizer": tiny_tokenizer, "rows": rows, "output": str(tmp_path / "run")}
+    items = [
+        getattr(popmargin, name) for name in ("Table", "log_probs", "margins", "target_margins", "train", "evaluate")
+    ]
+    failed: list[str] = []
+    for item in [*items, popmargin.PreferenceTrainer, popmargin.losses]:
+        own = inspect.unwrap(item) if inspect.isfunction(item) else item
+        scope = known if inspect.ismodule(item) else {**vars(sys.modules[item.__module__]), **known}
+        test = doctest.DocTestParser().get_doctest(inspect.getdoc(own) or "", scope, item.__name__, None, None)
+        assert test.examples, item
+        result = doctest.DocTestRunner(verbose=False).run(test, clear_globs=False, out=failed.append)
+        assert result.failed == 0, "".join(failed)
+        known |= {"run": test.globs["run"]} if "run" in test.globs else {}
 
 
 def test_every_error_is_caught_by_one() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import jaxtyping
 import pytest
 
-from popmargin.margins.base import MarginSource, margin_source
+from popmargin.margin_sources.base import MarginSource, margin_source
 from popmargin.objectives.base import OBJECTIVES, Needs, Objective, objective
 from popmargin.objectives.rows import Rows
 from popmargin.registry import Registry, decorator

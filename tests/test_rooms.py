@@ -23,14 +23,14 @@ ROOMS = [
     "statistics",
     "data",
     "pop",
-    "margin", "objectives", "regularizers", "tokens", "margins",
+    "margin", "objectives", "regularizers", "tokens", "margin_sources",
     "kernels", "engine", "models", "demo",
     "generate",
     "judges", "rewards",
     "tasks", "training", "evaluation",
     "report", "study",
     "label", "edge_sources",
-    "api",
+    "losses", "api",
     "cli", "__main__",
 ]  # fmt: skip
 """From bottom to top: a room imports only from rooms before it. A new module or package needs its place here."""

@@ -1,7 +1,14 @@
 """popmargin: preference optimization with margins from preferences over preferences (PoP)."""
 
-from .api import evaluate as evaluate
-from .api import train as train
+from . import losses as losses
+from .api.preference_trainer import PreferenceTrainer as PreferenceTrainer
+from .api.runs import TrainedRun as TrainedRun
+from .api.runs import evaluate as evaluate
+from .api.runs import train as train
+from .api.scoring import log_probs as log_probs
+from .api.scoring import margins as margins
+from .api.scoring import target_margins as target_margins
+from .api.table import Table as Table
 from .config import RunConfig as RunConfig
 from .data import Preferences as Preferences
 from .data import load_preferences as load_preferences
@@ -12,7 +19,7 @@ from .errors import MissingExtraError as MissingExtraError
 from .errors import PopmarginError as PopmarginError
 from .errors import RunError as RunError
 from .margin import Margin as Margin
-from .margins import margin_source as margin_source
+from .margin_sources import margin_source as margin_source
 from .objectives import Golden as Golden
 from .objectives import Needs as Needs
 from .objectives import Rows as Rows

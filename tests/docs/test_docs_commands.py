@@ -138,6 +138,15 @@ def test_the_python_of_the_readme_works(folder: Path) -> None:
     assert "estimate" in result.stdout
 
 
+@pytest.mark.slow
+def test_the_python_of_the_page_on_trl_works(folder: Path) -> None:
+    """All blocks in one program: the second way starts from what the first one has trained."""
+    code = "\n".join(blocks(ROOT / "docs" / "trl.md", "python"))
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "Table of 40 rows: id (p000, p001" in result.stdout and (folder / "log_probs.parquet").is_file()
+
+
 def test_generated_pages_are_up_to_date() -> None:
     result = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True

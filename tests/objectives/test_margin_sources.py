@@ -8,7 +8,7 @@ import torch
 
 from popmargin.errors import ConfigError
 from popmargin.margin import Margin
-from popmargin.margins.base import make_margin
+from popmargin.margin_sources.base import make_margin
 from popmargin.objectives.base import OBJECTIVES, Needs, Rows
 from popmargin.training.trainer import Loss
 

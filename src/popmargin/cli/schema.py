@@ -30,7 +30,7 @@ def run_schema() -> dict[str, Any]:
     """The schema of a run, with the options of every registered objective, regularizer, token selector and margin."""
     from popmargin.config import RunConfig
     from popmargin.config.described import schema_of
-    from popmargin.margins.base import MARGIN_SOURCES
+    from popmargin.margin_sources.base import MARGIN_SOURCES
     from popmargin.objectives.base import OBJECTIVES
     from popmargin.regularizers.base import REGULARIZERS
     from popmargin.tasks.base import TASKS

@@ -48,7 +48,11 @@ def load_tokenizer(path: str) -> Any:
     Raises:
         RunError: it cannot be loaded, has code of its own, or has no token that could pad.
     """
-    tokenizer = load_tokenizer_files(path)
+    return with_padding(load_tokenizer_files(path), path)
+
+
+def with_padding(tokenizer: Any, path: str) -> Any:
+    """The same tokenizer with a padding token, as `load_tokenizer` chooses it."""
     if tokenizer.pad_token_id is None:
         special = [str(token) for _, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
         spare = [token for token in (tokenizer.eos_token, tokenizer.unk_token, *special) if token is not None]
@@ -119,16 +123,22 @@ def _matmul_seconds(dtype: torch.dtype) -> float:
     return time.perf_counter() - started
 
 
-def make_policy(start: nn.Module, config: ModelConfig) -> Any:
+def make_policy(start: nn.Module, config: ModelConfig, *, own: Any = None, adapter: Any = None) -> Any:
     """A model to train, from a copy of the start model: all weights, or a LoRA adapter.
+
+    Args:
+        start: the start model.
+        config: whether it gets an adapter, and which.
+        own: another model with the weights of the start model, which is itself trained in the place of a copy.
+        adapter: peft's configuration of the adapter; None makes it from `config`.
 
     Raises:
         ConfigError: adapter settings that do not fit the model.
     """
-    model: Any = copy.deepcopy(start)
+    model: Any = copy.deepcopy(start) if own is None else own
     if not config.lora_rank:
         return model.requires_grad_(True)
-    settings = lora_config(model, config, head=model.get_output_embeddings(), task_type="CAUSAL_LM")
+    settings = adapter or lora_config(model, config, head=model.get_output_embeddings(), task_type="CAUSAL_LM")
     return put_on_top(model, settings) if is_stacked(model) else add_adapter(model, settings)
 
 

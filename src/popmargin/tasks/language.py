@@ -1,5 +1,6 @@
 """Policies: causal language models, scored by the log-probs of their responses against a reference."""
 
+import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from popmargin.config import EvaluationConfig, ModelConfig, RunConfig, TrainConf
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_prompts
 from popmargin.engine.batch import TokenInputs
 from popmargin.engine.compiled import compile_layers
+from popmargin.engine.dropout import switch_off_dropout
 from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.head import TokenScores
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps, token_scores
@@ -28,6 +30,7 @@ from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.generate.samples import Samples
 from popmargin.models.policies import (
     base_dtype,
+    device,
     load_model,
     load_policy,
     load_tokenizer,
@@ -145,6 +148,24 @@ class LanguageTask(TextTask):
         super().__init__(config)
         self._scoring: dict[str, nn.Module] = {}
         self._frozen: FrozenOutputs | None = None
+        self._own: Any = None
+        self.adapter: Any = None
+
+    def take(self, model: Any, tokenizer: Any) -> None:
+        """Start from a model in memory, in the place of the one at `model.path`; it is itself trained, on the default
+        accelerator, and a frozen copy of it is the reference.
+        """
+        if not self.config.model.dropout:
+            switch_off_dropout(model)
+        model.name_or_path = model.config.name_or_path = self.config.model.path  # what an adapter names as its base
+        self._own = model.to(device())
+        self.tokenizer, self.start_dtype = tokenizer, next(model.parameters()).dtype
+        self.start_model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    def take_reference(self, model: Any) -> None:
+        """Score with a reference in memory, in the place of the one that `reference.model` names."""
+        switch_off_dropout(model)
+        self.reference_model = model.to(device()).eval().requires_grad_(False)
 
     @cached_property
     def start_model(self) -> nn.Module:
@@ -263,7 +284,7 @@ class LanguageTask(TextTask):
         return super()._scoring_models() | ({} if named is None else {named: self.reference_model})
 
     def make_model(self, settings: ModelConfig) -> Any:
-        return make_policy(self.start_model, settings)
+        return make_policy(self.start_model, settings, own=self._own, adapter=self.adapter)
 
     def scorer(
         self,

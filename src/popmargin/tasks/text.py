@@ -66,6 +66,11 @@ class TextTask(Task):
         settings = self.config.model
         return self._load(settings.path, base_dtype(settings), dropout=settings.dropout).eval().requires_grad_(False)
 
+    @cached_property
+    def start_dtype(self) -> torch.dtype:
+        """The dtype that the start model is stored in."""
+        return stored_dtype(self.config.model.path)
+
     @abstractmethod
     def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
         """A model of this task from a folder or hub id."""
@@ -128,7 +133,7 @@ class TextTask(Task):
         return {"dtype": str(dtype or torch.float32).removeprefix("torch."), "kept": kept}
 
     def _dtype(self, settings: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[torch.dtype, float]:
-        stored = stored_dtype(settings.path)
+        stored = self.start_dtype
         wanted = {"start": None, "fp32": torch.float32, "bf16": torch.bfloat16}[settings.save_dtype]
         dtype, kept = dtype_to_save(weights, self.start_model, stored, wanted)
         if wanted is None and dtype != stored:

@@ -14,7 +14,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments, s
 from popmargin.config import RunConfig, TargetConfig, TrainConfig, coerce
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
-from popmargin.margins.base import make_margin
+from popmargin.margin_sources.base import make_margin
 from popmargin.models.policies import device, process_count
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edge_sources import source_of

@@ -5,7 +5,7 @@ from typing import Any
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
-from popmargin.margins.base import MARGIN_SOURCES, MarginSource
+from popmargin.margin_sources.base import MARGIN_SOURCES, MarginSource
 from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.registry import Registry
 from popmargin.regularizers.base import REGULARIZERS

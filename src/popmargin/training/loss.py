@@ -8,7 +8,7 @@ from typing import Any
 from popmargin.config import PopConfig
 from popmargin.data.schema import Preferences
 from popmargin.engine.target import Target
-from popmargin.margins.base import MarginSource
+from popmargin.margin_sources.base import MarginSource
 from popmargin.objectives.base import Needs, Objective, Origin, Rows, ScoreKind
 from popmargin.regularizers.base import Regularizer
 from popmargin.tokens.base import TokenSelector

@@ -44,6 +44,7 @@ class PreferenceTrainer(Trainer):
         write: writes weights into a folder; see `tasks.base.Task.checkpoint`.
         clustered: order edges so that a batch shares preferences.
         callbacks: further transformers callbacks.
+        options: further ones of transformers' trainer.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class PreferenceTrainer(Trainer):
         write: Callable[[Any, Path, Mapping[str, Tensor] | None], None],
         clustered: bool = False,
         callbacks: list[TrainerCallback] | None = None,
+        **options: Any,
     ) -> None:
         rows: Any = collator.rows
         super().__init__(
@@ -65,6 +67,7 @@ class PreferenceTrainer(Trainer):
             data_collator=collator,
             train_dataset=rows,
             callbacks=[*(callbacks or []), _StepCallback(self)],
+            **options,
         )
         if loss.target is not None and self.is_deepspeed_enabled and loss.target.forward == "all":
             raise RunError(

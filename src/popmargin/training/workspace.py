@@ -35,11 +35,15 @@ class Workspace:
     Args:
         config: the first run's configuration; only `task`, `data`, `model`, `reference` and batch sizes matter.
         test: held-out preferences that were chosen already; None takes those that the configuration names.
+        split: both sides, read already; None reads what the configuration names.
+        task: opened already.
     """
 
-    def __init__(self, config: RunConfig, *, test: Preferences | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, *, test: Preferences | None = None, split: Split | None = None, task: Any = None
+    ) -> None:
         self.config = config
-        self._given_test = test
+        self._given_test, self._given_split, self._given_task = test, split, task
         self._told: set[str] = set()
         self._edges: dict[tuple[PopConfig, Signal | None], PopEdges] = {}
         self._scales: dict[tuple[PopConfig, Signal | None], tuple[StrengthScale, PopEdges | None]] = {}
@@ -47,7 +51,7 @@ class Workspace:
     @cached_property
     def task(self) -> Any:
         """The task that the configuration names, on its start model."""
-        return open_task(self.config)
+        return open_task(self.config) if self._given_task is None else self._given_task
 
     def fits(self, config: RunConfig) -> bool:
         """Whether another run can use this workspace."""
@@ -55,7 +59,7 @@ class Workspace:
 
     @cached_property
     def _split(self) -> Split:
-        return read_split(self.config.data)
+        return read_split(self.config.data) if self._given_split is None else self._given_split
 
     @cached_property
     def train(self) -> PreparedData:

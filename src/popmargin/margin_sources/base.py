@@ -42,7 +42,7 @@ class MarginSource:
         return frozenset(self.needs.provided)
 
 
-MARGIN_SOURCES: Registry[MarginSource] = Registry("margin_source", "popmargin.margins")
+MARGIN_SOURCES: Registry[MarginSource] = Registry("margin_source", "popmargin.margin_sources")
 margin_source = decorator(MARGIN_SOURCES, MarginSource)
 """Registers the decorated function: `@margin_source("name", options=…, needs=…)` and the fields of `MarginSource`.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from popmargin.margin import Margin
-from popmargin.margins.base import margin_source
+from popmargin.margin_sources.base import margin_source
 from popmargin.objectives.base import Rows
 
 

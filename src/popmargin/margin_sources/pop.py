@@ -1,7 +1,7 @@
 """The margin of the weaker side of a PoP edge."""
 
 from popmargin.margin import Margin
-from popmargin.margins.base import margin_source
+from popmargin.margin_sources.base import margin_source
 from popmargin.objectives.base import Needs, Rows
 from popmargin.objectives.pop import TargetClip, target_diagnostics, target_margin
 
