@@ -86,14 +86,17 @@ def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--kind", "rating", "--scale", "7"], "holds items of kind 'pop'; give items of kind 'rating' a project of"),
+        (
+            ["--kind", "rating", "--scale", "7"],
+            "holds items of kind 'pop'; put items of kind 'rating' in a separate project",
+        ),
         (["--overlap", "3"], "overlap 2, not 3. A project keeps the settings it was made with"),
         (["--scale", "7"], "scale None, not 7"),
         (["--seed", "1", "--lease-minutes", "5"], "lease_seconds 1800, not 300"),
         (["--repeat-share", "0.5"], "repeat_share 0.0, not 0.5"),
         (["--guidelines", "guide.md"], "has other guidelines"),
-        (["--k", "1"], "asks about other items than these pairs, k, edges and gold make"),
-        (["--pairs-of-pairs", "iterative"], "asks about other items"),
+        (["--k", "1"], "has different items than these pairs, k, edges and gold would give"),
+        (["--pairs-of-pairs", "iterative"], "has different items"),
     ],
 )
 def test_an_existing_project_refuses_other_settings(
@@ -202,7 +205,7 @@ def test_other_texts_under_the_same_ids_are_refused(
         (["export", "--out", "full/file/x.parquet"], "full/file/x.parquet: cannot be written"),
         (["report", "--out", "/proc/x.html"], "/proc/x.html: cannot be written"),
         (["judge", "--judge", "local:x", "--name", " "], "is empty. Give one, or leave it out"),
-        (["judge", "--judge", "ratings", "--orders", "one"], "'ratings' compares numbers: it has no prompt"),
+        (["judge", "--judge", "ratings", "--orders", "one"], "'ratings' compares numbers, so it has no prompt"),
         (["judge", "--judge", "ratings", "--prompt", "full/file"], "it has no prompt and no orders"),
         (["judge", "--judge", "reward:math:sqrt", "--preference-prompt", "full/file"], "'reward:math:sqrt' compares"),
         (["judge", "--judge", "reward:math:sqrt"], "Reward 'math:sqrt' cannot be called with prompts= and completions"),
@@ -245,7 +248,7 @@ def test_a_seed_is_not_negative(data: Path, tmp_path: Path, capsys: pytest.Captu
         ("--lease-minutes", "0", "lease_seconds=0"),
         ("--overlap", "99999999999999999999", "overlap=99999999999999999999: give a number from 1 to 1000000"),
         ("--seed", "99999999999999999999", "seed=99999999999999999999: give a number from 0 to 9223372036854775807"),
-        ("--repeat-share", "nan", "repeat_share=nan: give a number from 0 to below 1"),
+        ("--repeat-share", "nan", "repeat_share=nan: give a number ≥ 0 and below 1"),
     ],
 )
 def test_numbers_out_of_range_leave_no_store_behind(
@@ -291,7 +294,7 @@ def test_a_mistyped_store_is_not_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["label", *words, "--db", "typo.db"]) == 2
-    assert "typo.db: no such label store. Make one with" in capsys.readouterr().err
+    assert "typo.db: no such label store. Create one with" in capsys.readouterr().err
     (tmp_path / "bad.jsonl").write_text("{")
     assert main(["label", "import", "bad.jsonl", "--db", "new.db"]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]

@@ -65,7 +65,7 @@ def test_train_eval_compare_report(tmp_path: Path, config: str, base_run: dict[s
     )
     assert all(arm in text for arm in (*arms, "pop_rank (two-sided)"))
     again = popmargin(*words)
-    assert again.returncode == 0 and again.stderr.count("done before") == 7
+    assert again.returncode == 0 and again.stderr.count("already done") == 7
     rebuilt = popmargin("report", str(tmp_path / "study"), "--out", str(tmp_path / "again.html"))
     assert rebuilt.returncode == 0 and (tmp_path / "again.html").read_text() == text
 

@@ -64,7 +64,7 @@ def labels(tmp_path: Path) -> Callable[[], dict[str, tuple[str, str]]]:
     ("mode", "reason", "calls"),
     [
         ("filter", "failed: HTTP 400: ", 1),
-        ("mute", "failed: empty answer: all tokens were used before the answer (finish_reason: length)", 1),
+        ("mute", "failed: empty answer: the token limit was reached before the answer (finish_reason: length)", 1),
         ("void", "failed: unreadable answer: (nothing)", 2),
         ("vague", "unparsed: Both have merits.", 1),
     ],

@@ -143,7 +143,7 @@ def test_known_ratings_are_gold_for_everybody(store: LabelStore) -> None:
         with pytest.raises(DataError, match=message):
             open_project(store, load_preferences(ROWS), "two", kind="rating", gold=load_preferences([row]), say=quiet)
     both = load_preferences([{**ROWS[0], "chosen_rating": 4.0}, {**ROWS[1], "chosen_rating": 5.0}])
-    with pytest.raises(DataError, match="two known ratings"):
+    with pytest.raises(DataError, match="two different known ratings"):
         open_project(store, load_preferences(ROWS), "two", kind="rating", gold=both, say=quiet)
 
 
@@ -158,9 +158,12 @@ def test_gold_is_found_by_its_text_whichever_side_it_stands_on(store: LabelStore
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"chosen": "A", "chosen_rating": 4.0}, "preference 'p0', column 'chosen': .* has no such response"),
-        ({"rejected": "c", "rejected_rating": 4.0}, "preference 'p0', column 'rejected': .* has no such response"),
-        ({"prompt": "Q", "chosen_rating": 4.0}, "has no such response to this prompt"),
+        ({"chosen": "A", "chosen_rating": 4.0}, "preference 'p0', column 'chosen': .* has no such prompt and response"),
+        (
+            {"rejected": "c", "rejected_rating": 4.0},
+            "preference 'p0', column 'rejected': .* has no such prompt and response",
+        ),
+        ({"prompt": "Q", "chosen_rating": 4.0}, "has no such prompt and response"),
         ({}, "none of the 1 preferences of .* has a rating"),
     ],
 )
@@ -206,9 +209,9 @@ def test_mean_ratings_become_columns_and_nothing_is_lost_silently(
                              ("p4", "g", 5.0, 1.0)]  # fmt: skip
     assert swapped[0]["strength"] is None  # of another scale than the ratings
     assert swapped.report.notes == (
-        "4 of 5 preferences have ratings of annotators for both responses, 1 of them equal ones (a gap of 0)",
+        "4 of 5 preferences have annotators' ratings for both responses; 1 of these are ties (a gap of 0)",
         "1 have not (p3): --unrated keeps them without ratings, or drops them",
-        "1 called wrong by most who judged them (p1): chosen and rejected exchanged",
+        "1 marked wrong by most annotators who judged them (p1): chosen and rejected swapped",
     )
     swapped.save(tmp_path / "rated.jsonl")
     assert gaps(load_preferences(str(tmp_path / "rated.jsonl"))) == gaps(swapped)
@@ -217,7 +220,7 @@ def test_mean_ratings_become_columns_and_nothing_is_lost_silently(
     report = dropped.report
     assert (report.rows_in, report.rows_kept, report.rows_reported) == (5, 3, 2)
     assert [problem.kind for problem in report.problems] == ["called_wrong", "unrated"]
-    assert "people rate chosen 4.5 and rejected 5" in report.problems[0].message
+    assert "people rated chosen 4.5 and rejected 5" in report.problems[0].message
     kept = preferences_of(store, rated, wrong="keep")
     assert gaps(kept)[1] == ("p1", "a", *none) and "their ratings are left empty" in kept.report.notes[-1]
     with pytest.raises(ConfigError, match="keep, drop"):
@@ -280,4 +283,4 @@ def test_models_and_ask_say_that_a_project_asks_for_something_else(tmp_path: Pat
     with LabelStore.open(db) as store:
         assert {row["kind"] for row in asked(store, store.project("preference"))} == {"preference"}
     assert main(["label", "judge", "--db", db, "--project", "rating", "--judge", "ratings"]) == 2
-    assert "asks for ratings, and labellers compare" in capsys.readouterr().err
+    assert "asks for ratings, but labellers make comparisons" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_strengths_that_data_came_with_are_merged_the_same_way(store: LabelStore
     )
     pooled = both_ways(store, one, two)
     assert pooled.strengths == {"p0": 1.5, "p1": 1.0} and not pooled.rated_by_people
-    with pytest.raises(DataError, match=r"'p0' came with a strength of 2 into .*other, and with 1.5 into another"):
+    with pytest.raises(DataError, match=r"'p0' has a strength of 2 in project .*other but 1.5 in another"):
         pool([(store, one), (store, other)])
     ratings = rated(store, "ratings", {("p0", "chosen"): 5, ("p0", "rejected"): 2})
     found = pool([(store, one), (store, other), (store, ratings)]).strengths
@@ -115,6 +115,6 @@ def test_the_report_refuses_and_says(
         assert main([*report, *words]) == 2
         assert message in capsys.readouterr().err
     assert not Path("x.html").exists()
-    said = "Preferences that another of the projects has too: 1 of 2 of labels.db#default, 1 of 3 of part.db#default."
+    said = "Preferences shared with another project: 1 of 2 of labels.db#default, 1 of 3 of part.db#default."
     assert main([*report, "part.db"]) == 0 and said in capsys.readouterr().out
     assert main([*report, "part.db", "--json"]) == 0 and said in capsys.readouterr().err

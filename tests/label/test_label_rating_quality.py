@@ -145,9 +145,7 @@ def test_the_page_the_sentences_and_the_json_say_the_same() -> None:
     assert "PoP label : rating 2.40 [" in words and "Ratings of single responses" in words
     said = " ".join(reading(quality))
     assert "Two people's ratings of a response are" in said and "it takes 1.20 times (" in said
-    assert (
-        "Medians of time: a PoP label 12.0 s, a label of one preference 5.0 s, a rating of one response 5.0 s." in said
-    )
+    assert "Median times: a PoP label 12.0 s, a label on one preference 5.0 s, a rating of one response 5.0 s." in said
     numbers = json.loads(json.dumps(quality_json(quality), allow_nan=False))
     assert numbers["pace"]["ratio"]["estimate"] == 2.4 and numbers["pace"]["kinds"]["rating"]["quarters"] == [3.5, 6.5]
     assert numbers["raters"]["raters"][0]["gold"] == {"estimate": None, "low": None, "high": None}

@@ -139,7 +139,7 @@ def test_a_repeated_request_is_stored_once(store: LabelStore, make_project: Make
     assert store.record(who.id, now.id, "tie", request="same") == stored
     assert store.label_history(project.id).num_rows == 1
     assert store.assignment(who.id, now.id).label == stored
-    with pytest.raises(DataError, match=r"stored another answer.*which stands"):
+    with pytest.raises(DataError, match=r"stored a different answer.*which is kept"):
         store.record(who.id, now.id, "first", request="same")
     assert store.label_history(project.id).num_rows == 1
     later = store.next_assignment(who.id)
@@ -374,7 +374,7 @@ def test_items_that_cannot_be_asked_are_refused_by_row(store: LabelStore) -> Non
             store.add_items(project.id, "pop", first, second)
     with pytest.raises(DataError, match="gold is 'frist'"):
         store.add_items(project.id, "pop", ["p0"], ["p1"], gold=["frist"])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(DataError, match="holds 3 of these ids already"):
+    with pytest.raises(DataError, match="already has 3 of these ids"):
         store.import_preferences(project.id, preferences(3))
     with pytest.raises(DataError, match="plain text"):
         store.import_preferences(project.id, preferences(3, conversational=True))

@@ -179,7 +179,7 @@ def test_an_empty_answer_is_not_kept_and_an_unparsed_one_is_asked_again_where_wa
     server: Server, judge: Callable[..., Any], tmp_path: Path
 ) -> None:
     server.answer = lambda body, number: (200, "hm" if "odd" in body["messages"][0]["content"] else "")
-    with pytest.raises(RunError, match=r"2 of 2 verdicts .*empty answer: 1.*again: true asks anew"):
+    with pytest.raises(RunError, match=r"2 of 2 answers .*empty answer: 1.*again: true asks again"):
         judge(retries=0, workers=1).score(["p", "p"], ["odd", "empty"])
     assert len((tmp_path / "cache.jsonl").read_text().splitlines()) == 1
     server.answer = lambda body, number: (200, "4")

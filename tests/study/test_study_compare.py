@@ -49,7 +49,7 @@ def test_a_study_and_its_second_call(tmp_path: Path, make_study: MakeStudy, caps
     capsys.readouterr()
     again, _ = compare(study)
     assert snapshot(tmp_path / "study") == before
-    assert capsys.readouterr().err.count("done before") == 4
+    assert capsys.readouterr().err.count("already done") == 4
     assert again.arms[1].metrics == pop.metrics
 
 
@@ -92,7 +92,7 @@ def test_an_interrupted_study_goes_on(
     capsys.readouterr()
     second, _ = compare(study)
     after = snapshot(tmp_path / "study")
-    assert capsys.readouterr().err.count("done before") == 1
+    assert capsys.readouterr().err.count("already done") == 1
     assert {path: after[path] for path in before if "/dpo/" in str(path)} == {
         path: data for path, data in before.items() if "/dpo/" in str(path)
     }
@@ -131,7 +131,7 @@ def test_the_standard_study_leaves_arms_out_loudly(
     kept = keep_possible(make_study({"data": {"train": unrated_path}}, arms=arms))
     assert list(kept.arms) == ["dpo", "ipo"]
     said = capsys.readouterr().err
-    assert "leaving out pop: some of the 32 training preferences have no strengths" in said
+    assert "skipping pop: some of the 32 training preferences have no strengths" in said
     assert "leaving out margin" in said and "chosen_rating" in said
     with pytest.raises(DataError, match="fewer than two arms"):
         keep_possible(make_study({"data": {"train": unrated_path}}))

@@ -56,7 +56,7 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
         _check_signature(target, name)
         return CallableReward(target, name)
     raise ConfigError(
-        f"Reward {name!r} is a {type(target).__name__}; name a function or an object with a score method."
+        f"Reward {name!r} is a {type(target).__name__}; it must be a function or an object with a score method."
     )
 
 
@@ -65,8 +65,8 @@ def _refuse_two_meanings(spec: str) -> None:
     kind, _, rest = spec.partition(":")
     if kind in ("model", "judge") and rest.isidentifier() and Path(f"{kind}.py").is_file() and not Path(rest).exists():
         raise ConfigError(
-            f"Reward {spec!r} names a {'model' if kind == 'model' else 'server'}, and {kind}.py lies here too. For "
-            f"your function: '{kind}.py:{rest}'. For the {kind}: rename the file."
+            f"Reward {spec!r} names a {'model' if kind == 'model' else 'server'}, but there is also a file {kind}.py "
+            f"here. For your function: '{kind}.py:{rest}'. For the {kind}: rename the file."
         )
 
 
@@ -75,8 +75,8 @@ def _check_signature(function: Callable[..., Any], name: str) -> None:
         inspect.signature(function).bind(prompts=[], completions=[])
     except (TypeError, ValueError) as error:  # built-in functions may tell no signature
         raise ConfigError(
-            f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both, lists of "
-            "one length, and returns one number for each completion."
+            f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both as "
+            "lists of equal length and returns one number per completion."
         ) from error
 
 

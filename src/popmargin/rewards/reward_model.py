@@ -63,10 +63,12 @@ class ModelReward:
             missing = ", ".join(sorted(info["missing_keys"])[:3])
             raise ConfigError(
                 f"Reward model {path} has no weights for {missing}: it is not a trained reward model, and its scores "
-                "would be random. Name a model that was trained for sequence classification."
+                "would be random. Use a model trained for sequence classification."
             )
         if model.config.num_labels != 1:
-            raise ConfigError(f"Reward model {path} has {model.config.num_labels} outputs; a reward model has one.")
+            raise ConfigError(
+                f"Reward model {path} has {model.config.num_labels} outputs; a reward model must have one."
+            )
         # The classifier reads its score at the last token that is not padding. To make a padding token up (the end
         # token, say) would move that place in texts that end with it: without one, texts are scored one at a time.
         if tokenizer.pad_token_id is not None:
@@ -95,9 +97,9 @@ class ModelReward:
         rows, cut = [row for row, _ in fitted], sum(shorter for _, shorter in fitted)
         if cut:
             self.truncated += cut
-            how = "lost tokens at the start" if self._format is None else "were cut as in its training"
+            how = "lost tokens at the start" if self._format is None else "were truncated as in training"
             warnings.warn(
-                f"{cut} of {len(rows)} texts are longer than the reward model's {self._max_length} tokens; they {how}.",
+                f"{cut} of {len(rows)} texts exceed the reward model's {self._max_length} tokens; they {how}.",
                 stacklevel=2,
             )
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -141,7 +143,7 @@ class ModelReward:
         if self._tokenizer.chat_template is None:
             raise ConfigError(
                 f"The prompts are conversations, but the tokenizer of reward model {self._path} has no chat template. "
-                "Add one to it, or use plain prompts."
+                "Add one, or use plain prompts."
             )
         turns: list[Any] = [*prompt, {"role": "assistant", "content": completion}]
         text = write_chat(self._tokenizer, turns)

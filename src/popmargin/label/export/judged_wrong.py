@@ -9,11 +9,11 @@ from popmargin.errors import ConfigError
 
 pc: Any = pyarrow.compute
 DECIDED = ("first", "second", "tie")
-"""Answers that compare, unlike "unsure" and "wrong"."""
+"""Answers that are a comparison, unlike "unsure" and "wrong"."""
 OnWrong = Literal["swap", "drop", "keep"]
-"""What becomes of preferences that most call wrong: chosen and rejected change places, left out, or as they were."""
+"""What to do with preferences that most annotators mark wrong: swap chosen and rejected, drop them, or keep them."""
 Votes = Literal["probability", "whole"]
-"""What an answer which of two responses is better counts: the confidence that it came with, or 1."""
+"""The weight of a vote on which response is better: the annotator's confidence, or 1."""
 
 
 def wrong_counts(labels: Any) -> dict[str, int]:

@@ -91,12 +91,12 @@ def put_ratings(
     empty_ratings(columns, missing)
     ties = sum(pair is not None and pair[0] == pair[1] for pair in pairs)
     notes.append(
-        f"{len(pairs) - len(missing)} of {len(pairs)} preferences have ratings of annotators for both responses, "
-        f"{ties} of them equal ones (a gap of 0)"
+        f"{len(pairs) - len(missing)} of {len(pairs)} preferences have annotators' ratings for both responses; "
+        f"{ties} of these are ties (a gap of 0)"
     )
     if missing:
         names = first_few([columns["id"][row] for row in missing])
-        notes.append(f"{len(missing)} have not ({names}): --unrated keeps them without ratings, or drops them")
+        notes.append(f"{len(missing)} do not ({names}): --unrated keeps them without ratings or drops them")
     return {row: pair for row, pair in enumerate(pairs) if pair is not None and pair[0] < pair[1]}, missing
 
 

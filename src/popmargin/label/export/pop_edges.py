@@ -43,11 +43,11 @@ class EdgeAccount:
         if self.wrong:
             worst = sorted(self.wrong.items(), key=lambda pair: (-pair[1], pair[0]))
             shown = first_few([f"{name} ({count})" for name, count in worst])
-            lines.append(f"  called wrong: {len(self.wrong)} preferences: {shown}")
+            lines.append(f"  marked wrong: {len(self.wrong)} preferences: {shown}")
         if self.by_most:
             lines.append(
-                f"  called wrong by most: {first_few(sorted(self.by_most))}; the data still hold them as they were: "
-                "`popmargin label export --as preferences` exchanges or drops them (--wrong)"
+                f"  marked wrong by most annotators: {first_few(sorted(self.by_most))}; the data still has them "
+                "unchanged. `popmargin label export --as preferences` swaps or drops them (--wrong)"
             )
         return "\n".join(lines)
 
@@ -77,7 +77,9 @@ def pop_edges(
     """
     check_wrong(wrong)
     if aggregate not in _AGGREGATES:
-        raise ConfigError(f"aggregate is {aggregate!r}; choose 'majority', 'weighted', or none for an edge a label.")
+        raise ConfigError(
+            f"aggregate is {aggregate!r}; choose 'majority' or 'weighted', or omit it for one edge per label."
+        )
     labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"))
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
@@ -98,7 +100,7 @@ def pop_edges(
         "repeated items": count(pc.and_(pop, pc.invert(first_time))),
         "unsure": count(pc.and_(mine, pc.equal(labels["verdict"], "unsure"))),
         "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
-        "about a preference that most call wrong": count(pc.and_(said, doubtful)),
+        "about a preference that most annotators mark wrong": count(pc.and_(said, doubtful)),
     }
     account = EdgeAccount(labels.num_rows, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
     parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": labels.num_rows}

@@ -41,7 +41,7 @@ pc: Any = pyarrow.compute
 _VOTE_COLUMNS = ("kind", "first", "second", "response", "annotator", "annotator_kind", "verdict", "wrong", "confidence",
                  "repeat_of")  # fmt: skip
 OnUnrated = Literal["keep", "drop"]
-"""What becomes of preferences of which a response has no rating, where others have."""
+"""What to do with preferences whose responses are not both rated, when others are."""
 
 
 def preferences_of(
@@ -100,27 +100,27 @@ def preferences_of(
     rows = sorted({*against, *called})
     emptied = sum(_turn(columns, row) for row in rows) if wrong == "swap" else 0
     if rows:
-        done = {"swap": "chosen and rejected exchanged", "drop": "left out", "keep": "kept as they were"}[wrong]
+        done = {"swap": "chosen and rejected swapped", "drop": "left out", "keep": "kept as is"}[wrong]
         names = first_few([columns["id"][row] for row in rows])
-        notes.append(f"{len(rows)} called wrong by most who judged them ({names}): {done}")
+        notes.append(f"{len(rows)} marked wrong by most annotators who judged them ({names}): {done}")
     if emptied:
         notes.append(
-            f"{emptied} of them had ratings, a strength or a soft label that say the opposite; these are left empty "
-            "(--wrong drop leaves the preferences out, for objectives that need them)"
+            f"{emptied} of them had ratings, a strength or a soft label that say the opposite; these are now empty "
+            "(if your objective needs them, use --wrong drop to drop the preferences)"
         )
     if wrong == "keep" and against:
         empty_ratings(columns, against)
-        notes.append(f"{len(against)} of them are rated the other way, so their ratings are left empty")
+        notes.append(f"{len(against)} of them are rated the other way round, so their ratings are left empty")
     out: dict[int, tuple[str, str, str]] = {}
     if unrated == "drop":
-        out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it, with --unrated keep."))
+        out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it with --unrated keep."))
     if wrong == "drop":
         out |= {row: _reason(called.get(row), against.get(row)) for row in rows}
     unsaid = sum(_unsay(columns, row) for row in range(len(columns["id"])) if row not in out)
     if unsaid:
         notes.append(
-            f"{unsaid} have a soft label below ½, and had ratings or a strength that say the opposite; these are left "
-            "empty"
+            f"{unsaid} have a soft label below ½ but ratings or a strength that say the opposite; the latter are "
+            "left empty"
         )
     tools = any(holds_tools(columns[name]) for name in TEXT_COLUMNS)
     schema = arrow_schema(conversational=bool(project.conversational), tools=tools)
@@ -137,11 +137,11 @@ def preferences_of(
 
 def _reason(called: tuple[int, int] | None, rated: tuple[float, float] | None) -> tuple[str, str, str]:
     if called is not None:
-        message = f"called wrong by {called[0]} of {sum(called)} annotators."
+        message = f"marked wrong by {called[0]} of {sum(called)} annotators."
     else:
         assert rated is not None
-        message = f"people rate chosen {rated[0]:g} and rejected {rated[1]:g}."
-    return "called_wrong", message, "keep it, or exchange its responses, with --wrong."
+        message = f"people rated chosen {rated[0]:g} and rejected {rated[1]:g}."
+    return "called_wrong", message, "keep it, or swap its responses, with --wrong."
 
 
 def _problem(source: str, row: int, kind: str, message: str, remedy: str) -> RowProblem:
@@ -162,17 +162,17 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
     unknown = set(strengths) - set(columns["id"])
     if unknown:
         raise DataError(
-            f"{len(unknown)} strengths are of preferences that the project does not have, such as {min(unknown)!r}. "
-            "Fit the strengths from edges of this project."
+            f"{len(unknown)} strengths belong to preferences that are not in the project, such as {min(unknown)!r}. "
+            "Fit the strengths on this project's edges."
         )
     wrong = [key for key, value in strengths.items() if not math.isfinite(value)]
     if wrong:
-        raise DataError(f"{len(wrong)} strengths are not finite, such as that of {wrong[0]!r}. Leave these rows out.")
+        raise DataError(f"{len(wrong)} strengths are not finite, for example that of {wrong[0]!r}. Remove these rows.")
     below = [key for key, value in strengths.items() if value < 0]
     if below:
         raise DataError(
-            f"{len(below)} strengths are below 0, such as that of {below[0]!r}; training reads strengths from 0. Give "
-            "the file that pop scale wrote, or exchange chosen and rejected of these rows."
+            f"{len(below)} strengths are negative, for example that of {below[0]!r}; training needs strengths of 0 "
+            "or more. Use the file that pop scale wrote, or swap chosen and rejected in these rows."
         )
     columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
 
@@ -234,15 +234,15 @@ def read_strengths(path: Path) -> dict[str, float]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{path}: not a readable Parquet file ({error}). Fit strengths and write them again."
-        ) from error
+        raise DataError(f"{path}: not a readable Parquet file ({error}). Fit the strengths again.") from error
     for name in ("id", "strength"):
         if name not in table.column_names:
-            raise DataError(f"{path}: no column '{name}'. Strengths are a Parquet file with the columns id, strength.")
+            raise DataError(
+                f"{path}: no column '{name}'. A strengths file is Parquet with the columns id and strength."
+            )
     ids = table["id"].to_pylist()
     if len(set(ids)) != len(ids):
-        raise DataError(f"{path}: an id occurs more than once. Keep one row for each preference.")
+        raise DataError(f"{path}: an id occurs more than once. Keep one row per preference.")
     try:
         numbers = table["strength"].cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

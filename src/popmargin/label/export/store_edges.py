@@ -29,7 +29,7 @@ def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
     _LOG.warning("%s, project '%s': %s", url, project.name, account)
     other = [kind for kind in ("single preferences", "ratings") if account.left_out[kind]]
     remedy = (
-        f"Its labels are {' and '.join(other)}: train on what `popmargin label export --as preferences` writes, or "
+        f"Its labels are {' and '.join(other)}: train on the output of `popmargin label export --as preferences`, or "
         "collect comparisons in a project of kind 'pop'."
         if other
         else f"Label some with: popmargin annotate --db {url}, or train on the data that was imported."

@@ -98,7 +98,8 @@ def label_store(
     kinds = (kind for batch in store.items(project) for kind in batch["kind"].unique().to_pylist())
     if next(kinds, None) == "rating" and all(kind == "rating" for kind in kinds):
         raise DataError(
-            "The project asks for ratings, and labellers compare. Give the comparisons a project of their own: "
+            "This project asks for ratings, but labellers make comparisons. Make a separate project for the "
+            "comparisons: "
             "popmargin label import DATA --project NAME"
         )
     annotator = _annotator(store, project, labeller)
@@ -148,8 +149,8 @@ def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int | Non
         return None
     if known[labeller.name].kind != labeller.kind:
         raise DataError(
-            f"The project has a {known[labeller.name].kind} of the name '{labeller.name}'. Give the labeller another "
-            "name with --name."
+            f"The project already has a {known[labeller.name].kind} named '{labeller.name}'. Choose another name for "
+            "the labeller with --name."
         )
     return known[labeller.name].id
 

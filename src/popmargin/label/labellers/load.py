@@ -48,9 +48,9 @@ def load_labeller(
         'ratings'
     """
     if name is not None and not name.strip():
-        raise ConfigError(f"The name for judge {spec!r} is empty. Give one, or leave it out to take it from the judge.")
+        raise ConfigError(f"The name for judge {spec!r} is empty. Give one, or omit it to use the judge's own.")
     if (prompts or orders != "both") and (spec == "ratings" or spec.startswith("reward:")):
-        raise ConfigError(f"Judge {spec!r} compares numbers: it has no prompt and no orders. Leave these options out.")
+        raise ConfigError(f"Judge {spec!r} compares numbers, so it has no prompt and no orders. Remove these options.")
     if spec == "ratings":
         _refuse(spec, options, ())
         return RatingLabeller(strengths or {}, name or "ratings")

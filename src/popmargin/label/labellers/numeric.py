@@ -31,7 +31,7 @@ class RatingLabeller:
     def __init__(self, strengths: Mapping[str, float], name: str = "ratings") -> None:
         if not any(math.isfinite(strength) for strength in strengths.values()):
             raise DataError(
-                "No preference has ratings or a strength, so ratings cannot label. Import preferences with "
+                "No preference has ratings or a strength, so there is nothing to label from. Import preferences with "
                 "chosen_rating and rejected_rating, or label with a judge or a reward."
             )
         self.name = name

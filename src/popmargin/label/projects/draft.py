@@ -53,29 +53,29 @@ def draft_items(
     check_settings(**settings, seed=seed, scale=scale)
     kind = kind or "pop"
     if kind != "pop" and edges is not None:
-        raise ConfigError(f"edges compare two preferences; they go with kind 'pop', not with '{kind}'.")
+        raise ConfigError(f"edges compare two preferences: use them with kind 'pop', not '{kind}'.")
     drawn = [name for name, value in {"--pairs-of-pairs": sampling, "--k": k}.items() if value is not None]
     if drawn and (kind != "pop" or edges is not None):
-        given = "edges name the pairs" if edges is not None else f"items of kind '{kind}' are none"
-        raise ConfigError(f"{' and '.join(drawn)} draws pairs of preferences, but {given}. Leave it out.")
+        given = "edges name the pairs" if edges is not None else f"items of kind '{kind}' are not pairs"
+        raise ConfigError(f"{' and '.join(drawn)} draws pairs of preferences, but {given}. Remove it.")
     if kind == "rating":
         if isinstance(gold, PopEdges):
-            raise ConfigError("gold of ratings is preferences with known ratings, not PoP edges.")
+            raise ConfigError("for ratings, gold must be preferences with known ratings, not PoP edges.")
         return _responses(data, scale or SCALE, gold)
     if scale is not None:
-        raise ConfigError(f"A scale goes with kind 'rating', not with '{kind}'.")
+        raise ConfigError(f"A scale is only for kind 'rating', not '{kind}'.")
     if kind == "preference":
         if gold is not None:
-            raise ConfigError("gold goes with kind 'pop' (PoP edges) or 'rating' (preferences with known ratings).")
+            raise ConfigError("gold is only for kind 'pop' (PoP edges) or 'rating' (preferences with known ratings).")
         return Draft(kind=kind, first=data.ids)
     if isinstance(gold, Preferences):
-        raise ConfigError("gold of comparisons is PoP edges, not preferences.")
+        raise ConfigError("for comparisons, gold must be PoP edges, not preferences.")
     first, second, golds = _pairs(data, sampling or "random", 1 if k is None else k, edges, gold, seed or 0)
     unknown = {*first, *second} - set(data.ids)
     if unknown:
         raise DataError(
             f"{len(unknown)} compared preferences are not in {data.report.source}, such as {min(unknown)!r}. "
-            "Draw the pairs from the same data (ids are the link)."
+            "Draw the pairs from the same data; preferences are matched by id."
         )
     return Draft(kind=kind, first=first, second=second, gold=golds)
 
@@ -96,7 +96,7 @@ def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 
         ([2, 2, 2, 2, 2], [2, 2, 2, 2, 2])
     """
     if sampling not in SAMPLINGS or k < 1:
-        raise ConfigError(f"sampling={sampling!r}, k={k}: choose random or iterative, and k of at least 1.")
+        raise ConfigError(f"sampling={sampling!r}, k={k}: choose random or iterative, and k ≥ 1.")
     if count < 2:
         raise DataError(f"{count} preferences: PoP compares two preferences, so at least 2 are needed.")
     rng = np.random.default_rng(seed)
@@ -148,26 +148,28 @@ def _known_ratings(
         responses = response_keys(batch)
         for place, key in enumerate(batch["id"]):
             if key not in rows:
-                raise DataError(f"gold: preference {key!r} is not in {data.report.source}. Ids are the link.")
+                raise DataError(
+                    f"gold: preference {key!r} is not in {data.report.source}. Preferences are matched by id."
+                )
             for response, side in zip(responses[2 * place : 2 * place + 2], SIDES, strict=True):
                 rating = batch[f"{side}_rating"][place]
                 if rating is None:
                     continue
                 if response not in keys[2 * rows[key] : 2 * rows[key] + 2]:
                     raise DataError(
-                        f"gold: preference {key!r}, column '{side}': {data.report.source} has no such response to this "
-                        "prompt under this id. Give prompt and response as they stand there, on either side."
+                        f"gold: preference {key!r}, column '{side}': {data.report.source} has no such prompt and "
+                        "response under this id. Copy both exactly from there; the side does not matter."
                     )
                 column = f"gold: preference {key!r}, column '{side}_rating'"
                 verdict: Verdict | None = next((number for number in RATINGS[:scale] if float(number) == rating), None)
                 if verdict is None:
-                    raise DataError(f"{column}: {rating:g} is no number of the scale from 1 to {scale}.")
+                    raise DataError(f"{column}: {rating:g} is not on the scale from 1 to {scale}.")
                 if known.setdefault(response, verdict) != verdict:
-                    raise DataError(f"{column}: the same response has two known ratings. Give it one.")
+                    raise DataError(f"{column}: the same response has two different known ratings. Keep one.")
     if gold is not None and not known:
         raise DataError(
-            f"gold: none of the {len(gold)} preferences of {gold.report.source} has a rating. Put what is known into "
-            "chosen_rating and rejected_rating, or leave gold out."
+            f"gold: none of the {len(gold)} preferences of {gold.report.source} has a rating. Put the known ratings "
+            "in chosen_rating and rejected_rating, or omit gold."
         )
     return known
 
@@ -218,11 +220,11 @@ def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str]
         before = known.setdefault(frozenset(pair), (pair, tie))
         if before[1] != tie or (not tie and before[0] != pair):
             raise DataError(
-                f"gold: '{pair[0]}' against '{pair[1]}' has two answers. Give each pair one, e.g. with "
-                "label export --aggregate majority."
+                f"gold: '{pair[0]}' against '{pair[1]}' has two answers. Keep one per pair, e.g. with label export "
+                "--aggregate majority."
             )
     if not known:
-        raise DataError("gold: no edge compares two preferences. Give edges that do, or leave gold out.")
+        raise DataError("gold: no edge compares two preferences. Give edges that do, or omit gold.")
     return known
 
 

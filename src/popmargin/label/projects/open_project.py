@@ -66,7 +66,7 @@ def open_project(
             return found
         kind, scale, seed = kind or kinds[0], found.scale, found.seed
     if data is None:
-        raise DataError(f"{store.name}: no project '{name}'. Give preferences to make it from.")
+        raise DataError(f"{store.name}: no project '{name}'. Give preferences to create it from.")
     # Refused settings should leave no empty project behind, so all is checked before anything is stored.
     draft = draft_items(data, kind=kind, scale=scale, seed=seed, **asked, **settings)
     if draft.kind == "rating":
@@ -103,8 +103,8 @@ def _go_on(
     given = [name for name, value in asked.items() if value is not None]
     if given and data is None:
         raise ConfigError(
-            f"Project '{found.name}' has its items already, and {', '.join(given)} would choose them from data, which "
-            "were not given. Leave that out to go on with it."
+            f"Project '{found.name}' already has its items. {', '.join(given)} would choose items from data, but no "
+            "data was given: omit it to continue the project."
         )
     if given and data is not None:
         rows = {key: row for row, key in enumerate(data.ids)}
@@ -113,7 +113,7 @@ def _go_on(
         refuse_other_items(store, found, draft)
     held = "' and '".join(kinds)
     say(
-        f"project '{found.name}' exists and stays as it is: {found.items} items of kind '{held}' from "
+        f"project '{found.name}' already exists and is unchanged: {found.items} items of kind '{held}' from "
         f"{found.preferences} preferences, overlap {found.overlap}"
     )
     return kinds

@@ -36,8 +36,8 @@ def refuse_other_settings(found: Project, settings: Mapping[str, Any]) -> None:
             for name in other
         ]
         raise ConfigError(
-            f"Project '{found.name}' has {'; '.join(told)}. A project keeps the settings it was made with: leave them "
-            "out to go on with it, or make another one with --project NAME."
+            f"Project '{found.name}' has {'; '.join(told)}. A project keeps its original settings: omit them to "
+            "continue it, or start another project with --project NAME."
         )
 
 
@@ -50,7 +50,7 @@ def refuse_other_kind(found: Project, kinds: list[Kind], kind: Kind | None) -> N
     if kind not in (None, *kinds):
         held = "' and '".join(kinds)
         raise ConfigError(
-            f"Project '{found.name}' holds items of kind '{held}'; give items of kind '{kind}' a project of their own "
+            f"Project '{found.name}' holds items of kind '{held}'; put items of kind '{kind}' in a separate project "
             "with --project NAME."
         )
 
@@ -63,14 +63,14 @@ def refuse_other_preferences(
     Raises:
         DataError: ids or texts differ; it says how many and names one.
     """
-    remedy = "Give the new data a project of its own with --project NAME, or leave the data out to go on with this one."
+    remedy = "Put the new data in a separate project with --project NAME, or omit the data to continue this one."
     source, stored = data.report.source, store.preference_columns(found.id)
     rows = {key: row for row, key in enumerate(stored["id"])}
     strange = rows.keys() ^ data.ids
     if strange:
         raise DataError(
-            f"{store.name}: project '{found.name}' was made of other preferences than {source}: {len(strange)} ids are "
-            f"in only one of them, such as '{min(strange)}'. {remedy}"
+            f"{store.name}: project '{found.name}' was made from different preferences than {source}: {len(strange)} "
+            f"ids are in only one of the two, such as '{min(strange)}'. {remedy}"
         )
     texts, others = list[tuple[str, str]](), set[str]()
     for batch in data.batches():
@@ -88,12 +88,13 @@ def refuse_other_preferences(
     if texts:
         key, name = min(texts)
         raise DataError(
-            f"{store.name}: project '{found.name}' was made of other preferences than {source}: {len(texts)} texts "
-            f"differ, such as '{name}' of '{key}'. {remedy}"
+            f"{store.name}: project '{found.name}' was made from different preferences than {source}: {len(texts)} "
+            f"texts differ, such as '{name}' of '{key}'. {remedy}"
         )
     if others:
         say(
-            f"{len(others)} preferences have other ratings, strengths, soft labels or annotators in {source}, such as "
+            f"{len(others)} preferences have different ratings, strengths, soft labels or annotators in {source}, "
+            "such as "
             f"'{min(others)}': project '{found.name}' keeps its own"
         )
 
@@ -114,6 +115,6 @@ def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
     )
     if list(islice(stored, count)) != [rows[row] for row in item_order(found.seed, 0, count)]:
         raise ConfigError(
-            f"Project '{found.name}' asks about other items than these pairs, k, edges and gold make. Give all of them "
-            "as when it was made, or leave them out to go on with it, or make another project with --project NAME."
+            f"Project '{found.name}' has different items than these pairs, k, edges and gold would give. Use the "
+            "original values, omit them to continue the project, or start another one with --project NAME."
         )
