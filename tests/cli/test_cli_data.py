@@ -162,7 +162,7 @@ def test_rate_writes_the_rewards_and_counts_what_it_disagrees_with(tmp_path, goo
     rewards.write_text("def score(prompts, completions):\n    return [-len(text) for text in completions]\n")
     stopped = run("rate", good, "--reward", spec, "--out", tmp_path / "none.parquet")
     assert (stopped.returncode, (tmp_path / "none.parquet").exists()) == (2, False)
-    assert "likes the rejected response better in 20 of 20 preferences" in stopped.stderr
+    assert "prefers the rejected response in 20 of 20 preferences" in stopped.stderr
     assert run("rate", good, "--reward", spec, "--out", target, "--disagree", "swap", "--overwrite").returncode == 0
     assert load_preferences(target).rating_gap.tolist() == [2.0] * 20
     for words, message in ((["model:nowhere"], "does not load"), ([spec, "--reward-options", "{a: 1}"], "no options")):

@@ -90,7 +90,7 @@ def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.Ca
             ["--kind", "rating", "--scale", "7"],
             "holds items of kind 'pop'; put items of kind 'rating' in a separate project",
         ),
-        (["--overlap", "3"], "overlap 2, not 3. A project keeps the settings it was made with"),
+        (["--overlap", "3"], "overlap 2, not 3. A project keeps its original settings"),
         (["--scale", "7"], "scale None, not 7"),
         (["--seed", "1", "--lease-minutes", "5"], "lease_seconds 1800, not 300"),
         (["--repeat-share", "0.5"], "repeat_share 0.0, not 0.5"),
@@ -170,7 +170,7 @@ def test_other_data_are_not_taken_for_the_projects_own(
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps({"id": "z", "prompt": "Q?", "chosen": "a", "rejected": "b"}) + "\n")
     assert main(["label", "import", str(other), "--db", db]) == 2
-    assert "was made of other preferences than" in capsys.readouterr().err
+    assert "was made from different preferences than" in capsys.readouterr().err
 
 
 def test_other_texts_under_the_same_ids_are_refused(
@@ -189,7 +189,7 @@ def test_other_texts_under_the_same_ids_are_refused(
         assert message in capsys.readouterr().err
     other.write_text("".join(json.dumps({**row, "chosen_rating": 4.0}) + "\n" for row in reversed(rows)))
     assert main(["label", "import", str(other), "--db", db, "--k", "2"]) == 0
-    assert "12 preferences have other ratings" in capsys.readouterr().out
+    assert "12 preferences have different ratings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -204,12 +204,15 @@ def test_other_texts_under_the_same_ids_are_refused(
         (["export", "--out", "/proc/x.parquet", "--as", "labels"], "/proc/x.parquet: cannot be written"),
         (["export", "--out", "full/file/x.parquet"], "full/file/x.parquet: cannot be written"),
         (["report", "--out", "/proc/x.html"], "/proc/x.html: cannot be written"),
-        (["judge", "--judge", "local:x", "--name", " "], "is empty. Give one, or leave it out"),
+        (["judge", "--judge", "local:x", "--name", " "], "is empty. Give one, or omit it"),
         (["judge", "--judge", "ratings", "--orders", "one"], "'ratings' compares numbers, so it has no prompt"),
         (["judge", "--judge", "ratings", "--prompt", "full/file"], "it has no prompt and no orders"),
         (["judge", "--judge", "reward:math:sqrt", "--preference-prompt", "full/file"], "'reward:math:sqrt' compares"),
         (["judge", "--judge", "reward:math:sqrt"], "Reward 'math:sqrt' cannot be called with prompts= and completions"),
-        (["judge", "--judge", "openai:m@http://localhost:1/v1", "--cache", "full"], "full: no file for a cache (Is a"),
+        (
+            ["judge", "--judge", "openai:m@http://localhost:1/v1", "--cache", "full"],
+            "full: cannot be used as a cache (Is a",
+        ),
         (["export", "--out", "edges.jsonl", "--as", "edges"], "edges.jsonl: this is written as .parquet"),
         (["annotators", "add", "Zoe", "Zoe"], "nobody was added"),
         (["report", "--out", "full"], "full: this is written as .html or .htm"),
@@ -311,4 +314,4 @@ def test_one_project_needs_no_name_and_two_do(db: str, data: Path, capsys: pytes
         assert store.project().name == "default"
     assert main(["label", "import", str(data), "--db", db, "--project", "second"]) == 0
     assert main(["label", "export", "--db", db, "--out", "x.parquet"]) == 2
-    assert "(default, second): name one with --project NAME, or, where there is no" in capsys.readouterr().err
+    assert "(default, second): choose one with --project NAME, or as" in capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_generations_that_do_not_say_how_they_were_drawn_are_refused(tmp_path: P
     table = pq.read_table(file)
     kept = {key: value for key, value in table.schema.metadata.items() if key != b"popmargin.drawn"}
     pq.write_table(table.replace_schema_metadata(kept), file)
-    with pytest.raises(DataError, match=r"does not say how its completions were drawn. Generate again"):
+    with pytest.raises(DataError, match=r"does not say how its completions were sampled. Generate again"):
         Generations.load(file)
 
 

@@ -138,7 +138,7 @@ def test_another_start_model_is_refused(
     assert main(["eval", str(run.path), "--model.path", str(tmp_path / "elsewhere")]) == 0
     make_model(seed=5).save_pretrained(start)
     tiny_tokenizer.save_pretrained(start)
-    with pytest.raises(RunError, match="is not what is here now: start model changed"):
+    with pytest.raises(RunError, match="was trained with something else: start model changed"):
         evaluate_run(run.path)
 
 
@@ -161,5 +161,5 @@ def test_a_run_of_an_older_version_is_checked_as_a_whole(run: RunDirectory, data
         "kept no record of its rows" in note for step in held_out(run, run.config()).steps for note in step.notes
     )
     write(data, [*rows, *new_rows(30, 1)])
-    with pytest.raises(RunError, match=r"mine\.jsonl is not what it was when the run was trained"):
+    with pytest.raises(RunError, match=r"mine\.jsonl has changed since training"):
         evaluate_run(run.path)

@@ -235,11 +235,11 @@ def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore, tm
         assert found.report.notes[0].startswith("1 marked wrong by most") and done in found.report.notes[0]
     edges, account = pop_edges(store, project)
     assert {key for row in edges.table.to_pylist() for key in (row["stronger"], row["weaker"])} == {"p2", "p3", "p4"}
-    assert account.left_out["about a preference that most call wrong"] == 8
+    assert account.left_out["about a preference that most annotators mark wrong"] == 8
     assert account.labels == labels.num_rows == account.used + sum(account.left_out.values()) == 16
     assert "marked wrong by most annotators: p1" in str(account)
     every, whole = pop_edges(store, project, wrong="keep")
-    assert len(every) == account.used + 8 and whole.left_out["about a preference that most call wrong"] == 0
+    assert len(every) == account.used + 8 and whole.left_out["about a preference that most annotators mark wrong"] == 0
     for call in (pop_edges, preferences_of):
         with pytest.raises(ConfigError, match="swap, drop, keep"):
             call(store, project, wrong="turn")

@@ -252,7 +252,7 @@ def test_prompts_of_ones_own_are_checked_and_filled_once(tmp_path: Path) -> None
     text = fill(load_prompt("preference", own), {"prompt": "{second}", "first": "1", "second": "2"})
     assert text == "{second} 1 2 {json: 1}"
     own.write_text("{prompt} {first} {third}")
-    with pytest.raises(ConfigError, match=r"lacks \{second\} and has the unknown \{third\}"):
+    with pytest.raises(ConfigError, match=r"lacks \{second\} and has unknown \{third\}"):
         load_prompt("preference", own)
     with pytest.raises(ConfigError, match="cannot be read"):
         Judge(None, prompts={"pop": tmp_path / "absent.txt"})  # pyright: ignore[reportArgumentType]

@@ -95,7 +95,7 @@ def test_ratings_and_comparisons_do_not_mix(store: LabelStore) -> None:
     who, _ = store.add_annotator(project.id, "anna")
     now = store.next_assignment(who.id)
     assert now is not None
-    with pytest.raises(DataError, match="asks for none"):
+    with pytest.raises(DataError, match="do not ask for one"):
         store.record(who.id, now.id, "3", request="r")
     with pytest.raises(DataError, match="no scale"):
         store.add_items(project.id, "rating", ["p0"], response=["chosen"])
@@ -113,7 +113,7 @@ def test_ratings_and_comparisons_do_not_mix(store: LabelStore) -> None:
         store.add_items(rated.id, "pop", ["p0"], ["p1"], gold=["2"])
     for settings, message in (
         ({"scale": 11, "kind": "rating"}, "from 2 to 10"),
-        ({"scale": 4}, "goes with kind 'rating'"),
+        ({"scale": 4}, "is only for kind 'rating'"),
     ):
         with pytest.raises(ConfigError, match=message):
             open_project(store, preferences(4), "new", **settings)  # pyright: ignore[reportArgumentType]
@@ -261,7 +261,7 @@ def test_from_the_command_line_to_a_training_run(tmp_path: Path, data_path: str,
             store.record(who.id, now.id, verdict, request=str(now.id))
     capsys.readouterr()
     assert main(["label", "export", "--db", db, "--as", "preferences", "--out", str(out), "--unrated", "drop"]) == 0
-    assert "16 of 16 preferences have ratings" in capsys.readouterr().out
+    assert "16 of 16 preferences have annotators' ratings" in capsys.readouterr().out
     assert main(["pop", "sample", str(out), "--k", "1", "--out", str(tmp_path / "edges.parquet")]) == 0
     words = ["train", "--model.path", model_path, "--data.train", str(out), "--train.batch_size", "8"]
     words += ["--train.max_steps", "1", "--output"]

@@ -86,7 +86,7 @@ def test_projects_have_preferences_in_common(store: LabelStore) -> None:
     assert "2 of 2 of" in both_ways(store, one, two, far, bridge).shared
     other = [{**rows(0)[0], "chosen": "something else"}, *rows(1)]
     turned = open_project(store, load_preferences(other), "turned", k=1, say=lambda _: None)
-    with pytest.raises(DataError, match=r"'p0' of project .*turned has other texts"):
+    with pytest.raises(DataError, match=r"'p0' has different texts in project .*turned"):
         pool([(store, one), (store, turned)])
 
 

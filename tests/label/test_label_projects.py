@@ -88,7 +88,7 @@ def test_the_same_data_go_on_and_others_do_not(store: LabelStore, conversational
             open_project(store, data, **asked)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="k would choose items from data"):
         open_project(store, None, k=1)
-    with pytest.raises(DataError, match="1 ids are in only one of them, such as 'p8'"):
+    with pytest.raises(DataError, match="1 ids are in only one of the two, such as 'p8'"):
         open_project(store, data.select(range(8)))
     with pytest.raises(DataError, match="27 texts differ, such as 'chosen' of 'p0'"):
         open_project(store, preferences(9, conversational=not conversational))
@@ -113,7 +113,7 @@ def test_edges_are_asked_without_their_answer_and_gold_with_it(store: LabelStore
 def test_pairs_of_other_data_leave_no_project_behind(store: LabelStore) -> None:
     with pytest.raises(DataError, match="not in made here, such as 'q1'"):
         open_project(store, preferences(3), edges=PopEdges.from_columns(["q1"], ["p1"]))
-    with pytest.raises(ConfigError, match="goes with kind 'pop'"):
+    with pytest.raises(ConfigError, match="is only for kind 'pop'"):
         open_project(store, preferences(3), kind="preference", gold=PopEdges.from_columns(["p0"], ["p1"]))
     assert store.projects() == []
     assert open_project(store, preferences(3), kind="preference", say=lambda line: None).items == 3

@@ -79,7 +79,7 @@ def test_an_abandoned_lease_goes_to_someone_else_and_its_late_answer_is_refused(
     clock.pass_seconds(61)
     taken = store.next_assignment(here.id)
     assert taken is not None and taken.item == abandoned.item
-    with pytest.raises(DataError, match="others have labelled"):
+    with pytest.raises(DataError, match="others have since labelled"):
         store.record(gone.id, abandoned.id, "first", request="late")
     assert store.labels(store.project("demo").id).num_rows == 0
     other = store.next_assignment(gone.id)

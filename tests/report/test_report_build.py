@@ -186,7 +186,7 @@ def test_arm_without_generations_is_named(crowded_study: StudyResults) -> None:
     page = Page(render_report(crowded_study))
     words = page.words()
     last = crowded_study.arms[-1].label
-    assert f"Not shown, as one of the two was not measured: {last}" in words
+    assert f"Not shown, since one of the two was not measured: {last}" in words
     assert words.count(last) > 5
     assert len(render_report(crowded_study).encode()) < 1_500_000
 

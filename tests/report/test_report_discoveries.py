@@ -41,7 +41,7 @@ def test_the_table_tells_what_stands_beside_the_others(study: StudyResults) -> N
     cells = [row[0] for _, row in summary_rows(some, summary_columns())]
     assert [cell.symbol for cell in cells[1:4]] == ["▲", "△", "○"]
     page = render_report(some)
-    assert "Of 6 differences in the summary, 2 leave out zero at 95%" in page
+    assert "Of 6 differences in the summary, 2 exclude zero at 95%" in page
     assert "Benjamini–Hochberg); DPO, rating margin in Accuracy does not." in page
 
 

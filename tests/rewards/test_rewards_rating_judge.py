@@ -138,7 +138,7 @@ def test_a_file_that_is_no_cache_is_left_alone(tmp_path: Path, tail: str) -> Non
         with pytest.raises(RunError, match=r"thesis.txt: its last line is not a cached judge answer"):
             AnswerCache(path)
         assert path.read_text() == text
-    with pytest.raises(RunError, match=r"no file for a cache \(Is a directory\)"):
+    with pytest.raises(RunError, match=r"cannot be used as a cache \(Is a directory\)"):
         AnswerCache(tmp_path)
 
 

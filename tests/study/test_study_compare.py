@@ -72,7 +72,7 @@ def test_curves_take_no_more_prompts_than_the_evaluation(make_study: MakeStudy) 
 def test_what_training_adds_is_said_of_scores_that_are_no_ratio(make_study: MakeStudy) -> None:
     arms = {"dpo": {"objective": {"name": "dpo"}}, "simpo": {"label": "SimPO", "objective": {"name": "simpo"}}}
     results, report = compare(make_study(arms=arms, seeds=[0]))
-    said = [line for line in results.reading if "by which its reference model is already right" in line]
+    said = [line for line in results.reading if "by which the reference model is already right" in line]
     own, accuracy = (results.arms[1].metrics[name].estimate for name in ("accuracy_reference", "accuracy"))
     assert (
         len(said) == 1 and said[0].startswith("SimPO scores by the policy's own log-probs") and f"{own:.1%}" in said[0]

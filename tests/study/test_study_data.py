@@ -55,7 +55,7 @@ def test_a_study_keeps_to_its_folder(small: MakeStudy, tmp_path: Path, capsys: p
     folder = tmp_path / "thesis"
     folder.mkdir()
     (folder / "report.html").write_text("mine")
-    with pytest.raises(RunError, match="not empty and not the folder of a study"):
+    with pytest.raises(RunError, match="not empty and not a study folder"):
         compare(small(output=str(folder)))
     assert (folder / "report.html").read_text() == "mine" and len(list(folder.iterdir())) == 1
     study = small()

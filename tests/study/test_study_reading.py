@@ -56,7 +56,7 @@ def test_one_run_of_each_arm_is_no_verdict() -> None:
         "Held-out accuracy, one run each against one of DPO, over prompts only: POP +5.0 points, 95% +1.0 to +9.0; "
         "IPO -20.0 points, 95% -30.0 to -10.0."
     )
-    assert text[-1].startswith("One training seed: the intervals are about these runs on other prompts.")
+    assert text[-1].startswith("One training seed: the intervals cover other prompts, not other seeds.")
     assert not any("wins" in line or "worse" in line for line in text if "longer" not in line)
     assert "is unknown with one seed each" in read_control("POP", "CONTROL", {"accuracy": UP}, told=False)
     known = read_results([arm("dpo", seeds=5), arm("pop", "published", 1, accuracy=UP)], "dpo")
@@ -106,6 +106,6 @@ def test_what_training_adds_to_an_order_that_was_there() -> None:
     simpo = arm("simpo")
     simpo.metrics["accuracy_reference"] = Interval(0.644, 0.58, 0.7)
     assert read_reference(simpo, UP) == (
-        "SIMPO scores by the policy's own log-probs, by which its reference model is already right for 64.4% of the "
+        "SIMPO scores by the policy's own log-probs, by which the reference model is already right for 64.4% of the "
         "held-out preferences; training adds +5.0 points, 95% +1.0 to +9.0."
     )

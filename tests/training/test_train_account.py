@@ -149,7 +149,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
     assert main(["report", str(tmp_path / "run"), "--out", str(page)]) == 0
     text = page.read_text()
     assert "an empty text: 1; a missing value: 1" in text and all(sentence in text for sentence in expected[1:])
-    assert "held out when the run was trained, by id and content" in text
+    assert "held out when the run was trained, matched by id and content" in text
 
 
 def test_what_tokenization_does_is_said(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,7 +238,7 @@ def test_generations_are_counted(configure: Configure, reward_path: str) -> None
     steps = {step["name"]: Step.from_dict(step) for step in metrics["account"]}
     policy = steps["generations of the policy"]
     assert (policy.rows_in, policy.kept["answered"], sum(policy.left_out.values())) == (8, 5, 3)
-    assert any(note.startswith("prompts that lost tokens, of which 12 fit") for note in policy.notes)
+    assert any(note.startswith("prompts truncated to the 12 tokens that fit") for note in policy.notes)
     cut = 1 - metrics["intervals"]["finished"]["estimate"]
     assert f"answers cut at evaluation.max_new_tokens 4: {round(5 * cut)} of 5" in policy.notes or np.isclose(cut, 0)
     assert steps["generations of the reference"].rows_in == 8

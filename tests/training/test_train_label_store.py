@@ -93,5 +93,7 @@ def test_what_a_store_cannot_give(db: str, tmp_path: Path, data_path: str) -> No
     with LabelStore.open(db) as store:
         single = open_project(store, load_preferences(data_path), "single", kind="preference")
         label_store(store, single.id, RatingLabeller(store_strengths(store, single.id)))
-    with pytest.raises(DataError, match="Its labels are single preferences: train on what `popmargin label export"):
+    with pytest.raises(
+        DataError, match="Its labels are single preferences: train on the output of `popmargin label export"
+    ):
         store_edges(f"{db}#single", load_preferences(data_path).ids)

@@ -227,7 +227,7 @@ def test_the_saved_model_is_a_classifier_with_the_same_rewards(
 
 
 @pytest.mark.parametrize("truncation", ["keep_prompt_end", "keep_prompt_start"])
-@pytest.mark.filterwarnings("ignore:.*they were cut as in its training:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*they were truncated as in training:UserWarning")
 def test_what_is_too_long_is_scored_as_in_training(configure: Configure, truncation: str) -> None:
     """The gaps of the evaluation, where both responses are as long, so that the prompt they share is cut for both."""
     data = {"max_length": 16, "truncation": truncation}
