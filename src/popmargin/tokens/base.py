@@ -22,10 +22,10 @@ class TokenRows:
     Attributes:
         logps: log-prob of every token under the policy (N,), nats.
         reference_logps: the same under the run's reference (N,), nats.
-        scoring_logps: the same under the selector's own reference (`tokens.reference`); the run's where there is none.
+        scoring_logps: the same under the selector's own reference (`tokens.reference`), or the run's if there is none.
         response: the response that a token belongs to (N,), 0 … S−1.
         is_chosen: whether a response is the chosen one of its preference (S,).
-        columns: numbers of every response's preference (S,) by name, as the selector declares them.
+        columns: numbers of every response's preference (S,) by name, as declared by the selector.
     """
 
     logps: Float[Tensor, "N"]
@@ -44,7 +44,7 @@ class TokenSelector:
         name: its name in configurations.
         function: `(tokens, options) -> weights (N,)`; a weight of 1 keeps a token, 0 leaves it out.
         options: its frozen options dataclass.
-        needs: the columns of the data that it reads, `Needs(columns=…)`.
+        needs: the data columns it reads, `Needs(columns=…)`.
     """
 
     name: str
