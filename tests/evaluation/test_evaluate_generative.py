@@ -211,7 +211,7 @@ def test_files_and_runs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         replace(run([1, 2]), completions=["a"])
     with pytest.raises(DataError, match=r"first completion 1 .*prompt 1"):
         run([1, math.nan])
-    with pytest.raises(DataError, match="other prompts"):
+    with pytest.raises(DataError, match="different prompts"):
         generative_metrics(run([1, 2]), run([1, 2], keys=["key 1", "key 0"]))
     with pytest.raises(DataError, match="2 seeds against 3"):
         generative_metrics([run([1, 2])] * 3, [run([1, 2])] * 2)

@@ -82,7 +82,7 @@ def test_lost_or_edited_rows_are_refused_with_their_ids(
     lost = [row for row in rows if row["id"] not in out[:2]]
     write(data, [row if row["id"] != out[3] else row | {"rejected": "birds sing"} for row in lost])
     with pytest.raises(
-        RunError, match=rf"of 8 held-out preferences, 2 gone \({out[0]}, {out[1]}\), 1 edited"
+        RunError, match=rf"held-out preferences: of 8, 2 gone \({out[0]}, {out[1]}\), 1 edited"
     ) as caught:
         evaluate_run(run.path)
     assert "--data.test FILE" in str(caught.value) and "mine.jsonl" in str(caught.value)

@@ -102,7 +102,7 @@ def test_margins_of_another_version_are_refused(run: RunDirectory) -> None:
     evaluate_run(run.path)
     file = run.evaluation / "margins.parquet"
     pq.write_table(pq.read_table(file).drop_columns(["reference_margin"]), file)
-    with pytest.raises(RunError, match=r"margins.parquet is from another version of popmargin: evaluate the run"):
+    with pytest.raises(RunError, match=r"margins.parquet is from another version of popmargin"):
         HeldOutMargins.load(file)
 
 

@@ -209,7 +209,7 @@ def test_a_local_judge_gives_the_models_own_probabilities(model_path: str, tmp_p
     expected = torch.softmax(logits[[tokens[0] for tokens in letters]], -1)[0].item()
     backend = LocalBackend(model_path, cache=tmp_path / "cache.jsonl")
     assert backend.reply(["A or B?"], Account())[0].p == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(RunError, match=r"longer than the 256 of judge"):
+    with pytest.raises(RunError, match=r"exceeds the context of judge"):
         backend.reply(["word " * 400], Account())
 
 

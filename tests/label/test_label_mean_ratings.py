@@ -73,7 +73,7 @@ def test_answers_are_numbers_of_the_scale_and_keep_every_rule_of_the_store(store
             store.record(anna, now.id, verdict, request="r1")  # pyright: ignore[reportArgumentType]
     label = store.record(anna, now.id, "7", request="r1", seconds=3.0, note="well")
     assert store.record(anna, now.id, "7", request="r1") == label
-    with pytest.raises(DataError, match="stored another answer"):
+    with pytest.raises(DataError, match="already stored a different answer"):
         store.record(anna, now.id, "6", request="r1")
     assert store.record(anna, now.id, "2", request="r2").revision == 2
     undone = store.undo(anna)
@@ -97,7 +97,7 @@ def test_ratings_and_comparisons_do_not_mix(store: LabelStore) -> None:
     assert now is not None
     with pytest.raises(DataError, match="do not ask for one"):
         store.record(who.id, now.id, "3", request="r")
-    with pytest.raises(DataError, match="no scale"):
+    with pytest.raises(DataError, match="no rating scale"):
         store.add_items(project.id, "rating", ["p0"], response=["chosen"])
     rated = store.create_project("rated", scale=3)
     store.import_preferences(rated.id, preferences(2))
@@ -210,7 +210,7 @@ def test_mean_ratings_become_columns_and_nothing_is_lost_silently(
     assert swapped[0]["strength"] is None  # of another scale than the ratings
     assert swapped.report.notes == (
         "4 of 5 preferences have annotators' ratings for both responses; 1 of these are ties (a gap of 0)",
-        "1 have not (p3): --unrated keeps them without ratings, or drops them",
+        "1 do not (p3): --unrated keeps them without ratings or drops them",
         "1 marked wrong by most annotators who judged them (p1): chosen and rejected swapped",
     )
     swapped.save(tmp_path / "rated.jsonl")

@@ -95,7 +95,7 @@ def test_a_project_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with LabelStore.open("labels.db") as store, LabelStore.open(tmp_path / "labels.db") as again:
         project = rated(store, "demo", {})
         for places in ([store, store], [store, again]):
-            with pytest.raises(ConfigError, match=r"labels.db#demo is named twice"):
+            with pytest.raises(ConfigError, match=r"labels.db#demo is listed twice"):
                 pool([(place, project) for place in places])
 
 
@@ -108,8 +108,8 @@ def test_the_report_refuses_and_says(
             rated(store, "default", {}, data)
     report = ["label", "report", "--db", "labels.db", "--out", "x.html", "--overwrite", "--with"]
     for words, message in (
-        (["default"], "labels.db#default is named twice"),
-        (["part.db", "./part.db"], "part.db#default is named twice"),
+        (["default"], "labels.db#default is listed twice"),
+        (["part.db", "./part.db"], "part.db#default is listed twice"),
         (["far.db"], "labels.db#default and far.db#default have no preference in common"),
     ):
         assert main([*report, *words]) == 2

@@ -81,7 +81,7 @@ def test_the_same_data_go_on_and_others_do_not(store: LabelStore, conversational
     said: list[str] = []
     again = data.select(list(reversed(range(9))))
     open_project(store, again, edges=edges, gold=gold, say=said.append)
-    assert [line[:34] for line in said] == ["project 'default' already exists and is"]
+    assert [line.partition(":")[0] for line in said] == ["project 'default' already exists and is unchanged"]
     turned = PopEdges.from_columns(["p3", "p4"], ["p2", "p5"])
     for asked in ({"edges": edges}, {"edges": edges, "gold": turned}, {"gold": gold}, {"k": 1}):
         with pytest.raises(ConfigError, match="has different items"):

@@ -53,7 +53,7 @@ def test_all_sections_are_filled_and_nothing_is_loaded_from_outside() -> None:
 def test_human_agreement_stands_beside_every_judges() -> None:
     sentences = " ".join(reading(label_quality(*simulated())))
     assert "The best model, judge:tiny, reaches" in sentences
-    assert "people, on the same items and against the same panels," in sentences
+    assert "on the same items and against the same panels" in sentences
     assert "Position bias" in sentences and "would give 25%" in sentences
 
 
@@ -133,7 +133,7 @@ def test_names_and_flags_that_do_not_fit_are_refused(
     judge = ["label", "judge", "--db", labels, "--project", "demo", "--judge"]
     for words, message in (
         ([*judge, "ratings", "--workers", "2"], "has no option 'workers'"),
-        ([*judge, "ratings", "--name", "Ada"], "has a person of the name 'Ada'"),
+        ([*judge, "ratings", "--name", "Ada"], "already has a person named 'Ada'"),
         ([*judge, "ratings", "--reward-options", "[1]"], "must be a mapping"),
         (["label", "report", "--db", str(tmp_path / "new.db"), "--out", "x.html"], "no such label store"),
     ):

@@ -250,7 +250,7 @@ def test_tokens_open_only_their_own_active_annotator(store: LabelStore, make_pro
     now = store.next_assignment(who.id)
     store.set_active(who.id, False)
     assert store.annotator_of(other) is None and store.progress(project.id).leased == 0
-    with pytest.raises(DataError, match="not active"):
+    with pytest.raises(DataError, match="no longer active"):
         store.next_assignment(who.id)
     store.set_active(who.id, True)
     back = store.next_assignment(who.id)
@@ -292,7 +292,7 @@ def test_bad_rows_of_a_model_are_named_and_nothing_of_their_part_is_stored(
     good = {"item": [1, 2], "verdict": ["first", "tie"], "request": ["a", "b"]}
     for change, message in (
         ({"item": [1, 99]}, "row 1: the project has no item 99"),
-        ({"item": [1, 1]}, "row 1: item 1 comes twice"),
+        ({"item": [1, 1]}, "row 1: item 1 appears twice"),
         ({"verdict": ["first", "frist"]}, "row 1: verdict is 'frist'. Did you mean 'first'"),
         ({"confidence": [0.5, 1.5]}, "row 1: confidence"),
         ({"colour": [1, 2]}, "unknown column 'colour'"),

@@ -67,7 +67,7 @@ def test_unknown_metric_is_shown_under_its_name() -> None:
         "log_ratio_per_token_own": "Log-ratio per token (the model's own settings)",
     }
     for key, title in titles.items():
-        assert metric(key).title == title and "no KL" in metric(key).meaning
+        assert metric(key).title == title and "not a KL" in metric(key).meaning
     assert set(SUMMARY_COLUMNS) <= set(METRICS)
 
 
