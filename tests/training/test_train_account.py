@@ -20,7 +20,7 @@ from popmargin.errors import DataError
 from popmargin.evaluation.run import evaluate_run
 from popmargin.pop.edges import PopEdges
 from popmargin.training.account import encoding_step
-from popmargin.training.build import make_parts
+from popmargin.training.build import Run, make_parts
 from popmargin.training.run import train
 from popmargin.training.run_account import training_steps
 from popmargin.training.sides import read_split
@@ -176,7 +176,7 @@ def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure
         {"data": {"limit": 24, "max_length": 30, "truncation": "drop"}},
     )
     workspace = Workspace(config)
-    steps = training_steps(config, workspace, make_parts(config, workspace))
+    steps = training_steps(config, workspace, make_parts(Run.read(config), workspace))
     check_sums(steps)
     of_edges, of_rows = steps
     assert of_edges.rows_in == len(edges)
@@ -196,7 +196,7 @@ def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure
     )
     PopEdges.from_columns(["nobody"], sorted(trained)[:1]).save(tmp_path / "edges.parquet")
     with pytest.raises(DataError, match="such as 'nobody'"):
-        make_parts(config, Workspace(config))
+        make_parts(Run.read(config), Workspace(config))
 
 
 def test_columns_that_the_objective_does_not_use_are_named(configure: Configure) -> None:
@@ -204,7 +204,7 @@ def test_columns_that_the_objective_does_not_use_are_named(configure: Configure)
     for name, columns in expected.items():
         config = configure({"objective": {"name": name}})
         workspace = Workspace(config)
-        notes = training_steps(config, workspace, make_parts(config, workspace))[-1].notes
+        notes = training_steps(config, workspace, make_parts(Run.read(config), workspace))[-1].notes
         said = [note for note in notes if "does not use" in note]
         assert said == ([] if columns is None else [f"columns of the data that '{name}' does not use: {columns}"])
 

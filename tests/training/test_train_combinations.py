@@ -11,7 +11,7 @@ from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
 from popmargin.objectives.base import OBJECTIVES, Needs
 from popmargin.tasks.base import TASKS
-from popmargin.training.build import make_loss, make_parts
+from popmargin.training.build import Run, make_loss, make_parts
 from popmargin.training.combinations import refuse_meaningless, without_effect
 from popmargin.training.run import train
 from popmargin.training.run_directory import read_jsonl
@@ -131,7 +131,7 @@ def test_batch_statistics_of_one_row_are_refused_in_training(
     with pytest.raises(ConfigError, match=r"a row alone is its own mean.*objective\.running"):
         train(config)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    make_parts(config, Workspace(config))
+    make_parts(Run.read(config), Workspace(config))
 
 
 @pytest.mark.parametrize(

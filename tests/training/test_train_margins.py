@@ -18,7 +18,7 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.objectives.base import OBJECTIVES, Needs, Objective
 from popmargin.study.config import StudyConfig
 from popmargin.study.standard import keep_possible
-from popmargin.training.build import make_loss, make_parts, make_trainer, training_arguments
+from popmargin.training.build import Run, make_loss, make_parts, make_trainer, training_arguments
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
@@ -146,8 +146,8 @@ def test_ratings_that_are_missing(configure: Configure, unrated_path: str) -> No
 def test_a_target_that_is_not_finite_stops_before_the_step(configure: Configure) -> None:
     config = configure({"margin": {"source": "pop"}, "target": {"kind": "bank"}})
     directory = RunDirectory(Path(config.output))
-    parts = make_parts(config, Workspace(config))
-    trainer = make_trainer(config, training_arguments(config, directory), parts)
+    parts = make_parts(Run.read(config), Workspace(config))
+    trainer = make_trainer(training_arguments(config.train, config.seed, directory.checkpoints), parts)
     target: Any = parts.loss.target
     target.load_state({name: torch.full_like(value, torch.nan) for name, value in target.state().items()})
     with pytest.raises(ValueError, match="loss or a log-prob is not finite at step 1"):

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from popmargin.config import RunConfig
-from popmargin.training.build import make_parts, make_trainer, training_arguments
+from popmargin.training.build import Run, make_parts, make_trainer, training_arguments
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
@@ -76,7 +76,7 @@ def test_nothing_is_kept_with_several_processes(
 ) -> None:
     config = configure({"model": {"lora_rank": 4, "lora_last_layers": 1}, "train": {"frozen_cache_gb": 1.0}})
     monkeypatch.setenv("WORLD_SIZE", "2")
-    scorer: Any = make_parts(config, Workspace(config)).scorer
+    scorer: Any = make_parts(Run.read(config), Workspace(config)).scorer
     assert scorer.plan.lower is None
     assert "train.frozen_cache_gb does nothing with several processes" in caplog.text
 
@@ -97,8 +97,8 @@ class Waits(TorchDispatchMode):
 def waits(configure: Configure, folder: Path, objective: dict[str, Any], **settings: Any) -> int:
     config = configure(objective, {"output": str(folder), "train": {"max_steps": 2, "batch_size": 8, **settings}})
     workspace = Workspace(config)
-    arguments = training_arguments(config, RunDirectory(folder))
-    trainer = make_trainer(config, arguments, make_parts(config, workspace))
+    arguments = training_arguments(config.train, config.seed, folder / "checkpoints")
+    trainer = make_trainer(arguments, make_parts(Run.read(config), workspace))
     with Waits() as counted:
         trainer.train()
     return sum(counted.found.values())

@@ -22,7 +22,7 @@ from popmargin.models.reward_models import padding_apart
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.rewards.load import load_reward
 from popmargin.tasks.reward import RewardTask
-from popmargin.training.build import make_loss, make_parts, make_trainer, training_arguments
+from popmargin.training.build import Run, make_loss, make_parts, make_trainer, training_arguments
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
@@ -49,10 +49,10 @@ def padded(workspace: Workspace, rows: list[int]) -> dict[str, torch.Tensor]:
 
 def ours(config: RunConfig, workspace: Workspace, rows: list[int]) -> tuple[float, Any, Any]:
     """Loss, model with its gradients, and an equal model without."""
-    parts = make_parts(config, workspace)
+    parts = make_parts(Run.read(config), workspace)
     assert parts.scorer.plan.layout == "packed"
     twin = copy.deepcopy(parts.policy)
-    trainer = make_trainer(config, training_arguments(config, RunDirectory(Path(config.output))), parts)
+    trainer = make_trainer(training_arguments(config.train, config.seed, Path(config.output) / "checkpoints"), parts)
     value = trainer.compute_loss(parts.policy, parts.collator.part(rows))
     value.backward()
     return float(value.detach()), parts.policy, twin
@@ -100,7 +100,7 @@ def test_pop_margins_are_the_weaker_sides_reward_gaps(configure: Configure) -> N
     config = configure(REWARD, {"objective": {"name": "pop"}, "pop": {"sampling": "random", "k": 2}})
     workspace = Workspace(config)
     rows = list(range(12))
-    parts = make_parts(config, workspace)
+    parts = make_parts(Run.read(config), workspace)
     value, model, twin = ours(config, workspace, rows)
     stronger, weaker = parts.collator.rows.stronger[rows].tolist(), parts.collator.rows.weaker[rows].tolist()
 

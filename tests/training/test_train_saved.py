@@ -24,6 +24,7 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run, held_out_margins
 from popmargin.models.policies import load_model
 from popmargin.models.saved import dtype_to_save, write_model
+from popmargin.training.build import Run
 from popmargin.training.run import train
 from popmargin.training.workspace import Workspace
 
@@ -72,7 +73,9 @@ def test_a_start_adapter_is_trained_on_and_saved(
     assert changed > 0.01 and not (run.model / "adapter_config.json").exists()
     evaluate_run(run.path)
     found = HeldOutMargins.load(run.evaluation / "margins.parquet").reward_margin
-    np.testing.assert_allclose(found, held_out_margins(policy, config, workspace).reward_margin, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        found, held_out_margins(policy, Run.read(config), workspace).reward_margin, rtol=1e-4, atol=1e-4
+    )
     assert np.ptp(found) > 0.01
     if task == "policy":
         first = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])

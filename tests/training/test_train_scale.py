@@ -13,7 +13,7 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale, fit_strengths
 from popmargin.pop.strengths import half_normal_strengths
-from popmargin.training.build import make_parts
+from popmargin.training.build import Run, make_parts
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
@@ -39,7 +39,7 @@ def test_a_scale_is_fitted_to_the_runs_edges_and_kept(configure: Configure) -> N
 def test_the_rows_of_a_batch_carry_their_own_strength(configure: Configure) -> None:
     config = configure(scaled(k=3))
     workspace = Workspace(config)
-    parts = make_parts(config, workspace)
+    parts = make_parts(Run.read(config), workspace)
     assert parts.scale is not None and parts.scale.ids == workspace.train.ids
     z = half_normal_strengths(parts.scale.strength)
     (batch,) = parts.collator([5, 2, 9])["parts"]
@@ -79,7 +79,7 @@ def test_preferences_without_a_comparison_are_said_and_get_the_middle(
     PopEdges.from_columns(ids[:4], ids[4:8]).save(tmp_path / "edges.parquet")
     config = configure(scaled(edges=str(tmp_path / "edges.parquet")))
     with caplog.at_level(logging.WARNING):
-        parts = make_parts(config, Workspace(config))
+        parts = make_parts(Run.read(config), Workspace(config))
     assert f"{len(ids) - 8} of {len(ids)} training preferences stand in no comparison" in caplog.text
     column = parts.collator.columns["scale"]
     assert len(np.unique(column[8:])) == 1 and column[:4].min() > column[8] > column[4:8].max()

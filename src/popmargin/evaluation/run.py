@@ -28,9 +28,8 @@ from popmargin.rewards.base import Reward
 from popmargin.rewards.load import load_reward
 from popmargin.tasks.base import TASKS
 from popmargin.training.account import edge_step, encoding_step
-from popmargin.training.build import make_loss
+from popmargin.training.build import Run
 from popmargin.training.fingerprints import source_fingerprints
-from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
 
@@ -85,9 +84,9 @@ class HeldOutMargins:
 
 
 @torch.no_grad()
-def held_out_margins(model: Any, config: RunConfig, workspace: Workspace) -> HeldOutMargins:
+def held_out_margins(model: Any, run: Run, workspace: Workspace) -> HeldOutMargins:
     """Score all held-out preferences under a trained model."""
-    loss, data, task = make_loss(config), workspace.test, workspace.task
+    config, loss, data, task = run.config, run.loss, workspace.test, workspace.task
     task.check_scoring(data.encoded, model)
     scorer = task.scorer(model, loss.kind, precision=config.model.precision, wide=True)
     inputs = task.inputs(data.encoded, scorer, reference=data.reference)
@@ -142,7 +141,7 @@ class PromptSet:
 
 def generate_and_score(
     policy: Any,
-    config: RunConfig,
+    settings: EvaluationConfig,
     workspace: Workspace,
     reward: Reward,
     *,
@@ -153,13 +152,13 @@ def generate_and_score(
 
     Args:
         policy: samples the completions; None is the reference.
-        config: how to sample.
+        settings: how to sample.
         workspace: prompts, tokenizer and reference model.
         reward: scores them.
         prompts: number of prompts; None takes all.
         progress: show a progress bar.
     """
-    settings, task = config.evaluation, workspace.task
+    task = workspace.task
     chosen = PromptSet.of(workspace, prompts)
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress)
     repeated = [prompt for prompt in chosen.prompts for _ in range(settings.samples)]
@@ -177,9 +176,9 @@ def generate_and_score(
     )
 
 
-def generation_step(generations: Generations, config: RunConfig, workspace: Workspace, whose: str) -> Step:
+def generation_step(generations: Generations, settings: EvaluationConfig, workspace: Workspace, whose: str) -> Step:
     """The account of generations: prompts asked, answered and cut, answers cut and empty."""
-    everyone, settings, task = PromptSet.of(workspace, None), config.evaluation, workspace.task
+    everyone, task = PromptSet.of(workspace, None), workspace.task
     asked, room = len(generations.prompts), task.room_for_prompts(settings)
     lengths = task.prompt_lengths(everyone.prompts[:asked])
     answers = len(generations.completions)
@@ -221,9 +220,8 @@ def configured_reward(config: EvaluationConfig) -> Reward | None:
 
 def evaluate_policy(
     policy: Any,
-    config: RunConfig,
+    run: Run,
     workspace: Workspace,
-    directory: RunDirectory,
     *,
     reward: Reward | None,
     reference: Generations | None,
@@ -235,9 +233,8 @@ def evaluate_policy(
 
     Args:
         policy: what to measure.
-        config: the run's configuration.
+        run: what it is measured as, and where the results go.
         workspace: held-out data and reference.
-        directory: where the results go.
         reward: scores generations; None generates nothing.
         reference: the reference model's generations on the same prompts.
         baseline: another run's generations to win against.
@@ -247,8 +244,8 @@ def evaluate_policy(
     Returns:
         What evaluation/metrics.json holds: intervals, reliability curve, counts, and the account of what was measured.
     """
-    settings = config.evaluation
-    margins = held_out_margins(policy, config, workspace)
+    settings, directory = run.config.evaluation, run.directory
+    margins = held_out_margins(policy, run, workspace)
     margins.save(directory.evaluation / "margins.parquet")
     edges = workspace.test_edges(settings.pop_k, settings.seed)
     if edges is not None:
@@ -256,11 +253,13 @@ def evaluate_policy(
     metrics = margin_metrics(margins, edges).to_dict()
     steps = _test_edge_step(edges, workspace)
     if reference is not None:
-        steps.append(generation_step(reference, config, workspace, "the reference"))
+        steps.append(generation_step(reference, settings, workspace, "the reference"))
     if reward is not None:
-        generations = generate_and_score(policy, config, workspace, reward, prompts=settings.prompts, progress=progress)
+        generations = generate_and_score(
+            policy, settings, workspace, reward, prompts=settings.prompts, progress=progress
+        )
         generations.save(directory.evaluation / "generations.parquet")
-        steps.append(generation_step(generations, config, workspace, "the policy"))
+        steps.append(generation_step(generations, settings, workspace, "the policy"))
         intervals = generative_metrics(generations, reference, baseline)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
         facts = {
@@ -310,16 +309,17 @@ def evaluate_run(
     if "generation" not in task.provides and (reward is not None or against is not None):
         raise ConfigError(f"{path} is {task.noun}: it generates nothing to score or to compare with a run.")
     chosen = held_out(directory, config)
-    directory, config = chosen.directory, with_absolute_paths(config)
+    run = replace(Run.read(config), directory=chosen.directory)
+    directory, config = run.directory, run.config
     workspace = Workspace(config, test=chosen.preferences)
     steps = [*chosen.steps, encoding_step(workspace.test.encoded.report, "held-out preferences")]
     workspace.tell(steps)
-    _check_models(directory, config, workspace)
+    _check_models(run, workspace)
     reward = reward if reward is not None else configured_reward(config.evaluation)
     reference = baseline = None
     if reward is not None:
         reference = generate_and_score(
-            None, config, workspace, reward, prompts=config.evaluation.prompts, progress=True
+            None, config.evaluation, workspace, reward, prompts=config.evaluation.prompts, progress=True
         )
         reference.save(directory.evaluation / "reference_generations.parquet")
     if against is not None:
@@ -330,9 +330,8 @@ def evaluate_run(
     policy = workspace.task.load(directory.model)
     return evaluate_policy(
         policy,
-        config,
+        run,
         workspace,
-        directory,
         reward=reward,
         reference=reference,
         baseline=baseline,
@@ -341,12 +340,12 @@ def evaluate_run(
     )
 
 
-def _check_models(directory: RunDirectory, config: RunConfig, workspace: Workspace) -> None:
+def _check_models(run: Run, workspace: Workspace) -> None:
+    directory = run.directory
     held_out = "held-out preferences"
     facts = workspace.task.fingerprints({held_out: workspace.test.encoded})
     tokens = {name: value for name, value in facts.items() if name.endswith(held_out)}
     facts = {name: value for name, value in facts.items() if name not in tokens}
-    parts = [TASKS.get(config.task), *make_loss(config).components]
-    check_models(directory, facts | source_fingerprints(parts))
+    check_models(directory, facts | source_fingerprints(run.components))
     if directory.measured == RunDirectory(directory.path).measured:  # of other data there are no tokens to compare
         check_models(directory, tokens)

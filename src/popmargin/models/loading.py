@@ -49,7 +49,7 @@ def load_pretrained(
 
     adapter = find_adapter(path) if stack else None
     if stack and adapter is None:
-        raise ConfigError(f"model.start_adapter is stack, and '{path}' is a whole model. Leave it out.")
+        raise ConfigError(f"model.start_adapter is stack, but '{path}' is a whole model. Remove the setting.")
     model, info = _load(auto, path if adapter is None else adapter.base, what, dtype, options, above=())
     model.name_or_path = model.config.name_or_path = path  # as given: what an adapter of ours will name as its base
     if not dropout:
@@ -70,7 +70,7 @@ def _load(
     try:
         model, info = _load(auto, adapter.base, what, torch.float32, options, (*above, path))
     except RunError as error:
-        raise RunError(f"'{path}' is an adapter, and its base does not load: {error}") from error
+        raise RunError(f"'{path}' is an adapter, but its base does not load: {error}") from error
     merge_adapter(model, adapter, info)
     cast_weights(model, dtype)
     return model, info
@@ -151,12 +151,13 @@ def find_adapter(path: str) -> Adapter | None:
         raise RunError(f"Cannot read the adapter '{path}': {reason(error)}") from error
     if any(Path(folder).glob("model*.safetensors")):
         raise RunError(
-            f"{path} holds a whole model and an adapter, and nothing says whether the adapter is in the model already. "
-            f"Keep one of them: remove {ADAPTER_CONFIG} or the model's weights, or move the adapter to its own folder."
+            f"{path} contains both a whole model and an adapter, and it is unclear whether the adapter is already "
+            f"merged. Keep one of them: remove {ADAPTER_CONFIG} or the model's weights, or move the adapter to its "
+            "own folder."
         )
     if weights is None:
         _refuse_pickles(folder, path)
-        raise RunError(f"The adapter '{path}' has no {ADAPTER_WEIGHTS}: is the folder whole?")
+        raise RunError(f"The adapter '{path}' has no {ADAPTER_WEIGHTS}: is the folder complete?")
     base = settings.get("base_model_name_or_path")
     if not base:
         raise RunError(f"The adapter '{path}' names no base: write base_model_name_or_path into {file}.")
@@ -199,16 +200,16 @@ def reason(error: Exception) -> str:
     text = str(error).strip()
     if "trust_remote_code" in text:
         return (
-            "it comes with code of its own (auto_map), which popmargin never runs. Name a model of a kind that "
-            "transformers has a class for"
+            "it needs its own code (auto_map), which popmargin never runs. Use a model that transformers has a class "
+            "for"
         )
     if "safetensors" in text and "does not appear to have a file" in text:
-        return f"it has no weights in safetensors, and pickled ones can run code. {_REMEDY}"
+        return f"it has no safetensors weights, and pickled ones can run code. {_REMEDY}"
     return text.partition("\n")[0]
 
 
 _REMEDY = (
-    "Convert them once where that does no harm, with transformers: AutoModelForCausalLM.from_pretrained(OLD)"
+    "Convert them once in a safe place, with transformers: AutoModelForCausalLM.from_pretrained(OLD)"
     ".save_pretrained(NEW)"
 )
 
@@ -216,9 +217,7 @@ _REMEDY = (
 def _refuse_pickles(folder: str, path: str) -> None:
     found = [file.name for pattern in _PICKLES for file in sorted(Path(folder).glob(pattern))]
     if found and not any(Path(folder).glob("*.safetensors")):
-        raise RunError(
-            f"The weights of '{path}' are a pickle ({found[0]}), which can run code when it is read. {_REMEDY}."
-        )
+        raise RunError(f"The weights of '{path}' are a pickle ({found[0]}), which can run code when read. {_REMEDY}.")
 
 
 @contextlib.contextmanager

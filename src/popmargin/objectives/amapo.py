@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from popmargin.objectives.base import Figure, Golden, Rows, given, objective, positive
 
 STATE = ("weight", "mean", "square")
-"""Running moments of the gap and how much they weigh so far."""
+"""Running moments of the gap and their total weight so far."""
 
 
 @dataclass(frozen=True, kw_only=True)

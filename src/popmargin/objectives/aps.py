@@ -47,7 +47,7 @@ class APSOptions:
             raise ValueError(f"aps: iterations must be 1 or more, not {self.iterations}.")
         if self.regularizer == "linear" and self.rho0 >= math.log(2):
             raise ValueError(
-                f"aps: with rho0 {self.rho0}, which is not below log 2 = 0.693, every scale is tau0, which is `dpo` "
+                f"aps: with rho0 {self.rho0}, which is not below log 2 = 0.693, every scale is tau0, as in `dpo` "
                 "with β/tau0: lower it (the paper searches .05 to .5)."
             )
 

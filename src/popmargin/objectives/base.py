@@ -15,9 +15,10 @@ from popmargin.objectives.rows import of_edges as of_edges
 from popmargin.registry import Registry, decorator, make_options
 
 ScoreKind = Literal["log_ratio", "mean_log_ratio", "logp", "mean_logp"]
-"""How a response is scored before β. log_ratio: Σ log π/π_ref (nats); logp: Σ log π; mean_…: divided by the tokens.
+"""How a response is scored before β. log_ratio: Σ log π/π_ref (nats); logp: Σ log π; mean_…: divided by the token
+count.
 
-An explicit reward model supplies its reward in the place of any of them: objectives see only numbers.
+An explicit reward model supplies its reward instead of any of these: objectives see only numbers.
 """
 
 Weaker = Literal["none", "target", "gradient"]
@@ -25,8 +26,8 @@ Origin = Literal["published", "baseline", "control", "ours"]
 TakesMargin = Literal["yes", "own", "no"]
 """Whether the run's `margin` may be subtracted from the gap that an objective sees.
 
-yes: its loss is a function of chosen − rejected alone; own: it has a margin or a target strength of its own; no:
-something else counts too, such as single scores or a soft label.
+yes: its loss depends only on chosen − rejected; own: it has its own margin or target strength; no: it also depends on
+something else, such as single scores or a soft label.
 """
 
 

@@ -40,7 +40,7 @@ class PopLagrangianOptions:
     def __post_init__(self) -> None:
         positive("pop_lagrangian", beta=self.beta, lambda_init=self.lambda_init, lambda_max=self.lambda_max)
         if self.lambda_lr < 0:
-            raise ValueError(f"pop_lagrangian: lambda_lr must be 0 or more, not {self.lambda_lr}: λ ascends.")
+            raise ValueError(f"pop_lagrangian: lambda_lr must be 0 or more, not {self.lambda_lr}: λ only ascends.")
         if self.window < 1:
             raise ValueError(f"pop_lagrangian: window must be 1 or more optimizer steps, not {self.window}.")
         if not math.isfinite(self.threshold):

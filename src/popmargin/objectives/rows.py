@@ -49,7 +49,7 @@ COLUMN_KINDS: dict[str, ColumnKind] = {
     "soft_label": ColumnKind(allowed="a probability, 0 to 1", fine=_is_probability, swap=lambda values: 1 - values),
     "weight": ColumnKind(allowed="a finite number, 0 or more", fine=_is_weight),
 }
-"""The columns with a meaning of their own; any other is a finite number of the preference, whichever side is chosen."""
+"""Columns with a special meaning; any other is a finite number per preference, whichever side is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,8 @@ class Logps:
 def _same_shape(name: str, tensor: Tensor, shape: torch.Size) -> None:
     if len(shape) != 1 or tensor.shape != shape:
         raise ValueError(
-            f"{name} has the shape {tuple(tensor.shape)}, chosen {tuple(shape)}: both must be (B,), a number per row. "
-            "Tensors of other shapes would be broadcast into a matrix of losses."
+            f"{name} has shape {tuple(tensor.shape)}, chosen {tuple(shape)}: both must be (B,), one number per row. "
+            "Other shapes would broadcast to a matrix of losses."
         )
 
 
@@ -105,7 +105,7 @@ def _refuse_values(name: str, values: Tensor) -> None:
     bad: list[int] = (~kind.fine(values)).nonzero().flatten().tolist()
     if bad:
         rows = ", ".join(f"{row} ({values[row].item():g})" for row in bad[:5]) + (" …" if len(bad) > 5 else "")
-        raise DataError(f"{name} must be {kind.allowed}. {len(bad)} of {len(values)} rows have none: {rows}.")
+        raise DataError(f"{name} must be {kind.allowed}. {len(bad)} of {len(values)} rows do not: {rows}.")
 
 
 ValueT = TypeVar("ValueT")
@@ -118,7 +118,7 @@ def given(name: str, value: ValueT | None) -> ValueT:
         DataError: the rows do not have it; the message names the field.
     """
     if value is None:
-        raise DataError(f"The rows have no {name}, which this objective needs: give it to Rows.")
+        raise DataError(f"The rows have no {name}, which this objective needs: pass it to Rows.")
     return value
 
 

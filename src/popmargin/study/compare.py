@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from popmargin.config import RunConfig, dump_yaml, to_dict
+from popmargin.config import EvaluationConfig, dump_yaml, to_dict
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
@@ -20,10 +20,10 @@ from popmargin.study.config import StudyConfig
 from popmargin.study.results import collect
 from popmargin.study.sharing import LOCKS, claimed, share
 from popmargin.study.tune import tune
-from popmargin.training.build import make_loss
+from popmargin.training.build import Run
 from popmargin.training.callbacks import Probe
 from popmargin.training.fingerprints import Record
-from popmargin.training.inputs import differences, with_absolute_paths
+from popmargin.training.inputs import differences
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
@@ -107,23 +107,24 @@ def _train_all(study: StudyConfig, overwrite: bool) -> None:
     output = Path(study.output)
     if not overwrite:
         _refuse_other_runs(study)
-    todo = [with_absolute_paths(config) for configs in study.run_configs().values() for config in configs]
+    todo = [Run.read(config) for configs in study.run_configs().values() for config in configs]
 
-    def title(number: int, config: RunConfig) -> str:
-        return f"[{number}/{len(todo)}] {config.name}, seed {config.seed}"
+    def title(number: int, run: Run) -> str:
+        return f"[{number}/{len(todo)}] {run.config.name}, seed {run.config.seed}"
 
     workspace: Workspace | None = None
-    for number, config in enumerate(todo, start=1):
-        if _is_done(config):
-            workspace = workspace if workspace is not None and workspace.fits(config) else Workspace(config)
-            if _is_as_it_was(config, workspace, overwrite):
-                say(f"{title(number, config)}: already done")
+    for number, run in enumerate(todo, start=1):
+        if _is_done(run):
+            workspace = workspace if workspace is not None and workspace.fits(run.config) else Workspace(run.config)
+            if _is_as_it_was(run, workspace, overwrite):
+                say(f"{title(number, run)}: already done")
     rewards: dict[str, Reward | None] = {}
     references: dict[str, Generations] = {}
 
-    def do(number: int, config: RunConfig) -> None:
+    def do(number: int, run: Run) -> None:
         nonlocal workspace
-        say(title(number, config))
+        config = run.config
+        say(title(number, run))
         if workspace is None or not workspace.fits(config):
             workspace = Workspace(config)
             references.clear()
@@ -132,15 +133,14 @@ def _train_all(study: StudyConfig, overwrite: bool) -> None:
             rewards[key] = configured_reward(config.evaluation)
         reward = rewards[key]
         if reward is not None and key not in references:
-            references[key] = _reference(output, config, workspace, reward, len(references))
-        if make_loss(config).uses_reference:
+            references[key] = _reference(output, config.evaluation, workspace, reward, len(references))
+        if run.loss.uses_reference:
             _ = workspace.train.reference, workspace.test.reference  # now, not inside the first run's progress bar
-        directory = RunDirectory(Path(config.output))
-        if directory.started and not overwrite:
-            directory.check_record(workspace.record(config, make_loss(config)))
-        _run(config, workspace, directory, reward, references.get(key))
+        if run.directory.started and not overwrite:
+            run.directory.check_record(_record(run, workspace))
+        _run(run, workspace, reward, references.get(key))
 
-    share({f"{config.name}-{config.seed}": config for config in todo}, output / LOCKS, _is_done, do)
+    share({f"{run.config.name}-{run.config.seed}": run for run in todo}, output / LOCKS, _is_done, do)
 
 
 def _report(study: StudyConfig, chosen: Mapping[str, str]) -> tuple[StudyResults, Path]:
@@ -160,17 +160,21 @@ def _report(study: StudyConfig, chosen: Mapping[str, str]) -> tuple[StudyResults
     return results, report
 
 
-def _is_done(config: RunConfig) -> bool:
-    directory = RunDirectory(Path(config.output))
+def _record(run: Run, workspace: Workspace) -> Record:
+    return workspace.record(run.config.pop, run.loss, run.components)
+
+
+def _is_done(run: Run) -> bool:
+    directory = run.directory
     measured = (directory.evaluation / "metrics.json").is_file()
-    return directory.finished and measured and not differences(directory.config(), config)
+    return directory.finished and measured and not differences(directory.config(), run.config)
 
 
-def _is_as_it_was(config: RunConfig, workspace: Workspace, overwrite: bool) -> bool:
+def _is_as_it_was(run: Run, workspace: Workspace, overwrite: bool) -> bool:
     """Whether a finished run still has the data and models that it was trained with; deleted if it may be."""
-    directory = RunDirectory(Path(config.output))
+    directory = run.directory
     try:
-        directory.check_record(workspace.record(config, make_loss(config)))
+        directory.check_record(_record(run, workspace))
     except RunError as error:
         if not overwrite:
             raise
@@ -180,57 +184,59 @@ def _is_as_it_was(config: RunConfig, workspace: Workspace, overwrite: bool) -> b
     return True
 
 
-def _reference(output: Path, config: RunConfig, workspace: Workspace, reward: Reward, number: int) -> Generations:
+def _reference(
+    output: Path, settings: EvaluationConfig, workspace: Workspace, reward: Reward, number: int
+) -> Generations:
     say("sampling from the reference model")
-    generations = generate_and_score(None, config, workspace, reward, prompts=config.evaluation.prompts)
+    generations = generate_and_score(None, settings, workspace, reward, prompts=settings.prompts)
     generations.save(output / f"reference_generations{f'-{number}' if number else ''}.parquet")
     return generations
 
 
 def _run(
-    config: RunConfig,
+    run: Run,
     workspace: Workspace,
-    directory: RunDirectory,
     reward: Reward | None,
     reference: Generations | None,
 ) -> None:
-    probe = _probe(config, workspace, directory, reward, reference) if config.evaluation.curve_points else None
-    stale = directory.path.exists() and _is_stale(directory, config, workspace)
+    config, directory = run.config, run.directory
+    probe = _probe(run, workspace, reward, reference) if config.evaluation.curve_points else None
+    stale = directory.path.exists() and _is_stale(run, workspace)
     _, policy = train(config, workspace=workspace, resume=not stale, overwrite=stale, probe=probe, keep_model=True)
     if reference is not None:
         reference.save(directory.evaluation / "reference_generations.parquet")
-    evaluate_policy(policy, config, workspace, directory, reward=reward, reference=reference)
+    evaluate_policy(policy, run, workspace, reward=reward, reference=reference)
 
 
-def _is_stale(directory: RunDirectory, config: RunConfig, workspace: Workspace) -> bool:
+def _is_stale(run: Run, workspace: Workspace) -> bool:
     """Whether a run must begin anew: finished and not measured, or begun with other settings, data or models."""
+    directory = run.directory
     if not directory.started:
         return False
     before = Record.load(directory.path)
-    changed = before is not None and bool(before.changes(workspace.record(config, make_loss(config))))
-    return directory.finished or changed or bool(differences(directory.config(), config))
+    changed = before is not None and bool(before.changes(_record(run, workspace)))
+    return directory.finished or changed or bool(differences(directory.config(), run.config))
 
 
 def _probe(
-    config: RunConfig,
+    run: Run,
     workspace: Workspace,
-    directory: RunDirectory,
     reward: Reward | None,
     reference: Generations | None,
 ) -> Probe:
     """Held-out accuracy, and KL and win rate on some prompts, during training."""
-    settings = config.evaluation
+    settings, directory = run.config.evaluation, run.directory
     count = min(settings.curve_prompts, settings.prompts or settings.curve_prompts)
     some = None if reference is None else reference.first(count)
 
     def measure(policy: Any, step: int) -> dict[str, Any]:
         folder = directory.evaluation / "curves" / f"step-{step:06d}"
-        margins = held_out_margins(policy, config, workspace)
+        margins = held_out_margins(policy, run, workspace)
         margins.save(folder / "margins.parquet")
         right = share_right(margins.reward_margin[None])
         values = {"accuracy": row_means(right, margins.clusters).interval(scale="share").to_dict()}
         if reward is not None:
-            generations = generate_and_score(policy, config, workspace, reward, prompts=count)
+            generations = generate_and_score(policy, settings, workspace, reward, prompts=count)
             generations.save(folder / "generations.parquet")
             intervals = generative_metrics(generations, some)
             values |= {name: intervals[name].to_dict() for name in (generations.drawn.log_ratio, "win_rate_reference")}

@@ -19,6 +19,7 @@ from popmargin.evaluation.run import held_out_margins
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.study.config import StudyConfig, TuneConfig
 from popmargin.study.sharing import LOCKS, share
+from popmargin.training.build import Run
 from popmargin.training.run import train
 from popmargin.training.run_directory import append_jsonl, read_jsonl
 from popmargin.training.workspace import Workspace
@@ -165,7 +166,7 @@ def _digest(config: RunConfig) -> str:
 
 def _measure(config: RunConfig, workspace: Workspace) -> tuple[float, float, int]:
     _, policy = train(config, workspace=workspace, overwrite=True, keep_model=True)
-    margins = held_out_margins(policy, config, workspace)
+    margins = held_out_margins(policy, Run.read(config), workspace)
     shutil.rmtree(config.output)
     margin_N, strength_N = margins.reward_margin, margins.strength
     right = (margin_N > 0) + 0.5 * (margin_N == 0)

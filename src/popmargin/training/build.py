@@ -4,13 +4,15 @@ import dataclasses
 import logging
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 
-from popmargin.config import RunConfig, coerce
+from popmargin.config import RunConfig, TargetConfig, TrainConfig, coerce
+from popmargin.edge_sources.base import source_of
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
 from popmargin.margins.base import make_margin
@@ -25,7 +27,9 @@ from popmargin.tasks.base import TASKS, Scorer, Task
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.batches import Collator, TrainingRows
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
+from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.loss import Loss
+from popmargin.training.prepared import PreparedData
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.trainer import PreferenceTrainer
 from popmargin.training.workspace import Workspace
@@ -93,6 +97,43 @@ def _name_of(values: dict[str, Any], where: str) -> str:
 
 
 @dataclass(frozen=True)
+class Run:
+    """A run's configuration, read once: its loss and directory as objects, the rest as checked sections.
+
+    Attributes:
+        config: as it is stored in the run directory, with absolute paths.
+        loss: objective, margin, regularizers and token selector; the target is added by `make_parts`.
+        directory: where the run lies.
+    """
+
+    config: RunConfig
+    loss: Loss
+    directory: RunDirectory
+
+    @staticmethod
+    def read(config: RunConfig) -> "Run":
+        """The run that a configuration describes.
+
+        Raises:
+            ConfigError: unknown names or options, or a combination without meaning.
+        """
+        return Run(with_absolute_paths(config), make_loss(config), RunDirectory(Path(config.output)))
+
+    @property
+    def components(self) -> list[Any]:
+        """The registered parts, the task among them."""
+        return [TASKS.get(self.config.task), *self.loss.components]
+
+    def with_own_edges(self) -> "Run":
+        """A run that goes on keeps its edges, though their source may have grown."""
+        own, named = self.directory.path / "edges.parquet", self.config.pop.edges
+        if named is None or not source_of(named).grows or not own.is_file():
+            return self
+        pop = dataclasses.replace(self.config.pop, edges=str(own))
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, pop=pop))
+
+
+@dataclass(frozen=True)
 class Parts:
     """What a trainer is made of: nothing here has touched the run directory yet."""
 
@@ -105,14 +146,14 @@ class Parts:
     scale: StrengthScale | None = None
 
 
-def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
+def make_parts(run: Run, workspace: Workspace) -> Parts:
     """The model, its scorer, the loss with its target, rows and edges of a run.
 
     Raises:
         ConfigError, DataError: the objective needs what the data or the configuration does not give.
     """
-    loss, task, data = make_loss(config), workspace.task, workspace.train
-    refuse_lone_rows(loss, _micro_batch_size(config, process_count()) * process_count())
+    config, loss, task, data = run.config, run.loss, workspace.task, workspace.train
+    refuse_lone_rows(loss, _micro_batch_size(config.train, process_count()) * process_count())
     needs = loss.needs
     edges = workspace.edges(config.pop) if needs.edges else None
     columns = {name: data.column(name) for name in needs.columns if name != "scale"}
@@ -137,7 +178,7 @@ def make_parts(config: RunConfig, workspace: Workspace) -> Parts:
             "step: train it in one process."
         )
     scorer = task.prepare(model, scorer, config.train)
-    loss = _with_target(loss, config, workspace, model)
+    loss = _with_target(loss, config.target, data, model)
     collator = Collator(
         rows=_training_rows(loss, workspace, edges),
         inputs=task.inputs(
@@ -163,7 +204,7 @@ def _say_what_is_unknown(scale: StrengthScale) -> None:
         )
 
 
-def make_trainer(config: RunConfig, arguments: TrainingArguments, parts: Parts) -> PreferenceTrainer:
+def make_trainer(arguments: TrainingArguments, parts: Parts, *, clustered: bool = False) -> PreferenceTrainer:
     """The trainer of a run; it creates the run's checkpoint folder."""
     settings: Any = getattr(parts.policy, "config", None)
     arguments.use_cache = getattr(settings, "use_cache", False)  # or transformers saves False, whatever it was
@@ -175,7 +216,7 @@ def make_trainer(config: RunConfig, arguments: TrainingArguments, parts: Parts) 
             collator=parts.collator,
             scorer=parts.scorer,
             write=parts.task.checkpoint,
-            clustered=config.train.edge_batching == "clustered",
+            clustered=clustered,
         )
     except PopmarginError:
         raise
@@ -195,28 +236,31 @@ def _training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> 
     return TrainingRows.of_edges(stronger, weaker, len(workspace.train), everyone=everyone)
 
 
-def _with_target(loss: Loss, config: RunConfig, workspace: Workspace, model: Any) -> Loss:
+def _with_target(loss: Loss, settings: TargetConfig, data: PreparedData, model: Any) -> Loss:
     if loss.needs.weaker != "target":
         return loss
-    decay, target = config.target.decay, PolicyTarget()
-    made: Target = target
-    if config.target.kind == "ema":
-        made = EMATarget(model, decay)
-    elif config.target.kind == "bank":
-        data = workspace.train
-        made = MarginBank(workspace.task.start_gaps(data.encoded, loss.kind, lambda: data.reference), decay)
-    return dataclasses.replace(loss, target=made)
+    target: Target = PolicyTarget()
+    if settings.kind == "ema":
+        target = EMATarget(model, settings.decay)
+    elif settings.kind == "bank":
+        gaps = data.task.start_gaps(data.encoded, loss.kind, lambda: data.reference)
+        target = MarginBank(gaps, settings.decay)
+    return dataclasses.replace(loss, target=target)
 
 
-def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingArguments:
+def training_arguments(settings: TrainConfig, seed: int, folder: Path) -> TrainingArguments:
     """transformers' arguments for a run.
+
+    Args:
+        settings: of the optimisation.
+        seed: of order and dropout.
+        folder: of the checkpoints.
 
     Raises:
         ConfigError: a batch that cannot be divided, or unknown trainer_arguments.
     """
-    settings = config.train
     processes = process_count()
-    micro = _micro_batch_size(config, processes)
+    micro = _micro_batch_size(settings, processes)
     accumulation, rest = divmod(settings.batch_size, micro * processes)
     if rest or not accumulation:
         raise ConfigError(
@@ -227,8 +271,8 @@ def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingAr
     # Renamed in transformers 5.
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     values: dict[str, Any] = {
-        "output_dir": str(directory.checkpoints),
-        "seed": config.seed,
+        "output_dir": str(folder),
+        "seed": seed,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps or -1,
         "learning_rate": settings.learning_rate,
@@ -260,8 +304,8 @@ def training_arguments(config: RunConfig, directory: RunDirectory) -> TrainingAr
         raise ConfigError(f"train: {error}") from error
 
 
-def _micro_batch_size(config: RunConfig, processes: int) -> int:
-    return config.train.micro_batch_size or math.ceil(config.train.batch_size / processes)
+def _micro_batch_size(settings: TrainConfig, processes: int) -> int:
+    return settings.micro_batch_size or math.ceil(settings.batch_size / processes)
 
 
 class _QuietProgress(ProgressCallback):

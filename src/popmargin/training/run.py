@@ -1,7 +1,6 @@
 """One training run, from configuration to run directory."""
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import time
@@ -13,13 +12,11 @@ from transformers import TrainingArguments
 
 from popmargin.account import Step
 from popmargin.config import RunConfig
-from popmargin.edge_sources.base import source_of
 from popmargin.models.policies import bf16_is_slower
-from popmargin.training.build import Parts, make_loss, make_parts, make_trainer, training_arguments
+from popmargin.training.build import Parts, Run, make_parts, make_trainer, training_arguments
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
 from popmargin.training.final import save_trained
 from popmargin.training.fingerprints import Record
-from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.run_account import seen_steps, training_steps
 from popmargin.training.run_directory import RunDirectory, versions
@@ -56,11 +53,11 @@ def train(
     Raises:
         ConfigError, DataError, RunError: with what to do about it.
     """
-    directory = RunDirectory(Path(config.output))
     # First of all: it joins the other processes, if any, and chooses this one's device.
-    arguments = training_arguments(config, directory)
-    config, loss = with_absolute_paths(config), make_loss(config)
-    first = arguments.process_index == 0
+    directory = RunDirectory(Path(config.output))
+    arguments = training_arguments(config.train, config.seed, directory.checkpoints)
+    run = Run.read(config)
+    config, first = run.config, arguments.process_index == 0
     if first:  # a slower process might find what this one has begun
         directory.check(config, resume=resume, overwrite=overwrite)
     workspace = workspace or Workspace(config)
@@ -68,13 +65,13 @@ def train(
         _say_if_bf16_is_slow()
     account = [*earlier, *workspace.account]
     workspace.tell(account if first else ())
-    own = _with_own_edges(config, directory) if resume else config
-    record = workspace.record(own, loss)
+    run = run.with_own_edges() if resume else run
+    record = workspace.record(run.config.pop, run.loss, run.components)
     if resume and directory.started:
         directory.check_record(record)
     if resume and directory.finished:
         return directory, (workspace.task.load(directory.model) if keep_model else None)
-    parts = make_parts(own, workspace)
+    parts = make_parts(run, workspace)
     account += (rows := training_steps(config, workspace, parts))
     workspace.tell(rows if first else ())
     with arguments.main_process_first(local=False):
@@ -91,14 +88,6 @@ def train(
     trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
     merged = keep_model and workspace.task.merges(config.model)
     return directory, (workspace.task.load(directory.model) if merged else trainer.model if keep_model else None)
-
-
-def _with_own_edges(config: RunConfig, directory: RunDirectory) -> RunConfig:
-    """A run that goes on keeps its edges, though its label store may have grown."""
-    own = directory.path / "edges.parquet"
-    if config.pop.edges is None or not source_of(config.pop.edges).grows or not own.is_file():
-        return config
-    return dataclasses.replace(config, pop=dataclasses.replace(config.pop, edges=str(own)))
 
 
 def _start(
@@ -122,7 +111,7 @@ def _optimise(
 ) -> tuple[PreferenceTrainer, dict[str, Any]]:
     """All optimizer steps that are left; the trainer after the last one, and what was measured of the training."""
     checkpoint = directory.checkpoint() if resume else None
-    trainer = make_trainer(config, arguments, parts)
+    trainer = make_trainer(arguments, parts, clustered=config.train.edge_batching == "clustered")
     if checkpoint is not None:
         trainer.load_state(checkpoint)
     pauses = ProbeCallback(probe, trainer, directory, config.evaluation.curve_points if probe else 0)

@@ -16,7 +16,7 @@ from popmargin.errors import DataError
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale, fit_strengths
-from popmargin.tasks.base import TASKS, open_task
+from popmargin.tasks.base import open_task
 from popmargin.training.account import encoding_step
 from popmargin.training.fingerprints import Record, Rows, scale_fingerprint, source_fingerprints
 from popmargin.training.loss import Loss
@@ -152,22 +152,22 @@ class Workspace:
         edges = self.edges(config)
         return fit_strengths(edges, self.train.ids, ridge=config.ridge), edges
 
-    def record(self, config: RunConfig, loss: Loss) -> Record:
+    def record(self, pop: PopConfig, loss: Loss, components: Sequence[Any]) -> Record:
         """What a run is trained on, by content.
 
         Args:
-            config: the run.
+            pop: its edges.
             loss: its parts, which say what they need.
+            components: its registered parts.
         """
         sides = dict(zip(_SIDES, (self.train.encoded, self.test.encoded), strict=True))
         facts = self.task.fingerprints(sides, loss.scoring)
         if loss.needs.edges:
-            facts["PoP edges" if config.pop.edges else "made: PoP edges"] = self.edges(config.pop).fingerprint()
+            facts["PoP edges" if pop.edges else "made: PoP edges"] = self.edges(pop).fingerprint()
         if loss.needs.scale:
-            given = config.pop.scale or config.pop.edges
-            facts["strength scale" if given else "made: strength scale"] = scale_fingerprint(self.scale(config.pop)[0])
-        parts = [TASKS.get(self.config.task), *loss.components]
-        return Record(self._rows, facts | source_fingerprints(parts))
+            given = pop.scale or pop.edges
+            facts["strength scale" if given else "made: strength scale"] = scale_fingerprint(self.scale(pop)[0])
+        return Record(self._rows, facts | source_fingerprints(components))
 
     @cached_property
     def _rows(self) -> dict[str, Rows]:
