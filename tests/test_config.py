@@ -84,18 +84,18 @@ def test_refused(text: str, message: str) -> None:
         ("bad.yaml", "a: [1\nb: 2", r"bad\.yaml is not YAML: line 2, column 2: .*The line is: b: 2"),
         ("open.yaml", "a: [1,\n", r"open\.yaml is not YAML: line 2, column 1: .*not closed"),
         ("colon.yaml", "a: b: c", r"line 1, column 5: mapping values are not allowed here\. The line is: a: b: c"),
-        ("tabs.yaml", "a: 1\nb:\n\tc: 2\n", r"tabs\.yaml, line 3: a tab\. YAML wants spaces"),
-        ("mixed.yaml", "b:\n  c: 2\n \td: 1\n", r"mixed\.yaml, line 3: a tab\. YAML wants spaces"),
+        ("tabs.yaml", "a: 1\nb:\n\tc: 2\n", r"tabs\.yaml, line 3: a tab\. YAML needs spaces"),
+        ("mixed.yaml", "b:\n  c: 2\n \td: 1\n", r"mixed\.yaml, line 3: a tab\. YAML needs spaces"),
         (
             "twice.yaml",
             "a: 1\nb: {c: 1, c: 2}",
-            r"line 2, column 11: the key 'c' stands twice, in line 2 too; keep",
+            r"line 2, column 11: the key 'c' appears twice, also in line 2; keep",
         ),
-        ("list.yaml", "- 1", "must hold a mapping of keys to values, not list. Write 'key: value' lines"),
+        ("list.yaml", "- 1", "must contain a mapping of keys to values, not list. Write 'key: value' lines"),
         ("text.yaml", "runs", "not str"),
         ("latin.yaml", b"name: \xff", r"is not YAML: byte 6 is not UTF-8\. Save the file as UTF-8"),
         ("two.yaml", "a: 1\n---\nb: 2", "line 2, column 1: but found another document"),
-        ("data.jsonl", "{}", r"data\.jsonl holds data, not a configuration\. Name it with --data\.train"),
+        ("data.jsonl", "{}", r"data\.jsonl contains data, not a configuration\. Pass it with --data\.train"),
     ],
 )
 def test_files_that_are_no_configuration(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:

@@ -107,7 +107,7 @@ def test_a_module_beside_the_file_is_found_and_read_again(here: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        ("x = 1\ndef f(:\n", "f", r"is not Python \(.*mine_{kind}.py, line 2: .*Correct this line"),
+        ("x = 1\ndef f(:\n", "f", r"is not Python \(.*mine_{kind}.py, line 2: .*Fix this line"),
         ("import no_such_thing_here\n", "f", r"needs 'no_such_thing_here', which is not installed \(.*py, line 1\)"),
         ("\n\n1 / 0\n", "f", r"line 3: ZeroDivisionError: division by zero\. Correct"),
         ("import sys\nsys.exit(0)\n", "f", r"line 2: SystemExit: 0.*__main__"),
@@ -129,7 +129,7 @@ def test_mistakes_are_told_in_the_same_words(kind: str, content: str, name: str,
     [
         ("nowhere/mine.py:f", r"No such file.*nowhere/mine.py \(looked in"),
         ("no_such_module_here:f", r"no module 'no_such_module_here'.*PYTHONPATH.*path/to/file.py"),
-        ("folder/mine:f", r"file's name ends in .py: 'folder/mine.py:NAME'"),
+        ("folder/mine:f", r"File names end in .py: 'folder/mine.py:NAME'"),
         ("there.py", r"'there.py:NAME'"),
     ],
 )

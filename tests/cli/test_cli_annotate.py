@@ -82,7 +82,7 @@ def test_named_people_keep_their_links(data: Path, tmp_path: Path, served: Stand
     assert set(tokens) == {"anna", "ben", "(admin)"}
     served.visit = lambda client: tokens.update(status=client.get(f"/login/{tokens['anna']}").status_code)
     assert main(command) == 0
-    assert tokens["status"] == 200 and "keeps the link" in capsys.readouterr().out
+    assert tokens["status"] == 200 and "keeps the existing link" in capsys.readouterr().out
 
 
 def test_another_address_needs_named_people(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
@@ -155,7 +155,7 @@ def test_guidelines_and_project_names(data: Path, tmp_path: Path, served: Stand,
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--admin-token", "short"], "16 or more"),
+        (["--admin-token", "short"], "use at least 16"),
         (["--guidelines", "no.md"], "no.md"),
         (["--k", "0"], "at least 1"),
         (["--port", "99999"], "--port 99999: use 1 to 65535"),

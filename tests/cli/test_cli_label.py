@@ -123,19 +123,19 @@ def test_what_does_not_go_together_is_refused(
     out = str(tmp_path / "x.parquet")
     for words, message in (
         (["--db", str(tmp_path / "none.db"), "--out", out], "no such label store"),
-        (["--db", db, "--out", str(tmp_path / "x.csv")], "Say --as"),
+        (["--db", db, "--out", str(tmp_path / "x.csv")], "Choose --as"),
         (["--db", db, "--out", out, "--project", "defaults"], "Did you mean 'default'"),
-        (["--db", db, "--out", out, "--strengths", out], "goes with preferences"),
+        (["--db", db, "--out", out, "--strengths", out], "is only for preferences"),
         (
             ["--db", db, "--out", out, "--as", "preferences", "--votes", "whole"],
             "of kind 'preference', of which project",
         ),
         (["--db", db, "--out", out, "--as", "preferences", "--unrated", "drop"], "of kind 'rating', of which project"),
-        (["--db", db, "--out", out, "--votes", "whole"], "--votes goes with preferences, not with edges"),
+        (["--db", db, "--out", out, "--votes", "whole"], "--votes is only for preferences, not edges"),
         (["--db", db, "--out", out, "--as", "preferences", "--strengths", "none"], "no such file. Fit strengths with"),
-        (["--db", db, "--out", out, "--as", "labels", "--wrong", "keep"], "which hold what was said"),
-        (["--db", db, "--out", out, "--as", "labels", "--aggregate", "majority"], "goes with edges"),
-        (["--db", db, "--out", str(tmp_path / "x.txt"), "--as", "labels"], "End the name"),
+        (["--db", db, "--out", out, "--as", "labels", "--wrong", "keep"], "which are exported unchanged"),
+        (["--db", db, "--out", out, "--as", "labels", "--aggregate", "majority"], "is only for edges"),
+        (["--db", db, "--out", str(tmp_path / "x.txt"), "--as", "labels"], "The name must end"),
     ):
         assert main(["label", "export", *words]) == 2
         assert message in capsys.readouterr().err
@@ -158,7 +158,7 @@ def test_the_next_round_is_chosen_from_the_labels_and_added(db: str, capsys: pyt
     assert main(["label", "ask", "--db", db, "--n", "99"]) == 0
     said = capsys.readouterr().out
     assert "added 35 comparisons" in said and "chosen from 10 labels" in said  # 12·11/2 − 24 − 7
-    assert "every other pair is in the project already" in said
+    assert "every other pair is already in the project" in said
     with LabelStore.open(db) as store:
         rows = [row for batch in store.items(store.project("default").id) for row in batch.to_pylist()]
     assert len({frozenset((row["first"], row["second"])) for row in rows}) == len(rows) == 66
@@ -195,10 +195,10 @@ def test_other_texts_under_the_same_ids_are_refused(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["export", "--out", "full", "--as", "dataset"], "full is a folder with files in it"),
-        (["export", "--out", "full/file", "--as", "dataset"], "full/file is a file, and a dataset is a folder"),
-        (["export", "--out", "new.jsonl", "--as", "dataset"], "Say --as preferences, or leave the suffix out"),
-        (["export", "--out", "new.jsonl.gz", "--as", "dataset"], "Say --as preferences, or leave the suffix out"),
+        (["export", "--out", "full", "--as", "dataset"], "full is a folder that is not empty"),
+        (["export", "--out", "full/file", "--as", "dataset"], "full/file is a file, but a dataset is a folder"),
+        (["export", "--out", "new.jsonl", "--as", "dataset"], "Use --as preferences, or omit the suffix"),
+        (["export", "--out", "new.jsonl.gz", "--as", "dataset"], "Use --as preferences, or omit the suffix"),
         (["export", "--out", "/proc/x", "--as", "dataset"], "error: /proc/x: No such file or directory"),
         (["export", "--out", "/proc/x.jsonl"], "/proc/x.jsonl: cannot be written"),
         (["export", "--out", "/proc/x.parquet", "--as", "labels"], "/proc/x.parquet: cannot be written"),

@@ -155,7 +155,7 @@ def test_bad_files(capsys: pytest.CaptureFixture[str], tmp_path: Path, config: s
 def test_eval_compare_and_report_of_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "is not a run directory" in said(capsys, "eval", str(tmp_path))
     assert "is not a run directory" in said(capsys, "report", str(tmp_path))
-    assert "Name a STUDY.yaml, or your preferences with --data" in said(capsys, "compare")
+    assert "Give a STUDY.yaml, or your preferences with --data" in said(capsys, "compare")
     assert "No such configuration file" in said(capsys, "compare", str(tmp_path / "none.yaml"))
     assert "unknown verb 'trian'. Did you mean 'train'" in said(capsys, "trian")
 

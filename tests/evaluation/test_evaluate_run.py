@@ -114,7 +114,7 @@ def test_rewards_come_from_the_users_function(run: RunDirectory) -> None:
 
 
 def test_no_room_for_prompts(run: RunDirectory) -> None:
-    with pytest.raises(RunError, match=r"max_new_tokens 96 leaves no room for prompts in data.max_length 96"):
+    with pytest.raises(RunError, match=r"max_new_tokens 96 leaves no room for prompts within data.max_length 96"):
         evaluate_run(run.path, config=with_evaluation(run, max_new_tokens=96))
 
 

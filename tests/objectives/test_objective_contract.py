@@ -413,13 +413,13 @@ def test_columns_are_refused(name: str) -> None:
     fields: dict[str, Any] = {"chosen": torch.zeros(3), "rejected": torch.zeros(3)}
     column = torch.ones(3, 1, dtype=torch.bool) if name == "has_weaker" else torch.ones(3, 1)
     value: Any = Margin(values=column, unit="nats") if name == "target" else column
-    with pytest.raises(ValueError, match=rf"{name} has the shape \(3, 1\), chosen \(3,\)"):
+    with pytest.raises(ValueError, match=rf"{name} has shape \(3, 1\), chosen \(3,\)"):
         Rows(**fields | ({"columns": {name: value}} if name in COLUMN_KINDS else {name: value}))
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_matrix_of_scores_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"has the shape \(3, 1\).*must be \(B,\)"):
+    with pytest.raises(ValueError, match=r"has shape \(3, 1\).*must be \(B,\)"):
         Rows(chosen=torch.zeros(3, 1), rejected=torch.zeros(3, 1))
 
 

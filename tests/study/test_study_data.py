@@ -63,7 +63,7 @@ def test_a_study_keeps_to_its_folder(small: MakeStudy, tmp_path: Path, capsys: p
     own = Path(study.output) / "study.yaml"
     written = own.read_bytes()
     assert main(["compare", str(own), "--title", "Another"]) == 2
-    assert "is what is read here" in capsys.readouterr().err and own.read_bytes() == written
+    assert "is also the input" in capsys.readouterr().err and own.read_bytes() == written
     assert main(["compare", str(own)]) == 0
 
 

@@ -60,7 +60,7 @@ def test_broken_weights(configure: Configure, policies: list[Any]) -> None:
     workspace = Workspace(config)
     with torch.no_grad():
         workspace.task.start_model.get_parameter("model.norm.weight")[3] = torch.nan
-    with pytest.raises(RunError, match="gives log-probs that are not finite: are its weights intact"):
+    with pytest.raises(RunError, match="gives non-finite log-probs: are its weights intact"):
         train(config, workspace=workspace)
     assert int(torch.isnan(torch.cat([p.flatten() for p in policies[0].parameters()])).sum()) == 1
 

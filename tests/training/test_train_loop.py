@@ -188,7 +188,7 @@ def test_another_reference_model(
     tiny_tokenizer.save_pretrained(folder)
     run, _ = train(configure({"reference": {"model": str(folder)}, "train": {"max_steps": 1}}))
     assert abs(metrics(run)[0]["chosen_logratio"]) > 0.1
-    with pytest.raises(ValueError, match=r"leave out reference\.model"):
+    with pytest.raises(ValueError, match=r"remove reference\.model"):
         bank = {"target": {"kind": "bank"}, "objective": {"name": "simpo_pop"}, "reference": {"model": str(folder)}}
         train(configure(bank, to(tmp_path / "bank")))
 

@@ -257,7 +257,7 @@ def test_evaluation_of_a_reward_model(configure: Configure, reward_path: str) ->
     with pytest.raises(ConfigError, match="is a reward model: it generates nothing"):
         evaluate_run(run.path, reward=load_reward(reward_path))
     (run.model / "popmargin_reward.json").unlink()
-    with pytest.raises(RunError, match="holds no trained reward model"):
+    with pytest.raises(RunError, match="has no trained reward model"):
         evaluate_run(run.path)
 
 
@@ -311,7 +311,7 @@ def test_start_models_that_cannot_be_rewards(tmp_path: Path, configure: Configur
     )
     BertModel(config).save_pretrained(tmp_path / "bert")
     tiny_tokenizer.save_pretrained(tmp_path / "bert")
-    with pytest.raises(RunError, match=r"BertForSequenceClassification has no linear head 'score'\. Name a decoder"):
+    with pytest.raises(RunError, match=r"BertForSequenceClassification has no linear head 'score'\. Use a decoder"):
         train(configure(REWARD, {"model": {"path": str(tmp_path / "bert")}}))
     with pytest.raises(RunError, match="No such folder or model"):
         train(configure(REWARD, {"model": {"path": str(tmp_path / "nothing")}}))

@@ -127,7 +127,7 @@ def test_mistakes_in_a_users_file(tmp_path: Path, configure: Configure) -> None:
     file = write(tmp_path, "wrong_objective.py", OBJECTIVE.format(name="wrong_hinge"))
     cases = [
         ({"name": f"{file}:hing"}, "has no 'hing'. Did you mean 'hinge'"),
-        ({"name": f"{file}:not_registered"}, "is not registered: decorate the function with popmargin's @objective"),
+        ({"name": f"{file}:not_registered"}, "is not registered: decorate the function with @objective"),
         ({"name": f"{file}:hinge", "margni": 1}, "no option 'margni'. Did you mean 'margin'"),
         ({"name": f"{tmp_path}/none.py:hinge"}, "No such file"),
         ({"name": "no_such_module:hinge"}, "Is it on PYTHONPATH"),

@@ -56,7 +56,7 @@ def resolve_path(path: str) -> str:
     if path.startswith(HUB):
         return "/".join(path.removeprefix(HUB).strip("/").split("/")[:2])
     if not path.strip():
-        raise RunError("The model is empty. Give a folder, a hub id, or demo.")
+        raise RunError("The model name is empty. Give a folder, a hub id, or demo.")
     folder = Path(path).expanduser()
     if folder.is_dir():
         _refuse_a_folder_without_model(path, folder)

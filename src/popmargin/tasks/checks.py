@@ -85,7 +85,7 @@ def check_padding(tokenizer: Any, model: Any, path: str) -> None:
     if pad_id is not None and pad_id >= known:
         raise RunError(
             f"The tokenizer of '{path}' has the padding token '{tokenizer.pad_token}' with the id {pad_id}, but the "
-            f"model's vocabulary ends at id {known}. Choose another padding token (pad_token in "
+            f"model only covers ids below {known}. Choose another padding token (pad_token in "
             "tokenizer_config.json; the end token will do), or resize the model's embeddings."
         )
 
