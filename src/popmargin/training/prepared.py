@@ -71,11 +71,11 @@ class PreparedData:
         missing = np.flatnonzero(~np.isfinite(values))
         if len(missing):
             needed, remedy = {
-                "margin": ("chosen_rating and rejected_rating", "Give the data these columns, or a strength"),
-                "soft_label": ("soft_label", "Give it, set data.soft_label_temperature to make it from ratings"),
+                "margin": ("chosen_rating and rejected_rating", "Add these columns, or a strength, to the data"),
+                "soft_label": ("soft_label", "Add it, set data.soft_label_temperature to derive it from ratings"),
             }[name]
             raise DataError(
                 f"The objective or its margin needs {needed}, which {len(missing)} of {len(values)} preferences lack "
-                f"(first: '{self.ids[missing[0]]}'). {remedy}, or choose others that do without."
+                f"(first: '{self.ids[missing[0]]}'). {remedy}, or choose ones that do not need it."
             )
         return values.astype(np.float32)
