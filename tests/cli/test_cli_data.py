@@ -61,8 +61,8 @@ def test_check_says_what_a_models_chat_template_does(tmp_path):
     out = run("check", path, "--model", tmp_path / "model", "--json")
     assert out.returncode == 0, out.stderr
     prompt, reasoning = json.loads(out.stdout)["template"]
-    assert prompt.startswith("1 row of 1 (a): the prompt that is trained on is not the one that sampling starts from")
-    assert reasoning.startswith("1 of 2 completions (in a): the chat template leaves out part of the text")
+    assert prompt.startswith("1 row of 1 (a): the training prompt differs from the one sampling starts from")
+    assert reasoning.startswith("1 of 2 completions (in a): the chat template drops part of the text")
 
 
 def test_inspect_shows_format_counts_lengths_and_examples(good):
@@ -108,7 +108,7 @@ def test_check_against_finds_a_leak(tmp_path, good):
     test = write(tmp_path / "test.jsonl", [{"prompt": "question  3?", "chosen": "a", "rejected": "b"}])
     out = run("check", test, "--against", good)
     assert out.returncode == 1
-    assert "1 of 1 test rows have a prompt that is trained on" in out.stdout
+    assert "1 of 1 test rows have a prompt that is in the training data" in out.stdout
     assert (
         run("check", write(tmp_path / "other.jsonl", [{**GOOD[0], "prompt": "new"}]), "--against", good).returncode == 0
     )

@@ -120,7 +120,7 @@ def interrupted(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, l
     error = capsys.readouterr().err
     assert "Traceback" not in error
     where, command = error.strip().splitlines()[-2:]
-    assert where.startswith("interrupted: ") and command.startswith("go on with: popmargin ")
+    assert where.startswith("interrupted: ") and command.startswith("continue with: popmargin ")
     return where, shlex.split(command.partition(": popmargin ")[2])
 
 
@@ -178,4 +178,4 @@ def test_ctrl_c_in_a_process(
     assert "Traceback" not in error
     assert f"interrupted: {directory.path} reached step" in where
     assert "its last checkpoint is at step" in where
-    assert command == f"go on with: popmargin train {path} --resume"
+    assert command == f"continue with: popmargin train {path} --resume"

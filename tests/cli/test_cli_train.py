@@ -164,7 +164,7 @@ def test_a_run_that_was_not_trained(
     capsys: pytest.CaptureFixture[str], config: str, base_run: dict[str, Any], tmp_path: Path
 ) -> None:
     assert main(["train", config]) == 0
-    assert "holds a run already: pass --resume" in said(capsys, "train", config)
+    assert "already contains a run: pass --resume" in said(capsys, "train", config)
     run = Path(base_run["output"])
     assert "popmargin eval" in said(capsys, "report", str(run), "--out", str(tmp_path / "r.html"))
     (run / "run.json").unlink()

@@ -132,7 +132,7 @@ def test_the_standard_study_leaves_arms_out_loudly(
     assert list(kept.arms) == ["dpo", "ipo"]
     said = capsys.readouterr().err
     assert "skipping pop: some of the 32 training preferences have no strengths" in said
-    assert "leaving out margin" in said and "chosen_rating" in said
+    assert "skipping margin" in said and "chosen_rating" in said
     with pytest.raises(DataError, match="fewer than two arms"):
         keep_possible(make_study({"data": {"train": unrated_path}}))
 

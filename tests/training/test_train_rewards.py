@@ -274,8 +274,8 @@ def test_evaluation_of_a_reward_model(configure: Configure, reward_path: str) ->
         ({"regularizers": [{"name": "sft"}]}, "'sft' is a term of log-probs.*use center"),
         ({"regularizers": [{"name": "budget"}]}, "'budget' is a term of log-probs"),
         ({"tokens": {"name": "selective"}}, "tokens has no meaning for a reward model: it scores whole responses"),
-        ({"train": {"token_statistics": True}}, "it predicts no tokens"),
-        ({"reference": {"model": "other"}}, "compared with no reference"),
+        ({"train": {"token_statistics": True}}, "it does not predict tokens"),
+        ({"reference": {"model": "other"}}, "its rewards need no reference"),
         ({"evaluation": {"reward": "a:b"}}, "it generates nothing"),
     ],
 )

@@ -376,7 +376,7 @@ class _Collector:
             yield f"rows that repeat the texts of an earlier row (kept): {self._ids.repeated_content}"
         if self._ids.both_directions:
             yield (
-                f"pairs that occur in both directions: {self._ids.both_directions}; both rows are kept and cancel out"
+                f"pairs that occur in both directions: {self._ids.both_directions}; both are kept and contradict each other"
             )
         for column in unused_columns(list(self._found), used):
             if normal_name(column) in _CONTEXT:
