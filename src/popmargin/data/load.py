@@ -375,9 +375,7 @@ class _Collector:
         if self._ids.repeated_content:
             yield f"rows that repeat the texts of an earlier row (kept): {self._ids.repeated_content}"
         if self._ids.both_directions:
-            yield (
-                f"pairs that occur in both directions: {self._ids.both_directions}; both are kept and contradict each other"
-            )
+            yield (f"pairs that occur in both directions: {self._ids.both_directions}; both are kept and conflict")
         for column in unused_columns(list(self._found), used):
             if normal_name(column) in _CONTEXT:
                 yield f"the column '{column}' is not used; it may belong to the prompt"
