@@ -303,7 +303,10 @@ def test_every_model_of_a_run_may_be_an_adapter(
     train(config, workspace=workspace)
     merged = load_model(start_path, torch.float32)
     assert torch.equal(logits(workspace.task.reference_model), logits(merged))
-    assert workspace.train_scoring(start_path).sums()[0].tolist() == workspace.train.reference.sums()[0].tolist()
+    assert (
+        workspace.task.reference(workspace.train.encoded, start_path).sums()[0].tolist()
+        == workspace.train.reference.sums()[0].tolist()
+    )
 
 
 @pytest.mark.parametrize("use_cache", [True, False])

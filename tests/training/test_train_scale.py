@@ -43,7 +43,7 @@ def test_the_rows_of_a_batch_carry_their_own_strength(configure: Configure) -> N
     assert parts.scale is not None and parts.scale.ids == workspace.train.ids
     z = half_normal_strengths(parts.scale.strength)
     (batch,) = parts.collator([5, 2, 9])["parts"]
-    np.testing.assert_allclose(batch["scale"].numpy(), z[[5, 2, 9]], rtol=1e-6)
+    np.testing.assert_allclose(batch["columns"]["scale"].numpy(), z[[5, 2, 9]], rtol=1e-6)
     truth = workspace.train.strength
     assert np.corrcoef(z, truth)[0, 1] > 0.6
 

@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
     """Add `data inspect | check | convert | split | rate` to the command line."""
     parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate")
     verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate}")
-    inspect = verbs.add_parser("inspect", help="show format, counts, lengths, strengths and some examples")
+    inspect = verbs.add_parser("inspect", help="show show format, counts, lengths, strengths and some examples")
     _add_source(inspect)
     inspect.add_argument("--examples", type=_count, default=3, help="rows to show (default: %(default)s)")
     _add_model(inspect)

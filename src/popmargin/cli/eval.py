@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), args.overrides))
     check_models(config.model.path, config.reference.model, config.evaluation.reward)
     from popmargin.evaluation.run import evaluate_run
+    from popmargin.tasks.base import TASKS
 
     metrics = evaluate_run(args.run, against=args.against, config=config)
     if args.json:
@@ -47,8 +48,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name:24} {interval['estimate']:9.4f}   95% {low} to {high}")
     if "sampling" in metrics:
         print(f"Completions are sampled at {metrics['sampling']['drawn']}.")
-    if config.task == "reward":
-        print(f"This is a reward model: use it as model:{args.run}/model, for instance with --evaluation.reward.")
+    task = TASKS.get(config.task)
+    if "generation" not in task.provides:
+        print(f"The run is {task.noun}, which generates nothing.{task.use.format(model=args.run / 'model')}")
     elif config.evaluation.reward is None:
         print("No generations: give a reward with --evaluation.reward (module:function, model:PATH or judge:URL).")
     return 0

@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     server.add_argument("--requests-per-minute", type=float, help="maximum requests per minute (default: no limit)")
     server.add_argument("--retries", type=int, help="retries of a failed request (default: 5)")
     server.add_argument("--timeout", type=float, help="timeout of a request in seconds (default: 120)")
-    server.add_argument("--max-tokens", type=int, help="maximum tokens of an answer (default: 8)")
+    server.add_argument("--max-tokens", type=int, help="maximum tokens maximum tokens of an answer (default: 8)")
     server.add_argument("--api-key-env", metavar="NAME", help="environment variable with the API key")
     server.add_argument("--no-logprobs", action="store_true", help="do not ask for token probabilities")
     server.add_argument("--price-in", type=float, help="price per million prompt tokens")

@@ -140,12 +140,14 @@ class Task(ABC):
             it can sample.
         noun: what is trained, for messages.
         beta: the β of objectives unless it is set; None for the objective's own default.
+        use: a sentence about what a trained model is good for, after a space; `{model}` is its folder.
         config: the first run's configuration; sections of the objective and the optimisation do not matter.
     """
 
     provides: ClassVar[frozenset[str]]
     noun: ClassVar[str] = "a model"
     beta: ClassVar[float | None] = None
+    use: ClassVar[str] = ""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -310,6 +312,11 @@ class Task(ABC):
         raise NotImplementedError(f"{self.noun} does not generate")
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """Tasks have none: all is in the run's configuration."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry:
     """A registered task.
@@ -317,12 +324,12 @@ class TaskEntry:
     Attributes:
         name: its name in configurations.
         function: the class, called with the run's configuration.
-        options: of `task_options`.
+        options: none.
     """
 
     name: str
     function: type[Task]
-    options: type[Any]
+    options: type[Any] = NoOptions
 
     @property
     def summary(self) -> str:
@@ -340,6 +347,11 @@ class TaskEntry:
         return self.function.noun
 
     @property
+    def use(self) -> str:
+        """What a trained model is good for; `{model}` is its folder."""
+        return self.function.use
+
+    @property
     def beta(self) -> float | None:
         """The β of objectives unless it is set; None for the objective's own default."""
         return self.function.beta
@@ -350,16 +362,11 @@ TASKS: Registry[TaskEntry] = Registry("task", "popmargin.tasks")
 ClassT = TypeVar("ClassT", bound=type[Task])
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """A task without options of its own."""
-
-
-def task(name: str, *, options: type[Any] = NoOptions) -> Callable[[ClassT], ClassT]:
+def task(name: str) -> Callable[[ClassT], ClassT]:
     """Register the decorated class as a task."""
 
     def register(kind: ClassT) -> ClassT:
-        TASKS.add(TaskEntry(name=name, function=kind, options=options))
+        TASKS.add(TaskEntry(name=name, function=kind))
         return kind
 
     return register

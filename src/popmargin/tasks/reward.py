@@ -60,6 +60,7 @@ class RewardTask(TextTask):
 
     provides: ClassVar[frozenset[str]] = frozenset({"log_ratio", "reward"})
     noun: ClassVar[str] = "a reward model"
+    use: ClassVar[str] = " Use it as model:{model}, for instance with --evaluation.reward."
     beta: ClassVar[float | None] = 1.0  # a reward is in reward units already
 
     @cached_property

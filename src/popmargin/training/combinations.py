@@ -9,6 +9,7 @@ from popmargin.margins.base import MARGIN_SOURCES, MarginSource
 from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.registry import Registry
 from popmargin.regularizers.base import REGULARIZERS
+from popmargin.tasks.base import TASKS
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.loss import Loss
 
@@ -59,7 +60,7 @@ def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
             f"regularizer '{doubled[0]}' would count twice: remove one of them, or change its weight in the objective."
         )
     adapter_above = bool(config.model.lora_rank) and config.model.lora_last_layers is not None
-    if config.train.frozen_cache_gb and ("reward" in provided or not adapter_above):
+    if config.train.frozen_cache_gb and ("tokens" not in provided or not adapter_above):
         raise ConfigError(
             "train.frozen_cache_gb caches the outputs of layers below a policy's adapter, but there are none: set "
             "model.lora_rank and model.lora_last_layers (task: policy), or remove it."
@@ -67,8 +68,8 @@ def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
     if loss.objective.uses_batch_statistics(loss.options) and config.train.tokens_per_batch is not None:
         raise ConfigError(
             f"The objective '{name}' uses statistics over the rows forwarded together, but with "
-            "train.tokens_per_batch their number varies between passes and processes: set train.micro_batch_size "
-            "instead, or let the objective use running statistics (amapo: objective.running)."
+            f"train.tokens_per_batch their number varies between passes and processes: set train.micro_batch_size "
+            f"instead, or let the objective use running statistics (amapo: objective.running)."
         )
 
 
@@ -138,8 +139,8 @@ def refuse_lone_rows(loss: Loss, rows: int) -> None:
     if rows < 2 and loss.objective.uses_batch_statistics(loss.options):
         raise ConfigError(
             f"The objective '{loss.objective.name}' uses statistics over the rows forwarded together, but "
-            "train.micro_batch_size x processes is 1, and a single row is its own mean. Set train.micro_batch_size "
-            "to 2 or "
+            f"train.micro_batch_size x processes is 1, and a single row is its own mean. Set train.micro_batch_size "
+            f"to 2 or "
             "more, or let the objective use running statistics (amapo: objective.running)."
         )
 
@@ -165,6 +166,12 @@ def _parts(loss: Loss) -> Iterator[tuple[Registry[Any], Any, Any]]:
         yield TOKEN_SELECTORS, *loss.tokens
 
 
+def _own(registry: Registry[Any]) -> list[Any]:
+    """The package's own entries, without those of a user's files."""
+    entries = [registry.get(name) for name in registry.names()]
+    return [entry for entry in entries if entry.function.__module__.startswith(f"{registry.package}.")]
+
+
 def _refuse_missing(
     registry: Registry[Any], part: Any, missing: frozenset[str], provided: frozenset[str], lacking: str
 ) -> None:
@@ -172,10 +179,9 @@ def _refuse_missing(
     reasons = _REASONS | (_TERMS if registry is REGULARIZERS else {})
     first = next((known for known in reasons if known in missing), min(missing))
     reason = reasons.get(first, f"requires '{first}'")
-    known = [registry.get(name) for name in registry.names()]
-    own = [kind for kind in known if kind.function.__module__.startswith(f"{registry.package}.")]
-    others = [kind.name for kind in own if kind.requires(kind.options()) <= provided]
+    others = [kind.name for kind in _own(registry) if kind.requires(kind.options()) <= provided]
     remedies = [] if registry is OBJECTIVES else ["remove it"]
     remedies += [f"use {', '.join(others)}"] if others else []
+    remedies += [f"set task: {task.name}" for task in _own(TASKS) if missing <= task.provides]
     remedy = f": {', or '.join(remedies)}" if remedies else ""
     raise ConfigError(f"The {registry.title} '{part.name}' {reason}, which {lacking}{remedy}.")
