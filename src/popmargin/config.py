@@ -35,8 +35,8 @@ def check_writing(prompt: str, reasoning: str) -> None:
     """
     if reasoning == "keep" and prompt != "sampling":
         raise ConfigError(
-            "data.reasoning: keep puts a completion's own text after the sampling prompt, so that it needs "
-            "data.prompt: sampling. Set both, or neither."
+            "data.reasoning: keep puts a completion's full text after the sampling prompt, so it needs data.prompt: "
+            "sampling. Set both, or neither."
         )
 
 
@@ -51,13 +51,13 @@ class ModelConfig:
         lora_rank: rank of a LoRA adapter on all linear layers; 0 trains all weights.
         lora_alpha: LoRA scaling; null means twice the rank.
         lora_dropout: dropout inside the adapter.
-        lora_last_layers: adapt only the last so many layers; null adapts all.
-        start_adapter: a start model that is a LoRA adapter is put into its base's weights (`merge`), or kept frozen
-            under the adapter that is trained (`stack`, with `lora_rank`); both are then saved as one on the same base.
-        dropout: leave on the dropout that the start model's configuration names, in the policy alone; else the policy's
-            log-ratios are 0 at the first step. `lora_dropout` is apart from it.
-        save_dtype: of the saved weights: `fp32`, `bf16`, or `start`: the start model's, or fp32 where rounding to that
-            would undo more than a tenth of the training. Adapters are saved in fp32.
+        lora_last_layers: adapt only the last layers, this many; null adapts all.
+        start_adapter: a start model that is a LoRA adapter is merged into its base's weights (`merge`), or kept frozen
+        under the trained adapter (`stack`, with `lora_rank`); both are then saved as one adapter on the same base.
+        dropout: keep the start model's own dropout on, in the policy only; without it the policy's log-ratios are 0 at
+        the first step. `lora_dropout` is separate.
+        save_dtype: dtype of the saved weights: `fp32`, `bf16`, or `start`: the start model's, or fp32 if rounding
+        would undo more than a tenth of the training. Adapters are saved in fp32.
     """
 
     path: str = "demo"
@@ -80,28 +80,28 @@ class DataConfig:
 
     Attributes:
         train: a file, a glob, a folder of files, a saved data set, a hub id (each of these also as a list), or `demo`.
-        test: held-out preferences, named likewise; null splits `test_size` off `train`, by prompt.
-        split: the split of `train`, where it has several; `name:split` says it too, and is the way for `test`.
+        test: held-out preferences, in the same forms; null splits `test_size` off `train`, by prompt.
+        split: the split of `train`, if it has several; `name:split` works too, also for `test`.
         format: the layout of the rows; `auto` detects it.
-        pairs: how several rated responses a prompt become pairs: best_vs_worst, best_vs_random, all.
-        min_gap: the smallest rating gap of a pair made from rated responses.
+        pairs: how several rated responses per prompt become pairs: best_vs_worst, best_vs_random, all.
+        min_gap: minimum rating gap of a pair made from rated responses.
         test_size: share (below 1) or number of preferences held out.
         split_seed: seed of the split and of the pairing.
-        validation_size: share (below 1) or number of the training prompts that take the place of the held-out ones, to
-            choose settings without them; 0 for none.
-        max_length: longest prompt + completion, tokens.
-        truncation: what gives way when a row is longer: keep_prompt_end, keep_prompt_start, drop, error.
+        validation_size: share (below 1) or number of training prompts used instead of the held-out ones, to tune
+        without them; 0 for none.
+        max_length: maximum length of prompt + completion, tokens.
+        truncation: what to do with longer rows: keep_prompt_end, keep_prompt_start, drop, error.
         prompt: `template` trains on the prompt as the chat template writes it in the whole conversation; `sampling` on
-            what sampling starts from, where a template ends that otherwise, or tokens merge across its end.
-        reasoning: `template` trains on what the chat template writes of a completion; `keep` (with prompt `sampling`)
-            on the completion's own text where the template leaves out some of it, such as reasoning.
-        bad_rows: `error` stops at rows that cannot be used, `drop` leaves them out and reports them.
-        columns: renames, from popmargin's column name to the file's.
+        the prompt that sampling starts from, which can differ at its end.
+        reasoning: `template` trains on a completion as the chat template writes it; `keep` (with prompt `sampling`) on
+        its full text if the template drops part of it, such as reasoning.
+        bad_rows: `error` stops at unusable rows, `drop` leaves them out and reports them.
+        columns: maps popmargin's column names to the file's.
         soft_label_temperature: soft labels of training preferences from their ratings, σ(gap / temperature), in rating
             points; replaces the `soft_label` column. null reads that column, the probability that chosen is better;
-            where it is below ½, chosen and rejected change places.
+            below ½, chosen and rejected are swapped.
         flip: share of training preferences whose label is flipped, to study noise.
-        limit: use only so many training preferences.
+        limit: maximum number of training preferences.
     """
 
     train: str = "demo"
@@ -136,16 +136,16 @@ class PopConfig:
         edges: a file of edges (Parquet, JSONL or CSV), or a label store (`labels.db`, a project of it as
             `labels.db#name`, or a database's URL); null samples them from the strengths in the data.
         sampling: `iterative` (every preference is the stronger side of k edges), `random` (k·N random pairs) or
-            `active` (ours: as many pairs, chosen for what they tell about the strength scale).
+            `active` (ours: as many pairs, chosen to be informative about the strength scale).
         k: edges per preference.
         seed: seed of the sampling and its noise.
         flip: probability that a label is flipped.
         temperature: Bradley–Terry temperature of the label noise, in units of strength; 0 is exact.
-        budget: most comparisons per preference in iterative sampling (null: all others), or all comparisons in active
-            sampling (null: k·N).
+        budget: maximum comparisons per preference in iterative sampling (null: all others), or total comparisons in
+        active sampling (null: k·N).
         unmatched: preferences without a weaker partner: `keep` (margin 0) or `drop`.
-        scale: a Parquet file of strengths that `popmargin pop scale` wrote; null fits them from the edges.
-        ridge: precision of the prior of a fitted strength.
+        scale: a Parquet file of strengths from `popmargin pop scale`; null fits them from the edges.
+        ridge: precision of the prior on fitted strengths.
     """
 
     edges: str | None = None
@@ -170,8 +170,8 @@ class TargetConfig:
     Attributes:
         kind: `ema` (Polyak-averaged policy, as published), `policy` (the detached policy), or `bank` (ours: a running
             average of each preference's own gap, updated whenever it is scored; no second network).
-        tau: decay of the average, once per optimizer step for `ema`, once per scoring for `bank` (there 0.5 or less
-            is sensible: a preference is scored seldom).
+        tau: decay of the average, once per optimizer step for `ema`, once per scoring for `bank` (use 0.5 or less
+        there, since a preference is rarely scored).
     """
 
     kind: Literal["ema", "policy", "bank"] = "ema"
@@ -191,9 +191,9 @@ class ReferenceConfig:
     """The reference model.
 
     Attributes:
-        model: null takes the start model.
-        cache: folder of cached reference log-probs; null takes the user's cache folder.
-        tokens_per_batch: most tokens in a forward pass that fills the cache.
+        model: null uses the start model.
+        cache: folder of cached reference log-probs; null uses the user's cache folder.
+        tokens_per_batch: maximum tokens per forward pass when filling the cache.
     """
 
     model: str | None = None
@@ -211,30 +211,30 @@ class TrainConfig:
     Attributes:
         epochs: passes over the rows (preferences, or PoP edges).
         max_steps: optimizer steps; overrides `epochs` when set.
-        learning_rate: peak learning rate; with LoRA 10 to 100 times larger values are usual.
+        learning_rate: peak learning rate; with LoRA, 10 to 100 times larger values are usual.
         batch_size: rows per optimizer step, over all processes.
-        micro_batch_size: rows per forward pass and process; null takes as many as the batch holds.
-        tokens_per_batch: most tokens in a forward pass, prompts counted once; rows are packed into as few passes as
-            fit. The optimizer step holds the same rows whatever this is; less needs less memory. null for no limit.
-        warmup_ratio: share of the steps with a rising learning rate.
-        scheduler: a name of transformers' schedulers.
-        weight_decay: AdamW's.
-        betas: AdamW's two.
+        micro_batch_size: rows per forward pass and process; null uses the whole batch.
+        tokens_per_batch: maximum tokens per forward pass, prompts counted once; rows are packed into as few passes as
+        possible. The rows of an optimizer step stay the same; lower values need less memory. null for no limit.
+        warmup_ratio: share of steps with a rising learning rate.
+        scheduler: name of a transformers scheduler.
+        weight_decay: AdamW's weight decay.
+        betas: AdamW's betas.
         max_grad_norm: gradient clipping.
-        edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so that fewer
-            preferences are scored twice in an epoch.
+        edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so fewer preferences
+        are scored twice per epoch.
         gradient_checkpointing: recompute activations in the backward pass.
-        frozen_cache_gb: memory (a GPU's, if that trains) in which the outputs of the layers below an adapter
-            (`model.lora_last_layers`) are kept, so that they are computed once for all epochs, and in a study for all
-            arms and seeds; 0 for none. It pays from the second epoch or arm on: the first one is a little slower.
-        compile: compile norms and feed-forward blocks, which takes up to a minute before the first step (and on the CPU
-            a C++ compiler) and makes steps faster.
-        logging_steps: optimizer steps between two lines of metrics.
+        frozen_cache_gb: memory (on the training device) to cache the outputs of the layers below an adapter
+        (`model.lora_last_layers`), so that they are computed once for all epochs, and in a study for all arms and
+        seeds; 0 for none. It pays off from the second epoch or arm on; the first is a little slower.
+        compile: compile norms and feed-forward blocks: faster steps after up to a minute of compiling (on the CPU it
+        needs a C++ compiler).
+        logging_steps: optimizer steps between metric lines.
         token_statistics: also log the policy's entropy and top-1 agreement on completion tokens.
-        save_steps: optimizer steps between two checkpoints; 0 saves only the final model.
+        save_steps: optimizer steps between checkpoints; 0 saves only the final model.
         save_total_limit: checkpoints kept.
-        report_to: trackers besides the JSONL metrics, e.g. [tensorboard].
-        trainer_arguments: further arguments of transformers.TrainingArguments (fsdp, deepspeed …), as they are there.
+        report_to: trackers in addition to the JSONL metrics, e.g. [tensorboard].
+        trainer_arguments: more arguments for transformers.TrainingArguments (fsdp, deepspeed …), passed through.
     """
 
     epochs: Positive = 1.0
@@ -271,21 +271,21 @@ class EvaluationConfig:
 
     Attributes:
         reward: scores generations: `module:function`, `model:PATH` or `judge:URL`; null generates nothing.
-        reward_options: further arguments of the reward (for a judge: model, api_key_env, cache).
-        prompts: held-out prompts to generate for; null takes all.
+        reward_options: more arguments for the reward (for a judge: model, api_key_env, cache).
+        prompts: held-out prompts to generate for; null uses all.
         samples: completions per prompt.
-        max_new_tokens: longest completion, tokens.
-        temperature: sampling temperature. Only samples at 1 with all tokens are of the policy itself, and give a KL.
+        max_new_tokens: maximum completion length, tokens.
+        temperature: sampling temperature. Only samples at 1 with all tokens come from the policy itself and give a KL.
         top_k: sample among the k most likely tokens; 0 means all.
-        generation_config: `ignore` leaves out what the model's own generation_config.json would change (penalties,
-            cuts, beams …), and says what; `model` samples as that file says, and temperature and top_k do nothing.
+        generation_config: `ignore` ignores and reports what the model's own generation_config.json would change
+        (penalties, cuts, beams …); `model` follows that file, and temperature and top_k have no effect.
         generation_batch_size: completions generated at once (does not change the metrics' weights).
-        tokens_per_batch: most tokens in a forward pass that scores responses.
+        tokens_per_batch: maximum tokens per forward pass when scoring responses.
         seed: seed of sampling.
         pop_k: held-out PoP edges per preference, for the PoP accuracy.
-        curve_points: points of the curves over training, evenly spaced; the last is the final evaluation, so that
-            n points cost n − 1 evaluations more. 0 or 1 for none.
-        curve_prompts: prompts of each of these, at most `prompts`.
+        curve_points: points of the curves over training, evenly spaced; the last is the final evaluation, so n points
+        cost n − 1 extra evaluations. 0 or 1 for none.
+        curve_prompts: prompts for each point, at most `prompts`.
     """
 
     reward: str | None = None
@@ -307,8 +307,8 @@ class EvaluationConfig:
         check_bounds(self, "evaluation")
         if self.generation_config == "model" and (self.temperature, self.top_k) != (1.0, 0):
             raise ConfigError(
-                "evaluation.generation_config: model takes the model's own settings, so that evaluation.temperature "
-                "and evaluation.top_k do nothing: leave them out, or set generation_config to ignore."
+                "evaluation.generation_config: model uses the model's own settings, so evaluation.temperature and "
+                "evaluation.top_k have no effect: remove them, or set generation_config to ignore."
             )
 
 
@@ -319,22 +319,22 @@ class RunConfig:
     Attributes:
         name: shown in reports.
         output: the run directory.
-        seed: seed of initialisation, order and dropout.
-        task: train a `policy`, or a `reward` model: a head on the start model whose reward takes the place of the
-            log-ratio in the objective, in reward units (so that `objective.beta` is 1 there unless it is set).
+        seed: seed for initialisation, order and dropout.
+        task: train a `policy`, or a `reward` model: a head on the start model whose reward replaces the log-ratio in
+        the objective, in reward units (so `objective.beta` is 1 unless set).
         model: the start model.
         data: the preferences.
         objective: `name` and its options.
         regularizers: terms added to the loss: `name`, `weight`, and their options.
-        tokens: a token selector: `name`, its options, and `reference`, a model of its own that scores tokens (a folder
-            or hub id with the same tokenizer; else the run's reference does); null uses every token.
-        margin: by how much every preference must lead, subtracted from the reward margin before the objective sees it:
+        tokens: a token selector: `name`, its options, and `reference`, a separate model that scores tokens (a folder
+        or hub id with the same tokenizer; default: the run's reference); null uses every token.
+        margin: margin subtracted from each preference's reward margin before the objective:
             `source` (`fixed`, `ratings` or `pop`) and its options, e.g. {source: fixed, value: 1.0},
             {source: ratings, scale: 1.0} or {source: pop, margin_min: 0.0, margin_max: 10.0}; null for none.
-        pop: the edges.
-        target: what scores their weaker side.
+        pop: PoP edges.
+        target: what scores the weaker sides of edges.
         reference: the reference model and its cache.
-        train: the optimisation.
+        train: optimization.
         evaluation: what is measured.
     """
 
@@ -406,7 +406,7 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
 
 ConfigT = typing.TypeVar("ConfigT")
 
-GONE = {"evaluation.bootstrap": "intervals come from formulas now, not from resampling."}
+GONE = {"evaluation.bootstrap": "intervals now come from formulas, not from resampling."}
 """Keys of earlier versions, and why there is nothing to set."""
 
 
@@ -422,7 +422,7 @@ def from_dict(kind: type[ConfigT], values: Any, where: str = "") -> ConfigT:
     prefix = f"{where}." if where else ""
     for key in values:
         if f"{prefix}{key}" in GONE:
-            raise ConfigError(f"'{prefix}{key}' is gone: {GONE[f'{prefix}{key}']} Remove it.")
+            raise ConfigError(f"'{prefix}{key}' was removed: {GONE[f'{prefix}{key}']} Remove it.")
         if key not in known:
             raise ConfigError(f"Unknown key '{prefix}{key}'. {suggestion(str(key), known, prefix, settings(kind))}")
     return build(kind, {key: coerce(known[key].type, value, f"{prefix}{key}") for key, value in values.items()})
