@@ -1,4 +1,4 @@
-"""Out of the store: preferences with votes, ratings and strengths, and tables of labels."""
+"""Exports from the store: preferences with votes, ratings and strengths, and tables of labels."""
 
 import json
 import math
@@ -53,32 +53,31 @@ def preferences_of(
     unrated: OnUnrated = "keep",
     votes: Votes = "probability",
 ) -> Preferences:
-    """The imported preferences with all they came with, and what was learned about them.
+    """The imported preferences with all their columns, and what was learned about them.
 
     Args:
         store: the store.
         project: whose preferences.
         strengths: id -> strength from 0; replaces the column `strength` where an id is given.
-        wrong: what becomes of preferences that most call wrong (see `wrong_preferences`): "swap" exchanges chosen and
-            rejected, and empties ratings, strength and soft label where they say the opposite; "drop" leaves them out;
-            "keep" exchanges nothing. A preference whose rejected response people rate higher is one of them; kept, it
-            has no ratings.
-        unrated: where people rated responses, what becomes of preferences of which one has no rating: "keep" leaves
-            both ratings empty, "drop" leaves the preference out.
-        votes: what a label of kind "preference" counts, in `soft_label` and in what is wrong: "probability", the
-            confidence that it came with (1 where it has none); "whole", always 1.
+        wrong: what to do with preferences that most mark wrong (see `wrong_preferences`): "swap" swaps chosen and
+        rejected, and empties ratings, strength and soft label if they say the opposite; "drop" leaves them out; "keep"
+        changes nothing. A preference whose rejected response people rate higher is one of them; if kept, it has no
+        ratings.
+        unrated: if people rated responses, what to do with preferences with an unrated response: "keep" leaves both "
+            "ratings empty, "drop" leaves the preference out.
+        votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
+        if it has none); "whole", always 1.
 
     Returns:
-        The preferences in the order of import, with a report that names what was exchanged or left out. Where labels of
-        kind "preference" vote, `soft_label` is their mean probability that chosen is the better one, ½ for a tie;
-        votes that count whole make it the share of the votes. Where
-        responses were rated, the ratings are their means over annotators alone, and imported ratings and strengths,
-        which are of another scale, are gone; equal means stay, as a gap of 0. Beside a soft label below ½, with which
-        loading exchanges the responses, ratings and strengths that say the opposite are left empty. Everything else is
-        as it was imported.
+        The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
+        vote, `soft_label` is their mean probability that chosen is better, ½ for a tie; with "whole" it is the share of
+        votes. If responses were rated, the ratings are means over annotators only, and imported ratings and strengths,
+        which are on another scale, are dropped; equal means stay, as a gap of 0. With a soft label below ½, for which
+        loading swaps the responses, ratings and strengths that say the opposite are left empty. Everything else is as
+        imported.
 
     Raises:
-        ConfigError: an unknown word for wrong or unrated preferences, or votes.
+        ConfigError: an unknown value of `wrong`, `unrated` or `votes`.
         DataError: strengths of preferences that the project does not have, below 0, or not finite.
     """
     check_wrong(wrong)
@@ -178,7 +177,7 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
 
 
 def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
-    """Preference id -> mean over its labels of the probability that chosen is the better response."""
+    """Preference id -> mean over its labels of the probability that chosen is better."""
     sums: dict[str, tuple[float, int]] = {}
     single = labels.filter(pc.and_(pc.equal(labels["kind"], "preference"), pc.is_null(labels["repeat_of"])))
     read = (single[name].to_pylist() for name in ("first", "verdict", "confidence"))
@@ -191,7 +190,7 @@ def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
 
 
 def _turn(columns: dict[str, list[Any]], row: int) -> bool:
-    """Exchange the responses of a row and empty what says the opposite; whether there was anything."""
+    """Swap the responses of a row and empty what says the opposite; returns whether anything did."""
     for one, other in (("chosen", "rejected"), ("chosen_rating", "rejected_rating")):
         columns[one][row], columns[other][row] = columns[other][row], columns[one][row]
     better, worse, strength = (columns[name][row] for name in ("chosen_rating", "rejected_rating", "strength"))
@@ -210,7 +209,7 @@ def _turn(columns: dict[str, list[Any]], row: int) -> bool:
 
 
 def _unsay(columns: dict[str, list[Any]], row: int) -> bool:
-    """Empty what says the opposite of a soft label below ½, as loading refuses it; whether there was anything."""
+    """Empty what contradicts a soft label below ½, since loading refuses it; returns whether anything did."""
     draft = {name: columns[name][row] for name in NUMBER_COLUMNS}
     opposite = {error.column for error in against_soft_label(draft)} if prefers_rejected(draft) else set[str | None]()
     if "chosen_rating" in opposite:
@@ -223,11 +222,11 @@ def _unsay(columns: dict[str, list[Any]], row: int) -> bool:
 def read_strengths(path: Path) -> dict[str, float]:
     """Strengths by id from a Parquet file with the columns id and strength.
 
-    Those of a scale of `pop scale` are laid out as `pop scale --as strength` does: a scale has its zero in the middle.
+    Strengths from `pop scale` are converted as by `pop scale --as strength`, since a scale has its zero in the middle.
 
     Raises:
-        DataError: there is no such file, or it cannot be read, lacks a column, names an id twice, or a strength
-            is no number.
+        DataError: there is no such file, or it cannot be read, lacks a column, names an id twice, or a strength is not
+        a number.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. Fit strengths with: popmargin pop scale EDGES --data DATA --out {path}")

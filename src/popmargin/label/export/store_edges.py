@@ -11,11 +11,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
-    """The PoP labels of a store between some preferences, one edge for each label; what is left out is logged.
+    """The PoP labels of a store between some preferences, one edge per label; what is left out is logged.
 
     Args:
-        source: the store; `#NAME` at its end names the project, where there are several.
-        ids: the preferences that are trained on. Labels of others, held out for testing, make no edges.
+        source: the store; `#NAME` at its end names the project, if there are several.
+        ids: the training preferences. Labels of others, held out for testing, give no edges.
 
     Raises:
         DataError: no such store or project, several projects and no name, or no label is left.

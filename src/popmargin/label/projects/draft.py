@@ -40,15 +40,15 @@ def draft_items(
     seed: int | None = None,
     **settings: Any,
 ) -> Draft:
-    """What `open_project` would ask about, without a store: whatever is wrong shows before one is made.
+    """The items `open_project` would create, without a store, so that errors show before one is made.
 
     Args:
         data, kind, sampling, k, edges, gold, scale, seed, settings: as of `open_project`.
 
     Raises:
-        DataError: pairs or gold that the data does not hold, gold without an answer, or fewer than two preferences to
+        DataError: pairs or gold that are not in the data, gold without an answer, or fewer than two preferences to
             compare.
-        ConfigError: settings out of range, or that do not go together.
+        ConfigError: settings out of range or incompatible.
     """
     check_settings(**settings, seed=seed, scale=scale)
     kind = kind or "pop"
@@ -118,9 +118,9 @@ def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 
 
 
 def response_keys(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What tells the two responses of each preference from others: prompt and text; chosen before rejected.
+    """Keys of the two responses of each preference: prompt and text; chosen before rejected.
 
-    A response that stands in several preferences of a prompt is one response, and is rated once.
+    A response in several preferences of a prompt is one response and is rated once.
     """
     texts = zip(rows["prompt"], rows["chosen"], rows["rejected"], strict=True)
     return [(json.dumps(prompt), json.dumps(text)) for prompt, *sides in texts for text in sides]
@@ -200,14 +200,14 @@ def _pairs(
 
 
 def _once(first: list[str], second: list[str]) -> tuple[list[str], list[str]]:
-    """Every pair once, however many labels it has and whichever way round."""
+    """Every pair once, regardless of its labels and order."""
     pairs = {frozenset(pair): pair for pair in reversed(list(zip(first, second, strict=True)))}
     kept = list(reversed(pairs.values()))
     return [pair[0] for pair in kept], [pair[1] for pair in kept]
 
 
 def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str], bool]]:
-    """Pair -> (stronger, weaker) and whether they are called equal.
+    """Pair -> (stronger, weaker) and whether they are labelled equal.
 
     Raises:
         DataError: a pair has two answers, or there is none.
@@ -229,7 +229,7 @@ def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str]
 
 
 def _sides(edges: PopEdges, seed: int) -> tuple[list[str], list[str], list[Verdict]]:
-    """First and second of each edge, turned round by a coin, and which of them the edge calls stronger."""
+    """First and second of each edge in random order, and which of them the edge says is stronger."""
     rows = [row for row in edges.table.to_pylist() if row["weaker"] is not None]
     swapped = np.random.default_rng(seed).random(len(rows)) < 0.5
     first = [row["weaker" if swap else "stronger"] for row, swap in zip(rows, swapped, strict=True)]

@@ -1,4 +1,4 @@
-"""Whether a project that exists is the one that is asked for: other settings, preferences or items are refused."""
+"""Whether an existing project matches the request: different settings, preferences or items are refused."""
 
 from collections.abc import Callable, Mapping
 from itertools import islice
@@ -15,16 +15,16 @@ from popmargin.label.store.records import Project
 
 
 def item_kinds(store: LabelStore, found: Project) -> list[Kind]:
-    """What a project asks for; nothing where it has no items."""
+    """What a project asks for; empty if it has no items."""
     first = next(iter(store.items(found.id)), None)
     return [] if first is None else first["kind"].unique().to_pylist()
 
 
 def refuse_other_settings(found: Project, settings: Mapping[str, Any]) -> None:
-    """Compare the settings that were given, which are those that are not None.
+    """Compare the given settings, i.e. those that are not None.
 
     Raises:
-        ConfigError: it names each one that the project has another value of.
+        ConfigError: it names each one that differs from the project's.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if "guidelines" in given:
@@ -42,7 +42,7 @@ def refuse_other_settings(found: Project, settings: Mapping[str, Any]) -> None:
 
 
 def refuse_other_kind(found: Project, kinds: list[Kind], kind: Kind | None) -> None:
-    """Compare the kind that was given with those of the project's items.
+    """Compare the given kind with those of the project's items.
 
     Raises:
         ConfigError: it is none of them.
@@ -58,7 +58,8 @@ def refuse_other_kind(found: Project, kinds: list[Kind], kind: Kind | None) -> N
 def refuse_other_preferences(
     store: LabelStore, found: Project, data: Preferences, say: Callable[[str], None]
 ) -> None:  # fmt: skip
-    """Compare ids and texts with those of the project, in any order; other numbers are told, and the project's stay.
+    """Compare ids and texts with the project's, in any order; different numbers are reported, and the project keeps
+    its own.
 
     Raises:
         DataError: ids or texts differ; it says how many and names one.
@@ -100,7 +101,7 @@ def refuse_other_preferences(
 
 
 def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
-    """Compare the items that a draft would make with the first ones of the project; `label ask` may have added more.
+    """Compare a draft's items with the first ones of the project; `label ask` may have added more.
 
     Raises:
         ConfigError: they are others.

@@ -1,4 +1,4 @@
-"""Labels of several projects of the same preferences as those of one."""
+"""Pooled labels of several projects on the same preferences."""
 
 import math
 from collections import Counter
@@ -27,7 +27,7 @@ class Pool:
         strengths: by id of the preference, nan or missing where unknown: gaps of the mean ratings over the people of
             all projects; where nothing is rated, the strengths that the preferences came with.
         rated_by_people: which of the two they are.
-        shared: a sentence about how many preferences the projects have in common; empty when it is all.
+        shared: a sentence on how many preferences the projects share; empty if all.
     """
 
     labels: Any
@@ -43,7 +43,7 @@ def pool(projects: Sequence[tuple[LabelStore, Project]]) -> Pool:
         projects: each with its store.
 
     Raises:
-        ConfigError: a project is named twice.
+        ConfigError: a project is listed twice.
         DataError: projects have no preference in common, or one with other texts or another strength, or their ratings
             are of different scales.
     """

@@ -1,4 +1,4 @@
-"""The label report: how good the labels of a project are, as one HTML file that needs nothing else."""
+"""The label report: how good a project's labels are, as one self-contained HTML file."""
 
 import math
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ def _percent(share: float) -> str:
 
 
 def reading(quality: Quality) -> list[str]:
-    """What the numbers say, in sentences for somebody who reads nothing else."""
+    """What the numbers say, in sentences for somebody who reads only these."""
     if not quality.labels:
         return ["Nobody has labelled anything yet."]
     rows = [*quality.annotators, *(quality.raters.raters if quality.raters else [])]
