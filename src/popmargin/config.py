@@ -53,11 +53,11 @@ class ModelConfig:
         lora_dropout: dropout inside the adapter.
         lora_last_layers: adapt only the last layers, this many; null adapts all.
         start_adapter: a start model that is a LoRA adapter is merged into its base's weights (`merge`), or kept frozen
-        under the trained adapter (`stack`, with `lora_rank`); both are then saved as one adapter on the same base.
+            under the trained adapter (`stack`, with `lora_rank`); both are then saved as one adapter on the same base.
         dropout: keep the start model's own dropout on, in the policy only; without it the policy's log-ratios are 0 at
-        the first step. `lora_dropout` is separate.
+            the first step. `lora_dropout` is separate.
         save_dtype: dtype of the saved weights: `fp32`, `bf16`, or `start`: the start model's, or fp32 if rounding
-        would undo more than a tenth of the training. Adapters are saved in fp32.
+            would undo more than a tenth of the training. Adapters are saved in fp32.
     """
 
     path: str = "demo"
@@ -88,13 +88,13 @@ class DataConfig:
         test_size: share (below 1) or number of preferences held out.
         split_seed: seed of the split and of the pairing.
         validation_size: share (below 1) or number of training prompts used instead of the held-out ones, to tune
-        without them; 0 for none.
+            without them; 0 for none.
         max_length: maximum length of prompt + completion, tokens.
         truncation: what to do with longer rows: keep_prompt_end, keep_prompt_start, drop, error.
         prompt: `template` trains on the prompt as the chat template writes it in the whole conversation; `sampling` on
-        the prompt that sampling starts from, which can differ at its end.
+            the prompt that sampling starts from, which can differ at its end.
         reasoning: `template` trains on a completion as the chat template writes it; `keep` (with prompt `sampling`) on
-        its full text if the template drops part of it, such as reasoning.
+            its full text if the template drops part of it, such as reasoning.
         bad_rows: `error` stops at unusable rows, `drop` leaves them out and reports them.
         columns: maps popmargin's column names to the file's.
         soft_label_temperature: soft labels of training preferences from their ratings, σ(gap / temperature), in rating
@@ -142,7 +142,7 @@ class PopConfig:
         flip: probability that a label is flipped.
         temperature: Bradley–Terry temperature of the label noise, in units of strength; 0 is exact.
         budget: maximum comparisons per preference in iterative sampling (null: all others), or total comparisons in
-        active sampling (null: k·N).
+            active sampling (null: k·N).
         unmatched: preferences without a weaker partner: `keep` (margin 0) or `drop`.
         scale: a Parquet file of strengths from `popmargin pop scale`; null fits them from the edges.
         ridge: precision of the prior on fitted strengths.
@@ -171,7 +171,7 @@ class TargetConfig:
         kind: `ema` (Polyak-averaged policy, as published), `policy` (the detached policy), or `bank` (ours: a running
             average of each preference's own gap, updated whenever it is scored; no second network).
         tau: decay of the average, once per optimizer step for `ema`, once per scoring for `bank` (use 0.5 or less
-        there, since a preference is rarely scored).
+            there, since a preference is rarely scored).
     """
 
     kind: Literal["ema", "policy", "bank"] = "ema"
@@ -215,20 +215,20 @@ class TrainConfig:
         batch_size: rows per optimizer step, over all processes.
         micro_batch_size: rows per forward pass and process; null uses the whole batch.
         tokens_per_batch: maximum tokens per forward pass, prompts counted once; rows are packed into as few passes as
-        possible. The rows of an optimizer step stay the same; lower values need less memory. null for no limit.
+            possible. The rows of an optimizer step stay the same; lower values need less memory. null for no limit.
         warmup_ratio: share of steps with a rising learning rate.
         scheduler: name of a transformers scheduler.
         weight_decay: AdamW's weight decay.
         betas: AdamW's betas.
         max_grad_norm: gradient clipping.
         edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so fewer preferences
-        are scored twice per epoch.
+            are scored twice per epoch.
         gradient_checkpointing: recompute activations in the backward pass.
         frozen_cache_gb: memory (on the training device) to cache the outputs of the layers below an adapter
-        (`model.lora_last_layers`), so that they are computed once for all epochs, and in a study for all arms and
-        seeds; 0 for none. It pays off from the second epoch or arm on; the first is a little slower.
+            (`model.lora_last_layers`), so that they are computed once for all epochs, and in a study for all arms and
+            seeds; 0 for none. It pays off from the second epoch or arm on; the first is a little slower.
         compile: compile norms and feed-forward blocks: faster steps after up to a minute of compiling (on the CPU it
-        needs a C++ compiler).
+            needs a C++ compiler).
         logging_steps: optimizer steps between metric lines.
         token_statistics: also log the policy's entropy and top-1 agreement on completion tokens.
         save_steps: optimizer steps between checkpoints; 0 saves only the final model.
@@ -278,13 +278,13 @@ class EvaluationConfig:
         temperature: sampling temperature. Only samples at 1 with all tokens come from the policy itself and give a KL.
         top_k: sample among the k most likely tokens; 0 means all.
         generation_config: `ignore` ignores and reports what the model's own generation_config.json would change
-        (penalties, cuts, beams …); `model` follows that file, and temperature and top_k have no effect.
+            (penalties, cuts, beams …); `model` follows that file, and temperature and top_k have no effect.
         generation_batch_size: completions generated at once (does not change the metrics' weights).
         tokens_per_batch: maximum tokens per forward pass when scoring responses.
         seed: seed of sampling.
         pop_k: held-out PoP edges per preference, for the PoP accuracy.
         curve_points: points of the curves over training, evenly spaced; the last is the final evaluation, so n points
-        cost n − 1 extra evaluations. 0 or 1 for none.
+            cost n − 1 extra evaluations. 0 or 1 for none.
         curve_prompts: prompts for each point, at most `prompts`.
     """
 
@@ -321,13 +321,13 @@ class RunConfig:
         output: the run directory.
         seed: seed for initialisation, order and dropout.
         task: train a `policy`, or a `reward` model: a head on the start model whose reward replaces the log-ratio in
-        the objective, in reward units (so `objective.beta` is 1 unless set).
+            the objective, in reward units (so `objective.beta` is 1 unless set).
         model: the start model.
         data: the preferences.
         objective: `name` and its options.
         regularizers: terms added to the loss: `name`, `weight`, and their options.
         tokens: a token selector: `name`, its options, and `reference`, a separate model that scores tokens (a folder
-        or hub id with the same tokenizer; default: the run's reference); null uses every token.
+            or hub id with the same tokenizer; default: the run's reference); null uses every token.
         margin: margin subtracted from each preference's reward margin before the objective:
             `source` (`fixed`, `ratings` or `pop`) and its options, e.g. {source: fixed, value: 1.0},
             {source: ratings, scale: 1.0} or {source: pop, margin_min: 0.0, margin_max: 10.0}; null for none.

@@ -26,7 +26,7 @@ class AMaPOOptions:
         label_smoothing: ε, weight of the opposite label, 0 ≤ ε < ½.
         eps: smallest s, nats per token; gaps this close to μ count as equal to it (ours).
         exponent_max: upper bound of the exponent (ours): it keeps the logged loss finite; the gradient saturates long
-        before.
+            before.
     """
 
     beta: float = 2.0

@@ -24,8 +24,8 @@ class APSOptions:
     Attributes:
         beta: reward units per nat.
         rho0: ρ₀, price of a large scale; the paper searches .05, .1, .3, .5, and smaller works better. Above 0.13
-        `linear` does not converge at every margin, see `popmargin.objectives.aps.scales`; from log 2 on the scale
-        would be τ₀ at every margin, so it is refused.
+            `linear` does not converge at every margin, see `popmargin.objectives.aps.scales`; from log 2 on the scale
+            would be τ₀ at every margin, so it is refused.
         tau0: smallest scale τ.
         tau_max: largest scale τ; the paper searches 1, 4, 5, 10.
         iterations: Newton steps; 5 in the paper for language models, 3 for robotics.

@@ -38,16 +38,16 @@ class Needs:
     Attributes:
         edges: rows are PoP edges rather than preferences.
         weaker: what the component needs of an edge's weaker side: nothing, its gap as a constant target, or scores
-        with gradient.
+            with gradient.
         columns: numbers of each preference by name, found in `Rows.columns`: columns of the data, or what the run's
-        `signals` derive from them.
+            `signals` derive from them.
         margin: the column `margin`: a margin per preference from the data (reward units).
         soft_label: the column `soft_label`: the probability per preference that chosen is better.
         scale: the column `scale`: each preference's value on the strength scale of the run's PoP edges (reward units).
         reference: reference log-probs even if the score kind does not use them.
         whole_responses: the scores must cover whole responses, so token selectors are refused.
         absolute: scores count individually, not only their gaps, so reward models (whose rewards have no zero) are
-        refused.
+            refused.
         provided: what else the task must provide, by name, e.g. `tokens`; see `Objective.requires`.
     """
 
@@ -135,7 +135,7 @@ class Objective:
         init_state: `(options) -> {name: scalar tensor}`, state saved with checkpoints.
         update_state: `(state, mean diagnostics of the step, options) -> state`, called after every optimizer step.
         batch_statistics: `(options) -> bool`: whether the loss of a row depends on the rows forwarded with it. All
-        processes must then forward together, since `Rows.gather` waits for them.
+            processes must then forward together, since `Rows.gather` waits for them.
         supervised: `(options) -> bool`: whether the loss includes the negative log-likelihood of the chosen response.
         figure: the figure on its documentation page.
         takes_margin: whether a margin can be subtracted from its gap.

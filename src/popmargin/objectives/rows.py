@@ -146,7 +146,8 @@ class Rows:
     Raises:
         ValueError: a tensor is not (B,).
         DataError: on the CPU, a column with an invalid number (nan, a `soft_label` outside [0, 1], a negative
-        `weight`); the message names the rows. Scores and targets come from a model: training checks them once per step.
+            `weight`); the message names the rows. Scores and targets come from a model: training checks them once per
+            step.
     """
 
     chosen: Float[Tensor, "B"]

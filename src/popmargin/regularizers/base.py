@@ -18,7 +18,7 @@ class Regularizer:
     Attributes:
         name: its name in configurations.
         function: `(logps, options) -> term (B,)`, nats; the run's `weight` multiplies it. A regularizer of rewards or
-        rows takes `(rows, options)`.
+            rows takes `(rows, options)`.
         options: its frozen options dataclass.
         reference: whether it needs reference log-probs.
         diagnostics: `(logps, options) -> {name: (B,)}`, averaged over rows and logged.

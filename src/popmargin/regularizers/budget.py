@@ -16,9 +16,9 @@ class BudgetOptions:
 
     Attributes:
         budget: δ, how much the chosen response may lose relative to the reference, nats (nats per token with
-        `per_token`).
+            `per_token`).
         per_token: divide the loss in log-prob by the token count; unless set, on for objectives of length-averaged
-        log-probs, whose β is per nat per token.
+            log-probs, whose β is per nat per token.
         beta: reward units per nat; unless set, a run uses the objective's β.
     """
 

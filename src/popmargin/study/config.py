@@ -18,7 +18,7 @@ class TuneConfig:
         learning_rates: values to try; empty keeps the arm's own.
         beta_factors: multiples of the objective's β to try; objectives without a β have none.
         validation_size: share (below 1) or number of training prompts held out for choosing; the study itself also
-        trains on them.
+            trains on them.
         reuse: folder of another study whose search results to reuse, by arm name; nothing is searched.
     """
 

@@ -16,9 +16,9 @@ class SelectiveOptions:
     Attributes:
         share: share of a response's tokens to keep, 0 < share ≤ 1.
         rescale: divide the weights by the share actually kept, so that sums keep their size; means over tokens do not
-        change.
+            change.
         tolerance: scores this close below the threshold count as ties and are kept, nats (ours): before the first step
-        policy and reference differ by rounding.
+            policy and reference differ by rounding.
     """
 
     share: float = 0.4

@@ -64,8 +64,8 @@ def pop_edges(
         store: the store.
         project: whose labels.
         aggregate: "majority" makes one edge per item from the most frequent answer, with its share as confidence; an
-        even split is a tie, and so are more ties than votes for either side. "weighted" weights each vote by its
-        confidence, as the strength scale does (1 without one); "majority" counts all votes equally.
+            even split is a tie, and so are more ties than votes for either side. "weighted" weights each vote by its
+            confidence, as the strength scale does (1 without one); "majority" counts all votes equally.
         wrong: "keep" keeps comparisons with preferences that most mark wrong; "swap" and "drop" leave them out.
 
     Returns:

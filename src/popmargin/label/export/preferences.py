@@ -60,13 +60,13 @@ def preferences_of(
         project: whose preferences.
         strengths: id -> strength from 0; replaces the column `strength` where an id is given.
         wrong: what to do with preferences that most mark wrong (see `wrong_preferences`): "swap" swaps chosen and
-        rejected, and empties ratings, strength and soft label if they say the opposite; "drop" leaves them out; "keep"
-        changes nothing. A preference whose rejected response people rate higher is one of them; if kept, it has no
-        ratings.
-        unrated: if people rated responses, what to do with preferences with an unrated response: "keep" leaves both "
-            "ratings empty, "drop" leaves the preference out.
+            rejected, and empties ratings, strength and soft label if they say the opposite; "drop" leaves them out;
+            "keep" changes nothing. A preference whose rejected response people rate higher is one of them; if kept, it
+            has no ratings.
+        unrated: if people rated responses, what to do with preferences with an unrated response: "keep" leaves both
+            ratings empty, "drop" leaves the preference out.
         votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
-        if it has none); "whole", always 1.
+            if it has none); "whole", always 1.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -226,7 +226,7 @@ def read_strengths(path: Path) -> dict[str, float]:
 
     Raises:
         DataError: there is no such file, or it cannot be read, lacks a column, names an id twice, or a strength is not
-        a number.
+            a number.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. Fit strengths with: popmargin pop scale EDGES --data DATA --out {path}")

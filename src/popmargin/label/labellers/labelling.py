@@ -85,7 +85,7 @@ def label_store(
         labeller: who labels; an annotator with its name is created if missing.
         account: usage is added to it.
         again: also ask again about "unsure" items, after all new ones; a different verdict or reason is a new revision
-        of the label.
+            of the label.
         progress: show progress bars.
 
     Returns:

@@ -37,7 +37,7 @@ class AnnotatorQuality:
         seconds: median time per label; nan if none was recorded.
         ties, unsure, wrong: shares of the labels.
         left: share of left (or A) among decided labels; for a judge, among single answers to questions asked in both
-        orders.
+            orders.
         consistency: share of repeated items that got the same verdict.
         gold: share of decided gold items that got the expected verdict.
         others: how often a label matches the majority of the other people (people only).
