@@ -109,7 +109,7 @@ def test_a_module_beside_the_file_is_found_and_read_again(here: Path) -> None:
     [
         ("x = 1\ndef f(:\n", "f", r"is not Python \(.*mine_{kind}.py, line 2: .*Fix this line"),
         ("import no_such_thing_here\n", "f", r"needs 'no_such_thing_here', which is not installed \(.*py, line 1\)"),
-        ("\n\n1 / 0\n", "f", r"line 3: ZeroDivisionError: division by zero\. Correct"),
+        ("\n\n1 / 0\n", "f", r"line 3: ZeroDivisionError: division by zero\. Fix"),
         ("import sys\nsys.exit(0)\n", "f", r"line 2: SystemExit: 0.*__main__"),
         ("from json import nothing\n", "f", r"line 1: ImportError"),
         ("def hinge(prompts, completions): ...\n", "hing", r"has no 'hing'\. Did you mean 'hinge'"),

@@ -163,7 +163,7 @@ def test_both_directions_are_noted_once_a_pair():
     rows = [{"prompt": "p", "chosen": a, "rejected": b} for a, b in ("xy", "yx", "xy", "xz")]
     prefs = load_preferences(rows)
     (note,) = [note for note in prefs.report.notes if "both directions" in note]
-    assert "once: 1;" in note and len(prefs) == 4
+    assert "directions: 1;" in note and len(prefs) == 4
 
 
 @pytest.mark.parametrize("header", [("Prompt", "CHOSEN", "Rejected"), (" prompt", "chosen ", "\ufeffrejected"),

@@ -84,7 +84,7 @@ def test_saved_dataset_folder_and_splits(tmp_path):
         load_preferences(tmp_path / "two")
     with pytest.raises(DataError, match="no split 'dev'; it has train, test"):
         load_preferences(tmp_path / "two", split="dev")
-    with pytest.raises(DataError, match="split='train' names none"):
+    with pytest.raises(DataError, match="but split='train'"):
         load_preferences(tmp_path / "one", split="train")
     (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match=r"contains no data files"):
@@ -104,7 +104,7 @@ def test_hub_id_without_network_is_a_clear_error():
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert out.stdout.startswith("DataError 'no-such-owner/no-such-data' is no file or folder here")
+    assert out.stdout.startswith("DataError 'no-such-owner/no-such-data' is not a file or folder here")
     assert "without network" in out.stdout
 
 
@@ -236,7 +236,7 @@ def test_several_problems_of_one_row_count_once():
 
 
 def test_nothing_left_is_an_error_even_when_dropping():
-    with pytest.raises(DataError, match="no row is left of 1"):
+    with pytest.raises(DataError, match="none of 1 rows is usable"):
         load_preferences([{"prompt": "a", "chosen": "b", "rejected": "b"}], bad_rows="drop")
     with pytest.raises(DataError, match="there are no rows"):
         load_preferences([])

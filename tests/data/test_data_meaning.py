@@ -112,7 +112,7 @@ def test_to_call_0_and_1_a_winner_says_enough_only_of_columns_that_count_so():
 
 def test_both_signs_make_a_signed_scale_and_later_rows_must_fit():
     assert chosen(compared([-1, 2, 1])) == [1, 2, 2]
-    assert "read as signed: negative where output_1 is better" in " ".join(
+    assert "read as signed: negative if output_1 is better" in " ".join(
         load_preferences(compared([-1, 2])).report.notes
     )
     late = compared([1, 2] * 5_000) + compared([3])  # the meaning is that of the first 10,000 rows

@@ -138,9 +138,7 @@ def test_the_fix_is_offered_and_does_what_it_says() -> None:
     prompt, chosen, rejected = texts("strip", kept, 1)
     assert chosen == "Two and two are four.\n</think>\n\nFour.<|end|>"
     assert (kept.report.kept, kept.report.unclosed) == (4, 6)
-    assert "4 of 10 completions (in thought, same answer, only thought): trained on as they stand" in str(
-        kept.report.notes()
-    )
+    assert "4 of 10 completions (in thought, same answer, only thought): trained on in full" in str(kept.report.notes())
 
 
 @pytest.mark.parametrize("name", ["plain", "nothing"])
