@@ -124,7 +124,7 @@ def test_convert_makes_pairs(tmp_path):
     assert load_preferences(target).strength.tolist() == [2.0] * 6
     none = run("convert", source, tmp_path / "none.jsonl", "--min-gap", 3)
     assert (none.returncode, (tmp_path / "none.jsonl").exists()) == (2, False)
-    assert "no row is left of 3" in none.stderr
+    assert "none of 3 rows is usable" in none.stderr
 
 
 def test_convert_stops_at_bad_rows_unless_told_to_drop_them(tmp_path, bad):
