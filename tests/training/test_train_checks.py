@@ -88,7 +88,7 @@ def test_more_tokens_than_rotary_positions_were_made_for(caplog: Any) -> None:
     with caplog.at_level(logging.WARNING):
         check_rows(rows(21, 5, 22, 23, 24), llama(), "m")
     assert (
-        "4 of 5 rows ('a' with 21, 'c' with 22, 'd' with 23, …) have more than the 20 tokens that 'm' was made for"
+        "4 of 5 rows ('a' with 21, 'c' with 22, 'd' with 23, …) have more than the 20 tokens that 'm' was trained for"
         in (caplog.text)
     )
 

@@ -44,7 +44,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"task": "reward", "model": {"lora_rank": 4, "lora_last_layers": 1}, "train": {"frozen_cache_gb": 1.0}},
         "train.frozen_cache_gb caches the outputs of layers below a policy's adapter",
     ),
-    ({"objective": {"name": "dpo"}, "regularizers": [{"name": "sft"}] * 2}, "'sft' stands twice"),
+    ({"objective": {"name": "dpo"}, "regularizers": [{"name": "sft"}] * 2}, "'sft' is listed twice"),
     (
         {"objective": {"name": "dpo"}, "regularizers": [{"name": "sft", "weight": -1.0}]},
         "weight of regularizer 'sft' must be 0 or more, not -1.0",
