@@ -18,12 +18,13 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from popmargin.data.schema import COLUMNS, LoadReport, Preferences, arrow_schema
+from popmargin.data.load_report import LoadReport
+from popmargin.data.schema import COLUMNS, Preferences, arrow_schema
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.projects.draft import draw_pairs
 from popmargin.label.store.label_store import LabelStore
 from popmargin.pop.edges import PopEdges
-from popmargin.pop.scale import fit_strengths
+from popmargin.pop.fit import fit_strengths
 
 
 def made_up(count: int, characters: int) -> Preferences:

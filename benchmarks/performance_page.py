@@ -26,7 +26,7 @@ The engine does each piece of work once: a prompt is encoded once for both respo
 (`engine/sequences.py`, `engine/attention.py`); only completion positions go through the LM head, and no logits are
 kept (`engine/head.py`; on a GPU in fused passes, `kernels/head.py`); the reference is scored once per data set
 (`engine/reference.py`); a step waits for the device once. The command line also asks Linux for huge pages
-(`engine/pages.py`); in Python, call it before torch makes a tensor, or set `THP_MEM_ALLOC_ENABLE=1`.
+(`engine/memory_pages.py`); in Python, call it before torch makes a tensor, or set `THP_MEM_ALLOC_ENABLE=1`.
 
 One comparison: `python benchmarks/step.py --profile chat --dtype bf16 --json`.
 """

@@ -16,7 +16,7 @@ import torch
 
 from lengths import PROFILES, draw_pairs
 from models import SHAPES, make_model
-from popmargin.engine.pages import use_huge_pages
+from popmargin.engine.memory_pages import use_huge_pages
 from popmargin.engine.reference import ReferenceCache, model_fingerprint
 from popmargin.models.policies import device
 from sides import Setting, make_trl, tokenized_pairs

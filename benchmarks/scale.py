@@ -16,8 +16,8 @@ from scipy.stats import kendalltau, spearmanr
 from scipy.stats import t as student
 
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.sampling import sample_edges
-from popmargin.pop.scale import fit_strengths
 
 NOISES = {"exact": (0.0, 0.0), "temperature 0.2": (0.2, 0.0), "temperature 0.5": (0.5, 0.0), "flip 0.1": (0.0, 0.1),
           "flip 0.3": (0.0, 0.3)}  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from popmargin.engine.pages import use_huge_pages
+from popmargin.engine.memory_pages import use_huge_pages
 
 _GRADIENT_VALUES = 200_000_000  # most that are compared
 

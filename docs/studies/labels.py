@@ -25,8 +25,8 @@ from torch.nn.functional import softplus
 
 from popmargin.data.load import load_preferences
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.sampling import sample_edges
-from popmargin.pop.scale import fit_strengths
 from popmargin.pop.strengths import soft_labels
 
 SAMPLINGS = ("random", "iterative", "active")

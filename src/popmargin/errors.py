@@ -7,23 +7,59 @@ from types import ModuleType
 
 
 class PopmarginError(ValueError):
-    """Base of every error that popmargin raises for something the user gave; the CLI prints its message alone."""
+    """Base of every error that popmargin raises for something the user gave; the CLI prints its message alone.
+
+    Example:
+        >>> from popmargin import load_preferences
+        >>> try:
+        ...     load_preferences([{"prompt": "2+2?", "chosen": "four"}])
+        ... except PopmarginError as error:
+        ...     print(type(error).__name__)
+        DataError
+    """
 
 
 class DataError(PopmarginError):
-    """Preference data or PoP edges that cannot be used; the message names file, row, column and remedy."""
+    """Preference data or PoP edges that cannot be used; the message names file, row, column and remedy.
+
+    Example:
+        >>> from popmargin import PopEdges
+        >>> PopEdges.load("edges.parket")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        popmargin.errors.DataError: ...edges.parket...
+    """
 
 
 class ConfigError(PopmarginError):
-    """A configuration that cannot be used; the message names the key and the nearest known one."""
+    """A configuration that cannot be used; the message names the key and the nearest known one.
+
+    Example:
+        >>> from popmargin import RunConfig
+        >>> RunConfig(seed=-1)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        popmargin.errors.ConfigError: seed ...
+    """
 
 
 class RunError(PopmarginError):
-    """A run directory, checkpoint or cache that is missing, incomplete or does not fit."""
+    """A run directory, checkpoint or cache that is missing, incomplete or does not fit.
+
+    Example:
+        >>> from popmargin import evaluate
+        >>> evaluate("runs/nowhere")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        popmargin.errors.RunError: ...runs/nowhere...
+    """
 
 
 class MissingExtraError(PopmarginError, ImportError):
-    """An optional dependency is needed and not installed; the message names the extra."""
+    """An optional dependency is needed and not installed; the message names the extra.
+
+    Example:
+        >>> import_extra("no_such_module", "judge")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        popmargin.errors.MissingExtraError: 'no_such_module' is needed here ... pip install 'popmargin[judge]'
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -2,15 +2,20 @@
 
 import difflib
 import hashlib
+import json
+import logging
 import os
-from collections.abc import Generator, Iterable, Sequence
+import shutil
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from popmargin.errors import ConfigError, RunError
 
 PARQUET = (".parquet",)
 HTML = (".html", ".htm")
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -42,6 +47,76 @@ def whole_file(path: str | Path, suffixes: Sequence[str] = ()) -> Generator[Path
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path, *, replace: bool = False) -> Generator[Path]:
+    """A new folder to write into, which takes the place of `path` at the end; `whole_file` for several files.
+
+    Args:
+        path: the folder.
+        replace: whether one that is there already gives way.
+
+    Raises:
+        RunError: `path` is there already, with something in it, or cannot be written.
+    """
+    target = Path(path)
+    partial, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    try:
+        if target.exists() and not (target.is_dir() and (replace or not any(target.iterdir()))):
+            raise RunError(f"{path} is there already. Name a new folder.")
+        partial.mkdir(parents=True)
+        yield partial
+        if target.exists():
+            target.replace(old)
+        partial.replace(target)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from error
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def append_jsonl(path: Path, values: Mapping[str, Any]) -> None:
+    """Append one line of JSON to a log; what a killed process left of a line is cut off first, and told."""
+    with path.open("ab+") as file:
+        torn = _torn_end(file)
+        if torn:
+            _LOG.warning("%s: its last line was not written to its end; its %d bytes are cut off.", path, torn)
+            file.truncate(file.seek(0, os.SEEK_END) - torn)
+        file.write((json.dumps(values, sort_keys=True) + "\n").encode())
+
+
+def _torn_end(file: IO[bytes]) -> int:
+    """Bytes at the end of a log after its last line break; leaves the place at the end."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return 0
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) == b"\n":
+        return 0
+    file.seek(0)
+    return size - (file.read().rfind(b"\n") + 1)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a log; none if there is no such file. A last line without its end is left out, and told.
+
+    Raises:
+        RunError: a line before it is not JSON.
+    """
+    if not path.is_file():
+        return []
+    whole, _, torn = path.read_bytes().rpartition(b"\n")
+    if torn:
+        _LOG.warning("%s: its last line was not written to its end, and is left out.", path)
+    lines: list[dict[str, Any]] = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            lines += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise RunError(f"{path}:{number}: not JSON ({error}). Remove the line, or train anew.") from error
+    return lines
 
 
 def check_suffix(path: str | Path, suffixes: Sequence[str]) -> None:

@@ -25,6 +25,12 @@ class Margin:
 
     Raises:
         DataError: another unit.
+
+    Example:
+        >>> from torch import tensor
+        >>> margin = Margin(values=tensor([10.0, -5.0]), unit="nats")
+        >>> margin.reward(beta=0.1).tolist(), margin.swap().nats(beta=0.1).tolist()
+        ([1.0, -0.5], [-10.0, 5.0])
     """
 
     values: Float[Tensor, "B"]

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_type_hints
 
 from popmargin.errors import ConfigError, did_you_mean
@@ -44,7 +45,8 @@ class Registry(Generic[ComponentT]):
         self._builtin_loaded = False
 
     def add(self, component: ComponentT) -> None:
-        """Register a component; a function of the same file, or of the same notebook, is replaced by its new version.
+        """Register a component; a function of the same file, or of the same notebook, is replaced by its new version,
+        and one of a file that is gone by whatever takes its name.
 
         Raises:
             ConfigError: the name is built in, or another function has it.
@@ -66,6 +68,9 @@ class Registry(Generic[ComponentT]):
 
     def _is_newer(self, component: ComponentT, known: ComponentT) -> bool:
         """Whether it stands where the known one does: the same function, or another version of the same file."""
+        place = _place(known)
+        if place.endswith(".py") and not Path(place).is_file() and not self._is_builtin(known):
+            return True
         if self._is_builtin(component) != self._is_builtin(known) or _place(component) != _place(known):
             return False
         return _title(component) == _title(known) or _globals(component) is not _globals(known)
@@ -170,5 +175,5 @@ def make_options(options: type[Any], values: Mapping[str, Any], owner: str) -> A
     unknown = [name for name in values if name not in fields]
     if unknown:
         raise ConfigError(f"{owner} has no option '{unknown[0]}'. {did_you_mean(unknown[0], fields)}")
-    types = get_type_hints(options)  # a user's file may have its annotations as text
+    types = get_type_hints(options, include_extras=True)  # a user's file may have its annotations as text
     return build(options, {name: coerce(types[name], value, f"{owner}.{name}") for name, value in values.items()})

@@ -54,7 +54,7 @@ def load_object(spec: str, what: str) -> Any:
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
-        raise ConfigError(f"The {what} {spec!r} is not understood. Give your own as {FORMS}.{_names_hint(spec)}")
+        raise ConfigError(f"The {what} {spec!r} is not understood. Give your own as {FORMS}.{name_hint(spec)}")
     target: Any = _file(place, what) if place.endswith(".py") else _module(place, what)
     for part in name.split("."):
         try:
@@ -90,7 +90,8 @@ def home(function: Any) -> str:
     return str(getattr(sys.modules.get(name), "__file__", None) or name)
 
 
-def _names_hint(spec: str) -> str:
+def name_hint(spec: str) -> str:
+    """What is missing where a specification is a file without the name in it; else nothing."""
     known = Path(spec).expanduser()
     return f" The file exists; add the name in it: '{spec}:NAME'." if known.is_file() else ""
 
@@ -100,7 +101,7 @@ def _file(place: str, what: str) -> ModuleType:
     if not path.is_file():
         raise ConfigError(
             f"No such file for the {what}: {place} (looked in {Path.cwd()}). Give a path relative to it, or an "
-            "absolute one."
+            f"absolute one."
         )
     path = path.resolve()
     loaded = _unchanged(path)
@@ -224,7 +225,7 @@ def _missing(error: ModuleNotFoundError, what: str, place: str, path: Path | Non
         )
     return (
         f"The {what} {place} needs '{error.name}', which is not installed ({_where(error, place, path)}). Install "
-        "it, or put the module next to the file."
+        f"it, or put the module next to the file."
     )
 
 

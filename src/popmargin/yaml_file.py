@@ -1,6 +1,8 @@
-"""YAML files of users: a mapping, or an error that names file, line and remedy."""
+"""YAML: read with errors that name file, line and remedy, and written so that it reads back as it was."""
 
+import re
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,18 @@ from popmargin.errors import ConfigError
 from popmargin.files import no_such_file
 
 _DATA = (".jsonl", ".csv", ".tsv", ".parquet", ".gz", ".arrow")
+_MOST_VALUES = 100_000
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which takes the last of two equal keys without a word; this one refuses the second."""
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, strict where that one is silent: equal keys, and aliases that multiply or never end."""
+
+    def compose_document(self) -> yaml.Node | None:
+        node = super().compose_document()
+        if node is not None and _values(node, {}) > _MOST_VALUES:
+            problem = f"its aliases stand for more than {_MOST_VALUES:,} values; write out what is needed"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
@@ -27,13 +37,42 @@ class _OnceLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which puts what the loader would read as a number in quotes."""
+
+
+for _kind in (_Loader, _Dumper):  # YAML 1.1 reads 1e-5, without a point, as text
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def _values(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """How many values a node stands for with its aliases written out; infinitely many where it holds itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        parts: list[Any] = node.value
+        inner = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        known[id(node)] = 1 + sum(_values(part, known) for part in inner)
+    return known[id(node)]
+
+
 def parse_yaml(text: str) -> Any:
     """The value of a YAML text.
 
+    Example:
+        >>> parse_yaml("{learning_rate: 1e-5, compile: no}")
+        {'learning_rate': 1e-05, 'compile': False}
+
     Raises:
-        yaml.YAMLError: it is not YAML, or a key stands twice.
+        yaml.YAMLError: it is not YAML, a key stands twice, or aliases make it too large.
     """
-    return yaml.load(text, _OnceLoader)
+    return yaml.load(text, _Loader)
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Nested values as YAML, in their own order; `parse_yaml` reads it as it was."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_mapping(file: Path) -> dict[str, Any]:

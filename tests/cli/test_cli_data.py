@@ -177,7 +177,7 @@ def test_rate_writes_the_rewards_and_counts_what_it_disagrees_with(tmp_path, goo
         (("inspect", "GOOD", "--format", "respones"), "Did you mean 'responses'"),
         (("inspect", "GOOD", "--column", "prompt"), "'prompt' is not FIELD=COLUMN"),
         (("inspect", "GOOD", "--column", "prompt=promt"), "Did you mean 'prompt'"),
-        (("check", "GOOD", "--limit", "-1"), "not a number"),
+        (("check", "GOOD", "--limit", "-1"), "argument --limit: must be at least 0, not -1."),
         (("convert", "GOOD", "out.xlsx"), "out.xlsx: this is written as .parquet"),
         (("split", "GOOD", "--train", "a.jsonl", "--test", "b.jsonl", "--test-size", "2.5"), "test_size=2.5"),
         (("split", "GOOD", "--train", "a.jsonl", "--test", "b.jsonl", "--test-size", "x"), "neither a share"),

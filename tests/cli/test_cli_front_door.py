@@ -13,7 +13,8 @@ import pytest
 
 from popmargin.cli.main import main
 from popmargin.config import dump_yaml, merge
-from popmargin.training.run_directory import RunDirectory, read_jsonl
+from popmargin.files import read_jsonl
+from popmargin.training.run_directory import RunDirectory
 
 SIGNAL_AT = """
 import os, signal

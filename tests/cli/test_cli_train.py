@@ -114,7 +114,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         (["--trian.epochs", "2"], "Unknown key 'trian'. Did you mean 'train'"),
         (["--train.lerning_rate", "1"], "Did you mean 'learning_rate'"),
-        (["--train.epochs", "many"], "train.epochs is 'many', which is not a finite number"),
+        (["--train.epochs", "many"], "train.epochs must be a number (above 0), not 'many'"),
         (["--train.epochs"], "--train.epochs needs a value"),
         (["--objective.name", "dpoo"], "Unknown objective 'dpoo'. Did you mean 'dpo'"),
         (["--objective.betta", "1"], "objective 'dpo' has no option 'betta'. Did you mean 'beta'"),

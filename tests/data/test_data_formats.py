@@ -226,7 +226,7 @@ def test_unknown_and_ambiguous_columns_are_named():
     both = {"prompt": "p", "chosen": "a", "rejected": "b", "responses": ["a", "b"], "scores": [2, 1]}
     with pytest.raises(DataError, match="fit the formats 'preference' and 'responses'"):
         load_preferences([both])
-    assert load_preferences([both], format="preference").report.columns_unused == ("responses", "scores")
+    assert load_preferences([both], format="preference").report.columns_kept == ("responses", "scores")
     with pytest.raises(DataError, match=r"missing: rejected\. Columns found: prompt, chosen"):
         load_preferences([{"prompt": "p", "chosen": "a"}], format="preference")
     with pytest.raises(DataError, match="question and input could each be the prompt"):

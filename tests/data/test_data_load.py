@@ -257,7 +257,7 @@ def test_margin_is_the_strength_and_the_report_says_so():
         "the column 'margin' is used as the strength",
         "there are no ratings, so the column 'margin' is the margin if an objective needs one",
     )
-    assert prefs.report.columns_unused == ("note",)
+    assert prefs.report.columns_kept == ("note",)
 
 
 def test_explicit_strength_comes_before_the_rating_gap_row_by_row():

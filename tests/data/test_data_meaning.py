@@ -141,6 +141,65 @@ def test_ranks_are_read_with_1_as_the_best(row):
         load_preferences([RANKED], columns={"ratings": "rank"})
 
 
+@pytest.mark.parametrize(
+    ("layout", "remedy"),
+    [
+        ("scores", "--column ranks=scores"),
+        ("nested", "name the field rank"),
+        ("single", "name the field rank"),
+    ],
+)
+def test_ratings_that_may_be_ranks_are_told(layout, remedy):
+    """Every row's ratings are 1 to n, of which 1 may as well be the best."""
+
+    def load(rows, **options):
+        if layout == "nested":
+            rows = [
+                {
+                    **row,
+                    "responses": [
+                        {"text": t, "score": s} for t, s in zip(row["responses"], row["scores"], strict=True)
+                    ],
+                }
+                for row in rows
+            ]
+            rows = [{name: row[name] for name in ("prompt", "responses")} for row in rows]
+        elif layout == "single":
+            rows = [
+                {"prompt": row["prompt"], "response": t, "score": s}
+                for row in rows
+                for t, s in zip(row["responses"], row["scores"], strict=True)
+            ]
+        return load_preferences(rows, **options)
+
+    def told(preferences):
+        return [note for note in preferences.report.notes if "may be ranks" in note]
+
+    rows = [{"prompt": f"q{i}", "responses": ["a", "b", "c"], "scores": [2, 3, 1]} for i in range(3)]
+    (note,) = told(load(rows))
+    assert note.endswith(remedy) and load(rows)[0]["chosen"] == "b"
+    assert not told(load([*rows, {"prompt": "q", "responses": ["a", "b", "c"], "scores": [2, 2, 1]}]))
+    assert not told(load([*rows, {"prompt": "q", "responses": ["a", "b"], "scores": [4, 1]}]))
+    said = {"scores": {"ratings": "scores"}, "nested": {"rating": "score"}, "single": {"label": "score"}}[layout]
+    assert not told(load(rows, columns=said))
+    if layout == "scores":
+        ranked = load(rows, columns={"ranks": "scores"})
+        assert ranked[0]["chosen"] == "c" and not told(ranked)
+
+
+@pytest.mark.parametrize("name", ["rank", "ranking", "Rankings"])
+def test_every_name_of_ranks_is_read_as_such(name):
+    ranked = load_preferences([{"prompt": "q", "responses": ["a", "b"], name: [2, 1]}])
+    assert ranked[0]["chosen"] == "b" and ranked[0]["chosen_rating"] == -1
+
+
+def test_a_ranking_of_each_response_is_read_as_such():
+    nested = {"prompt": "q", "responses": [{"text": "a", "ranking": 2}, {"text": "b", "ranking": 1}]}
+    single = [{"prompt": "q", "response": text, "ranking": rank} for text, rank in (("a", 2), ("b", 1))]
+    for rows in ([nested], single):
+        assert load_preferences(rows)[0]["chosen"] == "b"
+
+
 def test_rows_of_one_ranked_response():
     rows = [{"prompt": "q", "response": text, "rank": rank} for text, rank in (("worst", 2), ("best", 1))]
     prefs = load_preferences(rows)
@@ -175,7 +234,7 @@ def test_numbers_constants_and_conversations_raise_no_doubt():
     ask = {"role": "user", "content": "Hi"}
     sides = {side: [ask, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
     prefs = load_preferences([{**sides, "model": "m1"}, {**sides, "model": "m2"}])
-    assert prefs[0]["prompt"] == [ask] and prefs.report.columns_unused == ("model",)
+    assert prefs[0]["prompt"] == [ask] and prefs.report.columns_kept == ("model",)
 
 
 def test_a_context_that_nothing_reads_is_noted():

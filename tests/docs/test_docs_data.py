@@ -1,5 +1,6 @@
 """The page on data: every layout, column and alias stands there, and every small file is read as the page says."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from popmargin.data import load_preferences
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.formats.responses import RATING_FIELDS, TEXT_FIELDS
+from popmargin.data.pairs import PAIRINGS
 from popmargin.pop.edges import SCHEMA, PopEdges
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
@@ -39,11 +41,24 @@ def test_small_files_are_read_as_the_layout_they_stand_under(tmp_path: Path, nam
 
 
 def test_every_field_and_alias_is_in_the_table() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*)", PAGE.partition("## Edges")[0], re.M))
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*)", PAGE.partition("## In Python")[0], re.M))
     listed = {name: tuple(re.findall(r"`(\w+)`", cell)) for name, cell in rows.items()}
     assert listed.pop("prompt_input") == ("input", "instruction")
     assert listed == {name: names for name, names in ALIASES.items() if name != "prompt_input"}
     assert all(f"`{name}`" in PAGE for name in (*TEXT_FIELDS, *RATING_FIELDS))
+
+
+def test_the_python_of_the_page_gives_what_it_shows() -> None:
+    text = "".join(re.findall(r"^```python\n(.*?)^```", PAGE, re.S | re.M))
+    test = doctest.DocTestParser().get_doctest(text, {}, "data.md", "data.md", 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(test)
+    assert (runner.tries, runner.failures) == (len(test.examples), 0) and len(test.examples) >= 12
+
+
+def test_the_ways_of_pairing_are_on_the_page() -> None:
+    section = PAGE.partition("## In Python")[2].partition("## Edges")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \| [^|]*\|$", section, re.M)) == PAIRINGS
 
 
 def test_the_edges_columns_and_files(tmp_path: Path) -> None:

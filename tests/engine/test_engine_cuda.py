@@ -14,8 +14,8 @@ from popmargin.engine.head import HeadSettings, fused_token_scores
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to
 from popmargin.engine.sight import Sight
+from popmargin.files import read_jsonl
 from popmargin.training.run import train
-from popmargin.training.run_directory import read_jsonl
 from rounding import rounding
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
+from popmargin.data.conversation import prompt_key
+from popmargin.data.responses import Responses
 from popmargin.errors import DataError
 from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
 from popmargin.generate.drawn import Drawn
@@ -74,6 +76,23 @@ def test_a_mean_log_ratio_is_a_kl_only_for_samples_of_the_policy_itself(
     assert name in generative_differences(mine, mine)
     with pytest.raises(DataError, match=r"reference: run 0 was sampled at temperature 1 from all tokens, others at"):
         generative_metrics(mine, run([1, 3], [1, 2]))
+
+
+def test_generations_are_responses_whose_pairs_are_preferences(tmp_path: Path) -> None:
+    """Those of the file too; a conversation is read back from its key."""
+    key = prompt_key([{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}])
+    drawn = replace(run([1, 3, 2, 2], [1, 2, 3, 4], samples=2, keys=["prompt 0", key]), clusters=["a", "b"])
+    drawn.save(tmp_path / "generations.parquet")
+    loaded = Responses.load(tmp_path / "generations.parquet")
+    assert list(loaded) == list(drawn.responses) and loaded.score_names == drawn.responses.score_names == (
+        "reward",
+        "kl",
+    )
+    assert loaded.prompts[1] == [{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]
+    assert loaded.texts == drawn.completions and loaded.field("tokens") == [1, 2, 3, 4]
+    pairs = loaded.select([0]).pairs("best_vs_worst", by="reward")
+    assert (pairs[0]["chosen"], pairs.rating_gap.tolist(), pairs.clusters) == ("text 1", [2.0], ["a"])
+    assert np.isnan(replace(drawn, kl=np.full(4, np.nan)).responses.with_scores(kl=[np.nan] * 4).score("kl")).all()
 
 
 def test_generations_that_do_not_say_how_they_were_drawn_are_refused(tmp_path: Path) -> None:

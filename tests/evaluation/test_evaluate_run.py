@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
@@ -111,6 +112,22 @@ def test_rewards_come_from_the_users_function(run: RunDirectory) -> None:
     generations = Generations.load(run.evaluation / "generations.parquet")
     expected = [sum(c in "aeiou" for c in text) / max(len(text), 1) for text in generations.completions]
     np.testing.assert_allclose(generations.rewards, expected)
+
+
+def test_texts_that_a_reward_model_cuts_are_in_the_account(run: RunDirectory, model_path: str, tmp_path: Path) -> None:
+    """Of the policy and of the reference, each its own; and with its generations, for runs that share a reference."""
+    classifier = AutoModelForSequenceClassification.from_pretrained(model_path, num_labels=1, use_safetensors=True)
+    classifier.save_pretrained(tmp_path / "rm")
+    AutoTokenizer.from_pretrained(model_path).save_pretrained(tmp_path / "rm")
+    config = with_evaluation(run, reward=f"model:{tmp_path / 'rm'}", reward_options={"max_length": 4}, prompts=3)
+    with pytest.warns(UserWarning, match="longer than the reward model's 4 tokens"):
+        metrics = evaluate_run(run.path, config=config)
+    told = {step["name"]: [note for note in step["notes"] if "reward model" in note] for step in metrics["account"]}
+    for whose in ("the reference", "the policy"):
+        (note,) = told[f"generations of {whose}"]
+        assert note.endswith("lost tokens at the start: 3 of 3")
+    stored = Generations.load(run.evaluation / "reference_generations.parquet")
+    assert list(stored.notes) == told["generations of the reference"] and stored.first(1).notes == stored.notes
 
 
 def test_no_room_for_prompts(run: RunDirectory) -> None:

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from verdict_corpus import CORPUS
+from verdict_corpus import CORPUS, NUMBERED
 
 from popmargin.judges.comparing import parse_letter
 from popmargin.judges.read_rating import parse_rating
@@ -32,15 +32,40 @@ def test_reasoning_in_front_changes_no_verdict(text: str, place: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [row for row in CORPUS if row[1] in "AB" and not re.search(r"(\b|_)[abＡ]\b|A (careful|good|clear)", row[0])],
+    [
+        row
+        for row in CORPUS
+        if row[1] in "AB" and not re.search(r"(\b|_)[abＡ]\b|A (careful|good|clear)|\btwo\b", row[0])
+    ],
 )
 def test_the_other_letter_is_read_alike(text: str, place: str) -> None:
-    swapped = re.sub(r"\b[AB]\b", lambda found: {"A": "B", "B": "A"}[found[0]], text)
+    swaps = [("A", "B"), ("1", "2"), ("first", "second"), ("First", "Second"), ("1st", "2nd")]
+    other = dict([*swaps, *(pair[::-1] for pair in swaps)])
+    if (text, place) in NUMBERED:
+        swapped = re.sub(r"1st|2nd|[12]|[Ff]irst|[Ss]econd", lambda f: other[f[0]], text)
+    else:
+        swapped = re.sub(r"\b[AB]\b", lambda found: other[found[0]], text)
     assert parse_letter(swapped) == {"A": "B", "B": "A"}[place]
 
 
 @pytest.mark.parametrize(
-    "part", ["(", " ", "\n", "' ", "A ", "A, is ", "the answer to the ", "[[", "A > ", "<answer>", "-A"]
+    "part",
+    [
+        "(",
+        " ",
+        "\n",
+        "' ",
+        "A ",
+        "A, is ",
+        "the answer to the ",
+        "[[",
+        "A > ",
+        "<answer>",
+        "-A",
+        "first ",
+        "response #",
+        "of the two ",
+    ],
 )
 def test_long_answers_of_nothing_are_read(part: str) -> None:
     assert parse_letter(part * 3000) == "?"

@@ -6,7 +6,8 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from popmargin.data.schema import COLUMNS, LoadReport, Preferences, arrow_schema
+from popmargin.data.load_report import LoadReport
+from popmargin.data.schema import COLUMNS, Preferences, arrow_schema
 
 
 def preferences(count: int, *, conversational: bool = False) -> Preferences:

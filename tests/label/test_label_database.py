@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from popmargin.errors import ConfigError, MissingExtraError, RunError
 from popmargin.label.store.database import Database, alembic_config
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.store.tables import REVISION, metadata
+from popmargin.label.store.sql_tables import REVISION, metadata
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_code(url: str) -> None:
@@ -83,6 +83,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_it_hold
         now = store.next_assignment(1)
         assert now is not None and now.item == 2
         store.record(1, now.id, "tie", request="r2")
+        assert store.preference_columns(project.id)["cluster"] == [None, None]
         rated = store.create_project("rated", scale=5)
         assert rated.id == 2
     connection = sqlite3.connect(old_store)

@@ -20,7 +20,7 @@ from popmargin.label.projects.open_project import open_project
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.pop.edges import PopEdges
-from popmargin.pop.scale import fit_strengths
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.strengths import half_normal_strengths
 
 
@@ -60,6 +60,39 @@ def test_preferences_come_back_as_they_were(store: LabelStore, tmp_path: Path, c
     assert load_preferences(str(tmp_path / "folder")).fingerprint() == data.fingerprint()
     text = store.texts(project.id, ["p3"])["p3"]
     assert [text.prompt, text.chosen, text.rejected] == [data[3][name] for name in ("prompt", "chosen", "rejected")]
+
+
+def test_clusters_come_back_as_they_were(store: LabelStore) -> None:
+    rows = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b", "cluster": f"topic {i // 2}"} for i in range(6)]
+    data = load_preferences([*rows, {"prompt": "q", "chosen": "a", "rejected": "b"}])
+    back = preferences_of(store, open_project(store, data, say=quiet))
+    assert [row["cluster"] for row in back] == [row["cluster"] for row in data]
+    assert back[0]["cluster"] == back[1]["cluster"] == "topic 0" and back[6]["cluster"] is None
+    assert back.fingerprint() == data.fingerprint() and back.clusters == data.clusters
+
+
+def test_clusters_weights_and_columns_of_the_data_come_along(store: LabelStore, tmp_path: Path) -> None:
+    """And change sides with their responses where most call a preference wrong; that bytes are not stored is said."""
+    count, lines = 3, list[str]()
+    made = preferences(count).with_columns(
+        {"cluster": ["c0", None, "c2"], "weight": [2.0, None, 0.5], "margin": [-1.0, 1.5, None]},
+        level=[1, 2, None], vector=[[0.5, 1.0]] * count, chosen_model=["a", "b", "c"], rejected_model=["d", None, "f"],
+        notes=[{"by": "x\0", "of": [1]}, None, {"by": "y", "of": []}], image=[b"1", b"2", b"3"],
+    )  # fmt: skip
+    project = open_project(store, made, say=lines.append, kind="preference")
+    assert lines[0] == "columns of bytes are not stored: image"
+    data, back = made.with_columns(image=None), preferences_of(store, project)
+    assert list(back) == list(data) and back.clusters == data.clusters and back.columns == data.columns
+    assert back.report.columns_kept == ("level", "vector", "chosen_model", "rejected_model", "notes")
+    open_project(store, data, say=lines.append)
+    assert not any("other ratings" in line for line in lines)  # the clusters are those of the project
+    back.save(tmp_path / "back.jsonl")
+    assert list(load_preferences(tmp_path / "back.jsonl")) == list(data)
+    item = next(item for item, (first, _) in items_of(store, project).items() if first == "p1")
+    give(store, project, "judge", {item: "second"})
+    turned = preferences_of(store, project)[1]
+    expected = {"chosen_model": None, "rejected_model": "b", "margin": None, "level": 2, "soft_label": 1.0}
+    assert {name: turned[name] for name in expected} == expected
 
 
 def test_every_label_is_an_edge_or_is_counted(store: LabelStore, tmp_path: Path) -> None:
@@ -224,7 +257,9 @@ def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore, tm
     assert [row for n, row in enumerate(swapped) if n != 1] == [row for n, row in enumerate(data) if n != 1]
     assert swapped[1] == {**data[1], "chosen": data[1]["rejected"], "rejected": data[1]["chosen"],
                           "chosen_rating": None, "rejected_rating": None}  # fmt: skip
-    assert swapped.report.notes[1].startswith("1 of them had ratings, a strength or a soft label that say the opposite")
+    assert swapped.report.notes[1].startswith(
+        "1 of them had ratings, a strength, margin or soft label that say the opposite"
+    )
     swapped.save(tmp_path / "swapped.jsonl")
     assert load_preferences(str(tmp_path / "swapped.jsonl")).ids == data.ids  # training takes what was exchanged
     assert dropped.ids == ["p0", "p2", "p3", "p4"]

@@ -1,5 +1,6 @@
 """Judges against a real server process, and against a real local model."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 from served import SERVER, Served
 
+from popmargin.data.conversation import Text
 from popmargin.data.questions import PreferenceText
-from popmargin.data.schema import Text
 from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.judges.backends import LocalBackend, read_reply
 from popmargin.judges.client import NoAnswerError
@@ -21,6 +22,7 @@ from popmargin.judges.labeller import Account, Question, read_orders
 from popmargin.judges.prompts import fill, load_prompt
 from popmargin.label.labellers.labelling import label_pairs
 from popmargin.label.labellers.load import load_labeller
+from popmargin.rewards.naming import FORMS
 
 
 def texts(name: str, prompt: Text, chosen: Text, rejected: Text) -> PreferenceText:
@@ -259,7 +261,7 @@ def test_prompts_of_ones_own_are_checked_and_filled_once(tmp_path: Path) -> None
 
 
 def test_specifications_and_options_that_are_not_understood() -> None:
-    with pytest.raises(ConfigError, match="openai:MODEL@URL, local:PATH"):
+    with pytest.raises(ConfigError, match=re.escape(FORMS)):
         load_labeller("gpt")
     with pytest.raises(ConfigError, match="no model name"):
         load_labeller("openai:@http://localhost:1/v1")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from popmargin.data.conversation import Text
 from popmargin.data.load import load_preferences
 from popmargin.data.questions import PreferenceText
-from popmargin.data.schema import Text
 from popmargin.errors import DataError
 from popmargin.judges.labeller import Account, Question
 from popmargin.label.labellers.labelling import label_pairs

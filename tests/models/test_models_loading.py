@@ -2,18 +2,22 @@
 
 import io
 import json
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from popmargin.errors import ConfigError, RunError
 from popmargin.models.loading import load_tokenizer_files, stored_dtype
 from popmargin.models.policies import load_model, load_tokenizer
 from popmargin.models.reward_models import load_reward_model
+from popmargin.models.saved import write_model
 from popmargin.rewards.reward_model import ModelReward
 
 CODE = """
@@ -115,6 +119,31 @@ def test_what_can_only_be_a_folder_is_not_asked_of_the_hub(path: str) -> None:
     for load in (load_tokenizer_files, LOADERS["model"]):
         with pytest.raises(RunError, match=rf"No such folder or model: {path}"):
             load(path)
+
+
+def test_a_folder_that_is_named_like_a_hub_id_is_not_asked_of_the_hub(
+    tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one that was mistyped beside it."""
+    asked: list[Any] = []
+
+    def ask(*place: Any, **_: Any) -> None:
+        asked.append(place)
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    monkeypatch.chdir(tmp_path)
+    tiny_model.save_pretrained("owner/name")
+    tiny_tokenizer.save_pretrained("owner/name")
+    write_model(get_peft_model(load_model("owner/name", torch.float32), LoraConfig(r=1)), Path("owner/adapter"))
+    for path in ("owner/name", "owner/adapter"):
+        assert load_tokenizer_files(path).get_vocab() == tiny_tokenizer.get_vocab()
+        assert LOADERS["model"](path) is not None
+    for load in (load_tokenizer_files, LOADERS["model"]):
+        with pytest.raises(RunError, match=r"No such folder or model: owner/nmae\. Did you mean owner/name\?"):
+            load("owner/nmae")
+    assert asked == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -13,8 +13,8 @@ from scipy.stats import spearmanr
 from popmargin.errors import ConfigError, DataError
 from popmargin.pop.active import ActiveSampler, expected_information
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.sampling import sample_edges
-from popmargin.pop.scale import fit_strengths
 
 
 def names(count: int) -> list[str]:

@@ -12,9 +12,9 @@ from scipy.special import expit, logsumexp
 
 from popmargin.cli.main import main
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.likelihood import Observations, Posterior
 from popmargin.pop.newton import maximise, posterior_mean
-from popmargin.pop.scale import fit_strengths
 
 
 def drawn(seed: int, *, people: int, ties: float = 0.0, count: int = 60, flips: float = 0.1) -> tuple[Any, PopEdges]:

@@ -17,9 +17,10 @@ from scipy.stats import norm
 
 from popmargin.errors import ConfigError, DataError
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.fit import fit_arrays, fit_strengths
 from popmargin.pop.likelihood import Observations, Posterior
 from popmargin.pop.newton import exact_inverse_diagonal, maximise, posterior_mean
-from popmargin.pop.scale import StrengthScale, fit_arrays, fit_strengths
+from popmargin.pop.scale import StrengthScale
 
 
 def names(count: int) -> list[str]:

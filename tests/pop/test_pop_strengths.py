@@ -12,7 +12,7 @@ from scipy.stats import halfnorm, kstest
 from popmargin.data.load import load_preferences
 from popmargin.errors import ConfigError, DataError
 from popmargin.pop.edges import PopEdges
-from popmargin.pop.scale import fit_strengths
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.strengths import half_normal_strengths, soft_labels, with_strengths
 
 

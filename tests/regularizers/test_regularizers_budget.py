@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from popmargin.config import RunConfig
+from popmargin.files import read_jsonl
 from popmargin.objectives.base import OBJECTIVES, Logps, Rows
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.regularizers.budget import BudgetOptions, budget
 from popmargin.training.build import make_loss
 from popmargin.training.run import train
-from popmargin.training.run_directory import read_jsonl
 
 
 def logps_of(chosen: list[float], *, tokens: float = 1.0, reference: float = -10.0) -> Logps:

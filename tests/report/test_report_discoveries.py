@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from popmargin.report.build import render_report
 from popmargin.report.discoveries import benjamini_hochberg, differences, discovery_note
+from popmargin.report.render import render_report
 from popmargin.report.results import StudyResults
 from popmargin.report.tables import summary_columns, summary_rows
 from popmargin.statistics.intervals import Interval

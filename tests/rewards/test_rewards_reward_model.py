@@ -12,6 +12,7 @@ from popmargin.data.load import load_preferences
 from popmargin.data.tokenize import tokenize_preferences
 from popmargin.errors import ConfigError, RunError
 from popmargin.models.reward_models import RewardFormat
+from popmargin.rewards.base import notes_of
 from popmargin.rewards.load import load_reward
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
@@ -78,6 +79,9 @@ def test_long_texts_are_cut_at_the_start_and_counted(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="1 of 2 texts exceed the reward model's 8 tokens"):
         cut, _ = reward.score(["a long prompt ", "x"], ["the end", "y"])
     assert reward.truncated == 1
+    (note,) = reward.take_notes()
+    assert note == f"texts over the 8 tokens of reward model {tmp_path}, which lost tokens at the start: 1 of 2"
+    assert reward.take_notes() == [] and notes_of(reward) == ()
     assert cut == pytest.approx(reward.score([" the"], [" end"])[0], abs=1e-5)
 
 
@@ -159,9 +163,10 @@ def test_what_the_format_says(tmp_path: Path) -> None:
     assert RewardFormat.load(tmp_path) == RewardFormat(max_length=8, truncation="keep_prompt_end")
     RewardFormat(max_length=9, truncation="drop").save(tmp_path)
     assert RewardFormat.load(tmp_path) == RewardFormat(max_length=9, truncation="drop")
-    (tmp_path / "popmargin_reward.json").write_text('{"max_length": 8, "truncation": "all"}')
-    with pytest.raises(RunError, match=r"is damaged \(truncation is 'all'\)"):
-        RewardFormat.load(tmp_path)
+    for name in ("truncation", "prompt", "reasoning"):
+        (tmp_path / "popmargin_reward.json").write_text(f'{{"max_length": 8, "{name}": "all"}}')
+        with pytest.raises(RunError, match=rf"is damaged \({name} is 'all'\)"):
+            RewardFormat.load(tmp_path)
 
 
 def test_a_run_directory_and_a_damaged_folder_are_told(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from popmargin.errors import DataError, RunError
 from popmargin.report.results import StudyResults
 from popmargin.study.compare import compare
 from popmargin.study.config import StudyConfig
-from popmargin.study.results import collect, group_runs
+from popmargin.study.gather import collect, group_runs
 from popmargin.study.standard import keep_possible
 from popmargin.training.run_directory import RunDirectory
 

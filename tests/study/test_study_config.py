@@ -48,7 +48,7 @@ def test_arms_share_the_base(file: Path) -> None:
         (["--arms.simpo.objectiv.name", "x"], "arm 'simpo': Unknown key 'objectiv'"),
         (["--baseline", "dop"], "The baseline 'dop' is not an arm. Did you mean 'dpo'"),
         (["--seeds", "[]"], "at least one arm and one seed"),
-        (["--seeds", "[a]"], "seeds[0] is 'a', which is not int"),
+        (["--seeds", "[a]"], "seeds[0] must be a whole number (at least 0 and below 4,294,967,296), not 'a'"),
         (["--titel", "x"], "Unknown key 'titel'. Did you mean 'title'"),
     ],
 )

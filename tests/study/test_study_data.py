@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,24 @@ def test_a_study_keeps_to_its_folder(small: MakeStudy, tmp_path: Path, capsys: p
     assert main(["compare", str(own), "--title", "Another"]) == 2
     assert "is also the input" in capsys.readouterr().err and own.read_bytes() == written
     assert main(["compare", str(own)]) == 0
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_from_another_working_directory(
+    small: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its own file, with relative paths of where it began."""
+    monkeypatch.chdir(tmp_path)
+    base = small().base
+    base["data"] = {**base["data"], "train": str(Path(base["data"]["train"]).relative_to(tmp_path))}
+    compare(replace(small(output="thesis"), base=base))
+    runs = {file: file.stat().st_mtime_ns for file in (tmp_path / "thesis").rglob("run.json")}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["compare", "../thesis/study.yaml"]) == 0
+    assert main(["report", "../thesis"]) == 0
+    assert {file: file.stat().st_mtime_ns for file in runs} == runs
+    assert [file.name for file in Path().iterdir()] == ["report.html"]
 
 
 @pytest.mark.slow

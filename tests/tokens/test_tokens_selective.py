@@ -12,11 +12,11 @@ import torch
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
+from popmargin.files import read_jsonl
 from popmargin.tokens.base import TOKEN_SELECTORS, TokenRows
 from popmargin.tokens.selective import SelectiveOptions, selective
 from popmargin.training.build import make_loss
 from popmargin.training.run import train
-from popmargin.training.run_directory import read_jsonl
 
 
 def rows_of(scores: list[list[float]], chosen: list[bool], order: list[int] | None = None) -> TokenRows:

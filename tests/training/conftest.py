@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from popmargin.training.run_directory import RunDirectory, read_jsonl
+from popmargin.files import read_jsonl
+from popmargin.training.run_directory import RunDirectory
 
 Weights = dict[str, torch.Tensor]
 

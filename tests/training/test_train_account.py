@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
     expected = [
         "eight.jsonl: 8 in = 6 kept + 2 left out (an empty text: 1, a missing value: 1)",
         "eight.jsonl:3: the chosen completion is empty.",
-        "columns that nothing reads: hue",
+        "columns of the data that 'dpo' does not use: hue",
         "rows that repeat the texts of an earlier row (kept): 1",
         "held out by prompt: data.test_size 1, 1 of 5 prompts",
     ]
@@ -147,7 +148,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
     assert "eight.jsonl: 8 in = 6 kept + 2 left out" in capsys.readouterr().err
     page = tmp_path / "report.html"
     assert main(["report", str(tmp_path / "run"), "--out", str(page)]) == 0
-    text = page.read_text()
+    text = unescape(page.read_text())
     assert "an empty text: 1; a missing value: 1" in text and all(sentence in text for sentence in expected[1:])
     assert "held out when the run was trained, matched by id and content" in text
 
@@ -163,7 +164,7 @@ def test_what_tokenization_does_is_said(configure: Configure, capsys: pytest.Cap
     line = f"training preferences: {report.rows_in} in = {report.rows_kept} kept + {dropped} left out"
     assert printed.count(f"{line} (longer than data.max_length: {dropped})") == 1
     cut = Workspace(configure({"data": {"max_length": 24}}))
-    assert any("lost prompt tokens" in note for note in cut.account[-2].notes)
+    assert any("lost tokens" in note for note in cut.account[-2].notes)
 
 
 def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure: Configure, data_path: str) -> None:
@@ -203,8 +204,8 @@ def test_columns_that_the_objective_does_not_use_are_named(configure: Configure)
         config = configure({"objective": {"name": name}})
         workspace = Workspace(config)
         notes = training_steps(config, workspace, make_parts(Run.read(config), workspace))[-1].notes
-        said = [note for note in notes if "not used by" in note]
-        assert said == ([] if columns is None else [f"data columns not used by '{name}': {columns}"])
+        said = [note for note in notes if "does not use" in note]
+        assert said == ([] if columns is None else [f"columns of the data that '{name}' does not use: {columns}"])
 
 
 def test_the_python_api_gives_the_same_account(

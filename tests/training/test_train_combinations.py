@@ -9,12 +9,12 @@ import pytest
 
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
+from popmargin.files import read_jsonl
 from popmargin.objectives.base import OBJECTIVES, Needs
 from popmargin.tasks.base import TASKS
 from popmargin.training.build import Run, make_loss, make_parts
 from popmargin.training.combinations import refuse_meaningless, without_effect
 from popmargin.training.run import train
-from popmargin.training.run_directory import read_jsonl
 from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]

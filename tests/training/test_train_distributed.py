@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM
 from popmargin.config import RunConfig, dump_yaml, merge
 from popmargin.engine.logps import token_logps
 from popmargin.engine.sequences import make_sequences
+from popmargin.files import read_jsonl
 from popmargin.training.run import train
-from popmargin.training.run_directory import RunDirectory, read_jsonl
+from popmargin.training.run_directory import RunDirectory
 
 
 @pytest.mark.slow

@@ -3,16 +3,20 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from popmargin.cli.main import main
-from popmargin.config import RunConfig
+from popmargin.config import EvaluationConfig, RunConfig
+from popmargin.data import load_preferences
 from popmargin.errors import ConfigError, RunError
+from popmargin.evaluation.run import evaluate_run
 from popmargin.pop.edges import PopEdges
-from popmargin.training.fingerprints import Change, Record, Rows
+from popmargin.training.build import Run
+from popmargin.training.fingerprints import Change, Record, Rows, column_facts
 from popmargin.training.inputs import differences, with_absolute_paths, with_data
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
@@ -23,6 +27,9 @@ OBJECTIVE = '''
 import torch
 from dataclasses import dataclass
 from popmargin import Needs, objective
+
+import scaling
+from parts.sign import sign
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -37,8 +44,18 @@ class Options:
 @objective("NAME", options=Options, score="log_ratio", origin="ours", needs=Needs(edges=True))
 def mine(rows, options):
     """Mine."""
-    return -torch.nn.functional.logsigmoid(options.beta * rows.gap)
+    return -sign() * torch.nn.functional.logsigmoid(scaling.scaled(options.beta) * rows.gap)
 '''
+HELPERS = {
+    "scaling.py": "import factors\n\ndef scaled(beta):\n    return factors.ONE * beta\n",
+    "factors.py": "ONE = 1.0\n",
+    "parts/__init__.py": "",
+    "parts/sign.py": "from . import one\n\ndef sign():\n    return one.ONE\n",
+    "parts/one.py": "ONE = 1.0\n",
+    "other.py": "nothing = 'imports this'\n",
+    "liking.py": "import vowels\n\ndef liked(prompts, completions):\n    return [*map(vowels.share, completions)]\n",
+    "vowels.py": "def share(text):\n    return sum(c in 'aeiou' for c in text) / max(len(text), 1)\n",
+}
 
 
 def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
@@ -55,6 +72,9 @@ def inputs(tmp_path: Path, model_path: str, rows: list[dict[str, Any]]) -> Path:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     ids = [row["id"] for row in rows[:24]]
     PopEdges.from_columns(ids[:-1], ids[1:]).save(folder / "edges.parquet")
+    for name, text in HELPERS.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
     (folder / "mine.py").write_text(OBJECTIVE.replace("NAME", f"mine_{tmp_path.name}"))  # a registry is for a process
     return folder
 
@@ -63,6 +83,7 @@ def inputs(tmp_path: Path, model_path: str, rows: list[dict[str, Any]]) -> Path:
 def config(inputs: Path, configure: Configure) -> RunConfig:
     data = {"train": str(inputs / "train.jsonl"), "test": str(inputs / "test.jsonl")}
     parts = {"objective": {"name": f"{inputs / 'mine.py'}:mine"}, "pop": {"edges": str(inputs / "edges.parquet")}}
+    parts |= {"evaluation": {"reward": f"{inputs / 'liking.py'}:liked", "prompts": 2, "max_new_tokens": 4}}
     return configure({"data": data, "model": {"path": str(inputs / "model")}, "train": {"max_steps": 1}}, parts)
 
 
@@ -111,7 +132,16 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "mine.py").write_text((f / "mine.py").read_text() + "# edited\n"),
         "the code of 'mine_.*': changed",
     ),
+    "imported": (lambda f: add_line(f / "scaling.py"), r"scaling\.py, which 'mine_.*' imports: changed"),
+    "imported by that": (lambda f: add_line(f / "factors.py"), r"factors\.py, which 'mine_.*' imports: changed"),
+    "in a package": (lambda f: add_line(f / "parts" / "one.py"), r"parts/one\.py, which 'mine_.*' imports: changed"),
+    "reward": (lambda f: add_line(f / "liking.py"), "the code of the reward: changed"),
+    "imported by the reward": (lambda f: add_line(f / "vowels.py"), r"vowels\.py, which the reward imports: changed"),
 }
+
+
+def add_line(file: Path) -> None:
+    file.write_text(file.read_text() + "# edited\n")
 
 
 def test_a_run_goes_on_with_nothing_else(config: RunConfig, inputs: Path, tmp_path: Path) -> None:
@@ -137,6 +167,55 @@ def test_a_run_goes_on_with_nothing_else(config: RunConfig, inputs: Path, tmp_pa
     assert (again.path / "run.json").read_bytes() == finished
     (run.path / "run.json").unlink()
     assert train(config, resume=True)[0].finished
+
+
+def test_the_source_of_own_components_is_kept(config: RunConfig, inputs: Path) -> None:
+    run, _ = train(config)
+    code = run.path / "code"
+    kept = {file.relative_to(code).as_posix(): file.read_bytes() for file in code.rglob("*") if file.is_file()}
+    objective = ("mine.py", "scaling.py", "factors.py", "parts/__init__.py", "parts/sign.py", "parts/one.py")
+    wanted = {f"objective/{name}": (inputs / name).read_bytes() for name in objective}
+    wanted |= {f"reward/{name}": (inputs / name).read_bytes() for name in ("liking.py", "vowels.py")}
+    assert kept == wanted
+    plain, _ = train(
+        replace(config, objective={"name": "dpo"}, evaluation=EvaluationConfig(), output=str(inputs / "p"))
+    )
+    assert not (plain.path / "code").exists()
+
+
+@pytest.mark.parametrize("name", ["code", "imported", "in a package", "reward", "imported by the reward"])
+def test_code_that_changed_is_not_evaluated(config: RunConfig, inputs: Path, name: str) -> None:
+    change, message = CHANGES[name]
+    run, _ = train(config)
+    change(inputs)
+    with pytest.raises(RunError, match=f"{message.rpartition(':')[0]} changed.*code as it was lies in .*code"):
+        evaluate_run(run.path)
+
+
+def test_another_reward_is_evaluated_on_purpose(config: RunConfig, inputs: Path) -> None:
+    run, _ = train(config)
+    add_line(inputs / "liking.py")
+    other = inputs / "other_reward.py"
+    other.write_text("def length(prompts, completions):\n    return [float(len(text)) for text in completions]\n")
+    changed = replace(config.evaluation, reward=f"{other}:length")
+    assert "mean_reward" in evaluate_run(run.path, config=replace(run.config(), evaluation=changed))["intervals"]
+
+
+def test_a_run_stands_alone_when_the_code_is_gone(config: RunConfig, inputs: Path, tmp_path: Path) -> None:
+    """With its own copies: evaluated, gone on with, and moved with them."""
+    run, _ = train(config)
+    before = evaluate_run(run.path)["intervals"]
+    for name in ("mine.py", *HELPERS):
+        (inputs / name).unlink()
+    assert evaluate_run(run.path)["intervals"] == before
+    (run.path / "run.json").unlink()
+    assert main(["train", "--resume", "--output", str(run.path)]) == 0
+    moved = tmp_path / "moved"
+    shutil.move(run.path, moved)
+    assert evaluate_run(moved)["intervals"] == before
+    add_line(moved / "code" / "objective" / "factors.py")
+    with pytest.raises(RunError, match=r"factors\.py, which 'mine_.*' imports changed"):
+        evaluate_run(moved)
 
 
 def test_the_runs_own_settings_are_taken(config: RunConfig, capsys: pytest.CaptureFixture[str], inputs: Path) -> None:
@@ -181,6 +260,48 @@ def test_paths_are_stored_absolute(
     assert (kept.model.path, kept.data.train, kept.evaluation.reward) == ("org/name", "demo", "module:f")
 
 
+def test_everything_works_from_another_working_directory(
+    configure: Configure,
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Several files, a split of a folder, modules of the working directory: evaluated, gone on with, reported."""
+    name = f"m_{tmp_path.name}"
+    for old, new in (("mine", name), ("liking", f"l_{name}")):  # a module is loaded once in a process
+        (inputs / f"{old}.py").rename(inputs / f"{new}.py")
+    lines = (inputs / "train.jsonl").read_text().splitlines(keepends=True)
+    for part, some in (("a", lines[:12]), ("b", lines[12:])):
+        (inputs / f"{part}.jsonl").write_text("".join(some))
+    (inputs / "held").mkdir()
+    for split, file in (("test", "test"), ("train", "train")):
+        shutil.move(inputs / f"{file}.jsonl", inputs / "held" / f"{split}.jsonl")
+    monkeypatch.chdir(inputs)
+    config = configure(
+        {"output": "run", "data": {"train": "a.jsonl, b.jsonl", "test": "held:test"}, "model": {"path": "model"}},
+        {"objective": {"name": f"{name}:mine"}, "pop": {"edges": "edges.parquet"}, "train": {"max_steps": 1}},
+        {"evaluation": {"reward": f"l_{name}:liked", "prompts": 2, "max_new_tokens": 4}},
+    )
+    train(config)
+    stored = RunDirectory(inputs / "run").config()
+    assert stored.data.train == f"{inputs / 'a.jsonl'},{inputs / 'b.jsonl'}"
+    assert stored.data.test == f"{inputs / 'held'}:test"
+    assert stored.objective["name"] == f"{inputs / name}.py:mine"
+    assert (inputs / "run" / "code" / "objective" / "scaling.py").is_file()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert main(["eval", "../in/run"]) == 0
+    assert "mean_reward" in capsys.readouterr().out
+    assert main(["train", "--resume", "--output", "../in/run"]) == 0
+    (inputs / "run" / "run.json").unlink()
+    assert main(["train", "--resume", "--output", "../in/run"]) == 0
+    assert main(["eval", "../in/run"]) == 0
+    assert main(["report", "../in/run"]) == 0
+    assert {file.name for file in elsewhere.iterdir()} == {"report.html"}
+
+
 def test_overwrite_never_deletes_what_is_read(config: RunConfig, inputs: Path) -> None:
     run, _ = train(config)
     moved = run.path / "data.jsonl"
@@ -210,3 +331,37 @@ def test_a_change_is_told_by_ids() -> None:
     assert not Change.between(before, before)
     other = Rows(["c", "b", "a"], ["3", "2", "1"], ["z", "y", "x"])
     assert str(Change.between(before, other)) == "they are in a different order"
+
+
+def test_a_column_that_is_used_is_compared_and_others_are_not(
+    tmp_path: Path, configure: Configure, rows: list[dict[str, Any]]
+) -> None:
+    """A run on data with columns that it does not read goes on when these change, also one of an earlier version."""
+    numbers = ("chosen_rating", "rejected_rating", "strength")
+    plain = [{name: value for name, value in row.items() if name not in numbers} for row in rows[:12]]
+    file = tmp_path / "data.jsonl"
+
+    def record(margin: float, note: str, objective: str = "dpo_rating_margin") -> Record:
+        file.write_text("".join(json.dumps(row | {"margin": margin, "note": note}) + "\n" for row in plain))
+        config = configure({"data": {"train": str(file)}, "objective": {"name": objective}})
+        run = Run.read(config)
+        return Workspace(config).record(run.config.pop, run.loss, run.components)
+
+    first = record(-1.0, "a")
+    assert first.changes(record(-1.0, "b")) == []
+    (told,) = first.changes(record(-2.0, "a"))
+    assert told.startswith("the column 'margin': changed (")
+    assert record(-1.0, "a", "dpo").changes(record(-2.0, "a", "dpo")) == []
+    assert not any("column" in name for name in record(1.0, "a").facts)  # the strength holds it, as it always did
+
+
+def test_facts_of_columns_are_of_values_and_of_those_that_there_are() -> None:
+    base = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_rating": 2.0, "rejected_rating": 1.0, "margin": -1.0}
+    one, other = (load_preferences([base | {"weight": 1.0, "vector": [0.0, number]}]) for number in (1.0, 2.0))
+    names = ("weight", "vector", "margin", "soft_label", "scale", "absent")
+    facts = column_facts(one, names)
+    assert set(facts) == {"the column 'weight'", "the column 'vector'"}  # the margin is the ratings' gap
+    changed = column_facts(other, names)
+    assert {name for name in facts if facts[name] != changed[name]} == {"the column 'vector'"}
+    assert Rows.of(one) == Rows.of(other) == Rows.of(one.with_columns(weight=None, vector=None, margin=None))
+    assert one.fingerprint() == other.fingerprint()

@@ -9,7 +9,6 @@ import pytest
 from popmargin.cli.main import main
 from popmargin.config import RunConfig
 from popmargin.data.load import load_preferences
-from popmargin.edge_sources.base import read_edges
 from popmargin.errors import DataError
 from popmargin.label.export.store_edges import store_edges
 from popmargin.label.labellers.labelling import label_store, store_strengths
@@ -17,6 +16,7 @@ from popmargin.label.labellers.numeric import RatingLabeller
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.store.address import is_store
 from popmargin.label.store.label_store import LabelStore
+from popmargin.pop.edge_sources import read_edges
 from popmargin.pop.edges import PopEdges
 from popmargin.training.run import train
 from popmargin.training.sides import load_split

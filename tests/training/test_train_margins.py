@@ -171,7 +171,7 @@ def test_a_study_leaves_out_margins_that_the_data_cannot_give(
     study = StudyConfig(base=base, arms={"dpo": {"objective": {"name": "dpo"}}, **sources})
     assert list(keep_possible(study).arms) == ["dpo", "fixed"]
     said = capsys.readouterr().err
-    assert "skipping ratings" in said and "leaving out pop" in said
+    assert "skipping ratings" in said and "skipping pop" in said
 
 
 def test_the_list_of_objectives_says_who_takes_a_margin(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,13 @@ import torch
 
 from popmargin.config import RunConfig, read_yaml, to_dict
 from popmargin.errors import RunError
+from popmargin.files import append_jsonl, read_jsonl
 from popmargin.pop.edges import PopEdges
 from popmargin.tasks.language import kl_estimate
 from popmargin.training.fingerprints import Record, Rows
-from popmargin.training.metrics import MeanMetrics, finish_means
 from popmargin.training.run import train
-from popmargin.training.run_directory import RunDirectory, read_jsonl
+from popmargin.training.run_directory import RunDirectory
+from popmargin.training.step_metrics import MeanMetrics, finish_means
 
 
 def test_means_are_weighted_by_rows_and_start_anew() -> None:
@@ -77,11 +78,67 @@ def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     assert run.checkpoint() is None and read_jsonl(tmp_path / "none.jsonl") == []
 
 
+def make_checkpoint(run: RunDirectory, step: int) -> Path:
+    folder = run.checkpoints / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "trainer_state.json").write_text("{}")
+    return folder
+
+
 def test_checkpoints_are_ordered_by_number(tmp_path: Path) -> None:
     for step in (9, 10, 100):
-        (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+        make_checkpoint(RunDirectory(tmp_path), step)
     found = RunDirectory(tmp_path).checkpoint()
     assert found is not None and found.name == "checkpoint-100"
+
+
+@pytest.mark.parametrize("left", [None, "", '{"epoch": 1'])
+def test_a_torn_checkpoint_is_passed_over_with_a_word(
+    tmp_path: Path, left: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its last file tells: it is missing, empty, or breaks off."""
+    run = RunDirectory(tmp_path)
+    whole, torn = make_checkpoint(run, 2), make_checkpoint(run, 4) / "trainer_state.json"
+    torn.unlink() if left is None else torn.write_text(left)
+    assert run.checkpoint() == whole
+    assert "checkpoint-4 was not written to its end" in caplog.text
+    (whole / "trainer_state.json").unlink()
+    assert run.checkpoint() is None
+
+
+def test_a_torn_line_of_a_log_is_left_out_and_cut_off_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "metrics.jsonl"
+    for step in (1, 2):
+        append_jsonl(log, {"step": step, "loss": 1.0})
+    whole = log.read_bytes()
+    for torn in (b'{"loss": 1.0, "st', b'{"loss": 1.0, "step": 3}', '{"ü'.encode()[:3]):
+        log.write_bytes(whole + torn)
+        caplog.clear()
+        assert [line["step"] for line in read_jsonl(log)] == [1, 2] and "is left out" in caplog.text
+        assert log.read_bytes() == whole + torn  # to read changes nothing
+        caplog.clear()
+        append_jsonl(log, {"step": 3, "loss": 1.0})
+        assert [line["step"] for line in read_jsonl(log)] == [1, 2, 3] and "are cut off" in caplog.text
+    log.write_bytes(b'{"step": 1\n' + whole)
+    with pytest.raises(RunError, match=r"metrics\.jsonl:1: not JSON"):
+        read_jsonl(log)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl"])
+def test_a_run_with_a_torn_log_is_read_and_goes_on(
+    configure: Callable[..., RunConfig], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configure({"train": {"max_steps": 4, "save_steps": 2}})
+    run, _ = train(config)
+    (run.path / "run.json").unlink()
+    before = (run.path / "metrics.jsonl").read_bytes()
+    with (run.path / name).open("ab") as file:
+        file.write(b'{"step": 5, "lo')
+    run, _ = train(config, resume=True)
+    assert (run.path / "metrics.jsonl").read_bytes() == before and "is left out" in caplog.text
+    assert [line["step"] for line in read_jsonl(run.path / "timing.jsonl")] == [1, 2, 3, 4]
 
 
 def test_a_new_start_drops_lines_after_the_checkpoint(tmp_path: Path, configure: Callable[..., Any]) -> None:
@@ -91,7 +148,7 @@ def test_a_new_start_drops_lines_after_the_checkpoint(tmp_path: Path, configure:
         Record({side: Rows([], [], []) for side in ("train", "test")}, {}),
     )
     run.start(config, record, resume=False, overwrite=False)
-    (run.checkpoints / "checkpoint-2").mkdir(parents=True)
+    make_checkpoint(run, 2)
     lines = [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run.start(config, record, resume=True, overwrite=False)

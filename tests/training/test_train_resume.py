@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
-from popmargin.training import run as training
+from popmargin.training import build as training
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.trainer import STATE_FILE

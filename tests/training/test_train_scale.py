@@ -11,7 +11,8 @@ import pytest
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError, DataError
 from popmargin.pop.edges import PopEdges
-from popmargin.pop.scale import StrengthScale, fit_strengths
+from popmargin.pop.fit import fit_strengths
+from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import half_normal_strengths
 from popmargin.training.build import Run, make_parts
 from popmargin.training.run import train

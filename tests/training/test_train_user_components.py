@@ -205,6 +205,22 @@ def test_a_regularizer_in_a_users_file(tmp_path: Path, configure: Configure, met
         train(configure({"regularizers": [{"name": "sftt"}]}))
 
 
+def test_whatever_fails_is_told_with_its_line(tmp_path: Path, configure: Configure) -> None:
+    """As an objective's failure is: token selectors, regularizers and diagnostics."""
+    broken = TOKENS.replace("tokens.logps.dtype", "tokens.nothing").replace("first_tokens", "broken_tokens")
+    tokens = write(tmp_path, "tokens.py", broken)
+    drift = write(tmp_path, "drift.py", REGULARIZER.replace(".square()", ".nothing()").replace("drift", "broken_drift"))
+    noted = write(tmp_path, "noted.py", OUTLINE.format(name="noted", loss="-rows.gap", noted="rows.nothing"))
+    values: list[tuple[dict[str, Any], str]] = [
+        ({"tokens": {"name": f"{tokens}:first"}, "objective": {"name": "dpo"}}, "token selector 'broken_tokens'"),
+        ({"regularizers": [{"name": f"{drift}:broken_drift", "weight": 1}]}, "regularizer 'broken_drift'"),
+        ({"objective": {"name": f"{noted}:outline"}}, "diagnostics"),
+    ]
+    for number, (change, what) in enumerate(values):
+        with pytest.raises(RunError, match=rf"The {what} failed: .*\.py, line \d+: AttributeError"):
+            train(configure({"output": str(tmp_path / f"run-{number}")}, change))
+
+
 def test_an_objective_that_fails_is_told_with_its_line(tmp_path: Path, configure: Configure) -> None:
     file = write(tmp_path, "mine.py", OUTLINE.format(name="failing", loss="rows.gap.nothing()", noted="{}"))
     with pytest.raises(RunError, match=r"objective 'failing' failed: .*mine\.py, line \d+: AttributeError"):

@@ -2,13 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from popmargin.cli.overrides import add_fields
 from popmargin.errors import ConfigError
 from popmargin.models.path import check_models
-
-if TYPE_CHECKING:
-    from popmargin.study.config import StudyConfig
+from popmargin.rewards.naming import FORMS, model_path
+from popmargin.study.config import StudyConfig, load_study
 
 
 def add_parser(subparsers: Any) -> None:
@@ -18,17 +18,21 @@ def add_parser(subparsers: Any) -> None:
         help="train and evaluate several objectives, and write a report",
         description="Train and evaluate the arms of a study and write one HTML report. Without STUDY, the standard "
         "one: DPO, fixed and rating margins, the control, DPO-PoP with iterative and random edges, and pop_rank. "
-        "Any field can be set: --base.train.learning_rate 1e-5 --seeds '[0, 1, 2]'",
+        "Any field can be set: --seeds '[0, 1, 2]'; --base.train.learning_rate 1e-5 sets one of all runs, "
+        "--arms.NAME.objective.beta 0.2 one of an arm (popmargin train --help lists them). Values are YAML.",
+        usage="popmargin compare [STUDY] [--data DATA] [--model MODEL] [--reward REWARD] [--output FOLDER] "
+        "[--overwrite] [--FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument("study", nargs="?", type=Path, help="YAML file")
     parser.add_argument("--data", help="preferences: file, saved data set or hub id")
     parser.add_argument("--model", help="start model: folder, hub id, or demo")
-    parser.add_argument("--reward", help="scores generations: module:function, model:PATH or judge:URL")
+    parser.add_argument("--reward", help=f"scores generations: {FORMS}")
     parser.add_argument("--output", help="folder of the study")
     parser.add_argument(
         "--overwrite", action="store_true", help="retrain runs in that folder whose settings have changed"
     )
+    add_fields(parser, StudyConfig)
     parser.set_defaults(func=run, standing=standing)
 
 
@@ -39,20 +43,19 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
     return study_standing(study_of(args))
 
 
-def refuse_own_file(file: Path, study: "StudyConfig") -> None:
+def refuse_own_file(file: Path, study: StudyConfig) -> None:
     """The study as it is run is written into its folder: over the file that was read only if it says the same.
 
     Raises:
         ConfigError: it says something else.
     """
     from popmargin.config import to_dict
-    from popmargin.study.config import load_study
 
     written = Path(study.output) / "study.yaml"
     if written.exists() and written.samefile(file) and to_dict(load_study(file)) != to_dict(study):
         raise ConfigError(
             f"{file} is also the input and would be overwritten by the study with its changes. Choose another folder "
-            "with --output."
+            f"with --output."
         )
 
 
@@ -60,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     """Compare and say where the report is."""
     study = study_of(args)
     for configs in study.run_configs().values():
-        check_models(configs[0].model.path, configs[0].reference.model, configs[0].evaluation.reward)
+        reward = model_path(configs[0].evaluation.reward)
+        check_models(configs[0].model.path, configs[0].reference.model, reward)
     from popmargin.study.compare import compare
 
     if args.study is not None:
@@ -77,7 +81,6 @@ def study_of(args: argparse.Namespace) -> Any:
     Raises:
         ConfigError: neither a study nor data.
     """
-    from popmargin.study.config import load_study
     from popmargin.study.standard import keep_possible, standard_study_path
 
     if args.study is None and args.data is None:

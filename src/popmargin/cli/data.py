@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from popmargin.bounds import Count
 from popmargin.cli.data_options import SOURCE_HELP, SPLIT_HELP, add_pair_arguments, column
+from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
-from popmargin.cli.rewards import add_reward_arguments, reward_of
+from popmargin.cli.reward_options import add_reward_arguments, reward_of
+from popmargin.data.conversation import Message
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.load import load_preferences, scan_preferences
-from popmargin.data.schema import NUMBER_COLUMNS, SAVE_SUFFIXES, LoadReport, Message, Preferences
+from popmargin.data.load_report import LoadReport
+from popmargin.data.saving import SAVE_SUFFIXES
+from popmargin.data.schema import NUMBER_COLUMNS, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.summary import example_rows, summarise
 from popmargin.data.tools import said
@@ -24,9 +29,9 @@ def add_parser(subparsers: Any) -> None:
     """Add `data inspect | check | convert | split | rate` to the command line."""
     parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate")
     verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate}")
-    inspect = verbs.add_parser("inspect", help="show show format, counts, lengths, strengths and some examples")
+    inspect = verbs.add_parser("inspect", help="show format, counts, lengths, strengths and some examples")
     _add_source(inspect)
-    inspect.add_argument("--examples", type=_count, default=3, help="rows to show (default: %(default)s)")
+    inspect.add_argument("--examples", type=number(Count), default=3, help="rows to show (default: %(default)s)")
     _add_model(inspect)
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(func=_inspect)
@@ -42,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
         help="also check that no prompt in SOURCE is in TRAIN, in any layout; give a split as TRAIN:SPLIT",
     )
     _add_model(check)
-    check.add_argument("--limit", type=_count, default=20, help="problems to print (default: %(default)s)")
+    check.add_argument("--limit", type=number(Count), default=20, help="problems to print (default: %(default)s)")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(func=_check)
     convert = verbs.add_parser("convert", help="write the canonical columns as .parquet, .jsonl or .jsonl.gz")
@@ -106,12 +111,6 @@ def _add_bad_rows(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="stop at unusable rows, or leave them out and report them (default: %(default)s)",
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number ≥ 0")
-    return int(text)
 
 
 def _size(text: str) -> float | int:
@@ -240,6 +239,8 @@ def _rate(args: argparse.Namespace) -> int:
     against = int((ratings.gap < 0).sum())
     rated = with_ratings(prefs, ratings, disagree=args.disagree)
     rated.save(args.out)
+    for note in ratings.notes:
+        print(note)
     print(f"the reward agrees with {len(prefs) - against} of {len(prefs)} labels; others: {args.disagree}")
     print(f"wrote {len(rated)} preferences, rated by {args.reward}, to {args.out}")
     return 0
@@ -248,7 +249,9 @@ def _rate(args: argparse.Namespace) -> int:
 def _print_report(report: LoadReport, *, limit: int) -> None:
     print(report)
     used = ", ".join(name if name == column else f"{name} = {column}" for name, column in report.columns_used.items())
-    print(f"  columns used: {used or 'none'}; not used: {', '.join(report.columns_unused) or 'none'}")
+    kept = f"; kept as they are: {', '.join(report.columns_kept)}" if report.columns_kept else ""
+    not_kept = f"; not kept: {', '.join(report.columns_unused)}" if report.columns_unused else ""
+    print(f"  columns used: {used or 'none'}{kept}{not_kept}")
     # Mistakes first: ties and small gaps can be many, and need no action.
     problems = [*report.fatal, *(problem for problem in report.problems if not problem.fatal)]
     for problem in problems[:limit]:

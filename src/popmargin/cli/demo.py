@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
         "demo",
         help="run the controlled-sentiment study on the embedded model and data",
         description="Compare seven objectives on the embedded model and data and write one HTML report. "
-        "Fields of the study can be set: --base.train.learning_rate 1e-4",
+        "Fields of the study can be set: --base.train.learning_rate 1e-4 (popmargin compare --help lists them).",
         allow_abbrev=False,
     )
     parser.add_argument("--full", action="store_true", help="all data and 5 seeds (hours instead of minutes)")
@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
 def study_of(args: argparse.Namespace, changes: dict[str, Any]) -> Any:
     """The demo's study with the flags and other changes put over it."""
     from popmargin.config import merge, read_yaml
-    from popmargin.demo.files import demo_study_path
+    from popmargin.demo.folder import demo_study_path
     from popmargin.study.config import load_study
     from popmargin.study.standard import standard_study_path
 

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
 from popmargin.models.path import check_models
+from popmargin.rewards.naming import FORMS, model_path
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -18,11 +20,13 @@ def add_parser(subparsers: Any) -> None:
         description="Evaluate a run on exactly the preferences held out in training and, with a reward, on "
         "generations. Fields of evaluation can be set: --evaluation.reward my_module:my_reward. To use other "
         "held-out data: --data.test FILE; none of its prompts may have been trained on.",
+        usage="popmargin eval RUN [--against RUN] [--json] [--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--against", type=Path, help="another evaluated run, for a paired win rate")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    add_fields(parser, RunConfig, ["evaluation"])
     parser.set_defaults(func=run, standing=standing)
 
 
@@ -34,7 +38,7 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), args.overrides))
-    check_models(config.model.path, config.reference.model, config.evaluation.reward)
+    check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
     from popmargin.evaluation.run import evaluate_run
     from popmargin.tasks.base import TASKS
 
@@ -52,5 +56,5 @@ def run(args: argparse.Namespace) -> int:
     if "generation" not in task.provides:
         print(f"The run is {task.noun}, which generates nothing.{task.use.format(model=args.run / 'model')}")
     elif config.evaluation.reward is None:
-        print("No generations: give a reward with --evaluation.reward (module:function, model:PATH or judge:URL).")
+        print(f"No generations: name a reward with --evaluation.reward ({FORMS}).")
     return 0

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig
+from popmargin.files import read_jsonl
 from popmargin.study.config import StudyConfig
-from popmargin.training.run_directory import RunDirectory, read_jsonl
+from popmargin.training.run_directory import RunDirectory
 
 
 def say_where_it_stands(arguments: Sequence[str], args: argparse.Namespace | None) -> str:

@@ -12,9 +12,10 @@ from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_dat
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.data.load import load_preferences
-from popmargin.data.schema import SAVE_SUFFIXES, Preferences
+from popmargin.data.saving import SAVE_SUFFIXES
+from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError
-from popmargin.files import PARQUET
+from popmargin.files import PARQUET, whole_folder
 from popmargin.label.store.address import may_exist, open_store
 from popmargin.pop.edges import PopEdges
 
@@ -59,7 +60,7 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         help="k·N random pairs, or every preference first in k pairs (default: random)",
     )
     parser.add_argument("--k", type=int, help="pairs per preference (default: 1)")
-    parser.add_argument("--seed", type=seed, help="seed seed of pairs, order and shuffling (default: 0)")
+    parser.add_argument("--seed", type=seed, help="seed seed seed seed of pairs, order and shuffling (default: 0)")
     parser.add_argument("--edges", type=Path, help="use the pairs of these PoP edges instead")
     parser.add_argument(
         "--gold",
@@ -328,7 +329,11 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             unrated=args.unrated or "keep",
             votes=args.votes or "probability",
         )
-        prefs.dataset.save_to_disk(str(args.out)) if kind == "dataset" else prefs.save(args.out)
+        if kind == "dataset":
+            with whole_folder(args.out) as partial:
+                prefs.dataset.save_to_disk(str(partial))
+        else:
+            prefs.save(args.out)
         print("\n".join([*prefs.report.notes, f"wrote {len(prefs)} preferences to {args.out}"]))
     else:
         labels = store.label_history(project.id) if kind == "history" else store.labels(project.id)

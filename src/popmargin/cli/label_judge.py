@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from popmargin.bounds import Count, NotNegative, Positive, Size
+from popmargin.cli.numbers import number
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.config import apply_overrides
 from popmargin.errors import ConfigError
+from popmargin.rewards.naming import FORMS, read_name
 
 _OPTIONS = ("cache", "workers", "requests_per_minute", "retries", "timeout", "max_tokens", "api_key_env", "price_in",
             "price_out", "batch_size", "dtype")  # fmt: skip
@@ -22,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
         "--judge",
         required=True,
         metavar="SPEC",
-        help="openai:MODEL@URL, local:PATH, reward:SPEC (as in `pop sample`) or ratings",
+        help=f"{FORMS} (as --reward in `pop sample`), or ratings",
     )
     parser.add_argument("--name", help="annotator name (default: from the judge)")
     parser.add_argument("--prompt", type=Path, metavar="FILE", help="judge prompt for PoP items (default: built in)")
@@ -34,22 +37,27 @@ def add_parser(subparsers: Any) -> None:
         help="orders in which judges are asked; one order costs half but shows no flips",
     )
     parser.add_argument(
-        "--reward-options", default="{}", metavar="YAML", help="arguments of a reward, as in `pop sample`"
+        "--reward-options",
+        default="{}",
+        metavar="YAML",
+        help="arguments of a reward or judge, as in `pop sample`",
     )
     parser.add_argument(
         "--again", action="store_true", help="also ask again about unsure items: failed and unparsed answers"
     )
     parser.add_argument("--cache", type=Path, help="file with cached answers (default: in the user's cache folder)")
     server = parser.add_argument_group("judges on a server")
-    server.add_argument("--workers", type=int, help="concurrent requests (default: 8)")
-    server.add_argument("--requests-per-minute", type=float, help="maximum requests per minute (default: no limit)")
-    server.add_argument("--retries", type=int, help="retries of a failed request (default: 5)")
-    server.add_argument("--timeout", type=float, help="timeout of a request in seconds (default: 120)")
-    server.add_argument("--max-tokens", type=int, help="maximum tokens maximum tokens of an answer (default: 8)")
+    server.add_argument("--workers", type=number(Size), help="concurrent requests (default: 8)")
+    server.add_argument(
+        "--requests-per-minute", type=number(Positive), help="maximum requests per minute (default: no limit)"
+    )
+    server.add_argument("--retries", type=number(Count), help="retries of a failed request (default: 5)")
+    server.add_argument("--timeout", type=number(Positive), help="timeout of a request in seconds (default: 120)")
+    server.add_argument("--max-tokens", type=number(Size), help="maximum tokens of an answer (default: 8)")
     server.add_argument("--api-key-env", metavar="NAME", help="environment variable with the API key")
     server.add_argument("--no-logprobs", action="store_true", help="do not ask for token probabilities")
-    server.add_argument("--price-in", type=float, help="price per million prompt tokens")
-    server.add_argument("--price-out", type=float, help="price per million completion tokens")
+    server.add_argument("--price-in", type=number(NotNegative), help="price per million prompt tokens")
+    server.add_argument("--price-out", type=number(NotNegative), help="price per million completion tokens")
     server.add_argument(
         "--request",
         action="append",
@@ -58,7 +66,9 @@ def add_parser(subparsers: Any) -> None:
         help="another field of the request, e.g. max_completion_tokens=512; null omits a field; may be repeated",
     )
     local = parser.add_argument_group("local judges")
-    local.add_argument("--batch-size", type=int, help="prompts per batch; does not affect verdicts (default: 8)")
+    local.add_argument(
+        "--batch-size", type=number(Size), help="prompts per batch; does not affect verdicts (default: 8)"
+    )
     local.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32)")
     parser.set_defaults(func=_judge)
 
@@ -74,7 +84,7 @@ def _judge(args: argparse.Namespace) -> int:
         project = store.project(args.project)
         labeller = load_labeller(
             args.judge,
-            strengths=store_strengths(store, project.id) if args.judge == "ratings" else None,
+            strengths=store_strengths(store, project.id) if read_name(args.judge).kind == "ratings" else None,
             prompts={kind: path for kind, path in prompts.items() if path is not None},
             orders=args.orders,
             name=args.name,
@@ -97,16 +107,21 @@ def _judge(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What was given; a flag that does not fit the judge is refused by the labeller."""
-    from popmargin.cli.rewards import reward_options
+    from popmargin.cli.reward_options import reward_options
 
     given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
     if args.no_logprobs:
         given["logprobs"] = False
-    if args.again and args.judge.startswith("openai:"):
+    if args.again and _is_server_judge(args.judge):
         given["again"] = True
     if args.request:
         given["request"] = _fields(args.request)
     return given | reward_options(args)
+
+
+def _is_server_judge(spec: str) -> bool:
+    named = read_name(spec)
+    return named.kind == "server" and named.use is None
 
 
 def _fields(given: Sequence[str]) -> dict[str, Any]:

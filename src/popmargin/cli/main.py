@@ -5,11 +5,11 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 
 from popmargin.cli.overrides import known_flags, split_overrides
-from popmargin.engine.pages import use_huge_pages
+from popmargin.engine.memory_pages import use_huge_pages
 from popmargin.errors import ConfigError, PopmarginError, did_you_mean
 from popmargin.files import near_names
 
@@ -24,11 +24,13 @@ VERBS = {
     "compare": "train and evaluate several objectives, and write a report",
     "report": "rebuild a report from finished runs",
     "demo": "run the controlled-sentiment study on the embedded model and data",
+    "schema": "write the JSON schema of a configuration, for editors",
+    "completion": "write a script that completes commands in a shell",
 }
 
 
-def build_parser(verb: str | None) -> argparse.ArgumentParser:
-    """The parser; only the wanted verb's module is imported, so that help is quick."""
+def build_parser(verbs: Collection[str | None]) -> argparse.ArgumentParser:
+    """The parser; only the wanted verbs' modules are imported, so that help is quick."""
     parser = argparse.ArgumentParser(
         prog="popmargin",
         description="Adaptive-margin preference optimization from preferences over preferences.",
@@ -37,7 +39,7 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"popmargin {version('popmargin')}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
-        if name == verb:
+        if name in verbs:
             importlib.import_module(f"popmargin.cli.{name}").add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
     args: argparse.Namespace | None = None
     try:
-        parser = build_parser(verb)
+        parser = build_parser([verb])
         own, overrides = split_overrides(arguments, parser, verb)
         args, unknown = parser.parse_known_args(own)
         if unknown:

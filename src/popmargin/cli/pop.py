@@ -8,7 +8,7 @@ from typing import Any
 from popmargin.cli import pop_scale
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.outputs import add_overwrite, check_outputs
-from popmargin.cli.rewards import add_reward_arguments, reward_of
+from popmargin.cli.reward_options import add_reward_arguments, reward_of
 from popmargin.files import PARQUET
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
@@ -69,7 +69,10 @@ def _sample(args: argparse.Namespace) -> int:
     check_outputs(args, {"--out": args.out}, PARQUET, [args.data])
     reward = reward_of(args) if args.reward is not None else None
     preferences = load_data(args, args.data)
-    strength = preferences.strength if reward is None else response_ratings(preferences, reward).gap
+    ratings = None if reward is None else response_ratings(preferences, reward)
+    strength = preferences.strength if ratings is None else ratings.gap
+    for note in () if ratings is None else ratings.notes:
+        print(note)
     edges = sample_edges(
         preferences.ids,
         strength,

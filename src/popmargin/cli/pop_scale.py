@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from popmargin.bounds import Positive
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
+from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
-from popmargin.data.schema import SAVE_SUFFIXES
-from popmargin.edge_sources.base import read_edges
+from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.files import PARQUET, whole_file
 from popmargin.pop.active import ActiveSampler
-from popmargin.pop.scale import StrengthScale, fit_strengths
+from popmargin.pop.edge_sources import read_edges
+from popmargin.pop.fit import fit_strengths
+from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import SLOPE, with_strengths
 
 
@@ -56,7 +59,10 @@ def add_parsers(verbs: Any) -> None:
         "%(default)s)",
     )
     scale.add_argument(
-        "--slope", type=float, default=SLOPE, help="log-odds of the soft label per unit of strength (default: 1.5)"
+        "--slope",
+        type=number(Positive),
+        default=SLOPE,
+        help="log-odds of the soft label per unit of strength (default: 1.5)",
     )
     scale.add_argument("--json", action="store_true", help="print JSON")
     add_overwrite(scale)

@@ -22,9 +22,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Collect and write."""
     from popmargin.config import dump_yaml, from_dict, read_saved, to_dict
-    from popmargin.report.build import write_report
+    from popmargin.report.render import write_report
     from popmargin.study.config import StudyConfig
-    from popmargin.study.results import collect, group_runs
+    from popmargin.study.gather import collect, group_runs
 
     check_outputs(args, {"--out": args.out}, HTML)
     runs = group_runs(args.runs)

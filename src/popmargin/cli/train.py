@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
+from popmargin.config.written import commented_yaml
 from popmargin.models.path import check_models
+from popmargin.rewards.naming import model_path
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -16,7 +19,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train one policy",
-        description="Train one policy. Any field of the configuration can be set: --train.learning_rate 1e-5",
+        description="Train one policy. Any field of the configuration can be set, also within a mapping: "
+        "--train.learning_rate 1e-5 --objective.name simpo --objective.gamma 0.5. Values are YAML.",
+        usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -27,6 +32,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="delete an existing run in the output folder")
+    parser.add_argument(
+        "--print-config", action="store_true", help="write the configuration as YAML with comments, and train nothing"
+    )
+    add_fields(parser, RunConfig)
     parser.set_defaults(func=run, standing=standing)
 
 
@@ -55,7 +64,10 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
 def run(args: argparse.Namespace) -> int:
     """Train."""
     config = load_config(args.config, args.overrides, resume=args.resume)
-    check_models(config.model.path, config.reference.model, config.evaluation.reward)
+    if args.print_config:
+        print(commented_yaml(config), end="")
+        return 0
+    check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
     import torch
 
     from popmargin.training.build import make_loss

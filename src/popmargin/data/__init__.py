@@ -1,7 +1,10 @@
 """Preference data: reading, checking, splitting and tokenizing."""
 
+from popmargin.data.conversation import Message, prompt_key
 from popmargin.data.load import load_preferences, scan_preferences
-from popmargin.data.schema import COLUMNS, LoadReport, Message, Preferences, RowProblem, prompt_key
+from popmargin.data.load_report import LoadReport, RowProblem
+from popmargin.data.responses import Responses
+from popmargin.data.schema import COLUMNS, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.tokenize import (
     Ragged,
@@ -18,6 +21,7 @@ __all__ = [
     "Message",
     "Preferences",
     "Ragged",
+    "Responses",
     "RowProblem",
     "TokenizedPreferences",
     "TruncationReport",

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from transformers import PreTrainedTokenizerBase
 
 from popmargin.config import check_writing
-from popmargin.data.schema import Message, holds_tools
+from popmargin.data.conversation import Message, holds_tools
 from popmargin.data.template import (
     content_of,
     continue_block,

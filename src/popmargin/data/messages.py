@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from popmargin.data.schema import Message, Text
+from popmargin.data.conversation import Message, Text
 from popmargin.data.tools import call_fields, tools_text
 from popmargin.data.validate import RowError
 

@@ -9,8 +9,10 @@ from typing import Literal, get_args
 
 from popmargin.errors import ConfigError, did_you_mean
 
-Pairing = Literal["best_vs_worst", "best_vs_random", "all"]
+Pairing = Literal["best_vs_worst", "best_vs_random", "best_vs_rest", "all"]
 PAIRINGS: tuple[str, ...] = get_args(Pairing)
+SEVERAL = ("best_vs_rest", "all")
+"""Ways that make several pairs of a prompt."""
 WIN_PROBABILITY_CLIP = 1e-3
 
 
@@ -45,8 +47,8 @@ def make_pairs(
     """Pairs of responses, the higher rated one chosen; ties and small gaps are marked as skipped, never left out.
 
     best_vs_worst: one pair, highest against lowest rating. best_vs_random: one pair, highest against one drawn evenly
-    from those at least `min_gap` (and more than 0) below it. all: each of the n(n−1)/2 pairs. Among equal ratings the
-    earlier response stands for them.
+    from those at least `min_gap` (and more than 0) below it. best_vs_rest: highest against each of the others. all:
+    each of the n(n−1)/2 pairs. Among equal ratings the earlier response stands for them.
 
     Args:
         ratings: finite ratings of one prompt's responses (n ≥ 2), higher is better.
@@ -65,6 +67,8 @@ def make_pairs(
         return [_pair(ratings, i, j, min_gap) for i, j in itertools.combinations(range(len(ratings)), 2)]
     best = max(range(len(ratings)), key=lambda i: (ratings[i], -i))
     others = [i for i in range(len(ratings)) if i != best]
+    if pairs == "best_vs_rest":
+        return [_pair(ratings, best, i, min_gap) for i in others]
     worst = min(others, key=lambda i: (ratings[i], i))
     if pairs == "best_vs_random":
         usable = [i for i in others if _pair(ratings, best, i, min_gap).skipped is None]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from popmargin.data.schema import Text
+from popmargin.data.conversation import Text
 
 Kind = Literal["preference", "pop", "rating"]
 """Which response is better (preference), the stronger of two preferences (pop), or how good a response is (rating)."""

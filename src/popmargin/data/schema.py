@@ -1,235 +1,88 @@
-"""The one schema of preference data: its columns, its immutable holder and the report of how it was loaded."""
+"""The one schema of preference data: its columns, and its immutable holder with its verbs."""
 
 import functools
-import gzip
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NotRequired, TypeAlias, TypedDict, cast
+from typing import Any, cast
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
-from popmargin.errors import DataError
-from popmargin.files import whole_file
+from popmargin.data.conversation import TOOL_FIELDS, prompt_key
+from popmargin.data.exchange import CLAIMS, exchange_rows, flipped
+from popmargin.data.extra import as_dataset, as_numbers, put_columns
+from popmargin.data.load_report import LoadReport
+from popmargin.data.saving import known_fields, save_table
+from popmargin.errors import DataError, did_you_mean
 
 COLUMNS = (
-    "id",
-    "prompt",
-    "chosen",
-    "rejected",
-    "chosen_rating",
-    "rejected_rating",
-    "strength",
-    "soft_label",
-    "annotator",
+    "id", "prompt", "chosen", "rejected", "chosen_rating", "rejected_rating", "strength", "soft_label", "annotator",
     "cluster",
-)
+)  # fmt: skip
+"""Columns that all preferences have."""
+OPTIONAL_COLUMNS = ("weight", "margin")
+"""Columns of numbers that preferences have where the data do."""
 TEXT_COLUMNS = ("prompt", "chosen", "rejected")
 NUMBER_COLUMNS = ("chosen_rating", "rejected_rating", "strength", "soft_label")
-SAVE_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 BATCH_ROWS = 10_000
-TOOL_FIELDS = ("tool_calls", "name", "tool_call_id", "tools")
+_MOST_CHUNKS = 8
 
 
-class Message(TypedDict):
-    """One turn of a conversation, as chat templates take it.
+def arrow_schema(*, conversational: bool, tools: bool = False, more: Sequence[str] = ()) -> Any:
+    """The Arrow schema of `COLUMNS`, texts as strings or as lists of messages, which may hold tools and their calls.
 
-    Calls of tools, and the tools that a prompt's first message offers, are JSON texts.
+    Args:
+        more: those of `OPTIONAL_COLUMNS` that there are too.
     """
-
-    role: str
-    content: str
-    tool_calls: NotRequired[str]
-    name: NotRequired[str]
-    tool_call_id: NotRequired[str]
-    tools: NotRequired[str]
-
-
-Text: TypeAlias = str | list[Message]
-"""A prompt or a completion: plain text, or messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowProblem:
-    """Why one row was left out.
-
-    Attributes:
-        source: file or data set the row came from.
-        position: line number counted from 1 (`by_line`), else row number counted from 0.
-        candidate: running number of the preference that was left out; a row with several rated responses holds
-            several, and one preference can have several problems.
-        column: the source's column, where one is to blame.
-        kind: short name of the problem, e.g. "empty", "identical", "duplicate_id", "tie".
-        fatal: False for what is no mistake in the data: ties, and pairs below `min_gap`.
-    """
-
-    source: str
-    position: int
-    by_line: bool
-    candidate: int
-    column: str | None
-    kind: str
-    message: str
-    remedy: str
-    fatal: bool = True
-
-    @property
-    def place(self) -> str:
-        """Where the row is, e.g. `prefs.jsonl:12`."""
-        return f"{self.source}:{self.position}" if self.by_line else f"{self.source}, row {self.position} (from 0)"
-
-    def __str__(self) -> str:
-        column = f", column '{self.column}'" if self.column else ""
-        return f"{self.place}{column}: {self.message} Remedy: {self.remedy}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The problem as JSON values."""
-        names = ("source", "position", "by_line", "candidate", "column", "kind", "message", "remedy", "fatal")
-        return {"place": self.place, **{name: getattr(self, name) for name in names}}
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """How preferences were loaded: rows_in == rows_kept + rows_reported, always.
-
-    Attributes:
-        source_rows: rows (or lines) read from the source.
-        rows_in: candidate preferences: a row with several rated responses, and all rows of a prompt where each holds
-            one, count once for each pair asked for; every other row once.
-        rows_kept: preferences that came out.
-        problems: what was left out and why.
-        columns_used: our column -> the source's column.
-        columns_unused: columns of the source that nothing reads.
-        notes: what was done to the rows that were kept, in sentences.
-    """
-
-    source: str
-    container: str
-    format: str
-    source_rows: int
-    rows_in: int
-    rows_kept: int
-    problems: tuple[RowProblem, ...] = ()
-    columns_used: Mapping[str, str] = cast(Mapping[str, str], None)
-    columns_unused: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "columns_used", dict(self.columns_used or {}))
-
-    @property
-    def rows_reported(self) -> int:
-        """Candidate preferences that were left out, each with at least one problem."""
-        return len({problem.candidate for problem in self.problems})
-
-    @property
-    def fatal(self) -> tuple[RowProblem, ...]:
-        """The problems that are mistakes in the data."""
-        return tuple(problem for problem in self.problems if problem.fatal)
-
-    @property
-    def problem_counts(self) -> dict[str, int]:
-        """Number of problems of each kind, most frequent first."""
-        return dict(Counter(problem.kind for problem in self.problems).most_common())
-
-    def to_dict(self, *, limit: int | None = None) -> dict[str, Any]:
-        """The report as JSON values, with at most `limit` of its problems."""
-        return {
-            "source": self.source,
-            "container": self.container,
-            "format": self.format,
-            "source_rows": self.source_rows,
-            "rows_in": self.rows_in,
-            "rows_kept": self.rows_kept,
-            "rows_reported": self.rows_reported,
-            "problem_counts": self.problem_counts,
-            "problems": [problem.to_dict() for problem in self.problems[:limit]],
-            "columns_used": dict(self.columns_used),
-            "columns_unused": list(self.columns_unused),
-            "notes": list(self.notes),
-        }
-
-    def __str__(self) -> str:
-        account = f"{self.rows_in} in = {self.rows_kept} kept + {self.rows_reported} left out"
-        lines = [f"{self.source} ({self.container}, format '{self.format}'): {account}"]
-        lines += [f"  left out, {kind}: {count}" for kind, count in self.problem_counts.items()]
-        lines += [f"  note: {note}" for note in self.notes]
-        return "\n".join(lines)
-
-
-def arrow_schema(*, conversational: bool, tools: bool = False) -> Any:
-    """The Arrow schema of `COLUMNS`, texts as strings or as lists of messages, which may hold tools and their calls."""
     fields = ("role", "content", *(TOOL_FIELDS if tools else ()))
     text = pa.list_(pa.struct([(name, pa.string()) for name in fields])) if conversational else pa.string()
-    types = dict.fromkeys(TEXT_COLUMNS, text) | {name: pa.float64() for name in NUMBER_COLUMNS}
-    return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
-
-
-def prompt_key(prompt: Text) -> str:
-    """Canonical text of a prompt: two prompts are equal exactly when their keys are.
-
-    Example:
-        >>> prompt_key([{"role": "user", "content": "Hi"}])
-        '[["user", "Hi"]]'
-    """
-    if isinstance(prompt, str):
-        return prompt
-    return json.dumps([_turn_key(turn) for turn in prompt], ensure_ascii=False)
-
-
-def _turn_key(turn: Message) -> list[Any]:
-    tools = {name: value for name, value in turn.items() if name in TOOL_FIELDS}
-    return [turn["role"], turn["content"], *([tools] if tools else [])]
-
-
-def known_fields(text: Any) -> Any:
-    """A text, or messages without the fields that are null, as Arrow hands them back."""
-    if not isinstance(text, list):
-        return text
-    turns = cast(list[dict[str, Any]], text)
-    return [{name: value for name, value in turn.items() if value is not None} for turn in turns]
-
-
-def holds_tools(texts: Sequence[Any]) -> bool:
-    """Whether a message of some conversations holds tools or calls of them."""
-    return any(name in turn for text in texts if isinstance(text, list) for turn in text for name in TOOL_FIELDS)
+    types = dict.fromkeys(TEXT_COLUMNS, text) | {name: pa.float64() for name in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS)}
+    return pa.schema([(name, types.get(name, pa.string())) for name in (*COLUMNS, *more)])
 
 
 class Preferences:
     """Preferences (prompt, chosen, rejected) of varying strength; immutable.
 
     Args:
-        dataset: columns exactly `COLUMNS`; prompt, chosen and rejected all strings or all lists of messages.
-        report: how they were loaded; `select` passes it on unchanged.
+        dataset: all `COLUMNS`; prompt, chosen and rejected all strings or all lists of messages. `OPTIONAL_COLUMNS` and
+            any others, of whatever type, may stand beside them.
+        report: how they were loaded; the verbs pass it on unchanged.
 
     Raises:
-        DataError: missing or further columns, other types, or ids that are not unique. For anything that is not in
-            the schema already, use `popmargin.data.load_preferences`.
+        DataError: missing columns, other types, or ids that are not unique. For anything that is not in the schema
+            already, use `popmargin.data.load_preferences`.
+
+    Example:
+        >>> from popmargin import load_preferences
+        >>> preferences = load_preferences([{"prompt": "2+2?", "chosen": "four", "rejected": "5", "id": "sum"}])
+        >>> len(preferences), preferences.ids, preferences[0]["chosen"]
+        (1, ['sum'], 'four')
     """
 
     def __init__(self, dataset: datasets.Dataset, report: LoadReport, *, _scalars: Any = None) -> None:
         found = dataset.column_names
-        if set(found) != set(COLUMNS):
+        if not set(COLUMNS) <= set(found):
             raise DataError(
                 f"Preferences need the columns {', '.join(COLUMNS)}; found {', '.join(found)}. "
                 "Remedy: read the data with popmargin.data.load_preferences."
             )
+        known = [*COLUMNS, *(name for name in OPTIONAL_COLUMNS if name in found)]
+        ordered = dataset.select_columns([*known, *(name for name in found if name not in known)])
+        schema = ordered.features.arrow_schema
+        plain = pa.schema([schema.field(name) for name in known])
         kinds = ((False, False), (True, False), (True, True))
-        types = [arrow_schema(conversational=conversational, tools=tools) for conversational, tools in kinds]
-        ordered = dataset.select_columns(list(COLUMNS))
-        if ordered.features.arrow_schema.remove_metadata() not in types:
+        types = [arrow_schema(conversational=of, tools=tools, more=known[len(COLUMNS) :]) for of, tools in kinds]
+        if plain not in types:
             raise DataError(
                 f"Preferences with column types that differ from the schema: {ordered.features}. "
                 "Remedy: read the data with popmargin.data.load_preferences."
             )
         self._dataset = ordered
+        self._kind = kinds[types.index(plain)]
         if _scalars is not None:
             self.__dict__["_scalars"] = _scalars
         self._report = report
@@ -238,27 +91,37 @@ class Preferences:
 
     @property
     def dataset(self) -> datasets.Dataset:
-        """The rows, as a Hugging Face data set with exactly the columns `COLUMNS`."""
+        """The rows, as a Hugging Face data set: `COLUMNS`, then `OPTIONAL_COLUMNS` that there are, then the others."""
         return self._dataset
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, `COLUMNS` first."""
+        return tuple(self._dataset.column_names)
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """Columns that are no field of the schema, by the names that the data give them."""
+        return tuple(name for name in self.columns if name not in (*COLUMNS, *OPTIONAL_COLUMNS))
 
     @property
     def report(self) -> LoadReport:
         """How the rows were loaded."""
         return self._report
 
-    @functools.cached_property
+    @property
     def conversational(self) -> bool:
         """Whether prompts and completions are lists of messages."""
-        return self._dataset.features.arrow_schema.field("prompt").type != pa.string()
+        return self._kind[0]
 
-    @functools.cached_property
+    @property
     def tools(self) -> bool:
         """Whether messages may hold tools and calls of them."""
-        return self._dataset.features.arrow_schema.remove_metadata() == arrow_schema(conversational=True, tools=True)
+        return self._kind[1]
 
     @functools.cached_property
     def _scalars(self) -> Any:
-        names = ["id", *NUMBER_COLUMNS, "annotator", "cluster"]
+        names = [name for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in self.columns and name not in TEXT_COLUMNS]
         return self._dataset.select_columns(names).with_format("arrow")[:]
 
     @functools.cached_property
@@ -286,14 +149,42 @@ class Preferences:
 
     @property
     def margin(self) -> Float64[np.ndarray, " N"]:
-        """The rating gaps; where some are unknown and all explicit strengths are known, these, in their own unit."""
-        gap, strength = self.rating_gap, self._numbers("strength")
-        return strength if np.isnan(gap).any() and not np.isnan(strength).any() else gap
+        """The rating gaps; where some are unknown, the explicit strengths or the column `margin`, if all are known."""
+        place = self.margin_column
+        return self.rating_gap if place is None else self._numbers(place)
+
+    @property
+    def margin_column(self) -> str | None:
+        """The column that `margin` reads: "strength" or "margin"; None where it is the gap of the ratings."""
+        if np.isnan(self.rating_gap).any():
+            for name in ("strength", "margin"):
+                if name in self.columns and not np.isnan(self._numbers(name)).any():
+                    return name
+        return None
 
     @property
     def soft_label(self) -> Float64[np.ndarray, " N"]:
         """Probability that chosen is the better one, nan where unknown; what was loaded is in [½, 1]."""
         return self._numbers("soft_label")
+
+    def column(self, name: str) -> Float64[np.ndarray, " N"] | Float64[np.ndarray, "N K"]:
+        """The numbers of a column (N,), nan where one is missing; of a column of vectors (N, K).
+
+        Raises:
+            DataError: there is no such column, or it holds something else than numbers.
+
+        Example:
+            >>> from popmargin import load_preferences
+            >>> row = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
+            >>> load_preferences([row | {"topic": "sums", "level": 2}]).column("level")
+            array([2.])
+        """
+        if name not in self.columns:
+            raise DataError(f"The data have no column '{name}'. {did_you_mean(name, self.columns)}")
+        if name in self._scalars.column_names:
+            return as_numbers(name, self._scalars[name], self._ids)
+        column: Any = self._dataset.select_columns([name]).with_format("arrow")[:]
+        return as_numbers(name, column[name], self._ids)
 
     @functools.cached_property
     def _prompt_keys(self) -> list[str]:
@@ -326,7 +217,7 @@ class Preferences:
 
     def batches(self, *columns: str, size: int = BATCH_ROWS) -> Iterator[dict[str, list[Any]]]:
         """The rows as Python values, `size` at a time; all columns if none is named."""
-        table = self._dataset.select_columns(list(columns or COLUMNS)).with_format("arrow")
+        table = self._dataset.select_columns(list(columns or self.columns)).with_format("arrow")
         for start in range(0, len(table), size):
             rows = cast(Any, table[start : start + size]).to_pydict()
             if self.tools:
@@ -336,14 +227,17 @@ class Preferences:
     @functools.cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for batch in self.batches():
+        for batch in self.batches(*COLUMNS):
             for row in zip(*(batch[name] for name in COLUMNS), strict=True):
                 row = row if row[-1] is not None else row[:-1]  # as it was before there were clusters
                 digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n")
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
-        """SHA-256 of the content, in hex: the same for the same rows, whatever file or Arrow chunks hold them."""
+        """SHA-256 of `COLUMNS`, in hex: the same for the same rows, whatever file or Arrow chunks hold them.
+
+        Other columns do not count; a run keeps `popmargin.training.fingerprints.column_facts` of those that it uses.
+        """
         return self._fingerprint
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Preferences":
@@ -364,43 +258,125 @@ class Preferences:
             child.__dict__["_prompt_keys"] = [self._prompt_keys[index] for index in chosen]
         return child
 
+    def with_columns(self, columns: Mapping[str, Any] | None = None, /, **named: Any) -> "Preferences":
+        """The preferences with new columns, or others in place of those they have.
+
+        Args:
+            columns: name -> N values (for vectors an array (N, K)), or one text or number for all rows; None takes the
+                column away, or empties one of `COLUMNS`.
+            named: the same, for names that are Python's.
+
+        Raises:
+            DataError: another number of values, of another type than the schema's, or not in the column's range.
+
+        Example:
+            >>> from popmargin import load_preferences
+            >>> data = load_preferences([{"prompt": "2+2?", "chosen": "4", "rejected": "5"}])
+            >>> data.with_columns(weight=[0.5], topic="sums")[0]["topic"]
+            'sums'
+        """
+        given = {**(columns or {}), **named}
+        schema = arrow_schema(conversational=self.conversational, tools=self.tools, more=OPTIONAL_COLUMNS)
+        emptied = {name: [None] * len(self) for name, values in given.items() if values is None and name in COLUMNS}
+        table = put_columns(pa.concat_tables(self._tables()), given | emptied, schema, self._ids)
+        features = {name: feature for name, feature in self._dataset.features.items() if name not in given}
+        return self._made_of(table, features, keys="prompt" not in given)
+
+    def swap(self, mask: Bool[np.ndarray, " N"] | Sequence[bool]) -> "Preferences":
+        """The preferences with chosen and rejected exchanged where the mask is true, with all that belongs to them.
+
+        Texts and ratings change places, and so does any pair of columns whose names say chosen and rejected
+        (chosen_model and rejected_model); a soft label p becomes 1 − p, strength and margin change their signs. Ids and
+        all other columns stay.
+
+        Args:
+            mask: (N,).
+
+        Raises:
+            DataError: not one truth value for each row.
+
+        Example:
+            >>> from popmargin import load_preferences
+            >>> data = load_preferences([{"prompt": "2+2?", "chosen": "4", "rejected": "5", "margin": 2.0}])
+            >>> swapped = data.swap([True])
+            >>> swapped[0]["chosen"], swapped.column("margin").tolist()
+            ('5', [-2.0])
+        """
+        return self._exchanged(mask, keep=())
+
+    def flip(self, share: float, seed: int) -> "Preferences":
+        """The preferences with the labels of a random share flipped, as if an annotator had mistaken the responses.
+
+        Only which response is called chosen changes: the texts change places, with columns that describe a response
+        (chosen_model). What the data say of the two stays where it is (ratings, strength, margin, soft label), now of
+        the other text. `swap` exchanges that too, and so says the same as before in other words.
+
+        Args:
+            share: probability of each row, at least 0 and below 1.
+            seed: of the draw; see `flipped`.
+
+        Raises:
+            DataError: a share outside.
+
+        Example:
+            >>> from popmargin import load_preferences
+            >>> data = load_preferences([{"prompt": "2+2?", "chosen": "4", "rejected": "5", "chosen_rating": 3.0}])
+            >>> flipped = data.flip(0.999, seed=0)
+            >>> flipped[0]["chosen"], flipped[0]["chosen_rating"]
+            ('5', 3.0)
+        """
+        return self._exchanged(flipped(len(self), share, seed), keep=CLAIMS) if share else self
+
+    def _exchanged(self, mask: Any, keep: Sequence[str]) -> "Preferences":
+        rows = np.asarray(mask)
+        if rows.shape != (len(self),) or (rows.dtype != np.bool_ and len(self)):
+            raise DataError(f"The mask has shape {rows.shape} of {rows.dtype}; give one truth value for each row.")
+        if not rows.any():
+            return self
+        tables = [
+            exchange_rows(table, rows[start : start + BATCH_ROWS], keep=keep)
+            for start, table in zip(range(0, len(self), BATCH_ROWS), self._tables(), strict=True)
+        ]
+        return self._made_of(pa.concat_tables(tables), dict(self._dataset.features), keys=True)
+
+    @functools.cached_property
+    def _rows(self) -> Any:
+        return self._dataset.with_format("arrow")
+
+    def _tables(self) -> Iterator[Any]:
+        """The rows as Arrow tables, `BATCH_ROWS` at a time; of selected rows each would be a chunk of its own."""
+        for start in range(0, max(len(self), 1), BATCH_ROWS):
+            table: Any = self._rows[start : start + BATCH_ROWS]
+            yield table.combine_chunks() if table["id"].num_chunks > _MOST_CHUNKS else table
+
+    def _made_of(self, table: Any, features: dict[str, Any], *, keys: bool) -> "Preferences":
+        """Preferences of a changed table; `keys` says whether the prompts are the same."""
+        made = Preferences(as_dataset(table, features), self._report)
+        if keys and "_prompt_keys" in self.__dict__:
+            made.__dict__["_prompt_keys"] = self._prompt_keys
+        return made
+
     def save(self, path: str | Path) -> None:
         """Write the rows as `.parquet`, `.jsonl` or `.jsonl.gz`; the file appears only when it is complete.
 
         Raises:
             ConfigError: the path ends otherwise.
+            DataError: a column holds bytes, which JSON cannot.
             RunError: the path is a folder, or cannot be written.
         """
-        target = Path(path)
-        with whole_file(target, SAVE_SUFFIXES) as partial:
-            if target.name.lower().endswith(".parquet"):
-                self._write_parquet(partial)
-            else:
-                with partial.open("wb") as raw:
-                    self._write_jsonl(raw, compress=target.name.lower().endswith(".gz"))
-
-    def _write_parquet(self, path: Path) -> None:
-        schema = arrow_schema(conversational=self.conversational, tools=self.tools)
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for batch in self.batches():
-                writer.write_table(pa.Table.from_pydict(batch, schema=schema))
-
-    def _write_jsonl(self, raw: IO[bytes], *, compress: bool) -> None:
-        # No time stamp and no file name in the gzip header: the same rows give the same bytes.
-        out = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if compress else raw
-        for batch in self.batches():
-            for values in zip(*(batch[name] for name in COLUMNS), strict=True):
-                row = {name: value for name, value in zip(COLUMNS, values, strict=True) if value is not None}
-                out.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        if compress:
-            out.close()
+        schema = self._dataset.features.arrow_schema
+        schema = schema if self.extra_columns else schema.remove_metadata()
+        # Beside other columns all `COLUMNS` are written, or one of the others could be read again in their place.
+        always = COLUMNS if len(self.columns) > len(COLUMNS) else ()
+        save_table(path, schema, self._tables(), always=always, texts=TEXT_COLUMNS)
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One row as a dictionary of `COLUMNS`."""
-        return {name: known_fields(value) for name, value in self._dataset[index].items()}
+        """One row as a dictionary of all columns; images and the like as they are stored."""
+        row: dict[str, Any] = self._rows[[index]].to_pylist()[0]
+        return {name: known_fields(value) if name in TEXT_COLUMNS else value for name, value in row.items()}
 
     def __repr__(self) -> str:
         kind = "conversational" if self.conversational else "text"

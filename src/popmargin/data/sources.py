@@ -33,6 +33,7 @@ class RawBatch:
         facts: sentences about the file as a whole; its first batch has them.
         source: where the batch came from, if several sources are read as one.
         decimal_comma: numbers in text cells are written with a comma.
+        table: the rows as an Arrow table, where they come from one.
     """
 
     rows: list[Row] = field(default_factory=list[Row])
@@ -42,6 +43,7 @@ class RawBatch:
     facts: list[str] = field(default_factory=list[str])
     source: "Source | None" = None
     decimal_comma: bool = False
+    table: Any = None
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.broken)
@@ -75,7 +77,7 @@ def _arrow_batch(table: Any, start: int) -> RawBatch:
     """Rows of an Arrow table; text that is not UTF-8 (Arrow does not check) is found row by row."""
     try:
         rows = table.to_pylist()
-        return RawBatch(rows, list(range(start, start + len(rows))))
+        return RawBatch(rows, list(range(start, start + len(rows))), table=table)
     except UnicodeDecodeError:
         batch = RawBatch()
     for number in range(table.num_rows):
@@ -84,6 +86,7 @@ def _arrow_batch(table: Any, start: int) -> RawBatch:
             batch.positions.append(start + number)
         except UnicodeDecodeError as error:
             batch.broken.append((start + number, _bad_utf8(error)))
+    batch.table = table.take(pa.array([position - start for position in batch.positions], pa.int64()))
     return batch
 
 
@@ -307,7 +310,7 @@ def _read_parquet(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
     source = pa.BufferReader(stream.read()) if path.suffix.lower() == ".gz" else stream
     start = 0
     for chunk in pq.ParquetFile(source).iter_batches(batch_size=BATCH_ROWS):
-        yield _arrow_batch(chunk, start)
+        yield _arrow_batch(pa.Table.from_batches([chunk]), start)
         start += chunk.num_rows
 
 

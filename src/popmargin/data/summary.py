@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from popmargin.data.schema import Preferences, Text
+from popmargin.data.conversation import Text
+from popmargin.data.schema import Preferences
 from popmargin.data.split import leak_keys
 from popmargin.data.tools import said
 from popmargin.statistics.buckets import STRENGTHS, strength_thirds

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from popmargin.data.schema import Message
+from popmargin.data.conversation import Message
 
 _OPEN_TAG = re.compile(r"<[^<>\s]*$")
 _OPENING_TAG = re.compile(r"(<(\w+)>|\[([A-Z_]+)\])(\s*)$")

@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Int64
 from transformers import PreTrainedTokenizerBase
 
+from popmargin.data.conversation import Text
 from popmargin.data.encode import AS_TEMPLATE, Encoder, Tokens, Writing, make_encoder
 from popmargin.data.ragged import Ragged
-from popmargin.data.report import TruncationReport
-from popmargin.data.schema import Preferences, Text
+from popmargin.data.schema import Preferences
 from popmargin.data.template import content_of
+from popmargin.data.tokenization_report import TruncationReport
 from popmargin.errors import ConfigError, DataError, did_you_mean
 
 Truncation = Literal["keep_prompt_end", "keep_prompt_start", "drop", "error"]

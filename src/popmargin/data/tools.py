@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from popmargin.data.schema import Message
+from popmargin.data.conversation import Message
 from popmargin.data.validate import RowError
 
 _REMEDY = (

@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, RowProblem, Text
+from popmargin.data.conversation import Text
+from popmargin.data.load_report import RowProblem
+from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS
 from popmargin.errors import DataError
 
 Draft = dict[str, Any]
-"""One preference being read: every name of `COLUMNS`, None if unknown."""
+"""One preference on its way in: every name of `COLUMNS` and `OPTIONAL_COLUMNS`, None where unknown.
+
+`pair` holds the numbers of its responses where a row has several, `turned` that chosen and rejected were exchanged."""
 
 DROP_HINT = (
     "Fix these rows, or drop and report them: bad_rows='drop' (--bad-rows drop; with train "
@@ -55,7 +59,7 @@ def check_draft(draft: Draft) -> list[RowError]:
     rows would count as one prompt. For unconditional text, write the tokenizer's BOS token as the prompt.
     """
     errors = _text_errors(draft)
-    for name in NUMBER_COLUMNS:
+    for name in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS):
         value = draft[name]
         if value is not None and not math.isfinite(value):
             remedy = "write a finite number, or null if unknown."
@@ -64,6 +68,9 @@ def check_draft(draft: Draft) -> list[RowError]:
     if soft_label is not None and not math.isnan(soft_label) and not 0 <= soft_label <= 1:
         remedy = "write the probability that chosen is better, 0 to 1."
         errors.append(RowError("soft_label", f"the soft label is {soft_label:g}.", remedy, column="soft_label"))
+    if draft["weight"] is not None and draft["weight"] < 0:
+        remedy = "write how much the row counts, ≥ 0; a column that is something else needs another name."
+        errors.append(RowError("weight", f"the weight is {draft['weight']:g}.", remedy, column="weight"))
     return errors + (against_soft_label(draft) if prefers_rejected(draft) else _against_chosen(draft))
 
 
@@ -100,24 +107,6 @@ def against_soft_label(draft: Draft) -> list[RowError]:
 def prefers_rejected(draft: Draft) -> bool:
     """Whether the soft label, a probability, is below ½: then rejected is the better response."""
     return draft["soft_label"] is not None and 0 <= draft["soft_label"] < 0.5
-
-
-def exchange(draft: Draft) -> None:
-    """Name the responses the other way round, with all that belongs to them: p becomes 1 − p, a strength changes sign.
-
-    Example:
-        >>> draft = {"chosen": "5", "rejected": "4", "chosen_rating": 1.0, "rejected_rating": 3.0, "strength": None}
-        >>> draft["soft_label"] = 0.25
-        >>> exchange(draft)
-        >>> draft["chosen"], draft["chosen_rating"], draft["soft_label"]
-        ('4', 3.0, 0.75)
-    """
-    for one, other in (("chosen", "rejected"), ("chosen_rating", "rejected_rating")):
-        draft[one], draft[other] = draft[other], draft[one]
-    if draft["soft_label"] is not None:
-        draft["soft_label"] = 1 - draft["soft_label"]
-    if draft["strength"] is not None:
-        draft["strength"] = 0.0 - draft["strength"]  # not -0.0
 
 
 def _text_errors(draft: Draft) -> list[RowError]:
@@ -189,7 +178,7 @@ class IdGiver:
             remedy = "give each row a unique id, or none."
             raise RowError("duplicate_id", f"the id '{name}' belongs to an earlier row.", remedy, column="id")
         self._given.add(name)
-        others = [draft[column] for column in (*NUMBER_COLUMNS, "cluster")]
+        others = [draft[column] for column in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS, "cluster")]
         self.rolling.update(repr((digest, name, others)).encode())
         return name
 

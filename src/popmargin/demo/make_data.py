@@ -16,7 +16,8 @@ import torch
 
 from popmargin.demo.prompts import SYSTEM, prompts
 from popmargin.demo.sentiment import sentiment
-from popmargin.models.demo_model import load_demo_model
+from popmargin.files import PARQUET, whole_file
+from popmargin.models.policies import load_model, load_tokenizer
 
 KEEP = 4
 SAMPLING: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--prompts_per_batch", type=int, default=8)
     args = parser.parse_args()
 
-    model, tokenizer = load_demo_model(dtype=torch.bfloat16)
+    model, tokenizer = load_model("demo", torch.bfloat16), load_tokenizer("demo")
     model.eval()
     everything = prompts()
     rows: list[dict[str, Any]] = []
@@ -70,7 +71,8 @@ def main() -> None:
                     }
                 )
         print(f"{start + len(chunk)} prompts drawn, {len(rows)} kept", flush=True)
-    pq.write_table(pa.Table.from_pylist(rows), args.out, compression="zstd")
+    with whole_file(args.out, PARQUET) as partial:
+        pq.write_table(pa.Table.from_pylist(rows), partial, compression="zstd")
     print(f"wrote {len(rows)} prompts x {KEEP} completions to {args.out}")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from popmargin.edge_sources.base import edge_source
+from popmargin.pop.edge_sources import edge_source
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.labelled import labels_between
 

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int64
 
+from popmargin.data.conversation import prompt_of_key
+from popmargin.data.responses import Responses
 from popmargin.errors import DataError
 from popmargin.evaluation.equal_length import win_rate_at_equal_length
 from popmargin.files import PARQUET, whole_file
@@ -25,6 +27,7 @@ from popmargin.statistics.jackknife import Estimate, ratio, without_each, withou
 
 _SAMPLES_KEY = b"popmargin.samples_per_prompt"
 _DRAWN_KEY = b"popmargin.drawn"
+_NOTES_KEY = b"popmargin.notes"
 _WORD = re.compile(r"\w+|[^\w\s]")
 _CELLS = 2**20
 _WIN_RATES = ("win_rate_reference", "win_rate_baseline", "win_rate_equal_length")
@@ -47,6 +50,7 @@ class Generations:
         drawn: how the completions were drawn; the mean of `kl` estimates a KL only where they are samples of the policy
             itself.
         clusters: what depends on each other (P,): what the data name as `cluster`, else the prompt; empty for prompts.
+        notes: what the reward did with completions that it could not score as they are, in sentences.
 
     Raises:
         DataError: the parts differ in number, or a reward or KL is not finite.
@@ -62,11 +66,12 @@ class Generations:
     kl: Float64[np.ndarray, " n"]
     drawn: Drawn = POLICY_ITSELF
     clusters: list[str] = field(default_factory=list[str])
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.prompts) * self.samples_per_prompt
         expected = {"prompt_keys": len(self.prompts)} | ({"clusters": len(self.prompts)} if self.clusters else {})
-        expected |= {part.name: count for part in fields(self)[3:] if part.name not in ("drawn", "clusters")}
+        expected |= {part.name: count for part in fields(self)[3:] if part.name not in ("drawn", "clusters", "notes")}
         for name, size in expected.items():
             if len(getattr(self, name)) != size:
                 raise DataError(
@@ -81,6 +86,22 @@ class Generations:
                     f"{name} of {len(wrong)} completions is not finite, first completion {wrong[0]} (prompt "
                     f"{self.prompts[wrong[0] // self.samples_per_prompt][:80]!r}). Check the reward that scored it."
                 )
+
+    @property
+    def responses(self) -> Responses:
+        """The same as responses, with the scores reward and kl where they were measured: `Responses.load` reads them of
+        the file that `save` writes, and their `pairs` are preferences to train on."""
+        counts = range(0, len(self.completions), self.samples_per_prompt)
+        prompts = zip(self.prompt_keys, self.prompts, strict=True)
+        scores = {"reward": self.rewards, "kl": self.kl}
+        return Responses(
+            [shown if key == shown else prompt_of_key(key) for key, shown in prompts],
+            [self.completions[start : start + self.samples_per_prompt] for start in counts],
+            {name: values for name, values in scores.items() if not np.isnan(values).all()},
+            tokens=self.lengths,
+            finished=self.finished,
+            columns={"cluster": self.clusters} if self.clusters else {},
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one row a completion as Parquet.
@@ -102,6 +123,7 @@ class Generations:
         if self.clusters:
             columns["cluster"] = pa.array(self.clusters, pa.string()).take(pa.array(row))
         facts = {_SAMPLES_KEY: str(self.samples_per_prompt), _DRAWN_KEY: json.dumps(asdict(self.drawn))}
+        facts |= {_NOTES_KEY: json.dumps(self.notes)} if self.notes else {}
         table = pa.table(columns).replace_schema_metadata({key: text.encode() for key, text in facts.items()})
         with whole_file(path, PARQUET) as partial:
             pq.write_table(table, partial, compression="zstd")
@@ -120,6 +142,7 @@ class Generations:
             kl=self.kl[:count],
             drawn=self.drawn,
             clusters=self.clusters[:prompts],
+            notes=self.notes,
         )
 
     @staticmethod
@@ -141,6 +164,7 @@ class Generations:
                     f"{path} does not say how its completions were sampled. Generate again: popmargin eval."
                 )
             drawn = Drawn(**json.loads(facts[_DRAWN_KEY]))
+            notes = tuple(json.loads(facts.get(_NOTES_KEY, "[]")))
             columns = {name: table[name] for name in ("prompt", "prompt_key", "completion")}
             clusters = table["cluster"].to_pylist()[::samples] if "cluster" in table.column_names else []
             numbers = {name: table[name].to_numpy() for name in ("reward", "length", "finished", "kl")}
@@ -159,6 +183,7 @@ class Generations:
             kl=numbers["kl"].astype(np.float64),
             drawn=drawn,
             clusters=clusters,
+            notes=notes,
         )
 
 

@@ -62,7 +62,7 @@ def held_out(directory: RunDirectory, config: RunConfig) -> HeldOut:
         if split.test.fingerprint() != directory.facts()["test_fingerprint"]:
             raise RunError(
                 f"{directory.path} cannot be evaluated on its held-out preferences: {split.test.report.source} has "
-                "changed since training. Restore it, or evaluate on other data with --data.test FILE."
+                f"changed since training. Restore it, or evaluate on other data with --data.test FILE."
             )
         steps = [*split.steps[:-1], replace(split.steps[-1], notes=(*split.steps[-1].notes, note))]
         return HeldOut(split.test, directory, tuple(steps))
@@ -106,7 +106,7 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
         raise RunError(
             f"{directory.path} cannot be evaluated on its held-out preferences: of {len(stored)}, "
             f"{Change(gone, [], edited)} in {source} now. Restore the file, or evaluate on other data with "
-            "--data.test FILE."
+            f"--data.test FILE."
         )
     known = set(stored.ids) | ({*record.sides["train"].ids, *record.sides["aside"].ids} if split_off else set())
     new = [name for name in now.ids if name not in known]
@@ -181,6 +181,7 @@ def check_models(directory: RunDirectory, facts: dict[str, str]) -> None:
     wrong = [name for name, value in facts.items() if record.facts.get(name) not in (None, value)]
     if wrong:
         raise RunError(
-            f"{directory.path} was trained with something else: {', '.join(sorted(wrong))} changed. Restore it; if a "
-            "model has moved, give its new place with --model.path."
+            f"What {directory.path} was trained with is not what is here now: {', '.join(sorted(wrong))} changed. Put "
+            "it back as it was; for models, --model.path names another place of the same one; another reward file is "
+            f"named with --evaluation.reward.{directory.says_where_code_is()}"
         )

@@ -24,12 +24,13 @@ from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
-from popmargin.rewards.base import Reward
+from popmargin.rewards.base import Reward, notes_of
 from popmargin.rewards.load import load_reward
 from popmargin.tasks.base import TASKS
 from popmargin.training.account import edge_step, encoding_step
 from popmargin.training.build import Run
-from popmargin.training.fingerprints import source_fingerprints
+from popmargin.training.inputs import with_absolute_paths
+from popmargin.training.own_code import code_facts, code_of_reward
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
 
@@ -173,6 +174,7 @@ def generate_and_score(
         kl=samples.log_ratio,
         drawn=samples.drawn,
         clusters=chosen.clusters,
+        notes=notes_of(reward),
     )
 
 
@@ -196,7 +198,7 @@ def generation_step(generations: Generations, settings: EvaluationConfig, worksp
         rows_in=len(everyone.prompts),
         kept={"answered": asked},
         left_out={"not used, beyond evaluation.prompts": more} if more else {},
-        notes=tuple(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count),
+        notes=(*(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count), *generations.notes),
         unit="prompts",
     )
 
@@ -346,6 +348,10 @@ def _check_models(run: Run, workspace: Workspace) -> None:
     facts = workspace.task.fingerprints({held_out: workspace.test.encoded})
     tokens = {name: value for name, value in facts.items() if name.endswith(held_out)}
     facts = {name: value for name, value in facts.items() if name not in tokens}
-    check_models(directory, facts | source_fingerprints(run.components))
+    own, now = with_absolute_paths(RunDirectory(directory.path).config()).evaluation, run.config.evaluation
+    code = run.code
+    if (now.reward, now.reward_options) != (own.reward, own.reward_options):  # another one, on purpose
+        code = [one for one in code if one not in code_of_reward(now)]
+    check_models(directory, facts | code_facts(code))
     if directory.measured == RunDirectory(directory.path).measured:  # of other data there are no tokens to compare
         check_models(directory, tokens)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Generator, Iterable, Mapping
@@ -12,6 +13,8 @@ from typing import Any
 from filelock import FileLock
 
 from popmargin.errors import RunError
+
+_LOG = logging.getLogger(__name__)
 
 
 class AnswerCache:
@@ -90,6 +93,9 @@ class AnswerCache:
                 f"{self.path}: its last line is not a cached judge answer. Choose another file, or a new one."
             )
         if torn:
+            _LOG.warning(
+                "%s: its last answer was not written to its end; its %d bytes are cut off.", self.path, len(torn)
+            )
             with self.path.open("r+b") as file:
                 file.truncate(len(text) - len(torn))
         return complete

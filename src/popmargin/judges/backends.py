@@ -58,7 +58,7 @@ class ServerBackend:
         **client: Any,
     ) -> None:
         if not model:
-            raise ConfigError(f"The judge at {url} has no model name. Give openai:MODEL@URL.")
+            raise ConfigError(f"The judge at {url} has no model name. Give judge:MODEL@URL, or the option model.")
         store = AnswerCache(cache_file("verdicts.jsonl") if cache is None else Path(cache))
         self._client = ChatClient(url, read=read_reply, cache=store, **client)
         self._model = model

@@ -55,6 +55,7 @@ class Account:
         both_orders: questions of which both orders were parsed.
         prompt_tokens, completion_tokens: of the calls that were made now.
         cost: of these tokens at the given prices; 0 without prices.
+        notes: what a reward did with texts that it could not score as they are, in sentences.
     """
 
     questions: int = 0
@@ -74,6 +75,7 @@ class Account:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+    notes: list[str] = field(default_factory=list[str])
 
     def add(self, other: "Account") -> None:
         """Count another account in."""
@@ -101,7 +103,7 @@ class Account:
         if self.prompt_tokens or self.cost:
             tokens = f"{self.prompt_tokens} prompt + {self.completion_tokens} completion tokens"
             lines.append(f"  {tokens}{f', cost {self.cost:.4f}' if self.cost else ''}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
 class Labeller(Protocol):

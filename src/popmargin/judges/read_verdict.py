@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from popmargin.judges.final_answer import SENTENCE, blank, final_answer, plain_signs, without_runs
+from popmargin.judges.numbered import AFTER_LETTER, NOUN, in_letters
 
 Place = Literal["A", "B", "="]
 
@@ -24,7 +25,8 @@ class Verdict:
 
     Attributes:
         place: the side it names, "=" for a tie.
-        start: where in the text the letter stands that says so; None where no letter says it ("a tie", "A is worse").
+        start: where in the text the letter stands that says so; None where no letter says it ("a tie", "A is worse",
+            "Response 2").
     """
 
     place: Place
@@ -41,7 +43,17 @@ def read_verdict(text: str) -> Verdict | None:
         (None, None)
     """
     short, places = without_runs(final_answer(text))
-    plain = _plain(short)
+    signs = plain_signs(short)
+    best = _decision(_plain(signs))
+    if best is not None:
+        return Verdict(best.place, None if best.start is None else places[best.start])
+    numbered = in_letters(signs)
+    best = None if numbered is None else _decision(_plain(numbered))
+    return None if best is None else Verdict(best.place, None)
+
+
+def _decision(plain: str) -> "_Found | None":
+    """The last clear verdict in a text of plain signs."""
     best: _Found | None = None
     for clause in _clauses(plain):
         found = list(_without_negated(clause, _find(clause, plain)))
@@ -49,31 +61,25 @@ def read_verdict(text: str) -> Verdict | None:
             last = max(found, key=lambda one: one.end)
             if best is None or (clause.weight, last.end) >= (best.weight, best.end):
                 best = last
-    if best is None:
-        return None
-    return Verdict(best.place, None if best.start is None else places[best.start])
+    return best
 
 
 # Everything keeps its place: signs and words that say nothing become blanks.
 
 _EITHER = r"[^\w\n.;!?]*(?:\b(?:or|and|nor|vs\.?|versus|against)\b|/|&)[^\w\n.;!?]*"
-_NOUN = (
-    r"(?:option|response|answer|assistant|model|output|candidate|system|text|completion|reply|summary|choice|comparison|"
-    r"pair|preference|argument|solution|translation|essay|story|version|side|chatbot|agent|letter|item|case|number|one)"
-)
 _LISTED = re.compile(
-    rf"\b(?:(A){_EITHER}(?i:{_NOUN}\s+)?\W?B|B{_EITHER}(?i:{_NOUN}\s+)?\W?A|a{_EITHER}b|b{_EITHER}a)(?![\w'])"
+    rf"\b(?:(A){_EITHER}(?i:the\s+)?(?i:{NOUN}\s+)?\W?B|B{_EITHER}(?i:the\s+)?(?i:{NOUN}\s+)?\W?A|a{_EITHER}b|b{_EITHER}a)(?![\w'])"
 )
 _BESIDE = re.compile(
     r"\b(?:no|without(?: a| any)?|beyond(?: a| any)?) (?:doubt|question)\b|\bnot only\b|\bhands down\b|"
-    rf"(?:,|\band)\s*not\s+(?:{_NOUN}\s+)?[AB]\b,?|"
+    rf"(?:,|\band)\s*not\s+(?:{NOUN}\s+)?[AB]\b,?|"
     r"\b(?:plan|vitamin|hepatitis|type|grade|part|section|appendix|figure|table|step|class|group|exhibit)\s+[AB]\b",
     re.IGNORECASE,
 )
 
 
-def _plain(text: str) -> str:
-    return _BESIDE.sub(blank, _LISTED.sub(blank, plain_signs(text)))
+def _plain(signs: str) -> str:
+    return _BESIDE.sub(blank, _LISTED.sub(blank, signs))
 
 
 @dataclass(frozen=True)
@@ -136,13 +142,8 @@ class _Found:
 
 
 # Letters. A lone "a" or a sentence's first "A" may be an article: then it counts only where no noun can follow.
-_AFTER_A = (
-    r"to|is|was|are|isn't|has|wins|won|beats|because|since|as|for|by|over|due|in|on|with|and|but|or|rather|instead|than|"
-    r"given|it|this|which|here|overall|please|simply|again|provides|gives|offers|does|performs|answers|serves|shows|seems|"
-    r"appears|looks|feels|remains|outperforms|surpasses|exceeds|prevails|dominates|edges|tops|trumps|loses|gets|takes|comes"
-)
-_LETTER = rf"(?P<letter>B|(?:A|a)(?!\s+(?!(?:{_AFTER_A})\b)[A-Za-z])|b)(?![\w+]|-(?!\s))"
-_NAMED = rf"(?:(?:the|to|in|with|of)\s+)*(?:(?i:{_NOUN})\W{{1,3}}|['(\[<]{{0,2}}){_LETTER}"
+_LETTER = rf"(?P<letter>B|(?:A|a)(?!\s+(?!(?:{AFTER_LETTER})\b)[A-Za-z])|b)(?![\w+]|-(?!\s))"
+_NAMED = rf"(?:(?:[Tt]he|to|in|with|of)\s+)*(?:(?i:{NOUN})\W{{1,3}}|['(\[<]{{0,2}}){_LETTER}"
 _TIE = (
     r"(?:(?:a|an)\s+)?(?:tie|tied|draw|toss-?up|equal|equals|equally\s+good|the\s+same|same|even|neither|both)"
     r"(?=\s*(?:$|[^\w\s]))"
@@ -158,7 +159,7 @@ _WORSE = r"(?:worse|worst|inferior|weaker|weakest|loser|smaller|smallest|narrowe
 # What may follow "better" where it says everything; "better at style" and "better structured" say only a part.
 _ALL = (
     r"(?=\s*(?:$|[^\w\s]|(?:than(?!\s+(?:I|expected|average|usual|most|nothing|before|ever)\b)|overall|because|as|here|"
-    rf"by|and|to\s+(?:me|(?:(?:the\s+)?(?i:{_NOUN})\s+)?[ABab])|choice|pick|one|of|all|job|fit|gap|margin|difference|quality|(?i:{_NOUN})s?|"
+    rf"by|and|to\s+(?:me|(?:(?:the\s+)?(?i:{NOUN})\s+)?[ABab])|choice|pick|one|of|all|job|fit|gap|margin|difference|quality|(?i:{NOUN})s?|"
     r"for\s+(?:this|me|the\s+user|the\s+request)|in\s+(?:every|all|general|total|my|both|most|this|comparison|quality|"
     r"the\s+(?:end|comparison))|on\s+(?:balance|the\s+whole|all|every))\b))(?!\W*(?:false|no)\b)"
 )
@@ -175,7 +176,7 @@ _ADVERBS = r"(?:\s*,[^,\n]*,)?(?:\s+(?:\w+ly|also|still|just|even|overall|here|t
 
 _COMPARED = re.compile(
     r"\b(?P<one>[AB])\b[\])'\s]*(?P<sign>>{1,3}|≻|≫|<{1,3}|≺|≪|={1,3}|≈|~|(?:equals|is\s+equal\s+to|ties\s+with|is\s+tied\s+"
-    r"with|is\s+on\s+par\s+with|is\s+as\s+good\s+as)(?=\W))(?![=>])[\[('\s]*(?P<two>[AB])\b"
+    rf"with|is\s+on\s+par\s+with|is\s+as\s+good\s+as)(?=\W))(?![=>])[\[('\s]*(?:(?i:{NOUN})\s+)?(?P<two>[AB])\b"
 )
 _MARKED = re.compile(rf"(?:\[\[\s*|\\boxed\s*){_VALUE}\s*(?=[\]\s]|$)")
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -303,7 +304,7 @@ def _labels_both(whole: str, letter: str | None) -> bool:
     if letter is None:
         return False
     other = _OTHER[letter.upper()]
-    heads = rf"(?:^|[\n,;])[\W_]*(?:{_NOUN}\s+)?{other}(?:\s*[:.)\]–—-]|\s*$)"
+    heads = rf"(?:^|[\n,;])[\W_]*(?:{NOUN}\s+)?{other}(?:\s*[:.)\]–—-]|\s*$)"
     return bool(re.search(heads, whole[1:], re.IGNORECASE | re.MULTILINE))
 
 

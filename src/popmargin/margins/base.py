@@ -44,7 +44,20 @@ class MarginSource:
 
 MARGIN_SOURCES: Registry[MarginSource] = Registry("margin_source", "popmargin.margins")
 margin_source = decorator(MARGIN_SOURCES, MarginSource)
-"""Registers the decorated function: `@margin_source("name", options=…, needs=…)` and the fields of `MarginSource`."""
+"""Registers the decorated function: `@margin_source("name", options=…, needs=…)` and the fields of `MarginSource`.
+
+Example:
+    >>> from dataclasses import dataclass
+    >>> from torch import tensor
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class VotesOptions:
+    ...     a_vote: float = 0.5
+    >>> @margin_source("votes", options=VotesOptions, needs=Needs(columns=("votes",)))
+    ... def votes(rows: Rows, options: VotesOptions) -> Margin:
+    ...     return Margin(values=options.a_vote * rows.columns["votes"], unit="reward")
+    >>> votes(Rows(chosen=tensor([0.0]), rejected=tensor([0.0]), columns={"votes": tensor([3.0])}), VotesOptions())
+    Margin(values=tensor([1.5000]), unit='reward')
+"""
 
 
 def make_margin(values: Mapping[str, Any]) -> tuple[MarginSource, Any]:

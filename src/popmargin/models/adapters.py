@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from popmargin.errors import ConfigError, RunError
-from popmargin.models.loading import ADAPTER_CONFIG, Adapter, find_adapter, reason
+from popmargin.models.adapter_files import ADAPTER_CONFIG, Adapter, find_adapter
+from popmargin.models.refusals import reason
 
 _PREFIX = "base_model.model."  # of peft's names
 _ALLOWED = 1e-3  # change of a logit by merging in fp32, relative to the largest

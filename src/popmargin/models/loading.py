@@ -3,25 +3,21 @@
 Safetensors alone are read, no code that lies beside them ever runs, and a LoRA adapter is merged into its base.
 """
 
-import contextlib
-import json
-from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import nn
 
 from popmargin.engine.dropout import switch_off_dropout
 from popmargin.errors import ConfigError, RunError
+from popmargin.models.adapter_files import ADAPTER_CONFIG, find_adapter
+from popmargin.models.adapters import merge_adapter, stack_adapter
 from popmargin.models.path import resolve_path
+from popmargin.models.quiet import quiet_loading
+from popmargin.models.refusals import FAILURES, reason, refuse_pickles
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
-_PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "model*.bin", "*.pt", "*.pth", "*.ckpt")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -45,8 +41,6 @@ def load_pretrained(
     Raises:
         RunError: it cannot be loaded, has code of its own or pickled weights, or its adapter does not fit.
     """
-    from popmargin.models.adapters import stack_adapter
-
     adapter = find_adapter(path) if stack else None
     if stack and adapter is None:
         raise ConfigError(f"model.start_adapter is stack, but '{path}' is a whole model. Remove the setting.")
@@ -65,8 +59,6 @@ def _load(
         return _load_whole(auto, path, what, dtype, options)
     if path in above:
         raise RunError(f"The adapter '{path}' names itself as its base. Write the base into its {ADAPTER_CONFIG}.")
-    from popmargin.models.adapters import merge_adapter
-
     try:
         model, info = _load(auto, adapter.base, what, torch.float32, options, (*above, path))
     except RunError as error:
@@ -80,13 +72,13 @@ def _load_whole(
     auto: Any, path: str, what: str, dtype: torch.dtype, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     folder = resolve_path(path)
-    _refuse_pickles(folder, path)
+    refuse_pickles(folder, path)
     try:
         with quiet_loading():
             return auto.from_pretrained(
                 folder, dtype=dtype, output_loading_info=True, use_safetensors=True, trust_remote_code=False, **options
             )
-    except _FAILURES as error:
+    except FAILURES as error:
         raise RunError(f"Cannot load {what} from '{path}': {reason(error)}") from error
 
 
@@ -100,68 +92,11 @@ def load_tokenizer_files(path: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(resolve_path(path), trust_remote_code=False)
-    except _FAILURES as error:
+    except FAILURES as error:
         adapter = find_adapter(path)
         if adapter is not None and adapter.base != path and not (Path(path) / "tokenizer_config.json").is_file():
             return load_tokenizer_files(adapter.base)
         raise RunError(f"Cannot load a tokenizer from '{path}': {reason(error)}") from error
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """An adapter's files.
-
-    Attributes:
-        path: folder or hub id, as given.
-        base: folder or hub id of the model that it was trained on, as it names it.
-        weights: its safetensors file.
-    """
-
-    path: str
-    base: str
-    weights: Path
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Its weights, by their names in the file."""
-        return load_file(self.weights)
-
-
-def find_adapter(path: str) -> Adapter | None:
-    """The adapter in a folder or hub repository; None where there is none.
-
-    Raises:
-        RunError: it names no base, its weights are not in safetensors, or a whole model lies beside it.
-    """
-    if path == "demo":
-        return None
-    from transformers.utils.hub import cached_file
-    from transformers.utils.peft_utils import find_adapter_config_file
-
-    folder = resolve_path(path)
-    try:
-        file = find_adapter_config_file(folder)
-    except OSError:  # no such model: what loads it says so
-        return None
-    if file is None:
-        return None
-    try:
-        settings = json.loads(Path(file).read_text(encoding="utf-8"))
-        weights = cached_file(folder, ADAPTER_WEIGHTS, _raise_exceptions_for_missing_entries=False)
-    except (OSError, ValueError) as error:
-        raise RunError(f"Cannot read the adapter '{path}': {reason(error)}") from error
-    if any(Path(folder).glob("model*.safetensors")):
-        raise RunError(
-            f"{path} contains both a whole model and an adapter, and it is unclear whether the adapter is already "
-            f"merged. Keep one of them: remove {ADAPTER_CONFIG} or the model's weights, or move the adapter to its "
-            "own folder."
-        )
-    if weights is None:
-        _refuse_pickles(folder, path)
-        raise RunError(f"The adapter '{path}' has no {ADAPTER_WEIGHTS}: is the folder complete?")
-    base = settings.get("base_model_name_or_path")
-    if not base:
-        raise RunError(f"The adapter '{path}' names no base: write base_model_name_or_path into {file}.")
-    return Adapter(path, str(base), Path(weights))
 
 
 def stored_dtype(path: str) -> torch.dtype:
@@ -178,7 +113,7 @@ def stored_dtype(path: str) -> torch.dtype:
     folder = resolve_path(path)
     try:
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except _FAILURES as error:
+    except FAILURES as error:
         raise RunError(f"Cannot read the configuration of '{path}': {reason(error)}") from error
     dtype = config.dtype or config.get_text_config().dtype
     if dtype is None:  # transformers' rule: then the weights tell
@@ -193,42 +128,3 @@ def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error's message, or a remedy for what is refused on purpose."""
-    text = str(error).strip()
-    if "trust_remote_code" in text:
-        return (
-            "it needs its own code (auto_map), which popmargin never runs. Use a model that transformers has a class "
-            "for"
-        )
-    if "safetensors" in text and "does not appear to have a file" in text:
-        return f"it has no safetensors weights, and pickled ones can run code. {_REMEDY}"
-    return text.partition("\n")[0]
-
-
-_REMEDY = (
-    "Convert them once in a safe place, with transformers: AutoModelForCausalLM.from_pretrained(OLD)"
-    ".save_pretrained(NEW)"
-)
-
-
-def _refuse_pickles(folder: str, path: str) -> None:
-    found = [file.name for pattern in _PICKLES for file in sorted(Path(folder).glob(pattern))]
-    if found and not any(Path(folder).glob("*.safetensors")):
-        raise RunError(f"The weights of '{path}' are a pickle ({found[0]}), which can run code when read. {_REMEDY}.")
-
-
-@contextlib.contextmanager
-def quiet_loading() -> Generator[None]:
-    """Without transformers' own bars: loading takes a moment, and ours tell of what takes longer."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from popmargin.errors import RunError
 from popmargin.files import no_such_file
+from popmargin.models.demo_model import demo_model_path
 
 HUB = "https://huggingface.co/"
 _SUFFIXES = re.compile(
@@ -47,23 +48,22 @@ def resolve_path(path: str) -> str:
             says that no folder is meant.
 
     Raises:
-        RunError: it looks like a path, and no model's folder is there; the hub is not asked.
+        RunError: it looks like a path, or its first part is a folder here, and no model's folder is there; the hub is
+            not asked.
     """
     if path == "demo":
-        from popmargin.models.demo_model import demo_model_path
-
         return str(demo_model_path())
     if path.startswith(HUB):
         return "/".join(path.removeprefix(HUB).strip("/").split("/")[:2])
     if not path.strip():
-        raise RunError("The model name is empty. Give a folder, a hub id, or demo.")
+        raise RunError("The model is empty. Give a folder, a hub id, or demo.")
     folder = Path(path).expanduser()
     if folder.is_dir():
         _refuse_a_folder_without_model(path, folder)
         return str(folder)
     if folder.is_file():
         raise RunError(f"{path} is a file. Give the folder that contains the model: {folder.parent}")
-    if looks_like_path(path):
+    if looks_like_path(path) or ("/" in path and Path(Path(path).parts[0]).is_dir()):
         hub = f" (For a model on the hub: {HUB}{path})" if path.count("/") == 1 and path[0].isalnum() else ""
         raise RunError(f"{no_such_file(path, what='folder or model')} Give a model folder, a hub id, or demo.{hub}")
     return path
@@ -79,14 +79,14 @@ def _refuse_a_folder_without_model(path: str, folder: Path) -> None:
 
 
 def check_models(*names: str | None) -> None:
-    """Refuse mistyped folders of models before anything else takes time; None and rewards that are no model pass.
+    """Refuse mistyped folders of models before anything else takes time; None passes.
 
     Args:
-        names: as `resolve_path` takes them, or specifications of rewards.
+        names: as `resolve_path` takes them.
 
     Raises:
         RunError: one looks like a path, and no model's folder is there.
     """
     for name in names:
-        if name is not None and name != "demo" and (":" not in name or name.startswith(("model:", HUB))):
-            resolve_path(name.removeprefix("model:"))
+        if name is not None and name != "demo":
+            resolve_path(name)

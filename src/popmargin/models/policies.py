@@ -14,8 +14,9 @@ from torch import nn
 from popmargin.config import ModelConfig
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
+from popmargin.models.adapter_files import find_adapter
 from popmargin.models.adapters import is_stacked, put_on_top, without_start_adapter
-from popmargin.models.loading import cast_weights, find_adapter, load_pretrained, load_tokenizer_files
+from popmargin.models.loading import cast_weights, load_pretrained, load_tokenizer_files
 from popmargin.models.lora import add_adapter
 
 BASE_FILE = "popmargin_base.txt"

@@ -14,11 +14,13 @@ from popmargin.data.encode import Writing
 from popmargin.data.tokenize import TRUNCATIONS, Truncation
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import RunError
-from popmargin.models.loading import load_pretrained, reason
+from popmargin.models.loading import load_pretrained
 from popmargin.models.lora import add_adapter
 from popmargin.models.policies import device, lora_config
+from popmargin.models.refusals import reason
 
 FORMAT_FILE = "popmargin_reward.json"
+_KNOWN = {"truncation": TRUNCATIONS, "prompt": ("template", "sampling"), "reasoning": ("template", "keep")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,6 @@ class RewardFormat:
     truncation: Truncation = "keep_prompt_end"
     prompt: Literal["template", "sampling"] = "template"
     reasoning: Literal["template", "keep"] = "template"
-
-    def __post_init__(self) -> None:
-        if self.truncation not in TRUNCATIONS:
-            raise ValueError(f"truncation is {self.truncation!r}")
 
     @property
     def writing(self) -> Writing:
@@ -61,6 +59,9 @@ class RewardFormat:
             return None
         try:
             saved = json.loads(file.read_text(encoding="utf-8"))
+            for name, known in _KNOWN.items():
+                if name in saved and saved[name] not in known:
+                    raise ValueError(f"{name} is {saved[name]!r}")
             return RewardFormat(**saved | {"max_length": int(saved["max_length"])})
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} is damaged ({reason(error)}). Copy the model folder again.") from error

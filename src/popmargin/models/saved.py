@@ -14,8 +14,9 @@ from torch.distributed.tensor import DTensor
 
 from popmargin.engine.dropout import own_dropout
 from popmargin.errors import RunError
+from popmargin.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from popmargin.models.adapters import START, as_one_adapter, is_stacked
-from popmargin.models.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, quiet_loading
+from popmargin.models.quiet import quiet_loading
 
 _INDEX = "model.safetensors.index.json"
 _KEPT = 0.9  # of what training changed: with less, the start model's dtype is too coarse to save it in

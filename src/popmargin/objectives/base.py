@@ -49,6 +49,11 @@ class Needs:
         absolute: scores count individually, not only their gaps, so reward models (whose rewards have no zero) are
             refused.
         provided: what else the task must provide, by name, e.g. `tokens`; see `Objective.requires`.
+
+    Example:
+        >>> both = Needs(columns=("votes",)) | Needs(margin=True)
+        >>> both.columns, both.margin, both.edges
+        (('margin', 'votes'), True, False)
     """
 
     edges: bool = False
@@ -88,6 +93,11 @@ class Golden:
     """A hand-computed case: values by field of `Rows` (lists), options, and the expected loss of every row.
 
     `chosen_tokens` and `rejected_tokens` among the values are those of `Rows.logps` (1 by default).
+
+    Example:
+        >>> case = Golden(rows={"chosen": [2.0], "rejected": [1.0]}, options={"beta": 0.1}, expected=[0.64439666])
+        >>> sorted(case.rows)
+        ['chosen', 'rejected']
     """
 
     rows: Mapping[str, list[float]]
@@ -198,7 +208,20 @@ class Objective:
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "popmargin.objectives")
 objective = decorator(OBJECTIVES, Objective)
-"""Registers a function: `@objective("name", options=…, score=…, origin=…)` and the fields of `Objective`."""
+"""Registers a function: `@objective("name", options=…, score=…, origin=…)` and the fields of `Objective`.
+
+Example:
+    >>> from dataclasses import dataclass
+    >>> from torch import tensor
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class SquareOptions:
+    ...     beta: float = 0.1
+    >>> @objective("square", options=SquareOptions, score="log_ratio", origin="ours")
+    ... def square(rows: Rows, options: SquareOptions):
+    ...     return (1 - options.beta * rows.gap) ** 2
+    >>> square(Rows(chosen=tensor([5.0]), rejected=tensor([0.0])), SquareOptions()).tolist()
+    [0.25]
+"""
 
 
 def positive(owner: str, **values: float) -> None:

@@ -93,7 +93,7 @@ def _same_shape(name: str, tensor: Tensor, shape: torch.Size) -> None:
     if len(shape) != 1 or tensor.shape != shape:
         raise ValueError(
             f"{name} has shape {tuple(tensor.shape)}, chosen {tuple(shape)}: both must be (B,), one number per row. "
-            "Other shapes would broadcast to a matrix of losses."
+            f"Other shapes would broadcast to a matrix of losses."
         )
 
 
@@ -148,6 +148,12 @@ class Rows:
         DataError: on the CPU, a column with an invalid number (nan, a `soft_label` outside [0, 1], a negative
             `weight`); the message names the rows. Scores and targets come from a model: training checks them once per
             step.
+
+    Example:
+        >>> from torch import tensor
+        >>> rows = Rows(chosen=tensor([2.0, 1.0]), rejected=tensor([0.5, 3.0]), columns={"weight": tensor([1.0, 0.5])})
+        >>> rows.gap.tolist(), rows.swap().gap.tolist()
+        ([1.5, -2.0], [-1.5, 2.0])
     """
 
     chosen: Float[Tensor, "B"]

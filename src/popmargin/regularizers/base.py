@@ -55,4 +55,16 @@ class Regularizer:
 
 REGULARIZERS: Registry[Regularizer] = Registry("regularizer", "popmargin.regularizers")
 regularizer = decorator(REGULARIZERS, Regularizer)
-"""Registers the decorated function: `@regularizer("name", options=…, reference=…)` and the fields of `Regularizer`."""
+"""Registers the decorated function: `@regularizer("name", options=…, reference=…)` and the fields of `Regularizer`.
+
+Example:
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class ShortOptions:
+    ...     nats_a_token: float = 0.01
+    >>> @regularizer("short", options=ShortOptions, reference=False)
+    ... def short(logps, options: ShortOptions):
+    ...     return options.nats_a_token * logps.chosen_tokens
+    >>> REGULARIZERS.get("short").options()
+    ShortOptions(nats_a_token=0.01)
+"""

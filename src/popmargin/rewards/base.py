@@ -20,6 +20,20 @@ class Reward(Protocol):
         ...
 
 
+@runtime_checkable
+class NotedReward(Reward, Protocol):
+    """A reward that cannot score every text as it is, and says what it did with those."""
+
+    def take_notes(self) -> list[str]:
+        """What became of texts since this was last asked, as sentences; none if all were scored whole."""
+        ...
+
+
+def notes_of(reward: Reward) -> tuple[str, ...]:
+    """What a reward has to say about the texts that it has just scored."""
+    return tuple(reward.take_notes()) if isinstance(reward, NotedReward) else ()
+
+
 class CallableReward:
     """A Python function as a reward; its answers are checked.
 

@@ -1,23 +1,23 @@
 """Rewards: what scores a completion. A Python callable, a reward model, or a judge behind an HTTP server."""
 
 import inspect
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from popmargin.errors import ConfigError, did_you_mean
 from popmargin.rewards.base import CallableReward, Reward
+from popmargin.rewards.naming import Named, read_name
 from popmargin.user_code import load_object
 
 
 def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Reward:
     """A reward from its specification.
 
-    Specifications:
-        "module:function": a Python function, or an object with a `score` method, from an importable module, from the
-            working directory, or from a file ("rewards.py:function");
+    Specifications (see `popmargin.rewards.naming`):
+        "module:function", "file.py:function": a Python function, or an object with a `score` method;
         "model:PATH": a sequence-classification model with one output (options of `ModelReward`);
-        "judge:URL": an OpenAI-compatible server that rates responses (options of `JudgeReward`; `model` is needed);
+        "judge:MODEL@URL": a model behind an OpenAI-compatible server that rates responses (options of `JudgeReward`);
+            "judge:URL" where the option `model` names it;
         a function or a `Reward`: itself.
 
     Args:
@@ -36,20 +36,46 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
         >>> shortness.score(["Say hi."], ["hi"])
         [-2.0]
     """
-    if isinstance(spec, str):
-        _refuse_two_meanings(spec)
-    if isinstance(spec, str) and spec.startswith("model:"):
+    if not isinstance(spec, str):
+        return _of_code(spec, getattr(spec, "__qualname__", repr(spec)), options)
+    named = read_name(spec)
+    if named.kind == "ratings":
+        raise ConfigError("'ratings' are the data's own, and nothing that rates. Name a reward, or leave it out.")
+    if named.kind == "model":
+        if named.use == "judge":
+            raise ConfigError(
+                f"{spec!r} is a language model that compares, and here single responses are rated. Give model:PATH of "
+                "a reward model, or judge:MODEL@URL."
+            )
         from popmargin.rewards.reward_model import ModelReward
 
-        return ModelReward(spec.removeprefix("model:"), **_known(ModelReward, spec, options))
-    if isinstance(spec, str) and spec.startswith("judge:"):
+        return ModelReward(named.place, **_known(ModelReward, spec, options))
+    if named.kind == "server":
         from popmargin.rewards.rating_judge import JudgeReward
 
-        return JudgeReward(spec.removeprefix("judge:"), **_known(JudgeReward, spec, options))
+        return JudgeReward(named.place, **_known(JudgeReward, spec, with_model(named, options)))
+    return _of_code(load_object(named.place, "reward"), named.place, options)
+
+
+def with_model(named: Named, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a server, with the model's name from the specification or from the option `model`.
+
+    Raises:
+        ConfigError: both name one, and they differ.
+    """
+    given = options.get("model", "")
+    if named.model and given not in ("", named.model):
+        raise ConfigError(
+            f"The judge at {named.place} is to be '{named.model}' by its name and '{given}' by the option model. Give "
+            "one of them."
+        )
+    return {**options, "model": named.model or given}
+
+
+def _of_code(target: Any, name: str, options: Mapping[str, Any]) -> Reward:
+    """A function or an object with a `score` method as a reward."""
     if options:
-        raise ConfigError(f"Reward {spec!r} is Python code and takes no options, but got {', '.join(sorted(options))}.")
-    target = load_object(spec, "reward") if isinstance(spec, str) else spec
-    name = spec if isinstance(spec, str) else getattr(spec, "__qualname__", repr(spec))
+        raise ConfigError(f"Reward {name!r} is Python code and takes no options, but got {', '.join(sorted(options))}.")
     if not isinstance(target, type) and isinstance(target, Reward):
         return target
     if callable(target):
@@ -60,23 +86,13 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
     )
 
 
-def _refuse_two_meanings(spec: str) -> None:
-    """A user's own model.py or judge.py in the working directory would be taken for a model or a server."""
-    kind, _, rest = spec.partition(":")
-    if kind in ("model", "judge") and rest.isidentifier() and Path(f"{kind}.py").is_file() and not Path(rest).exists():
-        raise ConfigError(
-            f"Reward {spec!r} names a {'model' if kind == 'model' else 'server'}, but there is also a file {kind}.py "
-            f"here. For your function: '{kind}.py:{rest}'. For the {kind}: rename the file."
-        )
-
-
 def _check_signature(function: Callable[..., Any], name: str) -> None:
     try:
         inspect.signature(function).bind(prompts=[], completions=[])
     except (TypeError, ValueError) as error:  # built-in functions may tell no signature
         raise ConfigError(
             f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both as "
-            "lists of equal length and returns one number per completion."
+            f"lists of equal length and returns one number per completion."
         ) from error
 
 

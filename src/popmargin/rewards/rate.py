@@ -3,18 +3,19 @@
 Axis suffixes: N preferences.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
 
+from popmargin.data.conversation import Text
 from popmargin.data.encode import join_turns
-from popmargin.data.schema import Preferences, Text
+from popmargin.data.schema import Preferences
 from popmargin.data.tools import said
 from popmargin.errors import DataError
-from popmargin.rewards.base import Prompt, Reward
+from popmargin.rewards.base import Prompt, Reward, notes_of
 from popmargin.rewards.load import load_reward
 
 Disagree = Literal["error", "equal", "swap", "drop"]
@@ -28,10 +29,12 @@ class Ratings:
     Attributes:
         chosen: rewards of the chosen responses (N,), the reward's own unit.
         rejected: the same of the rejected ones (N,).
+        notes: what the reward did with texts that it could not score as they are, in sentences.
     """
 
     chosen: Float64[np.ndarray, " N"]
     rejected: Float64[np.ndarray, " N"]
+    notes: tuple[str, ...] = ()
 
     @property
     def gap(self) -> Float64[np.ndarray, " N"]:
@@ -58,7 +61,8 @@ def response_ratings(preferences: Preferences, reward: Reward) -> Ratings:
             rows = enumerate(zip(batch["prompt"], batch[side], strict=True), start)
             asked = [_last_turn(prompt, text, ids[row]) for row, (prompt, text) in rows]
             values += reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
-    return Ratings(np.array(rated["chosen"], dtype=np.float64), np.array(rated["rejected"], dtype=np.float64))
+    chosen, rejected = (np.array(rated[side], dtype=np.float64) for side in ("chosen", "rejected"))
+    return Ratings(chosen, rejected, notes_of(reward))
 
 
 def _last_turn(prompt: Text, completion: Text, name: str) -> tuple[Prompt, str]:
@@ -79,7 +83,7 @@ def rate_preferences(
 ) -> Preferences:
     """The preferences with chosen_rating and rejected_rating from a reward.
 
-    A rating of the data's own, and its strength, give way. What to do where the reward likes the rejected response
+    The data's own ratings, strength and margin give way. What to do where the reward likes the rejected response
     better is the caller's to say, since ratings must not contradict the label; where it relabels, a soft label for the
     other response gives way too.
 
@@ -118,23 +122,11 @@ def with_ratings(preferences: Preferences, ratings: Ratings, *, disagree: Disagr
     if disagree == "equal":
         chosen[against] = rejected[against] = ((chosen + rejected) / 2)[against]
 
-    def rate(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-        rated = {**row, "chosen_rating": chosen[number], "rejected_rating": rejected[number], "strength": None}
-        if not (against[number] and disagree == "swap"):
-            return rated
-        label = row["soft_label"]  # gives way where it says the opposite: loading refuses the two together
-        return {
-            **rated,
-            "chosen": row["rejected"],
-            "rejected": row["chosen"],
-            "chosen_rating": rejected[number],
-            "rejected_rating": chosen[number],
-            "soft_label": 1 - label if label is not None and label <= 0.5 else None,
-        }
-
-    features = preferences.dataset.features
-    dataset = preferences.dataset.map(
-        rate, with_indices=True, features=features, keep_in_memory=True, load_from_cache_file=False
-    )
-    rated = Preferences(dataset, preferences.report)
+    report = replace(preferences.report, notes=(*preferences.report.notes, *ratings.notes))
+    rated = Preferences(preferences.dataset, report)
+    rated = rated.with_columns(chosen_rating=chosen, rejected_rating=rejected, strength=None, margin=None)
+    if disagree == "swap":
+        says_so = preferences.soft_label <= 0.5  # any other label gives way: loading refuses the two together
+        rated = rated.swap(against)
+        rated = rated.with_columns(soft_label=np.where(against & ~says_so, np.nan, rated.soft_label))
     return rated.select(np.flatnonzero(~against)) if disagree == "drop" else rated

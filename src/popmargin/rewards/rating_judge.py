@@ -85,7 +85,7 @@ class JudgeReward:
         max_unparsed: float = 0.05,
     ) -> None:
         if not model:
-            raise ConfigError(f"Judge {url} needs the option 'model': the name of the model on that server.")
+            raise ConfigError(f"The judge at {url} has no model name. Give judge:MODEL@URL, or the option model.")
         self._client = ChatClient(
             url,
             read=answer_text,
@@ -102,6 +102,7 @@ class JudgeReward:
         self._again = again
         self._max_unparsed = max_unparsed
         self.unparsed = self.failed = 0
+        self._scored, self._missing = 0, Counter[str]()
 
     @property
     def requests(self) -> int:
@@ -122,13 +123,23 @@ class JudgeReward:
         missing = {row: answers[row] for row, rating in enumerate(ratings) if rating is None}
         self.failed = sum(isinstance(answer, Failure) for answer in missing.values())
         self.unparsed = len(missing)
+        self._scored += len(ratings)
         if missing:
             self._tell(missing, len(ratings))
         return checked_rewards([UNPARSED_RATING if r is None else r for r in ratings], len(ratings), self._client.url)
 
+    def take_notes(self) -> list[str]:
+        """How many completions got no rating since this was last asked, by reason."""
+        scored, missing = self._scored, self._missing
+        self._scored, self._missing = 0, Counter[str]()
+        what = f"answers that judge {self._model} gave no rating, which count as {UNPARSED_RATING}"
+        listed = ", ".join(f"{reason}: {count}" for reason, count in missing.most_common())
+        return [f"{what}: {missing.total()} of {scored} ({listed})"] if missing else []
+
     def _tell(self, missing: Mapping[int, str | Failure], count: int) -> None:
         """Say how many completions have no rating, and why; too many are an error."""
         reasons = Counter(why.reason if isinstance(why, Failure) else "no rating in it" for why in missing.values())
+        self._missing += reasons
         listed = ", ".join(f"{reason}: {number}" for reason, number in reasons.most_common())
         row, first = next(iter(missing.items()))
         shown = str(first) if isinstance(first, Failure) else repr(first[:200])

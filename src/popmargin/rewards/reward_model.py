@@ -63,7 +63,7 @@ class ModelReward:
             missing = ", ".join(sorted(info["missing_keys"])[:3])
             raise ConfigError(
                 f"Reward model {path} has no weights for {missing}: it is not a trained reward model, and its scores "
-                "would be random. Use a model trained for sequence classification."
+                f"would be random. Use a model trained for sequence classification."
             )
         if model.config.num_labels != 1:
             raise ConfigError(
@@ -84,6 +84,7 @@ class ModelReward:
         self._max_length = trained if max_length is None else max_length
         self._encoders: dict[bool, Encoder] = {}
         self.truncated = 0
+        self._scored = self._cut = 0
 
     def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
         """One reward for each completion.
@@ -95,11 +96,12 @@ class ModelReward:
         read = self._foreign if self._format is None else self._own
         fitted = [read(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
         rows, cut = [row for row, _ in fitted], sum(shorter for _, shorter in fitted)
+        self._scored, self._cut = self._scored + len(rows), self._cut + cut
         if cut:
             self.truncated += cut
-            how = "lost tokens at the start" if self._format is None else "were truncated as in training"
             warnings.warn(
-                f"{cut} of {len(rows)} texts exceed the reward model's {self._max_length} tokens; they {how}.",
+                f"{cut} of {len(rows)} texts are longer than the reward model's {self._max_length} tokens; they "
+                f"{self._how_cut}.",
                 stacklevel=2,
             )
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -118,6 +120,17 @@ class ModelReward:
             for i, value in zip(chunk, logits[:, 0].float().tolist(), strict=True):
                 rewards[i] = value
         return checked_rewards(rewards, len(rows), f"model:{self._path}")
+
+    @property
+    def _how_cut(self) -> str:
+        return "lost tokens at the start" if self._format is None else "were truncated as in training"
+
+    def take_notes(self) -> list[str]:
+        """How many texts were cut since this was last asked."""
+        scored, cut = self._scored, self._cut
+        self._scored = self._cut = 0
+        what = f"texts over the {self._max_length} tokens of reward model {self._path}, which {self._how_cut}"
+        return [f"{what}: {cut} of {scored}"] if cut else []
 
     def _own(self, prompt: Prompt, completion: str) -> tuple[list[int], bool]:
         """What a model of ours reads of a text, as in its training, and whether it lost tokens."""

@@ -91,8 +91,8 @@ def cluster_freedom(sizes: Any) -> float:
     that are too long (ours; the coverage of both is in the tests' simulations).
 
     Example:
-        >>> cluster_freedom(np.array([4, 4, 4])), cluster_freedom(np.array([2, 1, 1]))
-        (2.0, 1.8333333333333335)
+        >>> cluster_freedom(np.array([4, 4, 4])), cluster_freedom(np.array([3, 1]))
+        (2.0, 0.8)
     """
     effective = float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
     return (len(sizes) + effective) / 2 - 1

@@ -5,25 +5,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from popmargin.config import EvaluationConfig, dump_yaml, to_dict
+from popmargin.config import EvaluationConfig, dump_yaml, from_dict, to_dict
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.generative import Generations, generative_metrics
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
 from popmargin.files import whole_file
 from popmargin.models.policies import process_count
-from popmargin.report.build import write_report
+from popmargin.report.render import write_report
 from popmargin.report.results import StudyResults
 from popmargin.rewards.base import Reward
 from popmargin.statistics.calibration import share_right
 from popmargin.statistics.jackknife import row_means
 from popmargin.study.config import StudyConfig
-from popmargin.study.results import collect
+from popmargin.study.gather import collect
 from popmargin.study.sharing import LOCKS, claimed, share
 from popmargin.study.tune import tune
 from popmargin.training.build import Run
 from popmargin.training.callbacks import Probe
 from popmargin.training.fingerprints import Record
-from popmargin.training.inputs import differences
+from popmargin.training.inputs import differences, make_absolute
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
@@ -63,13 +63,24 @@ def compare(study: StudyConfig, *, overwrite: bool = False) -> tuple[StudyResult
     if not overwrite:
         _refuse_other_runs(study)
     with whole_file(output / "study.yaml") as partial:
-        partial.write_text(dump_yaml(to_dict(study)), encoding="utf-8")
+        partial.write_text(dump_yaml(to_dict(_anywhere(study))), encoding="utf-8")
     chosen: dict[str, str] = {}
     if study.tune is not None:
         study, chosen = tune(study, say)
     _train_all(study, overwrite)
     with claimed(output / LOCKS / "report.lock", wait=True):
         return _report(study, chosen)
+
+
+def _anywhere(study: StudyConfig) -> StudyConfig:
+    """The study with absolute paths: it goes on from any working directory."""
+    values = to_dict(study)
+    for settings in (values["base"], *values["arms"].values()):
+        make_absolute(settings)
+    values["output"] = str(Path(study.output).absolute())
+    if study.tune is not None and study.tune.reuse is not None:
+        values["tune"]["reuse"] = str(Path(study.tune.reuse).absolute())
+    return from_dict(StudyConfig, values)
 
 
 def check_folder(folder: Path) -> None:
@@ -161,7 +172,7 @@ def _report(study: StudyConfig, chosen: Mapping[str, str]) -> tuple[StudyResults
 
 
 def _record(run: Run, workspace: Workspace) -> Record:
-    return workspace.record(run.config.pop, run.loss, run.components)
+    return workspace.record(run.config.pop, run.loss, run.code)
 
 
 def _is_done(run: Run) -> bool:

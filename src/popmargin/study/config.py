@@ -1,16 +1,16 @@
 """The configuration of a study."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from popmargin.bounds import Bounds, Positive, Seed, check_bounds
-from popmargin.config import RunConfig, apply_overrides, from_dict, merge, read_yaml
+from popmargin.bounds import Positive, Seed, SomeShareOrCount
+from popmargin.config import RunConfig, apply_overrides, from_dict, merge, read_yaml, section
 from popmargin.errors import ConfigError, did_you_mean
 
 
-@dataclass(frozen=True, kw_only=True)
+@section("tune")
 class TuneConfig:
     """A search for each arm's learning rate and β, the same for all arms, before the study itself.
 
@@ -24,18 +24,23 @@ class TuneConfig:
 
     learning_rates: list[Positive] = field(default_factory=list[float])
     beta_factors: list[Positive] = field(default_factory=lambda: [1.0])
-    validation_size: Annotated[float, Bounds(above=0, whole_from=1)] = 0.2
+    validation_size: SomeShareOrCount = 0.2
     reuse: str | None = None
 
     def __post_init__(self) -> None:
-        check_bounds(self, "tune")
         if not self.beta_factors:
             raise ConfigError("tune.beta_factors must name at least one factor, e.g. [1.0].")
 
 
-@dataclass(frozen=True, kw_only=True)
+@section()
 class StudyConfig:
     """Arms that differ in some settings and share all others.
+
+    Example:
+        >>> arms = {"dpo": {"objective": {"name": "dpo"}}, "pop": {"objective": {"name": "pop"}, "label": "DPO-PoP"}}
+        >>> study = StudyConfig(arms=arms, seeds=[0, 1], base={"data": {"train": "preferences.jsonl"}})
+        >>> study.run_config("pop", 1).output, study.label("pop")
+        ('runs/study/runs/pop/seed-1', 'DPO-PoP')
 
     Attributes:
         title: heading of the report.
@@ -56,7 +61,6 @@ class StudyConfig:
     tune: TuneConfig | None = None
 
     def __post_init__(self) -> None:
-        check_bounds(self)
         if not self.arms or not self.seeds:
             raise ConfigError("A study needs at least one arm and one seed.")
         if self.baseline not in self.arms:
@@ -92,6 +96,11 @@ def load_study(
 
     Raises:
         ConfigError: unknown keys or values that do not fit; the message names the file.
+
+    Example:
+        >>> from popmargin.study.standard import standard_study_path
+        >>> load_study(standard_study_path(), ["--base.train.epochs", "2"]).run_config("dpo", 0).train.epochs
+        2.0
     """
     values = apply_overrides(merge(read_yaml(path), changes or {}), overrides)
     try:

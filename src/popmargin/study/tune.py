@@ -16,12 +16,12 @@ from scipy.stats import rankdata
 from popmargin.config import RunConfig, merge, to_dict
 from popmargin.errors import ConfigError
 from popmargin.evaluation.run import held_out_margins
+from popmargin.files import append_jsonl, read_jsonl
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.study.config import StudyConfig, TuneConfig
 from popmargin.study.sharing import LOCKS, share
 from popmargin.training.build import Run
 from popmargin.training.run import train
-from popmargin.training.run_directory import append_jsonl, read_jsonl
 from popmargin.training.workspace import Workspace
 
 FILE = "tuning.jsonl"

@@ -121,7 +121,7 @@ class LanguageScorer:
             response=responses_S.repeat_interleave(lengths_S),
             is_chosen=responses_S < len(lengths_S) // 2,
         )
-        return selector.function(rows, options)
+        return selector.weights(rows, options)
 
     def _logged(self, token: TokenScores, reference_N: Tensor | None, weights_N: Tensor | None) -> dict[str, Tensor]:
         logged = {} if weights_N is None else {"tokens_kept": (weights_N > 0).double()}

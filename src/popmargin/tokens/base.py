@@ -13,6 +13,7 @@ from torch import Tensor
 
 from popmargin.objectives.base import Needs
 from popmargin.registry import Registry, decorator
+from popmargin.user_code import running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,15 @@ class TokenSelector:
         """What a task must provide, by name: log-probs per token, those of a reference too."""
         return frozenset({"tokens", "reference", *self.needs.provided})
 
+    def weights(self, tokens: TokenRows, options: Any) -> Tensor:
+        """What the function gives for some tokens (N,); what a user's own raises names its file and line.
+
+        Raises:
+            RunError: it failed.
+        """
+        with running(f"token selector '{self.name}'"):
+            return self.function(tokens, options)
+
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
@@ -65,4 +75,16 @@ class TokenSelector:
 
 TOKEN_SELECTORS: Registry[TokenSelector] = Registry("token_selector", "popmargin.tokens")
 token_selector = decorator(TOKEN_SELECTORS, TokenSelector)
-"""Registers the decorated function: `@token_selector("name", options=…)` and the fields of `TokenSelector`."""
+"""Registers the decorated function: `@token_selector("name", options=…)` and the fields of `TokenSelector`.
+
+Example:
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class SureOptions:
+    ...     nats: float = 0.1
+    >>> @token_selector("unsure", options=SureOptions)
+    ... def unsure(tokens: TokenRows, options: SureOptions):
+    ...     return (tokens.logps < -options.nats).float()
+    >>> TOKEN_SELECTORS.get("unsure").name
+    'unsure'
+"""

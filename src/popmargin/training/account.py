@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from popmargin.account import Step
-from popmargin.data.schema import LoadReport, Preferences
+from popmargin.data.load_report import LoadReport
+from popmargin.data.schema import Preferences
 from popmargin.pop.edges import PopEdges
 from popmargin.tasks.base import EncodingReport
 
@@ -28,7 +29,7 @@ def reading_step(report: LoadReport, name: str | None = None) -> Step:
     if len(report.problems) > _PLACES:
         notes.append(f"… and more; list all with: popmargin data check {report.source}")
     if report.columns_unused:
-        notes.append(f"unused columns: {', '.join(report.columns_unused)}")
+        notes.append(f"columns that are not kept: {', '.join(report.columns_unused)}")
     return Step(
         name=name or report.source,
         rows_in=report.rows_in,

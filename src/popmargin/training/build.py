@@ -12,12 +12,12 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 
 from popmargin.config import RunConfig, TargetConfig, TrainConfig, coerce
-from popmargin.edge_sources.base import source_of
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
 from popmargin.margins.base import make_margin
 from popmargin.models.policies import device, process_count
 from popmargin.objectives.base import OBJECTIVES
+from popmargin.pop.edge_sources import source_of
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import half_normal_strengths
@@ -29,6 +29,7 @@ from popmargin.training.batches import Collator, TrainingRows
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
 from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.loss import Loss
+from popmargin.training.own_code import OwnCode, own_code
 from popmargin.training.prepared import PreparedData
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.trainer import PreferenceTrainer
@@ -120,9 +121,9 @@ class Run:
         return Run(with_absolute_paths(config), make_loss(config), RunDirectory(Path(config.output)))
 
     @property
-    def components(self) -> list[Any]:
-        """The registered parts, the task among them."""
-        return [TASKS.get(self.config.task), *self.loss.components]
+    def code(self) -> list[OwnCode]:
+        """The user's own components."""
+        return own_code(self.config, self.loss)
 
     def with_own_edges(self) -> "Run":
         """A run that goes on keeps its edges, though their source may have grown."""

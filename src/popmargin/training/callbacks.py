@@ -6,8 +6,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from popmargin.files import append_jsonl
 from popmargin.training.memory import peak_megabytes, reset_peak
-from popmargin.training.run_directory import RunDirectory, append_jsonl
+from popmargin.training.run_directory import RunDirectory
 from popmargin.training.trainer import PreferenceTrainer
 
 Probe = Callable[[Any, int], dict[str, Any]]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from popmargin.config import ModelConfig
 from popmargin.errors import RunError
+from popmargin.files import whole_folder
 from popmargin.tasks.base import Task
 from popmargin.training.trainer import PreferenceTrainer
 
@@ -33,6 +34,14 @@ def save_trained(
     Raises:
         RunError: the files do not hold what is in memory.
     """
+    first = trainer.is_world_process_zero()
+    with whole_folder(folder, replace=True) if first else contextlib.nullcontext(folder) as place:
+        return _save(trainer, task, settings, place, sides)
+
+
+def _save(
+    trainer: PreferenceTrainer, task: Task, settings: ModelConfig, folder: Path, sides: Sequence[Any]
+) -> dict[str, Any]:
     saved: dict[str, Any] = {}
 
     def write(model: Any, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:

@@ -2,12 +2,12 @@
 
 fingerprints.json   of the start model, tokenizer, edges, scale, the user's own components, and the tokens
 data.parquet        id, side, prompt and content of every training and held-out preference
+code/               the user's own components, as they were
 """
 
-import inspect
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +103,18 @@ class Record:
         sides: "train" and "test" -> its preferences, as loaded, split, limited and flipped; "aside" -> what else the
             training file holds.
         facts: name of an input -> its fingerprint.
+        code: place in the run directory -> content of the user's own code; it is written, and not read again.
     """
 
     sides: Mapping[str, Rows]
     facts: Mapping[str, str]
+    code: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
     def save(self, folder: Path) -> None:
-        """Write both files into a run directory."""
+        """Write all of it into a run directory."""
+        for place, content in self.code.items():
+            with whole_file(folder / place) as partial:
+                partial.write_bytes(content)
         columns: dict[str, list[str]] = {"side": [], "id": [], "prompt": [], "content": []}
         for side, rows in self.sides.items():
             columns["side"] += [side] * len(rows)
@@ -164,18 +169,22 @@ def _how(before: str | None, now: str | None) -> str:
     return f"changed ({before[:12]} → {now[:12]})"
 
 
+def column_facts(preferences: Preferences, names: Iterable[str]) -> dict[str, str]:
+    """Fingerprints of the columns that a run reads beside `COLUMNS`, which its record of the rows holds.
+
+    Args:
+        names: columns as parts of a loss declare them; the margin may come from ratings or strengths.
+    """
+    read = [name for name in names if name in preferences.columns and name not in COLUMNS]
+    if preferences.margin_column != "margin":
+        read = [name for name in read if name != "margin"]
+    facts: dict[str, str] = {}
+    for name in sorted(set(read)):
+        values = [value for batch in preferences.batches(name) for value in batch[name]]
+        facts[f"the column '{name}'"] = digest(json.dumps(values, default=str).encode())
+    return facts
+
+
 def scale_fingerprint(scale: StrengthScale) -> str:
     """Of the strengths of a scale, in order."""
     return digest(json.dumps(scale.ids).encode(), np.asarray(scale.strength, np.float64).tobytes())
-
-
-def source_fingerprints(components: Iterable[Any]) -> dict[str, str]:
-    """Of the source files of components (objective, regularizers, token selector) that are not popmargin's own."""
-    found: dict[str, str] = {}
-    for component in components:
-        if component.function.__module__.startswith("popmargin."):
-            continue
-        file = inspect.getsourcefile(component.function)
-        if file is not None and Path(file).is_file():
-            found[f"the code of '{component.name}'"] = digest(Path(file).read_bytes())
-    return found

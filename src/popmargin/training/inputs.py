@@ -1,6 +1,7 @@
 """The files that a run's configuration names, and how two configurations differ."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,17 @@ _FIELDS = (
     "margin.source",
     "evaluation.reward",
     "evaluation.reward_options.cache",
+    "evaluation.reward_options.template",
 )
+_DATA = ("data.train", "data.test")  # several names with commas between, and splits
+_CODE = {
+    "task": "task",
+    "objective.name": "objective",
+    "margin.source": "margin",
+    "tokens.name": "tokens",
+    "evaluation.reward": "reward",
+}
+"""Fields that may name a user's own code, and where a run directory keeps a copy of it."""
 _OWN = ("output", "reference.cache")  # where things lie; what is trained does not depend on it
 _PREFIXES = ("model:", "sqlite:///")
 
@@ -32,17 +43,22 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The configuration with the files and folders that exist here by their absolute paths.
 
     Paths in a configuration are relative to the working directory; what is stored in a run directory must mean the same
-    from any other. What is no file or folder here, such as a hub id or a module, stays as it is.
+    from any other. What is no file or folder here, such as a hub id or an installed module, stays as it is.
     """
     values = to_dict(config)
-    for name in _FIELDS:
-        _change(values, name.split("."), _absolute)
-    for regularizer in values["regularizers"]:
-        _change(regularizer, ["name"], _absolute)
-    if config.reference.cache is not None:
-        values["reference"]["cache"] = str(Path(config.reference.cache).absolute())
+    make_absolute(values)
     values["output"] = str(Path(config.output).absolute())
     return from_dict(RunConfig, values)
+
+
+def make_absolute(values: dict[str, Any]) -> None:
+    """The same, in place, for some of a configuration's settings as plain values, `output` aside."""
+    for name in _FIELDS:
+        how = _absolute_data if name in _DATA else _absolute_code if name in _CODE else _absolute
+        _change(values, name.split("."), how)
+    for regularizer in values.get("regularizers") or []:
+        _change(regularizer, ["name"], _absolute_code)
+    _change(values, ["reference", "cache"], lambda cache: str(Path(cache).absolute()))
 
 
 def _change(values: Any, keys: Sequence[str], change: Callable[[str], str]) -> None:
@@ -65,6 +81,53 @@ def _absolute(text: str) -> str:
         return text
     found = Path(place).exists() or (any(sign in place for sign in "*?[") and any(Path().glob(place)))
     return f"{prefix}{Path(place).absolute()}{mark}{rest}" if found else text
+
+
+def _absolute_data(text: str) -> str:
+    """As `_absolute`, of names with commas between and of `name:split` too."""
+    if Path(text).exists():
+        return _absolute(text)
+    names = [name.strip() for name in text.split(",")]
+    if len(names) > 1:
+        return ",".join(map(_absolute_data, names))
+    place, mark, split = text.rpartition(":")
+    return f"{_absolute(place)}{mark}{split}" if mark and Path(place).exists() else _absolute(text)
+
+
+def _absolute_code(text: str) -> str:
+    """As `_absolute`; a module in the working directory becomes its file."""
+    module, _, name = text.partition(":")
+    file = Path(f"{module}.py").absolute()
+    known = getattr(sys.modules.get(module), "__file__", None)
+    if not module.isidentifier() or module in ("model", "judge") or not name or not file.is_file():
+        return _absolute(text)
+    return text if known is not None and Path(known).resolve() != file.resolve() else f"{file}:{name}"
+
+
+def with_kept_code(config: RunConfig, folder: Path) -> RunConfig:
+    """The configuration with a run directory's copy of the user's own code where the file itself is gone.
+
+    Args:
+        config: the run's, with absolute paths.
+        folder: where the copies are, one folder for every field.
+    """
+    values = to_dict(config)
+
+    def kept(field: str) -> Callable[[str], str]:
+        def look(text: str) -> str:
+            place, mark, name = _parts(text)
+            if mark != ":" or Path(place).is_file():
+                return text
+            copies = sorted((folder / field).rglob(Path(place).name))
+            return f"{copies[0].absolute()}:{name}" if copies else text
+
+        return look
+
+    for name, field in _CODE.items():
+        _change(values, name.split("."), kept(field))
+    for number, regularizer in enumerate(values["regularizers"]):
+        _change(regularizer, ["name"], kept(f"regularizers.{number}"))
+    return from_dict(RunConfig, values)
 
 
 def _parts(text: str) -> tuple[str, str, str]:

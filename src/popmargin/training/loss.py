@@ -10,6 +10,7 @@ from popmargin.margins.base import MarginSource
 from popmargin.objectives.base import Needs, Objective, Origin, Rows, ScoreKind
 from popmargin.regularizers.base import Regularizer
 from popmargin.tokens.base import TokenSelector
+from popmargin.user_code import running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,9 @@ class Loss:
         if self.margin is None:
             return rows
         source, options = self.margin
-        return replace(rows, chosen=rows.chosen - source.function(rows, options).nats(self.beta))
+        with running(f"margin source '{source.name}'"):
+            margin = source.function(rows, options).nats(self.beta)
+        return replace(rows, chosen=rows.chosen - margin)
 
     @property
     def beta(self) -> float:

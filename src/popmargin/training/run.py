@@ -66,7 +66,7 @@ def train(
     account = [*earlier, *workspace.account]
     workspace.tell(account if first else ())
     run = run.with_own_edges() if resume else run
-    record = workspace.record(run.config.pop, run.loss, run.components)
+    record = workspace.record(run.config.pop, run.loss, run.code)
     if resume and directory.started:
         directory.check_record(record)
     if resume and directory.finished:

@@ -4,6 +4,7 @@ import numpy as np
 
 from popmargin.account import Step
 from popmargin.config import RunConfig
+from popmargin.data.schema import COLUMNS
 from popmargin.pop.scale import StrengthScale
 from popmargin.training.account import edge_step, row_step
 from popmargin.training.build import Parts
@@ -29,11 +30,13 @@ def training_steps(config: RunConfig, workspace: Workspace, parts: Parts) -> lis
         notes.append(
             f"{config.pop.scale} has {len(StrengthScale.load(config.pop.scale))} strengths, of which {count} are used"
         )
-    used = {"chosen_rating", "rejected_rating"} if needs.margin else set[str]()
-    used |= {"soft_label"} if needs.soft_label else set()
+    used, place = {*needs.columns} - {"margin"}, workspace.train.preferences.margin_column
+    if needs.margin:
+        used |= {"chosen_rating", "rejected_rating"} if place is None else {place}
     if (needs.edges or needs.scale) and config.pop.edges is None and config.pop.scale is None:
         used |= {"strength", "chosen_rating", "rejected_rating"}
-    idle = [column for column in workspace.train.known_numbers if column not in used]
+    others = [column for column in workspace.train.preferences.columns if column not in COLUMNS]
+    idle = [column for column in (*workspace.train.known_numbers, *others) if column not in used]
     if config.data.soft_label_temperature is not None:
         idle = [column for column in idle if column != "soft_label"]  # it was made from ratings, `without_effect` says
     if idle:

@@ -3,6 +3,7 @@
 config.yaml       the resolved configuration, paths absolute
 data.parquet      ids, prompts and contents (as digests) of the training and held-out preferences
 fingerprints.json of the start model, tokenizer, edges and the user's own components
+code/             the source of the user's own components, with what it imports from beside it
 run.json          facts: versions, fingerprints, the account of the data, seconds, memory
 metrics.jsonl     training metrics, the same for the same seed
 timing.jsonl      tokens per second and seconds, which differ from run to run
@@ -15,6 +16,7 @@ evaluation/       held-out margins, generations and metrics
 """
 
 import json
+import logging
 import platform
 import shutil
 from collections.abc import Mapping
@@ -25,11 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 from popmargin.config import RunConfig, dump_yaml, from_dict, read_saved, to_dict
 from popmargin.errors import RunError
-from popmargin.files import no_such_file
-from popmargin.training.inputs import differences, refuse_inputs_inside
+from popmargin.files import no_such_file, read_jsonl, whole_file
+from popmargin.training.inputs import differences, refuse_inputs_inside, with_kept_code
 
 if TYPE_CHECKING:
     from popmargin.training.fingerprints import Record
+
+_LOG = logging.getLogger(__name__)
 
 
 def versions() -> dict[str, str]:
@@ -41,19 +45,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             result[package] = "not installed"
     return result
-
-
-def append_jsonl(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one line of JSON."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values, sort_keys=True) + "\n")
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All lines of a JSONL file; none if there is no such file."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 @dataclass(frozen=True)
@@ -94,7 +85,7 @@ class RunDirectory:
         return (self.path / "run.json").is_file()
 
     def config(self) -> RunConfig:
-        """The configuration of the run.
+        """The configuration of the run; where a file of the user's own code is gone, with the run's copy of it.
 
         Raises:
             RunError: this is no run directory.
@@ -106,7 +97,7 @@ class RunDirectory:
             raise RunError(
                 f"{self.path} is not a run directory: it has no config.yaml. Create one with popmargin train."
             )
-        return from_dict(RunConfig, read_saved(file))
+        return with_kept_code(from_dict(RunConfig, read_saved(file)), self.path / "code")
 
     def facts(self) -> dict[str, Any]:
         """What run.json holds.
@@ -123,9 +114,17 @@ class RunDirectory:
         return read_jsonl(self.path / "metrics.jsonl")
 
     def checkpoint(self) -> Path | None:
-        """The last checkpoint, if any."""
+        """The last checkpoint that was written to its end, if any."""
         found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-        return found[-1] if found else None
+        whole = [folder for folder in found if _is_whole(folder)]
+        for folder in found[found.index(whole[-1]) + 1 :] if whole else found:
+            _LOG.warning("%s was not written to its end, and is passed over.", folder)
+        return whole[-1] if whole else None
+
+    def says_where_code_is(self) -> str:
+        """A sentence about the copies of the user's own code; empty without any."""
+        code = self.path / "code"
+        return f" Its code as it was lies in {code}." if code.is_dir() else ""
 
     def check(self, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
         """Before any work: whether the run can be started, or gone on with, in this folder.
@@ -148,10 +147,10 @@ class RunDirectory:
         if changed:
             raise RunError(
                 f"{self.path} was started with a different configuration (see {file}) and cannot continue with this "
-                "one:\n"
+                f"one:\n"
                 + "".join(f"  {name}: {change}\n" for name, change in changed.items())
                 + f"Omit these settings (popmargin train --resume --output {self.path} uses the run's own), or train "
-                "again with --overwrite or another output."
+                f"again with --overwrite or another output."
             )
 
     def check_record(self, now: "Record") -> None:
@@ -168,7 +167,7 @@ class RunDirectory:
             raise RunError(
                 f"{self.path} was trained on something else:\n"
                 + "".join(f"  {sentence}\n" for sentence in changed)
-                + "Restore it, or train again with --overwrite or another output."
+                + f"Restore it, or train again with --overwrite or another output.{self.says_where_code_is()}"
             )
 
     def start(self, config: RunConfig, record: "Record", *, resume: bool, overwrite: bool) -> None:
@@ -192,14 +191,26 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "fingerprints.json").is_file():
             record.save(self.path)
-        (self.path / "config.yaml").write_text(dump_yaml(to_dict(config)), encoding="utf-8")
+        with whole_file(self.path / "config.yaml") as partial:
+            partial.write_text(dump_yaml(to_dict(config)), encoding="utf-8")
         checkpoint = self.checkpoint()
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         for name in ("metrics.jsonl", "timing.jsonl", "curves.jsonl"):
             kept = [line for line in read_jsonl(self.path / name) if line["step"] <= step and checkpoint]
-            (self.path / name).write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in kept))
+            with whole_file(self.path / name) as partial:
+                partial.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in kept))
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write run.json, which marks the run as finished."""
         text = json.dumps(dict(sorted(facts.items())), indent=1)  # an account keeps the order of its sums
-        (self.path / "run.json").write_text(text + "\n", encoding="utf-8")
+        with whole_file(self.path / "run.json") as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint has its last file, and all of that."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

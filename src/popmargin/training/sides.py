@@ -1,14 +1,14 @@
 """Training and held-out preferences from their files: read, held out, limited, flipped, with the account of it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.special import expit
 
 from popmargin.account import Step
 from popmargin.config import DataConfig
+from popmargin.data.exchange import flipped
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak, normalised_key, split_preferences
@@ -101,9 +101,9 @@ def read_split(config: DataConfig) -> Split:
         train = with_soft_labels(train, config.soft_label_temperature)
         notes.append(f"soft labels derived from ratings, data.soft_label_temperature {config.soft_label_temperature:g}")
     if config.flip:
-        count = int(_flipped(len(train), config.flip, config.split_seed).sum())
+        count = int(flipped(len(train), config.flip, config.split_seed).sum())
         notes.append(f"training labels flipped, data.flip {config.flip:g}: {count}")
-    train = flip_preferences(train, config.flip, config.split_seed)
+    train = train.flip(config.flip, config.split_seed)
     kept = {"to train on": len(train)} | ({} if apart is None else {"held out": len(apart)})
     steps.append(Step(name="split", rows_in=len(everything), kept=kept, left_out=left_out, notes=tuple(notes)))
     used = {*train.ids, *(() if apart is None else apart.ids)}
@@ -121,10 +121,6 @@ def _how_held_out(field: str, size: float, seed: int, train: Preferences, test: 
 
 def _hold_out(preferences: Preferences, size: float, seed: int) -> tuple[Preferences, Preferences]:
     return split_preferences(preferences, test_size=int(size) if size >= 1 else size, seed=seed)
-
-
-def _flipped(count: int, share: float, seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, 7]).random(count) < share
 
 
 def with_soft_labels(preferences: Preferences, temperature: float) -> Preferences:
@@ -148,29 +144,4 @@ def with_soft_labels(preferences: Preferences, temperature: float) -> Preference
             f"{len(missing)} of {len(preferences)} preferences lack (first: '{preferences.ids[missing[0]]}'). Add "
             "these columns to the data (`popmargin data rate` writes them), or remove the key to read soft_label."
         )
-    label = expit(preferences.rating_gap / temperature)
-
-    def write(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-        return {**row, "soft_label": label[number]}
-
-    dataset = preferences.dataset.map(write, with_indices=True, features=preferences.dataset.features,
-                                      keep_in_memory=True, load_from_cache_file=False)  # fmt: skip
-    return Preferences(dataset, preferences.report)
-
-
-def flip_preferences(preferences: Preferences, share: float, seed: int) -> Preferences:
-    """The preferences with the labels of a random share flipped: chosen and rejected texts change places.
-
-    Ratings, strength and soft label stay where they are, as if the annotator had mistaken one response for the other.
-    """
-    if not 0 <= share < 1:
-        raise DataError(f"data.flip is {share}; it must be at least 0 and below 1.")
-    if share == 0:
-        return preferences
-    flipped = _flipped(len(preferences), share, seed)
-
-    def swap(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
-        return {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if flipped[number] else row
-
-    dataset = preferences.dataset.map(swap, with_indices=True, keep_in_memory=True, load_from_cache_file=False)
-    return Preferences(dataset.cast(preferences.dataset.features), preferences.report)
+    return preferences.with_columns(soft_label=expit(preferences.rating_gap / temperature))

@@ -24,7 +24,7 @@ from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import Collator, TrainingRows, clustered_order
 from popmargin.training.loss import Loss
-from popmargin.training.metrics import MeanMetrics, finish_means
+from popmargin.training.step_metrics import MeanMetrics, finish_means
 from popmargin.user_code import running
 
 STATE_FILE = "popmargin_state.safetensors"
@@ -277,14 +277,15 @@ class PreferenceTrainer(Trainer):
             values |= {"chosen_reward": rows.chosen, "rejected_reward": rows.rejected}
         else:
             values |= self._note_logps(rows.logps)
-        for _, regularizer, options in self.loss.regularizers:
-            if regularizer.diagnostics is not None:
-                values |= regularizer.diagnostics(regularizer.sees(rows), options)
-        if self.loss.margin is not None:
-            source, options = self.loss.margin
-            values |= source.diagnostics(rows, options) if source.diagnostics else {}
-        diagnostics = self.loss.objective.diagnostics
-        noted = diagnostics(seen, self.loss.options) if diagnostics else {}
+        with running("diagnostics"):
+            for _, regularizer, options in self.loss.regularizers:
+                if regularizer.diagnostics is not None:
+                    values |= regularizer.diagnostics(regularizer.sees(rows), options)
+            if self.loss.margin is not None:
+                source, options = self.loss.margin
+                values |= source.diagnostics(rows, options) if source.diagnostics else {}
+            diagnostics = self.loss.objective.diagnostics
+            noted = diagnostics(seen, self.loss.options) if diagnostics else {}
         self._refuse_taken(noted, {**values, **of_tokens})
         self.metrics.add({**values, **of_tokens, **noted})
         if self.loss.objective.update_state is not None:

@@ -11,15 +11,17 @@ import pyarrow as pa
 from popmargin.account import Step
 from popmargin.config import PopConfig, RunConfig
 from popmargin.data.schema import Preferences
-from popmargin.edge_sources.base import read_edges
 from popmargin.errors import DataError
+from popmargin.pop.edge_sources import read_edges
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.fit import fit_strengths
 from popmargin.pop.sampling import sample_edges
-from popmargin.pop.scale import StrengthScale, fit_strengths
+from popmargin.pop.scale import StrengthScale
 from popmargin.tasks.base import open_task
 from popmargin.training.account import encoding_step
-from popmargin.training.fingerprints import Record, Rows, scale_fingerprint, source_fingerprints
+from popmargin.training.fingerprints import Record, Rows, column_facts, scale_fingerprint
 from popmargin.training.loss import Loss
+from popmargin.training.own_code import OwnCode, code_facts, kept_files
 from popmargin.training.prepared import PreparedData
 from popmargin.training.sides import Split, read_split
 
@@ -152,22 +154,23 @@ class Workspace:
         edges = self.edges(config)
         return fit_strengths(edges, self.train.ids, ridge=config.ridge), edges
 
-    def record(self, pop: PopConfig, loss: Loss, components: Sequence[Any]) -> Record:
+    def record(self, pop: PopConfig, loss: Loss, code: Sequence[OwnCode]) -> Record:
         """What a run is trained on, by content.
 
         Args:
             pop: its edges.
             loss: its parts, which say what they need.
-            components: its registered parts.
+            code: the user's own components.
         """
         sides = dict(zip(_SIDES, (self.train.encoded, self.test.encoded), strict=True))
         facts = self.task.fingerprints(sides, loss.scoring)
+        facts |= column_facts(self.train.preferences, loss.needs.columns)
         if loss.needs.edges:
             facts["PoP edges" if pop.edges else "made: PoP edges"] = self.edges(pop).fingerprint()
         if loss.needs.scale:
             given = pop.scale or pop.edges
             facts["strength scale" if given else "made: strength scale"] = scale_fingerprint(self.scale(pop)[0])
-        return Record(self._rows, facts | source_fingerprints(components))
+        return Record(self._rows, facts | code_facts(code), kept_files(code))
 
     @cached_property
     def _rows(self) -> dict[str, Rows]:

@@ -10,7 +10,7 @@ pytest.importorskip("markdown_it")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popmargin.label.web.text import plain, render, render_pair
+from popmargin.label.web.marked_text import plain, render, render_pair
 
 ATTACKS = [
     "<script>alert(1)</script>",

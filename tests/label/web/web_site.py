@@ -7,7 +7,8 @@ import datasets
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from popmargin.data.schema import COLUMNS, LoadReport, Preferences, arrow_schema
+from popmargin.data.load_report import LoadReport
+from popmargin.data.schema import COLUMNS, Preferences, arrow_schema
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Annotator, Project
 

@@ -9,15 +9,16 @@ from typing import Any, cast
 
 import numpy as np
 
+from popmargin.data.conversation import Message, Text, holds_tools
 from popmargin.data.messages import Notes, as_text, as_values, harmonise, offer
-from popmargin.data.schema import NUMBER_COLUMNS, Message, Text, holds_tools
+from popmargin.data.schema import NUMBER_COLUMNS
 from popmargin.data.tools import tools_text
-from popmargin.data.validate import Draft, RowError
+from popmargin.data.validate import Draft, RowError, prefers_rejected
 
 Row = Mapping[str, Any]
 COMMON = (
     "id", "system", "prompt_input", "tools", "soft_label", "annotator", "cluster", "strength", "chosen_rating",
-    "rejected_rating",
+    "rejected_rating", "weight", "margin",
 )  # fmt: skip
 
 
@@ -31,7 +32,10 @@ class Reader:
         text_cells: numbers come as text (CSV).
         decimal_comma: and may be written with a comma.
         ends: the numbers of the winner's column that name the first and the second response, where it holds numbers.
+        fields: of each response, that go along as columns of the side it is on.
         ties: "drop" reports them, "keep" makes them preferences of strength 0.
+        rated: how many rows of rated responses there were, by whether their ratings are 1 to n without ties, as ranks
+            are.
     """
 
     names: Mapping[str, str]
@@ -43,7 +47,9 @@ class Reader:
     min_gap: float = 0.0
     seed: int = 0
     ties: str = "drop"
+    fields: tuple[str, ...] = ()
     notes: Notes = field(default_factory=Counter[str])
+    rated: Counter[bool] = field(default_factory=Counter[bool])
 
     def value(self, row: Row, name: str) -> Any:
         """The raw cell, None where the row or the source has none."""
@@ -119,10 +125,22 @@ class Reader:
         if holds_tools([prompt, chosen, rejected]):
             self.notes["tools and tool calls are kept; the chat template formats them"] += 1
         draft: Draft = {"id": self.label(row, "id"), "prompt": prompt, "chosen": chosen, "rejected": rejected}
-        for name in NUMBER_COLUMNS:
-            draft[name] = known[name] if name in known else self.number(row, name)
+        shared = self.names.get("strength") == self.names.get("margin")  # one column, or none
+        for name in ("weight", "margin", *NUMBER_COLUMNS):
+            if not (shared and name == "strength"):
+                draft[name] = known[name] if name in known else self.number(row, name)
+        if shared:
+            draft["strength"] = known["strength"] if "strength" in known else self._strength_of_margin(draft)
         draft["annotator"], draft["cluster"] = self.label(row, "annotator"), self.label(row, "cluster")
         return draft
+
+    def _strength_of_margin(self, draft: Draft) -> float | None:
+        """A margin says how strong a preference is where nothing else does, unless it is negative."""
+        margin: float | None = draft["margin"]
+        if margin is None or margin >= 0 or prefers_rejected(draft):  # then both are exchanged, and it is not negative
+            return margin
+        self.notes["a negative margin says nothing about the strength, which is unknown there"] += margin < 0
+        return None
 
     def _under_system(
         self, row: Row, prompt: Text, chosen: Text, rejected: Text

@@ -16,15 +16,17 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "rejected": ("rejected", "rejected_response", "response_rejected", "non_preferred_output", "response_k"),
     "chosen_rating": ("chosen_rating", "rating_chosen", "chosen_score", "score_chosen"),
     "rejected_rating": ("rejected_rating", "rating_rejected", "rejected_score", "score_rejected"),
-    "strength": ("strength", "margin"),
+    "strength": ("strength",),
     "soft_label": ("soft_label",),
     "annotator": ("annotator", "annotator_id"),
     "cluster": ("cluster",),
+    "weight": ("weight",),
+    "margin": ("margin",),
     "responses": ("responses", "completions", "generations", "answers"),
     "ratings": ("ratings", "scores", "rating", "score"),
-    "ranks": ("ranks", "rank"),
+    "ranks": ("ranks", "rank", "rankings", "ranking"),
     "response": ("response", "completion", "output", "answer"),
-    "label": ("label", "thumbs", "thumb", "thumbs_up", "feedback", "rating", "score", "rank"),
+    "label": ("label", "thumbs", "thumb", "thumbs_up", "feedback", "rating", "score", "rank", "ranking"),
     "response_a": (
         "response_a", "response_0", "response_1", "response1", "output_1", "output_a", "completion_a", "answer_a",
         "conversation_a",
@@ -88,6 +90,8 @@ def resolve_names(
         if name not in given:
             candidates[name] = [hit for hit in hits if hit not in taken]
     _part_instruction(candidates, found, given)
+    if not candidates["strength"]:  # a margin says how strong a preference is, too
+        candidates["strength"] = candidates["margin"]
     return {name: hits for name, hits in candidates.items() if hits}, nested
 
 

@@ -18,6 +18,7 @@ from popmargin.data.formats import (
 from popmargin.data.formats.base import Format, Reader, Row
 from popmargin.data.formats.columns import names_for, normal_name, unused_columns
 from popmargin.data.formats.winner import number_of
+from popmargin.data.schema import COLUMNS
 from popmargin.errors import DataError
 
 FORMATS: dict[str, Format] = {
@@ -150,6 +151,8 @@ def detect_format(
         and not any(name in candidates for name in entry.absent)
         and (entry.fits is None or entry.fits(rows, reader))
     ]
+    if len(fitting) > 1 and set(COLUMNS) <= set(found):  # as `Preferences.save` writes them, with other columns beside
+        fitting = [entry for entry in fitting if entry.name == "preference"] or fitting
     if len(fitting) == 1:
         entry = fitting[0]
         question = None

@@ -4,25 +4,30 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.formats.base import Format, Reader, Row, as_number, finite, tied
 from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.messages import as_text
-from popmargin.data.pairs import logit, make_pairs
-from popmargin.data.schema import Text, prompt_key
+from popmargin.data.pairs import SEVERAL, logit, make_pairs
 from popmargin.data.validate import Draft, RowError
 
 TEXT_FIELDS = ("text", "response", "content", "completion", "answer")
-RATING_FIELDS = ("rating", "score", "overall_score", "winprob", "rank")
+RATING_FIELDS = ("rating", "score", "overall_score", "winprob", "rank", "ranking")
 RANK_NOTE = "ranks are read as 1 = best: a response's rating is minus its rank"
 
 
 def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     prompt = reader.prompt(row)
-    texts, ratings = _rated_responses(row, reader)
+    texts, ratings, items = _rated_responses(row, reader)
     if len(texts) < 2:
         message = f"the row has {len(texts)} rated responses; a pair needs two."
         raise RowError("too_few", message, "add responses, or remove the row.", column="responses")
-    return paired(row, reader, prompt, texts, ratings)
+    drafts = paired(row, reader, prompt, texts, ratings)
+    for draft in drafts:
+        if reader.fields and not isinstance(draft, RowError):
+            sides = zip(("chosen", "rejected"), draft["pair"], strict=True)
+            draft["fields"] = {f"{side}_{name}": items[at].get(name) for side, at in sides for name in reader.fields}
+    return drafts
 
 
 def paired(
@@ -30,6 +35,7 @@ def paired(
 ) -> list[Draft | RowError]:
     """Preferences out of rated responses, and a report for each pair that is none."""
     pairs = make_pairs(ratings, pairs=reader.pairs, min_gap=reader.min_gap, seed=reader.seed, key=prompt_key(prompt))
+    reader.rated[sorted(ratings) == list(range(1, len(ratings) + 1))] += 1
     out: list[Draft | RowError] = []
     for pair in pairs:
         if pair.skipped == "tie" and reader.ties == "drop":
@@ -45,21 +51,23 @@ def paired(
         draft = reader.draft(
             row, prompt, texts[pair.chosen], texts[pair.rejected], chosen_rating=better, rejected_rating=worse
         )
-        if reader.pairs == "all" and draft["id"] is not None:
+        draft["pair"] = (pair.chosen, pair.rejected)
+        if reader.pairs in SEVERAL and draft["id"] is not None:
             draft["id"] = f"{draft['id']}/{pair.chosen}-{pair.rejected}"
         out.append(draft)
     return out
 
 
-def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float]]:
-    """Texts and ratings, from a list of objects, an object of lists, or a list of texts beside a list of ratings.
+def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float], list[Mapping[str, Any]]]:
+    """Texts, ratings and fields, from a list of objects, an object of lists, or a list of texts beside one of ratings.
 
     A response whose text or rating is missing is left out and counted.
     """
-    items = _items(reader.values(row, "responses"))
+    items = items_of(reader.values(row, "responses"))
     column, beside = _beside(row, reader, items)
     texts: list[Text] = []
     ratings: list[float] = []
+    kept: list[Mapping[str, Any]] = []
     for number, item in enumerate(items):
         fields = cast(Mapping[str, Any], item) if isinstance(item, Mapping) else {"text": item}
         text = fields[_nested_name("text", TEXT_FIELDS, fields, reader)]
@@ -71,13 +79,14 @@ def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float]]
         if text is None or value is None or math.isnan(value):
             reader.notes[f"responses without a {'text' if text is None else 'rating'}, left out of their row"] += 1
             continue
+        kept.append(fields)
         texts.append(as_text(text, f"text of response {number}", reader.notes))
         rating = finite(value, f"{name} of response {number}", "responses" if beside is None else column)
         ratings.append(_as_rating(rating, name, reader, first=not ratings))
-    return texts, ratings
+    return texts, ratings, kept
 
 
-def _items(responses: object) -> Sequence[object]:
+def items_of(responses: object) -> Sequence[object]:
     if isinstance(responses, Mapping):  # an older way of `datasets` to store a list of objects
         lists = {k: v for k, v in cast(Mapping[str, Any], responses).items() if isinstance(v, list)}
         count = min((len(items) for items in lists.values()), default=0)
@@ -141,5 +150,5 @@ ENTRY = Format(
     "a prompt and several rated (higher is better) or ranked (1 is best) responses",
     ("prompt", "responses"),
     _read,
-    optional=("ratings", "ranks", "id", "annotator", "cluster", "system", "prompt_input", "tools"),
+    optional=("ratings", "ranks", "id", "annotator", "cluster", "weight", "system", "prompt_input", "tools"),
 )

@@ -18,5 +18,5 @@ ENTRY = Format(
     "two responses and a number: negative if the first is better, 0 for a tie",
     ("prompt", "response_a", "response_b", "preference"),
     _read,
-    optional=("id", "annotator", "cluster", "soft_label", "system", "prompt_input", "tools"),
+    optional=("id", "annotator", "cluster", "weight", "soft_label", "system", "prompt_input", "tools"),
 )

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from popmargin.data.conversation import Text
 from popmargin.data.formats.base import Format, Reader, Row, as_number, finite
 from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.formats.responses import RANK_NOTE, from_rank, paired
-from popmargin.data.schema import Text
 from popmargin.data.validate import Draft, RowError
 
 UP = ("true", "yes", "up", "thumbs up", "thumb up", "👍", "good", "like", "liked", "positive", "upvote", "desirable")
@@ -42,7 +42,9 @@ def _thumb(value: Any) -> float | None:
 def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     """All responses to one prompt; those of the same text have their mean rating."""
     rated: dict[str, tuple[Text, list[float]]] = {}
-    for text, rating in zip(row["responses"], row["ratings"], strict=True):
+    numbers: list[int] = []
+    for number, (text, rating) in enumerate(zip(row["responses"], row["ratings"], strict=True)):
+        numbers += [] if str(text) in rated else [number]
         rated.setdefault(str(text), (text, []))[1].append(rating)
     if len(rated) < 2:
         message = "the prompt has one response; a pair needs two."
@@ -50,7 +52,12 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     if len(rated) < len(row["responses"]):
         reader.notes["responses rated several times get their mean rating"] += 1
     texts = [text for text, _ in rated.values()]
-    return paired(row, reader, row["prompt"], texts, [sum(ratings) / len(ratings) for _, ratings in rated.values()])
+    ratings = [sum(ratings) / len(ratings) for _, ratings in rated.values()]
+    drafts = paired(row, reader, row["prompt"], texts, ratings)
+    for draft in drafts:
+        if not isinstance(draft, RowError):
+            draft["pair"] = [numbers[place] for place in draft["pair"]]
+    return drafts
 
 
 ENTRY = Format(

@@ -24,5 +24,5 @@ ENTRY = Format(
     "two responses and the number of votes for each",
     ("prompt", "response_a", "response_b", "votes_a", "votes_b"),
     _read,
-    optional=("votes_equal", "id", "annotator", "cluster", "system", "prompt_input", "tools"),
+    optional=("votes_equal", "id", "annotator", "cluster", "weight", "system", "prompt_input", "tools"),
 )

@@ -102,6 +102,7 @@ ENTRY = Format(
         "id",
         "annotator",
         "cluster",
+        "weight",
         "system",
         "prompt_input",
         "tools",

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from popmargin.data.conversation import Text
 from popmargin.data.questions import Kind, PreferenceText
-from popmargin.data.schema import Text
 from popmargin.errors import ConfigError
 
 HERE = Path(__file__).parent

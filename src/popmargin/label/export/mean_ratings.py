@@ -74,7 +74,7 @@ def put_ratings(
     """If responses were rated, replace the preferences' imported ratings by their mean ratings.
 
     Args:
-        columns: the preferences; the ratings and the strength are replaced.
+        columns: the preferences; the ratings are replaced, strength and margin emptied.
         labels: table of labels with at least `COLUMNS`.
         notes: gets sentences about what was done.
 
@@ -85,7 +85,8 @@ def put_ratings(
     if rated is None:
         return {}, []
     columns["chosen_rating"], columns["rejected_rating"] = list(rated.chosen), list(rated.rejected)
-    columns["strength"] = [None] * len(columns["id"])
+    for name in {"strength", "margin"} & columns.keys():
+        columns[name] = [None] * len(columns["id"])
     pairs = rated.pairs
     missing = [row for row, pair in enumerate(pairs) if pair is None]
     empty_ratings(columns, missing)

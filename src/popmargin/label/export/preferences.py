@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from popmargin.data.conversation import holds_tools
+from popmargin.data.exchange import NEGATED, exchange
+from popmargin.data.extra import as_dataset
+from popmargin.data.load_report import LoadReport, RowProblem
 from popmargin.data.schema import (
+    COLUMNS,
     NUMBER_COLUMNS,
+    OPTIONAL_COLUMNS,
     TEXT_COLUMNS,
-    LoadReport,
     Preferences,
-    RowProblem,
     arrow_schema,
-    holds_tools,
 )
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, first_few
@@ -59,10 +60,10 @@ def preferences_of(
         store: the store.
         project: whose preferences.
         strengths: id -> strength from 0; replaces the column `strength` where an id is given.
-        wrong: what to do with preferences that most mark wrong (see `wrong_preferences`): "swap" swaps chosen and
-            rejected, and empties ratings, strength and soft label if they say the opposite; "drop" leaves them out;
-            "keep" changes nothing. A preference whose rejected response people rate higher is one of them; if kept, it
-            has no ratings.
+        wrong: what becomes of preferences that most call wrong (see `wrong_preferences`): "swap" exchanges chosen and
+            rejected, and empties ratings, strength, margin and soft label where they say the opposite; "drop" leaves
+            them out; "keep" exchanges nothing. A preference whose rejected response people rate higher is one of them;
+            kept, it has no ratings.
         unrated: if people rated responses, what to do with preferences with an unrated response: "keep" leaves both
             ratings empty, "drop" leaves the preference out.
         votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
@@ -104,8 +105,8 @@ def preferences_of(
         notes.append(f"{len(rows)} marked wrong by most annotators who judged them ({names}): {done}")
     if emptied:
         notes.append(
-            f"{emptied} of them had ratings, a strength or a soft label that say the opposite; these are now empty "
-            "(if your objective needs them, use --wrong drop to drop the preferences)"
+            f"{emptied} of them had ratings, a strength, margin or soft label that say the opposite; these are left "
+            "empty (--wrong drop leaves the preferences out, for objectives that need them)"
         )
     if wrong == "keep" and against:
         empty_ratings(columns, against)
@@ -119,19 +120,23 @@ def preferences_of(
     if unsaid:
         notes.append(
             f"{unsaid} have a soft label below ½ but ratings or a strength that say the opposite; the latter are "
-            "left empty"
+            f"left empty"
         )
+    source, count = f"{store.name}, project '{project.name}'", len(columns["id"])
+    problems = [_problem(source, row, *out[row]) for row in sorted(out)]
+    others = {
+        name: values for name, values in columns.items() if name not in COLUMNS and any(v is not None for v in values)
+    }
+    report = LoadReport(
+        source, "label store", "canonical", count, count, count - len(out), tuple(problems),
+        columns_used={name: name for name in columns if name not in others or name in OPTIONAL_COLUMNS},
+        columns_kept=tuple(name for name in others if name not in OPTIONAL_COLUMNS), notes=tuple(notes),
+    )  # fmt: skip
     tools = any(holds_tools(columns[name]) for name in TEXT_COLUMNS)
     schema = arrow_schema(conversational=bool(project.conversational), tools=tools)
-    table = pa.Table.from_pydict(columns, schema=schema)
-    source, count = f"{store.name}, project '{project.name}'", table.num_rows
-    problems = [_problem(source, row, *out[row]) for row in sorted(out)]
-    if problems:
-        table = table.filter(pa.array(~np.isin(np.arange(count), list(out))))
-    used = {name: name for name in columns}
-    report = LoadReport(source, "label store", "canonical", count, count, table.num_rows, tuple(problems),
-                        columns_used=used, notes=tuple(notes))  # fmt: skip
-    return Preferences(datasets.Dataset(table), report)
+    table = pa.Table.from_pydict({name: columns[name] for name in COLUMNS}, schema=schema)
+    everything = Preferences(as_dataset(table, {}), report).with_columns(others)
+    return everything.select([row for row in range(count) if row not in out]) if out else everything
 
 
 def _reason(called: tuple[int, int] | None, rated: tuple[float, float] | None) -> tuple[str, str, str]:
@@ -171,7 +176,7 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
     if below:
         raise DataError(
             f"{len(below)} strengths are negative, for example that of {below[0]!r}; training needs strengths of 0 "
-            "or more. Use the file that pop scale wrote, or swap chosen and rejected in these rows."
+            f"or more. Use the file that pop scale wrote, or swap chosen and rejected in these rows."
         )
     columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
 
@@ -191,21 +196,15 @@ def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
 
 def _turn(columns: dict[str, list[Any]], row: int) -> bool:
     """Swap the responses of a row and empty what says the opposite; returns whether anything did."""
-    for one, other in (("chosen", "rejected"), ("chosen_rating", "rejected_rating")):
-        columns[one][row], columns[other][row] = columns[other][row], columns[one][row]
-    better, worse, strength = (columns[name][row] for name in ("chosen_rating", "rejected_rating", "strength"))
-    sure = columns["soft_label"][row]
-    if sure is not None:
-        columns["soft_label"][row] = 1 - sure
-    opposite = {
-        "chosen_rating": better is not None and worse is not None and better < worse,
-        "strength": strength is not None and strength > 0,
-        "soft_label": sure is not None and sure > 0.5,
-    }
-    opposite["rejected_rating"] = opposite["chosen_rating"]
-    for name in (name for name, turned in opposite.items() if turned):
-        columns[name][row] = None
-    return any(opposite.values())
+    values = {name: column[row] for name, column in columns.items()}
+    exchange(values)
+    better, worse, label = (values[name] for name in ("chosen_rating", "rejected_rating", "soft_label"))
+    opposite = {name for name in NEGATED if values.get(name) is not None and values[name] < 0}
+    opposite |= {"soft_label"} if label is not None and label < 0.5 else set[str]()
+    opposite |= {"chosen_rating", "rejected_rating"} if None not in (better, worse) and better < worse else set[str]()
+    for name, value in values.items():
+        columns.setdefault(name, [None] * len(columns["id"]))[row] = None if name in opposite else value
+    return bool(opposite)
 
 
 def _unsay(columns: dict[str, list[Any]], row: int) -> bool:

@@ -12,6 +12,9 @@ from popmargin.judges.client import ChatClient
 from popmargin.judges.comparing import Judge
 from popmargin.judges.labeller import Labeller
 from popmargin.label.labellers.numeric import RatingLabeller, RewardLabeller
+from popmargin.models.kind import is_classifier
+from popmargin.rewards.load import with_model
+from popmargin.rewards.naming import Named, read_name
 
 
 def load_labeller(
@@ -25,10 +28,11 @@ def load_labeller(
 ) -> Labeller:
     """A labeller from its specification.
 
-    Specifications:
-        "openai:MODEL@URL": a judge behind an OpenAI-compatible server (options of `ServerBackend` and `ChatClient`);
-        "local:PATH": a local model as the judge (options of `LocalBackend`);
-        "reward:SPEC": a reward as in `load_reward` (with its options);
+    Specifications (see `popmargin.rewards.naming`; rewards are named by the same):
+        "judge:MODEL@URL": a judge behind an OpenAI-compatible server (options of `ServerBackend` and `ChatClient`);
+            "judge:URL" where the option `model` names the model;
+        "model:PATH": a reward model (options of `ModelReward`), or a language model as the judge (of `LocalBackend`);
+        "module:function", "file.py:function": a reward in Python;
         "ratings": the ratings of the data, as `strengths`.
 
     Args:
@@ -49,24 +53,28 @@ def load_labeller(
     """
     if name is not None and not name.strip():
         raise ConfigError(f"The name for judge {spec!r} is empty. Give one, or omit it to use the judge's own.")
-    if (prompts or orders != "both") and (spec == "ratings" or spec.startswith("reward:")):
-        raise ConfigError(f"Judge {spec!r} compares numbers, so it has no prompt and no orders. Remove these options.")
-    if spec == "ratings":
-        _refuse(spec, options, ())
-        return RatingLabeller(strengths or {}, name or "ratings")
-    if spec.startswith("reward:"):
-        return RewardLabeller(spec.removeprefix("reward:"), name, **options)
-    if spec.startswith("local:"):
+    named = read_name(spec)
+    if named.use == "reward" or named.kind in ("code", "ratings") or (named.use is None and _rates(named)):
+        if prompts or orders != "both":
+            raise ConfigError(
+                f"Judge {spec!r} compares numbers, so it has no prompt and no orders. Remove these options."
+            )
+        if named.kind == "ratings":
+            _refuse(spec, options, ())
+            return RatingLabeller(strengths or {}, name or "ratings")
+        return RewardLabeller(spec.removeprefix("reward:") if named.use else spec, name, **options)
+    if named.kind == "model":
         _refuse(spec, options, (LocalBackend,))
-        backend = LocalBackend(spec.removeprefix("local:"), **options)
-        return Judge(backend, prompts=prompts, orders=orders, name=name)
-    model, at, url = spec.removeprefix("openai:").rpartition("@")
-    if not spec.startswith("openai:") or not at:
-        raise ConfigError(
-            f"Judge {spec!r} is not understood. Give openai:MODEL@URL, local:PATH, reward:SPEC or ratings."
-        )
+        return Judge(LocalBackend(named.place, **options), prompts=prompts, orders=orders, name=name)
+    options = with_model(named, options)
+    model = options.pop("model")
     _refuse(spec, options, (ServerBackend, ChatClient))
-    return Judge(ServerBackend(model, url, **options), prompts=prompts, orders=orders, name=name)
+    return Judge(ServerBackend(model, named.place, **options), prompts=prompts, orders=orders, name=name)
+
+
+def _rates(named: Named) -> bool:
+    """Whether it is a model that rates single responses, rather than one to ask."""
+    return named.kind == "model" and is_classifier(named.place)
 
 
 def _refuse(spec: str, options: Mapping[str, Any], takes: tuple[Callable[..., Any], ...]) -> None:

@@ -72,8 +72,9 @@ class RewardLabeller:
         for text in (True, False):  # rewards take prompts of one kind at a time
             rows = [side for side in new if isinstance(side.prompt, str) == text]
             if rows:
-                gaps = response_ratings(_preferences(rows), self._reward).gap
-                self._gaps.update(zip((side.id for side in rows), gaps.tolist(), strict=True))
+                ratings = response_ratings(_preferences(rows), self._reward)
+                account.notes += ratings.notes
+                self._gaps.update(zip((side.id for side in rows), ratings.gap.tolist(), strict=True))
         account.asked += 2 * len(new)
         account.cached += 2 * (len(sides) - len(new))
         opinions = [

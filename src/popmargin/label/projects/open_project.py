@@ -14,6 +14,7 @@ from popmargin.label.projects.same_project import (
     refuse_other_preferences,
     refuse_other_settings,
 )
+from popmargin.label.store.items import STORED, storable_columns
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.pop.edges import PopEdges
@@ -75,6 +76,9 @@ def open_project(
     project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:
         store.import_preferences(project.id, data)
+        left = [name for name in data.columns if name not in (*STORED, *storable_columns(data))]
+        if left:
+            say(f"columns of bytes are not stored: {', '.join(left)}")
     store.add_items(project.id, draft.kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
     known = sum(answer is not None for answer in draft.gold or ())
     items = f"{len(draft.first)} items of kind '{draft.kind}'"

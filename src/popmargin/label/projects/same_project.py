@@ -37,7 +37,7 @@ def refuse_other_settings(found: Project, settings: Mapping[str, Any]) -> None:
         ]
         raise ConfigError(
             f"Project '{found.name}' has {'; '.join(told)}. A project keeps its original settings: omit them to "
-            "continue it, or start another project with --project NAME."
+            f"continue it, or start another project with --project NAME."
         )
 
 
@@ -51,7 +51,7 @@ def refuse_other_kind(found: Project, kinds: list[Kind], kind: Kind | None) -> N
         held = "' and '".join(kinds)
         raise ConfigError(
             f"Project '{found.name}' holds items of kind '{held}'; put items of kind '{kind}' in a separate project "
-            "with --project NAME."
+            f"with --project NAME."
         )
 
 
@@ -94,9 +94,8 @@ def refuse_other_preferences(
         )
     if others:
         say(
-            f"{len(others)} preferences have different ratings, strengths, soft labels or annotators in {source}, "
-            "such as "
-            f"'{min(others)}': project '{found.name}' keeps its own"
+            f"{len(others)} preferences have other ratings, strengths, soft labels, annotators or clusters in "
+            f"{source}, such as '{min(others)}': project '{found.name}' keeps its own"
         )
 
 
@@ -117,5 +116,5 @@ def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
     if list(islice(stored, count)) != [rows[row] for row in item_order(found.seed, 0, count)]:
         raise ConfigError(
             f"Project '{found.name}' has different items than these pairs, k, edges and gold would give. Use the "
-            "original values, omit them to continue the project, or start another one with --project NAME."
+            f"original values, omit them to continue the project, or start another one with --project NAME."
         )

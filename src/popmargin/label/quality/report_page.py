@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from popmargin.files import HTML
 from popmargin.label.quality.label_quality import THIRDS, KindAgreement, Quality
-from popmargin.report.build import render_page
 from popmargin.report.metrics import has_bounds, is_known, number
 from popmargin.report.plots import NARROW, WIDE, Dot, Style, draw_dots, ends
+from popmargin.report.render import render_page
 from popmargin.report.results import write_text
 from popmargin.report.svg import Plot, Scale, shorten, span, text_width
 from popmargin.report.tables import Cell, duration, visible_text

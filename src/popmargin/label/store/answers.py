@@ -17,7 +17,7 @@ from popmargin.errors import ConfigError, DataError, did_you_mean
 from popmargin.label.store.assign import end_lease, lease, lock_annotator, own_assignment, shown, take_place
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import WRONGS, Label, Wrong
-from popmargin.label.store.tables import annotator, assignment, item, label
+from popmargin.label.store.sql_tables import annotator, assignment, item, label
 
 NOTE_CHARACTERS = 10_000
 REQUEST_CHARACTERS = 200

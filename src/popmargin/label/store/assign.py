@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, exists, func, select, text, update
 
 from popmargin.errors import DataError
 from popmargin.label.store.records import Shown
-from popmargin.label.store.tables import LEASED, annotator, assignment, item, project
+from popmargin.label.store.sql_tables import LEASED, annotator, assignment, item, project
 
 REPEAT_AFTER = 10
 """Items are repeated only after at least this many others."""

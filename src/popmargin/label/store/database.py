@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 from popmargin.errors import ConfigError, RunError, import_extra
-from popmargin.label.store.tables import REVISION, metadata
+from popmargin.label.store.sql_tables import REVISION, metadata
 
 T = TypeVar("T")
 WAIT_SECONDS = 60.0

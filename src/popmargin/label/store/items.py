@@ -10,11 +10,14 @@ import pyarrow as pa
 from sqlalchemy import Connection, select, update
 
 from popmargin.data.questions import KINDS, RATINGS, SIDES, VERDICTS, Kind, PreferenceText, Side, Verdict
-from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, known_fields
+from popmargin.data.saving import holds_bytes, known_fields, plain_value
+from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, DataError, did_you_mean
 from popmargin.label.store.database import CHUNK, Database
-from popmargin.label.store.tables import annotator, assignment, item, preference, project
+from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
+STORED = tuple(name for name in COLUMNS if name != "cluster")
+"""Columns of preferences that have one of their own in the store; the others share one."""
 EVERYBODY = 1_000_000_000
 """Overlap of a gold item."""
 RANGES = {
@@ -76,10 +79,12 @@ def import_preferences(database: Database, connection: Connection, number: int, 
         )
     _refuse_known(connection, found, preferences)
     position = found.preferences
-    for batch in preferences.batches(size=CHUNK):
-        columns = {name: [_json(value) for value in batch[name]] for name in TEXT_COLUMNS}
+    others = storable_columns(preferences)
+    for batch in preferences.batches(*STORED, *others, size=CHUNK):
+        columns: dict[str, list[Any]] = {name: [_json(value) for value in batch[name]] for name in TEXT_COLUMNS}
         columns |= {name: [_number(value) for value in batch[name]] for name in NUMBER_COLUMNS}
         columns |= {"key": batch["id"], "annotator": batch["annotator"]}
+        columns["extra"] = [_extra(others, values) for values in zip(*(batch[name] for name in others), strict=True)]
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         for place, row in enumerate(rows, position):
             row |= {"project": number, "position": place}
@@ -280,18 +285,21 @@ def preference_text(key: str, prompt: str, chosen: str, rejected: str) -> Prefer
 
 
 def preference_columns(connection: Connection, number: int) -> dict[str, list[Any]]:
-    """All columns of the schema of preferences, in the order of import."""
-    stored = [name for name in COLUMNS if name != "cluster"]  # which says nothing to a labeller
-    names = ["key" if name == "id" else name for name in stored]
+    """All columns of the imported preferences, in the order of import."""
+    names = [*("key" if name == "id" else name for name in STORED), "extra"]
     rows = connection.execute(
         select(*(preference.c[name] for name in names))
         .where(preference.c.project == number)
         .order_by(preference.c.position)
     ).all()
-    columns = dict(zip(stored, (list(column) for column in zip(*rows, strict=True)), strict=True)) if rows else {}
+    found = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in names]
+    columns: dict[str, list[Any]] = dict(zip((*STORED, "extra"), found, strict=True))
     for name in TEXT_COLUMNS:
-        columns[name] = [json.loads(value) for value in columns.get(name, [])]
-    return {name: columns.get(name, [None] * len(rows)) for name in COLUMNS}
+        columns[name] = [json.loads(value) for value in columns[name]]
+    extra: list[dict[str, Any]] = [json.loads(value) if value else {} for value in columns.pop("extra")]
+    others = dict.fromkeys(name for row in extra for name in row)
+    columns |= {name: [row.get(name) for row in extra] for name in others}
+    return {name: columns.get(name, [None] * len(rows)) for name in (*COLUMNS, *others)}
 
 
 def active_people(connection: Connection, number: int) -> int:
@@ -302,6 +310,17 @@ def active_people(connection: Connection, number: int) -> int:
         )
     )  # fmt: skip
     return len(rows.all())
+
+
+def storable_columns(preferences: Preferences) -> list[str]:
+    """The columns beside `STORED` that a store keeps: all but those that hold bytes, such as images."""
+    schema = preferences.dataset.features.arrow_schema
+    return [name for name in preferences.columns if name not in STORED and not holds_bytes(schema.field(name).type)]
+
+
+def _extra(names: Sequence[str], values: Sequence[Any]) -> str | None:
+    known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    return json.dumps(known, ensure_ascii=False, default=plain_value) if known else None
 
 
 def _json(value: Any) -> str:

@@ -1,23 +1,20 @@
 """The label store: projects, items, assignments and labels in SQLite or PostgreSQL."""
 
-import hashlib
-import hmac
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError, did_you_mean
-from popmargin.label.store import answers, assign, items, queries, tables
+from popmargin.errors import DataError, did_you_mean
+from popmargin.label.store import access, answers, assign, items, queries, sql_tables
+from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import (
-    ANNOTATOR_KINDS,
     Annotator,
     AnnotatorKind,
     Assignment,
@@ -28,7 +25,6 @@ from popmargin.label.store.records import (
 )
 
 MANY = 5_000
-NAME_CHARACTERS = 200
 
 
 class LabelStore:
@@ -106,7 +102,7 @@ class LabelStore:
             overlap=overlap, seed=seed, lease_seconds=lease_seconds, repeat_share=repeat_share, scale=scale
         )
         values = {
-            "name": _name(name, "project"),
+            "name": clean_name(name, "project"),
             "overlap": overlap,
             "seed": seed,
             "lease_seconds": lease_seconds,
@@ -118,17 +114,20 @@ class LabelStore:
         try:
             row = self._database.write(
                 lambda connection: connection.execute(
-                    tables.project.insert().values(**values).returning(tables.project)
+                    sql_tables.project.insert().values(**values).returning(sql_tables.project)
                 ).one()
             )
         except IntegrityError as error:
             raise DataError(f"Project '{name}' already exists. Choose another name, or use that project.") from error
-        return _project(row)
+        return project_of(row)
 
     def projects(self) -> list[Project]:
         """All projects, oldest first."""
         with self._database.read() as connection:
-            return [_project(row) for row in connection.execute(select(tables.project).order_by(tables.project.c.id))]
+            return [
+                project_of(row)
+                for row in connection.execute(select(sql_tables.project).order_by(sql_tables.project.c.id))
+            ]
 
     def project(self, name: str | None = None) -> Project:
         """The project of this name, or the only one.
@@ -208,7 +207,7 @@ class LabelStore:
             return items.texts(connection, project, ids)
 
     def preference_columns(self, project: int) -> dict[str, list[Any]]:
-        """The imported preferences as columns of the schema of preferences, in the order of import."""
+        """The imported preferences as columns, those of the schema and the data's own, in the order of import."""
         with self._database.read() as connection:
             return items.preference_columns(connection, project)
 
@@ -220,75 +219,30 @@ class LabelStore:
         Raises:
             DataError: the name is taken in this project, or there is no such project.
         """
-        if kind not in ANNOTATOR_KINDS:
-            raise ConfigError(f"kind is {kind!r}. {did_you_mean(str(kind), ANNOTATOR_KINDS)}")
-        token = secrets.token_urlsafe(32)
-        values = {
-            "project": project,
-            "name": _name(name, "annotator"),
-            "kind": kind,
-            "active": True,
-            "token": _digest(token),
-            "cursor": -1,
-            "number": 0,
-            "done": 0,
-            "repeats_done": 0,
-            "created_at": self._clock(),
-        }
-
-        def insert(connection: Connection) -> Any:
-            items.lock_project(connection, project)
-            return connection.execute(tables.annotator.insert().values(**values).returning(tables.annotator)).one()
-
         try:
-            return _annotator(self._database.write(insert)), token
+            return self._database.write(
+                lambda connection: access.add_annotator(connection, project, name, kind, self._clock())
+            )
         except IntegrityError as error:
             raise DataError(f"The project already has an annotator '{name}'. Choose another name.") from error
 
     def new_token(self, annotator: int) -> str:
         """Another token for an annotator; the old one is worth nothing any more."""
-        token = secrets.token_urlsafe(32)
-        self._change_annotator(annotator, {"token": _digest(token)})
-        return token
+        return self._database.write(lambda connection: access.new_token(connection, annotator))
 
     def annotators(self, project: int) -> list[Annotator]:
         """All annotators of a project, oldest first."""
-        query = select(tables.annotator).where(tables.annotator.c.project == project).order_by(tables.annotator.c.id)
         with self._database.read() as connection:
-            return [_annotator(row) for row in connection.execute(query)]
+            return access.annotators(connection, project)
 
     def set_active(self, annotator: int, active: bool) -> None:
-        """Let an annotator label or not; who is not active gives open items back, and their token opens nothing."""
-        self._change_annotator(annotator, {"active": active})
-
-    def _change_annotator(self, number: int, values: dict[str, Any]) -> None:
-        def change(connection: Connection) -> None:
-            changed = connection.execute(
-                update(tables.annotator).where(tables.annotator.c.id == number).values(**values)
-            )
-            if changed.rowcount != 1:
-                raise DataError(f"There is no annotator {number}.")
-            if values.get("active") is False:
-                open_ones = select(tables.assignment).where(
-                    tables.assignment.c.annotator == number, tables.assignment.c.state == "leased"
-                )  # fmt: skip
-                for row in connection.execute(open_ones).all():
-                    assign.end_lease(connection, row, "expired", self._clock())
-
-        self._database.write(change)
+        """Let an annotator label or not; one who is not active gives open items back, and their token is refused."""
+        self._database.write(lambda connection: access.set_active(connection, annotator, active, self._clock()))
 
     def annotator_of(self, token: str) -> tuple[Project, Annotator] | None:
-        """Project and annotator of a token; None if it is nobody's, or the annotator is not active.
-
-        The database looks for the token's hash, which tells an attacker who measures times nothing about a token.
-        """
-        digest = _digest(token)
+        """Project and annotator of a token; None if it is nobody's, or the annotator is not active."""
         with self._database.read() as connection:
-            row = connection.execute(select(tables.annotator).where(tables.annotator.c.token == digest)).one_or_none()
-            if row is None or not hmac.compare_digest(row.token, digest) or not row.active:
-                return None
-            owner = connection.execute(select(tables.project).where(tables.project.c.id == row.project)).one()
-        return _project(owner), _annotator(row)
+            return access.annotator_of(connection, token)
 
     # Labelling
 
@@ -421,28 +375,9 @@ class LabelStore:
     def newest_label(self) -> int:
         """Number of the newest revision of any label, 0 without one: where it is the same, so are all labels."""
         with self._database.read() as connection:
-            return connection.execute(select(func.max(tables.label.c.id))).scalar() or 0
+            return connection.execute(select(func.max(sql_tables.label.c.id))).scalar() or 0
 
     def label_history(self, project: int) -> Any:
         """Every revision of every label, withdrawn ones with a null verdict; columns as of `labels`."""
         with self._database.read() as connection:
             return queries.label_table(connection, project, None, every_revision=True)
-
-
-def _name(name: str, what: str) -> str:
-    cleaned = answers.clean(name).strip()
-    if not 1 <= len(cleaned) <= NAME_CHARACTERS:
-        raise ConfigError(f"The {what}'s name has {len(cleaned)} characters; it needs 1 to {NAME_CHARACTERS}.")
-    return cleaned
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
-
-
-def _project(row: Any) -> Project:
-    return Project(**{name: getattr(row, name) for name in Project.__dataclass_fields__})
-
-
-def _annotator(row: Any) -> Annotator:
-    return Annotator(id=row.id, name=row.name, kind=row.kind, active=row.active)

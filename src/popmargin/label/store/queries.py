@@ -11,7 +11,7 @@ from popmargin.label.store.answers import label_of
 from popmargin.label.store.assign import leased
 from popmargin.label.store.items import active_people, preference_text
 from popmargin.label.store.records import Assignment, Progress, Shown
-from popmargin.label.store.tables import annotator, assignment, item, label, preference, project
+from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference, project
 
 PAGE = 50_000
 _TIME = pa.timestamp("us", tz="UTC")

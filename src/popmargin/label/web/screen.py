@@ -8,11 +8,11 @@ from typing import Literal, cast, get_args
 
 from markupsafe import Markup
 
+from popmargin.data.conversation import Text
 from popmargin.data.questions import RATINGS, Kind, PreferenceText, Rating, Verdict
-from popmargin.data.schema import Text
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Shown, Wrong
-from popmargin.label.web.text import render, render_pair
+from popmargin.label.web.marked_text import render, render_pair
 
 Place = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]
 Choice = Place | Rating

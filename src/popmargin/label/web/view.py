@@ -10,9 +10,9 @@ from fastapi.responses import HTMLResponse
 
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
+from popmargin.label.web.marked_text import document, plain
 from popmargin.label.web.screen import SURE, WORDS, choice_of, sure_of
 from popmargin.label.web.security import Person, Session
-from popmargin.label.web.text import document, plain
 from popmargin.report.metrics import has_bounds, number
 
 SECONDS_CAP = 900.0

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from popmargin.label.store.tables import metadata
+from popmargin.label.store.sql_tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True

@@ -20,9 +20,9 @@ _SIDES = "response IN ('chosen', 'rejected')"
 
 def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
-        _make_anew("project", ["scale INTEGER"])
-        _make_anew("item", ["response VARCHAR(20)", f"CONSTRAINT ck_item_response CHECK ({_SIDES})"])
-        _make_anew("label", [])
+        make_anew("project", ["scale INTEGER"])
+        make_anew("item", ["response VARCHAR(20)", f"CONSTRAINT ck_item_response CHECK ({_SIDES})"])
+        make_anew("label", [])
         return
     op.add_column("project", sa.Column("scale", sa.Integer(), nullable=True))
     op.add_column("item", sa.Column("response", sa.String(length=20), nullable=True))
@@ -32,7 +32,7 @@ def upgrade() -> None:
         op.create_check_constraint(op.f(f"ck_{table}_{column}"), table, f"{column} IN ({new})")
 
 
-def _make_anew(table: str, lines: list[str]) -> None:
+def make_anew(table: str, lines: list[str]) -> None:
     """SQLite changes no constraint: a new table gets the rows, the old one's name and its indexes."""
     connection = op.get_bind()
     found = connection.execute(

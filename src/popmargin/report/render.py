@@ -56,6 +56,13 @@ def write_report(results: StudyResults, path: str | Path) -> Path:
 
     Returns:
         The path that was written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = write_report(StudyResults("A study", [], {}, baseline="dpo"), Path(folder) / "report.html")
+        ...     "A study" in page.read_text(encoding="utf-8")
+        True
     """
     write_text(path, render_report(results), HTML)
     return Path(path)

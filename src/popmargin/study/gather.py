@@ -14,6 +14,7 @@ from popmargin.errors import RunError
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
 from popmargin.evaluation.run import HeldOutMargins
+from popmargin.files import read_jsonl
 from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
 from popmargin.report.results import ArmResult, StudyResults
@@ -22,7 +23,7 @@ from popmargin.statistics.intervals import Interval
 from popmargin.statistics.jackknife import row_means
 from popmargin.study.reading import read_control, read_reference, read_results
 from popmargin.training.build import make_loss
-from popmargin.training.run_directory import RunDirectory, read_jsonl
+from popmargin.training.run_directory import RunDirectory
 from popmargin.training.trainer import Loss
 
 _TRAINING = (

@@ -2,28 +2,42 @@
 
 import dataclasses
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popmargin.bounds import bounds_of
-from popmargin.config import RunConfig, apply_overrides, dump_yaml, from_dict, merge, read_yaml, settings, to_dict
+from popmargin.config import (
+    ModelConfig,
+    PopConfig,
+    RunConfig,
+    TrainConfig,
+    apply_overrides,
+    dump_yaml,
+    from_dict,
+    merge,
+    read_saved,
+    read_yaml,
+    settings,
+    to_dict,
+)
+from popmargin.config.described import Setting, bounds_of, settings_of
 from popmargin.config_names import ELSEWHERE
 from popmargin.errors import ConfigError
-from popmargin.study.config import StudyConfig, TuneConfig
+from popmargin.study.config import StudyConfig
+from popmargin.yaml_file import parse_yaml
 
 
 def read(text: str) -> RunConfig:
-    return from_dict(RunConfig, yaml.safe_load(text))
+    return from_dict(RunConfig, parse_yaml(text))
 
 
 def test_round_trip() -> None:
     config = read("objective: {name: ipo, beta: 0.5}\ntrain: {betas: [0.8, 0.9]}\ntokens: {name: x}")
-    assert from_dict(RunConfig, yaml.safe_load(dump_yaml(to_dict(config)))) == config
+    assert from_dict(RunConfig, parse_yaml(dump_yaml(to_dict(config)))) == config
 
 
 def test_numbers_that_yaml_reads_as_text() -> None:
@@ -37,19 +51,19 @@ def test_numbers_that_yaml_reads_as_text() -> None:
     [
         ("trian: {}", "Unknown key 'trian'. Did you mean 'train'"),
         ("train: {lerning_rate: 1}", "Unknown key 'train.lerning_rate'. Did you mean 'learning_rate'"),
-        ("train: {epochs: many}", "train.epochs is 'many', which is not a finite number"),
-        ("train: {epochs: .nan}", "train.epochs is nan, which is not a finite number"),
-        ("train: {epochs: true}", "train.epochs is True"),
-        ("train: {batch_size: 2.5}", "train.batch_size is 2.5, which is not int"),
-        ("train: {batch_size: '8'}", "train.batch_size is '8', which is not int"),
+        ("train: {epochs: many}", "train.epochs must be a number (above 0), not 'many'."),
+        ("train: {epochs: .nan}", "train.epochs must be above 0, not nan."),
+        ("train: {epochs: true}", "train.epochs must be a number (above 0), not True"),
+        ("train: {batch_size: 2.5}", "train.batch_size must be a whole number (at least 1), not 2.5"),
+        ("train: {batch_size: '8'}", "train.batch_size must be a whole number (at least 1), not '8'"),
         ("train: {batch_size: 0}", "train.batch_size must be at least 1, not 0"),
         ("train: {micro_batch_size: -1}", "train.micro_batch_size must be at least 1"),
         ("train: {max_steps: 0}", "train.max_steps must be at least 1"),
         ("train: {epochs: 0}", "train.epochs must be above 0"),
         ("train: {learning_rate: -1}", "train.learning_rate must be at least 0"),
-        ("train: {betas: [0.9]}", "train.betas must be two numbers"),
-        ("train: {betas: 0.9}", "train.betas is 0.9, which is not list"),
-        ("train: {betas: [0.9, x]}", "train.betas[1] is 'x'"),
+        ("train: {betas: [0.9]}", "train.betas must be a list of 2 (each at least 0 and below 1), not [0.9]"),
+        ("train: {betas: 0.9}", "train.betas must be a list of 2 (each at least 0 and below 1), not 0.9"),
+        ("train: {betas: [0.9, x]}", "train.betas[1] must be a number (at least 0 and below 1), not 'x'"),
         ("evaluation: {tokens_per_batch: 0}", "evaluation.tokens_per_batch must be at least 1"),
         ("evaluation: {temperature: -1}", "evaluation.temperature must be at least 0"),
         ("evaluation: {generation_config: model, top_k: 5}", "evaluation.top_k have no effect: remove them"),
@@ -63,19 +77,77 @@ def test_numbers_that_yaml_reads_as_text() -> None:
         ("train: 3", "train must be a mapping of keys to values, not 3"),
         ("train:", "train must be a mapping of keys to values, not None"),
         ("[1]", "The configuration must be a mapping"),
-        ("objective: dpo", "objective is 'dpo', which is not dict. Write {name: dpo}."),
-        ("regularizers: [sft]", "regularizers[0] is 'sft', which is not dict. Write {name: sft}."),
-        ("margin: pop", "margin is 'pop', which is not dict. Write {source: pop}."),
-        ("margin: 1", "margin is 1, which is not dict"),
+        ("objective: dpo", "objective must be a mapping of keys to values, not 'dpo'. Write {name: dpo}."),
+        ("regularizers: [sft]", "regularizers[0] must be a mapping of keys to values, not 'sft'. Write {name: sft}."),
+        ("margin: pop", "margin must be a mapping of keys to values or null, not 'pop'. Write {source: pop}."),
+        ("margin: 1", "margin must be a mapping of keys to values or null, not 1."),
         ("margni: {source: pop}", "Unknown key 'margni'. Did you mean 'margin'"),
-        ("name: 3", "name is 3, which is not str"),
-        ("seed: true", "seed is True, which is not int"),
+        ("name: 3", "name must be text, not 3. Write it in quotes."),
+        ("data: {columns: {prompt: 3}}", "data.columns.prompt must be text, not 3. Write it in quotes."),
+        (
+            "train: {trainer_arguments: {1: 3}}",
+            "train.trainer_arguments.1: a key must be text. Write it in quotes.",
+        ),
+        ("1: {}", "Unknown key '1'. Known: data"),
+        ("seed: true", "seed must be a whole number (at least 0 and below 4,294,967,296), not True"),
     ],
 )
 def test_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as info:
         read(text)
     assert message in str(info.value)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(ConfigError) as info:
+        read("train: {lr: 1, epochs: 0}\nsede: 1\nmodel: {lora_rank: -1}\ndata: {limit: -5}")
+    lines = str(info.value).splitlines()
+    assert len(lines) == 5
+    assert "model.lora_rank must be at least 0, not -1." in lines and "data.limit must be at least 1, not -5." in lines
+
+
+def test_what_an_objects_own_code_sets_is_checked_too() -> None:
+    """Sections made or changed in Python are as strict as files, and stay frozen and hashable."""
+    with pytest.raises(ConfigError, match=r"^model\.lora_rank must be at least 0, not -1\.$"):
+        ModelConfig(lora_rank=-1)
+    with pytest.raises(ConfigError, match=r"^Unknown key 'train\.lr'\. Did you mean 'train\.learning_rate'\?"):
+        TrainConfig(lr=1)  # pyright: ignore
+    with pytest.raises(ConfigError, match=r"^pop\.k must be at least 1, not 0\.$"):
+        dataclasses.replace(PopConfig(), k=0)
+    with pytest.raises(ConfigError, match=r"^Unknown key 'tune\.beta_factor'\. Did you mean 'beta_factors'"):
+        from_dict(StudyConfig, {"arms": {"dpo": {}}, "tune": {"beta_factor": 1}})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PopConfig().k = 2  # pyright: ignore
+    assert {PopConfig(k=2): 1}[PopConfig(k=2)] == 1
+
+
+def test_keys_of_earlier_versions(tmp_path: Path) -> None:
+    """They are refused where they are written anew, and left out where an earlier version saved them."""
+    with pytest.raises(ConfigError, match=r"'evaluation\.bootstrap' is gone: .* Remove it\."):
+        read("evaluation: {bootstrap: 1000}")
+    saved = dump_yaml(to_dict(RunConfig())).replace("evaluation:\n", "evaluation:\n  bootstrap: 1000\n")
+    (tmp_path / "config.yaml").write_text(saved)
+    assert from_dict(RunConfig, read_saved(tmp_path / "config.yaml")) == RunConfig()
+
+
+def test_numbers_in_mappings_and_texts_that_look_like_them() -> None:
+    config = read("train: {trainer_arguments: {adam_epsilon: 1e-8, n: '1e-8'}}\nname: '12e7'\nobjective: {beta: 5E-2}")
+    assert config.train.trainer_arguments == {"adam_epsilon": 1e-8, "n": "1e-8"} and config.objective == {"beta": 0.05}
+    assert read(dump_yaml(to_dict(config))) == config
+    assert parse_yaml("[1e5, 12e7x, e5, 1e, +1e-5, yes, no, null, 0x1f]") == [
+        *(1e5, "12e7x", "e5", "1e", 1e-5, True, False, None, 31),
+    ]
+
+
+MANY = "a: &a {x: 1, y: 2}\n" + "".join(f"{n}: &{n} {{p: *{o}, q: *{o}}}\n" for o, n in pairwise("abcdefghijklmnopqrs"))
+
+
+@pytest.mark.parametrize("text", [MANY, "train: &t\n  trainer_arguments: *t\n"])
+def test_aliases_that_multiply_or_never_end(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"its aliases stand for more than 100,000 values; write out"):
+        read_yaml(tmp_path / "run.yaml")
+    assert parse_yaml("a: &a {b: 1}\nc: *a\nd: {<<: *a}") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}
 
 
 @pytest.mark.parametrize(
@@ -106,33 +178,31 @@ def test_files_that_are_no_configuration(tmp_path: Path, name: str, text: str | 
     assert str(file) in str(info.value) and "\n" not in str(info.value)
 
 
-def numbers(kind: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """All numeric fields of a configuration by their paths: the dataclass that has them, and their type."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(field.type):
-            found |= numbers(field.type, f"{field.name}.")
-        elif re.search(r"\b(int|float)\b", str(field.type)) or field.type in (int, float):
-            found[prefix + field.name] = (kind, field.type)
+def numbers(kind: Any) -> dict[str, tuple[Any, Setting]]:
+    """All numeric fields of a configuration by their paths: the dataclass that has them, and what there is to say."""
+    found: dict[str, tuple[Any, Setting]] = {}
+    for owner, front in [(kind, ""), *((s.section, f"{s.name}.") for s in settings_of(kind) if s.section)]:
+        own = [setting for setting in settings_of(owner, front) if setting.name.count(".") == front.count(".")]
+        found |= {s.name: (owner, s) for s in own if re.search(r"'type': '(number|integer)'", str(s.schema))}
     return found
 
 
-NUMBERS = numbers(RunConfig) | numbers(StudyConfig) | numbers(TuneConfig, "tune.")
+NUMBERS = numbers(RunConfig) | numbers(StudyConfig)
 
 
 @pytest.mark.parametrize("path", NUMBERS)
 def test_every_number_has_bounds_and_is_refused_beyond_them(path: str) -> None:
-    kind, annotation = NUMBERS[path]
-    bounds = bounds_of(annotation)
-    assert bounds is not None, f"{path} takes any number: say which in its type (popmargin.bounds)"
+    kind, setting = NUMBERS[path]
+    bounds, schema = bounds_of(setting.schema).removeprefix("each "), str(setting.schema)
+    assert bounds, f"{path} takes any number: say which in its type (popmargin.bounds)"
     name = path.rpartition(".")[2]
-    beyond = [-1, *([float("nan"), float("inf")] if "float" in str(annotation) else [])]
-    beyond += [bounds.least - 1] if bounds.least is not None else []
-    beyond += [limit for limit in (bounds.above, bounds.below) if limit is not None]
-    beyond += [bounds.whole_from + 0.5] if bounds.whole_from is not None else []
+    beyond = [-1, *([float("nan"), float("inf")] if "'number'" in schema else [])]
+    beyond += [int(limit) - 1 for limit in re.findall(r"'minimum': (\d+)", schema)]
+    beyond += [int(limit) for limit in re.findall(r"'exclusiveM\w+': (\d+)", schema)]
+    beyond += [1.5] if "wholeFrom" in schema else []
     for value in beyond:
-        many = [value] if str(annotation).startswith("list") else value
-        with pytest.raises(ConfigError, match=rf"^{re.escape(path)} must be {re.escape(str(bounds))}, not "):
+        many = [value, value] if "'array'" in schema else value
+        with pytest.raises(ConfigError, match=rf"^{re.escape(path)}(\[0\])? must be {re.escape(bounds)}, not "):
             kind(**{name: many} | ({"arms": {"dpo": {}}} if kind is StudyConfig else {}))
 
 
@@ -226,6 +296,7 @@ def test_flags_go_over_the_file() -> None:
     ("flags", "message"),
     [
         (["--train.epochs"], "--train.epochs needs a value"),
+        (["--train.compile", "--train.epochs", "1"], "--train.compile needs a value"),
         (["2"], "Expected a flag such as --train.learning_rate before '2'"),
         (["--train.epochs.x", "1"], "'epochs' is not a mapping"),
         (["--seeds", "[0, 1"], "--seeds: '[0, 1' is not YAML"),

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0002"
+REVISION = "0003"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -108,6 +108,8 @@ preference = Table(
     Column("strength", Float),
     Column("soft_label", Float),
     Column("annotator", Text),
+    # A JSON object of all other columns that hold something; null where none does.
+    Column("extra", Text),
     UniqueConstraint("project", "key"),
     UniqueConstraint("project", "position"),
 )

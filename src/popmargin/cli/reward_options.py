@@ -8,6 +8,7 @@ import yaml
 from popmargin.errors import ConfigError
 from popmargin.rewards.base import Reward
 from popmargin.rewards.load import load_reward
+from popmargin.rewards.naming import FORMS
 
 
 def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool, purpose: str) -> None:
@@ -16,7 +17,7 @@ def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool, pur
         "--reward",
         required=required,
         metavar="SPEC",
-        help=f"{purpose}: model:PATH, judge:URL or module:function",
+        help=f"{purpose}: {FORMS}",
     )
     parser.add_argument(
         "--reward-options",

@@ -16,7 +16,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-from popmargin.data.schema import Text
+from popmargin.data.conversation import Text
 from popmargin.data.tools import said
 
 _SCHEMES = re.compile(r"(?i)^(https?://|mailto:)")

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict
 
-from popmargin.data.schema import Text
+from popmargin.data.conversation import Text
 from popmargin.data.tools import said
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Project

@@ -1,0 +1,83 @@
+"""`popmargin schema`."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "schema",
+        help="write the JSON schema of a configuration, for editors",
+        description="Write the JSON schema of a run's or a study's configuration, with which an editor completes, "
+        "explains and checks YAML: popmargin schema > popmargin.schema.json",
+        allow_abbrev=False,
+    )
+    parser.add_argument("of", nargs="?", choices=["run", "study"], default="run", help="of which (default run)")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the schema."""
+    schema = run_schema() if args.of == "run" else study_schema()
+    print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=1))
+    return 0
+
+
+def run_schema() -> dict[str, Any]:
+    """The schema of a run, with the options of every registered objective, regularizer, token selector and margin."""
+    from popmargin.config import RunConfig
+    from popmargin.config.described import schema_of
+    from popmargin.margins.base import MARGIN_SOURCES
+    from popmargin.objectives.base import OBJECTIVES
+    from popmargin.regularizers.base import REGULARIZERS
+    from popmargin.tasks.base import TASKS
+    from popmargin.tokens.base import TOKEN_SELECTORS
+
+    schema, null, text = schema_of(RunConfig), {"type": "null"}, {"type": "string"}
+    parts = schema["properties"]
+    parts["task"] |= {"anyOf": [{"enum": TASKS.names()}, text]}
+    parts["objective"] |= _named("name", OBJECTIVES)
+    parts["regularizers"]["items"] = _named("name", REGULARIZERS, {"weight": {"type": "number"}})
+    parts["tokens"]["anyOf"] = [_named("name", TOKEN_SELECTORS, {"reference": text}), null]
+    parts["margin"]["anyOf"] = [_named("source", MARGIN_SOURCES), null]
+    return schema
+
+
+def study_schema() -> dict[str, Any]:
+    """The schema of a study: of its own fields, of what its runs share, and of its arms."""
+    from popmargin.config.described import schema_of
+    from popmargin.study.config import StudyConfig
+
+    schema, base = schema_of(StudyConfig), run_schema()
+    schema["$defs"] |= base.pop("$defs")
+    label = {"label": {"type": "string", "description": "What the report calls the arm."}}
+    schema["properties"]["base"] |= base
+    arm = base | {"description": "What differs in this arm.", "properties": base["properties"] | label}
+    schema["properties"]["arms"]["additionalProperties"] = arm
+    return schema
+
+
+def _named(key: str, registry: Any, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A mapping that names a component and gives its options; of a component that is not registered, any.
+
+    Args:
+        key: the key that holds the name.
+        registry: of these components.
+        more: schemas of further keys, which all of them take.
+    """
+    from popmargin.config.described import fields_of
+
+    rules: list[Any] = []
+    for name in registry.names():
+        own = {
+            field.name: dict(field.schema) | {"description": field.sentence, "default": field.default}
+            for field in fields_of(registry.get(name).options)
+        }
+        allowed = {key: {}, **(more or {}), **own}
+        chosen = {"properties": {key: {"const": name}}, "required": [key]}
+        rules.append({"if": chosen, "then": {"properties": allowed, "additionalProperties": False}})
+    name = {"anyOf": [{"enum": registry.names()}, {"type": "string"}]}
+    return {"type": "object", "properties": {key: name}, "allOf": rules}

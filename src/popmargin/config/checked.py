@@ -1,0 +1,190 @@
+"""Configuration classes whose values are checked, however they are made, and what is said of those that do not fit.
+
+pydantic checks; its errors become sentences that name the field, the value, what is allowed and the nearest key.
+"""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from popmargin.config.described import bounds_of, choices_of, descriptions, kind_of, schema_of, settings_of
+from popmargin.config_names import suggestion
+from popmargin.errors import ConfigError, did_you_mean
+
+GONE = {"evaluation.bootstrap": "intervals now come from formulas, not from resampling."}
+"""Keys of earlier versions, and why there is nothing to set."""
+_PARTS = {"objective": "name", "regularizers": "name", "tokens": "name", "margin": "source"}
+"""The keys of a run that name a part, and the key in them that holds the name."""
+_OF_ALL: list[Any] = []
+_OUT_OF_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "share_or_count"}
+
+ConfigT = typing.TypeVar("ConfigT")
+
+
+def _describe(schema: dict[str, Any], kind: type[Any]) -> None:
+    """Put a class's docstring into its JSON schema, field by field."""
+    schema["description"] = (kind.__doc__ or "").partition("\n")[0]
+    for name, text in descriptions(kind).items():
+        schema["properties"][name] |= {"description": text}
+
+
+@typing.dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
+def section(name: str = "", *, of_all: bool = False) -> Callable[[type[ConfigT]], type[ConfigT]]:
+    """Make a frozen dataclass of settings; values that do not fit raise a ConfigError wherever they are set.
+
+    Args:
+        name: what stands before its fields' names in messages, without a dot.
+        of_all: it holds all settings of a run, whose names are looked through for what an unknown key means.
+
+    Example:
+        >>> from popmargin.bounds import Count
+        >>> @section("model")
+        ... class Example:
+        ...     rank: Count = 0
+        >>> Example(rank=-1)
+        Traceback (most recent call last):
+            ...
+        popmargin.errors.ConfigError: model.rank must be at least 0, not -1.
+    """
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra=_describe)  # pyright: ignore
+
+    def made(kind: type[ConfigT]) -> type[ConfigT]:
+        checked: Any = pydantic.dataclasses.dataclass(kind, frozen=True, kw_only=True, config=config)
+        plain = checked.__init__
+
+        @functools.wraps(plain)
+        def init(self: Any, **values: Any) -> None:
+            try:
+                plain(self, **values)
+            except ValidationError as error:
+                raise ConfigError(_sentences(error, kind, name)) from None
+
+        checked.__init__ = init
+        if of_all:
+            _OF_ALL.append(checked)
+        return checked
+
+    return made
+
+
+def from_dict(kind: type[ConfigT], values: Any, where: str = "") -> ConfigT:
+    """Build a configuration from nested plain values.
+
+    Raises:
+        ConfigError: unknown keys (the nearest known one is named), or values that do not fit.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'The configuration'} must be a mapping of keys to values, not {values!r}.")
+    return coerce(kind, values, where)
+
+
+def coerce(annotation: Any, value: Any, where: str) -> Any:
+    """A plain value as the annotated type; whole configurations, or a single option of a component.
+
+    Raises:
+        ConfigError: it does not fit; the message names the place, the value and what is allowed.
+    """
+    whole = dataclasses.is_dataclass(annotation)
+    options = None if whole else ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
+    try:
+        return TypeAdapter(annotation, config=options).validate_python(value, strict=None if whole else True)
+    except ValidationError as error:
+        raise ConfigError(_sentences(error, annotation, where)) from None
+
+
+def build(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """A dataclass of checked values.
+
+    Raises:
+        ConfigError: the dataclass itself refuses them.
+    """
+    try:
+        return kind(**values)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def settings(kind: Any) -> list[str]:
+    """Dotted names of the settings of a run, for a study with their place in it."""
+    front = "base." if "base" in {field.name for field in dataclasses.fields(kind)} else ""
+    return [setting.name for whole in _OF_ALL for setting in settings_of(whole, front)]
+
+
+def _sentences(error: ValidationError, annotation: Any, where: str) -> str:
+    schema = schema_of(annotation)
+    return "\n".join(_sentence(problem, annotation, schema, where) for problem in error.errors(include_url=False))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where an error is: the name, the schema of what stands there, and that of the mapping or list around it."""
+
+    name: str
+    schema: dict[str, Any]
+    around: dict[str, Any]
+
+
+def _find(steps: Iterable[int | str], whole: dict[str, Any], front: str) -> _Place:
+    place = _Place(front, whole, whole)
+    for step in steps:
+        around = _resolved(place.schema, whole)
+        if around.get("type") == "array":
+            name, inner = f"{place.name}[{step}]", around["items"]
+        else:
+            others = around.get("additionalProperties")
+            name = f"{place.name}.{step}" if place.name else str(step)
+            inner = around.get("properties", {}).get(step, others if isinstance(others, dict) else {})
+        place = _Place(name, inner, around)
+    return place
+
+
+def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], front: str) -> str:
+    """One error of pydantic's in our words."""
+    kind, value, steps = problem["type"], problem["input"], problem["loc"]
+    if kind == "value_error":
+        return str(problem["ctx"]["error"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
+    if steps and steps[-1] == "[key]":
+        return f"{_find(steps[:-1], whole, front).name}: a key must be text. Write it in quotes."
+    place = _find(steps, whole, front)
+    if kind in ("unexpected_keyword_argument", "invalid_key"):
+        return _unknown(str(steps[-1]), place, annotation)
+    if kind == "literal_error":
+        return f"{place.name} is {value!r}. {did_you_mean(str(value), choices_of(place.schema))}"
+    bounds = bounds_of(place.schema)
+    if kind in _OUT_OF_BOUNDS or kind == "finite_number":
+        return f"{place.name} must be {bounds or 'finite'}, not {value}."
+    if not place.schema:
+        return f"{place.name}: {problem['msg'].lower()}, not {value!r}."
+    wanted = f"{kind_of(place.schema)}{f' ({bounds})' if bounds else ''}"
+    return f"{place.name} must be {wanted}, not {value!r}.{_hint(kind, value, place.name)}"
+
+
+def _unknown(key: str, place: _Place, annotation: Any) -> str:
+    if place.name in GONE:
+        return f"'{place.name}' is gone: {GONE[place.name]} Remove it."
+    known = place.around.get("properties", {})
+    said = suggestion(key, known, place.name.removesuffix(key), settings(annotation))
+    return f"Unknown key '{place.name}'. {said}"
+
+
+def _hint(kind: str, value: Any, where: str) -> str:
+    key = _PARTS.get(where.partition("[")[0])
+    if key is not None and isinstance(value, str):
+        return f" Write {{{key}: {value}}}."
+    return " Write it in quotes." if kind == "string_type" and isinstance(value, int | float) else ""
+
+
+def _resolved(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    """A schema that stands elsewhere, or is optional."""
+    for option in schema.get("anyOf", ()):
+        if option.get("type") != "null":
+            return _resolved(option, whole)
+    return whole["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema

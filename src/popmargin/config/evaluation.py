@@ -1,0 +1,55 @@
+"""Settings of what is measured."""
+
+from dataclasses import field
+from typing import Any, Literal
+
+from popmargin.bounds import Count, NotNegative, Seed, Size
+from popmargin.config.checked import section
+from popmargin.errors import ConfigError
+
+
+@section("evaluation")
+class EvaluationConfig:
+    """What is measured on held-out preferences and on generations.
+
+    Attributes:
+        reward: scores generations: `module:function`, `file.py:function`, `model:PATH` or `judge:MODEL@URL`; null
+            generates nothing.
+        reward_options: further arguments of the reward (for a judge: api_key_env, cache, request …).
+        prompts: held-out prompts to generate for; null uses all.
+        samples: completions per prompt.
+        max_new_tokens: maximum completion length, tokens.
+        temperature: sampling temperature. Only samples at 1 with all tokens come from the policy itself and give a KL.
+        top_k: sample among the k most likely tokens; 0 means all.
+        generation_config: `ignore` ignores and reports what the model's own generation_config.json would change
+            (penalties, cuts, beams …); `model` follows that file, and temperature and top_k have no effect.
+        generation_batch_size: completions generated at once (does not change the metrics' weights).
+        tokens_per_batch: maximum tokens per forward pass when scoring responses.
+        seed: seed of sampling.
+        pop_k: held-out PoP edges per preference, for the PoP accuracy.
+        curve_points: points of the curves over training, evenly spaced; the last is the final evaluation, so n points
+            cost n − 1 extra evaluations. 0 or 1 for none.
+        curve_prompts: prompts for each point, at most `prompts`.
+    """
+
+    reward: str | None = None
+    reward_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    prompts: Size | None = None
+    samples: Size = 1
+    max_new_tokens: Size = 256
+    temperature: NotNegative = 1.0
+    top_k: Count = 0
+    generation_config: Literal["ignore", "model"] = "ignore"
+    generation_batch_size: Size = 64
+    tokens_per_batch: Size = 4096
+    seed: Seed = 0
+    pop_k: Count = 2
+    curve_points: Count = 0
+    curve_prompts: Size = 32
+
+    def __post_init__(self) -> None:
+        if self.generation_config == "model" and (self.temperature, self.top_k) != (1.0, 0):
+            raise ConfigError(
+                "evaluation.generation_config: model uses the model's own settings, so evaluation.temperature and "
+                "evaluation.top_k have no effect: remove them, or set generation_config to ignore."
+            )

@@ -1,0 +1,60 @@
+"""The configuration of a run: its sections."""
+
+from dataclasses import field
+from typing import Any
+
+from popmargin.bounds import Seed
+from popmargin.config.checked import section
+from popmargin.config.evaluation import EvaluationConfig
+from popmargin.config.model import ModelConfig, ReferenceConfig
+from popmargin.config.optimisation import TrainConfig
+from popmargin.config.pop import PopConfig, TargetConfig
+from popmargin.config.preferences import DataConfig
+
+
+@section(of_all=True)
+class RunConfig:
+    """One training run.
+
+    Example:
+        >>> config = RunConfig(seed=3, objective={"name": "dpo", "beta": 0.2})
+        >>> config.seed, config.objective, config.task
+        (3, {'name': 'dpo', 'beta': 0.2}, 'policy')
+
+    Attributes:
+        name: shown in reports.
+        output: the run directory.
+        seed: seed for initialisation, order and dropout.
+        task: train a `policy`, or a `reward` model: a head on the start model whose reward replaces the log-ratio in
+            the objective, in reward units (so `objective.beta` is 1 unless set).
+        model: the start model.
+        data: the preferences.
+        objective: `name` and its options.
+        regularizers: terms added to the loss: `name`, `weight`, and their options.
+        tokens: a token selector: `name`, its options, and `reference`, a separate model that scores tokens (a folder
+            or hub id with the same tokenizer; default: the run's reference); null uses every token.
+        margin: margin subtracted from each preference's reward margin before the objective:
+            `source` (`fixed`, `ratings` or `pop`) and its options, e.g. {source: fixed, value: 1.0},
+            {source: ratings, scale: 1.0} or {source: pop, margin_min: 0.0, margin_max: 10.0}; null for none.
+        pop: where PoP edges come from.
+        target: what scores the weaker side of an edge.
+        reference: the reference model and its cache.
+        train: optimization.
+        evaluation: what is measured.
+    """
+
+    name: str = "run"
+    output: str = "runs/run"
+    seed: Seed = 0
+    task: str = "policy"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: dict[str, Any] = field(default_factory=lambda: {"name": "pop"})
+    regularizers: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    tokens: dict[str, Any] | None = None
+    margin: dict[str, Any] | None = None
+    pop: PopConfig = field(default_factory=PopConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

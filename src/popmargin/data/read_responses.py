@@ -1,0 +1,185 @@
+"""Responses from files and memory: one row a prompt, or one row a response."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from popmargin.data.conversation import Text, prompt_of_key
+from popmargin.data.formats import ALIASES, resolve_names
+from popmargin.data.formats.columns import ranks_by_name
+from popmargin.data.formats.responses import TEXT_FIELDS, items_of
+from popmargin.data.locate import open_source
+from popmargin.data.messages import as_text, as_values
+from popmargin.data.validate import RowError
+from popmargin.errors import DataError
+
+Row = Mapping[str, Any]
+
+
+class ReadResponses(NamedTuple):
+    """What was read, as `Responses` takes it."""
+
+    prompts: Sequence[Text]
+    responses: Sequence[Sequence[Text]]
+    scores: Mapping[str, Any]
+    fields: Mapping[str, Any]
+    columns: Mapping[str, Any]
+
+
+def read_responses(
+    source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
+) -> ReadResponses:
+    """See `Responses.load`."""
+    opened = open_source(source, split=split)
+    rows: list[Row] = []
+    places: list[str] = []
+    for batch in opened.batches():
+        name = (batch.source or opened).name
+        if batch.broken:
+            position, error = batch.broken[0]
+            raise DataError(f"{name}:{position}: {error} Remedy: {error.remedy}")
+        rows += _with_numbers(batch.rows) if (batch.source or opened).text_cells else batch.rows
+        by_line = (batch.source or opened).by_line
+        places += [f"{name}:{at}" if by_line else f"{name}, row {at} (from 0)" for at in batch.positions]
+    found = list(dict.fromkeys(column for row in rows for column in row))
+    candidates, nested = resolve_names(found, columns)
+    prompt = candidates.get("prompt", [])
+    several, single = candidates.get("responses", []), candidates.get("response", [])
+    if not prompt or not (several or single):
+        raise DataError(
+            f"{opened.name}: there is no prompt with responses. Columns found: {', '.join(found) or 'none'}. Remedy: "
+            "name them, e.g. columns={'prompt': 'question', 'responses': 'answers'}; 'response' where a row holds one."
+        )
+    if several:
+        return _wide(rows, places, prompt[0], several[0], candidates, nested.get("text"))
+    return _flat(rows, places, prompt[0], single[0])
+
+
+def _with_numbers(rows: Sequence[dict[str, Any]]) -> list[Row]:
+    """Rows of texts with the columns as numbers that hold nothing else."""
+
+    def number(text: str | None) -> float | None:
+        return None if text is None else float(text)
+
+    columns = {name: [row.get(name) for row in rows] for row in rows[:1] for name in row}
+    for name, values in columns.items():
+        with suppress(ValueError):
+            columns[name] = [number(value) for value in values]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _text(value: Any, name: str, place: str) -> Text:
+    try:
+        return as_text(value, name, Counter())
+    except RowError as error:
+        raise DataError(f"{place}, column '{name}': {error} Remedy: {error.remedy}") from error
+
+
+def _wide(
+    rows: Sequence[Row],
+    places: Sequence[str],
+    prompt: str,
+    column: str,
+    found: Mapping[str, list[str]],
+    text: str | None,
+) -> ReadResponses:
+    beside = [name for field in ("ratings", "ranks") for name in found.get(field, [])]
+    texts: list[list[Text]] = []
+    fields: list[Row] = []
+    for row, place in zip(rows, places, strict=True):
+        try:
+            items = items_of(as_values(row.get(column)))
+        except RowError as error:
+            raise DataError(f"{place}, column '{column}': {error} Remedy: {error.remedy}") from error
+        of_prompt: list[Text] = []
+        lists: dict[str, Any] = {name: as_values(row.get(name)) for name in beside}
+        for number, item in enumerate(items):
+            known = dict(cast(Row, item)) if isinstance(item, Mapping) else {"text": item}
+            name = text or next((name for name in TEXT_FIELDS if name in known), "text")
+            of_prompt.append(_text(known.pop(name, None), f"{name} of response {number}", place))
+            known |= {name: values[number] for name, values in lists.items() if _as_many(values, items)}
+            fields.append(known)
+        texts.append(of_prompt)
+    used = {prompt, column, *(name for name in beside if all(_is_list(row.get(name)) for row in rows))}
+    columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(k for row in rows for k in row)}
+    prompts = [_text(row.get(prompt), prompt, place) for row, place in zip(rows, places, strict=True)]
+    return _made(prompts, texts, fields, {name: values for name, values in columns.items() if name not in used})
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(as_values(value), list)
+
+
+def _as_many(values: Any, items: Sequence[Any]) -> bool:
+    return isinstance(values, list) and len(cast(list[Any], values)) == len(items)
+
+
+def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str) -> ReadResponses:
+    groups: list[list[int]] = []
+    last: Any = object()
+    for number, row in enumerate(rows):
+        key = row.get("prompt_key", row.get(prompt))
+        if key != last:
+            groups.append([])
+        groups[-1].append(number)
+        last = key
+    names = [
+        name for name in dict.fromkeys(k for row in rows for k in row) if name not in (prompt, response, "prompt_key")
+    ]
+    shared = [
+        name
+        for name in names
+        if not _is_score(name, [row.get(name) for row in rows])
+        and all(rows[number].get(name) == rows[group[0]].get(name) for group in groups for number in group)
+    ]
+    own = [name for name in names if name not in shared]
+    renamed = {"length": "tokens"} if rows and "prompt_key" in rows[0] else {}  # a run's generations
+    return _made(
+        [_prompt(rows[group[0]], prompt, places[group[0]]) for group in groups],
+        [[_text(rows[number].get(response), response, places[number]) for number in group] for group in groups],
+        [{renamed.get(name, name): row.get(name) for name in own} for row in rows],
+        {name: [rows[group[0]].get(name) for group in groups] for name in shared},
+    )
+
+
+def _prompt(row: Row, column: str, place: str) -> Text:
+    """The prompt, out of its key where this holds messages that the column only shows as one text."""
+    key = row.get("prompt_key")
+    if key is None or key == row.get(column):
+        return _text(row.get(column), column, place)
+    return cast(Text, prompt_of_key(key))
+
+
+def _is_score(name: str, values: Sequence[Any]) -> bool:
+    """Whether values are numbers, and not what numbers some things."""
+    if name in ("finished", "tokens", "source", "round", *ALIASES["id"], *ALIASES["annotator"], "cluster"):
+        return False
+    known = [value for value in values if value is not None]
+    return bool(known) and all(
+        isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in known
+    )
+
+
+def _made(
+    prompts: list[Text], texts: list[list[Text]], fields: Sequence[Row], columns: Mapping[str, list[Any]]
+) -> ReadResponses:
+    """Numbers of responses are scores, except those that have a name of their own."""
+    names = list(dict.fromkeys(name for row in fields for name in row))
+    scores: dict[str, list[float]] = {}
+    others: dict[str, list[Any]] = {}
+    for name in names:
+        values = [row.get(name) for row in fields]
+        if not _is_score(name, values):
+            if any(value is not None for value in values):
+                others[name] = values
+        else:
+            score = [math.nan if value is None else float(value) for value in values]
+            scores["rating" if ranks_by_name(name) else name] = (
+                [-value for value in score] if ranks_by_name(name) else score
+            )
+    return ReadResponses(prompts, texts, scores, others, columns)

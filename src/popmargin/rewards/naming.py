@@ -1,0 +1,89 @@
+"""The one grammar by which judges and rewards are named, in every verb, configuration and function."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from popmargin.errors import ConfigError
+from popmargin.user_code import name_hint
+
+FORMS = "module:function, file.py:function, model:PATH or judge:MODEL@URL"
+"""As help texts and messages say it; docs/judges.md says what each is."""
+
+_SERVER = re.compile(r"(?:(?P<model>.*)@)?(?P<url>https?://.*)", re.DOTALL)
+_PREFIXES = {"model": "model", "judge": "server", "local": "model", "openai": "server"}
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a specification names.
+
+    Attributes:
+        kind: `code` (a function or object in Python), `model` (in this process), `server`, or `ratings` (those that the
+            data has).
+        place: `module:function` of code, the path of a model, the URL of a server; empty for ratings.
+        model: the model's name on a server; empty where an option names it.
+        use: what a model is used as, where the spelling says it: `reward:model:PATH` scores, `local:PATH` compares.
+    """
+
+    kind: Literal["code", "model", "server", "ratings"]
+    place: str = ""
+    model: str = ""
+    use: Literal["reward", "judge"] | None = None
+
+
+def read_name(spec: str) -> Named:
+    """What a specification names; nothing is loaded or asked.
+
+    Spellings of earlier versions stand for the same: `reward:SPEC` for SPEC, `openai:MODEL@URL` for `judge:MODEL@URL`,
+    `local:PATH` for a language model `model:PATH`.
+
+    Raises:
+        ConfigError: it is none of these, or may mean two things.
+
+    Example:
+        >>> read_name("judge:gpt-4@https://api.openai.com/v1")
+        Named(kind='server', place='https://api.openai.com/v1', model='gpt-4', use=None)
+        >>> read_name("rewards.py:brevity").kind, read_name("model:runs/rm/model").place
+        ('code', 'runs/rm/model')
+    """
+    if spec == "ratings":
+        return Named("ratings")
+    prefix, colon, rest = spec.partition(":")
+    if prefix == "reward" and (rest == "ratings" or ":" in rest):
+        named = read_name(rest)
+        return Named(named.kind, named.place, named.model, "reward")
+    if not colon or not rest.strip() or not prefix.strip():
+        raise ConfigError(f"{spec!r} is not understood. Give {FORMS}.{name_hint(spec)}")
+    if prefix not in _PREFIXES:
+        return Named("code", spec)
+    _refuse_two_meanings(prefix, rest)
+    if _PREFIXES[prefix] == "model":
+        return Named("model", rest, use="judge" if prefix == "local" else None)
+    found = _SERVER.fullmatch(rest)
+    if found is None:
+        raise ConfigError(
+            f"{spec!r} holds no URL. Give judge:MODEL@URL, as in judge:my-model@http://localhost:8000/v1."
+        )
+    return Named("server", found["url"], found["model"] or "")
+
+
+def _refuse_two_meanings(prefix: str, rest: str) -> None:
+    """A user's own model.py or judge.py in the working directory would be taken for a model or a server."""
+    if rest.isidentifier() and Path(f"{prefix}.py").is_file() and not Path(rest).exists():
+        kind = _PREFIXES[prefix]
+        raise ConfigError(
+            f"'{prefix}:{rest}' names a {kind}, and {prefix}.py lies here too. For your function: "
+            f"'{prefix}.py:{rest}'. For the {kind}: rename the file."
+        )
+
+
+def model_path(spec: str | None) -> str | None:
+    """The path of the model that a specification names; None where it names something else, or there is none.
+
+    Raises:
+        ConfigError: it is not understood.
+    """
+    named = None if spec is None else read_name(spec)
+    return named.place if named is not None and named.kind == "model" else None
