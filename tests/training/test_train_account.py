@@ -164,7 +164,7 @@ def test_what_tokenization_does_is_said(configure: Configure, capsys: pytest.Cap
     line = f"training preferences: {report.rows_in} in = {report.rows_kept} kept + {dropped} left out"
     assert printed.count(f"{line} (longer than data.max_length: {dropped})") == 1
     cut = Workspace(configure({"data": {"max_length": 24}}))
-    assert any("lost tokens" in note for note in cut.account[-2].notes)
+    assert any("lost prompt tokens" in note for note in cut.account[-2].notes)
 
 
 def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure: Configure, data_path: str) -> None:
@@ -204,8 +204,8 @@ def test_columns_that_the_objective_does_not_use_are_named(configure: Configure)
         config = configure({"objective": {"name": name}})
         workspace = Workspace(config)
         notes = training_steps(config, workspace, make_parts(Run.read(config), workspace))[-1].notes
-        said = [note for note in notes if "does not use" in note]
-        assert said == ([] if columns is None else [f"columns of the data that '{name}' does not use: {columns}"])
+        said = [note for note in notes if "not used by" in note]
+        assert said == ([] if columns is None else [f"data columns not used by '{name}': {columns}"])
 
 
 def test_the_python_api_gives_the_same_account(
