@@ -142,7 +142,7 @@ def test_places_that_hold_nothing(kind: str, spec: str, message: str, here: Path
 @pytest.mark.parametrize("kind", ["model", "judge"])
 def test_a_file_that_is_called_as_a_kind_of_reward(kind: str, here: Path) -> None:
     (here / f"{kind}.py").write_text(text("reward", "score", 4))
-    with pytest.raises(ConfigError, match=rf"{kind}.py here.*'{kind}.py:score'"):
+    with pytest.raises(ConfigError, match=rf"{kind}\.py here.*'{kind}.py:score'"):
         load_reward(f"{kind}:score")
     assert function_of("reward", f"{kind}.py:score")(None, None) == 4
 
