@@ -185,8 +185,8 @@ class Collector:
         self._store(kept, rows, None, [*self._shared, *self._sides])
         lone = sum(len(group.rows) == 1 for group in self._groups.values())
         self._facts[
-            f"rows with one rated response each: {count}, prompts: {len(self._groups)}, prompts with a single row: {lone}; "
-            f"candidate pairs ({reader.pairs}): {self._rows_in - before} = {len(kept)} kept + "
+            f"rows with one rated response each: {count}, prompts: {len(self._groups)}, prompts with a single row: "
+            f"{lone}; candidate pairs ({reader.pairs}): {self._rows_in - before} = {len(kept)} kept + "
             f"{self._rows_in - before - len(kept)} reported"
         ] = None
 
