@@ -38,11 +38,13 @@ def paragraph(machines: dict[str, Any]) -> str:
         f"at {times(pop, dpo, 'kl_per_token')} times DPO's KL per token (T = 1, no cut)."
     )
     margin = (
-        "- **What the margin adds**: the control, which trains on the same stronger preferences without a margin, has "
-        f"{shares(control, 'win_rate_reference')}; DPO-PoP against it {change(pop, control, 'win_rate_reference')}."
+        "- **What the margin adds**: the control, which trains on the same stronger preferences without a margin, "
+        "reaches "
+        f"{shares(control, 'win_rate_reference')}; DPO-PoP differs from it by "
+        f"{change(pop, control, 'win_rate_reference')}."
     )
-    ordering = f"- **Held-out accuracy**: {shares(dpo, 'accuracy')} with DPO; against it {'; '.join(accuracy)}."
-    first = f"What it showed with {settings}, as ranges over the runs; every seed is compared with DPO's same seed:"
+    ordering = f"- **Held-out accuracy**: {shares(dpo, 'accuracy')} with DPO; differences: {'; '.join(accuracy)}."
+    first = f"Results with {settings}, as ranges over the runs; each seed is compared with the same seed of DPO:"
     lines = [first, "", wins, margin, ordering]
     wrap = textwrap.TextWrapper(width=120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return "\n".join(wrap.fill(line) for line in lines)

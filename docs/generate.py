@@ -19,9 +19,9 @@ from popmargin.study.config import StudyConfig
 HERE = Path(__file__).parent
 FIELDS = "<!-- fields: made by docs/generate.py from popmargin.config and popmargin.study.config -->"
 STUDY = (
-    "For `popmargin compare`. A study that was stopped goes on where it was. The same command can run several times at",
-    "once, on a GPU each or on one (`CUDA_VISIBLE_DEVICES=1 popmargin compare study.yaml`): they share the runs, and a",
-    "run whose process was killed is made by another.",
+    "For `popmargin compare`. A stopped study continues where it was. The same command can run several times at once,",
+    "on one GPU each or on the same (`CUDA_VISIBLE_DEVICES=1 popmargin compare study.yaml`): the processes share the",
+    "runs, and another takes over the run of a killed process.",
     "",
 )
 

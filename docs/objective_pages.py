@@ -20,24 +20,24 @@ MARGINS = (
     "## Margins",
     "",
     "`margin: {source: …}` subtracts a margin m from the reward margin before an objective sees it: z = β·Δ − m",
-    "takes the place of β·Δ, for objectives that are a function of the gap alone. `dpo` with `fixed`, `ratings` and",
-    "`pop` is `dpo_fixed_margin`, `dpo_rating_margin` and `pop`, and so is `dpo_stronger` with `pop`; `simpo` with",
-    "`gamma: 0`, `beta: 1` and `pop` is `simpo_pop`. Other pairs are ours (but `simpo` with `fixed`), not measured.",
-    "Where a margin is there it adds up: `ipo` has the target gap 1/(2β) + m/β, `hinge` opens at β·Δ = 1 + m, the γ",
+    "replaces β·Δ, for objectives that depend on the gap alone. `dpo` with `fixed`, `ratings` and `pop` is",
+    "`dpo_fixed_margin`, `dpo_rating_margin` and `pop`, and so is `dpo_stronger` with `pop`; `simpo` with `gamma: 0`,",
+    "`beta: 1` and `pop` is `simpo_pop`. Other pairs are ours (except `simpo` with `fixed`) and not measured.",
+    "A margin adds to an existing one: `ipo` has the target gap 1/(2β) + m/β, `hinge` opens at β·Δ = 1 + m, the γ",
     "of `simpo` becomes γ + m. `dpo_stronger` with `fixed` is a control for `pop` that gives every edge the same",
-    "margin. `robust_dpo` with a margin is no longer unbiased: a flipped label does not turn the margin.",
+    "margin. `robust_dpo` with a margin is no longer unbiased: a flipped label does not flip the margin.",
     "",
-    'An objective of your own takes margins with `@objective(..., takes_margin="yes")`.',
+    'Your own objective takes margins with `@objective(..., takes_margin="yes")`.',
 )
 SOFT_LABELS = (
     "## Soft labels",
     "",
     "The probability p that chosen is the better response comes from",
     "",
-    "- the column `soft_label`, or votes in the data (`votes_a`, `votes_b`, `votes_equal`); where it is below ½,",
-    "  loading exchanges chosen and rejected;",
+    "- the column `soft_label`, or votes in the data (`votes_a`, `votes_b`, `votes_equal`); if it is below ½,",
+    "  loading swaps chosen and rejected;",
     "- people or a judge: `popmargin label export --as preferences` writes the mean probability over an item's labels,",
-    "  each with the confidence it came with (a judge's token probabilities in both orders; [labels](../labels.md));",
+    "  each with its confidence (a judge's token probabilities in both orders; [labels](../labels.md));",
     "- ratings: `data.soft_label_temperature: T` makes it σ(rating gap / T). With T = 1 and the rewards of a reward",
     "  model (`popmargin data rate`) it is that model's Bradley–Terry probability;",
     "- PoP edges: `popmargin pop scale --preferences-out` ([scale](../scale.md)).",
@@ -64,10 +64,10 @@ def overview() -> str:
     lines = [
         "# Objectives",
         "",
-        f"{NOTE}; `popmargin objectives` lists the same. *Origin* tells what",
-        "is published, a baseline, a control and ours; *margin*, whether it reads margins from the data;",
-        "*takes margin*, whether a [margin](#margins) can be subtracted before it (own: it has one); *tokens*, whether",
-        "a token selector composes with it; *reward*, whether a reward model can be trained with it.",
+        f"{NOTE}; `popmargin objectives` lists the same. *Origin* says what",
+        "is published, a baseline, a control or ours; *margin*, whether it reads margins from the data;",
+        "*takes margin*, whether a [margin](#margins) can be added to it (own: it has one); *tokens*, whether it works",
+        "with a token selector; *reward*, whether it can train a reward model.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",
@@ -84,7 +84,7 @@ def overview() -> str:
         cells = [f"[`{objective.name}`]({objective.name}.md)", entry["origin"], f"`{entry['score']}`", *yes[:2], taken,
                  *yes[2:], _markdown(entry["noise"]), cost(objective)]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Reference log-probs cost one forward pass over the data, once: all runs share them.", ""]
+    lines += ["", "Reference log-probs cost one forward pass over the data, shared by all runs.", ""]
     for title, registry in (("Regularizers", REGULARIZERS), ("Token selectors", TOKEN_SELECTORS)):
         lines += [f"## {title}", ""]
         for name in registry.names():

@@ -144,7 +144,7 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path, save: Callable[
     for path, reason in (
         (Path("/proc/x.parquet"), "/proc/x.parquet: cannot be written .*No such file"),
         (tmp_path / "file" / "x.parquet", "file/x.parquet: cannot be written .*Not a directory"),
-        (tmp_path / "folder.parquet", "folder.parquet is a folder. Name the file"),
+        (tmp_path / "folder.parquet", "folder.parquet is a folder. Give a file"),
     ):
         with pytest.raises(RunError, match=reason):
             save(path)

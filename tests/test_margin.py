@@ -34,7 +34,7 @@ def test_an_unknown_unit_is_refused() -> None:
     unit: Any = "foo"
     jaxtyping.config.update("jaxtyping_disable", True)  # as users run it
     try:
-        with pytest.raises(DataError, match="The unit of a margin is nats or reward, not 'foo'"):
+        with pytest.raises(DataError, match="The unit of a margin must be nats or reward, not 'foo'"):
             Margin(values=torch.zeros(1), unit=unit)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)

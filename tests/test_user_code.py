@@ -107,13 +107,13 @@ def test_a_module_beside_the_file_is_found_and_read_again(here: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        ("x = 1\ndef f(:\n", "f", r"is not Python \(.*mine_{kind}.py, line 2: .*Correct this line"),
+        ("x = 1\ndef f(:\n", "f", r"is not Python \(.*mine_{kind}.py, line 2: .*Fix this line"),
         ("import no_such_thing_here\n", "f", r"needs 'no_such_thing_here', which is not installed \(.*py, line 1\)"),
-        ("\n\n1 / 0\n", "f", r"line 3: ZeroDivisionError: division by zero\. Correct"),
+        ("\n\n1 / 0\n", "f", r"line 3: ZeroDivisionError: division by zero\. Fix"),
         ("import sys\nsys.exit(0)\n", "f", r"line 2: SystemExit: 0.*__main__"),
         ("from json import nothing\n", "f", r"line 1: ImportError"),
         ("def hinge(prompts, completions): ...\n", "hing", r"has no 'hing'\. Did you mean 'hinge'"),
-        ("value = 3\n", "value", r"is not registered, but a int|is a int; name a function"),
+        ("value = 3\n", "value", r"is not registered, but a int|is a int; it must be a function"),
         ("\xff", "f", r"is not Python|cannot be imported"),
     ],
 )
@@ -129,7 +129,7 @@ def test_mistakes_are_told_in_the_same_words(kind: str, content: str, name: str,
     [
         ("nowhere/mine.py:f", r"No such file.*nowhere/mine.py \(looked in"),
         ("no_such_module_here:f", r"no module 'no_such_module_here'.*PYTHONPATH.*path/to/file.py"),
-        ("folder/mine:f", r"file's name ends in .py: 'folder/mine.py:NAME'"),
+        ("folder/mine:f", r"File names end in .py: 'folder/mine.py:NAME'"),
         ("there.py", r"'there.py:NAME'"),
     ],
 )
@@ -142,7 +142,7 @@ def test_places_that_hold_nothing(kind: str, spec: str, message: str, here: Path
 @pytest.mark.parametrize("kind", ["model", "judge"])
 def test_a_file_that_is_called_as_a_kind_of_reward(kind: str, here: Path) -> None:
     (here / f"{kind}.py").write_text(text("reward", "score", 4))
-    with pytest.raises(ConfigError, match=rf"{kind}.py lies here too.*'{kind}.py:score'"):
+    with pytest.raises(ConfigError, match=rf"{kind}\.py here.*'{kind}.py:score'"):
         load_reward(f"{kind}:score")
     assert function_of("reward", f"{kind}.py:score")(None, None) == 4
 

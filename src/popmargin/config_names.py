@@ -18,8 +18,8 @@ ELSEWHERE: Mapping[str, str] = {
     "micro_batch": "train.micro_batch_size",
     "train_batch_size": "train.batch_size",
     "global_batch_size": "train.batch_size",
-    "gradient_accumulation_steps": "train.micro_batch_size (train.batch_size counts the rows of an optimizer step, and "
-    "as many passes are made as it needs)",
+    "gradient_accumulation_steps": "train.micro_batch_size (train.batch_size is the number of rows per optimizer "
+    "step, in as many passes as needed)",
     "per_device_eval_batch_size": "evaluation.tokens_per_batch",
     "eval_batch_size": "evaluation.tokens_per_batch",
     "warmup_steps": "train.warmup_ratio (a share of the steps)",
@@ -69,7 +69,7 @@ ELSEWHERE: Mapping[str, str] = {
     "max_seq_len": "data.max_length",
     "model_max_length": "data.max_length",
     "cutoff_len": "data.max_length",
-    "max_prompt_length": "data.max_length (of prompt and completion together; data.truncation says what gives way)",
+    "max_prompt_length": "data.max_length (of prompt and completion together; data.truncation says what is cut)",
     "max_completion_length": "data.max_length (of prompt and completion together)",
     "truncation_mode": "data.truncation",
     "max_samples": "data.limit",
@@ -90,7 +90,7 @@ ELSEWHERE: Mapping[str, str] = {
     "num_beams": "evaluation.samples",
     "max_tokens": "evaluation.max_new_tokens",
 }
-"""A name of another framework, and the setting of a run that does the same."""
+"""A name from another framework, and the setting that does the same here."""
 
 
 def suggestion(key: str, known: Iterable[str], where: str, settings: Iterable[str]) -> str:

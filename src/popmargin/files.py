@@ -37,13 +37,13 @@ def whole_file(path: str | Path, suffixes: Sequence[str] = ()) -> Generator[Path
     partial = target.with_name(f".{target.name}.{os.getpid()}.part") if target.name else target
     try:
         if target.is_dir():
-            raise RunError(f"{path} is a folder. Name the file to write.")
+            raise RunError(f"{path} is a folder. Give a file name.")
         with suppress(FileExistsError):  # a file in the folder's place: to write says so
             target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(target)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}). Name another place.") from error
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Generator[Path]:
             target.replace(old)
         partial.replace(target)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}). Name another place.") from error
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from error
     finally:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
@@ -130,7 +130,7 @@ def check_suffix(path: str | Path, suffixes: Sequence[str]) -> None:
     if suffixes and not Path(path).name.lower().endswith(tuple(suffixes)):
         known = " or ".join([", ".join(suffixes[:-1]), suffixes[-1]] if len(suffixes) > 1 else suffixes)
         one = "one" if len(suffixes) > 1 else "it"
-        raise ConfigError(f"{path}: this is written as {known}. End the name in {one}.")
+        raise ConfigError(f"{path}: this is written as {known}. The name must end in {one}.")
 
 
 def check_output(
@@ -151,12 +151,12 @@ def check_output(
     check_suffix(path, suffixes)
     target = Path(path)
     if target.is_dir():
-        raise RunError(f"{path} is a folder. Name the file to write.")
+        raise RunError(f"{path} is a folder. Give a file name.")
     for source in inputs:
         if source is not None and _lies_in(target, Path(source)):
-            raise ConfigError(f"{path} is what is read here ({source}). Write to another file.")
+            raise ConfigError(f"{path} is also the input ({source}). Write to another file.")
     if target.exists() and not overwrite:
-        raise ConfigError(f"{path} exists already. Name another file, or pass --overwrite to replace it.")
+        raise ConfigError(f"{path} already exists. Choose another file, or pass --overwrite to replace it.")
 
 
 def _lies_in(target: Path, source: Path) -> bool:

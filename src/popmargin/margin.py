@@ -38,7 +38,7 @@ class Margin:
 
     def __post_init__(self) -> None:
         if self.unit not in get_args(Unit):
-            raise DataError(f"The unit of a margin is nats or reward, not {self.unit!r}.")
+            raise DataError(f"The unit of a margin must be nats or reward, not {self.unit!r}.")
 
     def nats(self, beta: float) -> Float[Tensor, "B"]:
         """The margin as a log-ratio gap (B,), nats."""

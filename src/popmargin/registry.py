@@ -94,7 +94,7 @@ class Registry(Generic[ComponentT]):
         offered = [entry for entry in entry_points(group=self.package) if entry.name == name]
         if len({entry.value for entry in offered}) > 1:
             raise ConfigError(
-                f"Several installed packages offer the {self.title} '{name}': name the one you mean, "
+                f"Several installed packages offer the {self.title} '{name}': choose one: "
                 f"{' or '.join(entry.value for entry in offered)}."
             )
         if offered:
@@ -116,9 +116,7 @@ class Registry(Generic[ComponentT]):
             if component.function is function:
                 return component
         what = "" if callable(function) else f", but a {type(function).__name__}"
-        raise ConfigError(
-            f"'{path}' is not registered{what}: decorate the function with popmargin's @{self.kind}(...)."
-        )
+        raise ConfigError(f"'{path}' is not registered{what}: decorate the function with @{self.kind}(...).")
 
 
 class Register(Protocol):

@@ -54,7 +54,7 @@ def load_object(spec: str, what: str) -> Any:
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
-        raise ConfigError(f"The {what} {spec!r} is not understood. Name your own as {FORMS}.{name_hint(spec)}")
+        raise ConfigError(f"The {what} {spec!r} is not understood. Give your own as {FORMS}.{name_hint(spec)}")
     target: Any = _file(place, what) if place.endswith(".py") else _module(place, what)
     for part in name.split("."):
         try:
@@ -93,14 +93,15 @@ def home(function: Any) -> str:
 def name_hint(spec: str) -> str:
     """What is missing where a specification is a file without the name in it; else nothing."""
     known = Path(spec).expanduser()
-    return f" The file is there; add the name in it: '{spec}:NAME'." if known.is_file() else ""
+    return f" The file exists; add the name in it: '{spec}:NAME'." if known.is_file() else ""
 
 
 def _file(place: str, what: str) -> ModuleType:
     path = Path(place).expanduser()
     if not path.is_file():
         raise ConfigError(
-            f"No such file for the {what}: {place} (looked in {Path.cwd()}). Give the path from there, or all of it."
+            f"No such file for the {what}: {place} (looked in {Path.cwd()}). Give a path relative to it, or an "
+            f"absolute one."
         )
     path = path.resolve()
     loaded = _unchanged(path)
@@ -115,7 +116,7 @@ def _file(place: str, what: str) -> ModuleType:
 
 def _module(name: str, what: str) -> ModuleType:
     if "/" in name or "\\" in name:
-        raise ConfigError(f"The {what} {name!r} is no module. A file's name ends in .py: '{name}.py:NAME'.")
+        raise ConfigError(f"The {what} {name!r} is not a module. File names end in .py: '{name}.py:NAME'.")
     known = sys.modules.get(name)
     ours = {loaded.module.__name__: path for path, loaded in _LOADED.items()}
     if known is not None and name not in ours:
@@ -203,13 +204,13 @@ def _importing(folder: Path, what: str, place: str, path: Path | None = None) ->
         raise type(error)(f"{_where(error, place, path)}: {error}") from error
     except SyntaxError as error:
         where = f"{error.filename or place}, line {error.lineno}"
-        raise ConfigError(f"The {what} {place} is not Python ({where}: {error.msg}). Correct this line.") from error
+        raise ConfigError(f"The {what} {place} is not Python ({where}: {error.msg}). Fix this line.") from error
     except ModuleNotFoundError as error:
         raise ConfigError(_missing(error, what, place, path)) from error
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"The {what} {place} cannot be imported: {_where(error, place, path)}: {type(error).__name__}: {error}. "
-            "Correct this line; what only a script should do goes under if __name__ == '__main__'."
+            "Fix this line; code that only a script should run goes under if __name__ == '__main__'."
         ) from error
     finally:
         sys.path[:] = path_before
@@ -219,12 +220,12 @@ def _importing(folder: Path, what: str, place: str, path: Path | None = None) ->
 def _missing(error: ModuleNotFoundError, what: str, place: str, path: Path | None) -> str:
     if path is None and error.name is not None and f"{place}.".startswith(f"{error.name}."):
         return (
-            f"The {what} {place!r}: there is no module '{error.name}'. Is it on PYTHONPATH, or in the working "
-            f"directory {Path.cwd()}? Else install it, or name the file: 'path/to/file.py:NAME'."
+            f"The {what} {place!r}: there is no module '{error.name}'. Is it on PYTHONPATH or in the working "
+            f"directory {Path.cwd()}? If not, install it, or give the file: 'path/to/file.py:NAME'."
         )
     return (
-        f"The {what} {place} needs '{error.name}', which is not installed ({_where(error, place, path)}). Install it, "
-        "or put the module beside the file."
+        f"The {what} {place} needs '{error.name}', which is not installed ({_where(error, place, path)}). Install "
+        f"it, or put the module next to the file."
     )
 
 

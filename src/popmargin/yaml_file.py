@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 line = key.start_mark.line + 1
                 if key.value in seen:
-                    problem = f"the key '{key.value}' stands twice, in line {seen[key.value]} too; keep one"
+                    problem = f"the key '{key.value}' appears twice, also in line {seen[key.value]}; keep one"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen[key.value] = line
         return super().construct_mapping(node, deep=deep)
@@ -84,9 +84,9 @@ def read_mapping(file: Path) -> dict[str, Any]:
     if file.is_dir():
         found = sorted(entry.name for pattern in ("*.yaml", "*.yml") for entry in file.glob(pattern))
         hint = f" Did you mean {file / found[0]}?" if found else ""
-        raise ConfigError(f"{file} is a folder, not a YAML file.{hint} Name the file.")
+        raise ConfigError(f"{file} is a folder, not a YAML file.{hint} Give the file.")
     if file.suffix in _DATA:
-        raise ConfigError(f"{file} holds data, not a configuration. Name it with --data.train {file}")
+        raise ConfigError(f"{file} contains data, not a configuration. Pass it with --data.train {file}")
     text = ""
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -101,7 +101,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(
-            f"{file} must hold a mapping of keys to values, not {type(values).__name__}. Write 'key: value' lines."
+            f"{file} must contain a mapping of keys to values, not {type(values).__name__}. Write 'key: value' lines."
         )
     return typing.cast("dict[str, Any]", values)
 
@@ -112,10 +112,10 @@ def _explained(error: yaml.YAMLError, text: str) -> str:
     mark = getattr(error, "problem_mark", None)
     tabs = [number for number, line in enumerate(lines, start=1) if "\t" in line[: len(line) - len(line.lstrip())]]
     if tabs and (mark is None or mark.line + 1 >= tabs[0]):
-        return f", line {tabs[0]}: a tab. YAML wants spaces: indent with two spaces for each level."
+        return f", line {tabs[0]}: a tab. YAML needs spaces: indent each level by two spaces."
     problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
     if mark is None:
         return f" is not YAML: {problem}."
     place = f" is not YAML: line {mark.line + 1}, column {mark.column + 1}: {problem}."
     shown = lines[mark.line].strip()[:80] if mark.line < len(lines) else ""
-    return f"{place} The line is: {shown}" if shown else f"{place} Something before the end is not closed."
+    return f"{place} The line is: {shown}" if shown else f"{place} Something is not closed before the end."

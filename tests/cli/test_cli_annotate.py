@@ -82,7 +82,7 @@ def test_named_people_keep_their_links(data: Path, tmp_path: Path, served: Stand
     assert set(tokens) == {"anna", "ben", "(admin)"}
     served.visit = lambda client: tokens.update(status=client.get(f"/login/{tokens['anna']}").status_code)
     assert main(command) == 0
-    assert tokens["status"] == 200 and "keeps the link" in capsys.readouterr().out
+    assert tokens["status"] == 200 and "keeps the existing link" in capsys.readouterr().out
 
 
 def test_another_address_needs_named_people(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
@@ -126,7 +126,10 @@ def test_an_existing_project_is_not_taken_for_another_kind(
     assert main(["label", "import", str(data), "--db", db]) == 0
     assert main(command) == 0  # without the guidelines of new projects, which this one lacks
     for flags, message in (
-        (["--kind", "rating"], "Project 'default' holds items of kind 'pop'; give items of kind 'rating' a project"),
+        (
+            ["--kind", "rating"],
+            "Project 'default' holds items of kind 'pop'; put items of kind 'rating' in a separate project",
+        ),
         (["--overlap", "2"], "overlap 1, not 2"),
         (["--kind", "pop", "--overlap", "1"], None),
     ):
@@ -152,11 +155,11 @@ def test_guidelines_and_project_names(data: Path, tmp_path: Path, served: Stand,
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--admin-token", "short"], "16 or more"),
+        (["--admin-token", "short"], "use at least 16"),
         (["--guidelines", "no.md"], "no.md"),
         (["--k", "0"], "at least 1"),
-        (["--port", "99999"], "--port 99999: ports are numbered"),
-        (["--host", "192.0.2.1", "--annotators", "anna"], "Give another --host or --port"),
+        (["--port", "99999"], "--port 99999: use 1 to 65535"),
+        (["--host", "192.0.2.1", "--annotators", "anna"], "Choose another --host or --port"),
     ],
 )
 def test_refusals(data: Path, tmp_path: Path, served: Stand, capsys, flags: list[str], message: str) -> None:

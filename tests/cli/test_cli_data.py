@@ -61,8 +61,8 @@ def test_check_says_what_a_models_chat_template_does(tmp_path):
     out = run("check", path, "--model", tmp_path / "model", "--json")
     assert out.returncode == 0, out.stderr
     prompt, reasoning = json.loads(out.stdout)["template"]
-    assert prompt.startswith("1 row of 1 (a): the prompt that is trained on is not the one that sampling starts from")
-    assert reasoning.startswith("1 of 2 completions (in a): the chat template leaves out part of the text")
+    assert prompt.startswith("1 row of 1 (a): the training prompt differs from the one sampling starts from")
+    assert reasoning.startswith("1 of 2 completions (in a): the chat template drops part of the text")
 
 
 def test_inspect_shows_format_counts_lengths_and_examples(good):
@@ -108,7 +108,7 @@ def test_check_against_finds_a_leak(tmp_path, good):
     test = write(tmp_path / "test.jsonl", [{"prompt": "question  3?", "chosen": "a", "rejected": "b"}])
     out = run("check", test, "--against", good)
     assert out.returncode == 1
-    assert "1 of 1 test rows have a prompt that is trained on" in out.stdout
+    assert "1 of 1 test rows have a prompt that is in the training data" in out.stdout
     assert (
         run("check", write(tmp_path / "other.jsonl", [{**GOOD[0], "prompt": "new"}]), "--against", good).returncode == 0
     )
@@ -124,7 +124,7 @@ def test_convert_makes_pairs(tmp_path):
     assert load_preferences(target).strength.tolist() == [2.0] * 6
     none = run("convert", source, tmp_path / "none.jsonl", "--min-gap", 3)
     assert (none.returncode, (tmp_path / "none.jsonl").exists()) == (2, False)
-    assert "no row is left of 3" in none.stderr
+    assert "none of 3 rows is usable" in none.stderr
 
 
 def test_convert_stops_at_bad_rows_unless_told_to_drop_them(tmp_path, bad):
@@ -162,7 +162,7 @@ def test_rate_writes_the_rewards_and_counts_what_it_disagrees_with(tmp_path, goo
     rewards.write_text("def score(prompts, completions):\n    return [-len(text) for text in completions]\n")
     stopped = run("rate", good, "--reward", spec, "--out", tmp_path / "none.parquet")
     assert (stopped.returncode, (tmp_path / "none.parquet").exists()) == (2, False)
-    assert "likes the rejected response better in 20 of 20 preferences" in stopped.stderr
+    assert "prefers the rejected response in 20 of 20 preferences" in stopped.stderr
     assert run("rate", good, "--reward", spec, "--out", target, "--disagree", "swap", "--overwrite").returncode == 0
     assert load_preferences(target).rating_gap.tolist() == [2.0] * 20
     for words, message in ((["model:nowhere"], "does not load"), ([spec, "--reward-options", "{a: 1}"], "no options")):

@@ -56,17 +56,20 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         ("./nomodel", "No such folder or model: ./nomodel."),
         ("/nowhere/model", "No such folder or model: /nowhere/model (there is no folder /nowhere)."),
-        ("models/foo", "models/foo (there is no folder models). Name a model's folder, a hub id, or demo. (A model of"),
+        (
+            "models/foo",
+            "models/foo (there is no folder models). Give a model folder, a hub id, or demo. (For a model on",
+        ),
         ("~/nomodel-of-mine", "No such folder or model: ~/nomodel-of-mine"),
         ("a/b/c", "No such folder or model: a/b/c"),
         ("tiny.safetensors", "No such folder or model: tiny.safetensors"),
         ("weights.gguf", "No such folder or model: weights.gguf"),
         ("my_model/", "No such folder or model: my_model/"),
         ("./tinny", "Did you mean tiny?"),
-        ("tiny/config.json", "tiny/config.json is a file. Name the folder that holds the model: tiny"),
-        ("run", "run holds no model: it has no config.json. Did you mean run/model?"),
-        ("empty", "empty holds no model: it has no config.json. Name the folder that save_pretrained wrote."),
-        ("''", "The name of the model is empty"),
+        ("tiny/config.json", "tiny/config.json is a file. Give the folder that contains the model: tiny"),
+        ("run", "run does not contain a model: it has no config.json. Did you mean run/model?"),
+        ("empty", "empty does not contain a model: it has no config.json. Give the folder that save_pretrained wrote."),
+        ("''", "The model name is empty"),
     ],
 )
 def test_what_looks_like_a_path_is_not_asked_of_the_hub(
@@ -118,7 +121,7 @@ def interrupted(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, l
     error = capsys.readouterr().err
     assert "Traceback" not in error
     where, command = error.strip().splitlines()[-2:]
-    assert where.startswith("interrupted: ") and command.startswith("go on with: popmargin ")
+    assert where.startswith("interrupted: ") and command.startswith("continue with: popmargin ")
     return where, shlex.split(command.partition(": popmargin ")[2])
 
 
@@ -132,12 +135,12 @@ def test_ctrl_c_in_evaluation_and_before_training(
     run = base_run["output"]
     (tmp_path / "o.py").write_text(SIGNAL_AT.format(call=1, once=once) + "length([], [])\n")
     where, words = interrupted(capsys, "train", path, "--overwrite", "--objective.name", f"{tmp_path}/o.py:x")
-    assert "Training had not begun." in where and words == ["train", path, "--objective.name", f"{tmp_path}/o.py:x"]
+    assert "Training had not started." in where and words == ["train", path, "--objective.name", f"{tmp_path}/o.py:x"]
     Path(once).unlink()
     assert main(["train", path]) == 0
     reward = ["--evaluation.reward", f"{tmp_path}/r.py:length"]
     where, words = interrupted(capsys, "eval", run, *reward)
-    assert f"the evaluation of {run} is not written" in where and words == ["eval", run, *reward]
+    assert f"the evaluation of {run} was not written" in where and words == ["eval", run, *reward]
     assert main(words) == 0
 
 
@@ -174,6 +177,6 @@ def test_ctrl_c_in_a_process(
     error = (tmp_path / "err").read_text()
     where, command = error.strip().splitlines()[-2:]
     assert "Traceback" not in error
-    assert f"interrupted: {directory.path} stands after step" in where
-    assert "with its last checkpoint at step" in where
-    assert command == f"go on with: popmargin train {path} --resume"
+    assert f"interrupted: {directory.path} reached step" in where
+    assert "its last checkpoint is at step" in where
+    assert command == f"continue with: popmargin train {path} --resume"

@@ -86,14 +86,17 @@ def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--kind", "rating", "--scale", "7"], "holds items of kind 'pop'; give items of kind 'rating' a project of"),
-        (["--overlap", "3"], "overlap 2, not 3. A project keeps the settings it was made with"),
+        (
+            ["--kind", "rating", "--scale", "7"],
+            "holds items of kind 'pop'; put items of kind 'rating' in a separate project",
+        ),
+        (["--overlap", "3"], "overlap 2, not 3. A project keeps its original settings"),
         (["--scale", "7"], "scale None, not 7"),
         (["--seed", "1", "--lease-minutes", "5"], "lease_seconds 1800, not 300"),
         (["--repeat-share", "0.5"], "repeat_share 0.0, not 0.5"),
         (["--guidelines", "guide.md"], "has other guidelines"),
-        (["--k", "1"], "asks about other items than these pairs, k, edges and gold make"),
-        (["--pairs-of-pairs", "iterative"], "asks about other items"),
+        (["--k", "1"], "has different items than these pairs, k, edges and gold would give"),
+        (["--pairs-of-pairs", "iterative"], "has different items"),
     ],
 )
 def test_an_existing_project_refuses_other_settings(
@@ -120,19 +123,19 @@ def test_what_does_not_go_together_is_refused(
     out = str(tmp_path / "x.parquet")
     for words, message in (
         (["--db", str(tmp_path / "none.db"), "--out", out], "no such label store"),
-        (["--db", db, "--out", str(tmp_path / "x.csv")], "Say --as"),
+        (["--db", db, "--out", str(tmp_path / "x.csv")], "Choose --as"),
         (["--db", db, "--out", out, "--project", "defaults"], "Did you mean 'default'"),
-        (["--db", db, "--out", out, "--strengths", out], "goes with preferences"),
+        (["--db", db, "--out", out, "--strengths", out], "is only for preferences"),
         (
             ["--db", db, "--out", out, "--as", "preferences", "--votes", "whole"],
             "of kind 'preference', of which project",
         ),
         (["--db", db, "--out", out, "--as", "preferences", "--unrated", "drop"], "of kind 'rating', of which project"),
-        (["--db", db, "--out", out, "--votes", "whole"], "--votes goes with preferences, not with edges"),
+        (["--db", db, "--out", out, "--votes", "whole"], "--votes is only for preferences, not edges"),
         (["--db", db, "--out", out, "--as", "preferences", "--strengths", "none"], "no such file. Fit strengths with"),
-        (["--db", db, "--out", out, "--as", "labels", "--wrong", "keep"], "which hold what was said"),
-        (["--db", db, "--out", out, "--as", "labels", "--aggregate", "majority"], "goes with edges"),
-        (["--db", db, "--out", str(tmp_path / "x.txt"), "--as", "labels"], "End the name"),
+        (["--db", db, "--out", out, "--as", "labels", "--wrong", "keep"], "which are exported unchanged"),
+        (["--db", db, "--out", out, "--as", "labels", "--aggregate", "majority"], "is only for edges"),
+        (["--db", db, "--out", str(tmp_path / "x.txt"), "--as", "labels"], "The name must end"),
     ):
         assert main(["label", "export", *words]) == 2
         assert message in capsys.readouterr().err
@@ -155,7 +158,7 @@ def test_the_next_round_is_chosen_from_the_labels_and_added(db: str, capsys: pyt
     assert main(["label", "ask", "--db", db, "--n", "99"]) == 0
     said = capsys.readouterr().out
     assert "added 35 comparisons" in said and "chosen from 10 labels" in said  # 12·11/2 − 24 − 7
-    assert "every other pair is in the project already" in said
+    assert "every other pair is already in the project" in said
     with LabelStore.open(db) as store:
         rows = [row for batch in store.items(store.project("default").id) for row in batch.to_pylist()]
     assert len({frozenset((row["first"], row["second"])) for row in rows}) == len(rows) == 66
@@ -167,7 +170,7 @@ def test_other_data_are_not_taken_for_the_projects_own(
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps({"id": "z", "prompt": "Q?", "chosen": "a", "rejected": "b"}) + "\n")
     assert main(["label", "import", str(other), "--db", db]) == 2
-    assert "was made of other preferences than" in capsys.readouterr().err
+    assert "was made from different preferences than" in capsys.readouterr().err
 
 
 def test_other_texts_under_the_same_ids_are_refused(
@@ -186,27 +189,30 @@ def test_other_texts_under_the_same_ids_are_refused(
         assert message in capsys.readouterr().err
     other.write_text("".join(json.dumps({**row, "chosen_rating": 4.0}) + "\n" for row in reversed(rows)))
     assert main(["label", "import", str(other), "--db", db, "--k", "2"]) == 0
-    assert "12 preferences have other ratings" in capsys.readouterr().out
+    assert "12 preferences have different ratings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["export", "--out", "full", "--as", "dataset"], "full is a folder with files in it"),
-        (["export", "--out", "full/file", "--as", "dataset"], "full/file is a file, and a dataset is a folder"),
-        (["export", "--out", "new.jsonl", "--as", "dataset"], "Say --as preferences, or leave the suffix out"),
-        (["export", "--out", "new.jsonl.gz", "--as", "dataset"], "Say --as preferences, or leave the suffix out"),
+        (["export", "--out", "full", "--as", "dataset"], "full is a folder that is not empty"),
+        (["export", "--out", "full/file", "--as", "dataset"], "full/file is a file, but a dataset is a folder"),
+        (["export", "--out", "new.jsonl", "--as", "dataset"], "Use --as preferences, or omit the suffix"),
+        (["export", "--out", "new.jsonl.gz", "--as", "dataset"], "Use --as preferences, or omit the suffix"),
         (["export", "--out", "/proc/x", "--as", "dataset"], "error: /proc/x: No such file or directory"),
         (["export", "--out", "/proc/x.jsonl"], "/proc/x.jsonl: cannot be written"),
         (["export", "--out", "/proc/x.parquet", "--as", "labels"], "/proc/x.parquet: cannot be written"),
         (["export", "--out", "full/file/x.parquet"], "full/file/x.parquet: cannot be written"),
         (["report", "--out", "/proc/x.html"], "/proc/x.html: cannot be written"),
-        (["judge", "--judge", "local:x", "--name", " "], "is empty. Give one, or leave it out"),
-        (["judge", "--judge", "ratings", "--orders", "one"], "'ratings' compares numbers: it has no prompt"),
+        (["judge", "--judge", "local:x", "--name", " "], "is empty. Give one, or omit it"),
+        (["judge", "--judge", "ratings", "--orders", "one"], "'ratings' compares numbers, so it has no prompt"),
         (["judge", "--judge", "ratings", "--prompt", "full/file"], "it has no prompt and no orders"),
         (["judge", "--judge", "reward:math:sqrt", "--preference-prompt", "full/file"], "'reward:math:sqrt' compares"),
         (["judge", "--judge", "reward:math:sqrt"], "Reward 'math:sqrt' cannot be called with prompts= and completions"),
-        (["judge", "--judge", "openai:m@http://localhost:1/v1", "--cache", "full"], "full: no file for a cache (Is a"),
+        (
+            ["judge", "--judge", "openai:m@http://localhost:1/v1", "--cache", "full"],
+            "full: cannot be used as a cache (Is a",
+        ),
         (["export", "--out", "edges.jsonl", "--as", "edges"], "edges.jsonl: this is written as .parquet"),
         (["annotators", "add", "Zoe", "Zoe"], "nobody was added"),
         (["report", "--out", "full"], "full: this is written as .html or .htm"),
@@ -245,7 +251,7 @@ def test_a_seed_is_not_negative(data: Path, tmp_path: Path, capsys: pytest.Captu
         ("--lease-minutes", "0", "lease_seconds=0"),
         ("--overlap", "99999999999999999999", "overlap=99999999999999999999: give a number from 1 to 1000000"),
         ("--seed", "99999999999999999999", "seed=99999999999999999999: give a number from 0 to 9223372036854775807"),
-        ("--repeat-share", "nan", "repeat_share=nan: give a number from 0 to below 1"),
+        ("--repeat-share", "nan", "repeat_share=nan: give a number ≥ 0 and below 1"),
     ],
 )
 def test_numbers_out_of_range_leave_no_store_behind(
@@ -291,7 +297,7 @@ def test_a_mistyped_store_is_not_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["label", *words, "--db", "typo.db"]) == 2
-    assert "typo.db: no such label store. Make one with" in capsys.readouterr().err
+    assert "typo.db: no such label store. Create one with" in capsys.readouterr().err
     (tmp_path / "bad.jsonl").write_text("{")
     assert main(["label", "import", "bad.jsonl", "--db", "new.db"]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
@@ -308,4 +314,4 @@ def test_one_project_needs_no_name_and_two_do(db: str, data: Path, capsys: pytes
         assert store.project().name == "default"
     assert main(["label", "import", str(data), "--db", db, "--project", "second"]) == 0
     assert main(["label", "export", "--db", db, "--out", "x.parquet"]) == 2
-    assert "(default, second): name one with --project NAME, or, where there is no" in capsys.readouterr().err
+    assert "(default, second): choose one with --project NAME, or as" in capsys.readouterr().err

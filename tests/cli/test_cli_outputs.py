@@ -70,7 +70,7 @@ def test_every_verb_that_writes_asks_before(
     for verb, (suffix, words) in verbs.items():
         out = tmp_path / f"thesis{suffix}"
         out.write_bytes(b"mine")
-        assert f"{out} exists already" in said(capsys, words(out)), verb
+        assert f"{out} already exists" in said(capsys, words(out)), verb
         assert out.read_bytes() == b"mine", verb
         wrong = tmp_path / "thesis.csv"
         assert "this is written as" in said(capsys, words(wrong)) and not wrong.exists(), verb
@@ -94,10 +94,10 @@ def test_what_is_read_is_never_written_over(
         place.symlink_to(data)
     before = data.read_bytes()
     for verb in ("convert", "rate", "scaled"):
-        assert "is what is read here" in said(capsys, [*verbs[verb][1](place), "--overwrite"]), verb
+        assert "is also the input" in said(capsys, [*verbs[verb][1](place), "--overwrite"]), verb
     assert data.read_bytes() == before
     edges = tmp_path / "some-edges.parquet"
-    assert "is what is read here" in said(capsys, [*verbs["scale"][1](edges), "--overwrite"])
+    assert "is also the input" in said(capsys, [*verbs["scale"][1](edges), "--overwrite"])
     assert len(PopEdges.load(edges)) == 3
 
 

@@ -82,7 +82,7 @@ def test_every_setting_reaches_the_fit(
     assert {name: facts[name] for name in wanted} == wanted and set(facts["reliability"]) == {"a0", "a1"}
     popmargin("pop", "scale", edges, "--data", data, "--out", out, "--reliability", "--overwrite")
     printed = capsys.readouterr().out
-    assert "a0 " in printed and "reports rightly" in printed and "ν = " in printed
+    assert "a0 " in printed and "reports correctly" in printed and "ν = " in printed
 
 
 def test_ask_goes_on_where_the_answers_end(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +95,7 @@ def test_ask_goes_on_where_the_answers_end(data: str, tmp_path: Path, capsys: py
     both = pa.concat_tables([asked, pq.read_table(second)]).to_pylist()
     assert len({frozenset(row.values()) for row in both}) == 190 == len(both)  # all pairs of 20, each once
     assert "wrote 180 comparisons" in (printed := capsys.readouterr().out)
-    assert "every other pair was compared already" in printed
+    assert "every other pair has already been compared" in printed
 
 
 def test_edges_of_other_data_are_refused(data: str, edges: str, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_train_eval_compare_report(tmp_path: Path, config: str, base_run: dict[s
     )
     assert all(arm in text for arm in (*arms, "pop_rank (two-sided)"))
     again = popmargin(*words)
-    assert again.returncode == 0 and again.stderr.count("done before") == 7
+    assert again.returncode == 0 and again.stderr.count("already done") == 7
     rebuilt = popmargin("report", str(tmp_path / "study"), "--out", str(tmp_path / "again.html"))
     assert rebuilt.returncode == 0 and (tmp_path / "again.html").read_text() == text
 
@@ -155,7 +155,7 @@ def test_bad_files(capsys: pytest.CaptureFixture[str], tmp_path: Path, config: s
 def test_eval_compare_and_report_of_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "is not a run directory" in said(capsys, "eval", str(tmp_path))
     assert "is not a run directory" in said(capsys, "report", str(tmp_path))
-    assert "Name a STUDY.yaml, or your preferences with --data" in said(capsys, "compare")
+    assert "Give a STUDY.yaml, or your preferences with --data" in said(capsys, "compare")
     assert "No such configuration file" in said(capsys, "compare", str(tmp_path / "none.yaml"))
     assert "unknown verb 'trian'. Did you mean 'train'" in said(capsys, "trian")
 
@@ -164,7 +164,7 @@ def test_a_run_that_was_not_trained(
     capsys: pytest.CaptureFixture[str], config: str, base_run: dict[str, Any], tmp_path: Path
 ) -> None:
     assert main(["train", config]) == 0
-    assert "holds a run already: pass --resume" in said(capsys, "train", config)
+    assert "already contains a run: pass --resume" in said(capsys, "train", config)
     run = Path(base_run["output"])
     assert "popmargin eval" in said(capsys, "report", str(run), "--out", str(tmp_path / "r.html"))
     (run / "run.json").unlink()

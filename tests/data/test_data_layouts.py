@@ -139,7 +139,7 @@ def test_thumbs_become_pairs_of_each_prompt(up, down):
     assert (report.source_rows, report.rows_in, report.rows_kept, report.rows_reported) == (5, 3, 1, 2)
     assert report.problem_counts == {"too_few": 1, "tie": 1} and not report.fatal
     assert report.notes[0] == (
-        "rows of one rated response each: 5, on prompts: 3, with a single row: 1; candidate pairs of them "
+        "rows with one rated response each: 5, prompts: 3, prompts with a single row: 1; candidate pairs "
         "(best_vs_worst): 3 = 1 kept + 2 reported"
     )
 
@@ -156,14 +156,14 @@ def test_transcripts_keep_their_white_space():
     text = "\n\nHuman:  Hi \n\nAssistant: A\n"
     prefs = load_preferences([{"chosen": text + " ", "rejected": text + "b"}])
     assert prefs[0]["prompt"] == [user(" Hi ")] and prefs[0]["chosen"] == [bot("A\n ")]
-    assert any("keep all other white space" in note for note in prefs.report.notes)
+    assert any("all other white space is kept" in note for note in prefs.report.notes)
 
 
 def test_both_directions_are_noted_once_a_pair():
     rows = [{"prompt": "p", "chosen": a, "rejected": b} for a, b in ("xy", "yx", "xy", "xz")]
     prefs = load_preferences(rows)
     (note,) = [note for note in prefs.report.notes if "both directions" in note]
-    assert "once: 1;" in note and len(prefs) == 4
+    assert "directions: 1;" in note and len(prefs) == 4
 
 
 @pytest.mark.parametrize("header", [("Prompt", "CHOSEN", "Rejected"), (" prompt", "chosen ", "\ufeffrejected"),
@@ -178,7 +178,7 @@ def test_headers_are_known_in_every_case_and_with_spaces(header):
     ("row", "words"),
     [
         ({"prompt": "p", "completion": "a"}, "nothing says how good it is"),
-        ({"conversations": [user("p"), bot("a")]}, "alone prefers nothing"),
+        ({"conversations": [user("p"), bot("a")]}, "alone is not a preference"),
         ({"prompt": "p", "response_a": "a", "response_b": "b"}, "which response is better"),
         ({"prompt": "p", "responses": ["a", "b"]}, "--column ranks="),
     ],

@@ -84,10 +84,10 @@ def test_saved_dataset_folder_and_splits(tmp_path):
         load_preferences(tmp_path / "two")
     with pytest.raises(DataError, match="no split 'dev'; it has train, test"):
         load_preferences(tmp_path / "two", split="dev")
-    with pytest.raises(DataError, match="split='train' names none"):
+    with pytest.raises(DataError, match="but split='train'"):
         load_preferences(tmp_path / "one", split="train")
     (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match=r"holds no file of rows"):
+    with pytest.raises(DataError, match=r"contains no data files"):
         load_preferences(tmp_path / "other")
 
 
@@ -104,7 +104,7 @@ def test_hub_id_without_network_is_a_clear_error():
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert out.stdout.startswith("DataError 'no-such-owner/no-such-data' is no file or folder here")
+    assert out.stdout.startswith("DataError 'no-such-owner/no-such-data' is not a file or folder here")
     assert "without network" in out.stdout
 
 
@@ -112,8 +112,8 @@ def test_hub_id_without_network_is_a_clear_error():
     ("name", "content", "words"),
     [
         ("empty.jsonl", b"", "the file is empty"),
-        ("blank.jsonl", b"\n\n", "there is no row"),
-        ("header.csv", b"prompt,chosen,rejected\n", "there is no row"),
+        ("blank.jsonl", b"\n\n", "there are no rows"),
+        ("header.csv", b"prompt,chosen,rejected\n", "there are no rows"),
         ("twice.csv", b"prompt,prompt\na,b\n", "distinct column names"),
         ("quote.csv", b'prompt,chosen,rejected\na,"b,c\n', "quote.csv:2: "),
         ("scalar.json", b"3", "write a JSON array"),
@@ -236,9 +236,9 @@ def test_several_problems_of_one_row_count_once():
 
 
 def test_nothing_left_is_an_error_even_when_dropping():
-    with pytest.raises(DataError, match="no row is left of 1"):
+    with pytest.raises(DataError, match="none of 1 rows is usable"):
         load_preferences([{"prompt": "a", "chosen": "b", "rejected": "b"}], bad_rows="drop")
-    with pytest.raises(DataError, match="there is no row"):
+    with pytest.raises(DataError, match="there are no rows"):
         load_preferences([])
 
 
@@ -255,7 +255,7 @@ def test_margin_is_the_strength_and_the_report_says_so():
     assert prefs.strength.tolist() == [1.5]
     assert prefs.report.notes == (
         "the column 'margin' is used as the strength",
-        "there are no ratings, so the column 'margin' is the margin where an objective asks for one",
+        "there are no ratings, so the column 'margin' is the margin if an objective needs one",
     )
     assert prefs.report.columns_kept == ("note",)
 
@@ -288,12 +288,12 @@ def test_a_soft_label_below_one_half_exchanges_chosen_and_rejected(tmp_path):
     ]  # fmt: skip
     assert prefs.soft_label.tolist() == [0.75, 0.75, 1.0, 0.5, 0.875]
     np.testing.assert_array_equal(prefs.strength, [2.0, 2.0, 2.0, np.nan, 0.0])
-    assert prefs.report.notes == ("chosen and rejected exchanged, since the soft label was below ½: 3",)
+    assert prefs.report.notes == ("chosen and rejected swapped, since the soft label was below ½: 3",)
     assert prefs.ids == [row["id"] for row in rows]
     prefs.save(tmp_path / "prefs.jsonl")
     again = load_preferences(tmp_path / "prefs.jsonl")
     assert again.fingerprint() == prefs.fingerprint() and again.report.notes == ()
-    with pytest.raises(DataError, match=r"chosen is rated 3, above rejected with 1, but the soft label is 0\.25\."):
+    with pytest.raises(DataError, match=r"chosen is rated 3, above rejected at 1, but the soft label is 0\.25\."):
         load_preferences([{**rows[1], "chosen_rating": 3.0, "rejected_rating": 1.0}])
 
 
@@ -305,7 +305,7 @@ def test_what_the_soft_label_exchanges_is_named_after_the_preference_that_comes_
     both = [row | {"strength": -0.5}, row | {"strength": -2.0}]
     prefs = load_preferences(both, min_gap=1.0)
     assert prefs.strength.tolist() == [2.0] and prefs.report.problem_counts == {"below_min_gap": 1}
-    assert "chosen and rejected exchanged, since the soft label was below ½: 1" in prefs.report.notes
+    assert "chosen and rejected swapped, since the soft label was below ½: 1" in prefs.report.notes
 
 
 def test_min_gap_reports_weak_and_unknown_strengths_without_an_error():

@@ -112,7 +112,7 @@ def test_to_call_0_and_1_a_winner_says_enough_only_of_columns_that_count_so():
 
 def test_both_signs_make_a_signed_scale_and_later_rows_must_fit():
     assert chosen(compared([-1, 2, 1])) == [1, 2, 2]
-    assert "read as signed: negative where output_1 is better" in " ".join(
+    assert "read as signed: negative if output_1 is better" in " ".join(
         load_preferences(compared([-1, 2])).report.notes
     )
     late = compared([1, 2] * 5_000) + compared([3])  # the meaning is that of the first 10,000 rows
@@ -204,7 +204,7 @@ def test_rows_of_one_ranked_response():
     rows = [{"prompt": "q", "response": text, "rank": rank} for text, rank in (("worst", 2), ("best", 1))]
     prefs = load_preferences(rows)
     assert (prefs[0]["chosen"], prefs[0]["rejected"]) == ("best", "worst")
-    with pytest.raises(DataError, match="of ranks 1 is the best"):
+    with pytest.raises(DataError, match="for ranks 1 is the best"):
         load_preferences([{"prompt": "q", "response": "a", "my rank": 1}], columns={"label": "my rank"})
 
 
@@ -215,16 +215,16 @@ UNKNOWN = [
 
 
 def test_text_that_nothing_reads_beside_an_implicit_prompt_is_asked_about():
-    with pytest.raises(DataError, match="nothing reads the text of 'user_prompt'") as caught:
+    with pytest.raises(DataError, match="the text of 'user_prompt' would be ignored") as caught:
         load_preferences(UNKNOWN)
     assert "--column prompt=user_prompt" in str(caught.value) and "--format implicit_prompt" in str(caught.value)
     assert load_preferences(UNKNOWN, columns={"prompt": "user_prompt"})[0]["prompt"] == "What is 0?"
     assert load_preferences(UNKNOWN, format="implicit_prompt")[0]["prompt"] == "The answer is"
     turns = [{"role": "user", "content": "Hi"}]
-    with pytest.raises(DataError, match="nothing reads the text of 'dialogue'"):
+    with pytest.raises(DataError, match="the text of 'dialogue' would be ignored"):
         load_preferences([{"chosen": "a b", "rejected": "a c", "dialogue": turns}])
     sides = {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
-    with pytest.raises(DataError, match="nothing reads the text of 'user_prompt'"):
+    with pytest.raises(DataError, match="the text of 'user_prompt' would be ignored"):
         load_preferences([{**sides, "user_prompt": "Hi"}])
 
 
@@ -239,7 +239,7 @@ def test_numbers_constants_and_conversations_raise_no_doubt():
 
 def test_a_context_that_nothing_reads_is_noted():
     prefs = load_preferences([{"prompt": "p", "context": "c", "chosen": "a", "rejected": "b"}])
-    assert "nothing reads the column 'context', which may belong to the prompt" in prefs.report.notes
+    assert "the column 'context' is not used; it may belong to the prompt" in prefs.report.notes
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_context_that_nothing_reads_is_noted():
 def test_margins_are_rating_gaps_else_strengths(row, expected):
     prefs = load_preferences([{"prompt": "p", "chosen": "a", "rejected": "b", **row}])
     assert prefs.margin.tolist() == [expected]
-    said = any("is the margin where an objective asks for one" in note for note in prefs.report.notes)
+    said = any("is the margin if an objective needs one" in note for note in prefs.report.notes)
     assert said == ("chosen_rating" not in row)
 
 
@@ -264,4 +264,4 @@ def test_signed_strengths_are_margins():
 def test_earlier_turns_that_nothing_reads_are_noted():
     row = {"history": [["Hi", "Hello"]], "instruction": "And you?", "chosen": "Fine.", "rejected": "No."}
     notes = load_preferences([row]).report.notes
-    assert "nothing reads the column 'history', which may belong to the prompt" in notes
+    assert "the column 'history' is not used; it may belong to the prompt" in notes

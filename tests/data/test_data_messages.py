@@ -99,7 +99,7 @@ def test_repeated_prompts_are_taken_off_and_missing_answers_refused():
     assert harmonise("?", [yes], [no], Counter()) == ([ask], [yes], [no])
     with pytest.raises(RowError, match="no assistant message"):
         harmonise([ask], [{"role": "user", "content": "and?"}], [no], Counter())
-    with pytest.raises(RowError, match="does not hold all of it"):
+    with pytest.raises(RowError, match="does not contain all of it"):
         harmonise([ask, yes], [ask, no], [ask, yes], Counter())
 
 

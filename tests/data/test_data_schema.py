@@ -83,7 +83,7 @@ def test_select():
     assert part[0]["prompt"] == "q"
     assert part.select([1]).ids == prefs.ids[:1]
     assert len(prefs.select([])) == 0
-    for bad, words in (([3], "Row 3 does not exist"), ([-1], "Row -1 does not exist"), ([0, 0], "not unique")):
+    for bad, words in (([3], "Row 3 does not exist"), ([-1], "Row -1 does not exist"), ([0, 0], "duplicate ids")):
         with pytest.raises(DataError, match=words):
             prefs.select(bad)
 
@@ -99,7 +99,7 @@ def test_other_columns_types_and_suffixes_are_refused(tmp_path):
     with pytest.raises(DataError, match="need the columns id, prompt"):
         Preferences(prefs.dataset.remove_columns("id"), prefs.report)
     wrong = prefs.dataset.cast_column("strength", datasets.Value("string"))
-    with pytest.raises(DataError, match="other types"):
+    with pytest.raises(DataError, match="types that differ"):
         Preferences(wrong, prefs.report)
     with pytest.raises(ConfigError, match=r"prefs\.csv: this is written as \.parquet, \.jsonl or \.jsonl\.gz\."):
         prefs.save(tmp_path / "prefs.csv")
@@ -116,7 +116,7 @@ def test_rows_can_name_what_they_share_beyond_the_prompt(tmp_path):
         prefs.save(tmp_path / name)
         assert load_preferences(tmp_path / name).clusters == prefs.clusters
     assert prefs.fingerprint() != load_preferences(rows).fingerprint()
-    with pytest.raises(DataError, match=r"Row 1 .* is in cluster 'y', another row of its prompt in 'x'"):
+    with pytest.raises(DataError, match=r"Row 1 .* is in cluster 'y', but another row with its prompt is in 'x'"):
         load_preferences(
             [{"prompt": "p", "chosen": c, "rejected": "b", "cluster": t} for c, t in (("a", "x"), ("c", "y"))]
         )

@@ -47,7 +47,7 @@ def test_shards_globs_lists_and_splits_of_a_folder(folder):
         load_preferences(folder)
     with pytest.raises(DataError, match="no split 'dev'; it has test, train"):
         load_preferences(folder, split="dev")
-    with pytest.raises(DataError, match="no file fits"):
+    with pytest.raises(DataError, match="no file matches"):
         load_preferences(f"{folder}/x*.jsonl")
     (folder / "test-00000-of-00001.jsonl").unlink()
     assert len(load_preferences(folder)) == 5
@@ -144,7 +144,7 @@ def test_json_in_utf_16_and_keys_that_stand_twice(tmp_path, name):
     path.write_bytes((line if name == "x.jsonl" else f"[{line}]").encode("utf-16"))
     prefs = load_preferences(path)
     assert (prefs[0]["prompt"], prefs[0]["chosen"]) == ("Größe?", "last")
-    assert "the key 'chosen' stands twice in an object; its last value counts (rows: 1)" in prefs.report.notes
+    assert "the key 'chosen' occurs twice in an object; the last value is used (rows: 1)" in prefs.report.notes
     assert "the file is UTF-16 and was read as such" in prefs.report.notes
 
 

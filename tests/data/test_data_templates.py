@@ -100,13 +100,13 @@ def test_a_template_that_strips_reasoning_is_said_in_numbers_and_rows() -> None:
     left_out, prompts, altered, emptied = report.notes()
     assert left_out.startswith("1 row left out after tokenization (same answer): the chat template writes chosen and")
     assert prompts == (
-        "4 rows of 4 (plain, thought, turns, …): the prompt that is trained on is not the one that sampling "
-        "starts from, where the chat template ends it with '<think>\\n'. "
+        "4 rows of 4 (plain, thought, turns, …): the training prompt differs from the one sampling starts from, "
+        "where the chat template ends it with '<think>\\n'. "
         "data.prompt: sampling trains on the sampling prompt."
     )
-    assert altered.startswith("2 of 8 completions (in thought, only thought): the chat template leaves out part of the")
-    assert altered.endswith("data.prompt: sampling with data.reasoning: keep trains on the text as it stands.")
-    assert emptied.startswith("1 of 8 completions (in only thought): the chat template leaves out all of the text")
+    assert altered.startswith("2 of 8 completions (in thought, only thought): the chat template drops part of the")
+    assert altered.endswith("data.prompt: sampling with data.reasoning: keep trains on the full text.")
+    assert emptied.startswith("1 of 8 completions (in only thought): the chat template drops all of the text")
 
 
 def test_a_text_that_the_prompt_holds_too_is_missed_all_the_same() -> None:
@@ -138,15 +138,13 @@ def test_the_fix_is_offered_and_does_what_it_says() -> None:
     prompt, chosen, rejected = texts("strip", kept, 1)
     assert chosen == "Two and two are four.\n</think>\n\nFour.<|end|>"
     assert (kept.report.kept, kept.report.unclosed) == (4, 6)
-    assert "4 of 10 completions (in thought, same answer, only thought): trained on as they stand" in str(
-        kept.report.notes()
-    )
+    assert "4 of 10 completions (in thought, same answer, only thought): trained on in full" in str(kept.report.notes())
 
 
 @pytest.mark.parametrize("name", ["plain", "nothing"])
 def test_a_template_without_an_end_is_said(name: str) -> None:
     (note,) = tokenized(name).report.notes()
-    assert note.startswith("10 of 10 completions (in plain, thought, turns, …): the chat template closes them ")
+    assert note.startswith("10 of 10 completions (in plain, thought, turns, …): the chat template does not close them ")
     assert "does not teach where to stop" in note
 
 
@@ -195,9 +193,9 @@ def test_what_a_length_limit_does_is_said() -> None:
     ]
     report = tokenize_preferences(load_preferences(rows), build("no_template"), max_length=20).report
     assert report.notes() == [
-        "1 row left out after tokenization (alike): chosen and rejected are alike in their first 20 tokens.",
-        "1 row lost tokens of the prompt (data.max_length 20).",
-        "1 of 4 completions lost their end (data.max_length 20): training does not teach where they stop.",
+        "1 row left out after tokenization (alike): chosen and rejected are identical in their first 20 tokens.",
+        "1 row lost prompt tokens (data.max_length 20).",
+        "1 of 4 completions lost their end (data.max_length 20): training does not teach where to stop.",
     ]
     rows.append({"id": "short", "prompt": "1", "chosen": "a", "rejected": "b"})
     dropped = tokenize_preferences(load_preferences(rows), build("no_template"), max_length=20, truncation="drop")
@@ -216,7 +214,7 @@ def test_completions_that_go_on_after_an_end_token_are_said() -> None:
     report = tokenized("base_eos", rows=rows).report
     assert report.goes_on == 3
     (note,) = report.notes()
-    assert note.startswith("3 of 8 completions (in twice, turns, other): they go on after an end token")
+    assert note.startswith("3 of 8 completions (in twice, turns, other): they continue after an end token")
 
 
 def test_keep_needs_the_sampling_prompt() -> None:

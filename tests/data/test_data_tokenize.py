@@ -181,7 +181,7 @@ def test_errors_of_template_and_tokenizer(make_tokenizer, chatml, plain):
         tokenize_preferences(chat, chatml, truncation="keep_promt_end")
     with pytest.raises(ConfigError, match="max_length=1"):
         tokenize_preferences(chat, chatml, max_length=1)
-    with pytest.raises(DataError, match="prompts of one kind"):
+    with pytest.raises(DataError, match="use one kind"):
         tokenize_prompts(["a", [user("a")]], chatml)
 
 

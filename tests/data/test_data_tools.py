@@ -103,7 +103,7 @@ def test_tools_make_prompts_different():
 
 
 @pytest.mark.parametrize(
-    ("rows", "named"), [([ROWS[0]], "leaves out the tool calls of row 0"), ([ROWS[1]], "leaves out the tools that are")]
+    ("rows", "named"), [([ROWS[0]], "omits the tool calls of row 0"), ([ROWS[1]], "omits the offered tools")]
 )
 def test_a_template_without_tools_is_refused(rows, named):
     with pytest.raises(DataError, match=named):

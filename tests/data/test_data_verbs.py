@@ -143,7 +143,7 @@ def test_with_columns_refuses_what_the_schema_does() -> None:
         ({"margin": ["a", "b"]}, "The values for 'margin' cannot be a column"),
         ({"margin": [math.inf, 0.0]}, "The value for 'margin' of row 0 is infinite"),
         ({"chosen": [1, 2]}, "The values for 'chosen' cannot be a column"),
-        ({"id": ["a", "a"]}, "ids are not unique"),
+        ({"id": ["a", "a"]}, "duplicate ids"),
         ({"topic": [1, "x"]}, "The values for 'topic' cannot be a column"),
     ):
         with pytest.raises(DataError, match=words):

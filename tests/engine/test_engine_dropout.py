@@ -130,6 +130,6 @@ def test_what_cannot_be_switched_off_is_refused(tiny_model: Any) -> None:
     refuse_noise(tiny_model, scores)
     assert not tiny_model.training
     tiny_model.model.norm = nn.Sequential(tiny_model.model.norm, Shaky())
-    with pytest.raises(RunError, match=r"draws random numbers in training.*Set model\.dropout to true"):
+    with pytest.raises(RunError, match=r"draws random numbers in training.*set model\.dropout to true"):
         refuse_noise(tiny_model, scores)
     assert torch.equal(torch.get_rng_state(), before)

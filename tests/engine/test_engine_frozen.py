@@ -144,7 +144,7 @@ def test_what_cannot_be_kept_is_computed_and_the_log_says_so(
         policy.get_input_embeddings().requires_grad_(True)
     plan = forward_plan(policy)
     assert FrozenOutputs(1.0).share(policy, plan) is plan and plan.lower is None
-    assert "train.frozen_cache_gb does nothing" in caplog.text and reason in caplog.text
+    assert "train.frozen_cache_gb has no effect" in caplog.text and reason in caplog.text
 
 
 def test_outputs_of_another_depth_are_others() -> None:

@@ -169,7 +169,7 @@ def test_models_that_are_no_reward_models(caplog: Any) -> None:
             output.logits = output.logits + 1
             return output
 
-    with pytest.raises(RunError, match="First does not read its head at the last token"):
+    with pytest.raises(RunError, match="First does not apply its head to the last token"):
         reward_plan(First(transformers.LlamaConfig(**SIZES)).eval())
     with caplog.at_level(logging.WARNING):
         reward_plan(make("bloom"))

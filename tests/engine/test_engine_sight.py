@@ -92,9 +92,9 @@ def test_rewards_obey_the_models_own_masks(kind: str) -> None:
     ("name", "layout", "reason"),
     [
         ("llama4_text", "padded", "scores would change"),  # counts positions along the row, from 8,192 on in life
-        ("gpt_oss", "padded", "its attention is given 's_aux'"),
-        ("doge", "alone", "its masks depend on what the tokens are, as in DogeAttention"),
-        ("deepseek_v32", "alone", "its masks depend on what the tokens are, as in DeepseekV32Attention"),
+        ("gpt_oss", "padded", "its attention gets the argument 's_aux'"),
+        ("doge", "alone", "its masks depend on the token values, as in DogeAttention"),
+        ("deepseek_v32", "alone", "its masks depend on the token values, as in DeepseekV32Attention"),
         ("hrm_text", "alone", "scores would change"),
     ],
 )
@@ -142,7 +142,7 @@ def test_what_follows_the_head_is_seen_though_the_logits_of_a_trial_are_small(ca
 def test_models_that_see_later_tokens_are_refused() -> None:
     torch.manual_seed(0)
     model = transformers.BertLMHeadModel(transformers.BertConfig(**SIZES, is_decoder=False)).eval()
-    with pytest.raises(RunError, match="BertLMHeadModel is no causal language model as it is configured"):
+    with pytest.raises(RunError, match="BertLMHeadModel is not causal as configured"):
         forward_plan(model)
 
 
@@ -168,11 +168,11 @@ def test_positions_that_change_with_the_batch_are_refused_beyond_the_original_co
     plan = forward_plan(model)
     found = token_logps(model, make_sequences(PROMPTS[SHORT], COMPLETIONS[SHORT], 0, plan.layout), plan=plan)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    message = rf"A sequence has 44 tokens, the model takes 20: its {kind} position scaling would change"
+    message = rf"A sequence has 44 tokens, but the model takes at most 20: its {kind} position scaling would depend"
     for layout in ("packed", "padded"):
         with pytest.raises(RunError, match=message):
             token_logps(model, make_sequences(PROMPTS, COMPLETIONS, 0, layout), plan=plan)
-    with pytest.raises(RunError, match="has 24 tokens, the model takes 20"):
+    with pytest.raises(RunError, match="has 24 tokens, but the model takes at most 20"):
         sample(model, None, Ragged.of([[3, 4, 5, 6]]), Sampling(max_new_tokens=20))
 
 
@@ -182,7 +182,7 @@ def test_rewards_are_refused_there_too(kind: str) -> None:
     model: Any = transformers.LlamaForSequenceClassification(
         transformers.LlamaConfig(**SIZES, rope_parameters=ROPE[kind])
     ).eval()
-    with pytest.raises(RunError, match="A sequence has 44 tokens, the model takes 20"):
+    with pytest.raises(RunError, match="A sequence has 44 tokens, but the model takes at most 20"):
         response_rewards(model, make_sequences(PROMPTS, COMPLETIONS, 0, "padded", whole=True))
 
 

@@ -74,7 +74,7 @@ def test_a_mean_log_ratio_is_a_kl_only_for_samples_of_the_policy_itself(
     found = estimates(mine)
     assert found[name] == pytest.approx(1 / 3) and "kl_per_token" not in found
     assert name in generative_differences(mine, mine)
-    with pytest.raises(DataError, match=r"reference: run 0 was drawn at temperature 1 from all tokens, others at"):
+    with pytest.raises(DataError, match=r"reference: run 0 was sampled at temperature 1 from all tokens, others at"):
         generative_metrics(mine, run([1, 3], [1, 2]))
 
 
@@ -101,7 +101,7 @@ def test_generations_that_do_not_say_how_they_were_drawn_are_refused(tmp_path: P
     table = pq.read_table(file)
     kept = {key: value for key, value in table.schema.metadata.items() if key != b"popmargin.drawn"}
     pq.write_table(table.replace_schema_metadata(kept), file)
-    with pytest.raises(DataError, match=r"does not say how its completions were drawn. Generate again"):
+    with pytest.raises(DataError, match=r"does not say how its completions were sampled. Generate again"):
         Generations.load(file)
 
 
@@ -226,11 +226,11 @@ def test_files_and_runs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("x")
     with pytest.raises(DataError, match="not a file of generations"):
         Generations.load(tmp_path / "bad.parquet")
-    with pytest.raises(DataError, match="there should be 2"):
+    with pytest.raises(DataError, match="expected 2"):
         replace(run([1, 2]), completions=["a"])
     with pytest.raises(DataError, match=r"first completion 1 .*prompt 1"):
         run([1, math.nan])
-    with pytest.raises(DataError, match="other prompts"):
+    with pytest.raises(DataError, match="different prompts"):
         generative_metrics(run([1, 2]), run([1, 2], keys=["key 1", "key 0"]))
     with pytest.raises(DataError, match="2 seeds against 3"):
         generative_metrics([run([1, 2])] * 3, [run([1, 2])] * 2)

@@ -57,7 +57,7 @@ def test_no_growth_of_the_file_changes_what_is_measured(run: RunDirectory, data:
         chosen = held_out(run, config)
         assert chosen.preferences.ids == test.ids and chosen.directory == run
         assert chosen.preferences.fingerprint() == test.fingerprint()
-        assert any("that it had not then" in note for note in chosen.steps[-1].notes)
+        assert any("added since" in note for note in chosen.steps[-1].notes)
         again = load_split(replace(config.data, test_size=0.2))[1]
         leaked += any(normalised_key(key) in prompts for key in again.prompt_keys)
     assert leaked  # this is what would have been
@@ -72,7 +72,7 @@ def test_the_numbers_are_the_same_in_a_grown_file(run: RunDirectory, data: Path,
     assert after["intervals"] == before["intervals"]
     assert HeldOutMargins.load(run.evaluation / "margins.parquet").ids == margins.ids
     notes = [note for step in after["account"] for note in step["notes"]]
-    assert any("mine.jsonl has 20 preferences that it had not then" in note for note in notes)
+    assert any("mine.jsonl has 20 preferences added since" in note for note in notes)
 
 
 def test_lost_or_edited_rows_are_refused_with_their_ids(
@@ -82,14 +82,14 @@ def test_lost_or_edited_rows_are_refused_with_their_ids(
     lost = [row for row in rows if row["id"] not in out[:2]]
     write(data, [row if row["id"] != out[3] else row | {"rejected": "birds sing"} for row in lost])
     with pytest.raises(
-        RunError, match=rf"of 8 held-out preferences, 2 gone \({out[0]}, {out[1]}\), 1 edited"
+        RunError, match=rf"held-out preferences: of 8, 2 gone \({out[0]}, {out[1]}\), 1 edited"
     ) as caught:
         evaluate_run(run.path)
     assert "--data.test FILE" in str(caught.value) and "mine.jsonl" in str(caught.value)
     assert not (run.evaluation / "metrics.json").exists()
     write(data, [row for row in rows if row["id"] in out])  # all of the training is gone: that is no matter here
     notes = held_out(run, run.config()).steps[-1].notes
-    assert any("32 preferences that were trained on are gone" in note for note in notes)
+    assert any("32 training preferences are missing" in note for note in notes)
 
 
 def test_other_data_are_an_explicit_choice(run: RunDirectory, tmp_path: Path, rows: list[Row], data: Path) -> None:
@@ -138,7 +138,7 @@ def test_another_start_model_is_refused(
     assert main(["eval", str(run.path), "--model.path", str(tmp_path / "elsewhere")]) == 0
     make_model(seed=5).save_pretrained(start)
     tiny_tokenizer.save_pretrained(start)
-    with pytest.raises(RunError, match="is not what is here now: start model changed"):
+    with pytest.raises(RunError, match="was trained with something else: start model changed"):
         evaluate_run(run.path)
 
 
@@ -151,7 +151,7 @@ def test_validation_preferences_are_found_again(configure: Configure, data: Path
     write(data, rows[::-1])
     chosen = held_out(run, run.config())
     assert chosen.preferences.ids == ids and len(ids) == 5
-    assert not any("that it had not then" in note for note in chosen.steps[-1].notes)
+    assert not any("added since" in note for note in chosen.steps[-1].notes)
 
 
 def test_a_run_of_an_older_version_is_checked_as_a_whole(run: RunDirectory, data: Path, rows: list[Row]) -> None:
@@ -161,5 +161,5 @@ def test_a_run_of_an_older_version_is_checked_as_a_whole(run: RunDirectory, data
         "kept no record of its rows" in note for step in held_out(run, run.config()).steps for note in step.notes
     )
     write(data, [*rows, *new_rows(30, 1)])
-    with pytest.raises(RunError, match=r"mine\.jsonl is not what it was when the run was trained"):
+    with pytest.raises(RunError, match=r"mine\.jsonl has changed since training"):
         evaluate_run(run.path)

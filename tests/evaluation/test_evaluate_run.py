@@ -103,7 +103,7 @@ def test_margins_of_another_version_are_refused(run: RunDirectory) -> None:
     evaluate_run(run.path)
     file = run.evaluation / "margins.parquet"
     pq.write_table(pq.read_table(file).drop_columns(["reference_margin"]), file)
-    with pytest.raises(RunError, match=r"margins.parquet is from another version of popmargin: evaluate the run"):
+    with pytest.raises(RunError, match=r"margins.parquet is from another version of popmargin"):
         HeldOutMargins.load(file)
 
 
@@ -131,7 +131,7 @@ def test_texts_that_a_reward_model_cuts_are_in_the_account(run: RunDirectory, mo
 
 
 def test_no_room_for_prompts(run: RunDirectory) -> None:
-    with pytest.raises(RunError, match=r"max_new_tokens 96 leaves no room for prompts in data.max_length 96"):
+    with pytest.raises(RunError, match=r"max_new_tokens 96 leaves no room for prompts within data.max_length 96"):
         evaluate_run(run.path, config=with_evaluation(run, max_new_tokens=96))
 
 

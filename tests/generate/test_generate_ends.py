@@ -146,7 +146,7 @@ def test_a_tokenizer_without_padding_gets_one_and_without_any_a_sentence(tmp_pat
     from transformers import PreTrainedTokenizerFast
 
     PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}))).save_pretrained(tmp_path / "bare")
-    with pytest.raises(RunError, match=r"bare' has no padding token, no EOS .* Set pad_token and eos_token in its tok"):
+    with pytest.raises(RunError, match=r"bare' has no padding token, no EOS .* In its tok"):
         load_tokenizer(str(tmp_path / "bare"))
 
 

@@ -131,7 +131,7 @@ def test_every_field_of_a_generation_config_is_known_to_this_test() -> None:
 def test_what_is_left_out_is_said(peaked: Any, tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     peaked.generation_config = shipped(repetition_penalty=1.07, top_k=20, use_cache=True)
     ids(peaked, tiny_tokenizer)
-    assert "sets repetition_penalty 1.07, top_k 20. This is left out" in caplog.text
+    assert "sets repetition_penalty 1.07, top_k 20. It is ignored" in caplog.text
     assert "sampled at temperature 1 from all tokens" in caplog.text
     caplog.clear()
     ids(peaked, tiny_tokenizer)
@@ -201,7 +201,7 @@ def test_a_model_that_sees_padding_gets_none(
             for n in (1, 8)
         )
         assert alone == together
-        assert ("sampling takes prompts of one length together" in caplog.text) == sees
+        assert ("sampling runs prompts of equal length together" in caplog.text) == sees
 
 
 def test_a_model_that_batches_wrongly_is_sampled_one_at_a_time(
@@ -221,4 +221,4 @@ def test_a_model_that_batches_wrongly_is_sampled_one_at_a_time(
         settings = Sampling(batch_size=size, temperature=0.0, max_new_tokens=6)
         found.append([one.tokens.tolist() for one in sample(model, tiny_tokenizer, prompts, settings)])
     assert found[0] == found[1]
-    assert "RwkvForCausalLM gives other probabilities in a batch: sampling takes one prompt at a time" in caplog.text
+    assert "RwkvForCausalLM gives different probabilities in a batch: sampling runs one prompt at a time" in caplog.text

@@ -110,7 +110,7 @@ def test_fields_of_a_request() -> None:
     [
         ({"message": {"content": None}}, "no text", True),
         ({"message": {"content": " \n"}, "finish_reason": "stop"}, "no text", True),
-        ({"message": {"content": ""}, "finish_reason": "length"}, "all tokens were used", False),
+        ({"message": {"content": ""}, "finish_reason": "length"}, "the token limit was reached", False),
         ({"message": {"content": None}, "finish_reason": "content_filter"}, "finish_reason: content_filter", False),
         ({"message": {"content": None, "refusal": "I can't."}}, "the model refused: I can't.", False),
     ],

@@ -104,7 +104,7 @@ def test_rows_that_refer_to_nothing_stop_a_migration_and_stay(old_store: Path) -
     connection.execute("DELETE FROM item WHERE id = 1")
     connection.commit()
     connection.close()
-    with pytest.raises(RunError, match="refer to missing ones; nothing was changed"):
+    with pytest.raises(RunError, match=r"some rows refer to missing rows\. Nothing was changed"):
         LabelStore.open(old_store)
     connection = sqlite3.connect(old_store)
     assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
@@ -137,7 +137,7 @@ def test_other_files_are_refused_and_left_as_they_are(tmp_path: Path) -> None:
     connection = sqlite3.connect(other)
     connection.execute("CREATE TABLE project (id INTEGER)")
     connection.close()
-    for path, message in ((words, "cannot be opened"), (other, "something else")):
+    for path, message in ((words, "cannot be opened"), (other, "another program's tables")):
         before = hashlib.sha256(path.read_bytes()).hexdigest()
         with pytest.raises(RunError, match=message):
             LabelStore.open(path)
@@ -148,7 +148,7 @@ def test_urls_that_are_no_store_are_refused() -> None:
     for url in ("mysql://host/name", "sqlite://", "sqlite:///:memory:"):
         with pytest.raises(ConfigError, match="postgresql://user@host/name"):
             LabelStore.open(url)
-    with pytest.raises(RunError, match="Check that the server runs"):
+    with pytest.raises(RunError, match="Check that the server is running"):
         LabelStore.open("postgresql://nobody:secret@127.0.0.1:1/none")
 
 

@@ -147,7 +147,7 @@ def test_majority_of_annotators(store: LabelStore) -> None:
         row = found[frozenset(items[item])]
         assert (row["tie"], row["confidence"]) == (tie, pytest.approx(confidence))
         assert tie or row["stronger"] == stronger
-    with pytest.raises(ConfigError, match="'majority', 'weighted'"):
+    with pytest.raises(ConfigError, match="'majority' or 'weighted'"):
         pop_edges(store, project, aggregate="mean")
 
 
@@ -183,7 +183,7 @@ def test_votes_become_soft_labels_and_turn_rows_only_when_asked(store: LabelStor
     plain, turned = preferences_of(store, project, wrong="keep"), preferences_of(store, project)
     unrated = {"chosen_rating": None, "rejected_rating": None}
     assert plain[1] == {**data[1], **unrated, "soft_label": 0.0} and plain[2] == {**data[2], "soft_label": 0.75}
-    assert plain.report.notes[1].startswith("1 have a soft label below ½, and had ratings or a strength that say")
+    assert plain.report.notes[1].startswith("1 have a soft label below ½ but ratings or a strength that say")
     plain.save(tmp_path / "kept.jsonl")
     trained = load_preferences(tmp_path / "kept.jsonl")  # towards the side that the votes prefer
     assert [row["chosen"] for row in trained.dataset] == [data[n]["rejected" if n == 1 else "chosen"] for n in range(4)]
@@ -266,15 +266,15 @@ def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore, tm
     report = dropped.report
     assert (report.rows_in, report.rows_kept, report.rows_reported) == (5, 4, 1)
     assert "2 of 3" in report.problems[0].message
-    for found, done in ((swapped, "exchanged"), (dropped, "left out"), (kept, "kept")):
-        assert found.report.notes[0].startswith("1 called wrong by most") and done in found.report.notes[0]
+    for found, done in ((swapped, "swapped"), (dropped, "left out"), (kept, "kept")):
+        assert found.report.notes[0].startswith("1 marked wrong by most") and done in found.report.notes[0]
     edges, account = pop_edges(store, project)
     assert {key for row in edges.table.to_pylist() for key in (row["stronger"], row["weaker"])} == {"p2", "p3", "p4"}
-    assert account.left_out["about a preference that most call wrong"] == 8
+    assert account.left_out["about a preference that most annotators mark wrong"] == 8
     assert account.labels == labels.num_rows == account.used + sum(account.left_out.values()) == 16
-    assert "called wrong by most: p1" in str(account)
+    assert "marked wrong by most annotators: p1" in str(account)
     every, whole = pop_edges(store, project, wrong="keep")
-    assert len(every) == account.used + 8 and whole.left_out["about a preference that most call wrong"] == 0
+    assert len(every) == account.used + 8 and whole.left_out["about a preference that most annotators mark wrong"] == 0
     for call in (pop_edges, preferences_of):
         with pytest.raises(ConfigError, match="swap, drop, keep"):
             call(store, project, wrong="turn")
@@ -335,7 +335,7 @@ def test_strengths_from_a_file(store: LabelStore, tmp_path: Path) -> None:
     for strengths, message in (
         ({"q": 1.0}, "such as 'q'"),
         ({"p0": float("nan")}, "not finite"),
-        ({"p0": -1.0}, "below 0"),
+        ({"p0": -1.0}, "are negative"),
     ):
         with pytest.raises(DataError, match=message):
             preferences_of(store, project, strengths=strengths)

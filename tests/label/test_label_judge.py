@@ -211,7 +211,7 @@ def test_a_local_judge_gives_the_models_own_probabilities(model_path: str, tmp_p
     expected = torch.softmax(logits[[tokens[0] for tokens in letters]], -1)[0].item()
     backend = LocalBackend(model_path, cache=tmp_path / "cache.jsonl")
     assert backend.reply(["A or B?"], Account())[0].p == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(RunError, match=r"longer than the 256 of judge"):
+    with pytest.raises(RunError, match=r"exceeds the context of judge"):
         backend.reply(["word " * 400], Account())
 
 
@@ -254,7 +254,7 @@ def test_prompts_of_ones_own_are_checked_and_filled_once(tmp_path: Path) -> None
     text = fill(load_prompt("preference", own), {"prompt": "{second}", "first": "1", "second": "2"})
     assert text == "{second} 1 2 {json: 1}"
     own.write_text("{prompt} {first} {third}")
-    with pytest.raises(ConfigError, match=r"lacks \{second\} and has the unknown \{third\}"):
+    with pytest.raises(ConfigError, match=r"lacks \{second\} and has unknown \{third\}"):
         load_prompt("preference", own)
     with pytest.raises(ConfigError, match="cannot be read"):
         Judge(None, prompts={"pop": tmp_path / "absent.txt"})  # pyright: ignore[reportArgumentType]

@@ -64,7 +64,7 @@ def labels(tmp_path: Path) -> Callable[[], dict[str, tuple[str, str]]]:
     ("mode", "reason", "calls"),
     [
         ("filter", "failed: HTTP 400: ", 1),
-        ("mute", "failed: empty answer: all tokens were used before the answer (finish_reason: length)", 1),
+        ("mute", "failed: empty answer: the token limit was reached before the answer (finish_reason: length)", 1),
         ("void", "failed: unreadable answer: (nothing)", 2),
         ("vague", "unparsed: Both have merits.", 1),
     ],
@@ -83,8 +83,8 @@ def test_what_one_question_gets_is_its_own_and_is_asked_again(
     code, out, err = project(server)
     assert code == 0 and "12 questions = 10 labels + 2 unsure" in out
     kind = "4 unparsed, 0 failed" if mode == "vague" else "0 unparsed, 4 failed"
-    assert kind in out and "the first without a verdict: " in out
-    assert "named the place A: 10 of 20 (50.0%)" in out and "flipped with the order: 0 of 10" in out
+    assert kind in out and "first answer without a verdict: " in out
+    assert "picked position A: 10 of 20 (50.0%)" in out and "flipped with the order: 0 of 10" in out
     assert "2 of its 12 labels are 'unsure'" in err and "--again" in err
     unsure = {name: note for name, (verdict, note) in labels().items() if verdict == "unsure"}
     assert sorted(unsure) == ["p1", "p4"] and all(reason in note for note in unsure.values())
@@ -119,7 +119,7 @@ def test_fifty_of_fifty_without_a_verdict_is_a_failure(
 @pytest.mark.parametrize(
     ("mode", "message", "most"),
     [
-        ("locked", r"refused the request. HTTP 401: .*wrong key.* Is the key right\? .*api_key_env", 5),
+        ("locked", r"refused the request. HTTP 401: .*wrong key.* Is the key correct\? .*api_key_env", 5),
         ("new", r"The first 8 questions all failed.*HTTP 400.*--request max_completion_tokens=512", 12),
     ],
 )

@@ -73,7 +73,7 @@ def test_answers_are_numbers_of_the_scale_and_keep_every_rule_of_the_store(store
             store.record(anna, now.id, verdict, request="r1")  # pyright: ignore[reportArgumentType]
     label = store.record(anna, now.id, "7", request="r1", seconds=3.0, note="well")
     assert store.record(anna, now.id, "7", request="r1") == label
-    with pytest.raises(DataError, match="stored another answer"):
+    with pytest.raises(DataError, match="already stored a different answer"):
         store.record(anna, now.id, "6", request="r1")
     assert store.record(anna, now.id, "2", request="r2").revision == 2
     undone = store.undo(anna)
@@ -95,9 +95,9 @@ def test_ratings_and_comparisons_do_not_mix(store: LabelStore) -> None:
     who, _ = store.add_annotator(project.id, "anna")
     now = store.next_assignment(who.id)
     assert now is not None
-    with pytest.raises(DataError, match="asks for none"):
+    with pytest.raises(DataError, match="do not ask for one"):
         store.record(who.id, now.id, "3", request="r")
-    with pytest.raises(DataError, match="no scale"):
+    with pytest.raises(DataError, match="no rating scale"):
         store.add_items(project.id, "rating", ["p0"], response=["chosen"])
     rated = store.create_project("rated", scale=3)
     store.import_preferences(rated.id, preferences(2))
@@ -113,7 +113,7 @@ def test_ratings_and_comparisons_do_not_mix(store: LabelStore) -> None:
         store.add_items(rated.id, "pop", ["p0"], ["p1"], gold=["2"])
     for settings, message in (
         ({"scale": 11, "kind": "rating"}, "from 2 to 10"),
-        ({"scale": 4}, "goes with kind 'rating'"),
+        ({"scale": 4}, "is only for kind 'rating'"),
     ):
         with pytest.raises(ConfigError, match=message):
             open_project(store, preferences(4), "new", **settings)  # pyright: ignore[reportArgumentType]
@@ -143,7 +143,7 @@ def test_known_ratings_are_gold_for_everybody(store: LabelStore) -> None:
         with pytest.raises(DataError, match=message):
             open_project(store, load_preferences(ROWS), "two", kind="rating", gold=load_preferences([row]), say=quiet)
     both = load_preferences([{**ROWS[0], "chosen_rating": 4.0}, {**ROWS[1], "chosen_rating": 5.0}])
-    with pytest.raises(DataError, match="two known ratings"):
+    with pytest.raises(DataError, match="two different known ratings"):
         open_project(store, load_preferences(ROWS), "two", kind="rating", gold=both, say=quiet)
 
 
@@ -158,9 +158,12 @@ def test_gold_is_found_by_its_text_whichever_side_it_stands_on(store: LabelStore
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"chosen": "A", "chosen_rating": 4.0}, "preference 'p0', column 'chosen': .* has no such response"),
-        ({"rejected": "c", "rejected_rating": 4.0}, "preference 'p0', column 'rejected': .* has no such response"),
-        ({"prompt": "Q", "chosen_rating": 4.0}, "has no such response to this prompt"),
+        ({"chosen": "A", "chosen_rating": 4.0}, "preference 'p0', column 'chosen': .* has no such prompt and response"),
+        (
+            {"rejected": "c", "rejected_rating": 4.0},
+            "preference 'p0', column 'rejected': .* has no such prompt and response",
+        ),
+        ({"prompt": "Q", "chosen_rating": 4.0}, "has no such prompt and response"),
         ({}, "none of the 1 preferences of .* has a rating"),
     ],
 )
@@ -206,9 +209,9 @@ def test_mean_ratings_become_columns_and_nothing_is_lost_silently(
                              ("p4", "g", 5.0, 1.0)]  # fmt: skip
     assert swapped[0]["strength"] is None  # of another scale than the ratings
     assert swapped.report.notes == (
-        "4 of 5 preferences have ratings of annotators for both responses, 1 of them equal ones (a gap of 0)",
-        "1 have not (p3): --unrated keeps them without ratings, or drops them",
-        "1 called wrong by most who judged them (p1): chosen and rejected exchanged",
+        "4 of 5 preferences have annotators' ratings for both responses; 1 of these are ties (a gap of 0)",
+        "1 do not (p3): --unrated keeps them without ratings or drops them",
+        "1 marked wrong by most annotators who judged them (p1): chosen and rejected swapped",
     )
     swapped.save(tmp_path / "rated.jsonl")
     assert gaps(load_preferences(str(tmp_path / "rated.jsonl"))) == gaps(swapped)
@@ -217,7 +220,7 @@ def test_mean_ratings_become_columns_and_nothing_is_lost_silently(
     report = dropped.report
     assert (report.rows_in, report.rows_kept, report.rows_reported) == (5, 3, 2)
     assert [problem.kind for problem in report.problems] == ["called_wrong", "unrated"]
-    assert "people rate chosen 4.5 and rejected 5" in report.problems[0].message
+    assert "people rated chosen 4.5 and rejected 5" in report.problems[0].message
     kept = preferences_of(store, rated, wrong="keep")
     assert gaps(kept)[1] == ("p1", "a", *none) and "their ratings are left empty" in kept.report.notes[-1]
     with pytest.raises(ConfigError, match="keep, drop"):
@@ -258,7 +261,7 @@ def test_from_the_command_line_to_a_training_run(tmp_path: Path, data_path: str,
             store.record(who.id, now.id, verdict, request=str(now.id))
     capsys.readouterr()
     assert main(["label", "export", "--db", db, "--as", "preferences", "--out", str(out), "--unrated", "drop"]) == 0
-    assert "16 of 16 preferences have ratings" in capsys.readouterr().out
+    assert "16 of 16 preferences have annotators' ratings" in capsys.readouterr().out
     assert main(["pop", "sample", str(out), "--k", "1", "--out", str(tmp_path / "edges.parquet")]) == 0
     words = ["train", "--model.path", model_path, "--data.train", str(out), "--train.batch_size", "8"]
     words += ["--train.max_steps", "1", "--output"]
@@ -280,4 +283,4 @@ def test_models_and_ask_say_that_a_project_asks_for_something_else(tmp_path: Pat
     with LabelStore.open(db) as store:
         assert {row["kind"] for row in asked(store, store.project("preference"))} == {"preference"}
     assert main(["label", "judge", "--db", db, "--project", "rating", "--judge", "ratings"]) == 2
-    assert "asks for ratings, and labellers compare" in capsys.readouterr().err
+    assert "asks for ratings, but labellers make comparisons" in capsys.readouterr().err

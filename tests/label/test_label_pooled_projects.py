@@ -65,7 +65,7 @@ def test_strengths_that_data_came_with_are_merged_the_same_way(store: LabelStore
     )
     pooled = both_ways(store, one, two)
     assert pooled.strengths == {"p0": 1.5, "p1": 1.0} and not pooled.rated_by_people
-    with pytest.raises(DataError, match=r"'p0' came with a strength of 2 into .*other, and with 1.5 into another"):
+    with pytest.raises(DataError, match=r"'p0' has a strength of 2 in project .*other but 1.5 in another"):
         pool([(store, one), (store, other)])
     ratings = rated(store, "ratings", {("p0", "chosen"): 5, ("p0", "rejected"): 2})
     found = pool([(store, one), (store, other), (store, ratings)]).strengths
@@ -86,7 +86,7 @@ def test_projects_have_preferences_in_common(store: LabelStore) -> None:
     assert "2 of 2 of" in both_ways(store, one, two, far, bridge).shared
     other = [{**rows(0)[0], "chosen": "something else"}, *rows(1)]
     turned = open_project(store, load_preferences(other), "turned", k=1, say=lambda _: None)
-    with pytest.raises(DataError, match=r"'p0' of project .*turned has other texts"):
+    with pytest.raises(DataError, match=r"'p0' has different texts in project .*turned"):
         pool([(store, one), (store, turned)])
 
 
@@ -95,7 +95,7 @@ def test_a_project_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with LabelStore.open("labels.db") as store, LabelStore.open(tmp_path / "labels.db") as again:
         project = rated(store, "demo", {})
         for places in ([store, store], [store, again]):
-            with pytest.raises(ConfigError, match=r"labels.db#demo is named twice"):
+            with pytest.raises(ConfigError, match=r"labels.db#demo is listed twice"):
                 pool([(place, project) for place in places])
 
 
@@ -108,13 +108,13 @@ def test_the_report_refuses_and_says(
             rated(store, "default", {}, data)
     report = ["label", "report", "--db", "labels.db", "--out", "x.html", "--overwrite", "--with"]
     for words, message in (
-        (["default"], "labels.db#default is named twice"),
-        (["part.db", "./part.db"], "part.db#default is named twice"),
+        (["default"], "labels.db#default is listed twice"),
+        (["part.db", "./part.db"], "part.db#default is listed twice"),
         (["far.db"], "labels.db#default and far.db#default have no preference in common"),
     ):
         assert main([*report, *words]) == 2
         assert message in capsys.readouterr().err
     assert not Path("x.html").exists()
-    said = "Preferences that another of the projects has too: 1 of 2 of labels.db#default, 1 of 3 of part.db#default."
+    said = "Preferences shared with another project: 1 of 2 of labels.db#default, 1 of 3 of part.db#default."
     assert main([*report, "part.db"]) == 0 and said in capsys.readouterr().out
     assert main([*report, "part.db", "--json"]) == 0 and said in capsys.readouterr().err

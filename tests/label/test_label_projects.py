@@ -49,7 +49,7 @@ def test_a_project_is_made_once_and_then_used_as_it_is(store: LabelStore) -> Non
     assert open_project(store, None, "demo", say=said.append) == made
     assert said == [
         "project 'demo': 9 preferences, 18 items of kind 'pop', 0 of them gold",
-        "project 'demo' exists and stays as it is: 18 items of kind 'pop' from 9 preferences, overlap 2",
+        "project 'demo' already exists and is unchanged: 18 items of kind 'pop' from 9 preferences, overlap 2",
     ]
     with pytest.raises(DataError, match="Give preferences"):
         open_project(store, None, "other")
@@ -65,7 +65,7 @@ def test_a_project_that_was_interrupted_keeps_its_settings(store: LabelStore) ->
     store.import_preferences(made.id, preferences(5))
     with pytest.raises(ConfigError, match="overlap 3, not 2"):
         open_project(store, preferences(5), "demo", overlap=2)
-    with pytest.raises(ConfigError, match="kind 'rating'; give items of kind 'pop'"):
+    with pytest.raises(ConfigError, match="kind 'rating'; put items of kind 'pop'"):
         open_project(store, preferences(5), "demo", kind="pop")
     done = open_project(store, preferences(5), "demo", overlap=3, say=lambda line: None)
     assert (done.items, done.overlap, done.seed, done.scale) == (10, 3, 7, 4)
@@ -81,14 +81,14 @@ def test_the_same_data_go_on_and_others_do_not(store: LabelStore, conversational
     said: list[str] = []
     again = data.select(list(reversed(range(9))))
     open_project(store, again, edges=edges, gold=gold, say=said.append)
-    assert [line[:34] for line in said] == ["project 'default' exists and stays"]
+    assert [line.partition(":")[0] for line in said] == ["project 'default' already exists and is unchanged"]
     turned = PopEdges.from_columns(["p3", "p4"], ["p2", "p5"])
     for asked in ({"edges": edges}, {"edges": edges, "gold": turned}, {"gold": gold}, {"k": 1}):
-        with pytest.raises(ConfigError, match="asks about other items"):
+        with pytest.raises(ConfigError, match="has different items"):
             open_project(store, data, **asked)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ConfigError, match="k would choose them from data"):
+    with pytest.raises(ConfigError, match="k would choose items from data"):
         open_project(store, None, k=1)
-    with pytest.raises(DataError, match="1 ids are in only one of them, such as 'p8'"):
+    with pytest.raises(DataError, match="1 ids are in only one of the two, such as 'p8'"):
         open_project(store, data.select(range(8)))
     with pytest.raises(DataError, match="27 texts differ, such as 'chosen' of 'p0'"):
         open_project(store, preferences(9, conversational=not conversational))
@@ -113,7 +113,7 @@ def test_edges_are_asked_without_their_answer_and_gold_with_it(store: LabelStore
 def test_pairs_of_other_data_leave_no_project_behind(store: LabelStore) -> None:
     with pytest.raises(DataError, match="not in made here, such as 'q1'"):
         open_project(store, preferences(3), edges=PopEdges.from_columns(["q1"], ["p1"]))
-    with pytest.raises(ConfigError, match="goes with kind 'pop'"):
+    with pytest.raises(ConfigError, match="is only for kind 'pop'"):
         open_project(store, preferences(3), kind="preference", gold=PopEdges.from_columns(["p0"], ["p1"]))
     assert store.projects() == []
     assert open_project(store, preferences(3), kind="preference", say=lambda line: None).items == 3

@@ -141,13 +141,11 @@ def test_the_page_the_sentences_and_the_json_say_the_same() -> None:
     quality = label_quality(table(*timed(), *ROWS))
     page = render_label_report(quality, "both")
     words = " ".join(" ".join(Page(page).words).split())
-    assert "Two ratings make the strength of one preference." in words and "1 did both" in words
+    assert "Two ratings give the strength of one preference." in words and "1 did both" in words
     assert "PoP label : rating 2.40 [" in words and "Ratings of single responses" in words
     said = " ".join(reading(quality))
-    assert "Two people's ratings of a response are" in said and "it takes 1.20 times (" in said
-    assert (
-        "Medians of time: a PoP label 12.0 s, a label of one preference 5.0 s, a rating of one response 5.0 s." in said
-    )
+    assert "Two people's ratings of the same response are" in said and "it takes 1.20 times (" in said
+    assert "Median times: a PoP label 12.0 s, a label on one preference 5.0 s, a rating of one response 5.0 s." in said
     numbers = json.loads(json.dumps(quality_json(quality), allow_nan=False))
     assert numbers["pace"]["ratio"]["estimate"] == 2.4 and numbers["pace"]["kinds"]["rating"]["quarters"] == [3.5, 6.5]
     assert numbers["raters"]["raters"][0]["gold"] == {"estimate": None, "low": None, "high": None}
@@ -178,5 +176,5 @@ def test_a_project_of_ratings_stands_beside_one_of_pop_labels(tmp_path: Path, ca
     assert "How good are the labels of pop and rating?" in out.read_text(encoding="utf-8")
     assert main(words[:-1]) == 0
     printed = capsys.readouterr().out
-    assert "larger gap of the data's ratings" in printed and "wrote " in printed
+    assert "larger gap in the data's ratings" in printed and "wrote " in printed
     assert main([*words, "nothing"]) == 2

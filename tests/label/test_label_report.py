@@ -44,7 +44,7 @@ def test_all_sections_are_filled_and_nothing_is_loaded_from_outside() -> None:
     quality = label_quality(*simulated())
     page = render_label_report(quality, "<script>alert(1)</script>")
     read = Page(page)
-    assert "Left out" not in page and not {"script", "img", "iframe"} & set(read.tags)
+    assert "Not shown" not in page and not {"script", "img", "iframe"} & set(read.tags)
     assert read.tags.count("table") == read.tags.count("caption") == 6
     assert "Ben <b>" in "".join(read.words) and "http:" not in page and ">nan" not in page
     assert page == render_label_report(label_quality(*simulated()), "<script>alert(1)</script>")
@@ -52,16 +52,16 @@ def test_all_sections_are_filled_and_nothing_is_loaded_from_outside() -> None:
 
 def test_human_agreement_stands_beside_every_judges() -> None:
     sentences = " ".join(reading(label_quality(*simulated())))
-    assert "The best model there, judge:tiny, reaches" in sentences
-    assert "people, on the same items and against the same panels," in sentences
-    assert "A liking for one side" in sentences and "would give 25%" in sentences
+    assert "The best model, judge:tiny, reaches" in sentences
+    assert "on the same items and against the same panels" in sentences
+    assert "Position bias" in sentences and "would give 25%" in sentences
 
 
 def test_few_and_no_labels_say_what_is_missing(tmp_path: Path) -> None:
     page = write_label_report(label_quality(table()), tmp_path / "deep" / "labels.html", "none").read_text()
-    assert "Nobody has labelled" in page and page.count("Left out:") == 6
+    assert "Nobody has labelled" in page and page.count("Not shown:") == 6
     one = render_label_report(label_quality(table({}, {"annotator_kind": "judge", "annotator": "j"})), "one")
-    assert "Give the project an overlap" in one and "agreement cannot be said" in one
+    assert "Give the project an overlap" in one and "agreement is unknown" in one
     Page(one)
 
 
@@ -133,7 +133,7 @@ def test_names_and_flags_that_do_not_fit_are_refused(
     judge = ["label", "judge", "--db", labels, "--project", "demo", "--judge"]
     for words, message in (
         ([*judge, "ratings", "--workers", "2"], "has no option 'workers'"),
-        ([*judge, "ratings", "--name", "Ada"], "has a person of the name 'Ada'"),
+        ([*judge, "ratings", "--name", "Ada"], "already has a person named 'Ada'"),
         ([*judge, "ratings", "--reward-options", "[1]"], "must be a mapping"),
         (["label", "report", "--db", str(tmp_path / "new.db"), "--out", "x.html"], "no such label store"),
     ):

@@ -79,7 +79,7 @@ def test_an_abandoned_lease_goes_to_someone_else_and_its_late_answer_is_refused(
     clock.pass_seconds(61)
     taken = store.next_assignment(here.id)
     assert taken is not None and taken.item == abandoned.item
-    with pytest.raises(DataError, match="others have labelled"):
+    with pytest.raises(DataError, match="others have since labelled"):
         store.record(gone.id, abandoned.id, "first", request="late")
     assert store.labels(store.project("demo").id).num_rows == 0
     other = store.next_assignment(gone.id)
@@ -139,7 +139,7 @@ def test_a_repeated_request_is_stored_once(store: LabelStore, make_project: Make
     assert store.record(who.id, now.id, "tie", request="same") == stored
     assert store.label_history(project.id).num_rows == 1
     assert store.assignment(who.id, now.id).label == stored
-    with pytest.raises(DataError, match=r"stored another answer.*which stands"):
+    with pytest.raises(DataError, match=r"stored a different answer.*which is kept"):
         store.record(who.id, now.id, "first", request="same")
     assert store.label_history(project.id).num_rows == 1
     later = store.next_assignment(who.id)
@@ -250,7 +250,7 @@ def test_tokens_open_only_their_own_active_annotator(store: LabelStore, make_pro
     now = store.next_assignment(who.id)
     store.set_active(who.id, False)
     assert store.annotator_of(other) is None and store.progress(project.id).leased == 0
-    with pytest.raises(DataError, match="not active"):
+    with pytest.raises(DataError, match="no longer active"):
         store.next_assignment(who.id)
     store.set_active(who.id, True)
     back = store.next_assignment(who.id)
@@ -292,7 +292,7 @@ def test_bad_rows_of_a_model_are_named_and_nothing_of_their_part_is_stored(
     good = {"item": [1, 2], "verdict": ["first", "tie"], "request": ["a", "b"]}
     for change, message in (
         ({"item": [1, 99]}, "row 1: the project has no item 99"),
-        ({"item": [1, 1]}, "row 1: item 1 comes twice"),
+        ({"item": [1, 1]}, "row 1: item 1 appears twice"),
         ({"verdict": ["first", "frist"]}, "row 1: verdict is 'frist'. Did you mean 'first'"),
         ({"confidence": [0.5, 1.5]}, "row 1: confidence"),
         ({"colour": [1, 2]}, "unknown column 'colour'"),
@@ -374,7 +374,7 @@ def test_items_that_cannot_be_asked_are_refused_by_row(store: LabelStore) -> Non
             store.add_items(project.id, "pop", first, second)
     with pytest.raises(DataError, match="gold is 'frist'"):
         store.add_items(project.id, "pop", ["p0"], ["p1"], gold=["frist"])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(DataError, match="holds 3 of these ids already"):
+    with pytest.raises(DataError, match="already has 3 of these ids"):
         store.import_preferences(project.id, preferences(3))
     with pytest.raises(DataError, match="plain text"):
         store.import_preferences(project.id, preferences(3, conversational=True))

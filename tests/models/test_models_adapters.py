@@ -132,10 +132,10 @@ def change_settings(folder: Path, **values: Any) -> None:
         (lambda sft: change_settings(sft, base_model_name_or_path=None), "names no base: write base_model_name"),
         (lambda sft: change_settings(sft, base_model_name_or_path=str(sft)), "names itself as its base"),
         (lambda sft: change_settings(sft, base_model_name_or_path="/gone/m"), "its base does not load: No such"),
-        (lambda sft: change_settings(sft, r=3), r"does not go onto its base.*Is '.*base' the model that it was"),
-        (lambda sft: change_settings(sft, target_modules=["q_proj"]), r"has weights that its base has no place for"),
+        (lambda sft: change_settings(sft, r=3), r"does not fit its base.*Is '.*base' the model it was"),
+        (lambda sft: change_settings(sft, target_modules=["q_proj"]), r"has weights that do not exist in its base"),
         (lambda sft: change_settings(sft, target_modules=["q_proj", "v_proj", "down_proj"]), r"lacks weights \(first"),
-        (lambda sft: tiny().save_pretrained(sft), "holds a whole model and an adapter"),
+        (lambda sft: tiny().save_pretrained(sft), "contains both a whole model and an adapter"),
         (lambda sft: (sft / "adapter_model.safetensors").unlink(), "has no adapter_model.safetensors"),
         (lambda sft: (sft / "adapter_model.safetensors").rename(sft / "adapter_model.bin"), "are a pickle"),
     ],
@@ -175,8 +175,8 @@ def test_a_judge_that_is_an_adapter(tmp_path: Path, tiny_tokenizer: Any) -> None
     [
         ({"lora_bias": True}, "has more"),
         ({"layer_replication": [[0, 2], [1, 2]]}, "has more"),
-        ({"init_lora_weights": "pissa"}, "takes something out of its weights"),
-        ({"init_lora_weights": "olora"}, "takes something out of its weights"),
+        ({"init_lora_weights": "pissa"}, "changes its weights"),
+        ({"init_lora_weights": "olora"}, "changes its weights"),
     ],
 )
 def test_what_two_stacked_matrices_cannot_say_is_not_stacked(

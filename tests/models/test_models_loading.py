@@ -76,9 +76,7 @@ def test_code_of_a_model_folder_never_runs_and_nobody_is_asked(
     with_code(tmp_path / "own", tmp_path / "ran", "own")
     answers = io.StringIO("y\n" * 20)
     monkeypatch.setattr(sys, "stdin", answers)
-    with pytest.raises(
-        (RunError, ConfigError), match=r"code of its own \(auto_map\), which popmargin never runs\. Name"
-    ):
+    with pytest.raises((RunError, ConfigError), match=r"its own code \(auto_map\), which popmargin never runs\. Use"):
         LOADERS[loader](str(tmp_path / "own"))
     assert answers.tell() == 0 and not (tmp_path / "ran").exists()
 

@@ -42,7 +42,7 @@ def test_a_reward_model_is_no_policy(tmp_path: Path, tied: bool) -> None:
     LlamaForCausalLM(config).save_pretrained(tmp_path / "policy")
     lacks = "" if tied else r" \(lm_head\.weight would be random\)"
     with pytest.raises(
-        RunError, match=rf"reward' is no trained.*is a classifier, such as a reward model{lacks}\. Name"
+        RunError, match=rf"reward' is not a trained.*is a classifier, such as a reward model{lacks}\. Choose"
     ):
         load_model(str(tmp_path / "reward"), torch.float32)
     assert load_model(str(tmp_path / "policy"), torch.float32).config.tie_word_embeddings is tied
@@ -51,7 +51,7 @@ def test_a_reward_model_is_no_policy(tmp_path: Path, tied: bool) -> None:
 def test_weights_that_were_not_saved(tmp_path: Path, tiny_model: Any) -> None:
     weights = {name: value for name, value in tiny_model.state_dict().items() if "layers.1.mlp" not in name}
     tiny_model.save_pretrained(tmp_path, state_dict=weights)
-    with pytest.raises(RunError, match=r"without some of its weights \(model\.layers\.1\.mlp\..* would be random\)"):
+    with pytest.raises(RunError, match=r"missing weights \(model\.layers\.1\.mlp\..* would be random\)"):
         load_model(str(tmp_path), torch.float32)
 
 
@@ -106,7 +106,7 @@ def test_policies_come_back_as_they_were(
 
 
 def test_an_unfinished_run(tmp_path: Path, tiny_model: Any) -> None:
-    with pytest.raises(RunError, match="holds no trained model: has the run finished"):
+    with pytest.raises(RunError, match="has no trained model: has the run finished"):
         load_policy(tmp_path, tiny_model)
 
 

@@ -24,8 +24,12 @@ def test_a_classifier_with_two_outputs(tmp_path: Path) -> None:
     config = LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
                          num_attention_heads=2, num_labels=2)  # fmt: skip
     LlamaForSequenceClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(RunError, match=r"it has 2 outputs \(num_labels\), a reward model has 1\. Name another model"):
+    with pytest.raises(
+        RunError,
+        match=r"it has 2 outputs \(num_labels\), but a reward model has 1\. Use another "
+        r"model",
+    ):
         load_reward_model(str(tmp_path), torch.float32, 1)
     LlamaConfig.from_pretrained(tmp_path, num_labels=1, intermediate_size=8).save_pretrained(tmp_path)
-    with pytest.raises(RunError, match=r"it has model\.layers\.0\.mlp\.\w+\.weight with the shape \(16, 16\)"):
+    with pytest.raises(RunError, match=r"it has model\.layers\.0\.mlp\.\w+\.weight of shape \(16, 16\)"):
         load_reward_model(str(tmp_path), torch.float32, 1)

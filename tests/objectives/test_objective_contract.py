@@ -272,7 +272,7 @@ def test_columns_are_refused(name: str) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_matrix_of_scores_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"has the shape \(3, 1\).*must be \(B,\)"):
+    with pytest.raises(ValueError, match=r"has shape \(3, 1\).*must be \(B,\)"):
         Rows(chosen=torch.zeros(3, 1), rejected=torch.zeros(3, 1))
 
 

@@ -46,7 +46,7 @@ def test_ids_stay_texts_and_other_columns_have_their_defaults(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("stronger,weaker\n", "there is no edge"),
+        ("stronger,weaker\n", "there are no edges"),
         ("stronger\na\n", "no column 'weaker'"),
         ("stronger,weaker,tie\na,b,maybe\n", "row 0: 'tie' is 'maybe'"),
         ("stronger,weaker,confidence\na,b,high\n", "row 0: 'confidence' is 'high'"),

@@ -59,7 +59,7 @@ def test_through_the_command_line(tmp_path: Path, options: list[str], capsys: py
     words = [str(tmp_path / "edges.parquet"), "--data", str(tmp_path / "data.jsonl"), "--reliability", *options]
     assert main(["pop", "scale", *words, "--out", str(tmp_path / "scale.parquet")]) == 0
     out = capsys.readouterr().out
-    assert "reports rightly" in out and "NOT CONVERGED" not in out
+    assert "reports correctly" in out and "NOT CONVERGED" not in out
 
 
 LABELS = st.lists(

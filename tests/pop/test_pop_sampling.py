@@ -196,7 +196,7 @@ def test_impossible_settings_are_refused(options: dict[str, Any], message: str) 
 def test_missing_strengths_are_named_with_the_remedy() -> None:
     with pytest.raises(DataError, match=r"2 of 3 .*'b', 'c'.*chosen_rating"):
         sample_edges(["a", "b", "c"], [1.0, float("nan"), float("inf")])
-    with pytest.raises(DataError, match="one strength for each id"):
+    with pytest.raises(DataError, match="one strength per id"):
         sample_edges(["a", "b"], [1.0])
     with pytest.raises(DataError, match="at least 2"):
         sample_edges(["a"], [1.0])

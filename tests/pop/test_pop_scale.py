@@ -290,17 +290,17 @@ def test_bad_settings_and_data_are_named() -> None:
     edges = PopEdges.from_columns(["a"], ["b"])
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"ridge": -1.0}, "ridge is -1.0"),
-        ({"model": "thurstone", "ties": "davidson"}, "Davidson's ties belong to bradley_terry"),
+        ({"model": "thurstone", "ties": "davidson"}, "Davidson's ties are only for bradley_terry"),
         ({"reliability_prior": (0.0, 1.0)}, "two pseudo-counts"),
-        ({"ridge": 0.0}, "no posterior to take the mean of"),
+        ({"ridge": 0.0}, "no posterior mean"),
         ({"probes": 1}, "probes is 1"),
     ]
     for options, message in wrong:
         with pytest.raises(ConfigError, match=message):
             fit_strengths(edges, **options)
-    with pytest.raises(DataError, match="None of the 1 PoP edges holds a comparison"):
+    with pytest.raises(DataError, match="None of the 1 PoP edges compares two preferences"):
         fit_strengths(PopEdges.from_columns(["a"], [None]))
-    with pytest.raises(DataError, match="1 preferences in column 'weaker' that the data does not hold, such as 'b'"):
+    with pytest.raises(DataError, match="1 preferences in column 'weaker' that are not in the data, such as 'b'"):
         fit_strengths(edges, ["a", "c"])
     with pytest.raises(DataError, match="ridge above 0"):
         fit_strengths(edges, ridge=0.0, estimate="mode", errors="exact")

@@ -60,5 +60,5 @@ def test_no_edges_and_unknown_strengths_give_undefined_numbers_and_valid_json() 
 
 
 def test_strengths_must_fit_the_ids() -> None:
-    with pytest.raises(DataError, match="one for each id"):
+    with pytest.raises(DataError, match="one per id"):
         edge_statistics(PopEdges.from_columns(["a"], ["b"]), ["a", "b"], [1.0])

@@ -53,7 +53,7 @@ def test_all_sections_in_order(study: StudyResults) -> None:
     page = Page(text)
     sections = [a["id"] for tag, a in page.tags if tag == "section" and a.get("id")]
     assert sections == SECTIONS
-    assert "Left out" not in page.words()
+    assert "Not shown" not in page.words()
     assert all(sentence in page.words() for sentence in study.reading)
     assert [h for h in page.values("href") if h.startswith("#")] == [f"#{name}" for name in SECTIONS]
 
@@ -136,14 +136,14 @@ def test_same_study_same_bytes(study: StudyResults) -> None:
 
 def test_study_without_arms() -> None:
     page = Page(render_report(StudyResults("Empty", [], {}, "dpo")))
-    assert page.words().count("Left out:") == 11  # all sections but the notes say why
+    assert page.words().count("Not shown:") == 11  # all sections but the notes say why
 
 
 def test_arm_with_nothing_but_a_name() -> None:
     page = Page(render_report(StudyResults("Bare", [bare()], {}, "dpo")))
     words = page.words()
     assert "One way of training" in words and "1 seed" in words
-    assert words.count("Left out:") == 9
+    assert words.count("Not shown:") == 9
     cells = [a for tag, a in page.tags if tag == "td"]
     assert len(cells) == 8 and words.count("–") >= 8
 
@@ -186,7 +186,7 @@ def test_arm_without_generations_is_named(crowded_study: StudyResults) -> None:
     page = Page(render_report(crowded_study))
     words = page.words()
     last = crowded_study.arms[-1].label
-    assert f"Not shown, as one of the two was not measured: {last}" in words
+    assert f"Not shown, since one of the two was not measured: {last}" in words
     assert words.count(last) > 5
     assert len(render_report(crowded_study).encode()) < 1_500_000
 

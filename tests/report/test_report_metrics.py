@@ -64,10 +64,10 @@ def test_unknown_metric_is_shown_under_its_name() -> None:
     titles = {
         "log_ratio_per_token_t0.7_k50": "Log-ratio per token (T = 0.7, top-k 50)",
         "log_ratio_per_token_t0_k0": "Log-ratio per token (T = 0, no cut)",
-        "log_ratio_per_token_own": "Log-ratio per token (own settings of the model)",
+        "log_ratio_per_token_own": "Log-ratio per token (the model's own settings)",
     }
     for key, title in titles.items():
-        assert metric(key).title == title and "no KL" in metric(key).meaning
+        assert metric(key).title == title and "not a KL" in metric(key).meaning
     assert set(SUMMARY_COLUMNS) <= set(METRICS)
 
 

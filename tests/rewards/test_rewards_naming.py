@@ -74,7 +74,7 @@ def verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str
     ("spec", "hint"),
     [
         ("gpt", f"'gpt' is not understood. Give {FORMS}."),
-        ("my_file.py", f"Give {FORMS}. The file is there; add the name in it: 'my_file.py:NAME'"),
+        ("my_file.py", f"Give {FORMS}. The file exists; add the name in it: 'my_file.py:NAME'"),
         ("judge:gpt", "'judge:gpt' holds no URL. Give judge:MODEL@URL"),
         ("openai:m@localhost", "'openai:m@localhost' holds no URL. Give judge:MODEL@URL"),
         ("model:./nowhere", "./nowhere"),

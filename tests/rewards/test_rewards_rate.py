@@ -94,5 +94,5 @@ def test_a_completion_that_ends_with_the_user_cannot_be_scored() -> None:
         "chosen": [{"role": "assistant", "content": "a"}],
         "rejected": [{"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}],
     }
-    with pytest.raises(DataError, match="preference 'odd' ends with a turn of 'user'"):
+    with pytest.raises(DataError, match="preference 'odd' ends with a 'user' turn"):
         response_ratings(load_preferences([row]), LENGTH)

@@ -138,7 +138,7 @@ def test_a_file_that_is_no_cache_is_left_alone(tmp_path: Path, tail: str) -> Non
         with pytest.raises(RunError, match=r"thesis.txt: its last line is not a cached judge answer"):
             AnswerCache(path)
         assert path.read_text() == text
-    with pytest.raises(RunError, match=r"no file for a cache \(Is a directory\)"):
+    with pytest.raises(RunError, match=r"cannot be used as a cache \(Is a directory\)"):
         AnswerCache(tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_busy_servers_are_tried_again_and_answers_before_a_failure_are_kept(
     assert judge().score(["p"], ["a"]) == [8.0]
     assert len(server.bodies) == 3
     server.answer = lambda body, number: (500, "broken") if "bad" in body["messages"][0]["content"] else (200, "6")
-    with pytest.raises(RunError, match=r"1 of 2 verdicts .*\(HTTP 500: 1; .*for completion 1, is HTTP 500: broken"):
+    with pytest.raises(RunError, match=r"1 of 2 answers .*\(HTTP 500: 1; .*for completion 1, is HTTP 500: broken"):
         judge(retries=2, workers=1).score(["p", "p"], ["good", "bad"])
     server.answer = lambda body, number: (200, "5")
     assert judge().score(["p", "p"], ["good", "bad"]) == [6.0, 5.0]
@@ -179,11 +179,11 @@ def test_an_empty_answer_is_not_kept_and_an_unparsed_one_is_asked_again_where_wa
     server: Server, judge: Callable[..., Any], tmp_path: Path
 ) -> None:
     server.answer = lambda body, number: (200, "hm" if "odd" in body["messages"][0]["content"] else "")
-    with pytest.raises(RunError, match=r"2 of 2 verdicts .*empty answer: 1.*again: true asks anew"):
+    with pytest.raises(RunError, match=r"2 of 2 answers .*empty answer: 1.*again: true asks again"):
         judge(retries=0, workers=1).score(["p", "p"], ["odd", "empty"])
     assert len((tmp_path / "cache.jsonl").read_text().splitlines()) == 1
     server.answer = lambda body, number: (200, "4")
-    with pytest.raises(RunError, match=r"1 of 2 verdicts .*no rating in it: 1.*'hm'"):
+    with pytest.raises(RunError, match=r"1 of 2 answers .*no rating in it: 1.*'hm'"):
         judge().score(["p", "p"], ["odd", "empty"])
     assert judge(again=True).score(["p", "p"], ["odd", "empty"]) == [4.0, 4.0]
 
@@ -217,7 +217,7 @@ def test_unparsed_verdicts_are_counted_and_too_many_are_an_error(server: Server,
     assert lenient.unparsed == 1
     (note,) = lenient.take_notes()
     assert note.endswith("no rating, which count as 5.5: 1 of 20 (no rating in it: 1)") and not lenient.take_notes()
-    with pytest.raises(RunError, match=r"1 of 20 verdicts .*allowed: 1%.*'hmm'"):
+    with pytest.raises(RunError, match=r"1 of 20 answers .*allowed: 1%.*'hmm'"):
         judge(max_unparsed=0.01).score(["p"] * 20, texts)
 
 
@@ -230,7 +230,7 @@ def test_answers_that_cannot_be_read_are_tried_again_counted_and_not_kept(
     lenient = judge(retries=1, max_unparsed=0.5)
     assert lenient.score(["p", "p"], ["bad", "good"]) == [5.5, 6.0] and lenient.unparsed == 1
     assert sum("bad" in body["messages"][0]["content"] for body in server.bodies) == 2
-    with pytest.raises(RunError, match=r"1 of 1 verdicts .*\(unreadable answer: 1; .* is unreadable answer: <html>"):
+    with pytest.raises(RunError, match=r"1 of 1 answers .*\(unreadable answer: 1; .* is unreadable answer: <html>"):
         judge(retries=0).score(["p"], ["bad"])
     server.answer = lambda body, number: (200, "4")
     assert judge().score(["p", "p"], ["bad", "good"]) == [4.0, 6.0]

@@ -49,7 +49,7 @@ def test_a_study_and_its_second_call(tmp_path: Path, make_study: MakeStudy, caps
     capsys.readouterr()
     again, _ = compare(study)
     assert snapshot(tmp_path / "study") == before
-    assert capsys.readouterr().err.count("done before") == 4
+    assert capsys.readouterr().err.count("already done") == 4
     assert again.arms[1].metrics == pop.metrics
 
 
@@ -72,7 +72,7 @@ def test_curves_take_no_more_prompts_than_the_evaluation(make_study: MakeStudy) 
 def test_what_training_adds_is_said_of_scores_that_are_no_ratio(make_study: MakeStudy) -> None:
     arms = {"dpo": {"objective": {"name": "dpo"}}, "simpo": {"label": "SimPO", "objective": {"name": "simpo"}}}
     results, report = compare(make_study(arms=arms, seeds=[0]))
-    said = [line for line in results.reading if "by which its reference model is already right" in line]
+    said = [line for line in results.reading if "by which the reference model is already right" in line]
     own, accuracy = (results.arms[1].metrics[name].estimate for name in ("accuracy_reference", "accuracy"))
     assert (
         len(said) == 1 and said[0].startswith("SimPO scores by the policy's own log-probs") and f"{own:.1%}" in said[0]
@@ -92,7 +92,7 @@ def test_an_interrupted_study_goes_on(
     capsys.readouterr()
     second, _ = compare(study)
     after = snapshot(tmp_path / "study")
-    assert capsys.readouterr().err.count("done before") == 1
+    assert capsys.readouterr().err.count("already done") == 1
     assert {path: after[path] for path in before if "/dpo/" in str(path)} == {
         path: data for path, data in before.items() if "/dpo/" in str(path)
     }
@@ -131,8 +131,8 @@ def test_the_standard_study_leaves_arms_out_loudly(
     kept = keep_possible(make_study({"data": {"train": unrated_path}}, arms=arms))
     assert list(kept.arms) == ["dpo", "ipo"]
     said = capsys.readouterr().err
-    assert "leaving out pop: some of the 32 training preferences have no strengths" in said
-    assert "leaving out margin" in said and "chosen_rating" in said
+    assert "skipping pop: some of the 32 training preferences have no strengths" in said
+    assert "skipping margin" in said and "chosen_rating" in said
     with pytest.raises(DataError, match="fewer than two arms"):
         keep_possible(make_study({"data": {"train": unrated_path}}))
 

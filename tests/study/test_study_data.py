@@ -56,7 +56,7 @@ def test_a_study_keeps_to_its_folder(small: MakeStudy, tmp_path: Path, capsys: p
     folder = tmp_path / "thesis"
     folder.mkdir()
     (folder / "report.html").write_text("mine")
-    with pytest.raises(RunError, match="not empty and not the folder of a study"):
+    with pytest.raises(RunError, match="not empty and not a study folder"):
         compare(small(output=str(folder)))
     assert (folder / "report.html").read_text() == "mine" and len(list(folder.iterdir())) == 1
     study = small()
@@ -64,7 +64,7 @@ def test_a_study_keeps_to_its_folder(small: MakeStudy, tmp_path: Path, capsys: p
     own = Path(study.output) / "study.yaml"
     written = own.read_bytes()
     assert main(["compare", str(own), "--title", "Another"]) == 2
-    assert "is what is read here" in capsys.readouterr().err and own.read_bytes() == written
+    assert "is also the input" in capsys.readouterr().err and own.read_bytes() == written
     assert main(["compare", str(own)]) == 0
 
 

@@ -44,8 +44,8 @@ def test_better_worse_and_unclear() -> None:
     assert "POP trades: better than DPO on held-out accuracy, worse on win rate against the reference." in text
     assert any(line.startswith("POP_RANK does not win here: no clear difference from DPO") for line in text)
     assert not any(line.startswith("IPO does") for line in text)
-    assert any("longer one wins" in line and "55.0%" in line and "70.0%" in line for line in text)
-    assert text[-1] == "2 training seeds: the intervals are about other prompts and other seeds."
+    assert any("longer wins" in line and "55.0%" in line and "70.0%" in line for line in text)
+    assert text[-1] == "2 training seeds: the intervals cover other prompts and other seeds."
 
 
 def test_one_run_of_each_arm_is_no_verdict() -> None:
@@ -53,14 +53,14 @@ def test_one_run_of_each_arm_is_no_verdict() -> None:
     arms = [arm("dpo", seeds=1), arm("pop", "published", 1, accuracy=UP), arm("ipo", seeds=1, accuracy=DOWN)]
     text = read_results(arms, "dpo")
     assert text[0] == (
-        "Held-out accuracy, one run of each against one of DPO, over prompts alone: POP +5.0 points, 95% +1.0 to +9.0; "
+        "Held-out accuracy, one run each against one of DPO, over prompts only: POP +5.0 points, 95% +1.0 to +9.0; "
         "IPO -20.0 points, 95% -30.0 to -10.0."
     )
-    assert text[-1].startswith("One training seed: the intervals are about these runs on other prompts.")
+    assert text[-1].startswith("One training seed: the intervals cover other prompts, not other seeds.")
     assert not any("wins" in line or "worse" in line for line in text if "longer" not in line)
-    assert "cannot be told with one seed each" in read_control("POP", "CONTROL", {"accuracy": UP}, told=False)
+    assert "is unknown with one seed each" in read_control("POP", "CONTROL", {"accuracy": UP}, told=False)
     known = read_results([arm("dpo", seeds=5), arm("pop", "published", 1, accuracy=UP)], "dpo")
-    assert any(line.startswith("POP wins over DPO") for line in known)  # the baseline's seeds are in the interval
+    assert any(line.startswith("POP beats DPO") for line in known)  # the baseline's seeds are in the interval
     assert "1 to 5 training seeds" in known[-1]
 
 
@@ -75,15 +75,15 @@ def test_many_differences_are_read_together() -> None:
 
     text = read_results([arm("dpo"), *map(tested, "abcd")], "dpo")
     assert text[-1] == (
-        "Of 8 differences in the summary, 3 leave out zero at 95%; if none were real, 0.4 would on average. 1 of them "
-        "stands if at most 5% of what is called clear may be false (Benjamini–Hochberg); A in PoP accuracy, B in "
+        "Of 8 differences in the summary, 3 exclude zero at 95%; if none were real, 0.4 would on average. 1 of them "
+        "holds up at a false discovery rate of 5% (Benjamini–Hochberg); A in PoP accuracy, B in "
         "Accuracy do not."
     )
 
 
 def test_wins_and_losses_alone() -> None:
     text = read_results([arm("dpo", seeds=2), arm("pop", "published", 2, accuracy=UP, mean_reward=UP)], "dpo")
-    assert "POP wins over DPO on held-out accuracy and mean reward and loses nowhere among these metrics." in text
+    assert "POP beats DPO on held-out accuracy and mean reward and loses on none of these metrics." in text
     assert text[-1].startswith("2 training seeds")
     text = read_results([arm("dpo"), arm("pop", "published", accuracy=DOWN)], "dpo")
     assert "POP does not win here: it is clearly worse than DPO on held-out accuracy." in text
@@ -106,6 +106,6 @@ def test_what_training_adds_to_an_order_that_was_there() -> None:
     simpo = arm("simpo")
     simpo.metrics["accuracy_reference"] = Interval(0.644, 0.58, 0.7)
     assert read_reference(simpo, UP) == (
-        "SIMPO scores by the policy's own log-probs, by which its reference model is already right for 64.4% of the "
+        "SIMPO scores by the policy's own log-probs, by which the reference model is already right for 64.4% of the "
         "held-out preferences; training adds +5.0 points, 95% +1.0 to +9.0."
     )

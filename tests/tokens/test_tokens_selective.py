@@ -125,7 +125,7 @@ def test_it_composes_in_training(configure: Callable[..., RunConfig], objective:
 def test_dpop_charges_whole_responses(configure: Callable[..., RunConfig]) -> None:
     """Kept chosen tokens have lost by construction: a response that gained as a whole would be charged for them."""
     config = configure({"objective": {"name": "dpop"}, "tokens": {"name": "selective"}})
-    with pytest.raises(ConfigError, match="'dpop' compares probabilities of whole responses, which the token selector"):
+    with pytest.raises(ConfigError, match="'dpop' compares probabilities of whole responses, but the token selector"):
         make_loss(config)
 
 

@@ -135,7 +135,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
         "eight.jsonl: 8 in = 6 kept + 2 left out (an empty text: 1, a missing value: 1)",
         "eight.jsonl:3: the chosen completion is empty.",
         "columns of the data that 'dpo' does not use: hue",
-        "rows that repeat the texts of an earlier one, kept: 1",
+        "rows that repeat the texts of an earlier row (kept): 1",
         "held out by prompt: data.test_size 1, 1 of 5 prompts",
     ]
     assert all(sentence in printed for sentence in expected), printed
@@ -150,7 +150,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
     assert main(["report", str(tmp_path / "run"), "--out", str(page)]) == 0
     text = unescape(page.read_text())
     assert "an empty text: 1; a missing value: 1" in text and all(sentence in text for sentence in expected[1:])
-    assert "held out when the run was trained, by id and content" in text
+    assert "held out when the run was trained, matched by id and content" in text
 
 
 def test_what_tokenization_does_is_said(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +164,7 @@ def test_what_tokenization_does_is_said(configure: Configure, capsys: pytest.Cap
     line = f"training preferences: {report.rows_in} in = {report.rows_kept} kept + {dropped} left out"
     assert printed.count(f"{line} (longer than data.max_length: {dropped})") == 1
     cut = Workspace(configure({"data": {"max_length": 24}}))
-    assert any("lost tokens" in note for note in cut.account[-2].notes)
+    assert any("lost prompt tokens" in note for note in cut.account[-2].notes)
 
 
 def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure: Configure, data_path: str) -> None:
@@ -183,7 +183,7 @@ def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure
     assert of_edges.rows_in == len(edges)
     assert set(of_edges.left_out) >= {
         "name a preference beyond data.limit",
-        "name a preference that tokenization left out",
+        "name a preference left out by tokenization",
     }
     trained = set(workspace.train.ids)
     pairs = list(itertools.pairwise(everyone))
@@ -192,9 +192,7 @@ def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure
     stronger, weaker = {pair[0] for pair in inside}, {pair[1] for pair in inside}
     assert of_rows.rows_in == len(trained) and of_rows.kept == {f"trained on, in {len(inside)} rows": len(stronger)}
     assert sum(of_rows.left_out.values()) == len(trained - stronger)
-    assert of_rows.left_out["only ever the weaker side of an edge, which is scored and not trained on"] == len(
-        weaker - stronger
-    )
+    assert of_rows.left_out["only the weaker side of edges, scored but not trained on"] == len(weaker - stronger)
     PopEdges.from_columns(["nobody"], sorted(trained)[:1]).save(tmp_path / "edges.parquet")
     with pytest.raises(DataError, match="such as 'nobody'"):
         make_parts(Run.read(config), Workspace(config))
@@ -206,8 +204,8 @@ def test_columns_that_the_objective_does_not_use_are_named(configure: Configure)
         config = configure({"objective": {"name": name}})
         workspace = Workspace(config)
         notes = training_steps(config, workspace, make_parts(Run.read(config), workspace))[-1].notes
-        said = [note for note in notes if "does not use" in note]
-        assert said == ([] if columns is None else [f"columns of the data that '{name}' does not use: {columns}"])
+        said = [note for note in notes if "not used by" in note]
+        assert said == ([] if columns is None else [f"data columns not used by '{name}': {columns}"])
 
 
 def test_the_python_api_gives_the_same_account(
@@ -239,7 +237,7 @@ def test_generations_are_counted(configure: Configure, reward_path: str) -> None
     steps = {step["name"]: Step.from_dict(step) for step in metrics["account"]}
     policy = steps["generations of the policy"]
     assert (policy.rows_in, policy.kept["answered"], sum(policy.left_out.values())) == (8, 5, 3)
-    assert any(note.startswith("prompts that lost tokens, of which 12 fit") for note in policy.notes)
+    assert any(note.startswith("prompts truncated to the 12 tokens that fit") for note in policy.notes)
     cut = 1 - metrics["intervals"]["finished"]["estimate"]
     assert f"answers cut at evaluation.max_new_tokens 4: {round(5 * cut)} of 5" in policy.notes or np.isclose(cut, 0)
     assert steps["generations of the reference"].rows_in == 8

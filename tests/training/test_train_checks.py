@@ -62,7 +62,7 @@ def learned(kind: str) -> Any:
 
 def test_tokens_that_the_model_does_not_know() -> None:
     check_rows(rows(5, 6, token=49), llama(), "m")
-    message = r"2 of 2 rows \('a', 'b'\) have tokens that 'm' does not know, such as 50: it knows the ids below 50"
+    message = r"2 of 2 rows \('a', 'b'\) have tokens outside the vocabulary of 'm', such as 50: it covers ids below 50"
     with pytest.raises(DataError, match=message):
         check_rows(rows(5, 6, token=50), llama(), "m")
 
@@ -88,7 +88,7 @@ def test_more_tokens_than_rotary_positions_were_made_for(caplog: Any) -> None:
     with caplog.at_level(logging.WARNING):
         check_rows(rows(21, 5, 22, 23, 24), llama(), "m")
     assert (
-        "4 of 5 rows ('a' with 21, 'c' with 22, 'd' with 23, …) have more than the 20 tokens that 'm' was made for"
+        "4 of 5 rows ('a' with 21, 'c' with 22, 'd' with 23, …) have more than the 20 tokens that 'm' was trained for"
         in (caplog.text)
     )
 
@@ -107,7 +107,10 @@ def test_a_padding_token_outside_the_embedding(tiny_tokenizer: Any) -> None:
     check_padding(tiny_tokenizer, llama(), "m")
     larger = copy.deepcopy(tiny_tokenizer)
     larger.pad_token = larger.convert_ids_to_tokens(60)
-    with pytest.raises(RunError, match=r"has the padding token '.+' with the id 60, and the model knows the ids below"):
+    with pytest.raises(
+        RunError,
+        match=r"has the padding token '.+' with the id 60, but the model only covers ids below",
+    ):
         check_padding(larger, llama(), "m")
 
 

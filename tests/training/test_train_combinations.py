@@ -21,30 +21,30 @@ Configure = Callable[..., RunConfig]
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"objective": {"name": "orpo"}, "tokens": {"name": "selective"}},
-        "'orpo' compares probabilities of whole responses, which the token selector 'selective' would cut",
+        "'orpo' compares probabilities of whole responses, but the token selector 'selective' drops",
     ),
     (
         {"objective": {"name": "amapo"}, "train": {"tokens_per_batch": 64}},
-        "'amapo' takes statistics of the rows that are forwarded together.*objective.running",
+        "'amapo' uses statistics over the rows forwarded together.*objective.running",
     ),
     (
         {"objective": {"name": "orpo"}, "regularizers": [{"name": "budget"}, {"name": "sft"}]},
-        "'orpo' already holds the negative log-likelihood of the chosen response, which the regularizer 'sft'",
+        "'orpo' already includes the negative log-likelihood of the chosen response, which the regularizer 'sft'",
     ),
-    ({"objective": {"name": "cpo"}, "regularizers": [{"name": "sft"}]}, "'cpo' already holds"),
+    ({"objective": {"name": "cpo"}, "regularizers": [{"name": "sft"}]}, "'cpo' already includes"),
     (
         {"objective": {"name": "dpo"}, "model": {"lora_rank": 4}, "train": {"frozen_cache_gb": 1.0}},
-        "no layer lies below one: set model.lora_rank and model.lora_last_layers",
+        "but there are none: set model.lora_rank and model.lora_last_layers",
     ),
     (
         {"objective": {"name": "dpo"}, "model": {"lora_last_layers": 1}, "train": {"frozen_cache_gb": 1.0}},
-        "no layer lies below one: set model.lora_rank and model.lora_last_layers",
+        "but there are none: set model.lora_rank and model.lora_last_layers",
     ),
     (
         {"task": "reward", "model": {"lora_rank": 4, "lora_last_layers": 1}, "train": {"frozen_cache_gb": 1.0}},
-        "train.frozen_cache_gb keeps what the layers below a policy's adapter give",
+        "train.frozen_cache_gb caches the outputs of layers below a policy's adapter",
     ),
-    ({"objective": {"name": "dpo"}, "regularizers": [{"name": "sft"}] * 2}, "'sft' stands twice"),
+    ({"objective": {"name": "dpo"}, "regularizers": [{"name": "sft"}] * 2}, "'sft' is listed twice"),
     (
         {"objective": {"name": "dpo"}, "regularizers": [{"name": "sft", "weight": -1.0}]},
         "weight of regularizer 'sft' must be 0 or more, not -1.0",
@@ -128,7 +128,7 @@ def test_batch_statistics_of_one_row_are_refused_in_training(
     """Two processes with a row each have statistics of two; evaluation in one process forwards no such batches."""
     config = configure({"objective": {"name": "amapo"}, "train": {"micro_batch_size": 1}})
     make_loss(config)
-    with pytest.raises(ConfigError, match=r"a row alone is its own mean.*objective\.running"):
+    with pytest.raises(ConfigError, match=r"a single row is its own mean.*objective\.running"):
         train(config)
     monkeypatch.setenv("WORLD_SIZE", "2")
     make_parts(Run.read(config), Workspace(config))
@@ -168,9 +168,12 @@ def test_running_statistics_start_with_the_second_step(configure: Configure) -> 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"pop": {"edges": "labels.db", "k": 3}}, ["pop.edges, pop.k. The objective 'dpo' uses no PoP edges"]),
-        ({"target": {"kind": "bank"}}, ["target.kind. The objective 'dpo' has no target to score"]),
-        ({"data": {"soft_label_temperature": 1.0}}, ["data.soft_label_temperature. The objective 'dpo' uses no soft"]),
+        ({"pop": {"edges": "labels.db", "k": 3}}, ["pop.edges, pop.k. The objective 'dpo' does not use PoP edges"]),
+        ({"target": {"kind": "bank"}}, ["target.kind. The objective 'dpo' does not use a target"]),
+        (
+            {"data": {"soft_label_temperature": 1.0}},
+            ["data.soft_label_temperature. The objective 'dpo' does not use soft"],
+        ),
         (
             {"objective": {"name": "pop"}, "pop": {"edges": "labels.db", "scale": "scale.parquet"}},
             ["pop.scale. The objective 'pop' does not use the strength scale"],
@@ -187,4 +190,4 @@ def test_settings_that_nothing_reads_are_said(configure: Configure, values: dict
     found = without_effect(make_loss(config), config)
     assert len(found) == len(said)
     for sentence, expected in zip(found, said, strict=True):
-        assert sentence.startswith(f"Without effect: {expected}")
+        assert sentence.startswith(f"No effect: {expected}")

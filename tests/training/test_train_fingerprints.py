@@ -116,7 +116,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "shuffled": (
         lambda f: rewrite(f / "train.jsonl", lambda rows: rows[::-1]),
-        "they stand in another order",
+        "they are in a different order",
     ),
     "test": (
         lambda f: rewrite(f / "test.jsonl", lambda rows: rows[1:]),
@@ -158,7 +158,7 @@ def test_a_run_goes_on_with_nothing_else(config: RunConfig, inputs: Path, tmp_pa
             state = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
             with pytest.raises(RunError, match=message) as caught:
                 train(config, resume=True)
-            assert "Put it back as it was, or train anew" in str(caught.value), name
+            assert "Restore it, or train again" in str(caught.value), name
             assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == state, name
         (run.path / "run.json").write_bytes(finished)
         shutil.rmtree(inputs)
@@ -320,7 +320,7 @@ def test_the_record_is_read_as_it_was_written(tmp_path: Path, configure: Configu
     record.save(tmp_path)
     assert Record.load(tmp_path) == record and not record.changes(record)
     (tmp_path / "data.parquet").write_bytes(b"no")
-    with pytest.raises(RunError, match="record of what it was trained on cannot be read"):
+    with pytest.raises(RunError, match="record of the training data cannot be read"):
         Record.load(tmp_path)
 
 
@@ -330,7 +330,7 @@ def test_a_change_is_told_by_ids() -> None:
     assert str(Change.between(before, now)) == "1 gone (a), 1 new (d), 1 edited (c)"
     assert not Change.between(before, before)
     other = Rows(["c", "b", "a"], ["3", "2", "1"], ["z", "y", "x"])
-    assert str(Change.between(before, other)) == "they stand in another order"
+    assert str(Change.between(before, other)) == "they are in a different order"
 
 
 def test_a_column_that_is_used_is_compared_and_others_are_not(

@@ -47,7 +47,7 @@ def test_bad_log_probs_name_the_preference(configure: Configure, policies: list[
     victim = 11
     workspace.train.reference.chosen[victim][0] = poison
     with pytest.raises(
-        RunError, match=rf"step 1 for the preferences {workspace.train.ids[victim]}\. No weight"
+        RunError, match=rf"step 1 for the preferences {workspace.train.ids[victim]}\. No weightsss"
     ) as info:
         train(config, workspace=workspace)
     assert "learning_rate" in str(info.value)
@@ -60,7 +60,7 @@ def test_broken_weights(configure: Configure, policies: list[Any]) -> None:
     workspace = Workspace(config)
     with torch.no_grad():
         workspace.task.start_model.get_parameter("model.norm.weight")[3] = torch.nan
-    with pytest.raises(RunError, match="gives log-probs that are not finite: are its weights intact"):
+    with pytest.raises(RunError, match="gives non-finite log-probs: are its weights intact"):
         train(config, workspace=workspace)
     assert int(torch.isnan(torch.cat([p.flatten() for p in policies[0].parameters()])).sum()) == 1
 

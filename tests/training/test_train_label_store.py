@@ -45,7 +45,7 @@ def test_labels_between_training_preferences_become_edges(
     assert rows and not {row["stronger"] for row in rows} & set(test.ids)
     assert all(strength[row["stronger"]] > strength[row["weaker"]] for row in rows if not row["tie"])
     assert {row["source"] for row in rows} == {"ratings"}
-    assert f"of {2 * (len(trained) + len(test))} labels compare preferences that are not all trained on" in caplog.text
+    assert f"of {2 * (len(trained) + len(test))} labels involve preferences that are not trained on" in caplog.text
 
 
 def test_an_exported_file_trains_as_the_store_does(
@@ -93,5 +93,7 @@ def test_what_a_store_cannot_give(db: str, tmp_path: Path, data_path: str) -> No
     with LabelStore.open(db) as store:
         single = open_project(store, load_preferences(data_path), "single", kind="preference")
         label_store(store, single.id, RatingLabeller(store_strengths(store, single.id)))
-    with pytest.raises(DataError, match="Its labels are single preferences: train on what `popmargin label export"):
+    with pytest.raises(
+        DataError, match="Its labels are single preferences: train on the output of `popmargin label export"
+    ):
         store_edges(f"{db}#single", load_preferences(data_path).ids)

@@ -188,7 +188,7 @@ def test_another_reference_model(
     tiny_tokenizer.save_pretrained(folder)
     run, _ = train(configure({"reference": {"model": str(folder)}, "train": {"max_steps": 1}}))
     assert abs(metrics(run)[0]["chosen_logratio"]) > 0.1
-    with pytest.raises(ValueError, match=r"leave out reference\.model"):
+    with pytest.raises(ValueError, match=r"remove reference\.model"):
         bank = {"target": {"kind": "bank"}, "objective": {"name": "simpo_pop"}, "reference": {"model": str(folder)}}
         train(configure(bank, to(tmp_path / "bank")))
 
@@ -221,7 +221,7 @@ def test_soft_labels_from_ratings(configure: Configure, unrated_path: str) -> No
     unrated = configure({"data": {"soft_label_temperature": 1.0, "train": unrated_path}})
     with pytest.raises(DataError, match=r"preferences lack \(first: .*popmargin data rate"):
         load_split(unrated.data)
-    with pytest.raises(DataError, match=r"set data\.soft_label_temperature to make it from ratings"):
+    with pytest.raises(DataError, match=r"set data\.soft_label_temperature to derive it from ratings"):
         train(configure({"objective": {"name": "cdpo"}, "output": f"{run.path}-none"}))
 
 

@@ -39,7 +39,7 @@ def test_every_pair_trains_or_is_refused(
         {"train": {"max_steps": 1}, "data": {"train": soft_path}},
     )
     if OBJECTIVES.get(name).takes_margin != "yes":
-        with pytest.raises(ConfigError, match=f"'{source}' cannot be subtracted before the objective '{name}', which"):
+        with pytest.raises(ConfigError, match=f"'{source}' cannot be combined with the objective '{name}', which"):
             make_loss(config)
         return
     run, _ = train(config)
@@ -52,13 +52,13 @@ def test_every_pair_trains_or_is_refused(
 
 def test_refused_with_the_reason_and_the_remedy(configure: Configure) -> None:
     for name, reason in [
-        ("pop", "has a margin or a target of its own"),
-        ("amapo", "has a margin or a target of its own"),
-        ("cdpo", "has soft labels, which say already how strong a preference is"),
-        ("dpop", "single scores may count in it"),
+        ("pop", "already has its own margin or target"),
+        ("amapo", "already has its own margin or target"),
+        ("cdpo", "has soft labels, which already express how strong a preference is"),
+        ("dpop", "it may use single scores"),
     ]:
         config = configure({"objective": {"name": name}, "margin": {"source": "fixed"}})
-        with pytest.raises(ConfigError, match=f"{reason}.*leave out `margin`, or choose one of aps, dpo, dpo_stronger"):
+        with pytest.raises(ConfigError, match=f"{reason}.*remove `margin`, or choose one of aps, dpo, dpo_stronger"):
             make_loss(config)
 
 
@@ -69,10 +69,10 @@ def test_a_users_own_objective_is_held_to_the_same(configure: Configure, monkeyp
 
     config = configure({"objective": {"name": "own_hinge"}, "margin": {"source": "pop"}})
     register(takes_margin="no")
-    with pytest.raises(ConfigError, match=r'not declared to depend on chosen − rejected alone.*takes_margin="yes"'):
+    with pytest.raises(ConfigError, match=r'not declared to depend only on chosen − rejected.*takes_margin="yes"'):
         make_loss(config)
     register(takes_margin="yes", needs=Needs(edges=True, weaker="gradient"))
-    with pytest.raises(ConfigError, match="takes the weaker sides of edges itself, with gradient"):
+    with pytest.raises(ConfigError, match="already uses the weaker sides of edges, with gradient"):
         make_loss(config)
     register(takes_margin="yes")
     assert make_loss(config).needs == Needs(edges=True, weaker="target")
@@ -171,7 +171,7 @@ def test_a_study_leaves_out_margins_that_the_data_cannot_give(
     study = StudyConfig(base=base, arms={"dpo": {"objective": {"name": "dpo"}}, **sources})
     assert list(keep_possible(study).arms) == ["dpo", "fixed"]
     said = capsys.readouterr().err
-    assert "leaving out ratings" in said and "leaving out pop" in said
+    assert "skipping ratings" in said and "skipping pop" in said
 
 
 def test_the_list_of_objectives_says_who_takes_a_margin(capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,6 +196,6 @@ def test_a_margin_column_stands_for_ratings(
     train(config)
     found = Workspace(config).train
     np.testing.assert_allclose(found.column("margin"), rated.column("margin"))
-    assert "there are no ratings, so the column 'margin' is the margin where an objective asks for one" in (
+    assert "there are no ratings, so the column 'margin' is the margin if an objective needs one" in (
         found.preferences.report.notes
     )

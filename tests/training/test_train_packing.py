@@ -78,7 +78,7 @@ def test_nothing_is_kept_with_several_processes(
     monkeypatch.setenv("WORLD_SIZE", "2")
     scorer: Any = make_parts(Run.read(config), Workspace(config)).scorer
     assert scorer.plan.lower is None
-    assert "train.frozen_cache_gb does nothing with several processes" in caplog.text
+    assert "train.frozen_cache_gb has no effect with several processes" in caplog.text
 
 
 class Waits(TorchDispatchMode):

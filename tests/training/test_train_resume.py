@@ -153,10 +153,10 @@ def test_a_checkpoint_of_something_else(tmp_path: Path, configure: Configure, mo
 def test_rules_of_the_run_directory(tmp_path: Path, configure: Configure) -> None:
     config = configure({"train": {"max_steps": 1}})
     run, _ = train(config)
-    with pytest.raises(RunError, match=r"holds a run already: pass --resume, --overwrite"):
+    with pytest.raises(RunError, match=r"already contains a run: pass --resume, --overwrite"):
         train(config)
     other = configure({"train": {"max_steps": 2}})
-    with pytest.raises(RunError, match="another configuration"):
+    with pytest.raises(RunError, match="a different configuration"):
         train(other, resume=True)
     again, _ = train(other, overwrite=True)
     assert again.path == run.path and again.facts()["steps"] == 2

@@ -227,7 +227,7 @@ def test_the_saved_model_is_a_classifier_with_the_same_rewards(
 
 
 @pytest.mark.parametrize("truncation", ["keep_prompt_end", "keep_prompt_start"])
-@pytest.mark.filterwarnings("ignore:.*they were cut as in its training:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*they were truncated as in training:UserWarning")
 def test_what_is_too_long_is_scored_as_in_training(configure: Configure, truncation: str) -> None:
     """The gaps of the evaluation, where both responses are as long, so that the prompt they share is cut for both."""
     data = {"max_length": 16, "truncation": truncation}
@@ -257,7 +257,7 @@ def test_evaluation_of_a_reward_model(configure: Configure, reward_path: str) ->
     with pytest.raises(ConfigError, match="is a reward model: it generates nothing"):
         evaluate_run(run.path, reward=load_reward(reward_path))
     (run.model / "popmargin_reward.json").unlink()
-    with pytest.raises(RunError, match="holds no trained reward model"):
+    with pytest.raises(RunError, match="has no trained reward model"):
         evaluate_run(run.path)
 
 
@@ -274,8 +274,8 @@ def test_evaluation_of_a_reward_model(configure: Configure, reward_path: str) ->
         ({"regularizers": [{"name": "sft"}]}, "'sft' is a term of log-probs.*use center"),
         ({"regularizers": [{"name": "budget"}]}, "'budget' is a term of log-probs"),
         ({"tokens": {"name": "selective"}}, "tokens has no meaning for a reward model: it scores whole responses"),
-        ({"train": {"token_statistics": True}}, "it predicts no tokens"),
-        ({"reference": {"model": "other"}}, "compared with no reference"),
+        ({"train": {"token_statistics": True}}, "it does not predict tokens"),
+        ({"reference": {"model": "other"}}, "its rewards need no reference"),
         ({"evaluation": {"reward": "a:b"}}, "it generates nothing"),
     ],
 )
@@ -311,7 +311,7 @@ def test_start_models_that_cannot_be_rewards(tmp_path: Path, configure: Configur
     )
     BertModel(config).save_pretrained(tmp_path / "bert")
     tiny_tokenizer.save_pretrained(tmp_path / "bert")
-    with pytest.raises(RunError, match=r"BertForSequenceClassification has no linear head 'score'\. Name a decoder"):
+    with pytest.raises(RunError, match=r"BertForSequenceClassification has no linear head 'score'\. Use a decoder"):
         train(configure(REWARD, {"model": {"path": str(tmp_path / "bert")}}))
     with pytest.raises(RunError, match="No such folder or model"):
         train(configure(REWARD, {"model": {"path": str(tmp_path / "nothing")}}))

@@ -113,8 +113,8 @@ def test_a_start_adapter_is_kept_by_choice(configure: Configure, start_path: str
 
 def test_where_there_is_nothing_to_stack(configure: Configure) -> None:
     for change, message in (
-        ({}, "start_adapter: stack is for policies with model.lora_rank above 0"),
-        ({"lora_rank": 2}, "start_adapter is stack, and '.*' is a whole model"),
+        ({}, "start_adapter: stack is only for policies with model.lora_rank above 0"),
+        ({"lora_rank": 2}, "start_adapter is stack, but '.*' is a whole model"),
     ):
         with pytest.raises(ConfigError, match=message):
             train(configure({"model": {"start_adapter": "stack"} | change}))
@@ -130,7 +130,7 @@ def test_an_adapter_whose_base_has_changed_since(
     run, _ = train(configure({"model": {"path": str(path), "lora_rank": 2}, "train": {"max_steps": 1}}))
     evaluate_run(run.path)
     make_model(seed=1).save_pretrained(path)
-    with pytest.raises(RunError, match="is not what is here now: start model changed"):
+    with pytest.raises(RunError, match="was trained with something else: start model changed"):
         evaluate_run(run.path)
 
 
@@ -191,7 +191,7 @@ def test_training_that_bf16_would_round_away_is_saved_in_fp32(
     run, _ = train(configure(still))
     assert {value.dtype for value in load_file(run.model / "model.safetensors").values()} == {torch.float32}
     assert run.facts()["saved_weights"]["dtype"] == "float32"
-    assert "saved in fp32: bfloat16, which the start model is saved in, would round much" in caplog.text
+    assert "saved in fp32: bfloat16, the start model's dtype, would round much" in caplog.text
     forced, _ = train(configure(still, {"model": {"save_dtype": "bf16"}, "output": str(tmp_path / "bf16")}))
     kept = forced.facts()["saved_weights"]["kept"]
     assert kept < 0.5 and f"keeps {100 * kept:.0f}% of the training" in caplog.text
@@ -234,10 +234,10 @@ def change_one(file: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "rank", "damage", "what"),
     [
-        ("policy", 0, lose_one, "is missing there"),
-        ("policy", 2, change_one, "has another value there"),
-        ("reward", 0, change_one, "has another value there"),
-        ("reward", 2, lose_one, "is missing there"),
+        ("policy", 0, lose_one, "is missing in the file"),
+        ("policy", 2, change_one, "has a different value in the file"),
+        ("reward", 0, change_one, "has a different value in the file"),
+        ("reward", 2, lose_one, "is missing in the file"),
     ],
 )
 def test_a_save_that_lost_something_is_no_success(
@@ -245,7 +245,7 @@ def test_a_save_that_lost_something_is_no_success(
 ) -> None:
     broken_saves(damage)
     config = configure({"task": task, "model": {"lora_rank": rank}, "train": {"max_steps": 1}})
-    with pytest.raises(RunError, match=f"does not hold the weights in memory: .*{what}.*does not count as finished"):
+    with pytest.raises(RunError, match=f"differs from the weights in memory: .*{what}.*does not count as finished"):
         train(config)
     assert not (Path(config.output) / "run.json").exists()
 
@@ -255,7 +255,7 @@ def test_a_checkpoint_that_lost_something_is_not_resumed(configure: Configure) -
     run, _ = train(config)
     (run.path / "run.json").unlink()
     lose_one(run.checkpoints / "checkpoint-2" / "model.safetensors")
-    with pytest.raises(RunError, match=r"checkpoint-2 does not hold.*is missing there"):
+    with pytest.raises(RunError, match=r"checkpoint-2 differs from.*is missing in the file"):
         train(config, resume=True)
 
 
@@ -271,7 +271,7 @@ def test_weights_trained_outside_the_adapter_are_missed(configure: Configure, mo
         return policy
 
     monkeypatch.setattr(language, "make_policy", with_norms)
-    with pytest.raises(RunError, match=r"model\.norm\.weight' is missing there"):
+    with pytest.raises(RunError, match=r"model\.norm\.weight' is missing in the file"):
         train(configure({"model": {"lora_rank": 2}, "train": {"max_steps": 1}}))
 
 

@@ -81,7 +81,7 @@ def test_preferences_without_a_comparison_are_said_and_get_the_middle(
     config = configure(scaled(edges=str(tmp_path / "edges.parquet")))
     with caplog.at_level(logging.WARNING):
         parts = make_parts(Run.read(config), Workspace(config))
-    assert f"{len(ids) - 8} of {len(ids)} training preferences stand in no comparison" in caplog.text
+    assert f"{len(ids) - 8} of {len(ids)} training preferences have no comparison" in caplog.text
     column = parts.collator.columns["scale"]
     assert len(np.unique(column[8:])) == 1 and column[:4].min() > column[8] > column[4:8].max()
 

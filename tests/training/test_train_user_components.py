@@ -127,7 +127,7 @@ def test_mistakes_in_a_users_file(tmp_path: Path, configure: Configure) -> None:
     file = write(tmp_path, "wrong_objective.py", OBJECTIVE.format(name="wrong_hinge"))
     cases = [
         ({"name": f"{file}:hing"}, "has no 'hing'. Did you mean 'hinge'"),
-        ({"name": f"{file}:not_registered"}, "is not registered: decorate the function with popmargin's @objective"),
+        ({"name": f"{file}:not_registered"}, "is not registered: decorate the function with @objective"),
         ({"name": f"{file}:hinge", "margni": 1}, "no option 'margni'. Did you mean 'margin'"),
         ({"name": f"{tmp_path}/none.py:hinge"}, "No such file"),
         ({"name": "no_such_module:hinge"}, "Is it on PYTHONPATH"),
@@ -154,7 +154,7 @@ def test_a_loss_that_is_not_one_number_a_row(
 ) -> None:
     file = write(tmp_path, f"{name}.py", OUTLINE.format(name=f"own_{name}", loss=loss, noted="{}"))
     config = configure({"objective": {"name": f"{file}:outline"}}, {"train": {"batch_size": 8}})
-    with pytest.raises(RunError, match=rf"'own_{name}' gives a loss of the shape {shape}, and must .* \(8,\)"):
+    with pytest.raises(RunError, match=rf"'own_{name}' returned a loss of shape {shape}, but must .* \(8,\)"):
         train(config)
 
 
@@ -162,7 +162,11 @@ def test_a_loss_that_is_not_one_number_a_row(
 def test_diagnostics_cannot_take_the_place_of_others(tmp_path: Path, configure: Configure, taken: str) -> None:
     noted = f"{{'fine': rows.gap, '{taken}': rows.gap}}"
     file = write(tmp_path, f"{taken}.py", OUTLINE.format(name=f"own_{taken}", loss="-rows.gap", noted=noted))
-    with pytest.raises(RunError, match=rf"'own_{taken}' has diagnostics .* already uses: {taken}\. .* my_{taken}"):
+    with pytest.raises(
+        RunError,
+        match=rf"'own_{taken}' has diagnostics .* already used in the log: {taken}\. .* "
+        rf"my_{taken}",
+    ):
         train(configure({"objective": {"name": f"{file}:outline"}}))
 
 

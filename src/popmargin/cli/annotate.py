@@ -26,18 +26,20 @@ _MODULES = ("fastapi", "uvicorn", "python_multipart", "markdown_it", "pygments")
 def add_parser(subparsers: Any) -> None:
     """Add `annotate` to the command line."""
     parser = subparsers.add_parser(
-        "annotate", help="label preferences, pairs of them, or single responses, in the browser"
+        "annotate", help="label preferences, pairs of preferences, or single responses in the browser"
     )
-    parser.add_argument("data", nargs="?", help=f"preferences: {SOURCE_HELP} (default: go on labelling)")
+    parser.add_argument("data", nargs="?", help=f"preferences: {SOURCE_HELP} (default: continue labelling)")
     add_store_arguments(parser)
-    parser.add_argument("--annotators", nargs="+", metavar="NAME", default=[], help="who labels; each gets a link")
+    parser.add_argument(
+        "--annotators", nargs="+", metavar="NAME", default=[], help="names of the annotators; each gets a link"
+    )
     add_project_arguments(parser)
     add_data_arguments(parser)
     server = parser.add_argument_group("server")
-    server.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
-    server.add_argument("--port", type=int, default=8000, help="port; the next free one if it is taken (default: 8000)")
-    server.add_argument("--root-path", default="", metavar="/PREFIX", help="prefix under which a proxy serves it")
-    server.add_argument("--admin-token", help=f"opens the admin page (default: ${ADMIN_VARIABLE}, or a new one)")
+    server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    server.add_argument("--port", type=int, default=8000, help="port (default: 8000, or the next free one)")
+    server.add_argument("--root-path", default="", metavar="/PREFIX", help="path prefix behind a proxy")
+    server.add_argument("--admin-token", help=f"token for the admin page (default: ${ADMIN_VARIABLE}, or a new one)")
     server.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.set_defaults(func=_annotate)
 
@@ -52,8 +54,8 @@ def _annotate(args: argparse.Namespace) -> int:
     admin_token = _admin_token(args)
     if not is_loopback(args.host) and not args.annotators:
         raise ConfigError(
-            f"--host {args.host} lets others reach this server, and there is nobody who may. Name the people who "
-            "label, --annotators ANNA BEN: each gets an own link. Or leave --host out to label on this machine."
+            f"--host {args.host} lets others reach this server, but there are no annotators. Name them with "
+            "--annotators ANNA BEN (each gets a link), or omit --host to label on this machine."
         )
     settings = project_settings(args)
     data = None if args.data is None else load_new_data(args, settings)
@@ -77,9 +79,7 @@ def _annotate(args: argparse.Namespace) -> int:
 def _admin_token(args: argparse.Namespace) -> str:
     given = args.admin_token or os.environ.get(ADMIN_VARIABLE)
     if given is not None and len(given) < 16:
-        raise ConfigError(
-            f"The admin token has {len(given)} characters; take 16 or more, or leave it out and one is made."
-        )
+        raise ConfigError(f"The admin token has {len(given)} characters; use at least 16, or omit it to generate one.")
     return given or secrets.token_urlsafe(24)
 
 
@@ -101,7 +101,7 @@ def _announce(
     progress = store.progress(project.id)
     print(f"{project.name}: {progress.labels_done} of {progress.labels_wanted} labels done, {progress.items} items")
     for name, token in links.items():
-        link = f"{site}/login/{token}" if token else "keeps the link made before (a new one: on the admin page)"
+        link = f"{site}/login/{token}" if token else "keeps the existing link (create a new one on the admin page)"
         print(f"  {name:<12} {link}")
     print(f"  {'(admin)':<12} {site}/login/{admin_token}")
     print("Every answer is saved at once. Stop with Ctrl-C.", flush=True)

@@ -16,9 +16,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "compare",
         help="train and evaluate several objectives, and write a report",
-        description="Train and evaluate the arms of a study and write one HTML report. Without a STUDY, the standard "
+        description="Train and evaluate the arms of a study and write one HTML report. Without STUDY, the standard "
         "one: DPO, fixed and rating margins, the control, DPO-PoP with iterative and random edges, and pop_rank. "
-        "Fields can be set: --seeds '[0, 1, 2]'; --base.train.learning_rate 1e-5 sets one of all runs, "
+        "Any field can be set: --seeds '[0, 1, 2]'; --base.train.learning_rate 1e-5 sets one of all runs, "
         "--arms.NAME.objective.beta 0.2 one of an arm (popmargin train --help lists them). Values are YAML.",
         usage="popmargin compare [STUDY] [--data DATA] [--model MODEL] [--reward REWARD] [--output FOLDER] "
         "[--overwrite] [--FIELD VALUE ...]",
@@ -29,7 +29,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--model", help="start model: folder, hub id, or demo")
     parser.add_argument("--reward", help=f"scores generations: {FORMS}")
     parser.add_argument("--output", help="folder of the study")
-    parser.add_argument("--overwrite", action="store_true", help="train runs in that folder anew that differ now")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="retrain runs in that folder whose settings have changed"
+    )
     add_fields(parser, StudyConfig)
     parser.set_defaults(func=run, standing=standing)
 
@@ -52,8 +54,8 @@ def refuse_own_file(file: Path, study: StudyConfig) -> None:
     written = Path(study.output) / "study.yaml"
     if written.exists() and written.samefile(file) and to_dict(load_study(file)) != to_dict(study):
         raise ConfigError(
-            f"{file} is what is read here, and the study with its changes would be written over it. Name another "
-            "folder: --output."
+            f"{file} is also the input and would be overwritten by the study with its changes. Choose another folder "
+            f"with --output."
         )
 
 
@@ -82,7 +84,7 @@ def study_of(args: argparse.Namespace) -> Any:
     from popmargin.study.standard import keep_possible, standard_study_path
 
     if args.study is None and args.data is None:
-        raise ConfigError("Name a STUDY.yaml, or your preferences with --data (and a model with --model).")
+        raise ConfigError("Give a STUDY.yaml, or your preferences with --data (and a model with --model).")
     base: dict[str, Any] = {}
     if args.data is not None:
         base["data"] = {"train": args.data}

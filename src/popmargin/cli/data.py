@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     """Add `data inspect | check | convert | split | rate` to the command line."""
     parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate")
     verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate}")
-    inspect = verbs.add_parser("inspect", help="format, counts, lengths, strengths and some examples")
+    inspect = verbs.add_parser("inspect", help="show format, counts, lengths, strengths and some examples")
     _add_source(inspect)
     inspect.add_argument("--examples", type=number(Count), default=3, help="rows to show (default: %(default)s)")
     _add_model(inspect)
@@ -37,14 +37,14 @@ def add_parser(subparsers: Any) -> None:
     inspect.set_defaults(func=_inspect)
     check = verbs.add_parser(
         "check",
-        help="every problem with its row and remedy, and three rows as they are trained; exit status 1 if there is a "
-        "problem",
+        help="list every problem with its row and remedy, and show three rows as trained; exit status 1 if there is "
+        "a problem",
     )
     _add_source(check)
     check.add_argument(
         "--against",
         metavar="TRAIN",
-        help="also check that no prompt of SOURCE is one of TRAIN's, in whatever layout; a split of it as TRAIN:SPLIT",
+        help="also check that no prompt in SOURCE is in TRAIN, in any layout; give a split as TRAIN:SPLIT",
     )
     _add_model(check)
     check.add_argument("--limit", type=number(Count), default=20, help="problems to print (default: %(default)s)")
@@ -56,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
     add_overwrite(convert)
     _add_bad_rows(convert)
     convert.set_defaults(func=_convert)
-    split = verbs.add_parser("split", help="train and test files without a common prompt")
+    split = verbs.add_parser("split", help="write train and test files with no prompt in common")
     _add_source(split)
     split.add_argument("--train", type=Path, required=True, help="file to write: .parquet, .jsonl or .jsonl.gz")
     split.add_argument("--test", type=Path, required=True, help="file to write")
@@ -69,7 +69,7 @@ def add_parser(subparsers: Any) -> None:
     add_overwrite(split)
     _add_bad_rows(split)
     split.set_defaults(func=_split)
-    rate = verbs.add_parser("rate", help="write chosen_rating and rejected_rating as a reward sees them")
+    rate = verbs.add_parser("rate", help="write chosen_rating and rejected_rating from a reward")
     _add_source(rate)
     add_reward_arguments(rate, required=True, purpose="what rates the responses")
     rate.add_argument("--out", type=Path, required=True, help="file to write: .parquet, .jsonl or .jsonl.gz")
@@ -77,8 +77,8 @@ def add_parser(subparsers: Any) -> None:
         "--disagree",
         choices=("error", "equal", "swap", "drop"),
         default="error",
-        help="where the reward likes the rejected response better: stop, rate both the same, relabel, or leave out "
-        "(default: %(default)s)",
+        help="if the reward prefers the rejected response: stop, rate both the same, relabel, or leave out (default: "
+        "%(default)s)",
     )
     add_overwrite(rate)
     _add_bad_rows(rate)
@@ -95,13 +95,13 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=column,
         metavar="FIELD=COLUMN",
-        help=f"where a field stands, e.g. prompt=question; fields: {', '.join([*ALIASES, 'text', 'rating'])}",
+        help=f"which column holds a field, e.g. prompt=question; fields: {', '.join([*ALIASES, 'text', 'rating'])}",
     )
     add_pair_arguments(parser, "--seed")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="PATH", help="also say what this model's chat template does to the rows")
+    parser.add_argument("--model", metavar="PATH", help="also show what this model's chat template does to the rows")
 
 
 def _add_bad_rows(parser: argparse.ArgumentParser) -> None:
@@ -241,7 +241,7 @@ def _rate(args: argparse.Namespace) -> int:
     rated.save(args.out)
     for note in ratings.notes:
         print(note)
-    print(f"the reward agrees with {len(prefs) - against} of {len(prefs)} labels; the others: {args.disagree}")
+    print(f"the reward agrees with {len(prefs) - against} of {len(prefs)} labels; others: {args.disagree}")
     print(f"wrote {len(rated)} preferences, rated by {args.reward}, to {args.out}")
     return 0
 

@@ -8,17 +8,17 @@ from popmargin.data.load import Ties, load_preferences
 from popmargin.data.pairs import PAIRINGS
 from popmargin.data.schema import Preferences
 
-SOURCE_HELP = "a file, a glob, a folder, a hub id, or several with commas between; `name:split` names a split"
-SPLIT_HELP = "split of a folder or data set that has several"
+SOURCE_HELP = "a file, glob, folder or hub id, or several separated by commas; `name:split` selects a split"
+SPLIT_HELP = "the split to use, if there are several"
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how the data is read."""
-    data = parser.add_argument_group("how to read the data (the same as in training, or the ids differ)")
+    data = parser.add_argument_group("how to read the data (use the same options as in training, or the ids differ)")
     data.add_argument("--format", default="auto", metavar="NAME", help="format of the data (default: detected)")
     data.add_argument("--split", help=SPLIT_HELP)
     data.add_argument(
-        "--column", action="append", default=[], type=column, metavar="FIELD=COLUMN", help="where a field stands"
+        "--column", action="append", default=[], type=column, metavar="FIELD=COLUMN", help="which column holds a field"
     )
     add_pair_arguments(data, "--data-seed")
     data.add_argument(
@@ -38,9 +38,9 @@ def add_pair_arguments(parser: Any, seed_flag: str) -> None:
         help="pairs to make from several rated responses (default: %(default)s)",
     )
     parser.add_argument(
-        "--min-gap", type=float, default=0.0, help="least strength of a preference (default: %(default)s)"
+        "--min-gap", type=float, default=0.0, help="minimum strength of a preference (default: %(default)s)"
     )
-    parser.add_argument(seed_flag, type=seed, default=0, help="seed of drawn pairs of responses (default: 0)")
+    parser.add_argument(seed_flag, type=seed, default=0, help="seed for sampling pairs of responses (default: 0)")
 
 
 def column(text: str) -> tuple[str, str]:

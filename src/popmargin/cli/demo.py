@@ -21,8 +21,10 @@ def add_parser(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--full", action="store_true", help="all data and 5 seeds (hours instead of minutes)")
-    parser.add_argument("--output", help="folder of the study (default demo-report)")
-    parser.add_argument("--overwrite", action="store_true", help="train runs in that folder anew that differ now")
+    parser.add_argument("--output", help="folder of the study (default: demo-report)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="retrain runs in that folder whose settings have changed"
+    )
     parser.set_defaults(func=run, standing=standing)
 
 

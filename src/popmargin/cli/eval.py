@@ -17,9 +17,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "eval",
         help="evaluate a trained policy",
-        description="Evaluate a run on exactly the preferences that were held out when it was trained; with a reward, "
-        "on generations too. Fields of evaluation can be set: --evaluation.reward my_module:my_reward. Other held-out "
-        "data by choice: --data.test FILE; no prompt of them may have been trained on.",
+        description="Evaluate a run on exactly the preferences held out in training and, with a reward, on "
+        "generations. Fields of evaluation can be set: --evaluation.reward my_module:my_reward. To use other "
+        "held-out data: --data.test FILE; none of its prompts may have been trained on.",
         usage="popmargin eval RUN [--against RUN] [--json] [--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
 
 def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
     """An evaluation is written when it is complete, so it begins again."""
-    return f"the evaluation of {args.run} is not written; what the run has is as it was.", []
+    return f"the evaluation of {args.run} was not written; the run is unchanged.", []
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,9 +27,9 @@ def say_where_it_stands(arguments: Sequence[str], args: argparse.Namespace | Non
         try:
             sentence, more = standing(args)
         except Exception:  # whatever it is: an interruption ends without a traceback
-            sentence = "Where it stands cannot be read. Run the same command again."
+            sentence = "Its progress cannot be read. Run the same command again."
     kept = [word for word in arguments if word not in ("--overwrite", *more)]
-    return f"interrupted: {sentence}\ngo on with: {shlex.join(['popmargin', *kept, *more])}"
+    return f"interrupted: {sentence}\ncontinue with: {shlex.join(['popmargin', *kept, *more])}"
 
 
 def _close_bars() -> None:
@@ -47,15 +47,15 @@ def run_standing(config: RunConfig) -> tuple[str, list[str]]:
     if directory.finished:
         return f"{directory.path} is trained.", ["--resume"]
     if not (directory.path / "config.yaml").is_file():
-        return "Training had not begun.", []
+        return "Training had not started.", []
     lines = read_jsonl(directory.path / "metrics.jsonl")
     step = lines[-1]["step"] if lines else 0
     checkpoint = directory.checkpoint()
-    where = f"{directory.path} stands after step {step}"
+    where = f"{directory.path} reached step {step}"
     if checkpoint is None:
-        hint = "" if config.train.save_steps else " (--train.save_steps N keeps one every N steps)"
-        return f"{where}, without a checkpoint{hint}: it begins again.", ["--resume"]
-    return f"{where}, with its last checkpoint at step {checkpoint.name.rpartition('-')[2]}.", ["--resume"]
+        hint = "" if config.train.save_steps else " (--train.save_steps N saves one every N steps)"
+        return f"{where}, without a checkpoint{hint}: it will start over.", ["--resume"]
+    return f"{where}; its last checkpoint is at step {checkpoint.name.rpartition('-')[2]}.", ["--resume"]
 
 
 def study_standing(study: StudyConfig) -> tuple[str, list[str]]:

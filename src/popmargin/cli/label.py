@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
-    status = verbs.add_parser("status", help="how far each project is, and each annotator")
+    status = verbs.add_parser("status", help="show the progress of projects and annotators")
     add_store_arguments(status, project=False)
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(func=_status)
@@ -50,30 +50,28 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         choices=("pop", "preference", "rating"),
-        help="ask which of two preferences is the stronger one, which response of one is better, or how good each "
-        "single response is (default: pop)",
+        help="ask which of two preferences is stronger, which of two responses is better, or how good a single "
+        "response is (default: pop)",
     )
-    parser.add_argument("--scale", type=int, help="kind rating: ratings go from 1 to this, 2 to 10 (default: 5)")
+    parser.add_argument("--scale", type=int, help="highest rating, 2 to 10, for kind rating (default: 5)")
     parser.add_argument(
         "--pairs-of-pairs",
         choices=("random", "iterative"),
-        help="k·N pairs at random, or every preference first in k pairs (default: random)",
+        help="k·N random pairs, or every preference first in k pairs (default: random)",
     )
-    parser.add_argument("--k", type=int, help="pairs for each preference (default: 1)")
-    parser.add_argument("--seed", type=seed, help="of pairs, order and shuffling (default: 0)")
-    parser.add_argument("--edges", type=Path, help="ask about the pairs of these PoP edges instead")
+    parser.add_argument("--k", type=int, help="pairs per preference (default: 1)")
+    parser.add_argument("--seed", type=seed, help="seed seed seed seed of pairs, order and shuffling (default: 0)")
+    parser.add_argument("--edges", type=Path, help="use the pairs of these PoP edges instead")
     parser.add_argument(
         "--gold",
         type=Path,
-        help="known answers, which everybody is asked for: PoP edges; of ratings, preferences with ratings, read "
-        "without the options of the data",
+        help="known answers that everybody is asked for: PoP edges or, for ratings, preferences with ratings; read "
+        "without the data options",
     )
-    parser.add_argument("--overlap", type=int, help="people who label each item (default: 1)")
-    parser.add_argument(
-        "--repeat-share", type=float, help="share of items that come back to their annotator (default: 0)"
-    )
-    parser.add_argument("--lease-minutes", type=float, help="how long an item waits for an answer (default: 30)")
-    parser.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown for the annotators")
+    parser.add_argument("--overlap", type=int, help="people per item (default: 1)")
+    parser.add_argument("--repeat-share", type=float, help="share of items repeated to the same annotator (default: 0)")
+    parser.add_argument("--lease-minutes", type=float, help="how long an item is reserved (default: 30)")
+    parser.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown file with guidelines for annotators")
 
 
 def project_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -123,7 +121,7 @@ def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Prefere
 
 
 def _add_import(verbs: Any) -> None:
-    parser = verbs.add_parser("import", help="make a project from preferences")
+    parser = verbs.add_parser("import", help="create a project from preferences")
     parser.add_argument("data", help=f"preferences: {SOURCE_HELP}")
     add_store_arguments(parser)
     add_project_arguments(parser)
@@ -132,24 +130,24 @@ def _add_import(verbs: Any) -> None:
 
 
 def _add_annotators(verbs: Any) -> None:
-    parser = verbs.add_parser("annotators", help="who may label")
+    parser = verbs.add_parser("annotators", help="manage annotators")
     actions = parser.add_subparsers(dest="annotators_verb", required=True, metavar="{add,list,token,deactivate}")
     for name, summary, act in (
-        ("add", "add people; prints each one's token, which is shown this once", _add),
-        ("token", "give someone a new token; the old one opens nothing any more", _token),
-        ("deactivate", "let someone label no more; their labels stay", _deactivate),
+        ("add", "add people; prints each one's token, only once", _add),
+        ("token", "give someone a new token; the old one stops working", _token),
+        ("deactivate", "deactivate someone; their labels stay", _deactivate),
     ):
         action = actions.add_parser(name, help=summary)
         action.add_argument("names", nargs="+", metavar="NAME")
         add_store_arguments(action)
         action.set_defaults(func=act)
-    listing = actions.add_parser("list", help="all annotators of a project")
+    listing = actions.add_parser("list", help="list a project's annotators")
     add_store_arguments(listing)
     listing.set_defaults(func=_list)
 
 
 def _add_export(verbs: Any) -> None:
-    parser = verbs.add_parser("export", help="PoP edges, preferences or labels as files")
+    parser = verbs.add_parser("export", help="write PoP edges, preferences or labels to files")
     add_store_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="file or folder to write")
     add_overwrite(parser)
@@ -158,36 +156,35 @@ def _add_export(verbs: Any) -> None:
         dest="kind",
         choices=EXPORTS,
         help="edges: what `train` reads; preferences: the data with votes and strengths, as .parquet, .jsonl or "
-        ".jsonl.gz; dataset: the same as a `datasets` folder; labels: current labels as .parquet or .jsonl; history: "
-        "every revision of them; jsonl: labels as JSONL (default: by the name: .parquet edges, .jsonl labels, no "
-        "suffix dataset)",
+        ".jsonl.gz; dataset: the same as a `datasets` folder; labels: current labels as .parquet or .jsonl; "
+        "history: all their revisions; jsonl: labels as JSONL (default: by file name: .parquet edges, .jsonl "
+        "labels, no suffix dataset)",
     )
     parser.add_argument(
         "--aggregate",
         choices=("majority", "weighted"),
-        help="edges: one an item instead of one a label; majority counts every label whole, weighted by its confidence "
-        "(how sure the annotator was), whole where none was given",
+        help="edges: one per item instead of one per label; majority counts all labels equally, weighted uses each "
+        "label's confidence (1 if none was given)",
     )
     parser.add_argument(
-        "--strengths", type=Path, help="preferences: a file of `pop scale`, or Parquet with id and strength"
+        "--strengths", type=Path, help="preferences: a file from `pop scale`, or Parquet with id and strength"
     )
     parser.add_argument(
         "--wrong",
         choices=("swap", "drop", "keep"),
-        help="preferences that most who judged them call wrong: exchange chosen and rejected, leave them out, or keep "
-        "them as they are; edges leave out comparisons with them unless they are kept (default: swap)",
+        help="preferences that most annotators mark wrong: swap chosen and rejected, drop them, or keep them as is; "
+        "edges exclude comparisons with them unless they are kept (default: swap)",
     )
     parser.add_argument(
         "--unrated",
         choices=("keep", "drop"),
-        help="preferences of a project of ratings, of which a response has none: keep them without ratings, or leave "
-        "them out (default: keep)",
+        help="preferences in a rating project with an unrated response: keep them without ratings, or drop them "
+        "(default: keep)",
     )
     parser.add_argument(
         "--votes",
         choices=("probability", "whole"),
-        help="preferences: what a vote counts in soft_label, the confidence that it came with or always 1 "
-        "(default: probability)",
+        help="preferences: weight of a vote in soft_label, its confidence or always 1 (default: probability)",
     )
     parser.set_defaults(func=_export)
 
@@ -234,7 +231,7 @@ def _add(args: argparse.Namespace) -> int:
         known = {who.name for who in store.annotators(project.id)}
         taken = [name for name in args.names if name in known or args.names.count(name) > 1]
         if taken:
-            raise DataError(f"'{taken[0]}' is an annotator of project '{project.name}' already; nobody was added.")
+            raise DataError(f"'{taken[0]}' is already an annotator of project '{project.name}'; nobody was added.")
         for name in args.names:
             _, token = store.add_annotator(project.id, name)
             print(f"{name}\t{token}")
@@ -252,7 +249,7 @@ def _deactivate(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         for who in _named(store, args):
             store.set_active(who.id, False)
-            print(f"{who.name} is not active any more")
+            print(f"{who.name} is no longer active")
     return 0
 
 
@@ -277,14 +274,14 @@ def _named(store: Any, args: argparse.Namespace) -> list[Any]:
 def _export(args: argparse.Namespace) -> int:
     kind = args.kind or _BY_SUFFIX.get(args.out.suffix.lower())
     if kind is None:
-        raise ConfigError(f"{args.out}: what this name asks for is not clear. Say --as {', '.join(EXPORTS)}.")
+        raise ConfigError(f"{args.out}: this name does not tell what to export. Choose --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
-        raise ConfigError(f"--aggregate goes with edges, not with {kind}.")
+        raise ConfigError(f"--aggregate is only for edges, not {kind}.")
     for option in ("strengths", "unrated", "votes"):
         if getattr(args, option) and kind not in ("preferences", "dataset"):
-            raise ConfigError(f"--{option} goes with preferences, not with {kind}. Say --as preferences.")
+            raise ConfigError(f"--{option} is only for preferences, not {kind}. Use --as preferences.")
     if args.wrong and kind in ("labels", "history", "jsonl"):
-        raise ConfigError(f"--wrong goes with preferences and edges, not with {kind}, which hold what was said.")
+        raise ConfigError(f"--wrong is only for preferences and edges, not {kind}, which are exported unchanged.")
     suffixes = {"edges": PARQUET, "preferences": SAVE_SUFFIXES}.get(kind, _TABLES)
     if kind == "dataset":
         _check_new_folder(args.out)
@@ -298,12 +295,12 @@ def _export(args: argparse.Namespace) -> int:
 def _check_new_folder(path: Path) -> None:
     if path.name.endswith(SAVE_SUFFIXES):
         raise ConfigError(
-            f"{path}: a dataset is a folder, and this names a file. Say --as preferences, or leave the suffix out."
+            f"{path}: a dataset is a folder, but this is a file name. Use --as preferences, or omit the suffix."
         )
     if path.is_dir() and any(path.iterdir()):
-        raise ConfigError(f"{path} is a folder with files in it. Name a new one.")
+        raise ConfigError(f"{path} is a folder that is not empty. Choose a new one.")
     if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path} is a file, and a dataset is a folder. Name a new one.")
+        raise ConfigError(f"{path} is a file, but a dataset is a folder. Choose a new one.")
 
 
 def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> None:

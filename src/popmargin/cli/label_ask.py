@@ -11,10 +11,10 @@ from popmargin.label.store.address import open_store
 
 def add_parser(subparsers: Any) -> None:
     """Add `label ask` to the command line."""
-    parser = subparsers.add_parser("ask", help="choose the next comparisons from the labels so far, and add them")
+    parser = subparsers.add_parser("ask", help="choose the next comparisons from the labels so far and add them")
     add_store_arguments(parser)
     parser.add_argument("--n", type=int, default=200, help="comparisons to add (default: %(default)s)")
-    parser.add_argument("--seed", type=seed, default=0, help="seed of all draws (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="random seed (default: 0)")
     parser.set_defaults(func=_ask)
 
 
@@ -30,8 +30,8 @@ def _ask(args: argparse.Namespace) -> int:
         waiting = [row for row in items if row["kind"] == "pop"]
         if items and not waiting:
             raise DataError(
-                f"Project '{project.name}' holds items of kind '{items[0]['kind']}', and this adds comparisons of kind "
-                f"'pop'. Give them a project of their own: popmargin label import DATA --db {args.db} --project NAME"
+                f"Project '{project.name}' holds items of kind '{items[0]['kind']}', but this adds comparisons of "
+                f"kind 'pop'. Put them in a separate project: popmargin label import DATA --db {args.db} --project NAME"
             )
         sampler = ActiveSampler(store.preference_columns(project.id)["id"], seed=args.seed)
         edges, _ = pop_edges(store, project)
@@ -43,5 +43,5 @@ def _ask(args: argparse.Namespace) -> int:
             store.add_items(project.id, "pop", [first for first, _ in pairs], [second for _, second in pairs])
         print(f"added {len(pairs)} comparisons to project '{project.name}', chosen from {len(edges)} labels")
         if len(pairs) < args.n:
-            print("every other pair is in the project already")
+            print("every other pair is already in the project")
     return 0

@@ -27,11 +27,14 @@ def add_parser(subparsers: Any) -> None:
         metavar="SPEC",
         help=f"{FORMS} (as --reward in `pop sample`), or ratings",
     )
-    parser.add_argument("--name", help="name of the annotator (default: from the judge)")
-    parser.add_argument("--prompt", type=Path, metavar="FILE", help="judges' prompt for PoP items (default: built in)")
+    parser.add_argument("--name", help="annotator name (default: from the judge)")
+    parser.add_argument("--prompt", type=Path, metavar="FILE", help="judge prompt for PoP items (default: built in)")
     parser.add_argument("--preference-prompt", type=Path, metavar="FILE", help="the same for preference items")
     parser.add_argument(
-        "--orders", choices=("both", "one"), default="both", help="of judges; one order costs half, and shows no flips"
+        "--orders",
+        choices=("both", "one"),
+        default="both",
+        help="orders in which judges are asked; one order costs half but shows no flips",
     )
     parser.add_argument(
         "--reward-options",
@@ -40,30 +43,32 @@ def add_parser(subparsers: Any) -> None:
         help="arguments of a reward or judge, as in `pop sample`",
     )
     parser.add_argument(
-        "--again", action="store_true", help="ask also about items that it was unsure of: failed and unparsed answers"
+        "--again", action="store_true", help="also ask again about unsure items: failed and unparsed answers"
     )
-    parser.add_argument("--cache", type=Path, help="file of answers (default: in the user's cache folder)")
-    server = parser.add_argument_group("judges behind a server")
-    server.add_argument("--workers", type=number(Size), help="requests at a time (default: 8)")
+    parser.add_argument("--cache", type=Path, help="file with cached answers (default: in the user's cache folder)")
+    server = parser.add_argument_group("judges on a server")
+    server.add_argument("--workers", type=number(Size), help="concurrent requests (default: 8)")
     server.add_argument(
-        "--requests-per-minute", type=number(Positive), help="most requests in a minute (default: no limit)"
+        "--requests-per-minute", type=number(Positive), help="maximum requests per minute (default: no limit)"
     )
-    server.add_argument("--retries", type=number(Count), help="further attempts of a failed request (default: 5)")
-    server.add_argument("--timeout", type=number(Positive), help="seconds for one request (default: 120)")
-    server.add_argument("--max-tokens", type=number(Size), help="of an answer (default: 8)")
-    server.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the key")
+    server.add_argument("--retries", type=number(Count), help="retries of a failed request (default: 5)")
+    server.add_argument("--timeout", type=number(Positive), help="timeout of a request in seconds (default: 120)")
+    server.add_argument("--max-tokens", type=number(Size), help="maximum tokens of an answer (default: 8)")
+    server.add_argument("--api-key-env", metavar="NAME", help="environment variable with the API key")
     server.add_argument("--no-logprobs", action="store_true", help="do not ask for token probabilities")
-    server.add_argument("--price-in", type=number(NotNegative), help="price of a million prompt tokens")
-    server.add_argument("--price-out", type=number(NotNegative), help="price of a million completion tokens")
+    server.add_argument("--price-in", type=number(NotNegative), help="price per million prompt tokens")
+    server.add_argument("--price-out", type=number(NotNegative), help="price per million completion tokens")
     server.add_argument(
         "--request",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="another field of the request, e.g. max_completion_tokens=512; null leaves a field out; may be repeated",
+        help="another field of the request, e.g. max_completion_tokens=512; null omits a field; may be repeated",
     )
     local = parser.add_argument_group("local judges")
-    local.add_argument("--batch-size", type=number(Size), help="prompts at once; changes no verdict (default: 8)")
+    local.add_argument(
+        "--batch-size", type=number(Size), help="prompts per batch; does not affect verdicts (default: 8)"
+    )
     local.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32)")
     parser.set_defaults(func=_judge)
 
@@ -94,7 +99,7 @@ def _judge(args: argparse.Namespace) -> int:
         asked_again = " Ask about them again with --again." if labeller.kind == "judge" else ""
         print(f"{unsure} of its {labels} labels are 'unsure'; their notes say why.{asked_again}", file=sys.stderr)
     if labels and unsure == labels:
-        remedy = "Look at the first answer above: another prompt, more --max-tokens or another model may help."
+        remedy = "See the first answer above: another prompt, more --max-tokens or another model may help."
         print(f"error: {labeller.name} gave no verdict on any of {labels} items. {remedy}", file=sys.stderr)
         return 1
     return 0

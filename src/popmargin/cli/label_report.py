@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add `label report` to the command line."""
-    parser = subparsers.add_parser("report", help="agreement, annotators, judges and time as one HTML page")
+    parser = subparsers.add_parser(
+        "report", help="write write write write agreement, annotators, judges and time as one HTML page"
+    )
     add_store_arguments(parser)
     parser.add_argument(
         "--with",
@@ -27,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
         nargs="+",
         default=[],
         metavar="PROJECT",
-        help="more projects of the same preferences, such as one of ratings: NAME, or STORE#NAME of another store",
+        help="other projects on the same preferences, such as one with ratings: NAME, or STORE#NAME for another store",
     )
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     add_overwrite(parser)

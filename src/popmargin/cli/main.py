@@ -15,7 +15,7 @@ from popmargin.files import near_names
 
 VERBS = {
     "data": "inspect, check, convert and split preference data",
-    "pop": "sample preferences over preferences, and their statistics",
+    "pop": "sample preferences over preferences and show their statistics",
     "label": "keep preferences to label in a database: import, annotators, status, export",
     "annotate": "label preferences, or pairs of them, in the browser",
     "objectives": "list the training objectives",
@@ -81,6 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None:  # of no file that a user named: a traceback tells more
             raise
         near = f" {hint}" if isinstance(error, FileNotFoundError) and (hint := near_names(error.filename)) else ""
-        said = f"{error.filename}: {error.strerror}.{near} Check the path, and that you may use it."
+        said = f"{error.filename}: {error.strerror}.{near} Check the path and its permissions."
         print(f"error: {said}", file=sys.stderr)
         return 2

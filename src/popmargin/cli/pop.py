@@ -20,42 +20,45 @@ def add_parser(subparsers: Any) -> None:
     """Add `pop sample | stats | scale | ask` to the command line."""
     parser = subparsers.add_parser("pop", help="preferences over preferences: sample edges, fit their scale")
     verbs = parser.add_subparsers(dest="pop_verb", required=True, metavar="{sample,stats,scale,ask}")
-    sample = verbs.add_parser("sample", help="draw pairs of preferences and label which is the stronger one")
-    sample.add_argument("data", help="preferences: a file, a folder or a hub id, with ratings or a strength")
+    sample = verbs.add_parser("sample", help="draw pairs of preferences and label which one is stronger")
+    sample.add_argument("data", help="preferences with ratings or a strength: a file, folder or hub id")
     add_reward_arguments(sample, required=False, purpose="label with this instead of the data's ratings")
-    sample.add_argument("--source", help="what the labels come from, for the edges (default: ratings, or the reward)")
+    sample.add_argument("--source", help="source name stored with the edges (default: ratings, or the reward)")
     sample.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     sample.add_argument(
         "--sampling",
         choices=("iterative", "random", "active"),
         default="iterative",
-        help="iterative: every preference is the stronger side of k edges; random: k pairs a preference at random; "
-        "active: as many, chosen for what they tell about the strength scale (default: %(default)s)",
+        help="iterative: every preference is the stronger side of k edges; random: k random pairs per preference; "
+        "active: as many pairs, chosen to be informative about the strength scale (default: %(default)s)",
     )
-    sample.add_argument("--k", type=int, default=1, help="edges for each preference (default: %(default)s)")
-    sample.add_argument("--seed", type=seed, default=0, help="seed of all draws (default: %(default)s)")
+    sample.add_argument("--k", type=int, default=1, help="edges per preference (default: %(default)s)")
+    sample.add_argument("--seed", type=seed, default=0, help="random seed (default: %(default)s)")
     sample.add_argument("--flip", type=float, default=0.0, help="probability that a label is wrong (default: 0)")
     sample.add_argument(
-        "--temperature", type=float, default=0.0, help="Bradley-Terry noise, on the scale of the strengths (default: 0)"
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="temperature of Bradley-Terry noise, in units of strength (default: 0)",
     )
     sample.add_argument(
         "--budget",
         type=int,
-        help="iterative: most comparisons for each preference (default: all); active: comparisons in all (default: k a "
-        "preference)",
+        help="iterative: maximum comparisons per preference (default: all); active: total comparisons (default: k "
+        "per preference)",
     )
     sample.add_argument(
         "--unmatched",
         choices=("keep", "drop"),
         default="keep",
-        help="iterative: a preference without a weaker partner trains with margin 0, or is left out (default: keep)",
+        help="iterative: keep preferences without a weaker partner (margin 0), or drop them (default: keep)",
     )
     add_overwrite(sample)
     add_data_arguments(sample)
     sample.set_defaults(func=_sample)
-    stats = verbs.add_parser("stats", help="degrees, who is trained on, agreement, cycles, ties")
-    stats.add_argument("edges", type=Path, help="edges that `pop sample` wrote")
-    stats.add_argument("--data", required=True, help="the preferences that they are about")
+    stats = verbs.add_parser("stats", help="show degrees, what is trained on, agreement, cycles and ties")
+    stats.add_argument("edges", type=Path, help="edges written by `pop sample`")
+    stats.add_argument("--data", required=True, help="the preferences they compare")
     stats.add_argument("--json", action="store_true", help="print JSON")
     add_data_arguments(stats)
     stats.set_defaults(func=_stats)
@@ -108,12 +111,12 @@ def describe(facts: EdgeStatistics) -> str:
     )
     rows = {
         "preferences": f"{facts.preferences}",
-        "comparisons": "unknown" if facts.comparisons is None else f"{facts.comparisons} labels asked for",
+        "comparisons": "unknown" if facts.comparisons is None else f"{facts.comparisons} labels requested",
         "edges": f"{facts.edges} = {facts.training_rows} training rows + {facts.ties} ties",
         "unmatched": f"{facts.unmatched} training rows without a weaker side (margin 0)",
-        "as stronger": f"mean {facts.as_stronger.mean:.2f}, most {facts.as_stronger.maximum}, "
-        f"never {facts.as_stronger.never}",
-        "as weaker": f"mean {facts.as_weaker.mean:.2f}, most {facts.as_weaker.maximum}, never {facts.as_weaker.never}",
+        "as stronger": f"mean {facts.as_stronger.mean:.2f}, max {facts.as_stronger.maximum}, never "
+        f"{facts.as_stronger.never}",
+        "as weaker": f"mean {facts.as_weaker.mean:.2f}, max {facts.as_weaker.maximum}, never {facts.as_weaker.never}",
         "trained on": share,
         "labels right": f"{facts.agreement:.1%} agree with the strengths",
         "contradicting": f"{facts.contradicting_pairs} pairs labelled both ways",

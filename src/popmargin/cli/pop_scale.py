@@ -26,37 +26,37 @@ def add_parsers(verbs: Any) -> None:
     """Add `pop scale` and `pop ask`."""
     scale = verbs.add_parser("scale", help="fit a strength for every preference from edges, with standard errors")
     scale.add_argument("edges", help="PoP edges: a Parquet file, or a label store (labels.db)")
-    scale.add_argument("--data", required=True, help="the preferences that they are about")
+    scale.add_argument("--data", required=True, help="the preferences they compare")
     scale.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     _add_model_arguments(scale)
     scale.add_argument(
         "--ties",
         choices=("davidson", "half", "drop"),
-        help="model ties, count them as half a win for each, or leave them out (default: davidson; thurstone: half)",
+        help="model ties, count them as half a win each, or drop them (default: davidson; thurstone: half)",
     )
-    scale.add_argument("--reliability", action="store_true", help="also fit how reliable every annotator is")
+    scale.add_argument("--reliability", action="store_true", help="also fit each annotator's reliability")
     scale.add_argument(
         "--confidence",
         choices=("weight", "probability", "ignore"),
         default="weight",
-        help="what the edges' confidence means: the weight of a label, or the probability that it is right "
-        "(default: %(default)s)",
+        help="what the edges' confidence means: a label's weight, or the probability that it is right (default: "
+        "%(default)s)",
     )
     scale.add_argument(
         "--estimate",
         choices=("mean", "mode"),
         default="mean",
-        help="of the posterior: the mean, whose intervals cover, or the mode, which is quicker (default: %(default)s)",
+        help="posterior mean (well-calibrated intervals) or mode (faster) (default: %(default)s)",
     )
-    scale.add_argument("--seed", type=seed, default=0, help="seed of estimated standard errors (default: 0)")
+    scale.add_argument("--seed", type=seed, default=0, help="seed for estimating standard errors (default: 0)")
     scale.add_argument("--preferences-out", type=Path, help="also write the preferences with their strength")
     scale.add_argument(
         "--as",
         dest="use",
         choices=("soft_label", "margin", "strength"),
         default="soft_label",
-        help="the column that it becomes there: a soft label, ratings whose gap is the margin, or the strength "
-        "(default: %(default)s)",
+        help="column to write it to: a soft label, ratings whose gap is the margin, or the strength (default: "
+        "%(default)s)",
     )
     scale.add_argument(
         "--slope",
@@ -68,14 +68,12 @@ def add_parsers(verbs: Any) -> None:
     add_overwrite(scale)
     add_data_arguments(scale)
     scale.set_defaults(func=_scale)
-    ask = verbs.add_parser("ask", help="choose the comparisons that tell most about the scale, for people to answer")
-    ask.add_argument(
-        "edges", nargs="?", help="the answers so far, a file or a label store; without it, the first ones are chosen"
-    )
+    ask = verbs.add_parser("ask", help="choose the comparisons most informative about the scale, for people to answer")
+    ask.add_argument("edges", nargs="?", help="answers so far, a file or a label store; omit it in the first round")
     ask.add_argument("--data", required=True, help="the preferences")
     ask.add_argument("--n", type=int, default=200, help="comparisons to choose (default: %(default)s)")
     ask.add_argument("--out", type=Path, required=True, help="Parquet file to write: columns first, second (ids)")
-    ask.add_argument("--seed", type=seed, default=0, help="seed of all draws (default: 0)")
+    ask.add_argument("--seed", type=seed, default=0, help="random seed (default: 0)")
     _add_model_arguments(ask)
     add_overwrite(ask)
     add_data_arguments(ask)
@@ -87,10 +85,10 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=("bradley_terry", "thurstone"),
         default="bradley_terry",
-        help="logistic or normal noise of a comparison (default: %(default)s)",
+        help="logistic or normal comparison noise (default: %(default)s)",
     )
     parser.add_argument(
-        "--ridge", type=float, default=0.1, help="precision of the prior of a strength (default: %(default)s)"
+        "--ridge", type=float, default=0.1, help="precision of the prior on strengths (default: %(default)s)"
     )
 
 
@@ -153,14 +151,14 @@ def describe(scale: StrengthScale) -> str:
         "ties": f"{facts['ties_seen']}"
         + (f", {facts['ties']}" if facts["ties"] else "")
         + (f", ν = {scale.tie:.3f}" if scale.tie is not None else ""),
-        "unknown": f"{scale.unknown} preferences stand in no comparison: strength 0, the prior's mean",
-        "components": f"{facts['components']}; only the prior puts them on one scale",
+        "unknown": f"{scale.unknown} preferences have no comparison: strength 0, the prior's mean",
+        "components": f"{facts['components']}; only the prior puts them on a common scale",
         "strength": f"spread {spread:.3f} (standard deviation), median standard error {error:.3f} "
         f"({facts['standard_errors']})",
     }
     for name, value in sorted(scale.reliability.items(), key=lambda entry: -entry[1]):
         low, high = scale.reliability_interval[name]
-        rows[name] = f"reports rightly {value:.1%} [{low:.1%}, {high:.1%}]"
+        rows[name] = f"reports correctly {value:.1%} [{low:.1%}, {high:.1%}]"
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())
 
@@ -180,7 +178,7 @@ def _ask(args: argparse.Namespace) -> int:
     columns = [pa.array([pair[side] for pair in pairs], pa.string()) for side in (0, 1)]
     with whole_file(args.out, PARQUET) as partial:
         pq.write_table(pa.table(columns, names=["first", "second"]), partial, compression="zstd")
-    print(f"wrote {len(pairs)} comparisons to ask for to {args.out}")
+    print(f"wrote {len(pairs)} comparisons to ask to {args.out}")
     if len(pairs) < args.n:
-        print("every other pair was compared already")
+        print("every other pair has already been compared")
     return 0

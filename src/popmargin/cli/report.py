@@ -12,7 +12,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser("report", help="rebuild a report from finished runs", allow_abbrev=False)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of studies")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file (default report.html)")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file (default: report.html)")
     add_overwrite(parser)
     parser.add_argument("--title", help="heading")
     parser.add_argument("--baseline", help="arm to compare with (default: the study's, or the first run's)")

@@ -23,7 +23,7 @@ def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool, pur
         "--reward-options",
         default="{}",
         metavar="YAML",
-        help="further arguments of a reward model or judge, e.g. '{batch_size: 4, device: cuda}'",
+        help="more arguments for a reward model or judge, e.g. '{batch_size: 4, device: cuda}'",
     )
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 NEW_PROJECT = "default"
-"""The project that is made when none is named."""
+"""The project created when none is named."""
 
 
 def add_store_arguments(parser: argparse.ArgumentParser, *, project: bool = True) -> None:

@@ -28,10 +28,10 @@ def add_parser(subparsers: Any) -> None:
         "config",
         nargs="?",
         type=Path,
-        help="YAML file; without it defaults and flags count, with --resume the run's own settings",
+        help="YAML file (default: defaults and flags, or with --resume the run's own settings)",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--overwrite", action="store_true", help="delete a run that is in the output folder")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="delete an existing run in the output folder")
     parser.add_argument(
         "--print-config", action="store_true", help="write the configuration as YAML with comments, and train nothing"
     )

@@ -17,7 +17,7 @@ from popmargin.config.described import bounds_of, choices_of, descriptions, kind
 from popmargin.config_names import suggestion
 from popmargin.errors import ConfigError, did_you_mean
 
-GONE = {"evaluation.bootstrap": "intervals come from formulas now, not from resampling."}
+GONE = {"evaluation.bootstrap": "intervals now come from formulas, not from resampling."}
 """Keys of earlier versions, and why there is nothing to set."""
 _PARTS = {"objective": "name", "regularizers": "name", "tokens": "name", "margin": "source"}
 """The keys of a run that name a part, and the key in them that holds the name."""

@@ -16,20 +16,20 @@ class EvaluationConfig:
         reward: scores generations: `module:function`, `file.py:function`, `model:PATH` or `judge:MODEL@URL`; null
             generates nothing.
         reward_options: further arguments of the reward (for a judge: api_key_env, cache, request …).
-        prompts: held-out prompts to generate for; null takes all.
+        prompts: held-out prompts to generate for; null uses all.
         samples: completions per prompt.
-        max_new_tokens: longest completion, tokens.
-        temperature: sampling temperature. Only samples at 1 with all tokens are of the policy itself, and give a KL.
+        max_new_tokens: maximum completion length, tokens.
+        temperature: sampling temperature. Only samples at 1 with all tokens come from the policy itself and give a KL.
         top_k: sample among the k most likely tokens; 0 means all.
-        generation_config: `ignore` leaves out what the model's own generation_config.json would change (penalties,
-            cuts, beams …), and says what; `model` samples as that file says, and temperature and top_k do nothing.
+        generation_config: `ignore` ignores and reports what the model's own generation_config.json would change
+            (penalties, cuts, beams …); `model` follows that file, and temperature and top_k have no effect.
         generation_batch_size: completions generated at once (does not change the metrics' weights).
-        tokens_per_batch: most tokens in a forward pass that scores responses.
+        tokens_per_batch: maximum tokens per forward pass when scoring responses.
         seed: seed of sampling.
         pop_k: held-out PoP edges per preference, for the PoP accuracy.
-        curve_points: points of the curves over training, evenly spaced; the last is the final evaluation, so that
-            n points cost n − 1 evaluations more. 0 or 1 for none.
-        curve_prompts: prompts of each of these, at most `prompts`.
+        curve_points: points of the curves over training, evenly spaced; the last is the final evaluation, so n points
+            cost n − 1 extra evaluations. 0 or 1 for none.
+        curve_prompts: prompts for each point, at most `prompts`.
     """
 
     reward: str | None = None
@@ -50,6 +50,6 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if self.generation_config == "model" and (self.temperature, self.top_k) != (1.0, 0):
             raise ConfigError(
-                "evaluation.generation_config: model takes the model's own settings, so that evaluation.temperature "
-                "and evaluation.top_k do nothing: leave them out, or set generation_config to ignore."
+                "evaluation.generation_config: model uses the model's own settings, so evaluation.temperature and "
+                "evaluation.top_k have no effect: remove them, or set generation_config to ignore."
             )

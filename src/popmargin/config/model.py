@@ -17,12 +17,12 @@ class ModelConfig:
         lora_rank: rank of a LoRA adapter on all linear layers; 0 trains all weights.
         lora_alpha: LoRA scaling; null means twice the rank.
         lora_dropout: dropout inside the adapter.
-        lora_last_layers: adapt only the last so many layers; null adapts all.
-        start_adapter: a start model that is a LoRA adapter is put into its base's weights (`merge`), or kept frozen
-            under the adapter that is trained (`stack`, with `lora_rank`); both are then saved as one on the same base.
-        dropout: leave on the dropout that the start model's configuration names, in the policy alone; else the policy's
-            log-ratios are 0 at the first step. `lora_dropout` is apart from it.
-        save_dtype: of the saved weights: `fp32`, `bf16`, or `start`: the start model's, or fp32 where rounding to that
+        lora_last_layers: adapt only the last layers, this many; null adapts all.
+        start_adapter: a start model that is a LoRA adapter is merged into its base's weights (`merge`), or kept frozen
+            under the trained adapter (`stack`, with `lora_rank`); both are then saved as one adapter on the same base.
+        dropout: keep the start model's own dropout on, in the policy only; without it the policy's log-ratios are 0 at
+            the first step. `lora_dropout` is separate.
+        save_dtype: dtype of the saved weights: `fp32`, `bf16`, or `start`: the start model's, or fp32 if rounding
             would undo more than a tenth of the training. Adapters are saved in fp32.
     """
 
@@ -42,9 +42,9 @@ class ReferenceConfig:
     """The reference model.
 
     Attributes:
-        model: null takes the start model.
-        cache: folder of cached reference log-probs; null takes the user's cache folder.
-        tokens_per_batch: most tokens in a forward pass that fills the cache.
+        model: null uses the start model.
+        cache: folder of cached reference log-probs; null uses the user's cache folder.
+        tokens_per_batch: maximum tokens per forward pass when filling the cache.
     """
 
     model: str | None = None

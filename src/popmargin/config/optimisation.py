@@ -16,30 +16,30 @@ class TrainConfig:
     Attributes:
         epochs: passes over the rows (preferences, or PoP edges).
         max_steps: optimizer steps; overrides `epochs` when set.
-        learning_rate: peak learning rate; with LoRA 10 to 100 times larger values are usual.
+        learning_rate: peak learning rate; with LoRA, 10 to 100 times larger values are usual.
         batch_size: rows per optimizer step, over all processes.
-        micro_batch_size: rows per forward pass and process; null takes as many as the batch holds.
-        tokens_per_batch: most tokens in a forward pass, prompts counted once; rows are packed into as few passes as
-            fit. The optimizer step holds the same rows whatever this is; less needs less memory. null for no limit.
-        warmup_ratio: share of the steps with a rising learning rate.
-        scheduler: a name of transformers' schedulers.
+        micro_batch_size: rows per forward pass and process; null uses the whole batch.
+        tokens_per_batch: maximum tokens per forward pass, prompts counted once; rows are packed into as few passes as
+            possible. The rows of an optimizer step stay the same; lower values need less memory. null for no limit.
+        warmup_ratio: share of steps with a rising learning rate.
+        scheduler: name of a transformers scheduler.
         weight_decay: weight decay of AdamW.
         betas: β₁ and β₂ of AdamW.
         max_grad_norm: gradients of a larger norm are scaled down to it; 0 for no clipping.
-        edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so that fewer
-            preferences are scored twice in an epoch.
+        edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so fewer preferences
+            are scored twice per epoch.
         gradient_checkpointing: recompute activations in the backward pass.
-        frozen_cache_gb: memory (a GPU's, if that trains) in which the outputs of the layers below an adapter
-            (`model.lora_last_layers`) are kept, so that they are computed once for all epochs, and in a study for all
-            arms and seeds; 0 for none. It pays from the second epoch or arm on: the first one is a little slower.
-        compile: compile norms and feed-forward blocks, which takes up to a minute before the first step (and on the CPU
-            a C++ compiler) and makes steps faster.
-        logging_steps: optimizer steps between two lines of metrics.
+        frozen_cache_gb: memory (on the training device) to cache the outputs of the layers below an adapter
+            (`model.lora_last_layers`), so that they are computed once for all epochs, and in a study for all arms and
+            seeds; 0 for none. It pays off from the second epoch or arm on; the first is a little slower.
+        compile: compile norms and feed-forward blocks: faster steps after up to a minute of compiling (on the CPU it
+            needs a C++ compiler).
+        logging_steps: optimizer steps between metric lines.
         token_statistics: also log the policy's entropy and top-1 agreement on completion tokens.
-        save_steps: optimizer steps between two checkpoints; 0 saves only the final model.
+        save_steps: optimizer steps between checkpoints; 0 saves only the final model.
         save_total_limit: checkpoints kept.
-        report_to: trackers besides the JSONL metrics, e.g. [tensorboard].
-        trainer_arguments: further arguments of transformers.TrainingArguments (fsdp, deepspeed …), as they are there.
+        report_to: trackers in addition to the JSONL metrics, e.g. [tensorboard].
+        trainer_arguments: more arguments for transformers.TrainingArguments (fsdp, deepspeed …), passed through.
     """
 
     epochs: Positive = 1.0

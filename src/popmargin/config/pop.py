@@ -14,16 +14,16 @@ class PopConfig:
         edges: a file of edges (Parquet, JSONL or CSV), or a label store (`labels.db`, a project of it as
             `labels.db#name`, or a database's URL); null samples them from the strengths in the data.
         sampling: `iterative` (every preference is the stronger side of k edges), `random` (k·N random pairs) or
-            `active` (ours: as many pairs, chosen for what they tell about the strength scale).
+            `active` (ours: as many pairs, chosen to be informative about the strength scale).
         k: edges per preference.
         seed: seed of the sampling and its noise.
         flip: probability that a label is flipped.
         temperature: Bradley–Terry temperature of the label noise, in units of strength; 0 is exact.
-        budget: most comparisons per preference in iterative sampling (null: all others), or all comparisons in active
-            sampling (null: k·N).
+        budget: maximum comparisons per preference in iterative sampling (null: all others), or total comparisons in
+            active sampling (null: k·N).
         unmatched: preferences without a weaker partner: `keep` (margin 0) or `drop`.
-        scale: a Parquet file of strengths that `popmargin pop scale` wrote; null fits them from the edges.
-        ridge: precision of the prior of a fitted strength.
+        scale: a Parquet file of strengths from `popmargin pop scale`; null fits them from the edges.
+        ridge: precision of the prior on fitted strengths.
     """
 
     edges: str | None = None
@@ -45,8 +45,8 @@ class TargetConfig:
     Attributes:
         kind: `ema` (Polyak-averaged policy, as published), `policy` (the detached policy), or `bank` (ours: a running
             average of each preference's own gap, updated whenever it is scored; no second network).
-        tau: decay of the average, once per optimizer step for `ema`, once per scoring for `bank` (there 0.5 or less
-            is sensible: a preference is scored seldom).
+        tau: decay of the average, once per optimizer step for `ema`, once per scoring for `bank` (use 0.5 or less
+            there, since a preference is rarely scored).
     """
 
     kind: Literal["ema", "policy", "bank"] = "ema"

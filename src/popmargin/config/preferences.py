@@ -30,8 +30,8 @@ def check_writing(prompt: str, reasoning: str) -> None:
     """
     if reasoning == "keep" and prompt != "sampling":
         raise ConfigError(
-            "data.reasoning: keep puts a completion's own text after the sampling prompt, so that it needs "
-            "data.prompt: sampling. Set both, or neither."
+            "data.reasoning: keep puts a completion's full text after the sampling prompt, so it needs data.prompt: "
+            "sampling. Set both, or neither."
         )
 
 
@@ -41,28 +41,28 @@ class DataConfig:
 
     Attributes:
         train: a file, a glob, a folder of files, a saved data set, a hub id (each of these also as a list), or `demo`.
-        test: held-out preferences, named likewise; null splits `test_size` off `train`, by prompt.
-        split: the split of `train`, where it has several; `name:split` says it too, and is the way for `test`.
+        test: held-out preferences, in the same forms; null splits `test_size` off `train`, by prompt.
+        split: the split of `train`, if it has several; `name:split` works too, also for `test`.
         format: the layout of the rows; `auto` detects it.
-        pairs: how several rated responses a prompt become pairs: best_vs_worst, best_vs_random, best_vs_rest, all.
-        min_gap: the smallest rating gap of a pair made from rated responses.
+        pairs: how several rated responses per prompt become pairs: best_vs_worst, best_vs_random, best_vs_rest, all.
+        min_gap: minimum rating gap of a pair made from rated responses.
         test_size: share (below 1) or number of preferences held out.
         split_seed: seed of the split and of the pairing.
-        validation_size: share (below 1) or number of the training prompts that take the place of the held-out ones, to
-            choose settings without them; 0 for none.
-        max_length: longest prompt + completion, tokens.
-        truncation: what gives way when a row is longer: keep_prompt_end, keep_prompt_start, drop, error.
+        validation_size: share (below 1) or number of training prompts used instead of the held-out ones, to tune
+            without them; 0 for none.
+        max_length: maximum length of prompt + completion, tokens.
+        truncation: what to do with longer rows: keep_prompt_end, keep_prompt_start, drop, error.
         prompt: `template` trains on the prompt as the chat template writes it in the whole conversation; `sampling` on
-            what sampling starts from, where a template ends that otherwise, or tokens merge across its end.
-        reasoning: `template` trains on what the chat template writes of a completion; `keep` (with prompt `sampling`)
-            on the completion's own text where the template leaves out some of it, such as reasoning.
-        bad_rows: `error` stops at rows that cannot be used, `drop` leaves them out and reports them.
-        columns: renames, from popmargin's column name to the file's.
+            the prompt that sampling starts from, which can differ at its end.
+        reasoning: `template` trains on a completion as the chat template writes it; `keep` (with prompt `sampling`) on
+            its full text if the template drops part of it, such as reasoning.
+        bad_rows: `error` stops at unusable rows, `drop` leaves them out and reports them.
+        columns: maps popmargin's column names to the file's.
         soft_label_temperature: soft labels of training preferences from their ratings, σ(gap / temperature), in rating
             points; replaces the `soft_label` column. null reads that column, the probability that chosen is better;
-            where it is below ½, chosen and rejected change places.
+            below ½, chosen and rejected are swapped.
         flip: share of training preferences whose label is flipped, to study noise.
-        limit: use only so many training preferences.
+        limit: maximum number of training preferences.
     """
 
     train: Source = "demo"

@@ -24,16 +24,16 @@ class RunConfig:
     Attributes:
         name: shown in reports.
         output: the run directory.
-        seed: seed of initialisation, order and dropout.
-        task: train a `policy`, or a `reward` model: a head on the start model whose reward takes the place of the
-            log-ratio in the objective, in reward units (so that `objective.beta` is 1 there unless it is set).
+        seed: seed for initialisation, order and dropout.
+        task: train a `policy`, or a `reward` model: a head on the start model whose reward replaces the log-ratio in
+            the objective, in reward units (so `objective.beta` is 1 unless set).
         model: the start model.
         data: the preferences.
         objective: `name` and its options.
         regularizers: terms added to the loss: `name`, `weight`, and their options.
-        tokens: a token selector: `name`, its options, and `reference`, a model of its own that scores tokens (a folder
-            or hub id with the same tokenizer; else the run's reference does); null uses every token.
-        margin: by how much every preference must lead, subtracted from the reward margin before the objective sees it:
+        tokens: a token selector: `name`, its options, and `reference`, a separate model that scores tokens (a folder
+            or hub id with the same tokenizer; default: the run's reference); null uses every token.
+        margin: margin subtracted from each preference's reward margin before the objective:
             `source` (`fixed`, `ratings` or `pop`) and its options, e.g. {source: fixed, value: 1.0},
             {source: ratings, scale: 1.0} or {source: pop, margin_min: 0.0, margin_max: 10.0}; null for none.
         signals: which column of the data is used as `margin`, `soft_label`, `order` (of sampled PoP edges), `weight`,
@@ -43,7 +43,7 @@ class RunConfig:
         pop: where PoP edges come from.
         target: what scores the weaker side of an edge.
         reference: the reference model and its cache.
-        train: the optimisation.
+        train: optimization.
         evaluation: what is measured.
     """
 

@@ -185,8 +185,8 @@ class Collector:
         self._store(kept, rows, None, [*self._shared, *self._sides])
         lone = sum(len(group.rows) == 1 for group in self._groups.values())
         self._facts[
-            f"rows of one rated response each: {count}, on prompts: {len(self._groups)}, with a single row: {lone}; "
-            f"candidate pairs of them ({reader.pairs}): {self._rows_in - before} = {len(kept)} kept + "
+            f"rows with one rated response each: {count}, prompts: {len(self._groups)}, prompts with a single row: "
+            f"{lone}; candidate pairs ({reader.pairs}): {self._rows_in - before} = {len(kept)} kept + "
             f"{self._rows_in - before - len(kept)} reported"
         ] = None
 
@@ -232,8 +232,8 @@ class Collector:
             self._conversational = conversational
         if conversational != self._conversational:
             kinds = ("text", "messages") if self._conversational else ("messages", "text")
-            message = f"the row is {kinds[0]}, the rows before are {kinds[1]}."
-            errors.append(RowError("mixed", message, "write all rows the same way.", column="prompt"))
+            message = f"the row is {kinds[0]}, but earlier rows are {kinds[1]}."
+            errors.append(RowError("mixed", message, "use the same form in all rows.", column="prompt"))
         turned = not errors and prefers_rejected(draft)
         if turned:
             exchange(draft)
@@ -294,17 +294,16 @@ class Collector:
             yield f"the column '{used['strength']}' is used as the strength"
         strength = used.get("strength") or used.get("preference")
         if strength is not None and "chosen_rating" not in used and self._tables:
-            yield f"there are no ratings, so the column '{strength}' is the margin where an objective asks for one"
+            yield f"there are no ratings, so the column '{strength}' is the margin if an objective needs one"
         if self._reader.rated[True] and not self._reader.rated[False]:
             yield from self._maybe_ranks()
         if self._turned:
-            yield f"chosen and rejected exchanged, since the soft label was below ½: {self._turned}"
+            yield f"chosen and rejected swapped, since the soft label was below ½: {self._turned}"
         if self._ids.repeated_content:
-            yield f"rows that repeat the texts of an earlier one, kept: {self._ids.repeated_content}"
+            yield f"rows that repeat the texts of an earlier row (kept): {self._ids.repeated_content}"
         if self._ids.both_directions:
             yield (
-                f"pairs that stand in both directions, each response chosen once and rejected once: "
-                f"{self._ids.both_directions}; both rows are kept and pull against each other"
+                f"pairs that occur in both directions: {self._ids.both_directions}; both rows are kept and cancel out"
             )
         for column in unused_columns(list(self._found), used):
             if normal_name(column) in _RESERVED:
@@ -313,7 +312,7 @@ class Collector:
                     "rename it to keep it"
                 )
             if normal_name(column) in _CONTEXT:
-                yield f"nothing reads the column '{column}', which may belong to the prompt"
+                yield f"the column '{column}' is not used; it may belong to the prompt"
         for sentence, count in Counter(self._reader.notes).items():
             if count:
                 yield f"{sentence} (rows: {count})"

@@ -91,7 +91,7 @@ class Encoder:
         first = self.bos if self.bos is not None else self.eos
         if first is None:
             raise DataError(
-                "A prompt has no tokens, and the tokenizer has no BOS or EOS token to stand for it. Remedy: give every "
+                "A prompt has no tokens, and the tokenizer has no BOS or EOS token to use instead. Remedy: give every "
                 "row a prompt, or set bos_token in tokenizer_config.json."
             )
         return [first]
@@ -130,7 +130,7 @@ class TextEncoder(Encoder):
         if self.eos is None:
             raise DataError(
                 "The tokenizer has no EOS token, so a completion would have no end. Remedy: set eos_token in "
-                "tokenizer_config.json (tokenizer.eos_token), to a token that the model knows."
+                "tokenizer_config.json (tokenizer.eos_token), to a token in the model's vocabulary."
             )
         self.ends.add(self.eos)
         self._beginning = self._default_beginning()
@@ -167,7 +167,7 @@ class ChatEncoder(Encoder):
         if tokenizer.chat_template is None:
             raise DataError(
                 "The preferences are conversations, but the tokenizer has no chat template. Remedy: use an instruct "
-                "model's tokenizer, set tokenizer.chat_template, or give preferences as plain text."
+                "model's tokenizer, set tokenizer.chat_template, or use plain-text preferences."
             )
         self._ends = end_strings(tokenizer)
         self._unseen = True  # no conversation without a system message
@@ -178,7 +178,7 @@ class ChatEncoder(Encoder):
         except Exception as error:  # templates raise what they like
             roles = ", ".join(turn["role"] for turn in turns)
             raise DataError(
-                f"The chat template refuses the conversation of {self.named(row)} (roles: {roles}): {error} "
+                f"The chat template rejects the conversation of {self.named(row)} (roles: {roles}): {error} "
                 "Remedy: change its roles, or the tokenizer's chat template."
             ) from error
         if holds_tools([turns]):
@@ -187,7 +187,7 @@ class ChatEncoder(Encoder):
 
     def _refuse_unwritten(self, turns: list[Message], written: str, row: int, **options: bool) -> None:
         """Refuse a template that writes the same with and without the tools, or the calls of them."""
-        for name, told in (("tools", "the tools that are offered"), ("tool_calls", "the tool calls")):
+        for name, told in (("tools", "the offered tools"), ("tool_calls", "the tool calls")):
             bare = without(turns, name)
             try:
                 ignored = bare != turns and write_chat(self.tokenizer, bare, **options) == written
@@ -195,8 +195,8 @@ class ChatEncoder(Encoder):
                 ignored = False
             if ignored:
                 raise DataError(
-                    f"The chat template leaves out {told} of {self.named(row)}, so training would not see them. "
-                    "Remedy: a tokenizer whose template writes them, or data without these rows."
+                    f"The chat template omits {told} of {self.named(row)}, so training would not see them. Remedy: "
+                    "use a tokenizer whose template includes them, or remove these rows."
                 )
 
     def _prompt(self, turns: list[Message], row: int) -> str:
@@ -292,8 +292,8 @@ class ChatEncoder(Encoder):
         if len(completion) > 1:
             raise DataError(
                 f"data.prompt: sampling cannot tell where the completion of {self.named(row)} begins: it has "
-                f"{len(completion)} messages, and the chat template writes the prompt otherwise before them. Remedy: "
-                "data.prompt: template, or completions of one message."
+                f"{len(completion)} messages, and the chat template formats the prompt differently before them. "
+                "Remedy: use data.prompt: template, or single-message completions."
             )
         one, other = (self._with_text(prompt, completion[0], text, row) for text in ("0", "1"))
         before = shared_start(one, other)

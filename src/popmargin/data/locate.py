@@ -49,7 +49,7 @@ def open_source(source: object, *, split: str | None) -> Source:
         if items and all(isinstance(item, str | Path) for item in items):
             return _together([_open_named(name, split) for item in items for name in _names(cast(str, item))])
         if split is not None:
-            raise DataError(f"split='{split}' has no meaning for rows in memory. Remedy: leave it out.")
+            raise DataError(f"split='{split}' has no meaning for rows in memory. Remedy: omit it.")
         return Source("the list in memory", "memory", False, False, lambda: memory_batches(items))
     raise DataError(
         f"Preferences cannot be read from a {type(source).__name__}. "
@@ -69,7 +69,7 @@ def _names(source: str | Path) -> list[str | Path]:
         if glob.has_magic(name) and not Path(name).exists():
             files = sorted(file for file in glob.glob(name, recursive=True) if Path(file).is_file())  # noqa: PTH207
             if not files:
-                raise DataError(f"{name}: no file fits (looked from {Path.cwd()}). Remedy: check the pattern.")
+                raise DataError(f"{name}: no file matches (looked in {Path.cwd()}). Remedy: check the pattern.")
             found += files
         else:
             found.append(name)
@@ -98,19 +98,19 @@ def _open_named(source: str | Path, split: str | None) -> Source:
         named = _SPLIT.fullmatch(source)
         if named is not None and "://" not in source:
             if split is not None and split != named[2]:
-                raise DataError(f"'{source}' names the split {named[2]}, and split='{split}'. Remedy: name one.")
+                raise DataError(f"'{source}' names the split {named[2]}, but split='{split}'. Remedy: give only one.")
             return _open_named(named[1], named[2])
     if path.is_dir():
         return _open_folder(path, split)
     if path.is_file():
         if split is not None:
             raise DataError(
-                f"{path}: split='{split}' has no meaning for one file, which has no splits. Remedy: leave the split "
-                "out, or name the file of that split."
+                f"{path}: split='{split}' has no meaning for a single file. Remedy: omit the split, or give that "
+                "split's file."
             )
         return _open_file(path)
     if isinstance(source, Path) or looks_local(source):
-        raise DataError(f"{source}: no such file or folder. Remedy: check the path (looked from {Path.cwd()}).")
+        raise DataError(f"{source}: no such file or folder. Remedy: check the path (looked in {Path.cwd()}).")
     return _open_dataset(_hub_dataset(source, split), source if split is None else f"{source}:{split}", None)
 
 
@@ -133,7 +133,7 @@ def looks_local(name: str) -> bool:
 def _open_file(path: Path) -> Source:
     container = container_of(path)
     if container is None:
-        raise DataError(f"{path}: unknown file type. Remedy: end its name in {_known_suffixes()}.")
+        raise DataError(f"{path}: unknown file type. Remedy: the name must end in {_known_suffixes()}.")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty. Remedy: give a file with at least one row.")
     if container == "json" and holds_lines(path):
@@ -170,15 +170,15 @@ def _open_folder(path: Path, split: str | None) -> Source:
     if not files:
         raise DataError(
             f"{path}: the folder was not written by Dataset.save_to_disk (no state.json, no dataset_dict.json) and "
-            f"holds no file of rows. Remedy: give a file, or a folder with files that end in {_known_suffixes()}."
+            f"contains no data files. Remedy: give a file, or a folder with files that end in {_known_suffixes()}."
         )
     splits = {file: _split_of(file.relative_to(path), split) for file in files}
     known = sorted({name for name in splits.values() if name is not None})
     if split is not None:
         files = [file for file in files if splits[file] == split]
         if not files:
-            has = f"it has {', '.join(known)}" if known else "no file or folder in it has such a name"
-            raise DataError(f"{path.name} has no split '{split}'; {has}. Remedy: name one, or leave the split out.")
+            has = f"it has {', '.join(known)}" if known else "none of its files or folders has that name"
+            raise DataError(f"{path.name} has no split '{split}'; {has}. Remedy: choose one, or omit the split.")
     elif known and len(set(splits.values())) > 1:
         raise DataError(
             f"{path.name} has files of the splits {', '.join(known)}"
@@ -217,7 +217,7 @@ def _hub_dataset(name: str, split: str | None) -> Any:
     except Exception as error:  # the hub client raises errors of many unrelated classes; all mean the same here
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"'{name}' is no file or folder here, and as a hub id it could not be loaded: {first} "
+            f"'{name}' is not a file or folder here, and could not be loaded as a hub id: {first} "
             "Remedy: check the path or id; without network, load from a file or a folder saved with "
             "Dataset.save_to_disk."
         ) from error
@@ -235,11 +235,11 @@ def _open_dataset(dataset: Any, name: str, split: str | None) -> Source:
             raise DataError(f"{name} has the splits {names}. {_name_split(name, keys[0])}")
         key = split if split is not None else next(iter(dataset))
         if key not in dataset:
-            raise DataError(f"{name} has no split '{split}'; it has {names}. Remedy: name one of them.")
+            raise DataError(f"{name} has no split '{split}'; it has {names}. Remedy: choose one of them.")
         dataset = dataset[key]
         name = f"{name}[{key}]"
     elif split is not None:
-        raise DataError(f"{name} has no splits, so split='{split}' names none. Remedy: leave it out.")
+        raise DataError(f"{name} has no splits, but split='{split}'. Remedy: omit it.")
     if not isinstance(dataset, datasets.Dataset):
         raise DataError(f"{name} is a {type(dataset).__name__}. Remedy: give a datasets.Dataset.")
     return Source(name, "dataset", False, False, lambda: dataset_batches(dataset))

@@ -12,7 +12,7 @@ from popmargin.data.tools import call_fields, tools_text
 from popmargin.data.validate import RowError
 
 Notes = Counter[str]
-"""What was done to rows that were kept: sentence -> number of rows."""
+"""What was changed in kept rows: sentence -> number of rows."""
 
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "observation": "tool"}
 _WRITTEN = re.compile(r"\s*\[?\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
@@ -90,7 +90,7 @@ def _written_messages(text: str, column: str) -> object:
     if isinstance(value, str):
         if text.rstrip().endswith(("]", "}")):
             message = (
-                f"the {column} looks like messages written as text, and is neither JSON nor Python: {text[:40]!r}."
+                f"the {column} looks like messages written as text, but is neither JSON nor Python: {text[:40]!r}."
             )
             raise RowError("type", message, "write the messages as JSON (json.dumps).", column=column)
         return None
@@ -110,7 +110,7 @@ def _turns_of_struct(value: Mapping[str, Any]) -> object:
 
 def _message(turn: object, column: str, notes: Notes) -> Message:
     if not isinstance(turn, Mapping):
-        message = f"the {column} holds a {type(turn).__name__} where a message belongs."
+        message = f"the {column} contains a {type(turn).__name__} instead of a message."
         raise RowError("type", message, _TEXT_REMEDY, column=column)
     fields = cast(Mapping[str, Any], turn)
     share_gpt = "role" not in fields and "from" in fields
@@ -155,19 +155,19 @@ def harmonise(prompt: Text, chosen: Text, rejected: Text, notes: Notes) -> tuple
     if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
         return prompt, chosen, rejected
     if isinstance(chosen, str) != isinstance(rejected, str):
-        message = "one completion is text, the other messages."
-        raise RowError("mixed", message, "write both the same way.", column="rejected")
+        message = "one completion is text, the other is messages."
+        raise RowError("mixed", message, "use the same form for both.", column="rejected")
     if isinstance(chosen, str) or isinstance(rejected, str):
         notes["text completions to a conversation became assistant messages"] += 1
         chosen, rejected = _assistant(chosen), _assistant(rejected)
     if isinstance(prompt, str):
         prompt, chosen, rejected = _under_text_prompt(prompt, chosen, rejected, notes)
     elif len(prompt) and chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
-        notes["completions repeated the prompt; it was taken off"] += 1
+        notes["completions repeated the prompt; it was removed"] += 1
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
     elif prompt and prompt[0]["role"] != "assistant" and any(turns[:1] == prompt[:1] for turns in (chosen, rejected)):
-        message = "a completion begins as the prompt does, but does not hold all of it."
-        remedy = "give completions alone, or the whole conversation; format='implicit_prompt' splits conversations."
+        message = "a completion starts like the prompt but does not contain all of it."
+        remedy = "give only the completions, or the whole conversation; format='implicit_prompt' splits conversations."
         raise RowError("prompt_mismatch", message, remedy, column="prompt")
     _check_turns(chosen, rejected, notes)
     return prompt, chosen, rejected
@@ -186,8 +186,8 @@ def _under_text_prompt(
         return [{"role": "user", "content": prompt}], chosen, rejected
     shared, chosen, rejected = split_messages(chosen, rejected)
     if not any(prompt.strip() == turn["content"].strip() for turn in shared):
-        message = "chosen and rejected begin with turns that do not hold the prompt's text."
-        remedy = "format='implicit_prompt' takes the conversations' own prompt."
+        message = "chosen and rejected begin with turns that do not contain the prompt's text."
+        remedy = "format='implicit_prompt' uses the conversations' own prompt."
         raise RowError("prompt_mismatch", message, remedy, column="prompt")
     notes["the prompt column repeats the conversation's; the conversation was split instead"] += 1
     return shared, chosen, rejected
@@ -199,7 +199,7 @@ def _check_turns(chosen: list[Message], rejected: list[Message], notes: Notes) -
             message = f"the {name} completion has no assistant message."
             raise RowError("no_assistant", message, "give the assistant's answer as the completion.", column=name)
     if len(chosen) > 1 or len(rejected) > 1:
-        notes["completions of several messages are trained on as a whole, user turns included"] += 1
+        notes["completions of several messages are trained on in full, including user turns"] += 1
 
 
 def split_implicit(chosen: Text, rejected: Text, notes: Notes) -> tuple[Text, Text, Text]:
@@ -212,7 +212,7 @@ def split_implicit(chosen: Text, rejected: Text, notes: Notes) -> tuple[Text, Te
         return split_texts(chosen, rejected)
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise RowError(
-            "mixed", "one completion is text, the other messages.", "write both the same way.", column="rejected"
+            "mixed", "one completion is text, the other is messages.", "use the same form for both.", column="rejected"
         )
     prompt, chosen, rejected = split_messages(chosen, rejected)
     if not prompt:
@@ -254,7 +254,8 @@ def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
         count -= 1
     if not chosen[:count].strip() and chosen != rejected:
         remedy = "give a prompt column, or texts that both begin with the prompt."
-        raise RowError("no_prompt", "chosen and rejected share no beginning: no prompt.", remedy, column="chosen")
+        message = "chosen and rejected have no common beginning, so there is no prompt."
+        raise RowError("no_prompt", message, remedy, column="chosen")
     return chosen[:count], chosen[count:], rejected[count:]
 
 

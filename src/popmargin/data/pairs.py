@@ -38,7 +38,7 @@ def check_pairing(pairs: str, min_gap: float) -> None:
     if pairs not in PAIRINGS:
         raise ConfigError(f"pairs='{pairs}' is unknown. {did_you_mean(pairs, PAIRINGS)}")
     if not (math.isfinite(min_gap) and min_gap >= 0):
-        raise ConfigError(f"min_gap={min_gap} must be a number ≥ 0. Remedy: 0 keeps every pair that is no tie.")
+        raise ConfigError(f"min_gap={min_gap} must be a number ≥ 0. Remedy: 0 keeps every pair except ties.")
 
 
 def make_pairs(

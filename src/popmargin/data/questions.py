@@ -6,17 +6,16 @@ from typing import Literal, get_args
 from popmargin.data.conversation import Text
 
 Kind = Literal["preference", "pop", "rating"]
-"""What is asked: which response is better (preference), which of two preferences is the stronger one (pop), or how good
-a single response is (rating)."""
+"""Which response is better (preference), the stronger of two preferences (pop), or how good a response is (rating)."""
 
 Rating = Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
 Verdict = Literal["first", "second", "tie", "unsure", "wrong"] | Rating
 """first / second: for a preference its `chosen` / `rejected` response, for pop the stronger preference. wrong: a shown
-preference is itself wrong, since its rejected response is the better one; `Label.wrong` says which of the two. A number
-is the rating of a response, which is answered with a number of the project's scale, or unsure."""
+preference is flipped, its rejected response is better; `Label.wrong` says which of
+the two. A number is the rating of a response, on the project's scale; it may also be unsure."""
 
 Side = Literal["chosen", "rejected"]
-"""A response of a preference, by what the data call it."""
+"""A response of a preference, by its name in the data."""
 
 KINDS: tuple[Kind, ...] = ("preference", "pop", "rating")
 RATINGS: tuple[Rating, ...] = get_args(Rating)

@@ -78,7 +78,7 @@ class Preferences:
         types = [arrow_schema(conversational=of, tools=tools, more=known[len(COLUMNS) :]) for of, tools in kinds]
         if plain not in types:
             raise DataError(
-                f"Preferences with columns of other types than the schema's: {ordered.features}. "
+                f"Preferences with column types that differ from the schema: {ordered.features}. "
                 "Remedy: read the data with popmargin.data.load_preferences."
             )
         self._dataset = ordered
@@ -87,7 +87,7 @@ class Preferences:
             self.__dict__["_scalars"] = _scalars
         self._report = report
         if len(set(self.ids)) != len(ordered):
-            raise DataError("Preferences whose ids are not unique. Remedy: give each row its own id, or none.")
+            raise DataError("Preferences with duplicate ids. Remedy: give each row a unique id, or none.")
 
     @property
     def dataset(self) -> datasets.Dataset:
@@ -209,8 +209,8 @@ class Preferences:
         for row, (key, name) in enumerate(zip(self._prompt_keys, named, strict=True)):
             if of_prompt.setdefault(key, name) != name:
                 raise DataError(
-                    f"Row {row} (id '{self._ids[row]}') is in cluster {name!r}, another row of its prompt in "
-                    f"{of_prompt[key]!r}: intervals need clusters that hold whole prompts. Remedy: give all rows of a "
+                    f"Row {row} (id '{self._ids[row]}') is in cluster {name!r}, but another row with its prompt is "
+                    f"in {of_prompt[key]!r}: a prompt must be in a single cluster. Remedy: give all rows of a "
                     "prompt the same cluster, or none."
                 )
         return [name or key for key, name in zip(self._prompt_keys, named, strict=True)]

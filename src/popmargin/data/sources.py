@@ -177,7 +177,7 @@ def _load_json(text: str, notes: Counter[str]) -> Any:
 
     content = json.loads(text, object_pairs_hook=whole)
     for key, count in twice.items():
-        notes[f"the key '{key}' stands twice in an object; its last value counts"] += count
+        notes[f"the key '{key}' occurs twice in an object; the last value is used"] += count
     return content
 
 
@@ -194,7 +194,7 @@ def _read_jsonl(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
             batch.broken.append((position, _bad_utf8(error)))
         except (ValueError, RecursionError) as error:
             message = f"not valid JSON: {error}."
-            batch.broken.append((position, RowError("bad_json", message, "write one JSON object a line.")))
+            batch.broken.append((position, RowError("bad_json", message, "write one JSON object per line.")))
         if len(batch) >= BATCH_ROWS:
             yield batch
             batch = RawBatch()
@@ -218,7 +218,7 @@ def _read_json(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
         lists = [cast(list[object], value) for value in tables if value and isinstance(value[0], dict)]
         content = lists[0] if len(content) == 1 and lists else [content]
     if not isinstance(content, list):
-        raise DataError(f"{path}: holds a {type(content).__name__}. Remedy: write a JSON array of objects.")
+        raise DataError(f"{path}: contains a {type(content).__name__}. Remedy: write a JSON array of objects.")
     yield RawBatch(notes=notes, facts=facts)
     yield from memory_batches(cast(list[object], content))
 
@@ -237,7 +237,7 @@ def _read_separated(stream: IO[bytes], path: Path, usual: str) -> Iterator[RawBa
     try:
         header = next(reader, [])
         if len(set(header)) != len(header) or not any(header):
-            raise DataError(f"{path}:1: the header is {header}. Remedy: one line with distinct column names.")
+            raise DataError(f"{path}:1: the header is {header}. Remedy: give one line with distinct column names.")
         batch, start = RawBatch(facts=facts, decimal_comma=delimiter == ";"), reader.line_num + 1
         for cells in reader:
             _add_cells(batch, start, header, cells)
@@ -299,8 +299,8 @@ def _add_cells(batch: RawBatch, position: int, header: list[str], cells: list[st
     if not cells:
         return
     if len(cells) != len(header):
-        message = f"{len(cells)} cells where the header names {len(header)} columns."
-        batch.broken.append((position, RowError("cells", message, "quote texts that hold the separator.")))
+        message = f"{len(cells)} cells, but the header has {len(header)} columns."
+        batch.broken.append((position, RowError("cells", message, "quote texts that contain the separator.")))
     else:
         batch.rows.append({name: cell if cell else None for name, cell in zip(header, cells, strict=True)})
         batch.positions.append(position)

@@ -106,8 +106,8 @@ class TruncationReport:
         alike = "the chat template writes" if self.conversational else "the tokenizer makes"
         reasons = {
             "too_long": f"they have more than {self.max_length} tokens (data.max_length)",
-            "identical_tokens": f"{alike} chosen and rejected alike",
-            "identical_after_truncation": f"chosen and rejected are alike in their first {self.max_length} tokens",
+            "identical_tokens": f"{alike} chosen and rejected identically",
+            "identical_after_truncation": f"chosen and rejected are identical in their first {self.max_length} tokens",
             "empty_completion": "no token is left of chosen or rejected",
         }
         counted = Counter(reason for _, reason in self.dropped)
@@ -120,33 +120,33 @@ class TruncationReport:
     def _cut(self) -> list[str]:
         notes: list[str] = []
         if self.prompts_cut:
-            notes.append(f"{_rows(self.prompts_cut)} lost tokens of the prompt (data.max_length {self.max_length}).")
+            notes.append(f"{_rows(self.prompts_cut)} lost prompt tokens (data.max_length {self.max_length}).")
         if self.completions_cut:
             notes.append(
                 f"{self.completions_cut} of {2 * self.rows_kept} completions lost their end (data.max_length "
-                f"{self.max_length}): training does not teach where they stop."
+                f"{self.max_length}): training does not teach where to stop."
             )
         return notes
 
     def _prompts(self) -> list[str]:
         notes: list[str] = []
         if self.template_shifted:
-            ending = f" ends it with {self.only_sampled!r}" if self.only_sampled else " writes it otherwise"
+            ending = f" ends it with {self.only_sampled!r}" if self.only_sampled else " writes it differently"
             notes.append(
-                f"{_rows(self.template_shifted)} of {self.rows_kept}{self._kind('template_shifted')}: the prompt that "
-                f"is trained on is not the one that sampling starts from, where the chat template{ending}. "
-                "data.prompt: sampling trains on the sampling prompt."
+                f"{_rows(self.template_shifted)} of {self.rows_kept}{self._kind('template_shifted')}: the training "
+                f"prompt differs from the one sampling starts from, where the chat template{ending}. data.prompt: "
+                "sampling trains on the sampling prompt."
             )
         merged = self.boundary_shifted - self.template_shifted
         if merged:
             notes.append(
-                f"{_rows(merged)} of {self.rows_kept}{self._kind('boundary_shifted')}: tokens merge across the end of "
-                "the prompt, so that the completion begins before it. data.prompt: sampling keeps the prompt's tokens."
+                f"{_rows(merged)} of {self.rows_kept}{self._kind('boundary_shifted')}: tokens merge across the end "
+                "of the prompt, so the completion starts inside it. data.prompt: sampling keeps the prompt's tokens."
             )
         if len(self.preamble.split()) >= _PREAMBLE_WORDS:
             text = self.preamble if len(self.preamble) <= 80 else f"{self.preamble[:79]}…"
             notes.append(
-                f"The chat template puts text of its own before conversations without a system message: {text!r}."
+                f"The chat template adds its own text before conversations without a system message: {text!r}."
             )
         return notes
 
@@ -154,34 +154,34 @@ class TruncationReport:
         notes: list[str] = []
         if self.unterminated:
             notes.append(
-                f"{self._share('unterminated')}: the chat template closes them with no token of their own, so that "
-                "training does not teach where to stop, and samples run on to evaluation.max_new_tokens. Use a chat "
-                "template that closes the assistant's turns with EOS."
+                f"{self._share('unterminated')}: the chat template does not close them with an end token, so "
+                "training does not teach where to stop, and samples run to evaluation.max_new_tokens. Use a chat "
+                "template that closes assistant turns with EOS."
             )
         if self.altered:
             notes.append(
-                f"{self._share('altered')}: the chat template leaves out part of the text, as those do that strip "
-                "reasoning. data.prompt: sampling with data.reasoning: keep trains on the text as it stands."
+                f"{self._share('altered')}: the chat template drops part of the text, such as reasoning. "
+                "data.prompt: sampling with data.reasoning: keep trains on the full text."
             )
         if self.emptied:
             notes.append(
-                f"{self._share('emptied')}: the chat template leaves out all of the text, so that training teaches to "
-                "end at once."
+                f"{self._share('emptied')}: the chat template drops all of the text, so training teaches to stop at "
+                "once."
             )
         if self.kept:
             notes.append(
-                f"{self._share('kept')}: trained on as they stand, as the chat template would leave out part of the "
-                "text (data.reasoning: keep)."
+                f"{self._share('kept')}: trained on in full, since the chat template would drop part of the text "
+                "(data.reasoning: keep)."
             )
         if self.unclosed:
             notes.append(
                 f"{self._share('unclosed')}: the sampling prompt opens a block ({self._block()}) that they do not "
-                "close. Give them the block's text and end, or use a chat template that opens none."
+                "close. Add the block's text and end, or use a chat template that does not open one."
             )
         if self.goes_on:
             notes.append(
-                f"{self._share('goes_on')}: they go on after an end token (of an earlier turn, or in the text). "
-                "Training teaches what follows it, sampling stops there."
+                f"{self._share('goes_on')}: they continue after an end token (of an earlier turn, or in the text). "
+                "Training teaches what follows it, but sampling stops there."
             )
         return notes
 

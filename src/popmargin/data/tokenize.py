@@ -93,7 +93,7 @@ def tokenize_preferences(
     if truncation not in TRUNCATIONS:
         raise ConfigError(f"truncation='{truncation}' is unknown. {did_you_mean(truncation, TRUNCATIONS)}")
     if max_length is not None and max_length < 2:
-        raise ConfigError(f"max_length={max_length}: a prompt token and a completion token need at least 2.")
+        raise ConfigError(f"max_length={max_length}: it must be at least 2, for a prompt token and a completion token.")
     encoder = make_encoder(tokenizer, conversational=prefs.conversational, writing=writing)
     encoder.ids = prefs.ids
     fitter = _Fitter(prefs, encoder, max_length, truncation)
@@ -122,7 +122,7 @@ def tokenize_prompts(
         raise ConfigError(f"max_length={max_length}: a prompt needs at least 1 token.")
     kinds = {isinstance(prompt, str) for prompt in prompts}
     if len(kinds) > 1:
-        raise DataError("Some prompts are text, some conversations. Remedy: give prompts of one kind.")
+        raise DataError("Some prompts are text, others are conversations. Remedy: use one kind.")
     encoder = make_encoder(tokenizer, conversational=kinds == {False})
     parts: list[Ragged] = []
     for start in range(0, len(prompts), _BATCH):
@@ -222,8 +222,8 @@ class _Fitter:
             remedy = (
                 "raise max_length, or choose another truncation."
                 if any(reason in lengths for _, reason in self.dropped)
-                else "the tokenizer or chat template leaves out what tells the completions apart; of conversations, "
-                "data.prompt: sampling with data.reasoning: keep trains on the completions' own text."
+                else "the tokenizer or chat template drops what distinguishes the completions; for conversations, "
+                "data.prompt: sampling with data.reasoning: keep trains on the completions' full text."
             )
             raise DataError(
                 f"No row is left of {len(self.prefs)} after tokenization: "

@@ -18,7 +18,7 @@ Draft = dict[str, Any]
 `pair` holds the numbers of its responses where a row has several, `turned` that chosen and rejected were exchanged."""
 
 DROP_HINT = (
-    "Fix these rows, or leave them out and get them reported: bad_rows='drop' (--bad-rows drop; with train "
+    "Fix these rows, or drop and report them: bad_rows='drop' (--bad-rows drop; with train "
     "--data.bad_rows drop, with compare --base.data.bad_rows drop)."
 )
 
@@ -62,7 +62,7 @@ def check_draft(draft: Draft) -> list[RowError]:
     for name in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS):
         value = draft[name]
         if value is not None and not math.isfinite(value):
-            remedy = "write a finite number, or nothing (null) where it is unknown."
+            remedy = "write a finite number, or null if unknown."
             errors.append(RowError("nan", f"the number is {value}.", remedy, column=name))
     soft_label = draft["soft_label"]
     if soft_label is not None and not math.isnan(soft_label) and not 0 <= soft_label <= 1:
@@ -79,11 +79,11 @@ def _against_chosen(draft: Draft) -> list[RowError]:
     errors: list[RowError] = []
     strength = draft["strength"]
     if strength is not None and strength < 0:
-        remedy = "a strength is ≥ 0; for a signed scale use format='signed_strength', or swap chosen and rejected."
+        remedy = "strengths must be ≥ 0; for a signed scale use format='signed_strength', or swap chosen and rejected."
         errors.append(RowError("negative_strength", f"the strength is {strength:g}.", remedy, column="strength"))
     better, worse = draft["chosen_rating"], draft["rejected_rating"]
     if better is not None and worse is not None and better < worse:
-        message = f"chosen is rated {better:g}, below rejected with {worse:g}: swapped columns?"
+        message = f"chosen is rated {better:g}, below rejected at {worse:g}: are the columns swapped?"
         remedy = "swap the texts, or the ratings, of this row; for all rows: columns={'chosen': …, 'rejected': …}."
         errors.append(RowError("swapped", message, remedy, column="chosen_rating"))
     return errors
@@ -94,10 +94,10 @@ def against_soft_label(draft: Draft) -> list[RowError]:
     better, worse, strength = draft["chosen_rating"], draft["rejected_rating"], draft["strength"]
     found: list[tuple[str, str]] = []
     if better is not None and worse is not None and better > worse:
-        found.append(("chosen_rating", f"chosen is rated {better:g}, above rejected with {worse:g}"))
+        found.append(("chosen_rating", f"chosen is rated {better:g}, above rejected at {worse:g}"))
     if strength is not None and strength > 0:
         found.append(("strength", f"the strength is {strength:g}, so chosen is better"))
-    remedy = "correct one of the two, or leave it empty; soft_label is the probability that chosen is better."
+    remedy = "fix one of the two, or leave it empty; soft_label is the probability that chosen is better."
     return [
         RowError("against_soft_label", f"{what}, but the soft label is {draft['soft_label']:g}.", remedy, column=name)
         for name, what in found
@@ -115,9 +115,9 @@ def _text_errors(draft: Draft) -> list[RowError]:
         if is_blank(draft[name]):
             message = "the prompt is empty." if name == "prompt" else f"the {name} completion is empty."
             hint = " (for unconditional text: the BOS token)" if name == "prompt" else ""
-            errors.append(RowError("empty", message, f"give it a text{hint}, or remove the row.", column=name))
+            errors.append(RowError("empty", message, f"add a text{hint}, or remove the row.", column=name))
     if not is_blank(draft["chosen"]) and draft["chosen"] == draft["rejected"]:
-        remedy = "remove the row: it prefers nothing."
+        remedy = "remove the row: it is not a preference."
         errors.append(RowError("identical", "chosen and rejected are the same.", remedy, column="rejected"))
     return errors
 
@@ -175,7 +175,7 @@ class IdGiver:
         self._compare_directions(draft)
         name = draft["id"] or (f"p-{digest}" if count == 1 else f"p-{digest}-{count}")
         if name in self._given:
-            remedy = "give each row its own id, or no row one."
+            remedy = "give each row a unique id, or none."
             raise RowError("duplicate_id", f"the id '{name}' belongs to an earlier row.", remedy, column="id")
         self._given.add(name)
         others = [draft[column] for column in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS, "cluster")]

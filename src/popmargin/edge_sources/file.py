@@ -13,4 +13,4 @@ def file_edges(named: str, ids: Sequence[str]) -> PopEdges:
     edges = PopEdges.load(named)
     if "labelled" not in edges.parameters:
         return edges
-    return labels_between(edges, ids, named, "Export newer ones, or train on the data that was imported.")
+    return labels_between(edges, ids, named, "Export them again, or train on the imported data.")

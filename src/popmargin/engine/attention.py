@@ -107,7 +107,7 @@ def packed_attention(
     """
     unknown = _unknown(more)
     if unknown:
-        raise TypeError(f"its attention is given '{unknown[0]}'")
+        raise TypeError(f"its attention gets the argument '{unknown[0]}'")
     sight = sight.within(max(group[0] + max(group[1:], default=0) for group in segments))
     if softcap is None and sight.chunk is None and flash_fits(query_AT):
         return flash_attention(

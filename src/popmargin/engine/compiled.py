@@ -23,7 +23,7 @@ def compile_layers(model: nn.Module) -> int:
     parts = [module for module in model.modules() if type(module).__name__.endswith(_PARTS)]
     if not parts:
         raise ConfigError(
-            f"train.compile: {type(model).__name__} has no modules whose class name ends in Norm or MLP. Leave it out."
+            f"train.compile: {type(model).__name__} has no modules whose class name ends in Norm or MLP. Turn it off."
         )
     for module in parts:
         module.compile(dynamic=True)

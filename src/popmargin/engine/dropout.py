@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivate
 from transformers import PreTrainedConfig
 
 OWN = "popmargin_own_dropout"
-"""The attribute of a model that keeps what its configuration said, to be saved with it again."""
+"""The model attribute that keeps the original configuration values, to be saved with it again."""
 
 
 def draws(name: str) -> bool:

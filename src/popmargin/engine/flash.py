@@ -182,7 +182,7 @@ def _works(device: torch.device, size: int) -> bool:
     pairs = [(found, expected), *((half.grad, whole.grad) for half, whole in zip(halves, full, strict=True))]
     worst = max(float((a.detach().float().cpu() - b.detach()).norm() / b.detach().norm()) for a, b in pairs)  # pyright: ignore[reportOptionalMemberAccess]
     if worst > _TOLERANCE:
-        _LOG.warning("Packed rows run without the flash kernel (a trial is off by %.2g).", worst)
+        _LOG.warning("Packed rows run without the flash kernel (a trial differs by %.2g).", worst)
     return worst <= _TOLERANCE
 
 

@@ -56,10 +56,10 @@ class FrozenOutputs:
             reason = (
                 "the first layer or something outside the layers is trained" if not depth else "rows cannot be packed"
             )
-            _LOG.warning("train.frozen_cache_gb does nothing with %s: %s", type(policy).__name__, reason)
+            _LOG.warning("train.frozen_cache_gb has no effect with %s: %s", type(policy).__name__, reason)
             return plan
         faster = replace(plan, lower=FrozenLayers(self, depth))
-        return better_plan(policy, plan, faster, "outputs kept of frozen layers")
+        return better_plan(policy, plan, faster, "cached outputs of frozen layers")
 
     def of(
         self, depth: int, responses: Sequence[np.ndarray], compute: Callable[[list[np.ndarray]], Sequence[Tensor]]
@@ -88,8 +88,8 @@ class FrozenOutputs:
         elif not self._full:
             self._full = True
             _LOG.warning(
-                "train.frozen_cache_gb is full after %d responses: raise it, or the frozen layers run every time for "
-                "the others.",
+                "train.frozen_cache_gb is full after %d responses: raise it, or the frozen layers run in every step "
+                "for the rest.",
                 len(self),
             )
 

@@ -31,7 +31,9 @@ class Limit:
             RunError: it is too long.
         """
         if tokens > self.tokens:
-            raise RunError(f"A sequence has {tokens:,} tokens, the model takes {self.tokens:,}: {self.reason}.")
+            raise RunError(
+                f"A sequence has {tokens:,} tokens, but the model takes at most {self.tokens:,}: {self.reason}."
+            )
 
 
 def context_limit(model: Any) -> Limit | None:
@@ -54,7 +56,7 @@ def context_limit(model: Any) -> Limit | None:
         elif kind == "longrope":
             tokens = part.get("original_max_position_embeddings")
         if tokens is not None:
-            reason = f"its {kind} position scaling would change with the longest sequence of a batch"
+            reason = f"its {kind} position scaling would depend on the longest sequence in a batch"
             limits.append(Limit(int(tokens), reason))
     return min(limits, key=lambda limit: limit.tokens, default=None)
 

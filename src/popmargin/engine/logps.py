@@ -138,7 +138,7 @@ def _find_plan(model: Any) -> ForwardPlan:
             adapter = "" if base is model else " with its adapter"  # peft may adapt what is no plain linear layer
             raise RunError(f"{type(base).__name__}{adapter} cannot score a response: {error}") from error
         if not own.isfinite().all():
-            raise RunError(f"{type(base).__name__} gives log-probs that are not finite: are its weights intact?")
+            raise RunError(f"{type(base).__name__} gives non-finite log-probs: are its weights intact?")
         plan = _row_plan(model, alone, settings, own)
         allowed, earlier = _allowed(model), own[-LAST:-1]
 
@@ -155,8 +155,8 @@ def _find_plan(model: Any) -> ForwardPlan:
         foresight = refused(other_end, earlier, allowed)
     if foresight is not None:
         raise RunError(
-            f"{type(base).__name__} is no causal language model as it is configured: a later token changes what it "
-            f"says of earlier ones ({foresight}). Name a decoder, or set what makes it one (is_decoder) in its config."
+            f"{type(base).__name__} is not causal as configured: later tokens change the predictions for earlier "
+            f"ones ({foresight}). Use a decoder, or make it one (is_decoder) in its config."
         )
     lost = _LOST["alone" if masks_change else "padded"]
     _LOG.warning("%s runs without %s (%s).", type(base).__name__, lost, reason)

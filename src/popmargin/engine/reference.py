@@ -231,7 +231,7 @@ class _Scorer:
             sequences = sequences_to(make_sequences(prompts, completions, self.pad_id, plan.layout), device)
             values = token_logps(self.model, sequences, precision=self.precision, plan=plan).float().cpu().numpy()
             if not np.isfinite(values).all():
-                raise RunError("The reference model gives log-probs that are not finite: are its weights intact?")
+                raise RunError("The reference model gives non-finite log-probs: are its weights intact?")
             ends = np.cumsum([len(completion) for completion in completions])
             result.update(zip(batch, np.split(values, ends[:-1]), strict=True))
         return result
@@ -283,7 +283,7 @@ def _pieces(
 
 def _read_shard(shard: Path) -> dict[bytes, np.ndarray]:
     """Values of a shard, memory-mapped; its name is the digest of its content."""
-    remedy = "Delete this file; its values are made anew."
+    remedy = "Delete this file; its values will be recomputed."
     try:
         with shard.open("rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -68,8 +68,8 @@ def _find_plan(model: Any) -> RewardPlan:
     head = None if base is None else dict(base.named_children()).get(HEAD)
     if base is None or head is None:
         raise RunError(
-            f"{type(model).__name__} has no head '{HEAD}': start from a decoder that transformers has a sequence "
-            "classifier of, e.g. Llama, Qwen, Mistral or Gemma."
+            f"{type(model).__name__} has no head '{HEAD}': start from a decoder with a sequence classifier in "
+            "transformers, e.g. Llama, Qwen, Mistral or Gemma."
         )
     alone = RewardPlan("alone", head, context_limit(base))
     dtype = next(model.parameters()).dtype
@@ -97,7 +97,7 @@ def _find_plan(model: Any) -> RewardPlan:
 
         reason = without(alone)
         if reason is not None:
-            raise RunError(f"{type(base).__name__} does not read its head at the last token of a response ({reason}).")
+            raise RunError(f"{type(base).__name__} does not apply its head to the last token of a response ({reason}).")
         padded, packed = replace(alone, layout="padded"), replace(alone, layout="packed")
         reason, masks_change = packing_refused(base, lambda: own_rewards() / scale, own / scale, allowed)
         reason = reason or without(packed)
@@ -105,7 +105,7 @@ def _find_plan(model: Any) -> RewardPlan:
             return packed
         forbid_packing(base)
         _LOG.warning("%s runs without packed rows that share prompts (%s).", type(base).__name__, reason)
-        reason = "its masks depend on all tokens of a batch" if masks_change else without(padded)
+        reason = "its masks depend on all tokens in a batch" if masks_change else without(padded)
     if reason is None:
         return padded
     _LOG.warning("%s runs without batches, one response at a time (%s).", type(base).__name__, reason)

@@ -224,7 +224,8 @@ class MarginBank:
     def load_state(self, state: dict[str, Tensor]) -> None:
         if state["bank"].shape != self._gaps.shape:
             raise RunError(
-                f"The checkpoint's margin bank holds {len(state['bank'])} preferences, this run {len(self._gaps)}."
+                f"The checkpoint's margin bank holds {len(state['bank'])} preferences, but this run has "
+                f"{len(self._gaps)}."
             )
         self._gaps = state["bank"].clone()
 

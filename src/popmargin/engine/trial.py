@@ -25,7 +25,7 @@ _ROW_THRESHOLDS = ("floor_scale",)
 Llama 4 scales queries by the place in the row from 8,192 on: a packed row reaches that before any response does.
 """
 ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError)
-"""What a model may raise that is called in a way it does not know."""
+"""What a model may raise when called in a way it does not support."""
 
 
 def trial_sequences(model: Any, layout: Layout, *, whole_to: int | None = None, other_end: bool = False) -> Sequences:
@@ -104,7 +104,7 @@ def packing_refused(
     with watching() as watch:
         reason = refused(plain, expected, allowed)
     if watch.changed:
-        return f"its masks depend on what the tokens are, as in {watch.changed}", True
+        return f"its masks depend on the token values, as in {watch.changed}", True
     if reason is not None:
         return f"with its attention replaced, {reason}", True
     return take_sights(watch.sights), False
@@ -166,6 +166,6 @@ def refuse_noise(model: Any, scores: Callable[[], Tensor]) -> None:
         difference = float((scores() - still).abs().max())
     if difference > 1e-3:  # the same kernels give the same numbers in both modes
         raise RunError(
-            f"{type(model).__name__} draws random numbers in training that popmargin cannot switch off: scores "
-            f"change by {difference:.2g}. Set model.dropout to true to train with them."
+            f"{type(model).__name__} draws random numbers in training that popmargin cannot turn off: scores change "
+            f"by {difference:.2g}. To train with them, set model.dropout to true."
         )

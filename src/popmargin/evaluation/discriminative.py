@@ -142,7 +142,7 @@ def _check(margin_SN: Any, strength: ArrayLike, clusters: Sequence[str]) -> Any:
     if strength_N.shape != (rows,) or len(clusters) != rows:
         raise DataError(
             f"{rows} reward margins, strengths of shape {strength_N.shape} and {len(clusters)} prompts; give one of "
-            "each for every preference."
+            "each per preference."
         )
     if rows == 0:
         raise DataError("There is no preference to evaluate: the split is empty.")
@@ -242,7 +242,7 @@ def _pop_accuracy(arms: list[Any], clusters: Sequence[str], edges: Edges | None,
         return UNDEFINED
     stronger, weaker = (np.asarray(side, dtype=np.int64) for side in edges)
     if stronger.shape != weaker.shape or stronger.ndim != 1:
-        raise DataError(f"edges have sides of shape {stronger.shape} and {weaker.shape}; give one row number for each.")
+        raise DataError(f"edges have sides of shape {stronger.shape} and {weaker.shape}; give one row number each.")
     use = weaker >= 0
     stronger, weaker = stronger[use], weaker[use]
     if len(stronger) and (max(stronger.max(), weaker.max()) >= len(clusters) or stronger.min() < 0):

@@ -76,7 +76,7 @@ class Generations:
             if len(getattr(self, name)) != size:
                 raise DataError(
                     f"{len(self.prompts)} prompts x {self.samples_per_prompt} samples, but {len(getattr(self, name))} "
-                    f"{name}; there should be {size}."
+                    f"{name}; expected {size}."
                 )
         for name in ("rewards", "kl"):
             values = getattr(self, name)
@@ -84,7 +84,7 @@ class Generations:
             if len(wrong) and not np.isnan(values).all():
                 raise DataError(
                     f"{name} of {len(wrong)} completions is not finite, first completion {wrong[0]} (prompt "
-                    f"{self.prompts[wrong[0] // self.samples_per_prompt][:80]!r}). Look at what scored it."
+                    f"{self.prompts[wrong[0] // self.samples_per_prompt][:80]!r}). Check the reward that scored it."
                 )
 
     @property
@@ -154,13 +154,15 @@ class Generations:
         """
         path = Path(path)
         if not path.is_file():
-            raise DataError(f"{path}: no such file. Generate with: popmargin eval RUN")
+            raise DataError(f"{path}: no such file. Generate it with: popmargin eval RUN")
         try:
             table = pq.read_table(path)
             facts = table.schema.metadata or {}
             samples = int(facts[_SAMPLES_KEY])
             if _DRAWN_KEY not in facts:
-                raise DataError(f"{path} does not say how its completions were drawn. Generate again: popmargin eval.")
+                raise DataError(
+                    f"{path} does not say how its completions were sampled. Generate again: popmargin eval."
+                )
             drawn = Drawn(**json.loads(facts[_DRAWN_KEY]))
             notes = tuple(json.loads(facts.get(_NOTES_KEY, "[]")))
             columns = {name: table[name] for name in ("prompt", "prompt_key", "completion")}
@@ -277,12 +279,14 @@ def _same_prompts(runs: list[Generations], like: list[Generations], name: str) -
     for number, other in enumerate(runs):
         if other.prompt_keys != first.prompt_keys:
             raise DataError(
-                f"{name}: run {number} is on other prompts ({len(other.prompt_keys)} against {len(first.prompt_keys)}, "
+                f"{name}: run {number} is on different prompts ({len(other.prompt_keys)} against "
+                f"{len(first.prompt_keys)}, "
                 "or in another order). Generate all runs from the same prompts."
             )
         if other.drawn != first.drawn:
             raise DataError(
-                f"{name}: run {number} was drawn at {other.drawn}, others at {first.drawn}. Generate all alike."
+                f"{name}: run {number} was sampled at {other.drawn}, others at {first.drawn}. Generate all with the "
+                "same settings."
             )
 
 

@@ -16,7 +16,7 @@ from popmargin.training.sides import load_side, read_split
 
 _FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
 _READING = ("data.format", "data.pairs", "data.min_gap", "data.bad_rows", "data.columns")
-"""How a file is read; another one may be read otherwise."""
+"""How a file is read; another file may be read differently."""
 _SHOWN = 5
 
 
@@ -57,13 +57,12 @@ def held_out(directory: RunDirectory, config: RunConfig) -> HeldOut:
     if with_absolute_paths(config).data.test != with_absolute_paths(own).data.test and config.data.test is not None:
         return _others(directory, config, record)
     if record is None:
-        note = f"{directory.path} was made by an older version, which kept no record of its rows: split as in training"
+        note = f"{directory.path} was made by an older version, which kept no record of its rows; the split is redone"
         split = read_split(config.data)
         if split.test.fingerprint() != directory.facts()["test_fingerprint"]:
             raise RunError(
-                f"{directory.path} cannot be evaluated on what was held out: {split.test.report.source} is not what it "
-                "was when the run was trained. Put it back as it was, or evaluate the run on other data on purpose: "
-                "--data.test FILE."
+                f"{directory.path} cannot be evaluated on its held-out preferences: {split.test.report.source} has "
+                f"changed since training. Restore it, or evaluate on other data with --data.test FILE."
             )
         steps = [*split.steps[:-1], replace(split.steps[-1], notes=(*split.steps[-1].notes, note))]
         return HeldOut(split.test, directory, tuple(steps))
@@ -86,9 +85,9 @@ def refuse_other_run(own: RunConfig, config: RunConfig) -> None:
     wrong = {name: change for name, change in changed.items() if not free(name)}
     if wrong:
         raise ConfigError(
-            f"A run is evaluated with the settings that it was trained with; {', '.join(wrong)} cannot be changed:\n"
+            f"A run is evaluated with the settings it was trained with; {', '.join(wrong)} cannot be changed:\n"
             + "".join(f"  {name}: {change}\n" for name, change in wrong.items())
-            + "What can be: evaluation.…, the places of models and data, and other held-out data with --data.test."
+            + "You can change evaluation.…, the paths of models and data, and the held-out data with --data.test."
         )
 
 
@@ -105,17 +104,15 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
     source = everything.report.source
     if gone or edited:
         raise RunError(
-            f"{directory.path} cannot be evaluated on what was held out: of {len(stored)} held-out preferences, "
-            f"{Change(gone, [], edited)} in {source} now. Put the file back as it was, or evaluate the run on other "
-            "data on purpose: --data.test FILE."
+            f"{directory.path} cannot be evaluated on its held-out preferences: of {len(stored)}, "
+            f"{Change(gone, [], edited)} in {source} now. Restore the file, or evaluate on other data with "
+            f"--data.test FILE."
         )
     known = set(stored.ids) | ({*record.sides["train"].ids, *record.sides["aside"].ids} if split_off else set())
     new = [name for name in now.ids if name not in known]
-    notes = ["held out when the run was trained, by id and content"]
+    notes = ["held out when the run was trained, matched by id and content"]
     if new:
-        notes.append(
-            f"{source} has {len(new)} preferences that it had not then ({first_few(new)}); they are not measured"
-        )
+        notes.append(f"{source} has {len(new)} preferences added since ({first_few(new)}); they are not measured")
     if split_off:
         notes += _of_training(record.sides["train"], now, source)
     others = len(everything) - len(stored)
@@ -123,7 +120,7 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
         name="held out by the run",
         rows_in=len(everything),
         kept={"held out": len(stored)},
-        left_out={"trained on, set aside, or not there when the run was trained": others} if others else {},
+        left_out={"trained on, set aside, or added after training": others} if others else {},
         notes=tuple(notes),
     )
     chosen = everything.select([place[name] for name in stored.ids])
@@ -133,7 +130,7 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
 def _of_training(trained: Rows, now: Rows, source: str) -> list[str]:
     """What happened since to the preferences that were trained on; flipped labels are another content."""
     gone = [name for name in trained.ids if name not in set(now.ids)]
-    return [f"{len(gone)} preferences that were trained on are gone from {source} ({first_few(gone)})"] if gone else []
+    return [f"{len(gone)} training preferences are missing from {source} ({first_few(gone)})"] if gone else []
 
 
 def _others(directory: RunDirectory, config: RunConfig, record: Record | None) -> HeldOut:
@@ -147,10 +144,10 @@ def _others(directory: RunDirectory, config: RunConfig, record: Record | None) -
         _refuse_leak(record.sides["train"], preferences)
     folder = f"evaluation-{Path(str(config.data.test)).stem}-{preferences.fingerprint()[:8]}"
     step = Step(
-        name="other data, named for this evaluation",
+        name="other data, given for this evaluation",
         rows_in=len(preferences),
         kept={"held out": len(preferences)},
-        notes=(f"no prompt of {source} was trained on; the results go to {directory.path / folder}",),
+        notes=(f"no prompt in {source} was trained on; the results go to {directory.path / folder}",),
     )
     return HeldOut(preferences, replace(directory, measured=folder), (reading_step(preferences.report), step))
 
@@ -164,7 +161,7 @@ def _refuse_leak(trained: Rows, test: Preferences) -> None:
         more = f"\n  … and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
         raise DataError(
             f"{test.report.source}: {len(leaks)} of {len(test)} preferences have a prompt that the run was trained "
-            f"on:\n{shown}{more}\nLeave them out, or name other data."
+            f"on:\n{shown}{more}\nRemove them, or use other data."
         )
 
 

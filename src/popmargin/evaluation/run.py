@@ -75,11 +75,11 @@ class HeldOutMargins:
             RunError: there is no such file.
         """
         if not path.is_file():
-            raise RunError(f"{path} does not exist: evaluate the run with popmargin eval.")
+            raise RunError(f"{path} does not exist. Evaluate the run with popmargin eval.")
         columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
         names = [field.name for field in fields(HeldOutMargins)]
         if list(columns) != names:
-            raise RunError(f"{path} is from another version of popmargin: evaluate the run with popmargin eval.")
+            raise RunError(f"{path} is from another version of popmargin. Evaluate the run again with popmargin eval.")
         ids, clusters, *arrays = (columns[name] for name in names)
         return HeldOutMargins(ids, clusters, *(np.array(values, dtype=float) for values in arrays))
 
@@ -185,7 +185,7 @@ def generation_step(generations: Generations, settings: EvaluationConfig, worksp
     lengths = task.prompt_lengths(everyone.prompts[:asked])
     answers = len(generations.completions)
     counts = {
-        f"prompts that lost tokens, of which {room} fit beside the answer": (int((lengths > room).sum()), asked),
+        f"prompts truncated to the {room} tokens that fit beside the answer": (int((lengths > room).sum()), asked),
         f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
             int((~generations.finished).sum()),
             answers,
@@ -197,7 +197,7 @@ def generation_step(generations: Generations, settings: EvaluationConfig, worksp
         name=f"generations of {whose}",
         rows_in=len(everyone.prompts),
         kept={"answered": asked},
-        left_out={"not asked, beyond evaluation.prompts": more} if more else {},
+        left_out={"not used, beyond evaluation.prompts": more} if more else {},
         notes=(*(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count), *generations.notes),
         unit="prompts",
     )
@@ -209,7 +209,7 @@ def _test_edge_step(edges: PopEdges | None, workspace: Workspace) -> list[Step]:
     unknown = int((~np.isfinite(workspace.test.strength)).sum())
     if not unknown:
         return []
-    note = "no PoP edges are drawn between them, since not all strengths are known; metrics by strength leave these out"
+    note = "no PoP edges are sampled between them, since some strengths are unknown; metrics by strength exclude these"
     count = len(workspace.test)
     return [Step(name="held-out strengths", rows_in=count, kept={"known": count - unknown},
                  left_out={"unknown": unknown}, notes=(note,))]  # fmt: skip
@@ -309,7 +309,7 @@ def evaluate_run(
     directory.facts()
     task = TASKS.get(config.task)
     if "generation" not in task.provides and (reward is not None or against is not None):
-        raise ConfigError(f"{path} is {task.noun}: it generates nothing that could be scored or win against a run.")
+        raise ConfigError(f"{path} is {task.noun}: it generates nothing to score or to compare with a run.")
     chosen = held_out(directory, config)
     run = replace(Run.read(config), directory=chosen.directory)
     directory, config = run.directory, run.config

@@ -28,8 +28,9 @@ class Drawn:
 
     def __str__(self) -> str:
         if self.generation_config == "model":
-            return "the settings of the model's generation config"
-        return f"temperature {self.temperature:g} from {f'the {self.top_k} likeliest' if self.top_k else 'all'} tokens"
+            return "the settings in the model's generation config"
+        tokens = f"the {self.top_k} most likely" if self.top_k else "all"
+        return f"temperature {self.temperature:g} from {tokens} tokens"
 
     @property
     def log_ratio(self) -> str:

@@ -110,7 +110,9 @@ def sample(
         limit.check(int(prompts.lengths.max()) + sampling.max_new_tokens)
     ends = end_tokens(tokenizer, model.generation_config) if ends is None else list(ends)
     if not ends:
-        _LOG.warning("No token ends a completion: the tokenizer has no EOS, and its chat template closes no turn.")
+        _LOG.warning(
+            "No token ends a completion: the tokenizer has no EOS, and its chat template does not close turns."
+        )
     if sampling.generation_config == "ignore" and (left_out := own_settings(model)):
         _say_left_out(", ".join(f"{name} {value}" for name, value in left_out.items()), str(sampling.drawn))
     config = make_generation_config(
@@ -136,8 +138,8 @@ def sample(
 @functools.cache
 def _say_left_out(settings: str, drawn: str) -> None:
     _LOG.warning(
-        "The model's own generation config sets %s. This is left out: completions are sampled at %s. "
-        "evaluation.generation_config: model samples by it.",
+        "The model's own generation config sets %s. It is ignored: completions are sampled at %s. To follow it, set "
+        "evaluation.generation_config: model.",
         settings,
         drawn,
     )
@@ -153,7 +155,7 @@ def _batches(model: Any, prompts: Ragged, wanted: list[int], sampling: Sampling,
     size = sampling.batch_size if together != _ONE_AT_A_TIME else 1
     groups = [order]
     if together != "any":
-        _LOG.warning("%s gives other probabilities in a batch: sampling takes %s.", type(model).__name__, together)
+        _LOG.warning("%s gives different probabilities in a batch: sampling runs %s.", type(model).__name__, together)
         groups = [list(group) for _, group in itertools.groupby(order, lambda place: len(prompts[wanted[place]]))]
     return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
@@ -162,7 +164,7 @@ def _sampled_together(model: Any, shorter: np.ndarray, longer: np.ndarray, pad_i
     """Which prompts keep their probabilities in a batch, by a trial: any, those of one length, or none."""
     rough = _SAME_ROUGHLY if precision == "bf16" else _SAME.get(next(model.parameters()).dtype, _SAME_ROUGHLY)
     alone = _first_steps(model, [shorter], pad_id, precision)
-    for together, rows in (("any", [shorter, longer]), ("prompts of one length together", [shorter, shorter])):
+    for together, rows in (("any", [shorter, longer]), ("prompts of equal length together", [shorter, shorter])):
         with contextlib.suppress(RuntimeError, TypeError, ValueError, IndexError):  # then not in this way
             if _distance(alone, _first_steps(model, rows, pad_id, precision)) <= rough:
                 return together

@@ -74,7 +74,7 @@ class AnswerCache:
                 yield
         except OSError as error:
             raise RunError(
-                f"{self.path}: no file for a cache ({error.strerror}). Name a file, or a new one."
+                f"{self.path}: cannot be used as a cache ({error.strerror}). Give a file, or the name of a new one."
             ) from error
 
     def _is_torn(self) -> bool:
@@ -89,7 +89,9 @@ class AnswerCache:
         text = self.path.read_bytes() if self.path.exists() else b""
         complete, _, torn = text.rpartition(b"\n")
         if not _is_begun(torn):
-            raise RunError(f"{self.path}: its last line is not a cached judge answer. Name another file, or a new one.")
+            raise RunError(
+                f"{self.path}: its last line is not a cached judge answer. Choose another file, or a new one."
+            )
         if torn:
             _LOG.warning(
                 "%s: its last answer was not written to its end; its %d bytes are cut off.", self.path, len(torn)

@@ -241,7 +241,7 @@ class LocalBackend:
         logps = logits[torch.arange(len(rows), device=device), at_B].double().log_softmax(-1)
         masses = torch.stack([logps[:, letters].logsumexp(-1) for letters in self._letters], dim=1)
         if not torch.isfinite(masses).all():
-            raise RunError(f"Judge {self._path} gives probabilities that are not finite. Try another dtype.")
+            raise RunError(f"Judge {self._path} returns non-finite probabilities. Try another dtype.")
         chances = (masses[:, 0] - masses[:, 1]).sigmoid().tolist()
         return [
             {"text": "A" if p > 0.5 else "B", "p": p, "prompt_tokens": len(row), "completion_tokens": 0}
@@ -257,8 +257,8 @@ class LocalBackend:
             row = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         if len(row) > self._longest:
             raise RunError(
-                f"A prompt of {len(row)} tokens is longer than the {self._longest} of judge {self._path}. Use a judge "
-                "with a longer context, or leave long preferences out."
+                f"A prompt of {len(row)} tokens exceeds the context of judge {self._path} ({self._longest}). Use a "
+                "judge with a longer context, or remove long preferences."
             )
         return row
 

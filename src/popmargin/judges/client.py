@@ -24,12 +24,12 @@ _STRANGERS = 8  # failures without any answer after which the fault is the serve
 _STRANGE_QUESTIONS = 32  # the same where each failure may be its question's own: too long, or filtered
 _TRY_AGAIN = frozenset({408, 409, 425, 429})
 _NEVER = {
-    401: "Is the key right? Name the environment variable that holds it (api_key_env).",
-    402: "The account does not pay for this.",
-    403: "Does the key allow this model? Name the environment variable that holds it (api_key_env).",
+    401: "Is the key correct? Name the environment variable that holds it (api_key_env).",
+    402: "Check the account's billing.",
+    403: "Does the key give access to this model? Name the environment variable that holds it (api_key_env).",
     404: "Check the address (it often ends in /v1) and the name of the model.",
     405: "Check the address: it often ends in /v1.",
-    407: "The proxy wants a login.",
+    407: "The proxy requires a login.",
 }
 _OF_THE_QUESTION = re.compile(
     r"content|filter|polic|safety|moderat|flagged|harm|context|too (?:long|large|many)|exceed|maximum|length",
@@ -106,11 +106,11 @@ class ChatClient:
     ) -> None:
         self._httpx: Any = import_extra("httpx", "judge")
         if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"Judge address {url!r} is not a URL. Give for instance http://localhost:8000/v1.")
+            raise ConfigError(f"Judge address {url!r} is not a URL. Give one such as http://localhost:8000/v1.")
         if workers < 1 or retries < 0 or (requests_per_minute is not None and requests_per_minute <= 0):
             raise ConfigError(
                 f"Judge {url}: workers is {workers}, retries {retries}, requests per minute {requests_per_minute}; "
-                "give at least 1 worker, 0 retries and a positive rate."
+                "give at least 1 worker, 0 or more retries, and a positive rate."
             )
         self.url = url if url.endswith("/chat/completions") else url.rstrip("/") + "/chat/completions"
         self.cache = cache
@@ -262,31 +262,31 @@ class ChatClient:
             if self._in_a_row < limit and not lost:
                 return
             row = self._in_a_row
-        kept = f"Answers so far are kept in {self.cache.path}: run again to go on."
+        kept = f"Answers so far are kept in {self.cache.path}: run again to continue."
         attempts = f"{self._retries + 1} attempt{'s' if self._retries else ''}"
         if lost:
             raise RunError(f"Judge {self.url} gave no answer after {attempts}. {failure.text}. {kept}")
         if failure.reason == "unreadable answer":
             raise RunError(
                 f"Judge {self.url} did not answer like an OpenAI-compatible server: {failure.text!r}, {row} "
-                f"questions in a row. Is the address right? {kept}"
+                f"questions in a row. Is the address correct? {kept}"
             )
         which = f"{row} questions in a row failed" if self._understood else f"The first {row} questions all failed"
         raise RunError(
-            f"Judge {self.url}: {which} ({attempts} each where it may help). {failure}. {_remedy(failure)}{kept}"
+            f"Judge {self.url}: {which} ({attempts} each if retrying may help). {failure}. {_remedy(failure)}{kept}"
         )
 
 
 def _remedy(failure: Failure) -> str:
     """What may help against a refusal of all questions."""
     if "max_completion_tokens" in failure.text:
-        return "Give max_completion_tokens in its place (--request max_completion_tokens=512). "
+        return "Use max_completion_tokens instead (--request max_completion_tokens=512). "
     if "logprobs" in failure.text:
-        return "Do without token probabilities (--no-logprobs). "
+        return "Turn off token probabilities (--no-logprobs). "
     if "temperature" in failure.text:
-        return "Leave the field out (--request temperature=null). "
+        return "Omit the field (--request temperature=null). "
     if failure.reason == "empty answer":
-        return "Give the model more tokens. "
+        return "Allow more tokens. "
     return ""
 
 
@@ -323,7 +323,7 @@ def request_fields(settings: Mapping[str, Any], request: Mapping[str, Any] | Non
     own = dict(request or {})
     for name in ("model", "messages", "stream"):
         if name in own:
-            raise ConfigError(f"The field '{name}' of a request cannot be set: the judge writes it. Leave it out.")
+            raise ConfigError(f"The field '{name}' of a request cannot be set: the judge sets it itself. Remove it.")
     if own.get("max_completion_tokens") is not None:
         own.setdefault("max_tokens", None)
     return {name: value for name, value in {**settings, **own}.items() if value is not None}
@@ -345,7 +345,7 @@ def answer_text(response: Any) -> str:
     if refusal:
         raise NoAnswerError(f"the model refused: {str(refusal)[:_SHOWN]}", again=False)
     if finish == "length":
-        raise NoAnswerError("all tokens were used before the answer (finish_reason: length)", again=False)
+        raise NoAnswerError("the token limit was reached before the answer (finish_reason: length)", again=False)
     if finish not in (None, "stop"):
         raise NoAnswerError(f"finish_reason: {finish}", again=False)
     raise NoAnswerError("no text", again=True)
@@ -357,6 +357,6 @@ def _headers(api_key_env: str | None) -> dict[str, str]:
     key = os.environ.get(api_key_env)
     if not key:
         raise ConfigError(
-            f"The environment variable {api_key_env} (api_key_env) is not set; put the judge's key there."
+            f"The environment variable {api_key_env} (api_key_env) is not set; put the judge's key in it."
         )
     return {"Authorization": f"Bearer {key}"}

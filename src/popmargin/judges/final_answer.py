@@ -44,7 +44,7 @@ _LOOK_ALIKES = str.maketrans("ＡＢＣａｂｃ：（）［］＞＜＝。，�
 _DECORATION = re.compile(r"[*`#\"_$|{}]|\\(?:text|math|operatorname)\w*|\\[()\[\]]|&nbsp;|<\|\w+\|>")
 _HEADED = re.compile(r"([:=>])([ \t]*\n)+(?=[\W_]*\w)")  # a heading and what stands below it
 SENTENCE = re.compile(r"(?:[^.!?;\n]|[.!?;](?![\s\]\)'>]|$))+(?:[.!?;]+|\n|$)")
-"""A sentence, an item of a list or a line; a full stop inside a number ends none."""
+"""A sentence, list item or line; a decimal point does not end a sentence."""
 
 
 def plain_signs(text: str) -> str:

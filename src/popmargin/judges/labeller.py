@@ -92,14 +92,14 @@ class Account:
         if self.reasons:
             lines.append("  failed: " + ", ".join(f"{reason}: {n}" for reason, n in self.reasons.most_common()))
         if self.cut:
-            lines.append(f"  cut off at the limit of tokens, and unparsed: {self.cut}; raise --max-tokens")
+            lines.append(f"  cut off at the token limit and unparsed: {self.cut}; raise --max-tokens")
         if self.example:
-            lines.append(f"  the first without a verdict: {self.example}")
+            lines.append(f"  first answer without a verdict: {self.example}")
         if self.both_orders:
             share = self.flips / self.both_orders
             lines.append(f"  flipped with the order: {self.flips} of {self.both_orders} ({share:.1%})")
         if self.named:
-            lines.append(f"  named the place A: {self.named_a} of {self.named} ({self.named_a / self.named:.1%})")
+            lines.append(f"  picked position A: {self.named_a} of {self.named} ({self.named_a / self.named:.1%})")
         if self.prompt_tokens or self.cost:
             tokens = f"{self.prompt_tokens} prompt + {self.completion_tokens} completion tokens"
             lines.append(f"  {tokens}{f', cost {self.cost:.4f}' if self.cost else ''}")

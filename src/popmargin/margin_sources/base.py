@@ -1,7 +1,7 @@
-"""What a margin source is: by how much every preference must lead before its objective sees the gap.
+"""What a margin source is: it gives the margin subtracted from each preference's gap before the objective.
 
-The margin m is subtracted from the reward margin: z = β·Δ − m takes the place of β·Δ, for any objective that is a
-function of the gap alone. In front of `dpo` these are published methods and baselines; in front of others, ours.
+The margin m is subtracted from the reward margin: z = β·Δ − m replaces β·Δ, for any objective that depends on the gap
+alone. With `dpo` these are published methods and baselines; with others, ours.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,8 +24,8 @@ class MarginSource:
         name: its name in configurations (`margin.source`).
         function: `(rows, options) -> Margin` of every row (B,), detached.
         options: its frozen options dataclass.
-        needs: what it must be given, beside what the objective needs.
-        known: where the method comes from that it makes of an objective; ours where it is not listed.
+        needs: what it needs, in addition to the objective's needs.
+        known: the origin of its combination with an objective; ours if not listed.
         diagnostics: `(rows, options) -> {name: (B,)}`, averaged over rows and logged.
     """
 
@@ -38,7 +38,7 @@ class MarginSource:
     diagnostics: Callable[[Rows, Any], dict[str, Tensor]] | None = None
 
     def requires(self, options: Any) -> frozenset[str]:
-        """What a task must provide, by name: the gaps that every task has will do, unless its `needs` say more."""
+        """What a task must provide, by name: nothing beyond gaps, which every task has, unless its `needs` say more."""
         return frozenset(self.needs.provided)
 
 

@@ -23,5 +23,5 @@ class FixedMarginOptions:
 # In front of simpo: a larger γ.
 @margin_source("fixed", options=FixedMarginOptions, known={"dpo": "baseline", "simpo": "baseline"})
 def fixed(rows: Rows, options: FixedMarginOptions) -> Margin:
-    """Every preference must lead by the same amount, as in `dpo_fixed_margin`."""
+    """The same margin for every preference, as in `dpo_fixed_margin`."""
     return Margin(values=torch.full_like(rows.chosen, options.value, requires_grad=False), unit="reward")

@@ -14,7 +14,7 @@ from popmargin.objectives.pop import TargetClip, target_diagnostics, target_marg
     diagnostics=target_diagnostics,
 )
 def pop(rows: Rows, options: TargetClip) -> Margin:
-    """The stronger preference of an edge must lead by the margin that the weaker one has now, as in `pop`.
+    """The stronger preference's margin is the weaker one's current margin, as in `pop`.
 
     The run's `target` scores the weaker side; its gap is detached and clipped in nats, before β, and 0 in rows without
     a weaker side.

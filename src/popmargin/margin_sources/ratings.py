@@ -1,4 +1,4 @@
-"""Margins of the data: the gap between ratings, or what else the run takes for it."""
+"""Margins from the data: the gap between ratings, or another column the run uses instead."""
 
 from dataclasses import dataclass
 
@@ -36,5 +36,5 @@ def _diagnostics(rows: Rows, options: RatingMarginOptions) -> dict[str, Tensor]:
     diagnostics=_diagnostics,
 )
 def ratings(rows: Rows, options: RatingMarginOptions) -> Margin:
-    """Every preference must lead by the gap between its ratings, as in `dpo_rating_margin`."""
+    """Each preference's margin is the gap between its ratings, as in `dpo_rating_margin`."""
     return given("margin", rows.margin).times(options.scale)

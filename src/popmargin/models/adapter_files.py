@@ -58,12 +58,13 @@ def find_adapter(path: str) -> Adapter | None:
         raise RunError(f"Cannot read the adapter '{path}': {reason(error)}") from error
     if any(Path(folder).glob("model*.safetensors")):
         raise RunError(
-            f"{path} holds a whole model and an adapter, and nothing says whether the adapter is in the model already. "
-            f"Keep one of them: remove {ADAPTER_CONFIG} or the model's weights, or move the adapter to its own folder."
+            f"{path} contains both a whole model and an adapter, and it is unclear whether the adapter is already "
+            f"merged. Keep one of them: remove {ADAPTER_CONFIG} or the model's weights, or move the adapter to its "
+            f"own folder."
         )
     if weights is None:
         refuse_pickles(folder, path)
-        raise RunError(f"The adapter '{path}' has no {ADAPTER_WEIGHTS}: is the folder whole?")
+        raise RunError(f"The adapter '{path}' has no {ADAPTER_WEIGHTS}: is the folder complete?")
     base = settings.get("base_model_name_or_path")
     if not base:
         raise RunError(f"The adapter '{path}' names no base: write base_model_name_or_path into {file}.")

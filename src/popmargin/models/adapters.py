@@ -49,8 +49,8 @@ def merge_adapter(model: Any, adapter: Adapter, info: dict[str, Any]) -> None:
     change = (_logits(model) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
     if not change <= _ALLOWED:
         raise RunError(
-            f"Merging the adapter '{adapter.path}' changes what the model says (its logits by {change:.2g} of the "
-            "largest). Merge it yourself, save the whole model, and start from that."
+            f"Merging the adapter '{adapter.path}' changes the model's logits (by {change:.2g} of the largest). "
+            "Merge it yourself, save the whole model, and start from that."
         )
     brought = {name for name in info["missing_keys"] if name in tensors}
     info["missing_keys"] = type(info["missing_keys"])(name for name in info["missing_keys"] if name not in brought)
@@ -65,7 +65,7 @@ def _settings(adapter: Adapter) -> Any:
         raise RunError(f"The adapter '{adapter.path}' has settings that peft does not know: {reason(error)}") from error
     if config.is_prompt_learning:
         raise RunError(
-            f"'{adapter.path}' is an adapter of the kind {config.peft_type}, which changes no weights and cannot be "
+            f"'{adapter.path}' is an adapter of type {config.peft_type}, which does not change weights and cannot be "
             "merged. Start from a LoRA adapter or a whole model."
         )
     config.inference_mode, config.task_type = True, None  # the base may be of another kind than it was trained as
@@ -113,7 +113,7 @@ def _put_on(model: Any, config: Any, adapter: Adapter, tensors: dict[str, torch.
     """The model with the adapter on it, all of its weights and no others."""
     from peft import PeftModel, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
 
-    remedy = f"Is '{adapter.base}' the model that it was trained on? See base_model_name_or_path in {ADAPTER_CONFIG}."
+    remedy = f"Is '{adapter.base}' the model it was trained on? See base_model_name_or_path in {ADAPTER_CONFIG}."
     try:
         adapted = (PeftModel if name == "default" else PeftModelForCausalLM)(model, config, name)
         result = set_peft_model_state_dict(adapted, {f"{_PREFIX}{key}": value for key, value in tensors.items()}, name)
@@ -121,16 +121,16 @@ def _put_on(model: Any, config: Any, adapter: Adapter, tensors: dict[str, torch.
             _own_name(key) for key in get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
         }
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"The adapter '{adapter.path}' does not go onto its base: {reason(error)}. {remedy}") from error
+        raise RunError(f"The adapter '{adapter.path}' does not fit its base: {reason(error)}. {remedy}") from error
     if result.unexpected_keys:
         raise RunError(
-            f"The adapter '{adapter.path}' has weights that its base has no place for "
-            f"(first: {_own_name(min(result.unexpected_keys))}). {remedy}"
+            f"The adapter '{adapter.path}' has weights that do not exist in its base (first: "
+            f"{_own_name(min(result.unexpected_keys))}). {remedy}"
         )
     missing = wanted - tensors.keys()
     if missing:
         raise RunError(
-            f"The adapter '{adapter.path}' lacks weights (first: {min(missing)}): is its file whole? {remedy}"
+            f"The adapter '{adapter.path}' lacks weights (first: {min(missing)}): is its file complete? {remedy}"
         )
     return adapted
 
@@ -143,7 +143,7 @@ def _logits(model: Any) -> torch.Tensor:
 
 
 START = "start"
-"""The name of a start adapter that is kept under the one that is trained."""
+"""The name of a start adapter kept under the trained one."""
 
 
 def stack_adapter(model: Any, adapter: Adapter) -> Any:
@@ -170,14 +170,14 @@ def stack_adapter(model: Any, adapter: Adapter) -> Any:
             f"({', '.join(found) or config.peft_type}). Set it to merge."
         )
     if find_adapter(adapter.base) is not None:
-        raise ConfigError(f"The base of '{adapter.path}' is an adapter itself. Set model.start_adapter to merge.")
+        raise ConfigError(f"The base of '{adapter.path}' is itself an adapter. Set model.start_adapter to merge.")
     config.lora_dropout, config.base_model_name_or_path = 0.0, adapter.base
     before = _checksum(model)
     adapted = _put_on(model, config, adapter, tensors, START)
     if _checksum(adapted) != before:
         raise ConfigError(
-            f"model.start_adapter is stack, which leaves the base as it is; '{adapter.path}' takes something out of "
-            f"its weights (init_lora_weights: {config.init_lora_weights}). Set it to merge."
+            f"model.start_adapter is stack, which keeps the base unchanged, but '{adapter.path}' changes its weights "
+            f"(init_lora_weights: {config.init_lora_weights}). Set it to merge."
         )
     with torch.no_grad():
         for module in _layers(adapted).values():

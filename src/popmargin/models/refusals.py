@@ -17,16 +17,16 @@ def reason(error: Exception) -> str:
     text = str(error).strip()
     if "trust_remote_code" in text:
         return (
-            "it comes with code of its own (auto_map), which popmargin never runs. Name a model of a kind that "
-            "transformers has a class for"
+            "it needs its own code (auto_map), which popmargin never runs. Use a model that transformers has a class "
+            "for"
         )
     if "safetensors" in text and "does not appear to have a file" in text:
-        return f"it has no weights in safetensors, and pickled ones can run code. {_REMEDY}"
+        return f"it has no safetensors weights, and pickled ones can run code. {_REMEDY}"
     return text.partition("\n")[0]
 
 
 _REMEDY = (
-    "Convert them once where that does no harm, with transformers: AutoModelForCausalLM.from_pretrained(OLD)"
+    "Convert them once in a safe place, with transformers: AutoModelForCausalLM.from_pretrained(OLD)"
     ".save_pretrained(NEW)"
 )
 
@@ -39,6 +39,4 @@ def refuse_pickles(folder: str, path: str) -> None:
     """
     found = [file.name for pattern in _PICKLES for file in sorted(Path(folder).glob(pattern))]
     if found and not any(Path(folder).glob("*.safetensors")):
-        raise RunError(
-            f"The weights of '{path}' are a pickle ({found[0]}), which can run code when it is read. {_REMEDY}."
-        )
+        raise RunError(f"The weights of '{path}' are a pickle ({found[0]}), which can run code when read. {_REMEDY}.")

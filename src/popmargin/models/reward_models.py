@@ -110,13 +110,13 @@ def load_reward_model(path: str, dtype: torch.dtype, pad_id: int, *, dropout: bo
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(f"{HEAD}."))
     if missing or not isinstance(head, nn.Linear):
         what = f"no weights for {missing[0]}" if isinstance(head, nn.Linear) else f"no linear head '{HEAD}'"
-        raise RunError(f"Cannot make a reward model from '{path}': {type(model).__name__} has {what}. Name a decoder.")
+        raise RunError(f"Cannot make a reward model from '{path}': {type(model).__name__} has {what}. Use a decoder.")
     if info["mismatched_keys"]:
         name, found, needed = min(info["mismatched_keys"])
-        what = f"{name} with the shape {tuple(found)} in its weights, {tuple(needed)} by its configuration"
+        what = f"{name} of shape {tuple(found)} in its weights but {tuple(needed)} in its configuration"
         if name.startswith(f"{HEAD}."):
-            what = f"{found[0]} outputs (num_labels), a reward model has 1"
-        raise RunError(f"Cannot make a reward model from '{path}': it has {what}. Name another model.")
+            what = f"{found[0]} outputs (num_labels), but a reward model has 1"
+        raise RunError(f"Cannot make a reward model from '{path}': it has {what}. Use another model.")
     head.float()
     if info["missing_keys"]:
         nn.init.zeros_(head.weight)

@@ -90,7 +90,7 @@ def read_adapter(model: Any, folder: Path) -> None:
     try:
         set_peft_model_state_dict(model, load_file(folder / ADAPTER_WEIGHTS))
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder} cannot be read ({error}). Remove it to use an earlier one.") from error
+        raise RunError(f"{folder} cannot be read ({error}). Delete it to use an earlier one.") from error
 
 
 def refuse_difference(
@@ -114,8 +114,8 @@ def refuse_difference(
 def _refuse(folder: Path, wrong: str | None) -> None:
     if wrong is not None:
         raise RunError(
-            f"{folder} does not hold the weights in memory: {wrong}. The run does not count as finished. Is the disk "
-            "full? If not, tell us the start model and the configuration; checkpoints of the run are not touched."
+            f"{folder} differs from the weights in memory: {wrong}. The run does not count as finished. Is the disk "
+            "full? If not, please report the start model and the configuration. The run's checkpoints are unchanged."
         )
 
 
@@ -135,14 +135,14 @@ def refuse_other_base(policy: Any, start: nn.Module, folder: Path, path: str) ->
         path = policy.peft_config[START].base_model_name_or_path
     named = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     if named != path:
-        raise RunError(f"{folder / ADAPTER_CONFIG} names the base '{named}', and the adapter was trained on '{path}'.")
+        raise RunError(f"{folder / ADAPTER_CONFIG} names the base '{named}', but the adapter was trained on '{path}'.")
     own = {_plain(name): value for name, value in policy.named_parameters()}
     for name, value in start.named_parameters():
         mine = own.get(_plain(name))
         if not isinstance(mine, DTensor) and (mine is None or not _same(mine, value)):
             raise RunError(
-                f"'{name}' of the policy is no more what it is in '{path}', and an adapter does not save it. Train "
-                "all weights (model.lora_rank: 0)."
+                f"'{name}' of the policy has changed from '{path}', and an adapter does not save it. Train all "
+                "weights (model.lora_rank: 0)."
             )
 
 
@@ -263,18 +263,18 @@ def _difference(
     for name, value in saved:
         seen.add(name)
         if name not in expected:
-            return f"'{name}' is in the file and not in the model"
+            return f"'{name}' is in the file but not in the model"
         mine = as_saved(name, expected[name].detach())
         if not _same(mine, value):
             finite = not value.is_floating_point() or bool(torch.isfinite(value).all())
-            return f"'{name}' has another value there" if finite else f"'{name}' holds values that are not finite"
+            return f"'{name}' has a different value in the file" if finite else f"'{name}' has non-finite values"
     twins = {**{source: name for name, source in tied.items()}, **tied}
     for name in sorted(set(expected) - seen):
         twin = twins.get(name)
         if twin is None or twin not in seen:
-            return f"'{name}' is missing there"
+            return f"'{name}' is missing in the file"
         if not _same(expected[name], expected[twin]):
-            return f"'{name}' is tied to '{twin}' by the configuration, and has other values"
+            return f"'{name}' is tied to '{twin}' in the configuration but has different values"
     return None
 
 

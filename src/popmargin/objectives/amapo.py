@@ -1,4 +1,4 @@
-"""AMaPO: an adaptive margin attached to the preferences that are misranked."""
+"""AMaPO: an adaptive margin for misranked preferences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from popmargin.objectives.base import Figure, Golden, Rows, given, objective, positive
 
 STATE = ("weight", "mean", "square")
-"""Running moments of the gap and how much they weigh so far."""
+"""Running moments of the gap and their total weight so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,11 @@ class AMaPOOptions:
     Attributes:
         beta: reward units per nat of mean log-prob.
         convention: the exponent: `code` as in the authors' code, `paper` as in the paper's formula.
-        running: decay of running statistics per optimizer step, 0 ≤ running < 1; 0 takes those of the global batch.
+        running: decay of running statistics per optimizer step, 0 ≤ running < 1; 0 uses the global batch's.
         label_smoothing: ε, weight of the opposite label, 0 ≤ ε < ½.
         eps: smallest s, nats per token; gaps this close to μ count as equal to it (ours).
-        exponent_max: upper bound of the exponent (ours): it keeps the logged loss finite, the gradient is saturated
-            long before.
+        exponent_max: upper bound of the exponent (ours): it keeps the logged loss finite; the gradient saturates long
+            before.
     """
 
     beta: float = 2.0
@@ -46,11 +46,11 @@ class AMaPOOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveMargins:
-    """Margins with what they came from; everything detached, in fp64.
+    """Margins and the quantities they come from; all detached, in fp64.
 
     Attributes:
         values: M, reward units, one a row (B,).
-        exponent: the exponent where there is a margin, else 0 (B,).
+        exponent: the exponent if there is a margin, else 0 (B,).
         lags: whether the row has a margin (B,).
         mu: μ (B,), nats per token.
         s: s, nats per token, the same for all rows (B,).
@@ -64,7 +64,7 @@ class AdaptiveMargins:
 
 
 def statistics(rows: Rows, options: AMaPOOptions) -> tuple[Tensor, Tensor]:
-    """μ and s (B,) that the margins are measured with, nats per token; detached, in fp64."""
+    """μ and s (B,) that the margins are measured against, nats per token; detached, in fp64."""
     gap = rows.gap.detach().double()
     if options.running:
         weight, mean, square = (given(f"state['{name}']", rows.state.get(name)) for name in STATE)
@@ -98,9 +98,9 @@ def adaptive_margins(rows: Rows, options: AMaPOOptions) -> AdaptiveMargins:
 
 
 def _diagnostics(rows: Rows, options: AMaPOOptions) -> dict[str, Tensor]:
-    """A mean over rows cannot carry a maximum: `exponent_max` is the mean of the maxima of what is forwarded at once.
+    """A mean over rows cannot hold a maximum: `exponent_max` is the mean over forward passes of their maximum.
 
-    Rows without a margin have no exponent: the maximum is of the others, and 0 where there are none.
+    Rows without a margin have no exponent: the maximum is over the others, 0 if there are none.
     `gap_mean` and `gap_square` are of all rows of an optimizer step, and feed the running statistics.
     """
     margins = adaptive_margins(rows, options)
@@ -178,12 +178,12 @@ def amapo(rows: Rows, options: AMaPOOptions) -> Float[Tensor, "B"]:
     `code` (authors' code, the default):   M = β·exp(z·μ) if r < μ, else 0
     `paper` (second-hand):                 γ = max(z·β·μ, 0);  M = β·exp(γ) if γ > 0, else 0
 
-    μ and s are mean and unbiased standard deviation of sg[r] over the global batch: the rows that are forwarded
-    together, over all processes. With micro-batches that is less than an optimizer step, and statistics of 4–8 rows are
-    noise: set `running` (ours) where `micro_batch_size` is small. μ and s are then bias-corrected moving averages over
-    optimizer steps (s without the n/(n − 1)), the loss of a row depends on no other row, and no row has a margin before
-    the first update. Where μ < 0, `code` gives margins below β, and `paper` gives them to rows above the mean.
-    Label smoothing ε weights log σ of the opposite sign with ε.
+    μ and s are the mean and unbiased standard deviation of sg[r] over the global batch: the rows forwarded together,
+    over all processes. With micro-batches that is less than an optimizer step, and statistics of 4–8 rows are noise:
+    set `running` (ours) if `micro_batch_size` is small. μ and s are then bias-corrected moving averages over optimizer
+    steps (s without the n/(n − 1)), a row's loss does not depend on other rows, and no row has a margin before the
+    first update. If μ < 0, `code` gives margins below β, and `paper` gives margins to rows above the mean. Label
+    smoothing weights log σ of the opposite sign by ε.
 
     Golden values, β = 2: gaps 0 and 2 have μ = 1, s = √2. The first row has z·μ = 1/√2, the margin 2·e^0.7071068 =
     4.0562300 and the loss log(1 + e^4.0562300) = 4.0733960 (`paper`: 2·e^1.4142136 = 8.2265008, 8.2267682); the second
@@ -191,16 +191,16 @@ def amapo(rows: Rows, options: AMaPOOptions) -> Float[Tensor, "B"]:
     z·μ = 2, the margin 2·e² = 14.7781122 and log(1 + e^(14.7781122 − 2)) = 12.7781150.
 
     Use:
-        No reference, and effort for the preferences that lag behind. Published, read second-hand: length-controlled
+        No reference, and more effort on preferences that lag behind. Published (read second-hand): length-controlled
         AlpacaEval 2 of 26.4 against 22.0 for SimPO (Llama-3-8B base). The authors' recipe: learning rates 4e-7 to 1e-6,
         batches of 128.
 
     Watch:
-        The margin jumps from 0 to about β at the mean. `margin_share` is the share of rows with one, `exponent_max`
-        shows explosions. Statistics need many rows at once, or `running`.
+        The margin jumps from 0 to about β at the mean. `margin_share` is the share of rows with a margin;
+        `exponent_max` shows explosions. The statistics need many rows at once, or `running`.
 
     Noise:
-        none: mislabelled preferences lag too, and get a margin (ours)
+        none: flipped preferences lag too, and get a margin (ours)
 
     Args:
         rows: scores are mean log-probs (B,), nats per token; the state holds running moments of the gap.

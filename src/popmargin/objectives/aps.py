@@ -24,8 +24,8 @@ class APSOptions:
     Attributes:
         beta: reward units per nat.
         rho0: ρ₀, price of a large scale; the paper searches .05, .1, .3, .5, and smaller works better. Above 0.13
-            `linear` does not settle at every margin, see `popmargin.objectives.aps.scales`; from log 2 on it would
-            have the scale τ₀ at every margin, and is refused.
+            `linear` does not converge at every margin, see `popmargin.objectives.aps.scales`; from log 2 on the scale
+            would be τ₀ at every margin, so it is refused.
         tau0: smallest scale τ.
         tau_max: largest scale τ; the paper searches 1, 4, 5, 10.
         iterations: Newton steps; 5 in the paper for language models, 3 for robotics.
@@ -47,13 +47,13 @@ class APSOptions:
             raise ValueError(f"aps: iterations must be 1 or more, not {self.iterations}.")
         if self.regularizer == "linear" and self.rho0 >= math.log(2):
             raise ValueError(
-                f"aps: with rho0 {self.rho0}, which is not below log 2 = 0.693, every scale is tau0, which is `dpo` "
+                f"aps: with rho0 {self.rho0}, which is not below log 2 = 0.693, every scale is tau0, as in `dpo` "
                 "with β/tau0: lower it (the paper searches .05 to .5)."
             )
 
 
 def price(tau: Float[Tensor, "B"], options: APSOptions) -> Float[Tensor, "B"]:
-    """What a scale τ costs (B,)."""
+    """The price of a scale τ (B,)."""
     if options.regularizer == "quadratic":
         return options.rho0 * tau.square() - math.log(2) * tau
     return (options.rho0 - math.log(2)) * tau
@@ -63,10 +63,10 @@ def scales(rows: Rows, options: APSOptions) -> Float[Tensor, "B"]:
     """The scale τ* of every row (B,): Newton's method from τ = 1, detached, in fp64.
 
     With u = |d|/τ, the slope of the inner problem in τ is H(σ(u)) − log 2 plus that of the price, and its curvature
-    (d²/τ³)·σ(u)·σ(−u). Both are even in d, so that |d| avoids the cancellation at large negative margins.
+    (d²/τ³)·σ(u)·σ(−u). Both are even in d, so |d| avoids cancellation at large negative margins.
 
-    Five steps come within 5% of τ* for `quadratic`, and for `linear` up to ρ₀ = 0.13. From ρ₀ = 0.139 on the `linear`
-    iteration, which is the paper's, alternates between two scales at some margins, however many steps (τ₀ = 0.1):
+    Five steps come within 5% of τ* for `quadratic`, and for `linear` up to ρ₀ = 0.13. From ρ₀ = 0.139 on, the `linear`
+    iteration (the paper's) oscillates between two scales at some margins, for any number of steps (τ₀ = 0.1):
 
         ρ₀     |d|, any τ_max of the paper    and at τ_max = 10
         0.14   0.66                           6.55–6.61
@@ -120,29 +120,28 @@ def _diagnostics(rows: Rows, options: APSOptions) -> dict[str, Tensor]:
     ),
 )
 def aps(rows: Rows, options: APSOptions) -> Float[Tensor, "B"]:
-    """Ada-DPO: every preference has its own scale, large where it is unambiguous and small where it is not.
+    """Ada-DPO: every preference has its own scale, large if it is unambiguous and small if it is not.
 
     L = min over τ in [τ₀, τ_max] of −τ·log σ(d/τ) + ρ·τ,  d = β·Δ,  ρ = ρ₀ − log 2   (Hong et al. 2024)
 
-    `quadratic` has ρ₀τ² − τ·log 2 in the place of ρτ. τ* is detached, so that ∂L/∂d = −σ(−d/τ*). The price of τ*
-    changes no gradient and is kept so that the loss is the objective; it may be negative.
+    `quadratic` has ρ₀τ² − τ·log 2 instead of ρτ. τ* is detached, so ∂L/∂d = −σ(−d/τ*). The price of τ* changes no
+    gradient; it is kept so that the loss equals the objective, and the loss may be negative.
 
-    The authors' code adds 1e-6 to the probability inside the logarithms; here they are exact. At the defaults that
-    changes the loss and its gradient by less than 2e-5 of their size, for |d| from 0.5 to 5, and τ* by less than 1e-4.
-    Only where d/τ* < −10 would it matter: there their gradient fades to 0
-    (`tests/objectives/test_objective_authors.py`).
+    The authors' code adds 1e-6 to the probability inside the logarithms; here they are exact. At the defaults this
+    changes the loss and its gradient by a relative 2e-5 at most for |d| from 0.5 to 5, and τ* by less than 1e-4. It
+    would matter only for d/τ* < −10, where their gradient vanishes (`tests/objectives/test_objective_authors.py`).
 
     Golden values, ρ₀ = τ₀ = 0.1, τ_max = 4: Δ = 0 has τ* = τ₀ and τ₀·log 2 + (ρ₀ − log 2)·τ₀ = 0.01 (quadratic:
     ρ₀τ₀² = 0.001); d = 40 has τ* = τ_max and 4·log(1 + e⁻¹⁰) + 4·(0.1 − log 2) = 0.0001816 − 2.3725887.
 
     Use:
-        Preferences of unequal ambiguity. Published: smaller ρ₀ works better; ρ₀ = 0.1 and τ_max = 4 were best on TL;DR,
-        ρ₀ = 0.05 and τ_max = 5 on HH, where `quadratic` raised the win rate from 53.4 to 56.0.
+        Preferences that differ in ambiguity. Published: smaller ρ₀ works better; ρ₀ = 0.1 and τ_max = 4 were best on
+        TL;DR, ρ₀ = 0.05 and τ_max = 5 on HH, where `quadratic` raised the win rate from 53.4 to 56.0.
 
     Watch:
         The histogram of scales (`tau_bin_1` … `tau_bin_8`, and in the report): about 40% at τ_max is usual on TL;DR
-        (published). With all at one end this is `dpo` at another β. `linear` with ρ₀ above 0.13 does not settle at
-        every margin.
+        (published). With all at one end this is `dpo` with a different β. `linear` with ρ₀ above 0.13 does not
+        converge at every margin.
 
     Noise:
         ambiguous preferences saturate early; flipped ones still pull

@@ -15,9 +15,10 @@ from popmargin.objectives.rows import of_edges as of_edges
 from popmargin.registry import Registry, decorator, make_options
 
 ScoreKind = Literal["log_ratio", "mean_log_ratio", "logp", "mean_logp"]
-"""How a response is scored before β. log_ratio: Σ log π/π_ref (nats); logp: Σ log π; mean_…: divided by the tokens.
+"""How a response is scored before β. log_ratio: Σ log π/π_ref (nats); logp: Σ log π; mean_…: divided by the token
+count.
 
-An explicit reward model supplies its reward in the place of any of them: objectives see only numbers.
+An explicit reward model supplies its reward instead of any of these: objectives see only numbers.
 """
 
 Weaker = Literal["none", "target", "gradient"]
@@ -25,27 +26,27 @@ Origin = Literal["published", "baseline", "control", "ours"]
 TakesMargin = Literal["yes", "own", "no"]
 """Whether the run's `margin` may be subtracted from the gap that an objective sees.
 
-yes: its loss is a function of chosen − rejected alone; own: it has a margin or a target strength of its own; no:
-something else counts too, such as single scores or a soft label.
+yes: its loss depends only on chosen − rejected; own: it has its own margin or target strength; no: it also depends on
+something else, such as single scores or a soft label.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a component must be given beyond the scores of its rows.
+    """What a component needs beyond the scores of its rows.
 
     Attributes:
         edges: rows are PoP edges rather than preferences.
-        weaker: what is wanted of an edge's weaker side: nothing, its gap as a constant target, or scores with gradient.
+        weaker: what the component needs of an edge's weaker side: nothing, its gap as a constant target, or scores
+            with gradient.
         columns: numbers of each preference by name, found in `Rows.columns`: columns of the data, or what the run's
-            `signals` make of them.
+            `signals` derive from them.
         margin: the column `margin`: a margin per preference from the data (reward units).
-        soft_label: the column `soft_label`: the probability per preference that chosen is the better one.
-        scale: the column `scale`: the place of each preference on the strength scale of the run's PoP edges (reward
-            units).
-        reference: reference log-probs even where the score kind does not use them.
-        whole_responses: the scores must be of whole responses, so that a token selector is refused.
-        absolute: single scores count, not only their gaps, so that a reward model, whose rewards have no zero, is
+        soft_label: the column `soft_label`: the probability per preference that chosen is better.
+        scale: the column `scale`: each preference's value on the strength scale of the run's PoP edges (reward units).
+        reference: reference log-probs even if the score kind does not use them.
+        whole_responses: the scores must cover whole responses, so token selectors are refused.
+        absolute: scores count individually, not only their gaps, so reward models (whose rewards have no zero) are
             refused.
         provided: what else the task must provide, by name, e.g. `tokens`; see `Objective.requires`.
 
@@ -77,7 +78,7 @@ class Needs:
             object.__setattr__(self, name, name in columns)
 
     def __or__(self, other: "Needs") -> "Needs":
-        """What either needs; of a weaker side, what this one wants of it if it wants anything."""
+        """The union of both needs; for the weaker side, this one's need takes precedence."""
         both: dict[str, Any] = {
             field.name: getattr(self, field.name) or getattr(other, field.name) for field in fields(self)
         }
@@ -91,7 +92,7 @@ class Needs:
 class Golden:
     """A hand-computed case: values by field of `Rows` (lists), options, and the expected loss of every row.
 
-    `chosen_tokens` and `rejected_tokens` among the values are those of `Rows.logps` (1 where they are not given).
+    `chosen_tokens` and `rejected_tokens` among the values are those of `Rows.logps` (1 by default).
 
     Example:
         >>> case = Golden(rows={"chosen": [2.0], "rejected": [1.0]}, options={"beta": 0.1}, expected=[0.64439666])
@@ -107,7 +108,7 @@ class Golden:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """What the documentation draws of an objective: loss and gradient against the reward margin, one curve a value.
+    """The documentation's figure of an objective: loss and gradient against the reward margin, one curve per value.
 
     Attributes:
         vary: an option, a field of `Rows` or an entry of the state that differs between curves; empty for one curve.
@@ -130,24 +131,24 @@ class Figure:
 
 @dataclass(frozen=True)
 class Objective:
-    """A registered objective; what it declares is said here once, and `@objective` takes the same.
+    """A registered objective; `@objective` takes the same arguments.
 
     Attributes:
         name: its name in configurations.
         function: `(rows, options) -> loss (B,)`, pure and element-wise up to statistics of the batch.
         options: its frozen options dataclass.
-        score: the score kind it wants, or a function of the options that says so.
+        score: the score kind it uses, or a function from the options to it.
         origin: published, baseline, control or ours.
-        needs: what it must be given.
+        needs: what it needs.
         golden: hand-computed cases, checked by the contract tests.
         diagnostics: `(rows, options) -> {name: (B,)}`, averaged over rows and logged.
-        init_state: `(options) -> {name: scalar tensor}`, state that is saved with checkpoints.
+        init_state: `(options) -> {name: scalar tensor}`, state saved with checkpoints.
         update_state: `(state, mean diagnostics of the step, options) -> state`, called after every optimizer step.
-        batch_statistics: `(options) -> bool`: whether the loss of a row depends on the rows that are forwarded with it.
-            All processes must then forward together, as `Rows.gather` waits for them.
-        supervised: `(options) -> bool`: whether the loss holds the negative log-likelihood of the chosen response.
-        figure: what its page of the documentation draws.
-        takes_margin: whether a margin can be subtracted from the gap that it sees.
+        batch_statistics: `(options) -> bool`: whether the loss of a row depends on the rows forwarded with it. All
+            processes must then forward together, since `Rows.gather` waits for them.
+        supervised: `(options) -> bool`: whether the loss includes the negative log-likelihood of the chosen response.
+        figure: the figure on its documentation page.
+        takes_margin: whether a margin can be subtracted from its gap.
     """
 
     name: str
@@ -172,7 +173,7 @@ class Objective:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     def section(self, title: str) -> str:
-        """A section of the function's docstring as one line (`Use`, `Watch`, `Noise`); empty where it has none."""
+        """A section of the function's docstring as one line (`Use`, `Watch`, `Noise`); empty if it has none."""
         match = re.search(rf"^{title}:\n((?:    .*\n)+)", f"{inspect.getdoc(self.function)}\n", re.M)
         return " ".join(match[1].split()) if match else ""
 
@@ -191,17 +192,17 @@ class Objective:
     def requires(self, options: Any) -> frozenset[str]:
         """What a task must provide, by name: the score kind, `reference` for the zero or the log-probs of a reference.
 
-        `log_ratio` alone asks for gaps only, which a reward model has too.
+        `log_ratio` by itself only needs gaps, which reward models have too.
         """
         reference = {"reference"} if self.needs.reference or self.needs.absolute else set[str]()
         return frozenset({self.score_kind(options), *reference, *self.needs.provided})
 
     def uses_batch_statistics(self, options: Any) -> bool:
-        """Whether the loss of a row depends on the rows that are forwarded with it."""
+        """Whether the loss of a row depends on the rows forwarded with it."""
         return self.batch_statistics is not None and self.batch_statistics(options)
 
     def is_supervised(self, options: Any) -> bool:
-        """Whether the loss holds the negative log-likelihood of the chosen response."""
+        """Whether the loss includes the negative log-likelihood of the chosen response."""
         return self.supervised is not None and self.supervised(options)
 
 

@@ -45,17 +45,17 @@ def cdpo(rows: Rows, options: CDPOOptions) -> Float[Tensor, "B"]:
     The loss is smallest at h = log(p/(1 − p)). Labels below ½ need no swap: p and h change sides together.
 
     Golden values: h = 1, p = 1 is the DPO loss log(1 + e⁻¹); p = ¾ adds ¼·1, as log σ(−h) = log σ(h) − h; p = ¼ with
-    the responses exchanged is the same preference.
+    the responses swapped is the same preference.
 
     Use:
         Soft labels (votes, or a judge's probabilities), and a policy that should rank well. Published: it classifies
-        best and generates worse than the geometric losses.
+        best but generates worse than the geometric losses.
 
     Watch:
-        Labels of p = ½ hold the margin at 0 rather than leave it alone.
+        Labels of p = ½ pull the margin to 0 rather than leaving it alone.
 
     Noise:
-        uncertainty that p tells
+        uncertainty expressed by p
 
     Args:
         rows: scores are log-ratios (B,), nats; `soft_label` is p (B,).

@@ -38,23 +38,23 @@ class CIPOOptions:
     ),
 )
 def cipo(rows: Rows, options: CIPOOptions) -> Float[Tensor, "B"]:
-    """cIPO: IPO whose target gap is in proportion to the certainty of the soft label.
+    """cIPO: IPO whose target gap is proportional to the certainty of the soft label.
 
     L = (Δ − (2p − 1)/(2β))²   (as in Furuta et al. 2024; Δ without β, as in IPO)
 
     Labels below ½ need no swap: target and gap change sign together.
 
     Golden values, β = ¼: Δ = 6 with the target 2 (p = 1) gives 16, with the target 1 (p = ¾) 25; p = ¼ with the
-    responses exchanged is the same preference.
+    responses swapped is the same preference.
 
     Use:
-        As `cdpo`, where gaps should have finite targets.
+        As `cdpo`, if gaps should have finite targets.
 
     Watch:
-        β is the inverse of a target in nats of whole responses, as in `ipo`. Labels of p = ½ pull the gap to 0.
+        β is an inverse target in nats over whole responses, as in `ipo`. Labels of p = ½ pull the gap to 0.
 
     Noise:
-        uncertainty that p tells
+        uncertainty expressed by p
 
     Args:
         rows: scores are log-ratios (B,), nats; `soft_label` is p (B,).

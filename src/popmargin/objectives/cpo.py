@@ -1,4 +1,4 @@
-"""Contrastive preference optimization: DPO without a reference, held up by a supervised term."""
+"""Contrastive preference optimization: DPO without a reference, stabilised by a supervised term."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class CPOOptions:
 
     Attributes:
         beta: reward units per nat.
-        sft_weight: weight of the supervised term (`cpo_alpha` in TRL); 0 leaves it out.
+        sft_weight: weight of the supervised term (`cpo_alpha` in TRL); 0 for none.
     """
 
     beta: float = 0.1
@@ -51,16 +51,16 @@ def cpo(rows: Rows, options: CPOOptions) -> Float[Tensor, "B"]:
 
     L = −log σ(β·(logp(y_w) − logp(y_l))) − α·logp(y_w)/|y_w|   (Xu et al. 2024)
 
-    The second term is per token, as in TRL; the mean is taken for every row, TRL's over the tokens of the batch.
+    The second term is per token, as in TRL; the mean is per row, whereas TRL's is over the tokens of the batch.
 
     Golden values, β = 0.1: a gap of 10 gives log(1 + e⁻¹) = 0.3132617; 4 nats over 8 tokens add ½.
 
     Use:
-        No reference, and a supervised term that keeps the chosen responses likely.
+        No reference, and a supervised term that keeps chosen responses likely.
 
     Watch:
-        Sums of log-probs depend on lengths, and nothing divides them out (ours). The regularizer `sft` on top is
-        refused unless `sft_weight` is 0.
+        Summed log-probs depend on length, and nothing corrects for it (ours). Adding the regularizer `sft` is refused
+        unless `sft_weight` is 0.
 
     Noise:
         none

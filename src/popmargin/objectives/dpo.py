@@ -42,14 +42,14 @@ def dpo(rows: Rows, options: DPOOptions) -> Float[Tensor, "B"]:
     Golden values: Δ = 0 gives log 2; Δ = 10, β = 0.1 gives log(1 + e⁻¹) = 0.3132617.
 
     Use:
-        The baseline: pairwise labels that can be trusted, and a reference model.
+        The baseline, for pairwise labels that can be trusted and a reference model.
 
     Watch:
-        Both log-ratios may fall while their gap grows: look at `chosen_logratio`. A certain label asks for an endless
+        Both log-ratios may fall while their gap grows: look at `chosen_logratio`. A certain label asks for an infinite
         margin.
 
     Noise:
-        none: the more a label is contradicted, the harder it pulls
+        none: the more a label is contradicted, the larger its gradient
 
     Args:
         rows: scores are log-ratios (B,), nats.

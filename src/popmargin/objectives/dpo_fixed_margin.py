@@ -35,14 +35,14 @@ class DPOFixedMarginOptions:
     golden=(Golden(rows={"chosen": [10.0], "rejected": [0.0]}, expected=[0.6931471805599453]),),
 )
 def dpo_fixed_margin(rows: Rows, options: DPOFixedMarginOptions) -> Float[Tensor, "B"]:
-    """DPO with a fixed margin: every preference must lead by the same amount.
+    """DPO with a fixed margin, the same for every preference.
 
     L = −log σ(β·Δ − m)
 
     Golden value: β·Δ = m = 1 gives log 2.
 
     Use:
-        A baseline for adaptive margins: all preferences must lead by the same amount.
+        A baseline for adaptive margins: the same margin for all preferences.
 
     Watch:
         The margin is in reward units: 1 is 10 nats at β = 0.1, the upper clip of `pop`.

@@ -41,21 +41,21 @@ class DPORatingMarginOptions:
     ),
 )
 def dpo_rating_margin(rows: Rows, options: DPORatingMarginOptions) -> Float[Tensor, "B"]:
-    """DPO with ground-truth margins: every preference must lead by the gap between its ratings.
+    """DPO with ground-truth margins: each preference's margin is the gap between its ratings.
 
     L = −log σ(β·Δ − c·(rating_chosen − rating_rejected))
 
     Golden values: β·Δ = margin = 1 gives log 2; Δ = 0 with margin 1 gives log(1 + e) = 1.3132617.
 
     Use:
-        Ratings of both responses whose differences mean the same for every annotator and prompt.
+        Ratings of both responses whose differences are comparable across annotators and prompts.
 
     Watch:
-        One rating point is one reward unit unless `margin_scale` says otherwise. Errors of ratings enter the loss as
-        they are, which is what preferences over preferences avoid.
+        One rating point is one reward unit unless `margin_scale` says otherwise. Rating errors enter the loss
+        directly, which preferences over preferences avoid.
 
     Noise:
-        none: noise of ratings becomes noise of margins
+        none: rating noise becomes margin noise
 
     Args:
         rows: scores are log-ratios (B,), nats; margins are rating gaps (B,).

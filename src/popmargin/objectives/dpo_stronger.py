@@ -17,19 +17,18 @@ from popmargin.objectives.dpo import DPOOptions, dpo
     golden=(Golden(rows={"chosen": [3.0], "rejected": [-7.0]}, expected=[0.31326168751822286]),),
 )
 def dpo_stronger(rows: Rows, options: DPOOptions) -> Float[Tensor, "B"]:
-    """Control: plain DPO on the stronger sides of PoP edges, which separates resampling from the margin.
+    """Control: plain DPO on the stronger sides of PoP edges, to separate resampling from the margin.
 
     L(s, u) = −log σ(β·Δ(s))
 
-    Golden value: that of `dpo`.
+    Golden value: as for `dpo`.
 
     Use:
-        The control of `pop`: report it beside every PoP result, since it tells the effect of training on stronger
+        The control for `pop`: report it with every PoP result, since it separates the effect of training on stronger
         preferences from that of the margin.
 
     Watch:
-        With random edges strong preferences are trained on more often than in the data; with iterative ones they are
-        not.
+        Random edges oversample strong preferences; iterative edges do not.
 
     Noise:
         wrong edges only change which preferences are trained on

@@ -1,4 +1,4 @@
-"""DPO-Positive: DPO that does not let the chosen response lose likelihood."""
+"""DPO-Positive: DPO that penalises lost likelihood of the chosen response."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class DPOPOptions:
 
     Attributes:
         beta: reward units per nat.
-        penalty: λ, how many nats of the gap a lost nat of the chosen response costs; 0 is DPO.
+        penalty: λ, nats of gap that each lost nat of the chosen response costs; 0 is DPO.
     """
 
     beta: float = 0.1
@@ -43,11 +43,11 @@ class DPOPOptions:
     ),
 )
 def dpop(rows: Rows, options: DPOPOptions) -> Float[Tensor, "B"]:
-    """DPO-Positive: a chosen response below its reference probability counts against its own gap.
+    """DPO-Positive: falling below the reference probability counts against the chosen response's gap.
 
     L = −log σ(β·[Δ − λ·max(0, logp_ref(y_w) − logp_θ(y_w))])   (DPOP, Pal et al. 2024)
 
-    The penalty is inside the sigmoid, in nats; the regularizer `budget` puts one beside any loss.
+    The penalty is inside the sigmoid, in nats; the regularizer `budget` adds one to any loss.
 
     Golden values, β = 0.1, λ = 5: ρ(y_w) = 3 loses nothing and Δ = 10 gives log(1 + e⁻¹); ρ(y_w) = −2 with Δ = 20 is
     charged 10 nats and gives the same.
@@ -57,8 +57,8 @@ def dpop(rows: Rows, options: DPOPOptions) -> Float[Tensor, "B"]:
 
     Watch:
         At the default λ a single lost nat costs 50 nats of gap, which soon outweighs the preference itself. The
-        regularizer `budget` leaves a little for free. Token selectors are refused: of a response that gained they may
-        keep only tokens that lost, and the penalty would be on those.
+        regularizer `budget` allows a small loss for free. Token selectors are refused: they may keep only the tokens
+        that lost likelihood of a response that gained it, and would then penalise it.
 
     Noise:
         none

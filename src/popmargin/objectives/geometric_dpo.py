@@ -13,7 +13,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def warn_of_small(beta: float, owner: str) -> None:
-    """Tell of a β that was not raised above DPO's, since soft labels shrink the effective one to β·E[|2p − 1|]."""
+    """Warn if β is not larger than DPO's, since soft labels shrink the effective β to β·E[|2p − 1|]."""
     if beta <= 0.1:
         _LOG.warning(
             "%s: β %g is not above DPO's 0.1, but soft labels shrink it to β·|2p − 1|: 0.3 is published for "
@@ -64,17 +64,17 @@ def geometric_dpo(rows: Rows, options: GeometricDPOOptions) -> Float[Tensor, "B"
     no swap: 2p − 1 and Δ change sign together.
 
     Golden values, β = 0.2, Δ = 10: p = 1 gives log(1 + e⁻²) = 0.1269280, p = ¾ log(1 + e⁻¹) = 0.3132617, as does p = ¼
-    with the responses exchanged; p = ½ gives log 2.
+    with the responses swapped; p = ½ gives log 2.
 
     Use:
-        Soft labels, and a policy that should write well. Published: the geometric losses win about 70% of direct
-        comparisons with their bases on average.
+        Soft labels, and a policy that should generate well. Published: the geometric losses win about 70% of direct
+        comparisons with their base losses on average.
 
     Watch:
-        Raise β above that of `dpo`. Labels near ½ hardly train, so that the data are fewer than they look.
+        Raise β above that of `dpo`. Labels near ½ hardly train, so the effective data set is smaller than it looks.
 
     Noise:
-        uncertainty that p tells: p = ½ does not pull
+        uncertainty expressed by p: p = ½ has no gradient
 
     Args:
         rows: scores are log-ratios (B,), nats; `soft_label` is p (B,).

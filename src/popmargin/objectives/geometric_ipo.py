@@ -46,17 +46,17 @@ def geometric_ipo(rows: Rows, options: GeometricIPOOptions) -> Float[Tensor, "B"
     With c = 2p − 1 this is (c·Δ − |c|/(2β))², which also holds below ½, where the pair is swapped first.
 
     Golden values, β = ¼ (target 2): Δ = 6 gives 16 at p = 1 and ¼·16 = 4 at p = ¾, as does p = ¼ with the responses
-    exchanged; p = ½ gives 0.
+    swapped; p = ½ gives 0.
 
     Use:
-        As `geometric_dpo`, where gaps should have a finite target.
+        As `geometric_dpo`, if gaps should have a finite target.
 
     Watch:
-        The target is the same for all labels, only its weight falls. β is the inverse of a target in nats of whole
+        The target is the same for all labels; only its weight falls. β is an inverse target in nats over whole
         responses.
 
     Noise:
-        uncertainty that p tells: p = ½ does not pull
+        uncertainty expressed by p: p = ½ has no gradient
 
     Args:
         rows: scores are log-ratios (B,), nats; `soft_label` is p (B,).

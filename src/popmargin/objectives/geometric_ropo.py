@@ -17,7 +17,7 @@ class GeometricROPOOptions:
 
     Attributes:
         beta: reward units per nat; larger than for DPO, as for `geometric_dpo`.
-        alpha: α, weight of the bounded loss; here not tied to γ.
+        alpha: α, weight of the bounded loss; not tied to γ here.
         gamma: γ, weight of the geometric DPO loss.
     """
 
@@ -60,11 +60,11 @@ def geometric_ropo(rows: Rows, options: GeometricROPOOptions) -> Float[Tensor, "
         Soft labels that may also be wrong: a bounded loss on scaled margins.
 
     Watch:
-        Raise β above that of `dpo`. α and γ are weights of their own, unlike in `ropo`; contradicted preferences still
+        Raise β above that of `dpo`. α and γ are independent weights, unlike in `ropo`; contradicted preferences still
         pull with weight γ.
 
     Noise:
-        uncertainty that p tells, and flipped labels
+        uncertainty expressed by p, and flipped labels
 
     Args:
         rows: scores are log-ratios (B,), nats; `soft_label` is p (B,).

@@ -14,7 +14,7 @@ class HingeOptions:
     """Options of `hinge`.
 
     Attributes:
-        beta: reward units per nat; the hinge opens at a gap of 1/β nats.
+        beta: reward units per nat; the loss is 0 from a gap of 1/β nats on.
     """
 
     beta: float = 0.1
@@ -32,7 +32,7 @@ class HingeOptions:
     golden=(Golden(rows={"chosen": [0.0, 4.0, 20.0], "rejected": [0.0, -1.0, 0.0]}, expected=[1.0, 0.5, 0.0]),),
 )
 def hinge(rows: Rows, options: HingeOptions) -> Float[Tensor, "B"]:
-    """Hinge: preferences that lead by a reward margin of 1 pull no more.
+    """Hinge: no loss beyond a reward margin of 1.
 
     L = max(0, 1 − β·Δ)   (SLiC, Zhao et al. 2023, on log-ratios as in RSO, Liu et al. 2023, and TRL)
 
@@ -41,10 +41,10 @@ def hinge(rows: Rows, options: HingeOptions) -> Float[Tensor, "B"]:
     Golden values, β = 0.1: Δ = 0 gives 1, Δ = 5 gives ½, and Δ = 20 nothing.
 
     Use:
-        Preferences that are settled should stop pulling at once.
+        If preferences should stop pulling as soon as they are settled.
 
     Watch:
-        A loss near 0 means that hardly any row still trains. β sets both the strength and the gap that is enough, 1/β
+        A loss near 0 means that hardly any row still trains. β sets both the gradient and the gap that suffices, 1/β
         nats.
 
     Noise:

@@ -15,7 +15,7 @@ class IPOOptions:
     Attributes:
         beta: the regularisation strength τ of the paper; the target gap is 1/(2β) nats.
         length_normalized: divide log-ratios by the token counts (TRL's convention, which its code says the paper's
-            authors confirmed); off is the formula that the paper prints, and OpenRLHF's convention.
+            authors confirmed); off is the formula printed in the paper, and OpenRLHF's convention.
     """
 
     beta: float = 0.1
@@ -42,21 +42,21 @@ def _score(options: IPOOptions) -> ScoreKind:
     ),
 )
 def ipo(rows: Rows, options: IPOOptions) -> Float[Tensor, "B"]:
-    """IPO: regress the log-ratio gap to a finite target, so that certain labels do not drive it to infinity.
+    """IPO: regress the log-ratio gap to a finite target, so certain labels do not drive it to infinity.
 
     L = (Δ − 1/(2β))²   (Azar et al. 2023)
 
     Golden values: β = 0.1 has the target 5, so Δ = 0 gives 25; β = 0.25 has the target 2, so Δ = 6 gives 16.
 
     Use:
-        Certain labels, which would drive the gap of `dpo` to infinity: here the target is finite (published).
+        Certain labels, which would drive the gap of `dpo` to infinity; here the target is finite (published).
 
     Watch:
-        At Δ = 0 and β = 0.1 the gradient in Δ is 200 times that of `dpo` (10 against 0.05), so that gradient clipping
-        acts sooner. β here and in TRL differ by the length: see `length_normalized`.
+        At Δ = 0 and β = 0.1 the gradient in Δ is 200 times that of `dpo` (10 against 0.05), so gradient clipping sets
+        in earlier. β differs from TRL's by the length: see `length_normalized`.
 
     Noise:
-        none: the pull grows with the contradiction
+        none: the gradient grows with the contradiction
 
     Args:
         rows: scores are log-ratios (B,), nats; means over tokens with `length_normalized`.

@@ -53,22 +53,21 @@ def log_odds(mean_logp: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
     ),
 )
 def orpo(rows: Rows, options: ORPOOptions) -> Float[Tensor, "B"]:
-    """ORPO: the negative log-likelihood of chosen, and the log-odds by which it leads.
+    """ORPO: the negative log-likelihood of chosen, plus an odds-ratio term.
 
     L = −mean_logp(y_w) − λ·log σ(log[odds(y_w)/odds(y_l)]),  odds = P/(1 − P),  P = exp(mean_logp)   (Hong et al. 2024)
 
-    The first term is over the completion, one mean a row; TRL's is over prompt and completion, one mean a batch.
+    The first term is over the completion, averaged per row; TRL's is over prompt and completion, averaged per batch.
 
     Golden values, λ = ½: P = ½ on both sides gives log 2 + ½·log 2 = 1.0397208; P_w = ½, P_l = ¼ have the odds ratio 3
     and give log 2 + ½·log(4/3) = 0.8369882.
 
     Use:
-        One stage from a base model, in the place of supervised and then preference training, without a reference
-        (published).
+        One stage from a base model instead of supervised and then preference training, without a reference (published).
 
     Watch:
         The first term trains on every chosen response, however good it is. The logged reward margin is λ times the gap
-        of mean log-probs, which is no reward. Token selectors and `sft` are refused.
+        of mean log-probs, which is not a reward. Token selectors and `sft` are refused.
 
     Noise:
         none

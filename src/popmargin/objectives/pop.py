@@ -12,7 +12,7 @@ from popmargin.objectives.base import Figure, Golden, Needs, Rows, given, object
 
 @dataclass(frozen=True, kw_only=True)
 class TargetClip:
-    """Where a target margin is cut off.
+    """Where a target margin is clipped.
 
     Attributes:
         margin_min: lower clip of the target margin, nats (before β).
@@ -43,12 +43,12 @@ class PopOptions(TargetClip):
 
 
 def target_margin(rows: Rows, margin_min: float, margin_max: float) -> Margin:
-    """The clipped margin of the weaker sides, nats; 0 in rows without a weaker side."""
+    """The clipped target margin, nats; 0 in rows without a weaker side."""
     return given("target", rows.target).clip(margin_min, margin_max).only(given("has_weaker", rows.has_weaker))
 
 
 def target_diagnostics(rows: Rows, options: TargetClip) -> dict[str, Tensor]:
-    """What shows whether the target moves: it degenerates to `dpo_stronger` where the margin stays 0."""
+    """Shows whether the target moves: with a margin of 0 the loss degenerates to `dpo_stronger`."""
     target = given("target", rows.target).values
     margin = of_edges(target_margin(rows, options.margin_min, options.margin_max).values, rows)
     return {
@@ -76,34 +76,34 @@ def target_diagnostics(rows: Rows, options: TargetClip) -> dict[str, Tensor]:
     ),
 )  # fmt: skip
 def pop(rows: Rows, options: PopOptions) -> Float[Tensor, "B"]:
-    """DPO-PoP: the stronger preference must lead by at least the margin that the weaker one has now.
+    """DPO-PoP: the stronger preference's target margin is the weaker one's current margin.
 
     L(s, u) = −log σ(β·[Δ(s) − clip(sg[Δ_target(u)], m_min, m_max)])   (Chittepu et al. 2025)
 
-    The margin is clipped in nats, before β. Only s gets a gradient. Which network scores u is the run's `target`:
-    the Polyak-averaged policy as published, the detached policy, or our margin bank.
+    The margin is clipped in nats, before β. Only s gets a gradient. The run's `target` scores u: the Polyak-averaged
+    policy as published, the detached policy, or our margin bank.
 
-    The authors' code sums another set of tokens: it skips the first token at which the two responses differ, and counts
-    a pad token after the end. Here every token of a response counts, its end too, and no pad. On a random model the gap
-    of 100 pairs (5 to 40 tokens after 0 to 3 common ones) differs by 0.39 nats on average, where its standard deviation
-    is 2.1 (`tests/objectives/test_objective_authors.py`).
+    The authors' code sums a different set of tokens: it skips the first token at which the two responses differ, and
+    counts a pad token after the end. Here every token of a response counts, including its end token, and no padding.
+    On a random model the gap of 100 pairs (5 to 40 tokens after 0 to 3 common ones) differs by 0.39 nats on average,
+    where its standard deviation is 2.1 (`tests/objectives/test_objective_authors.py`).
 
     Golden values: Δ(s) = 10 with the target 10, and 25 clipped to 10, give log 2; a target of −3 clipped to 0, and a
     row without weaker side, give the DPO loss log(1 + e⁻¹).
 
     Use:
-        Labels that say which of two preferences is the stronger one, without ratings that mean the same everywhere.
+        Labels that say which of two preferences is stronger, without comparable ratings.
         Published: iterative edges favour accuracy, random edges the quality of generations.
 
     Watch:
-        `target_margin_mean` at 0 means that the target never moved, and that this is `dpo_stronger`. Compare with that
-        control: much of a gain may come from the choice of preferences. The margin is clipped in nats.
+        `target_margin_mean` at 0 means that the target never moved, so this is `dpo_stronger`. Compare with that
+        control: much of a gain may come from which preferences are trained on. The margin is clipped in nats.
 
     Noise:
-        ordinal: ratings may be off as long as their order is right (ours); wrong preference labels are not caught
+        ordinal: ratings may be off as long as their order is right (ours); flipped preferences are not detected
 
     Args:
-        rows: scores of the stronger sides are log-ratios (B,), nats; `target` are the weaker sides' gaps, nats.
+        rows: scores of the stronger sides are log-ratios (B,), nats; `target` holds the weaker sides' gaps, nats.
         options: see `PopOptions`.
 
     Returns:

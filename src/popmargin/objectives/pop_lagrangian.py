@@ -19,14 +19,14 @@ class PopLagrangianOptions:
 
     Attributes:
         beta: reward units per nat.
-        lambda_init: the multiplier λ at the start.
+        lambda_init: the initial multiplier λ.
         lambda_lr: step of the dual ascent on log λ, once per optimizer step.
         lambda_max: upper bound of λ.
         ascent: `step`, ours, adds lambda_lr times the mean violation of the step to log λ; `authors` adds lambda_lr·λ
             times the mean violation of a window, less the threshold, as the authors' code does.
-        window: of `authors`, optimizer steps in the window; nothing is trained until it is full. 4 steps of 32 edges
+        window: for `authors`, optimizer steps in the window; nothing is trained until it is full. 4 steps of 32 edges
             are the 128 edges of the authors' code.
-        threshold: of `authors`, the violation that is allowed, nats.
+        threshold: for `authors`, the allowed violation, nats.
     """
 
     beta: float = 0.1
@@ -40,7 +40,7 @@ class PopLagrangianOptions:
     def __post_init__(self) -> None:
         positive("pop_lagrangian", beta=self.beta, lambda_init=self.lambda_init, lambda_max=self.lambda_max)
         if self.lambda_lr < 0:
-            raise ValueError(f"pop_lagrangian: lambda_lr must be 0 or more, not {self.lambda_lr}: λ ascends.")
+            raise ValueError(f"pop_lagrangian: lambda_lr must be 0 or more, not {self.lambda_lr}: λ only ascends.")
         if self.window < 1:
             raise ValueError(f"pop_lagrangian: window must be 1 or more optimizer steps, not {self.window}.")
         if not math.isfinite(self.threshold):
@@ -63,7 +63,7 @@ def _diagnostics(rows: Rows, options: PopLagrangianOptions) -> dict[str, Tensor]
 
 
 def _init_state(options: PopLagrangianOptions) -> dict[str, Tensor]:
-    """log λ, and for `authors` the violations of the last steps and how many were seen."""
+    """log λ, and for `authors` the violations of the last steps and their number."""
     state = {"log_lambda": torch.tensor(math.log(options.lambda_init), dtype=torch.float64)}
     if options.ascent == "authors":
         state["violations"] = torch.zeros(options.window, dtype=torch.float64)
@@ -144,26 +144,26 @@ def pop_lagrangian(rows: Rows, options: PopLagrangianOptions) -> Float[Tensor, "
     L(s, u) = ½[ℓ(s) + ℓ(u)] + λ·(−log σ(β[Δ(s) − Δ(u)]) − log 2),  ℓ = −log σ(β·Δ)
 
     A variant in the authors' code (Chittepu et al. 2025). Both sides get a gradient. A row without weaker side is ℓ(s)
-    (ours). λ moves once per optimizer step, v the mean violation of its edges, by one of two rules:
+    (ours). λ is updated once per optimizer step, with v the mean violation over its edges, by one of two rules:
 
     `step` (ours, the default):  Δlog λ = lr·v
     `authors`:                   Δlog λ = lr·λ·(mean v of the window − threshold), and no loss until the window is full
 
     The factor λ in the authors' rule makes it explode: at a steady violation of 0.3 nats, lr = 0.01, λ after 400 steps
-    is 3.3 by `step`, and has reached its bound of 100 by `authors`. Their window holds 128 edges; ours holds steps,
-    which is the same for batches of 32 edges. That λ ascends once a step, not once a micro-batch, is ours.
+    is 3.3 by `step`, and has reached its bound of 100 by `authors`. Their window is 128 edges; ours is counted in
+    steps, which is the same for batches of 32 edges. Updating λ once per step, not per micro-batch, is ours.
 
     Golden values: equal gaps of 10 violate nothing, leaving log(1 + e⁻¹); Δ(s) = 0, Δ(u) = 10, λ = 2 give
     ½[log 2 + 0.3132617] + 2·(log(1 + e) − log 2) = 0.5032044 + 2·0.6201145 = 1.7434334; by `authors` nothing before the
     window is full.
 
     Use:
-        PoP labels as a constraint on both sides, in the place of a moving target.
+        PoP labels as a constraint on both sides, instead of a moving target.
 
     Watch:
-        `lambda` in the log: λ rises as long as edges are violated, and wrong edges may stay so (ours). With `authors`
-        it soon stands at `lambda_max`, where the preferences themselves hardly count. Both sides are forwarded with
-        gradient.
+        `lambda` in the log: λ rises as long as edges are violated, and wrong edges may stay violated (ours). With
+        `authors` it soon reaches `lambda_max`, where the preferences themselves hardly count. Both sides are forwarded
+        with gradient.
 
     Noise:
         wrong edges raise λ (ours)

@@ -56,27 +56,27 @@ def _diagnostics(rows: Rows, options: PopRankOptions) -> dict[str, Tensor]:
     ),
 )  # fmt: skip
 def pop_rank(rows: Rows, options: PopRankOptions) -> Float[Tensor, "B"]:
-    """Two-sided PoP (ours): DPO on every preference once, and the edges as a ranking of the preferences' gaps.
+    """Two-sided PoP (ours): DPO on every preference once, plus a ranking loss on the gaps of each edge.
 
     L = mean over preferences of −log σ(β·Δ)  +  λ · mean over rows of −log σ(β[Δ(s) − Δ(u)])
 
     Not in the paper, which gives the weaker side no gradient. An older public loss for reward models is two-sided too
     (PrasannS/rlhf-length-biases, 2024): mean of −log σ(r_Δ − m) over preferences, plus the sum over pairs of
     −log σ(r_Δ(s) − r_Δ(u) − (m(s) − m(u))), r_Δ the gap of rewards and m a margin of each preference. Ours has no
-    margins, the weight λ, and a mean in the place of the sum; the shares and the use on policies are ours.
+    margins, the weight λ, and a mean instead of the sum; the shares and the use on policies are ours.
 
-    The shares make every preference count once an epoch, however many edges it stands in; preferences without an edge
-    are rows of their own, without a ranking term.
+    The shares make every preference count once per epoch, however many edges it has; preferences without an edge are
+    separate rows without a ranking term.
 
     Golden values: ½·log(1 + e⁻¹) + 2·log 2 + 3·log(1 + e⁻¹) = 2.4827103; a row without weaker side is the DPO loss.
 
     Use:
-        PoP labels where both sides of an edge should learn. Ours: in a linear simulation it recovered more of the
+        PoP labels, if both sides of an edge should learn. Ours: in a linear simulation it recovered more of the
         strengths than `pop` (accuracy .816 against .778), on frozen features of real text hardly more (.775–.777
         against .774–.776), and in the demo it does not win.
 
     Watch:
-        A large `rank_weight` hurts where edges are noisy (ours). Both sides are forwarded with gradient.
+        A large `rank_weight` hurts if edges are noisy (ours). Both sides are forwarded with gradient.
 
     Noise:
         ordinal, as `pop`; gains shrink with wrong edges (ours, simulated)

@@ -1,4 +1,4 @@
-"""A strength scale in training (ours): how strong a preference is, fitted from all PoP edges, sets its own target."""
+"""A strength scale in training (ours): each preference's strength, fitted from all PoP edges, sets its target."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -33,7 +33,7 @@ class PopScaleOptions:
 
 
 def _target(rows: Rows, options: PopScaleOptions) -> Tensor:
-    """The reward margin that the strength asks for (B,)."""
+    """The reward margin that the strength calls for (B,)."""
     strength = given("scale", rows.scale).reward(options.beta)
     return strength * (options.slope if options.use == "soft_label" else options.unit)
 
@@ -70,31 +70,31 @@ def _diagnostics(rows: Rows, options: PopScaleOptions) -> dict[str, Tensor]:
     ),
 )
 def pop_scale(rows: Rows, options: PopScaleOptions) -> Float[Tensor, "B"]:
-    """A strength scale in training (ours): the target of a preference is its place among all preferences.
+    """A strength scale in training (ours): a preference's target is its rank among all preferences.
 
     soft_label:  L = −[p·log σ(h) + (1 − p)·log σ(−h)],  p = σ(slope·z)
     margin:      L = −log σ(h − unit·z)
     squared:     L = (h − unit·z)²                       with h = β·Δ
 
-    Not in the paper, where a label moves the stronger of its two preferences alone and the margin comes from the policy
-    of the moment. Here a Bradley–Terry fit to all edges gives every preference a strength, once, before training; z is
-    its rank among them as a half-normal of mean 1. Rows are preferences, each trained on once an epoch.
+    Not in the paper, where a label moves only the stronger of its two preferences and the margin comes from the
+    current policy. Here a Bradley–Terry fit to all edges gives every preference a strength, once, before training; z
+    is its rank mapped to a half-normal of mean 1. Rows are preferences, each trained on once per epoch.
 
     Golden values: h = 1 with 1.5·z = log 3, so that p = ¾, gives log(1 + e⁻¹) + ¼; z = 0, p = ½ adds ½. Margin: h = z
     = 1 gives log 2, h = 0 with z = ½ log(1 + e^½) = 0.9740770. Squared: (1 − 3)² and (0 − ½)².
 
     Use:
-        PoP labels from few or noisy comparisons: the scale makes each of them tell about all preferences. Ours: in a
+        PoP labels from few or noisy comparisons: the scale pools them over all preferences. Ours: in a
         linear simulation accuracy .818 against .778 of `pop` and .816 of `pop_rank`, on frozen features of real text
-        .777–.778 against .774–.776 and .775–.777; on a small language model no difference to them is clear
+        .777–.778 against .774–.776 and .775–.777; on a small language model no difference from them is clear
         (docs/studies/objectives.md).
 
     Watch:
         The strengths never change during training. A preference without any comparison gets the middle of the scale (a
-        warning says how many). The half-normal shape is an assumption; `soft_label` needs it least.
+        warning says how many). The half-normal shape is an assumption; `soft_label` depends on it least.
 
     Noise:
-        ordinal, averaged over all comparisons of a preference; wrong preference labels are not caught (ours, simulated)
+        ordinal, averaged over all comparisons of a preference; flipped preferences are not detected (ours, simulated)
 
     Args:
         rows: scores are log-ratios (B,), nats; `scale` is z (B,).

@@ -43,20 +43,20 @@ class RobustDPOOptions:
     ),
 )
 def robust_dpo(rows: Rows, options: RobustDPOOptions) -> Float[Tensor, "B"]:
-    """Robust DPO: the loss whose mean over flipped labels is the DPO loss on clean ones.
+    """Robust DPO: its expectation under flipped labels is the DPO loss on clean ones.
 
     L = [(1 − ε)·ℓ(h) − ε·ℓ(−h)] / (1 − 2ε),  ℓ(h) = −log σ(h),  h = β·Δ   (rDPO, Chowdhury et al. 2024)
 
-    It has no lower bound, so that it may be negative.
+    It has no lower bound and may be negative.
 
     Golden values: h = 0 gives log 2 for every ε; h = 1, ε = ¼ gives [¾·0.3132617 − ¼·1.3132617]/½ = −0.1867383.
 
     Use:
-        Labels that are flipped at random, at a rate that is known.
+        Labels flipped at random, at a known rate.
 
     Watch:
-        No margin is ever enough: the pull of a settled preference stays at ε/(1 − 2ε), and the loss has no lower bound.
-        The rate is not estimated here.
+        No margin is ever enough: the gradient of a settled preference stays at ε/(1 − 2ε), and the loss has no lower
+        bound. The rate is not estimated.
 
     Noise:
         flipped labels, at a known rate

@@ -1,4 +1,4 @@
-"""ROPO: a loss that stops pulling at preferences which the policy strongly contradicts."""
+"""ROPO: a loss with little gradient on preferences that the policy strongly contradicts."""
 
 from dataclasses import dataclass
 
@@ -42,24 +42,24 @@ class ROPOOptions:
     ),
 )
 def ropo(rows: Rows, options: ROPOOptions) -> Float[Tensor, "B"]:
-    """ROPO: DPO plus a bounded noise-aware loss, so that strongly contradicted preferences hardly pull.
+    """ROPO: DPO plus a bounded noise-aware loss, so strongly contradicted preferences hardly pull.
 
     L = (4α/(1 + α)²)·(−log σ(h) + α·σ(−h)),  h = β·Δ   (Liang et al. 2024)
 
     The weight of ∂h in the gradient, (4α/(1 + α)²)·σ(−h)·(1 + α·σ(h)), is at most 1, and falls to 4α/(1 + α)² as
-    h → −∞. The authors have published no code that we know of; three implementations of others agree on this loss. It
-    helps where 20–30% of the labels are flipped and can hurt on clean data.
+    h → −∞. The authors have published no code that we know of; three other implementations agree on this loss. It
+    helps if 20–30% of labels are flipped and can hurt on clean data.
 
     Golden values, α = 3 (factor 12/16): h = 0 gives 0.75·(log 2 + 3/2) = 1.6448604; h = 1 gives
     0.75·(0.3132617 + 3·0.2689414) = 0.8400645.
 
     Use:
-        Labels of which a fifth or more may be flipped. Published by others: against DPO it wins 69.3% at 30% flips, and
+        A fifth or more of the labels may be flipped. Published by others: against DPO it wins 69.3% at 30% flips, and
         25.9% on clean data (Nectar).
 
     Watch:
-        It can hurt on clean data: report `dpo` beside it. The outer loop of the paper, which drops and resamples
-        preferences, is not part of the loss.
+        It can hurt on clean data: report `dpo` with it. The paper's outer loop, which drops and resamples preferences,
+        is not part of the loss.
 
     Noise:
         flipped labels, 20–30%

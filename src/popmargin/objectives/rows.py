@@ -1,4 +1,4 @@
-"""What an objective sees: the scores of a batch's rows, and columns of the data by name.
+"""What an objective sees: the scores of a batch's rows, and named columns of the data.
 
 A *row* is one training unit: a preference, or a preference-over-preference edge (its stronger preference, and the
 weaker one where there is one). Axis suffix B: rows of one batch.
@@ -22,12 +22,12 @@ def _same(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnKind:
-    """What is known of a column by its name.
+    """What a column's name says about it.
 
     Attributes:
         allowed: what its numbers must be, in words.
-        fine: whether they are, by row.
-        swap: its numbers when chosen and rejected change places.
+        fine: which rows are valid.
+        swap: its numbers after swapping chosen and rejected.
     """
 
     allowed: str = "a finite number"
@@ -49,14 +49,14 @@ COLUMN_KINDS: dict[str, ColumnKind] = {
     "soft_label": ColumnKind(allowed="a probability, 0 to 1", fine=_is_probability, swap=lambda values: 1 - values),
     "weight": ColumnKind(allowed="a finite number, 0 or more", fine=_is_weight),
 }
-"""The columns with a meaning of their own; any other is a finite number of the preference, whichever side is chosen."""
+"""Columns with a special meaning; any other is a finite number per preference, whichever side is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Logps:
     """Summed log-probs of the rows' responses (B,), nats, and their token counts; for regularizers.
 
-    They are of whole responses: a token selector changes scores alone.
+    They cover whole responses: token selectors change only scores.
     """
 
     chosen: Float[Tensor, "B"]
@@ -72,13 +72,13 @@ class Logps:
                 _same_shape(f"logps.{name}", tensor, self.chosen.shape)
 
     def of_reference(self) -> "Logps | None":
-        """The reference's own sums in the place of the policy's; None without a reference."""
+        """The reference's sums instead of the policy's; None without a reference."""
         if self.chosen_reference is None or self.rejected_reference is None:
             return None
         return replace(self, chosen=self.chosen_reference, rejected=self.rejected_reference)
 
     def swap(self) -> "Logps":
-        """The same with chosen and rejected exchanged."""
+        """The same with chosen and rejected swapped."""
         return Logps(
             chosen=self.rejected,
             rejected=self.chosen,
@@ -92,33 +92,33 @@ class Logps:
 def _same_shape(name: str, tensor: Tensor, shape: torch.Size) -> None:
     if len(shape) != 1 or tensor.shape != shape:
         raise ValueError(
-            f"{name} has the shape {tuple(tensor.shape)}, chosen {tuple(shape)}: both must be (B,), a number per row. "
-            "Tensors of other shapes would be broadcast into a matrix of losses."
+            f"{name} has shape {tuple(tensor.shape)}, chosen {tuple(shape)}: both must be (B,), one number per row. "
+            f"Other shapes would broadcast to a matrix of losses."
         )
 
 
 def _refuse_values(name: str, values: Tensor) -> None:
-    """Look at numbers of the data, on the CPU alone: on a device every look would be a sync."""
+    """Check numbers of the data, only on the CPU: on a device every check would be a sync."""
     if values.device.type != "cpu":
         return
     kind = COLUMN_KINDS.get(name, ColumnKind())
     bad: list[int] = (~kind.fine(values)).nonzero().flatten().tolist()
     if bad:
         rows = ", ".join(f"{row} ({values[row].item():g})" for row in bad[:5]) + (" …" if len(bad) > 5 else "")
-        raise DataError(f"{name} must be {kind.allowed}. {len(bad)} of {len(values)} rows have none: {rows}.")
+        raise DataError(f"{name} must be {kind.allowed}. {len(bad)} of {len(values)} rows do not: {rows}.")
 
 
 ValueT = TypeVar("ValueT")
 
 
 def given(name: str, value: ValueT | None) -> ValueT:
-    """An optional field of `Rows` that an objective cannot do without: `given("margin", rows.margin)`.
+    """An optional field of `Rows` that an objective requires: `given("margin", rows.margin)`.
 
     Raises:
-        DataError: the rows have none; the message names the field.
+        DataError: the rows do not have it; the message names the field.
     """
     if value is None:
-        raise DataError(f"The rows have no {name}, which this objective needs: give it to Rows.")
+        raise DataError(f"The rows have no {name}, which this objective needs: pass it to Rows.")
     return value
 
 
@@ -128,15 +128,15 @@ class Rows:
 
     Attributes:
         chosen: score of the (stronger) preference's chosen response, in the objective's score kind, nats.
-        rejected: the same of its rejected response.
+        rejected: the same for its rejected response.
         has_weaker: whether the row is an edge with a weaker side.
-        weaker_chosen: score of the weaker side's chosen response, with gradient (0 where there is none).
-        weaker_rejected: the same of its rejected response.
-        target: the weaker side's detached gap, nats (0 where there is none).
-        columns: numbers of the (stronger) preference by name: what the run's parts declare in `Needs`, and `weight`
-            where the data have one. `margin` and `scale` are in reward units, `soft_label` is the probability that
-            chosen is better; others are as in the data, and stay as they are in `swap`.
-        stronger_share: weights that give every preference the same total over an epoch when it stands in several edges;
+        weaker_chosen: score of the weaker side's chosen response, with gradient (0 if there is none).
+        weaker_rejected: the same for its rejected response.
+        target: the weaker side's detached gap, nats (0 if there is none).
+        columns: numbers of the (stronger) preference by name: what the run's parts declare in `Needs`, and `weight` if
+            the data has it. `margin` and `scale` are in reward units, `soft_label` is the probability that chosen is
+            better; others are as in the data, and `swap` leaves them unchanged.
+        stronger_share: weights that give every preference the same total over an epoch, however many edges it has;
             they average to 1 over preferences.
         weaker_share: the same for the weaker side; 0 where there is none.
         logps: sums over all tokens of the responses, for regularizers and supervised terms.
@@ -145,9 +145,9 @@ class Rows:
 
     Raises:
         ValueError: a tensor is not (B,).
-        DataError: on the CPU, a column with a number that it must not hold (nan, a `soft_label` that is no probability,
-            a `weight` below 0); the message names the rows. Scores and targets come from a model: training looks at
-            them once a step.
+        DataError: on the CPU, a column with an invalid number (nan, a `soft_label` outside [0, 1], a negative
+            `weight`); the message names the rows. Scores and targets come from a model: training checks them once per
+            step.
 
     Example:
         >>> from torch import tensor
@@ -189,7 +189,7 @@ class Rows:
 
     @property
     def weaker_gap(self) -> Float[Tensor, "B"]:
-        """The weaker side's gap (B,), nats, with gradient; a `DataError` where the rows have none."""
+        """The weaker side's gap (B,), nats, with gradient; a `DataError` if the rows have none."""
         return given("weaker_chosen", self.weaker_chosen) - given("weaker_rejected", self.weaker_rejected)
 
     @property
@@ -199,7 +199,7 @@ class Rows:
 
     @property
     def scale(self) -> Margin | None:
-        """The preference's place on the strength scale of the run's PoP edges, reward units."""
+        """The preference's value on the strength scale of the run's PoP edges, reward units."""
         return self._margin("scale")
 
     @property
@@ -212,20 +212,20 @@ class Rows:
         return None if values is None else Margin(values=values, unit="reward")
 
     def column(self, name: str) -> Float[Tensor, "B"]:
-        """A column (B,) that the objective has declared, `Needs(columns=(name,))`.
+        """A column (B,) that the objective declares with `Needs(columns=(name,))`.
 
         Raises:
-            DataError: the rows have none of that name.
+            DataError: the rows have no such column.
         """
         return given(name, self.columns.get(name))
 
     def with_columns(self, **columns: Tensor | None) -> "Rows":
-        """The same rows with some columns (B,) put in the place of theirs, or taken away (None)."""
+        """The same rows with some columns (B,) replaced, or removed (None)."""
         changed = {**self.columns, **columns}
         return replace(self, columns={name: values for name, values in changed.items() if values is not None})
 
     def swap(self) -> "Rows":
-        """The same rows with chosen and rejected exchanged; labels, data margins and log-probs too."""
+        """The same rows with chosen and rejected swapped, including labels, data margins and log-probs."""
         return replace(
             self,
             chosen=self.rejected,
@@ -236,5 +236,5 @@ class Rows:
 
 
 def of_edges(values: Float[Tensor, "B"], rows: Rows) -> Float[Tensor, "B"]:
-    """Values to log (B,), with nan in rows without a weaker side: these are left out of the mean."""
+    """Values to log (B,), with nan in rows without a weaker side, which the mean skips."""
     return values.masked_fill(~given("has_weaker", rows.has_weaker), torch.nan)

@@ -42,11 +42,11 @@ def simpo(rows: Rows, options: SimPOOptions) -> Float[Tensor, "B"]:
     Golden value: a gap of 1 with β = 2, γ = 1 gives log(1 + e⁻¹) = 0.3132617.
 
     Use:
-        No reference: less memory, one pass less, and the likelihood per token as the reward that generation sees.
+        No reference: less memory, one pass fewer, and a reward (likelihood per token) that matches generation.
 
     Watch:
-        Nothing holds the policy near its start but a small learning rate. The reward margin does not start at 0, and β
-        and γ are for log-probs per token: values of other objectives do not carry over.
+        Only a small learning rate keeps the policy near the start model. The reward margin does not start at 0, and β
+        and γ apply to log-probs per token: values from other objectives do not carry over.
 
     Noise:
         none

@@ -33,23 +33,23 @@ class SimPOPopOptions(PopOptions):
     ),
 )
 def simpo_pop(rows: Rows, options: SimPOPopOptions) -> Float[Tensor, "B"]:
-    """SimPO-PoP: as DPO-PoP, with the gap of length-averaged log-probs and no reference.
+    """SimPO-PoP: DPO-PoP with the gap of length-averaged log-probs and no reference.
 
     L(s, u) = −log σ(β·[g(s) − clip(sg[g_target(u)], m_min, m_max)]),  g = mean_logp(y_w) − mean_logp(y_l)
 
     A variant in the authors' code (Chittepu et al. 2025). The start model's gaps are not 0 here, so margins act from
-    the first step. Besides what `pop` says of tokens, their code divides by the tokens after the divergence of the two
-    responses; here each sum is divided by all tokens of its response, as in SimPO. On the random model and the pairs of
-    `pop` the gap differs by 0.32 nats a token on average, more than its standard deviation of 0.18: margins and β do
-    not carry over (`tests/objectives/test_objective_authors.py`).
+    the first step. Besides the difference in tokens described for `pop`, their code divides by the number of tokens
+    after the responses diverge; here each sum is divided by all tokens of its response, as in SimPO. On the random
+    model and the pairs used for `pop` the gap differs by 0.32 nats per token on average, more than its standard
+    deviation of 0.18: margins and β do not carry over (`tests/objectives/test_objective_authors.py`).
 
     Golden values: a gap of 1 with the target 1 gives log 2; a target of −1 is clipped to 0 and gives log(1 + e⁻¹).
 
     Use:
-        As `pop`, where no reference is wanted and lengths should not count.
+        As `pop`, without a reference and without an effect of length.
 
     Watch:
-        Margins are in nats per token, which the upper clip of 10 hardly ever reaches. They act from the first step on.
+        Margins are in nats per token and hardly ever reach the upper clip of 10. They act from the first step on.
 
     Noise:
         ordinal, as `pop`

@@ -134,7 +134,7 @@ class ActiveSampler:
         """
         rows = [pc.index_in(pa.array([pair[side] for pair in pairs], pa.string()), self._names) for side in (0, 1)]
         if any(side.null_count for side in rows):
-            raise DataError("A pair to pass over names a preference that the sampler does not know. Give it all ids.")
+            raise DataError("A pair to skip names a preference unknown to the sampler. Give it all ids.")
         first, second = (side.to_numpy(zero_copy_only=False).astype(np.int64) for side in rows)
         self._asked = np.union1d(self._asked, self._codes(first, second))
 

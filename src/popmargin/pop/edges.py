@@ -98,7 +98,7 @@ class PopEdges:
         """
         path = Path(path)
         if not path.is_file():
-            raise DataError(f"{path}: no such file. Make edges with: popmargin pop sample DATA --out {path}")
+            raise DataError(f"{path}: no such file. Sample edges with: popmargin pop sample DATA --out {path}")
         with path.open("rb") as file:
             parquet = file.read(4) == b"PAR1"
         if not parquet and path.suffix.lower() != ".parquet":
@@ -124,8 +124,8 @@ class PopEdges:
         """
         if self.table["weaker"].null_count:
             raise DataError(
-                f"{self.table['weaker'].null_count} edges have no weaker side and cannot be swapped. "
-                "Sample with unmatched='drop' or leave these rows out first."
+                f"{self.table['weaker'].null_count} edges have no weaker side and cannot be swapped. Sample with "
+                "unmatched='drop', or remove these rows first."
             )
         columns: dict[str, Any] = {name: self.table[name] for name in SCHEMA.names}
         columns["stronger"], columns["weaker"] = columns["weaker"], columns["stronger"]
@@ -164,9 +164,9 @@ class PopEdges:
             if pc.any(unknown).as_py():
                 missing = pc.unique(table[name].filter(unknown)).to_pylist()
                 raise DataError(
-                    f"PoP edges name {len(missing)} preferences in column '{name}' that the data does not hold, "
-                    f"such as {', '.join(map(repr, missing[:3]))}. Sample the edges from the same data and split "
-                    "(ids are the link), or give the data its id column."
+                    f"PoP edges name {len(missing)} preferences in column '{name}' that are not in the data, such as "
+                    f"{', '.join(map(repr, missing[:3]))}. Sample the edges from the same data and split "
+                    "(preferences are matched by id), or give the data its id column."
                 )
             sides.append(pc.fill_null(rows, -1).to_numpy().astype(np.int64))
         return sides[0], sides[1]
@@ -188,7 +188,7 @@ def _read_rows(path: Path) -> Any:
             raise DataError(f"{path}:{position}: {error.message} Remedy: {error.remedy}")
         rows += [{name.strip().lower(): value for name, value in row.items()} for row in batch.rows]
     if not rows:
-        raise DataError(f"{path}: there is no edge. Remedy: give at least one row with stronger and weaker.")
+        raise DataError(f"{path}: there are no edges. Remedy: give at least one row with stronger and weaker.")
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pa.table({name: _cells(path, name, [row.get(name) for row in rows]) for name in names})
 
@@ -207,7 +207,7 @@ def _cells(path: Path, name: str, values: list[Any]) -> Any:
         wrong = known == pa.bool_() and not isinstance(value, bool)
         wrong = wrong or (known == pa.float64() and value is not None and not isinstance(value, int | float))
         if wrong:
-            raise DataError(f"{path}: row {row}: '{name}' is {value!r}, which is no {known}. Remedy: correct it.")
+            raise DataError(f"{path}: row {row}: '{name}' is {value!r}, which is not {known}. Remedy: correct it.")
     return pa.array(texts, known)
 
 

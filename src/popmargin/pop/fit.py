@@ -190,13 +190,13 @@ def _check(
         if value not in known:
             raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(str(choice) for choice in known)}.")
     if ties == "davidson" and model == "thurstone":
-        raise ConfigError("Davidson's ties belong to bradley_terry; with thurstone, use ties='half' or 'drop'.")
+        raise ConfigError("Davidson's ties are only for bradley_terry; with thurstone, use ties='half' or 'drop'.")
     if not (min(prior) > 0 and max(prior) < np.inf):
         raise ConfigError(f"reliability_prior is {prior}; give two pseudo-counts above 0.")
     if estimate == "mean" and ridge == 0:
-        raise ConfigError("Without a ridge there is no posterior to take the mean of: set ridge, or estimate='mode'.")
+        raise ConfigError("Without a ridge there is no posterior mean: set ridge, or use estimate='mode'.")
     if probes < 2:
-        raise ConfigError(f"probes is {probes}; an estimate needs at least 2.")
+        raise ConfigError(f"probes is {probes}; the estimate needs at least 2.")
 
 
 def _default_ties(model: Model) -> Ties:
@@ -216,8 +216,8 @@ def _variance(posterior: Posterior, fit: Fit, errors: Errors, probes: int, seed:
     matrix = posterior.hessian(at)
     if posterior.ridge == 0 and (matrix.diagonal() <= 0).any():
         raise DataError(
-            "Some preferences have no finite strength: without a ridge, each must be compared and be part of one "
-            "connected graph. Set ridge above 0 (default 0.1)."
+            "Some preferences have no finite strength: without a ridge, all must be connected by comparisons. Set "
+            "ridge above 0 (default 0.1)."
         )
     if errors == "local":
         return local_inverse_diagonal(matrix)
@@ -226,8 +226,8 @@ def _variance(posterior: Posterior, fit: Fit, errors: Errors, probes: int, seed:
             return exact_inverse_diagonal(posterior, at)
         except np.linalg.LinAlgError as error:
             raise DataError(
-                "The strengths are not determined: without a ridge only their differences are. Set ridge above 0 "
-                "(default 0.1), or errors to 'none'."
+                "Without a ridge only differences of strengths are determined. Set ridge above 0 (default 0.1), or "
+                "errors to 'none'."
             ) from error
     return estimated_inverse_diagonal(matrix, probes=probes, seed=seed)
 

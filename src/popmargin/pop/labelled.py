@@ -31,7 +31,7 @@ def labels_between(edges: PopEdges, ids: Sequence[str], where: str, remedy: str)
     kept = PopEdges(edges.table.filter(inside), {**edges.parameters, "comparisons": len(edges)})
     if len(kept) < len(edges):
         _LOG.warning(
-            "%d of %d labels compare preferences that are not all trained on; they make no edges.",
+            "%d of %d labels involve preferences that are not trained on; they give no edges.",
             len(edges) - len(kept),
             len(edges),
         )

@@ -54,7 +54,7 @@ class Observations:
         if both.size and (both.min() < 0 or both.max() >= count):
             raise DataError(f"Comparisons name row {both.min()} to {both.max()}, but there are {count} preferences.")
         if (sides[0] == sides[1]).any():
-            raise DataError("A preference is compared with itself; leave this comparison out.")
+            raise DataError("A preference is compared with itself; remove this comparison.")
         shape = sides[0].shape
         return Observations(
             first=sides[0],
@@ -181,9 +181,9 @@ class Posterior:
 
     def __post_init__(self) -> None:
         if self.ridge < 0 or not np.isfinite(self.ridge):
-            raise ConfigError(f"ridge is {self.ridge}; it is the precision of a prior, a finite number of 0 or more.")
+            raise ConfigError(f"ridge is {self.ridge}; the precision of a prior must be a finite number ≥ 0.")
         if self.model == "thurstone" and self.ties:
-            raise ConfigError("Davidson's ties belong to bradley_terry; with thurstone, use ties='half' or 'drop'.")
+            raise ConfigError("Davidson's ties are only for bradley_terry; with thurstone, use ties='half' or 'drop'.")
 
     @property
     def size(self) -> int:

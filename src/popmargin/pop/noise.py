@@ -14,7 +14,7 @@ def check_noise(flip: float, temperature: float) -> None:
         ConfigError: flip is outside [0, 1], or temperature is negative or not finite.
     """
     if not 0.0 <= flip <= 1.0:
-        raise ConfigError(f"flip is {flip}; it is the probability that a label is turned round, so it lies in [0, 1].")
+        raise ConfigError(f"flip is {flip}; the probability of flipping a label must be in [0, 1].")
     if not (np.isfinite(temperature) and temperature >= 0.0):
         raise ConfigError(
             f"temperature is {temperature}; give a number >= 0 on the scale of the strengths (0 = exact)."

@@ -33,8 +33,8 @@ def observations_of(
         whole = whole.filter(pc.invert(whole["tie"]))
     if not len(whole):
         raise DataError(
-            f"None of the {len(edges)} PoP edges holds a comparison of two preferences, so there is no scale to fit. "
-            "Label some: popmargin pop sample, or popmargin pop ask for people."
+            f"None of the {len(edges)} PoP edges compares two preferences, so there is no scale to fit. Label some "
+            "with popmargin pop sample, or let people label those from popmargin pop ask."
         )
     known = unique_ids(ids)
     compared = np.stack([_rows_of(whole[name], known, name) for name in ("stronger", "weaker")])
@@ -71,7 +71,7 @@ def _rows_of(column: Any, known: Any, name: str) -> Any:
     if rows.null_count:
         missing = pc.unique(column.filter(pc.is_null(rows))).to_pylist()
         raise DataError(
-            f"PoP edges name {len(missing)} preferences in column '{name}' that the data does not hold, such as "
-            f"{', '.join(map(repr, missing[:3]))}. Use the data that the edges are about, with its id column."
+            f"PoP edges name {len(missing)} preferences in column '{name}' that are not in the data, such as "
+            f"{', '.join(map(repr, missing[:3]))}. Use the data that the edges were made from, with its id column."
         )
     return (rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows).to_numpy().astype(np.int64)

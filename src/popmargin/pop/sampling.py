@@ -126,7 +126,7 @@ def strength_fingerprint(ids: Sequence[str], strength: Float64[np.ndarray, " N"]
 def _strengths(ids: Sequence[str], strength: ArrayLike) -> Float64[np.ndarray, " N"]:
     strength_N = np.asarray(strength, dtype=np.float64)
     if strength_N.shape != (len(ids),):
-        raise DataError(f"{len(ids)} ids but strengths of shape {strength_N.shape}; give one strength for each id.")
+        raise DataError(f"{len(ids)} ids but strengths of shape {strength_N.shape}; give one strength per id.")
     if len(ids) < 2:
         raise DataError(f"{len(ids)} preferences: PoP compares two preferences, so at least 2 are needed.")
     wrong = np.flatnonzero(~np.isfinite(strength_N))
@@ -135,7 +135,7 @@ def _strengths(ids: Sequence[str], strength: ArrayLike) -> Float64[np.ndarray, "
         raise DataError(
             f"{len(wrong)} of {len(ids)} preferences have no finite strength: rows {wrong[:5].tolist()}, ids {shown}"
             f"{', …' if len(wrong) > 5 else ''}. Give chosen_rating and rejected_rating or a strength for every row, "
-            "or select the rows that have one first."
+            "or first select the rows that have one."
         )
     return strength_N
 
@@ -148,7 +148,7 @@ def _check_settings(sampling: str, k: int, budget: int | None, unmatched: str, c
     if k < 1:
         raise ConfigError(f"k is {k}; every preference needs at least 1 edge.")
     if budget is not None and budget < 1:
-        raise ConfigError(f"budget is {budget}; allow at least 1 comparison, or None for the default of the sampling.")
+        raise ConfigError(f"budget is {budget}; allow at least 1 comparison, or None for the default.")
     if sampling == "random" and budget is not None:
         raise ConfigError(
             "budget limits iterative and active sampling; random sampling makes k comparisons for each preference."
@@ -159,12 +159,12 @@ def _check_settings(sampling: str, k: int, budget: int | None, unmatched: str, c
     asked = k * count if budget is None else budget
     if sampling == "active" and asked > pairs:
         raise ConfigError(
-            f"Active sampling of {asked} pairs was asked for, but {count} preferences have only {pairs}, and no pair "
-            "is asked twice. Lower budget or k."
+            f"Active sampling needs {asked} pairs, but {count} preferences have only {pairs}, and no pair is asked "
+            "twice. Lower budget or k."
         )
     if sampling == "random" and k * count > pairs:
         raise ConfigError(
-            f"Random sampling with k={k} asks for {k * count} pairs, but {count} preferences have only {pairs}, and no "
+            f"Random sampling with k={k} needs {k * count} pairs, but {count} preferences have only {pairs}, and no "
             f"pair is asked twice. Use k <= {(count - 1) // 2}, more preferences, or iterative sampling."
         )
 

@@ -105,7 +105,7 @@ class StrengthScale:
         missing = [name for name in ids if name not in place]
         if missing:
             raise DataError(
-                f"The scale holds no strength for {len(missing)} of {len(ids)} preferences, such as {missing[0]!r}. "
+                f"The scale has no strength for {len(missing)} of {len(ids)} preferences, such as {missing[0]!r}. "
                 "Fit it with the same data: popmargin pop scale EDGES --data DATA."
             )
         return np.array([place[name] for name in ids], dtype=np.int64)

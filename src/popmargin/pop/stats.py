@@ -95,9 +95,7 @@ def edge_statistics(edges: PopEdges, ids: Sequence[str], strength: ArrayLike) ->
     strength_N = np.asarray(strength, dtype=np.float64)
     count = len(ids)
     if strength_N.shape != (count,):
-        raise DataError(
-            f"{count} ids but strengths of shape {strength_N.shape}; give one for each id (nan if unknown)."
-        )
+        raise DataError(f"{count} ids but strengths of shape {strength_N.shape}; give one per id (nan if unknown).")
     stronger, weaker = edges.resolve(ids)
     two = weaker >= 0
     first, second = stronger[two], weaker[two]

@@ -17,15 +17,15 @@ class Regularizer:
 
     Attributes:
         name: its name in configurations.
-        function: `(logps, options) -> term (B,)`, nats; the run's `weight` multiplies it. One of rewards or of rows
-            has `(rows, options)`.
+        function: `(logps, options) -> term (B,)`, nats; the run's `weight` multiplies it. A regularizer of rewards or
+            rows takes `(rows, options)`.
         options: its frozen options dataclass.
         reference: whether it needs reference log-probs.
         diagnostics: `(logps, options) -> {name: (B,)}`, averaged over rows and logged.
         supervised: whether it is the negative log-likelihood of the chosen response.
         of: `policy`: it sees `Rows.logps`; `reward`: it sees the `Rows`, whose scores are a reward model's rewards;
             `rows`: it sees the `Rows` of any model.
-        needs: the columns of the data that it reads, `Needs(columns=…)`; for one of `reward` or `rows`.
+        needs: the data columns it reads, `Needs(columns=…)`; only with `reward` or `rows`.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Regularizer:
     needs: Needs = field(default_factory=Needs)
 
     def sees(self, rows: Rows) -> Any:
-        """What of the rows the functions are given."""
+        """The part of the rows that the functions get."""
         return rows.logps if self.of == "policy" else rows
 
     def requires(self, options: Any) -> frozenset[str]:

@@ -12,13 +12,14 @@ from popmargin.regularizers.base import regularizer
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetOptions:
-    """Options of `budget`; their defaults are ours, the paper's constants are not known to us.
+    """Options of `budget`; the defaults are ours, since we do not know the paper's constants.
 
     Attributes:
-        budget: δ, what the chosen response may lose against the reference, nats (nats per token with `per_token`).
-        per_token: divide what is lost by the token count; a run does so for objectives of length-averaged log-probs,
-            whose β belongs to nats per token, unless it is set.
-        beta: reward units per nat; a run gives it the objective's β unless it is set.
+        budget: δ, how much the chosen response may lose relative to the reference, nats (nats per token with
+            `per_token`).
+        per_token: divide the loss in log-prob by the token count; unless set, on for objectives of length-averaged
+            log-probs, whose β is per nat per token.
+        beta: reward units per nat; unless set, a run uses the objective's β.
     """
 
     budget: float = 1.0
@@ -32,7 +33,7 @@ class BudgetOptions:
 
 
 def lost(logps: Logps, options: BudgetOptions) -> Float[Tensor, "B"]:
-    """What the chosen responses have lost against the reference (B,), nats (per token); negative where they gained."""
+    """Log-prob that chosen responses lost against the reference (B,), nats (per token); negative if they gained."""
     assert logps.chosen_reference is not None
     nats = logps.chosen_reference - logps.chosen
     return nats / logps.chosen_tokens if options.per_token else nats
@@ -45,12 +46,12 @@ def _diagnostics(logps: Logps, options: BudgetOptions) -> dict[str, Tensor]:
 
 @regularizer("budget", options=BudgetOptions, reference=True, diagnostics=_diagnostics)
 def budget(logps: Logps, options: BudgetOptions) -> Float[Tensor, "B"]:
-    """Budget: what the chosen response loses beyond a budget is charged, in reward units.
+    """Budget: penalises the log-prob that the chosen response loses beyond a budget, in reward units.
 
     R = β·max(0, logp_ref(y_w) − logp_θ(y_w) − δ)   (BCR, arXiv 2411.05875; the constants and the factor β are ours)
 
-    No gradient within the budget. δ = 0 is a hinge as in DPO-Positive, but beside the loss; δ → ∞ is no regularizer.
-    With `per_token` what is lost is divided by |y_w|.
+    No gradient within the budget. δ = 0 is a hinge as in DPO-Positive, but added to the loss; δ → ∞ disables it. With
+    `per_token` the lost log-prob is divided by |y_w|.
 
     Args:
         logps: summed log-probs (B,) with those of the reference, nats.

@@ -11,7 +11,7 @@ from popmargin.regularizers.base import regularizer
 
 @dataclass(frozen=True, kw_only=True)
 class CenterOptions:
-    """`center` has no options but its weight; 0.01 is usual."""
+    """`center` has no options besides its weight; 0.01 is usual."""
 
 
 def _diagnostics(rows: Rows, options: CenterOptions) -> dict[str, Tensor]:
@@ -20,7 +20,7 @@ def _diagnostics(rows: Rows, options: CenterOptions) -> dict[str, Tensor]:
 
 @regularizer("center", options=CenterOptions, reference=False, diagnostics=_diagnostics, of="reward")
 def center(rows: Rows, options: CenterOptions) -> Float[Tensor, "B"]:
-    """Center: the rewards of a preference are to cancel, since their gap says nothing of where zero is.
+    """Center: pulls the rewards of each preference towards a sum of 0, since gaps do not determine where zero is.
 
     R = (r(y_w) + r(y_l))²   (Eisenstein et al. 2023; TRL's center_rewards_coefficient is the weight)
 

@@ -19,7 +19,7 @@ class Difference:
         arm: name of the arm.
         label: what the report calls it.
         key: the metric.
-        clear: whether its interval leaves out zero.
+        clear: whether its interval excludes zero.
         stands: whether it is among those that are kept when at most `RATE` of the kept ones are false, on average.
     """
 
@@ -79,19 +79,19 @@ def discovery_note(shown: Sequence[Difference]) -> str:
     if len(shown) < 2:
         return ""
     chance = f"{RATE * len(shown):.1f}".removesuffix(".0")
-    leave = "leaves" if len(clear) == 1 else "leave"
+    exclude = "excludes" if len(clear) == 1 else "exclude"
     opening = (
-        f"Of {len(shown)} differences in the summary, {len(clear)} {leave} out zero at 95%; if none were real, "
-        f"{chance} would on average."
+        f"Of {len(shown)} differences in the summary, {len(clear)} {exclude} zero at 95%; if none were real, {chance} "
+        "would on average."
     )
     if not clear:
         return opening
     fallen = [f"{one.label} in {metric(one.key).title}" for one in clear if not one.stands]
     if not fallen:
-        rest = "All of them stand" if len(clear) > 1 else "It stands"
+        rest = "All of them hold up" if len(clear) > 1 else "It holds up"
     elif len(fallen) == len(clear):
-        rest = "None of them stands" if len(clear) > 1 else "It does not stand"
+        rest = "None of them holds up" if len(clear) > 1 else "It does not hold up"
     else:
-        rest = f"{len(clear) - len(fallen)} of them stand{'s' if len(clear) - len(fallen) == 1 else ''}"
+        rest = f"{len(clear) - len(fallen)} of them hold{'s' if len(clear) - len(fallen) == 1 else ''} up"
     named = f"; {', '.join(fallen)} {'does' if len(fallen) == 1 else 'do'} not" if 0 < len(fallen) < len(clear) else ""
-    return f"{opening} {rest} if at most {RATE:.0%} of what is called clear may be false (Benjamini–Hochberg){named}."
+    return f"{opening} {rest} at a false discovery rate of {RATE:.0%} (Benjamini–Hochberg){named}."

@@ -47,15 +47,15 @@ METRICS: dict[str, Metric] = dict(
             "Accuracy",
             "%",
             "higher",
-            "Share of held-out preferences in which the policy's implicit reward puts the chosen response above the "
-            "rejected one (reward margin above zero). 50% is guessing.",
+            "Share of held-out preferences whose chosen response gets the higher implicit reward from the policy "
+            "(reward margin above zero). 50% is guessing.",
         ),
         _metric(
             "pop_accuracy",
             "PoP accuracy",
             "%",
             "higher",
-            "Share of held-out pairs of preferences in which the stronger preference also gets the larger reward "
+            "Share of held-out pairs of preferences in which the stronger preference also has the larger reward "
             "margin. 50% is guessing.",
         ),
         _metric(
@@ -70,8 +70,7 @@ METRICS: dict[str, Metric] = dict(
             "Mean reward",
             "gold reward",
             "higher",
-            "Average score that the study's own reward (not the policy) gives to completions sampled on held-out "
-            "prompts.",
+            "Average score of completions sampled on held-out prompts, by the study's reward (not the policy's).",
         ),
         _metric(
             "win_rate_reference",
@@ -85,7 +84,7 @@ METRICS: dict[str, Metric] = dict(
             "Win rate vs baseline arm",
             "%",
             "higher",
-            "The same against the completions of the baseline arm.",
+            "The same, against the completions of the baseline arm.",
         ),
         _metric(
             "kl_per_token",
@@ -93,9 +92,9 @@ METRICS: dict[str, Metric] = dict(
             "nats",
             None,
             "How far the policy moved from the reference: log-probability under the policy minus that under the "
-            "reference, averaged over the tokens that it sampled at temperature 1 from all tokens (no top-k). "
-            "Not given for samples drawn otherwise, whose mean log-ratio is no KL. "
-            "Neither better nor worse by itself; at equal reward, less is the cheaper move.",
+            "reference, averaged over the tokens it sampled at temperature 1 without top-k. Not given for other "
+            "samples, whose mean log-ratio is not a KL. Neither better nor worse by itself; at equal reward, less is "
+            "better.",
         ),
         _metric("length", "Length", "tokens", None, "Mean length of the sampled completions."),
         _metric("accuracy_weak", "Accuracy, weak", "%", "higher", "Accuracy on the third with the smallest strength."),
@@ -108,17 +107,18 @@ METRICS: dict[str, Metric] = dict(
             "“Longer wins”",
             "%",
             None,
-            "Accuracy of a rule that looks at nothing but length and always picks the longer response.",
+            "Accuracy of a rule that always picks the longer response.",
         ),
         _metric(
             "accuracy_reference",
-            "Reference model’s own",
+            "Reference model",
             "%",
             None,
-            "Accuracy of the reference model in the arm’s own score, before any training; only where that score is no "
-            "ratio to the reference’s log-probabilities, in which it has no order of its own.",
+            "Accuracy of the reference model by the arm’s score, before any training. Only for scores that are not "
+            "ratios to the reference, by which it ranks nothing.",
         ),
-        _metric("pearson", "Pearson r", "correlation, −1 to 1", "higher", "Linear correlation of margin and strength."),
+        _metric("pearson", "Pearson r", "correlation, −1 to 1", "higher", "Linear correlation of reward margin and "
+            "strength."),
         _metric("kendall", "Kendall τ", "rank correlation, −1 to 1", "higher", "Share of agreeing minus disagreeing "
                 "pairs when preferences are ordered by margin and by strength."),
         _metric(
@@ -126,28 +126,28 @@ METRICS: dict[str, Metric] = dict(
             "ECE",
             "0 to 1",
             "lower",
-            "Expected calibration error: mean distance, over bins weighted by count, between how sure the policy is of "
-            "the side that it prefers, σ(|reward margin|), and how often it is right. Free of the error that noise "
-            "alone gives a calibrated model; its interval is wider than needed.",
+            "Expected calibration error: mean distance, over bins weighted by count, between the policy’s confidence "
+            "in the side it prefers, σ(|reward margin|), and how often it is right. Corrected for the error that "
+            "noise alone gives a calibrated model; its interval is conservative.",
         ),
-        _metric("reward_margin", "Reward margin", "reward units", None, "Mean of β · (log-ratio of the chosen response "
-                "minus log-ratio of the rejected one)."),
+        _metric("reward_margin", "Reward margin", "reward units", None, "Mean of β · (log-ratio of the chosen "
+            "response minus log-ratio of the rejected one)."),
         _metric("win_rate_equal_length", "Win rate at equal length", "%", "higher", "Win rate against the reference "
-                "that a logistic regression on the difference in length gives for equal lengths. Not AlpacaEval’s "
-                "length-controlled win rate, which also models how difficult each instruction is."),
-        _metric("length_difference", "Length − reference", "tokens", None, "Mean difference in length to the "
-                "reference policy on the same prompts."),
-        _metric("distinct_1", "Distinct-1", "%", "higher", "Different words as a share of all sampled "
-                "words. Falls with the number of completions."),
-        _metric("distinct_2", "Distinct-2", "%", "higher", "The same for pairs of neighbouring words."),
+            "at equal lengths, predicted by a logistic regression on the length difference. Not AlpacaEval’s "
+            "length-controlled win rate, which also models instruction difficulty."),
+        _metric("length_difference", "Length − reference", "tokens", None, "Mean difference in length from the "
+            "reference policy on the same prompts."),
+        _metric("distinct_1", "Distinct-1", "%", "higher", "Distinct words as a share of all sampled words. Falls "
+            "with the number of completions."),
+        _metric("distinct_2", "Distinct-2", "%", "higher", "The same for word bigrams."),
         _metric("finished", "Finished", "%", "higher", "Share of completions that ended before the length limit."),
     ]
 )  # fmt: skip
 
 LOG_RATIO = "log_ratio_per_token_"
 _LOG_RATIO_MEANING = (
-    "Log-probability under the policy minus that under the reference, both at temperature 1, averaged over tokens that "
-    "were drawn as the title says. It is no KL, as these are no samples of the policy itself."
+    "Log-probability under the policy minus that under the reference, both at temperature 1, averaged over tokens "
+    "sampled as the title says. It is not a KL, since these are not plain samples from the policy."
 )
 
 SUMMARY_COLUMNS = (
@@ -168,11 +168,11 @@ def _settings(key: str) -> str:
 
     Example:
         >>> _settings("log_ratio_per_token_t0.7_k50"), _settings("log_ratio_per_token_own")
-        ('T = 0.7, top-k 50', 'own settings of the model')
+        ('T = 0.7, top-k 50', 'the model's own settings')
     """
     temperature, _, top_k = key.removeprefix(LOG_RATIO).removeprefix("t").partition("_k")
     if not top_k:
-        return "own settings of the model"
+        return "the model's own settings"
     return f"T = {temperature}, {'no cut' if top_k == '0' else f'top-k {top_k}'}"
 
 

@@ -114,11 +114,11 @@ def lead(study: StudyResults) -> list[str]:
     """Two or three sentences that say what was compared, and how the numbers are to be taken."""
     count = len(study.arms)
     if not count:
-        return ["This study holds no finished arm, so there is nothing to compare yet."]
+        return ["This study has no finished arm, so there is nothing to compare yet."]
     opening = (
-        f"{'One way' if count == 1 else f'{count} ways'} of training on the same preferences, from the same reference "
-        f"policy{_seeds(study.arms)}, {'is' if count == 1 else 'are'} judged on held-out prompts: by which of two "
-        "given responses the policy prefers, and by what it writes itself."
+        f"{'One way' if count == 1 else f'{count} ways'} of training on the same preferences, from the same "
+        f"reference policy{_seeds(study.arms)}, {'is' if count == 1 else 'are'} evaluated on held-out prompts: by "
+        "which of two given responses the policy prefers, and by what it generates."
     )
     if count == 1:
         return [opening]
@@ -126,7 +126,7 @@ def lead(study: StudyResults) -> list[str]:
         opening,
         (
             f"Every arm is compared with {label_of(study, study.baseline)}; a difference is called better or worse "
-            "only when its 95% interval leaves out zero and holds the spread of training seeds."
+            "only if its 95% interval excludes zero and includes the spread over training seeds."
         ),
     ]
 

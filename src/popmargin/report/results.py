@@ -93,7 +93,7 @@ class StudyResults:
         names = [arm.name for arm in self.arms]
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
-            raise RunError(f"Two arms of the study are called '{double[0]}'. Give every arm a name of its own.")
+            raise RunError(f"Two arms of the study are called '{double[0]}'. Give every arm a unique name.")
 
     def to_json(self) -> str:
         """The study as JSON text; values that are not finite become null."""
@@ -142,7 +142,7 @@ class StudyResults:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"{path}: cannot be read ({error}). Name a file that StudyResults.save wrote.") from error
+            raise RunError(f"{path}: cannot be read ({error}). Give a file that StudyResults.save wrote.") from error
         return cls.from_json(text, where=str(path))
 
 

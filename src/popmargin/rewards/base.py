@@ -76,7 +76,7 @@ def checked_rewards(values: Any, count: int, name: str) -> list[float]:
     if len(wrong):
         raise RunError(
             f"Reward {name!r} returned {rewards[wrong[0]]} for completion {wrong[0]} ({len(wrong)} of {count} are not "
-            "finite). Return a finite number for every completion, the empty one included."
+            "finite). Return a finite number for every completion, including an empty one."
         )
     return cast("list[float]", rewards.tolist())
 
@@ -88,6 +88,4 @@ def check_rows(prompts: Sequence[Prompt], completions: Sequence[str]) -> None:
         RunError: the numbers differ.
     """
     if len(prompts) != len(completions):
-        raise RunError(
-            f"{len(prompts)} prompts but {len(completions)} completions; give the prompt of each completion."
-        )
+        raise RunError(f"{len(prompts)} prompts but {len(completions)} completions; give one prompt per completion.")

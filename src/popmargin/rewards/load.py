@@ -82,7 +82,7 @@ def _of_code(target: Any, name: str, options: Mapping[str, Any]) -> Reward:
         _check_signature(target, name)
         return CallableReward(target, name)
     raise ConfigError(
-        f"Reward {name!r} is a {type(target).__name__}; name a function or an object with a score method."
+        f"Reward {name!r} is a {type(target).__name__}; it must be a function or an object with a score method."
     )
 
 
@@ -91,8 +91,8 @@ def _check_signature(function: Callable[..., Any], name: str) -> None:
         inspect.signature(function).bind(prompts=[], completions=[])
     except (TypeError, ValueError) as error:  # built-in functions may tell no signature
         raise ConfigError(
-            f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both, lists of "
-            "one length, and returns one number for each completion."
+            f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both as "
+            f"lists of equal length and returns one number per completion."
         ) from error
 
 

@@ -74,7 +74,7 @@ def _refuse_two_meanings(prefix: str, rest: str) -> None:
     if rest.isidentifier() and Path(f"{prefix}.py").is_file() and not Path(rest).exists():
         kind = _PREFIXES[prefix]
         raise ConfigError(
-            f"'{prefix}:{rest}' names a {kind}, and {prefix}.py lies here too. For your function: "
+            f"'{prefix}:{rest}' names a {kind}, but there is also a {prefix}.py here. For your function: "
             f"'{prefix}.py:{rest}'. For the {kind}: rename the file."
         )
 

@@ -71,8 +71,8 @@ def _last_turn(prompt: Text, completion: Text, name: str) -> tuple[Prompt, str]:
         return prompt, completion  # pyright: ignore[reportReturnType]
     if completion[-1]["role"] != "assistant":
         raise DataError(
-            f"A completion of the preference '{name}' ends with a turn of '{completion[-1]['role']}', which a reward "
-            "does not score. Remedy: end it with the assistant's turn."
+            f"A completion of the preference '{name}' ends with a '{completion[-1]['role']}' turn, which rewards do "
+            "not score. Remedy: end it with the assistant's turn."
         )
     before: Any = prompt if len(completion) == 1 else join_turns(prompt, completion[:-1])
     return before, said(completion[-1])
@@ -112,12 +112,12 @@ def with_ratings(preferences: Preferences, ratings: Ratings, *, disagree: Disagr
     if against.any() and disagree == "error":
         first = preferences.ids[int(np.flatnonzero(against)[0])]
         raise DataError(
-            f"The reward likes the rejected response better in {int(against.sum())} of {len(preferences)} preferences "
-            f"(first: '{first}'). Say what to do with these: `equal` rates both the same, `swap` relabels, `drop` "
+            f"The reward prefers the rejected response in {int(against.sum())} of {len(preferences)} preferences "
+            f"(first: '{first}'). Choose what to do with them: `equal` rates both the same, `swap` relabels, `drop` "
             "leaves them out."
         )
     if against.all() and disagree == "drop":
-        raise DataError("The reward disagrees with every label: no preference is left. Is it the right model?")
+        raise DataError("The reward disagrees with every label, so no preference is left. Is it the right model?")
     chosen, rejected = ratings.chosen.copy(), ratings.rejected.copy()
     if disagree == "equal":
         chosen[against] = rejected[against] = ((chosen + rejected) / 2)[against]

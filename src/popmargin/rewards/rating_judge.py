@@ -144,13 +144,13 @@ class JudgeReward:
         row, first = next(iter(missing.items()))
         shown = str(first) if isinstance(first, Failure) else repr(first[:200])
         what = (
-            f"{len(missing)} of {count} verdicts of judge {self._model} hold no rating from 1 to 10 ({listed}; "
+            f"{len(missing)} of {count} answers of judge {self._model} contain no rating from 1 to 10 ({listed}; "
             f"allowed: {self._max_unparsed:.0%}); the first, for completion {row}, is {shown}."
         )
         if len(missing) > self._max_unparsed * count:
             raise RunError(
-                f"{what} Use a stronger judge, more max_tokens or another template, "
-                "or raise max_unparsed; again: true asks anew where an answer holds no rating."
+                f"{what} Use a stronger judge, more max_tokens or another template, or raise max_unparsed; again: "
+                "true asks again where an answer has no rating."
             )
         _LOG.warning("%s They count as %s.", what, UNPARSED_RATING)
 

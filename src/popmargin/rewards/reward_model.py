@@ -63,10 +63,12 @@ class ModelReward:
             missing = ", ".join(sorted(info["missing_keys"])[:3])
             raise ConfigError(
                 f"Reward model {path} has no weights for {missing}: it is not a trained reward model, and its scores "
-                "would be random. Name a model that was trained for sequence classification."
+                f"would be random. Use a model trained for sequence classification."
             )
         if model.config.num_labels != 1:
-            raise ConfigError(f"Reward model {path} has {model.config.num_labels} outputs; a reward model has one.")
+            raise ConfigError(
+                f"Reward model {path} has {model.config.num_labels} outputs; a reward model must have one."
+            )
         # The classifier reads its score at the last token that is not padding. To make a padding token up (the end
         # token, say) would move that place in texts that end with it: without one, texts are scored one at a time.
         if tokenizer.pad_token_id is not None:
@@ -121,7 +123,7 @@ class ModelReward:
 
     @property
     def _how_cut(self) -> str:
-        return "lost tokens at the start" if self._format is None else "were cut as in its training"
+        return "lost tokens at the start" if self._format is None else "were truncated as in training"
 
     def take_notes(self) -> list[str]:
         """How many texts were cut since this was last asked."""
@@ -154,7 +156,7 @@ class ModelReward:
         if self._tokenizer.chat_template is None:
             raise ConfigError(
                 f"The prompts are conversations, but the tokenizer of reward model {self._path} has no chat template. "
-                "Add one to it, or use plain prompts."
+                "Add one, or use plain prompts."
             )
         turns: list[Any] = [*prompt, {"role": "assistant", "content": completion}]
         text = write_chat(self._tokenizer, turns)

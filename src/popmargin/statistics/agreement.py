@@ -165,7 +165,7 @@ def leave_one_out(
     if judge is not None:
         column = np.asarray(judge, dtype=np.float64)
         if column.shape != stacked.shape[:1]:
-            raise DataError(f"The judge has {column.size} verdicts for {len(stacked)} items; give one for each item.")
+            raise DataError(f"The judge has {column.size} verdicts for {len(stacked)} items; give one per item.")
         stacked = np.column_stack([stacked, column])
     coded, known_K = _coded(stacked)
     counts_NK = _counts(coded[:, :count], len(known_K))
@@ -241,7 +241,9 @@ def _tables(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
     """Each common item's cell of the table of both annotators (n, K, K), and the categories' values in order (K,)."""
     one, two = (np.asarray(side, dtype=np.float64) for side in (first, second))
     if one.shape != two.shape or one.ndim != 1:
-        raise DataError(f"Two annotators with {one.size} and {two.size} values; give one each for the same items.")
+        raise DataError(
+            f"Two annotators with {one.size} and {two.size} values; give one value each for the same items."
+        )
     common = ~(np.isnan(one) | np.isnan(two))
     coded, categories = _coded(np.stack([one[common], two[common]], axis=1))
     tables = np.zeros((len(coded), len(categories), len(categories)))

@@ -251,7 +251,7 @@ def per_seed_rows(values: Any, name: str) -> Float[np.ndarray, "S N"]:
     wrong = np.argwhere(~np.isfinite(rows))
     if len(wrong):
         raise DataError(
-            f"{name} is not finite in {len(wrong)} places, first in seed {wrong[0][0]}, row {wrong[0][1]}. "
+            f"{name} has {len(wrong)} non-finite values, the first in seed {wrong[0][0]}, row {wrong[0][1]}. "
             "Look for a diverged run or an empty completion."
         )
     return rows

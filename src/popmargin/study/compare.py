@@ -54,8 +54,8 @@ def compare(study: StudyConfig, *, overwrite: bool = False) -> tuple[StudyResult
     """
     if process_count() > 1:
         raise ConfigError(
-            "compare does not run under torchrun. Start the same command several times, on a GPU each: they share the "
-            "runs. Train one run on several GPUs with: torchrun -m popmargin train"
+            "compare does not run under torchrun. Start the same command several times, once per GPU: the processes "
+            "share the runs. To train one run on several GPUs: torchrun -m popmargin train"
         )
     output = Path(study.output)
     check_folder(output)
@@ -92,7 +92,7 @@ def check_folder(folder: Path) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir() or not (folder / LOCKS).is_dir():
-        raise RunError(f"{folder} is not empty and not the folder of a study. Choose another output.")
+        raise RunError(f"{folder} is not empty and not a study folder. Choose another output.")
 
 
 def _refuse_other_runs(study: StudyConfig) -> None:
@@ -109,7 +109,7 @@ def _refuse_other_runs(study: StudyConfig) -> None:
             raise RunError(
                 f"{directory.path} holds a run with other settings:\n"
                 + "".join(f"  {name}: {change}\n" for name, change in changed.items())
-                + "Name another folder (--output), or pass --overwrite to train anew what differs."
+                + "Choose another folder (--output), or pass --overwrite to retrain what differs."
             )
 
 
@@ -128,7 +128,7 @@ def _train_all(study: StudyConfig, overwrite: bool) -> None:
         if _is_done(run):
             workspace = workspace if workspace is not None and workspace.fits(run.config) else Workspace(run.config)
             if _is_as_it_was(run, workspace, overwrite):
-                say(f"{title(number, run)}: done before")
+                say(f"{title(number, run)}: already done")
     rewards: dict[str, Reward | None] = {}
     references: dict[str, Generations] = {}
 
@@ -189,7 +189,7 @@ def _is_as_it_was(run: Run, workspace: Workspace, overwrite: bool) -> bool:
     except RunError as error:
         if not overwrite:
             raise
-        say(f"{error}\nIt is trained anew, since --overwrite was given.")
+        say(f"{error}\nIt is retrained, since --overwrite was given.")
         (directory.path / "run.json").unlink()
         return False
     return True

@@ -12,14 +12,14 @@ from popmargin.errors import ConfigError, did_you_mean
 
 @section("tune")
 class TuneConfig:
-    """A search for every arm's learning rate and β, the same for all, before the study proper.
+    """A search for each arm's learning rate and β, the same for all arms, before the study itself.
 
     Attributes:
-        learning_rates: to try; empty keeps the arm's own.
+        learning_rates: values to try; empty keeps the arm's own.
         beta_factors: multiples of the objective's β to try; objectives without a β have none.
-        validation_size: share (below 1) or number of training prompts that are held out to choose on; the study proper
-            trains on these preferences too.
-        reuse: folder of another study whose search found the settings, by the names of its arms; nothing is tried.
+        validation_size: share (below 1) or number of training prompts held out for choosing; the study itself also
+            trains on them.
+        reuse: folder of another study whose search results to reuse, by arm name; nothing is searched.
     """
 
     learning_rates: list[Positive] = field(default_factory=list[float])
@@ -48,8 +48,8 @@ class StudyConfig:
         seeds: training seeds; every arm is trained with each.
         baseline: the arm that the others are compared with.
         base: settings of all runs, as in a run's configuration.
-        arms: what differs, by arm; `label` is what the report calls it.
-        tune: choose learning rates and β of the arms on a validation split first; null takes them as they stand.
+        arms: the settings that differ, by arm; `label` is its name in the report.
+        tune: first choose learning rates and β of the arms on a validation split; null uses them as given.
     """
 
     title: str = "Study"

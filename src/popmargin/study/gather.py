@@ -87,7 +87,7 @@ def group_runs(paths: Sequence[str | Path]) -> dict[str, list[RunDirectory]]:
     for name, entries in arms.items():
         seeds = [seed for seed, _ in entries]
         if len(set(seeds)) < len(seeds):
-            raise RunError(f"Two runs are called '{name}' with the same seed; give one another `name`.")
+            raise RunError(f"Two runs are called '{name}' with the same seed; give one a different `name`.")
         result[name] = [directory for _, directory in sorted(entries, key=lambda entry: entry[0])]
     return result
 

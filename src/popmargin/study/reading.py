@@ -36,7 +36,7 @@ def read_results(arms: Sequence[ArmResult], baseline: str) -> list[str]:
     longer = base.metrics.get("accuracy_longer")
     if longer is not None and longer.estimate == longer.estimate:
         sentences.append(
-            f"The baseline “the longer one wins” is right for {longer.estimate:.1%} of the held-out preferences; "
+            f"The baseline “longer wins” is right for {longer.estimate:.1%} of the held-out preferences; "
             f"{base.label} for {base.metrics['accuracy'].estimate:.1%}."
         )
     sentences.append(_seeds_sentence(base, others))
@@ -48,16 +48,14 @@ def _seeds_sentence(base: ArmResult, others: Sequence[ArmResult]) -> str:
     single = [arm.label for arm in others if not seeds_tell(arm, base)]
     if len(single) == len(others):
         return (
-            "One training seed: the intervals are about these runs on other prompts. Another seed may differ by more, "
-            "so that no difference is called clear."
+            "One training seed: the intervals cover other prompts, not other seeds. Another seed may differ by more, "
+            "so no difference is called clear."
         )
     counts = sorted({len(arm.seeds) for arm in (base, *others)})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    sentence = f"{seeds} training seeds: the intervals are about other prompts and other seeds."
+    sentence = f"{seeds} training seeds: the intervals cover other prompts and other seeds."
     return (
-        f"{sentence} {_join(single)} and {base.label} have one each, so that nothing is said of them."
-        if single
-        else sentence
+        f"{sentence} {_join(single)} and {base.label} have one each, so they are not compared." if single else sentence
     )
 
 
@@ -76,8 +74,8 @@ def read_control(arm: str, control: str, found: Mapping[str, Interval], *, told:
     clear = {_verdict(interval) for interval in known.values()} - {"unclear"}
     if not told:
         return (
-            f"What the margin adds cannot be told with one seed each: {arm} against {control}, which trains on the "
-            f"same edges without it: {amounts}, over prompts alone."
+            f"What the margin adds is unknown with one seed each: {arm} against {control}, which trains on the same "
+            f"edges without it: {amounts}, over prompts only."
         )
     if not clear:
         return (
@@ -96,9 +94,9 @@ def read_reference(arm: ArmResult, added: Interval) -> str:
     """
     own = arm.metrics["accuracy_reference"].estimate
     return (
-        f"{arm.label} scores by the policy's own log-probs, by which its reference model is already right for "
+        f"{arm.label} scores by the policy's own log-probs, by which the reference model is already right for "
         f"{own:.1%} of the held-out preferences; training adds {_amount('accuracy', added)}"
-        f"{' over prompts alone' if len(arm.seeds) == 1 else ''}."
+        f"{' over prompts only' if len(arm.seeds) == 1 else ''}."
     )
 
 
@@ -116,7 +114,7 @@ def _compare(metric: str, base: ArmResult, others: Sequence[ArmResult]) -> str:
     told = [arm for arm in known if seeds_tell(arm, base)]
     if not told:
         amounts = "; ".join(f"{arm.label} {_amount(metric, arm.differences[metric])}" for arm in known)
-        return f"{_upper(title)}, one run of each against one of {base.label}, over prompts alone: {amounts}."
+        return f"{_upper(title)}, one run each against one of {base.label}, over prompts only: {amounts}."
     better = [arm for arm in told if arm.differences[metric].low > 0]
     worse = [arm for arm in told if arm.differences[metric].high < 0]
     parts: list[str] = []
@@ -137,7 +135,7 @@ def _pop_sentence(arm: ArmResult, base: ArmResult) -> str:
     wins = [_METRICS[m][0] for m, verdict in verdicts.items() if verdict == "better"]
     losses = [_METRICS[m][0] for m, verdict in verdicts.items() if verdict == "worse"]
     if wins and not losses:
-        return f"{arm.label} wins over {base.label} on {_join(wins)} and loses nowhere among these metrics."
+        return f"{arm.label} beats {base.label} on {_join(wins)} and loses on none of these metrics."
     if losses and not wins:
         return f"{arm.label} does not win here: it is clearly worse than {base.label} on {_join(losses)}."
     if wins and losses:

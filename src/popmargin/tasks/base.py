@@ -309,7 +309,7 @@ class Task(ABC):
             settings: how to sample.
             progress: show a progress bar.
         """
-        raise NotImplementedError(f"{self.noun} generates nothing")
+        raise NotImplementedError(f"{self.noun} does not generate")
 
 
 @dataclass(frozen=True)

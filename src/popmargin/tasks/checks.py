@@ -32,8 +32,8 @@ def check_rows(tokenized: TokenizedPreferences, model: Any, path: str) -> None:
     limit = context_limit(model)
     if limit is not None and longest > limit.tokens:
         raise DataError(
-            f"{_rows(tokenized, lengths > limit.tokens, lengths)} more than the {limit.tokens:,} tokens that '{path}' "
-            f"takes: {limit.reason}. Set data.max_length to {limit.tokens} (data.truncation says what gives way)."
+            f"{_rows(tokenized, lengths > limit.tokens, lengths)} more than the {limit.tokens:,} tokens that "
+            f"'{path}' takes: {limit.reason}. Set data.max_length to {limit.tokens} (data.truncation says what is cut)."
         )
     reason = too_long(model, longest)
     positions = _positions(model)
@@ -41,11 +41,11 @@ def check_rows(tokenized: TokenizedPreferences, model: Any, path: str) -> None:
         longer = lengths > positions if longest > positions else lengths == longest
         raise DataError(
             f"{_rows(tokenized, longer, lengths)} more tokens than '{path}' takes: {reason}. Set data.max_length to "
-            f"{positions} or less (data.truncation says what gives way)."
+            f"{positions} or less (data.truncation says what is cut)."
         )
     if longest > positions:
         _LOG.warning(
-            "%s more than the %s tokens that '%s' was made for: it has not learnt to read so far.",
+            "%s more than the %s tokens that '%s' was trained for, so quality may suffer.",
             _rows(tokenized, lengths > positions, lengths),
             f"{positions:,}",
             path,
@@ -84,9 +84,9 @@ def check_padding(tokenizer: Any, model: Any, path: str) -> None:
     known, pad_id = token_count(model), tokenizer.pad_token_id
     if pad_id is not None and pad_id >= known:
         raise RunError(
-            f"The tokenizer of '{path}' has the padding token '{tokenizer.pad_token}' with the id {pad_id}, and the "
-            f"model knows the ids below {known}. Give the tokenizer another (pad_token in tokenizer_config.json, the "
-            "end token will do), or resize the model's embeddings."
+            f"The tokenizer of '{path}' has the padding token '{tokenizer.pad_token}' with the id {pad_id}, but the "
+            f"model only covers ids below {known}. Choose another padding token (pad_token in "
+            "tokenizer_config.json; the end token will do), or resize the model's embeddings."
         )
 
 
@@ -101,9 +101,9 @@ def _check_tokens(tokenized: TokenizedPreferences, model: Any, path: str) -> Non
             unknown[np.searchsorted(side.offsets, places, side="right") - 1] = True
     if unknown.any():
         raise DataError(
-            f"{_rows(tokenized, unknown)} tokens that '{path}' does not know, such as {example}: it knows the ids "
-            f"below {known}, so that its tokenizer is of a larger model. Name the model that belongs to it, or resize "
-            "the embeddings (resize_token_embeddings of transformers) and save both."
+            f"{_rows(tokenized, unknown)} tokens outside the vocabulary of '{path}', such as {example}: it covers "
+            f"ids below {known}, so its tokenizer belongs to a larger model. Use the model that belongs to the "
+            "tokenizer, or resize the embeddings (transformers' resize_token_embeddings) and save both."
         )
 
 

@@ -174,7 +174,9 @@ class LanguageTask(TextTask):
         if settings.start_adapter == "merge":
             return super().start_model
         if not settings.lora_rank:
-            raise ConfigError("model.start_adapter: stack is for policies with model.lora_rank above 0. Leave it out.")
+            raise ConfigError(
+                "model.start_adapter: stack is only for policies with model.lora_rank above 0. Remove it."
+            )
         model = load_model(settings.path, base_dtype(settings), dropout=settings.dropout, stack=True)
         return model.eval().requires_grad_(False)
 
@@ -239,9 +241,9 @@ class LanguageTask(TextTask):
             theirs, ours = load_tokenizer(path).get_vocab(), self.tokenizer.get_vocab()
             if theirs != ours:
                 raise ConfigError(
-                    f"tokens.reference '{path}' has another tokenizer ({len(theirs)} tokens) than model.path "
-                    f"'{self.config.model.path}' ({len(ours)} tokens), so its log-probs are of other tokens: name a "
-                    "model with the same one."
+                    f"tokens.reference '{path}' has a different tokenizer ({len(theirs)} tokens) than model.path "
+                    f"'{self.config.model.path}' ({len(ours)} tokens), so its log-probs are for different tokens. "
+                    "Use a model with the same tokenizer."
                 )
             model = load_model(path, base_dtype(self.config.model)).eval().requires_grad_(False)
             self._scoring[path] = model
@@ -264,8 +266,8 @@ class LanguageTask(TextTask):
             return torch.zeros(len(encoded))
         if self.config.reference.model is not None:
             raise ConfigError(
-                "target.kind `bank` with an objective of log-probs starts from the start model's, which are cached "
-                "only when it is the reference too: leave out reference.model, or choose another target."
+                "target.kind `bank` with an objective on log-probs starts from those of the start model, which are "
+                "cached only if it is also the reference: remove reference.model, or choose another target."
             )
         lengths = torch.from_numpy(np.concatenate([encoded.chosen.lengths, encoded.rejected.lengths]))
         return pair_scores(kind, reference().tokens(np.arange(len(encoded))), None, lengths).gap
@@ -303,7 +305,7 @@ class LanguageTask(TextTask):
             sequences = trial_sequences(model, scorer.plan.layout)
             refuse_noise(model, lambda: token_logps(model, sequences, plan=scorer.plan))
         if training.frozen_cache_gb and process_count() > 1:
-            _LOG.warning("train.frozen_cache_gb does nothing with several processes: all layers run in every step")
+            _LOG.warning("train.frozen_cache_gb has no effect with several processes: all layers run in every step")
         elif training.frozen_cache_gb:
             # The first run's memory holds for all.
             self._frozen = self._frozen or FrozenOutputs(training.frozen_cache_gb)
@@ -367,8 +369,8 @@ class LanguageTask(TextTask):
         room = self.config.data.max_length - settings.max_new_tokens
         if room < 1:
             raise RunError(
-                f"evaluation.max_new_tokens {settings.max_new_tokens} leaves no room for prompts in "
-                f"data.max_length {self.config.data.max_length}: lower the first or raise the second."
+                f"evaluation.max_new_tokens {settings.max_new_tokens} leaves no room for prompts within "
+                f"data.max_length {self.config.data.max_length}: lower the former or raise the latter."
             )
         return room
 

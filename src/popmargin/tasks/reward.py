@@ -72,7 +72,9 @@ class RewardTask(TextTask):
     def start_model(self) -> nn.Module:
         """The start model with a head, frozen."""
         if self.config.model.start_adapter == "stack":
-            raise ConfigError("model.start_adapter: stack is for policies with model.lora_rank above 0. Leave it out.")
+            raise ConfigError(
+                "model.start_adapter: stack is only for policies with model.lora_rank above 0. Remove it."
+            )
         return super().start_model
 
     def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
@@ -133,5 +135,5 @@ class RewardTask(TextTask):
 
     def load(self, folder: Path) -> nn.Module:
         if not (folder / FORMAT_FILE).is_file():
-            raise RunError(f"{folder} holds no trained reward model. Finish the run with popmargin train --resume.")
+            raise RunError(f"{folder} has no trained reward model. Finish the run with popmargin train --resume.")
         return self._load(str(folder), torch.float32)

@@ -138,8 +138,8 @@ class TextTask(Task):
         dtype, kept = dtype_to_save(weights, self.start_model, stored, wanted)
         if wanted is None and dtype != stored:
             _LOG.warning(
-                "The weights are saved in fp32: %s, which the start model is saved in, would round much of the "
-                "training away. To save them so all the same, set model.save_dtype.",
+                "The weights are saved in fp32: %s, the start model's dtype, would round much of the training away. "
+                "To use it anyway, set model.save_dtype.",
                 str(stored).removeprefix("torch."),
             )
         elif kept < 0.9:

@@ -1,4 +1,4 @@
-"""Token selectors: weights for the tokens that enter the sums of any objective, one file each."""
+"""Token selectors: token weights for the sums of any objective, one file each."""
 
 from popmargin.tokens.base import TOKEN_SELECTORS as TOKEN_SELECTORS
 from popmargin.tokens.base import TokenSelector as TokenSelector

@@ -22,7 +22,7 @@ class TokenRows:
     Attributes:
         logps: log-prob of every token under the policy (N,), nats.
         reference_logps: the same under the run's reference (N,), nats.
-        scoring_logps: the same under the selector's own reference (`tokens.reference`); the run's where there is none.
+        scoring_logps: the same under the selector's own reference (`tokens.reference`), or the run's if there is none.
         response: the response that a token belongs to (N,), 0 … S−1.
         is_chosen: whether a response is the chosen one of its preference (S,).
     """

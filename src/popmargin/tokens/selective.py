@@ -14,11 +14,11 @@ class SelectiveOptions:
     """Options of `selective`.
 
     Attributes:
-        share: share of the tokens of a response that is kept, 0 < share ≤ 1.
-        rescale: divide the weights by the share that was really kept, so that sums keep their size; changes nothing
-            in means over tokens.
-        tolerance: scores this close below the threshold are ties with it and kept, nats (ours): policy and reference
-            differ by rounding before the first step.
+        share: share of a response's tokens to keep, 0 < share ≤ 1.
+        rescale: divide the weights by the share actually kept, so that sums keep their size; means over tokens do not
+            change.
+        tolerance: scores this close below the threshold count as ties and are kept, nats (ours): before the first step
+            policy and reference differ by rounding.
     """
 
     share: float = 0.4
@@ -35,7 +35,7 @@ class SelectiveOptions:
 def thresholds(
     score_N: Float[Tensor, "N"], response_N: Tensor, count_S: Float[Tensor, "S"], share: float
 ) -> Float[Tensor, "S"]:
-    """The (1 − share)-quantile of the scores of every response (S,), interpolated; whatever for an empty response."""
+    """The (1 − share)-quantile of the scores of every response (S,), interpolated; arbitrary for an empty response."""
     order_N = score_N.argsort()
     order_N = order_N[response_N[order_N].argsort(stable=True)]  # by response, then by score
     sorted_N = score_N[order_N]
@@ -49,14 +49,15 @@ def thresholds(
 
 @token_selector("selective", options=SelectiveOptions)
 def selective(tokens: TokenRows, options: SelectiveOptions) -> Float[Tensor, "N"]:
-    """Selective tokens: of every response keep the share where policy and reference disagree in the wrong direction.
+    """Selective tokens: keep the share of each response where policy and reference disagree most in the wrong
+    direction.
 
     s = logp_ref − logp_θ for chosen, logp_θ − logp_ref for rejected;  keep s ≥ its (1 − share)-quantile in the response
     (arXiv 2507.07725)
 
-    Ties are kept: while the policy is the reference every token is. logp_ref is the run's reference, or that of a
-    stronger model with the same tokenizer (larger, or trained on preferences) named in `tokens.reference`. The authors'
-    code trains with learning rate 2e-7 and β 0.01.
+    Ties are kept, so every token is kept while the policy equals the reference. logp_ref is the run's reference, or a
+    stronger model with the same tokenizer (larger, or trained on preferences) given by `tokens.reference`. The
+    authors' code trains with learning rate 2e-7 and β 0.01.
 
     Args:
         tokens: log-probs of all completion tokens (N,), nats.

@@ -27,7 +27,7 @@ def reading_step(report: LoadReport, name: str | None = None) -> Step:
     notes = [f"format '{report.format}' ({report.container})"]
     notes += [f"left out: {problem.place}: {problem.message}" for problem in report.problems[:_PLACES]]
     if len(report.problems) > _PLACES:
-        notes.append(f"… and more; all of them: popmargin data check {report.source}")
+        notes.append(f"… and more; list all with: popmargin data check {report.source}")
     if report.columns_unused:
         notes.append(f"columns that are not kept: {', '.join(report.columns_unused)}")
     return Step(
@@ -49,7 +49,7 @@ def memory_steps(preferences: Preferences, what: str) -> list[Step]:
                 name=f"{what} given in memory",
                 rows_in=report.rows_kept,
                 kept={"kept": len(preferences)},
-                left_out={"not handed over": report.rows_kept - len(preferences)},
+                left_out={"not passed on": report.rows_kept - len(preferences)},
             )
         )
     return steps
@@ -77,11 +77,11 @@ def edge_step(edges: PopEdges, source: str | None, *, trained: bool) -> Step:
     left_out = dict(edges.parameters.get("left_out", {}))
     labels = edges.parameters.get("comparisons") if "labelled" in edges.parameters else None
     if labels is not None:
-        left_out["compare preferences that are not all trained on"] = labels - len(edges)
+        left_out["involve preferences that are not trained on"] = labels - len(edges)
     ties = int(np.sum(edges.table["tie"].to_numpy())) if trained else 0
     rows_in = len(edges) + sum(left_out.values())
     lone = edges.table["weaker"].null_count
-    notes = [f"without a weaker side, their margin is 0: {lone}"] if lone else []
+    notes = [f"without a weaker side (margin 0): {lone}"] if lone else []
     if source is None:
         asked = edges.parameters.get("comparisons")
         notes.append(f"sampled from the strengths{'' if asked is None else f' with {asked} comparisons'}")
@@ -89,7 +89,7 @@ def edge_step(edges: PopEdges, source: str | None, *, trained: bool) -> Step:
         name="PoP edges" if source is None else f"PoP edges of {source}",
         rows_in=rows_in,
         kept={"used": len(edges) - ties},
-        left_out=left_out | ({"ties, which are never trained on": ties} if ties else {}),
+        left_out=left_out | ({"ties, which are not trained on": ties} if ties else {}),
         notes=tuple(notes),
         unit="edges",
     )
@@ -112,7 +112,7 @@ def row_step(
     as_stronger[stronger], as_weaker[weaker[weaker >= 0]] = True, True
     only_weaker = as_weaker & ~as_stronger
     trained = as_stronger | as_weaker if gradient else as_stronger
-    left_out = {"only ever the weaker side of an edge, which is scored and not trained on": int(np.sum(only_weaker))}
+    left_out = {"only the weaker side of edges, scored but not trained on": int(np.sum(only_weaker))}
     left_out = {} if gradient else left_out
     return Step(
         name=f"what '{objective}' trains on",

@@ -58,7 +58,7 @@ def make_loss(config: RunConfig) -> Loss:
         weight = coerce(float, rest.pop("weight", 1.0), f"the weight of regularizer '{regularizer.name}'")
         if regularizer.name in {known.name for _, known, _ in regularizers}:
             raise ConfigError(
-                f"The regularizer '{regularizer.name}' stands twice, and would be logged under one name: keep one."
+                f"The regularizer '{regularizer.name}' is listed twice and would be logged under one name: keep one."
             )
         if not weight >= 0:
             raise ConfigError(f"The weight of regularizer '{regularizer.name}' must be 0 or more, not {weight}.")
@@ -184,7 +184,7 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
     if scorer.alone and process_count() > 1:
         raise ConfigError(
             "The model is forwarded one response at a time (the log says why), which several processes cannot do in "
-            "step: train it in one process."
+            "lockstep: train in one process."
         )
     scorer = task.prepare(model, scorer, config.train)
     loss = _with_target(loss, config.target, data, model)
@@ -207,7 +207,7 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
 def _say_what_is_unknown(scale: StrengthScale) -> None:
     if scale.unknown:
         _LOG.warning(
-            "%d of %d training preferences stand in no comparison: they train with the middle of the strength scale",
+            "%d of %d training preferences have no comparison: they train at the middle of the strength scale",
             scale.unknown,
             len(scale),
         )

@@ -22,7 +22,7 @@ _REASONS = {
     "reference": "compares single scores with the zero of a reference",
     "tokens": "weighs log-probs of tokens",
 }
-"""What a part does with what a task must provide, to go on with "which …"."""
+"""How a part uses what a task must provide; "which …" follows."""
 _TERMS = {"logp": "is a term of log-probs", "reference": "compares log-probs with those of a reference"}
 """The same of regularizers."""
 
@@ -41,7 +41,7 @@ def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
     name, provided = loss.objective.name, loss.provides
     for field, (required, value, reason) in _settings(config).items():
         if value and required not in provided:
-            raise ConfigError(f"{field} has no meaning for {task}: {reason}. Leave it out, or set task: policy.")
+            raise ConfigError(f"{field} has no meaning for {task}: {reason}. Remove it, or set task: policy.")
     for registry, part, options in _parts(loss):
         missing = part.requires(options) - provided
         if missing:
@@ -55,27 +55,26 @@ def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
         _refuse_margin(loss.objective, loss.margin[0])
     if loss.tokens is not None and loss.objective.needs.whole_responses:
         raise ConfigError(
-            f"The objective '{name}' compares probabilities of whole responses, which the token selector "
-            f"'{loss.tokens[0].name}' would cut: leave out `tokens`, or choose an objective of token sums, e.g. dpo."
+            f"The objective '{name}' compares probabilities of whole responses, but the token selector "
+            f"'{loss.tokens[0].name}' drops tokens: remove `tokens`, or choose an objective on token sums, e.g. dpo."
         )
     doubled = [regularizer.name for _, regularizer, _ in loss.regularizers if regularizer.supervised]
     if doubled and loss.objective.is_supervised(loss.options):
         raise ConfigError(
-            f"The objective '{name}' already holds the negative log-likelihood of the chosen response, which the "
-            f"regularizer '{doubled[0]}' would count a second time: leave one of them out, or change its weight in the "
-            "objective."
+            f"The objective '{name}' already includes the negative log-likelihood of the chosen response, which the "
+            f"regularizer '{doubled[0]}' would count twice: remove one of them, or change its weight in the objective."
         )
     adapter_above = bool(config.model.lora_rank) and config.model.lora_last_layers is not None
     if config.train.frozen_cache_gb and ("tokens" not in provided or not adapter_above):
         raise ConfigError(
-            "train.frozen_cache_gb keeps what the layers below a policy's adapter give, and here no layer lies below "
-            "one: set model.lora_rank and model.lora_last_layers (task: policy), or leave it out."
+            "train.frozen_cache_gb caches the outputs of layers below a policy's adapter, but there are none: set "
+            "model.lora_rank and model.lora_last_layers (task: policy), or remove it."
         )
     if loss.objective.uses_batch_statistics(loss.options) and config.train.tokens_per_batch is not None:
         raise ConfigError(
-            f"The objective '{name}' takes statistics of the rows that are forwarded together, and "
-            "train.tokens_per_batch forwards now many, now few, differently in every process: set "
-            "train.micro_batch_size instead, or let the objective use running statistics (amapo: objective.running)."
+            f"The objective '{name}' uses statistics over the rows forwarded together, but with "
+            f"train.tokens_per_batch their number varies between passes and processes: set train.micro_batch_size "
+            f"instead, or let the objective use running statistics (amapo: objective.running)."
         )
 
 
@@ -90,7 +89,7 @@ def without_effect(loss: Loss, config: RunConfig) -> list[str]:
         A sentence for every section that has one.
     """
     needs, name = loss.needs, loss.objective.name
-    pop, why = _changed(config.pop), "uses no PoP edges; one that does is pop"
+    pop, why = _changed(config.pop), "does not use PoP edges; pop does, for example"
     if needs.scale:
         pop = []
     elif needs.edges:
@@ -102,11 +101,11 @@ def without_effect(loss: Loss, config: RunConfig) -> list[str]:
         "signals": ([use for use in loss.signals if use not in read], "does not use what they make"),
         "data": (
             [] if needs.soft_label or config.data.soft_label_temperature is None else ["soft_label_temperature"],
-            "uses no soft labels; one that does is geometric_dpo",
+            "does not use soft labels; geometric_dpo does, for example",
         ),
     }
     return [
-        f"Without effect: {', '.join(f'{section}.{field}' for field in fields)}. The objective '{name}' {reason}."
+        f"No effect: {', '.join(f'{section}.{field}' for field in fields)}. The objective '{name}' {reason}."
         for section, (fields, reason) in idle.items()
         if fields
     ]
@@ -121,19 +120,19 @@ def _changed(section: Any) -> list[str]:
 def _refuse_margin(objective: Objective, source: MarginSource) -> None:
     wants = objective.needs.weaker
     if objective.takes_margin == "own":
-        reason = "has a margin or a target of its own, on which a second one would be put"
+        reason = "already has its own margin or target"
     elif objective.needs.soft_label:
-        reason = "has soft labels, which say already how strong a preference is"
+        reason = "has soft labels, which already express how strong a preference is"
     elif objective.takes_margin == "no":
-        reason = "is not declared to depend on chosen − rejected alone (single scores may count in it)"
+        reason = "is not declared to depend only on chosen − rejected (it may use single scores)"
     elif "none" not in (wants, source.needs.weaker) and wants != source.needs.weaker:
-        reason = "takes the weaker sides of edges itself, with gradient"
+        reason = "already uses the weaker sides of edges, with gradient"
     else:
         return
     takers = [name for name in OBJECTIVES.names() if OBJECTIVES.get(name).takes_margin == "yes"]
     raise ConfigError(
-        f"The margin '{source.name}' cannot be subtracted before the objective '{objective.name}', which {reason}: "
-        f"leave out `margin`, or choose one of {', '.join(takers)}, or an objective of your own that declares "
+        f"The margin '{source.name}' cannot be combined with the objective '{objective.name}', which {reason}: "
+        f"remove `margin`, or choose one of {', '.join(takers)}, or your own objective that declares "
         'takes_margin="yes".'
     )
 
@@ -146,8 +145,9 @@ def refuse_lone_rows(loss: Loss, rows: int) -> None:
     """
     if rows < 2 and loss.objective.uses_batch_statistics(loss.options):
         raise ConfigError(
-            f"The objective '{loss.objective.name}' takes statistics of the rows that are forwarded together, and "
-            "train.micro_batch_size x processes is 1: a row alone is its own mean. Set train.micro_batch_size to 2 or "
+            f"The objective '{loss.objective.name}' uses statistics over the rows forwarded together, but "
+            f"train.micro_batch_size x processes is 1, and a single row is its own mean. Set train.micro_batch_size "
+            f"to 2 or "
             "more, or let the objective use running statistics (amapo: objective.running)."
         )
 
@@ -155,10 +155,10 @@ def refuse_lone_rows(loss: Loss, rows: int) -> None:
 def _settings(config: RunConfig) -> dict[str, tuple[str, Any, str]]:
     """Settings that only some tasks can serve: what they require, whether they are set, and why others cannot."""
     return {
-        "evaluation.reward": ("generation", config.evaluation.reward, "it generates nothing that could be scored"),
-        "reference.model": ("reference", config.reference.model, "its rewards are compared with no reference"),
+        "evaluation.reward": ("generation", config.evaluation.reward, "it generates nothing to score"),
+        "reference.model": ("reference", config.reference.model, "its rewards need no reference"),
         "tokens": ("tokens", config.tokens, "it scores whole responses, not tokens"),
-        "train.token_statistics": ("tokens", config.train.token_statistics, "it predicts no tokens"),
+        "train.token_statistics": ("tokens", config.train.token_statistics, "it does not predict tokens"),
     }
 
 
@@ -187,7 +187,7 @@ def _refuse_missing(
     first = next((known for known in reasons if known in missing), min(missing))
     reason = reasons.get(first, f"requires '{first}'")
     others = [kind.name for kind in _own(registry) if kind.requires(kind.options()) <= provided]
-    remedies = [] if registry is OBJECTIVES else ["leave it out"]
+    remedies = [] if registry is OBJECTIVES else ["remove it"]
     remedies += [f"use {', '.join(others)}"] if others else []
     remedies += [f"set task: {task.name}" for task in _own(TASKS) if missing <= task.provides]
     remedy = f": {', or '.join(remedies)}" if remedies else ""

@@ -58,7 +58,7 @@ def _save(
         write(trainer.model, folder)
     if not saved:
         raise RunError(
-            f"Nothing was saved in {folder}: DeepSpeed keeps the weights in parts. Set "
+            f"Nothing was saved in {folder}: DeepSpeed keeps the weights sharded. Set "
             "stage3_gather_16bit_weights_on_model_save in its zero_optimization."
         )
     model = None if trainer.args.world_size > 1 or trainer.is_fsdp_enabled else trainer.model

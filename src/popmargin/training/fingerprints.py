@@ -24,7 +24,7 @@ from popmargin.pop.scale import StrengthScale
 SIDES = {"train": "training", "test": "held-out"}
 _ALL_SIDES = (*SIDES, "aside")
 DERIVED = ("tokens of", "made:")
-"""How the names of facts begin that follow from the rows."""
+"""Prefixes of the names of facts that follow from the rows."""
 _SHOWN = 5
 
 
@@ -92,7 +92,7 @@ class Change:
             for what, names in (("gone", self.gone), ("new", self.new), ("edited", self.edited))
             if names
         ]
-        return ", ".join([*parts, *(["they stand in another order"] if self.moved else [])])
+        return ", ".join([*parts, *(["they are in a different order"] if self.moved else [])])
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Record:
             }  # fmt: skip
             return Record(rows, json.loads(facts.read_text(encoding="utf-8")))
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            raise RunError(f"{folder}: its record of what it was trained on cannot be read ({error}).") from error
+            raise RunError(f"{folder}: its record of the training data cannot be read ({error}).") from error
 
     def changes(self, now: "Record") -> list[str]:
         """What is not as it was, a sentence each; none if all is."""
@@ -165,7 +165,7 @@ class Record:
 
 def _how(before: str | None, now: str | None) -> str:
     if before is None or now is None:
-        return "was not used before" if before is None else "is not used any more"
+        return "was not used before" if before is None else "is no longer used"
     return f"changed ({before[:12]} → {now[:12]})"
 
 

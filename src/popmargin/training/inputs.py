@@ -170,8 +170,8 @@ def refuse_inputs_inside(config: RunConfig, folder: Path) -> None:
     for name, place in input_paths(config).items():
         if place.resolve().is_relative_to(folder.resolve()):
             raise ConfigError(
-                f"--overwrite would delete {place}, which {name} names, with the run in {folder}. Choose another "
-                "output, or move it out of there."
+                f"--overwrite would delete {place}, which {name} refers to, along with the run in {folder}. Choose "
+                "another output, or move it elsewhere."
             )
 
 

@@ -41,7 +41,7 @@ def train(
     Args:
         config: the run.
         workspace: data, tokens and models shared with other runs; made when not given.
-        resume: go on from the last checkpoint in the run directory.
+        resume: continue from the last checkpoint in the run directory.
         overwrite: delete a run that is in the way.
         probe: measures the model at `evaluation.curve_points` moments of the training.
         keep_model: also return the trained model.
@@ -135,7 +135,7 @@ def _optimise(
 @functools.cache
 def _say_if_bf16_is_slow() -> None:
     if bf16_is_slower():
-        _LOG.warning("bf16 is slower than fp32 on this CPU, which emulates it: leave out model.precision.")
+        _LOG.warning("bf16 is slower than fp32 on this CPU, which emulates it: remove model.precision.")
 
 
 def _facts(config: RunConfig, workspace: Workspace, parts: Parts) -> dict[str, Any]:

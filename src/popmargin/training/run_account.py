@@ -33,11 +33,11 @@ def training_steps(config: RunConfig, workspace: Workspace, parts: Parts) -> lis
         notes += weight_notes(columns["weight"][rows.stronger])
     if parts.scale is not None and parts.scale.unknown:
         notes.append(
-            f"preferences in no comparison, which train with the middle of the scale: {parts.scale.unknown} of {count}"
+            f"preferences without a comparison, trained at the middle of the scale: {parts.scale.unknown} of {count}"
         )
     if config.pop.scale is not None and needs.scale:
         notes.append(
-            f"{config.pop.scale} holds {len(StrengthScale.load(config.pop.scale))} strengths, {count} are used"
+            f"{config.pop.scale} has {len(StrengthScale.load(config.pop.scale))} strengths, of which {count} are used"
         )
     used = {name for signal in told.values() for name in signal.sources}
     if sampled and order is None:
@@ -47,7 +47,7 @@ def training_steps(config: RunConfig, workspace: Workspace, parts: Parts) -> lis
     if config.data.soft_label_temperature is not None:
         idle = [column for column in idle if column != "soft_label"]  # it was made from ratings, `without_effect` says
     if idle:
-        notes.append(f"columns of the data that '{name}' does not use: {', '.join(idle)}")
+        notes.append(f"data columns not used by '{name}': {', '.join(idle)}")
     steps.append(row_step(name, count, rows.stronger, rows.weaker, gradient=needs.weaker == "gradient", notes=notes))
     return steps
 
@@ -65,7 +65,7 @@ def seen_steps(config: RunConfig, directory: RunDirectory, done: int, rows: int)
     name = "target_margin_clipped"
     clamped = [line[name] for line in directory.metrics() if name in line]
     notes = (
-        [f"target margins that were clamped, mean over the log: {np.mean(clamped):.1%}"]
+        [f"share of clipped target margins, mean over the log: {np.mean(clamped):.1%}"]
         if clamped and max(clamped) > 0
         else []
     )

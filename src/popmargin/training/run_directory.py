@@ -94,7 +94,9 @@ class RunDirectory:
         if not self.path.exists():
             raise RunError(no_such_file(self.path, what="run directory"))
         if not file.is_file():
-            raise RunError(f"{self.path} is not a run directory: it has no config.yaml. Make one with popmargin train.")
+            raise RunError(
+                f"{self.path} is not a run directory: it has no config.yaml. Create one with popmargin train."
+            )
         return with_kept_code(from_dict(RunConfig, read_saved(file)), self.path / "code")
 
     def facts(self) -> dict[str, Any]:
@@ -104,7 +106,7 @@ class RunDirectory:
             RunError: the run has not finished.
         """
         if not self.finished:
-            raise RunError(f"{self.path} has not finished training. Go on with popmargin train --resume.")
+            raise RunError(f"{self.path} has not finished training. Continue with popmargin train --resume.")
         return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -140,14 +142,15 @@ class RunDirectory:
             refuse_inputs_inside(config, self.path)
             return
         if not resume:
-            raise RunError(f"{self.path} holds a run already: pass --resume, --overwrite, or another output.")
+            raise RunError(f"{self.path} already contains a run: pass --resume, --overwrite, or another output.")
         changed = differences(self.config(), config)
         if changed:
             raise RunError(
-                f"{self.path} was started with another configuration (see {file}) and cannot go on with this one:\n"
+                f"{self.path} was started with a different configuration (see {file}) and cannot continue with this "
+                f"one:\n"
                 + "".join(f"  {name}: {change}\n" for name, change in changed.items())
-                + f"Leave these settings out (popmargin train --resume --output {self.path} takes the run's own), or "
-                "train anew: --overwrite, or another output."
+                + f"Omit these settings (popmargin train --resume --output {self.path} uses the run's own), or train "
+                f"again with --overwrite or another output."
             )
 
     def check_record(self, now: "Record") -> None:
@@ -162,9 +165,9 @@ class RunDirectory:
         changed = [] if before is None else before.changes(now)
         if changed:
             raise RunError(
-                f"{self.path} was trained on something else than what is here now:\n"
+                f"{self.path} was trained on something else:\n"
                 + "".join(f"  {sentence}\n" for sentence in changed)
-                + f"Put it back as it was, or train anew: --overwrite, or another output.{self.says_where_code_is()}"
+                + f"Restore it, or train again with --overwrite or another output.{self.says_where_code_is()}"
             )
 
     def start(self, config: RunConfig, record: "Record", *, resume: bool, overwrite: bool) -> None:

@@ -82,13 +82,13 @@ def read_split(config: DataConfig) -> Split:
         train, test, apart = everything, load_side(config, "test"), None
         check_leak(train, test)
         steps.append(reading_step(test.report))
-        notes.append(f"held out: all {len(test)} of {test.report.source}; no prompt stands on both sides")
+        notes.append(f"held out: all {len(test)} of {test.report.source}; no prompt is on both sides")
     left_out: dict[str, int] = {}
     if config.validation_size:
         if apart is not None:
-            left_out["set aside for testing, validation preferences take their place"] = len(apart)
+            left_out["set aside for testing, replaced by validation preferences"] = len(apart)
         else:
-            notes[-1] = f"set aside, validation preferences take their place: {len(test)} of {test.report.source}"
+            notes[-1] = f"set aside, replaced by validation preferences: {len(test)} of {test.report.source}"
         train, test = _hold_out(train, config.validation_size, config.split_seed + 1)
         notes.append(_how_held_out("data.validation_size", config.validation_size, config.split_seed + 1, train, test))
         apart = test
@@ -99,7 +99,7 @@ def read_split(config: DataConfig) -> Split:
         left_out["beyond data.limit, drawn with data.split_seed"] = len(whole) - len(train)
     if config.soft_label_temperature is not None:
         train = with_soft_labels(train, config.soft_label_temperature)
-        notes.append(f"soft labels made from ratings, data.soft_label_temperature {config.soft_label_temperature:g}")
+        notes.append(f"soft labels derived from ratings, data.soft_label_temperature {config.soft_label_temperature:g}")
     if config.flip:
         count = int(flipped(len(train), config.flip, config.split_seed).sum())
         notes.append(f"training labels flipped, data.flip {config.flip:g}: {count}")
@@ -140,8 +140,8 @@ def with_soft_labels(preferences: Preferences, temperature: float) -> Preference
     missing = np.flatnonzero(np.isnan(preferences.rating_gap))
     if len(missing):
         raise DataError(
-            f"data.soft_label_temperature makes soft labels from chosen_rating and rejected_rating, which "
-            f"{len(missing)} of {len(preferences)} preferences lack (first: '{preferences.ids[missing[0]]}'). Give the "
-            "data these columns (`popmargin data rate` writes them), or leave the key out to read soft_label."
+            "data.soft_label_temperature derives soft labels from chosen_rating and rejected_rating, which "
+            f"{len(missing)} of {len(preferences)} preferences lack (first: '{preferences.ids[missing[0]]}'). Add "
+            "these columns to the data (`popmargin data rate` writes them), or remove the key to read soft_label."
         )
     return preferences.with_columns(soft_label=expit(preferences.rating_gap / temperature))

@@ -29,7 +29,7 @@ from popmargin.user_code import running
 
 STATE_FILE = "popmargin_state.safetensors"
 LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "target_distance")
-"""What stands in the log besides means over rows."""
+"""Log entries other than means over rows."""
 
 
 class PreferenceTrainer(Trainer):
@@ -75,13 +75,13 @@ class PreferenceTrainer(Trainer):
             )
         if args.fsdp and not self.is_fsdp_enabled:
             raise RunError(
-                "train.trainer_arguments asks for fsdp, which accelerate does not give here: it needs several "
-                "processes with an accelerator each. Leave it out, or use `accelerate launch` on such a machine."
+                "train.trainer_arguments requests fsdp, which accelerate does not support here: it needs several "
+                "processes with one accelerator each. Remove it, or use `accelerate launch` on such a machine."
             )
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and collator.tokens_per_batch is not None:
             raise RunError(
-                "Sharded training needs as many forward passes in every process, which train.tokens_per_batch does not "
-                "give: set train.micro_batch_size instead."
+                "Sharded training needs the same number of forward passes in every process, which "
+                "train.tokens_per_batch does not guarantee: set train.micro_batch_size instead."
             )
         self.model_accepts_loss_kwargs = True  # the loss below is already a mean over the whole optimizer step
         self.loss = loss
@@ -166,8 +166,8 @@ class PreferenceTrainer(Trainer):
             loss_R = self.loss.objective.function(seen, self.loss.options)
         if loss_R.shape != rows.chosen.shape:
             raise RunError(
-                f"The objective '{self.loss.objective.name}' gives a loss of the shape {tuple(loss_R.shape)}, and must "
-                f"give one number a row: {tuple(rows.chosen.shape)}. The trainer takes the mean."
+                f"The objective '{self.loss.objective.name}' returned a loss of shape {tuple(loss_R.shape)}, but "
+                f"must return one number per row: {tuple(rows.chosen.shape)}. The trainer takes the mean."
             )
         for weight, regularizer, options in self.loss.regularizers:
             with running(f"regularizer '{regularizer.name}'"):
@@ -255,8 +255,8 @@ class PreferenceTrainer(Trainer):
         what = "gradient" if losses_fine else "loss or a log-prob"
         names = self._names(preferences_R if losses_fine else preferences_R[~finite_R])
         raise RunError(
-            f"The {what} is not finite at step {self.state.global_step + 1} for the preferences {names}. No weight was "
-            "changed by it. Look at these rows, lower train.learning_rate, or resume from the last checkpoint."
+            f"The {what} is not finite at step {self.state.global_step + 1} for the preferences {names}. No weights "
+            "were changed. Look at these rows, lower train.learning_rate, or resume from the last checkpoint."
         )
 
     def _names(self, places: Tensor) -> str:
@@ -300,8 +300,8 @@ class PreferenceTrainer(Trainer):
         taken = [name for name in noted if name in ours or name in LOGGED]
         if taken:
             raise RunError(
-                f"The objective '{self.loss.objective.name}' has diagnostics with names that the log already uses: "
-                f"{', '.join(taken)}. Give them others, e.g. my_{taken[0]}."
+                f"The objective '{self.loss.objective.name}' has diagnostics with names already used in the log: "
+                f"{', '.join(taken)}. Rename them, e.g. my_{taken[0]}."
             )
 
     def _note_logps(self, logps: Logps) -> dict[str, Tensor]:
@@ -368,7 +368,7 @@ class PreferenceTrainer(Trainer):
         """
         file = checkpoint / STATE_FILE
         if not file.is_file():
-            raise RunError(f"{checkpoint} has no {STATE_FILE}: it cannot be resumed. Remove it to use an earlier one.")
+            raise RunError(f"{checkpoint} has no {STATE_FILE}: it cannot be resumed. Delete it to use an earlier one.")
         state = load_file(file)
         if self.loss.target is not None:
             self.loss.target.load_state(state)

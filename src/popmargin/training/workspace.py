@@ -129,7 +129,7 @@ class Workspace:
         """The edges without those that name a preference which did not come this far; how many stands in `left_out`."""
         reasons = {
             "name a preference beyond data.limit": self._split.passed_over,
-            "name a preference that tokenization left out": set(self.train.preferences.ids) - set(self.train.ids),
+            "name a preference left out by tokenization": set(self.train.preferences.ids) - set(self.train.ids),
         }
         sides = [edges.table[name].to_pylist() for name in ("stronger", "weaker")]
         keep, left_out = np.ones(len(edges), dtype=bool), dict[str, int]()
@@ -142,8 +142,8 @@ class Workspace:
         if not keep.any():
             raise DataError(
                 f"All {len(edges)} PoP edges name preferences that are not trained on "
-                f"({', '.join(f'{reason}: {count}' for reason, count in left_out.items())}). Sample them from the data "
-                "that is trained on."
+                f"({', '.join(f'{reason}: {count}' for reason, count in left_out.items())}). Sample them from the "
+                "training data."
             )
         return PopEdges(edges.table.filter(pa.array(keep)), {**edges.parameters, "left_out": left_out})
 

@@ -21,7 +21,7 @@ def test_add_a_person_whose_link_works(site: Site) -> None:
     html = admin.get("/admin").text
     page = admin.post("/admin/annotators", data={**fields(html, "/admin/annotators"), "name": " Anna "}).text
     link = re.search(r"<code>(http://127\.0\.0\.1:8000/login/[^<]+)</code>", page)
-    assert link and "Link of Anna" in page
+    assert link and "Link for Anna" in page
     assert site.client().get(link[1]).status_code == 200
     assert link[1] not in admin.get("/admin").text  # shown this once
     twice = admin.post("/admin/annotators", data={**fields(html, "/admin/annotators"), "name": "Anna"})
@@ -39,7 +39,7 @@ def test_renew_and_switch_off(site: Site) -> None:
     client = site.client(renewed)
     admin.post(f"/admin/annotators/{anna.id}/active", data={**data, "active": "false"})
     assert client.get("/").status_code == 401
-    assert "Switch on" in admin.get("/admin").text
+    assert "Activate" in admin.get("/admin").text
     admin.post(f"/admin/annotators/{anna.id}/active", data={**data, "active": "true"})
     assert client.get("/").status_code == 200
     assert admin.post("/admin/annotators/999/active", data={**data, "active": "true"}).status_code == 404

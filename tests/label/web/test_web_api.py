@@ -23,7 +23,7 @@ def test_next_save_undo_progress(site: Site) -> None:
     saved = [client.post("/api/labels", json=body) for _ in range(2)]
     assert saved[0].status_code == 200 and saved[0].json() == saved[1].json()
     other = client.post("/api/labels", json=body | {"choice": "right"})
-    assert other.status_code == 409 and "stored another answer" in other.json()["error"]
+    assert other.status_code == 409 and "already stored a different answer" in other.json()["error"]
     assert client.get("/api/progress").json()["own_done"] == 1
     assert client.get("/api/next").json()["task"]["assignment"] != task["assignment"]
     assert client.post("/api/undo").json()["task"]["assignment"] == task["assignment"]

@@ -100,7 +100,7 @@ def test_the_admin_sees_agreement_of_ratings_and_takes_them_out(make_site: Calla
     page = admin.get("/admin").text
     assert "preferences.jsonl" in page and "edges.parquet" not in page
     quality = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", admin.get("/admin/quality").text))
-    assert "single responses" in quality and "α, as ranks" in quality and "Chose left" not in quality
+    assert "single responses" in quality and "Ordinal α" in quality and "Chose left" not in quality
     assert "anna" in quality and "ben" in quality
     exported = admin.get(f"/admin/export/preferences.jsonl?project={site.project.id}")
     assert exported.status_code == 200 and exported.text.count('"chosen_rating"') == 4

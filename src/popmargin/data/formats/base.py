@@ -70,7 +70,7 @@ class Reader:
         if more is None or (isinstance(more, str) and not more.strip()):
             return prompt
         if not isinstance(prompt, str) or not isinstance(more, str):
-            message = "the input beside the instruction is no text."
+            message = "the input next to the instruction is not text."
             raise RowError("type", message, "write both as text, or name one prompt column.", column="prompt_input")
         self.notes["the instruction and the input were joined by an empty line"] += 1
         return f"{prompt}\n\n{more}"
@@ -81,9 +81,9 @@ class Reader:
         if not all(isinstance(turns, list) and turns and not isinstance(turns[0], Mapping) for turns in lists):
             return self.prompt(row), self.text(row, "response_a"), self.text(row, "response_b")
         if len(set(map(len, lists))) > 1 or not all(isinstance(text, str) for turns in lists for text in turns):
-            message = "prompt and responses are lists, and not of as many texts."
-            raise RowError("type", message, "write a text for every turn, or messages.", column="prompt")
-        self.notes["lists of texts were read as the turns of a user and of a model"] += 1
+            message = "prompt and responses are lists of different lengths."
+            raise RowError("type", message, "give one text per turn, or messages.", column="prompt")
+        self.notes["lists of texts were read as alternating turns of a user and a model"] += 1
         asked, *answers = lists
         sides = [
             [as_message(text, number) for number, text in enumerate(_interleaved(asked, side))] for side in answers
@@ -118,12 +118,12 @@ class Reader:
             prompt, chosen, rejected = self._under_system(row, prompt, chosen, rejected)
         tools = tools_text(self.value(row, "tools"), "tools")
         if tools and isinstance(prompt, str):
-            message = "the row offers tools, and its texts are no messages, so no chat template would write them."
+            message = "the row has tools but its texts are not messages, so no chat template would include them."
             raise RowError("tools", message, 'write the prompt as [{"role": "user", …}].', column="tools")
         if tools:
             prompt = offer(cast(list[Message], prompt), tools)
         if holds_tools([prompt, chosen, rejected]):
-            self.notes["tools and tool calls are kept, and the chat template writes them"] += 1
+            self.notes["tools and tool calls are kept; the chat template formats them"] += 1
         draft: Draft = {"id": self.label(row, "id"), "prompt": prompt, "chosen": chosen, "rejected": rejected}
         shared = self.names.get("strength") == self.names.get("margin")  # one column, or none
         for name in ("weight", "margin", *NUMBER_COLUMNS):
@@ -235,7 +235,7 @@ def as_number(value: object, name: str, *, text_cells: bool = False) -> float | 
         except OverflowError:
             return math.inf
     message = f"the {name} is {str(value)[:40]!r} ({type(value).__name__}), not a number."
-    raise RowError("type", message, "write a number, or nothing (null) where it is unknown.", column=name)
+    raise RowError("type", message, "write a number, or null if unknown.", column=name)
 
 
 def finite(value: float | None, name: str, column: str) -> float:
@@ -253,4 +253,4 @@ def finite(value: float | None, name: str, column: str) -> float:
 
 def tied(column: str) -> RowError:
     """The report of a tie."""
-    return RowError("tie", "both are equally good.", "nothing: a tie is no preference.", column=column, fatal=False)
+    return RowError("tie", "both are equally good.", "nothing: a tie is not a preference.", column=column, fatal=False)

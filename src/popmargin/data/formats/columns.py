@@ -45,8 +45,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "votes_b": ("votes_b", "winner_model_b"),
     "votes_equal": ("votes_equal", "votes_tie", "winner_tie"),
 }  # fmt: skip
-"""Our field -> the column names it is known by, whatever their case and with spaces or hyphens for underscores; our own
-name, or the first found, is taken."""
+"""Our field -> its column names, in any case, with spaces or hyphens for underscores; our own name comes first."""
 
 NESTED_FIELDS = ("text", "rating")
 """Fields of each rated response that can be named like columns."""
@@ -102,14 +101,15 @@ def _given(found: Sequence[str], columns: Mapping[str, str]) -> tuple[dict[str, 
     for name, column in columns.items():
         if name in ("ratings", "rating", "label") and ranks_by_name(column):
             raise DataError(
-                f"columns: '{column}' given as the {name}: of ranks 1 is the best, of ratings the highest. Remedy: say "
-                f"columns={{'ranks': '{column}'}} (--column ranks={column}), or rename the column if higher is better."
+                f"columns: '{column}' given as the {name}: for ranks 1 is the best, for ratings the highest number. "
+                f"Remedy: set columns={{'ranks': '{column}'}} (--column ranks={column}), or rename the column if "
+                "higher is better."
             )
         if name in NESTED_FIELDS:
             nested[name] = column
             continue
         if name not in ALIASES:
-            raise DataError(f"columns: '{name}' is no field. {did_you_mean(name, [*ALIASES, *NESTED_FIELDS])}")
+            raise DataError(f"columns: '{name}' is not a field. {did_you_mean(name, [*ALIASES, *NESTED_FIELDS])}")
         called = _called(column, found)
         if len(called) != 1:
             raise DataError(f"columns: there is no column '{column}' for {name}. {did_you_mean(column, found)}")

@@ -35,7 +35,7 @@ FORMATS: dict[str, Format] = {
     )
 }
 SIGNED_NAMES = ("preference_strength", "overall_preference", "signed_strength")
-"""Columns that hold a strength: numbers in them name no winner."""
+"""Columns that hold a strength: their numbers do not say who won."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def settle(
             return Meaning({"winner": column}, ends, note)
     strength = normal_name(column) in SIGNED_NAMES
     if name == "preference" and min(numbers) < 0 and (max(numbers) > 0 or strength):
-        return Meaning({}, None, f"the column '{column}' is read as signed: negative where {pair[0]} is better")
+        return Meaning({}, None, f"the column '{column}' is read as signed: negative if {pair[0]} is better")
     raise DataError(_question(column, numbers, pair, boolean=boolean))
 
 
@@ -114,7 +114,7 @@ def _ends(numbers: Sequence[float], pair: Sequence[str], *, said: bool) -> tuple
 def _question(column: str, numbers: Sequence[float], pair: Sequence[str], *, boolean: bool) -> str:
     low, high = min(numbers), max(numbers)
     held = "true and false" if boolean else f"numbers from {low:g} to {high:g}" if low < high else f"only {low:g}"
-    remedies = [f"--format signed_strength, if they are strengths, negative where {pair[0]} is better"]
+    remedies = [f"--format signed_strength, if they are strengths, negative if {pair[0]} is better"]
     if low >= 0 and high <= 1:
         remedies = [
             f"--column prefers_first={column}, if 1 says that {pair[0]} is better",
@@ -123,14 +123,14 @@ def _question(column: str, numbers: Sequence[float], pair: Sequence[str], *, boo
         if all(normal_name(name).endswith(digit) for name, digit in zip(pair, "01", strict=True)):
             remedies.insert(0, f"--column winner={column}, if 0 is {pair[0]} and 1 is {pair[1]}")
         elif low == high == 1 and not boolean:
-            remedies.append("or, if 1 stands for the first of two, write a and b")
+            remedies.append("or, if 1 means the first of two, write a and b")
     elif low >= 1 and high <= 2:
         remedies.insert(0, f"--column winner={column}, if 1 is {pair[0]} and 2 is {pair[1]}")
     else:
-        remedies.append("or write them so (of a scale with a middle: subtract the middle)")
+        remedies.append("or convert them (for a scale with a midpoint, subtract the midpoint)")
     return (
-        f"the column '{column}' holds {held}, which does not say which response is better. "
-        f"Remedy: say what they mean: {'; '.join(remedies)}."
+        f"the column '{column}' holds {held}, which does not say which response is better. Remedy: say what they "
+        f"mean: {'; '.join(remedies)}."
     )
 
 
@@ -179,12 +179,12 @@ def _hint(candidates: Mapping[str, Sequence[str]]) -> str:
         return "Remedy: name the prompt, e.g. columns={'prompt': 'question'} (--column prompt=question)."
     if {"prompt", "response"} <= has:
         return (
-            f"Remedy: '{candidates['response'][0]}' holds one response a row, and nothing says how good it is; name "
+            f"Remedy: '{candidates['response'][0]}' has one response per row but nothing says how good it is; name "
             "the column that does (--column label=…), or give preferences: two responses to a prompt."
         )
     if "prompt" in has and "chosen" not in has:
         return (
-            f"Remedy: '{candidates['prompt'][0]}' alone prefers nothing; name the two responses, e.g. "
+            f"Remedy: '{candidates['prompt'][0]}' alone is not a preference; name the two responses, e.g. "
             "--column chosen=… --column rejected=…"
         )
     return "Remedy: rename columns, e.g. columns={'prompt': 'question'} (--column prompt=question)."

@@ -12,7 +12,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     for name in ("chosen", "rejected"):
         text = reader.text(row, name)
         if not isinstance(text, str):
-            raise RowError("type", f"the {name} is no transcript.", "name another format.", column=name)
+            raise RowError("type", f"the {name} is not a transcript.", "use another format.", column=name)
         if "prompt" in reader.names:  # the prompt stands apart and ends in "Assistant:"
             prompt = reader.text(row, "prompt")
             if isinstance(prompt, str) and not text.startswith(prompt):
@@ -24,8 +24,8 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
         message = "the two transcripts share no first turn."
         raise RowError("no_prompt", message, "remove the row.", column="chosen")
     reader.notes[
-        "the marks of turns ('Human:', 'Assistant:', the empty line before and one space after) became roles; texts "
-        "keep all other white space"
+        "the marks of turns ('Human:', 'Assistant:', the empty line before and one space after) became roles; all "
+        "other white space is kept"
     ] += 1
     return [reader.draft(row, prompt, chosen, rejected)]
 

@@ -12,7 +12,7 @@ from popmargin.data.validate import Draft, RowError
 def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     chosen, rejected = reader.text(row, "chosen"), reader.text(row, "rejected")
     if isinstance(chosen, str) and reader.value(row, "system"):
-        message = "a system text stands beside texts without a prompt column, so its place is unknown."
+        message = "there is a system text but no prompt column, so its place is unknown."
         raise RowError("system", message, "give a prompt column.", column="system")
     return [reader.draft(row, *split_implicit(chosen, rejected, reader.notes))]
 
@@ -26,7 +26,7 @@ def _doubt(rows: Sequence[Row], reader: Reader, unused: Sequence[str]) -> str | 
         return None
     named = " and ".join(f"'{column}'" for column in texts)
     return (
-        f"there is no prompt column, and nothing reads the text of {named}. Remedy: name the prompt, --column "
+        f"there is no prompt column, and the text of {named} would be ignored. Remedy: name the prompt, --column "
         f"prompt={texts[0]} (columns={{'prompt': '{texts[0]}'}}); or, if chosen and rejected both begin with the "
         "prompt, --format implicit_prompt (format='implicit_prompt')."
     )

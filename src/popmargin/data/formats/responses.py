@@ -13,14 +13,14 @@ from popmargin.data.validate import Draft, RowError
 
 TEXT_FIELDS = ("text", "response", "content", "completion", "answer")
 RATING_FIELDS = ("rating", "score", "overall_score", "winprob", "rank", "ranking")
-RANK_NOTE = "ranks are read as 1 = best: the rating of a response is its rank with a minus"
+RANK_NOTE = "ranks are read as 1 = best: a response's rating is minus its rank"
 
 
 def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     prompt = reader.prompt(row)
     texts, ratings, items = _rated_responses(row, reader)
     if len(texts) < 2:
-        message = f"the row holds {len(texts)} rated responses; a pair needs two."
+        message = f"the row has {len(texts)} rated responses; a pair needs two."
         raise RowError("too_few", message, "add responses, or remove the row.", column="responses")
     drafts = paired(row, reader, prompt, texts, ratings)
     for draft in drafts:
@@ -105,13 +105,13 @@ def _beside(row: Row, reader: Reader, items: Sequence[object]) -> tuple[str, Seq
         return name, None  # the responses carry their ratings; this column is something else
     if beside is None:
         if items and not isinstance(items[0], Mapping):
-            message = "the responses are texts, and no column beside them holds their ratings."
+            message = "the responses are texts, but there is no column with their ratings."
             remedy = "name it: --column ratings=… (higher is better) or --column ranks=… (1 is best)."
             raise RowError("missing", message, remedy, column="responses")
         return name, None
     if not isinstance(beside, list) or len(cast(list[Any], beside)) != len(items):
-        message = f"{len(items)} responses, but the {name} are not a list of as many."
-        raise RowError("type", message, f"give each response one of the {name}.", column=name)
+        message = f"{len(items)} responses, but the {name} are not a list of the same length."
+        raise RowError("type", message, f"give one of the {name} per response.", column=name)
     return name, cast(list[Any], beside)
 
 
@@ -132,7 +132,7 @@ def from_rank(rank: float, column: str) -> float:
         RowError: a negative rank.
     """
     if rank < 0:
-        raise RowError("rank", f"the rank is {rank:g}.", "write ranks from 1, the best, upwards.", column=column)
+        raise RowError("rank", f"the rank is {rank:g}.", "write ranks starting at 1, the best.", column=column)
     return 0.0 - rank
 
 

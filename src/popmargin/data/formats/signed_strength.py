@@ -15,7 +15,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
 
 ENTRY = Format(
     "signed_strength",
-    "two responses and a number: negative where the first is better, 0 for a tie",
+    "two responses and a number: negative if the first is better, 0 for a tie",
     ("prompt", "response_a", "response_b", "preference"),
     _read,
     optional=("id", "annotator", "cluster", "weight", "soft_label", "system", "prompt_input", "tools"),

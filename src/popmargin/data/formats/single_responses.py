@@ -50,7 +50,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
         message = "the prompt has one response; a pair needs two."
         raise RowError("too_few", message, "nothing: it compares nothing.", column="response", fatal=False)
     if len(rated) < len(row["responses"]):
-        reader.notes["responses that were rated several times have their mean rating"] += 1
+        reader.notes["responses rated several times get their mean rating"] += 1
     texts = [text for text, _ in rated.values()]
     ratings = [sum(ratings) / len(ratings) for _, ratings in rated.values()]
     drafts = paired(row, reader, row["prompt"], texts, ratings)
@@ -62,7 +62,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
 
 ENTRY = Format(
     "single_responses",
-    "one response a row with a label: a thumb (true or false, up or down), a rating (higher is better) or a rank",
+    "one response per row with a label: a thumb (true or false, up or down), a rating (higher is better) or a rank",
     ("prompt", "response", "label"),
     _read,
     optional=("system", "prompt_input", "tools"),

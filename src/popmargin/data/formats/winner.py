@@ -33,7 +33,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     chosen, rejected = (first, second) if share < 0.5 else (second, first)
     if share in (0.0, 1.0):
         return [reader.draft(row, prompt, chosen, rejected)]
-    reader.notes["numbers between those of the two responses became soft labels, and strengths |2p − 1|"] += 1
+    reader.notes["numbers between those of the two responses became soft labels, with strengths |2p − 1|"] += 1
     return [
         reader.draft(
             row, prompt, chosen, rejected, soft_label=max(share, 1 - share), strength=abs(2 * share - 1)
@@ -56,7 +56,7 @@ def _share_of_second(row: Row, reader: Reader) -> float:
         return share
     share = named_side(str(value), row, reader)
     if share is None:
-        message = f"the winner is {str(value)[:40]!r}, which names neither response."
+        message = f"the winner is {str(value)[:40]!r}, which is neither response."
         raise RowError("winner", message, "write a or b, the models' names, or tie.", column="winner")
     return share
 

@@ -38,9 +38,9 @@ def load_prompt(kind: Kind, path: str | Path | None = None) -> str:
     if found != needed:
         missing, unknown = sorted(needed - found), sorted(found - needed)
         problems = [f"{what} {', '.join(f'{{{name}}}' for name in names)}" for what, names in
-                    (("lacks", missing), ("has the unknown", unknown)) if names]  # fmt: skip
+                    (("lacks", missing), ("has unknown", unknown)) if names]  # fmt: skip
         raise ConfigError(
-            f"Judge prompt {file} {' and '.join(problems)}. A prompt for kind '{kind}' has each of: "
+            f"Judge prompt {file} {' and '.join(problems)}. A prompt for kind '{kind}' needs exactly: "
             f"{', '.join(f'{{{name}}}' for name in sorted(needed))}."
         )
     return text

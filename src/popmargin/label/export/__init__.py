@@ -1,1 +1,1 @@
-"""Out of the store: PoP edges and preferences with votes, ratings and strengths."""
+"""Exports from the store: PoP edges and preferences with votes, ratings and strengths."""

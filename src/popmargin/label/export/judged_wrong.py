@@ -1,4 +1,4 @@
-"""Which preferences are wrong, by those who judged them."""
+"""Which preferences are flipped, according to those who judged them."""
 
 from typing import Any, Literal, get_args
 
@@ -9,15 +9,15 @@ from popmargin.errors import ConfigError
 
 pc: Any = pyarrow.compute
 DECIDED = ("first", "second", "tie")
-"""Answers that compare, unlike "unsure" and "wrong"."""
+"""Answers that are a comparison, unlike "unsure" and "wrong"."""
 OnWrong = Literal["swap", "drop", "keep"]
-"""What becomes of preferences that most call wrong: chosen and rejected change places, left out, or as they were."""
+"""What to do with preferences that most annotators mark wrong: swap chosen and rejected, drop them, or keep them."""
 Votes = Literal["probability", "whole"]
-"""What an answer which of two responses is better counts: the confidence that it came with, or 1."""
+"""The weight of a vote on which response is better: the annotator's confidence, or 1."""
 
 
 def wrong_counts(labels: Any) -> dict[str, int]:
-    """How many labels call each preference wrong, for those that any label does."""
+    """How many labels mark each preference wrong, for those that have any."""
     counts: dict[str, int] = {}
     for row in labels.filter(pc.equal(labels["verdict"], "wrong")).select(["first", "second", "wrong"]).to_pylist():
         for side in ("first", "second"):
@@ -27,12 +27,13 @@ def wrong_counts(labels: Any) -> dict[str, int]:
 
 
 def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tuple[int, int]]:
-    """Preferences that are more likely wrong than right, by those who judged them: id -> (how many call it wrong, not).
+    """Preferences marked wrong more than right by those who judged them: id -> (how many mark it wrong, how many do
+    not).
 
     Wrong is an answer "wrong" that names the preference, or that its rejected response is better. Right is that its
-    chosen one is better, and any other answer of a person who compared it with another preference; models are not asked
-    whether what they compare is right. Each annotator counts once, and who calls it wrong anywhere calls it wrong.
-    Unsure, ties of its two responses and repeated items say nothing.
+    chosen one is better, or any other answer of a person who compared it with another preference; models are not asked
+    whether the preferences they compare are right. Each annotator counts once, and one "wrong" suffices. Unsure, ties
+    between its two responses and repeated items do not count.
 
     Args:
         labels: as `LabelStore.labels` gives them, with their confidence.
@@ -67,11 +68,11 @@ def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tu
 
 
 def probability(confidence: float | None, votes: Votes) -> float:
-    """How probable an answer which of two responses is better makes its side; 1 without a confidence."""
+    """The probability that an answer gives its side; 1 without a confidence."""
     return 1.0 if confidence is None or votes == "whole" else confidence
 
 
 def check_wrong(wrong: str) -> None:
-    """Raise a ConfigError unless it is a word of `OnWrong`."""
+    """Raise a ConfigError unless it is a value of `OnWrong`."""
     if wrong not in get_args(OnWrong):
         raise ConfigError(f"wrong is {wrong!r}; choose {', '.join(get_args(OnWrong))}.")

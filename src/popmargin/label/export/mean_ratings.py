@@ -21,8 +21,8 @@ class RatedPreferences:
     """Ratings of preferences, row by row.
 
     Attributes:
-        chosen: mean rating of the chosen response over annotators; None where it has none.
-        rejected: the same of the rejected one.
+        chosen: mean rating of the chosen response over annotators; None if unrated.
+        rejected: the same for the rejected one.
     """
 
     chosen: list[float | None]
@@ -38,8 +38,8 @@ class RatedPreferences:
 def mean_ratings(labels: Any, columns: Mapping[str, Sequence[Any]]) -> RatedPreferences | None:
     """Mean rating of every response over annotators; None where nothing is rated.
 
-    "Unsure" is no rating, and repeated items do not count. A response that stands in several preferences of a prompt
-    was rated once, and its rating is that of all of them.
+    "Unsure" and repeated items do not count. A response in several preferences of a prompt was rated once, and its
+    rating applies to all of them.
 
     Args:
         labels: table of labels with at least `COLUMNS`.
@@ -60,7 +60,7 @@ def mean_ratings(labels: Any, columns: Mapping[str, Sequence[Any]]) -> RatedPref
 
 
 def strengths_of(labels: Any, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
-    """Gap of the mean ratings of each preference by id, nan where one is missing; empty where nothing is rated."""
+    """Gap of the mean ratings of each preference by id, nan if one is missing; empty if nothing is rated."""
     rated = mean_ratings(labels, columns)
     if rated is None:
         return {}
@@ -71,7 +71,7 @@ def strengths_of(labels: Any, columns: Mapping[str, Sequence[Any]]) -> dict[str,
 def put_ratings(
     columns: dict[str, list[Any]], labels: Any, notes: list[str]
 ) -> tuple[dict[int, tuple[float, float]], list[int]]:
-    """Where responses were rated, put their mean ratings into the columns of preferences, and imported ones out.
+    """If responses were rated, replace the preferences' imported ratings by their mean ratings.
 
     Args:
         columns: the preferences; the ratings are replaced, strength and margin emptied.
@@ -79,7 +79,7 @@ def put_ratings(
         notes: gets sentences about what was done.
 
     Returns:
-        Row -> both ratings, for preferences that are rated the other way; and the rows that lack a rating.
+        Row -> both ratings, for preferences rated the other way round, and the rows without a rating.
     """
     rated = mean_ratings(labels, columns)
     if rated is None:
@@ -92,12 +92,12 @@ def put_ratings(
     empty_ratings(columns, missing)
     ties = sum(pair is not None and pair[0] == pair[1] for pair in pairs)
     notes.append(
-        f"{len(pairs) - len(missing)} of {len(pairs)} preferences have ratings of annotators for both responses, "
-        f"{ties} of them equal ones (a gap of 0)"
+        f"{len(pairs) - len(missing)} of {len(pairs)} preferences have annotators' ratings for both responses; "
+        f"{ties} of these are ties (a gap of 0)"
     )
     if missing:
         names = first_few([columns["id"][row] for row in missing])
-        notes.append(f"{len(missing)} have not ({names}): --unrated keeps them without ratings, or drops them")
+        notes.append(f"{len(missing)} do not ({names}): --unrated keeps them without ratings or drops them")
     return {row: pair for row, pair in enumerate(pairs) if pair is not None and pair[0] < pair[1]}, missing
 
 

@@ -20,14 +20,14 @@ _AGGREGATES = (None, "majority", "weighted")
 
 @dataclass(frozen=True)
 class EdgeAccount:
-    """What became of the current labels: labels == edges made from + left out, always.
+    """What happened to the current labels: labels == used + left out, always.
 
     Attributes:
         labels: current labels of the project.
-        used: labels that edges were made from.
+        used: labels that became edges.
         left_out: number of labels left out, by reason.
-        wrong: preference id -> how many labels call it wrong.
-        by_most: the preferences that most annotators call wrong (see `wrong_preferences`).
+        wrong: preference id -> how many labels mark it wrong.
+        by_most: the preferences that most annotators mark wrong (see `wrong_preferences`).
     """
 
     labels: int
@@ -43,11 +43,11 @@ class EdgeAccount:
         if self.wrong:
             worst = sorted(self.wrong.items(), key=lambda pair: (-pair[1], pair[0]))
             shown = first_few([f"{name} ({count})" for name, count in worst])
-            lines.append(f"  called wrong: {len(self.wrong)} preferences: {shown}")
+            lines.append(f"  marked wrong: {len(self.wrong)} preferences: {shown}")
         if self.by_most:
             lines.append(
-                f"  called wrong by most: {first_few(sorted(self.by_most))}; the data still hold them as they were: "
-                "`popmargin label export --as preferences` exchanges or drops them (--wrong)"
+                f"  marked wrong by most annotators: {first_few(sorted(self.by_most))}; the data still has them "
+                "unchanged. `popmargin label export --as preferences` swaps or drops them (--wrong)"
             )
         return "\n".join(lines)
 
@@ -55,29 +55,30 @@ class EdgeAccount:
 def pop_edges(
     store: LabelStore, project: Project, *, aggregate: str | None = None, wrong: OnWrong = "swap"
 ) -> tuple[PopEdges, EdgeAccount]:
-    """The current PoP labels as edges: one for each item and annotator, ties kept with tie=True.
+    """The current PoP labels as edges: one per item and annotator, with ties (tie=True).
 
-    Left out, and counted: labels of single preferences, repeated items, the answers unsure and wrong, and what was said
-    of preferences that most call wrong, since it was said of a difference that goes the other way.
+    Left out, and counted: labels of single preferences, repeated items, the answers unsure and wrong, and comparisons
+    with preferences that most mark wrong, since their difference has the opposite sign.
 
     Args:
         store: the store.
         project: whose labels.
-        aggregate: "majority" makes one edge an item from what most annotators said, with the share of them as
-            confidence; as many for one side as for the other is a tie, and so are more ties than votes for a side.
-            "weighted" does the same with each vote counting its confidence, as the strength scale counts it; a vote
-            without one counts whole. "majority" counts every vote whole.
-        wrong: "keep" keeps comparisons with preferences that most call wrong; "swap" and "drop" leave them out.
+        aggregate: "majority" makes one edge per item from the most frequent answer, with its share as confidence; an
+            even split is a tie, and so are more ties than votes for either side. "weighted" weights each vote by its
+            confidence, as the strength scale does (1 without one); "majority" counts all votes equally.
+        wrong: "keep" keeps comparisons with preferences that most mark wrong; "swap" and "drop" leave them out.
 
     Returns:
         The edges (source: the kind of annotator) and the account.
 
     Raises:
-        ConfigError: an unknown aggregation, or an unknown word for wrong preferences.
+        ConfigError: an unknown aggregation, or an unknown value of `wrong`.
     """
     check_wrong(wrong)
     if aggregate not in _AGGREGATES:
-        raise ConfigError(f"aggregate is {aggregate!r}; choose 'majority', 'weighted', or none for an edge a label.")
+        raise ConfigError(
+            f"aggregate is {aggregate!r}; choose 'majority' or 'weighted', or omit it for one edge per label."
+        )
     labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"))
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
@@ -98,7 +99,7 @@ def pop_edges(
         "repeated items": count(pc.and_(pop, pc.invert(first_time))),
         "unsure": count(pc.and_(mine, pc.equal(labels["verdict"], "unsure"))),
         "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
-        "about a preference that most call wrong": count(pc.and_(said, doubtful)),
+        "about a preference that most annotators mark wrong": count(pc.and_(said, doubtful)),
     }
     account = EdgeAccount(labels.num_rows, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
     parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": labels.num_rows}
@@ -137,7 +138,7 @@ def _majority(labels: Any, aggregate: str) -> Any:
             "weaker": pc.if_else(turned, sums["first"], sums["second"]),
             "source": pa.array([aggregate] * sums.num_rows, pa.string()),
             "tie": equal,
-            # Votes that weigh nothing leave a tie that weighs nothing.
+            # Votes of weight 0 leave a tie of weight 0.
             "confidence": pc.divide(agreeing, pc.if_else(pc.greater(total, 0.0), total, 1.0)),
         }
     )

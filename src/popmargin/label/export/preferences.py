@@ -1,4 +1,4 @@
-"""Out of the store: preferences with votes, ratings and strengths, and tables of labels."""
+"""Exports from the store: preferences with votes, ratings and strengths, and tables of labels."""
 
 import json
 import math
@@ -42,7 +42,7 @@ pc: Any = pyarrow.compute
 _VOTE_COLUMNS = ("kind", "first", "second", "response", "annotator", "annotator_kind", "verdict", "wrong", "confidence",
                  "repeat_of")  # fmt: skip
 OnUnrated = Literal["keep", "drop"]
-"""What becomes of preferences of which a response has no rating, where others have."""
+"""What to do with preferences whose responses are not both rated, when others are."""
 
 
 def preferences_of(
@@ -54,7 +54,7 @@ def preferences_of(
     unrated: OnUnrated = "keep",
     votes: Votes = "probability",
 ) -> Preferences:
-    """The imported preferences with all they came with, and what was learned about them.
+    """The imported preferences with all their columns, and what was learned about them.
 
     Args:
         store: the store.
@@ -64,22 +64,21 @@ def preferences_of(
             rejected, and empties ratings, strength, margin and soft label where they say the opposite; "drop" leaves
             them out; "keep" exchanges nothing. A preference whose rejected response people rate higher is one of them;
             kept, it has no ratings.
-        unrated: where people rated responses, what becomes of preferences of which one has no rating: "keep" leaves
-            both ratings empty, "drop" leaves the preference out.
-        votes: what a label of kind "preference" counts, in `soft_label` and in what is wrong: "probability", the
-            confidence that it came with (1 where it has none); "whole", always 1.
+        unrated: if people rated responses, what to do with preferences with an unrated response: "keep" leaves both
+            ratings empty, "drop" leaves the preference out.
+        votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
+            if it has none); "whole", always 1.
 
     Returns:
-        The preferences in the order of import, with a report that names what was exchanged or left out. Where labels of
-        kind "preference" vote, `soft_label` is their mean probability that chosen is the better one, ½ for a tie;
-        votes that count whole make it the share of the votes. Where
-        responses were rated, the ratings are their means over annotators alone, and imported ratings and strengths,
-        which are of another scale, are gone; equal means stay, as a gap of 0. Beside a soft label below ½, with which
-        loading exchanges the responses, ratings and strengths that say the opposite are left empty. Everything else is
-        as it was imported.
+        The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
+        vote, `soft_label` is their mean probability that chosen is better, ½ for a tie; with "whole" it is the share of
+        votes. If responses were rated, the ratings are means over annotators only, and imported ratings and strengths,
+        which are on another scale, are dropped; equal means stay, as a gap of 0. With a soft label below ½, for which
+        loading swaps the responses, ratings and strengths that say the opposite are left empty. Everything else is as
+        imported.
 
     Raises:
-        ConfigError: an unknown word for wrong or unrated preferences, or votes.
+        ConfigError: an unknown value of `wrong`, `unrated` or `votes`.
         DataError: strengths of preferences that the project does not have, below 0, or not finite.
     """
     check_wrong(wrong)
@@ -101,9 +100,9 @@ def preferences_of(
     rows = sorted({*against, *called})
     emptied = sum(_turn(columns, row) for row in rows) if wrong == "swap" else 0
     if rows:
-        done = {"swap": "chosen and rejected exchanged", "drop": "left out", "keep": "kept as they were"}[wrong]
+        done = {"swap": "chosen and rejected swapped", "drop": "left out", "keep": "kept as is"}[wrong]
         names = first_few([columns["id"][row] for row in rows])
-        notes.append(f"{len(rows)} called wrong by most who judged them ({names}): {done}")
+        notes.append(f"{len(rows)} marked wrong by most annotators who judged them ({names}): {done}")
     if emptied:
         notes.append(
             f"{emptied} of them had ratings, a strength, margin or soft label that say the opposite; these are left "
@@ -111,17 +110,17 @@ def preferences_of(
         )
     if wrong == "keep" and against:
         empty_ratings(columns, against)
-        notes.append(f"{len(against)} of them are rated the other way, so their ratings are left empty")
+        notes.append(f"{len(against)} of them are rated the other way round, so their ratings are left empty")
     out: dict[int, tuple[str, str, str]] = {}
     if unrated == "drop":
-        out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it, with --unrated keep."))
+        out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it with --unrated keep."))
     if wrong == "drop":
         out |= {row: _reason(called.get(row), against.get(row)) for row in rows}
     unsaid = sum(_unsay(columns, row) for row in range(len(columns["id"])) if row not in out)
     if unsaid:
         notes.append(
-            f"{unsaid} have a soft label below ½, and had ratings or a strength that say the opposite; these are left "
-            "empty"
+            f"{unsaid} have a soft label below ½ but ratings or a strength that say the opposite; the latter are "
+            f"left empty"
         )
     source, count = f"{store.name}, project '{project.name}'", len(columns["id"])
     problems = [_problem(source, row, *out[row]) for row in sorted(out)]
@@ -142,11 +141,11 @@ def preferences_of(
 
 def _reason(called: tuple[int, int] | None, rated: tuple[float, float] | None) -> tuple[str, str, str]:
     if called is not None:
-        message = f"called wrong by {called[0]} of {sum(called)} annotators."
+        message = f"marked wrong by {called[0]} of {sum(called)} annotators."
     else:
         assert rated is not None
-        message = f"people rate chosen {rated[0]:g} and rejected {rated[1]:g}."
-    return "called_wrong", message, "keep it, or exchange its responses, with --wrong."
+        message = f"people rated chosen {rated[0]:g} and rejected {rated[1]:g}."
+    return "called_wrong", message, "keep it, or swap its responses, with --wrong."
 
 
 def _problem(source: str, row: int, kind: str, message: str, remedy: str) -> RowProblem:
@@ -167,23 +166,23 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
     unknown = set(strengths) - set(columns["id"])
     if unknown:
         raise DataError(
-            f"{len(unknown)} strengths are of preferences that the project does not have, such as {min(unknown)!r}. "
-            "Fit the strengths from edges of this project."
+            f"{len(unknown)} strengths belong to preferences that are not in the project, such as {min(unknown)!r}. "
+            "Fit the strengths on this project's edges."
         )
     wrong = [key for key, value in strengths.items() if not math.isfinite(value)]
     if wrong:
-        raise DataError(f"{len(wrong)} strengths are not finite, such as that of {wrong[0]!r}. Leave these rows out.")
+        raise DataError(f"{len(wrong)} strengths are not finite, for example that of {wrong[0]!r}. Remove these rows.")
     below = [key for key, value in strengths.items() if value < 0]
     if below:
         raise DataError(
-            f"{len(below)} strengths are below 0, such as that of {below[0]!r}; training reads strengths from 0. Give "
-            "the file that pop scale wrote, or exchange chosen and rejected of these rows."
+            f"{len(below)} strengths are negative, for example that of {below[0]!r}; training needs strengths of 0 "
+            f"or more. Use the file that pop scale wrote, or swap chosen and rejected in these rows."
         )
     columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
 
 
 def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
-    """Preference id -> mean over its labels of the probability that chosen is the better response."""
+    """Preference id -> mean over its labels of the probability that chosen is better."""
     sums: dict[str, tuple[float, int]] = {}
     single = labels.filter(pc.and_(pc.equal(labels["kind"], "preference"), pc.is_null(labels["repeat_of"])))
     read = (single[name].to_pylist() for name in ("first", "verdict", "confidence"))
@@ -196,7 +195,7 @@ def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
 
 
 def _turn(columns: dict[str, list[Any]], row: int) -> bool:
-    """Exchange the responses of a row and empty what says the opposite; whether there was anything."""
+    """Swap the responses of a row and empty what says the opposite; returns whether anything did."""
     values = {name: column[row] for name, column in columns.items()}
     exchange(values)
     better, worse, label = (values[name] for name in ("chosen_rating", "rejected_rating", "soft_label"))
@@ -209,7 +208,7 @@ def _turn(columns: dict[str, list[Any]], row: int) -> bool:
 
 
 def _unsay(columns: dict[str, list[Any]], row: int) -> bool:
-    """Empty what says the opposite of a soft label below ½, as loading refuses it; whether there was anything."""
+    """Empty what contradicts a soft label below ½, since loading refuses it; returns whether anything did."""
     draft = {name: columns[name][row] for name in NUMBER_COLUMNS}
     opposite = {error.column for error in against_soft_label(draft)} if prefers_rejected(draft) else set[str | None]()
     if "chosen_rating" in opposite:
@@ -222,26 +221,26 @@ def _unsay(columns: dict[str, list[Any]], row: int) -> bool:
 def read_strengths(path: Path) -> dict[str, float]:
     """Strengths by id from a Parquet file with the columns id and strength.
 
-    Those of a scale of `pop scale` are laid out as `pop scale --as strength` does: a scale has its zero in the middle.
+    Strengths from `pop scale` are converted as by `pop scale --as strength`, since a scale has its zero in the middle.
 
     Raises:
-        DataError: there is no such file, or it cannot be read, lacks a column, names an id twice, or a strength
-            is no number.
+        DataError: there is no such file, or it cannot be read, lacks a column, names an id twice, or a strength is not
+            a number.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. Fit strengths with: popmargin pop scale EDGES --data DATA --out {path}")
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{path}: not a readable Parquet file ({error}). Fit strengths and write them again."
-        ) from error
+        raise DataError(f"{path}: not a readable Parquet file ({error}). Fit the strengths again.") from error
     for name in ("id", "strength"):
         if name not in table.column_names:
-            raise DataError(f"{path}: no column '{name}'. Strengths are a Parquet file with the columns id, strength.")
+            raise DataError(
+                f"{path}: no column '{name}'. A strengths file is Parquet with the columns id and strength."
+            )
     ids = table["id"].to_pylist()
     if len(set(ids)) != len(ids):
-        raise DataError(f"{path}: an id occurs more than once. Keep one row for each preference.")
+        raise DataError(f"{path}: an id occurs more than once. Keep one row per preference.")
     try:
         numbers = table["strength"].cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -11,11 +11,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
-    """The PoP labels of a store between some preferences, one edge for each label; what is left out is logged.
+    """The PoP labels of a store between some preferences, one edge per label; what is left out is logged.
 
     Args:
-        source: the store; `#NAME` at its end names the project, where there are several.
-        ids: the preferences that are trained on. Labels of others, held out for testing, make no edges.
+        source: the store; `#NAME` at its end names the project, if there are several.
+        ids: the training preferences. Labels of others, held out for testing, give no edges.
 
     Raises:
         DataError: no such store or project, several projects and no name, or no label is left.
@@ -29,7 +29,7 @@ def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
     _LOG.warning("%s, project '%s': %s", url, project.name, account)
     other = [kind for kind in ("single preferences", "ratings") if account.left_out[kind]]
     remedy = (
-        f"Its labels are {' and '.join(other)}: train on what `popmargin label export --as preferences` writes, or "
+        f"Its labels are {' and '.join(other)}: train on the output of `popmargin label export --as preferences`, or "
         "collect comparisons in a project of kind 'pop'."
         if other
         else f"Label some with: popmargin annotate --db {url}, or train on the data that was imported."

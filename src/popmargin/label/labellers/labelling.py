@@ -1,4 +1,4 @@
-"""A labeller at work: its verdicts get into the store or become PoP edges."""
+"""Running a labeller: its verdicts go into the store or become PoP edges."""
 
 import hashlib
 import math
@@ -28,7 +28,7 @@ def label_pairs(
     Args:
         labeller: see `popmargin.label.labellers.load.load_labeller`.
         pairs: pairs of preferences.
-        account: what it took is added to it.
+        account: usage is added to it.
         progress: show a progress bar.
 
     Returns:
@@ -77,28 +77,29 @@ def label_store(
     again: bool = False,
     progress: bool = False,
 ) -> int:
-    """Label every comparison of a project that the labeller has not labelled yet, as an annotator of its own.
+    """Label every comparison of a project that the labeller has not labelled yet, as a separate annotator.
 
     Args:
         store: where the items are.
         project: its id.
-        labeller: who labels; the annotator of its name is made when missing.
-        account: what it took is added to it.
-        again: ask also about what the labeller was "unsure" of, after all that it has not been asked; another verdict,
-            or another reason, is a new revision of the label.
+        labeller: who labels; an annotator with its name is created if missing.
+        account: usage is added to it.
+        again: also ask again about "unsure" items, after all new ones; a different verdict or reason is a new revision
+            of the label.
         progress: show progress bars.
 
     Returns:
-        New labels and revisions in the store. Items that ask for a rating are people's: labellers compare.
+        New labels and revisions in the store. Rating items are left to people: labellers only compare.
 
     Raises:
-        DataError: the project asks for ratings alone.
+        DataError: the project asks only for ratings.
     """
     account = Account() if account is None else account
     kinds = (kind for batch in store.items(project) for kind in batch["kind"].unique().to_pylist())
     if next(kinds, None) == "rating" and all(kind == "rating" for kind in kinds):
         raise DataError(
-            "The project asks for ratings, and labellers compare. Give the comparisons a project of their own: "
+            "This project asks for ratings, but labellers make comparisons. Make a separate project for the "
+            "comparisons: "
             "popmargin label import DATA --project NAME"
         )
     annotator = _annotator(store, project, labeller)
@@ -112,7 +113,7 @@ def label_store(
             for row in rows
         ]
         opinions = labeller.label(questions, account, progress=progress)
-        if annotator is None:  # only now: a labeller that fails at once leaves nothing behind
+        if annotator is None:  # only now, so that a labeller that fails at once leaves nothing behind
             annotator = store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id
         changed = [
             (row, opinion)
@@ -126,14 +127,14 @@ def label_store(
 
 
 def count_unsure(store: LabelStore, project: int, name: str) -> tuple[int, int]:
-    """How many labels of a labeller stand, and how many of them are "unsure"."""
+    """How many current labels a labeller has, and how many of them are "unsure"."""
     labels = store.labels(project, columns=["annotator", "verdict"])
     verdicts = [row["verdict"] for row in labels.to_pylist() if row["annotator"] == name]
     return len(verdicts), verdicts.count("unsure")
 
 
 def store_strengths(store: LabelStore, project: int) -> dict[str, float]:
-    """Strength of every preference of a project: its own, else the gap of its ratings; nan where unknown."""
+    """Strength of every preference of a project: its own, or else its rating gap; nan if unknown."""
     columns = store.preference_columns(project)
     names = ("id", "strength", "chosen_rating", "rejected_rating")
     return {
@@ -148,8 +149,8 @@ def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int | Non
         return None
     if known[labeller.name].kind != labeller.kind:
         raise DataError(
-            f"The project has a {known[labeller.name].kind} of the name '{labeller.name}'. Give the labeller another "
-            "name with --name."
+            f"The project already has a {known[labeller.name].kind} named '{labeller.name}'. Choose another name for "
+            "the labeller with --name."
         )
     return known[labeller.name].id
 
@@ -167,7 +168,7 @@ def _unsure(store: LabelStore, project: int, name: str) -> dict[int, tuple[int, 
 def _batches(
     store: LabelStore, project: int, annotator: int | None, unsure: Mapping[int, Any]
 ) -> Iterator[list[dict[str, Any]]]:
-    """Items that the labeller has not labelled, then those that it is asked about again."""
+    """Items not yet labelled by the labeller, then those to ask again."""
     rows = [row for batch in store.items(project, unlabelled_by=annotator) for row in batch.to_pylist()]
     if unsure:
         rows += [row for batch in store.items(project) for row in batch.to_pylist() if row["item"] in unsure]
@@ -199,5 +200,5 @@ def _verdicts(given: Sequence[tuple[dict[str, Any], Opinion]], name: str, revisi
 
 
 def _revised(item: int, revisions: Mapping[int, int]) -> list[str]:
-    """What tells a repeated answer from the first one."""
+    """What distinguishes a repeated answer from the first one."""
     return [str(revisions[item])] if item in revisions else []

@@ -52,12 +52,12 @@ def load_labeller(
         'ratings'
     """
     if name is not None and not name.strip():
-        raise ConfigError(f"The name for judge {spec!r} is empty. Give one, or leave it out to take it from the judge.")
+        raise ConfigError(f"The name for judge {spec!r} is empty. Give one, or omit it to use the judge's own.")
     named = read_name(spec)
     if named.use == "reward" or named.kind in ("code", "ratings") or (named.use is None and _rates(named)):
         if prompts or orders != "both":
             raise ConfigError(
-                f"Judge {spec!r} compares numbers: it has no prompt and no orders. Leave these options out."
+                f"Judge {spec!r} compares numbers, so it has no prompt and no orders. Remove these options."
             )
         if named.kind == "ratings":
             _refuse(spec, options, ())

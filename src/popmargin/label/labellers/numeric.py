@@ -31,7 +31,7 @@ class RatingLabeller:
     def __init__(self, strengths: Mapping[str, float], name: str = "ratings") -> None:
         if not any(math.isfinite(strength) for strength in strengths.values()):
             raise DataError(
-                "No preference has ratings or a strength, so ratings cannot label. Import preferences with "
+                "No preference has ratings or a strength, so there is nothing to label from. Import preferences with "
                 "chosen_rating and rejected_rating, or label with a judge or a reward."
             )
         self.name = name
@@ -50,7 +50,7 @@ class RatingLabeller:
 
 
 class RewardLabeller:
-    """Labels by a reward: the preference whose two responses lie further apart, rejected ones ahead counting below 0.
+    """Labels by a reward: the preference with the larger reward gap, negative if the rejected response is ahead.
 
     Args:
         reward: a function of (prompts, completions), or a specification as in `load_reward`.
@@ -66,7 +66,7 @@ class RewardLabeller:
         self._gaps: dict[str, float] = {}
 
     def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
-        """The same as for ratings, with gaps that the reward gives; each preference is scored once."""
+        """As for ratings, with the reward's gaps; each preference is scored once."""
         sides = {side.id: side for question in questions for side in (question.first, question.second) if side}
         new = [side for name, side in sides.items() if name not in self._gaps]
         for text in (True, False):  # rewards take prompts of one kind at a time

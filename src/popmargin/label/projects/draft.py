@@ -40,42 +40,42 @@ def draft_items(
     seed: int | None = None,
     **settings: Any,
 ) -> Draft:
-    """What `open_project` would ask about, without a store: whatever is wrong shows before one is made.
+    """The items `open_project` would create, without a store, so that errors show before one is made.
 
     Args:
         data, kind, sampling, k, edges, gold, scale, seed, settings: as of `open_project`.
 
     Raises:
-        DataError: pairs or gold that the data does not hold, gold without an answer, or fewer than two preferences to
+        DataError: pairs or gold that are not in the data, gold without an answer, or fewer than two preferences to
             compare.
-        ConfigError: settings out of range, or that do not go together.
+        ConfigError: settings out of range or incompatible.
     """
     check_settings(**settings, seed=seed, scale=scale)
     kind = kind or "pop"
     if kind != "pop" and edges is not None:
-        raise ConfigError(f"edges compare two preferences; they go with kind 'pop', not with '{kind}'.")
+        raise ConfigError(f"edges compare two preferences: use them with kind 'pop', not '{kind}'.")
     drawn = [name for name, value in {"--pairs-of-pairs": sampling, "--k": k}.items() if value is not None]
     if drawn and (kind != "pop" or edges is not None):
-        given = "edges name the pairs" if edges is not None else f"items of kind '{kind}' are none"
-        raise ConfigError(f"{' and '.join(drawn)} draws pairs of preferences, but {given}. Leave it out.")
+        given = "edges name the pairs" if edges is not None else f"items of kind '{kind}' are not pairs"
+        raise ConfigError(f"{' and '.join(drawn)} draws pairs of preferences, but {given}. Remove it.")
     if kind == "rating":
         if isinstance(gold, PopEdges):
-            raise ConfigError("gold of ratings is preferences with known ratings, not PoP edges.")
+            raise ConfigError("for ratings, gold must be preferences with known ratings, not PoP edges.")
         return _responses(data, scale or SCALE, gold)
     if scale is not None:
-        raise ConfigError(f"A scale goes with kind 'rating', not with '{kind}'.")
+        raise ConfigError(f"A scale is only for kind 'rating', not '{kind}'.")
     if kind == "preference":
         if gold is not None:
-            raise ConfigError("gold goes with kind 'pop' (PoP edges) or 'rating' (preferences with known ratings).")
+            raise ConfigError("gold is only for kind 'pop' (PoP edges) or 'rating' (preferences with known ratings).")
         return Draft(kind=kind, first=data.ids)
     if isinstance(gold, Preferences):
-        raise ConfigError("gold of comparisons is PoP edges, not preferences.")
+        raise ConfigError("for comparisons, gold must be PoP edges, not preferences.")
     first, second, golds = _pairs(data, sampling or "random", 1 if k is None else k, edges, gold, seed or 0)
     unknown = {*first, *second} - set(data.ids)
     if unknown:
         raise DataError(
             f"{len(unknown)} compared preferences are not in {data.report.source}, such as {min(unknown)!r}. "
-            "Draw the pairs from the same data (ids are the link)."
+            "Draw the pairs from the same data; preferences are matched by id."
         )
     return Draft(kind=kind, first=first, second=second, gold=golds)
 
@@ -96,7 +96,7 @@ def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 
         ([2, 2, 2, 2, 2], [2, 2, 2, 2, 2])
     """
     if sampling not in SAMPLINGS or k < 1:
-        raise ConfigError(f"sampling={sampling!r}, k={k}: choose random or iterative, and k of at least 1.")
+        raise ConfigError(f"sampling={sampling!r}, k={k}: choose random or iterative, and k ≥ 1.")
     if count < 2:
         raise DataError(f"{count} preferences: PoP compares two preferences, so at least 2 are needed.")
     rng = np.random.default_rng(seed)
@@ -118,9 +118,9 @@ def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 
 
 
 def response_keys(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What tells the two responses of each preference from others: prompt and text; chosen before rejected.
+    """Keys of the two responses of each preference: prompt and text; chosen before rejected.
 
-    A response that stands in several preferences of a prompt is one response, and is rated once.
+    A response in several preferences of a prompt is one response and is rated once.
     """
     texts = zip(rows["prompt"], rows["chosen"], rows["rejected"], strict=True)
     return [(json.dumps(prompt), json.dumps(text)) for prompt, *sides in texts for text in sides]
@@ -148,26 +148,28 @@ def _known_ratings(
         responses = response_keys(batch)
         for place, key in enumerate(batch["id"]):
             if key not in rows:
-                raise DataError(f"gold: preference {key!r} is not in {data.report.source}. Ids are the link.")
+                raise DataError(
+                    f"gold: preference {key!r} is not in {data.report.source}. Preferences are matched by id."
+                )
             for response, side in zip(responses[2 * place : 2 * place + 2], SIDES, strict=True):
                 rating = batch[f"{side}_rating"][place]
                 if rating is None:
                     continue
                 if response not in keys[2 * rows[key] : 2 * rows[key] + 2]:
                     raise DataError(
-                        f"gold: preference {key!r}, column '{side}': {data.report.source} has no such response to this "
-                        "prompt under this id. Give prompt and response as they stand there, on either side."
+                        f"gold: preference {key!r}, column '{side}': {data.report.source} has no such prompt and "
+                        "response under this id. Copy both exactly from there; the side does not matter."
                     )
                 column = f"gold: preference {key!r}, column '{side}_rating'"
                 verdict: Verdict | None = next((number for number in RATINGS[:scale] if float(number) == rating), None)
                 if verdict is None:
-                    raise DataError(f"{column}: {rating:g} is no number of the scale from 1 to {scale}.")
+                    raise DataError(f"{column}: {rating:g} is not on the scale from 1 to {scale}.")
                 if known.setdefault(response, verdict) != verdict:
-                    raise DataError(f"{column}: the same response has two known ratings. Give it one.")
+                    raise DataError(f"{column}: the same response has two different known ratings. Keep one.")
     if gold is not None and not known:
         raise DataError(
-            f"gold: none of the {len(gold)} preferences of {gold.report.source} has a rating. Put what is known into "
-            "chosen_rating and rejected_rating, or leave gold out."
+            f"gold: none of the {len(gold)} preferences of {gold.report.source} has a rating. Put the known ratings "
+            "in chosen_rating and rejected_rating, or omit gold."
         )
     return known
 
@@ -198,14 +200,14 @@ def _pairs(
 
 
 def _once(first: list[str], second: list[str]) -> tuple[list[str], list[str]]:
-    """Every pair once, however many labels it has and whichever way round."""
+    """Every pair once, regardless of its labels and order."""
     pairs = {frozenset(pair): pair for pair in reversed(list(zip(first, second, strict=True)))}
     kept = list(reversed(pairs.values()))
     return [pair[0] for pair in kept], [pair[1] for pair in kept]
 
 
 def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str], bool]]:
-    """Pair -> (stronger, weaker) and whether they are called equal.
+    """Pair -> (stronger, weaker) and whether they are labelled equal.
 
     Raises:
         DataError: a pair has two answers, or there is none.
@@ -218,16 +220,16 @@ def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str]
         before = known.setdefault(frozenset(pair), (pair, tie))
         if before[1] != tie or (not tie and before[0] != pair):
             raise DataError(
-                f"gold: '{pair[0]}' against '{pair[1]}' has two answers. Give each pair one, e.g. with "
-                "label export --aggregate majority."
+                f"gold: '{pair[0]}' against '{pair[1]}' has two answers. Keep one per pair, e.g. with label export "
+                "--aggregate majority."
             )
     if not known:
-        raise DataError("gold: no edge compares two preferences. Give edges that do, or leave gold out.")
+        raise DataError("gold: no edge compares two preferences. Give edges that do, or omit gold.")
     return known
 
 
 def _sides(edges: PopEdges, seed: int) -> tuple[list[str], list[str], list[Verdict]]:
-    """First and second of each edge, turned round by a coin, and which of them the edge calls stronger."""
+    """First and second of each edge in random order, and which of them the edge says is stronger."""
     rows = [row for row in edges.table.to_pylist() if row["weaker"] is not None]
     swapped = np.random.default_rng(seed).random(len(rows)) < 0.5
     first = [row["weaker" if swap else "stronger"] for row, swap in zip(rows, swapped, strict=True)]

@@ -1,4 +1,4 @@
-"""Making a project from preferences, or going on with the one that is there."""
+"""Creating a project from preferences, or continuing an existing one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,9 +35,9 @@ def open_project(
     say: Callable[[str], None] = print,
     **settings: Any,
 ) -> Project:
-    """The project of this name: as it is if the store has it with items, else made of these preferences.
+    """The project of this name: unchanged if the store has it with items, else created from these preferences.
 
-    Whatever is None was not given: a new project gets the default, and an existing one is not asked for it.
+    None means not given: a new project gets the default, and an existing one is not compared with it.
 
     Args:
         store: where it is, or will be.
@@ -46,7 +46,7 @@ def open_project(
         kind: "pop" (default) asks about pairs of preferences, "preference" about every single one, "rating" about every
             distinct response to a prompt, once.
         sampling, k: how pairs are drawn (see `draw_pairs`); "random" and 1.
-        edges: ask about these pairs instead; what they say is not shown.
+        edges: ask about these pairs instead; their labels are not shown.
         gold: pairs with a known answer, which everybody is asked; for ratings, preferences with known ratings.
         scale: ratings go from 1 to this; 5.
         seed: of the pairs, and of the project; 0.
@@ -54,9 +54,9 @@ def open_project(
         settings: of `LabelStore.create_project`: overlap, lease_seconds, guidelines, repeat_share.
 
     Raises:
-        DataError: no such project and no data, pairs or gold that the data does not hold, gold without an answer, or
-            the project was made of other data.
-        ConfigError: settings out of range, or other than those that the project was made with.
+        DataError: no such project and no data, pairs or gold that are not in the data, gold without an answer, or
+            the project was made from different data.
+        ConfigError: settings out of range, or different from the project's.
     """
     settings = {setting: value for setting, value in settings.items() if value is not None}
     asked = {"sampling": sampling, "k": k, "edges": edges, "gold": gold}
@@ -67,12 +67,12 @@ def open_project(
             return found
         kind, scale, seed = kind or kinds[0], found.scale, found.seed
     if data is None:
-        raise DataError(f"{store.name}: no project '{name}'. Give preferences to make it from.")
-    # Refused settings should leave no empty project behind, so all is checked before anything is stored.
+        raise DataError(f"{store.name}: no project '{name}'. Give preferences to create it from.")
+    # Refused settings should leave no empty project behind, so everything is checked before storing.
     draft = draft_items(data, kind=kind, scale=scale, seed=seed, **asked, **settings)
     if draft.kind == "rating":
         settings["scale"] = scale or SCALE
-    # Three transactions: a project without preferences or items is what an interrupted run left, and is completed.
+    # Three transactions: a project without preferences or items was left by an interrupted run, and is completed.
     project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:
         store.import_preferences(project.id, data)
@@ -95,7 +95,7 @@ def _go_on(
     asked: dict[str, Any],
     say: Callable[[str], None],
 ) -> list[Kind]:
-    """Refuse what was given and is not what the project was made with; returns the kinds that it asks for."""
+    """Refuse settings that differ from the project's; returns the kinds it asks for."""
     # An interrupted project without items may ask for either of two kinds.
     kinds = item_kinds(store, found) or (["pop", "preference"] if found.scale is None else ["rating"])
     refuse_other_kind(found, kinds, kind)
@@ -107,8 +107,8 @@ def _go_on(
     given = [name for name, value in asked.items() if value is not None]
     if given and data is None:
         raise ConfigError(
-            f"Project '{found.name}' has its items already, and {', '.join(given)} would choose them from data, which "
-            "were not given. Leave that out to go on with it."
+            f"Project '{found.name}' already has its items. {', '.join(given)} would choose items from data, but no "
+            "data was given: omit it to continue the project."
         )
     if given and data is not None:
         rows = {key: row for row, key in enumerate(data.ids)}
@@ -117,7 +117,7 @@ def _go_on(
         refuse_other_items(store, found, draft)
     held = "' and '".join(kinds)
     say(
-        f"project '{found.name}' exists and stays as it is: {found.items} items of kind '{held}' from "
+        f"project '{found.name}' already exists and is unchanged: {found.items} items of kind '{held}' from "
         f"{found.preferences} preferences, overlap {found.overlap}"
     )
     return kinds

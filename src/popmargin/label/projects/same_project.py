@@ -1,4 +1,4 @@
-"""Whether a project that exists is the one that is asked for: other settings, preferences or items are refused."""
+"""Whether an existing project matches the request: different settings, preferences or items are refused."""
 
 from collections.abc import Callable, Mapping
 from itertools import islice
@@ -15,16 +15,16 @@ from popmargin.label.store.records import Project
 
 
 def item_kinds(store: LabelStore, found: Project) -> list[Kind]:
-    """What a project asks for; nothing where it has no items."""
+    """What a project asks for; empty if it has no items."""
     first = next(iter(store.items(found.id)), None)
     return [] if first is None else first["kind"].unique().to_pylist()
 
 
 def refuse_other_settings(found: Project, settings: Mapping[str, Any]) -> None:
-    """Compare the settings that were given, which are those that are not None.
+    """Compare the given settings, i.e. those that are not None.
 
     Raises:
-        ConfigError: it names each one that the project has another value of.
+        ConfigError: it names each one that differs from the project's.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if "guidelines" in given:
@@ -36,13 +36,13 @@ def refuse_other_settings(found: Project, settings: Mapping[str, Any]) -> None:
             for name in other
         ]
         raise ConfigError(
-            f"Project '{found.name}' has {'; '.join(told)}. A project keeps the settings it was made with: leave them "
-            "out to go on with it, or make another one with --project NAME."
+            f"Project '{found.name}' has {'; '.join(told)}. A project keeps its original settings: omit them to "
+            f"continue it, or start another project with --project NAME."
         )
 
 
 def refuse_other_kind(found: Project, kinds: list[Kind], kind: Kind | None) -> None:
-    """Compare the kind that was given with those of the project's items.
+    """Compare the given kind with those of the project's items.
 
     Raises:
         ConfigError: it is none of them.
@@ -50,27 +50,28 @@ def refuse_other_kind(found: Project, kinds: list[Kind], kind: Kind | None) -> N
     if kind not in (None, *kinds):
         held = "' and '".join(kinds)
         raise ConfigError(
-            f"Project '{found.name}' holds items of kind '{held}'; give items of kind '{kind}' a project of their own "
-            "with --project NAME."
+            f"Project '{found.name}' holds items of kind '{held}'; put items of kind '{kind}' in a separate project "
+            f"with --project NAME."
         )
 
 
 def refuse_other_preferences(
     store: LabelStore, found: Project, data: Preferences, say: Callable[[str], None]
 ) -> None:  # fmt: skip
-    """Compare ids and texts with those of the project, in any order; other numbers are told, and the project's stay.
+    """Compare ids and texts with the project's, in any order; different numbers are reported, and the project keeps
+    its own.
 
     Raises:
         DataError: ids or texts differ; it says how many and names one.
     """
-    remedy = "Give the new data a project of its own with --project NAME, or leave the data out to go on with this one."
+    remedy = "Put the new data in a separate project with --project NAME, or omit the data to continue this one."
     source, stored = data.report.source, store.preference_columns(found.id)
     rows = {key: row for row, key in enumerate(stored["id"])}
     strange = rows.keys() ^ data.ids
     if strange:
         raise DataError(
-            f"{store.name}: project '{found.name}' was made of other preferences than {source}: {len(strange)} ids are "
-            f"in only one of them, such as '{min(strange)}'. {remedy}"
+            f"{store.name}: project '{found.name}' was made from different preferences than {source}: {len(strange)} "
+            f"ids are in only one of the two, such as '{min(strange)}'. {remedy}"
         )
     texts, others = list[tuple[str, str]](), set[str]()
     for batch in data.batches():
@@ -88,8 +89,8 @@ def refuse_other_preferences(
     if texts:
         key, name = min(texts)
         raise DataError(
-            f"{store.name}: project '{found.name}' was made of other preferences than {source}: {len(texts)} texts "
-            f"differ, such as '{name}' of '{key}'. {remedy}"
+            f"{store.name}: project '{found.name}' was made from different preferences than {source}: {len(texts)} "
+            f"texts differ, such as '{name}' of '{key}'. {remedy}"
         )
     if others:
         say(
@@ -99,7 +100,7 @@ def refuse_other_preferences(
 
 
 def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
-    """Compare the items that a draft would make with the first ones of the project; `label ask` may have added more.
+    """Compare a draft's items with the first ones of the project; `label ask` may have added more.
 
     Raises:
         ConfigError: they are others.
@@ -114,6 +115,6 @@ def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
     )
     if list(islice(stored, count)) != [rows[row] for row in item_order(found.seed, 0, count)]:
         raise ConfigError(
-            f"Project '{found.name}' asks about other items than these pairs, k, edges and gold make. Give all of them "
-            "as when it was made, or leave them out to go on with it, or make another project with --project NAME."
+            f"Project '{found.name}' has different items than these pairs, k, edges and gold would give. Use the "
+            f"original values, omit them to continue the project, or start another one with --project NAME."
         )

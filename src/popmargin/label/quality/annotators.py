@@ -34,14 +34,15 @@ class AnnotatorQuality:
 
     Attributes:
         labels: current labels, repeats left out.
-        seconds: median time of a label; nan where none was taken.
+        seconds: median time per label; nan if none was recorded.
         ties, unsure, wrong: shares of the labels.
-        left: share of left (or A) among decided labels; of a judge's single answers where both orders were asked.
-        consistency: share of repeated items that got the same verdict again.
+        left: share of left (or A) among decided labels; for a judge, among single answers to questions asked in both
+            orders.
+        consistency: share of repeated items that got the same verdict.
         gold: share of decided gold items that got the expected verdict.
-        others: how often a label is what most of the other people say (people only).
+        others: how often a label matches the majority of the other people (people only).
         kappa: Cohen's κ with the majority of the other people, over both kinds; evenly split items left out.
-        flips: share of a judge's questions whose verdict turned with the order.
+        flips: share of a judge's questions whose verdict flipped with the order.
     """
 
     name: str
@@ -61,11 +62,11 @@ class AnnotatorQuality:
 
 @dataclass(frozen=True)
 class JudgeAgreement:
-    """A model beside people, on the same items and against the same panels.
+    """A model and people, on the same items and against the same panels.
 
     Attributes:
         items: items that it and at least two people decided.
-        judge: how often it says what most people of an item, one left out in turn, say.
+        judge: how often it agrees with most people on an item, leaving out one in turn.
         people: the same for the person who was left out.
         kappa: Cohen's κ with the people's majority, evenly split items left out.
     """
@@ -88,7 +89,7 @@ class KindAgreement:
         alpha: Krippendorff's α of the verdicts as names.
         ordinal: α with a tie between first and second; "wrong" left out.
         pairs: share of pairs of people who agree.
-        people: how often a person says what most of the others say.
+        people: how often a person agrees with most of the others.
         judges: the models, best first.
     """
 

@@ -30,9 +30,9 @@ class Cycles:
     Attributes:
         pairs: compared pairs with a majority.
         contradicted: pairs with labels in both directions.
-        triads: preferences of which all three pairs were compared.
-        cyclic: share of triads that go in a circle; labels by coin give one quarter.
-        on_cycles: share of pairs that lie on a circle of any length.
+        triads: triples of preferences with all three pairs compared.
+        cyclic: share of intransitive triads; random labels give one quarter.
+        on_cycles: share of pairs on a cycle of any length.
     """
 
     pairs: int
@@ -48,7 +48,7 @@ class RatingMatch:
 
     Attributes:
         labels: decided labels of pairs whose strengths are known and unequal.
-        agreement: share that names the preference of larger strength.
+        agreement: share that picks the preference of larger strength.
         thirds: the same by how far apart the strengths are: small, medium, large.
     """
 
@@ -88,7 +88,7 @@ def label_quality(
 
     Args:
         labels: as of `LabelStore.labels`.
-        strengths: strength of preferences by id, to hold PoP labels against; nan or missing where unknown.
+        strengths: strength of preferences by id, to compare PoP labels with; nan or missing if unknown.
         rated_by_people: the strengths are gaps of ratings among these labels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Labels of several projects of the same preferences as those of one."""
+"""Pooled labels of several projects on the same preferences."""
 
 import math
 from collections import Counter
@@ -27,7 +27,7 @@ class Pool:
         strengths: by id of the preference, nan or missing where unknown: gaps of the mean ratings over the people of
             all projects; where nothing is rated, the strengths that the preferences came with.
         rated_by_people: which of the two they are.
-        shared: a sentence about how many preferences the projects have in common; empty when it is all.
+        shared: a sentence on how many preferences the projects share; empty if all.
     """
 
     labels: Any
@@ -43,7 +43,7 @@ def pool(projects: Sequence[tuple[LabelStore, Project]]) -> Pool:
         projects: each with its store.
 
     Raises:
-        ConfigError: a project is named twice.
+        ConfigError: a project is listed twice.
         DataError: projects have no preference in common, or one with other texts or another strength, or their ratings
             are of different scales.
     """
@@ -51,11 +51,11 @@ def pool(projects: Sequence[tuple[LabelStore, Project]]) -> Pool:
     places = [(Path(store.name).resolve(), project.id) for store, project in projects]
     twice = [name for name, place in zip(names, places, strict=True) if places.count(place) > 1]
     if twice:
-        raise ConfigError(f"Project {twice[0]} is named twice, so its labels would count twice. Name it once.")
+        raise ConfigError(f"Project {twice[0]} is listed twice, so its labels would count twice. List it once.")
     scales = {name: project.scale for name, (_, project) in zip(names, projects, strict=True) if project.scale}
     if len(set(scales.values())) > 1:
         listed = ", ".join(f"{name} from 1 to {scale}" for name, scale in scales.items())
-        raise DataError(f"Ratings of different scales have no common mean: {listed}. Report them one by one.")
+        raise DataError(f"Ratings on different scales cannot be averaged: {listed}. Report the projects separately.")
     columns = {name: store.preference_columns(at.id) for name, (store, at) in zip(names, projects, strict=True)}
     shared = _shared({name: set(each["id"]) for name, each in columns.items()})
     every = _every_preference(columns)
@@ -71,15 +71,15 @@ def _shared(ids: Mapping[str, set[str]]) -> str:
         reached = reached | near[1]
     if apart:
         raise DataError(
-            f"Projects {first} and {apart[0][0]} have no preference in common. Report them one by one, or import the "
-            "same preferences, with their ids, into both."
+            f"Projects {first} and {apart[0][0]} have no preference in common. Report them separately, or import the "
+            "same preferences (with the same ids) into both."
         )
     found = Counter(key for keys in ids.values() for key in keys)
     common = {name: sum(found[key] > 1 for key in keys) for name, keys in ids.items()}
     if len(ids) == 1 or all(common[name] == len(keys) for name, keys in ids.items()):
         return ""
     parts = ", ".join(f"{common[name]} of {len(keys)} of {name}" for name, keys in ids.items())
-    return f"Preferences that another of the projects has too: {parts}."
+    return f"Preferences shared with another project: {parts}."
 
 
 def _every_preference(columns: Mapping[str, _Columns]) -> dict[str, list[Any]]:
@@ -89,8 +89,8 @@ def _every_preference(columns: Mapping[str, _Columns]) -> dict[str, list[Any]]:
         for key, *texts in zip(each["id"], *(each[name] for name in _TEXTS), strict=True):
             if known.setdefault(key, texts) != texts:
                 raise DataError(
-                    f"Preference '{key}' of project {project} has other texts than in another project. Report them one "
-                    "by one, or import the same preferences into both."
+                    f"Preference '{key}' has different texts in project {project} and in another. Report the "
+                    "projects separately, or import the same preferences into both."
                 )
     rows = [[key, *texts] for key, texts in known.items()]
     return {name: [row[place] for row in rows] for place, name in enumerate(("id", *_TEXTS))}
@@ -102,7 +102,7 @@ def _imported(projects: Mapping[str, tuple[LabelStore, Project]]) -> dict[str, f
         for key, strength in store_strengths(store, project.id).items():
             if math.isfinite(strength) and known.setdefault(key, strength) != strength:
                 raise DataError(
-                    f"Preference '{key}' came with a strength of {strength:g} into project {name}, and with "
-                    f"{known[key]:g} into another. Report them one by one, or import the same ratings into both."
+                    f"Preference '{key}' has a strength of {strength:g} in project {name} but {known[key]:g} in "
+                    "another. Report the projects separately, or import the same ratings into both."
                 )
     return known

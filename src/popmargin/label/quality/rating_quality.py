@@ -26,7 +26,7 @@ class RaterQuality:
     Attributes:
         labels: current answers, repeats left out.
         seconds: median time of an answer; nan where none was taken.
-        unsure: share of answers that are no rating.
+        unsure: share of answers that are not ratings.
         mean, deviation: of the ratings: where on the scale they lie, and how much of it is used.
         consistency: share of repeated items that got the same rating again.
         again: mean distance of a repeated rating from the first one.

@@ -1,4 +1,4 @@
-"""The label report: how good the labels of a project are, as one HTML file that needs nothing else."""
+"""The label report: how good a project's labels are, as one self-contained HTML file."""
 
 import math
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ def _percent(share: float) -> str:
 
 
 def reading(quality: Quality) -> list[str]:
-    """What the numbers say, in sentences for somebody who reads nothing else."""
+    """What the numbers say, in sentences for somebody who reads only these."""
     if not quality.labels:
         return ["Nobody has labelled anything yet."]
     rows = [*quality.annotators, *(quality.raters.raters if quality.raters else [])]
@@ -117,15 +117,15 @@ def reading(quality: Quality) -> list[str]:
     if quality.cycles is not None and quality.cycles.triads:
         cycles = quality.cycles
         sentences.append(
-            f"Of {cycles.triads} triples of preferences that people compared completely, {_shown(cycles.cyclic)} go in "
-            "a circle; labels by coin would give 25%."
+            f"Of {cycles.triads} fully compared triples of preferences, {_shown(cycles.cyclic)} are intransitive; "
+            "random labels would give 25%."
         )
     if quality.ratings and is_known(quality.ratings[0].agreement):
         match = quality.ratings[0]
         whose = "people's ratings" if quality.rated_by_people else "the data's ratings"
         who = "People's" if match.name == "People" else f"{match.name}'s"
         sentences.append(
-            f"{who} PoP labels name the preference with the larger gap of {whose} in {_shown(match.agreement)} of "
+            f"{who} PoP labels pick the preference with the larger gap in {whose} in {_shown(match.agreement)} of "
             f"{match.labels} labels."
         )
     return sentences + _read_times(quality)
@@ -136,26 +136,26 @@ def _read_ratings(quality: Quality) -> list[str]:
     if found is None:
         return []
     if not is_known(found.interval):
-        return ["No response has differing ratings of two people yet: agreement of ratings cannot be said."]
+        return ["Agreement on ratings is unknown: no response has ratings by two people yet, or none differ."]
     return [
         (
-            f"Two people's ratings of a response are {number(found.apart.estimate, 2)} apart on average "
-            f"(Krippendorff's α {number(found.interval.estimate, 2)} of the ratings as numbers)."
+            f"Two people's ratings of the same response are {number(found.apart.estimate, 2)} apart on average "
+            f"(interval Krippendorff's α {number(found.interval.estimate, 2)})."
         )
     ]
 
 
 def _read_times(quality: Quality) -> list[str]:
-    names = {"pop": "a PoP label", "preference": "a label of one preference", "rating": "a rating of one response"}
+    names = {"pop": "a PoP label", "preference": "a label on one preference", "rating": "a rating of one response"}
     kinds = quality.pace.kinds
     said = [f"{name} {duration(kinds[kind].median.estimate)}" for kind, name in names.items() if kind in kinds]
-    sentences = [f"Medians of time: {', '.join(said)}."] if len(said) > 1 else []
+    sentences = [f"Median times: {', '.join(said)}."] if len(said) > 1 else []
     if is_known(quality.pace.ratio):
-        sentences.append(f"A PoP label takes {_times(quality.pace.ratio)} the time of a rating.")
+        sentences.append(f"A PoP label takes {_times(quality.pace.ratio)} as long as a rating.")
     if is_known(quality.pace.strength_ratio):
         sentences.append(
-            f"Two ratings make the strength of one preference, and a PoP label compares two strengths: it takes "
-            f"{_times(quality.pace.strength_ratio)} the time of both ratings of a preference."
+            "A preference's strength takes two ratings, while a PoP label compares two strengths: it takes "
+            f"{_times(quality.pace.strength_ratio)} as long as rating both responses of a preference."
         )
     return sentences
 
@@ -168,18 +168,18 @@ def _times(value: Interval) -> str:
 def _read_agreement(found: KindAgreement) -> list[str]:
     name = KIND_NAMES[found.kind]
     if not is_known(found.people):
-        return [f"On {name}, no item has verdicts of two people yet: agreement cannot be said. Set an overlap of 2."]
+        return [f"On {name}, agreement is unknown: no item has verdicts from two people yet. Set an overlap of 2."]
     sentences = [
         (
-            f"On {name}, a person says what most of the others say in {_shown(found.people)} of cases "
+            f"On {name}, a person agrees with most of the others in {_shown(found.people)} of cases "
             f"(Krippendorff's α {number(found.alpha.estimate, 2)})."
         )
     ]
     judge = next((judge for judge in found.judges if is_known(judge.judge)), None)
     if judge is not None:
         sentences.append(
-            f"The best model there, {judge.name}, reaches {_shown(judge.judge)}; people, on the same items and against "
-            f"the same panels, {_shown(judge.people)}."
+            f"The best model, {judge.name}, reaches {_shown(judge.judge)}; people reach {_shown(judge.people)} on "
+            "the same items and against the same panels."
         )
     return sentences
 
@@ -190,9 +190,9 @@ def _read_places(quality: Quality) -> list[str]:
     ]
     sentences: list[str] = []
     if leaning:
-        sentences.append(f"A liking for one side of the screen shows in the labels of {', '.join(leaning)}.")
+        sentences.append(f"Position bias: the labels of {', '.join(leaning)} favour one side of the screen.")
     sentences += [
-        f"{row.name} gives another verdict in {_shown(row.flips)} of questions when their order is turned."
+        f"{row.name} changes its verdict in {_shown(row.flips)} of questions when the order is reversed."
         for row in quality.annotators
         if is_known(row.flips)
     ]
@@ -227,7 +227,7 @@ def _agreement_dots(found: KindAgreement) -> list[Markup]:
 def _left_dots(quality: Quality) -> list[Markup]:
     rows = [_dot(row.name, row.left, "s0" if row.kind == "person" else "s1")
             for row in quality.annotators if is_known(row.left)]  # fmt: skip
-    return _both(rows, "Share of decided labels that name the left side")
+    return _both(rows, "Share of decided labels that pick the left side")
 
 
 def _third_dots(quality: Quality) -> list[Markup]:

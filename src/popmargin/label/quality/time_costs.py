@@ -1,4 +1,4 @@
-"""What labels cost: people's time for a label of each kind, and for ratings and PoP labels side by side."""
+"""What labels cost: people's time per label of each kind, and for ratings and PoP labels side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Pace:
         people: who was timed.
         median: with its interval by items (preferences), as several people may have labelled one.
         quarters: first and third quartile.
-        per_hour: how many an hour holds at the median time.
+        per_hour: how many per hour at the median time.
     """
 
     labels: int

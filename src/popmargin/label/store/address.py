@@ -25,7 +25,7 @@ def open_store(url: str, *, create: bool = False) -> "LabelStore":
 
     if not create and not may_exist(url):
         path = url.removeprefix("sqlite:///")
-        raise DataError(f"{path}: no such label store. Make one with: popmargin label import DATA --db {path}")
+        raise DataError(f"{path}: no such label store. Create one with: popmargin label import DATA --db {path}")
     return LabelStore.open(url)
 
 

@@ -43,28 +43,31 @@ class Answer:
             raise DataError(f"verdict is {self.verdict!r}. {did_you_mean(str(self.verdict), VERDICTS)}")
         if self.wrong is not None and (self.wrong not in WRONGS or self.verdict != "wrong"):
             raise DataError(
-                f"wrong is {self.wrong!r}; with verdict 'wrong' it is one of {', '.join(WRONGS)}, else none."
+                f"wrong is {self.wrong!r}; with verdict 'wrong' it must be one of {', '.join(WRONGS)}; otherwise "
+                "omit it."
             )
         if self.confidence is not None and not 0 <= self.confidence <= 1:
-            raise DataError(f"confidence is {self.confidence}; give a number from 0 to 1, or none.")
+            raise DataError(f"confidence is {self.confidence}; give a number from 0 to 1, or omit it.")
         if self.seconds is not None and not (self.seconds >= 0 and math.isfinite(self.seconds)):
-            raise DataError(f"seconds is {self.seconds}; give a number from 0, or none.")
+            raise DataError(f"seconds is {self.seconds}; give a number ≥ 0, or omit it.")
         object.__setattr__(self, "request", clean(self.request))
         if not 1 <= len(self.request) <= REQUEST_CHARACTERS:
             raise DataError(f"request has {len(self.request)} characters; it needs 1 to {REQUEST_CHARACTERS}.")
         object.__setattr__(self, "note", clean(self.note))
         if len(self.note) > NOTE_CHARACTERS:
-            raise DataError(f"note has {len(self.note)} characters; at most {NOTE_CHARACTERS} are kept. Shorten it.")
+            raise DataError(f"note has {len(self.note)} characters; the limit is {NOTE_CHARACTERS}. Shorten it.")
 
     def check(self, kind: Kind, scale: int | None = None) -> None:
         """Refuse what is no answer to an item of this kind, or no number of the scale."""
         numbers = RATINGS[:scale]
         if kind == "rating" and self.verdict not in (*numbers, "unsure"):
-            raise DataError(f"'{self.verdict}' rates no response; give a number from 1 to {numbers[-1]}, or 'unsure'.")
+            raise DataError(f"'{self.verdict}' is not a rating; give a number from 1 to {numbers[-1]}, or 'unsure'.")
         if kind != "rating" and self.verdict in RATINGS:
-            raise DataError(f"'{self.verdict}' is a rating, and this item of kind '{kind}' asks for none.")
+            raise DataError(f"'{self.verdict}' is a rating, but items of kind '{kind}' do not ask for one.")
         if self.verdict == "wrong" and kind == "preference":
-            raise DataError("'wrong' answers a pair of preferences; for a single preference choose 'second'.")
+            raise DataError(
+                "'wrong' is an answer about a pair of preferences; for a single preference choose 'second'."
+            )
 
 
 def clean(words: str) -> str:
@@ -80,11 +83,13 @@ def record(connection: Connection, who: int, number: int, answer: Answer, now: d
     ).one_or_none()
     if stored is not None:
         if stored.assignment != number:
-            raise DataError(f"request {answer.request!r} answered assignment {stored.assignment} before, not {number}.")
+            raise DataError(
+                f"request {answer.request!r} already answered assignment {stored.assignment}, not {number}."
+            )
         if (stored.verdict, stored.wrong) != (answer.verdict, answer.wrong):
             raise DataError(
-                f"request {answer.request!r} stored another answer to assignment {number} before, which stands. Give "
-                "the new answer a request of its own (on the page: edit the answer in your list)."
+                f"request {answer.request!r} already stored a different answer to assignment {number}, which is "
+                "kept. Send the new answer with a new request key (on the page: edit the answer in your list)."
             )
         return label_of(stored)
     given = own_assignment(connection, who, number)
@@ -92,8 +97,8 @@ def record(connection: Connection, who: int, number: int, answer: Answer, now: d
     answer.check(kind, person.scale)
     if given.state in ("expired", "skipped") and given.takes_place and not take_place(connection, given.item):
         raise DataError(
-            f"Assignment {number} was given back and others have labelled the item since; the answer was not stored. "
-            "Go on with the next item."
+            f"Assignment {number} was given back and others have since labelled the item, so this answer was not "
+            "stored. Continue with the next item."
         )
     if given.state != "done":
         _count(connection, person.id, given, 1)
@@ -105,7 +110,7 @@ def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
     lock_annotator(connection, who)
     given = own_assignment(connection, who, number)
     if given.state == "done":
-        raise DataError(f"Assignment {number} is answered and cannot be skipped; undo the answer first.")
+        raise DataError(f"Assignment {number} is already answered and cannot be skipped. Undo the answer first.")
     if given.state == "leased":
         end_lease(connection, given, "skipped", now)
     elif given.state == "expired":
@@ -196,7 +201,7 @@ def answer_rows(verdicts: Any) -> list[dict[str, Any]]:
     seen: set[int] = set()
     for number, row in enumerate(verdicts.to_pylist()):
         if row["item"] in seen:
-            raise DataError(f"verdicts: row {number}: item {row['item']} comes twice. Keep one row.")
+            raise DataError(f"verdicts: row {number}: item {row['item']} appears twice. Keep one row.")
         seen.add(row["item"])
         values: dict[str, Any] = {name: row.get(name) for name in known[1:]}
         try:
@@ -215,7 +220,7 @@ def record_many(
     """Store answers of a model to items that it need not have asked for; rows of known requests are left out."""
     person = lock_annotator(connection, who)
     if person.kind == "person":
-        raise ConfigError(f"'{person.name}' is a person: people answer what next_assignment gave them, one by one.")
+        raise ConfigError(f"'{person.name}' is a person: people answer one assignment at a time, from next_assignment.")
     requests = [row["request"] for row in rows]
     known = set(
         connection.execute(

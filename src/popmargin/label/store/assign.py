@@ -16,7 +16,7 @@ from popmargin.label.store.records import Shown
 from popmargin.label.store.sql_tables import LEASED, annotator, assignment, item, project
 
 REPEAT_AFTER = 10
-"""An own item comes back when at least this many others were given in between."""
+"""Items are repeated only after at least this many others."""
 
 _OPEN, _RETURNED, _GOLD = text("taken < overlap AND gold IS NULL"), text("returned"), text("gold IS NOT NULL")
 
@@ -50,7 +50,7 @@ def lock_annotator(connection: Connection, number: int) -> Any:
     if row is None:
         raise DataError(f"There is no annotator {number}.")
     if not row.active:
-        raise DataError(f"Annotator '{row.name}' is not active any more; activate them to go on.")
+        raise DataError(f"Annotator '{row.name}' is no longer active. Activate them to continue.")
     return row
 
 

@@ -60,7 +60,7 @@ class Database:
             remedy = (
                 "Give the path of a label store, or of a file that does not exist yet."
                 if self.sqlite
-                else "Check that the server runs, and host, database, user and password of the URL."
+                else "Check that the server is running, and the host, database, user and password in the URL."
             )
             raise RunError(f"{self.name}: cannot be opened as a label store: {error.orig}. {remedy}") from error
         except BaseException:
@@ -146,13 +146,13 @@ class Database:
         known = {script.revision for script in ScriptDirectory.from_config(settings).walk_revisions()}
         if found is not None and found not in known:
             raise RunError(
-                f"{self.name}: written by a newer popmargin (schema {found}; this one knows {REVISION}). "
-                "Upgrade popmargin; nothing was changed."
+                f"{self.name}: written by a newer popmargin (schema {found}; this version knows {REVISION}). Nothing "
+                "was changed. Upgrade popmargin."
             )
         settings.attributes["connection"] = connection
         command.upgrade(settings, "head")
         if self.sqlite and connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
-            raise RunError(f"{self.name}: rows that refer to missing ones; nothing was changed. Restore a backup.")
+            raise RunError(f"{self.name}: some rows refer to missing rows. Nothing was changed. Restore a backup.")
 
 
 def alembic_config() -> Any:
@@ -189,7 +189,7 @@ def _revision(connection: Connection, name: str) -> str | None:
     if "alembic_version" in tables:
         return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     if tables & set(metadata.tables) or (tables and connection.dialect.name == "sqlite"):
-        raise RunError(f"{name}: holds tables of something else. Give a label store, or an empty database.")
+        raise RunError(f"{name}: contains another program's tables. Give a label store, or an empty database.")
     return None
 
 

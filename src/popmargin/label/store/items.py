@@ -26,7 +26,7 @@ RANGES = {
     "seed": (0, 2**63 - 1),
     "scale": (2, len(RATINGS)),
 }
-"""Least and most of the settings of a project: what the columns of a database and its times can hold."""
+"""Smallest and largest project settings: what the database's columns and times can hold."""
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -51,7 +51,7 @@ def check_settings(*, repeat_share: float | None = None, **settings: Any) -> Non
         if value is not None and not least <= value <= most:  # also nan
             raise ConfigError(f"{name}={value}: give a number from {least} to {most}.")
     if repeat_share is not None and not 0 <= repeat_share < 1:
-        raise ConfigError(f"repeat_share={repeat_share}: give a number from 0 to below 1.")
+        raise ConfigError(f"repeat_share={repeat_share}: give a number ≥ 0 and below 1.")
 
 
 def lock_project(connection: Connection, number: int) -> Any:
@@ -75,7 +75,7 @@ def import_preferences(database: Database, connection: Connection, number: int, 
         kinds = ["plain text", "messages"]
         raise DataError(
             f"Project '{found.name}' holds {kinds[found.conversational]}, {preferences.report.source} "
-            f"{kinds[preferences.conversational]}. Use a project of its own."
+            f"{kinds[preferences.conversational]}. Use a separate project."
         )
     _refuse_known(connection, found, preferences)
     position = found.preferences
@@ -101,14 +101,16 @@ def import_preferences(database: Database, connection: Connection, number: int, 
 def _refuse_known(connection: Connection, found: Any, preferences: Preferences) -> None:
     for row, key in enumerate(preferences.ids):
         if "\0" in key:
-            raise DataError(f"{preferences.report.source}: row {row}: id {key!r} holds a NUL character. Change the id.")
+            raise DataError(
+                f"{preferences.report.source}: row {row}: id {key!r} contains a NUL character. Change the id."
+            )
     if found.preferences:
         known = preference_keys(connection, found.id)
         repeated = [key for key in preferences.ids if key in known]
         if repeated:
             raise DataError(
-                f"{preferences.report.source}: project '{found.name}' holds {len(repeated)} of these ids already, such "
-                f"as {repeated[0]!r}. Nothing was imported: leave these rows out, or use another project."
+                f"{preferences.report.source}: project '{found.name}' already has {len(repeated)} of these ids, such "
+                f"as {repeated[0]!r}. Nothing was imported: remove these rows, or use another project."
             )
 
 
@@ -181,12 +183,14 @@ def _check_items(
         raise ConfigError(f"kind is {kind!r}. {did_you_mean(str(kind), KINDS)}")
     for name, column, of in (("second", second, "pop"), ("response", response, "rating")):
         if (column is not None) != (kind == of):
-            raise DataError(f"Items of kind '{of}' need a {name} each (column '{name}'), items of other kinds none.")
+            raise DataError(
+                f"Items of kind '{of}' need a {name} each (column '{name}'); items of other kinds must not have one."
+            )
     if kind == "rating" and project.scale is None:
-        raise DataError(f"Project '{project.name}' has no scale of ratings. Make one with a scale, such as 5.")
+        raise DataError(f"Project '{project.name}' has no rating scale. Create a project with a scale, such as 5.")
     for name, column in (("second", second), ("gold", gold), ("response", response)):
         if column is not None and len(column) != len(first):
-            raise DataError(f"{len(first)} items but {len(column)} values of '{name}'; give one for each item.")
+            raise DataError(f"{len(first)} items but {len(column)} values of '{name}'; give one per item.")
     check_settings(overlap=overlap)
     for row, (one, other) in enumerate(zip(first, second or (), strict=False)):
         if one == other:

@@ -118,7 +118,7 @@ class LabelStore:
                 ).one()
             )
         except IntegrityError as error:
-            raise DataError(f"There is a project '{name}' already. Choose another name, or use that one.") from error
+            raise DataError(f"Project '{name}' already exists. Choose another name, or use that project.") from error
         return project_of(row)
 
     def projects(self) -> list[Project]:
@@ -137,13 +137,15 @@ class LabelStore:
         """
         known = {found.name: found for found in self.projects()}
         if not known:
-            raise DataError(f"{self.name} holds no project. Make one: popmargin label import DATA --db {self.name}")
+            raise DataError(
+                f"{self.name} has no project. Create one with: popmargin label import DATA --db {self.name}"
+            )
 
         if name is None:
             if len(known) > 1:
                 raise DataError(
-                    f"{self.name} holds {len(known)} projects ({', '.join(known)}): name one with --project NAME, "
-                    f"or, where there is no --project, as {self.name}#NAME."
+                    f"{self.name} has {len(known)} projects ({', '.join(known)}): choose one with --project NAME, or "
+                    f"as {self.name}#NAME if there is no --project option."
                 )
             return next(iter(known.values()))
         if name not in known:
@@ -222,7 +224,7 @@ class LabelStore:
                 lambda connection: access.add_annotator(connection, project, name, kind, self._clock())
             )
         except IntegrityError as error:
-            raise DataError(f"The project has an annotator '{name}' already. Choose another name.") from error
+            raise DataError(f"The project already has an annotator '{name}'. Choose another name.") from error
 
     def new_token(self, annotator: int) -> str:
         """Another token for an annotator; the old one is worth nothing any more."""

@@ -27,7 +27,7 @@ from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
 REVISION = "0003"
-"""Newest revision of the schema, the one that these tables are."""
+"""Newest schema revision: the one these tables follow."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -182,7 +182,7 @@ assignment = Table(
 )
 Index("ix_assignment_state", assignment.c.annotator, assignment.c.state, assignment.c.number)
 LEASED = text("assignment.state = 'leased'")
-"""The condition of the index of leases: a database uses it only where a query says the same, without parameters."""
+"""The condition of the lease index: a database uses the index only if a query repeats it without parameters."""
 Index(
     "ix_assignment_lease",
     assignment.c.project,

@@ -119,7 +119,7 @@ def _named(request: Request, project: int | None) -> Project:
     """The project of this number, or the newest."""
     projects = store_of(request).projects()
     if not projects:
-        raise HTTPException(404, "The store holds no project yet. Make one with: popmargin annotate DATA --db FILE")
+        raise HTTPException(404, "The store has no project yet. Create one with: popmargin annotate DATA --db FILE")
     return projects[-1] if project is None else _project(request, project)
 
 
@@ -128,7 +128,7 @@ def _exported(request: Request, number: int | None) -> Project:
     projects = store_of(request).projects()
     if number is None and len(projects) > 1:
         known = ", ".join(f"{project.id} ({project.name})" for project in projects)
-        raise HTTPException(422, f"Name a project, as ?project=NUMBER at the end of the address: {known}.")
+        raise HTTPException(422, f"Choose a project by adding ?project=NUMBER to the address: {known}.")
     return _named(request, number)
 
 

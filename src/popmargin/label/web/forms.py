@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 RowId = Annotated[int, Field(ge=1, le=2**53 - 1)]
-"""Number of a row, as far as JavaScript can count."""
+"""Row number, up to the largest integer that JavaScript can represent."""
 RequestKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
-"""Drawn by whoever sends an answer; a repeated one saves nothing new."""
+"""Chosen by the client; repeating a key saves nothing new."""
 
 
 def _storable(text: str) -> str:

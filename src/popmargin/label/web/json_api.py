@@ -14,7 +14,7 @@ from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId
 from popmargin.label.web.screen import Choice, Side, choice_of, screen_of, verdict_of
 from popmargin.label.web.view import person_of, seconds_since_shown, store_of
 
-_bearer = HTTPBearer(auto_error=False, description="The token of an annotator's link.")
+_bearer = HTTPBearer(auto_error=False, description="The token from an annotator's link.")
 
 
 class Refusal(BaseModel):
@@ -25,10 +25,10 @@ class Refusal(BaseModel):
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Refusal, "description": "The body cannot be read."},
-    401: {"model": Refusal, "description": "No token, or not a valid one."},
-    404: {"model": Refusal, "description": "No such task of this annotator."},
-    409: {"model": Refusal, "description": "The store refuses this answer."},
-    422: {"model": Refusal, "description": "The request is not as described."},
+    401: {"model": Refusal, "description": "Missing or invalid token."},
+    404: {"model": Refusal, "description": "This annotator has no such task."},
+    409: {"model": Refusal, "description": "The store rejects this answer."},
+    422: {"model": Refusal, "description": "The request does not match the schema."},
 }
 _BARE: dict[int | str, dict[str, Any]] = {401: _ERRORS[401]}
 # The guard has refused requests without a session before; this says so in the OpenAPI description.
@@ -80,7 +80,7 @@ class Next(BaseModel):
 
 
 class Answer(BaseModel):
-    """An answer in terms of the screen."""
+    """An answer as shown on the screen."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -22,7 +22,7 @@ from popmargin.data.tools import said
 _SCHEMES = re.compile(r"(?i)^(https?://|mailto:)")
 _PARTS = re.compile(r"<[^>]*>|&[#\w]+;|\w+|\s+|[^\w\s]")
 _LONGEST = 20_000
-"""Words of two responses together above which they are not compared: nobody reads marks in such texts."""
+"""Above this many words in total, two responses are not compared: nobody reads the marks in such long texts."""
 
 
 def render(text: Text) -> Markup:

@@ -37,7 +37,7 @@ def login(request: Request, token: Annotated[str, Path(max_length=200)]) -> Resp
     sessions = request.app.state.sessions
     person, admin = sessions.annotator(token), sessions.admin(token)
     if person is None and admin is None:
-        raise HTTPException(401, "This link is not valid, or not any more. Ask for a new one.")
+        raise HTTPException(401, "This link is invalid or has expired. Ask for a new one.")
     # A page that goes on by itself, not a redirect: browsers send no SameSite=Strict cookie along a chain of redirects
     # that began on another site, and links come by mail.
     target = "/" if person is not None else "/admin"
@@ -138,7 +138,7 @@ def history(request: Request, before: RowId | None = None) -> Response:
 @router.post("/logout")
 def logout(request: Request) -> Response:
     """Forget the session in this browser."""
-    response = page(request, "error.html.j2", title="Signed out", message="Open your link to come back.")
+    response = page(request, "error.html.j2", title="Signed out", message="Open your link to return.")
     response.delete_cookie(cookie_name("annotator", request.headers), path=f"{request.scope.get('root_path', '')}/")
     return response
 
@@ -167,7 +167,7 @@ def _own(request: Request, person: Person, assignment: int) -> Assignment:
     try:
         return store_of(request).assignment(person.annotator.id, assignment)
     except DataError as error:
-        raise HTTPException(404, "There is no such task of yours.") from error
+        raise HTTPException(404, "You have no such task.") from error
 
 
 def _go(request: Request, path: str) -> Response:

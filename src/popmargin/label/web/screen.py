@@ -16,7 +16,7 @@ from popmargin.label.web.marked_text import render, render_pair
 
 Place = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]
 Choice = Place | Rating
-"""An answer in terms of the screen."""
+"""An answer as shown on the screen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +106,13 @@ def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong |
     if choice == "unsure" or (choice in RATINGS) or (choice == "tie" and assignment.kind != "rating"):
         return choice, None
     if assignment.kind == "rating":
-        raise DataError(f"'{choice}' rates no response; a task of one response takes a number or unsure.")
+        raise DataError(f"'{choice}' is not a rating; a task with one response takes a number or unsure.")
     if choice == "left" or choice == "right":
         return ("first" if (choice == "left") != swap else "second"), None
     if assignment.kind == "preference":
-        raise DataError(f"'{choice}' is an answer about pairs; a task of two responses takes left, right, tie, unsure.")
+        raise DataError(
+            f"'{choice}' is an answer about pairs; a task with two responses takes left, right, tie or unsure."
+        )
     if choice == "wrong-both":
         return "wrong", "both"
     return "wrong", ("first" if (choice == "wrong-left") != swap else "second")
@@ -139,7 +141,7 @@ def sure_of(assignment: Assignment) -> float | None:
 
 
 SURE: dict[float, str] = {0.5: "guessing", 0.75: "fairly sure", 1.0: "very sure"}
-"""What the page lets people say of their answer: the probability that it is right, as models give it."""
+"""How sure people can say they are: the probability that the answer is right, as for models."""
 
 WORDS: dict[Kind, dict[Choice, str]] = {
     "pop": {
@@ -154,7 +156,7 @@ WORDS: dict[Kind, dict[Choice, str]] = {
     "preference": {"left": "Response 1", "right": "Response 2", "tie": "About equal", "unsure": "Can't tell"},
     "rating": {"left": "Response", "unsure": "Can't tell", **{number: number for number in RATINGS}},
 }
-"""The answers as the pages call them."""
+"""The answers as worded on the pages."""
 
 QUESTIONS: dict[Kind, str] = {
     "pop": "In which pair is the difference in quality larger?",

@@ -114,7 +114,7 @@ class Guard:
         if refusal is None and not path.startswith(PUBLIC):
             session = await run_in_threadpool(self._session, path, headers)
             if session is None:
-                refusal = 401, "This page needs a session. Open the link that you were given once more."
+                refusal = 401, "You are not signed in. Open the link that you were given again."
         scope.setdefault("state", {})["session"] = session
         app = self.app if refusal is None else self.refuse(Request(scope), *refusal)
         await app(scope, receive, guarded_send)
@@ -144,7 +144,7 @@ def route_path(scope: Scope) -> str:
 
 def _too_large(headers: Headers) -> tuple[int, str] | None:
     if "transfer-encoding" in headers:
-        return 411, "Send the length of the body."
+        return 411, "Send a Content-Length header."
     length = headers.get("content-length", "0")
     if not length.isdigit() or int(length) > MAX_BODY:
         return 413, f"The body is larger than {MAX_BODY} bytes."
@@ -160,11 +160,11 @@ async def check_csrf(request: Request) -> None:
     if request.method in ("GET", "HEAD"):
         return
     if not same_origin(request.headers):
-        raise HTTPException(403, "This form was sent from another site; nothing was changed.")
+        raise HTTPException(403, "This form was sent from another site. Nothing was changed.")
     given = (await request.form()).get("csrf")
     session: Session = request.state.session
     if not isinstance(given, str) or not hmac.compare_digest(given.encode(), session.csrf.encode()):
-        raise HTTPException(403, "This form is not of your session; nothing was changed. Load the page again.")
+        raise HTTPException(403, "This form does not belong to your session. Nothing was changed. Reload the page.")
 
 
 def same_origin(headers: Headers) -> bool:

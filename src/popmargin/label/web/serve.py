@@ -34,7 +34,7 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: the address is not one of this machine, no port has the number, or none of the ports is free.
     """
     if not 0 <= port < _PORTS:
-        raise ConfigError(f"--port {port}: ports are numbered 1 to {_PORTS - 1}, and 0 takes any free one.")
+        raise ConfigError(f"--port {port}: use 1 to {_PORTS - 1}, or 0 for any free port.")
     last: OSError | None = None
     end = min(port + _TRIES, _PORTS) if port else 1
     for candidate in range(port, end):
@@ -44,7 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
         except OSError as error:
             last = error
     raise ConfigError(
-        f"Cannot listen at {host}, ports {port} to {end - 1}: {last}. Give another --host or --port."
+        f"Cannot listen on {host}, ports {port} to {end - 1}: {last}. Choose another --host or --port."
     ) from last
 
 

@@ -16,7 +16,7 @@ from popmargin.label.web.security import Person, Session
 from popmargin.report.metrics import has_bounds, number
 
 SECONDS_CAP = 900.0
-"""Longest time that is recorded for an answer: who takes longer was away."""
+"""Longest time recorded for an answer: anybody who takes longer was away."""
 
 
 @functools.cache

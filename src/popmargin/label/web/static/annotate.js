@@ -1,4 +1,4 @@
-// Keys, and answers that survive a server that is away. Without this file every form still works.
+// Keyboard shortcuts, and answers that survive a server outage. Every form also works without this file.
 (() => {
   "use strict";
   document.documentElement.classList.add("scripted");
@@ -89,7 +89,7 @@
     if (event.target.name !== "confidence") return;
     if (event.target === sure) event.target.checked = false; // pressed again
     sure = event.target.checked ? event.target : null;
-    say(sure ? sure.parentElement.childNodes[1].textContent : "How sure: not said.");
+    say(sure ? sure.parentElement.childNodes[1].textContent : "How sure: cleared.");
     keep();
   });
   restore();
@@ -118,12 +118,12 @@
     const signedOut = event.detail.xhr?.status === 401;
     trouble.hidden = false;
     byId("why").textContent = signedOut
-      ? "You are signed out. Open your link in another tab: your answer is kept here and then sent by itself."
-      : "The server does not answer. Your answer is kept here and sent again by itself.";
+      ? "You are signed out. Open your link in another tab: your answer is kept here and will be sent automatically."
+      : "The server is not responding. Your answer is kept here and will be sent again automatically.";
     clearTimeout(pending.timer);
     pending.timer = setTimeout(send, WAITS[Math.min(pending.tries++, WAITS.length - 1)]);
   };
-  // Lost, slow, or a proxy's word for "the server is away". The same key goes with every try: saved at most once.
+  // Lost, timed out, or a proxy reports that the server is down. Every retry sends the same key: saved at most once.
   for (const name of ["htmx:sendError", "htmx:timeout", "htmx:responseError"]) document.addEventListener(name, failed);
 
   const send = async () => {
