@@ -151,7 +151,7 @@ def make_popmargin(setting: Setting, pairs: Any, reference: Any, folder: Path) -
     from popmargin.engine.reference import ReferenceLogps
     from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget
     from popmargin.models.saved import write_model
-    from popmargin.tasks.language import LanguageScorer
+    from popmargin.tasks.log_probs import LanguageScorer
     from popmargin.training.batches import Collator, TrainingRows
     from popmargin.training.build import make_loss
     from popmargin.training.trainer import PreferenceTrainer

@@ -15,7 +15,8 @@ from scipy.stats import t as student
 from popmargin.data.conversation import prompt_key
 from popmargin.data.responses import Responses
 from popmargin.errors import DataError
-from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
+from popmargin.evaluation.generations import Generations
+from popmargin.evaluation.generative import generative_differences, generative_metrics
 from popmargin.generate.drawn import Drawn
 from popmargin.statistics.intervals import Clusters
 

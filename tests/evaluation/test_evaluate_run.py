@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
-from popmargin.evaluation.generative import Generations
+from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory

@@ -14,7 +14,7 @@ from popmargin.data import load_preferences, tokenize_preferences
 from popmargin.data.ragged import Ragged
 from popmargin.data.template import template_ends
 from popmargin.errors import DataError, RunError
-from popmargin.evaluation.generative import Generations
+from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.run import evaluate_run
 from popmargin.generate.ends import end_tokens
 from popmargin.generate.sample import Sampling, sample

@@ -15,7 +15,8 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
-from popmargin.evaluation.generative import Generations, generative_metrics
+from popmargin.evaluation.generations import Generations
+from popmargin.evaluation.generative import generative_metrics
 from popmargin.statistics.edge_mean import edge_mean
 from popmargin.statistics.intervals import Clusters, Interval
 from popmargin.statistics.jackknife import row_means, without_sets

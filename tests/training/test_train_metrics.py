@@ -12,7 +12,7 @@ from popmargin.config import RunConfig, read_yaml, to_dict
 from popmargin.errors import RunError
 from popmargin.files import append_jsonl, read_jsonl
 from popmargin.pop.edges import PopEdges
-from popmargin.tasks.language import kl_estimate
+from popmargin.tasks.log_probs import kl_estimate
 from popmargin.training.fingerprints import Record, Rows
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory

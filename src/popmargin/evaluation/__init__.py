@@ -3,7 +3,7 @@
 from popmargin.evaluation.discriminative import DiscriminativeMetrics as DiscriminativeMetrics
 from popmargin.evaluation.discriminative import discriminative_differences as discriminative_differences
 from popmargin.evaluation.discriminative import discriminative_metrics as discriminative_metrics
-from popmargin.evaluation.generative import Generations as Generations
+from popmargin.evaluation.generations import Generations as Generations
 from popmargin.evaluation.generative import generative_differences as generative_differences
 from popmargin.evaluation.generative import generative_metrics as generative_metrics
 from popmargin.rewards.base import Reward as Reward

@@ -19,7 +19,8 @@ from popmargin.engine.scores import scores_of
 from popmargin.engine.sequences import split_to_budget
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
-from popmargin.evaluation.generative import Generations, generative_metrics
+from popmargin.evaluation.generations import Generations
+from popmargin.evaluation.generative import generative_metrics
 from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.settings import own_settings

@@ -7,7 +7,8 @@ from typing import Any
 
 from popmargin.config import EvaluationConfig, dump_yaml, from_dict, to_dict
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.generative import Generations, generative_metrics
+from popmargin.evaluation.generations import Generations
+from popmargin.evaluation.generative import generative_metrics
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
 from popmargin.files import whole_file
 from popmargin.models.policies import process_count

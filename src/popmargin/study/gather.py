@@ -12,7 +12,8 @@ import numpy as np
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
-from popmargin.evaluation.generative import Generations, generative_differences, generative_metrics
+from popmargin.evaluation.generations import Generations
+from popmargin.evaluation.generative import generative_differences, generative_metrics
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.files import read_jsonl
 from popmargin.objectives.aps import TAU_BINS

@@ -3,13 +3,14 @@
 Axis suffixes: P preferences, R training rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.utils.data import Sampler
 
 from popmargin.engine.sequences import split_to_budget
 from popmargin.tasks.base import Inputs
@@ -176,3 +177,19 @@ def clustered_order(rows: TrainingRows, batch_size: int, seed: int) -> list[int]
             for side in (rows.stronger[row], rows.weaker[row]):
                 frontier.extend(r for r in touching.get(int(side), []) if not taken[r])
     return order
+
+
+class ClusteredSampler(Sampler[int]):
+    """Edges in an order in which a batch shares preferences; another order each epoch."""
+
+    def __init__(self, rows: TrainingRows, batch_size: int, seed: int) -> None:
+        self._rows, self._batch_size, self._seed, self._epoch = rows, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(clustered_order(self._rows, self._batch_size, self._seed + self._epoch))

@@ -22,7 +22,7 @@ from popmargin.models.adapters import is_stacked
 from popmargin.models.saved import read_adapter, refuse_difference
 from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
-from popmargin.training.batches import Collator, TrainingRows, clustered_order
+from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
 from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, finish_means
 from popmargin.user_code import running
@@ -102,7 +102,7 @@ class PreferenceTrainer(Trainer):
         rows: TrainingRows = self.collator.rows
         if self.clustered:
             size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            return _ClusteredSampler(rows, size, self.args.seed)
+            return ClusteredSampler(rows, size, self.args.seed)
         return RandomSampler(rows)  # pyright: ignore[reportArgumentType]
 
     def get_batch_samples(
@@ -373,22 +373,6 @@ class PreferenceTrainer(Trainer):
         if self.loss.target is not None:
             self.loss.target.load_state(state)
         self.state_of_objective = {name: state[f"objective.{name}"] for name in self.state_of_objective}
-
-
-class _ClusteredSampler(Sampler[int]):
-    """Edges in an order in which a batch shares preferences; another order each epoch."""
-
-    def __init__(self, rows: TrainingRows, batch_size: int, seed: int) -> None:
-        self._rows, self._batch_size, self._seed, self._epoch = rows, batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(clustered_order(self._rows, self._batch_size, self._seed + self._epoch))
 
 
 class NothingLeftError(Exception):
