@@ -19,7 +19,7 @@ from lengths import draw_pairs
 from models import SHAPES, make_model
 from popmargin.config import ModelConfig
 from popmargin.engine.frozen import FrozenOutputs
-from popmargin.engine.logps import forward_plan, token_logps
+from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
 from popmargin.engine.sequences import Sequences, make_sequences, sequences_to
 from popmargin.models.policies import device, make_policy
 
@@ -44,10 +44,12 @@ def compare_frozen(
 def _compare(start: Any, rows: list[Sequences], layers: int) -> dict[str, float]:
     plain = make_policy(start, ModelConfig(precision="bf16", lora_rank=16, lora_last_layers=layers))
     policy, outputs = copy.deepcopy(plain), FrozenOutputs(8.0)
-    if not outputs.share(policy):
+    plan = forward_plan(plain)
+    shared = outputs.share(policy, forward_plan(policy))
+    if shared.lower is None:
         raise SystemExit("outputs of frozen layers are not kept here; the log says why")
-    _pass(plain, rows[0])  # warms up, and keeps nothing
-    first, second = [[(_pass(plain, row), _pass(policy, row)) for row in rows] for _ in range(2)]
+    _pass(plain, plan, rows[0])  # warms up, and keeps nothing
+    first, second = [[(_pass(plain, plan, row), _pass(policy, shared, row)) for row in rows] for _ in range(2)]
     ratios = [without[0] / kept[0] for without, kept in second]
     return {
         "layers": layers,
@@ -61,8 +63,7 @@ def _compare(start: Any, rows: list[Sequences], layers: int) -> dict[str, float]
     }
 
 
-def _pass(policy: Any, row: Sequences) -> tuple[float, torch.Tensor]:
-    plan = forward_plan(policy)
+def _pass(policy: Any, plan: ForwardPlan, row: Sequences) -> tuple[float, torch.Tensor]:
     started = time.perf_counter()
     logps = token_logps(policy, row, precision="bf16", plan=plan)
     logps.sum().backward()

@@ -67,7 +67,7 @@ PARAMETERS = {
     "unmatched='keep', source='ratings'",
     "split_preferences": "prefs, *, test_size, seed",
     "target_margins": "edges, gaps, *, margin_min=0.0, margin_max=10.0",
-    "token_selector": "name, *, options, needs=<factory>",
+    "token_selector": "name, *, options",
     "train": "data, *, model, tokenizer=None, objective='pop', edges=None, test=None, output='runs/run', "
     "overwrite=False, resume=False, config=None",
     "write_report": "results, path",
@@ -125,7 +125,8 @@ def test_examples_of_the_front_door(
     monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
     known = {"model": tiny_model, "tokenizer": tiny_tokenizer, "rows": rows, "output": str(tmp_path / "run")}
     items = [
-        getattr(popmargin, name) for name in ("Table", "log_probs", "margins", "target_margins", "train", "evaluate")
+        getattr(popmargin, name)
+        for name in ("Table", "log_probs", "margins", "target_margins", "train", "TrainedRun", "evaluate")
     ]
     failed: list[str] = []
     for item in [*items, popmargin.PreferenceTrainer, popmargin.losses]:

@@ -125,11 +125,11 @@ def check_suffix(path: str | Path, suffixes: Sequence[str]) -> None:
     Example:
         >>> check_suffix("edges.csv", [".parquet"])
         Traceback (most recent call last):
-        popmargin.errors.ConfigError: edges.csv: this is written as .parquet. End the name in it.
+        popmargin.errors.ConfigError: edges.csv: this is written as .parquet. The name must end in that.
     """
     if suffixes and not Path(path).name.lower().endswith(tuple(suffixes)):
         known = " or ".join([", ".join(suffixes[:-1]), suffixes[-1]] if len(suffixes) > 1 else suffixes)
-        one = "one" if len(suffixes) > 1 else "it"
+        one = "one of these" if len(suffixes) > 1 else "that"
         raise ConfigError(f"{path}: this is written as {known}. The name must end in {one}.")
 
 

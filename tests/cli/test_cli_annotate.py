@@ -71,7 +71,7 @@ def test_one_command_to_the_first_label(data: Path, tmp_path: Path, served: Stan
     with LabelStore.open(db) as store:
         (project,) = store.projects()
         assert (project.name, project.items, project.preferences) == ("default", 12, 12)
-        assert "distances" in project.guidelines
+        assert "marked *Preferred*" in project.guidelines
 
 
 def test_named_people_keep_their_links(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
@@ -157,7 +157,7 @@ def test_guidelines_and_project_names(data: Path, tmp_path: Path, served: Stand,
     [
         (["--admin-token", "short"], "use at least 16"),
         (["--guidelines", "no.md"], "no.md"),
-        (["--k", "0"], "at least 1"),
+        (["--k", "0"], "k ≥ 1"),
         (["--port", "99999"], "--port 99999: use 1 to 65535"),
         (["--host", "192.0.2.1", "--annotators", "anna"], "Choose another --host or --port"),
     ],

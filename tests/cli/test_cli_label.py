@@ -79,7 +79,7 @@ def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.Ca
     for words in ([], ["--k", "2", "--overlap", "2", "--kind", "pop", "--seed", "0", "--lease-minutes", "30"]):
         assert main(["label", "import", str(data), "--db", db, *words]) == 0
         said = capsys.readouterr().out
-        assert "stays as it is: 24 items of kind 'pop' from 12 preferences, overlap 2" in said
+        assert "already exists and is unchanged: 24 items of kind 'pop' from 12 preferences, overlap 2" in said
         assert f"annotators add NAME --db {db} --project default" in said
 
 
@@ -189,7 +189,7 @@ def test_other_texts_under_the_same_ids_are_refused(
         assert message in capsys.readouterr().err
     other.write_text("".join(json.dumps({**row, "chosen_rating": 4.0}) + "\n" for row in reversed(rows)))
     assert main(["label", "import", str(other), "--db", db, "--k", "2"]) == 0
-    assert "12 preferences have different ratings" in capsys.readouterr().out
+    assert "12 preferences have other ratings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,10 @@ def test_other_texts_under_the_same_ids_are_refused(
         (["export", "--out", "full/file", "--as", "dataset"], "full/file is a file, but a dataset is a folder"),
         (["export", "--out", "new.jsonl", "--as", "dataset"], "Use --as preferences, or omit the suffix"),
         (["export", "--out", "new.jsonl.gz", "--as", "dataset"], "Use --as preferences, or omit the suffix"),
-        (["export", "--out", "/proc/x", "--as", "dataset"], "error: /proc/x: No such file or directory"),
+        (
+            ["export", "--out", "/proc/x", "--as", "dataset"],
+            "error: /proc/x: cannot be written (No such file or directory)",
+        ),
         (["export", "--out", "/proc/x.jsonl"], "/proc/x.jsonl: cannot be written"),
         (["export", "--out", "/proc/x.parquet", "--as", "labels"], "/proc/x.parquet: cannot be written"),
         (["export", "--out", "full/file/x.parquet"], "full/file/x.parquet: cannot be written"),

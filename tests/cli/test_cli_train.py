@@ -128,7 +128,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--train.scheduler", "cosinus"], "cosinus"),
         (["--train.trainer_arguments", "{learning_rat: 1}"], "learning_rat"),
         (["--data.test_size", "4000"], "test_size"),
-        (["--task", "rewards"], "task is 'rewards'. Did you mean 'reward'"),
+        (["--task", "rewards"], "Unknown task 'rewards'. Did you mean 'reward'"),
         (["--task", "reward", "--objective.name", "simpo"], "which a reward model does not have"),
         (["--task", "reward", "--evaluation.reward", "a:b"], "evaluation.reward has no meaning for a reward model"),
     ],

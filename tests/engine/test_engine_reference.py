@@ -223,6 +223,6 @@ def test_a_damaged_shard_is_named(
 def test_a_broken_reference_is_refused(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:
     with torch.no_grad():
         tiny_model.lm_head.weight[0, 0] = torch.nan
-    with pytest.raises(RunError, match="not finite"):
+    with pytest.raises(RunError, match="non-finite"):
         fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model)
     assert not list(tmp_path.glob("*/shard-*"))

@@ -86,7 +86,7 @@ def test_the_start_model_is_not_trained(tiny_model: Any) -> None:
 
 
 def test_layers_that_the_model_does_not_have(tiny_model: Any) -> None:
-    with pytest.raises(ConfigError, match="lora_last_layers is 3; the model has 2 layers"):
+    with pytest.raises(ConfigError, match="lora_last_layers is 3, but the model has 2 layers"):
         make_policy(tiny_model, ModelConfig(lora_rank=2, lora_last_layers=3))
 
 

@@ -75,7 +75,7 @@ def test_aps_linear_alternates_for_large_prices(rho0: float, tau_max: float, d: 
 
 def test_aps_linear_refuses_a_price_that_no_margin_is_worth() -> None:
     """H(p) + ρ₀ − log 2 > 0 at every p. `quadratic` has scales above τ₀ up to ρ₀ = log 2/(2τ₀) = 3.47."""
-    refused("aps", "every scale is tau0, which is `dpo` with β/tau0", rho0=LOG2)
+    refused("aps", "every scale is tau0, as in `dpo` with β/tau0", rho0=LOG2)
     assert tau_of(torch.tensor([300.0]), rho0=LOG2 - 0.01, iterations=100) > 0.1
     assert tau_of(torch.tensor([300.0]), rho0=1.0, regularizer="quadratic") > 0.1
 

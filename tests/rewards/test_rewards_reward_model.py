@@ -76,7 +76,7 @@ def test_conversations_go_through_the_chat_template(tmp_path: Path) -> None:
 
 def test_long_texts_are_cut_at_the_start_and_counted(tmp_path: Path) -> None:
     reward: Any = load_reward(save(tmp_path), max_length=8)
-    with pytest.warns(UserWarning, match="1 of 2 texts exceed the reward model's 8 tokens"):
+    with pytest.warns(UserWarning, match="1 of 2 texts are longer than the reward model's 8 tokens"):
         cut, _ = reward.score(["a long prompt ", "x"], ["the end", "y"])
     assert reward.truncated == 1
     (note,) = reward.take_notes()
@@ -152,7 +152,7 @@ def test_a_model_of_ours_cuts_as_in_training(
             model(torch.tensor([[*tokens.prompt[0], *side[0]]])).logits[0, 0].item()
             for side in (tokens.chosen, tokens.rejected)
         ]
-    with pytest.warns(UserWarning, match=f"2 of 2 texts exceed .* {length} tokens; they were truncated as in"):
+    with pytest.warns(UserWarning, match=f"2 of 2 texts are longer than .* {length} tokens; they were truncated as in"):
         found = load_reward(f"model:{tmp_path}").score([prompt] * 2, texts)
     assert found == pytest.approx(expected, abs=1e-6) and found[0] != found[1]
 

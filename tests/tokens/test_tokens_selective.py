@@ -176,7 +176,9 @@ def test_a_scoring_reference_with_another_tokenizer(
     larger = copy.deepcopy(tiny_tokenizer)
     larger.add_tokens(["<more>"])
     larger.save_pretrained(other_model)
-    with pytest.raises(ConfigError, match=r"tokens.reference .* has another tokenizer \(\d+ tokens\) than model.path"):
+    with pytest.raises(
+        ConfigError, match=r"tokens.reference .* has a different tokenizer \(\d+ tokens\) than model.path"
+    ):
         train(configure({"tokens": {"name": "selective", "reference": other_model}}))
 
 

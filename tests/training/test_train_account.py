@@ -134,7 +134,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
     expected = [
         "eight.jsonl: 8 in = 6 kept + 2 left out (an empty text: 1, a missing value: 1)",
         "eight.jsonl:3: the chosen completion is empty.",
-        "columns of the data that 'dpo' does not use: hue",
+        "data columns not used by 'dpo': hue",
         "rows that repeat the texts of an earlier row (kept): 1",
         "held out by prompt: data.test_size 1, 1 of 5 prompts",
     ]

@@ -307,7 +307,7 @@ def test_overwrite_never_deletes_what_is_read(config: RunConfig, inputs: Path) -
     moved = run.path / "data.jsonl"
     shutil.copy(inputs / "train.jsonl", moved)
     inside = with_absolute_paths(config)
-    with pytest.raises(ConfigError, match=r"would delete .*data\.jsonl, which data\.train names"):
+    with pytest.raises(ConfigError, match=r"would delete .*data\.jsonl, which data\.train refers to"):
         train(with_data(inside, train=str(moved)), overwrite=True)
     assert moved.is_file() and run.finished
 

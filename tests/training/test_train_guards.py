@@ -27,8 +27,8 @@ def policies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     made: list[Any] = []
     original = language.make_policy
 
-    def keep(*arguments: Any) -> Any:
-        made.append(original(*arguments))
+    def keep(*arguments: Any, **options: Any) -> Any:
+        made.append(original(*arguments, **options))
         return made[-1]
 
     monkeypatch.setattr(language, "make_policy", keep)

@@ -87,7 +87,7 @@ def test_what_a_store_cannot_give(db: str, tmp_path: Path, data_path: str) -> No
         store_edges(str(tmp_path / "none.db"), ["a"])
     with LabelStore.open(db) as store:
         store.create_project("another")
-    with pytest.raises(DataError, match=r"2 projects \(answers, another\): name one"):
+    with pytest.raises(DataError, match=r"2 projects \(answers, another\): choose one"):
         store_edges(db, ["a"])
     assert is_store("postgresql://host/labels") and is_store("a.sqlite3") and not is_store("edges.parquet")
     with LabelStore.open(db) as store:

@@ -221,7 +221,7 @@ def test_soft_labels_from_ratings(configure: Configure, unrated_path: str) -> No
     unrated = configure({"data": {"soft_label_temperature": 1.0, "train": unrated_path}})
     with pytest.raises(DataError, match=r"preferences lack \(first: .*popmargin data rate"):
         load_split(unrated.data)
-    with pytest.raises(DataError, match=r"set data\.soft_label_temperature to derive it from ratings"):
+    with pytest.raises(DataError, match=r"set data\.soft_label_temperature to make it from ratings"):
         train(configure({"objective": {"name": "cdpo"}, "output": f"{run.path}-none"}))
 
 

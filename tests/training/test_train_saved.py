@@ -265,8 +265,8 @@ def test_weights_trained_outside_the_adapter_are_missed(configure: Configure, mo
 
     make = language.make_policy
 
-    def with_norms(start: Any, config: Any) -> Any:
-        policy = make(start, config)
+    def with_norms(start: Any, config: Any, **options: Any) -> Any:
+        policy = make(start, config, **options)
         policy.get_submodule("base_model.model.model.norm").requires_grad_(True)
         return policy
 

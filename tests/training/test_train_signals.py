@@ -202,7 +202,7 @@ def test_weights_can_be_others_or_none(with_data: Callable[..., RunConfig]) -> N
         workspace, parts = built(config := with_data(columns, {"signals": signals}))
         found = parts.collator.columns.get("weight")
         assert (None if found is None else found.tolist()) == expected
-        (idle,) = [note for note in training_steps(config, workspace, parts)[-1].notes if "does not use" in note]
+        (idle,) = [note for note in training_steps(config, workspace, parts)[-1].notes if "not used by" in note]
         assert ("weight" in idle, "votes" in idle) == (True, expected is None)
 
 
@@ -262,7 +262,7 @@ def test_signals_that_nothing_reads_are_said(configure: Configure) -> None:
     signals = {"signals": {"margin": "x", "order": "y", "soft_label": "z", "weight": "w"}}
     config = configure(signals, {"objective": {"name": "dpo"}})
     (said,) = without_effect(make_loss(config), config)
-    assert said.startswith("Without effect: signals.margin, signals.order, signals.soft_label. The objective 'dpo'")
+    assert said.startswith("No effect: signals.margin, signals.order, signals.soft_label. The objective 'dpo'")
     config = configure(signals, {"objective": {"name": "pop"}, "pop": {"edges": "edges.parquet"}})
     assert "signals.order" in without_effect(make_loss(config), config)[0]
 

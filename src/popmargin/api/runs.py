@@ -35,6 +35,10 @@ class TrainedRun:
     Attributes:
         directory: the run's files: configuration, metrics, fingerprints, weights (`directory.model` is their folder).
         model: the trained model, in memory, in evaluation mode.
+
+    Example:
+        >>> type(run.model).__name__, run.metrics[0]["step"], run.directory.finished
+        ('LlamaForCausalLM', 1, True)
     """
 
     directory: RunDirectory

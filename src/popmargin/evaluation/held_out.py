@@ -181,7 +181,7 @@ def check_models(directory: RunDirectory, facts: dict[str, str]) -> None:
     wrong = [name for name, value in facts.items() if record.facts.get(name) not in (None, value)]
     if wrong:
         raise RunError(
-            f"What {directory.path} was trained with is not what is here now: {', '.join(sorted(wrong))} changed. Put "
-            "it back as it was; for models, --model.path names another place of the same one; another reward file is "
-            f"named with --evaluation.reward.{directory.says_where_code_is()}"
+            f"{directory.path} was trained with something else: {', '.join(sorted(wrong))} changed. Restore it. If a "
+            "model has moved, give its new place with --model.path; to use another reward file, name it with "
+            f"--evaluation.reward.{directory.says_where_code_is()}"
         )

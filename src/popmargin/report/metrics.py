@@ -168,7 +168,7 @@ def _settings(key: str) -> str:
 
     Example:
         >>> _settings("log_ratio_per_token_t0.7_k50"), _settings("log_ratio_per_token_own")
-        ('T = 0.7, top-k 50', 'the model's own settings')
+        ('T = 0.7, top-k 50', "the model's own settings")
     """
     temperature, _, top_k = key.removeprefix(LOG_RATIO).removeprefix("t").partition("_k")
     if not top_k:

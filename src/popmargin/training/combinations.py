@@ -97,7 +97,7 @@ def without_effect(loss: Loss, config: RunConfig) -> list[str]:
     read = {"weight", *needs.columns, *(["order"] if loss.samples_edges(config.pop) else [])}
     idle = {
         "pop": (pop, why),
-        "target": ([] if needs.weaker == "target" else _changed(config.target), "has no target to score"),
+        "target": ([] if needs.weaker == "target" else _changed(config.target), "does not use a target"),
         "signals": ([use for use in loss.signals if use not in read], "does not use what they make"),
         "data": (
             [] if needs.soft_label or config.data.soft_label_temperature is None else ["soft_label_temperature"],
