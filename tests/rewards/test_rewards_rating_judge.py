@@ -269,7 +269,7 @@ def test_a_template_of_ones_own_is_filled_once(server: Server, judge: Callable[.
 
 
 def test_model_and_address_are_needed() -> None:
-    with pytest.raises(ConfigError, match="has no model name. Give judge:MODEL@URL, or the option model"):
+    with pytest.raises(ConfigError, match=r"has no model name\. Give judge:MODEL@URL"):
         JudgeReward("http://localhost:1/v1")
     with pytest.raises(ConfigError, match="is not a URL"):
         JudgeReward("localhost:1", model="m")

@@ -47,7 +47,7 @@ def test_bad_log_probs_name_the_preference(configure: Configure, policies: list[
     victim = 11
     workspace.train.reference.chosen[victim][0] = poison
     with pytest.raises(
-        RunError, match=rf"step 1 for the preferences {workspace.train.ids[victim]}\. No weightsss"
+        RunError, match=rf"step 1 for the preferences {workspace.train.ids[victim]}\. No weights"
     ) as info:
         train(config, workspace=workspace)
     assert "learning_rate" in str(info.value)
