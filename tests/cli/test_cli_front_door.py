@@ -170,7 +170,10 @@ def test_ctrl_c_in_a_process(
     directory = RunDirectory(Path(base_run["output"]))
     with (tmp_path / "err").open("w") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "popmargin", "train", path], env=popmargin_environment, stderr=err
+            [sys.executable, "-m", "popmargin", "train", path],
+            env=popmargin_environment,
+            stderr=err,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # it may be ignored here
         )
         deadline = time.monotonic() + 120
         while len(read_jsonl(directory.path / "timing.jsonl")) < 5:
