@@ -161,6 +161,8 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "with both reference and tokens",
     ),
     "reduction": (lambda: losses.dpo(ONE, ONE, reduction="sum"), ConfigError, "reduction is 'none' or 'mean'"),  # pyright: ignore[reportArgumentType]
+    "has_weaker": (lambda: losses.pop(ONE, ONE, target=ONE, has_weaker=ONE), DataError, "has_weaker is torch.float32"),
+    "tokens": (lambda: losses.simpo(ONE, ONE, chosen_tokens=-ONE, rejected_tokens=ONE), DataError, "each above 0"),
     "label": (lambda: losses.cdpo(ONE, ONE, soft_label=ONE + 2), DataError, "a probability, 0 to 1"),
 }
 
@@ -191,3 +193,10 @@ def test_what_a_loss_gets_is_what_the_objective_gets() -> None:
         losses.pop(**sums, target=margin, has_weaker=torch.tensor([True, False])),
         pop.function(turned, pop.make_options({})),
     )
+
+
+def test_the_mean_of_rows_without_weight_is_0() -> None:
+    chosen = torch.ones(2, requires_grad=True)
+    loss = losses.dpo(chosen, -torch.ones(2), weight=torch.zeros(2), reduction="mean")
+    loss.backward()
+    assert loss.item() == 0 and chosen.grad is not None and chosen.grad.tolist() == [0.0, 0.0]

@@ -172,6 +172,11 @@ def _value(
     if chosen.ndim != 1 or wrong:
         shapes = ", ".join(f"{name} {shape}" for name, shape in {"chosen": tuple(chosen.shape), **wrong}.items())
         raise DataError(f"{where}: tensors must be (B,), a number per row, all of one length; here {shapes}.")
+    if "has_weaker" in inputs and inputs["has_weaker"].dtype != torch.bool:
+        raise DataError(f"{where}: has_weaker is {inputs['has_weaker'].dtype}, and must be bool.")
+    for name in ("chosen_tokens", "rejected_tokens"):
+        if name in inputs and not bool((inputs[name] > 0).all()):
+            raise DataError(f"{where}: {name} are token counts, each above 0.")
     missing = [f"{name}, {what}" for name, (needed, what) in tensors.items() if needed and name not in inputs]
     if missing:
         raise DataError(f"{where} needs {'; '.join(missing)}.")
@@ -211,7 +216,10 @@ def _value(
     if reduction == "none":
         return loss_B
     weight_B = inputs.get("weight")
-    return loss_B.mean() if weight_B is None else (loss_B * weight_B).sum() / weight_B.sum()
+    if weight_B is None:
+        return loss_B.mean()
+    total = weight_B.sum()
+    return (loss_B * weight_B).sum() / torch.where(total > 0, total, 1)  # of weights that are all 0: 0, as in training
 
 
 def _scores(

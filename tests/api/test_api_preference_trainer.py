@@ -350,6 +350,12 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "task": ({}, {"config": {"task": "reward"}}, "trains policies"),
     "length": ({}, {"config": {"data": {"max_length": 5}}}, r"data\.max_length, which is said by args\.max_length"),
     "rate": ({}, {"config": {"train": {"learning_rate": 1.0}}}, r"train\.learning_rate, which is said by args"),
+    "flip": ({}, {"config": {"data": {"flip": 0.5}}}, r"data\.flip, but the data are read and split before"),
+    "pairs": ({}, {"config": {"data": {"pairs": "all"}}}, r"data\.pairs, but the data are read"),
+    "path": ({}, {"config": {"model": {"path": "other"}}}, r"model\.path, and so does another argument"),
+    "ref": ({}, {"ref_model": "x", "config": {"reference": {"model": "y"}}}, r"reference\.model, and so does"),
+    "truncation": ({"truncation_mode": "keep_end"}, {}, r"args\.truncation_mode is 'keep_end'"),
+    "loss_weights": ({"loss_weights": [0.5]}, {}, r"args\.loss_weights is \[0\.5\]"),
     "data": ({}, {"train_dataset": None}, "train_dataset is missing"),
 }
 

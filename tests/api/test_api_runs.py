@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from popmargin import TrainedRun, evaluate, margins, train
+from popmargin import TrainedRun, evaluate, load_preferences, margins, sample_edges, train
 from popmargin.errors import ConfigError
 from popmargin.training.run_directory import RunDirectory
 
@@ -85,7 +85,38 @@ def test_what_cannot_be_trained_is_said(
         attempt(tiny_model)
     with pytest.raises(ConfigError, match=r"Leave out tokenizer="):
         attempt(model_path, tiny_tokenizer)
-    with pytest.raises(ConfigError, match="it must be a transformers model"):
+    with pytest.raises(ConfigError, match="must be a transformers model"):
         attempt(torch.nn.Linear(2, 2), tiny_tokenizer)
     with pytest.raises(ConfigError, match="has an adapter on it already"):
         attempt(get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj"])), tiny_tokenizer)
+
+
+def test_rows_in_memory_are_read_as_the_configuration_says(
+    tmp_path: Path, settings: dict[str, Any], model_path: str
+) -> None:
+    """As rows of a file are."""
+    rated = [{"text": text, "rating": number} for number, text in enumerate(("a", "b", "c"))]
+    rows = [{"prompt": f"{number}?", "responses": rated} for number in range(10)]
+    data = {"test_size": 2, "max_length": 96}
+    run = train(rows, model=model_path, objective="dpo", output=tmp_path / "run",
+                config=settings | {"data": data | {"pairs": "all", "min_gap": 1.5}})  # fmt: skip
+    assert len(run.margins().ids) == 2
+    run = train(rows, model=model_path, objective="dpo", output=tmp_path / "all",
+                config=settings | {"data": data | {"pairs": "all"}})  # fmt: skip
+    assert len(run.margins().ids) == 6
+    read = load_preferences(rows)
+    with pytest.raises(ConfigError, match=r"data\.pairs, but the preferences are read already"):
+        train(read, model=model_path, objective="dpo", output=tmp_path / "no", config={"data": {"pairs": "all"}})
+
+
+def test_edges_may_be_a_file(tmp_path: Path, settings: dict[str, Any], model_path: str, data_path: str) -> None:
+    data = load_preferences(data_path)
+    edges = sample_edges(data.ids, data.strength, sampling="iterative", k=1)
+    edges.save(tmp_path / "edges.parquet")
+    short = settings | {"data": {"max_length": 96}, "train": settings["train"] | {"max_steps": 1}}
+    test = [{"prompt": "other?", "chosen": "yes", "rejected": "no"}]
+    losses = [
+        train(data, test=test, edges=given, model=model_path, output=tmp_path / name, config=short).metrics
+        for name, given in (("object", edges), ("file", str(tmp_path / "edges.parquet")))
+    ]
+    assert losses[0] == losses[1]

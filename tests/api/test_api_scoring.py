@@ -93,7 +93,7 @@ def test_what_is_left_out_is_named(
 def test_a_model_in_memory_needs_its_tokenizer(tiny_model: Any, rows: list[dict[str, Any]]) -> None:
     with pytest.raises(ConfigError, match="comes without its tokenizer"):
         log_probs(tiny_model, None, rows)
-    with pytest.raises(ConfigError, match="it must be a transformers model"):
+    with pytest.raises(ConfigError, match="must be a transformers model"):
         log_probs(torch.nn.Linear(2, 2), object(), rows)
 
 
@@ -164,3 +164,15 @@ def test_pandas_where_it_is_installed() -> None:
             table.to_pandas()
     else:
         assert table.to_pandas()["margin"].tolist() == [0.5]
+
+
+def test_mistakes_get_a_sentence(tiny_model: Any, rows: list[dict[str, Any]]) -> None:
+    edges: Any = PopEdges.from_columns(["a"], ["b"])
+    with pytest.raises(ConfigError, match=r"PopEdges\.load reads a file"):
+        target_margins("edges.parquet", {"b": 1.0})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="from id to gap, not list"):
+        target_margins(edges, [1.0])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"margin_min 5\.0 is above margin_max 2"):
+        target_margins(edges, {"b": 1.0}, margin_min=5, margin_max=2)
+    with pytest.raises(ConfigError, match="The tokenizer is a text"):
+        log_probs(tiny_model, "my-model", rows)

@@ -152,6 +152,7 @@ def test_best_select_and_with_scores() -> None:
         (lambda: made().select([2]), DataError, "Prompt 2 does not exist"),
         (lambda: made().with_scores(reward=None).best("reward"), DataError, "no score 'reward'"),
         (lambda: Responses(["p"], [["a"]], {"s": [None]}).best("s"), DataError, "No response to prompt 0 has a score"),
+        (lambda: Responses(["p"], ["ab"]), DataError, "'ab' is one text, not a list"),
         (lambda: made().pairs("best_vs_wrst", by="reward"), ConfigError, "Did you mean 'best_vs_worst'"),  # type: ignore[arg-type]
         (
             lambda: Responses(["p"], [["a", "b"]], {"s": [1, 1]}).pairs("all", by="s"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from popmargin.data import Preferences, load_preferences
+from popmargin.data import Preferences, Responses, load_preferences
 from popmargin.data.exchange import exchange, partner
 from popmargin.errors import DataError
 
@@ -195,3 +195,13 @@ def test_partners() -> None:
         "Rejected Model", "REJECTED", "chosen_vs_rejected", "unchosen", "frozen", "chosen2"
     ]  # fmt: skip
     assert all(partner(partner(name)) == name for name in names)
+
+
+@pytest.mark.parametrize("mask", [[True, False], np.array([True, False]), [0.5]])
+def test_a_mask_is_no_list_of_row_numbers(mask: Any) -> None:
+    data = load_preferences([{"prompt": name, "chosen": "a", "rejected": "b"} for name in ("p", "q")])
+    responses = Responses(["p", "q"], [["a", "b"], ["c"]])
+    for one in (data, responses):
+        with pytest.raises(DataError, match="is no row number"):
+            one.select(mask)
+    assert data.select(np.array([1]))[0]["prompt"] == "q"

@@ -20,6 +20,7 @@ from popmargin.training.build import Parts, Run, make_loss, make_parts
 from popmargin.training.combinations import without_effect
 from popmargin.training.run import train
 from popmargin.training.run_account import training_steps
+from popmargin.training.signals import make_signals
 from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
@@ -301,3 +302,8 @@ def test_weights_and_signals_by_command(
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "report.html")]) == 0
     page = unescape((tmp_path / "report.html").read_text())
     assert told in page and "weighted rows: mean weight" in page
+
+
+def test_an_unknown_unit_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"signals\.margin\.unit is 'prob'.*Known: nats, probability, reward"):
+        make_signals({"margin": {"column": "share", "unit": "prob"}}, ["margin"])

@@ -96,7 +96,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
             raise ConfigError("train_dataset is missing: preferences, or what load_preferences reads.")
         read = read_arguments(args or _usual_arguments(model), objective, edges=edges is not None)
         check_sections(config or {})
-        values = merge(merge(read.config, _model(model, ref_model, peft_config, edges)), config or {})
+        values = merge(merge(read.config, _model(model, ref_model, peft_config, edges, config or {})), config or {})
         self._run = Run.read(from_dict(RunConfig, values))
         self._task = _task(self._run.config, model, ref_model, processing_class, peft_config)
         train, self._held_out = as_preferences(train_dataset), _by_name(eval_dataset)
@@ -261,8 +261,8 @@ def _path(model: Any) -> str:
     return str(model) if isinstance(model, (str, Path)) else str(getattr(model, "name_or_path", "") or _IN_MEMORY)
 
 
-def _model(model: Any, ref_model: Any, peft_config: Any, edges: Any) -> dict[str, Any]:
-    """What model, reference, adapter and edges say of the configuration."""
+def _model(model: Any, ref_model: Any, peft_config: Any, edges: Any, further: Mapping[str, Any]) -> dict[str, Any]:
+    """What model, reference, adapter and edges say of the configuration, which further settings may not say too."""
     values: dict[str, Any] = {"model": {"path": _path(model)}}
     if ref_model is not None:
         values["reference"] = {"model": _path(ref_model)}
@@ -276,6 +276,11 @@ def _model(model: Any, ref_model: Any, peft_config: Any, edges: Any) -> dict[str
         values["pop"] = {"edges": str(file)}
     elif edges is not None:
         values["pop"] = {"edges": str(edges)}
+    for name, section in values.items():
+        also = further.get(name)
+        for key in section if isinstance(also, Mapping) else ():
+            if key in also:
+                raise ConfigError(f"config={{…}} says {name}.{key}, and so does another argument. Say it there alone.")
     return values
 
 

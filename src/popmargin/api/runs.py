@@ -10,6 +10,7 @@ import torch
 from popmargin.api.scoring import as_preferences
 from popmargin.api.table import Table
 from popmargin.config import RunConfig, from_dict, merge
+from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError
@@ -26,6 +27,9 @@ from popmargin.training.build import Run
 from popmargin.training.run import train as train_run
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
+
+_READING = ("format", "split", "pairs", "min_gap", "bad_rows", "columns")
+"""What a configuration says of how data are read."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def train(
     model: Any,
     tokenizer: Any = None,
     objective: str | Mapping[str, Any] = "pop",
-    edges: PopEdges | None = None,
+    edges: PopEdges | str | Path | None = None,
     test: Any = None,
     output: str | Path = "runs/run",
     overwrite: bool = False,
@@ -133,7 +137,8 @@ def train(
             folder (POPMARGIN_CACHE).
         tokenizer: of a model in memory.
         objective: a name, or a mapping with `name` and options.
-        edges: PoP edges between the training preferences; None samples them when the objective needs them.
+        edges: PoP edges between the training preferences, their file or a label store; None samples them when the
+            objective needs them.
         test: held-out preferences, as `data`; None splits some off `data` by prompt.
         output: the run directory.
         overwrite: delete a run that is in the way.
@@ -153,7 +158,7 @@ def train(
         (1, ['id', 'margin', 'reward_margin', 'strength'])
     """
     folder = cache_folder(None).parent / "data"
-    data, test = _loaded(data), _loaded(test)
+    data, test, config = _read(data, test, config or {})
     named = {"preferences": data, "held-out preferences": test}
     memory = {what: given for what, given in named.items() if isinstance(given, Preferences)}
     earlier = [step for what, given in memory.items() for step in memory_steps(given, what)]
@@ -166,11 +171,13 @@ def train(
     }
     if test is not None:
         values["data"]["test"] = _stored(test, folder)
-    if edges is not None:
+    if isinstance(edges, (str, Path)):
+        values["pop"] = {"edges": str(edges)}
+    elif edges is not None:
         file = folder / f"edges-{edges.fingerprint()[:24]}.parquet"
         edges.save(file)
         values["pop"] = {"edges": str(file)}
-    made = from_dict(RunConfig, merge(values, config or {}))
+    made = from_dict(RunConfig, merge(values, config))
     directory, trained = train_run(made, resume=resume, overwrite=overwrite, earlier=earlier, keep_model=True)
     return TrainedRun(directory, trained.eval())
 
@@ -210,9 +217,35 @@ def evaluate(
     return evaluate_run(directory.path, config=own, reward=None if reward is None else load_reward(reward))
 
 
+def _read(data: Any, test: Any, config: Mapping[str, Any]) -> tuple[Any, Any, Mapping[str, Any]]:
+    """What is in memory as preferences, read as `config["data"]` says, and the configuration without what is done.
+
+    Paths stay as they are, unless the other side is in memory and the configuration says how to read both.
+
+    Raises:
+        ConfigError: it says how to read preferences that are read already.
+    """
+    section = dict(config.get("data") or {})
+    how = {name: section[name] for name in _READING if name in section}
+    memory = [side for side in (data, test) if not isinstance(side, (str, Path, type(None)))]
+    if not how or not memory:
+        return _loaded(data), _loaded(test), config
+    if any(isinstance(side, Preferences) for side in memory):
+        raise ConfigError(
+            f"config={{…}} says data.{next(iter(how))}, but the preferences are read already. Say it to "
+            "load_preferences."
+        )
+    split, seed = how.pop("split", None), section.get("split_seed", 0)
+    read = (
+        load_preferences(data, split=split, seed=seed, **how),
+        None if test is None else load_preferences(test, seed=seed, **how),
+    )
+    return *read, {**config, "data": {name: value for name, value in section.items() if name not in _READING}}
+
+
 def _loaded(data: Any) -> Any:
     """What is in memory as preferences; a path, or nothing, as it is."""
-    return data if data is None or isinstance(data, (str, Path, Preferences)) else as_preferences(data)
+    return data if data is None or isinstance(data, (str, Path)) else as_preferences(data)
 
 
 def _stored(preferences: str | Path | Preferences, folder: Path) -> str:
@@ -256,6 +289,6 @@ def refuse_no_model(model: Any, tokenizer: Any) -> None:
             "saved in; a new adapter is made by model.lora_rank, or by peft_config."
         )
     if not isinstance(model, torch.nn.Module) or getattr(model, "config", None) is None:
-        raise ConfigError(f"model is a {type(model).__name__}; it must be a transformers model, a folder or a hub id.")
+        raise ConfigError(f"model must be a transformers model, a folder or a hub id, not {type(model).__name__}.")
     if tokenizer is None:
         raise ConfigError(f"A model in memory ({type(model).__name__}) comes without its tokenizer: pass it too.")

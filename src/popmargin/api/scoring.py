@@ -26,6 +26,7 @@ from popmargin.margin import Margin
 from popmargin.models.policies import load_model, load_tokenizer, with_padding
 from popmargin.objectives.pop import TargetClip
 from popmargin.pop.edges import PopEdges
+from popmargin.registry import make_options
 from popmargin.tasks.checks import check_padding, check_rows
 
 _LOG = logging.getLogger(__name__)
@@ -157,7 +158,11 @@ def target_margins(
         >>> target_margins(edges, {"a": 1.0, "b": 12.0, "c": -2.0})["target_margin"].tolist()
         [10.0, 0.0, 0.0]
     """
-    clip = TargetClip(margin_min=margin_min, margin_max=margin_max)
+    if not isinstance(edges, PopEdges):
+        raise ConfigError(f"edges must be PopEdges, not {type(edges).__name__}. PopEdges.load reads a file.")
+    if not isinstance(gaps, Mapping):
+        raise ConfigError(f"gaps must be a table of `margins` or a mapping from id to gap, not {type(gaps).__name__}.")
+    clip = make_options(TargetClip, {"margin_min": margin_min, "margin_max": margin_max}, "target_margins")
     known = dict(zip(gaps.ids, gaps["margin"].tolist(), strict=True)) if isinstance(gaps, Table) else dict(gaps)
     rows = [row for row in edges.table.select(["stronger", "weaker", "tie"]).to_pylist() if not row["tie"]]
     weaker: list[str | None] = [row["weaker"] for row in rows]
@@ -195,8 +200,8 @@ def opened_model(model: Any, tokenizer: Any) -> tuple[Any, Any]:
             "AutoTokenizer loads."
         )
     if not isinstance(model, torch.nn.Module) or getattr(model, "config", None) is None:
-        raise ConfigError(f"model is a {type(model).__name__}; it must be a transformers model, a folder or a hub id.")
-    if tokenizer.pad_token_id is None:
+        raise ConfigError(f"model must be a transformers model, a folder or a hub id, not {type(model).__name__}.")
+    if isinstance(tokenizer, str) or tokenizer.pad_token_id is None:
         tokenizer = with_padding(copy.deepcopy(tokenizer), "the model in memory")
     return model, tokenizer
 

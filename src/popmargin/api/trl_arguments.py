@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from popmargin.config import TrainConfig
+from popmargin.config import DataConfig, TrainConfig
 from popmargin.errors import ConfigError
 from popmargin.objectives.base import OBJECTIVES
 
@@ -28,6 +28,8 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "trust_remote_code": (False, "code that lies beside a model never runs here. Load the model yourself and pass it"),
     "router_aux_loss_coef": (None, "there is no load-balancing loss. Leave it out"),
     "ld_alpha": (None, "long responses are not weighted down. `objective='simpo'` divides by their lengths"),
+    "loss_weights": ([1.0], "there is one loss, of weight 1. Regularizers have weights of their own"),
+    "truncation_mode": ("keep_start", "the prompt gives way; config={'data': {'truncation': …}} says at which end"),
     "f_divergence_type": ("reverse_kl", "scores are log-ratios. Write another divergence as an objective"),
     "use_weighting": (False, "rows are not weighted by the policy's own probabilities. Leave it out"),
     "activation_offloading": (False, "activations stay on the device. gradient_checkpointing=True saves memory"),
@@ -43,6 +45,8 @@ _REFUSED: dict[str, tuple[Any, str]] = {
 }
 """Argument -> the value that means nothing, and what to do instead of another one."""
 
+_DATA = ("truncation", "prompt", "reasoning")
+"""What `config["data"]` may say: the rest is how data are read, which they are."""
 _TRAIN = ("tokens_per_batch", "edge_batching", "frozen_cache_gb", "compile", "token_statistics")
 """What `config["train"]` may say: the rest is said by the arguments."""
 
@@ -113,6 +117,8 @@ def check_sections(config: Mapping[str, Any]) -> None:
         raise ConfigError("PreferenceTrainer trains policies. Reward models are trained by popmargin.train.")
     said = {"seed": "args.seed", "output": "args.output_dir", "objective": "objective=…"}
     said |= {"data.train": "train_dataset=…", "data.test": "eval_dataset=…", "data.max_length": "args.max_length"}
+    said |= {f"data.{field.name}": "load_preferences" for field in dataclasses.fields(DataConfig)
+             if field.name not in (*_DATA, "train", "test", "max_length")}  # fmt: skip
     said |= {f"train.{field.name}": "args" for field in dataclasses.fields(TrainConfig) if field.name not in _TRAIN}
     for name in config:
         section = config[name]
@@ -120,6 +126,12 @@ def check_sections(config: Mapping[str, Any]) -> None:
         names = [f"{name}.{key}" for key in section] if parts else [name]
         for full in names:
             if full in said:
+                if said[full] == "load_preferences":
+                    raise ConfigError(
+                        f"config={{…}} says {full}, but the data are read and split before. Pass train_dataset and "
+                        "eval_dataset as they are to be trained and evaluated on; load_preferences, split_preferences "
+                        "and the verbs of Preferences make them."
+                    )
                 raise ConfigError(f"config={{…}} says {full}, which is said by {said[full]}. Say it there.")
 
 

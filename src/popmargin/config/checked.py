@@ -157,7 +157,8 @@ def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], fro
     if kind in ("unexpected_keyword_argument", "invalid_key"):
         return _unknown(str(steps[-1]), place, annotation)
     if kind == "literal_error":
-        return f"{place.name} is {value!r}. {did_you_mean(str(value), choices_of(place.schema))}"
+        known = [choice for part in (place.schema, *place.schema.get("anyOf", ())) for choice in choices_of(part)]
+        return f"{place.name} is {value!r}. {did_you_mean(str(value), known)}"
     bounds = bounds_of(place.schema)
     if kind in _OUT_OF_BOUNDS or kind == "finite_number":
         return f"{place.name} must be {bounds or 'finite'}, not {value}."

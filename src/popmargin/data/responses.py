@@ -18,7 +18,7 @@ from popmargin.data.formats import Reader
 from popmargin.data.pairs import Pairing, check_pairing
 from popmargin.data.read_responses import read_responses
 from popmargin.data.saving import save_table
-from popmargin.data.schema import BATCH_ROWS, Preferences, arrow_schema
+from popmargin.data.schema import BATCH_ROWS, Preferences, arrow_schema, row_numbers
 from popmargin.data.sources import RawBatch, Source
 from popmargin.data.validate import describe_problems
 from popmargin.errors import DataError, did_you_mean
@@ -65,6 +65,9 @@ class Responses:
         fields: Mapping[str, Any] | None = None,
         columns: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
+        alone = [of_prompt for of_prompt in responses if isinstance(of_prompt, str)]
+        if isinstance(prompts, str) or alone:
+            raise DataError(f"'{prompts if isinstance(prompts, str) else alone[0]}' is one text, not a list of texts.")
         if len(prompts) != len(responses):
             raise DataError(f"{len(prompts)} prompts, but responses to {len(responses)}. Give a list for each prompt.")
         self._prompts = list(prompts)
@@ -171,7 +174,7 @@ class Responses:
         Raises:
             DataError: a number out of range.
         """
-        rows = [int(index) for index in indices]
+        rows = row_numbers(indices)
         outside = [row for row in rows if not 0 <= row < len(self)]
         if outside:
             raise DataError(f"Prompt {outside[0]} does not exist: there are {len(self)}, counted from 0.")

@@ -246,7 +246,7 @@ class Preferences:
         Raises:
             DataError: a number out of range, or one given twice.
         """
-        chosen = [int(index) for index in indices]
+        chosen = row_numbers(indices)
         outside = [index for index in chosen if not 0 <= index < len(self)]
         if outside:
             raise DataError(f"Row {outside[0]} does not exist: there are {len(self)} rows, counted from 0.")
@@ -381,3 +381,16 @@ class Preferences:
     def __repr__(self) -> str:
         kind = "conversational" if self.conversational else "text"
         return f"Preferences({len(self)} rows, {kind}, from {self._report.source})"
+
+
+def row_numbers(indices: Sequence[int] | np.ndarray) -> list[int]:
+    """Row numbers as plain integers.
+
+    Raises:
+        DataError: truth values or fractions, which would be taken for the numbers 0 and 1.
+    """
+    numbers = list(indices)
+    wrong = [number for number in numbers if isinstance(number, bool) or not isinstance(number, (int, np.integer))]
+    if wrong:
+        raise DataError(f"{wrong[0]!r} is no row number. Of a mask, np.flatnonzero gives the numbers.")
+    return [int(number) for number in numbers]

@@ -53,6 +53,8 @@ def load_tokenizer(path: str) -> Any:
 
 def with_padding(tokenizer: Any, path: str) -> Any:
     """The same tokenizer with a padding token, as `load_tokenizer` chooses it."""
+    if isinstance(tokenizer, str):
+        raise ConfigError(f"The tokenizer is a text, '{tokenizer}'. Pass AutoTokenizer.from_pretrained('{tokenizer}').")
     if tokenizer.pad_token_id is None:
         special = [str(token) for _, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
         spare = [token for token in (tokenizer.eos_token, tokenizer.unk_token, *special) if token is not None]
