@@ -45,7 +45,7 @@ def test_functions_and_objects_are_found_in_the_working_directory(module: str, e
         ("no_such_module_here:f", r"no module 'no_such_module_here'.*path/to/file.py"),
         ("needy_reward_module:f", "needs 'a_module_that_is_not_there'"),
         ("absent.py:f", "No such file for the reward: absent.py"),
-        ("my_reward_module:number", "is a int; it must be a function"),
+        ("my_reward_module:number", "is of type int; it must be a function"),
         ("math:sqrt", r"'math:sqrt' cannot be called with prompts= and completions= \(.*returns one number per"),
         ("builtins:max", r"'builtins:max' cannot be called with prompts= and completions="),
         ("my_reward_module", "is not understood"),

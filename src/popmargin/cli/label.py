@@ -60,7 +60,7 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         help="k·N random pairs, or every preference first in k pairs (default: random)",
     )
     parser.add_argument("--k", type=int, help="pairs per preference (default: 1)")
-    parser.add_argument("--seed", type=seed, help="seed seed seed seed of pairs, order and shuffling (default: 0)")
+    parser.add_argument("--seed", type=seed, help="seed of pairs, order and shuffling (default: 0)")
     parser.add_argument("--edges", type=Path, help="use the pairs of these PoP edges instead")
     parser.add_argument(
         "--gold",

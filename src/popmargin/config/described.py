@@ -93,7 +93,7 @@ class Setting:
     @property
     def sentence(self) -> str:
         """Its help as a sentence, with its default and bounds."""
-        text = self.help[:1].upper() + self.help[1:]
+        text = (self.help[:1].upper() if self.help[:1].isascii() else self.help[:1]) + self.help[1:]
         return f"{text} ({self.about})" if self.about else text
 
     @property

@@ -82,7 +82,7 @@ def _of_code(target: Any, name: str, options: Mapping[str, Any]) -> Reward:
         _check_signature(target, name)
         return CallableReward(target, name)
     raise ConfigError(
-        f"Reward {name!r} is a {type(target).__name__}; it must be a function or an object with a score method."
+        f"Reward {name!r} is of type {type(target).__name__}; it must be a function or an object with a score method."
     )
 
 
