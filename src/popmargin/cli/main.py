@@ -19,7 +19,7 @@ VERBS = {
     "label": "keep preferences to label in a database: import, annotators, status, export",
     "annotate": "label preferences, or pairs of them, in the browser",
     "objectives": "list the training objectives",
-    "train": "train one policy",
+    "train": "train one policy or reward model",
     "eval": "evaluate a trained policy",
     "compare": "train and evaluate several objectives, and write a report",
     "report": "rebuild a report from finished runs",

@@ -18,8 +18,8 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "train",
-        help="train one policy",
-        description="Train one policy. Any field of the configuration can be set, also within a mapping: "
+        help="train one policy or reward model",
+        description="Train one policy or reward model. Any field of the configuration can be set, also within a mapping: "
         "--train.learning_rate 1e-5 --objective.name simpo --objective.gamma 0.5. Values are YAML.",
         usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
