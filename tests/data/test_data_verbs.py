@@ -165,7 +165,7 @@ def test_a_column_of_numbers_is_read_from_any_type() -> None:
     np.testing.assert_array_equal(prefs.column("v"), [[1, 2], [3, 4.5]])
     with pytest.raises(DataError, match=r"Row 1 \(id 'r1'\), column 'w': has 2 numbers, the first 1"):
         prefs.column("w")
-    with pytest.raises(DataError, match=r"Row 0 \(id 'r0'\), column 't': 'x' is no number"):
+    with pytest.raises(DataError, match=r"Row 0 \(id 'r0'\), column 't': 'x' is not a number"):
         prefs.column("t")
     with pytest.raises(DataError, match=r"no column 'tt'\. Did you mean"):
         prefs.column("tt")

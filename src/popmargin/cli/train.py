@@ -19,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train one policy or reward model",
-        description="Train one policy or reward model. Any field of the configuration can be set, also within a mapping: "
+        description="Train one policy or reward model. Any field of the configuration can be set, even in a mapping: "
         "--train.learning_rate 1e-5 --objective.name simpo --objective.gamma 0.5. Values are YAML.",
         usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,

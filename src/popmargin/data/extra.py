@@ -215,7 +215,7 @@ def as_numbers(name: str, column: Any, ids: Sequence[str]) -> np.ndarray:
     except _ARROW_ERRORS as error:
         number, value = _no_number(column)
         raise DataError(
-            f"Row {number} (id '{ids[number]}'), column '{name}': {value!r} is no number. Remedy: write numbers, or "
+            f"Row {number} (id '{ids[number]}'), column '{name}': {value!r} is not a number. Remedy: write numbers, or "
             "nothing where none is known."
         ) from error
 
