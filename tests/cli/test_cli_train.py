@@ -81,7 +81,7 @@ def test_a_reward_model_from_training_to_its_uses(tmp_path: Path, config: str, p
     assert done.stdout.startswith("trained run (dpo_rating_margin) on 32 rows")
     done = popmargin("eval", str(tmp_path / "rm"))
     assert done.returncode == 0, done.stderr
-    assert "accuracy" in done.stdout and f"use it as {model}" in done.stdout
+    assert "accuracy" in done.stdout and f"Use it as {model}" in done.stdout
     done = popmargin("report", str(tmp_path / "rm"), "--out", str(tmp_path / "rm.html"))
     assert done.returncode == 0, done.stderr
     rated = str(tmp_path / "rated.parquet")
