@@ -130,7 +130,7 @@ def test_a_weaker_preference_without_a_gap_is_named() -> None:
     edges = PopEdges.from_columns(["a", "b"], ["b", "c"])
     with pytest.raises(DataError, match=r"2 weaker preferences of the edges have no finite gap \(b, c\)"):
         target_margins(edges, {"a": 1.0, "b": float("nan")})
-    with pytest.raises(ValueError, match="margin_min 3.0 is above margin_max 1.0"):
+    with pytest.raises(ValueError, match=r"margin_min 3\.0 is above margin_max 1\.0"):
         target_margins(edges, {"b": 1.0, "c": 1.0}, margin_min=3, margin_max=1)
 
 

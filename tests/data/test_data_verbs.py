@@ -202,6 +202,6 @@ def test_a_mask_is_no_list_of_row_numbers(mask: Any) -> None:
     data = load_preferences([{"prompt": name, "chosen": "a", "rejected": "b"} for name in ("p", "q")])
     responses = Responses(["p", "q"], [["a", "b"], ["c"]])
     for one in (data, responses):
-        with pytest.raises(DataError, match="is no row number"):
+        with pytest.raises(DataError, match="is not a row number"):
             one.select(mask)
     assert data.select(np.array([1]))[0]["prompt"] == "q"

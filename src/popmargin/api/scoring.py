@@ -158,9 +158,9 @@ def target_margins(
         >>> target_margins(edges, {"a": 1.0, "b": 12.0, "c": -2.0})["target_margin"].tolist()
         [10.0, 0.0, 0.0]
     """
-    if not isinstance(edges, PopEdges):
+    if not isinstance(edges, PopEdges):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"edges must be PopEdges, not {type(edges).__name__}. PopEdges.load reads a file.")
-    if not isinstance(gaps, Mapping):
+    if not isinstance(gaps, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"gaps must be a table of `margins` or a mapping from id to gap, not {type(gaps).__name__}.")
     clip = make_options(TargetClip, {"margin_min": margin_min, "margin_max": margin_max}, "target_margins")
     known = dict(zip(gaps.ids, gaps["margin"].tolist(), strict=True)) if isinstance(gaps, Table) else dict(gaps)

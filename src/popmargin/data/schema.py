@@ -389,8 +389,8 @@ def row_numbers(indices: Sequence[int] | np.ndarray) -> list[int]:
     Raises:
         DataError: truth values or fractions, which would be taken for the numbers 0 and 1.
     """
-    numbers = list(indices)
+    numbers: list[Any] = list(indices)
     wrong = [number for number in numbers if isinstance(number, bool) or not isinstance(number, (int, np.integer))]
     if wrong:
-        raise DataError(f"{wrong[0]!r} is no row number. Of a mask, np.flatnonzero gives the numbers.")
+        raise DataError(f"{wrong[0]!r} is not a row number. For a mask, use np.flatnonzero.")
     return [int(number) for number in numbers]
