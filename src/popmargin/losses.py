@@ -158,11 +158,14 @@ def _docstring(objective: Objective, kind: ScoreKind, tensors: Mapping[str, tupl
     )
 
 
-def _value(
-    objective: Objective, options: Any, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], reduction: str
-) -> Tensor:
-    where = f"losses.{objective.name}"
-    kind = objective.score_kind(options)
+def _check(
+    objective: Objective, kind: ScoreKind, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], where: str
+) -> None:
+    """Look at what a user hands over.
+
+    Raises:
+        DataError: something is missing, no tensor, or of another shape, type or range.
+    """
     tensors = _tensors(objective, kind)
     for name, value in {"chosen": chosen, "rejected": rejected, **inputs}.items():
         if name != "state" and not isinstance(value, Tensor):
@@ -183,6 +186,14 @@ def _value(
     for one, other in (("reference_chosen", "reference_rejected"), ("chosen_tokens", "rejected_tokens")):
         if (one in inputs) != (other in inputs):
             raise DataError(f"{where}: {one} and {other} come together, or neither does.")
+
+
+def _value(
+    objective: Objective, options: Any, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], reduction: str
+) -> Tensor:
+    where = f"losses.{objective.name}"
+    kind = objective.score_kind(options)
+    _check(objective, kind, chosen, rejected, inputs, where)
     scores, logps = _scores(kind, chosen, rejected, inputs, where)
     has_weaker = inputs.get("has_weaker")
     if has_weaker is None and objective.needs.edges:

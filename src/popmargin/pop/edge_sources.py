@@ -1,21 +1,15 @@
 """What an edge source is: it recognises the name of its edges, and reads those between some preferences."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
 
 from popmargin.pop.edges import PopEdges
-from popmargin.registry import Registry
+from popmargin.registry import Registry, decorator
 
 Read = Callable[[str, Sequence[str]], PopEdges]
 
 
 @dataclass(frozen=True)
-class NoOptions:
-    """Edge sources have none: all is in the name."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class EdgeSource:
     """A registered edge source.
 
@@ -24,27 +18,19 @@ class EdgeSource:
         function: `(named, ids) -> edges` between the preferences with these ids.
         claims: whether a name is one of this source's; `file` takes what no other claims.
         grows: whether there may be more edges under the same name tomorrow, so that a run that goes on keeps its own.
-        options: none.
     """
 
     name: str
     function: Read
+    _: KW_ONLY
     claims: Callable[[str], bool]
-    grows: bool
-    options: type[Any] = NoOptions
+    grows: bool = False
 
 
 EDGE_SOURCES: Registry[EdgeSource] = Registry("edge source", "popmargin.edge_sources")
 
 
-def edge_source(name: str, *, claims: Callable[[str], bool], grows: bool = False) -> Callable[[Read], Read]:
-    """Register the decorated function as an edge source; the arguments are the fields of `EdgeSource`."""
-
-    def register(function: Read) -> Read:
-        EDGE_SOURCES.add(EdgeSource(name=name, function=function, claims=claims, grows=grows))
-        return function
-
-    return register
+edge_source = decorator(EDGE_SOURCES, EdgeSource)
 
 
 def source_of(named: str) -> EdgeSource:

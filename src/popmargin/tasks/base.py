@@ -232,6 +232,8 @@ class Task(ABC):
     def start_gaps(self, encoded: Any, kind: ScoreKind, reference: Callable[[], Any]) -> Tensor:
         """Gaps of all preferences under the start model (N,), nats; a margin bank begins with them.
 
+        Zeros, as for log-ratios to itself, or for an untrained head, whose rewards mean nothing.
+
         Args:
             encoded: the preferences.
             kind: the score kind.
@@ -312,11 +314,6 @@ class Task(ABC):
         raise NotImplementedError(f"{self.noun} does not generate")
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """Tasks have none: all is in the run's configuration."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry:
     """A registered task.
@@ -324,12 +321,10 @@ class TaskEntry:
     Attributes:
         name: its name in configurations.
         function: the class, called with the run's configuration.
-        options: none.
     """
 
     name: str
     function: type[Task]
-    options: type[Any] = NoOptions
 
     @property
     def summary(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from popmargin.config import ModelConfig, TrainConfig
 from popmargin.data.tokenize import TokenizedPreferences
@@ -111,10 +111,6 @@ class RewardTask(TextTask):
         self, encoded: TokenizedPreferences, scorer: RewardScorer, *, reference: Any = None, scoring: Any = None
     ) -> TokenInputs:
         return TokenInputs(encoded, self.tokenizer.pad_token_id, scorer.plan.layout, whole=True)
-
-    def start_gaps(self, encoded: TokenizedPreferences, kind: ScoreKind, reference: Any) -> Tensor:
-        """Zeros: what an untrained head says of the preferences means nothing."""
-        return torch.zeros(len(encoded))
 
     def merges(self, settings: ModelConfig) -> bool:
         return bool(settings.lora_rank)  # transformers loads whole weights as a classifier
