@@ -181,7 +181,7 @@ def test_plans_are_checked(tmp_path: Path, source: Path) -> None:
             plan.add(name, lines)
     with pytest.raises(ConfigError, match="comes from 'elsewhere', which is not planned"):
         plan.add("b", lines, inputs={"x": Plan().add("elsewhere", lines, outputs={"o": "o"})["o"]})
-    with pytest.raises(ConfigError, match="writes no 'line'.*lines"):
+    with pytest.raises(ConfigError, match=r"writes no 'line'.*lines"):
         _ = first["line"]
     with pytest.raises(ConfigError, match="not JSON"):
         plan.add("c", lines, settings={"count": {1, 2}})

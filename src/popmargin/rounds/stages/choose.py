@@ -35,7 +35,7 @@ def choose_stage(work: Work) -> dict[str, Any]:
     """Keep the chosen prompts, in their order."""
     responses, settings = Responses.load(work.inputs["responses"]), work.settings
     rows = choose_prompts(responses, settings["budget"], settings["choose"], settings["seed"])
-    chosen = responses.select(rows).with_scores({name: None for name in responses.score_names})
+    chosen = responses.select(rows).with_scores(dict.fromkeys(responses.score_names))
     chosen.save(work.outputs["responses"])
     work.say(f"  {len(responses)} prompts = {len(chosen)} to label + {len(responses) - len(chosen)} beyond the budget")
     return {"prompts": len(responses), "chosen": len(chosen)}

@@ -1,7 +1,6 @@
 """Asking people, through a label store: a stage that puts questions in, and one that waits for the answers."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any, Literal
 
 from popmargin.data.load import load_preferences
@@ -82,7 +81,7 @@ def answers_stage(work: Work) -> dict[str, Any]:
         if done < items:
             raise RunError(
                 f"{done} of {items} questions of project '{project.name}' are answered. Label them "
-                f"with popmargin annotate --db {settings['store']} --project {project.name} (or popmargin label judge), "
+                f"with popmargin annotate --db {settings['store']} --project {project.name}, or popmargin label judge; "
                 "then run the same command again."
             )
         if settings["ask"] == "pop":
