@@ -21,6 +21,8 @@ from popmargin.data.validate import RowError
 from popmargin.errors import DataError
 
 Row = Mapping[str, Any]
+_OF_RESPONSES = ("finished", "tokens", "source", "round", "token_ids", "token_logps", "generator")
+"""Columns that are of a response even where all responses of a prompt have the same."""
 
 
 class ReadResponses(NamedTuple):
@@ -168,10 +170,12 @@ def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str
         name
         for name in names
         if not _is_score(name, [row.get(name) for row in rows])
+        and name not in _OF_RESPONSES
         and all(rows[number].get(name) == rows[group[0]].get(name) for group in groups for number in group)
     ]
     own = [name for name in names if name not in shared]
     renamed = {"length": "tokens"} if rows and "prompt_key" in rows[0] else {}  # a run's generations
+    renamed |= {} if "source" in names else {"generator": "source"}  # AlpacaEval's outputs
     return _made(
         [_prompt(rows[group[0]], prompt, places[group[0]]) for group in groups],
         [[_text(rows[number].get(response), response, places[number]) for number in group] for group in groups],
