@@ -1,5 +1,6 @@
 """Responses from files and memory: one row a prompt, or one row a response."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,13 @@ from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.formats.responses import TEXT_FIELDS, items_of
 from popmargin.data.locate import open_source
 from popmargin.data.messages import as_text, as_values
+from popmargin.data.sources import Source
 from popmargin.data.validate import RowError
 from popmargin.errors import DataError
 
 Row = Mapping[str, Any]
+_OF_RESPONSES = ("finished", "tokens", "source", "round", "token_ids", "token_logps", "generator")
+"""Columns that are of a response even where all responses of a prompt have the same."""
 
 
 class ReadResponses(NamedTuple):
@@ -35,17 +39,7 @@ def read_responses(
     source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
 ) -> ReadResponses:
     """See `Responses.load`."""
-    opened = open_source(source, split=split)
-    rows: list[Row] = []
-    places: list[str] = []
-    for batch in opened.batches():
-        name = (batch.source or opened).name
-        if batch.broken:
-            position, error = batch.broken[0]
-            raise DataError(f"{name}:{position}: {error} Remedy: {error.remedy}")
-        rows += _with_numbers(batch.rows) if (batch.source or opened).text_cells else batch.rows
-        by_line = (batch.source or opened).by_line
-        places += [f"{name}:{at}" if by_line else f"{name}, row {at} (from 0)" for at in batch.positions]
+    opened, rows, places = raw_rows(source, split=split)
     found = list(dict.fromkeys(column for row in rows for column in row))
     candidates, nested = resolve_names(found, columns)
     prompt = candidates.get("prompt", [])
@@ -58,6 +52,47 @@ def read_responses(
     if several:
         return _wide(rows, places, prompt[0], several[0], candidates, nested.get("text"))
     return _flat(rows, places, prompt[0], single[0])
+
+
+def holds_responses(
+    source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
+) -> bool:
+    """Whether the columns of a source are those of responses to prompts, and not those of preferences.
+
+    Raises:
+        DataError: it cannot be read, or has no column of a given name.
+
+    Example:
+        >>> holds_responses([{"prompt": "2+2?", "responses": ["4", "5"]}])
+        True
+        >>> holds_responses([{"prompt": "2+2?", "chosen": "4", "rejected": "5"}])
+        False
+    """
+    for batch in open_source(source, split=split).batches():
+        candidates, _ = resolve_names(list(dict.fromkeys(name for row in batch.rows for name in row)), columns)
+        sides = {"chosen", "rejected", "response_a", "response_b"} & candidates.keys()
+        return "prompt" in candidates and not sides and bool({"responses", "response"} & candidates.keys())
+    return False
+
+
+def raw_rows(source: str | Path | list[dict[str, Any]], *, split: str | None) -> tuple[Source, list[Row], list[str]]:
+    """All rows of a source as they are, and the place of each for messages.
+
+    Raises:
+        DataError: unreadable, or a row that is none.
+    """
+    opened = open_source(source, split=split)
+    rows: list[Row] = []
+    places: list[str] = []
+    for batch in opened.batches():
+        name = (batch.source or opened).name
+        if batch.broken:
+            position, error = batch.broken[0]
+            raise DataError(f"{name}:{position}: {error} Remedy: {error.remedy}")
+        rows += _with_numbers(batch.rows) if (batch.source or opened).text_cells else batch.rows
+        by_line = (batch.source or opened).by_line
+        places += [f"{name}:{at}" if by_line else f"{name}, row {at} (from 0)" for at in batch.positions]
+    return opened, rows, places
 
 
 def _with_numbers(rows: Sequence[dict[str, Any]]) -> list[Row]:
@@ -135,10 +170,12 @@ def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str
         name
         for name in names
         if not _is_score(name, [row.get(name) for row in rows])
+        and name not in _OF_RESPONSES
         and all(rows[number].get(name) == rows[group[0]].get(name) for group in groups for number in group)
     ]
     own = [name for name in names if name not in shared]
     renamed = {"length": "tokens"} if rows and "prompt_key" in rows[0] else {}  # a run's generations
+    renamed |= {} if "source" in names else {"generator": "source"}  # AlpacaEval's outputs
     return _made(
         [_prompt(rows[group[0]], prompt, places[group[0]]) for group in groups],
         [[_text(rows[number].get(response), response, places[number]) for number in group] for group in groups],
@@ -176,10 +213,16 @@ def _made(
         values = [row.get(name) for row in fields]
         if not _is_score(name, values):
             if any(value is not None for value in values):
-                others[name] = values
+                others[name] = _by_prompt(values, texts)
         else:
             score = [math.nan if value is None else float(value) for value in values]
             scores["rating" if ranks_by_name(name) else name] = (
                 [-value for value in score] if ranks_by_name(name) else score
             )
     return ReadResponses(prompts, texts, scores, others, columns)
+
+
+def _by_prompt(values: Sequence[Any], texts: Sequence[Sequence[Text]]) -> list[list[Any]]:
+    """A list for each prompt: flat ones of as many lists as there are prompts could mean two things."""
+    left = iter(values)
+    return [list(itertools.islice(left, len(of_prompt))) for of_prompt in texts]

@@ -6,7 +6,7 @@ Axis suffixes: P prompts, n responses (all those of one prompt together).
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -158,6 +158,11 @@ class Responses:
             raise DataError(f"The responses have no '{name}'. {did_you_mean(name, self._facts)}")
         return list(self._facts[name])
 
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """What is known of each prompt."""
+        return tuple(self._columns)
+
     def column(self, name: str) -> list[Any]:
         """A column of the prompts (P,).
 
@@ -216,13 +221,21 @@ class Responses:
         changed = {**self._scores, **(scores or {}), **named}
         return Responses(
             self._prompts,
-            [[self._texts[place] for place in self._places(row)] for row in range(len(self))],
+            self._by_prompt(self._texts),
             {name: values for name, values in changed.items() if values is not None},
-            fields=self._facts,
+            fields={name: self._by_prompt(values) for name, values in self._facts.items()},
             columns=self._columns,
         )
 
-    def pairs(self, pairs: Pairing, *, by: str, min_gap: float = 0.0, seed: int = 0) -> Preferences:
+    def pairs(
+        self,
+        pairs: Pairing,
+        *,
+        by: str,
+        min_gap: float = 0.0,
+        seed: int = 0,
+        unfinished: Literal["keep", "drop"] = "keep",
+    ) -> Preferences:
         """Preferences between responses to a prompt, as `load_preferences` makes them of rated responses.
 
         Ratings are the score; every other score and field of a response becomes a column of its side (chosen_tokens,
@@ -235,9 +248,10 @@ class Responses:
             by: name of the score that says which response is better.
             min_gap: least difference of the score.
             seed: of "best_vs_random".
+            unfinished: "drop" leaves out and counts pairs with a response that was cut at the token limit.
 
         Raises:
-            DataError: no such score, or no preference is left.
+            DataError: no such score, no preference is left, or nothing says which responses are finished.
             ConfigError: an unknown way of pairing, or a minimum gap that is negative or no number.
 
         Example:
@@ -248,11 +262,19 @@ class Responses:
         """
         check_pairing(pairs, min_gap)
         self.score(by)
+        if unfinished == "drop":
+            self.field("finished")
         others = tuple(name for name in (*self._scores, *self._facts) if name != by)
         names = {"prompt": "prompt", "responses": "responses"}
         own = {name: name for name in ("id", "cluster", "weight", "annotator") if name in self._columns}
         reader = Reader(
-            names | own, nested={"text": "text", "rating": by}, pairs=pairs, min_gap=min_gap, seed=seed, fields=others
+            names | own,
+            nested={"text": "text", "rating": by},
+            pairs=pairs,
+            min_gap=min_gap,
+            seed=seed,
+            unfinished=unfinished,
+            fields=others,
         )
         source = Source(f"the responses, by '{by}'", "memory", False, False, lambda: iter(()))
         collector = Collector(source, "responses", reader, {"rating": by, "text": "text"} | names | own)
@@ -348,11 +370,17 @@ class Responses:
         return f"Responses({prompts}, {len(self._texts)} responses, scores: {scores})"
 
     def _take(self, rows: Sequence[int], places: Sequence[Sequence[int]]) -> "Responses":
-        flat = [place for of_prompt in places for place in of_prompt]
         return Responses(
             [self._prompts[row] for row in rows],
             [[self._texts[place] for place in of_prompt] for of_prompt in places],
-            {name: values[flat] for name, values in self._scores.items()},
-            fields={name: [values[place] for place in flat] for name, values in self._facts.items()},
+            {name: [values[of_prompt] for of_prompt in map(list, places)] for name, values in self._scores.items()},
+            fields={
+                name: [[values[place] for place in of_prompt] for of_prompt in places]
+                for name, values in self._facts.items()
+            },
             columns={name: [values[row] for row in rows] for name, values in self._columns.items()},
         )
+
+    def _by_prompt(self, values: Sequence[Any]) -> list[list[Any]]:
+        """What is known of all responses as a list for each prompt, in which values that are lists are no riddle."""
+        return [[values[place] for place in self._places(row)] for row in range(len(self))]
