@@ -30,6 +30,7 @@ ROOMS = [
     "tasks", "training", "evaluation",
     "report", "study",
     "label", "edge_sources",
+    "rounds", "recipes",
     "losses", "api",
     "cli", "__main__",
 ]  # fmt: skip
@@ -51,6 +52,8 @@ SAME_NAME = {
     "responses.py": "several responses to a prompt: the layout of a file, and the object that verbs work on",
     "label_store.py": "the label store, and the edges that are read from it",
     "pop.py": "PoP edges: the section of the configuration, the component `pop` of its room, the verb",
+    "spa.py": "SPA: the training loss, and the recipe of its rounds",
+    "ropo.py": "ROPO: the training loss, and the recipe of its rounds",
     "pop_scale.py": "the objective `pop_scale`, and the verb that fits the same scale",
 }
 """File names that stand in several rooms, and what they mean in all of them."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from popmargin.cli.overrides import add_fields
 from popmargin.errors import ConfigError
-from popmargin.rounds.config import RoundsConfig, load_rounds
+from popmargin.rounds.rounds_config import RoundsConfig, load_rounds
 
 
 def add_parser(subparsers: Any) -> None:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
         print("\n".join(status_lines(plan, Path(config.output))))
         return 0
-    from popmargin.rounds.run import run_rounds
+    from popmargin.rounds.run_rounds import run_rounds
 
     report = run_rounds(config, plan, until=args.until, overwrite=args.overwrite)
     print(f"report: {report}" if report is not None else f"stopped after {args.until}; the same command goes on")

@@ -7,8 +7,8 @@ from typing import Any
 
 from popmargin.errors import ConfigError
 from popmargin.registry import Registry, decorator, make_options
-from popmargin.rounds.config import RoundsConfig
 from popmargin.rounds.plan import Plan
+from popmargin.rounds.rounds_config import RoundsConfig
 
 
 @dataclass(frozen=True)

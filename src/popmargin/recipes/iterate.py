@@ -8,17 +8,17 @@ from popmargin.bounds import Count, NotNegative, Positive, Size
 from popmargin.config import section
 from popmargin.errors import ConfigError
 from popmargin.recipes.base import recipe
-from popmargin.rounds.config import RoundsConfig
 from popmargin.rounds.plan import Output, Plan, Stage
-from popmargin.rounds.stages.choose import add_choice
-from popmargin.rounds.stages.label import IMPLICIT, add_labels
-from popmargin.rounds.stages.measure import add_measure
-from popmargin.rounds.stages.models import start_inputs, start_model
-from popmargin.rounds.stages.pair import add_pairs
-from popmargin.rounds.stages.people import add_people
-from popmargin.rounds.stages.sample import add_samples
-from popmargin.rounds.stages.split import add_split
-from popmargin.rounds.stages.train import add_training
+from popmargin.rounds.rounds_config import RoundsConfig
+from popmargin.rounds.stages.ask_people import add_people
+from popmargin.rounds.stages.choose_prompts import add_choice
+from popmargin.rounds.stages.label_responses import IMPLICIT, add_labels
+from popmargin.rounds.stages.measure_policy import add_measure
+from popmargin.rounds.stages.pair_responses import add_pairs
+from popmargin.rounds.stages.sample_responses import add_samples
+from popmargin.rounds.stages.split_data import add_split
+from popmargin.rounds.stages.train_policy import add_training
+from popmargin.rounds.stages.trained_models import start_inputs, start_model
 
 PEOPLE = "people"
 

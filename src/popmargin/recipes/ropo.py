@@ -7,17 +7,17 @@ from popmargin.bounds import Count, PartialShare, Positive, Size
 from popmargin.config import section
 from popmargin.errors import ConfigError
 from popmargin.recipes.base import recipe
-from popmargin.rounds.config import RoundsConfig
 from popmargin.rounds.plan import Output, Plan
-from popmargin.rounds.stages.fate import add_fates
-from popmargin.rounds.stages.label import IMPLICIT, add_labels
-from popmargin.rounds.stages.measure import add_measure
-from popmargin.rounds.stages.models import start_inputs, start_model
-from popmargin.rounds.stages.rank import add_ranking
-from popmargin.rounds.stages.replace import add_replacements
-from popmargin.rounds.stages.sample import add_samples
-from popmargin.rounds.stages.split import add_halves, add_split
-from popmargin.rounds.stages.train import add_training
+from popmargin.rounds.rounds_config import RoundsConfig
+from popmargin.rounds.stages.fates import add_fates
+from popmargin.rounds.stages.label_responses import IMPLICIT, add_labels
+from popmargin.rounds.stages.measure_policy import add_measure
+from popmargin.rounds.stages.rank_rows import add_ranking
+from popmargin.rounds.stages.replace_rows import add_replacements
+from popmargin.rounds.stages.sample_responses import add_samples
+from popmargin.rounds.stages.split_data import add_halves, add_split
+from popmargin.rounds.stages.train_policy import add_training
+from popmargin.rounds.stages.trained_models import start_inputs, start_model
 
 
 @section("recipe")

@@ -8,15 +8,15 @@ from popmargin.bounds import Count, NotNegative, PartialShare, Positive, Size
 from popmargin.config import section
 from popmargin.errors import ConfigError
 from popmargin.recipes.base import recipe
-from popmargin.rounds.config import RoundsConfig
 from popmargin.rounds.plan import Output, Plan
-from popmargin.rounds.stages.label import add_labels
-from popmargin.rounds.stages.measure import add_measure
-from popmargin.rounds.stages.models import start_inputs, start_model
-from popmargin.rounds.stages.pair import add_pairs
-from popmargin.rounds.stages.sample import add_samples
-from popmargin.rounds.stages.split import add_split
-from popmargin.rounds.stages.train import add_training
+from popmargin.rounds.rounds_config import RoundsConfig
+from popmargin.rounds.stages.label_responses import add_labels
+from popmargin.rounds.stages.measure_policy import add_measure
+from popmargin.rounds.stages.pair_responses import add_pairs
+from popmargin.rounds.stages.sample_responses import add_samples
+from popmargin.rounds.stages.split_data import add_split
+from popmargin.rounds.stages.train_policy import add_training
+from popmargin.rounds.stages.trained_models import start_inputs, start_model
 
 _FEW = 2000  # seed preferences below which they are trained on for three epochs [code]
 

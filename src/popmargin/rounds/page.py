@@ -10,10 +10,10 @@ from popmargin.report.metrics import LOG_RATIO, Metric, decimals, metric
 from popmargin.report.render import render_page
 from popmargin.report.results import write_text
 from popmargin.report.tables import Cell, cell, duration, visible_text
-from popmargin.rounds.config import RoundsConfig
-from popmargin.rounds.figures import by_confidence, over_rounds
+from popmargin.rounds.gathered import Measured, RoundsResults, gather
 from popmargin.rounds.plan import Plan
-from popmargin.rounds.results import Measured, RoundsResults, gather
+from popmargin.rounds.round_figures import by_confidence, over_rounds
+from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.statistics.intervals import Interval
 
 _TEMPLATE = Path(__file__).parent / "templates" / "rounds.html.j2"

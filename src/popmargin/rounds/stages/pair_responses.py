@@ -9,7 +9,7 @@ from popmargin.data.pairs import Pairing
 from popmargin.data.responses import Responses
 from popmargin.data.schema import Preferences
 from popmargin.rounds.plan import Output, Plan, Stage, Work
-from popmargin.rounds.stages.label import LABEL
+from popmargin.rounds.stages.label_responses import LABEL
 
 
 def add_pairs(

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from popmargin.report.metrics import has_bounds, metric, number
 from popmargin.report.plots import shown
 from popmargin.report.svg import Plot, Scale, marker, shorten, span
-from popmargin.rounds.results import Measured
+from popmargin.rounds.gathered import Measured
 from popmargin.statistics.intervals import Interval
 
 _WIDTH, _HEIGHT = 360.0, 250.0

@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from popmargin import losses
 from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError
 from popmargin.evaluation.run import held_out_margins
 from popmargin.files import PARQUET, whole_file
+from popmargin.objectives.base import OBJECTIVES, Rows
 from popmargin.rounds.plan import Output, Plan, Stage, Work
-from popmargin.rounds.stages.models import load_trained
+from popmargin.rounds.stages.trained_models import load_trained
 from popmargin.training.build import Run
 from popmargin.training.workspace import Workspace
 
@@ -46,8 +46,10 @@ def keep_smallest(loss: np.ndarray, noise_share: float) -> np.ndarray:
 
 def robust_loss(margin: np.ndarray, alpha: float) -> np.ndarray:
     """The ROPO loss of reward margins β·Δ (N,), without gradient."""
-    chosen = torch.from_numpy(margin)
-    return losses.ropo(chosen, torch.zeros_like(chosen), beta=1.0, alpha=alpha).numpy()
+    gap = torch.from_numpy(margin)
+    loss = OBJECTIVES.get("ropo")
+    rows = Rows(chosen=gap, rejected=torch.zeros_like(gap))
+    return loss.function(rows, loss.make_options({"beta": 1.0, "alpha": alpha})).numpy()
 
 
 def add_ranking(

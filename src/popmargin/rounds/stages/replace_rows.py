@@ -16,8 +16,8 @@ from popmargin.errors import DataError
 from popmargin.rewards.implicit import ImplicitReward
 from popmargin.rewards.rate_responses import rate_responses
 from popmargin.rounds.plan import Output, Plan, Stage, Work
-from popmargin.rounds.stages.label import LABEL
-from popmargin.rounds.stages.models import policy_of
+from popmargin.rounds.stages.label_responses import LABEL
+from popmargin.rounds.stages.trained_models import policy_of
 
 
 def add_replacements(

@@ -6,7 +6,7 @@ import numpy as np
 
 from popmargin.data.responses import Responses
 from popmargin.rounds.plan import Output, Plan, Stage, Work
-from popmargin.rounds.stages.label import LABEL
+from popmargin.rounds.stages.label_responses import LABEL
 
 Choice = Literal["uncertain", "random"]
 

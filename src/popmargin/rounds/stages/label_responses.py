@@ -14,9 +14,9 @@ from popmargin.rewards.base import Reward
 from popmargin.rewards.implicit import NO_REFERENCE, ImplicitReward
 from popmargin.rewards.load import load_reward
 from popmargin.rewards.rate_responses import rate_responses
-from popmargin.rounds.agreement import agreement
+from popmargin.rounds.label_agreement import agreement
 from popmargin.rounds.plan import Output, Plan, Stage, Work
-from popmargin.rounds.stages.models import policy_of
+from popmargin.rounds.stages.trained_models import policy_of
 
 LABEL, TRUSTED = "label", "trusted"
 """Scores of labelled responses: the one that pairs are made by, and the reward of the evaluation, for comparison."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from popmargin.config import dump_yaml, to_dict
 from popmargin.files import whole_file
-from popmargin.rounds.config import RoundsConfig
 from popmargin.rounds.page import write_rounds_report
 from popmargin.rounds.plan import Plan
+from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.runner import run_plan
 from popmargin.study.sharing import LOCKS, claimed
 

@@ -11,7 +11,7 @@ from popmargin.evaluation.generative import distinct_counts
 from popmargin.generate.from_policy import policy_responses
 from popmargin.generate.sample import Sampling
 from popmargin.rounds.plan import Output, Plan, Stage, Work
-from popmargin.rounds.stages.models import policy_of
+from popmargin.rounds.stages.trained_models import policy_of
 from popmargin.statistics.intervals import Clusters
 
 

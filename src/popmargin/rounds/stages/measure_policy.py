@@ -9,7 +9,7 @@ from popmargin.data.load import load_preferences
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score
 from popmargin.rounds.plan import Output, Plan, Stage, Work
-from popmargin.rounds.stages.models import load_trained
+from popmargin.rounds.stages.trained_models import load_trained
 from popmargin.training.build import Run
 from popmargin.training.workspace import Workspace
 
