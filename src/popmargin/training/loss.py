@@ -90,6 +90,11 @@ class Loss:
         return replace(rows, chosen=rows.chosen - margin)
 
     @property
+    def decoupling(self) -> float:
+        """λ of the gaps with de-coupled log-probs that the objective wants; 0 for none."""
+        return self.objective.decoupling_of(self.options)
+
+    @property
     def beta(self) -> float:
         """Reward units per nat, to log reward margins; 1 for objectives without a β."""
         return float(getattr(self.options, "beta", 1.0))
