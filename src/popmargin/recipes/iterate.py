@@ -12,7 +12,7 @@ from popmargin.rounds.plan import Output, Plan, Stage
 from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.stages.ask_people import add_people
 from popmargin.rounds.stages.choose_prompts import add_choice
-from popmargin.rounds.stages.label_responses import IMPLICIT, add_labels
+from popmargin.rounds.stages.label_responses import IMPLICIT, RANDOM, add_labels
 from popmargin.rounds.stages.measure_policy import add_measure
 from popmargin.rounds.stages.pair_responses import add_pairs
 from popmargin.rounds.stages.sample_responses import add_samples
@@ -81,10 +81,11 @@ class IterateOptions:
             raise ConfigError("recipe.samples must be at least 2: a pair needs two responses.")
         if (self.labels == PEOPLE) != (self.store is not None):
             raise ConfigError("recipe.labels: people needs recipe.store, e.g. labels.db, and nothing else uses it.")
-        if self.labels == IMPLICIT and not self.seed_prompts:
+        implicit = self.labels == IMPLICIT or (self.labels == PEOPLE and self.ask == "pop")
+        if implicit and not self.seed_prompts:
             raise ConfigError(
-                "recipe.labels: implicit needs recipe.seed_prompts: the implicit reward of an untrained policy is 0 "
-                "for every response."
+                "The implicit reward needs recipe.seed_prompts: that of an untrained policy is 0 for every response. "
+                "Set it, or let something else label."
             )
 
 
@@ -188,7 +189,8 @@ def _labelled(
     if options.labels != PEOPLE:
         return add_pairs(plan, f"{name}/pair", by(options.labels, "label", responses), **pairing)
     assert options.store is not None
-    pairs = add_pairs(plan, f"{name}/pair", by(IMPLICIT, "label", responses), **pairing)
+    pairing_label = IMPLICIT if options.ask == "pop" else RANDOM  # people then say which response is better
+    pairs = add_pairs(plan, f"{name}/pair", by(pairing_label, "label", responses), **pairing)
     store = options.store if "://" in options.store else str(Path(options.store).absolute())
     return add_people(
         plan,

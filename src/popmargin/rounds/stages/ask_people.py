@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any, Literal
 
 from popmargin.data.load import load_preferences
+from popmargin.data.schema import Preferences
 from popmargin.errors import RunError
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
@@ -50,7 +51,7 @@ def add_people(
 def ask_stage(work: Work) -> dict[str, Any]:
     """Put the questions into the store; those that are there already stay."""
     settings = work.settings
-    data = load_preferences(work.inputs["pairs"], ties="keep")
+    data = _without_ratings(load_preferences(work.inputs["pairs"], ties="keep"))
     with open_store(settings["store"], create=True) as store:
         project = open_project(
             store,
@@ -87,8 +88,14 @@ def answers_stage(work: Work) -> dict[str, Any]:
         if settings["ask"] == "pop":
             edges, report = pop_edges(store, project)
             edges.save(work.outputs["edges"])
-            load_preferences(work.inputs["pairs"]).save(work.outputs["preferences"])
+            _without_ratings(load_preferences(work.inputs["pairs"])).save(work.outputs["preferences"])
             return {"edges": len(edges), "report": str(report)}
         preferences = preferences_of(store, project)
         preferences.save(work.outputs["preferences"])
         return {"pairs": len(preferences), "left_out": preferences.report.problem_counts}
+
+
+def _without_ratings(pairs: Preferences) -> Preferences:
+    """The pairs without the scores that paired them: the answers take their place."""
+    scores = [name for name in pairs.columns if name in ("chosen_rating", "rejected_rating", "strength")]
+    return pairs.with_columns(dict.fromkeys(scores))

@@ -91,7 +91,8 @@ def label_stage(work: Work) -> dict[str, Any]:
         labelled = rate_responses(labelled, reward, name=TRUSTED).responses
         found = agreement(labelled, LABEL, TRUSTED)
         facts["agreement"] = found.to_dict()
-        work.say(f"  labels agree with the reward on {found.overall.estimate:.1%} of {found.pairs} pairs")
+        if found.pairs:
+            work.say(f"  labels agree with the reward on {found.overall.estimate:.1%} of {found.pairs} pairs")
     labelled.save(work.outputs["responses"])
     return facts
 
