@@ -61,8 +61,6 @@ def train_stage(work: Work) -> dict[str, Any]:
     return {
         "rows": facts["rows"],
         "steps": facts["steps"],
-        "train_seconds": round(facts["train_seconds"], 3),
-        "tokens": facts["tokens"],
         "last": metrics[-1] if metrics else {},
         "account": facts["account"],
     }
