@@ -13,17 +13,17 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 
 from popmargin.data.collect import Collector
-from popmargin.data.conversation import Text, holds_tools
+from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.formats import Reader
 from popmargin.data.pairs import Pairing, check_pairing
 from popmargin.data.read_responses import read_responses
-from popmargin.data.saving import save_table
-from popmargin.data.schema import BATCH_ROWS, Preferences, arrow_schema, row_numbers
+from popmargin.data.responses_table import ResponseParts, table_of
+from popmargin.data.saving import SAVE_SUFFIXES, save_table
+from popmargin.data.schema import BATCH_ROWS, Preferences, row_numbers
 from popmargin.data.sources import RawBatch, Source
 from popmargin.data.validate import describe_problems
 from popmargin.errors import DataError, did_you_mean
-
-_KINDS: dict[str, Any] = {"finished": pa.bool_(), "tokens": pa.int64(), "source": pa.string(), "round": pa.int64()}
+from popmargin.files import check_suffix
 
 
 class Responses:
@@ -117,6 +117,17 @@ class Responses:
     def prompts(self) -> list[Text]:
         """The prompts (P,)."""
         return list(self._prompts)
+
+    @property
+    def prompt_keys(self) -> list[str]:
+        """Canonical text of each prompt (P,), as `Preferences.prompt_keys` has it."""
+        return [prompt_key(prompt) for prompt in self._prompts]
+
+    @property
+    def clusters(self) -> list[str]:
+        """What depends on each other (P,), in every interval: what the column `cluster` names, else the prompt."""
+        named = self._columns.get("cluster", [None] * len(self))
+        return [name or key for name, key in zip(named, self.prompt_keys, strict=True)]
 
     @property
     def texts(self) -> list[Text]:
@@ -274,32 +285,32 @@ class Responses:
 
         Raises:
             ConfigError: the path ends otherwise.
+            DataError: prompts or responses that are partly texts and partly messages.
             RunError: the path is a folder, or cannot be written.
         """
-        talks = [not isinstance(text, str) for text in (*self._prompts, *self._texts)]
-        tools = holds_tools([*self._prompts, *self._texts])
-        of_prompt, of_response = (
-            arrow_schema(conversational=any(kind), tools=tools).field("prompt").type
-            for kind in (talks[: len(self)], talks[len(self) :])
-        )
-        fields = [("text", of_response)] + [(name, pa.float64()) for name in self._scores]
-        fields += [(name, _KINDS[name] if name in _KINDS else pa.array(self._facts[name]).type) for name in self._facts]
-        columns = [(name, pa.array(values).type) for name, values in self._columns.items()]
-        schema = pa.schema([("prompt", of_prompt), *columns, ("responses", pa.list_(pa.struct(fields)))])
-        try:
-            table = pa.Table.from_pylist(list(self), schema=schema)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(
-                f"{path}: the responses cannot be a table ({error}). Give all prompts as texts or all as messages, and "
-                "all responses likewise."
-            ) from error
-        save_table(path, schema, (pa.Table.from_batches([rows]) for rows in table.to_batches(max_chunksize=BATCH_ROWS)))
+        check_suffix(path, SAVE_SUFFIXES)
+        table = self.to_arrow()
+        parts = (pa.Table.from_batches([rows]) for rows in table.to_batches(max_chunksize=BATCH_ROWS))
+        save_table(path, table.schema, parts)
+
+    def to_arrow(self) -> Any:
+        """The `pyarrow.Table` that `save` writes.
+
+        Raises:
+            DataError: prompts or responses that are partly texts and partly messages.
+
+        Example:
+            >>> Responses(["2+2?"], [["4"]], {"reward": [1.0]}).to_arrow().to_pylist()
+            [{'prompt': '2+2?', 'responses': [{'text': '4', 'reward': 1.0}]}]
+        """
+        texts = [[self._texts[place] for place in self._places(row)] for row in range(len(self))]
+        return table_of(list(self), ResponseParts(self._prompts, texts, self._scores, self._facts, self._columns))
 
     @staticmethod
     def load(
         source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
     ) -> "Responses":
-        """Read responses: one row a prompt, as `save` writes it, or one row a response, as a run's generations.parquet.
+        """Read responses: one row a prompt, as `save` and a run's generations.parquet have it, or one row a response.
 
         Of one row a response, the rows of a prompt must follow each other; what is the same in all rows of every prompt
         is a column of the prompts. Numbers are scores, ranks become the score `rating` with a minus.
