@@ -16,7 +16,8 @@ from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.formats.responses import TEXT_FIELDS, items_of
 from popmargin.data.locate import open_source
 from popmargin.data.messages import as_text, as_values
-from popmargin.data.responses_table import ResponseParts, is_ours, of_table
+from popmargin.data.response_parts import ResponseParts
+from popmargin.data.responses_table import is_ours, of_table
 from popmargin.data.validate import RowError
 from popmargin.errors import DataError
 

@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
-from popmargin.data.conversation import Text, holds_tools
+from popmargin.data.conversation import holds_tools
+from popmargin.data.response_parts import ResponseParts
 from popmargin.data.saving import known_fields
 from popmargin.data.schema import arrow_schema
 from popmargin.errors import DataError
@@ -15,16 +16,6 @@ from popmargin.errors import DataError
 _SCORES_KEY = b"popmargin.scores"
 """Of the table's metadata: which numbers of a response are scores. A table that has it is one of ours."""
 _KINDS: dict[str, Any] = {"finished": pa.bool_(), "tokens": pa.int64(), "source": pa.string(), "round": pa.int64()}
-
-
-class ResponseParts(NamedTuple):
-    """What `Responses` are made of."""
-
-    prompts: Sequence[Text]
-    responses: Sequence[Sequence[Text]]
-    scores: Mapping[str, Any]
-    fields: Mapping[str, Any]
-    columns: Mapping[str, Any]
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], parts: ResponseParts) -> Any:

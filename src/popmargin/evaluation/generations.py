@@ -65,7 +65,7 @@ class Generations:
 
     def first(self, prompts: int) -> "Generations":
         """The responses to the first so many prompts."""
-        return replace(self, responses=self.responses.select(range(min(prompts, len(self.responses)))))
+        return replace(self, responses=self.responses[:prompts])
 
     @staticmethod
     def load(path: str | Path) -> "Generations":

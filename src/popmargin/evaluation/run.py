@@ -185,7 +185,7 @@ def generation_step(generations: Generations, settings: EvaluationConfig, worksp
     counts = {
         f"prompts truncated to the {room} tokens that fit beside the answer": (int((lengths > room).sum()), asked),
         f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
-            responses.field("finished").count(False),
+            int(responses.unfinished.sum()),
             answers,
         ),
         "empty answers": (sum(not str(text).strip() for text in responses.texts), answers),

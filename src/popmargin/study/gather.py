@@ -308,8 +308,7 @@ def _overhead(arm: Arm, base: Arm) -> dict[str, float]:
 def _samples(arm: Arm) -> list[dict[str, Any]]:
     if arm.generations is None:
         return []
-    first = arm.generations[0].responses
-    first = first.select(range(min(_SAMPLES, len(first))))
+    first = arm.generations[0].responses[:_SAMPLES]
     shown: list[dict[str, Any]] = []
     for prompt, row in zip(first.prompts, first, strict=True):
         response = row["responses"][0]
