@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from accelerate.utils import send_to_device
 
 from popmargin.account import Step
 from popmargin.config import EvaluationConfig, RunConfig
 from popmargin.data.tokenize import prompt_text
-from popmargin.engine.scores import scores_of
-from popmargin.engine.sequences import split_to_budget
+from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
 from popmargin.evaluation.held_out import check_models, held_out
+from popmargin.evaluation.held_out_scores import held_out_scores
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
@@ -85,25 +83,14 @@ class HeldOutMargins:
         return HeldOutMargins(ids, clusters, *(np.array(values, dtype=float) for values in arrays))
 
 
-@torch.no_grad()
-def held_out_margins(model: Any, run: Run, workspace: Workspace) -> HeldOutMargins:
-    """Score all held-out preferences under a trained model."""
-    config, loss, data, task = run.config, run.loss, workspace.test, workspace.task
-    task.check_scoring(data.encoded, model)
-    scorer = task.scorer(model, loss.kind, precision=config.model.precision, wide=True)
-    inputs = task.inputs(data.encoded, scorer, reference=data.reference)
-    device = next(model.parameters()).device
-    gaps, reference_gaps = np.zeros(len(data)), np.full(len(data), np.nan)
-    was_training = model.training
-    model.eval()
-    for rows in split_to_budget(inputs.costs().tolist(), config.evaluation.tokens_per_batch):
-        batch = send_to_device(inputs.collate(np.array(rows)), device)
-        scores = scorer.score(model, batch, torch.Generator().manual_seed(config.evaluation.seed))
-        gaps[rows] = scores.gap.cpu().numpy()
-        if loss.kind in ("logp", "mean_logp") and scores.logps is not None and (own := scores.logps.of_reference()):
-            chosen, rejected = scores_of(loss.kind, own)
-            reference_gaps[rows] = (chosen - rejected).cpu().numpy()
-    model.train(was_training)
+def held_out_margins(model: Any, run: Run, workspace: Workspace, scores: PairScores | None = None) -> HeldOutMargins:
+    """Score all held-out preferences under a trained model, or take what `held_out_scores` gave."""
+    loss, data = run.loss, workspace.test
+    scores = held_out_scores(model, run, workspace) if scores is None else scores
+    gaps, reference_gaps = scores.gap.double().numpy(), np.full(len(data), np.nan)
+    if loss.kind in ("logp", "mean_logp") and scores.logps is not None and (own := scores.logps.of_reference()):
+        chosen, rejected = scores_of(loss.kind, own)
+        reference_gaps = (chosen - rejected).double().numpy()
     chosen, rejected = data.encoded.sizes()
     longer = np.sign(chosen - rejected) / 2 + 0.5
     margins, of_references = loss.beta * gaps, loss.beta * reference_gaps

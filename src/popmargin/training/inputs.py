@@ -180,7 +180,7 @@ def differences(before: RunConfig, now: RunConfig) -> dict[str, str]:
 
     Paths are compared as absolute ones; where the output and the reference cache lie makes no difference.
     """
-    old, new = (_flat(to_dict(with_absolute_paths(config))) for config in (before, now))
+    old, new = (flat(to_dict(with_absolute_paths(config))) for config in (before, now))
     missing = "not set"
     return {
         name: f"{old.get(name, missing)} → {new.get(name, missing)}"
@@ -189,14 +189,15 @@ def differences(before: RunConfig, now: RunConfig) -> dict[str, str]:
     }
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted names."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+            found |= flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def with_data(config: RunConfig, **changes: Any) -> RunConfig:
