@@ -111,7 +111,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         account = self._workspace.account[: None if self._held_out else -1]
         self._workspace.tell(account if first else ())
         parts = make_parts(self._run, self._workspace)
-        self._workspace.tell(training_steps(self._run.config, self._workspace, parts) if first else ())
+        self._workspace.tell(training_steps(self._run, self._workspace, parts) if first else ())
         read.arguments.use_cache = getattr(parts.policy.config, "use_cache", False)
         super().__init__(
             model=parts.policy,

@@ -1,6 +1,7 @@
 """Measuring a policy on held-out preferences and prompts, and keeping what was measured in its run directory."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -29,9 +30,11 @@ from popmargin.tasks.base import TASKS
 from popmargin.training.account import edge_step, encoding_step
 from popmargin.training.build import Run
 from popmargin.training.inputs import with_absolute_paths
-from popmargin.training.own_code import code_facts, code_of_reward
+from popmargin.training.own_code import code_facts, code_of_reward, reward_facts
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -302,7 +305,10 @@ def evaluate_run(
     run = replace(Run.read(config), directory=chosen.directory)
     directory, config = run.directory, run.config
     workspace = Workspace(config, test=chosen.preferences)
-    steps = [*chosen.steps, encoding_step(workspace.test.encoded.report, "held-out preferences")]
+    encoded = encoding_step(workspace.test.encoded.report, "held-out preferences")
+    for copy in run.copies:
+        _LOG.warning("%s: %s", path, copy)
+    steps = [*chosen.steps, replace(encoded, notes=(*encoded.notes, *run.copies))]
     workspace.tell(steps)
     _check_models(run, workspace)
     reward = reward if reward is not None else configured_reward(config.evaluation)
@@ -337,9 +343,9 @@ def _check_models(run: Run, workspace: Workspace) -> None:
     tokens = {name: value for name, value in facts.items() if name.endswith(held_out)}
     facts = {name: value for name, value in facts.items() if name not in tokens}
     own, now = with_absolute_paths(RunDirectory(directory.path).config()).evaluation, run.config.evaluation
-    code = run.code
+    code, of_reward = run.code, reward_facts(now)
     if (now.reward, now.reward_options) != (own.reward, own.reward_options):  # another one, on purpose
-        code = [one for one in code if one not in code_of_reward(now)]
-    check_models(directory, facts | code_facts(code))
+        code, of_reward = [one for one in code if one not in code_of_reward(now)], {}
+    check_models(directory, facts | code_facts(code) | of_reward)
     if directory.measured == RunDirectory(directory.path).measured:  # of other data there are no tokens to compare
         check_models(directory, tokens)
