@@ -140,7 +140,7 @@ def held_out_loss(
             name: torch.from_numpy(values[rows.stronger]) for name, values in _columns(loss, workspace).items()
         },
     }
-    seen = loss.rows(part, scores, target_N, state=state, gather=lambda values: values)
+    seen = loss.rows(part, scores, target_N, progress=1.0, state=state, gather=lambda values: values)
     loss_R = loss.of_rows(seen, loss.less_margin(seen))
     weight_R = seen.columns.get("weight", torch.ones_like(loss_R))
     return float((loss_R * weight_R).sum() / weight_R.sum())

@@ -192,12 +192,13 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
         tokens=loss.tokens,
         statistics=config.train.token_statistics,
     )
+    scorer = task.prepare(model, scorer, config.train)
+    scorer = task.decoupled(scorer, loss.decoupling) if loss.decoupling else scorer
     if scorer.alone and process_count() > 1:
         raise ConfigError(
             "The model is forwarded one response at a time (the log says why), which several processes cannot do in "
             "lockstep: train in one process."
         )
-    scorer = task.prepare(model, scorer, config.train)
     loss = _with_target(loss, config.target, data, model)
     collator = Collator(
         rows=_training_rows(loss, workspace, edges),
