@@ -25,7 +25,7 @@ from popmargin.engine.head import HeadSettings, fused_token_scores, head_logits
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_scores
 from popmargin.models.policies import make_policy
 
-EXACT = {"rtol": 0.0, "atol": 1e-10}
+EXACT: Any = {"rtol": 0.0, "atol": 1e-10}
 
 
 NOTE = {0.5: [-0.0899551832, -2.8399551832, -3.5899551832], 0.0: [-0.1698460196, -2.1698460196, -3.1698460196]}
@@ -83,8 +83,8 @@ def test_chunks_and_blocks_do_not_matter(
             for made in (None, others)
         ]
         slopes = [torch.autograd.grad(run.logps.square().sum(), own["hidden"])[0] for run in runs]
-    plain = [after.logits(side["hidden"] @ side["weight"].T + side["bias"]).detach() for side in (own, other)]
-    expected = mixed(*plain, weight).gather(1, labels[:, None]).squeeze(1)
+    ours, theirs = (after.logits(side["hidden"] @ side["weight"].T + side["bias"]).detach() for side in (own, other))
+    expected = mixed(ours, theirs, weight).gather(1, labels[:, None]).squeeze(1)
     assert runs[0].decoupled is None and runs[1].decoupled is not None and not runs[1].decoupled.requires_grad
     torch.testing.assert_close(runs[1].decoupled, expected, rtol=0, atol=1e-12)
     assert torch.equal(runs[0].logps, runs[1].logps) and torch.equal(*slopes)
@@ -190,7 +190,7 @@ def test_a_reference_of_another_kind_decides_the_layout(
     make_model: Callable[..., Any], tokenized: TokenizedPreferences, kind: str
 ) -> None:
     policy = moved(make_model(dtype=torch.float64, seed=3))
-    size = {"vocab_size": policy.config.vocab_size, "initializer_range": 0.2}
+    size: dict[str, Any] = {"vocab_size": policy.config.vocab_size, "initializer_range": 0.2}
     torch.manual_seed(1)
     reference: nn.Module = (
         GPT2LMHeadModel(GPT2Config(**size, n_embd=16, n_layer=1, n_head=2, n_positions=64))

@@ -102,7 +102,11 @@ def test_batches_and_layouts_do_not_matter(
             "budget": {"train": {"tokens_per_batch": 64}},
         }.items()
     ]
-    monkeypatch.setattr("popmargin.engine.logps.packing_refused", lambda *_: ("a test", False))
+
+    def refused(*_: Any) -> tuple[str, bool]:
+        return "a test", False
+
+    monkeypatch.setattr("popmargin.engine.logps.packing_refused", refused)
     runs.append(train(configure(base, {"output": str(tmp_path / "padded")}))[0])
     expected, state = metrics(whole), load_file(whole.checkpoints / "checkpoint-3" / STATE_FILE)
     assert "suspect_threshold" not in expected[1] and 0 < expected[2]["suspected"] < 1
@@ -133,7 +137,7 @@ def test_the_first_steps_are_not_smoothed(configure: Configure, metrics: Metrics
     steps = {"train": {"max_steps": 4, "batch_size": 16, "learning_rate": 2e-4}, **CONFLICTS}
     warm = {**SPA, "quantile": 0.9, "warm_share": 0.5}
     runs = [
-        train(configure({"objective": objective}, steps, {"output": str(tmp_path / objective["name"])}))[0]
+        train(configure({"objective": objective}, steps, {"output": str(tmp_path / str(objective["name"]))}))[0]
         for objective in (warm, {"name": "dpo"})
     ]
     lines, others = (metrics(run) for run in runs)

@@ -75,9 +75,8 @@ def _lengths(prefs: Preferences) -> str:
         np.array([_length(value) for batch in prefs.batches(name) for value in batch[name]]) for name in names
     )
     longer = np.mean(np.sign(chosen - rejected) / 2 + 0.5)
-    return (
-        f"mean length: chosen {chosen.mean():.1f}, rejected {rejected.mean():.1f} {unit}; chosen longer in {longer:.0%}"
-    )
+    means = f"chosen {chosen.mean():.1f}, rejected {rejected.mean():.1f} {unit}"
+    return f"mean length: {means}; the chosen response is longer in {longer:.0%}"
 
 
 def _length(value: Any) -> float:

@@ -84,7 +84,7 @@ def load_prompts(
     """
     if isinstance(source, str | Path) and str(source).lower().endswith(".txt"):
         return _of_lines(Path(source))
-    opened, rows, places = raw_rows(source, split=split)
+    opened, rows, places, _ = raw_rows(source, split=split)
     found = list(dict.fromkeys(column for row in rows for column in row))
     candidates, _ = resolve_names(found, columns)
     if not rows:

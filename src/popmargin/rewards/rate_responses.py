@@ -81,7 +81,7 @@ def _answers(responses: Responses) -> list[Answer]:
     rows = [row for row, count in enumerate(counts) for _ in range(count)]
     prompts, answers = responses.prompts, list[Answer]()
     for row, text, tokens, ended in zip(rows, responses.texts, ids, finished, strict=True):
-        prompt, said = last_turn(prompts[row], text, f"A response to prompt {row}")
+        prompt, said = last_turn(prompts[row], text, f"prompt {row}")
         whole = isinstance(text, str)  # a conversation of several turns was not sampled in one go
         answers.append(Answer(prompt, said, tokens if whole else None, ended, known[row] if known and whole else None))
     return answers

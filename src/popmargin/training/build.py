@@ -27,9 +27,10 @@ from popmargin.tasks.base import TASKS, Scorer, Task
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.batches import Collator, TrainingRows
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
+from popmargin.training.fingerprints import Record
 from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.loss import Loss
-from popmargin.training.own_code import OwnCode, own_code
+from popmargin.training.own_code import OwnCode, copies_used, own_code, reward_facts
 from popmargin.training.prepared import PreparedData
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.signals import make_signals
@@ -126,6 +127,16 @@ class Run:
     def code(self) -> list[OwnCode]:
         """The user's own components."""
         return own_code(self.config, self.loss)
+
+    def record(self, workspace: Workspace) -> Record:
+        """What the run is trained on and measured with, by content."""
+        record = workspace.record(self.config.pop, self.loss, self.code)
+        return dataclasses.replace(record, facts={**record.facts, **reward_facts(self.config.evaluation)})
+
+    @property
+    def copies(self) -> list[str]:
+        """What to say where the run directory's copies of the user's own code are used; none where the files are."""
+        return copies_used(self.code, self.directory.path)
 
     def with_own_edges(self) -> "Run":
         """A run that goes on keeps its edges, though their source may have grown."""
