@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from popmargin.data.tokenize import prompt_text
 from popmargin.evaluation.discriminative import discriminative_differences
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics
@@ -130,12 +131,11 @@ def _differences(stage: Path, first: Path, reference: Generations | None) -> dic
 
 
 def _samples(generations: Generations) -> list[dict[str, Any]]:
-    table = generations.first(_SAMPLES)
-    return [
-        {
-            "prompt": table.prompts[number],
-            "completion": table.completions[number * table.samples_per_prompt],
-            "reward": float(table.rewards[number * table.samples_per_prompt]),
-        }
-        for number in range(len(table.prompts))
-    ]
+    """The first response to each of a few prompts."""
+    samples: list[dict[str, Any]] = []
+    for row in generations.first(_SAMPLES).responses:
+        first = row["responses"][0]
+        samples.append(
+            {"prompt": prompt_text(row["prompt"]), "completion": first["text"], "reward": first.get("reward")}
+        )
+    return samples

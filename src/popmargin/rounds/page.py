@@ -6,7 +6,7 @@ from typing import Any
 
 from popmargin.config import dump_yaml, to_dict
 from popmargin.files import HTML
-from popmargin.report.metrics import LOG_RATIO, Metric, decimals, metric
+from popmargin.report.metrics import LOG_RATIO, MINUS, Metric, decimals, metric
 from popmargin.report.render import render_page
 from popmargin.report.results import write_text
 from popmargin.report.tables import Cell, cell, duration, visible_text
@@ -105,10 +105,13 @@ def _difference(first: Measured, last: Measured, key: str) -> str:
     before, after = (policy.metrics[key].estimate * scale for policy in (first, last))
     clear = change.low > 0 or change.high < 0
     what = "the interval excludes zero" if clear else "the interval includes zero, so this may be noise"
-    return (
-        f"{entry.title} goes from {before:.3g} ({first.name}) to {after:.3g} ({last.name}): "
-        f"{change.estimate * scale:+.3g}{unit} [{change.low * scale:+.3g}, {change.high * scale:+.3g}]; {what}."
+    numbers = (
+        f"{before:.3g}",
+        f"{after:.3g}",
+        *(f"{end * scale:+.3g}" for end in (change.estimate, change.low, change.high)),
     )
+    start, end, by, low, high = map(_minus, numbers)
+    return f"{entry.title} goes from {start} ({first.name}) to {end} ({last.name}): {by}{unit} [{low}, {high}]; {what}."
 
 
 def _cells(policy: Measured, policies: Sequence[Measured], columns: Sequence[Metric]) -> list[Cell]:
@@ -163,7 +166,12 @@ def _share(count: Any, of: Any) -> str:
 def _number(value: Any, *, share: bool = False) -> str:
     if value is None or value != value:
         return "–"
-    return f"{value:.0%}" if share else f"{value:.3g}"
+    return _minus(f"{value:.0%}" if share else f"{value:.3g}")
+
+
+def _minus(text: str) -> str:
+    """Numbers with a minus sign instead of a hyphen."""
+    return text.replace("-", MINUS)
 
 
 def _interval(value: dict[str, Any]) -> str:

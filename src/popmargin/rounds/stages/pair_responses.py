@@ -35,7 +35,13 @@ def pair_stage(work: Work) -> dict[str, Any]:
     """Pair the responses to each prompt by their label."""
     responses = Responses.load(work.inputs["responses"])
     settings = work.settings
-    preferences = responses.pairs(settings["pairs"], by=LABEL, min_gap=settings["min_gap"], seed=settings["seed"])
+    preferences = responses.pairs(
+        settings["pairs"],
+        by=LABEL,
+        min_gap=settings["min_gap"],
+        seed=settings["seed"],
+        unfinished="drop" if settings["drop_unfinished"] else "keep",
+    )
     preferences.save(work.outputs["preferences"])
     facts = about_pairs(preferences)
     left_out = preferences.report.problem_counts
