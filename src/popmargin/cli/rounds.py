@@ -66,14 +66,28 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
     return f"{done} of {len(states)} stages of {config.output} are finished, and are kept.", []
 
 
+def commented(config: RoundsConfig) -> str:
+    """The configuration as YAML, with every option of its recipe and what it does."""
+    from popmargin.config.written import commented_yaml
+    from popmargin.recipes.base import options_of
+    from popmargin.yaml_file import dump_yaml
+
+    recipe, options = options_of(config)
+    lines = [f"# {recipe.summary}"]
+    for name in ("title", "output", "seed"):
+        lines.append(dump_yaml({name: getattr(config, name)}).rstrip())
+    lines += ["recipe:", f"  name: {config.recipe['name']}", commented_yaml(options, "  ")]
+    lines += ["# settings of all runs (popmargin train --print-config explains them)", dump_yaml({"base": config.base})]
+    return "\n".join(lines)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the recipe, or say where it stands."""
-    from popmargin.config import dump_yaml, to_dict
     from popmargin.recipes.base import plan_of
 
     config = config_of(args)
     if args.print_config:
-        print(dump_yaml(to_dict(config)), end="")
+        print(commented(config), end="")
         return 0
     plan = plan_of(config)
     if args.status:

@@ -35,8 +35,8 @@ RECIPES: Registry[Recipe] = Registry("recipe", "popmargin.recipes")
 recipe = decorator(RECIPES, Recipe)
 
 
-def plan_of(config: RoundsConfig) -> Plan:
-    """The stages of the recipe that a configuration names.
+def options_of(config: RoundsConfig) -> tuple[Recipe, Any]:
+    """The recipe that a configuration names, and its options.
 
     Raises:
         ConfigError: an unknown recipe or option, or values that do not fit together.
@@ -45,6 +45,16 @@ def plan_of(config: RoundsConfig) -> Plan:
     if "name" not in values:
         raise ConfigError(f"recipe.name is missing, e.g. {{name: spa}}. There are: {', '.join(RECIPES.names())}.")
     chosen = RECIPES.get(str(values.pop("name")))
+    return chosen, make_options(chosen.options, values, f"recipe '{chosen.name}'")
+
+
+def plan_of(config: RoundsConfig) -> Plan:
+    """The stages of the recipe that a configuration names.
+
+    Raises:
+        ConfigError: as for `options_of`.
+    """
+    chosen, options = options_of(config)
     plan = Plan()
-    chosen.function(plan, config, make_options(chosen.options, values, f"recipe '{chosen.name}'"))
+    chosen.function(plan, config, options)
     return plan
