@@ -370,7 +370,7 @@ class Preferences:
         schema = schema if self.extra_columns else schema.remove_metadata()
         # Beside other columns all `COLUMNS` are written, or one of the others could be read again in their place.
         always = COLUMNS if len(self.columns) > len(COLUMNS) else ()
-        save_table(path, schema, self._tables(), always=always, texts=TEXT_COLUMNS)
+        save_table(path, schema, self._tables(), always=always, once=self.extra_columns, texts=TEXT_COLUMNS)
 
     def __len__(self) -> int:
         return len(self._dataset)
