@@ -189,7 +189,7 @@ def as_array(name: str, values: Any, count: int, kind: Any = None) -> Any:
 
 
 def as_numbers(name: str, column: Any, ids: Sequence[str]) -> np.ndarray:
-    """A column as float64 (N,), nan where a value is missing; lists of K numbers as (N, K).
+    """A column as float64 (N,), nan where a value is missing; lists of K numbers as (N, K), of lists as (N, L, K).
 
     Texts that are numbers, as CSV has them, are read.
 
@@ -207,7 +207,7 @@ def as_numbers(name: str, column: Any, ids: Sequence[str]) -> np.ndarray:
             held = "is empty" if lengths[wrong] is None else f"has {lengths[wrong]} numbers, the first {lengths[0]}"
             raise DataError(f"Row {wrong} (id '{ids[wrong]}'), column '{name}': {held}. Give every row as many.")
         try:
-            return np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+            return np.array(rows, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise DataError(f"The column '{name}' does not hold lists of numbers ({error}).") from error
     try:

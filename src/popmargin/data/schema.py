@@ -168,8 +168,8 @@ class Preferences:
         """Probability that chosen is the better one, nan where unknown; what was loaded is in [½, 1]."""
         return self._numbers("soft_label")
 
-    def column(self, name: str) -> Float64[np.ndarray, " N"] | Float64[np.ndarray, "N K"]:
-        """The numbers of a column (N,), nan where one is missing; of a column of vectors (N, K).
+    def column(self, name: str) -> Float64[np.ndarray, "N ..."]:
+        """The numbers of a column (N,), nan where one is missing; of a column of vectors (N, K), of matrices (N, L, K).
 
         Raises:
             DataError: there is no such column, or it holds something else than numbers.

@@ -140,6 +140,7 @@ class Task(ABC):
             it can sample.
         noun: what is trained, for messages.
         beta: the β of objectives unless it is set; None for the objective's own default.
+        columns: other columns of the data that `encode` reads, such as features.
         use: a sentence about what a trained model is good for, after a space; `{model}` is its folder.
         config: the first run's configuration; sections of the objective and the optimisation do not matter.
     """
@@ -147,6 +148,7 @@ class Task(ABC):
     provides: ClassVar[frozenset[str]]
     noun: ClassVar[str] = "a model"
     beta: ClassVar[float | None] = None
+    columns: ClassVar[tuple[str, ...]] = ()
     use: ClassVar[str] = ""
 
     def __init__(self, config: RunConfig) -> None:

@@ -39,7 +39,7 @@ def training_steps(config: RunConfig, workspace: Workspace, parts: Parts) -> lis
         notes.append(
             f"{config.pop.scale} has {len(StrengthScale.load(config.pop.scale))} strengths, of which {count} are used"
         )
-    used = {name for signal in told.values() for name in signal.sources}
+    used = {*workspace.task.columns, *(name for signal in told.values() for name in signal.sources)}
     if sampled and order is None:
         used |= {"strength", "chosen_rating", "rejected_rating"}
     others = [column for column in preferences.columns if column not in COLUMNS]
