@@ -30,16 +30,17 @@ from popmargin.margin import Margin
 from popmargin.objectives.base import OBJECTIVES, Logps, Objective, Rows, ScoreKind
 
 _SCORES = {
-    "log_ratio": "log-ratios, Σ log π/π_ref; or summed log-probs, with those of the reference",
-    "mean_log_ratio": "mean log-ratios per token; or summed log-probs, with those of the reference and token counts",
-    "logp": "summed log-probs",
-    "mean_logp": "mean log-probs per token; or summed log-probs, with token counts",
+    "log_ratio": "log-ratios, Σ log π/π_ref (B,), nats; or summed log-probs, with those of the reference",
+    "mean_log_ratio": "mean log-ratios (B,), nats per token; or summed log-probs (nats), with those of the reference "
+    "and token counts",
+    "logp": "summed log-probs (B,), nats",
+    "mean_logp": "mean log-probs (B,), nats per token; or summed log-probs (nats), with token counts",
 }
 _TENSORS = {
     "reference_chosen": "the reference's summed log-probs of the chosen responses (B,), nats",
     "reference_rejected": "the same of the rejected responses (B,)",
-    "target": "the weaker sides' gaps chosen − rejected (B,), nats, without gradient",
-    "weaker_chosen": "scores of the weaker sides' chosen responses (B,), nats, with gradient",
+    "target": "the weaker sides' gaps chosen − rejected (B,), {unit}, without gradient",
+    "weaker_chosen": "scores of the weaker sides' chosen responses (B,), {unit}, with gradient",
     "weaker_rejected": "the same of their rejected responses (B,)",
     "has_weaker": "whether the row has a weaker side (B,), bool; None for all",
     "stronger_share": "weight of the stronger side (B,); None for 1",
@@ -96,7 +97,7 @@ def _loss_function(objective: Objective) -> LossFunction:
     """The function of an objective, with a signature and a docstring of its own."""
     defaults = objective.options()
     options = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(objective.options)}
-    tensors = _tensors(objective, objective.score_kind(defaults))
+    tensors = _tensors(objective, defaults)
     known = [*tensors, *options, "reduction"]
 
     def loss(chosen: Tensor, rejected: Tensor, *, reduction: str = "none", **given: Any) -> Tensor:
@@ -127,9 +128,9 @@ def _loss_function(objective: Objective) -> LossFunction:
     return loss
 
 
-def _tensors(objective: Objective, kind: ScoreKind) -> dict[str, tuple[bool, str]]:
+def _tensors(objective: Objective, options: Any) -> dict[str, tuple[bool, str]]:
     """The tensors that a loss takes beside its scores: whether it must have them, and what they are."""
-    needs = objective.needs
+    needs, kind = objective.needs, objective.score_kind(options)
     names = dict.fromkeys(needs.columns, True)
     names |= {"target": True} if needs.weaker == "target" else {}
     if needs.weaker == "gradient":
@@ -138,9 +139,11 @@ def _tensors(objective: Objective, kind: ScoreKind) -> dict[str, tuple[bool, str
     names |= {"state": False} if objective.init_state else {}
     if kind in ("log_ratio", "mean_log_ratio") or needs.reference:
         names |= dict.fromkeys(("reference_chosen", "reference_rejected"), needs.reference)
-    names |= dict.fromkeys(("chosen_tokens", "rejected_tokens", "weight"), False)
+    names |= dict.fromkeys(("chosen_tokens", "rejected_tokens"), objective.uses_token_counts(options))
+    names |= {"weight": False}
+    unit = "nats per token, even where the scores are sums with token counts" if kind.startswith("mean_") else "nats"
     said = _TENSORS | {name: _COLUMNS.get(name, "a number of each preference (B,)") for name in needs.columns}
-    return {name: (needed, said[name]) for name, needed in names.items()}
+    return {name: (needed, said[name].replace("{unit}", unit)) for name, needed in names.items()}
 
 
 def _docstring(objective: Objective, kind: ScoreKind, tensors: Mapping[str, tuple[bool, str]]) -> str:
@@ -152,21 +155,21 @@ def _docstring(objective: Objective, kind: ScoreKind, tensors: Mapping[str, tupl
     )
     return (
         f"{text.partition(chr(10) + 'Args:')[0].rstrip()}\n\nArgs:\n"
-        f"    chosen: {_SCORES[kind]} (B,), nats.\n    rejected: the same of the rejected responses.\n{said}"
+        f"    chosen: {_SCORES[kind]}.\n    rejected: the same of the rejected responses.\n{said}"
         + (f"{fields.strip(chr(10))}\n" if fields.strip() else "")
         + "    reduction: `none` for every row's loss (B,), `mean` for their (weighted) mean.\n"
     )
 
 
 def _check(
-    objective: Objective, kind: ScoreKind, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], where: str
+    objective: Objective, options: Any, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], where: str
 ) -> None:
     """Look at what a user hands over.
 
     Raises:
         DataError: something is missing, no tensor, or of another shape, type or range.
     """
-    tensors = _tensors(objective, kind)
+    tensors = _tensors(objective, options)
     for name, value in {"chosen": chosen, "rejected": rejected, **inputs}.items():
         if name != "state" and not isinstance(value, Tensor):
             raise DataError(f"{where}: {name} is a {type(value).__name__}, and must be a tensor (B,).")
@@ -193,7 +196,7 @@ def _value(
 ) -> Tensor:
     where = f"losses.{objective.name}"
     kind = objective.score_kind(options)
-    _check(objective, kind, chosen, rejected, inputs, where)
+    _check(objective, options, chosen, rejected, inputs, where)
     scores, logps = _scores(kind, chosen, rejected, inputs, where)
     has_weaker = inputs.get("has_weaker")
     if has_weaker is None and objective.needs.edges:

@@ -220,6 +220,18 @@ def test_wrong_weights_are_named(with_data: Callable[..., RunConfig]) -> None:
         built(with_data({"margin": MARGIN}, {"signals": {"weight": "margin"}}))
 
 
+@pytest.mark.parametrize("use", ["margin", "weight"])
+def test_numbers_beyond_fp32_are_refused_by_row(with_data: Callable[..., RunConfig], use: str) -> None:
+    """1e40 became infinite on the way to the batch; a scale brings it back."""
+    huge = {"helpful": [1e40, 0.5] * 6}
+    change = {"objective": {"name": "dpo_rating_margin"}, "signals": {use: "helpful"}}
+    with pytest.raises(DataError, match=rf"As {use}, the column 'helpful' .*'p\d+' \(1e\+40\).*signals.{use}.scale"):
+        built(with_data(huge, change))
+    change["signals"] = {use: {"column": "helpful", "scale": 1e-40}}
+    _, parts = built(with_data(huge, change))
+    assert sorted(set(parts.collator.columns[use].round(3).tolist())) == [0.0, 1.0]
+
+
 def test_a_margin_that_is_missing_says_what_would_do(with_data: Callable[..., RunConfig]) -> None:
     config = with_data(PLAIN | {"margin": [None, -1.0] * 6}, {"objective": {"name": "dpo_rating_margin"}})
     with pytest.raises(DataError) as caught:
