@@ -86,6 +86,8 @@ def why_no_loss(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> str
         return f"'{name}' reads a strength scale, which is fitted to training preferences alone"
     if loss.needs.edges and edges is None:
         return f"'{name}' needs PoP edges, and there are none between held-out preferences without known strengths"
+    if loss.decoupling:
+        return f"'{name}' contrasts the logits of policy and reference, which evaluation does not compute"
     if loss.target is not None and loss.target.forward == "none":
         return "the target is a bank of gaps, which holds training preferences alone"
     try:
