@@ -48,6 +48,7 @@ _TENSORS = {
     "state": "the objective's own state, as `Objective.init_state` makes it; None for its beginning",
     "chosen_tokens": "token counts of the chosen responses (B,)",
     "rejected_tokens": "the same of the rejected responses (B,)",
+    "decoupled": "gaps chosen − rejected with de-coupled log-probs (B,), nats, without gradient",
     "weight": "weight of each row in the mean (B,)",
 }
 _COLUMNS = {
@@ -136,6 +137,7 @@ def _tensors(objective: Objective, options: Any) -> dict[str, tuple[bool, str]]:
     if needs.weaker == "gradient":
         names |= {"weaker_chosen": True, "weaker_rejected": True, "stronger_share": False, "weaker_share": False}
     names |= {"has_weaker": False} if needs.weaker != "none" else {}
+    names |= {"decoupled": bool(objective.decoupling_of(options))} if objective.decoupling else {}
     names |= {"state": False} if objective.init_state else {}
     if kind in ("log_ratio", "mean_log_ratio") or needs.reference:
         names |= dict.fromkeys(("reference_chosen", "reference_rejected"), needs.reference)
@@ -218,6 +220,7 @@ def _value(
         target=None if target is None else Margin(values=target.detach(), unit="nats"),
         columns=columns,
         logps=logps,
+        decoupled=inputs.get("decoupled"),
         state={name: torch.as_tensor(value, device=chosen.device) for name, value in state.items()},
         **shares,
     )

@@ -155,6 +155,11 @@ class Responses:
             raise DataError(f"The responses have no '{name}'. {did_you_mean(name, self._facts)}")
         return list(self._facts[name])
 
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Columns of the prompts."""
+        return tuple(self._columns)
+
     def column(self, name: str) -> list[Any]:
         """A column of the prompts (P,).
 
