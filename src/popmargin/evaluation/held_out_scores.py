@@ -86,6 +86,8 @@ def why_no_loss(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> str
         return f"'{name}' reads a strength scale, which is fitted to training preferences alone"
     if loss.needs.edges and edges is None:
         return f"'{name}' needs PoP edges, and there are none between held-out preferences without known strengths"
+    if loss.decoupling:
+        return f"'{name}' contrasts the logits of policy and reference, which evaluation does not compute"
     if loss.target is not None and loss.target.forward == "none":
         return "the target is a bank of gaps, which holds training preferences alone"
     try:
@@ -140,7 +142,7 @@ def held_out_loss(
             name: torch.from_numpy(values[rows.stronger]) for name, values in _columns(loss, workspace).items()
         },
     }
-    seen = loss.rows(part, scores, target_N, state=state, gather=lambda values: values)
+    seen = loss.rows(part, scores, target_N, progress=1.0, state=state, gather=lambda values: values)
     loss_R = loss.of_rows(seen, loss.less_margin(seen))
     weight_R = seen.columns.get("weight", torch.ones_like(loss_R))
     return float((loss_R * weight_R).sum() / weight_R.sum())

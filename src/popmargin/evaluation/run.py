@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from popmargin.account import Step
 from popmargin.config import EvaluationConfig
-from popmargin.data.tokenize import prompt_text
+from popmargin.data.responses import Responses
 from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
@@ -153,34 +153,31 @@ def generate_and_score(
     chosen = PromptSet.of(workspace, prompts)
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress)
     repeated = [prompt for prompt in chosen.prompts for _ in range(settings.samples)]
-    return Generations(
-        prompts=[prompt_text(prompt) for prompt in chosen.prompts],
-        prompt_keys=chosen.keys,
-        samples_per_prompt=settings.samples,
-        completions=samples.texts,
-        rewards=np.array(reward.score(repeated, samples.texts), dtype=np.float64),
-        lengths=samples.lengths,
+    scores = {"reward": np.array(reward.score(repeated, samples.texts), dtype=np.float64), "kl": samples.log_ratio}
+    responses = Responses(
+        chosen.prompts,
+        [samples.texts[start : start + settings.samples] for start in range(0, len(samples.texts), settings.samples)],
+        {name: values for name, values in scores.items() if not np.isnan(values).all()},
+        tokens=samples.lengths,
         finished=samples.finished,
-        kl=samples.log_ratio,
-        drawn=samples.drawn,
-        clusters=chosen.clusters,
-        notes=notes_of(reward),
+        columns={"cluster": chosen.clusters},
     )
+    return Generations(responses, samples.drawn, notes_of(reward))
 
 
 def generation_step(generations: Generations, settings: EvaluationConfig, workspace: Workspace, whose: str) -> Step:
     """The account of generations: prompts asked, answered and cut, answers cut and empty."""
-    everyone, task = PromptSet.of(workspace, None), workspace.task
-    asked, room = len(generations.prompts), task.room_for_prompts(settings)
+    everyone, task, responses = PromptSet.of(workspace, None), workspace.task, generations.responses
+    asked, room = len(responses), task.room_for_prompts(settings)
     lengths = task.prompt_lengths(everyone.prompts[:asked])
-    answers = len(generations.completions)
+    answers = len(responses.texts)
     counts = {
         f"prompts truncated to the {room} tokens that fit beside the answer": (int((lengths > room).sum()), asked),
         f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
-            int((~generations.finished).sum()),
+            int(responses.unfinished.sum()),
             answers,
         ),
-        "empty answers": (sum(not text.strip() for text in generations.completions), answers),
+        "empty answers": (sum(not str(text).strip() for text in responses.texts), answers),
     }
     more = len(everyone.prompts) - asked
     return Step(

@@ -305,12 +305,13 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
         tokens=loss.tokens,
         statistics=run.train.token_statistics,
     )
+    scorer = task.prepare(model, scorer, run.train)
+    scorer = task.decoupled(scorer, loss.decoupling) if loss.decoupling else scorer
     if scorer.alone and process_count() > 1:
         raise ConfigError(
             "The model is forwarded one response at a time (the log says why), which several processes cannot do in "
             "lockstep: train in one process."
         )
-    scorer = task.prepare(model, scorer, run.train)
     loss = _with_target(loss, run.target, data, model)
     collator = Collator(
         rows=_training_rows(loss, workspace, edges),

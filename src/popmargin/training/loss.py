@@ -94,6 +94,7 @@ class Loss:
         scores: PairScores,
         target_P: Tensor | None,
         *,
+        progress: float,
         state: Mapping[str, Tensor],
         gather: Callable[[Tensor], Tensor],
     ) -> Rows:
@@ -103,6 +104,7 @@ class Loss:
             part: `stronger`, `weaker` and `has_weaker` of each row (B,), its shares, and `columns`; see `Collator`.
             scores: of the P preferences.
             target_P: the target's gaps of them (P,), nats; None without a target.
+            progress: share of the optimizer steps that are done.
             state: the objective's own.
             gather: concatenates a tensor over all processes.
         """
@@ -125,6 +127,8 @@ class Loss:
             stronger_share=part["stronger_share"],
             weaker_share=part["weaker_share"],
             logps=Logps(**taken) if taken else None,
+            decoupled=None if scores.decoupled is None else scores.decoupled[stronger],
+            progress=progress,
             state={name: value.to(scores.gap.device) for name, value in state.items()},
             gather=gather,
         )
@@ -159,6 +163,11 @@ class Loss:
         with running(f"margin source '{source.name}'"):
             margin = source.function(rows, options).nats(self.beta)
         return replace(rows, chosen=rows.chosen - margin)
+
+    @property
+    def decoupling(self) -> float:
+        """λ of the gaps with de-coupled log-probs that the objective wants; 0 for none."""
+        return self.objective.decoupling_of(self.options)
 
     @property
     def beta(self) -> float:

@@ -23,7 +23,7 @@ from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
 from popmargin.training.loss import Loss
-from popmargin.training.step_metrics import MeanMetrics, finish_means
+from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
 from popmargin.user_code import running
 
 STATE_FILE = "popmargin_state.safetensors"
@@ -89,6 +89,7 @@ class PreferenceTrainer(Trainer):
         self.clustered = clustered
         self.metrics = MeanMetrics()
         self.step_metrics = MeanMetrics()
+        self.step_rows = RowValues(loss.objective.every_row)
         self.tokens_seen = 0
         self._parts_seen = 0
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
@@ -163,13 +164,14 @@ class PreferenceTrainer(Trainer):
             inputs,
             scores,
             target_P,
+            progress=self.state.global_step / self.state.max_steps,
             state=self.state_of_objective,
             gather=self.accelerator.gather,  # pyright: ignore[reportArgumentType]
         )
         seen = self.loss.less_margin(rows)
         loss_R = self.loss.of_rows(rows, seen)
-        scores_R = [loss_R, rows.gap] if rows.target is None else [loss_R, rows.gap, rows.target.values]
-        finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
+        scores_R = [loss_R, rows.gap, rows.decoupled, None if rows.target is None else rows.target.values]
+        finite_R = torch.stack([torch.isfinite(values) for values in scores_R if values is not None]).all(0)
         self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once a step: no sync here
         self._note(inputs, rows, seen, scores.logged)
         weight_R = rows.columns.get("weight")
@@ -265,6 +267,7 @@ class PreferenceTrainer(Trainer):
         self.metrics.add({**values, **of_tokens, **noted})
         if self.loss.objective.update_state is not None:
             self.step_metrics.add(noted, rows.columns.get("weight"))
+            self.step_rows.add(noted)
         self.tokens_seen += int(inputs["policy_tokens"])
 
     def _refuse_taken(self, noted: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
@@ -292,7 +295,7 @@ class PreferenceTrainer(Trainer):
         if self.loss.target is not None:
             self.loss.target.step()
         if self.loss.objective.update_state is not None:
-            means = self.step_metrics.read()
+            means = {**self.step_metrics.read(), **self.step_rows.read()}
             self.state_of_objective = self.loss.objective.update_state(
                 self.state_of_objective, means, self.loss.options
             )
