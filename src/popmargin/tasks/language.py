@@ -323,6 +323,7 @@ class LanguageTask(TextTask):
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             top_k=settings.top_k,
+            top_p=settings.top_p,
             generation_config=settings.generation_config,
             batch_size=settings.generation_batch_size,
             seed=settings.seed,

@@ -25,6 +25,7 @@ _FIELDS = (
     "evaluation.reward",
     "evaluation.reward_options.cache",
     "evaluation.reward_options.template",
+    "evaluation.reward_options.reference",
 )
 _DATA = ("data.train", "data.test")  # several names with commas between, and splits
 _CODE = {
@@ -38,7 +39,7 @@ _CODE = {
 _TEMPLATE = "evaluation.reward_options.template"
 """A file of the user's own that is no code; its copy is kept like one."""
 _OWN = ("output", "reference.cache")  # where things lie; what is trained does not depend on it
-_PREFIXES = ("model:", "sqlite:///")
+_PREFIXES = ("model:", "implicit:", "sqlite:///")
 _FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
 """What an evaluation may name otherwise: where things lie, whose content is compared."""
 _READING = ("data.format", "data.pairs", "data.min_gap", "data.bad_rows", "data.columns")
@@ -82,6 +83,9 @@ def _change(values: Any, keys: Sequence[str], change: Callable[[str], str]) -> N
 
 def _absolute(text: str) -> str:
     prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
+    run, at, reference = text.removeprefix(prefix).partition("@")
+    if prefix == "implicit:" and at and not Path(f"{run}@{reference}").exists():
+        return f"{_absolute(f'{prefix}{run}')}@{_absolute(reference)}"
     place, mark, rest = _parts(text.removeprefix(prefix))
     if text == "demo" or not place or "://" in place or Path(place).is_absolute():
         return text
@@ -105,7 +109,7 @@ def _absolute_code(text: str) -> str:
     module, _, name = text.partition(":")
     file = Path(f"{module}.py").absolute()
     known = getattr(sys.modules.get(module), "__file__", None)
-    if not module.isidentifier() or module in ("model", "judge") or not name or not file.is_file():
+    if not module.isidentifier() or module in ("model", "implicit", "judge") or not name or not file.is_file():
         return _absolute(text)
     return text if known is not None and Path(known).resolve() != file.resolve() else f"{file}:{name}"
 

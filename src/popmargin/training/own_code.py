@@ -80,7 +80,7 @@ def code_of_reward(config: EvaluationConfig) -> list[OwnCode]:
     """The code of a user's own reward, and the template of a judge."""
     spec, template = config.reward or "", config.reward_options.get("template")
     found: list[OwnCode] = []
-    if not spec.startswith(("model:", "judge:")) and (file := file_of(spec)) is not None:
+    if not spec.startswith(("model:", "implicit:", "judge:")) and (file := file_of(spec)) is not None:
         found.append(OwnCode.of("reward", "the reward", file))
     if isinstance(template, str) and Path(template).is_file():
         file = Path(template)
