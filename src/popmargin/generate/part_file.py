@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import threading
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ class PartFile:
 
     def __init__(self, path: Path | None, asked: Mapping[str, Any]) -> None:
         self.path = path
+        self._lock = threading.Lock()
         self.done: dict[tuple[int, int], dict[str, Any]] = {}
         if path is None:
             return
@@ -55,10 +57,11 @@ class PartFile:
 
     def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Keep responses; each has its `prompt` and `number`, and one that is there already stays as it is."""
-        new = [dict(entry) for entry in entries if (entry["prompt"], entry["number"]) not in self.done]
-        if self.path is not None and new:
-            self._append(new)
-        self.done |= {(entry["prompt"], entry["number"]): entry for entry in new}
+        with self._lock:
+            new = [dict(entry) for entry in entries if (entry["prompt"], entry["number"]) not in self.done]
+            if self.path is not None and new:
+                self._append(new)
+            self.done |= {(entry["prompt"], entry["number"]): entry for entry in new}
 
     def remove(self) -> None:
         """Delete the file, once its content is elsewhere."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from popmargin.errors import ConfigError, RunError
 from popmargin.files import no_such_file
+from popmargin.generate.server import Failure, request_fields
 from popmargin.judges.answer_cache import AnswerCache, cache_file
-from popmargin.judges.client import ChatClient, Failure, answer_text, request_fields
+from popmargin.judges.client import ChatClient, answer_text
 from popmargin.judges.prompts import readable
 from popmargin.judges.read_rating import parse_rating
 from popmargin.rewards.base import Prompt, check_rows, checked_rewards
