@@ -52,7 +52,8 @@ def _opened(work: Work) -> tuple[Run, Workspace]:
     if "model.path" in work.inputs:
         placed["model"] = {"path": str(work.inputs["model.path"])}
     config = from_dict(RunConfig, merge(merge(work.settings, placed), {"output": str(work.folder)}))
-    return Run.read(config), Workspace(config, test=load_preferences(test))
+    run = Run.read(config)
+    return run, run.workspace(test=load_preferences(test))
 
 
 def measure_start(work: Work) -> dict[str, Any]:

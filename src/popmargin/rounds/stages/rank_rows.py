@@ -19,7 +19,6 @@ from popmargin.objectives.base import OBJECTIVES, Rows
 from popmargin.rounds.plan import Output, Plan, Stage, Work
 from popmargin.rounds.stages.trained_models import load_trained
 from popmargin.training.build import Run
-from popmargin.training.workspace import Workspace
 
 _BINS = 40
 
@@ -137,7 +136,7 @@ def _margins(work: Work, rows: Preferences, policy: Path) -> dict[str, float]:
     if "model.path" in work.inputs:
         placed["model"] = {"path": str(work.inputs["model.path"])}
     run = Run.read(from_dict(RunConfig, merge(settings, placed)))
-    found = held_out_margins(load_trained(policy), run, Workspace(run.config, test=rows))
+    found = held_out_margins(load_trained(policy), run, run.workspace(test=rows))
     return dict(zip(found.ids, found.reward_margin.tolist(), strict=True))
 
 
