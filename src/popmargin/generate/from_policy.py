@@ -138,7 +138,7 @@ def model_responses(
                 if (prompt, number) not in kept.done
             ]
             kept.add(entries)
-            new_tokens += sum(entry["tokens"] for entry in entries)
+            new_tokens += sum(len(completion.tokens) for completion in found)
             bar.set_postfix_str(f"{new_tokens / max(time.monotonic() - started, 1e-9):,.0f} tokens/s", refresh=False)
             bar.update(len(entries))
     made = as_responses(
