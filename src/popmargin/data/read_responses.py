@@ -88,7 +88,7 @@ def raw_rows(
         if batch.broken:
             position, error = batch.broken[0]
             raise DataError(f"{name}:{position}: {error} Remedy: {error.remedy}")
-        read = batch.rows
+        read = batch.read()
         rows += _with_numbers(read) if (batch.source or opened).text_cells else read
         by_line = (batch.source or opened).by_line
         places += [f"{name}:{at}" if by_line else f"{name}, row {at} (from 0)" for at in batch.positions]

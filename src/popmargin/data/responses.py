@@ -324,7 +324,7 @@ class Responses:
         check_suffix(path, SAVE_SUFFIXES)
         table = self.to_arrow()
         parts = (pa.Table.from_batches([rows]) for rows in table.to_batches(max_chunksize=BATCH_ROWS))
-        save_table(path, table.schema, parts)
+        save_table(path, table.schema, parts, once=table.column_names)
 
     def to_arrow(self) -> Any:
         """The `pyarrow.Table` that `save` writes; errors as there.

@@ -35,10 +35,10 @@ def held_out_scores(model: Any, run: Run, workspace: Workspace, *, selected: boo
     Raises:
         DataError: the model cannot score a row; the message names it.
     """
-    loss, data, task, settings = run.loss, workspace.test, workspace.task, run.config.evaluation
+    loss, data, task, settings = run.loss, workspace.test, workspace.task, run.evaluation
     task.check_scoring(data.encoded, model)
     tokens = loss.tokens if selected else None
-    scorer = task.scorer(model, loss.kind, precision=run.config.model.precision, wide=True, tokens=tokens)
+    scorer = task.scorer(model, loss.kind, precision=run.model.precision, wide=True, tokens=tokens)
     scoring = None if tokens is None or loss.scoring is None else task.reference(data.encoded, loss.scoring)
     inputs = task.inputs(data.encoded, scorer, reference=data.reference, scoring=scoring)
     device = next(model.parameters()).device
@@ -86,6 +86,8 @@ def why_no_loss(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> str
         return f"'{name}' reads a strength scale, which is fitted to training preferences alone"
     if loss.needs.edges and edges is None:
         return f"'{name}' needs PoP edges, and there are none between held-out preferences without known strengths"
+    if loss.decoupling:
+        return f"'{name}' contrasts the logits of policy and reference, which evaluation does not compute"
     if loss.target is not None and loss.target.forward == "none":
         return "the target is a bank of gaps, which holds training preferences alone"
     try:
