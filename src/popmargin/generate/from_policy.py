@@ -125,7 +125,7 @@ def model_responses(
                 continue
             # A batch of which a part was kept is drawn whole again: it is then the same batch, to the last bit.
             found = sampler.draw(places)
-            entries = [
+            entries: list[dict[str, Any]] = [
                 {
                     "prompt": prompt,
                     "number": number,
@@ -138,7 +138,7 @@ def model_responses(
                 if (prompt, number) not in kept.done
             ]
             kept.add(entries)
-            new_tokens += sum(len(completion.tokens) for completion in found)
+            new_tokens += sum(entry["tokens"] for entry in entries)
             bar.set_postfix_str(f"{new_tokens / max(time.monotonic() - started, 1e-9):,.0f} tokens/s", refresh=False)
             bar.update(len(entries))
     made = as_responses(
