@@ -60,13 +60,12 @@ SAME_NAME = {
 
 WHOLE_CONFIGURATION = {
     "config": "where it is defined",
-    "models.named_policy": "finds what a run has trained, and its reference, in the run's directory",
     "training.build": "the border: from the configuration to objects",
     "training.run": "one run's training begins with it",
     "training.inputs": "compares stored ones, and makes their paths absolute",
     "training.run_directory": "stores it",
     "api": "a front door", "cli": "a front door", "study": "a front door",
-    "rounds": "a front door, for the trainings of its stages", "recipes": "a front door",
+    "rounds": "a front door, for the trainings of its stages",
 }  # fmt: skip
 """Rooms and modules that know the whole configuration of a run; all others take objects, or the section they read."""
 

@@ -44,6 +44,7 @@ class SpaOptions:
         beta: of DPO, in the seed and in the rounds [code].
         alpha: label smoothing of suspected labels [code].
         quantile: share of recent labels below which one is suspected [code].
+        window: rows that this quantile is taken of, at least; nothing is suspected before so many were seen (ours).
         decoupling: λ of each round; later rounds take the last one [second-hand].
         seed_epochs: null takes 3 with fewer than 2,000 seed preferences, else 1 [code].
         epochs: of each round [code].
@@ -66,6 +67,7 @@ class SpaOptions:
     beta: Positive = 0.1
     alpha: NotNegative = 0.1
     quantile: PartialShare = 0.1
+    window: Size = 256
     decoupling: list[NotNegative] = field(default_factory=lambda: [0.5, 0.25, 0.125])
     seed_epochs: Positive | None = None
     epochs: Positive = 1.0
@@ -168,6 +170,7 @@ def _objective(options: SpaOptions, number: int) -> dict[str, Any]:
         "beta": options.beta,
         "alpha": options.alpha,
         "quantile": options.quantile,
+        "window": options.window,
         "decoupling": decoupling,
     }
 

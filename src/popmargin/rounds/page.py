@@ -143,8 +143,9 @@ def _label_row(name: str, facts: dict[str, Any], training: dict[str, Any]) -> di
         "longer is chosen": _number(pair.get("longer_chosen"), share=True),
         "length, chosen / rejected": f"{_number(pair.get('chosen_length'))} / {_number(pair.get('rejected_length'))}",
         "agreement with the reward": _interval(agreement),
-        "flagged at the end": _number(last.get("flagged"), share=True),
-        "τ": _number(last.get("tau")),
+        "suspected labels": _number(training.get("suspected"), share=True),
+        "τ": _number(last.get("suspect_threshold")),
+        "h / h̃ at the end": f"{_number(last.get('reward_margin'))} / {_number(last.get('decoupled_margin'))}",
     }
 
 

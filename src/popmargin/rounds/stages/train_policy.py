@@ -58,9 +58,11 @@ def train_stage(work: Work) -> dict[str, Any]:
     train(config, resume=directory.started)
     facts = directory.facts()
     metrics = [line for line in directory.metrics() if "loss" in line]
+    suspected = [line["suspected"] for line in metrics if line.get("suspected") is not None]
     return {
         "rows": facts["rows"],
         "steps": facts["steps"],
         "last": metrics[-1] if metrics else {},
+        "suspected": sum(suspected) / len(suspected) if suspected else None,
         "account": facts["account"],
     }
