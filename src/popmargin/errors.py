@@ -75,6 +75,27 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"{start}Known: {', '.join(names)}."
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count and its noun, for a message; the plural ends in s where none is given.
+
+    Example:
+        >>> counted(1, "row"), counted(2, "row"), counted(0, "reply", "replies")
+        ('1 row', '2 rows', '0 replies')
+    """
+    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
+
+
+def a_kind(value: object) -> str:
+    """The type of a value with its article, for a message.
+
+    Example:
+        >>> a_kind({}), a_kind(1)
+        ('a dict', 'an int')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' or name == 'ndarray' else 'a'} {name}"
+
+
 def first_few(names: Sequence[str], shown: int = 5) -> str:
     """The first names of a list, for a message; an ellipsis stands for the rest.
 

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from popmargin.engine.scores import scores_of
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, a_kind, did_you_mean
 from popmargin.margin import Margin
 from popmargin.objectives.base import OBJECTIVES, Logps, Objective, Rows, ScoreKind
 
@@ -169,7 +169,7 @@ def _check(
     tensors = _tensors(objective, kind)
     for name, value in {"chosen": chosen, "rejected": rejected, **inputs}.items():
         if name != "state" and not isinstance(value, Tensor):
-            raise DataError(f"{where}: {name} is a {type(value).__name__}, and must be a tensor (B,).")
+            raise DataError(f"{where}: {name} is {a_kind(value)}; it must be a tensor (B,).")
     wrong = {name: tuple(value.shape) for name, value in {"rejected": rejected, **inputs}.items()
              if name != "state" and value.shape != chosen.shape}  # fmt: skip
     if chosen.ndim != 1 or wrong:

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_type_hints
 
-from popmargin.errors import ConfigError, did_you_mean
+from popmargin.errors import ConfigError, a_kind, did_you_mean
 from popmargin.user_code import FORMS, home, load_object
 
 
@@ -113,8 +113,8 @@ class Registry(Generic[ComponentT]):
         for component in self._entries.values():
             if component.function is function:
                 return component
-        what = "" if callable(function) else f", but a {type(function).__name__}"
-        raise ConfigError(f"'{path}' is not registered{what}: decorate the function with @{self.kind}(...).")
+        what = "not registered" if callable(function) else f"{a_kind(function)}, not a registered function"
+        raise ConfigError(f"'{path}' is {what}: decorate the function with @{self.kind}(...).")
 
 
 class Register(Protocol):

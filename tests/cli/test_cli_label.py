@@ -181,7 +181,7 @@ def test_other_texts_under_the_same_ids_are_refused(
     turned = {"chosen": rows[3]["rejected"], "rejected": rows[3]["chosen"]}
     for change, message in (
         (turned, "2 texts differ, such as 'chosen' of 'q3'"),
-        ({"prompt": "Another?"}, "1 texts differ, such as 'prompt' of 'q3'"),
+        ({"prompt": "Another?"}, "1 text differs, such as 'prompt' of 'q3'"),
     ):
         changed = [{**row, **(change if row["id"] == "q3" else {})} for row in rows]
         other.write_text("".join(json.dumps(row) + "\n" for row in changed))
@@ -291,7 +291,7 @@ def test_the_scale_reads_the_store(db: str, data: Path, tmp_path: Path, capsys: 
         store.record(who.id, task.id, "first", request="r")
     out = str(tmp_path / "scale.parquet")
     assert main(["pop", "scale", db, "--data", str(data), "--out", out]) == 0
-    assert "1 of 1 edges" in capsys.readouterr().out
+    assert "1 of 1 edge" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["report", "--out", "x.html"], ["judge", "--judge", "ratings"], ["ask"], ["status"]])

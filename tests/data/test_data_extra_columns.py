@@ -184,7 +184,7 @@ def test_a_name_of_the_schema_that_the_layout_does_not_read_is_answered_in_words
         ({"weight": -1}, r"row 0 .*'weight': the weight is -1\. Remedy: write how much the row counts"),
         ({"weight": "heavy"}, r"'weight': the weight is 'heavy' \(str\), not a number"),
         ({"weight": float("inf")}, r"'weight': the number is inf"),
-        ({"margin": float("nan")}, r"1 of 1 rows.*\n.*'margin': the number is nan"),
+        ({"margin": float("nan")}, r"1 of 1 row .*\n.*'margin': the number is nan"),
     ],
 )
 def test_weights_and_margins_are_checked_by_row(row: dict[str, Any], words: str) -> None:

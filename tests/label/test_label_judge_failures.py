@@ -85,7 +85,7 @@ def test_what_one_question_gets_is_its_own_and_is_asked_again(
     kind = "4 unparsed, 0 failed" if mode == "vague" else "0 unparsed, 4 failed"
     assert kind in out and "first answer without a verdict: " in out
     assert "picked position A: 10 of 20 (50.0%)" in out and "flipped with the order: 0 of 10" in out
-    assert "2 of its 12 labels are 'unsure'" in err and "--again" in err
+    assert "'unsure' for 2 of its 12 labels" in err and "--again" in err
     unsure = {name: note for name, (verdict, note) in labels().items() if verdict == "unsure"}
     assert sorted(unsure) == ["p1", "p4"] and all(reason in note for note in unsure.values())
     if mode != "vague":

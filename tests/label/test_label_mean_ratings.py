@@ -164,7 +164,7 @@ def test_gold_is_found_by_its_text_whichever_side_it_stands_on(store: LabelStore
             "preference 'p0', column 'rejected': .* has no such prompt and response",
         ),
         ({"prompt": "Q", "chosen_rating": 4.0}, "has no such prompt and response"),
-        ({}, "none of the 1 preferences of .* has a rating"),
+        ({}, "no preference of .* has a rating"),
     ],
 )
 def test_gold_that_tells_nothing_of_the_data_is_refused(

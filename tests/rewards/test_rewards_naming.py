@@ -75,8 +75,11 @@ def verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str
     [
         ("gpt", f"'gpt' is not understood. Give {FORMS}."),
         ("my_file.py", f"Give {FORMS}. The file exists; add the name in it: 'my_file.py:NAME'"),
-        ("judge:gpt", "'judge:gpt' holds no URL. Give judge:MODEL@URL"),
-        ("openai:m@localhost", "'openai:m@localhost' holds no URL. Give judge:MODEL@URL"),
+        ("ratigns", "Did you mean 'ratings'?"),
+        ("modle:./nowhere", "there is no module 'modle' here. Did you mean 'model:./nowhere'?"),
+        ("jugde:m@http://host/v1", "Did you mean 'judge:m@http://host/v1'?"),
+        ("judge:gpt", "'judge:gpt' contains no URL. Give judge:MODEL@URL"),
+        ("openai:m@localhost", "'openai:m@localhost' contains no URL. Give judge:MODEL@URL"),
         ("model:./nowhere", "./nowhere"),
         ("local:./nowhere", "./nowhere"),
     ],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments
 from popmargin.cli.label import add_project_arguments, load_new_data, project_settings
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
-from popmargin.errors import ConfigError, import_extra
+from popmargin.errors import ConfigError, counted, import_extra
 from popmargin.label.store.address import open_store
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def _annotate(args: argparse.Namespace) -> int:
 def _admin_token(args: argparse.Namespace) -> str:
     given = args.admin_token or os.environ.get(ADMIN_VARIABLE)
     if given is not None and len(given) < 16:
-        raise ConfigError(f"The admin token has {len(given)} characters; use at least 16, or omit it to generate one.")
+        raise ConfigError(
+            f"The admin token has {counted(len(given), 'character')}; use at least 16, or omit it to generate one."
+        )
     return given or secrets.token_urlsafe(24)
 
 
@@ -99,7 +101,10 @@ def _announce(
     store: "LabelStore", project: "Project", site: str, links: dict[str, str | None], admin_token: str
 ) -> None:
     progress = store.progress(project.id)
-    print(f"{project.name}: {progress.labels_done} of {progress.labels_wanted} labels done, {progress.items} items")
+    print(
+        f"{project.name}: {progress.labels_done} of {counted(progress.labels_wanted, 'label')} done, "
+        f"{counted(progress.items, 'item')}"
+    )
     for name, token in links.items():
         link = f"{site}/login/{token}" if token else "keeps the existing link (create a new one on the admin page)"
         print(f"  {name:<12} {link}")

@@ -20,7 +20,7 @@ from popmargin.data.schema import NUMBER_COLUMNS, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.summary import example_rows, summarise
 from popmargin.data.tools import said
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 _SHOWN = 160
 
@@ -179,7 +179,7 @@ def _check(args: argparse.Namespace) -> int:
         if leak is not None:
             print(leak)
         _print_examples(examples)
-        empty = f"{report.source} has no rows" if not report.rows_in else f"{len(report.fatal)} problems"
+        empty = f"{report.source} has no rows" if not report.rows_in else f"{counted(len(report.fatal), 'problem')}"
         print("ok" if good else empty + (", and a leak" if leak is not None else ""))
     return 0 if good else 1
 
@@ -214,7 +214,7 @@ def _convert(args: argparse.Namespace) -> int:
     check_outputs(args, {"OUT": args.out}, SAVE_SUFFIXES, [args.source])
     prefs = _load(args)
     prefs.save(args.out)
-    print(f"wrote {len(prefs)} preferences to {args.out}")
+    print(f"wrote {counted(len(prefs), 'preference')} to {args.out}")
     return 0
 
 
@@ -225,7 +225,7 @@ def _split(args: argparse.Namespace) -> int:
     check_leak(train, test)
     for part, path in ((train, args.train), (test, args.test)):
         part.save(path)
-        print(f"wrote {len(part)} preferences, {len(set(part.prompt_keys))} prompts, to {path}")
+        print(f"wrote {counted(len(part), 'preference')}, {counted(len(set(part.prompt_keys)), 'prompt')}, to {path}")
     return 0
 
 
@@ -241,8 +241,8 @@ def _rate(args: argparse.Namespace) -> int:
     rated.save(args.out)
     for note in ratings.notes:
         print(note)
-    print(f"the reward agrees with {len(prefs) - against} of {len(prefs)} labels; others: {args.disagree}")
-    print(f"wrote {len(rated)} preferences, rated by {args.reward}, to {args.out}")
+    print(f"the reward agrees with {len(prefs) - against} of {counted(len(prefs), 'label')}; others: {args.disagree}")
+    print(f"wrote {counted(len(rated), 'preference')}, rated by {args.reward}, to {args.out}")
     return 0
 
 
@@ -262,7 +262,7 @@ def _print_report(report: LoadReport, *, limit: int) -> None:
 
 def _print_summary(summary: dict[str, Any]) -> None:
     kind = "conversations" if summary["conversational"] else "text"
-    print(f"{summary['rows']} preferences on {summary['prompts']} prompts, {kind}")
+    print(f"{counted(summary['rows'], 'preference')} on {counted(summary['prompts'], 'prompt')}, {kind}")
     print(f"  fingerprint {summary['fingerprint'][:16]}, annotators named: {summary['annotators']}")
     print("  characters      min      p10   median      p90      max")
     for name, spread in summary["characters"].items():

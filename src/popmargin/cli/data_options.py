@@ -7,6 +7,7 @@ from typing import Any
 from popmargin.data.load import Ties, load_preferences
 from popmargin.data.pairs import PAIRINGS
 from popmargin.data.schema import Preferences
+from popmargin.errors import counted
 
 SOURCE_HELP = "a file, glob, folder or hub id, or several separated by commas; `name:split` selects a split"
 SPLIT_HELP = "the split to use, if there are several"
@@ -72,7 +73,7 @@ def tell_left_out(preferences: Preferences, source: str) -> None:
     """Say on stderr what was done to the rows of a source, and that some were left out, if any were."""
     report = preferences.report
     if report.rows_kept != report.rows_in:
-        left_out = f"{report.rows_kept} of {report.rows_in} rows used"
+        left_out = f"{report.rows_kept} of {counted(report.rows_in, 'row')} used"
         print(f"{source}: {left_out}; see `popmargin data check {source}`", file=sys.stderr)
     for note in report.notes:
         print(f"{source}: {note}", file=sys.stderr)

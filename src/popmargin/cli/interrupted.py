@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig
+from popmargin.errors import counted
 from popmargin.files import read_jsonl
 from popmargin.study.config import StudyConfig
 from popmargin.training.run_directory import RunDirectory
@@ -63,4 +64,4 @@ def study_standing(study: StudyConfig) -> tuple[str, list[str]]:
     configs = [config for arm in study.run_configs().values() for config in arm]
     runs = [RunDirectory(Path(config.output)) for config in configs]
     done = sum(run.finished and (run.evaluation / "metrics.json").is_file() for run in runs)
-    return f"{done} of {len(runs)} runs of {study.output} are trained and evaluated, and are kept.", []
+    return f"{done} of {counted(len(runs), 'run')} of {study.output} are trained and evaluated, and are kept.", []

@@ -14,7 +14,7 @@ from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.data.load import load_preferences
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.files import PARQUET, whole_folder
 from popmargin.label.store.address import may_exist, open_store
 from popmargin.pop.edges import PopEdges
@@ -218,7 +218,10 @@ def _status(args: argparse.Namespace) -> int:
     for row in found:
         done, wanted = row["labels_done"], row["labels_wanted"]
         share = f" ({done / wanted:.0%})" if wanted else ""
-        print(f"{row['project']}: {done} of {wanted} labels{share}, {row['items']} items, {row['leased']} open now")
+        print(
+            f"{row['project']}: {done} of {counted(wanted, 'label')}{share}, {counted(row['items'], 'item')}, "
+            f"{row['leased']} open now"
+        )
         for who in row["annotators"]:
             state = "" if who["active"] else ", not active"
             print(f"  {who['name']:<20} {who['kind']}{state}: {who['own_done']} done, {who['own_skipped']} skipped")
@@ -318,7 +321,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         edges, account = pop_edges(store, project, aggregate=args.aggregate, wrong=args.wrong or "swap")
         edges.save(args.out)
         print(account)
-        print(f"wrote {len(edges)} edges to {args.out}")
+        print(f"wrote {counted(len(edges), 'edge')} to {args.out}")
     elif kind in ("preferences", "dataset"):
         strengths = None if args.strengths is None else read_strengths(args.strengths)
         prefs = preferences_of(
@@ -334,8 +337,8 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
                 prefs.dataset.save_to_disk(str(partial))
         else:
             prefs.save(args.out)
-        print("\n".join([*prefs.report.notes, f"wrote {len(prefs)} preferences to {args.out}"]))
+        print("\n".join([*prefs.report.notes, f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
     else:
         labels = store.label_history(project.id) if kind == "history" else store.labels(project.id)
         save_labels(labels, args.out)
-        print(f"wrote {labels.num_rows} {'revisions' if kind == 'history' else 'labels'} to {args.out}")
+        print(f"wrote {counted(labels.num_rows, 'revision' if kind == 'history' else 'label')} to {args.out}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from popmargin.cli.data_options import seed
 from popmargin.cli.store_options import add_store_arguments
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.store.address import open_store
 
 
@@ -41,7 +41,10 @@ def _ask(args: argparse.Namespace) -> int:
         pairs = sampler.ask(args.n)
         if pairs:
             store.add_items(project.id, "pop", [first for first, _ in pairs], [second for _, second in pairs])
-        print(f"added {len(pairs)} comparisons to project '{project.name}', chosen from {len(edges)} labels")
+        print(
+            f"added {counted(len(pairs), 'comparison')} to project '{project.name}', chosen from "
+            f"{counted(len(edges), 'label')}"
+        )
         if len(pairs) < args.n:
             print("every other pair is already in the project")
     return 0

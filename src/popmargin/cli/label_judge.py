@@ -10,7 +10,7 @@ from popmargin.bounds import Count, NotNegative, Positive, Size
 from popmargin.cli.numbers import number
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.config import apply_overrides
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, counted
 from popmargin.rewards.naming import FORMS, read_name
 
 _OPTIONS = ("cache", "workers", "requests_per_minute", "retries", "timeout", "max_tokens", "api_key_env", "price_in",
@@ -93,14 +93,17 @@ def _judge(args: argparse.Namespace) -> int:
         account = Account()
         new = label_store(store, project.id, labeller, account, again=args.again, progress=True)
         labels, unsure = count_unsure(store, project.id, labeller.name)
-    print(f"{labeller.name}: {new} new labels in project '{project.name}'")
+    print(f"{labeller.name}: {counted(new, 'new label')} in project '{project.name}'")
     print(account)
     if unsure:
         asked_again = " Ask about them again with --again." if labeller.kind == "judge" else ""
-        print(f"{unsure} of its {labels} labels are 'unsure'; their notes say why.{asked_again}", file=sys.stderr)
+        print(
+            f"'unsure' for {unsure} of its {counted(labels, 'label')}; the notes say why.{asked_again}",
+            file=sys.stderr,
+        )
     if labels and unsure == labels:
         remedy = "See the first answer above: another prompt, more --max-tokens or another model may help."
-        print(f"error: {labeller.name} gave no verdict on any of {labels} items. {remedy}", file=sys.stderr)
+        print(f"error: {labeller.name} gave no verdict on any of {counted(labels, 'item')}. {remedy}", file=sys.stderr)
         return 1
     return 0
 

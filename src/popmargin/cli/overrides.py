@@ -3,6 +3,7 @@
 import argparse
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from popmargin.errors import ConfigError
@@ -49,7 +50,7 @@ def add_fields(parser: argparse.ArgumentParser, kind: Any, sections: Sequence[st
                 choices=choices or None,
                 metavar=None if choices else _METAVARS.get(type_of(setting.schema), "NUMBER"),
                 default=argparse.SUPPRESS,
-                help=setting.sentence.replace("%", "%%"),
+                help=(replace(setting, schema={}) if choices else setting).sentence.replace("%", "%%"),
             )
 
 

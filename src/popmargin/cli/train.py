@@ -9,6 +9,7 @@ from typing import Any
 from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
 from popmargin.config.written import commented_yaml
+from popmargin.errors import ConfigError, counted
 from popmargin.models.path import check_models
 from popmargin.rewards.naming import model_path
 from popmargin.training.run_directory import RunDirectory
@@ -51,7 +52,21 @@ def load_config(path: Path | None, overrides: list[str], *, resume: bool = False
         values = to_dict(RunDirectory(Path(str(output))).config())
     else:
         values = read_yaml(path) if path else {}
-    return from_dict(RunConfig, apply_overrides(values, overrides))
+    try:
+        return from_dict(RunConfig, apply_overrides(values, overrides))
+    except ConfigError as error:
+        if path is None or str(error) not in _complaints(values):
+            raise
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _complaints(values: dict[str, Any]) -> str:
+    """What is wrong with a file, whatever the flags; empty if it is sound."""
+    try:
+        from_dict(RunConfig, values)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
@@ -84,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     facts = directory.facts()
     print(
-        f"trained {config.name} ({config.objective['name']}) on {facts['rows']} rows in {facts['steps']} steps, "
-        f"{facts['train_seconds']:.0f} s\nnext: popmargin eval {directory.path}"
+        f"trained {config.name} ({config.objective['name']}) on {counted(facts['rows'], 'row')} in "
+        f"{counted(facts['steps'], 'step')}, {facts['train_seconds']:.0f} s\n"
+        f"next: popmargin eval {directory.path}"
     )
     return 0

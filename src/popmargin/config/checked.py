@@ -160,8 +160,10 @@ def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], fro
         known = [choice for part in (place.schema, *place.schema.get("anyOf", ())) for choice in choices_of(part)]
         return f"{place.name} is {value!r}. {did_you_mean(str(value), known)}"
     bounds = bounds_of(place.schema)
-    if kind in _OUT_OF_BOUNDS or kind == "finite_number":
-        return f"{place.name} must be {bounds or 'finite'}, not {value}."
+    if kind == "finite_number":
+        return f"{place.name} must be a finite number{f' ({bounds})' if bounds else ''}, not {value}."
+    if kind in _OUT_OF_BOUNDS:
+        return f"{place.name} must be {bounds}, not {value}."
     if not place.schema:
         return f"{place.name}: {problem['msg'].lower()}, not {value!r}."
     wanted = f"{kind_of(place.schema)}{f' ({bounds})' if bounds else ''}"

@@ -21,6 +21,7 @@ _NOUNS = {
     "object": "a mapping of keys to values",
     "null": "null",
 }
+_PLURALS = {"number": "numbers", "integer": "whole numbers", "string": "texts"}
 _LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
@@ -58,17 +59,20 @@ def type_of(schema: Mapping[str, Any]) -> str:
 
 
 def kind_of(schema: Mapping[str, Any]) -> str:
-    """What a field takes, in words: "a number", "text or null", "bf16 or fp32".
+    """What a field takes, in words: "a number", "text or null", "bf16 or fp32", "a list of 2 numbers".
 
     Example:
         >>> kind_of({"anyOf": [{"type": "integer"}, {"type": "null"}]})
         'a whole number or null'
+        >>> kind_of({"type": "array", "items": {"type": "string"}})
+        'a list of texts'
     """
     names = choices_of(schema) or [kind_of(part) for part in schema.get("anyOf", ())]
     names = names or [_NOUNS[type_of(schema)]]
-    count = (
-        f" of {schema['minItems']}" if schema.get("minItems") and schema["minItems"] == schema.get("maxItems") else ""
-    )
+    items = _PLURALS.get(type_of(schema["items"])) if schema.get("items") else None
+    sized = schema.get("minItems") and schema["minItems"] == schema.get("maxItems")
+    held = [str(schema["minItems"])] * bool(sized) + [items] * bool(items)
+    count = f" of {' '.join(filter(None, held))}" if held else ""
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) + count
 
 

@@ -21,7 +21,7 @@ from popmargin.data.template import (
     shared_start,
 )
 from popmargin.data.tools import for_template, without
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 Tokens = list[int]
 _ANCHORS = ("\n", "0", "a", ".")
@@ -292,8 +292,8 @@ class ChatEncoder(Encoder):
         if len(completion) > 1:
             raise DataError(
                 f"data.prompt: sampling cannot tell where the completion of {self.named(row)} begins: it has "
-                f"{len(completion)} messages, and the chat template formats the prompt differently before them. "
-                "Remedy: use data.prompt: template, or single-message completions."
+                f"{counted(len(completion), 'message')}, and the chat template formats the prompt differently before "
+                "them. Remedy: use data.prompt: template, or single-message completions."
             )
         one, other = (self._with_text(prompt, completion[0], text, row) for text in ("0", "1"))
         before = shared_start(one, other)

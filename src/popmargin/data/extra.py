@@ -13,7 +13,7 @@ import pyarrow.compute
 from datasets.table import InMemoryTable
 
 from popmargin.data.exchange import exchange_rows
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 pc: Any = pyarrow.compute
 _ARROW_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
@@ -175,7 +175,10 @@ def as_array(name: str, values: Any, count: int, kind: Any = None) -> Any:
         except (TypeError, *_ARROW_ERRORS) as error:
             raise DataError(f"The values for '{name}' cannot be a column ({error}). Give all of one type.") from error
     if len(given) != count:
-        raise DataError(f"{len(given)} values for '{name}', but there are {count} rows. Give one for each row.")
+        raise DataError(
+            f"{counted(len(given), 'value')} for '{name}', but there are {counted(count, 'row')}. Give one for each "
+            "row."
+        )
     if kind is not None and given.type != kind:
         try:
             given = given.cast(kind)
@@ -204,7 +207,11 @@ def as_numbers(name: str, column: Any, ids: Sequence[str]) -> np.ndarray:
         lengths = [None if row is None else len(row) for row in rows]
         wrong = next((number for number, length in enumerate(lengths) if length is None or length != lengths[0]), None)
         if wrong is not None:
-            held = "is empty" if lengths[wrong] is None else f"has {lengths[wrong]} numbers, the first {lengths[0]}"
+            held = (
+                "is empty"
+                if lengths[wrong] is None
+                else f"has {counted(lengths[wrong], 'number')}, the first {lengths[0]}"
+            )
             raise DataError(f"Row {wrong} (id '{ids[wrong]}'), column '{name}': {held}. Give every row as many.")
         try:
             return np.array(rows, dtype=np.float64).reshape(len(rows), -1)

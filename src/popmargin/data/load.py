@@ -72,7 +72,8 @@ def load_preferences(
         raise_problems(report.problems, report.rows_in)
     if preferences is None:
         raise DataError(
-            f"{report.source}: none of {report.rows_in} rows is usable.\n{describe_problems(report.problems)}\n"
+            f"{report.source}: no usable rows among {report.rows_in}.\n"
+            f"{describe_problems(report.problems)}\n"
             "Remedy: fix the rows named above."
             if report.rows_in
             else f"{report.source}: there are no rows. Remedy: give at least one."

@@ -20,7 +20,7 @@ from popmargin.data.sources import (
     memory_batches,
     read_file,
 )
-from popmargin.errors import DataError
+from popmargin.errors import DataError, a_kind, counted
 
 _SPLIT = re.compile(r"(.+):([\w.-]+)")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -52,8 +52,8 @@ def open_source(source: object, *, split: str | None) -> Source:
             raise DataError(f"split='{split}' has no meaning for rows in memory. Remedy: omit it.")
         return Source("the list in memory", "memory", False, False, lambda: memory_batches(items))
     raise DataError(
-        f"Preferences cannot be read from a {type(source).__name__}. "
-        "Remedy: give a path, a hub id, a datasets.Dataset or a list of dictionaries."
+        f"Preferences cannot be read from {a_kind(source)}. Remedy: give a path, a hub id, a datasets.Dataset or a "
+        "list of dictionaries."
     )
 
 
@@ -87,7 +87,9 @@ def _together(sources: Sequence[Source]) -> Source:
                 batch.source = batch.source or source
                 yield batch
 
-    shown = [source.name for source in sources[:3]] + ([f"… ({len(sources)} files)"] if len(sources) > 3 else [])
+    shown = [source.name for source in sources[:3]] + (
+        [f"… ({counted(len(sources), 'file')})"] if len(sources) > 3 else []
+    )
     containers = "+".join(dict.fromkeys(source.container for source in sources))
     return Source(", ".join(shown), containers, False, False, batches)
 
@@ -241,5 +243,5 @@ def _open_dataset(dataset: Any, name: str, split: str | None) -> Source:
     elif split is not None:
         raise DataError(f"{name} has no splits, but split='{split}'. Remedy: omit it.")
     if not isinstance(dataset, datasets.Dataset):
-        raise DataError(f"{name} is a {type(dataset).__name__}. Remedy: give a datasets.Dataset.")
+        raise DataError(f"{name} is {a_kind(dataset)}. Remedy: give a datasets.Dataset.")
     return Source(name, "dataset", False, False, lambda: dataset_batches(dataset))

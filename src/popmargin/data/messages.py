@@ -10,6 +10,7 @@ from typing import Any, cast
 from popmargin.data.conversation import Message, Text
 from popmargin.data.tools import call_fields, tools_text
 from popmargin.data.validate import RowError
+from popmargin.errors import a_kind
 
 Notes = Counter[str]
 """What was changed in kept rows: sentence -> number of rows."""
@@ -49,7 +50,7 @@ def as_text(value: object, column: str, notes: Notes) -> Text:
         else:
             value = _turns_of_struct(fields)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
-        message = f"the {column} is a {type(value).__name__} ({str(value)[:40]!r}), neither text nor messages."
+        message = f"the {column} is {a_kind(value)} ({str(value)[:40]!r}), neither text nor messages."
         raise RowError("type", message, _TEXT_REMEDY, column=column)
     return offer([_message(turn, column, notes) for turn in cast(Sequence[object], value)], tools)
 
@@ -110,7 +111,7 @@ def _turns_of_struct(value: Mapping[str, Any]) -> object:
 
 def _message(turn: object, column: str, notes: Notes) -> Message:
     if not isinstance(turn, Mapping):
-        message = f"the {column} contains a {type(turn).__name__} instead of a message."
+        message = f"the {column} contains {a_kind(turn)} instead of a message."
         raise RowError("type", message, _TEXT_REMEDY, column=column)
     fields = cast(Mapping[str, Any], turn)
     share_gpt = "role" not in fields and "from" in fields

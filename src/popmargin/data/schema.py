@@ -17,7 +17,7 @@ from popmargin.data.exchange import CLAIMS, exchange_rows, flipped
 from popmargin.data.extra import as_dataset, as_numbers, put_columns
 from popmargin.data.load_report import LoadReport
 from popmargin.data.saving import known_fields, save_table
-from popmargin.errors import DataError, did_you_mean
+from popmargin.errors import DataError, counted, did_you_mean
 
 COLUMNS = (
     "id", "prompt", "chosen", "rejected", "chosen_rating", "rejected_rating", "strength", "soft_label", "annotator",
@@ -249,7 +249,7 @@ class Preferences:
         chosen = row_numbers(indices)
         outside = [index for index in chosen if not 0 <= index < len(self)]
         if outside:
-            raise DataError(f"Row {outside[0]} does not exist: there are {len(self)} rows, counted from 0.")
+            raise DataError(f"Row {outside[0]} does not exist: there are {counted(len(self), 'row')}, counted from 0.")
         # Fingerprint and small columns are handed on: `datasets` would pickle the indices and gather row by row.
         digest = hashlib.blake2b("\n".join([self._report.source, *(self._ids[i] for i in chosen)]).encode())
         subset = self._dataset.select(chosen, new_fingerprint=digest.hexdigest()[:32])
@@ -380,7 +380,7 @@ class Preferences:
 
     def __repr__(self) -> str:
         kind = "conversational" if self.conversational else "text"
-        return f"Preferences({len(self)} rows, {kind}, from {self._report.source})"
+        return f"Preferences({counted(len(self), 'row')}, {kind}, from {self._report.source})"
 
 
 def row_numbers(indices: Sequence[int] | np.ndarray) -> list[int]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from popmargin.data.schema import BATCH_ROWS
 from popmargin.data.validate import RowError
-from popmargin.errors import DataError
+from popmargin.errors import DataError, a_kind, counted
 
 Row = dict[str, Any]
 
@@ -103,7 +103,7 @@ def _add(batch: RawBatch, position: int, row: object) -> None:
         batch.rows.append({str(name): value for name, value in cast(Mapping[object, Any], row).items()})
         batch.positions.append(position)
     else:
-        message = f"the row is a {type(row).__name__}, not an object of columns."
+        message = f"the row is {a_kind(row)}, not an object of columns."
         batch.broken.append((position, RowError("type", message, 'write {"prompt": …, "chosen": …, "rejected": …}.')))
 
 
@@ -218,7 +218,7 @@ def _read_json(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
         lists = [cast(list[object], value) for value in tables if value and isinstance(value[0], dict)]
         content = lists[0] if len(content) == 1 and lists else [content]
     if not isinstance(content, list):
-        raise DataError(f"{path}: contains a {type(content).__name__}. Remedy: write a JSON array of objects.")
+        raise DataError(f"{path}: contains {a_kind(content)}. Remedy: write a JSON array of objects.")
     yield RawBatch(notes=notes, facts=facts)
     yield from memory_batches(cast(list[object], content))
 
@@ -299,7 +299,7 @@ def _add_cells(batch: RawBatch, position: int, header: list[str], cells: list[st
     if not cells:
         return
     if len(cells) != len(header):
-        message = f"{len(cells)} cells, but the header has {len(header)} columns."
+        message = f"{counted(len(cells), 'cell')}, but the header has {counted(len(header), 'column')}."
         batch.broken.append((position, RowError("cells", message, "quote texts that contain the separator.")))
     else:
         batch.rows.append({name: cell if cell else None for name, cell in zip(header, cells, strict=True)})

@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 
 
 def normalised_key(key: str) -> str:
@@ -63,8 +63,8 @@ def split_preferences(prefs: Preferences, *, test_size: float | int, seed: int) 
     count = test_size if isinstance(test_size, int) else max(1, round(test_size * total))
     if not 1 <= count < total:
         raise ConfigError(
-            f"test_size={test_size} holds out {count} of {total} distinct prompts, so one side is empty. Remedy: "
-            "choose another size, or use data with more prompts."
+            f"test_size={test_size} holds out {count} of {counted(total, 'distinct prompt')}, so one side is empty. "
+            "Remedy: choose another size, or use data with more prompts."
         )
     order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}\x1f{names[key]}".encode()).digest())
     held_out = {index for key in order[:count] for index in groups[key]}
@@ -92,6 +92,7 @@ def check_leak(train: Preferences, test: Preferences, *, limit: int = 5) -> None
     )
     more = f"\n  … and {len(leaks) - limit} more" if len(leaks) > limit else ""
     raise DataError(
-        f"{len(leaks)} of {len(test)} test rows have a prompt that is in the training data:\n{shown}{more}\n"
+        f"In {len(leaks)} of {counted(len(test), 'test row')}, the prompt is also in the training data:\n"
+        f"{shown}{more}\n"
         "Remedy: split by prompt with popmargin.data.split_preferences (popmargin data split)."
     )

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from popmargin.data.encode import ChatEncoder, Encoder
+from popmargin.errors import counted
 
 _STORED, _SHOWN = 5, 3
 _PREAMBLE_WORDS = 3  # fewer are names of tokens and roles
@@ -105,26 +106,26 @@ class TruncationReport:
     def _left_out(self) -> list[str]:
         alike = "the chat template writes" if self.conversational else "the tokenizer makes"
         reasons = {
-            "too_long": f"they have more than {self.max_length} tokens (data.max_length)",
+            "too_long": f"they have more than {counted(self.max_length, 'token')} (data.max_length)",
             "identical_tokens": f"{alike} chosen and rejected identically",
             "identical_after_truncation": f"chosen and rejected are identical in their first {self.max_length} tokens",
             "empty_completion": "no token is left of chosen or rejected",
         }
-        counted = Counter(reason for _, reason in self.dropped)
+        counts = Counter(reason for _, reason in self.dropped)
         return [
-            f"{_rows(count)} left out after tokenization{_names(n for n, r in self.dropped if r == reason)}: "
+            f"{counted(count, 'row')} left out after tokenization{_names(n for n, r in self.dropped if r == reason)}: "
             f"{reasons[reason]}."
-            for reason, count in counted.items()
+            for reason, count in counts.items()
         ]
 
     def _cut(self) -> list[str]:
         notes: list[str] = []
         if self.prompts_cut:
-            notes.append(f"{_rows(self.prompts_cut)} lost prompt tokens (data.max_length {self.max_length}).")
+            notes.append(f"{counted(self.prompts_cut, 'row')} lost prompt tokens (data.max_length {self.max_length}).")
         if self.completions_cut:
             notes.append(
-                f"{self.completions_cut} of {2 * self.rows_kept} completions lost their end (data.max_length "
-                f"{self.max_length}): training does not teach where to stop."
+                f"{self.completions_cut} of {counted(2 * self.rows_kept, 'completion')} lost their end "
+                f"(data.max_length {self.max_length}): training does not teach where to stop."
             )
         return notes
 
@@ -133,15 +134,16 @@ class TruncationReport:
         if self.template_shifted:
             ending = f" ends it with {self.only_sampled!r}" if self.only_sampled else " writes it differently"
             notes.append(
-                f"{_rows(self.template_shifted)} of {self.rows_kept}{self._kind('template_shifted')}: the training "
-                f"prompt differs from the one sampling starts from, where the chat template{ending}. data.prompt: "
-                "sampling trains on the sampling prompt."
+                f"{counted(self.template_shifted, 'row')} of {self.rows_kept}{self._kind('template_shifted')}: the "
+                f"training prompt differs from the one sampling starts from, where the chat template{ending}. "
+                "data.prompt: sampling trains on the sampling prompt."
             )
         merged = self.boundary_shifted - self.template_shifted
         if merged:
             notes.append(
-                f"{_rows(merged)} of {self.rows_kept}{self._kind('boundary_shifted')}: tokens merge across the end "
-                "of the prompt, so the completion starts inside it. data.prompt: sampling keeps the prompt's tokens."
+                f"{counted(merged, 'row')} of {self.rows_kept}{self._kind('boundary_shifted')}: tokens merge across "
+                "the end of the prompt, so the completion starts inside it. data.prompt: sampling keeps the prompt's "
+                "tokens."
             )
         if len(self.preamble.split()) >= _PREAMBLE_WORDS:
             text = self.preamble if len(self.preamble) <= 80 else f"{self.preamble[:79]}…"
@@ -189,7 +191,7 @@ class TruncationReport:
         return self.only_sampled.strip() or "such as <think>"
 
     def _share(self, kind: str) -> str:
-        return f"{getattr(self, kind)} of {2 * self.rows_kept} completions{self._kind(kind, 'in ')}"
+        return f"{getattr(self, kind)} of {counted(2 * self.rows_kept, 'completion')}{self._kind(kind, 'in ')}"
 
     def _kind(self, kind: str, before: str = "") -> str:
         return _names(self.examples.get(kind, ()), before)
@@ -203,7 +205,3 @@ def _names(ids: Iterable[str], before: str = "") -> str:
 
 def _first(ids: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
     return tuple(ids[row] for row in sorted(set(rows))[:_STORED])
-
-
-def _rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"

@@ -14,7 +14,7 @@ from popmargin.data.ragged import Ragged
 from popmargin.data.schema import Preferences
 from popmargin.data.template import content_of
 from popmargin.data.tokenization_report import TruncationReport
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 
 Truncation = Literal["keep_prompt_end", "keep_prompt_start", "drop", "error"]
 TRUNCATIONS: tuple[str, ...] = get_args(Truncation)
@@ -212,10 +212,11 @@ class _Fitter:
     def finish(self) -> TokenizedPreferences:
         """The collected rows."""
         if self.too_long:
-            shown = ", ".join(f"{name} ({length} tokens)" for name, length in self.too_long[:5])
+            shown = ", ".join(f"{name} ({counted(length, 'token')})" for name, length in self.too_long[:5])
             raise DataError(
-                f"{len(self.too_long)} of {len(self.prefs)} rows have more than max_length={self.max_length} tokens: "
-                f"{shown}. Remedy: raise max_length, or choose another truncation."
+                f"{len(self.too_long)} of {counted(len(self.prefs), 'row')} have more than "
+                f"max_length={counted(self.max_length, 'token')}: {shown}. Remedy: raise max_length, or choose another "
+                "truncation."
             )
         if not self.index:
             lengths = {"too_long", "identical_after_truncation"}

@@ -10,7 +10,7 @@ from typing import Any
 from popmargin.data.conversation import Text
 from popmargin.data.load_report import RowProblem
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 Draft = dict[str, Any]
 """One preference on its way in: every name of `COLUMNS` and `OPTIONAL_COLUMNS`, None where unknown.
@@ -212,5 +212,6 @@ def raise_problems(problems: Sequence[RowProblem], rows_in: int) -> None:
     if fatal:
         count = len({problem.candidate for problem in fatal})
         raise DataError(
-            f"{fatal[0].source}: {count} of {rows_in} rows cannot be used.\n{describe_problems(fatal)}\n{DROP_HINT}"
+            f"{fatal[0].source}: {count} of {counted(rows_in, 'row')} cannot be "
+            f"used.\n{describe_problems(fatal)}\n{DROP_HINT}"
         )

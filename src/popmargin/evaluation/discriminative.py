@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.statistics.buckets import STRENGTHS, strength_thirds
 from popmargin.statistics.calibration import calibration_error, reliability_curve, share_right
 from popmargin.statistics.edge_mean import edge_mean
@@ -130,7 +130,8 @@ def discriminative_differences(
     other_SN = per_seed_rows(baseline_margin, "baseline_margin")
     if margin_SN.shape[1] != other_SN.shape[1]:
         raise DataError(
-            f"The arms have {margin_SN.shape[1]} and {other_SN.shape[1]} rows; compare them on the same rows."
+            f"The arms have {margin_SN.shape[1]} and {counted(other_SN.shape[1], 'row')}; compare them on the same "
+            "rows."
         )
     strength_N = _check(margin_SN, strength, clusters)
     return _intervals([margin_SN, other_SN], strength_N, clusters, edges, bins, level)
@@ -141,8 +142,8 @@ def _check(margin_SN: Any, strength: ArrayLike, clusters: Sequence[str]) -> Any:
     rows = margin_SN.shape[1]
     if strength_N.shape != (rows,) or len(clusters) != rows:
         raise DataError(
-            f"{rows} reward margins, strengths of shape {strength_N.shape} and {len(clusters)} prompts; give one of "
-            "each per preference."
+            f"{counted(rows, 'reward margin')}, strengths of shape {strength_N.shape} and "
+            f"{counted(len(clusters), 'prompt')}; give one of each per preference."
         )
     if rows == 0:
         raise DataError("There is no preference to evaluate: the split is empty.")
@@ -205,7 +206,9 @@ def _untrained(name: str, right: ArrayLike | None, clusters: Sequence[str], leve
         return UNDEFINED
     rows = per_seed_rows(right, name)
     if rows.shape[1] != len(clusters):
-        raise DataError(f"{name} has {rows.shape[1]} rows, but there are {len(clusters)} preferences.")
+        raise DataError(
+            f"{name} has {counted(rows.shape[1], 'row')}, but there are {counted(len(clusters), 'preference')}."
+        )
     return row_means(rows, clusters).interval(level=level, scale="share")
 
 

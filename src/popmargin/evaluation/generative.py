@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.evaluation.equal_length import win_rate_at_equal_length
 from popmargin.evaluation.generations import Generations
 from popmargin.statistics.intervals import UNDEFINED, Clusters, Interval
@@ -103,7 +103,7 @@ def _aligned(run: Runs, like: list[Generations] | None, name: str) -> list[Gener
     if like is not None and len(runs) == 1:
         runs = runs * len(like)
     if like is not None and len(runs) != len(like):
-        raise DataError(f"{name}: {len(runs)} seeds against {len(like)}; give the same seeds in both.")
+        raise DataError(f"{name}: {counted(len(runs), 'seed')} against {len(like)}; give the same seeds in both.")
     _same_prompts(runs, runs if like is None else like, name)
     return runs
 

@@ -7,7 +7,7 @@ from popmargin.account import Step
 from popmargin.config import RunConfig
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak
-from popmargin.errors import ConfigError, DataError, RunError, first_few
+from popmargin.errors import ConfigError, DataError, RunError, counted, first_few
 from popmargin.training.account import reading_step
 from popmargin.training.fingerprints import Change, Record, Rows, prompt_digests
 from popmargin.training.inputs import differences, with_absolute_paths
@@ -112,7 +112,9 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
     new = [name for name in now.ids if name not in known]
     notes = ["held out when the run was trained, matched by id and content"]
     if new:
-        notes.append(f"{source} has {len(new)} preferences added since ({first_few(new)}); they are not measured")
+        notes.append(
+            f"{source} has {counted(len(new), 'preference')} added since ({first_few(new)}); they are not measured"
+        )
     if split_off:
         notes += _of_training(record.sides["train"], now, source)
     others = len(everything) - len(stored)
@@ -130,7 +132,7 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
 def _of_training(trained: Rows, now: Rows, source: str) -> list[str]:
     """What happened since to the preferences that were trained on; flipped labels are another content."""
     gone = [name for name in trained.ids if name not in set(now.ids)]
-    return [f"{len(gone)} training preferences are missing from {source} ({first_few(gone)})"] if gone else []
+    return [f"{source} lacks {counted(len(gone), 'training preference')} ({first_few(gone)})"] if gone else []
 
 
 def _others(directory: RunDirectory, config: RunConfig, record: Record | None) -> HeldOut:
@@ -160,7 +162,8 @@ def _refuse_leak(trained: Rows, test: Preferences) -> None:
         shown = "\n".join(f"  {ours} has the prompt of {theirs}" for ours, theirs in leaks[:_SHOWN])
         more = f"\n  … and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
         raise DataError(
-            f"{test.report.source}: {len(leaks)} of {len(test)} preferences have a prompt that the run was trained "
+            f"{test.report.source}: {len(leaks)} of {counted(len(test), 'preference')} have a prompt that the run was "
+            "trained "
             f"on:\n{shown}{more}\nRemove them, or use other data."
         )
 

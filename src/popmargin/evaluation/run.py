@@ -17,7 +17,7 @@ from popmargin.config import EvaluationConfig, RunConfig
 from popmargin.data.tokenize import prompt_text
 from popmargin.engine.scores import scores_of
 from popmargin.engine.sequences import split_to_budget
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, RunError, counted
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
@@ -186,7 +186,10 @@ def generation_step(generations: Generations, settings: EvaluationConfig, worksp
     lengths = task.prompt_lengths(everyone.prompts[:asked])
     answers = len(generations.completions)
     counts = {
-        f"prompts truncated to the {room} tokens that fit beside the answer": (int((lengths > room).sum()), asked),
+        f"prompts truncated to the {counted(room, 'token')} that fit beside the answer": (
+            int((lengths > room).sum()),
+            asked,
+        ),
         f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
             int((~generations.finished).sum()),
             answers,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from popmargin.errors import counted
+
 OwnSettings = Literal["ignore", "model"]
 
 
@@ -30,7 +32,7 @@ class Drawn:
         if self.generation_config == "model":
             return "the settings in the model's generation config"
         tokens = f"the {self.top_k} most likely" if self.top_k else "all"
-        return f"temperature {self.temperature:g} from {tokens} tokens"
+        return f"temperature {self.temperature:g} from {counted(tokens, 'token')}"
 
     @property
     def log_ratio(self) -> str:

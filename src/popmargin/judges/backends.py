@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from popmargin.engine.reference import model_fingerprint
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, RunError, counted
 from popmargin.judges.answer_cache import AnswerCache, cache_file, request_key
 from popmargin.judges.client import ChatClient, Failure, answer_text, request_fields
 from popmargin.judges.comparing import Reply
@@ -257,8 +257,8 @@ class LocalBackend:
             row = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         if len(row) > self._longest:
             raise RunError(
-                f"A prompt of {len(row)} tokens exceeds the context of judge {self._path} ({self._longest}). Use a "
-                "judge with a longer context, or remove long preferences."
+                f"A prompt of {counted(len(row), 'token')} exceeds the context of judge {self._path} "
+                f"({self._longest}). Use a judge with a longer context, or remove long preferences."
             )
         return row
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from popmargin.errors import ConfigError, RunError, import_extra
+from popmargin.errors import ConfigError, RunError, counted, import_extra
 from popmargin.judges.answer_cache import AnswerCache, request_key
 
 _LONGEST_WAIT = 60.0
@@ -263,15 +263,19 @@ class ChatClient:
                 return
             row = self._in_a_row
         kept = f"Answers so far are kept in {self.cache.path}: run again to continue."
-        attempts = f"{self._retries + 1} attempt{'s' if self._retries else ''}"
+        attempts = counted(self._retries + 1, "attempt")
         if lost:
             raise RunError(f"Judge {self.url} gave no answer after {attempts}. {failure.text}. {kept}")
         if failure.reason == "unreadable answer":
             raise RunError(
-                f"Judge {self.url} did not answer like an OpenAI-compatible server: {failure.text!r}, {row} "
-                f"questions in a row. Is the address correct? {kept}"
+                f"Judge {self.url} did not answer like an OpenAI-compatible server: {failure.text!r}, "
+                f"{counted(row, 'question')} in a row. Is the address correct? {kept}"
             )
-        which = f"{row} questions in a row failed" if self._understood else f"The first {row} questions all failed"
+        which = (
+            f"{counted(row, 'question')} in a row failed"
+            if self._understood
+            else f"all of the first {counted(row, 'question')} failed"
+        )
         raise RunError(
             f"Judge {self.url}: {which} ({attempts} each if retrying may help). {failure}. {_remedy(failure)}{kept}"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
 from popmargin.data.questions import Kind, PreferenceText, Verdict
+from popmargin.errors import counted
 
 _ORDERS = re.compile(r"orders: ([AB=?])(?: ([01]\.\d+))?, ([AB=?])(?: ([01]\.\d+))?")
 
@@ -85,9 +86,9 @@ class Account:
         self.example = self.example or other.example
 
     def __str__(self) -> str:
-        lines = [f"{self.questions} questions = {self.labels} labels + {self.unsure} unsure"]
+        lines = [f"{counted(self.questions, 'question')} = {counted(self.labels, 'label')} + {self.unsure} unsure"]
         if self.asked or self.cached:
-            answers = f"{self.asked} calls, {self.cached} answers from the cache"
+            answers = f"{counted(self.asked, 'call')}, {counted(self.cached, 'answer')} from the cache"
             lines.append(f"  {answers}, {self.unparsed} unparsed, {self.failed} failed")
         if self.reasons:
             lines.append("  failed: " + ", ".join(f"{reason}: {n}" for reason, n in self.reasons.most_common()))
@@ -101,7 +102,7 @@ class Account:
         if self.named:
             lines.append(f"  picked position A: {self.named_a} of {self.named} ({self.named_a / self.named:.1%})")
         if self.prompt_tokens or self.cost:
-            tokens = f"{self.prompt_tokens} prompt + {self.completion_tokens} completion tokens"
+            tokens = f"{self.prompt_tokens} prompt + {counted(self.completion_tokens, 'completion token')}"
             lines.append(f"  {tokens}{f', cost {self.cost:.4f}' if self.cost else ''}")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.margin import Margin
 
 
@@ -105,7 +105,7 @@ def _refuse_values(name: str, values: Tensor) -> None:
     bad: list[int] = (~kind.fine(values)).nonzero().flatten().tolist()
     if bad:
         rows = ", ".join(f"{row} ({values[row].item():g})" for row in bad[:5]) + (" …" if len(bad) > 5 else "")
-        raise DataError(f"{name} must be {kind.allowed}. {len(bad)} of {len(values)} rows do not: {rows}.")
+        raise DataError(f"{name} must be {kind.allowed}. Wrong in {len(bad)} of {counted(len(values), 'row')}: {rows}.")
 
 
 ValueT = TypeVar("ValueT")

@@ -12,7 +12,7 @@ import pyarrow.compute
 from jaxtyping import Float64, Int64
 from scipy.special import expit, ndtr
 
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.pop.edges import PopEdges, unique_ids
 from popmargin.pop.likelihood import Model, Posterior
 from popmargin.pop.newton import maximise, strength_draws
@@ -82,7 +82,9 @@ class ActiveSampler:
         ridge: float = 0.1,
     ) -> None:
         if len(ids) < 2:
-            raise DataError(f"{len(ids)} preferences: PoP compares two preferences, so at least 2 are needed.")
+            raise DataError(
+                f"{counted(len(ids), 'preference')}: PoP compares two preferences, so at least 2 are needed."
+            )
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; ask for at least 1 comparison at a time.")
         self._names = unique_ids(ids)

@@ -14,7 +14,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from popmargin.errors import DataError, did_you_mean
+from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.files import PARQUET, whole_file
 
 SCHEMA = pa.schema(
@@ -124,8 +124,8 @@ class PopEdges:
         """
         if self.table["weaker"].null_count:
             raise DataError(
-                f"{self.table['weaker'].null_count} edges have no weaker side and cannot be swapped. Sample with "
-                "unmatched='drop', or remove these rows first."
+                f"{counted(self.table['weaker'].null_count, 'edge has', 'edges have')} no weaker side and cannot be "
+                "swapped. Sample with unmatched='drop', or remove these rows first."
             )
         columns: dict[str, Any] = {name: self.table[name] for name in SCHEMA.names}
         columns["stronger"], columns["weaker"] = columns["weaker"], columns["stronger"]
@@ -164,8 +164,8 @@ class PopEdges:
             if pc.any(unknown).as_py():
                 missing = pc.unique(table[name].filter(unknown)).to_pylist()
                 raise DataError(
-                    f"PoP edges name {len(missing)} preferences in column '{name}' that are not in the data, such as "
-                    f"{', '.join(map(repr, missing[:3]))}. Sample the edges from the same data and split "
+                    f"PoP edges name {counted(len(missing), 'preference')} in column '{name}' that the data lacks, "
+                    f"such as {', '.join(map(repr, missing[:3]))}. Sample the edges from the same data and split "
                     "(preferences are matched by id), or give the data its id column."
                 )
             sides.append(pc.fill_null(rows, -1).to_numpy().astype(np.int64))
@@ -226,8 +226,8 @@ def unique_ids(ids: Sequence[str]) -> Any:
         counts = pc.value_counts(known).to_pylist()
         repeated = [row["values"] for row in counts if row["counts"] > 1]
         raise DataError(
-            f"{len(repeated)} preference ids occur more than once, such as {repeated[0]!r}. PoP edges refer to "
-            "preferences by id: make the ids unique."
+            f"{counted(len(repeated), 'id appears', 'ids appear')} more than once, such as {repeated[0]!r}. PoP edges "
+            "refer to preferences by id: make the ids unique."
         )
     return known
 
@@ -269,4 +269,4 @@ def _checked(table: Any, where: str) -> Any:
 def _refuse(wrong: Any, where: str, message: str) -> None:
     rows = np.flatnonzero(wrong.to_numpy())
     if len(rows):
-        raise DataError(f"{where}: row {rows[0]}: {message} ({len(rows)} such rows).")
+        raise DataError(f"{where}: row {rows[0]}: {message} ({counted(len(rows), 'such row')}).")

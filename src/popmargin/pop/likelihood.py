@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import csr_matrix
 from scipy.special import expit, log_expit, log_ndtr
 
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 
 Model = Literal["bradley_terry", "thurstone"]
 _Rows = Int64[np.ndarray, " E"]
@@ -52,7 +52,9 @@ class Observations:
         sides = [np.asarray(side, dtype=np.int64) for side in (first, second)]
         both = np.stack(sides)
         if both.size and (both.min() < 0 or both.max() >= count):
-            raise DataError(f"Comparisons name row {both.min()} to {both.max()}, but there are {count} preferences.")
+            raise DataError(
+                f"Comparisons name row {both.min()} to {both.max()}, but there are {counted(count, 'preference')}."
+            )
         if (sides[0] == sides[1]).any():
             raise DataError("A preference is compared with itself; remove this comparison.")
         shape = sides[0].shape

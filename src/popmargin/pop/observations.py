@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.pop.edges import PopEdges, unique_ids
 from popmargin.pop.likelihood import Observations
 
@@ -33,7 +33,7 @@ def observations_of(
         whole = whole.filter(pc.invert(whole["tie"]))
     if not len(whole):
         raise DataError(
-            f"None of the {len(edges)} PoP edges compares two preferences, so there is no scale to fit. Label some "
+            f"No PoP edge (of {len(edges)}) compares two preferences, so there is no scale to fit. Label some "
             "with popmargin pop sample, or let people label those from popmargin pop ask."
         )
     known = unique_ids(ids)
@@ -71,7 +71,7 @@ def _rows_of(column: Any, known: Any, name: str) -> Any:
     if rows.null_count:
         missing = pc.unique(column.filter(pc.is_null(rows))).to_pylist()
         raise DataError(
-            f"PoP edges name {len(missing)} preferences in column '{name}' that are not in the data, such as "
-            f"{', '.join(map(repr, missing[:3]))}. Use the data that the edges were made from, with its id column."
+            f"PoP edges name {counted(len(missing), 'preference')} in column '{name}' that the data lacks, such "
+            f"as {', '.join(map(repr, missing[:3]))}. Use the data that the edges were made from, with its id column."
         )
     return (rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows).to_numpy().astype(np.int64)

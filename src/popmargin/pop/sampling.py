@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.pop.active import ActiveSampler
 from popmargin.pop.edges import PopEdges, unique_ids
 from popmargin.pop.noise import bradley_terry_labels, check_noise, flip_labels, label_probability
@@ -126,16 +126,18 @@ def strength_fingerprint(ids: Sequence[str], strength: Float64[np.ndarray, " N"]
 def _strengths(ids: Sequence[str], strength: ArrayLike) -> Float64[np.ndarray, " N"]:
     strength_N = np.asarray(strength, dtype=np.float64)
     if strength_N.shape != (len(ids),):
-        raise DataError(f"{len(ids)} ids but strengths of shape {strength_N.shape}; give one strength per id.")
+        raise DataError(
+            f"{counted(len(ids), 'id')} but strengths of shape {strength_N.shape}; give one strength per id."
+        )
     if len(ids) < 2:
-        raise DataError(f"{len(ids)} preferences: PoP compares two preferences, so at least 2 are needed.")
+        raise DataError(f"{counted(len(ids), 'preference')}: PoP compares two preferences, so at least 2 are needed.")
     wrong = np.flatnonzero(~np.isfinite(strength_N))
     if len(wrong):
         shown = ", ".join(repr(ids[row]) for row in wrong[:5])
         raise DataError(
-            f"{len(wrong)} of {len(ids)} preferences have no finite strength: rows {wrong[:5].tolist()}, ids {shown}"
-            f"{', …' if len(wrong) > 5 else ''}. Give chosen_rating and rejected_rating or a strength for every row, "
-            "or first select the rows that have one."
+            f"{len(wrong)} of {counted(len(ids), 'preference')} have no finite strength: rows {wrong[:5].tolist()}, "
+            f"ids {shown}{', …' if len(wrong) > 5 else ''}. Give chosen_rating and rejected_rating or a strength for "
+            "every row, or first select the rows that have one."
         )
     return strength_N
 
@@ -154,18 +156,21 @@ def _check_settings(sampling: str, k: int, budget: int | None, unmatched: str, c
             "budget limits iterative and active sampling; random sampling makes k comparisons for each preference."
         )
     if sampling == "iterative" and k > count - 1:
-        raise ConfigError(f"k is {k}, but {count} preferences have only {count - 1} partners each. Lower k.")
+        raise ConfigError(
+            f"k is {k}, but each of {counted(count, 'preference')} has only {counted(count - 1, 'partner')}. Lower k."
+        )
     pairs = count * (count - 1) // 2
     asked = k * count if budget is None else budget
     if sampling == "active" and asked > pairs:
         raise ConfigError(
-            f"Active sampling needs {asked} pairs, but {count} preferences have only {pairs}, and no pair is asked "
-            "twice. Lower budget or k."
+            f"Active sampling needs {counted(asked, 'pair')}, but {counted(count, 'preference')} have only {pairs}, "
+            "and no pair is asked twice. Lower budget or k."
         )
     if sampling == "random" and k * count > pairs:
         raise ConfigError(
-            f"Random sampling with k={k} needs {k * count} pairs, but {count} preferences have only {pairs}, and no "
-            f"pair is asked twice. Use k <= {(count - 1) // 2}, more preferences, or iterative sampling."
+            f"Random sampling with k={k} needs {counted(k * count, 'pair')}, but {counted(count, 'preference')} have "
+            f"only {pairs}, and no pair is asked twice. Use k <= {(count - 1) // 2}, more preferences, or iterative "
+            "sampling."
         )
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.files import PARQUET, whole_file
 from popmargin.pop.likelihood import Model, link
 
@@ -105,8 +105,8 @@ class StrengthScale:
         missing = [name for name in ids if name not in place]
         if missing:
             raise DataError(
-                f"The scale has no strength for {len(missing)} of {len(ids)} preferences, such as {missing[0]!r}. "
-                "Fit it with the same data: popmargin pop scale EDGES --data DATA."
+                f"The scale has no strength for {len(missing)} of {counted(len(ids), 'preference')}, such as "
+                f"{missing[0]!r}. Fit it with the same data: popmargin pop scale EDGES --data DATA."
             )
         return np.array([place[name] for name in ids], dtype=np.int64)
 

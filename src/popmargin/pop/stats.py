@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.pop.edges import PopEdges
 from popmargin.statistics.buckets import STRENGTHS, strength_thirds
 
@@ -95,7 +95,9 @@ def edge_statistics(edges: PopEdges, ids: Sequence[str], strength: ArrayLike) ->
     strength_N = np.asarray(strength, dtype=np.float64)
     count = len(ids)
     if strength_N.shape != (count,):
-        raise DataError(f"{count} ids but strengths of shape {strength_N.shape}; give one per id (nan if unknown).")
+        raise DataError(
+            f"{counted(count, 'id')} but strengths of shape {strength_N.shape}; give one per id (nan if unknown)."
+        )
     stronger, weaker = edges.resolve(ids)
     two = weaker >= 0
     first, second = stronger[two], weaker[two]

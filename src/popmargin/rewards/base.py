@@ -5,7 +5,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from popmargin.errors import RunError
+from popmargin.errors import RunError, counted
 from popmargin.user_code import running
 
 Prompt = str | list[dict[str, Any]]
@@ -70,7 +70,8 @@ def checked_rewards(values: Any, count: int, name: str) -> list[float]:
         raise RunError(f"Reward {name!r} returned {type(values).__name__}, not numbers ({error}).") from error
     if rewards.shape != (count,):
         raise RunError(
-            f"Reward {name!r} returned shape {rewards.shape} for {count} completions; return one number each."
+            f"Reward {name!r} returned shape {rewards.shape} for {counted(count, 'completion')}; return one number "
+            "each."
         )
     wrong = np.flatnonzero(~np.isfinite(rewards))
     if len(wrong):
@@ -88,4 +89,7 @@ def check_rows(prompts: Sequence[Prompt], completions: Sequence[str]) -> None:
         RunError: the numbers differ.
     """
     if len(prompts) != len(completions):
-        raise RunError(f"{len(prompts)} prompts but {len(completions)} completions; give one prompt per completion.")
+        raise RunError(
+            f"{counted(len(prompts), 'prompt')} but {counted(len(completions), 'completion')}; give one prompt per "
+            "completion."
+        )

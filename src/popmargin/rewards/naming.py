@@ -1,6 +1,9 @@
 """The one grammar by which judges and rewards are named, in every verb, configuration and function."""
 
+import difflib
+import importlib.util
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,8 +58,11 @@ def read_name(spec: str) -> Named:
         named = read_name(rest)
         return Named(named.kind, named.place, named.model, "reward")
     if not colon or not rest.strip() or not prefix.strip():
-        raise ConfigError(f"{spec!r} is not understood. Give {FORMS}.{name_hint(spec)}")
+        hint = name_hint(spec) or _nearest(spec, ("ratings",), "")
+        raise ConfigError(f"{spec!r} is not understood. Give {FORMS}.{hint}")
     if prefix not in _PREFIXES:
+        if not _is_module(prefix) and (hint := _nearest(prefix, (*_PREFIXES, "reward"), f":{rest}")):
+            raise ConfigError(f"{spec!r} is not understood: there is no module {prefix!r} here.{hint}")
         return Named("code", spec)
     _refuse_two_meanings(prefix, rest)
     if _PREFIXES[prefix] == "model":
@@ -64,9 +70,20 @@ def read_name(spec: str) -> Named:
     found = _SERVER.fullmatch(rest)
     if found is None:
         raise ConfigError(
-            f"{spec!r} holds no URL. Give judge:MODEL@URL, as in judge:my-model@http://localhost:8000/v1."
+            f"{spec!r} contains no URL. Give judge:MODEL@URL, as in judge:my-model@http://localhost:8000/v1."
         )
     return Named("server", found["url"], found["model"] or "")
+
+
+def _is_module(name: str) -> bool:
+    """Whether Python code can have this name: it is a path, is in the working directory, or is installed."""
+    here = Path(name).is_dir() or Path(f"{name}.py").is_file()
+    return not name.isidentifier() or here or importlib.util.find_spec(name) is not None
+
+
+def _nearest(word: str, known: Sequence[str], rest: str) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}{rest}'?" if near else ""
 
 
 def _refuse_two_meanings(prefix: str, rest: str) -> None:

@@ -14,7 +14,7 @@ from popmargin.data.conversation import Text
 from popmargin.data.encode import join_turns
 from popmargin.data.schema import Preferences
 from popmargin.data.tools import said
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.rewards.base import Prompt, Reward, notes_of
 from popmargin.rewards.load import load_reward
 
@@ -112,9 +112,9 @@ def with_ratings(preferences: Preferences, ratings: Ratings, *, disagree: Disagr
     if against.any() and disagree == "error":
         first = preferences.ids[int(np.flatnonzero(against)[0])]
         raise DataError(
-            f"The reward prefers the rejected response in {int(against.sum())} of {len(preferences)} preferences "
-            f"(first: '{first}'). Choose what to do with them: `equal` rates both the same, `swap` relabels, `drop` "
-            "leaves them out."
+            f"The reward prefers the rejected response in {int(against.sum())} of "
+            f"{counted(len(preferences), 'preference')} (first: '{first}'). Choose what to do with them: `equal` rates "
+            "both the same, `swap` relabels, `drop` leaves them out."
         )
     if against.all() and disagree == "drop":
         raise DataError("The reward disagrees with every label, so no preference is left. Is it the right model?")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, RunError, counted
 from popmargin.files import no_such_file
 from popmargin.judges.answer_cache import AnswerCache, cache_file
 from popmargin.judges.client import ChatClient, Failure, answer_text, request_fields
@@ -144,8 +144,8 @@ class JudgeReward:
         row, first = next(iter(missing.items()))
         shown = str(first) if isinstance(first, Failure) else repr(first[:200])
         what = (
-            f"{len(missing)} of {count} answers of judge {self._model} contain no rating from 1 to 10 ({listed}; "
-            f"allowed: {self._max_unparsed:.0%}); the first, for completion {row}, is {shown}."
+            f"{len(missing)} of {counted(count, 'answer')} of judge {self._model} contain no rating from 1 to 10 "
+            f"({listed}; allowed: {self._max_unparsed:.0%}); the first, for completion {row}, is {shown}."
         )
         if len(missing) > self._max_unparsed * count:
             raise RunError(

@@ -8,7 +8,7 @@ import torch
 
 from popmargin.data.encode import Encoder, make_encoder, write_chat
 from popmargin.data.tokenize import cut_to_length, split_sequences
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, RunError, counted
 from popmargin.models.loading import load_pretrained, load_tokenizer_files
 from popmargin.models.path import resolve_path
 from popmargin.models.reward_models import FORMAT_FILE, RewardFormat
@@ -100,8 +100,8 @@ class ModelReward:
         if cut:
             self.truncated += cut
             warnings.warn(
-                f"{cut} of {len(rows)} texts are longer than the reward model's {self._max_length} tokens; they "
-                f"{self._how_cut}.",
+                f"{cut} of {counted(len(rows), 'text')} are longer than the reward model's "
+                f"{counted(self._max_length, 'token')}; they {self._how_cut}.",
                 stacklevel=2,
             )
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -129,7 +129,9 @@ class ModelReward:
         """How many texts were cut since this was last asked."""
         scored, cut = self._scored, self._cut
         self._scored = self._cut = 0
-        what = f"texts over the {self._max_length} tokens of reward model {self._path}, which {self._how_cut}"
+        what = (
+            f"texts over the {counted(self._max_length, 'token')} of reward model {self._path}, which {self._how_cut}"
+        )
         return [f"{what}: {cut} of {scored}"] if cut else []
 
     def _own(self, prompt: Prompt, completion: str) -> tuple[list[int], bool]:

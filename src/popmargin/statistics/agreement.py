@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.statistics.intervals import Interval
 from popmargin.statistics.jackknife import share_of_sums, without_rows
 
@@ -165,7 +165,10 @@ def leave_one_out(
     if judge is not None:
         column = np.asarray(judge, dtype=np.float64)
         if column.shape != stacked.shape[:1]:
-            raise DataError(f"The judge has {column.size} verdicts for {len(stacked)} items; give one per item.")
+            raise DataError(
+                f"The judge has {counted(column.size, 'verdict')} for {counted(len(stacked), 'item')}; give one per "
+                "item."
+            )
         stacked = np.column_stack([stacked, column])
     coded, known_K = _coded(stacked)
     counts_NK = _counts(coded[:, :count], len(known_K))
@@ -242,7 +245,7 @@ def _tables(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
     one, two = (np.asarray(side, dtype=np.float64) for side in (first, second))
     if one.shape != two.shape or one.ndim != 1:
         raise DataError(
-            f"Two annotators with {one.size} and {two.size} values; give one value each for the same items."
+            f"Two annotators with {one.size} and {counted(two.size, 'value')}; give one value each for the same items."
         )
     common = ~(np.isnan(one) | np.isnan(two))
     coded, categories = _coded(np.stack([one[common], two[common]], axis=1))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import chdtri, stdtr, stdtrit
 
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 
 Scale = Literal["plain", "share", "correlation"]
 _HALVINGS = 60  # of a search for a p-value
@@ -251,8 +251,8 @@ def per_seed_rows(values: Any, name: str) -> Float[np.ndarray, "S N"]:
     wrong = np.argwhere(~np.isfinite(rows))
     if len(wrong):
         raise DataError(
-            f"{name} has {len(wrong)} non-finite values, the first in seed {wrong[0][0]}, row {wrong[0][1]}. "
-            "Look for a diverged run or an empty completion."
+            f"{name} has {counted(len(wrong), 'non-finite value')}, the first in seed {wrong[0][0]}, row "
+            f"{wrong[0][1]}. Look for a diverged run or an empty completion."
         )
     return rows
 

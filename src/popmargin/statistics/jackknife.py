@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.statistics.intervals import UNDEFINED, Clusters, Interval, Scale, Spread, cluster_freedom
 
 _CELLS = 2**22  # cells of one block of counts: 32 MiB
@@ -81,7 +81,9 @@ class Estimate:
             DataError: the arms have other clusters.
         """
         if self.sizes.shape != other.sizes.shape:
-            raise DataError(f"The arms have {len(self.sizes)} and {len(other.sizes)} clusters; measure the same rows.")
+            raise DataError(
+                f"The arms have {len(self.sizes)} and {counted(len(other.sizes), 'cluster')}; measure the same rows."
+            )
         if len(self.per_seed) == len(other.per_seed):
             return Estimate(self.per_seed - other.per_seed, self.pulls - other.pulls, self.sizes).spread()
         return self.spread(other)

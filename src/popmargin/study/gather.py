@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from popmargin.config import RunConfig
-from popmargin.errors import RunError
+from popmargin.errors import RunError, counted
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics
@@ -336,7 +336,7 @@ def _data_facts(facts: Mapping[str, Any], config: RunConfig, arms: Mapping[str, 
         edges = arm.runs[0].facts()
         if edges["edges_fingerprint"]:
             asked = edges["edge_comparisons"]
-            rows[f"Training rows of {name}"] = f"{edges['rows']} edges" + (
-                f" from {asked} comparisons" if asked else ""
+            rows[f"Training rows of {name}"] = counted(edges["rows"], "edge") + (
+                f" from {counted(asked, 'comparison')}" if asked else ""
             )
     return rows

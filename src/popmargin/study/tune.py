@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from popmargin.config import RunConfig, merge, to_dict
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, counted
 from popmargin.evaluation.run import held_out_margins
 from popmargin.files import append_jsonl, read_jsonl
 from popmargin.objectives.base import OBJECTIVES
@@ -86,7 +86,7 @@ def tune(study: StudyConfig, say: Callable[[str], None]) -> tuple[StudyConfig, d
         beta = "" if best.beta is None else f", β {best.beta:g}"
         sentences[arm] = (
             f"learning rate {best.learning_rate:g}{beta}: {best.accuracy:.1%} of {best.preferences} validation "
-            f"preferences, best of {len(own)} settings"
+            f"preferences, best of {counted(len(own), 'setting')}"
         )
     return replace(study, arms=arms, tune=None), sentences
 

@@ -14,6 +14,7 @@ from popmargin.data.messages import Notes, as_text, as_values, harmonise, offer
 from popmargin.data.schema import NUMBER_COLUMNS
 from popmargin.data.tools import tools_text
 from popmargin.data.validate import Draft, RowError, prefers_rejected
+from popmargin.errors import a_kind
 
 Row = Mapping[str, Any]
 COMMON = (
@@ -109,7 +110,7 @@ class Reader:
             return value or None
         if isinstance(value, int | np.integer) and not isinstance(value, bool):
             return str(int(cast(int, value)))
-        raise RowError("type", f"the {name} is a {type(value).__name__}.", "write a text or an integer.", column=name)
+        raise RowError("type", f"the {name} is {a_kind(value)}.", "write text or an integer.", column=name)
 
     def draft(self, row: Row, prompt: Text, chosen: Text, rejected: Text, **known: float) -> Draft:
         """A preference with the row's common fields; `known` numbers come before the row's."""
@@ -149,7 +150,7 @@ class Reader:
         turns = as_turns(prompt, "user"), as_turns(chosen, "assistant"), as_turns(rejected, "assistant")
         system = self.value(row, "system")
         if system is not None and not isinstance(system, str):
-            message = f"the system is a {type(system).__name__}."
+            message = f"the system prompt is {a_kind(system)}."
             raise RowError("type", message, "write a text, or nothing.", column="system")
         if not (system or "").strip():
             self.notes["the system column is empty: no system message"] += 1

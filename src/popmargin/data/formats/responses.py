@@ -10,6 +10,7 @@ from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.messages import as_text
 from popmargin.data.pairs import SEVERAL, logit, make_pairs
 from popmargin.data.validate import Draft, RowError
+from popmargin.errors import a_kind, counted
 
 TEXT_FIELDS = ("text", "response", "content", "completion", "answer")
 RATING_FIELDS = ("rating", "score", "overall_score", "winprob", "rank", "ranking")
@@ -20,7 +21,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     prompt = reader.prompt(row)
     texts, ratings, items = _rated_responses(row, reader)
     if len(texts) < 2:
-        message = f"the row has {len(texts)} rated responses; a pair needs two."
+        message = f"the row has {counted(len(texts), 'rated response')}; a pair needs two."
         raise RowError("too_few", message, "add responses, or remove the row.", column="responses")
     drafts = paired(row, reader, prompt, texts, ratings)
     for draft in drafts:
@@ -93,7 +94,7 @@ def items_of(responses: object) -> Sequence[object]:
         return [{name: items[i] for name, items in lists.items()} for i in range(count)]
     if isinstance(responses, Sequence) and not isinstance(responses, str | bytes):
         return cast(Sequence[object], responses)
-    message = f"the responses are a {type(responses).__name__}, not a list."
+    message = f"the responses are {a_kind(responses)}, not a list."
     raise RowError("type", message, 'write a list of {"text": …, "rating": …}.', column="responses")
 
 
@@ -110,7 +111,7 @@ def _beside(row: Row, reader: Reader, items: Sequence[object]) -> tuple[str, Seq
             raise RowError("missing", message, remedy, column="responses")
         return name, None
     if not isinstance(beside, list) or len(cast(list[Any], beside)) != len(items):
-        message = f"{len(items)} responses, but the {name} are not a list of the same length."
+        message = f"{counted(len(items), 'response')}, but the {name} are not a list of the same length."
         raise RowError("type", message, f"give one of the {name} per response.", column=name)
     return name, cast(list[Any], beside)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.compute
 
 from popmargin.data.questions import RATINGS, SIDES
-from popmargin.errors import first_few
+from popmargin.errors import counted, first_few
 from popmargin.label.projects.draft import response_keys
 
 pc: Any = pyarrow.compute
@@ -92,8 +92,8 @@ def put_ratings(
     empty_ratings(columns, missing)
     ties = sum(pair is not None and pair[0] == pair[1] for pair in pairs)
     notes.append(
-        f"{len(pairs) - len(missing)} of {len(pairs)} preferences have annotators' ratings for both responses; "
-        f"{ties} of these are ties (a gap of 0)"
+        f"{len(pairs) - len(missing)} of {counted(len(pairs), 'preference')} have annotators' ratings for both "
+        f"responses; {ties} of these are ties (a gap of 0)"
     )
     if missing:
         names = first_few([columns["id"][row] for row in missing])

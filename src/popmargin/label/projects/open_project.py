@@ -5,7 +5,7 @@ from typing import Any
 
 from popmargin.data.questions import Kind
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.draft import SCALE, draft_items
 from popmargin.label.projects.same_project import (
     item_kinds,
@@ -81,8 +81,8 @@ def open_project(
             say(f"columns of bytes are not stored: {', '.join(left)}")
     store.add_items(project.id, draft.kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
     known = sum(answer is not None for answer in draft.gold or ())
-    items = f"{len(draft.first)} items of kind '{draft.kind}'"
-    say(f"project '{name}': {len(data)} preferences, {items}, {known} of them gold")
+    items = f"{counted(len(draft.first), 'item')} of kind '{draft.kind}'"
+    say(f"project '{name}': {counted(len(data), 'preference')}, {items}, {known} of them gold")
     return store.project(name)
 
 
@@ -117,7 +117,7 @@ def _go_on(
         refuse_other_items(store, found, draft)
     held = "' and '".join(kinds)
     say(
-        f"project '{found.name}' already exists and is unchanged: {found.items} items of kind '{held}' from "
-        f"{found.preferences} preferences, overlap {found.overlap}"
+        f"project '{found.name}' already exists and is unchanged: {counted(found.items, 'item')} of kind '{held}' from "
+        f"{counted(found.preferences, 'preference')}, overlap {found.overlap}"
     )
     return kinds

@@ -6,7 +6,7 @@ from typing import Any
 
 from popmargin.data.questions import Kind
 from popmargin.data.schema import COLUMNS, TEXT_COLUMNS, Preferences
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.draft import Draft
 from popmargin.label.store.answers import clean
 from popmargin.label.store.items import item_order
@@ -70,8 +70,8 @@ def refuse_other_preferences(
     strange = rows.keys() ^ data.ids
     if strange:
         raise DataError(
-            f"{store.name}: project '{found.name}' was made from different preferences than {source}: {len(strange)} "
-            f"ids are in only one of the two, such as '{min(strange)}'. {remedy}"
+            f"{store.name}: project '{found.name}' was made from different preferences than {source}: "
+            f"{counted(len(strange), 'id is', 'ids are')} in only one of the two, such as '{min(strange)}'. {remedy}"
         )
     texts, others = list[tuple[str, str]](), set[str]()
     for batch in data.batches():
@@ -89,13 +89,13 @@ def refuse_other_preferences(
     if texts:
         key, name = min(texts)
         raise DataError(
-            f"{store.name}: project '{found.name}' was made from different preferences than {source}: {len(texts)} "
-            f"texts differ, such as '{name}' of '{key}'. {remedy}"
+            f"{store.name}: project '{found.name}' was made from different preferences than {source}: "
+            f"{counted(len(texts), 'text differs', 'texts differ')}, such as '{name}' of '{key}'. {remedy}"
         )
     if others:
         say(
-            f"{len(others)} preferences have other ratings, strengths, soft labels, annotators or clusters in "
-            f"{source}, such as '{min(others)}': project '{found.name}' keeps its own"
+            f"the ratings, strengths, soft labels, annotators or clusters of {counted(len(others), 'preference')} "
+            f"differ in {source}, such as '{min(others)}': project '{found.name}' keeps its own"
         )
 
 

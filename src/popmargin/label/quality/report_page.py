@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from popmargin.errors import counted
 from popmargin.files import HTML
 from popmargin.label.quality.label_quality import THIRDS, KindAgreement, Quality
 from popmargin.report.metrics import has_bounds, is_known, number
@@ -105,8 +106,8 @@ def reading(quality: Quality) -> list[str]:
     people, models = ({row.name for row in rows if (row.kind == "person") == person} for person in (True, False))
     sentences = [
         (
-            f"{quality.labels} labels by {_count(len(people), 'person', 'people')} and "
-            f"{_count(len(models), 'model', 'models')} on "
+            f"{counted(quality.labels, 'label')} by {counted(len(people), 'person', 'people')} and "
+            f"{counted(len(models), 'model')} on "
             f"{sum(quality.items.values())} items."
         )
     ]
@@ -204,10 +205,6 @@ def _shown(value: Interval) -> str:
     if not has_bounds(value):
         return text
     return f"{text} ({number(100 * value.low, 1)} to {number(value.high, 1, share=True)})"
-
-
-def _count(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
 
 
 # --- charts ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store import assign, items
 from popmargin.label.store.answers import clean
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
@@ -94,7 +94,9 @@ def clean_name(name: str, what: str) -> str:
     """
     cleaned = clean(name).strip()
     if not 1 <= len(cleaned) <= NAME_CHARACTERS:
-        raise ConfigError(f"The {what}'s name has {len(cleaned)} characters; it needs 1 to {NAME_CHARACTERS}.")
+        raise ConfigError(
+            f"The {what}'s name has {counted(len(cleaned), 'character')}; it needs 1 to {NAME_CHARACTERS}."
+        )
     return cleaned
 
 

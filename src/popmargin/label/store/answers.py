@@ -13,7 +13,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, select, update
 
 from popmargin.data.questions import RATINGS, VERDICTS, Kind, Verdict
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.assign import end_lease, lease, lock_annotator, own_assignment, shown, take_place
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import WRONGS, Label, Wrong
@@ -52,10 +52,14 @@ class Answer:
             raise DataError(f"seconds is {self.seconds}; give a number ≥ 0, or omit it.")
         object.__setattr__(self, "request", clean(self.request))
         if not 1 <= len(self.request) <= REQUEST_CHARACTERS:
-            raise DataError(f"request has {len(self.request)} characters; it needs 1 to {REQUEST_CHARACTERS}.")
+            raise DataError(
+                f"request has {counted(len(self.request), 'character')}; it needs 1 to {REQUEST_CHARACTERS}."
+            )
         object.__setattr__(self, "note", clean(self.note))
         if len(self.note) > NOTE_CHARACTERS:
-            raise DataError(f"note has {len(self.note)} characters; the limit is {NOTE_CHARACTERS}. Shorten it.")
+            raise DataError(
+                f"note has {counted(len(self.note), 'character')}; the limit is {NOTE_CHARACTERS}. Shorten it."
+            )
 
     def check(self, kind: Kind, scale: int | None = None) -> None:
         """Refuse what is no answer to an item of this kind, or no number of the scale."""

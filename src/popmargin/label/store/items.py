@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, update
 from popmargin.data.questions import KINDS, RATINGS, SIDES, VERDICTS, Kind, PreferenceText, Side, Verdict
 from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.database import CHUNK, Database
 from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
@@ -190,7 +190,9 @@ def _check_items(
         raise DataError(f"Project '{project.name}' has no rating scale. Create a project with a scale, such as 5.")
     for name, column in (("second", second), ("gold", gold), ("response", response)):
         if column is not None and len(column) != len(first):
-            raise DataError(f"{len(first)} items but {len(column)} values of '{name}'; give one per item.")
+            raise DataError(
+                f"{counted(len(first), 'item')} but {counted(len(column), 'value')} of '{name}'; give one per item."
+            )
     check_settings(overlap=overlap)
     for row, (one, other) in enumerate(zip(first, second or (), strict=False)):
         if one == other:
@@ -209,7 +211,7 @@ def _rows_of(known: dict[str, int], keys: Sequence[str], column: str, name: str)
     if missing:
         raise DataError(
             f"items: row {missing[0][0]}, column '{column}': project '{name}' has no preference {missing[0][1]!r} "
-            f"({len(missing)} such rows). Import the preferences first, with the same ids."
+            f"({counted(len(missing), 'such row')}). Import the preferences first, with the same ids."
         )
     return [known[key] for key in keys]
 

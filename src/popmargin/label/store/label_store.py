@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences
-from popmargin.errors import DataError, did_you_mean
+from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.label.store import access, answers, assign, items, queries, sql_tables
 from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.database import Database
@@ -144,8 +144,8 @@ class LabelStore:
         if name is None:
             if len(known) > 1:
                 raise DataError(
-                    f"{self.name} has {len(known)} projects ({', '.join(known)}): choose one with --project NAME, or "
-                    f"as {self.name}#NAME if there is no --project option."
+                    f"{self.name} has {counted(len(known), 'project')} ({', '.join(known)}): choose one with --project "
+                    f"NAME, or as {self.name}#NAME if there is no --project option."
                 )
             return next(iter(known.values()))
         if name not in known:
