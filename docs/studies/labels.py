@@ -250,7 +250,8 @@ def study_train(source: Path) -> None:
                     accuracy[sampling, name, k].append(measure(loss))
     base = np.array(accuracy["no PoP labels", "Bradley–Terry", 0])
     print(
-        "| comparisons | objective | k | accuracy, other topics | difference from no PoP labels |\n|---|---|---|---|---|"
+        "| comparisons | objective | k | accuracy, other topics | difference from no PoP labels |\n"
+        "|---|---|---|---|---|"
     )
     for (sampling, name, k), values in accuracy.items():
         difference = "{:+.3f} ± {:.3f}".format(*mean_and_half_width(np.array(values) - base))

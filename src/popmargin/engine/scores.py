@@ -16,13 +16,13 @@ from popmargin.objectives.base import Logps, ScoreKind
 
 @dataclass(frozen=True)
 class PairScores:
-    """What the responses of P preferences score.
+    """Scores of the responses of P preferences.
 
     Attributes:
         chosen: scores in the wanted kind (P,), nats.
         rejected: the same of the rejected responses (P,).
         logps: sums over all tokens, whatever the weights; None where responses have no log-probs.
-        logged: further values to log by name, of any number each.
+        logged: further values to log, by name; any number of each.
     """
 
     chosen: Float[Tensor, "P"]

@@ -15,11 +15,11 @@ from popmargin.errors import RunError
 
 @runtime_checkable
 class Target(Protocol):
-    """A source of target gaps; its state is saved with every checkpoint."""
+    """A source of target gaps. Its state is saved with every checkpoint."""
 
     @property
     def forward(self) -> Literal["all", "others", "none"]:
-        """Which weaker sides need a forward pass of their own: all, those the policy does not score, or none."""
+        """Which weaker sides need their own forward pass: all, those the policy does not score, or none."""
         ...
 
     def scoring(self) -> contextlib.AbstractContextManager[None]:
@@ -31,7 +31,7 @@ class Target(Protocol):
         ...
 
     def observe(self, preferences: Int[Tensor, "P"], gaps: Float[Tensor, "P"]) -> None:
-        """Take note of the policy's detached gaps (P,), nats, of the preferences just scored."""
+        """Record the policy's detached gaps (P,), nats, of the preferences just scored."""
         ...
 
     def step(self) -> None:
@@ -39,7 +39,7 @@ class Target(Protocol):
         ...
 
     def distance(self) -> float:
-        """How far the target is behind the policy; 0 when it is the policy."""
+        """How far the target lags behind the policy; 0 if it is the policy."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ class Target(Protocol):
         ...
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take up the state of a checkpoint."""
+        """Restore the state from a checkpoint."""
         ...
 
 
@@ -63,10 +63,10 @@ class PolicyTarget:
         return None
 
     def observe(self, preferences: Int[Tensor, "P"], gaps: Float[Tensor, "P"]) -> None:
-        """Nothing is remembered."""
+        """There are no remembered gaps."""
 
     def step(self) -> None:
-        """The policy needs no following."""
+        """The policy is its own target."""
 
     def distance(self) -> float:
         return 0.0
@@ -82,7 +82,7 @@ class EMATarget:
     """A Polyak-averaged copy of the trained weights, θ_target ← τ·θ_target + (1 − τ)·θ, kept in fp32.
 
     Only weights that are trained are copied: with LoRA, the adapter. In bf16 an average with τ = 0.99 would hardly
-    move, so the copy is fp32 whatever the model's dtype. Of a model that is sharded later (FSDP), every process keeps
+    move, so the copy is fp32 whatever the model's dtype. If the model is sharded later (FSDP), every process keeps
     the average of its own shards.
 
     Args:
@@ -132,7 +132,7 @@ class EMATarget:
             parameter.data = value.to(parameter.dtype)
 
     def _write(self, values: list[Tensor]) -> None:
-        """In place, as what gathers shards knows their storage."""
+        """In place: whatever gathers shards refers to their storage."""
         self._give_up_gathered()
         for (parameter, _), value in zip(self._pairs(), values, strict=True):
             _local(parameter).copy_(value)
@@ -141,7 +141,7 @@ class EMATarget:
         return None
 
     def observe(self, preferences: Int[Tensor, "P"], gaps: Float[Tensor, "P"]) -> None:
-        """Scores are the network's own."""
+        """Scores come from the network itself."""
 
     @torch.no_grad()
     def step(self) -> None:
@@ -180,8 +180,8 @@ class MarginBank:
     """A running average of each preference's own gap, updated whenever it is scored (ours; no second network).
 
     g_i ← τ·g_i + (1 − τ)·Δ_i after every optimizer step in which preference i was scored; a preference that was not
-    scored yet has the gap of the start model (0 for log-ratios). Staleness is the price: a gap is as old as its
-    preference's last turn. Within a step nothing changes, so that micro-batches and processes do not matter.
+    scored yet has the gap of the start model (0 for log-ratios). The price is staleness: a gap is as old as the last
+    time its preference was scored. Nothing changes within a step, so micro-batches and processes do not matter.
 
     Args:
         start: gaps of all preferences under the start model (N,), nats.
