@@ -172,7 +172,7 @@ def _gpu(gpu: dict[str, Any]) -> list[str]:
         lines += [
             "Attention of one layer over a packed row, forward and backward, in ms: `python benchmarks/attention.py`.",
             "*flash* is what the engine uses (`engine/flash.py`); *flex* is FlexAttention, compiled, without the time",
-            "to build its block mask (second number, once per step) or to compile; *segments* is a call per segment.", "",
+            "to build its block mask (second number, per step) or to compile; *segments* is one call per segment.", "",
             "| | tokens | flash | flex, mask | segments |", "|---|---|---|---|---|",
         ]  # fmt: skip
         lines += [

@@ -204,7 +204,8 @@ def test_every_number_has_bounds_and_is_refused_beyond_them(path: str) -> None:
     beyond += [1.5] if "wholeFrom" in schema else []
     for value in beyond:
         many = [value, value] if "'array'" in schema else value
-        with pytest.raises(ConfigError, match=rf"^{re.escape(path)}(\[0\])? must be {re.escape(bounds)}, not "):
+        said = re.escape(bounds if value == value and abs(value) < float("inf") else f"a finite number ({bounds})")
+        with pytest.raises(ConfigError, match=rf"^{re.escape(path)}(\[0\])? must be {said}, not "):
             kind(**{name: many} | ({"arms": {"dpo": {}}} if kind is StudyConfig else {}))
 
 

@@ -69,10 +69,10 @@ def kind_of(schema: Mapping[str, Any]) -> str:
     """
     names = choices_of(schema) or [kind_of(part) for part in schema.get("anyOf", ())]
     names = names or [_NOUNS[type_of(schema)]]
-    items = _PLURALS.get(type_of(schema["items"])) if schema.get("items") else None
-    sized = schema.get("minItems") and schema["minItems"] == schema.get("maxItems")
-    held = [str(schema["minItems"])] * bool(sized) + [items] * bool(items)
-    count = f" of {' '.join(filter(None, held))}" if held else ""
+    held = [_PLURALS.get(type_of(schema["items"]), "")] if schema.get("items") else []
+    if schema.get("minItems") and schema["minItems"] == schema.get("maxItems"):
+        held = [str(schema["minItems"]), *held]
+    count = " ".join(["", "of", *held]).rstrip() if any(held) else ""
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) + count
 
 

@@ -61,8 +61,9 @@ def read_name(spec: str) -> Named:
         hint = name_hint(spec) or _nearest(spec, ("ratings",), "")
         raise ConfigError(f"{spec!r} is not understood. Give {FORMS}.{hint}")
     if prefix not in _PREFIXES:
-        if not _is_module(prefix) and (hint := _nearest(prefix, (*_PREFIXES, "reward"), f":{rest}")):
-            raise ConfigError(f"{spec!r} is not understood: there is no module {prefix!r} here.{hint}")
+        near = _nearest(prefix, tuple(_PREFIXES), f":{rest}")
+        if near and prefix != "reward" and not _is_module(prefix):
+            raise ConfigError(f"{spec!r} is not understood: there is no module {prefix!r} here.{near}")
         return Named("code", spec)
     _refuse_two_meanings(prefix, rest)
     if _PREFIXES[prefix] == "model":
