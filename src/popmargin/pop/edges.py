@@ -117,10 +117,10 @@ class PopEdges:
         return PopEdges(_checked(table, str(path)), parameters)
 
     def swap(self) -> "PopEdges":
-        """The same comparisons with every label turned round.
+        """The same comparisons with every label flipped.
 
         Raises:
-            DataError: an edge has no weaker side, so it has no opposite.
+            DataError: an edge has no weaker side, so it cannot be flipped.
         """
         if self.table["weaker"].null_count:
             raise DataError(
@@ -139,13 +139,13 @@ class PopEdges:
         return digest.hexdigest()
 
     def resolve(self, ids: Sequence[str]) -> tuple[Int64[np.ndarray, " E"], Int64[np.ndarray, " E"]]:
-        """Row numbers of the two sides of every edge; ties are left out, since they are never trained on.
+        """Row numbers of the two sides of every edge, excluding ties, which are never trained on.
 
         Args:
             ids: ids of the preferences, in the order of the rows (N,).
 
         Returns:
-            (stronger, weaker), each (E,); weaker is -1 where the edge has no weaker side.
+            (stronger, weaker), each (E,); weaker is -1 if the edge has no weaker side.
 
         Raises:
             DataError: ids repeat, or an edge names an id that is not among them.
@@ -173,7 +173,7 @@ class PopEdges:
 
 
 def _read_rows(path: Path) -> Any:
-    """The edges of a text file as a table: ids are texts, also where they look like numbers.
+    """The edges of a text file as a table: ids are text, even if they look like numbers.
 
     Raises:
         DataError: the file or a row of it cannot be read.
@@ -194,7 +194,7 @@ def _read_rows(path: Path) -> Any:
 
 
 def _cells(path: Path, name: str, values: list[Any]) -> Any:
-    """A column of a text file in the type that edges have, so that `_checked` finds what is wrong with it."""
+    """A column of a text file, cast to the type that edges have, so that `_checked` can find errors in it."""
     known = SCHEMA.field(name).type if name in SCHEMA.names else pa.string()
     texts = [None if value is None or value == "" else value for value in values]
     if known == pa.string():

@@ -19,13 +19,13 @@ pc: Any = pyarrow.compute  # its functions are made at import time, so a type ch
 def observations_of(
     edges: PopEdges, ids: Sequence[str], ties: Ties, confidence: UseOfConfidence
 ) -> tuple[Observations, list[str], dict[str, Any]]:
-    """Observations, the names of their annotators, and what was counted.
+    """Observations, the names of their annotators, and the counts.
 
-    A label that is right with probability c is an observation of weight c and one of the opposite of weight 1 − c; a
-    tie that counts as halves is two observations of half a weight.
+    A label that is right with probability c becomes an observation of weight c and the opposite one of weight 1 − c; a
+    tie counted as half a win each becomes two observations of half weight.
 
     Raises:
-        DataError: an edge names an unknown preference, or no edge holds a comparison.
+        DataError: an edge names an unknown preference, or no edge contains a comparison.
     """
     table = edges.table
     whole = table.filter(pc.is_valid(table["weaker"]))
