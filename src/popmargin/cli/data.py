@@ -196,7 +196,7 @@ def _training_side(args: argparse.Namespace) -> Preferences | None:
 
 
 def _template_notes(model: str | None, prefs: Preferences | None) -> list[str] | None:
-    """What a model's chat template does to the preferences, in sentences; None where no model is named."""
+    """What a model's chat template does to the preferences, in sentences; None if no model is named."""
     if model is None or prefs is None:
         return None
     from popmargin.data.tokenize import tokenize_preferences

@@ -18,7 +18,7 @@ def say_where_it_stands(arguments: Sequence[str], args: argparse.Namespace | Non
 
     Args:
         arguments: everything after `popmargin`.
-        args: parsed; its verb may have `standing(args)`, which gives a sentence and further arguments. None where the
+        args: parsed; its verb may have `standing(args)`, which gives a sentence and further arguments. None if the
             interruption came before.
     """
     _close_bars()

@@ -75,7 +75,7 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def project_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of `open_project` from `add_project_arguments`, None where an option was not given.
+    """Keyword arguments of `open_project` from `add_project_arguments`, None if an option was not given.
 
     Raises:
         DataError: a file that cannot be read.

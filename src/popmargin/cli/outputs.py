@@ -23,7 +23,7 @@ def check_outputs(
 
     Args:
         args: with --overwrite.
-        paths: flag -> the file that it names, None where it was not given.
+        paths: flag -> the file that it names, None if it was not given.
         suffixes: how their names may end.
         inputs: what the verb reads.
 

@@ -49,7 +49,7 @@ def bounds_of(schema: Mapping[str, Any]) -> str:
 
 
 def choices_of(schema: Mapping[str, Any]) -> list[str]:
-    """The texts that a field takes; none where it takes any."""
+    """The texts that a field takes; none if it takes any."""
     return [str(choice) for choice in schema.get("enum", ())]
 
 

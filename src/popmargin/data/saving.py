@@ -26,12 +26,12 @@ def save_table(
         path: `.parquet`, `.jsonl` or `.jsonl.gz`.
         schema: of all tables.
         tables: the rows, in order.
-        always: columns that stand in every JSON line, others only where they hold a value.
-        texts: columns of messages, whose empty fields are left out of JSON.
+        always: columns in every JSON line; others only if they have a value.
+        texts: columns of messages, whose empty fields are omitted from JSON.
 
     Raises:
-        ConfigError: the path ends otherwise.
-        DataError: a column holds bytes, which JSON cannot.
+        ConfigError: the path has another suffix.
+        DataError: a column has bytes, which JSON cannot hold.
         RunError: the path is a folder, or cannot be written.
     """
     check_suffix(path, SAVE_SUFFIXES)
@@ -72,7 +72,7 @@ def _write_lines(
 
 
 def known_fields(text: Any) -> Any:
-    """A text, or messages without the fields that are null, as Arrow hands them back."""
+    """A text, or messages from Arrow without their null fields."""
     if not isinstance(text, list):
         return text
     turns: list[dict[str, Any]] = text
@@ -80,14 +80,14 @@ def known_fields(text: Any) -> Any:
 
 
 def plain_value(value: Any) -> Any:
-    """What JSON has no type for, as text or number."""
+    """Values without a JSON type, as text or number."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def holds_bytes(kind: Any) -> bool:
-    """Whether an Arrow type is bytes, or has them in it."""
+    """Whether an Arrow type is or contains bytes."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)

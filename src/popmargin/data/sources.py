@@ -26,14 +26,14 @@ Row = dict[str, Any]
 
 @dataclass
 class RawBatch:
-    """Raw rows with their positions, and the positions that hold no row at all with the reason.
+    """Raw rows with their positions, and positions without a row, with the reason.
 
     Attributes:
         notes: what was done to rows, sentence -> number of rows.
-        facts: sentences about the file as a whole; its first batch has them.
+        facts: sentences about the whole file, in its first batch.
         source: where the batch came from, if several sources are read as one.
         decimal_comma: numbers in text cells are written with a comma.
-        table: the rows as an Arrow table, where they come from one.
+        table: the rows as an Arrow table, if they come from one.
     """
 
     rows: list[Row] = field(default_factory=list[Row])
@@ -55,7 +55,7 @@ class Source:
 
     Attributes:
         container: what holds the rows: a key of `FILE_READERS`, "dataset" or "memory".
-        by_line: positions are line numbers from 1, else row numbers from 0.
+        by_line: positions are line numbers from 1, otherwise row numbers from 0.
         text_cells: every cell is text (CSV, TSV), so numbers must be parsed and an empty cell means "missing".
         batches: starts reading.
     """
@@ -112,7 +112,7 @@ def _bad_utf8(error: UnicodeDecodeError) -> RowError:
 
 
 def read_file(path: Path, reader: Callable[[IO[bytes], Path], Iterator[RawBatch]]) -> Iterator[RawBatch]:
-    """Read a file, plain or gzip; what breaks below the rows becomes an error that names the file."""
+    """Read a file, plain or gzip; failures below the level of rows become errors that name the file."""
     try:
         with path.open("rb") as raw, _decompressed(path, raw) as stream:
             yield from reader(stream, path)
@@ -127,7 +127,7 @@ def read_file(path: Path, reader: Callable[[IO[bytes], Path], Iterator[RawBatch]
 
 
 def holds_lines(path: Path) -> bool:
-    """Whether a .json file holds one object a line: its first line is a whole object and more follows."""
+    """Whether a .json file holds one object per line: its first line is a whole object and more follows."""
     try:
         with path.open("rb") as raw, _decompressed(path, raw) as stream:
             text, _ = _as_utf8(stream, path)
@@ -142,10 +142,10 @@ def _decompressed(path: Path, raw: IO[bytes]) -> IO[bytes]:
 
 
 def _as_utf8(stream: IO[bytes], path: Path) -> tuple[IO[bytes], list[str]]:
-    """The text of a file as UTF-8, and a note if it was UTF-16 or UTF-32: found by its mark, or by its NUL bytes.
+    """The text of a file as UTF-8, and a note if it was UTF-16 or UTF-32: detected by its byte order mark or NUL bytes.
 
     Raises:
-        DataError: the file is not what its mark says.
+        DataError: the file is not what its byte order mark says.
     """
     start = cast(bytes, cast(Any, stream).peek(4))[:4]
     marks = (
@@ -166,7 +166,7 @@ def _as_utf8(stream: IO[bytes], path: Path) -> tuple[IO[bytes], list[str]]:
 
 
 def _load_json(text: str, notes: Counter[str]) -> Any:
-    """JSON values; keys that an object holds twice are noted, and the last one counts."""
+    """JSON values; duplicate keys of an object are noted, and the last one counts."""
     twice = Counter[str]()
 
     def whole(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def _read_json(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
 
 
 def _read_separated(stream: IO[bytes], path: Path, usual: str) -> Iterator[RawBatch]:
-    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default forbids texts above 128 KiB
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default limit is 128 KiB per text
     stream, facts = _as_utf8(stream, path)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     lines = _Lines(text)
@@ -260,7 +260,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 
 
 class _Lines:
-    """Lines of a text, the first of which can be looked at before they are read."""
+    """Lines of a text, with a look-ahead at the first ones."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self.first = text.readline()
@@ -279,7 +279,7 @@ class _Lines:
 
 
 def _separator(header: str, usual: str) -> tuple[str, bool]:
-    """What separates the header's names, the usual mark where it names several, and whether a space follows each.
+    """The header's separator (the usual one if several fit), and whether a space follows each.
 
     Example:
         >>> _separator('prompt;chosen;"re,jected"', ","), _separator("prompt, chosen, rejected", ",")

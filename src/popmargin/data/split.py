@@ -9,24 +9,24 @@ from popmargin.errors import ConfigError, DataError, counted
 
 
 def normalised_key(key: str) -> str:
-    """A prompt key without differences of case and white space.
+    """A prompt key, ignoring case and white space.
 
     Example:
         >>> normalised_key("What  is\\nPoP? ")
         'what is pop?'
     """
-    # In the keys of conversations, line breaks and tabs stand as JSON escapes.
+    # In the keys of conversations, line breaks and tabs are JSON escapes.
     plain = key.replace("\\n", " ").replace("\\t", " ").replace("\\r", " ")
     return " ".join(plain.replace('"', ' " ').casefold().split())
 
 
 def leak_keys(prefs: Preferences) -> list[str]:
-    """What makes two prompts the same for a model that is tested: their text, case and white space aside.
+    """Keys by which two prompts are the same for evaluation: their text, ignoring case and white space.
 
-    A system message does not count, nor whether the text is plain or a user's message.
+    System messages do not count, nor whether the text is plain or a user message.
 
     Returns:
-        One key a row, equal across data of different layouts.
+        One key per row, comparable across layouts.
     """
     if not prefs.conversational:
         return [normalised_key(key) for key in prefs.prompt_keys]
@@ -38,7 +38,7 @@ def leak_keys(prefs: Preferences) -> list[str]:
 def split_preferences(prefs: Preferences, *, test_size: float | int, seed: int) -> tuple[Preferences, Preferences]:
     """Split by prompt: all preferences of one prompt (see `leak_keys`) land on one side.
 
-    Which prompts are test prompts depends on their text and the seed alone, not on the order of the rows.
+    Which prompts are test prompts depends only on their text and the seed, not on the order of the rows.
 
     Args:
         test_size: share of the prompts (float between 0 and 1) or number of prompts (int ≥ 1) to hold out.
@@ -73,7 +73,7 @@ def split_preferences(prefs: Preferences, *, test_size: float | int, seed: int) 
 
 
 def check_leak(train: Preferences, test: Preferences, *, limit: int = 5) -> None:
-    """Check that no test prompt is a train prompt too, in whatever layout (see `leak_keys`).
+    """Check that no test prompt is also a training prompt, whatever the layout (see `leak_keys`).
 
     Raises:
         DataError: names rows and ids on both sides.

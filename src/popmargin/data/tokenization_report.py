@@ -1,4 +1,4 @@
-"""What tokenization did to preferences, as numbers and in sentences."""
+"""The effects of tokenization on preferences, as numbers and in sentences."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,29 +14,29 @@ _PREAMBLE_WORDS = 3  # fewer are names of tokens and roles
 
 @dataclass(frozen=True)
 class TruncationReport:
-    """What tokenization did: rows_in == rows_kept + len(dropped), always.
+    """Effects of tokenization; always rows_in == rows_kept + len(dropped).
 
     Attributes:
         prompts_cut: kept rows whose prompt lost tokens.
-        completions_cut: completions of kept rows (two a row) that lost tokens at their end.
-        dropped: (id, reason) of each row left out: "too_long", "identical_tokens", "identical_after_truncation",
+        completions_cut: completions of kept rows (two per row) that lost tokens at their end.
+        dropped: (id, reason) of each dropped row: "too_long", "identical_tokens", "identical_after_truncation",
             "empty_completion".
-        boundary_shifted: kept rows whose prompt tokens are no prefix of the whole sequences (a token merges over the
-            boundary, or the template writes the prompt otherwise), so that the true common prefix was used.
-        template_shifted: those of them where the template writes the prompt otherwise.
-        unterminated: completions of conversations that the template closes with no special token: the model never
-            learns to stop after them.
-        altered: completions of which the template leaves something out, such as reasoning.
-        emptied: those of which it leaves out everything.
-        kept: completions of which it would leave something out, and that are trained on as they stand.
+        boundary_shifted: kept rows whose prompt tokens are not a prefix of the whole sequences (a token merges across
+            the boundary, or the template writes the prompt differently), so the true common prefix was used.
+        template_shifted: those in which the template writes the prompt differently.
+        unterminated: completions of conversations that the template does not close with a special token: the model
+            never learns to stop after them.
+        altered: completions from which the template drops something, such as reasoning.
+        emptied: those of which it drops everything.
+        kept: completions from which it would drop something, and that are trained on in full.
         unclosed: completions that do not close the block that the sampling prompt opens.
-        goes_on: completions that hold an end token before their end, where sampling stops.
+        goes_on: completions with an end token before their end, where sampling stops.
         examples: ids of some rows for each of these.
         max_length: the limit, tokens.
         conversational: whether a chat template wrote the rows.
         ends: ids of the tokens with which completions end.
-        only_sampled: what a template writes at the end of the sampling prompt alone.
-        preamble: text of its own that a template puts before conversations without a system message.
+        only_sampled: what the template writes only at the end of the sampling prompt.
+        preamble: the template's own text before conversations without a system message.
     """
 
     rows_in: int
@@ -66,10 +66,10 @@ class TruncationReport:
         """The report of an encoder's work.
 
         Args:
-            encoder: what it noticed, by row.
+            encoder: its observations, by row.
             ids: of all rows.
-            kept: numbers of the rows that are left.
-            shifted: numbers of the kept rows whose own prompt tokens are no prefix.
+            kept: numbers of the remaining rows.
+            shifted: numbers of the kept rows whose own prompt tokens are not a prefix.
             counts: the fields that are known already.
         """
         places = set(kept)
@@ -100,7 +100,7 @@ class TruncationReport:
         return values
 
     def notes(self) -> list[str]:
-        """What a user should know before training, in sentences; empty where rows were only tokenized."""
+        """What a user should know before training, in sentences; empty if rows were only tokenized."""
         return [*self._left_out(), *self._cut(), *self._prompts(), *self._completions()]
 
     def _left_out(self) -> list[str]:

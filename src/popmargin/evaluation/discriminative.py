@@ -78,7 +78,7 @@ def discriminative_metrics(
             of thirds and correlations).
         clusters: of each row (N,): its prompt, or what the data name as `cluster`.
         longer_chosen: 1 where the chosen response is the longer one, ½ where both are equally long, else 0 (N,).
-        reference_margin: the reference model's own, in the same score, reward units (N,); None where it has none.
+        reference_margin: the reference model's own, in the same score, reward units (N,); None if it has none.
         edges: (stronger, weaker) row numbers of held-out PoP edges, each (E,); weaker -1 is left out. The interval of
             pop_accuracy knows both prompts of an edge (`edge_mean`).
         level: of the intervals.

@@ -147,7 +147,7 @@ def _metrics(arms: list[list[Generations]], against: list[Against], level: float
 
 
 def _estimates(runs: list[Generations], against: Against, groups: Clusters) -> dict[str, Any]:
-    """Each metric's `Estimate`; None where it was not measured."""
+    """Each metric's `Estimate`; None if it was not measured."""
     reference, baseline = against["reference"], against["baseline"]
     columns: dict[str, Any] = {
         "mean_reward": _columns(runs, lambda g: g.rewards),

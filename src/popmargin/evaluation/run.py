@@ -59,7 +59,7 @@ class HeldOutMargins:
 
     @property
     def of_reference(self) -> np.ndarray | None:
-        """`reference_margin`; None where the score is a ratio to the reference."""
+        """`reference_margin`; None if the score is a ratio to the reference."""
         return self.reference_margin if np.isfinite(self.reference_margin).all() else None
 
     def save(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from popmargin.data.template import template_ends
 
 
 def end_tokens(tokenizer: Any, generation_config: Any, trained: Iterable[int] = ()) -> list[int]:
-    """Ids of the tokens that end a completion, in ascending order; empty where nothing does.
+    """Ids of the tokens that end a completion, in ascending order; empty if nothing does.
 
     They are EOS, the token with which the chat template closes an assistant's turn, those with which trained
     completions end, and those that the start model's own generation config names.

@@ -20,8 +20,8 @@ class Reply:
 
     Attributes:
         text: what the model wrote; for a local model the more likely of the two letters.
-        p: probability of A among A and B at the letter of the verdict; None where the backend gives none.
-        at: where in the text that letter stands; None where the text is the letter.
+        p: probability of A among A and B at the letter of the verdict; None if the backend gives none.
+        at: where in the text that letter stands; None if the text is the letter.
         cut: the answer ended at the limit of tokens.
         failure: why there is no answer; the text is empty then.
         prompt_tokens, completion_tokens: 0 where the backend does not say.

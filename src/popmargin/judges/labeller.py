@@ -27,7 +27,7 @@ class Opinion:
 
     Attributes:
         verdict: first = the first preference is the stronger one, or chosen is the better response.
-        confidence: the labeller's probability that its verdict is right, from one half to 1; None where it has none.
+        confidence: the labeller's probability that its verdict is right, from one half to 1; None if it has none.
         note: how it came about, such as both orders of a judge.
     """
 
@@ -131,7 +131,7 @@ class Order:
 
     Attributes:
         place: "A" or "B" as shown, "=" for neither, "?" when the answer could not be parsed.
-        p: the judge's probability of A among A and B; None where the server gives no probabilities.
+        p: the judge's probability of A among A and B; None if the server gives no probabilities.
     """
 
     place: str

@@ -25,7 +25,7 @@ class Verdict:
 
     Attributes:
         place: the side it names, "=" for a tie.
-        start: where in the text the letter stands that says so; None where no letter says it ("a tie", "A is worse",
+        start: where in the text the letter stands that says so; None if no letter says it ("a tie", "A is worse",
             "Response 2").
     """
 

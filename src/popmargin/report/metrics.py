@@ -19,7 +19,7 @@ class Metric:
         key: its name in ``ArmResult.metrics``.
         title: column heading.
         unit: ``"%"`` shows a share as per cent; other units are words for the notes.
-        better: the direction that is better, None where there is none (length, KL).
+        better: the direction that is better, None if there is none (length, KL).
         meaning: one or two sentences for the notes.
     """
 

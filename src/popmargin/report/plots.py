@@ -130,7 +130,7 @@ def ends(value: Interval) -> tuple[float, ...]:
 
 
 def _baseline(study: StudyResults) -> dict[str, Interval]:
-    """The baseline arm's metrics; none where the study has no such arm."""
+    """The baseline arm's metrics; none if the study has no such arm."""
     return next((arm.metrics for arm in study.arms if arm.name == study.baseline), dict[str, Interval]())
 
 

@@ -26,7 +26,7 @@ class Named:
         kind: `code` (a function or object in Python), `model` (in this process), `server`, or `ratings` (those that the
             data has).
         place: `module:function` of code, the path of a model, the URL of a server; empty for ratings.
-        model: the model's name on a server; empty where an option names it.
+        model: the model's name on a server; empty if an option names it.
         use: what a model is used as, where the spelling says it: `reward:model:PATH` scores, `local:PATH` compares.
     """
 
@@ -98,7 +98,7 @@ def _refuse_two_meanings(prefix: str, rest: str) -> None:
 
 
 def model_path(spec: str | None) -> str | None:
-    """The path of the model that a specification names; None where it names something else, or there is none.
+    """The path of the model that a specification names; None if it names something else, or there is none.
 
     Raises:
         ConfigError: it is not understood.

@@ -34,7 +34,7 @@ class Interval:
     p: float = math.nan
 
     def to_dict(self) -> dict[str, float | None]:
-        """Plain numbers for JSON; None where not defined, and no `p` where nothing is tested.
+        """Plain numbers for JSON; None if not defined, and no `p` where nothing is tested.
 
         Example:
             >>> Interval(0.5, 0.4, float("nan")).to_dict()

@@ -34,7 +34,7 @@ class Trial:
     Attributes:
         arm: the arm.
         learning_rate: tried.
-        beta: tried; None where the objective has none.
+        beta: tried; None if the objective has none.
         accuracy: share of validation preferences in the right order, ties half.
         spearman: rank correlation of reward margins with strengths; 0 where unknown.
         preferences: how many were measured on.

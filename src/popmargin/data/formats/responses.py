@@ -34,7 +34,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
 def paired(
     row: Row, reader: Reader, prompt: Text, texts: Sequence[Text], ratings: Sequence[float]
 ) -> list[Draft | RowError]:
-    """Preferences out of rated responses, and a report for each pair that is none."""
+    """Preferences from rated responses, and a report for each invalid pair."""
     pairs = make_pairs(ratings, pairs=reader.pairs, min_gap=reader.min_gap, seed=reader.seed, key=prompt_key(prompt))
     reader.rated[sorted(ratings) == list(range(1, len(ratings) + 1))] += 1
     out: list[Draft | RowError] = []
@@ -60,9 +60,9 @@ def paired(
 
 
 def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float], list[Mapping[str, Any]]]:
-    """Texts, ratings and fields, from a list of objects, an object of lists, or a list of texts beside one of ratings.
+    """Texts, ratings and fields, from a list of objects, an object of lists, or separate lists of texts and ratings.
 
-    A response whose text or rating is missing is left out and counted.
+    A response without a text or rating is dropped and counted.
     """
     items = items_of(reader.values(row, "responses"))
     column, beside = _beside(row, reader, items)
@@ -88,7 +88,7 @@ def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float],
 
 
 def items_of(responses: object) -> Sequence[object]:
-    if isinstance(responses, Mapping):  # an older way of `datasets` to store a list of objects
+    if isinstance(responses, Mapping):  # how `datasets` used to store a list of objects
         lists = {k: v for k, v in cast(Mapping[str, Any], responses).items() if isinstance(v, list)}
         count = min((len(items) for items in lists.values()), default=0)
         return [{name: items[i] for name, items in lists.items()} for i in range(count)]
@@ -99,7 +99,7 @@ def items_of(responses: object) -> Sequence[object]:
 
 
 def _beside(row: Row, reader: Reader, items: Sequence[object]) -> tuple[str, Sequence[Any] | None]:
-    """The list of ratings or ranks that stands beside the responses, with its name; None where they carry their own."""
+    """The separate list of ratings or ranks, with its name; None if the responses carry their own."""
     name = "ratings" if "ratings" in reader.names else "ranks"
     beside = reader.values(row, name)
     if not isinstance(beside, list) and items and isinstance(items[0], Mapping):
@@ -127,7 +127,7 @@ def _as_rating(value: float, name: str, reader: Reader, *, first: bool) -> float
 
 
 def from_rank(rank: float, column: str) -> float:
-    """The rating that a rank stands for, higher is better.
+    """The rating equivalent to a rank, higher is better.
 
     Raises:
         RowError: a negative rank.

@@ -30,13 +30,13 @@ class RatedPreferences:
 
     @property
     def pairs(self) -> list[tuple[float, float] | None]:
-        """Both ratings of each preference; None where one is missing."""
+        """Both ratings of each preference; None if one is missing."""
         both = zip(self.chosen, self.rejected, strict=True)
         return [None if better is None or worse is None else (better, worse) for better, worse in both]
 
 
 def mean_ratings(labels: Any, columns: Mapping[str, Sequence[Any]]) -> RatedPreferences | None:
-    """Mean rating of every response over annotators; None where nothing is rated.
+    """Mean rating of every response over annotators; None if nothing is rated.
 
     "Unsure" and repeated items do not count. A response in several preferences of a prompt was rated once, and its
     rating applies to all of them.

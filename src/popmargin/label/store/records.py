@@ -26,7 +26,7 @@ class Project:
         repeat_share: share of an annotator's items that are own earlier ones again, to measure self-consistency.
         items: items of the project, gold ones included.
         conversational: whether texts are lists of messages; None before the first import.
-        scale: ratings go from 1 to this; None where nothing is rated.
+        scale: ratings go from 1 to this; None if nothing is rated.
     """
 
     id: int

@@ -119,7 +119,7 @@ def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong |
 
 
 def choice_of(assignment: Assignment) -> Choice | None:
-    """The present answer of an assignment in terms of its screen; None where there is none.
+    """The present answer of an assignment in terms of its screen; None if there is none.
 
     With `verdict_of` it is a round trip for every answer.
     """

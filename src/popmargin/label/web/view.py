@@ -77,7 +77,7 @@ def answer(assignment: Assignment) -> str:
 
 
 def sure(assignment: Assignment) -> str:
-    """How sure the annotator was, in the words of the page; empty where nothing was said."""
+    """How sure the annotator was, in the words of the page; empty if nothing was said."""
     level = sure_of(assignment)
     return "" if level is None else SURE[level]
 
