@@ -1,4 +1,4 @@
-"""How completions were drawn, and what their mean log-ratio may be called."""
+"""How completions were sampled, and the name of their mean log-ratio."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,13 +10,12 @@ OwnSettings = Literal["ignore", "model"]
 
 @dataclass(frozen=True)
 class Drawn:
-    """How completions were drawn from a model.
+    """How completions were sampled from a model.
 
     Attributes:
         temperature: 0 takes the most likely token.
         top_k: among the k most likely tokens; 0 means all.
-        generation_config: `ignore` draws by the two above alone; `model` as the model's own generation config says,
-            in their place.
+        generation_config: `ignore` uses only the two above; `model` uses the model's own generation config instead.
     """
 
     temperature: float = 1.0
@@ -25,7 +24,7 @@ class Drawn:
 
     @property
     def exact(self) -> bool:
-        """Whether completions are samples of the policy itself, so that their mean log-ratio estimates a KL."""
+        """Whether completions are samples from the policy itself, so that their mean log-ratio estimates a KL."""
         return self.generation_config == "ignore" and self.temperature == 1 and self.top_k == 0
 
     def __str__(self) -> str:
@@ -36,7 +35,7 @@ class Drawn:
 
     @property
     def log_ratio(self) -> str:
-        """The metric's name that their mean log-ratio a token has: a KL only where the policy itself was sampled.
+        """The metric name of their mean log-ratio per token: a KL only if the policy itself was sampled.
 
         Example:
             >>> Drawn().log_ratio, Drawn(temperature=0.7, top_k=50).log_ratio

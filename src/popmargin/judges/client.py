@@ -19,9 +19,9 @@ from popmargin.judges.answer_cache import AnswerCache, request_key
 
 _LONGEST_WAIT = 60.0
 _LONGEST_ASKED_WAIT = 600.0  # of a server's own Retry-After
-_SHOWN = 300  # characters of a server's words
-_STRANGERS = 8  # failures without any answer after which the fault is the server's or the request's
-_STRANGE_QUESTIONS = 32  # the same where each failure may be its question's own: too long, or filtered
+_SHOWN = 300  # maximum characters quoted from a server
+_STRANGERS = 8  # failures without any answer after which the server or the request is to blame
+_STRANGE_QUESTIONS = 32  # the same if each question may itself be the cause: too long, or filtered
 _TRY_AGAIN = frozenset({408, 409, 425, 429})
 _NEVER = {
     401: "Is the key correct? Name the environment variable that holds it (api_key_env).",
@@ -39,7 +39,7 @@ _OF_THE_QUESTION = re.compile(
 
 @dataclass(frozen=True)
 class Failure:
-    """A question that the server did not answer, though it answers others.
+    """A question that the server did not answer, although it answers others.
 
     Attributes:
         reason: the kind of failure, such as "HTTP 400" or "empty answer".
@@ -54,11 +54,11 @@ class Failure:
 
 
 class NoAnswerError(ValueError):
-    """Raised by readers of answers: a chat completion that says nothing.
+    """Raised by readers of answers: a chat completion without content.
 
     Args:
         text: why.
-        again: whether to ask again may help.
+        again: whether asking again may help.
     """
 
     def __init__(self, text: str, *, again: bool) -> None:
@@ -67,23 +67,23 @@ class NoAnswerError(ValueError):
 
 
 class ChatClient:
-    """Asks a chat server; what was asked before is answered by the cache.
+    """Asks a chat server; repeated requests are answered from the cache.
 
     Args:
         url: base of the API ("http://localhost:8000/v1"), or its chat/completions address.
-        read: takes what is kept of an answer from the server's JSON.
-        cache: where answers are kept.
-        api_key_env: environment variable that holds the key; no key is sent when None. It is stored nowhere.
-        workers: requests at a time.
-        retries: further attempts after a lost connection, a 408, 409, 425, 429 or 5xx answer, or one that cannot be
-            read.
-        backoff: seconds before the first of them; doubled each time, with up to half of it as jitter, up to a minute. A
+        read: extracts the part to store from the server's JSON.
+        cache: where answers are stored.
+        api_key_env: environment variable that holds the key; None sends no key. It is never stored.
+        workers: concurrent requests.
+        retries: further attempts after a lost connection, a 408, 409, 425, 429 or 5xx answer, or an unreadable
+            one.
+        backoff: seconds before the first retry; doubled each time, with up to half of it as jitter, up to a minute. A
             longer Retry-After of the server (seconds or a date) is obeyed, up to ten minutes.
         timeout: seconds for one request.
-        requests_per_minute: most requests that are begun in a minute, attempts included; no limit when None.
+        requests_per_minute: maximum requests begun per minute, including retries; None for no limit.
 
     Attributes:
-        requests: calls made by this object (attempts included).
+        requests: calls made by this object (including retries).
         failed: questions that ended as a `Failure`.
 
     Raises:
@@ -132,19 +132,19 @@ class ChatClient:
     def ask(
         self, bodies: Iterable[dict[str, Any]], *, progress: bool = False, anew: Callable[[Any], bool] | None = None
     ) -> list[Any]:
-        """The answer to each request body, in order; equal bodies are asked once.
+        """The answer to each request body, in order; identical bodies are asked once.
 
-        A `Failure` stands where the server refused this one question or gave no answer that can be read (nothing, no
-        JSON, no choices, no text), however often it was asked. It is not cached, so the next run asks again.
+        A `Failure` takes its place if the server refused this question or gave no readable answer (nothing, no JSON, no
+        choices, no text) despite retries. It is not cached, so the next run asks again.
 
         Args:
             bodies: the requests.
             progress: show a progress bar.
-            anew: of cached answers, those to ask for again.
+            anew: which cached answers to ask for again.
 
         Raises:
-            RunError: the server cannot be reached, refuses all (a wrong key, an unknown model), or fails at the first
-                questions or at many in a row.
+            RunError: the server cannot be reached, refuses everything (a wrong key, an unknown model), or fails at the
+                first questions or at many in a row.
         """
         asked = list(bodies)
         keys = [request_key(body) for body in asked]
@@ -155,7 +155,7 @@ class ChatClient:
             if key not in known or (anew is not None and anew(known[key]))
         }
         self._understood |= any(key in known for key in keys)
-        # By key, that is at random: long questions often stand together, and would look like a server that fails.
+        # By key, so in random order: long questions are often adjacent, and would look like a failing server.
         failures = self._ask_all(dict(sorted(wanted.items())), progress) if wanted else {}
         return [failures[key] if key in failures else known[key] for key in keys]
 
@@ -201,10 +201,10 @@ class ChatClient:
         return failure
 
     def _attempt(self, client: Any, key: str, body: dict[str, Any]) -> tuple[Failure | None, bool, float]:
-        """One request: what is wrong with its answer, whether to try again, and how long the server asks to wait."""
+        """One request: the error in its answer, whether to retry, and how long the server asks to wait."""
         self._wait_for_turn()
         try:
-            # Escaped, since half a surrogate pair in a text cannot be sent as it is.
+            # Escaped, since half a surrogate pair in a text cannot be sent directly.
             headers = {"Content-Type": "application/json"}
             response = client.post(self.url, content=json.dumps(body).encode(), headers=headers)
         except self._httpx.RequestError as error:
@@ -233,7 +233,7 @@ class ChatClient:
             time.sleep(start - now)
 
     def _keep(self, key: str, response: Any) -> tuple[Failure, bool] | None:
-        """Store what is kept of an answer; else what is wrong with it, and whether to ask again may help."""
+        """Store an answer; otherwise return what is wrong with it, and whether asking again may help."""
         try:
             answer = self._read(response.json())
         except NoAnswerError as error:
@@ -247,14 +247,14 @@ class ChatClient:
         return None
 
     def _count(self, failure: Failure, *, retried: bool) -> None:
-        """Count a question that failed; where all do, or many in a row that were tried again, the run has to stop.
+        """Count a failed question; if all fail, or many in a row despite retries, the run must stop.
 
         Raises:
-            RunError: it has.
+            RunError: it must.
         """
         with self._lock:
             self.failed += 1
-            # Once a server has answered, what it refuses at once is the question's own fault.
+            # Once a server has answered, an immediate refusal is the question's own fault.
             self._in_a_row += retried or not self._understood
             of_question = failure.reason == "empty answer" or bool(_OF_THE_QUESTION.search(failure.text))
             limit = _STRANGE_QUESTIONS if of_question and not self._understood else _STRANGERS
@@ -282,7 +282,7 @@ class ChatClient:
 
 
 def _remedy(failure: Failure) -> str:
-    """What may help against a refusal of all questions."""
+    """What may help if all questions are refused."""
     if "max_completion_tokens" in failure.text:
         return "Use max_completion_tokens instead (--request max_completion_tokens=512). "
     if "logprobs" in failure.text:
@@ -295,7 +295,7 @@ def _remedy(failure: Failure) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a server asks to wait, from Retry-After as a number or as a date; 0 without one.
+    """Seconds that a server asks to wait, from Retry-After as a number or a date; 0 without one.
 
     Example:
         >>> retry_after({"retry-after": "1.5"}), retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"})
@@ -313,12 +313,12 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def request_fields(settings: Mapping[str, Any], request: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The fields of a request with a user's own over them; null leaves a field out.
+    """The fields of a request, overridden by a user's own; null omits a field.
 
-    `max_completion_tokens` takes the place of `max_tokens`, which the servers that know it refuse.
+    `max_completion_tokens` replaces `max_tokens`, which servers that know the former refuse.
 
     Raises:
-        ConfigError: a field that the judge itself writes.
+        ConfigError: a field that the judge itself sets.
 
     Example:
         >>> request_fields({"temperature": 0, "max_tokens": 8}, {"max_completion_tokens": 512, "temperature": None})

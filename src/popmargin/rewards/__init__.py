@@ -1,1 +1,1 @@
-"""What scores a response: a function, a reward model, or a judge that rates."""
+"""Rewards, which score responses: a function, a reward model, or a judge that rates."""

@@ -1,4 +1,4 @@
-"""A reward: what scores completions, and the checks of its answers."""
+"""The reward protocol, and checks of rewards' answers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
@@ -16,21 +16,21 @@ class Reward(Protocol):
     """Scores completions; higher is better, in the reward's own unit."""
 
     def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
-        """One finite number for each completion, in order."""
+        """One finite number per completion, in order."""
         ...
 
 
 @runtime_checkable
 class NotedReward(Reward, Protocol):
-    """A reward that cannot score every text as it is, and says what it did with those."""
+    """A reward that cannot score every text in full, and reports what it did with those."""
 
     def take_notes(self) -> list[str]:
-        """What became of texts since this was last asked, as sentences; none if all were scored whole."""
+        """What happened to texts since the last call, as sentences; empty if all were scored in full."""
         ...
 
 
 def notes_of(reward: Reward) -> tuple[str, ...]:
-    """What a reward has to say about the texts that it has just scored."""
+    """A reward's notes on the texts it has just scored."""
     return tuple(reward.take_notes()) if isinstance(reward, NotedReward) else ()
 
 
@@ -50,7 +50,7 @@ class CallableReward:
         """The function's rewards.
 
         Raises:
-            RunError: the function fails, or returns another number of values, or something that is not a finite number.
+            RunError: the function fails, or returns the wrong number of values or a value that is not a finite number.
         """
         check_rows(prompts, completions)
         with running(f"reward '{self._name}'"):
@@ -62,7 +62,7 @@ def checked_rewards(values: Any, count: int, name: str) -> list[float]:
     """Rewards as floats.
 
     Raises:
-        RunError: not `count` values, or a value that is not a finite number.
+        RunError: there are not `count` values, or one is not a finite number.
     """
     try:
         rewards = np.asarray(values, dtype=np.float64)
@@ -83,7 +83,7 @@ def checked_rewards(values: Any, count: int, name: str) -> list[float]:
 
 
 def check_rows(prompts: Sequence[Prompt], completions: Sequence[str]) -> None:
-    """Refuse prompts and completions of different number.
+    """Refuse unequal numbers of prompts and completions.
 
     Raises:
         RunError: the numbers differ.

@@ -1,4 +1,4 @@
-"""The one grammar by which judges and rewards are named, in every verb, configuration and function."""
+"""How judges and rewards are named, the same in every verb, configuration and function."""
 
 import difflib
 import importlib.util
@@ -12,7 +12,7 @@ from popmargin.errors import ConfigError
 from popmargin.user_code import name_hint
 
 FORMS = "module:function, file.py:function, model:PATH or judge:MODEL@URL"
-"""As help texts and messages say it; docs/judges.md says what each is."""
+"""For help texts and messages; docs/judges.md describes each form."""
 
 _SERVER = re.compile(r"(?:(?P<model>.*)@)?(?P<url>https?://.*)", re.DOTALL)
 _PREFIXES = {"model": "model", "judge": "server", "local": "model", "openai": "server"}
@@ -23,11 +23,10 @@ class Named:
     """What a specification names.
 
     Attributes:
-        kind: `code` (a function or object in Python), `model` (in this process), `server`, or `ratings` (those that the
-            data has).
+        kind: `code` (a Python function or object), `model` (in this process), `server`, or `ratings` (the data's own).
         place: `module:function` of code, the path of a model, the URL of a server; empty for ratings.
         model: the model's name on a server; empty if an option names it.
-        use: what a model is used as, where the spelling says it: `reward:model:PATH` scores, `local:PATH` compares.
+        use: how a model is used, if the spelling says so: `reward:model:PATH` scores, `local:PATH` compares.
     """
 
     kind: Literal["code", "model", "server", "ratings"]
@@ -37,13 +36,13 @@ class Named:
 
 
 def read_name(spec: str) -> Named:
-    """What a specification names; nothing is loaded or asked.
+    """What a specification names; nothing is loaded or queried.
 
-    Spellings of earlier versions stand for the same: `reward:SPEC` for SPEC, `openai:MODEL@URL` for `judge:MODEL@URL`,
+    Earlier spellings still work: `reward:SPEC` for SPEC, `openai:MODEL@URL` for `judge:MODEL@URL`,
     `local:PATH` for a language model `model:PATH`.
 
     Raises:
-        ConfigError: it is none of these, or may mean two things.
+        ConfigError: it has no known form, or could mean two things.
 
     Example:
         >>> read_name("judge:gpt-4@https://api.openai.com/v1")
@@ -98,7 +97,7 @@ def _refuse_two_meanings(prefix: str, rest: str) -> None:
 
 
 def model_path(spec: str | None) -> str | None:
-    """The path of the model that a specification names; None if it names something else, or there is none.
+    """The path of the model that a specification names; None if it names something else.
 
     Raises:
         ConfigError: it is not understood.

@@ -18,7 +18,7 @@ def standard_study_path() -> Path:
 
 
 def keep_possible(study: StudyConfig) -> StudyConfig:
-    """The study without the arms for which the data has no ratings or strengths; what is left out is said.
+    """The study without the arms for which the data has no ratings or strengths; dropped arms are reported.
 
     Raises:
         DataError: fewer than two arms are left.
