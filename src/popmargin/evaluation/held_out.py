@@ -1,4 +1,4 @@
-"""Which preferences a run is evaluated on: those that were held out when it was trained, or others by choice."""
+"""Which preferences a run is evaluated on: those held out in training, or others on request."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,18 +16,18 @@ from popmargin.training.sides import load_side, read_split
 
 _FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
 _READING = ("data.format", "data.pairs", "data.min_gap", "data.bad_rows", "data.columns")
-"""How a file is read; another file may be read differently."""
+"""Fields of reading a file; they may differ for another file."""
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What to measure a run on.
+    """The data on which a run is evaluated.
 
     Attributes:
         preferences: the held-out preferences, in order.
-        directory: the run, with the folder that the results go to.
-        steps: the account of how they came about.
+        directory: the run, with the folder for the results.
+        steps: the account of where they come from.
     """
 
     preferences: Preferences
@@ -38,18 +38,18 @@ class HeldOut:
 def held_out(directory: RunDirectory, config: RunConfig) -> HeldOut:
     """The preferences that a run is evaluated on.
 
-    Those that were held out when it was trained, by id and content, whatever became of the rest of their file. With
-    another `data.test` than the run's own: all preferences of that, if none has a prompt that was trained on; the
-    results then go to a folder of their own, and no report mixes them with the run's.
+    These are the ones held out in training, by id and content, even if the rest of the file has changed. With a
+    `data.test` other than the run's own: all preferences in it, if none of its prompts was trained on; the results then
+    go to a folder of their own, and no report mixes them with the run's.
 
     Args:
         directory: the run.
         config: its configuration, with the changes of this evaluation.
 
     Raises:
-        ConfigError: a change that would make it another run.
-        DataError: other data that share prompts with the training.
-        RunError: the held-out preferences are not what they were.
+        ConfigError: a change that would make it a different run.
+        DataError: other data that shares prompts with the training data.
+        RunError: the held-out preferences have changed.
     """
     own = directory.config()
     refuse_other_run(own, config)
@@ -92,7 +92,7 @@ def refuse_other_run(own: RunConfig, config: RunConfig) -> None:
 
 
 def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> HeldOut:
-    # Validation preferences take the place of the held-out ones, and come from the file that is trained on.
+    # Validation preferences replace the held-out ones, and come from the training file.
     split_off = config.data.test is None or config.data.validation_size > 0
     everything = load_side(config.data, "train" if split_off else "test")
     stored, now = record.sides["test"], Rows.of(everything)
@@ -130,7 +130,7 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
 
 
 def _of_training(trained: Rows, now: Rows, source: str) -> list[str]:
-    """What happened since to the preferences that were trained on; flipped labels are another content."""
+    """What has happened to the training preferences since; flipped labels are different content."""
     gone = [name for name in trained.ids if name not in set(now.ids)]
     return [f"{source} lacks {counted(len(gone), 'training preference')} ({first_few(gone)})"] if gone else []
 
@@ -139,7 +139,7 @@ def _others(directory: RunDirectory, config: RunConfig, record: Record | None) -
     preferences = load_side(config.data, "test")
     source = preferences.report.source
     if record is not None and not Change.between(record.sides["test"], Rows.of(preferences)):
-        return _recorded(directory, config, record)  # the same ones in another place
+        return _recorded(directory, config, record)  # the same ones from another place
     if record is None:
         check_leak(read_split(directory.config().data).train, preferences)
     else:
@@ -169,14 +169,14 @@ def _refuse_leak(trained: Rows, test: Preferences) -> None:
 
 
 def check_models(directory: RunDirectory, facts: dict[str, str]) -> None:
-    """Whether start model, tokenizer and code are those that the run was trained with.
+    """Check that start model, tokenizer and code are those the run was trained with.
 
     Args:
         directory: the run.
-        facts: fingerprints of what is here now.
+        facts: the current fingerprints.
 
     Raises:
-        RunError: one is another; the message says which.
+        RunError: one differs; the message says which.
     """
     record = Record.load(directory.path)
     if record is None:

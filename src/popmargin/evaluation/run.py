@@ -1,4 +1,4 @@
-"""Measuring a policy on held-out preferences and prompts, and keeping what was measured in its run directory."""
+"""Evaluating a policy on held-out preferences and prompts, and storing the results in its run directory."""
 
 import json
 from collections.abc import Sequence
@@ -38,16 +38,16 @@ from popmargin.training.workspace import Workspace
 
 @dataclass(frozen=True)
 class HeldOutMargins:
-    """Reward margins of held-out preferences, and what they are compared with.
+    """Reward margins of held-out preferences, and the values they are compared with.
 
     Attributes:
         ids: preference ids (N,).
-        clusters: (N,): the prompt, or what the data name as `cluster`.
-        reward_margin: β·gap in the objective's own score (N,), reward units.
+        clusters: (N,): the prompt, or the data's `cluster`.
+        reward_margin: β·gap by the objective's own score (N,), reward units.
         strength: (N,), nan where unknown.
-        longer_chosen: 1 where chosen has more tokens, ½ where as many, else 0 (N,).
-        reference_margin: what the reference model's own log-probs give in the same score (N,), reward units; nan where
-            the score is a ratio to them, in which they have no margin.
+        longer_chosen: 1 where chosen has more tokens, ½ where equally many, otherwise 0 (N,).
+        reference_margin: the margin of the reference model's own log-probs by the same score (N,), reward units; nan if
+            the score is a log-ratio, for which it is always 0.
     """
 
     ids: list[str]
@@ -59,7 +59,7 @@ class HeldOutMargins:
 
     @property
     def of_reference(self) -> np.ndarray | None:
-        """`reference_margin`; None if the score is a ratio to the reference."""
+        """`reference_margin`; None if the score is a log-ratio."""
         return self.reference_margin if np.isfinite(self.reference_margin).all() else None
 
     def save(self, path: Path) -> None:
@@ -124,7 +124,7 @@ def margin_metrics(margins: HeldOutMargins, edges: PopEdges | None) -> Discrimin
 
 @dataclass
 class PromptSet:
-    """Held-out prompts to generate for, distinct and in the order of the data."""
+    """Distinct held-out prompts to generate for, in data order."""
 
     prompts: list[Any]
     keys: list[str]
@@ -132,7 +132,7 @@ class PromptSet:
 
     @staticmethod
     def of(workspace: Workspace, count: int | None) -> "PromptSet":
-        """The first `count` distinct held-out prompts; all when None."""
+        """The first `count` distinct held-out prompts; None for all."""
         preferences = workspace.test.preferences
         prompts = [prompt for rows in preferences.batches("prompt") for prompt in rows["prompt"]]
         first = {key: row for row, key in reversed(list(enumerate(preferences.prompt_keys)))}
@@ -153,11 +153,11 @@ def generate_and_score(
     """Completions of held-out prompts with rewards, and their log-ratio to the reference.
 
     Args:
-        policy: samples the completions; None is the reference.
+        policy: samples the completions; None for the reference.
         settings: how to sample.
         workspace: prompts, tokenizer and reference model.
         reward: scores them.
-        prompts: number of prompts; None takes all.
+        prompts: number of prompts; None for all.
         progress: show a progress bar.
     """
     task = workspace.task
@@ -180,7 +180,7 @@ def generate_and_score(
 
 
 def generation_step(generations: Generations, settings: EvaluationConfig, workspace: Workspace, whose: str) -> Step:
-    """The account of generations: prompts asked, answered and cut, answers cut and empty."""
+    """The account of generations: prompts used and truncated, completions truncated and empty."""
     everyone, task = PromptSet.of(workspace, None), workspace.task
     asked, room = len(generations.prompts), task.room_for_prompts(settings)
     lengths = task.prompt_lengths(everyone.prompts[:asked])
@@ -235,20 +235,20 @@ def evaluate_policy(
     progress: bool = False,
     earlier: Sequence[Step] = (),
 ) -> dict[str, Any]:
-    """Measure a policy and write margins, generations and metrics into its run directory.
+    """Evaluate a policy and write margins, generations and metrics into its run directory.
 
     Args:
-        policy: what to measure.
-        run: what it is measured as, and where the results go.
+        policy: the policy to evaluate.
+        run: the run it belongs to, where the results go.
         workspace: held-out data and reference.
         reward: scores generations; None generates nothing.
         reference: the reference model's generations on the same prompts.
-        baseline: another run's generations to win against.
+        baseline: another run's generations, for win rates.
         progress: show progress bars.
-        earlier: the account of how the held-out preferences came about, where run.json does not hold it.
+        earlier: the account of the held-out preferences, if run.json does not have it.
 
     Returns:
-        What evaluation/metrics.json holds: intervals, reliability curve, counts, and the account of what was measured.
+        The contents of evaluation/metrics.json: intervals, reliability curve, counts, and the account.
     """
     settings, directory = run.config.evaluation, run.directory
     margins = held_out_margins(policy, run, workspace)
@@ -290,23 +290,23 @@ def evaluate_run(
     config: RunConfig | None = None,
     reward: Reward | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run on exactly the preferences that were held out when it was trained.
+    """Evaluate a finished run on exactly the preferences held out in training.
 
     Args:
         path: its run directory.
         against: another evaluated run to compute a win rate against.
         config: the run's configuration with other evaluation settings, or with other held-out data (`data.test`), whose
-            results go to a folder of their own; None takes the run's own.
-        reward: scores generations; None takes the configuration's.
+            results go to a separate folder; None for the run's own.
+        reward: scores generations; None for the configuration's.
 
     Returns:
         As `evaluate_policy`.
 
     Raises:
-        ConfigError: the run is a reward model, and generations are asked for, or a setting would make it another run.
-        DataError: other held-out data share prompts with the training.
-        RunError: the run has not finished, its held-out preferences, models or code are not what they were, or the
-            other run has no generations.
+        ConfigError: generations are requested from a reward model, or a setting would make it a different run.
+        DataError: other held-out data shares prompts with the training data.
+        RunError: the run has not finished, its held-out preferences, models or code have changed, or the other run has
+            no generations.
     """
     directory = RunDirectory(Path(path))
     config = config or directory.config()
@@ -357,5 +357,5 @@ def _check_models(run: Run, workspace: Workspace) -> None:
     if (now.reward, now.reward_options) != (own.reward, own.reward_options):  # another one, on purpose
         code = [one for one in code if one not in code_of_reward(now)]
     check_models(directory, facts | code_facts(code))
-    if directory.measured == RunDirectory(directory.path).measured:  # of other data there are no tokens to compare
+    if directory.measured == RunDirectory(directory.path).measured:  # other data has no stored tokens to compare with
         check_models(directory, tokens)

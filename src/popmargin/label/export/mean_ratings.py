@@ -76,10 +76,10 @@ def put_ratings(
     Args:
         columns: the preferences; the ratings are replaced, strength and margin emptied.
         labels: table of labels with at least `COLUMNS`.
-        notes: gets sentences about what was done.
+        notes: sentences about what was done are appended.
 
     Returns:
-        Row -> both ratings, for preferences rated the other way round, and the rows without a rating.
+        Row -> both ratings, for preferences rated the other way, and the rows without a rating.
     """
     rated = mean_ratings(labels, columns)
     if rated is None:

@@ -20,7 +20,7 @@ _AGGREGATES = (None, "majority", "weighted")
 
 @dataclass(frozen=True)
 class EdgeAccount:
-    """What happened to the current labels: labels == used + left out, always.
+    """What happened to the current labels; always labels == used + left out.
 
     Attributes:
         labels: current labels of the project.
@@ -122,7 +122,7 @@ def _edge_table(labels: Any) -> Any:
 
 
 def _majority(labels: Any, aggregate: str) -> Any:
-    """One edge an item."""
+    """One edge per item."""
     weight = pc.fill_null(labels["confidence"], 1.0) if aggregate == "weighted" else 1.0
     counted = {f"for_{name}": pc.if_else(pc.equal(labels["verdict"], name), weight, 0.0) for name in DECIDED}
     votes = pa.table({name: labels[name] for name in ("item", "first", "second")} | counted)

@@ -54,15 +54,15 @@ def preferences_of(
     unrated: OnUnrated = "keep",
     votes: Votes = "probability",
 ) -> Preferences:
-    """The imported preferences with all their columns, and what was learned about them.
+    """The imported preferences with all their columns, and what the labels say about them.
 
     Args:
         store: the store.
         project: whose preferences.
         strengths: id -> strength from 0; replaces the column `strength` where an id is given.
-        wrong: what becomes of preferences that most call wrong (see `wrong_preferences`): "swap" exchanges chosen and
-            rejected, and empties ratings, strength, margin and soft label where they say the opposite; "drop" leaves
-            them out; "keep" exchanges nothing. A preference whose rejected response people rate higher is one of them;
+        wrong: what to do with preferences that most call wrong (see `wrong_preferences`): "swap" swaps chosen and
+            rejected, and empties ratings, strength, margin and soft label if they contradict this; "drop" drops them;
+            "keep" swaps nothing. A preference whose rejected response people rate higher is one of them;
             kept, it has no ratings.
         unrated: if people rated responses, what to do with preferences with an unrated response: "keep" leaves both
             ratings empty, "drop" leaves the preference out.

@@ -142,7 +142,7 @@ def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft
 def _known_ratings(
     data: Preferences, scale: int, gold: Preferences | None, keys: list[tuple[str, str]]
 ) -> dict[tuple[str, str], Verdict]:
-    """Response -> its known rating; found by the text, since gold may call the other response chosen."""
+    """Response -> its known rating; matched by text, since gold may call the other response chosen."""
     known: dict[tuple[str, str], Verdict] = {}
     rows = {key: row for row, key in enumerate(data.ids)}
     for batch in () if gold is None else gold.batches():

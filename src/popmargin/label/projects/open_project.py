@@ -47,10 +47,10 @@ def open_project(
             distinct response to a prompt, once.
         sampling, k: how pairs are drawn (see `draw_pairs`); "random" and 1.
         edges: ask about these pairs instead; their labels are not shown.
-        gold: pairs with a known answer, which everybody is asked; for ratings, preferences with known ratings.
+        gold: pairs with a known answer, shown to everybody; for ratings, preferences with known ratings.
         scale: ratings go from 1 to this; 5.
         seed: of the pairs, and of the project; 0.
-        say: gets lines about what was done.
+        say: called with lines about what was done.
         settings: of `LabelStore.create_project`: overlap, lease_seconds, guidelines, repeat_share.
 
     Raises:
@@ -68,11 +68,11 @@ def open_project(
         kind, scale, seed = kind or kinds[0], found.scale, found.seed
     if data is None:
         raise DataError(f"{store.name}: no project '{name}'. Give preferences to create it from.")
-    # Refused settings should leave no empty project behind, so everything is checked before storing.
+    # Refused settings must not leave an empty project behind, so everything is checked before storing.
     draft = draft_items(data, kind=kind, scale=scale, seed=seed, **asked, **settings)
     if draft.kind == "rating":
         settings["scale"] = scale or SCALE
-    # Three transactions: a project without preferences or items was left by an interrupted run, and is completed.
+    # Three transactions: a project without preferences or items comes from an interrupted run, and is completed.
     project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:
         store.import_preferences(project.id, data)

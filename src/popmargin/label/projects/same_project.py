@@ -45,7 +45,7 @@ def refuse_other_kind(found: Project, kinds: list[Kind], kind: Kind | None) -> N
     """Compare the given kind with those of the project's items.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: the project does not ask for it.
     """
     if kind not in (None, *kinds):
         held = "' and '".join(kinds)
@@ -80,7 +80,7 @@ def refuse_other_preferences(
             differ = [
                 key
                 for key, value in zip(batch["id"], batch[name], strict=True)
-                if value != had[rows[key]] and value == value  # nan is no value
+                if value != had[rows[key]] and value == value  # nan is not a value
             ]
             if name in TEXT_COLUMNS:
                 texts += [(key, name) for key in differ]
@@ -103,7 +103,7 @@ def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
     """Compare a draft's items with the first ones of the project; `label ask` may have added more.
 
     Raises:
-        ConfigError: they are others.
+        ConfigError: they differ.
     """
     count = len(draft.first)
     none = [None] * count

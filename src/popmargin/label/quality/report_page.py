@@ -59,13 +59,13 @@ def render_label_report(quality: Quality, title: str) -> str:
 
 
 def write_label_report(quality: Quality, path: str | Path, title: str) -> Path:
-    """Write the report to a file, whose folder is made when missing."""
+    """Write the report to a file, creating its folder if missing."""
     write_text(path, render_label_report(quality, title), HTML)
     return Path(path)
 
 
 def quality_json(quality: Quality) -> dict[str, Any]:
-    """The same numbers as JSON values; null where a number is not known, and no p-values, since nothing is tested."""
+    """The same numbers as JSON values; null for unknown numbers, and no p-values, since nothing is tested."""
     return _json(asdict(quality))
 
 
@@ -79,7 +79,7 @@ def _json(value: Any) -> Any:
 
 
 def share_cell(value: Interval) -> Cell:
-    """A share in per cent with its interval; a dash where it is unknown."""
+    """A percentage with its interval; a dash if unknown."""
     return _cell(value, 1, share=True)
 
 
@@ -99,7 +99,7 @@ def _percent(share: float) -> str:
 
 
 def reading(quality: Quality) -> list[str]:
-    """What the numbers say, in sentences for somebody who reads only these."""
+    """What the numbers say, in sentences for readers who skip the rest."""
     if not quality.labels:
         return ["Nobody has labelled anything yet."]
     rows = [*quality.annotators, *(quality.raters.raters if quality.raters else [])]
@@ -247,7 +247,7 @@ def _both(rows: Sequence[Dot], title: str) -> list[Markup]:
 
 
 def _dots(rows: Sequence[Dot], title: str, width: float) -> Markup:
-    """One row a value with its interval, on a scale of shares with a line at one half."""
+    """One row per value with its interval, on a scale of shares with a line at ½."""
     row, top = 26.0, 30.0
     bottom = top + row * len(rows)
     room = min(max(text_width(style.label, 12) for style, _, _ in rows) + 12, width * 0.42)
