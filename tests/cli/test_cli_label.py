@@ -189,7 +189,7 @@ def test_other_texts_under_the_same_ids_are_refused(
         assert message in capsys.readouterr().err
     other.write_text("".join(json.dumps({**row, "chosen_rating": 4.0}) + "\n" for row in reversed(rows)))
     assert main(["label", "import", str(other), "--db", db, "--k", "2"]) == 0
-    assert "12 preferences have other ratings" in capsys.readouterr().out
+    assert "clusters of 12 preferences differ in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ class JudgeReward:
         row, first = next(iter(missing.items()))
         shown = str(first) if isinstance(first, Failure) else repr(first[:200])
         what = (
-            f"{len(missing)} of {counted(count, 'answer')} of judge {self._model} contain no rating from 1 to 10 "
+            f"Judge {self._model} gave no rating from 1 to 10 in {len(missing)} of {counted(count, 'answer')} "
             f"({listed}; allowed: {self._max_unparsed:.0%}); the first, for completion {row}, is {shown}."
         )
         if len(missing) > self._max_unparsed * count:
