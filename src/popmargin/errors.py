@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 class PopmarginError(ValueError):
-    """Base of every error that popmargin raises for something the user gave; the CLI prints its message alone.
+    """Base of all errors that popmargin raises for user input; the CLI prints only the message.
 
     Example:
         >>> from popmargin import load_preferences
@@ -20,7 +20,7 @@ class PopmarginError(ValueError):
 
 
 class DataError(PopmarginError):
-    """Preference data or PoP edges that cannot be used; the message names file, row, column and remedy.
+    """Unusable preference data or PoP edges; the message names file, row, column and remedy.
 
     Example:
         >>> from popmargin import PopEdges
@@ -31,7 +31,7 @@ class DataError(PopmarginError):
 
 
 class ConfigError(PopmarginError):
-    """A configuration that cannot be used; the message names the key and the nearest known one.
+    """An unusable configuration; the message names the key and the nearest known one.
 
     Example:
         >>> from popmargin import RunConfig
@@ -76,7 +76,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """A count and its noun, for a message; the plural ends in s where none is given.
+    """A count and its noun, for a message; the plural ends in s by default.
 
     Example:
         >>> counted(1, "row"), counted(2, "row"), counted(0, "reply", "replies")

@@ -1,7 +1,7 @@
 """Every registered objective as a function on plain tensors: `popmargin.losses.dpo(chosen, rejected, beta=0.1)`.
 
-The names are those of the registry, a user's own among them; `help(popmargin.losses.pop)` shows what a loss takes. The
-losses are what `popmargin train` minimises, one number per row, with gradients to every score.
+The names are those of the registry, including user objectives; `help(popmargin.losses.pop)` describes a loss's
+arguments. These are the losses that `popmargin train` minimises, one number per row, differentiable in every score.
 
 Axis suffix B: rows.
 
@@ -57,7 +57,7 @@ _COLUMNS = {
 
 
 class LossFunction(Protocol):
-    """An objective on plain tensors; what a loss needs beside the scores, and its options, are named by its `help`."""
+    """An objective on plain tensors; its `help` names what it needs besides the scores, and its options."""
 
     __name__: str
 
@@ -93,7 +93,7 @@ def __dir__() -> list[str]:
 
 
 def _loss_function(objective: Objective) -> LossFunction:
-    """The function of an objective, with a signature and a docstring of its own."""
+    """The function of an objective, with its own signature and docstring."""
     defaults = objective.options()
     options = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(objective.options)}
     tensors = _tensors(objective, objective.score_kind(defaults))
@@ -128,7 +128,7 @@ def _loss_function(objective: Objective) -> LossFunction:
 
 
 def _tensors(objective: Objective, kind: ScoreKind) -> dict[str, tuple[bool, str]]:
-    """The tensors that a loss takes beside its scores: whether it must have them, and what they are."""
+    """The tensors that a loss takes besides its scores: whether they are required, and what they are."""
     needs = objective.needs
     names = dict.fromkeys(needs.columns, True)
     names |= {"target": True} if needs.weaker == "target" else {}
@@ -161,10 +161,10 @@ def _docstring(objective: Objective, kind: ScoreKind, tensors: Mapping[str, tupl
 def _check(
     objective: Objective, kind: ScoreKind, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], where: str
 ) -> None:
-    """Look at what a user hands over.
+    """Check a user's arguments.
 
     Raises:
-        DataError: something is missing, no tensor, or of another shape, type or range.
+        DataError: something is missing, not a tensor, or of the wrong shape, type or range.
     """
     tensors = _tensors(objective, kind)
     for name, value in {"chosen": chosen, "rejected": rejected, **inputs}.items():
@@ -230,13 +230,13 @@ def _value(
     if weight_B is None:
         return loss_B.mean()
     total = weight_B.sum()
-    return (loss_B * weight_B).sum() / torch.where(total > 0, total, 1)  # of weights that are all 0: 0, as in training
+    return (loss_B * weight_B).sum() / torch.where(total > 0, total, 1)  # all-zero weights give 0, as in training
 
 
 def _scores(
     kind: ScoreKind, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], where: str
 ) -> tuple[tuple[Tensor, Tensor], Logps | None]:
-    """The scores in the wanted kind, and the sums that they come from where these were given."""
+    """The scores of the requested kind, and the sums they come from, if given."""
     ratio, mean = kind.endswith("log_ratio"), kind.startswith("mean_")
     reference, tokens = inputs.get("reference_chosen"), inputs.get("chosen_tokens")
     sums = kind == "logp" or (reference is not None if ratio else tokens is not None)

@@ -59,7 +59,7 @@ def _annotate(args: argparse.Namespace) -> int:
         )
     settings = project_settings(args)
     data = None if args.data is None else load_new_data(args, settings)
-    # The address first: one that cannot be had should leave no project behind.
+    # The address first: an unavailable one should not leave a project behind.
     with listen(args.host, args.port) as listening, open_store(args.db, create=data is not None) as store:
         name = store.project(args.project).name if data is None else args.project or NEW_PROJECT
         if args.guidelines is None and all(known.name != name for known in store.projects()):
@@ -86,7 +86,7 @@ def _admin_token(args: argparse.Namespace) -> str:
 
 
 def _links(store: "LabelStore", project: "Project", names: Sequence[str]) -> dict[str, str | None]:
-    """Token of each annotator; None for those whose link was made before and still holds."""
+    """Token of each annotator; None for those whose earlier link still works."""
     known = {annotator.name: annotator for annotator in store.annotators(project.id)}
     links = dict[str, str | None]()
     for name in names:

@@ -1,4 +1,4 @@
-"""popmargin data: look at preference data, check it, convert it, split it, rate it."""
+"""popmargin data: inspect, check, convert, split and rate preference data."""
 
 import argparse
 import json
@@ -185,7 +185,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _training_side(args: argparse.Namespace) -> Preferences | None:
-    """The data of --against, read as SOURCE is, or as it is detected where that does not fit: leaks cross layouts."""
+    """The data of --against, read like SOURCE, or with a detected format if that fails: leaks cross layouts."""
     options = _options(args)
     options["split"] = None
     try:
@@ -252,7 +252,7 @@ def _print_report(report: LoadReport, *, limit: int) -> None:
     kept = f"; kept as they are: {', '.join(report.columns_kept)}" if report.columns_kept else ""
     not_kept = f"; not kept: {', '.join(report.columns_unused)}" if report.columns_unused else ""
     print(f"  columns used: {used or 'none'}{kept}{not_kept}")
-    # Mistakes first: ties and small gaps can be many, and need no action.
+    # Errors first: ties and small gaps can be many, and need no action.
     problems = [*report.fatal, *(problem for problem in report.problems if not problem.fatal)]
     for problem in problems[:limit]:
         print(f"  {problem}")
@@ -303,6 +303,6 @@ def _turn(message: Message) -> str:
 
 
 def _short(text: str) -> str:
-    """A text in one line, with its line breaks and the white space at its ends to be seen."""
+    """A text on one line, with line breaks and outer white space made visible."""
     text = text.replace("\n", "\\n")
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} … {text[-_SHOWN // 2 :]}"

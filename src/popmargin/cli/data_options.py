@@ -1,4 +1,4 @@
-"""Flags of verbs that read preferences, and what they mean."""
+"""Flags of verbs that read preferences."""
 
 import argparse
 import sys
@@ -31,7 +31,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pair_arguments(parser: Any, seed_flag: str) -> None:
-    """Add what says how several rated responses become preferences, to a parser or a group of one."""
+    """Add flags for turning several rated responses into preferences, to a parser or a group of one."""
     parser.add_argument(
         "--pairs",
         choices=PAIRINGS,
@@ -45,7 +45,7 @@ def add_pair_arguments(parser: Any, seed_flag: str) -> None:
 
 
 def column(text: str) -> tuple[str, str]:
-    """A field of popmargin and the column of the data that it stands in: FIELD=COLUMN."""
+    """A popmargin field and the data column that holds it: FIELD=COLUMN."""
     name, equals, place = text.partition("=")
     if not (name and equals and place):
         raise argparse.ArgumentTypeError(f"'{text}' is not FIELD=COLUMN, e.g. prompt=question")
@@ -53,7 +53,7 @@ def column(text: str) -> tuple[str, str]:
 
 
 def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> Preferences:
-    """Read preferences as the flags say; notes and rows that are left out are told on stderr."""
+    """Read preferences as the flags say; notes and dropped rows are reported on stderr."""
     preferences = load_preferences(
         source,
         format=args.format,
@@ -70,7 +70,7 @@ def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> 
 
 
 def tell_left_out(preferences: Preferences, source: str) -> None:
-    """Say on stderr what was done to the rows of a source, and that some were left out, if any were."""
+    """Report on stderr what was done to the rows of a source, and whether some were dropped."""
     report = preferences.report
     if report.rows_kept != report.rows_in:
         left_out = f"{report.rows_kept} of {counted(report.rows_in, 'row')} used"
@@ -80,7 +80,7 @@ def tell_left_out(preferences: Preferences, source: str) -> None:
 
 
 def seed(text: str) -> int:
-    """A seed of random draws: a whole number, 0 or more."""
+    """A random seed: a whole number, 0 or more."""
     try:
         number = int(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""popmargin label: fill a label store, see how far it is, give people access, take the labels out."""
+"""popmargin label: fill a label store, show progress, give people access, export labels."""
 
 import argparse
 import dataclasses
@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
 def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of a new project, which `label import` and `annotate` share; see `project_settings`.
 
-    None has a default here: an existing project refuses what was given and differs, so that must be told apart.
+    None has a default here: an existing project refuses different settings, but only those that were given.
     """
     parser.add_argument(
         "--kind",
@@ -97,22 +97,22 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "scale": args.scale,
         "overlap": args.overlap,
         "repeat_share": args.repeat_share,
-        # nan and infinity cannot be rounded; they are refused with what else is out of range.
+        # nan and infinity cannot be rounded; they are refused with other out-of-range values.
         "lease_seconds": round(lease) if lease is not None and math.isfinite(lease) else lease,
         "guidelines": guidelines,
     }
 
 
 def _known_ratings(path: Path) -> Preferences:
-    """Gold of ratings, in a layout of its own: the options say how the data are read."""
+    """Gold for ratings, with its own layout: the options apply only to the data."""
     gold = load_preferences(path)
     tell_left_out(gold, str(path))
     return gold
 
 
 def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Preferences:
-    """The data of a new project, read and checked before the store is made: unusable ones should leave none behind."""
-    data = load_data(args, args.data, ties="keep")  # what prefers neither is what people are asked about
+    """The data of a new project, read and checked before creating the store: unusable data must not leave one."""
+    data = load_data(args, args.data, ties="keep")  # ties are what people should be asked about
     if not may_exist(args.db):
         from popmargin.label.projects.draft import draft_items
 

@@ -1,4 +1,4 @@
-"""popmargin label ask: the next comparisons that tell most about the strength scale, added to a project."""
+"""popmargin label ask: add the comparisons most informative about the strength scale to a project."""
 
 import argparse
 from typing import Any

@@ -109,7 +109,7 @@ def _judge(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was given; a flag that does not fit the judge is refused by the labeller."""
+    """The given options; the labeller refuses flags that do not fit the judge."""
     from popmargin.cli.reward_options import reward_options
 
     given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}

@@ -31,7 +31,7 @@ VERBS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with the nearest choice in place of a bare list."""
+    """argparse, with the nearest choice named for a misspelt one."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.filename is None:  # of no file that a user named: a traceback tells more
+        if error.filename is None:  # not about a file the user named: a traceback is more useful
             raise
         near = f" {hint}" if isinstance(error, FileNotFoundError) and (hint := near_names(error.filename)) else ""
         said = f"{error.filename}: {error.strerror}.{near} Check the path and its permissions."

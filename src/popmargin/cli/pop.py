@@ -1,4 +1,4 @@
-"""popmargin pop: draw preferences over preferences, look at them, fit their scale, choose what to ask next."""
+"""popmargin pop: sample preferences over preferences, show statistics, fit their scale, choose what to ask next."""
 
 import argparse
 import json

@@ -165,7 +165,7 @@ def describe(scale: StrengthScale) -> str:
 
 
 def _store_file(edges: str | None) -> list[str]:
-    """The file that edges are read from, a project's name aside."""
+    """The file that edges are read from, without a project's name."""
     return [] if edges is None else [edges.partition("#")[0]]
 
 

@@ -1,4 +1,4 @@
-"""Flags of verbs that ask a reward."""
+"""Flags of verbs that use a reward."""
 
 import argparse
 from typing import Any
@@ -29,10 +29,10 @@ def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool, pur
 
 
 def reward_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What --reward-options holds.
+    """The mapping in --reward-options.
 
     Raises:
-        ConfigError: it is no YAML mapping.
+        ConfigError: it is not a YAML mapping.
     """
     try:
         options = parse_yaml(args.reward_options)

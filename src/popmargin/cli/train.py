@@ -41,11 +41,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def load_config(path: Path | None, overrides: list[str], *, resume: bool = False) -> RunConfig:
-    """A run's configuration from a file and flags; one that goes on has its own, where no file is named.
+    """A run's configuration from a file and flags; a resumed run without a file uses its own.
 
     Raises:
         ConfigError: unknown keys or values that do not fit.
-        RunError: there is no run to go on with.
+        RunError: there is no run to resume.
     """
     if path is None and resume:
         output = apply_overrides({}, overrides).get("output", RunConfig().output)
@@ -61,7 +61,7 @@ def load_config(path: Path | None, overrides: list[str], *, resume: bool = False
 
 
 def _complaints(values: dict[str, Any]) -> str:
-    """What is wrong with a file, whatever the flags; empty if it is sound."""
+    """Errors in a file's values regardless of flags; empty if there are none."""
     try:
         from_dict(RunConfig, values)
     except ConfigError as error:
@@ -70,7 +70,7 @@ def _complaints(values: dict[str, Any]) -> str:
 
 
 def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Where the run stands after an interruption."""
+    """The run's progress after an interruption."""
     from popmargin.cli.interrupted import run_standing
 
     return run_standing(load_config(args.config, args.overrides, resume=args.resume))
@@ -89,12 +89,12 @@ def run(args: argparse.Namespace) -> int:
     from popmargin.training.combinations import without_effect
     from popmargin.training.run import train
 
-    first = os.environ.get("RANK", "0") == "0"  # of several processes, the first one speaks
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, only the first one prints
     for sentence in without_effect(make_loss(config), config) if first else ():
         print(sentence, file=sys.stderr)
     directory, _ = train(config, resume=args.resume, overwrite=args.overwrite)
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # left to the exit, its threads can end the process as a crash
+        torch.distributed.destroy_process_group()  # otherwise its threads can crash the process at exit
     if not first:
         return 0
     facts = directory.facts()
