@@ -15,8 +15,8 @@ _REASONS = {
     "duplicate_id": "a duplicate id",
     "tie": "a tie",
     "missing": "a missing value",
-    "bad_json": "no JSON",
-    "bad_utf8": "no UTF-8",
+    "bad_json": "invalid JSON",
+    "bad_utf8": "invalid UTF-8",
 }
 
 

@@ -109,13 +109,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return []
     whole, _, torn = path.read_bytes().rpartition(b"\n")
     if torn:
-        _LOG.warning("%s: its last line was not written to its end, and is left out.", path)
+        _LOG.warning("%s: its last line is incomplete and is skipped.", path)
     lines: list[dict[str, Any]] = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             lines += [json.loads(line)] if line.strip() else []
         except ValueError as error:
-            raise RunError(f"{path}:{number}: not JSON ({error}). Remove the line, or train anew.") from error
+            raise RunError(f"{path}:{number}: not JSON ({error}). Remove the line, or train again.") from error
     return lines
 
 

@@ -43,7 +43,7 @@ _TENSORS = {
     "weaker_rejected": "the same of their rejected responses (B,)",
     "has_weaker": "whether the row has a weaker side (B,), bool; None for all",
     "stronger_share": "weight of the stronger side (B,); None for 1",
-    "weaker_share": "weight of the weaker side (B,); None for 1 where there is one",
+    "weaker_share": "weight of the weaker side (B,); None for 1 if there is one",
     "state": "the objective's own state, as `Objective.init_state` makes it; None for its beginning",
     "chosen_tokens": "token counts of the chosen responses (B,)",
     "rejected_tokens": "the same of the rejected responses (B,)",
@@ -174,7 +174,7 @@ def _check(
              if name != "state" and value.shape != chosen.shape}  # fmt: skip
     if chosen.ndim != 1 or wrong:
         shapes = ", ".join(f"{name} {shape}" for name, shape in {"chosen": tuple(chosen.shape), **wrong}.items())
-        raise DataError(f"{where}: tensors must be (B,), a number per row, all of one length; here {shapes}.")
+        raise DataError(f"{where}: tensors must be (B,), one number per row, all the same length; here {shapes}.")
     if "has_weaker" in inputs and inputs["has_weaker"].dtype != torch.bool:
         raise DataError(f"{where}: has_weaker is {inputs['has_weaker'].dtype}, and must be bool.")
     for name in ("chosen_tokens", "rejected_tokens"):
@@ -241,7 +241,7 @@ def _scores(
     reference, tokens = inputs.get("reference_chosen"), inputs.get("chosen_tokens")
     sums = kind == "logp" or (reference is not None if ratio else tokens is not None)
     if mean and ratio and (reference is None) != (tokens is None):
-        raise DataError(f"{where} takes mean log-ratios alone, or summed log-probs with both reference and tokens.")
+        raise DataError(f"{where} takes either mean log-ratios, or summed log-probs with both reference and tokens.")
     if not sums or (tokens is None and not ratio):
         return (chosen, rejected), None
     counts = [

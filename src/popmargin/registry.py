@@ -97,7 +97,7 @@ class Registry(Generic[ComponentT]):
             )
         if offered:
             return self._registered(load_object(offered[0].value, self.title), name)
-        place = f" For what is in this file: '{name}:NAME'." if name.endswith(".py") else ""
+        place = f" For something in this file: '{name}:NAME'." if name.endswith(".py") else ""
         raise ConfigError(
             f"Unknown {self.title} '{name}'. {did_you_mean(name, self._entries)} Your own: {FORMS}.{place}"
         )

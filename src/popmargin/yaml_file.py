@@ -21,7 +21,7 @@ class _Loader(yaml.SafeLoader):
     def compose_document(self) -> yaml.Node | None:
         node = super().compose_document()
         if node is not None and _values(node, {}) > _MOST_VALUES:
-            problem = f"its aliases stand for more than {_MOST_VALUES:,} values; write out what is needed"
+            problem = f"its aliases expand to more than {_MOST_VALUES:,} values; write out what is needed"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return node
 

@@ -88,7 +88,7 @@ def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.Ca
     [
         (
             ["--kind", "rating", "--scale", "7"],
-            "holds items of kind 'pop'; put items of kind 'rating' in a separate project",
+            "has items of kind 'pop'; put items of kind 'rating' in a separate project",
         ),
         (["--overlap", "3"], "overlap 2, not 3. A project keeps its original settings"),
         (["--scale", "7"], "scale None, not 7"),

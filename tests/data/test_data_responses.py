@@ -119,7 +119,7 @@ def test_responses_come_from_the_layouts_that_preferences_come_from(tmp_path: Pa
             [{"prompt": "p", "responses": [{"txt": "x"}]}],
             r"column 'text of response 0': the text of response 0 is missing",
         ),
-        ([{"prompt": "p", "chosen": "x"}], "there is no prompt with responses. Columns found: prompt, chosen"),
+        ([{"prompt": "p", "chosen": "x"}], "no prompt with responses found. Columns: prompt, chosen"),
     ):
         with pytest.raises(DataError, match=words):
             Responses.load(source)

@@ -185,7 +185,7 @@ def test_sides_of_different_types_and_of_extension_types_are_exchanged_or_refuse
     assert [row["chosen_grid"] for row in swapped] == [[[1.0, 2.0]], [[3.0, 4.0]]]
     assert swapped.dataset.features["chosen_grid"] == features["chosen_grid"]
     mixed = load([{"chosen_score_raw": 1, "rejected_score_raw": "b"}])
-    with pytest.raises(DataError, match=r"'chosen_score_raw' .* belong to the two responses and hold different"):
+    with pytest.raises(DataError, match=r"'chosen_score_raw' .* have incompatible types"):
         mixed.swap([True])
 
 

@@ -279,7 +279,7 @@ def test_models_and_ask_say_that_a_project_asks_for_something_else(tmp_path: Pat
     for kind in ("rating", "preference"):
         assert main(["label", "import", data_path, "--db", db, "--kind", kind, "--project", kind]) == 0
         assert main(["label", "ask", "--db", db, "--project", kind, "--n", "5"]) == 2
-        assert f"holds items of kind '{kind}'" in capsys.readouterr().err
+        assert f"has items of kind '{kind}'" in capsys.readouterr().err
     with LabelStore.open(db) as store:
         assert {row["kind"] for row in asked(store, store.project("preference"))} == {"preference"}
     assert main(["label", "judge", "--db", db, "--project", "rating", "--judge", "ratings"]) == 2

@@ -277,7 +277,7 @@ def _named(store: Any, args: argparse.Namespace) -> list[Any]:
 def _export(args: argparse.Namespace) -> int:
     kind = args.kind or _BY_SUFFIX.get(args.out.suffix.lower())
     if kind is None:
-        raise ConfigError(f"{args.out}: this name does not tell what to export. Choose --as {', '.join(EXPORTS)}.")
+        raise ConfigError(f"{args.out}: this name does not say what to export. Choose --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
         raise ConfigError(f"--aggregate is only for edges, not {kind}.")
     for option in ("strengths", "unrated", "votes"):

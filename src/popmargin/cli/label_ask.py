@@ -30,8 +30,8 @@ def _ask(args: argparse.Namespace) -> int:
         waiting = [row for row in items if row["kind"] == "pop"]
         if items and not waiting:
             raise DataError(
-                f"Project '{project.name}' holds items of kind '{items[0]['kind']}', but this adds comparisons of "
-                f"kind 'pop'. Put them in a separate project: popmargin label import DATA --db {args.db} --project NAME"
+                f"Project '{project.name}' has items of kind '{items[0]['kind']}', but this adds comparisons of kind "
+                f"'pop'. Put them in a separate project: popmargin label import DATA --db {args.db} --project NAME"
             )
         sampler = ActiveSampler(store.preference_columns(project.id)["id"], seed=args.seed)
         edges, _ = pop_edges(store, project)

@@ -99,7 +99,7 @@ def _choose(mask: Any, yes: Any, no: Any, name: str) -> Any:
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise DataError(
                 f"The columns '{name}' ({no.type}) and '{partner(name)}' ({yes.type}) belong to the two responses and "
-                "hold different things, so that these cannot change places. Remedy: write both alike, or rename one."
+                "have incompatible types, so they cannot be swapped. Remedy: write both alike, or rename one."
             ) from error
         no, yes = joined.slice(0, len(no)), joined.slice(len(no))
     try:

@@ -83,7 +83,7 @@ class ExtraColumns:
             except Exception:  # whatever `datasets` raises for an unknown type
                 notes.append(f"the column '{name}' ({column.type}) is not kept: `datasets` has no such type")
         for name in sorted(self._as_text & found.keys()):
-            notes.append(f"the column '{name}' holds values of several kinds, and is kept as JSON texts")
+            notes.append(f"the column '{name}' has values of several types, and is kept as JSON texts")
         return found, notes
 
     def _joined(self, name: str, pieces: list[Any]) -> Any:
@@ -216,7 +216,7 @@ def as_numbers(name: str, column: Any, ids: Sequence[str]) -> np.ndarray:
         try:
             return np.array(rows, dtype=np.float64).reshape(len(rows), -1)
         except (TypeError, ValueError) as error:
-            raise DataError(f"The column '{name}' does not hold lists of numbers ({error}).") from error
+            raise DataError(f"The column '{name}' does not contain lists of numbers ({error}).") from error
     try:
         return np.array(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
     except _ARROW_ERRORS as error:

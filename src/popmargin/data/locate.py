@@ -49,7 +49,7 @@ def open_source(source: object, *, split: str | None) -> Source:
         if items and all(isinstance(item, str | Path) for item in items):
             return _together([_open_named(name, split) for item in items for name in _names(cast(str, item))])
         if split is not None:
-            raise DataError(f"split='{split}' has no meaning for rows in memory. Remedy: omit it.")
+            raise DataError(f"split='{split}' is meaningless for rows in memory. Remedy: omit it.")
         return Source("the list in memory", "memory", False, False, lambda: memory_batches(items))
     raise DataError(
         f"Preferences cannot be read from {a_kind(source)}. Remedy: give a path, a hub id, a datasets.Dataset or a "
@@ -107,7 +107,7 @@ def _open_named(source: str | Path, split: str | None) -> Source:
     if path.is_file():
         if split is not None:
             raise DataError(
-                f"{path}: split='{split}' has no meaning for a single file. Remedy: omit the split, or give that "
+                f"{path}: split='{split}' is meaningless for a single file. Remedy: omit the split, or give that "
                 "split's file."
             )
         return _open_file(path)

@@ -131,7 +131,7 @@ def _message(turn: object, column: str, notes: Notes) -> Message:
     known = ("role", "content", "from", "value", "function_call", *kept)
     extra = [str(name) for name, item in fields.items() if item and name not in known]
     if extra:
-        notes[f"message fields besides role and content are left out ({', '.join(sorted(extra))})"] += 1
+        notes[f"message fields other than role and content are dropped ({', '.join(sorted(extra))})"] += 1
     return {"role": _ROLES.get(role, role) if share_gpt else role, "content": content, **kept}
 
 

@@ -52,8 +52,8 @@ def read_responses(
     several, single = candidates.get("responses", []), candidates.get("response", [])
     if not prompt or not (several or single):
         raise DataError(
-            f"{opened.name}: there is no prompt with responses. Columns found: {', '.join(found) or 'none'}. Remedy: "
-            "name them, e.g. columns={'prompt': 'question', 'responses': 'answers'}; 'response' where a row holds one."
+            f"{opened.name}: no prompt with responses found. Columns: {', '.join(found) or 'none'}. Remedy: name them, "
+            "e.g. columns={'prompt': 'question', 'responses': 'answers'}; 'response' where a row holds one."
         )
     if several:
         return _wide(rows, places, prompt[0], several[0], candidates, nested.get("text"))

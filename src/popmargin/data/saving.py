@@ -40,8 +40,8 @@ def save_table(
         held = [field.name for field in schema if holds_bytes(field.type)]
         if held:
             raise DataError(
-                f"{path}: the column '{held[0]}' holds bytes, which JSON cannot. Write a .parquet file, or leave the "
-                "column out."
+                f"{path}: the column '{held[0]}' contains bytes, which JSON cannot hold. Write a .parquet file, or "
+                "leave the column out."
             )
     with whole_file(path, SAVE_SUFFIXES) as partial:
         if name.endswith(".parquet"):

@@ -125,7 +125,7 @@ class TruncationReport:
         if self.completions_cut:
             notes.append(
                 f"{self.completions_cut} of {counted(2 * self.rows_kept, 'completion')} lost their end "
-                f"(data.max_length {self.max_length}): training does not teach where to stop."
+                f"(data.max_length {self.max_length}): the model does not learn where to stop."
             )
         return notes
 
@@ -157,7 +157,7 @@ class TruncationReport:
         if self.unterminated:
             notes.append(
                 f"{self._share('unterminated')}: the chat template does not close them with an end token, so "
-                "training does not teach where to stop, and samples run to evaluation.max_new_tokens. Use a chat "
+                "the model does not learn where to stop, and samples run to evaluation.max_new_tokens. Use a chat "
                 "template that closes assistant turns with EOS."
             )
         if self.altered:

@@ -69,7 +69,7 @@ def check_draft(draft: Draft) -> list[RowError]:
         remedy = "write the probability that chosen is better, 0 to 1."
         errors.append(RowError("soft_label", f"the soft label is {soft_label:g}.", remedy, column="soft_label"))
     if draft["weight"] is not None and draft["weight"] < 0:
-        remedy = "write how much the row counts, ≥ 0; a column that is something else needs another name."
+        remedy = "give the row a weight of 0 or more; if the column is something else, rename it."
         errors.append(RowError("weight", f"the weight is {draft['weight']:g}.", remedy, column="weight"))
     return errors + (against_soft_label(draft) if prefers_rejected(draft) else _against_chosen(draft))
 

@@ -146,7 +146,7 @@ def _check(margin_SN: Any, strength: ArrayLike, clusters: Sequence[str]) -> Any:
             f"{counted(len(clusters), 'prompt')}; give one of each per preference."
         )
     if rows == 0:
-        raise DataError("There is no preference to evaluate: the split is empty.")
+        raise DataError("There are no preferences to evaluate: the split is empty.")
     return np.where(np.isfinite(strength_N), strength_N, np.nan)
 
 

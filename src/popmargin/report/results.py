@@ -126,7 +126,7 @@ class StudyResults:
             _check_fields(cls, {**values, "arms": arms}, where)
             return cls(arms=arms, **values)
         except (TypeError, KeyError, AttributeError) as error:
-            raise RunError(f"{where}: does not hold a study ({error!r}). Rebuild it from the runs.") from error
+            raise RunError(f"{where}: does not contain a study ({error!r}). Rebuild it from the runs.") from error
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file."""

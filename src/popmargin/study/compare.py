@@ -107,7 +107,7 @@ def _refuse_other_runs(study: StudyConfig) -> None:
         directory = RunDirectory(Path(config.output))
         if directory.started and (changed := differences(directory.config(), config)):
             raise RunError(
-                f"{directory.path} holds a run with other settings:\n"
+                f"{directory.path} contains a run with other settings:\n"
                 + "".join(f"  {name}: {change}\n" for name, change in changed.items())
                 + "Choose another folder (--output), or pass --overwrite to retrain what differs."
             )

@@ -139,7 +139,7 @@ class Reader:
         margin: float | None = draft["margin"]
         if margin is None or margin >= 0 or prefers_rejected(draft):  # then both are swapped, and it is not negative
             return margin
-        self.notes["a negative margin says nothing about the strength, which is unknown there"] += margin < 0
+        self.notes["a negative margin does not give a strength, so it is unknown"] += margin < 0
         return None
 
     def _under_system(

@@ -129,8 +129,8 @@ def _question(column: str, numbers: Sequence[float], pair: Sequence[str], *, boo
     else:
         remedies.append("or convert them (for a scale with a midpoint, subtract the midpoint)")
     return (
-        f"the column '{column}' holds {held}, which does not say which response is better. Remedy: say what they "
-        f"mean: {'; '.join(remedies)}."
+        f"the column '{column}' holds {held}, which do not say which response is better. Remedy: say what they mean: "
+        f"{'; '.join(remedies)}."
     )
 
 

@@ -78,7 +78,7 @@ def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float],
             name = _nested_name("rating", RATING_FIELDS, fields, reader)
             value = as_number(fields[name], f"{name} of response {number}")
         if text is None or value is None or math.isnan(value):
-            reader.notes[f"responses without a {'text' if text is None else 'rating'}, left out of their row"] += 1
+            reader.notes[f"responses without a {'text' if text is None else 'rating'}, dropped from their row"] += 1
             continue
         kept.append(fields)
         texts.append(as_text(text, f"text of response {number}", reader.notes))

@@ -50,8 +50,8 @@ def refuse_other_kind(found: Project, kinds: list[Kind], kind: Kind | None) -> N
     if kind not in (None, *kinds):
         held = "' and '".join(kinds)
         raise ConfigError(
-            f"Project '{found.name}' holds items of kind '{held}'; put items of kind '{kind}' in a separate project "
-            f"with --project NAME."
+            f"Project '{found.name}' has items of kind '{held}'; put items of kind '{kind}' in a separate project with "
+            "--project NAME."
         )
 
 
