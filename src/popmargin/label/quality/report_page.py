@@ -108,7 +108,7 @@ def reading(quality: Quality) -> list[str]:
         (
             f"{counted(quality.labels, 'label')} by {counted(len(people), 'person', 'people')} and "
             f"{counted(len(models), 'model')} on "
-            f"{sum(quality.items.values())} items."
+            f"{counted(sum(quality.items.values()), 'item')}."
         )
     ]
     for found in quality.agreement:
@@ -127,7 +127,7 @@ def reading(quality: Quality) -> list[str]:
         who = "People's" if match.name == "People" else f"{match.name}'s"
         sentences.append(
             f"{who} PoP labels pick the preference with the larger gap in {whose} in {_shown(match.agreement)} of "
-            f"{match.labels} labels."
+            f"{counted(match.labels, 'label')}."
         )
     return sentences + _read_times(quality)
 
