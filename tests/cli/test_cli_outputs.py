@@ -28,6 +28,8 @@ def verbs(tmp_path: Path, data: Path) -> dict[str, tuple[str, Words]]:
     PopEdges.from_columns(["q1", "q2", "q3"], ["q0", "q1", "q2"]).save(edges)
     rewards.write_text("def score(prompts, completions):\n    return [float(c[0] == 'g') for c in completions]\n")
     assert main(["label", "import", str(data), "--db", str(db)]) == 0
+    ranked = tmp_path / "responses.jsonl"
+    ranked.write_text("".join(json.dumps({"prompt": f"q{i}", "responses": ["good", "bad"]}) + "\n" for i in range(3)))
     given, reward = str(data), f"{rewards}:score"
     return {
         "convert": (".jsonl", lambda out: ["data", "convert", given, str(out)]),
@@ -53,6 +55,7 @@ def verbs(tmp_path: Path, data: Path) -> dict[str, tuple[str, Words]]:
             ".parquet",
             lambda out: ["label", "export", "--db", str(db), "--as", "preferences", "--out", str(out)],
         ),
+        "rank": (".jsonl", lambda out: ["label", "rank", str(ranked), "--judge", reward, "--out", str(out)]),
         "label report": (".html", lambda out: ["label", "report", "--db", str(db), "--out", str(out)]),
         "report": (".html", lambda out: ["report", str(tmp_path / "no-run"), "--out", str(out)]),
     }  # fmt: skip

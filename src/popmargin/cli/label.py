@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from popmargin.cli import label_ask, label_judge, label_report
+from popmargin.cli import label_ask, label_judge, label_rank, label_report
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_data, seed, tell_left_out
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
@@ -25,9 +25,9 @@ _TABLES = (".parquet", ".jsonl")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import | ask | status | annotators | export | judge | report` to the command line."""
+    """Add `label import | ask | status | annotators | export | judge | rank | report` to the command line."""
     parser = subparsers.add_parser(
-        "label", help="the label store: import, ask, status, annotators, export, judge, report"
+        "label", help="the label store: import, ask, status, annotators, export, judge, rank, report"
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
@@ -39,6 +39,7 @@ def add_parser(subparsers: Any) -> None:
     _add_export(verbs)
     label_ask.add_parser(verbs)
     label_judge.add_parser(verbs)
+    label_rank.add_parser(verbs)
     label_report.add_parser(verbs)
 
 

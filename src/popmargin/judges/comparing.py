@@ -1,5 +1,6 @@
 """A language model as the judge: both orders of presentation, verdicts from its probabilities if available."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from popmargin.judges.labeller import Account, Opinion, Order, Question, count_v
 from popmargin.judges.prompts import fill, load_prompt, pop_parts
 from popmargin.judges.read_verdict import Verdict, read_verdict
 
+REMINDER = "\n\nReply with A, B or tie, and nothing else: the reply before could not be read.\n"
 _RAW = 400  # characters of an unparsed answer stored in a note: its beginning and its end
 
 
@@ -87,6 +89,21 @@ class Judge:
         self._templates = {kind: load_prompt(kind, (prompts or {}).get(kind)) for kind in kinds}
         self.name = name or f"judge:{backend.name}"
         self._backend = backend
+
+    def in_one_order(self) -> "Judge":
+        """The same judge, asked in one order only: by those who ask both themselves."""
+        judge = copy.copy(self)
+        judge._orders = 1
+        return judge
+
+    def reminding(self) -> "Judge":
+        """The same judge with a reminder of the form under each prompt, for questions of which no answer could be read.
+
+        The reminder makes another prompt, so these answers are cached as well.
+        """
+        judge = copy.copy(self)
+        judge._templates = {kind: text + REMINDER for kind, text in self._templates.items()}
+        return judge
 
     def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
         """One opinion for each question."""

@@ -86,7 +86,11 @@ class Account:
         self.example = self.example or other.example
 
     def __str__(self) -> str:
-        lines = [f"{counted(self.questions, 'question')} = {counted(self.labels, 'label')} + {self.unsure} unsure"]
+        return "\n".join([f"{self.questions} questions = {self.labels} labels + {self.unsure} unsure", *self.usage()])
+
+    def usage(self) -> list[str]:
+        """What the answers took and how many were none, in lines."""
+        lines: list[str] = []
         if self.asked or self.cached:
             answers = f"{counted(self.asked, 'call')}, {counted(self.cached, 'answer')} from the cache"
             lines.append(f"  {answers}, {self.unparsed} unparsed, {self.failed} failed")
@@ -104,7 +108,7 @@ class Account:
         if self.prompt_tokens or self.cost:
             tokens = f"{self.prompt_tokens} prompt + {counted(self.completion_tokens, 'completion token')}"
             lines.append(f"  {tokens}{f', cost {self.cost:.4f}' if self.cost else ''}")
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        return [*lines, *(f"  {note}" for note in self.notes)]
 
 
 class Labeller(Protocol):

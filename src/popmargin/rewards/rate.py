@@ -59,19 +59,27 @@ def response_ratings(preferences: Preferences, reward: Reward) -> Ratings:
         for side, values in rated.items():
             start = len(values)
             rows = enumerate(zip(batch["prompt"], batch[side], strict=True), start)
-            asked = [_last_turn(prompt, text, ids[row]) for row, (prompt, text) in rows]
+            asked = [last_turn(prompt, text, f"the preference '{ids[row]}'") for row, (prompt, text) in rows]
             values += reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
     chosen, rejected = (np.array(rated[side], dtype=np.float64) for side in ("chosen", "rejected"))
     return Ratings(chosen, rejected, notes_of(reward))
 
 
-def _last_turn(prompt: Text, completion: Text, name: str) -> tuple[Prompt, str]:
-    """Prompt and completion as a reward takes them: everything before the last turn, and that turn's text."""
+def last_turn(prompt: Text, completion: Text, whose: str) -> tuple[Prompt, str]:
+    """Prompt and completion as a reward takes them: everything before the last turn, and that turn's text.
+
+    Args:
+        prompt, completion: texts, or messages.
+        whose: completion it is, for the error.
+
+    Raises:
+        DataError: the completion does not end with the assistant's turn.
+    """
     if isinstance(prompt, str) or isinstance(completion, str):
         return prompt, completion  # pyright: ignore[reportReturnType]
     if completion[-1]["role"] != "assistant":
         raise DataError(
-            f"A completion of the preference '{name}' ends with a '{completion[-1]['role']}' turn, which rewards do "
+            f"A completion of {whose} ends with a '{completion[-1]['role']}' turn, which rewards do "
             "not score. Remedy: end it with the assistant's turn."
         )
     before: Any = prompt if len(completion) == 1 else join_turns(prompt, completion[:-1])

@@ -56,13 +56,16 @@ class RewardLabeller:
         reward: a function of (prompts, completions), or a specification as in `load_reward`.
         name: as an annotator.
         options: of a reward model.
+
+    Attributes:
+        reward: what scores.
     """
 
     kind: Literal["reward"] = "reward"
 
     def __init__(self, reward: str | Callable[..., Any] | Reward, name: str | None = None, **options: Any) -> None:
         self.name = name or (f"reward:{reward}" if isinstance(reward, str) else "reward")
-        self._reward = load_reward(reward, **options)
+        self.reward = load_reward(reward, **options)
         self._gaps: dict[str, float] = {}
 
     def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
@@ -72,7 +75,7 @@ class RewardLabeller:
         for text in (True, False):  # rewards take one kind of prompt at a time
             rows = [side for side in new if isinstance(side.prompt, str) == text]
             if rows:
-                ratings = response_ratings(_preferences(rows), self._reward)
+                ratings = response_ratings(_preferences(rows), self.reward)
                 account.notes += ratings.notes
                 self._gaps.update(zip((side.id for side in rows), ratings.gap.tolist(), strict=True))
         account.asked += 2 * len(new)

@@ -25,12 +25,12 @@ THIRDS = ("small", "medium", "large")
 
 @dataclass(frozen=True)
 class Cycles:
-    """Transitivity of people's PoP labels, each compared pair counted by its majority.
+    """Transitivity of comparisons, such as people's PoP labels, each compared pair counted by its majority.
 
     Attributes:
         pairs: compared pairs with a majority.
         contradicted: pairs with labels in both directions.
-        triads: triples of preferences with all three pairs compared.
+        triads: triples with all three pairs compared.
         cyclic: share of intransitive triads; random labels give a quarter.
         on_cycles: share of pairs on a cycle of any length.
     """
@@ -102,7 +102,7 @@ def label_quality(
         items={kind: len({row["item"] for row in rows if row["kind"] == kind}) for kind in KINDS},
         annotators=annotators,
         agreement=agreement,
-        cycles=_cycles([row for row in first_time if row["kind"] == "pop" and row["annotator_kind"] == "person"]),
+        cycles=cycles_of([row for row in first_time if row["kind"] == "pop" and row["annotator_kind"] == "person"]),
         ratings=_rating_matches(first_time, strengths or {}),
         raters=rating_quality(labels),
         pace=paces(first_time),
@@ -123,7 +123,18 @@ def together(tables: Sequence[Any]) -> Any:
     return pa.concat_tables(moved)
 
 
-def _cycles(rows: Sequence[dict[str, Any]]) -> Cycles | None:
+def cycles_of(rows: Sequence[Mapping[str, Any]]) -> Cycles | None:
+    """Transitivity of comparisons, each compared pair counted by its majority; None without a decided one.
+
+    Args:
+        rows: `first` and `second` name what was compared, `verdict` says which won; other verdicts do not count.
+
+    Example:
+        >>> wins = [{"first": a, "second": b, "verdict": "first"} for a, b in ("ab", "bc", "ca")]
+        >>> cycles = cycles_of(wins)
+        >>> cycles.triads, cycles.cyclic.estimate
+        (1, 1.0)
+    """
     decided = [row for row in rows if row["verdict"] in ("first", "second")]
     if not decided:
         return None

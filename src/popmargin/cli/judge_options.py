@@ -1,0 +1,85 @@
+"""Flags of verbs that ask a judge: how a server is reached, and what a local model runs with."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from popmargin.bounds import Count, NotNegative, Positive, Size
+from popmargin.cli.numbers import number
+from popmargin.cli.reward_options import reward_options
+from popmargin.config import apply_overrides
+from popmargin.errors import ConfigError
+from popmargin.rewards.naming import read_name
+
+_OPTIONS = ("cache", "workers", "requests_per_minute", "retries", "timeout", "max_tokens", "api_key_env", "price_in",
+            "price_out", "batch_size", "dtype")  # fmt: skip
+
+
+def add_judge_options(parser: argparse.ArgumentParser) -> None:
+    """Add --reward-options, --cache, and the flags of judges on a server and of local ones."""
+    parser.add_argument(
+        "--reward-options",
+        default="{}",
+        metavar="YAML",
+        help="arguments of a reward or judge, as in `pop sample`",
+    )
+    parser.add_argument("--cache", type=Path, help="file with cached answers (default: in the user's cache folder)")
+    server = parser.add_argument_group("judges on a server")
+    server.add_argument("--workers", type=number(Size), help="concurrent requests (default: 8)")
+    server.add_argument(
+        "--requests-per-minute", type=number(Positive), help="maximum requests per minute (default: no limit)"
+    )
+    server.add_argument("--retries", type=number(Count), help="retries of a failed request (default: 5)")
+    server.add_argument("--timeout", type=number(Positive), help="timeout of a request in seconds (default: 120)")
+    server.add_argument("--max-tokens", type=number(Size), help="maximum tokens of an answer (default: 8)")
+    server.add_argument("--api-key-env", metavar="NAME", help="environment variable with the API key")
+    server.add_argument("--no-logprobs", action="store_true", help="do not ask for token probabilities")
+    server.add_argument("--price-in", type=number(NotNegative), help="price per million prompt tokens")
+    server.add_argument("--price-out", type=number(NotNegative), help="price per million completion tokens")
+    server.add_argument(
+        "--request",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="another field of the request, e.g. max_completion_tokens=512; null omits a field; may be repeated",
+    )
+    local = parser.add_argument_group("local judges")
+    local.add_argument(
+        "--batch-size", type=number(Size), help="prompts per batch; does not affect verdicts (default: 8)"
+    )
+    local.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32)")
+
+
+def judge_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given; a flag that does not fit the judge is refused by the labeller.
+
+    Raises:
+        ConfigError: a flag without a value, or --reward-options that are no mapping.
+    """
+    given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
+    if args.no_logprobs:
+        given["logprobs"] = False
+    if args.request:
+        given["request"] = _fields(args.request)
+    return given | reward_options(args)
+
+
+def is_server_judge(spec: str) -> bool:
+    """Whether a name is that of a judge behind a server."""
+    named = read_name(spec)
+    return named.kind == "server" and named.use is None
+
+
+def _fields(given: Sequence[str]) -> dict[str, Any]:
+    """FIELD=VALUE flags as a mapping; values are YAML.
+
+    Raises:
+        ConfigError: one without a value.
+    """
+    fields: dict[str, Any] = {}
+    for field in given:
+        if "=" not in field:
+            raise ConfigError(f"--request {field}: give a field and its value, e.g. max_completion_tokens=512.")
+        fields = apply_overrides(fields, [f"--{field}"])
+    return fields

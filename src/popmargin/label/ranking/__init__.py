@@ -1,0 +1,1 @@
+"""Best and worst of several responses from pairwise comparisons."""
