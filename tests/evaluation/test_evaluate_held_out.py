@@ -89,7 +89,7 @@ def test_lost_or_edited_rows_are_refused_with_their_ids(
     assert not (run.evaluation / "metrics.json").exists()
     write(data, [row for row in rows if row["id"] in out])  # all of the training is gone: that is no matter here
     notes = held_out(run, run.config()).steps[-1].notes
-    assert any("32 training preferences are missing" in note for note in notes)
+    assert any("lacks 32 training preferences" in note for note in notes)
 
 
 def test_other_data_are_an_explicit_choice(run: RunDirectory, tmp_path: Path, rows: list[Row], data: Path) -> None:

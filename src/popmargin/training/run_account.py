@@ -1,4 +1,4 @@
-"""The account of one run: the rows that its objective trains on, and what only the training could tell."""
+"""The account of one run: the rows that its objective trains on, and facts known only after training."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from popmargin.training.workspace import Workspace
 
 
 def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
-    """The account from tokenized training preferences to the rows that the objective trains on."""
+    """The account from tokenized training preferences to the rows the objective trains on."""
     config, loss, rows, count = run.config, parts.loss, parts.collator.rows, len(workspace.train)
     needs, name = loss.needs, loss.objective.name
     steps = [] if parts.edges is None else [edge_step(parts.edges, config.pop.edges, trained=needs.edges)]
@@ -45,7 +45,9 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
     others = [column for column in preferences.columns if column not in COLUMNS]
     idle = [column for column in (*workspace.train.known_numbers, *others) if column not in used]
     if config.data.soft_label_temperature is not None:
-        idle = [column for column in idle if column != "soft_label"]  # it was made from ratings, `without_effect` says
+        idle = [
+            column for column in idle if column != "soft_label"
+        ]  # it was made from ratings, as `without_effect` says
     if idle:
         notes.append(f"data columns not used by '{name}': {', '.join(idle)}")
     notes += run.copies
@@ -54,13 +56,13 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
 
 
 def seen_steps(config: RunConfig, directory: RunDirectory, done: int, rows: int) -> list[Step]:
-    """What only the training could tell: rows that it never reached, and margins that were clamped.
+    """Facts known only after training: rows it never reached, and clamped margins.
 
     Args:
         config: the run.
         directory: its metrics.
         done: optimizer steps.
-        rows: rows of an epoch.
+        rows: rows per epoch.
     """
     seen = min(done * config.train.batch_size, rows)
     name = "target_margin_clipped"
