@@ -92,7 +92,7 @@ class CheckpointRecord:
         except (OSError, ValueError) as error:
             raise RunError(f"{folder}: the record of its training cannot be read ({error}).") from error
         if record is None:
-            raise RunError(f"{folder}: the record of its training has lost data.parquet and fingerprints.json.")
+            raise RunError(f"{folder}: the record of its training lacks data.parquet and fingerprints.json.")
         return CheckpointRecord(settings, record)
 
     def changes(self, now: "CheckpointRecord") -> list[str]:

@@ -141,14 +141,14 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
-                raise RunError(f"{self.args.output_dir} holds no checkpoint to go on from. Train without resuming.")
+                raise RunError(f"{self.args.output_dir} has no checkpoint to resume from. Train without resuming.")
         if resume_from_checkpoint:
             self._refuse_other_training(Path(resume_from_checkpoint))
             self.load_state(Path(resume_from_checkpoint))
         try:
             return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)  # pyright: ignore[reportArgumentType]
         except loop.NothingLeftError as error:
-            raise RunError(f"{resume_from_checkpoint} is of the last step: nothing is left to train.") from error
+            raise RunError(f"{resume_from_checkpoint} is from the last step: nothing is left to train.") from error
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -292,12 +292,12 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         """
         before = CheckpointRecord.load(checkpoint)
         if before is None:
-            _LOG.warning("%s does not say what it was trained on: nothing can be compared.", checkpoint)
+            _LOG.warning("%s has no record of what it was trained on, so nothing can be checked.", checkpoint)
         elif changed := before.changes(self._record):
             raise RunError(
-                f"{checkpoint} was trained on something else:\n"
+                f"{checkpoint} was trained on different inputs:\n"
                 + "".join(f"  {sentence}\n" for sentence in changed)
-                + "Give the trainer what it had then, or train without resume_from_checkpoint."
+                + "Give the trainer the same inputs, or train without resume_from_checkpoint."
             )
 
     def _sides(self, given: Any) -> dict[str, Workspace]:

@@ -232,7 +232,7 @@ def _read(data: Any, test: Any, config: Mapping[str, Any]) -> tuple[Any, Any, Ma
         return _loaded(data), _loaded(test), config
     if any(isinstance(side, Preferences) for side in memory):
         raise ConfigError(
-            f"config={{…}} says data.{next(iter(how))}, but the preferences are read already. Say it to "
+            f"config={{…}} sets data.{next(iter(how))}, but the preferences are already loaded. Pass it to "
             "load_preferences."
         )
     split, seed = how.pop("split", None), section.get("split_seed", 0)
@@ -265,7 +265,7 @@ def _start_model(model: Any, tokenizer: Any, folder: Path) -> str:
     """The path of the start model: its own, or a copy of what is in memory, named by its content."""
     if isinstance(model, (str, Path)):
         if tokenizer is not None:
-            raise ConfigError(f"The tokenizer of '{model}' is the one that lies there. Leave out tokenizer=…")
+            raise ConfigError(f"The tokenizer of '{model}' is the one in that folder. Omit tokenizer=…")
         return str(model)
     refuse_no_model(model, tokenizer)
     content = digest(model_fingerprint(model).encode(), tokenizer_fingerprint(tokenizer).encode())
@@ -285,7 +285,7 @@ def refuse_no_model(model: Any, tokenizer: Any) -> None:
     """
     if hasattr(model, "peft_config"):
         raise ConfigError(
-            "The model has an adapter on it already. Pass model.merge_and_unload(), or the folder that the adapter was "
+            "The model already has an adapter. Pass model.merge_and_unload(), or the folder that the adapter was "
             "saved in; a new adapter is made by model.lora_rank, or by peft_config."
         )
     if not isinstance(model, torch.nn.Module) or getattr(model, "config", None) is None:

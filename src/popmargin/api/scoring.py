@@ -21,7 +21,7 @@ from popmargin.data.tokenize import TokenizedPreferences, Truncation, tokenize_p
 from popmargin.engine.batch import TokenInputs
 from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.sequences import split_to_budget
-from popmargin.errors import ConfigError, DataError, RunError, first_few
+from popmargin.errors import ConfigError, DataError, RunError, counted, first_few
 from popmargin.margin import Margin
 from popmargin.models.policies import load_model, load_tokenizer, with_padding
 from popmargin.objectives.pop import TargetClip
@@ -169,8 +169,8 @@ def target_margins(
     missing = sorted({name for name in weaker if name is not None and not np.isfinite(known.get(name, np.nan))})
     if missing:
         raise DataError(
-            f"{len(missing)} weaker preferences of the edges have no finite gap ({first_few(missing)}). Score them, or "
-            "leave their edges out."
+            f"No finite gap for {counted(len(missing), 'weaker preference')} of the edges ({first_few(missing)}). "
+            "Score them, or drop their edges."
         )
     values = torch.tensor([0.0 if name is None else float(known[name]) for name in weaker], dtype=torch.float64)
     has_weaker = torch.tensor([name is not None for name in weaker], dtype=torch.bool)
@@ -244,5 +244,5 @@ def _token_logps(
         if not np.isfinite([a.sum(), b.sum()]).all()
     ]
     if bad:
-        raise RunError(f"The model gives log-probs that are not finite for {first_few(bad)}: are its weights intact?")
+        raise RunError(f"The model gives non-finite log-probs for {first_few(bad)}: are its weights intact?")
     return chosen, rejected

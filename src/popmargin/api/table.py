@@ -41,7 +41,7 @@ class Table(Mapping[str, np.ndarray]):
         lengths = {name: len(values) for name, values in self._columns.items()}
         if len(set(lengths.values())) > 1:
             said = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise DataError(f"The columns of a table must be equally long; these have other lengths: {said}.")
+            raise DataError(f"The columns of a table must have equal lengths; these differ: {said}.")
 
     @property
     def rows(self) -> int:
@@ -96,7 +96,7 @@ class Table(Mapping[str, np.ndarray]):
             if str(path).lower().endswith(".csv"):
                 lists = [name for name, values in self._columns.items() if values.dtype == object and _lists(values)]
                 if lists:
-                    raise DataError(f"{path}: {', '.join(lists)} hold a list a row. Save a .parquet or .jsonl file.")
+                    raise DataError(f"{path}: {', '.join(lists)} have a list per row. Save a .parquet or .jsonl file.")
                 pyarrow.csv.write_csv(table, partial)
             elif str(path).lower().endswith(".jsonl"):
                 lines = (json.dumps(row) + "\n" for row in table.to_pylist())

@@ -28,7 +28,7 @@ def refuse_arguments(**given: Any) -> None:
     instead = {
         "data_collator": "batches are the task's own",
         "compute_metrics": "evaluate() measures accuracy, margins and loss, and a callback's on_evaluate gets them; "
-        "predict() gives the margin of every preference for measures of your own",
+        "predict() gives every preference's margin for your own metrics",
         "quantization_config": "weights are not quantized. With a LoRA adapter, load the model in bf16 to save memory",
     }
     for name, value in given.items():
@@ -70,7 +70,7 @@ def said_by_objects(
         also = further.get(name)
         for key in section if isinstance(also, Mapping) else ():
             if key in also:
-                raise ConfigError(f"config={{…}} says {name}.{key}, and so does another argument. Say it there alone.")
+                raise ConfigError(f"config={{…}} sets {name}.{key}, and so does another argument. Set it only there.")
     return values
 
 
@@ -81,7 +81,7 @@ def _check_adapter(peft_config: Any) -> None:
     if not isinstance(peft_config, LoraConfig):
         raise ConfigError(f"peft_config is a {kind}; adapters are trained with a LoraConfig.")
     if peft_config.modules_to_save:
-        raise ConfigError("peft_config.modules_to_save trains whole modules beside the adapter. Leave it out.")
+        raise ConfigError("peft_config.modules_to_save trains whole modules besides the adapter. Remove it.")
     task = getattr(peft_config.task_type, "value", peft_config.task_type)
     if task not in (None, "CAUSAL_LM"):
         raise ConfigError(
@@ -104,21 +104,23 @@ def make_task(config: RunConfig, model: Any, ref_model: Any, tokenizer: Any, pef
     else:
         refuse_no_model(model, tokenizer)
         if config.model.start_adapter != "merge":
-            raise ConfigError("model.start_adapter is of a start model on disk: pass the folder of its adapter.")
+            raise ConfigError(
+                "model.start_adapter works only with a start model on disk: pass the folder of its adapter."
+            )
         if peft_config is not None and _path(model) == _IN_MEMORY:
             raise ConfigError(
-                "The model was not loaded from a folder or the hub, so its adapter could name no base. Save it with "
-                "save_pretrained, and load it from there."
+                "The model was not loaded from a folder or the hub, so its adapter could not name a base. Save it "
+                "with save_pretrained, and load it from there."
             )
         if peft_config is None and next(model.parameters()).dtype != torch.float32:
             _LOG.warning(
-                "The weights of the model are in %s, in which small steps are rounded away: load it with "
-                "dtype=torch.float32, and set bf16=True for fast matmuls.",
+                "The weights of the model are in %s, which rounds small steps away: load it with dtype=torch.float32, "
+                "and set bf16=True for fast matmuls.",
                 str(next(model.parameters()).dtype).removeprefix("torch."),
             )
         task.take(model, with_padding(tokenizer, _path(model)))
     if ref_model is not None and not isinstance(ref_model, (str, Path)):
         if ref_model is model:
-            raise ConfigError("model and ref_model are one object. Leave ref_model out: the reference is a copy.")
+            raise ConfigError("model and ref_model are the same object. Omit ref_model: the reference is a copy.")
         task.take_reference(ref_model)
     return task

@@ -23,23 +23,23 @@ LOSSES: dict[str, dict[str, Any]] = {
 """TRL's loss types that are registered objectives; the other ones are written as an objective of your own."""
 
 _REFUSED: dict[str, tuple[Any, str]] = {
-    "fp16": (False, "weights are trained in fp32 or with bf16 matmuls. Set bf16=True, or leave both out"),
+    "fp16": (False, "weights are trained in fp32 or with bf16 matmuls. Set bf16=True, or omit both"),
     "model_init_kwargs": (None, "load the model yourself and pass it as `model`"),
-    "trust_remote_code": (False, "code that lies beside a model never runs here. Load the model yourself and pass it"),
-    "router_aux_loss_coef": (None, "there is no load-balancing loss. Leave it out"),
-    "ld_alpha": (None, "long responses are not weighted down. `objective='simpo'` divides by their lengths"),
-    "loss_weights": ([1.0], "there is one loss, of weight 1. Regularizers have weights of their own"),
-    "truncation_mode": ("keep_start", "the prompt gives way; config={'data': {'truncation': …}} says at which end"),
+    "trust_remote_code": (False, "code next to a model never runs here. Load the model yourself and pass it"),
+    "router_aux_loss_coef": (None, "there is no load-balancing loss. Remove it"),
+    "ld_alpha": (None, "long responses are not down-weighted. `objective='simpo'` divides by their lengths"),
+    "loss_weights": ([1.0], "there is one loss, with weight 1. Regularizers have their own weights"),
+    "truncation_mode": ("keep_start", "the prompt is cut; config={'data': {'truncation': …}} says at which end"),
     "f_divergence_type": ("reverse_kl", "scores are log-ratios. Write another divergence as an objective"),
-    "use_weighting": (False, "rows are not weighted by the policy's own probabilities. Leave it out"),
+    "use_weighting": (False, "rows are not weighted by the policy's own probabilities. Remove it"),
     "activation_offloading": (False, "activations stay on the device. gradient_checkpointing=True saves memory"),
-    "sync_ref_model": (False, "the reference stays as it is. A moving target is `objective='pop'`"),
+    "sync_ref_model": (False, "the reference is fixed. A moving target is `objective='pop'`"),
     "pad_token": (None, "set tokenizer.pad_token"),
-    "label_smoothing_factor": (0.0, "it is of other trainers. `objective='cdpo'` takes soft labels"),
-    "use_liger_kernel": (False, "the forward pass is popmargin's own. Leave it out"),
+    "label_smoothing_factor": (0.0, "it belongs to other trainers. `objective='cdpo'` takes soft labels"),
+    "use_liger_kernel": (False, "the forward pass is popmargin's own. Remove it"),
     "torch_compile": (False, "say config={'train': {'compile': True}}"),
     "auto_find_batch_size": (False, "set per_device_train_batch_size, or config={'train': {'tokens_per_batch': 8192}}"),
-    "neftune_noise_alpha": (None, "noise in the embeddings would move log-ratios. Leave it out"),
+    "neftune_noise_alpha": (None, "noise in the embeddings would change log-ratios. Remove it"),
     "push_to_hub": (False, "save the model and push its folder with huggingface_hub"),
 }
 """Argument -> the value that means nothing, and what to do instead of another one."""
@@ -133,7 +133,7 @@ def check_sections(config: Mapping[str, Any], args: TrainingArguments) -> None:
         names = [f"{name}.{key}" for key in section] if parts else [name]
         for full in names:
             if full in said:
-                raise ConfigError(f"config={{…}} says {full}, {_instead(said[full])}")
+                raise ConfigError(f"config={{…}} sets {full}, {_instead(said[full])}")
 
 
 def _others(section: Any, *names: str) -> list[str]:
@@ -144,15 +144,15 @@ def _others(section: Any, *names: str) -> list[str]:
 def _instead(said_by: str) -> str:
     if said_by == "load_preferences":
         return (
-            "but the data are read and split before. Pass train_dataset and eval_dataset as they are to be trained and "
-            "evaluated on; load_preferences, split_preferences and the verbs of Preferences make them."
+            "but the data is already read and split. Pass the final train_dataset and eval_dataset; load_preferences, "
+            "split_preferences and the methods of Preferences make them."
         )
     if said_by == "popmargin.evaluate":
         return (
             "but PreferenceTrainer measures margins and generates nothing. popmargin.train and popmargin.evaluate "
             "sample and score."
         )
-    return f"which is said by {said_by}. Say it there."
+    return f"but {said_by} sets this. Set it only there."
 
 
 def _objective(args: TrainingArguments, objective: str | Mapping[str, Any] | None, *, edges: bool) -> dict[str, Any]:
@@ -162,20 +162,18 @@ def _objective(args: TrainingArguments, objective: str | Mapping[str, Any] | Non
     if objective is None and edges:
         objective = "pop"
     if objective is not None and losses != ["sigmoid"]:
-        raise ConfigError(
-            f"args.loss_type {losses} and the objective both say which loss to train with: leave args.loss_type out."
-        )
+        raise ConfigError(f"args.loss_type {losses} and the objective both choose the loss: omit args.loss_type.")
     if smoothing and losses != ["robust"]:
         raise ConfigError(
-            "args.label_smoothing is read by the loss type `robust` alone. For labels that are uncertain take "
-            "objective='cdpo' with a `soft_label` column, or objective={'name': 'robust_dpo', 'flip_rate': …}."
+            "args.label_smoothing only works with the loss type `robust`. For uncertain labels use objective='cdpo' "
+            "with a `soft_label` column, or objective={'name': 'robust_dpo', 'flip_rate': …}."
         )
     if objective is None:
         if len(losses) != 1 or losses[0] not in LOSSES:
             raise ConfigError(
-                f"args.loss_type {losses} is none of {', '.join(LOSSES)}. Name an objective instead: objective=… takes "
-                f"{', '.join(OBJECTIVES.names())}, or your own as 'file.py:function'; regularizers are "
-                "config={'regularizers': […]}."
+                f"args.loss_type {losses} is not supported (only {', '.join(LOSSES)}). Name an objective instead: "
+                f"objective=… takes {', '.join(OBJECTIVES.names())}, or your own as 'file.py:function'; regularizers "
+                "are config={'regularizers': […]}."
             )
         values = dict(LOSSES[losses[0]])
         values |= {"flip_rate": smoothing} if losses == ["robust"] else {}
@@ -186,7 +184,7 @@ def _objective(args: TrainingArguments, objective: str | Mapping[str, Any] | Non
         return values
     entry = OBJECTIVES.get(str(values.get("name")))
     if "beta" not in {field.name for field in dataclasses.fields(entry.options)}:
-        raise ConfigError(f"args.beta is {beta}, and the objective '{entry.name}' has no β: leave it out.")
+        raise ConfigError(f"args.beta is {beta}, and the objective '{entry.name}' has no β: omit it.")
     if values.get("beta", beta) != beta:
-        raise ConfigError(f"args.beta is {beta}, and the objective's beta {values['beta']}: leave one of them out.")
+        raise ConfigError(f"args.beta is {beta}, and the objective's beta {values['beta']}: omit one of them.")
     return values | {"beta": beta}

@@ -8,6 +8,7 @@ import numpy as np
 from popmargin.account import Step
 from popmargin.data.load_report import LoadReport
 from popmargin.data.schema import Preferences
+from popmargin.errors import counted
 from popmargin.pop.edges import PopEdges
 from popmargin.tasks.base import EncodingReport
 
@@ -117,7 +118,7 @@ def row_step(
     return Step(
         name=f"what '{objective}' trains on",
         rows_in=count,
-        kept={f"trained on, in {len(stronger)} rows": int(trained.sum())},
+        kept={f"trained on, in {counted(len(stronger), 'row')}": int(trained.sum())},
         left_out={reason: number for reason, number in
                   (left_out | {"in no edge": int(np.sum(~as_stronger & ~as_weaker))}).items() if number},
         notes=tuple(notes),

@@ -42,7 +42,7 @@ def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
     name, provided = loss.objective.name, loss.provides
     for field, (required, value, reason) in _settings(config).items():
         if value and required not in provided:
-            raise ConfigError(f"{field} has no meaning for {task}: {reason}. Remove it, or set task: policy.")
+            raise ConfigError(f"{field} is meaningless for {task}: {reason}. Remove it, or set task: policy.")
     for registry, part, options in _parts(loss):
         missing = part.requires(options) - provided
         if missing:

@@ -5,6 +5,7 @@ import numpy as np
 from popmargin.account import Step
 from popmargin.config import RunConfig
 from popmargin.data.schema import COLUMNS
+from popmargin.errors import counted
 from popmargin.pop.scale import StrengthScale
 from popmargin.training.account import edge_step, row_step
 from popmargin.training.build import Parts, Run
@@ -76,7 +77,7 @@ def seen_steps(config: RunConfig, directory: RunDirectory, done: int, rows: int)
         return []
     return [
         Step(
-            name=f"rows seen in {done} steps of {config.train.batch_size}",
+            name=f"rows seen in {counted(done, 'step')} of {config.train.batch_size}",
             rows_in=rows,
             kept={"seen": seen},
             left_out={"training ended before the first epoch": rows - seen} if seen < rows else {},

@@ -126,13 +126,13 @@ class RunDirectory:
         found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
         whole = [folder for folder in found if _is_whole(folder)]
         for folder in found[found.index(whole[-1]) + 1 :] if whole else found:
-            _LOG.warning("%s was not written to its end, and is passed over.", folder)
+            _LOG.warning("%s is incomplete and is skipped.", folder)
         return whole[-1] if whole else None
 
     def says_where_code_is(self) -> str:
         """A sentence about copies of user code; empty without any."""
         code = self.path / "code"
-        return f" Its code as it was lies in {code}." if code.is_dir() else ""
+        return f" A copy of its code is in {code}." if code.is_dir() else ""
 
     def check(self, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
         """Before any work: check that the run can be started or resumed in this folder.
@@ -173,7 +173,7 @@ class RunDirectory:
         changed = [] if before is None else before.changes(now)
         if changed:
             raise RunError(
-                f"{self.path} was trained on something else:\n"
+                f"{self.path} was trained on different inputs:\n"
                 + "".join(f"  {sentence}\n" for sentence in changed)
                 + f"Restore it, or train again with --overwrite or another output.{self.says_where_code_is()}"
             )

@@ -103,11 +103,11 @@ def make_signals(values: Mapping[str, Any], columns: Sequence[str]) -> Signals:
             raise ConfigError(f"signals.{use} is {value!r}: name a column, e.g. {{column: strength, scale: 0.5}}.")
         signal: Signal = make_options(Signal, options, f"signals.{use}")
         if signal.unit is not None and use not in ("margin", "soft_label"):
-            raise ConfigError(f"signals.{use}.unit: only margin and soft_label have a unit. Leave it out.")
+            raise ConfigError(f"signals.{use}.unit: only margin and soft_label have a unit. Remove it.")
         if use == "order" and signal.column == "scale":
             raise ConfigError(
-                "signals.order: the scale is fitted to edges, so that edges cannot be sampled from it. Write it into "
-                "the data (popmargin pop scale … --preferences-out FILE --as strength) and train on these."
+                "signals.order: the scale is fitted to edges, so edges cannot be sampled from it. Write it into the "
+                "data (popmargin pop scale … --preferences-out FILE --as strength) and train on these."
             )
         made[use] = signal
     return made
@@ -144,7 +144,9 @@ def raw_values(preferences: Preferences, column: str) -> np.ndarray:
     """
     values = preferences.rating_gap if column == "ratings" else preferences.column(column)
     if values.ndim != 1:
-        raise DataError(f"The column '{column}' holds {values.shape[1]} numbers a row: a signal is one.")
+        raise DataError(
+            f"The column '{column}' has {values.shape[1]} numbers per row, but a signal is a single number."
+        )
     return values
 
 
@@ -178,7 +180,7 @@ def column_of(
         remedy = "Correct them, or set signals.weight to null"
         _refuse(values < 0, values, ids, f"As weights, the column '{signal.column}' must be 0 or more", remedy)
         if not values.any():
-            raise DataError("All weights are 0, so that nothing would be trained. Give some rows a weight above 0.")
+            raise DataError("All weights are 0, so nothing would be trained. Give some rows a weight above 0.")
     return values.astype(np.float32)
 
 
@@ -206,12 +208,12 @@ def _margin_or_label(use: str, signal: Signal, values: np.ndarray, ids: Sequence
     column = f"the column '{signal.column}'"
     factor = signal.scale * (beta if signal.read_as == "nats" else 1.0)
     if signal.read_as == "probability":
-        rule = f"As probabilities, {column} must hold 0 to 1"
+        rule = f"As probabilities, {column} must be from 0 to 1"
         _refuse((values < 0) | (values > 1), values, ids, rule, f"Name another signals.{use}.unit")
     if use == "margin":
         if signal.read_as == "probability":
             ends = (values == 0) | (values == 1)
-            rule = f"As a margin, {column} must lie between 0 and 1, since the log-odds of these are infinite"
+            rule = f"As a margin, {column} must be strictly between 0 and 1: the log-odds of 0 and 1 are infinite"
             _refuse(ends, values, ids, rule, "Write e.g. 0.01 or 0.99")
         return factor * (logit(values) if signal.read_as == "probability" else values)
     if signal.read_as == "probability":
@@ -233,4 +235,4 @@ def weight_notes(weight: np.ndarray) -> list[str]:
     effective = weight.sum() ** 2 / np.square(weight).sum() if weight.any() else 0.0
     notes = [f"weighted rows: mean weight {weight.mean():g}, effective sample size {effective:.1f} of {len(weight)}"]
     zeros = int((weight == 0).sum())
-    return notes + ([f"rows of weight 0, which train nothing: {zeros}"] if zeros else [])
+    return notes + ([f"rows of weight 0, not trained on: {zeros}"] if zeros else [])

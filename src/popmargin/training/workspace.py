@@ -129,7 +129,7 @@ class Workspace:
         """The edges, excluding those that name a dropped preference; their number is in `left_out`."""
         reasons = {
             "name a preference beyond data.limit": self._split.passed_over,
-            "name a preference left out by tokenization": set(self.train.preferences.ids) - set(self.train.ids),
+            "name a preference dropped by tokenization": set(self.train.preferences.ids) - set(self.train.ids),
         }
         sides = [edges.table[name].to_pylist() for name in ("stronger", "weaker")]
         keep, left_out = np.ones(len(edges), dtype=bool), dict[str, int]()
