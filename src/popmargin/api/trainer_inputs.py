@@ -1,4 +1,4 @@
-"""What a trainer is handed, TRL's way, as the configuration and the task of a run."""
+"""A trainer's arguments, in TRL's form, as the configuration and the task of a run."""
 
 import logging
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _IN_MEMORY = "model-in-memory"
 
 
 def refuse_arguments(**given: Any) -> None:
-    """Refuse arguments of TRL's trainer that mean nothing here.
+    """Refuse arguments of TRL's trainer that are meaningless here.
 
     Raises:
         ConfigError: one is given; the message says what to do instead.
@@ -43,14 +43,14 @@ def _path(model: Any) -> str:
 def said_by_objects(
     model: Any, ref_model: Any, peft_config: Any, edges: Any, further: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What model, reference, adapter and edges say of the configuration.
+    """The part of the configuration given by model, reference, adapter and edges.
 
     Args:
-        model, ref_model, peft_config, edges: as the trainer is given them.
-        further: settings by section, which may not say the same.
+        model, ref_model, peft_config, edges: the trainer's arguments.
+        further: settings by section, which must not set the same.
 
     Raises:
-        ConfigError: they do, or the adapter is none that a policy can be trained with.
+        ConfigError: they do, or a policy cannot be trained with the adapter.
     """
     values: dict[str, Any] = {"model": {"path": _path(model)}}
     if ref_model is not None:
@@ -59,7 +59,7 @@ def said_by_objects(
         _check_adapter(peft_config)
         alpha, dropout = float(peft_config.lora_alpha), float(peft_config.lora_dropout)
         values["model"] |= {"lora_rank": int(peft_config.r), "lora_alpha": alpha, "lora_dropout": dropout}
-        values["model"]["lora_last_layers"] = None  # peft_config.layers_to_transform says it
+        values["model"]["lora_last_layers"] = None  # set by peft_config.layers_to_transform
     if isinstance(edges, PopEdges):
         file = cache_folder(None).parent / "data" / f"edges-{edges.fingerprint()[:24]}.parquet"
         edges.save(file)
@@ -91,7 +91,7 @@ def _check_adapter(peft_config: Any) -> None:
 
 
 def make_task(config: RunConfig, model: Any, ref_model: Any, tokenizer: Any, peft_config: Any) -> LanguageTask:
-    """The task of a trainer's run, on models in memory where these are given.
+    """The task of a trainer's run, on models in memory if given.
 
     Raises:
         ConfigError: a model or its adapter cannot be trained.

@@ -1,4 +1,4 @@
-"""What TRL's arguments mean here: each is taken over, has no effect on results, or is refused with a sentence."""
+"""The meaning of TRL's arguments here: each is used, has no effect on results, or is refused with an explanation."""
 
 import copy
 import dataclasses
@@ -20,7 +20,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "ipo": {"name": "ipo", "length_normalized": True},
     "robust": {"name": "robust_dpo"},
 }
-"""TRL's loss types that are registered objectives; the other ones are written as an objective of your own."""
+"""TRL's loss types that are registered objectives; write others as your own objective."""
 
 _REFUSED: dict[str, tuple[Any, str]] = {
     "fp16": (False, "weights are trained in fp32 or with bf16 matmuls. Set bf16=True, or omit both"),
@@ -42,19 +42,19 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "neftune_noise_alpha": (None, "noise in the embeddings would change log-ratios. Remove it"),
     "push_to_hub": (False, "save the model and push its folder with huggingface_hub"),
 }
-"""Argument -> the value that means nothing, and what to do instead of another one."""
+"""Argument -> its neutral value, and what to do instead of setting another one."""
 
 _DATA = ("truncation", "prompt", "reasoning")
-"""What `config["data"]` may say: the rest is how data are read, which they are."""
+"""Fields allowed in `config["data"]`: the others are about reading data, which is already done."""
 _TRAIN = ("tokens_per_batch", "edge_batching", "frozen_cache_gb", "compile", "token_statistics")
-"""What `config["train"]` may say: the rest is said by the arguments."""
+"""Fields allowed in `config["train"]`: the arguments set the others."""
 _EVALUATION = ("tokens_per_batch", "seed", "pop_k")
-"""What `config["evaluation"]` may say: the rest is of generations and curves."""
+"""Fields allowed in `config["evaluation"]`: the others are about generations and curves."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """Arguments as popmargin takes them.
+    """TRL's arguments in popmargin's terms.
 
     Attributes:
         arguments: for transformers' trainer.
@@ -69,12 +69,12 @@ def read_arguments(args: TrainingArguments, objective: str | Mapping[str, Any] |
     """The arguments of a TRL script, TRL's DPOConfig or transformers' TrainingArguments.
 
     Args:
-        args: as they are there.
+        args: those of the script.
         objective: a name, or a mapping with `name` and options; None takes `pop` with edges, else `args.loss_type`.
         edges: whether PoP edges are given.
 
     Raises:
-        ConfigError: an argument that has no meaning here; the message says what to do instead.
+        ConfigError: an argument that is meaningless here; the message says what to do instead.
     """
     for name, (nothing, instead) in _REFUSED.items():
         value = getattr(args, name, nothing)
@@ -112,7 +112,7 @@ def check_sections(config: Mapping[str, Any], args: TrainingArguments) -> None:
     """See that further settings say nothing that the arguments of the trainer say, and nothing without effect.
 
     Raises:
-        ConfigError: one does; the message names the argument that says it.
+        ConfigError: one does; the message names the argument.
     """
     if "task" in config:
         raise ConfigError("PreferenceTrainer trains policies. Reward models are trained by popmargin.train.")
@@ -137,7 +137,7 @@ def check_sections(config: Mapping[str, Any], args: TrainingArguments) -> None:
 
 
 def _others(section: Any, *names: str) -> list[str]:
-    """The fields of a section but these."""
+    """The fields of a section except these."""
     return [field.name for field in dataclasses.fields(section) if field.name not in names]
 
 

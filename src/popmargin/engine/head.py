@@ -199,11 +199,11 @@ class _Head:
         return torch.nn.functional.linear(hidden_CH.to(self._dtype), self.weight_VH, self._bias_V)
 
     def logits(self, raw_CV: Tensor) -> Tensor:
-        """What a model makes of raw logits, in fp32 or better (C, V); they stay as they are."""
+        """A model's logits from raw ones, in fp32 or better (C, V); the raw ones are unchanged."""
         return self._settings.logits(widened(raw_CV))
 
     def decoupled(self, contrast: Contrast, raw_CV: Tensor, labels_C: Tensor, start: int) -> Tensor:
-        """De-coupled log-probs of the labels (C,) at this place among all; see `Contrast.label_logps`."""
+        """De-coupled log-probs of the labels (C,) at this position among all; see `Contrast.label_logps`."""
         return contrast.label_logps(lambda rows: self.logits(raw_CV[rows]), labels_C, len(self.weight_VH), start=start)
 
     def label_scores(
