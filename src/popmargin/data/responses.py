@@ -273,9 +273,9 @@ class Responses:
         """Preferences between responses to a prompt, as `load_preferences` makes them from rated responses.
 
         The score becomes the rating; every other score and field of a response becomes a column of its side
-        (chosen_tokens, rejected_source), and every column of the prompt one of the preference. Anything else is dropped and counted in
-        the preferences' report: ties, gaps below `min_gap`, identical or empty responses, prompts with fewer than two
-        scored responses.
+        (chosen_tokens, rejected_source), and every column of the prompt one of the preference. Anything else is
+        dropped and counted in the preferences' report: ties, gaps below `min_gap`, identical or empty responses,
+        prompts with fewer than two scored responses.
 
         Args:
             pairs: which pairs; see `popmargin.data.pairs.make_pairs`.
