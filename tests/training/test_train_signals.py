@@ -159,7 +159,7 @@ def test_a_signal_orders_sampled_edges(with_data: Callable[..., RunConfig]) -> N
         ({"strength": LABEL}, "column 'strength', times 1"),
         (
             {"strength": [1.0, None, 2.0] * 4},
-            f"column 'strength' in {explicit} of 8 rows, the gap of the ratings in others",
+            f"column 'strength' in {explicit} of 8 rows, the rating gap in others",
         ),
     ):
         workspace, parts = built(config := with_data(columns, objective))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from popmargin.errors import DataError, NoSuchNameError, did_you_mean, first_few, import_extra
+from popmargin.errors import DataError, NoSuchNameError, counted, did_you_mean, first_few, import_extra
 from popmargin.files import PARQUET, whole_file
 
 _SUFFIXES = (*PARQUET, ".csv", ".jsonl")
@@ -127,5 +127,5 @@ def _first(values: np.ndarray) -> str:
 
 def _written(value: Any) -> str:
     if isinstance(value, np.ndarray):
-        return f"{len(value)} values"
+        return counted(len(value), "value")
     return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)

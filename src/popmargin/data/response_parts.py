@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from popmargin.data.conversation import Text, prompt_key
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 
 class ResponseParts(NamedTuple):
@@ -37,10 +37,13 @@ def flat_values(name: str, values: Any, counts: Int64[np.ndarray, " P"]) -> list
     if len(listed) == len(counts) and all(isinstance(item, list | tuple | np.ndarray) for item in listed):
         for number, (item, expected) in enumerate(zip(listed, counts, strict=True)):
             if len(item) != expected:
-                raise DataError(f"{len(item)} values of '{name}' for prompt {number}, which has {expected} responses.")
+                raise DataError(
+                    f"{counted(len(item), 'value')} of '{name}' for prompt {number}, which has "
+                    f"{counted(expected, 'response')}."
+                )
         return [value for item in listed for value in item]
     if len(listed) != count:
-        raise DataError(f"{len(listed)} values of '{name}' for {count} responses.")
+        raise DataError(f"{counted(len(listed), 'value')} of '{name}' for {counted(count, 'response')}.")
     return listed
 
 
@@ -81,7 +84,7 @@ def column_values(columns: Mapping[str, Any], count: int) -> dict[str, list[Any]
     }
     for name, values in lists.items():
         if len(values) != count:
-            raise DataError(f"{len(values)} values of '{name}' for {count} prompts.")
+            raise DataError(f"{counted(len(values), 'value')} of '{name}' for {counted(count, 'prompt')}.")
     return lists
 
 

@@ -31,7 +31,7 @@ from popmargin.data.responses_table import table_of
 from popmargin.data.row_numbers import place_of, row_numbers
 from popmargin.data.saving import SAVE_SUFFIXES, save_table
 from popmargin.data.schema import BATCH_ROWS, Preferences
-from popmargin.errors import DataError, did_you_mean
+from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.files import check_suffix
 
 
@@ -78,7 +78,9 @@ class Responses:
         if isinstance(prompts, str) or alone:
             raise DataError(f"'{prompts if isinstance(prompts, str) else alone[0]}' is one text, not a list of texts.")
         if len(prompts) != len(responses):
-            raise DataError(f"{len(prompts)} prompts, but responses to {len(responses)}. Give a list for each prompt.")
+            raise DataError(
+                f"{counted(len(prompts), 'prompt')}, but responses to {len(responses)}. Give a list for each prompt."
+            )
         self._prompts = list(prompts)
         self._counts = np.array([len(of_prompt) for of_prompt in responses], dtype=np.int64)
         self._ends = np.concatenate([[0], np.cumsum(self._counts)])
@@ -388,8 +390,8 @@ class Responses:
 
     def __repr__(self) -> str:
         scores = ", ".join(self._scores) or "none"
-        prompts = "1 prompt" if len(self) == 1 else f"{len(self)} prompts"
-        return f"Responses({prompts}, {len(self._texts)} responses, scores: {scores})"
+        size = f"{counted(len(self), 'prompt')}, {counted(len(self._texts), 'response')}"
+        return f"Responses({size}, scores: {scores})"
 
     def _take(self, rows: Sequence[int], places: Sequence[Sequence[int]]) -> "Responses":
         flat = [place for of_prompt in places for place in of_prompt]

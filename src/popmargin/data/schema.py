@@ -389,4 +389,4 @@ class Preferences:
 
     def __repr__(self) -> str:
         kind = "conversational" if self.conversational else "text"
-        return f"Preferences({len(self)} rows, {kind}, from {self._report.source})"
+        return f"Preferences({counted(len(self), 'row')}, {kind}, from {self._report.source})"

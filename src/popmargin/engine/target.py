@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from popmargin.engine.processes import from_all_processes
-from popmargin.errors import RunError
+from popmargin.errors import RunError, counted
 
 
 @runtime_checkable
@@ -225,7 +225,7 @@ class MarginBank:
     def load_state(self, state: dict[str, Tensor]) -> None:
         if state["bank"].shape != self._gaps.shape:
             raise RunError(
-                f"The checkpoint's margin bank holds {len(state['bank'])} preferences, but this run has "
+                f"The checkpoint's margin bank has {counted(len(state['bank']), 'preference')}, but this run has "
                 f"{len(self._gaps)}."
             )
         self._gaps = state["bank"].clone()

@@ -40,7 +40,7 @@ def labels_between(edges: PopEdges, ids: Sequence[str], where: str, remedy: str)
         _LOG.warning("%d of the %d edges are ties: a scale uses them, training on edges does not.", ties, len(kept))
     if not len(kept):
         raise DataError(
-            f"{where}: no label (of {edges.parameters['labels']}) compares two of the {len(ids)} training "
-            f"preferences. {remedy}"
+            f"{where}: no label (of {edges.parameters['labels']}) compares two of the training preferences (of "
+            f"{len(ids)}). {remedy}"
         )
     return kept

@@ -7,7 +7,7 @@ import numpy as np
 
 from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine.limits import context_limit, token_count, too_long
-from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.errors import ConfigError, DataError, RunError, counted
 
 _LOG = logging.getLogger(__name__)
 _SHOWN = 3  # maximum rows named in a message
@@ -119,4 +119,4 @@ def _rows(tokenized: TokenizedPreferences, chosen: np.ndarray, lengths: np.ndarr
     named = [f"'{tokenized.ids[place]}'{more}" for place, more in zip(places[:_SHOWN], tokens, strict=True)]
     rest = ", …" if len(places) > _SHOWN else ""
     verb = "has" if len(places) == 1 else "have"
-    return f"{len(places)} of {len(tokenized)} rows ({', '.join(named)}{rest}) {verb}"
+    return f"{len(places)} of {counted(len(tokenized), 'row')} ({', '.join(named)}{rest}) {verb}"

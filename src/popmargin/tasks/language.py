@@ -154,9 +154,9 @@ class LanguageTask(TextTask):
             theirs, ours = load_tokenizer(path).get_vocab(), self.tokenizer.get_vocab()
             if theirs != ours:
                 raise ConfigError(
-                    f"tokens.reference '{path}' has a different tokenizer ({len(theirs)} tokens) than model.path "
-                    f"'{self.config.model.path}' ({len(ours)} tokens), so its log-probs are for different tokens. "
-                    "Use a model with the same tokenizer."
+                    f"tokens.reference '{path}' has a different tokenizer (of size {len(theirs)}) than model.path "
+                    f"'{self.config.model.path}' (of size {len(ours)}), so its log-probs are for different tokens. Use "
+                    "a model with the same tokenizer."
                 )
             model = load_model(path, base_dtype(self.config.model)).eval().requires_grad_(False)
             self._scoring[path] = model

@@ -38,7 +38,8 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
         )
     if config.pop.scale is not None and needs.scale:
         notes.append(
-            f"{config.pop.scale} has {len(StrengthScale.load(config.pop.scale))} strengths, of which {count} are used"
+            f"{config.pop.scale} has {counted(len(StrengthScale.load(config.pop.scale)), 'strength')}, of which "
+            f"{count} are used"
         )
     used = {name for signal in told.values() for name in signal.sources}
     if sampled and order is None:

@@ -12,7 +12,7 @@ from popmargin.data.exchange import flipped
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak, normalised_key, split_preferences
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.training.account import reading_step
 
 
@@ -114,8 +114,8 @@ def read_split(config: DataConfig) -> Split:
 def _how_held_out(field: str, size: float, seed: int, train: Preferences, test: Preferences) -> str:
     ours, theirs = (len({normalised_key(key) for key in side.prompt_keys}) for side in (train, test))
     return (
-        f"held out by prompt: {field} {size:g}, {theirs} of {ours + theirs} prompts with {len(test)} preferences, "
-        f"drawn with seed {seed}"
+        f"held out by prompt: {field} {size:g}, {theirs} of {counted(ours + theirs, 'prompt')} with "
+        f"{counted(len(test), 'preference')}, drawn with seed {seed}"
     )
 
 

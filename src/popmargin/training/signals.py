@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.registry import make_options
 
 USES = ("margin", "soft_label", "order", "weight")
@@ -125,7 +125,9 @@ def own_order(preferences: Preferences) -> str:
     """The default order from which edges are sampled, for the account."""
     explicit = np.isfinite(preferences.column("strength"))
     if 0 < explicit.sum() < len(explicit):
-        return f"order: column 'strength' in {explicit.sum()} of {len(explicit)} rows, the gap of the ratings in others"
+        return (
+            f"order: column 'strength' in {explicit.sum()} of {counted(len(explicit), 'row')}, the rating gap in others"
+        )
     return Signal(column="strength" if explicit.any() else "ratings").describe("order", preferences.report.columns_used)
 
 
