@@ -351,7 +351,7 @@ def test_models_that_cannot_be_trained_are_refused(
     common: dict[str, Any] = {"args": arguments(), "train_dataset": sides[0]}
     with pytest.raises(ConfigError, match="comes without its tokenizer"):
         PreferenceTrainer(model, **common)
-    with pytest.raises(ConfigError, match="one object"):
+    with pytest.raises(ConfigError, match="the same object"):
         PreferenceTrainer(model, model, processing_class=tokenizer, **common)
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
     with pytest.raises(ConfigError, match="already has an adapter"):
