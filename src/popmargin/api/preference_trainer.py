@@ -103,7 +103,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         values = merge(merge(read.config, said_by_objects(model, ref_model, peft_config, edges, config)), config)
         self._run = Run.read(from_dict(RunConfig, values))
         self._code = self._run.code  # read at import
-        self._task = make_task(self._run.config, model, ref_model, processing_class, peft_config)
+        self._task = make_task(self._run.task, model, ref_model, processing_class, peft_config)
         self._train_preferences = as_preferences(train_dataset)
         held_out = _by_name(eval_dataset)
         self._held_out = {name: self._with(side) for name, side in held_out.items()}
@@ -121,7 +121,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
             collator=parts.collator,
             scorer=parts.scorer,
             write=self._task.checkpoint,
-            clustered=self._run.config.train.edge_batching == "clustered",
+            clustered=self._run.train.edge_batching == "clustered",
             callbacks=callbacks,
             eval_dataset=held_out.get("", held_out or None),  # pyright: ignore[reportArgumentType]
             optimizers=optimizers,
@@ -235,7 +235,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         try:
             sides = (self._workspace.train.encoded, self._workspace.test.encoded)
             part = folder / ".popmargin-model"  # the folder itself may contain checkpoints, which are kept
-            save_trained(self, self._task, self._run.config.model, part, sides)
+            save_trained(self, self._task, self._run.model, part, sides)
             for file in sorted(part.iterdir()) if self.is_world_process_zero() else ():
                 file.replace(folder / file.name)
             if self.is_world_process_zero():
@@ -245,7 +245,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
 
     def _measure(self, workspace: Workspace, start: str) -> tuple[HeldOutMargins, dict[str, float]]:
         """Margins of held-out preferences, and their metrics, with names that begin with `start`."""
-        model, settings = self.accelerator.unwrap_model(self.model), self._run.config.evaluation
+        model, settings = self.accelerator.unwrap_model(self.model), self._run.evaluation
         scores = held_out_scores(model, self._run, workspace)
         margins = held_out_margins(model, self._run, workspace, scores)
         edges = workspace.test_edges(settings.pop_k, settings.seed)
@@ -264,7 +264,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
     def _check_best_metric(self) -> None:
         """Check before training that there is a loss if it chooses the best checkpoint."""
         wanted = (self.args.metric_for_best_model or "").removeprefix("eval_")
-        settings = self._run.config.evaluation
+        settings = self._run.evaluation
         for name, workspace in self._held_out.items():
             if wanted != (f"{name}_loss" if name else "loss"):
                 continue
@@ -277,7 +277,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
     @cached_property
     def _record(self) -> CheckpointRecord:
         """The record of what this trainer is trained on."""
-        record = self._workspace.record(self._run.config.pop, self._run.loss, self._code)
+        record = self._workspace.record(self._run.pop, self._run.loss, self._code)
         adapter: Any = next(iter(getattr(self.accelerator.unwrap_model(self.model), "peft_config", {}).values()), None)
         held_out = None
         if self.args.load_best_model_at_end:
@@ -327,7 +327,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         train = self._train_preferences
         steps = memory_steps(train, "train_dataset") + ([] if test is None else memory_steps(test, "eval_dataset"))
         split = Split(train, train if test is None else test, train.select([]), frozenset(), tuple(steps))
-        return Workspace(self._run.config, split=split, task=self._task)
+        return Workspace(self._task, self._run.data, split=split)
 
 
 def _usual_arguments(model: Any) -> TrainingArguments:

@@ -34,9 +34,9 @@ def generative_metrics(
     """Metrics of generations with intervals by clusters of prompts; for several seeds, means, also over seeds.
 
     win rate = P(reward of this run > reward of the other on the same prompt) over all pairs of their samples, ties ½;
-    kl_per_token = Σ kl / Σ lengths over all completions, nats: an estimate of KL(π‖π_ref) per token, only for samples
-    from the policy itself (temperature 1, no top-k cut, nothing from the model's generation config). For others the
-    same mean is not a KL and is named after its settings (`Drawn.log_ratio`), e.g. log_ratio_per_token_t0.7_k50;
+    kl_per_token = Σ kl / Σ lengths over all completions, nats: an estimate of KL(π‖π_ref) a token, given only for
+    samples of the policy itself (temperature 1, no cut, nothing of the model's generation config); for others the
+    same mean is no KL and is named with its settings (`Drawn.log_ratio`), e.g. log_ratio_per_token_t0.7_k50;
     distinct_n = different n-grams / n-grams over all completions (Li et al. 2016), words and punctuation marks in lower
     case; it falls with the number of completions, so compare runs of equal size. Intervals are computed as in
     `discriminative_metrics`; `p` of the win rates tests them against ½.

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from popmargin.account import Step
-from popmargin.config import PopConfig, RunConfig
+from popmargin.config import DataConfig, EvaluationConfig, PopConfig
 from popmargin.data.schema import Preferences
 from popmargin.errors import DataError
 from popmargin.pop.edge_sources import read_edges
@@ -17,7 +17,7 @@ from popmargin.pop.edges import PopEdges
 from popmargin.pop.fit import fit_strengths
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale
-from popmargin.tasks.base import open_task
+from popmargin.tasks.base import Task, TaskSettings
 from popmargin.training.account import encoding_step
 from popmargin.training.fingerprints import Record, Rows, column_facts, scale_fingerprint
 from popmargin.training.loss import Loss
@@ -33,33 +33,28 @@ class Workspace:
     """Shared state of several runs on the same data and model; made once, used by all.
 
     Args:
-        config: the first run's configuration; only `task`, `data`, `model`, `reference` and batch sizes matter.
-        test: held-out preferences that are already chosen; None for those in the configuration.
-        split: both sides, already read; None reads those in the configuration.
-        task: already opened.
+        task: on its start model.
+        data: where the preferences are, and how they are read and split.
+        test: held-out preferences that were chosen already; None takes those that `data` names.
+        split: both sides, read already; None reads what `data` names.
     """
 
     def __init__(
-        self, config: RunConfig, *, test: Preferences | None = None, split: Split | None = None, task: Any = None
+        self, task: Task, data: DataConfig, *, test: Preferences | None = None, split: Split | None = None
     ) -> None:
-        self.config = config
-        self._given_test, self._given_split, self._given_task = test, split, task
+        self.task: Any = task
+        self._data, self._given_test, self._given_split = data, test, split
         self._told: set[str] = set()
         self._edges: dict[tuple[PopConfig, Signal | None], PopEdges] = {}
         self._scales: dict[tuple[PopConfig, Signal | None], tuple[StrengthScale, PopEdges | None]] = {}
 
-    @cached_property
-    def task(self) -> Any:
-        """The task that the configuration names, on its start model."""
-        return open_task(self.config) if self._given_task is None else self._given_task
-
-    def fits(self, config: RunConfig) -> bool:
-        """Whether another run can use this workspace."""
-        return self.task.fits(config)
+    def fits(self, settings: TaskSettings) -> bool:
+        """Whether a run whose task has these settings can use this workspace."""
+        return self.task.fits(settings)
 
     @cached_property
     def _split(self) -> Split:
-        return read_split(self.config.data) if self._given_split is None else self._given_split
+        return read_split(self._data) if self._given_split is None else self._given_split
 
     @cached_property
     def train(self) -> PreparedData:
@@ -88,13 +83,16 @@ class Workspace:
                 self._told.add(text)
                 print(text, file=sys.stderr, flush=True)
 
-    def check_rows(self) -> None:
+    def check_rows(self, evaluation: EvaluationConfig) -> None:
         """Check before training that the models can score all rows and later samples.
+
+        Args:
+            evaluation: what is measured later.
 
         Raises:
             ConfigError, DataError, RunError: they cannot; the message names rows or fields.
         """
-        self.task.check((self.train.encoded, self.test.encoded), self.config.evaluation)
+        self.task.check((self.train.encoded, self.test.encoded), evaluation)
 
     def edges(self, config: PopConfig, order: Signal | None = None) -> PopEdges:
         """PoP edges between training preferences: from a file or a label store, or sampled from their strengths.

@@ -35,6 +35,7 @@ class Reader:
         ends: the numbers in the winner's column that mean the first and the second response, if it contains numbers.
         fields: of each response, kept as columns of its side.
         ties: "drop" reports them, "keep" makes them preferences of strength 0.
+        unfinished: "drop" reports pairs with a response whose field `finished` is false, "keep" keeps them.
         rated: number of rows of rated responses, by whether their ratings are 1 to n without ties, like ranks.
     """
 
@@ -47,6 +48,7 @@ class Reader:
     min_gap: float = 0.0
     seed: int = 0
     ties: str = "drop"
+    unfinished: str = "keep"
     fields: tuple[str, ...] = ()
     notes: Notes = field(default_factory=Counter[str])
     rated: Counter[bool] = field(default_factory=Counter[bool])
