@@ -16,7 +16,6 @@ NOUNS = (
 )  # fmt: skip
 NEVER_ONE = {
     "study/standard.py": "an arm is only dropped from a study on data with several preferences",
-    "label/projects/draft.py": "pairs of pairs need several preferences",
 }
 """Files with a count that is never 1, and why."""
 

@@ -154,8 +154,8 @@ class LanguageTask(TextTask):
             theirs, ours = load_tokenizer(path).get_vocab(), self.tokenizer.get_vocab()
             if theirs != ours:
                 raise ConfigError(
-                    f"tokens.reference '{path}' has a different tokenizer ({len(theirs)} tokens) than model.path "
-                    f"'{self.settings.model.path}' ({len(ours)} tokens), so its log-probs are for different tokens. "
+                    f"tokens.reference '{path}' has a different tokenizer (of size {len(theirs)}) than model.path "
+                    f"'{self.settings.model.path}' (of size {len(ours)}), so its log-probs are for different tokens. "
                     "Use a model with the same tokenizer."
                 )
             model = load_model(path, base_dtype(self.settings.model)).eval().requires_grad_(False)

@@ -35,7 +35,9 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
             f"preferences without a comparison, trained at the middle of the scale: {parts.scale.unknown} of {count}"
         )
     if pop.scale is not None and needs.scale:
-        notes.append(f"{pop.scale} has {len(StrengthScale.load(pop.scale))} strengths, of which {count} are used")
+        notes.append(
+            f"{pop.scale} has {counted(len(StrengthScale.load(pop.scale)), 'strength')}, of which {count} are used"
+        )
     used = {*workspace.task.columns, *(name for signal in told.values() for name in signal.sources)}
     if sampled and order is None:
         used |= {"strength", "chosen_rating", "rejected_rating"}
