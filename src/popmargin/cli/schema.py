@@ -49,7 +49,7 @@ def run_schema() -> dict[str, Any]:
 
 
 def study_schema() -> dict[str, Any]:
-    """The schema of a study: of its own fields, of what its runs share, and of its arms."""
+    """The schema of a study: its own fields, the shared settings of its runs, and its arms."""
     from popmargin.config.described import schema_of
     from popmargin.study.config import StudyConfig
 
@@ -76,12 +76,12 @@ def rounds_schema() -> dict[str, Any]:
 
 
 def _named(key: str, registry: Any, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A mapping that names a component and gives its options; of a component that is not registered, any.
+    """The schema of a mapping with a component's name and options; unregistered components may have any options.
 
     Args:
-        key: the key that holds the name.
-        registry: of these components.
-        more: schemas of further keys, which all of them take.
+        key: the key with the name.
+        registry: the components' registry.
+        more: schemas of further keys that all of them take.
     """
     from popmargin.config.described import fields_of
 

@@ -1,4 +1,4 @@
-"""Where the demo's files lie in the installed package."""
+"""Locations of the demo's files in the installed package."""
 
 from pathlib import Path
 

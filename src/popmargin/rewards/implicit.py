@@ -190,7 +190,7 @@ class ImplicitReward:
         theirs, ours = reference.tokenizer.get_vocab(), self._policy.tokenizer.get_vocab()
         if theirs != ours:
             raise ConfigError(
-                f"The reference '{reference.name}' has another tokenizer ({len(theirs)} tokens) than the policy "
-                f"'{self._policy.name}' ({len(ours)} tokens), so their log-probs are of different tokens. Choose a "
+                f"The reference '{reference.name}' has another tokenizer (of size {len(theirs)}) than the policy "
+                f"'{self._policy.name}' (of size {len(ours)}), so their log-probs are of different tokens. Choose a "
                 "reference with the same tokenizer."
             )
