@@ -1,4 +1,4 @@
-"""popmargin data: look at preference data, check it, convert it, split it, rate it."""
+"""popmargin data: look at preference data, check it, convert it, split it, rate it, augment it."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.bounds import Count
+from popmargin.cli import data_augment
 from popmargin.cli.data_options import SOURCE_HELP, SPLIT_HELP, add_pair_arguments, column
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
@@ -26,9 +27,9 @@ _SHOWN = 160
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `data inspect | check | convert | split | rate` to the command line."""
-    parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate")
-    verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate}")
+    """Add `data inspect | check | convert | split | rate | augment` to the command line."""
+    parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate, augment")
+    verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate,augment}")
     inspect = verbs.add_parser("inspect", help="show format, counts, lengths, strengths and some examples")
     _add_source(inspect)
     inspect.add_argument("--examples", type=number(Count), default=3, help="rows to show (default: %(default)s)")
@@ -83,6 +84,7 @@ def add_parser(subparsers: Any) -> None:
     add_overwrite(rate)
     _add_bad_rows(rate)
     rate.set_defaults(func=_rate)
+    data_augment.add_parser(verbs, _add_source_of_rows, _load)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +100,11 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         help=f"which column holds a field, e.g. prompt=question; fields: {', '.join([*ALIASES, 'text', 'rating'])}",
     )
     add_pair_arguments(parser, "--seed")
+
+
+def _add_source_of_rows(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    _add_bad_rows(parser)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from popmargin.account import Step
 from popmargin.config import RunConfig
+from popmargin.data.goals import GoalFacts, asking
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak
 from popmargin.errors import ConfigError, DataError, RunError, first_few
@@ -53,9 +54,9 @@ def held_out(directory: RunDirectory, config: RunConfig) -> HeldOut:
     """
     own = directory.config()
     refuse_other_run(own, config)
-    record = Record.load(directory.path)
+    record, goal = Record.load(directory.path), goal_of_run(directory)
     if with_absolute_paths(config).data.test != with_absolute_paths(own).data.test and config.data.test is not None:
-        return _others(directory, config, record)
+        return _others(directory, config, record, goal)
     if record is None:
         note = f"{directory.path} was made by an older version, which kept no record of its rows; the split is redone"
         split = read_split(config.data)
@@ -66,7 +67,17 @@ def held_out(directory: RunDirectory, config: RunConfig) -> HeldOut:
             )
         steps = [*split.steps[:-1], replace(split.steps[-1], notes=(*split.steps[-1].notes, note))]
         return HeldOut(split.test, directory, tuple(steps))
-    return _recorded(directory, config, record)
+    return _recorded(directory, config, record, goal)
+
+
+def goal_of_run(directory: RunDirectory) -> GoalFacts | None:
+    """What a run was trained to be asked for; None where its data had no goals.
+
+    Raises:
+        RunError: the run has not finished.
+    """
+    stored = directory.facts().get("goal")
+    return None if stored is None else GoalFacts.from_dict(stored)
 
 
 def refuse_other_run(own: RunConfig, config: RunConfig) -> None:
@@ -91,10 +102,10 @@ def refuse_other_run(own: RunConfig, config: RunConfig) -> None:
         )
 
 
-def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> HeldOut:
+def _recorded(directory: RunDirectory, config: RunConfig, record: Record, goal: GoalFacts | None) -> HeldOut:
     # Validation preferences take the place of the held-out ones, and come from the file that is trained on.
     split_off = config.data.test is None or config.data.validation_size > 0
-    everything = load_side(config.data, "train" if split_off else "test")
+    everything = asking(load_side(config.data, "train" if split_off else "test"), goal)
     stored, now = record.sides["test"], Rows.of(everything)
     place = {name: number for number, name in enumerate(now.ids)}
     gone = [name for name in stored.ids if name not in place]
@@ -115,6 +126,7 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
         notes.append(f"{source} has {len(new)} preferences added since ({first_few(new)}); they are not measured")
     if split_off:
         notes += _of_training(record.sides["train"], now, source)
+    notes += _asked(goal)
     others = len(everything) - len(stored)
     step = Step(
         name="held out by the run",
@@ -127,17 +139,21 @@ def _recorded(directory: RunDirectory, config: RunConfig, record: Record) -> Hel
     return HeldOut(chosen, directory, (reading_step(everything.report), step))
 
 
+def _asked(goal: GoalFacts | None) -> list[str]:
+    return [] if goal is None else [f"{goal.note()}; rows that carry a goal keep it"]
+
+
 def _of_training(trained: Rows, now: Rows, source: str) -> list[str]:
     """What happened since to the preferences that were trained on; flipped labels are another content."""
     gone = [name for name in trained.ids if name not in set(now.ids)]
     return [f"{len(gone)} training preferences are missing from {source} ({first_few(gone)})"] if gone else []
 
 
-def _others(directory: RunDirectory, config: RunConfig, record: Record | None) -> HeldOut:
-    preferences = load_side(config.data, "test")
+def _others(directory: RunDirectory, config: RunConfig, record: Record | None, goal: GoalFacts | None) -> HeldOut:
+    preferences = asking(load_side(config.data, "test"), goal)
     source = preferences.report.source
     if record is not None and not Change.between(record.sides["test"], Rows.of(preferences)):
-        return _recorded(directory, config, record)  # the same ones in another place
+        return _recorded(directory, config, record, goal)  # the same ones in another place
     if record is None:
         check_leak(read_split(directory.config().data).train, preferences)
     else:
@@ -147,7 +163,7 @@ def _others(directory: RunDirectory, config: RunConfig, record: Record | None) -
         name="other data, given for this evaluation",
         rows_in=len(preferences),
         kept={"held out": len(preferences)},
-        notes=(f"no prompt in {source} was trained on; the results go to {directory.path / folder}",),
+        notes=(f"no prompt in {source} was trained on; the results go to {directory.path / folder}", *_asked(goal)),
     )
     return HeldOut(preferences, replace(directory, measured=folder), (reading_step(preferences.report), step))
 

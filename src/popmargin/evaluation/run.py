@@ -14,6 +14,8 @@ from accelerate.utils import send_to_device
 
 from popmargin.account import Step
 from popmargin.config import EvaluationConfig, RunConfig
+from popmargin.data.goal_tokens import refuse_cut_prompts
+from popmargin.data.goals import best_prompts, body_keys, distinct_rows, goal_facts
 from popmargin.data.tokenize import prompt_text
 from popmargin.engine.scores import scores_of
 from popmargin.engine.sequences import split_to_budget
@@ -124,7 +126,7 @@ def margin_metrics(margins: HeldOutMargins, edges: PopEdges | None) -> Discrimin
 
 @dataclass
 class PromptSet:
-    """Held-out prompts to generate for, distinct and in the order of the data."""
+    """Held-out prompts to generate for, distinct and in the order of the data; of goals they ask for the best."""
 
     prompts: list[Any]
     keys: list[str]
@@ -134,10 +136,8 @@ class PromptSet:
     def of(workspace: Workspace, count: int | None) -> "PromptSet":
         """The first `count` distinct held-out prompts; all when None."""
         preferences = workspace.test.preferences
-        prompts = [prompt for rows in preferences.batches("prompt") for prompt in rows["prompt"]]
-        first = {key: row for row, key in reversed(list(enumerate(preferences.prompt_keys)))}
-        rows = sorted(first.values())[:count]
-        keys, clusters = preferences.prompt_keys, preferences.clusters
+        prompts, keys, clusters = best_prompts(preferences), body_keys(preferences), preferences.clusters
+        rows = distinct_rows(preferences, count)
         return PromptSet(*([column[row] for row in rows] for column in (prompts, keys, clusters)))
 
 
@@ -162,6 +162,8 @@ def generate_and_score(
     """
     task = workspace.task
     chosen = PromptSet.of(workspace, prompts)
+    if goal_facts(workspace.test.preferences) is not None:
+        refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress)
     repeated = [prompt for prompt in chosen.prompts for _ in range(settings.samples)]
     return Generations(
@@ -194,12 +196,17 @@ def generation_step(generations: Generations, settings: EvaluationConfig, worksp
         "empty answers": (sum(not text.strip() for text in generations.completions), answers),
     }
     more = len(everyone.prompts) - asked
+    goal = goal_facts(workspace.test.preferences)
     return Step(
         name=f"generations of {whose}",
         rows_in=len(everyone.prompts),
         kept={"answered": asked},
         left_out={"not used, beyond evaluation.prompts": more} if more else {},
-        notes=(*(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count), *generations.notes),
+        notes=(
+            *(() if goal is None else (goal.note(),)),
+            *(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count),
+            *generations.notes,
+        ),
         unit="prompts",
     )
 
@@ -254,6 +261,9 @@ def evaluate_policy(
     if edges is not None:
         edges.save(directory.evaluation / "edges.parquet")
     metrics = margin_metrics(margins, edges).to_dict()
+    goal = goal_facts(workspace.test.preferences)
+    if goal is not None:
+        metrics["goal"] = goal.to_dict() | {"note": goal.note()}
     steps = _test_edge_step(edges, workspace)
     if reference is not None:
         steps.append(generation_step(reference, settings, workspace, "the reference"))

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from popmargin.account import Step
 from popmargin.config import RunConfig
+from popmargin.data.goals import goal_facts
 from popmargin.models.policies import bf16_is_slower
 from popmargin.training.build import Parts, Run, make_parts, make_trainer, training_arguments
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
@@ -140,8 +141,10 @@ def _say_if_bf16_is_slow() -> None:
 
 def _facts(config: RunConfig, workspace: Workspace, parts: Parts) -> dict[str, Any]:
     edges, scale = parts.edges, parts.scale
+    goal = goal_facts(workspace.train.preferences)
     return {
         "name": config.name,
+        "goal": None if goal is None else goal.to_dict(),
         "seed": config.seed,
         "task": config.task,
         "objective": config.objective["name"],
