@@ -206,6 +206,9 @@ def _options() -> Iterator[_Special]:
     yield _Special(group, {"name": "pop_lagrangian", "lambda_lr": 0.5}, "steep, reward", {"task": "reward"})
     yield _Special(group, {"name": "pop_scale", "use": "margin", "unit": 0.5}, "margin")
     yield _Special(group, {"name": "pop_scale", "use": "squared"}, "squared, reward", {"task": "reward"})
+    spa = {"name": "spa", "window": 8, "quantile": 0.3, "alpha": 0.5, "warm_share": 0.0}
+    yield _Special(group, spa, "short window", {"train": {"micro_batch_size": 2}})
+    yield _Special(group, {**spa, "decoupling": 0.0}, "not de-coupled, reward", {"task": "reward"})
     yield _Special(group, {"name": "dpo", "beta": 0.0}, "no beta (refused)")
 
 

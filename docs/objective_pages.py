@@ -107,7 +107,8 @@ def cost(objective: Objective) -> str:
         "gradient": "4 responses, both sides of the edge",
     }
     statistics = "; rows forwarded together" if objective.uses_batch_statistics(objective.options()) else ""
-    return weaker[objective.needs.weaker] + statistics
+    live = "; by the reference too, in every step" if objective.decoupling_of(objective.options()) else ""
+    return weaker[objective.needs.weaker] + statistics + live
 
 
 def page(objective: Objective) -> str:

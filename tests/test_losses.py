@@ -50,7 +50,7 @@ def test_gradients_flow_to_both_scores(name: str) -> None:
     entry = OBJECTIVES.get(name)
     chosen, rejected = (torch.tensor(values, requires_grad=True) for values in ([0.3, -1.0, 0.4], [-0.2, 0.5, 0.1]))
     given = {"soft_label": [0.8, 0.7, 0.6], "margin": [1.0, 0.5, 0.0], "scale": [0.1, 0.5, 1.0],
-             "target": [1.0, 0.5, 2.0],
+             "target": [1.0, 0.5, 2.0], "decoupled": [0.6, -1.4, 0.4],
              "weaker_chosen": [0.1, 0.2, 0.3], "weaker_rejected": [0.0, 0.1, 0.9]}  # fmt: skip
     needed = [
         parameter.name

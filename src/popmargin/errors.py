@@ -30,6 +30,30 @@ class DataError(PopmarginError):
     """
 
 
+class NoSuchRowError(DataError, IndexError):
+    """A row number out of range; also an `IndexError`, which ends a loop over rows.
+
+    Example:
+        >>> from popmargin import load_preferences
+        >>> load_preferences([{"prompt": "2+2?", "chosen": "4", "rejected": "5"}])[1]
+        Traceback (most recent call last):
+        popmargin.errors.NoSuchRowError: Row 1 does not exist: there are 1, counted from 0.
+    """
+
+
+class NoSuchNameError(DataError, KeyError):
+    """A name that a table does not have; also a `KeyError`, which `in` and `get` of mappings expect.
+
+    Example:
+        >>> from popmargin import Table
+        >>> Table({"margin": [0.5]})["margn"]
+        Traceback (most recent call last):
+        popmargin.errors.NoSuchNameError: The table has no column 'margn'. Did you mean 'margin'? Known: margin.
+    """
+
+    __str__ = DataError.__str__  # that of KeyError puts the message in quotes
+
+
 class ConfigError(PopmarginError):
     """A configuration that cannot be used; the message names the key and the nearest known one.
 

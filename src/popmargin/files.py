@@ -202,3 +202,13 @@ def near_names(path: str | Path) -> str:
 def digest(*parts: bytes) -> str:
     """BLAKE2b (hex, 16 bytes) of some bytes."""
     return hashlib.blake2b(b"\x1f".join(parts), digest_size=16).hexdigest()
+
+
+def folder_digest(folder: Path, suffixes: Sequence[str]) -> str:
+    """BLAKE2b (hex, 16 bytes) of the names and contents of the files in a folder whose names end so."""
+    parts: list[bytes] = []
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.name.endswith(tuple(suffixes)):
+            with file.open("rb") as opened:
+                parts += [file.name.encode(), hashlib.file_digest(opened, "blake2b").digest()]
+    return digest(*parts)

@@ -47,6 +47,7 @@ _TENSORS = {
     "state": "the objective's own state, as `Objective.init_state` makes it; None for its beginning",
     "chosen_tokens": "token counts of the chosen responses (B,)",
     "rejected_tokens": "the same of the rejected responses (B,)",
+    "decoupled": "gaps chosen − rejected with de-coupled log-probs (B,), nats, without gradient",
     "weight": "weight of each row in the mean (B,)",
 }
 _COLUMNS = {
@@ -96,7 +97,7 @@ def _loss_function(objective: Objective) -> LossFunction:
     """The function of an objective, with a signature and a docstring of its own."""
     defaults = objective.options()
     options = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(objective.options)}
-    tensors = _tensors(objective, objective.score_kind(defaults))
+    tensors = _tensors(objective, defaults)
     known = [*tensors, *options, "reduction"]
 
     def loss(chosen: Tensor, rejected: Tensor, *, reduction: str = "none", **given: Any) -> Tensor:
@@ -127,14 +128,15 @@ def _loss_function(objective: Objective) -> LossFunction:
     return loss
 
 
-def _tensors(objective: Objective, kind: ScoreKind) -> dict[str, tuple[bool, str]]:
+def _tensors(objective: Objective, options: Any) -> dict[str, tuple[bool, str]]:
     """The tensors that a loss takes beside its scores: whether it must have them, and what they are."""
-    needs = objective.needs
+    needs, kind = objective.needs, objective.score_kind(options)
     names = dict.fromkeys(needs.columns, True)
     names |= {"target": True} if needs.weaker == "target" else {}
     if needs.weaker == "gradient":
         names |= {"weaker_chosen": True, "weaker_rejected": True, "stronger_share": False, "weaker_share": False}
     names |= {"has_weaker": False} if needs.weaker != "none" else {}
+    names |= {"decoupled": bool(objective.decoupling_of(options))} if objective.decoupling else {}
     names |= {"state": False} if objective.init_state else {}
     if kind in ("log_ratio", "mean_log_ratio") or needs.reference:
         names |= dict.fromkeys(("reference_chosen", "reference_rejected"), needs.reference)
@@ -159,14 +161,14 @@ def _docstring(objective: Objective, kind: ScoreKind, tensors: Mapping[str, tupl
 
 
 def _check(
-    objective: Objective, kind: ScoreKind, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], where: str
+    objective: Objective, options: Any, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], where: str
 ) -> None:
     """Look at what a user hands over.
 
     Raises:
         DataError: something is missing, no tensor, or of another shape, type or range.
     """
-    tensors = _tensors(objective, kind)
+    tensors = _tensors(objective, options)
     for name, value in {"chosen": chosen, "rejected": rejected, **inputs}.items():
         if name != "state" and not isinstance(value, Tensor):
             raise DataError(f"{where}: {name} is a {type(value).__name__}, and must be a tensor (B,).")
@@ -193,7 +195,7 @@ def _value(
 ) -> Tensor:
     where = f"losses.{objective.name}"
     kind = objective.score_kind(options)
-    _check(objective, kind, chosen, rejected, inputs, where)
+    _check(objective, options, chosen, rejected, inputs, where)
     scores, logps = _scores(kind, chosen, rejected, inputs, where)
     has_weaker = inputs.get("has_weaker")
     if has_weaker is None and objective.needs.edges:
@@ -215,6 +217,7 @@ def _value(
         target=None if target is None else Margin(values=target.detach(), unit="nats"),
         columns=columns,
         logps=logps,
+        decoupled=inputs.get("decoupled"),
         state={name: torch.as_tensor(value, device=chosen.device) for name, value in state.items()},
         **shares,
     )

@@ -18,7 +18,6 @@ from popmargin.config import RunConfig
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, RunError
 from popmargin.training.run import train
-from popmargin.training.sides import load_split
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -26,43 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 Weights = dict[str, torch.Tensor]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def arguments(tmp_path: Path) -> Callable[..., Any]:
-    """TRL's arguments with the settings of the short run in conftest."""
-    from trl import DPOConfig
-
-    def make(**changes: Any) -> Any:
-        values: dict[str, Any] = {
-            "output_dir": str(tmp_path / "trl"),
-            "seed": 0,
-            "per_device_train_batch_size": 8,
-            "learning_rate": 1e-3,
-            "max_steps": 3,
-            "lr_scheduler_type": "constant",
-            "warmup_steps": 0,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "max_length": 96,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": "none",
-            "use_cpu": True,
-        }
-        return DPOConfig(**(values | changes))
-
-    return make
-
-
-@pytest.fixture
-def sides(configure: Callable[..., RunConfig]) -> tuple[Preferences, Preferences]:
-    return load_split(configure().data)
 
 
 def loaded(path: str) -> tuple[Any, Any]:
@@ -347,6 +309,13 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "metrics": ({}, {"compute_metrics": print}, "does not take compute_metrics"),
     "quantization": ({}, {"quantization_config": object()}, "does not take quantization_config"),
     "peft": ({}, {"peft_config": object()}, "adapters are trained with a LoraConfig"),
+    "precision": ({}, {"config": {"model": {"precision": "bf16"}}}, r"model\.precision, which is said by args\.bf16"),
+    "dropout": (
+        {},
+        {"config": {"model": {"dropout": True}}},
+        r"model\.dropout, which is said by args\.disable_dropout",
+    ),
+    "reward": ({}, {"config": {"evaluation": {"reward": "a:b"}}}, r"evaluation\.reward, but .* generates nothing"),
     "task": ({}, {"config": {"task": "reward"}}, "trains policies"),
     "length": ({}, {"config": {"data": {"max_length": 5}}}, r"data\.max_length, which is said by args\.max_length"),
     "rate": ({}, {"config": {"train": {"learning_rate": 1.0}}}, r"train\.learning_rate, which is said by args"),

@@ -157,6 +157,11 @@ def test_tables_are_saved_as_their_name_says(tmp_path: Path) -> None:
 
 def test_pandas_where_it_is_installed() -> None:
     table = Table({"id": ["a"], "margin": [0.5]})
+    with pytest.raises(DataError, match=r"^The table has no column 'margn'\. Did you mean 'margin'\?"):
+        _ = table["margn"]
+    assert "margn" not in table and table.get("margn") is None
+    with pytest.raises(DataError, match="no column 'id'"):
+        _ = Table({"margin": [0.5]}).ids
     try:
         import pandas  # pyright: ignore  # noqa: F401
     except ImportError:

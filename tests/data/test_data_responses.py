@@ -137,6 +137,63 @@ def test_best_select_and_with_scores() -> None:
     assert scored.field("source") == ["policy"] * 5 and scored.column("topic") == ["x", "y"]
 
 
+def test_tables_of_several_rounds_become_one(tmp_path: Path) -> None:
+    """The same prompt comes together; what only one table knows is empty in the other."""
+    more = Responses(["q", "r"], [["f"], ["g", "h"]], {"kl": [1, 2, 3]}, round=3, columns={"topic": ["y", "z"]})
+    both = Responses.concat([made(), more])
+    assert both.prompts == ["p", "q", "r"] and both.counts.tolist() == [3, 3, 2]
+    assert both.texts == ["a", "b", "c", "d", "e", "f", "g", "h"] and both.field("round") == [2] * 5 + [3] * 3
+    np.testing.assert_array_equal(both.score("kl"), [math.nan] * 5 + [1, 2, 3])
+    np.testing.assert_array_equal(both.score("reward")[[0, 4, 5]], [1.0, math.nan, math.nan])
+    assert (both.column("topic"), both.column("id"), both.field("tokens")[5]) == (
+        ["x", "y", "z"],
+        ["i", "j", None],
+        None,
+    )
+    assert list(Responses.concat(iter([made()]))) == list(made())
+    both.save(tmp_path / "both.parquet")
+    assert list(Responses.load(tmp_path / "both.parquet")) == list(both)
+    apart = Responses.concat([made(), more.with_columns(topic=["t", "z"])], merge=False)
+    assert apart.prompts == ["p", "q", "q", "r"] and apart.column("topic") == ["x", "y", "t", "z"]
+    with pytest.raises(
+        DataError, match=r"prompt 'q' has the topic 'y' and 't'.*with_columns\(topic=None\).*merge=False"
+    ):
+        Responses.concat([made(), more.with_columns(topic=["t", "z"])])
+    with pytest.raises(DataError, match="no responses to put together"):
+        Responses.concat([])
+
+
+def test_identical_answers_are_counted_and_kept_once() -> None:
+    """Counts add up over rounds; scores are means, and equal ones keep their last bit."""
+    drawn = Responses(["p", "q"], [["a", "b", "a", "a"], ["a"]], {"kl": [0.1] * 5, "s": [1, 2, None, 4, None]}, round=1)
+    once = drawn.distinct()
+    assert once.texts == ["a", "b", "a"] and once.field("count") == [3, 1, 1] and once.counts.tolist() == [2, 1]
+    assert once.score("kl").tolist() == [0.1] * 3 and once.score("s")[:2].tolist() == [2.5, 2.0]
+    assert math.isnan(once.score("s")[2]) and list(once.distinct()) == list(once)
+    again = Responses.concat([once, drawn]).distinct()
+    assert again.texts == once.texts and again.field("count") == [6, 2, 2] and again.field("round") == [1] * 3
+
+
+def test_fields_slices_and_unfinished_answers() -> None:
+    responses = made()
+    assert responses.unfinished.tolist() == [1, 1] and responses.with_fields(finished=None).field_names[0] == "tokens"
+    changed = responses.with_fields({"temperature": [0.5, 1.0, 1.0, 0.7, 1.0]}, source=[["a"] * 3, ["b"] * 2])
+    assert changed.field("temperature")[0] == 0.5 and changed.field("source") == ["a"] * 3 + ["b"] * 2
+    assert changed.with_fields(finished=[None, False, True, None, None]).unfinished.tolist() == [1, 0]
+    with pytest.raises(DataError, match="no 'finished'"):
+        _ = responses.with_fields(finished=None).unfinished
+    assert list(responses[1:]) == list(responses.select([1])) and list(responses[::-1]) == [responses[1], responses[0]]
+    assert responses[-1] == responses[1] and len(responses[5:]) == 0 and len(list(responses)) == 2
+    with pytest.raises(IndexError, match="Prompt 2 does not exist: there are 2, counted from 0"):
+        _ = responses[2]
+
+
+def test_a_column_without_any_value_comes_back(tmp_path: Path) -> None:
+    responses = made().with_columns(note=[None, None])
+    responses.save(tmp_path / "a.jsonl")
+    assert Responses.load(tmp_path / "a.jsonl").column("note") == [None, None]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
@@ -149,6 +206,9 @@ def test_best_select_and_with_scores() -> None:
         (lambda: made().score("rewrd"), DataError, r"no score 'rewrd'\. Did you mean 'reward'"),
         (lambda: made().field("token"), DataError, "no 'token'"),
         (lambda: made().column("topc"), DataError, "no column 'topc'"),
+        (lambda: made()["topic"], DataError, "'topic' in square brackets: give a number or a slice there"),
+        (lambda: made()[True], DataError, "True in square brackets"),
+        (lambda: made()["a":], DataError, "'a' in square brackets"),  # type: ignore[misc]
         (lambda: made().select([2]), DataError, "Prompt 2 does not exist"),
         (lambda: made().with_scores(reward=None).best("reward"), DataError, "no score 'reward'"),
         (lambda: Responses(["p"], [["a"]], {"s": [None]}).best("s"), DataError, "No response to prompt 0 has a score"),

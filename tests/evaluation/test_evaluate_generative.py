@@ -1,7 +1,7 @@
 """Generation metrics against numbers by hand, and their file."""
 
+import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from popmargin.data.conversation import prompt_key
+from popmargin.cli.main import main
+from popmargin.data.load import load_preferences
 from popmargin.data.responses import Responses
 from popmargin.errors import DataError
 from popmargin.evaluation.generations import Generations
@@ -22,20 +23,26 @@ from popmargin.statistics.intervals import Clusters
 
 
 def run(
-    rewards: Any, lengths: Any = None, texts: list[str] | None = None, samples: int = 1, keys: Any = None
+    rewards: Any,
+    lengths: Any = None,
+    texts: list[str] | None = None,
+    samples: int = 1,
+    keys: Any = None,
+    kl: Any = None,
+    clusters: Any = None,
+    finished: Any = None,
 ) -> Generations:
     count = len(rewards)
-    prompts = count // samples
-    return Generations(
-        prompts=[f"prompt {i}" for i in range(prompts)],
-        prompt_keys=[f"key {i}" for i in range(prompts)] if keys is None else keys,
-        samples_per_prompt=samples,
-        completions=texts or [f"text {i}" for i in range(count)],
-        rewards=np.array(rewards, dtype=np.float64),
-        lengths=np.array([2] * count if lengths is None else lengths, dtype=np.int64),
-        finished=np.arange(count) % 2 == 0,
-        kl=np.arange(count, dtype=np.float64),
+    texts = texts or [f"text {i}" for i in range(count)]
+    responses = Responses(
+        [f"key {i}" for i in range(count // samples)] if keys is None else keys,
+        [texts[start : start + samples] for start in range(0, count, samples)],
+        {"reward": rewards, "kl": np.arange(count) if kl is None else kl},
+        tokens=np.array([2] * count if lengths is None else lengths),
+        finished=np.arange(count) % 2 == 0 if finished is None else finished,
+        columns={} if clusters is None else {"cluster": clusters},
     )
+    return Generations(responses)
 
 
 def estimates(*args: Any, **options: Any) -> dict[str, float]:
@@ -69,7 +76,7 @@ def test_numbers_by_hand() -> None:
 def test_a_mean_log_ratio_is_a_kl_only_for_samples_of_the_policy_itself(
     drawn: Drawn, name: str, tmp_path: Path
 ) -> None:
-    mine = replace(run([1, 3], [1, 2]), drawn=drawn)
+    mine = Generations(run([1, 3], [1, 2]).responses, drawn)
     mine.save(tmp_path / "generations.parquet")
     assert Generations.load(tmp_path / "generations.parquet").drawn == mine.first(1).drawn == drawn
     found = estimates(mine)
@@ -79,21 +86,58 @@ def test_a_mean_log_ratio_is_a_kl_only_for_samples_of_the_policy_itself(
         generative_metrics(mine, run([1, 3], [1, 2]))
 
 
-def test_generations_are_responses_whose_pairs_are_preferences(tmp_path: Path) -> None:
-    """Those of the file too; a conversation is read back from its key."""
-    key = prompt_key([{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}])
-    drawn = replace(run([1, 3, 2, 2], [1, 2, 3, 4], samples=2, keys=["prompt 0", key]), clusters=["a", "b"])
-    drawn.save(tmp_path / "generations.parquet")
-    loaded = Responses.load(tmp_path / "generations.parquet")
-    assert list(loaded) == list(drawn.responses) and loaded.score_names == drawn.responses.score_names == (
-        "reward",
-        "kl",
-    )
-    assert loaded.prompts[1] == [{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]
-    assert loaded.texts == drawn.completions and loaded.field("tokens") == [1, 2, 3, 4]
-    pairs = loaded.select([0]).pairs("best_vs_worst", by="reward")
-    assert (pairs[0]["chosen"], pairs.rating_gap.tolist(), pairs.clusters) == ("text 1", [2.0], ["a"])
-    assert np.isnan(replace(drawn, kl=np.full(4, np.nan)).responses.with_scores(kl=[np.nan] * 4).score("kl")).all()
+def test_the_file_of_generations_is_one_of_responses_and_of_preferences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The verbs of `popmargin data` read it too, with the reward as the rating."""
+    file = tmp_path / "generations.parquet"
+    drawn = run([1, 3, 2, 2.5], [1, 2, 3, 4], samples=2, keys=["p", "q"], clusters=["a", "b"])
+    drawn.save(file)
+    loaded = Responses.load(file)
+    assert list(loaded) == list(drawn.responses) and loaded.score_names == ("reward", "kl")
+    pairs = load_preferences(file)
+    assert [(row["chosen"], row["rejected"], row["cluster"]) for row in pairs] == [
+        ("text 1", "text 0", "a"),
+        ("text 3", "text 2", "b"),
+    ]
+    assert pairs.rating_gap.tolist() == [2.0, 0.5] and list(loaded.pairs("all", by="reward").strength) == [2.0, 0.5]
+    assert main(["data", "inspect", str(file)]) == 0
+    assert "2 preferences on 2 prompts" in capsys.readouterr().out
+
+
+def test_sampled_texts_stay_as_they_are_even_if_they_look_like_messages(tmp_path: Path) -> None:
+    texts = ['[{"role": "user", "content": "Hi"}]', '{"role": "assistant", "content": oops}']
+    key = [{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]
+    saved = run([1, 2], texts=texts, samples=2, keys=[key])
+    saved.save(tmp_path / "generations.parquet")
+    loaded = Generations.load(tmp_path / "generations.parquet").responses
+    assert (loaded.texts, loaded.prompts) == (texts, [key])
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_files_that_were_written_before_give_the_same_numbers(tmp_path: Path, again: bool) -> None:
+    """One row a completion, with the metrics that the code that wrote the files gave; also once they are saved anew."""
+    found: dict[str, Generations] = {}
+    for name in ("run", "reference"):
+        found[name] = Generations.load(Path(__file__).parent / f"earlier_{name}.parquet")
+        if again:
+            found[name].save(tmp_path / f"{name}.parquet")
+            found[name] = Generations.load(tmp_path / f"{name}.parquet")
+    expected = json.loads((Path(__file__).parent / "earlier_metrics.json").read_text(encoding="utf-8"))
+    mine, reference = found["run"], found["reference"]
+    assert (mine.notes, str(mine.drawn)) == (("a note",), "temperature 1 from all tokens")
+    assert mine.responses.prompts[0] == [{"role": "system", "content": "S"}, {"role": "user", "content": "Q 0"}]
+    assert mine.responses.field_names == ("finished", "tokens") and mine.responses.field("finished")[:2] == [
+        False,
+        True,
+    ]
+    metrics = generative_metrics(mine, reference, reference)
+    differences = generative_differences([mine, mine], reference, reference)
+    for values, wanted in ((metrics, expected["metrics"]), (differences, expected["differences"])):
+        assert {name: value.to_dict() for name, value in values.items()} == wanted
+    reference = generative_metrics(reference)
+    assert {name: value.to_dict() for name, value in reference.items()} == expected["reference"]
+    assert reference["kl_per_token"].to_dict()["estimate"] is None
 
 
 def test_generations_that_do_not_say_how_they_were_drawn_are_refused(tmp_path: Path) -> None:
@@ -102,7 +146,7 @@ def test_generations_that_do_not_say_how_they_were_drawn_are_refused(tmp_path: P
     table = pq.read_table(file)
     kept = {key: value for key, value in table.schema.metadata.items() if key != b"popmargin.drawn"}
     pq.write_table(table.replace_schema_metadata(kept), file)
-    with pytest.raises(DataError, match=r"does not say how its completions were sampled. Generate again"):
+    with pytest.raises(DataError, match=r"does not say how its responses were sampled. Generate again"):
         Generations.load(file)
 
 
@@ -144,9 +188,7 @@ def test_metrics_do_not_depend_on_the_order_of_prompts(seed: int) -> None:
     first = estimates(run(rewards[0], lengths[0], keys=keys), run(rewards[1], lengths[1], keys=keys))
     moved = [keys[i] for i in order]
     texts = [f"text {i}" for i in order]
-    second = replace(
-        run(rewards[0][order], lengths[0][order], texts, keys=moved), kl=order.astype(float), finished=order % 2 == 0
-    )
+    second = run(rewards[0][order], lengths[0][order], texts, keys=moved, kl=order, finished=order % 2 == 0)
     assert estimates(second, run(rewards[1][order], lengths[1][order], keys=moved)) == pytest.approx(first, nan_ok=True)
 
 
@@ -169,7 +211,7 @@ def test_prompts_are_the_clusters() -> None:
     many = generative_metrics(run(rewards * 10, keys=[f"key {i}" for i in range(5)] * 10))["mean_reward"]
     apart = generative_metrics(run(rewards * 10))["mean_reward"]
     assert many.to_dict() == pytest.approx(few.to_dict())
-    by_topic = generative_metrics(replace(run(rewards * 2), clusters=list("aabbccddee")))["mean_reward"]
+    by_topic = generative_metrics(run(rewards * 2, clusters=list("aabbccddee")))["mean_reward"]
     assert by_topic.to_dict() == pytest.approx(
         generative_metrics(run(rewards * 2, keys=list("aabbccddee")))["mean_reward"].to_dict()
     )
@@ -178,8 +220,8 @@ def test_prompts_are_the_clusters() -> None:
 
 def test_several_seeds_and_paired_differences() -> None:
     rng = np.random.default_rng(0)
-    base = [run(rng.normal(size=30)) for _ in range(3)]
-    better = [replace(one, rewards=one.rewards + 0.5) for one in base]
+    rewards = [rng.normal(size=30) for _ in range(3)]
+    base, better = [run(one) for one in rewards], [run(one + 0.5) for one in rewards]
     reference = run(rng.normal(size=30))
     found = generative_differences(better, base, reference)
     assert [getattr(found["mean_reward"], end) for end in ("estimate", "low", "high")] == pytest.approx([0.5] * 3)
@@ -193,11 +235,16 @@ def test_several_seeds_and_paired_differences() -> None:
 
 
 def test_what_was_not_measured_is_undefined() -> None:
-    unscored = replace(run([0, 0]), rewards=np.full(2, np.nan), kl=np.full(2, np.nan))
+    unscored = Generations(run([0, 0]).responses.with_scores(reward=None, kl=None))
     found = generative_metrics(unscored, run([1, 2]))
     for name in ("mean_reward", "win_rate_reference", "win_rate_equal_length", "win_rate_baseline", "kl_per_token"):
         assert math.isnan(found[name].estimate)
     assert found["length"].estimate == 2.0
+    bare = Generations(Responses(["p", "q"], [["a"], ["b"]], {"reward": [2, 1]}))
+    found = generative_metrics(bare, run([1, 2], keys=["p", "q"]))
+    assert found["win_rate_reference"].estimate == 0.5 and found["distinct_1"].estimate == 1.0
+    for name in ("length", "length_difference", "win_rate_equal_length", "finished", "kl_per_token"):
+        assert math.isnan(found[name].estimate)
 
 
 def test_winning_everywhere_is_not_certain() -> None:
@@ -211,14 +258,8 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     saved = run([1.5, 2.5, -1, 0], samples=2, texts=["", "ü\n", "b", "c"])
     saved.save(tmp_path / "new" / "generations.parquet")
     loaded = Generations.load(tmp_path / "new" / "generations.parquet")
-    assert (loaded.prompts, loaded.prompt_keys, loaded.completions) == (
-        saved.prompts,
-        saved.prompt_keys,
-        saved.completions,
-    )
-    assert loaded.samples_per_prompt == 2
-    for name in ("rewards", "lengths", "finished", "kl"):
-        assert (getattr(loaded, name) == getattr(saved, name)).all()
+    assert list(loaded.responses) == list(saved.responses) and loaded.drawn == saved.drawn
+    assert loaded.first(1).responses.texts == ["", "ü\n"]
 
 
 def test_files_and_runs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -227,10 +268,13 @@ def test_files_and_runs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("x")
     with pytest.raises(DataError, match="not a file of generations"):
         Generations.load(tmp_path / "bad.parquet")
-    with pytest.raises(DataError, match="expected 2"):
-        replace(run([1, 2]), completions=["a"])
-    with pytest.raises(DataError, match=r"first completion 1 .*prompt 1"):
+    with pytest.raises(DataError, match=r"1 responses have no reward, first response 1 .*key 1"):
         run([1, math.nan])
+    with pytest.raises(DataError, match="Response 0 is messages"):
+        Generations(Responses(["p"], [[[{"role": "assistant", "content": "x"}]]]))
+    uneven = Generations(Responses(["p", "q"], [["a"], ["b", "c"]]))
+    with pytest.raises(DataError, match="run 0 has 2 responses to prompt 1 and 1 to the first"):
+        generative_metrics(uneven)
     with pytest.raises(DataError, match="different prompts"):
         generative_metrics(run([1, 2]), run([1, 2], keys=["key 1", "key 0"]))
     with pytest.raises(DataError, match="2 seeds against 3"):

@@ -76,7 +76,7 @@ def test_the_start_model_has_no_kl(configure: Configure, reward_path: str) -> No
     assert np.abs(margins(run)).max() < 1e-5
     own = Generations.load(run.evaluation / "generations.parquet")
     reference = Generations.load(run.evaluation / "reference_generations.parquet")
-    assert own.completions == reference.completions and len(own.prompts) == 4
+    assert own.responses.texts == reference.responses.texts and len(own.responses) == 4
 
 
 def test_the_order_of_the_reference_in_a_score_that_is_no_ratio(configure: Configure, tmp_path: Path) -> None:
@@ -110,8 +110,9 @@ def test_margins_of_another_version_are_refused(run: RunDirectory) -> None:
 def test_rewards_come_from_the_users_function(run: RunDirectory) -> None:
     evaluate_run(run.path)
     generations = Generations.load(run.evaluation / "generations.parquet")
-    expected = [sum(c in "aeiou" for c in text) / max(len(text), 1) for text in generations.completions]
-    np.testing.assert_allclose(generations.rewards, expected)
+    texts = [str(text) for text in generations.responses.texts]
+    expected = [sum(c in "aeiou" for c in text) / max(len(text), 1) for text in texts]
+    np.testing.assert_allclose(generations.responses.score("reward"), expected)
 
 
 def test_texts_that_a_reward_model_cuts_are_in_the_account(run: RunDirectory, model_path: str, tmp_path: Path) -> None:

@@ -117,10 +117,11 @@ def test_a_run_teaches_samples_and_saves_one_end(name: str, rank: int, tmp_path:
     assert metrics["sampling"]["ends"] == ends
     assert metrics["sampling"]["drawn"] == "temperature 1 from all tokens"
     assert metrics["sampling"]["own_settings"] == {"repetition_penalty": 1.05}
-    generations = Generations.load(run.evaluation / "generations.parquet")
-    short = generations.lengths < 40
-    assert short.any() and generations.finished[short].all()
-    assert not any(token in text for token in ("<end_of_turn>", "<|im_end|>") for text in generations.completions)
+    responses = Generations.load(run.evaluation / "generations.parquet").responses
+    ended = zip(responses.field("tokens"), responses.field("finished"), strict=True)
+    short = [finished for tokens, finished in ended if tokens < 40]
+    assert short and all(short)
+    assert not any(token in text for token in ("<end_of_turn>", "<|im_end|>") for text in responses.texts)
 
 
 def test_samples_stop_at_the_end_of_turn_and_texts_lack_it() -> None:

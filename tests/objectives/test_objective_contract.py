@@ -36,7 +36,8 @@ CONTRACTS: dict[str, Contract] = {
 }
 GRADIENTS = ("chosen", "rejected", "weaker_chosen", "weaker_rejected")
 TOKENS = ("chosen_tokens", "rejected_tokens")
-FIELDS = (*GRADIENTS, "target", "margin", "soft_label", "scale", "stronger_share", "weaker_share", "has_weaker")
+FIELDS = (*GRADIENTS, "target", "margin", "soft_label", "scale", "stronger_share", "weaker_share", "has_weaker",
+          "decoupled")  # fmt: skip
 OTHERS = tuple(sorted({name for kind in OWN.values() for name in kind.needs.columns} - {*FIELDS}))
 """Columns of the data without a meaning of their own."""
 FIELDS += OTHERS
@@ -48,6 +49,7 @@ def build(kind: Objective, values: Mapping[str, Any], dtype: torch.dtype, option
     wanted = {"chosen", "rejected", "has_weaker", "stronger_share", "weaker_share"}
     wanted |= set(needs.columns)
     wanted |= {"target"} if needs.weaker == "target" else set()
+    wanted |= {"decoupled"} if kind.decoupling_of(options) else set()
     wanted |= {"weaker_chosen", "weaker_rejected"} if needs.weaker == "gradient" else set()
     fields: dict[str, Any] = {}
     for name in wanted & set(values):
@@ -88,7 +90,8 @@ def arrays(count: int, *, scale: float = 5.0, seed: int = 0) -> Arrays:
     values["scale"] = np.abs(random.normal(size=count))
     values["has_weaker"] = (random.random(count) < 0.7).astype(float)
     values |= {name: random.integers(1, 20, count).astype(float) for name in TOKENS}
-    return values | {name: random.normal(size=count) for name in OTHERS}
+    values |= {name: random.normal(size=count) for name in OTHERS}
+    return values | {"decoupled": random.normal(size=count) * scale}
 
 
 def all_options(kind: Objective) -> list[Any]:
@@ -127,6 +130,7 @@ def test_every_objective_says_what_it_is(name: str) -> None:
     assert parameters.frozen and all(field.kw_only for field in dataclasses.fields(kind.options))
     assert kind.needs.edges or kind.needs.weaker == "none"
     assert (kind.init_state is None) == (kind.update_state is None)
+    assert not kind.every_row or (kind.diagnostics is not None and kind.update_state is not None)
 
 
 @contextmanager
@@ -294,7 +298,9 @@ def test_what_is_missing_is_refused_by_name(case: tuple[Objective, Any]) -> None
         except DataError as error:
             assert f"The rows have no {name}" in str(error)
             refused.add(name)
-    assert {*kind.needs.columns} | WANTED[kind.needs.weaker] | ({"state"} if rows.state else set[str]()) <= refused
+    wanted = {"state"} if rows.state else set[str]()
+    wanted |= {"decoupled"} if kind.decoupling_of(options) else set[str]()
+    assert {*kind.needs.columns} | WANTED[kind.needs.weaker] | wanted <= refused
 
 
 BAD = {
@@ -389,6 +395,7 @@ ROW = st.fixed_dictionaries({
     "soft_label": exact(0, 1),
     "stronger_share": exact(0, 4),
     "weaker_share": exact(0, 4),
+    "decoupled": exact(-64, 64),
     "has_weaker": st.sampled_from([0.0, 1.0]),
     **{name: st.integers(1, 64).map(float) for name in TOKENS},
     **{name: exact(-4, 4) for name in OTHERS},

@@ -14,6 +14,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import norm
 
+from popmargin.data.responses import Responses
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
@@ -97,16 +98,8 @@ def win_rates_and_ratios(rng: Any) -> dict[str, tuple[Interval, float]]:
 
     def run(reward: Any, per_token: Any) -> Generations:
         length = np.repeat(lengths, 2) + rng.integers(0, 20, 120)
-        return Generations(
-            prompts=[str(i) for i in range(60)],
-            prompt_keys=[str(i) for i in range(60)],
-            samples_per_prompt=2,
-            completions=["a b"] * 120,
-            rewards=reward,
-            lengths=length,
-            finished=np.ones(120, dtype=bool),
-            kl=length * per_token + rng.normal(0, 1, 120),
-        )
+        scores = {"reward": reward, "kl": length * per_token + rng.normal(0, 1, 120)}
+        return Generations(Responses([str(i) for i in range(60)], [["a b"] * 2] * 60, scores, tokens=length))
 
     reference = run(np.repeat(prompt, 2) - 0.3 + rng.normal(0, 1, 120), np.zeros(120))
     runs = [

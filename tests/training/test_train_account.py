@@ -177,7 +177,7 @@ def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure
         {"data": {"limit": 24, "max_length": 30, "truncation": "drop"}},
     )
     workspace = Workspace(config)
-    steps = training_steps(config, workspace, make_parts(Run.read(config), workspace))
+    steps = training_steps(Run.read(config), workspace, make_parts(Run.read(config), workspace))
     check_sums(steps)
     of_edges, of_rows = steps
     assert of_edges.rows_in == len(edges)
@@ -203,7 +203,7 @@ def test_columns_that_the_objective_does_not_use_are_named(configure: Configure)
     for name, columns in expected.items():
         config = configure({"objective": {"name": name}})
         workspace = Workspace(config)
-        notes = training_steps(config, workspace, make_parts(Run.read(config), workspace))[-1].notes
+        notes = training_steps(Run.read(config), workspace, make_parts(Run.read(config), workspace))[-1].notes
         said = [note for note in notes if "not used by" in note]
         assert said == ([] if columns is None else [f"data columns not used by '{name}': {columns}"])
 

@@ -32,9 +32,14 @@ from popmargin.training.run_directory import RunDirectory
         {"objective": {"name": "pop_rank"}, "train": {"edge_batching": "clustered", "micro_batch_size": 2}},
         {"objective": {"name": "amapo"}},
         {"objective": {"name": "amapo", "running": 0.5}, "train": {"micro_batch_size": 2}},
+        {
+            "objective": {"name": "spa", "window": 12, "quantile": 0.3, "alpha": 0.5, "warm_share": 0.0},
+            "train": {"micro_batch_size": 2},
+            "data": {"flip": 0.5},
+        },
         {"task": "reward", "objective": {"name": "pop"}, "target": {"tau": 0.5}, "model": {"lora_rank": 2}},
     ],
-    ids=["dpo", "pop-ema", "pop-bank", "lagrangian", "clustered", "amapo", "amapo-running", "reward-lora"],
+    ids=["dpo", "pop-ema", "pop-bank", "lagrangian", "clustered", "amapo", "amapo-running", "spa", "reward-lora"],
 )
 def test_two_processes_are_one(
     tmp_path: Path,
@@ -64,6 +69,9 @@ def test_two_processes_are_one(
             "mu",
             "s",
             "margin_share",
+            "decoupled_margin",
+            "suspected",
+            "suspect_threshold",
         ):
             if name in other:
                 assert mine[name] == pytest.approx(other[name], abs=1e-4), name

@@ -201,21 +201,65 @@ def test_another_reward_is_evaluated_on_purpose(config: RunConfig, inputs: Path)
     assert "mean_reward" in evaluate_run(run.path, config=replace(run.config(), evaluation=changed))["intervals"]
 
 
-def test_a_run_stands_alone_when_the_code_is_gone(config: RunConfig, inputs: Path, tmp_path: Path) -> None:
-    """With its own copies: evaluated, gone on with, and moved with them."""
+def test_a_run_stands_alone_when_the_code_is_gone(
+    config: RunConfig, inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its own copies, which is said: evaluated, gone on with, and moved with them; its files keep their names."""
+    (inputs / "judge.txt").write_text("{prompt} {response}")
+    judge = {"template": str(inputs / "judge.txt")}
+    config = replace(config, evaluation=replace(config.evaluation, reward_options=judge))
+    plain = replace(config.evaluation, reward_options={})  # a function takes no options
     run, _ = train(config)
-    before = evaluate_run(run.path)["intervals"]
-    for name in ("mine.py", *HELPERS):
+
+    def evaluated(folder: Path) -> dict[str, Any]:
+        return evaluate_run(folder, config=replace(RunDirectory(folder).config(), evaluation=plain))
+
+    before, stored = evaluated(run.path), (run.path / "config.yaml").read_bytes()
+    assert "is gone" not in caplog.text
+    for name in ("mine.py", "judge.txt", *HELPERS):
         (inputs / name).unlink()
-    assert evaluate_run(run.path)["intervals"] == before
+    plain = replace(plain, reward=run.config().evaluation.reward)
+    after = evaluated(run.path)
+    assert after["intervals"] == before["intervals"]
+    said = "the file of '{}' is gone: the run's copy, code/objective/mine.py, is used".format(f"mine_{tmp_path.name}")
+    assert said in {note for step in after["account"] for note in step["notes"]}
     (run.path / "run.json").unlink()
+    caplog.clear()
     assert main(["train", "--resume", "--output", str(run.path)]) == 0
+    assert (run.path / "config.yaml").read_bytes() == stored and str(inputs / "mine.py") in stored.decode()
+    told = {note for step in run.facts()["account"] for note in step["notes"] if "is gone" in note}
+    reward, template = (
+        f"the file of {name} is gone: the run's copy, code/{place}, is used"
+        for name, place in (("the reward", "reward/liking.py"), ("the judge's template", "template/judge.txt"))
+    )
+    assert told == {said, reward, template} and all(f"{run.path}: {note}" in caplog.text for note in told)
+    before = before["intervals"]
     moved = tmp_path / "moved"
     shutil.move(run.path, moved)
-    assert evaluate_run(moved)["intervals"] == before
+    plain = replace(plain, reward=RunDirectory(moved).config().evaluation.reward)
+    assert evaluated(moved)["intervals"] == before and str(moved) in str(plain.reward)
     add_line(moved / "code" / "objective" / "factors.py")
     with pytest.raises(RunError, match=r"factors\.py, which 'mine_.*' imports changed"):
-        evaluate_run(moved)
+        evaluated(moved)
+
+
+def test_a_reward_model_is_recorded(configure: Configure, inputs: Path) -> None:
+    """Its weights decide what is measured; another one is evaluated on purpose, or none."""
+    shutil.copytree(inputs / "model", inputs / "rm")
+    reward = {"evaluation": {"reward": f"model:{inputs / 'rm'}", "prompts": 2, "max_new_tokens": 4}}
+    config = configure({"data": {"limit": 20}, "train": {"max_steps": 1}}, reward)
+    run, _ = train(config)
+    assert train(config, resume=True)[0].finished
+    edit_weights(inputs / "rm")
+    with pytest.raises(RunError, match="the reward model: changed"):
+        train(config, resume=True)
+    with pytest.raises(RunError, match="trained with something else: the reward model changed"):
+        evaluate_run(run.path)
+    other = replace(config.evaluation, reward=None)
+    assert "accuracy" in evaluate_run(run.path, config=replace(run.config(), evaluation=other))["intervals"]
+    shutil.rmtree(inputs / "rm")
+    with pytest.raises(RunError, match="the reward model: was used before and is not there now"):
+        train(config, resume=True)
 
 
 def test_the_runs_own_settings_are_taken(config: RunConfig, capsys: pytest.CaptureFixture[str], inputs: Path) -> None:
@@ -345,7 +389,7 @@ def test_a_column_that_is_used_is_compared_and_others_are_not(
         file.write_text("".join(json.dumps(row | {"margin": margin, "note": note}) + "\n" for row in plain))
         config = configure({"data": {"train": str(file)}, "objective": {"name": objective}})
         run = Run.read(config)
-        return Workspace(config).record(run.config.pop, run.loss, run.code)
+        return run.record(Workspace(config))
 
     first = record(-1.0, "a")
     assert first.changes(record(-1.0, "b")) == []

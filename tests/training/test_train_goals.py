@@ -63,8 +63,8 @@ def test_held_out_rows_and_prompts_ask_for_the_best_goal(
     metrics = evaluate_run(directory.path)
     assert metrics["goal"]["best"] == list(facts.best) and line in metrics["goal"]["note"]
     generations = Generations.load(directory.evaluation / "generations.parquet")
-    assert generations.prompts == prompts[: len(generations.prompts)]
-    assert not any(HEAD in key for key in generations.prompt_keys)  # runs on other goals and without any have the same
+    asked = [f"{HEAD}{line}\n\n{prompt}" for prompt in generations.responses.prompts]  # without goals, as other runs
+    assert asked == prompts[: len(asked)] and set(generations.responses.column("goal")) == {line}
     answered = [step for step in metrics["account"] if step["name"] == "generations of the policy"]
     assert any(line in note for note in answered[0]["notes"])
 
@@ -73,7 +73,7 @@ def test_held_out_rows_and_prompts_ask_for_the_best_goal(
     metrics = evaluate_run(directory.path, config=with_data(directory.config(), test=str(other)))
     assert any(line in note for step in metrics["account"] for note in step["notes"])
     folder = next(directory.path.glob("evaluation-other-*"))
-    assert all(line in prompt for prompt in Generations.load(folder / "generations.parquet").prompts)
+    assert set(Generations.load(folder / "generations.parquet").responses.column("goal")) == {line}
     other.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[1]) + "\n" + json.dumps(rows[2]) + "\n")
     trained = {row["goal_of"] for row in workspace.train.preferences.dataset}
     assert trained & {"p000", "p001", "p002"}

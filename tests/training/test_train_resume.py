@@ -56,6 +56,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bank": {"objective": {"name": "pop"}, "target": {"kind": "bank", "tau": 0.5}},
     "lagrangian": {"objective": {"name": "pop_lagrangian", "lambda_lr": 0.5}},
     "authors": {"objective": {"name": "pop_lagrangian", "lambda_lr": 0.5, "ascent": "authors", "window": 3}},
+    "spa": {
+        "objective": {"name": "spa", "window": 12, "quantile": 0.3, "alpha": 0.5},
+        "model": {"lora_rank": 2},
+        "data": {"flip": 0.5},
+    },
     "clustered": {"objective": {"name": "pop_rank"}, "train": {"edge_batching": "clustered"}},
     "reward": {"task": "reward", "objective": {"name": "pop"}, "target": {"tau": 0.5}},
     "reward-lora": {"task": "reward", "objective": {"name": "dpo"}, "model": {"lora_rank": 2, "lora_dropout": 0.1}},

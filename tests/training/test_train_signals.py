@@ -54,7 +54,7 @@ def built(config: RunConfig) -> tuple[Workspace, Parts]:
 
 def given(config: RunConfig, workspace: Workspace, parts: Parts) -> list[str]:
     """What the account says of signals and weights."""
-    notes = training_steps(config, workspace, parts)[-1].notes
+    notes = training_steps(Run.read(config), workspace, parts)[-1].notes
     return [note for note in notes if note.split(":")[0] in ("margin", "soft_label", "order", "weight", "level")]
 
 
@@ -185,7 +185,7 @@ def test_weights_of_the_data_travel_with_every_objective(with_data: Callable[...
         assert part["columns"]["weight"].tolist() == weight[rows.stronger[:3]].tolist(), name
         used = weight[rows.stronger]
         effective = used.sum() ** 2 / (used**2).sum()
-        told = training_steps(config, workspace, parts)[-1].notes
+        told = training_steps(Run.read(config), workspace, parts)[-1].notes
         assert {
             "weight: column 'weight', times 1",
             f"weighted rows: mean weight {used.mean():g}, effective sample size {effective:.1f} of {len(used)}",
@@ -203,7 +203,9 @@ def test_weights_can_be_others_or_none(with_data: Callable[..., RunConfig]) -> N
         workspace, parts = built(config := with_data(columns, {"signals": signals}))
         found = parts.collator.columns.get("weight")
         assert (None if found is None else found.tolist()) == expected
-        (idle,) = [note for note in training_steps(config, workspace, parts)[-1].notes if "not used by" in note]
+        (idle,) = [
+            note for note in training_steps(Run.read(config), workspace, parts)[-1].notes if "not used by" in note
+        ]
         assert ("weight" in idle, "votes" in idle) == (True, expected is None)
 
 
@@ -274,7 +276,7 @@ def test_a_column_that_is_used_is_in_the_fingerprints(with_data: Callable[..., R
     def record(helpful: list[float], weight: list[float]) -> Any:
         config = with_data({"helpful": helpful, "weight": weight}, signals)
         run = Run.read(config)
-        return Workspace(config).record(run.config.pop, run.loss, run.code)
+        return run.record(Workspace(config))
 
     first = record(MARGIN, WEIGHT)
     assert not first.changes(record(MARGIN, WEIGHT))

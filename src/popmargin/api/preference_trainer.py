@@ -2,28 +2,29 @@
 
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_utils import TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import PredictionOutput, TrainOutput, get_last_checkpoint
 
-from popmargin.api.runs import refuse_no_model
+from popmargin.api.checkpoint_record import CheckpointRecord
 from popmargin.api.scoring import as_preferences
 from popmargin.api.table import Table
+from popmargin.api.trainer_inputs import make_task, refuse_arguments, said_by_objects
 from popmargin.api.trl_arguments import check_sections, read_arguments
 from popmargin.config import RunConfig, from_dict, merge
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, RunError
-from popmargin.evaluation.run import held_out_margins, margin_metrics
-from popmargin.models.policies import with_padding
+from popmargin.evaluation.held_out_scores import held_out_loss, held_out_scores, why_no_loss
+from popmargin.evaluation.run import HeldOutMargins, held_out_margins, margin_metrics
+from popmargin.files import digest
 from popmargin.pop.edges import PopEdges
-from popmargin.tasks.language import LanguageTask
-from popmargin.tasks.text import cache_folder
 from popmargin.training import trainer as loop
-from popmargin.training.account import memory_steps
+from popmargin.training.account import encoding_step, memory_steps
 from popmargin.training.build import Run, make_parts
 from popmargin.training.final import save_trained
 from popmargin.training.run_account import training_steps
@@ -31,7 +32,6 @@ from popmargin.training.sides import Split
 from popmargin.training.workspace import Workspace
 
 _LOG = logging.getLogger(__name__)
-_IN_MEMORY = "model-in-memory"
 
 
 class PreferenceTrainer(loop.PreferenceTrainer):
@@ -91,22 +91,27 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         objective: str | Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        _refuse(data_collator=data_collator, compute_metrics=compute_metrics, quantization_config=quantization_config)
+        refuse_arguments(
+            data_collator=data_collator, compute_metrics=compute_metrics, quantization_config=quantization_config
+        )
         if train_dataset is None:
             raise ConfigError("train_dataset is missing: preferences, or what load_preferences reads.")
-        read = read_arguments(args or _usual_arguments(model), objective, edges=edges is not None)
-        check_sections(config or {})
-        values = merge(merge(read.config, _model(model, ref_model, peft_config, edges, config or {})), config or {})
+        args, config = args or _usual_arguments(model), config or {}
+        read = read_arguments(args, objective, edges=edges is not None)
+        check_sections(config, args)
+        values = merge(merge(read.config, said_by_objects(model, ref_model, peft_config, edges, config)), config)
         self._run = Run.read(from_dict(RunConfig, values))
-        self._task = _task(self._run.config, model, ref_model, processing_class, peft_config)
-        train, self._held_out = as_preferences(train_dataset), _by_name(eval_dataset)
-        self._train_preferences = train
-        self._workspace = self._with(next(iter(self._held_out.values()), None), "train_dataset")
+        self._code = self._run.code  # as it is now, when it is imported
+        self._task = make_task(self._run.config, model, ref_model, processing_class, peft_config)
+        self._train_preferences = as_preferences(train_dataset)
+        held_out = _by_name(eval_dataset)
+        self._held_out = {name: self._with(side) for name, side in held_out.items()}
+        self._workspace = next(iter(self._held_out.values()), None) or self._with(None)
         first = read.arguments.process_index == 0
         account = self._workspace.account[: None if self._held_out else -1]
         self._workspace.tell(account if first else ())
         parts = make_parts(self._run, self._workspace)
-        self._workspace.tell(training_steps(self._run.config, self._workspace, parts) if first else ())
+        self._workspace.tell(training_steps(self._run, self._workspace, parts) if first else ())
         read.arguments.use_cache = getattr(parts.policy.config, "use_cache", False)
         super().__init__(
             model=parts.policy,
@@ -117,11 +122,12 @@ class PreferenceTrainer(loop.PreferenceTrainer):
             write=self._task.checkpoint,
             clustered=self._run.config.train.edge_batching == "clustered",
             callbacks=callbacks,
-            eval_dataset=self._held_out or None,
+            eval_dataset=held_out.get("", held_out or None),  # pyright: ignore[reportArgumentType]
             optimizers=optimizers,
             processing_class=self._task.tokenizer,
         )
-        self._writes_run = False
+        self._writes_run, self._said = False, set[str]()
+        self._check_best_metric()
 
     def train(
         self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, ignore_keys_for_eval: Any = None
@@ -129,13 +135,15 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         """Train; `resume_from_checkpoint` is a checkpoint's folder, or True for the last one in `args.output_dir`.
 
         Raises:
-            RunError: there is no checkpoint, or none of this trainer; or a loss or gradient is not finite.
+            RunError: there is no checkpoint, or one of a training on other data, models, settings or code; or a loss or
+                gradient is not finite.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise RunError(f"{self.args.output_dir} holds no checkpoint to go on from. Train without resuming.")
         if resume_from_checkpoint:
+            self._refuse_other_training(Path(resume_from_checkpoint))
             self.load_state(Path(resume_from_checkpoint))
         try:
             return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)  # pyright: ignore[reportArgumentType]
@@ -154,23 +162,46 @@ class PreferenceTrainer(loop.PreferenceTrainer):
 
         Returns:
             The estimates of `popmargin eval`: `eval_accuracy`, `eval_reward_margin` (reward units) and those that the
-            data allow (by strength, correlations, PoP accuracy); with several data sets, `eval_NAME_accuracy`.
+            data allow (by strength, correlations, PoP accuracy); `eval_rows`; and `eval_loss`, the objective's mean
+            loss over the held-out rows, where it has one: not with a strength scale, a bank of gaps, edges between
+            preferences of unknown strength, or columns that the held-out preferences lack, which the log says. With
+            several data sets they are `eval_NAME_accuracy`.
 
         Raises:
             ConfigError: there are no held-out preferences.
         """
         metrics: dict[str, float] = {}
         for name, workspace in self._sides(eval_dataset).items():
-            settings = self._run.config.evaluation
-            margins = held_out_margins(self.accelerator.unwrap_model(self.model), self._run, workspace)
-            found = margin_metrics(margins, workspace.test_edges(settings.pop_k, settings.seed))
             start = f"{metric_key_prefix}_{name}_" if name else f"{metric_key_prefix}_"
-            finite = {key: interval.estimate for key, interval in found.intervals.items()}
-            metrics |= {f"{start}{key}": float(value) for key, value in finite.items() if value == value}
-            metrics[f"{start}rows"] = float(len(margins.ids))
+            metrics |= self._measure(workspace, start)[1]
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Margins of preferences under the model as it is now, and what `evaluate` measures on them.
+
+        Args:
+            test_dataset: preferences, in the forms of `eval_dataset`; a single data set.
+            ignore_keys: has no effect.
+            metric_key_prefix: begins every name.
+
+        Returns:
+            `predictions`: the reward margin (N,) of every preference that was passed, in order, reward units: above 0
+            where the model prefers the chosen response, nan where tokenization left the preference out. `metrics`: as
+            `evaluate` gives them. `label_ids` is None: the label is that chosen is better.
+
+        Raises:
+            ConfigError: there are no preferences, or several data sets.
+        """
+        workspace = self._single({} if test_dataset is None else test_dataset)
+        found, metrics = self._measure(workspace, f"{metric_key_prefix}_")
+        margins = np.full(len(workspace.test.preferences), np.nan)
+        margins[workspace.test.encoded.index] = found.reward_margin
+        self.control = self.callback_handler.on_predict(self.args, self.state, self.control, metrics)
+        return PredictionOutput(predictions=margins, label_ids=None, metrics=metrics)
 
     def margins(self, preferences: Any = None) -> Table:
         """Margins of held-out preferences under the model as it is now.
@@ -182,10 +213,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
             One row per preference: `id`, `margin` (chosen − rejected in the objective's own score, nats) and
             `reward_margin` (β times that).
         """
-        sides = self._sides(preferences)
-        if len(sides) > 1:
-            raise ConfigError(f"There are several held-out data sets ({', '.join(sides)}): pass one of them.")
-        workspace = next(iter(sides.values()))
+        workspace = self._single(preferences)
         found = held_out_margins(self.accelerator.unwrap_model(self.model), self._run, workspace)
         columns = {
             "id": found.ids,
@@ -198,6 +226,8 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         """Save the model with its tokenizer, as `popmargin train` does; a checkpoint when transformers calls it."""
         if _internal_call or self._writes_run:
             super().save_model(output_dir, _internal_call)
+            if output_dir is not None and not self._writes_run and self.args.should_save:
+                self._record.save(Path(output_dir))
             return
         folder, write = Path(output_dir or str(self.args.output_dir)), self.write
         self._writes_run = True
@@ -212,36 +242,91 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         finally:
             self._writes_run, self.write = False, write
 
+    def _measure(self, workspace: Workspace, start: str) -> tuple[HeldOutMargins, dict[str, float]]:
+        """Margins of held-out preferences, and the metrics of them; their names begin with `start`."""
+        model, settings = self.accelerator.unwrap_model(self.model), self._run.config.evaluation
+        scores = held_out_scores(model, self._run, workspace)
+        margins = held_out_margins(model, self._run, workspace, scores)
+        edges = workspace.test_edges(settings.pop_k, settings.seed)
+        found = {key: value.estimate for key, value in margin_metrics(margins, edges).intervals.items()}
+        why = why_no_loss(self.loss, workspace, edges)
+        if not why:
+            found["loss"] = held_out_loss(
+                model, self._run, workspace, loss=self.loss, scores=scores, edges=edges, state=self.state_of_objective
+            )
+        elif why not in self._said:
+            self._said.add(why)
+            _LOG.warning("There is no %sloss: %s.", start, why)
+        metrics = {f"{start}{key}": float(value) for key, value in found.items() if value == value}
+        return margins, metrics | {f"{start}rows": float(len(margins.ids))}
+
+    def _check_best_metric(self) -> None:
+        """See, before anything is trained, that there is a loss where the best checkpoint is chosen by it."""
+        wanted = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        settings = self._run.config.evaluation
+        for name, workspace in self._held_out.items():
+            if wanted != (f"{name}_loss" if name else "loss"):
+                continue
+            if why := why_no_loss(self.loss, workspace, workspace.test_edges(settings.pop_k, settings.seed)):
+                raise ConfigError(
+                    f"args.metric_for_best_model is {self.args.metric_for_best_model!r}, which is not measured: {why}. "
+                    "Choose by another metric, e.g. metric_for_best_model='eval_accuracy'."
+                )
+
+    @cached_property
+    def _record(self) -> CheckpointRecord:
+        """What this trainer is trained on."""
+        record = self._workspace.record(self._run.config.pop, self._run.loss, self._code)
+        adapter: Any = next(iter(getattr(self.accelerator.unwrap_model(self.model), "peft_config", {}).values()), None)
+        held_out = None
+        if self.args.load_best_model_at_end:
+            sides = (workspace.test.preferences.fingerprint() for workspace in self._held_out.values())
+            held_out = digest(*(side.encode() for side in sides))
+        return CheckpointRecord.of(self._run, self.args, adapter, record, held_out)
+
+    def _refuse_other_training(self, checkpoint: Path) -> None:
+        """See that a checkpoint is of a training on the same data, models, settings and code.
+
+        Raises:
+            RunError: it is not; the message says what differs.
+        """
+        before = CheckpointRecord.load(checkpoint)
+        if before is None:
+            _LOG.warning("%s does not say what it was trained on: nothing can be compared.", checkpoint)
+        elif changed := before.changes(self._record):
+            raise RunError(
+                f"{checkpoint} was trained on something else:\n"
+                + "".join(f"  {sentence}\n" for sentence in changed)
+                + "Give the trainer what it had then, or train without resume_from_checkpoint."
+            )
+
     def _sides(self, given: Any) -> dict[str, Workspace]:
         """Held-out preferences by name, as the task takes them."""
-        held_out = self._held_out if given is None else _by_name(given)
-        if not held_out:
+        if given is None or given is self.eval_dataset:
+            sides = self._held_out
+        else:
+            sides = {name: self._with(side) for name, side in _by_name(given).items()}
+            reports = {name or "preferences passed": side.test.encoded.report for name, side in sides.items()}
+            self._workspace.tell([encoding_step(report, name) for name, report in reports.items() if report.dropped])
+        if not sides:
             raise ConfigError(
                 "There are no held-out preferences: pass eval_dataset=… to the trainer, or to evaluate()."
             )
-        own = given is None and len(held_out) == 1
-        return {
-            name: self._workspace if own else self._with(side, name or "eval_dataset")
-            for name, side in held_out.items()
-        }
+        return sides
 
-    def _with(self, test: Preferences | None, name: str) -> Workspace:
+    def _single(self, given: Any) -> Workspace:
+        """The held-out preferences of a single data set."""
+        sides = self._sides(given)
+        if len(sides) > 1:
+            raise ConfigError(f"There are several held-out data sets ({', '.join(sides)}): pass one of them.")
+        return next(iter(sides.values()))
+
+    def _with(self, test: Preferences | None) -> Workspace:
         """Training preferences with held-out ones; without any, those of the training take their place."""
         train = self._train_preferences
         steps = memory_steps(train, "train_dataset") + ([] if test is None else memory_steps(test, "eval_dataset"))
         split = Split(train, train if test is None else test, train.select([]), frozenset(), tuple(steps))
         return Workspace(self._run.config, split=split, task=self._task)
-
-
-def _refuse(**given: Any) -> None:
-    instead = {
-        "data_collator": "batches are the task's own",
-        "compute_metrics": "evaluate() measures accuracy, margins and correlations; a callback's on_evaluate gets them",
-        "quantization_config": "weights are not quantized. With a LoRA adapter, load the model in bf16 to save memory",
-    }
-    for name, value in given.items():
-        if value is not None:
-            raise ConfigError(f"PreferenceTrainer does not take {name}: {instead[name]}.")
 
 
 def _usual_arguments(model: Any) -> TrainingArguments:
@@ -255,67 +340,3 @@ def _by_name(data: Any) -> dict[str, Preferences]:
         return {}
     named = isinstance(data, Mapping) and not {"prompt", "chosen"} <= set(data)
     return {str(name): as_preferences(side) for name, side in data.items()} if named else {"": as_preferences(data)}
-
-
-def _path(model: Any) -> str:
-    return str(model) if isinstance(model, (str, Path)) else str(getattr(model, "name_or_path", "") or _IN_MEMORY)
-
-
-def _model(model: Any, ref_model: Any, peft_config: Any, edges: Any, further: Mapping[str, Any]) -> dict[str, Any]:
-    """What model, reference, adapter and edges say of the configuration, which further settings may not say too."""
-    values: dict[str, Any] = {"model": {"path": _path(model)}}
-    if ref_model is not None:
-        values["reference"] = {"model": _path(ref_model)}
-    if peft_config is not None:
-        _check_adapter(peft_config)
-        alpha, dropout = float(peft_config.lora_alpha), float(peft_config.lora_dropout)
-        values["model"] |= {"lora_rank": int(peft_config.r), "lora_alpha": alpha, "lora_dropout": dropout}
-    if isinstance(edges, PopEdges):
-        file = cache_folder(None).parent / "data" / f"edges-{edges.fingerprint()[:24]}.parquet"
-        edges.save(file)
-        values["pop"] = {"edges": str(file)}
-    elif edges is not None:
-        values["pop"] = {"edges": str(edges)}
-    for name, section in values.items():
-        also = further.get(name)
-        for key in section if isinstance(also, Mapping) else ():
-            if key in also:
-                raise ConfigError(f"config={{…}} says {name}.{key}, and so does another argument. Say it there alone.")
-    return values
-
-
-def _check_adapter(peft_config: Any) -> None:
-    from peft import LoraConfig
-
-    kind = type(peft_config).__name__
-    if not isinstance(peft_config, LoraConfig):
-        raise ConfigError(f"peft_config is a {kind}; adapters are trained with a LoraConfig.")
-    if peft_config.modules_to_save:
-        raise ConfigError("peft_config.modules_to_save trains whole modules beside the adapter. Leave it out.")
-
-
-def _task(config: RunConfig, model: Any, ref_model: Any, tokenizer: Any, peft_config: Any) -> LanguageTask:
-    task = LanguageTask(config)
-    task.adapter = peft_config
-    if isinstance(model, (str, Path)):
-        if tokenizer is not None:
-            task.tokenizer = with_padding(tokenizer, str(model))
-    else:
-        refuse_no_model(model, tokenizer)
-        if peft_config is not None and _path(model) == _IN_MEMORY:
-            raise ConfigError(
-                "The model was not loaded from a folder or the hub, so its adapter could name no base. Save it with "
-                "save_pretrained, and load it from there."
-            )
-        if peft_config is None and next(model.parameters()).dtype != torch.float32:
-            _LOG.warning(
-                "The weights of the model are in %s, in which small steps are rounded away: load it with "
-                "dtype=torch.float32, and set bf16=True for fast matmuls.",
-                str(next(model.parameters()).dtype).removeprefix("torch."),
-            )
-        task.take(model, with_padding(tokenizer, _path(model)))
-    if ref_model is not None and not isinstance(ref_model, (str, Path)):
-        if ref_model is model:
-            raise ConfigError("model and ref_model are one object. Leave ref_model out: the reference is a copy.")
-        task.take_reference(ref_model)
-    return task

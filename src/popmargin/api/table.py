@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from popmargin.errors import DataError, first_few, import_extra
+from popmargin.errors import DataError, NoSuchNameError, did_you_mean, first_few, import_extra
 from popmargin.files import PARQUET, whole_file
 
 _SUFFIXES = (*PARQUET, ".csv", ".jsonl")
@@ -51,9 +51,17 @@ class Table(Mapping[str, np.ndarray]):
     @property
     def ids(self) -> list[str]:
         """The ids of the preferences, one a row."""
-        return [str(name) for name in self._columns["id"]]
+        return [str(name) for name in self["id"]]
 
     def __getitem__(self, name: str) -> np.ndarray:
+        """The values of a column, one per row.
+
+        Raises:
+            NoSuchNameError: there is none of that name.
+        """
+        if name not in self._columns:
+            hint = did_you_mean(str(name), self._columns)
+            raise NoSuchNameError(f"The table has no column {name!r}. {hint}")
         return self._columns[name]
 
     def __iter__(self) -> Iterator[str]:

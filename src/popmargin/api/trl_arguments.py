@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from popmargin.config import DataConfig, TrainConfig
+from popmargin.config import DataConfig, EvaluationConfig, TrainConfig
 from popmargin.errors import ConfigError
 from popmargin.objectives.base import OBJECTIVES
 
@@ -38,7 +38,6 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "label_smoothing_factor": (0.0, "it is of other trainers. `objective='cdpo'` takes soft labels"),
     "use_liger_kernel": (False, "the forward pass is popmargin's own. Leave it out"),
     "torch_compile": (False, "say config={'train': {'compile': True}}"),
-    "load_best_model_at_end": (False, "save checkpoints (save_strategy) and choose one by its metrics"),
     "auto_find_batch_size": (False, "set per_device_train_batch_size, or config={'train': {'tokens_per_batch': 8192}}"),
     "neftune_noise_alpha": (None, "noise in the embeddings would move log-ratios. Leave it out"),
     "push_to_hub": (False, "save the model and push its folder with huggingface_hub"),
@@ -49,6 +48,8 @@ _DATA = ("truncation", "prompt", "reasoning")
 """What `config["data"]` may say: the rest is how data are read, which they are."""
 _TRAIN = ("tokens_per_batch", "edge_batching", "frozen_cache_gb", "compile", "token_statistics")
 """What `config["train"]` may say: the rest is said by the arguments."""
+_EVALUATION = ("tokens_per_batch", "seed", "pop_k")
+"""What `config["evaluation"]` may say: the rest is of generations and curves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,32 +108,51 @@ def read_arguments(args: TrainingArguments, objective: str | Mapping[str, Any] |
     return Read(own, config)
 
 
-def check_sections(config: Mapping[str, Any]) -> None:
-    """See that further settings say nothing that the arguments of the trainer say.
+def check_sections(config: Mapping[str, Any], args: TrainingArguments) -> None:
+    """See that further settings say nothing that the arguments of the trainer say, and nothing without effect.
 
     Raises:
         ConfigError: one does; the message names the argument that says it.
     """
     if "task" in config:
         raise ConfigError("PreferenceTrainer trains policies. Reward models are trained by popmargin.train.")
-    said = {"seed": "args.seed", "output": "args.output_dir", "objective": "objective=…"}
+    said = {
+        "seed": "args.seed",
+        "output": "args.output_dir",
+        "objective": "objective=…",
+        "model.precision": "args.bf16",
+    }
     said |= {"data.train": "train_dataset=…", "data.test": "eval_dataset=…", "data.max_length": "args.max_length"}
-    said |= {f"data.{field.name}": "load_preferences" for field in dataclasses.fields(DataConfig)
-             if field.name not in (*_DATA, "train", "test", "max_length")}  # fmt: skip
-    said |= {f"train.{field.name}": "args" for field in dataclasses.fields(TrainConfig) if field.name not in _TRAIN}
+    said |= {"model.dropout": "args.disable_dropout"} if hasattr(args, "disable_dropout") else {}
+    said |= {f"data.{name}": "load_preferences" for name in _others(DataConfig, *_DATA, "train", "test", "max_length")}
+    said |= {f"train.{name}": "args" for name in _others(TrainConfig, *_TRAIN)}
+    said |= {f"evaluation.{name}": "popmargin.evaluate" for name in _others(EvaluationConfig, *_EVALUATION)}
     for name in config:
         section = config[name]
-        parts = isinstance(section, Mapping) and name in ("data", "train")
+        parts = isinstance(section, Mapping) and name in ("data", "train", "model", "evaluation")
         names = [f"{name}.{key}" for key in section] if parts else [name]
         for full in names:
             if full in said:
-                if said[full] == "load_preferences":
-                    raise ConfigError(
-                        f"config={{…}} says {full}, but the data are read and split before. Pass train_dataset and "
-                        "eval_dataset as they are to be trained and evaluated on; load_preferences, split_preferences "
-                        "and the verbs of Preferences make them."
-                    )
-                raise ConfigError(f"config={{…}} says {full}, which is said by {said[full]}. Say it there.")
+                raise ConfigError(f"config={{…}} says {full}, {_instead(said[full])}")
+
+
+def _others(section: Any, *names: str) -> list[str]:
+    """The fields of a section but these."""
+    return [field.name for field in dataclasses.fields(section) if field.name not in names]
+
+
+def _instead(said_by: str) -> str:
+    if said_by == "load_preferences":
+        return (
+            "but the data are read and split before. Pass train_dataset and eval_dataset as they are to be trained and "
+            "evaluated on; load_preferences, split_preferences and the verbs of Preferences make them."
+        )
+    if said_by == "popmargin.evaluate":
+        return (
+            "but PreferenceTrainer measures margins and generates nothing. popmargin.train and popmargin.evaluate "
+            "sample and score."
+        )
+    return f"which is said by {said_by}. Say it there."
 
 
 def _objective(args: TrainingArguments, objective: str | Mapping[str, Any] | None, *, edges: bool) -> dict[str, Any]:

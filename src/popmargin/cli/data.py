@@ -14,6 +14,7 @@ from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.reward_options import add_reward_arguments, reward_of
 from popmargin.data.conversation import Message
 from popmargin.data.formats import ALIASES, FORMATS
+from popmargin.data.goals import body_keys
 from popmargin.data.load import load_preferences, scan_preferences
 from popmargin.data.load_report import LoadReport
 from popmargin.data.saving import SAVE_SUFFIXES
@@ -232,7 +233,7 @@ def _split(args: argparse.Namespace) -> int:
     check_leak(train, test)
     for part, path in ((train, args.train), (test, args.test)):
         part.save(path)
-        print(f"wrote {len(part)} preferences, {len(set(part.prompt_keys))} prompts, to {path}")
+        print(f"wrote {len(part)} preferences, {len(set(body_keys(part)))} prompts, to {path}")
     return 0
 
 

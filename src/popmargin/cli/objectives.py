@@ -26,6 +26,8 @@ def describe(objective: Objective) -> dict[str, Any]:
         needs.append(f"weaker side ({objective.needs.weaker})")
     if objective.uses_batch_statistics(options):
         needs.append("batch statistics")
+    if objective.decoupling_of(options):
+        needs.append("live reference")
     return {
         "name": objective.name,
         "summary": objective.summary,

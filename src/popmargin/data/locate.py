@@ -24,6 +24,7 @@ from popmargin.errors import DataError
 
 _SPLIT = re.compile(r"(.+):([\w.-]+)")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_MEMORY = "the data set in memory"
 _SPLIT_NAMES = ("train", "test", "validation", "valid", "val", "dev", "eval")
 _OTHER_FILES = (
     ".gz", ".xlsx", ".xls", ".txt", ".md", ".zip", ".tar", ".bz2", ".xz", ".zst", ".arrow", ".feather", ".pkl",
@@ -43,7 +44,7 @@ def open_source(source: object, *, split: str | None) -> Source:
     if isinstance(source, str | Path):
         return _together([_open_named(name, split) for name in _names(source)])
     if isinstance(source, datasets.Dataset | datasets.DatasetDict):
-        return _open_dataset(source, "the data set in memory", split)
+        return _open_dataset(source, _MEMORY, split)
     if isinstance(source, list | tuple):
         items = list(cast(Sequence[object], source))
         if items and all(isinstance(item, str | Path) for item in items):
@@ -198,6 +199,8 @@ def _split_of(file: Path, wanted: str | None) -> str | None:
 
 
 def _name_split(name: str, example: str) -> str:
+    if name == _MEMORY:
+        return f"Remedy: pass one of them, as data['{example}'], or load it: load_preferences(data, split='{example}')."
     return (
         f"Remedy: name one: '{name}:{example}', or split='{example}' (--split {example}; with train "
         f"--data.split {example}, with compare --base.data.split {example})."
@@ -231,6 +234,8 @@ def _open_dataset(dataset: Any, name: str, split: str | None) -> Source:
     if isinstance(dataset, datasets.DatasetDict):
         keys = [str(key) for key in dataset]
         names = ", ".join(keys)
+        if not keys:
+            raise DataError(f"{name} has no splits: it is an empty DatasetDict. Remedy: give a datasets.Dataset.")
         if split is None and len(dataset) != 1:
             raise DataError(f"{name} has the splits {names}. {_name_split(name, keys[0])}")
         key = split if split is not None else next(iter(dataset))

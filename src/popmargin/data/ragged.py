@@ -3,9 +3,12 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from jaxtyping import Int32, Int64
+
+from popmargin.data.row_numbers import place_of
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,13 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index: int) -> Int32[np.ndarray, " length"]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"sequence {index} of {len(self)}")
-        start, end = self.offsets[index % len(self)], self.offsets[index % len(self) + 1]
-        return self.values[start:end]
+    @overload
+    def __getitem__(self, index: int) -> Int32[np.ndarray, " length"]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Ragged": ...
+    def __getitem__(self, index: int | slice) -> "np.ndarray | Ragged":
+        """One sequence, or those of a slice."""
+        place = place_of(index, len(self), "Sequence")
+        return (
+            self.values[self.offsets[place] : self.offsets[place + 1]] if isinstance(place, int) else self.take(place)
+        )

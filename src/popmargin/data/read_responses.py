@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 
 from popmargin.data.conversation import Text, prompt_of_key
 from popmargin.data.formats import ALIASES, resolve_names
@@ -15,37 +16,37 @@ from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.formats.responses import TEXT_FIELDS, items_of
 from popmargin.data.locate import open_source
 from popmargin.data.messages import as_text, as_values
+from popmargin.data.response_parts import ResponseParts
+from popmargin.data.responses_table import is_ours, of_table
 from popmargin.data.validate import RowError
 from popmargin.errors import DataError
 
 Row = Mapping[str, Any]
-
-
-class ReadResponses(NamedTuple):
-    """What was read, as `Responses` takes it."""
-
-    prompts: Sequence[Text]
-    responses: Sequence[Sequence[Text]]
-    scores: Mapping[str, Any]
-    fields: Mapping[str, Any]
-    columns: Mapping[str, Any]
+_OF_RESPONSES = ("finished", "tokens", "source", "round")
+"""What is known of each response, even if it is the same for all those of a prompt."""
 
 
 def read_responses(
     source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
-) -> ReadResponses:
+) -> ResponseParts:
     """See `Responses.load`."""
     opened = open_source(source, split=split)
     rows: list[Row] = []
     places: list[str] = []
+    tables: list[Any] = []
     for batch in opened.batches():
+        tables.append(batch.table)
         name = (batch.source or opened).name
         if batch.broken:
             position, error = batch.broken[0]
             raise DataError(f"{name}:{position}: {error} Remedy: {error.remedy}")
-        rows += _with_numbers(batch.rows) if (batch.source or opened).text_cells else batch.rows
+        read = batch.rows
+        rows += _with_numbers(read) if (batch.source or opened).text_cells else read
         by_line = (batch.source or opened).by_line
         places += [f"{name}:{at}" if by_line else f"{name}, row {at} (from 0)" for at in batch.positions]
+    if not columns and tables and all(table is not None and is_ours(table) for table in tables):
+        with suppress(pa.ArrowInvalid):  # files that hold different things
+            return of_table(pa.concat_tables(tables))
     found = list(dict.fromkeys(column for row in rows for column in row))
     candidates, nested = resolve_names(found, columns)
     prompt = candidates.get("prompt", [])
@@ -87,7 +88,7 @@ def _wide(
     column: str,
     found: Mapping[str, list[str]],
     text: str | None,
-) -> ReadResponses:
+) -> ResponseParts:
     beside = [name for field in ("ratings", "ranks") for name in found.get(field, [])]
     texts: list[list[Text]] = []
     fields: list[Row] = []
@@ -119,7 +120,7 @@ def _as_many(values: Any, items: Sequence[Any]) -> bool:
     return isinstance(values, list) and len(cast(list[Any], values)) == len(items)
 
 
-def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str) -> ReadResponses:
+def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str) -> ResponseParts:
     groups: list[list[int]] = []
     last: Any = object()
     for number, row in enumerate(rows):
@@ -134,14 +135,19 @@ def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str
     shared = [
         name
         for name in names
-        if not _is_score(name, [row.get(name) for row in rows])
+        if name not in _OF_RESPONSES
+        and not _is_score(name, [row.get(name) for row in rows])
         and all(rows[number].get(name) == rows[group[0]].get(name) for group in groups for number in group)
     ]
     own = [name for name in names if name not in shared]
-    renamed = {"length": "tokens"} if rows and "prompt_key" in rows[0] else {}  # a run's generations
+    drawn = bool(rows) and "prompt_key" in rows[0]  # a run's generations, as they were written before: texts
+    renamed = {"length": "tokens"} if drawn else {}
+    texts = [
+        row[response] if drawn else _text(row.get(response), response, at) for row, at in zip(rows, places, strict=True)
+    ]
     return _made(
         [_prompt(rows[group[0]], prompt, places[group[0]]) for group in groups],
-        [[_text(rows[number].get(response), response, places[number]) for number in group] for group in groups],
+        [[texts[number] for number in group] for group in groups],
         [{renamed.get(name, name): row.get(name) for name in own} for row in rows],
         {name: [rows[group[0]].get(name) for group in groups] for name in shared},
     )
@@ -150,24 +156,30 @@ def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str
 def _prompt(row: Row, column: str, place: str) -> Text:
     """The prompt, out of its key where this holds messages that the column only shows as one text."""
     key = row.get("prompt_key")
-    if key is None or key == row.get(column):
+    if key is None:
         return _text(row.get(column), column, place)
+    if key == row.get(column):
+        return key
     return cast(Text, prompt_of_key(key))
 
 
 def _is_score(name: str, values: Sequence[Any]) -> bool:
     """Whether values are numbers, and not what numbers some things."""
-    if name in ("finished", "tokens", "source", "round", *ALIASES["id"], *ALIASES["annotator"], "cluster"):
+    if name in (*_OF_RESPONSES, *ALIASES["id"], *ALIASES["annotator"], "cluster"):
         return False
-    known = [value for value in values if value is not None]
+    known = [value for value in values if not _missing(value)]
     return bool(known) and all(
         isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in known
     )
 
 
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _made(
     prompts: list[Text], texts: list[list[Text]], fields: Sequence[Row], columns: Mapping[str, list[Any]]
-) -> ReadResponses:
+) -> ResponseParts:
     """Numbers of responses are scores, except those that have a name of their own."""
     names = list(dict.fromkeys(name for row in fields for name in row))
     scores: dict[str, list[float]] = {}
@@ -175,11 +187,11 @@ def _made(
     for name in names:
         values = [row.get(name) for row in fields]
         if not _is_score(name, values):
-            if any(value is not None for value in values):
+            if not all(map(_missing, values)):
                 others[name] = values
         else:
             score = [math.nan if value is None else float(value) for value in values]
             scores["rating" if ranks_by_name(name) else name] = (
                 [-value for value in score] if ranks_by_name(name) else score
             )
-    return ReadResponses(prompts, texts, scores, others, columns)
+    return ResponseParts(prompts, texts, scores, others, columns)

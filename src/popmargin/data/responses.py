@@ -4,26 +4,35 @@ Axis suffixes: P prompts, n responses (all those of one prompt together).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64, Int64
 
-from popmargin.data.collect import Collector
-from popmargin.data.conversation import Text, holds_tools
-from popmargin.data.formats import Reader
+from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.pairs import Pairing, check_pairing
 from popmargin.data.read_responses import read_responses
-from popmargin.data.saving import save_table
-from popmargin.data.schema import BATCH_ROWS, Preferences, arrow_schema, row_numbers
-from popmargin.data.sources import RawBatch, Source
-from popmargin.data.validate import describe_problems
+from popmargin.data.response_pairs import pairs_of
+from popmargin.data.response_parts import (
+    ResponseParts,
+    changed,
+    column_values,
+    field_values,
+    identical,
+    joined,
+    refuse_same_names,
+    score_values,
+    summed_up,
+)
+from popmargin.data.responses_table import table_of
+from popmargin.data.row_numbers import place_of, row_numbers
+from popmargin.data.saving import SAVE_SUFFIXES, save_table
+from popmargin.data.schema import BATCH_ROWS, Preferences
 from popmargin.errors import DataError, did_you_mean
-
-_KINDS: dict[str, Any] = {"finished": pa.bool_(), "tokens": pa.int64(), "source": pa.string(), "round": pa.int64()}
+from popmargin.files import check_suffix
 
 
 class Responses:
@@ -74,49 +83,27 @@ class Responses:
         self._counts = np.array([len(of_prompt) for of_prompt in responses], dtype=np.int64)
         self._ends = np.concatenate([[0], np.cumsum(self._counts)])
         self._texts = [text for of_prompt in responses for text in of_prompt]
-        self._scores = {name: self._numbers(name, values) for name, values in (scores or {}).items()}
+        self._scores = score_values(scores or {}, self._counts, self._texts)
         given = {"finished": finished, "tokens": tokens, "source": source, "round": round, **(fields or {})}
-        self._facts = {name: self._flat(name, values) for name, values in given.items() if values is not None}
-        self._columns = {name: list(values) for name, values in (columns or {}).items()}
-        for name, values in self._columns.items():
-            if len(values) != len(self._prompts):
-                raise DataError(f"{len(values)} values of '{name}' for {len(self._prompts)} prompts.")
-        names = [*self._scores, *self._facts, *self._columns, "prompt", "responses", "text"]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise DataError(f"The name '{twice[0]}' is used twice in responses. Give the score or column another one.")
-
-    def _flat(self, name: str, values: Any) -> list[Any]:
-        """One value for each response, out of one for all, a list for each prompt, or a flat list."""
-        count = len(self._texts)
-        if isinstance(values, str | bool | int | float):
-            return [values] * count
-        listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
-        if len(listed) == len(self._counts) and all(isinstance(item, list | tuple | np.ndarray) for item in listed):
-            for number, (item, expected) in enumerate(zip(listed, self._counts, strict=True)):
-                if len(item) != expected:
-                    raise DataError(
-                        f"{len(item)} values of '{name}' for prompt {number}, which has {expected} responses."
-                    )
-            return [value for item in listed for value in item]
-        if len(listed) != count:
-            raise DataError(f"{len(listed)} values of '{name}' for {count} responses.")
-        return listed
-
-    def _numbers(self, name: str, values: Any) -> Float64[np.ndarray, " n"]:
-        flat = np.array([math.nan if value is None else value for value in self._flat(name, values)], dtype=np.float64)
-        wrong = np.flatnonzero(np.isinf(flat))
-        if len(wrong):
-            raise DataError(
-                f"The score '{name}' of response {wrong[0]} is infinite ({self._texts[wrong[0]]!r:.80}). Look at what "
-                "scored it, or give nan for responses without a score."
-            )
-        return flat
+        self._facts = field_values(given, self._counts)
+        self._columns = column_values(columns or {}, len(self._prompts))
+        refuse_same_names([*self._scores, *self._facts, *self._columns, "prompt", "responses", "text"])
 
     @property
     def prompts(self) -> list[Text]:
         """The prompts (P,)."""
         return list(self._prompts)
+
+    @property
+    def prompt_keys(self) -> list[str]:
+        """Canonical text of each prompt (P,), as `Preferences.prompt_keys` has it."""
+        return [prompt_key(prompt) for prompt in self._prompts]
+
+    @property
+    def clusters(self) -> list[str]:
+        """What depends on each other (P,), in every interval: what the column `cluster` names, else the prompt."""
+        named = self._columns.get("cluster", [None] * len(self))
+        return [name or key for name, key in zip(named, self.prompt_keys, strict=True)]
 
     @property
     def texts(self) -> list[Text]:
@@ -127,6 +114,16 @@ class Responses:
     def counts(self) -> Int64[np.ndarray, " P"]:
         """How many responses each prompt has."""
         return self._counts.copy()
+
+    @property
+    def unfinished(self) -> Int64[np.ndarray, " P"]:
+        """How many responses to each prompt were cut; those of which it is unknown do not count.
+
+        Raises:
+            DataError: it is not known of any (`finished`).
+        """
+        cut = [ended is not None and not ended for ended in self.field("finished")]
+        return np.diff(np.cumsum([0, *cut])[self._ends])
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -218,14 +215,59 @@ class Responses:
             >>> responses.with_scores(reward=[-2.0, 1.0]).score_names
             ('reward',)
         """
-        changed = {**self._scores, **(scores or {}), **named}
-        return Responses(
-            self._prompts,
-            [[self._texts[place] for place in self._places(row)] for row in range(len(self))],
-            {name: values for name, values in changed.items() if values is not None},
-            fields=self._facts,
-            columns=self._columns,
-        )
+        return self._with(scores=changed(self._scores, scores, named))
+
+    def with_fields(self, fields: Mapping[str, Any] | None = None, /, **named: Any) -> "Responses":
+        """The same for what else is known of each response: finished, tokens, source, round or a field of your own.
+
+        Example:
+            >>> responses = Responses(["2+2?"], [["5", "4"]])
+            >>> responses.with_fields(source="my-model", finished=[True, False]).unfinished.tolist()
+            [1]
+        """
+        return self._with(fields=changed(self._facts, fields, named))
+
+    def with_columns(self, columns: Mapping[str, Any] | None = None, /, **named: Any) -> "Responses":
+        """The same for columns of the prompts (P,)."""
+        return self._with(columns=changed(self._columns, columns, named))
+
+    @staticmethod
+    def concat(parts: Iterable["Responses"], *, merge: bool = True) -> "Responses":
+        """All responses of several tables, such as those of several rounds or models.
+
+        The responses to a prompt come together, in the order of the parts; prompts keep the order in which they first
+        appear; with `merge=False` every prompt of every part is a row of its own. What only some parts know is None in
+        the others, a score nan. A column must say the same of a prompt in all parts that have it.
+
+        Raises:
+            DataError: no part, or a column that differs.
+
+        Example:
+            >>> first = Responses(["2+2?", "3+3?"], [["4"], ["6"]], round=1)
+            >>> both = Responses.concat([first, Responses(["2+2?"], [["5"]], round=2)])
+            >>> both[0]["responses"]
+            [{'text': '4', 'round': 1}, {'text': '5', 'round': 2}]
+        """
+        found = [part._parts() for part in parts]
+        if not found:
+            raise DataError("There are no responses to put together. Give at least one table.")
+        return Responses._of(joined(found, merge=merge))
+
+    def distinct(self) -> "Responses":
+        """Each response to a prompt once, with the field `count` of how often it was given.
+
+        Of identical ones the first stays, with its fields; its scores are the means of theirs. Counts that are there
+        already add up, so that distinct responses can be put together and made distinct again.
+
+        Example:
+            >>> drawn = Responses(["2+2?"], [["4", "5", "4"]], {"reward": [1.0, 0.0, 1.0]})
+            >>> drawn.distinct().texts, drawn.distinct().field("count")
+            (['4', '5'], [2, 1])
+        """
+        groups = identical(self._texts, self._ends)
+        kept = self._take(range(len(self)), [[places[0] for places in of_prompt] for of_prompt in groups])
+        scores, count = summed_up(groups, self._scores, self._facts.get("count", [1] * len(self._texts)))
+        return kept.with_scores(scores).with_fields(count=count)
 
     def pairs(self, pairs: Pairing, *, by: str, min_gap: float = 0.0, seed: int = 0) -> Preferences:
         """Preferences between responses to a prompt, as `load_preferences` makes them of rated responses.
@@ -253,24 +295,8 @@ class Responses:
         """
         check_pairing(pairs, min_gap)
         self.score(by)
-        others = tuple(name for name in (*self._scores, *self._facts) if name != by)
-        names = {"prompt": "prompt", "responses": "responses"}
-        own = {name: name for name in ("id", "cluster", "weight", "annotator") if name in self._columns}
-        reader = Reader(
-            names | own, nested={"text": "text", "rating": by}, pairs=pairs, min_gap=min_gap, seed=seed, fields=others
-        )
-        source = Source(f"the responses, by '{by}'", "memory", False, False, lambda: iter(()))
-        collector = Collector(source, "responses", reader, {"rating": by, "text": "text"} | names | own)
-        for start in range(0, len(self), BATCH_ROWS):
-            numbers = list(range(start, min(start + BATCH_ROWS, len(self))))
-            collector.add(RawBatch([self[number] for number in numbers], numbers))
-        preferences, report = collector.finish()
-        if preferences is None:
-            raise DataError(
-                f"No preference is left of {report.rows_in} pairs.\n{describe_problems(report.problems)}\n"
-                "Remedy: score the responses, or sample more different ones."
-            )
-        return preferences
+        others = [name for name in (*self._scores, *self._facts) if name != by]
+        return pairs_of(self, others, list(self._columns), pairs, by=by, min_gap=min_gap, seed=seed)
 
     def save(self, path: str | Path) -> None:
         """Write one row a prompt, as `.parquet`, `.jsonl` or `.jsonl.gz`: prompt, columns, and its responses as a list.
@@ -279,32 +305,28 @@ class Responses:
 
         Raises:
             ConfigError: the path ends otherwise.
+            DataError: prompts or responses that are partly texts and partly messages.
             RunError: the path is a folder, or cannot be written.
         """
-        talks = [not isinstance(text, str) for text in (*self._prompts, *self._texts)]
-        tools = holds_tools([*self._prompts, *self._texts])
-        of_prompt, of_response = (
-            arrow_schema(conversational=any(kind), tools=tools).field("prompt").type
-            for kind in (talks[: len(self)], talks[len(self) :])
-        )
-        fields = [("text", of_response)] + [(name, pa.float64()) for name in self._scores]
-        fields += [(name, _KINDS[name] if name in _KINDS else pa.array(self._facts[name]).type) for name in self._facts]
-        columns = [(name, pa.array(values).type) for name, values in self._columns.items()]
-        schema = pa.schema([("prompt", of_prompt), *columns, ("responses", pa.list_(pa.struct(fields)))])
-        try:
-            table = pa.Table.from_pylist(list(self), schema=schema)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(
-                f"{path}: the responses cannot be a table ({error}). Give all prompts as texts or all as messages, and "
-                "all responses likewise."
-            ) from error
-        save_table(path, schema, (pa.Table.from_batches([rows]) for rows in table.to_batches(max_chunksize=BATCH_ROWS)))
+        check_suffix(path, SAVE_SUFFIXES)
+        table = self.to_arrow()
+        parts = (pa.Table.from_batches([rows]) for rows in table.to_batches(max_chunksize=BATCH_ROWS))
+        save_table(path, table.schema, parts)
+
+    def to_arrow(self) -> Any:
+        """The `pyarrow.Table` that `save` writes; errors as there.
+
+        Example:
+            >>> Responses(["2+2?"], [["4"]], {"reward": [1.0]}).to_arrow().to_pylist()
+            [{'prompt': '2+2?', 'responses': [{'text': '4', 'reward': 1.0}]}]
+        """
+        return table_of(list(self), self._parts())
 
     @staticmethod
     def load(
         source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
     ) -> "Responses":
-        """Read responses: one row a prompt, as `save` writes it, or one row a response, as a run's generations.parquet.
+        """Read responses: one row a prompt, as `save` and a run's generations.parquet have it, or one row a response.
 
         Of one row a response, the rows of a prompt must follow each other; what is the same in all rows of every prompt
         is a column of the prompts. Numbers are scores, ranks become the score `rating` with a minus.
@@ -321,8 +343,18 @@ class Responses:
             >>> Responses.load([{"prompt": "2+2?", "responses": [{"text": "4", "reward": 1.0}, {"text": "5"}]}])
             Responses(1 prompt, 2 responses, scores: reward)
         """
-        read = read_responses(source, split=split, columns=columns)
-        return Responses(read.prompts, read.responses, read.scores, fields=read.fields, columns=read.columns)
+        return Responses._of(read_responses(source, split=split, columns=columns))
+
+    @staticmethod
+    def _of(parts: ResponseParts) -> "Responses":
+        return Responses(parts.prompts, parts.responses, parts.scores, fields=parts.fields, columns=parts.columns)
+
+    def _parts(self) -> ResponseParts:
+        texts = [[self._texts[place] for place in self._places(row)] for row in range(len(self))]
+        return ResponseParts(self._prompts, texts, self._scores, self._facts, self._columns)
+
+    def _with(self, **parts: Any) -> "Responses":
+        return Responses._of(self._parts()._replace(**parts))
 
     def _places(self, row: int) -> range:
         return range(int(self._ends[row]), int(self._ends[row + 1]))
@@ -330,17 +362,24 @@ class Responses:
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One prompt with its columns and responses, as `save` writes it; a score that is missing is None."""
-        row: dict[str, Any] = {"prompt": self._prompts[index]}
-        row |= {name: values[index] for name, values in self._columns.items()}
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Responses": ...
+    def __getitem__(self, index: int | slice) -> "dict[str, Any] | Responses":
+        """One prompt with its columns and responses, as `save` writes it, a missing score as None; or a slice."""
+        number = place_of(index, len(self), "Prompt")
+        if isinstance(number, range):
+            return self.select(number)
+        row: dict[str, Any] = {"prompt": self._prompts[number]}
+        row |= {name: values[number] for name, values in self._columns.items()}
         row["responses"] = [
             {
                 "text": self._texts[place],
                 **{name: None if math.isnan(of[place]) else float(of[place]) for name, of in self._scores.items()},
                 **{name: values[place] for name, values in self._facts.items()},
             }
-            for place in self._places(index % len(self))
+            for place in self._places(number)
         ]
         return row
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import datasets
 import numpy as np
@@ -16,6 +16,7 @@ from popmargin.data.conversation import TOOL_FIELDS, prompt_key
 from popmargin.data.exchange import CLAIMS, exchange_rows, flipped
 from popmargin.data.extra import as_dataset, as_numbers, put_columns
 from popmargin.data.load_report import LoadReport
+from popmargin.data.row_numbers import place_of, row_numbers
 from popmargin.data.saving import known_fields, save_table
 from popmargin.errors import DataError, did_you_mean
 
@@ -267,7 +268,8 @@ class Preferences:
             named: the same, for names that are Python's.
 
         Raises:
-            DataError: another number of values, of another type than the schema's, or not in the column's range.
+            DataError: another number of values, of another type than the schema's, or not in the column's range; empty
+                ids or texts, or two equal responses.
 
         Example:
             >>> from popmargin import load_preferences
@@ -373,24 +375,18 @@ class Preferences:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One row as a dictionary of all columns; images and the like as they are stored."""
-        row: dict[str, Any] = self._rows[[index]].to_pylist()[0]
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Preferences": ...
+    def __getitem__(self, index: int | slice) -> "dict[str, Any] | Preferences":
+        """One row as a dictionary of all columns, images and the like as they are stored; or the rows of a slice."""
+        place = place_of(index, len(self))
+        if isinstance(place, range):
+            return self.select(place)
+        row: dict[str, Any] = self._rows[[place]].to_pylist()[0]
         return {name: known_fields(value) if name in TEXT_COLUMNS else value for name, value in row.items()}
 
     def __repr__(self) -> str:
         kind = "conversational" if self.conversational else "text"
         return f"Preferences({len(self)} rows, {kind}, from {self._report.source})"
-
-
-def row_numbers(indices: Sequence[int] | np.ndarray) -> list[int]:
-    """Row numbers as plain integers.
-
-    Raises:
-        DataError: truth values or fractions, which would be taken for the numbers 0 and 1.
-    """
-    numbers: list[Any] = list(indices)
-    wrong = [number for number in numbers if isinstance(number, bool) or not isinstance(number, (int, np.integer))]
-    if wrong:
-        raise DataError(f"{wrong[0]!r} is not a row number. For a mask, use np.flatnonzero.")
-    return [int(number) for number in numbers]

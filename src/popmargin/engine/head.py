@@ -5,13 +5,15 @@ Axis suffixes: N completion tokens, H hidden size, V vocabulary.
 
 import importlib
 import importlib.util
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from popmargin.engine.contrast import Contrast, widened
 
 _CHUNK_ELEMENTS = 24_000_000  # of logits at once: 96 MB in fp32
 _CHUNK_ELEMENTS_ELSEWHERE = 256_000_000  # on accelerators: 512 MB in bf16, products large enough to fill them
@@ -27,11 +29,13 @@ class TokenScores:
         logps: log-probs (N,), nats.
         entropy: entropy of the prediction (N,), nats, detached; None when not asked for.
         top1: whether the token was the likeliest one (N,); None when not asked for.
+        decoupled: log-probs with the logits moved away from another model's (N,), nats, detached; see `Contrast`.
     """
 
     logps: Float[Tensor, "N"]
     entropy: Float[Tensor, "N"] | None = None
     top1: Bool[Tensor, "N"] | None = None
+    decoupled: Float[Tensor, "N"] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,23 @@ class HeadSettings:
         return scaled if self.softcap is None else self.softcap * torch.tanh(scaled / self.softcap)
 
 
+def head_logits(
+    hidden_NH: Float[Tensor, "N H"],
+    weight_VH: Float[Tensor, "V H"],
+    bias_V: Float[Tensor, "V"] | None,
+    settings: HeadSettings,
+) -> Callable[[slice], Tensor]:
+    """Logits of a slice of N tokens from their hidden states, made when they are asked for; see `Contrast.others`."""
+    head = _Head(weight_VH, bias_V, settings, _dtype(hidden_NH))
+    return lambda part: head.logits(head.raw_logits(hidden_NH[part]))
+
+
+def _dtype(hidden_NH: Tensor) -> torch.dtype:
+    """What a head computes in."""
+    device = hidden_NH.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_NH.dtype
+
+
 def fused_token_scores(
     hidden_NH: Float[Tensor, "N H"],
     weight_VH: Float[Tensor, "V H"],
@@ -60,6 +81,7 @@ def fused_token_scores(
     bias_V: Float[Tensor, "V"] | None = None,
     settings: HeadSettings | None = None,
     statistics: bool = False,
+    contrast: Contrast | None = None,
 ) -> TokenScores:
     """log softmax(head(hidden))[label], chunk by chunk, in fp32 or better; its backward makes the logits anew.
 
@@ -73,18 +95,19 @@ def fused_token_scores(
         bias_V: bias of the head (V,).
         settings: soft-capping and scale of the logits.
         statistics: also entropy and top-1.
+        contrast: also de-coupled log-probs, from the same logits.
 
     Returns:
-        Log-probs (N,), fp32 or fp64, and the statistics.
+        Log-probs (N,), fp32 or fp64, and the rest.
     """
     settings = settings or HeadSettings()
-    dtype = hidden_NH.dtype
-    if torch.is_autocast_enabled(hidden_NH.device.type):
-        dtype = torch.get_autocast_dtype(hidden_NH.device.type)
     frozen = torch.is_grad_enabled() and not weight_VH.requires_grad and (bias_V is None or not bias_V.requires_grad)
-    results: Any = _FusedHead.apply(hidden_NH, weight_VH, bias_V, labels_N, settings, dtype, frozen, statistics)
-    logps_N, entropy_N, top1_N = results
-    return TokenScores(logps_N, entropy_N, top1_N) if statistics else TokenScores(logps_N)
+    results: Any = _FusedHead.apply(
+        hidden_NH, weight_VH, bias_V, labels_N, settings, _dtype(hidden_NH), frozen, statistics, contrast
+    )
+    logps_N, entropy_N, top1_N, decoupled_N = results
+    decoupled_N = None if contrast is None else decoupled_N
+    return TokenScores(logps_N, *((entropy_N, top1_N) if statistics else (None, None)), decoupled_N)
 
 
 class _FusedHead(torch.autograd.Function):
@@ -99,13 +122,17 @@ class _FusedHead(torch.autograd.Function):
         dtype: torch.dtype,
         frozen: bool,
         statistics: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        contrast: Contrast | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         head = _Head(weight_VH, bias_V, settings, dtype)
         wants_units = frozen and ctx.needs_input_grad[0]
         scores: list[tuple[Tensor, ...]] = []
         units: list[Tensor] = []
+        decoupled: list[Tensor] = []
         for part in head.chunks(len(hidden_NH)):
             raw_CV = head.raw_logits(hidden_NH[part])
+            if contrast is not None:
+                decoupled.append(head.decoupled(contrast, raw_CV, labels_N[part], part.start))
             scores.append(head.label_scores(raw_CV, labels_N[part], statistics=statistics, units=wants_units))
             if wants_units:
                 units.append(raw_CV @ head.weight_VH)
@@ -113,15 +140,16 @@ class _FusedHead(torch.autograd.Function):
         ctx.settings, ctx.dtype, ctx.units_NH = settings, dtype, torch.cat(units) if units else None
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, labels_N, norms_N)
         logps_N = chosen_N - norms_N
-        ctx.mark_non_differentiable(entropy_N, top1_N)
-        return logps_N, entropy_N, top1_N
+        decoupled_N = torch.cat(decoupled) if decoupled else norms_N[:0]
+        ctx.mark_non_differentiable(entropy_N, top1_N, decoupled_N)
+        return logps_N, entropy_N, top1_N, decoupled_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, bias_V, labels_N, norms_N = ctx.saved_tensors
         grad_N = grads[0]
         if ctx.units_NH is not None:
-            return (grad_N[:, None] * ctx.units_NH).to(hidden_NH.dtype), *([None] * 7)
+            return (grad_N[:, None] * ctx.units_NH).to(hidden_NH.dtype), *([None] * 8)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         head = _Head(weight_VH, bias_V, ctx.settings, ctx.dtype)
         hidden_grad_NH = torch.empty_like(hidden_NH) if wants_hidden else None
@@ -141,7 +169,7 @@ class _FusedHead(torch.autograd.Function):
                 weight_grad_VH += grad.T @ hidden
             if bias_grad_V is not None:
                 bias_grad_V += grad.sum(0)
-        return hidden_grad_NH, weight_grad_VH, bias_grad_V, *([None] * 5)
+        return hidden_grad_NH, weight_grad_VH, bias_grad_V, *([None] * 6)
 
 
 class _Head:
@@ -169,6 +197,14 @@ class _Head:
     def raw_logits(self, hidden_CH: Tensor) -> Tensor:
         """What the head itself gives, in its own dtype (C, V)."""
         return torch.nn.functional.linear(hidden_CH.to(self._dtype), self.weight_VH, self._bias_V)
+
+    def logits(self, raw_CV: Tensor) -> Tensor:
+        """What a model makes of raw logits, in fp32 or better (C, V); they stay as they are."""
+        return self._settings.logits(widened(raw_CV))
+
+    def decoupled(self, contrast: Contrast, raw_CV: Tensor, labels_C: Tensor, start: int) -> Tensor:
+        """De-coupled log-probs of the labels (C,) at this place among all; see `Contrast.label_logps`."""
+        return contrast.label_logps(lambda rows: self.logits(raw_CV[rows]), labels_C, len(self.weight_VH), start=start)
 
     def label_scores(
         self, raw_CV: Tensor, labels_C: Tensor, *, statistics: bool, units: bool
@@ -214,7 +250,7 @@ class _Head:
 
     def _logits(self, raw_CV: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits in fp32 or better (C, V), and their slope where they are soft-capped (C, V); uses up the raw ones."""
-        logits_CV = raw_CV if raw_CV.dtype in (torch.float32, torch.float64) else raw_CV.float()
+        logits_CV = widened(raw_CV)
         if self._settings.scale != 1.0:
             logits_CV.mul_(self._settings.scale)
         cap = self._settings.softcap

@@ -6,8 +6,8 @@ H hidden size.
 
 import contextlib
 import logging
-from collections.abc import Generator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from popmargin.engine.attention import forbid_packing
+from popmargin.engine.contrast import Contrast, widened
 from popmargin.engine.head import HeadSettings, TokenScores, fused_token_scores
 from popmargin.engine.limits import Limit, context_limit
 from popmargin.engine.sequences import Layout, Sequences, longest_sequence, one_by_one
@@ -46,7 +47,7 @@ class SelectedLogSoftmax(torch.autograd.Function):
     def forward(ctx: Any, logits_NV: Tensor, labels_N: Tensor) -> Tensor:
         pieces: list[Tensor] = []
         for logits, labels in zip(logits_NV.split(_CHUNK), labels_N.split(_CHUNK), strict=True):
-            wide = _widen(logits)
+            wide = widened(logits)
             pieces.append(wide.gather(-1, labels[:, None]).squeeze(-1) - wide.logsumexp(-1))
         ctx.save_for_backward(logits_NV, labels_N)
         return torch.cat(pieces)
@@ -59,15 +60,11 @@ class SelectedLogSoftmax(torch.autograd.Function):
         for logits, labels, grad in zip(
             logits_NV.split(_CHUNK), labels_N.split(_CHUNK), grads[0].split(_CHUNK), strict=True
         ):
-            piece = _widen(logits).softmax(-1).mul_(-grad[:, None])
+            piece = widened(logits).softmax(-1).mul_(-grad[:, None])
             piece.scatter_add_(-1, labels[:, None], grad[:, None])
             result_NV[start : start + len(piece)] = piece
             start += len(piece)
         return result_NV, None
-
-
-def _widen(logits: Tensor) -> Tensor:
-    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
 @runtime_checkable
@@ -76,6 +73,15 @@ class LowerLayers(Protocol):
 
     def skipped(self, model: nn.Module, sequences: Sequences) -> contextlib.AbstractContextManager[None]:
         """A context in which the model's forward pass of these sequences starts above them."""
+        ...
+
+
+@runtime_checkable
+class OtherLogits(Protocol):
+    """Another model, which tells its logits of the same tokens."""
+
+    def contrast(self, sequences: Sequences, precision: str) -> Contrast:
+        """Its logits of the completion tokens, and how far a model's own are moved away from them."""
         ...
 
 
@@ -224,6 +230,7 @@ def token_scores(
     precision: str = "fp32",
     plan: ForwardPlan | None = None,
     statistics: bool = False,
+    other: OtherLogits | None = None,
 ) -> TokenScores:
     """Log-probs of all completion tokens, and what else a forward pass can tell about them.
 
@@ -236,6 +243,7 @@ def token_scores(
         precision: `fp32` (the model's own dtype) or `bf16` (autocast).
         plan: of the model before it was wrapped; found when not given.
         statistics: also entropy and top-1 of every token.
+        other: a model from whose logits the model's own are moved away, for de-coupled log-probs.
 
     Returns:
         log π(y_t | x, y_<t) of every completion token (N,), in the order of `labels`.
@@ -247,35 +255,54 @@ def token_scores(
     if plan.limit is not None:
         plan.limit.check(longest_sequence(sequences))
     if plan.layout == "alone":
-        ones = [_scores(model, one, precision, plan, statistics) for one in one_by_one(sequences)]
-        return TokenScores(*(_joined([getattr(one, name) for one in ones]) for name in ("logps", "entropy", "top1")))
-    return _scores(model, sequences, precision, plan, statistics)
+        ones = [_scores(model, one, precision, plan, statistics, other) for one in one_by_one(sequences)]
+        names = (field.name for field in fields(TokenScores))
+        return TokenScores(*(_joined([getattr(one, name) for one in ones]) for name in names))
+    return _scores(model, sequences, precision, plan, statistics, other)
 
 
 def _joined(parts: list[Any]) -> Any:
     return None if parts[0] is None else torch.cat(parts)
 
 
-def _scores(model: nn.Module, sequences: Sequences, precision: str, plan: ForwardPlan, statistics: bool) -> TokenScores:
+def _scores(
+    model: nn.Module,
+    sequences: Sequences,
+    precision: str,
+    plan: ForwardPlan,
+    statistics: bool,
+    other: OtherLogits | None,
+) -> TokenScores:
     """Scores from one forward pass."""
     positions_N, labels_N = sequences["label_positions"], sequences["labels"]
+    contrast = None if other is None else other.contrast(sequences, precision)
     inputs = model_inputs(sequences)
     with contextlib.ExitStack() as stack:
         stack.enter_context(autocast(positions_N.device, precision))
         if plan.lower is not None:
             stack.enter_context(plan.lower.skipped(model, sequences))
         if plan.head is not None and plan.fused is not None:
-            with _fused(plan.head, plan.fused, positions_N, labels_N, statistics) as results:
+            with _fused(plan.head, plan.fused, positions_N, labels_N, statistics, contrast) as results:
                 output = model(**inputs)
             # The sum ties the result to the model's output, which sharded training needs to see a gradient of.
             return replace(results[0], logps=results[0].logps + 0.0 * output.logits.sum())
-        with contextlib.nullcontext() if plan.head is None else _head_sees_only(plan.head, positions_N):
-            output = model(**inputs)
-    logits_NV = output.logits
-    if plan.head is None:
-        logits_NV = logits_NV.flatten(0, 1).index_select(0, positions_N)
+        logits_NV = completion_logits(model, inputs, plan.head, positions_N)
     logps_N: Any = SelectedLogSoftmax.apply(logits_NV, labels_N)
-    return _with_statistics(logps_N, logits_NV, labels_N) if statistics else TokenScores(logps_N)
+    scores = _with_statistics(logps_N, logits_NV, labels_N) if statistics else TokenScores(logps_N)
+    if contrast is None:
+        return scores
+    wide = widened(logits_NV.detach())
+    decoupled_N = contrast.label_logps(lambda rows: wide[rows].clone(), labels_N, wide.shape[-1])
+    return replace(scores, decoupled=decoupled_N)
+
+
+def completion_logits(
+    model: nn.Module, inputs: Mapping[str, Any], head: nn.Module | None, positions_N: Int[Tensor, "N"]
+) -> Float[Tensor, "N V"]:
+    """All logits of completion tokens, of a model whose head is not fused."""
+    with contextlib.nullcontext() if head is None else _head_sees_only(head, positions_N):
+        output = model(**inputs)
+    return output.logits if head is not None else output.logits.flatten(0, 1).index_select(0, positions_N)
 
 
 def model_inputs(sequences: Sequences) -> dict[str, Any]:
@@ -293,31 +320,55 @@ def model_inputs(sequences: Sequences) -> dict[str, Any]:
 def _with_statistics(logps_N: Tensor, logits_NV: Tensor, labels_N: Tensor) -> TokenScores:
     entropies: list[Tensor] = []
     for logits in logits_NV.split(_CHUNK):
-        log_softmax = _widen(logits).log_softmax(-1)
+        log_softmax = widened(logits).log_softmax(-1)
         entropies.append(-(log_softmax.exp() * log_softmax).sum(-1))
     return TokenScores(logps_N, torch.cat(entropies), logits_NV.argmax(-1) == labels_N)
 
 
 @contextlib.contextmanager
 def _fused(
-    head: nn.Module, settings: HeadSettings, positions_N: Tensor, labels_N: Tensor, statistics: bool
+    head: nn.Module,
+    settings: HeadSettings,
+    positions_N: Tensor,
+    labels_N: Tensor,
+    statistics: bool,
+    contrast: Contrast | None,
 ) -> Generator[list[TokenScores]]:
     """Let the head give log-probs of the labels: inside the module, where a sharded weight is whole."""
     results: list[TokenScores] = []
 
-    def forward(hidden: Tensor) -> Tensor:
-        hidden_NH = hidden.flatten(0, -2).index_select(0, positions_N)
+    def scores(hidden_NH: Tensor) -> Tensor:
         weight_VH: Any = head.weight
         bias_V: Any = head.bias
-        scores = fused_token_scores(
-            hidden_NH, weight_VH, labels_N, bias_V=bias_V, settings=settings, statistics=statistics
+        results.append(
+            fused_token_scores(
+                hidden_NH,
+                weight_VH,
+                labels_N,
+                bias_V=bias_V,
+                settings=settings,
+                statistics=statistics,
+                contrast=contrast,
+            )
         )
-        results.append(scores)
-        return scores.logps[:, None]
+        return results[0].logps[:, None]
+
+    with head_replaced(head, positions_N, scores):
+        yield results
+
+
+@contextlib.contextmanager
+def head_replaced(
+    head: nn.Module, positions_N: Int[Tensor, "N"], function: Callable[[Tensor], Tensor]
+) -> Generator[None]:
+    """Let a function of the hidden states at some positions (N, H) take the place of a head's forward pass."""
+
+    def forward(hidden: Tensor) -> Tensor:
+        return function(hidden.flatten(0, -2).index_select(0, positions_N))
 
     head.forward = forward
     try:
-        yield results
+        yield
     finally:
         del head.forward  # the class's own is back
 

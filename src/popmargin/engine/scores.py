@@ -23,12 +23,14 @@ class PairScores:
         rejected: the same of the rejected responses (P,).
         logps: sums over all tokens, whatever the weights; None where responses have no log-probs.
         logged: further values to log by name, of any number each.
+        decoupled: the gap with de-coupled log-probs (P,), nats, detached; None where no objective asks for it.
     """
 
     chosen: Float[Tensor, "P"]
     rejected: Float[Tensor, "P"]
     logps: Logps | None = None
     logged: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    decoupled: Float[Tensor, "P"] | None = None
 
     @property
     def gap(self) -> Float[Tensor, "P"]:

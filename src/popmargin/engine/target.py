@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Generator
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from popmargin.engine.processes import from_all_processes
 from popmargin.errors import RunError
 
 
@@ -207,7 +208,7 @@ class MarginBank:
         self._seen.append((preferences, gaps.float()))
 
     def step(self) -> None:
-        numbers, values = _from_all_processes(self._seen)
+        numbers, values = (from_all_processes(torch.cat(side)) for side in zip(*self._seen, strict=True))
         self._seen = []
         self._gaps = self._gaps.to(values.device)
         old = self._gaps[numbers]  # a preference scored twice in a step has the same gap, and counts once
@@ -228,13 +229,3 @@ class MarginBank:
                 f"{len(self._gaps)}."
             )
         self._gaps = state["bank"].clone()
-
-
-def _from_all_processes(seen: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    numbers, values = torch.cat([part for part, _ in seen]), torch.cat([part for _, part in seen])
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return numbers, values
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, (numbers.cpu(), values.cpu()))
-    both = [torch.cat([part[side] for part in parts]).to(values.device) for side in (0, 1)]
-    return both[0], both[1]

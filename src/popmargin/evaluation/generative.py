@@ -1,12 +1,12 @@
 """How good generations are: reward, win rates (at equal length too), length, distinct-n, KL from the reference.
 
-Axis suffixes: S seeds, P prompts, C columns; n completions (prompts x samples, all samples of a prompt together).
+Axis suffixes: S seeds, P prompts, C columns; every prompt of a run has as many samples.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -53,7 +53,8 @@ def generative_metrics(
         distinct_2, kl_per_token (or its other name), finished; nan where not defined.
 
     Raises:
-        DataError: runs on different prompts or drawn differently, or numbers of seeds that do not fit.
+        DataError: runs on different prompts or drawn differently, prompts with different numbers of samples, or numbers
+            of seeds that do not fit.
     """
     runs = _aligned(run, None, "run")
     against = {
@@ -98,7 +99,7 @@ def generative_differences(
 def _aligned(run: Runs, like: list[Generations] | None, name: str) -> list[Generations]:
     """Runs as a list of one for each seed of `like`, all on the same prompts in the same order."""
     runs = [run] if isinstance(run, Generations) else list(run)
-    if not runs or not runs[0].prompts:
+    if not runs or not len(runs[0].responses):
         raise DataError(f"{name}: there are no generations to evaluate.")
     if like is not None and len(runs) == 1:
         runs = runs * len(like)
@@ -109,13 +110,19 @@ def _aligned(run: Runs, like: list[Generations] | None, name: str) -> list[Gener
 
 
 def _same_prompts(runs: list[Generations], like: list[Generations], name: str) -> None:
-    first = like[0]
+    first, keys = like[0], like[0].responses.prompt_keys
     for number, other in enumerate(runs):
-        if other.prompt_keys != first.prompt_keys:
+        counts, found = other.responses.counts, other.responses.prompt_keys
+        odd = np.flatnonzero(counts != counts[:1])
+        if len(odd):
             raise DataError(
-                f"{name}: run {number} is on different prompts ({len(other.prompt_keys)} against "
-                f"{len(first.prompt_keys)}, "
-                "or in another order). Generate all runs from the same prompts."
+                f"{name}: run {number} has {counts[odd[0]]} responses to prompt {odd[0]} and {counts[0]} to the first. "
+                "Metrics need equally many to each prompt: sample again, or leave prompts out with select."
+            )
+        if found != keys:
+            raise DataError(
+                f"{name}: run {number} is on different prompts ({len(found)} against {len(keys)}, or in another "
+                "order). Generate all runs from the same prompts."
             )
         if other.drawn != first.drawn:
             raise DataError(
@@ -129,8 +136,7 @@ Against = dict[str, list[Generations] | None]
 
 def _metrics(arms: list[list[Generations]], against: list[Against], level: float) -> dict[str, Interval]:
     """Intervals of one arm, or of the first minus the second."""
-    first = arms[0][0]
-    groups = Clusters(first.clusters or first.prompt_keys)
+    groups = Clusters(arms[0][0].responses.clusters)
     found = [_estimates(arm, others, groups) for arm, others in zip(arms, against, strict=True)]
     result: dict[str, Interval] = {}
     for name in found[0]:
@@ -150,40 +156,49 @@ def _estimates(runs: list[Generations], against: Against, groups: Clusters) -> d
     """Each metric's `Estimate`; None where it was not measured."""
     reference, baseline = against["reference"], against["baseline"]
     columns: dict[str, Any] = {
-        "mean_reward": _columns(runs, lambda g: g.rewards),
+        "mean_reward": _columns(runs, "reward"),
         "win_rate_reference": reference and _wins(runs, reference),
         "win_rate_baseline": baseline and _wins(runs, baseline),
-        "length": _columns(runs, lambda g: g.lengths),
+        "length": _columns(runs, "tokens"),
         "length_difference": reference and _length_columns(runs, reference),
-        runs[0].drawn.log_ratio: _columns(runs, lambda g: g.kl, lambda g: g.lengths),
-        "finished": _columns(runs, lambda g: g.finished),
+        runs[0].drawn.log_ratio: _columns(runs, "kl", "tokens"),
+        "finished": _columns(runs, "finished"),
     }
     known = {name: part is not None and bool(np.isfinite(part).all()) for name, part in columns.items()}
     found = {name: without_each(part, groups, ratio) if known[name] else None for name, part in columns.items()}
     found["win_rate_equal_length"] = won = found["win_rate_reference"]
-    if won is not None and 0 < won.value < 1:  # else length has nothing to explain
+    if won is not None and found["length_difference"] is None:
+        found["win_rate_equal_length"] = None
+    elif won is not None and 0 < won.value < 1:  # else length has nothing to explain
         found["win_rate_equal_length"] = _equal_length(runs, reference, groups)
     for n in (1, 2):
         found[f"distinct_{n}"] = _distinct(runs, groups, n)
     return found
 
 
-def _by_prompt(values: Any, run: Generations) -> Any:
-    return np.asarray(values, dtype=np.float64).reshape(len(run.prompts), run.samples_per_prompt)
+def _numbers(run: Generations, name: str) -> Any:
+    """A score or a field by prompt (P, samples); nan where it is not known."""
+    of = run.responses
+    if name in of.score_names:
+        values: Any = of.score(name)
+    else:
+        values = of.field(name) if name in of.field_names else np.full(len(of.texts), np.nan)
+    return np.array(values, dtype=np.float64).reshape(len(of), -1)
 
 
-def _columns(
-    runs: list[Generations],
-    value: Callable[[Generations], Any],
-    weight: Callable[[Generations], Any] = lambda g: np.ones(len(g.completions)),
-) -> Any:
-    """Sums over the samples of each prompt of a value and of its weight (S, P, 2)."""
-    return np.stack([np.stack([_by_prompt(f(g), g).sum(axis=1) for f in (value, weight)], axis=-1) for g in runs])
+def _columns(runs: list[Generations], value: str, weight: str | None = None) -> Any:
+    """Sums over the samples of each prompt of a value and of its weight (S, P, 2), or of their number."""
+    rows: list[Any] = []
+    for run in runs:
+        values = _numbers(run, value)
+        weights = np.ones_like(values) if weight is None else _numbers(run, weight)
+        rows.append(np.stack([values.sum(axis=1), weights.sum(axis=1)], axis=-1))
+    return np.stack(rows)
 
 
 def _length_columns(runs: list[Generations], others: list[Generations]) -> Any:
     rows = [
-        _by_prompt(run.lengths, run).mean(axis=1) - _by_prompt(other.lengths, other).mean(axis=1)
+        _numbers(run, "tokens").mean(axis=1) - _numbers(other, "tokens").mean(axis=1)
         for run, other in zip(runs, others, strict=True)
     ]
     return np.stack([np.stack([row, np.ones_like(row)], axis=-1) for row in rows])
@@ -191,9 +206,10 @@ def _length_columns(runs: list[Generations], others: list[Generations]) -> Any:
 
 def _pairs(run: Generations, other: Generations) -> tuple[Any, Any]:
     """Win (1, ½, 0) and length difference of every pair of samples on a prompt, each (P, pairs)."""
-    rows = len(run.prompts)
-    reward = _by_prompt(run.rewards, run)[:, :, None] - _by_prompt(other.rewards, other)[:, None, :]
-    length = _by_prompt(run.lengths, run)[:, :, None] - _by_prompt(other.lengths, other)[:, None, :]
+    rows = len(run.responses)
+    reward, length = (
+        _numbers(run, name)[:, :, None] - _numbers(other, name)[:, None, :] for name in ("reward", "tokens")
+    )
     return 0.5 * (1.0 + np.sign(reward)).reshape(rows, -1), length.reshape(rows, -1)
 
 
@@ -246,8 +262,9 @@ def _distinct(runs: list[Generations], groups: Clusters, n: int) -> Estimate | N
     clusters = groups.of_row.tolist()
     per_seed, without = np.zeros(len(runs)), np.zeros((len(runs), groups.count))
     for s, run in enumerate(runs):
-        of_completion = [cluster for cluster in clusters for _ in range(run.samples_per_prompt)]
-        different, total, unique, held = distinct_counts(run.completions, Clusters(of_completion), n)
+        of = run.responses
+        of_response = np.repeat(clusters, of.counts).tolist()
+        different, total, unique, held = distinct_counts(cast(list[str], of.texts), Clusters(of_response), n)
         if not total:
             return None
         per_seed[s] = different / total

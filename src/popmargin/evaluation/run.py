@@ -1,6 +1,7 @@
 """Measuring a policy on held-out preferences and prompts, and keeping what was measured in its run directory."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -9,21 +10,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from accelerate.utils import send_to_device
 
 from popmargin.account import Step
 from popmargin.config import EvaluationConfig, RunConfig
 from popmargin.data.goal_tokens import refuse_cut_prompts
-from popmargin.data.goals import best_prompts, body_keys, distinct_rows, goal_facts
-from popmargin.data.tokenize import prompt_text
-from popmargin.engine.scores import scores_of
-from popmargin.engine.sequences import split_to_budget
+from popmargin.data.goals import best_prompts, bodies, distinct_rows, goal_facts
+from popmargin.data.responses import Responses
+from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
 from popmargin.evaluation.held_out import check_models, held_out
+from popmargin.evaluation.held_out_scores import held_out_scores
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
@@ -33,9 +32,11 @@ from popmargin.tasks.base import TASKS
 from popmargin.training.account import edge_step, encoding_step
 from popmargin.training.build import Run
 from popmargin.training.inputs import with_absolute_paths
-from popmargin.training.own_code import code_facts, code_of_reward
+from popmargin.training.own_code import code_facts, code_of_reward, reward_facts
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,25 +88,14 @@ class HeldOutMargins:
         return HeldOutMargins(ids, clusters, *(np.array(values, dtype=float) for values in arrays))
 
 
-@torch.no_grad()
-def held_out_margins(model: Any, run: Run, workspace: Workspace) -> HeldOutMargins:
-    """Score all held-out preferences under a trained model."""
-    config, loss, data, task = run.config, run.loss, workspace.test, workspace.task
-    task.check_scoring(data.encoded, model)
-    scorer = task.scorer(model, loss.kind, precision=config.model.precision, wide=True)
-    inputs = task.inputs(data.encoded, scorer, reference=data.reference)
-    device = next(model.parameters()).device
-    gaps, reference_gaps = np.zeros(len(data)), np.full(len(data), np.nan)
-    was_training = model.training
-    model.eval()
-    for rows in split_to_budget(inputs.costs().tolist(), config.evaluation.tokens_per_batch):
-        batch = send_to_device(inputs.collate(np.array(rows)), device)
-        scores = scorer.score(model, batch, torch.Generator().manual_seed(config.evaluation.seed))
-        gaps[rows] = scores.gap.cpu().numpy()
-        if loss.kind in ("logp", "mean_logp") and scores.logps is not None and (own := scores.logps.of_reference()):
-            chosen, rejected = scores_of(loss.kind, own)
-            reference_gaps[rows] = (chosen - rejected).cpu().numpy()
-    model.train(was_training)
+def held_out_margins(model: Any, run: Run, workspace: Workspace, scores: PairScores | None = None) -> HeldOutMargins:
+    """Score all held-out preferences under a trained model, or take what `held_out_scores` gave."""
+    loss, data = run.loss, workspace.test
+    scores = held_out_scores(model, run, workspace) if scores is None else scores
+    gaps, reference_gaps = scores.gap.double().numpy(), np.full(len(data), np.nan)
+    if loss.kind in ("logp", "mean_logp") and scores.logps is not None and (own := scores.logps.of_reference()):
+        chosen, rejected = scores_of(loss.kind, own)
+        reference_gaps = (chosen - rejected).double().numpy()
     chosen, rejected = data.encoded.sizes()
     longer = np.sign(chosen - rejected) / 2 + 0.5
     margins, of_references = loss.beta * gaps, loss.beta * reference_gaps
@@ -126,19 +116,25 @@ def margin_metrics(margins: HeldOutMargins, edges: PopEdges | None) -> Discrimin
 
 @dataclass
 class PromptSet:
-    """Held-out prompts to generate for, distinct and in the order of the data; of goals they ask for the best."""
+    """Held-out prompts to generate for, distinct and in the order of the data.
+
+    Attributes:
+        prompts: as they are asked; of runs that were trained on goals, for the best goal.
+        bodies: the same without goals, as rewards and other runs see them.
+        clusters: what depends on each other.
+    """
 
     prompts: list[Any]
-    keys: list[str]
+    bodies: list[Any]
     clusters: list[str]
 
     @staticmethod
     def of(workspace: Workspace, count: int | None) -> "PromptSet":
         """The first `count` distinct held-out prompts; all when None."""
         preferences = workspace.test.preferences
-        prompts, keys, clusters = best_prompts(preferences), body_keys(preferences), preferences.clusters
+        columns = best_prompts(preferences), list(bodies(preferences)), preferences.clusters
         rows = distinct_rows(preferences, count)
-        return PromptSet(*([column[row] for row in rows] for column in (prompts, keys, clusters)))
+        return PromptSet(*([column[row] for row in rows] for column in columns))
 
 
 def generate_and_score(
@@ -162,38 +158,37 @@ def generate_and_score(
     """
     task = workspace.task
     chosen = PromptSet.of(workspace, prompts)
-    if goal_facts(workspace.test.preferences) is not None:
+    goal = goal_facts(workspace.test.preferences)
+    if goal is not None:
         refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress)
-    repeated = [prompt for prompt in chosen.prompts for _ in range(settings.samples)]
-    return Generations(
-        prompts=[prompt_text(prompt) for prompt in chosen.prompts],
-        prompt_keys=chosen.keys,
-        samples_per_prompt=settings.samples,
-        completions=samples.texts,
-        rewards=np.array(reward.score(repeated, samples.texts), dtype=np.float64),
-        lengths=samples.lengths,
+    repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
+    scores = {"reward": np.array(reward.score(repeated, samples.texts), dtype=np.float64), "kl": samples.log_ratio}
+    asked = {} if goal is None or goal.best is None else {"goal": [goal.line(goal.best)] * len(chosen.bodies)}
+    responses = Responses(
+        chosen.bodies,
+        [samples.texts[start : start + settings.samples] for start in range(0, len(samples.texts), settings.samples)],
+        {name: values for name, values in scores.items() if not np.isnan(values).all()},
+        tokens=samples.lengths,
         finished=samples.finished,
-        kl=samples.log_ratio,
-        drawn=samples.drawn,
-        clusters=chosen.clusters,
-        notes=notes_of(reward),
+        columns={"cluster": chosen.clusters, **asked},
     )
+    return Generations(responses, samples.drawn, notes_of(reward))
 
 
 def generation_step(generations: Generations, settings: EvaluationConfig, workspace: Workspace, whose: str) -> Step:
     """The account of generations: prompts asked, answered and cut, answers cut and empty."""
-    everyone, task = PromptSet.of(workspace, None), workspace.task
-    asked, room = len(generations.prompts), task.room_for_prompts(settings)
+    everyone, task, responses = PromptSet.of(workspace, None), workspace.task, generations.responses
+    asked, room = len(responses), task.room_for_prompts(settings)
     lengths = task.prompt_lengths(everyone.prompts[:asked])
-    answers = len(generations.completions)
+    answers = len(responses.texts)
     counts = {
         f"prompts truncated to the {room} tokens that fit beside the answer": (int((lengths > room).sum()), asked),
         f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
-            int((~generations.finished).sum()),
+            int(responses.unfinished.sum()),
             answers,
         ),
-        "empty answers": (sum(not text.strip() for text in generations.completions), answers),
+        "empty answers": (sum(not str(text).strip() for text in responses.texts), answers),
     }
     more = len(everyone.prompts) - asked
     goal = goal_facts(workspace.test.preferences)
@@ -325,7 +320,10 @@ def evaluate_run(
     run = replace(Run.read(config), directory=chosen.directory)
     directory, config = run.directory, run.config
     workspace = Workspace(config, test=chosen.preferences)
-    steps = [*chosen.steps, encoding_step(workspace.test.encoded.report, "held-out preferences")]
+    encoded = encoding_step(workspace.test.encoded.report, "held-out preferences")
+    for copy in run.copies:
+        _LOG.warning("%s: %s", path, copy)
+    steps = [*chosen.steps, replace(encoded, notes=(*encoded.notes, *run.copies))]
     workspace.tell(steps)
     _check_models(run, workspace)
     reward = reward if reward is not None else configured_reward(config.evaluation)
@@ -360,9 +358,9 @@ def _check_models(run: Run, workspace: Workspace) -> None:
     tokens = {name: value for name, value in facts.items() if name.endswith(held_out)}
     facts = {name: value for name, value in facts.items() if name not in tokens}
     own, now = with_absolute_paths(RunDirectory(directory.path).config()).evaluation, run.config.evaluation
-    code = run.code
+    code, of_reward = run.code, reward_facts(now)
     if (now.reward, now.reward_options) != (own.reward, own.reward_options):  # another one, on purpose
-        code = [one for one in code if one not in code_of_reward(now)]
-    check_models(directory, facts | code_facts(code))
+        code, of_reward = [one for one in code if one not in code_of_reward(now)], {}
+    check_models(directory, facts | code_facts(code) | of_reward)
     if directory.measured == RunDirectory(directory.path).measured:  # of other data there are no tokens to compare
         check_models(directory, tokens)

@@ -142,8 +142,11 @@ class Objective:
         needs: what it needs.
         golden: hand-computed cases, checked by the contract tests.
         diagnostics: `(rows, options) -> {name: (B,)}`, averaged over rows and logged.
-        init_state: `(options) -> {name: scalar tensor}`, state saved with checkpoints.
+        init_state: `(options) -> {name: tensor}`, state saved with checkpoints.
         update_state: `(state, mean diagnostics of the step, options) -> state`, called after every optimizer step.
+        every_row: names of diagnostics that `update_state` gets as the values (N,) of all rows of the step, over all
+            processes and in any order, in the place of their mean; fp64, on the CPU, without those that are nan.
+        decoupling: `(options) -> λ`: `Rows.decoupled` is wanted, with policy and reference λ apart; 0 for not.
         batch_statistics: `(options) -> bool`: whether the loss of a row depends on the rows forwarded with it. All
             processes must then forward together, since `Rows.gather` waits for them.
         supervised: `(options) -> bool`: whether the loss includes the negative log-likelihood of the chosen response.
@@ -161,7 +164,9 @@ class Objective:
     golden: tuple[Golden, ...] = ()
     diagnostics: Callable[[Rows, Any], dict[str, Tensor]] | None = None
     init_state: Callable[[Any], dict[str, Tensor]] | None = None
-    update_state: Callable[[dict[str, Tensor], Mapping[str, float], Any], dict[str, Tensor]] | None = None
+    update_state: Callable[[dict[str, Tensor], Mapping[str, Any], Any], dict[str, Tensor]] | None = None
+    every_row: tuple[str, ...] = ()
+    decoupling: Callable[[Any], float] | None = None
     batch_statistics: Callable[[Any], bool] | None = None
     supervised: Callable[[Any], bool] | None = None
     figure: Figure = field(default_factory=Figure)
@@ -195,7 +200,12 @@ class Objective:
         `log_ratio` by itself only needs gaps, which reward models have too.
         """
         reference = {"reference"} if self.needs.reference or self.needs.absolute else set[str]()
-        return frozenset({self.score_kind(options), *reference, *self.needs.provided})
+        decoupled = {"decoupled"} if self.decoupling_of(options) else set[str]()
+        return frozenset({self.score_kind(options), *reference, *decoupled, *self.needs.provided})
+
+    def decoupling_of(self, options: Any) -> float:
+        """λ of the de-coupled log-probs that it wants; 0 for none."""
+        return 0.0 if self.decoupling is None else self.decoupling(options)
 
     def uses_batch_statistics(self, options: Any) -> bool:
         """Whether the loss of a row depends on the rows forwarded with it."""

@@ -140,6 +140,8 @@ class Rows:
             they average to 1 over preferences.
         weaker_share: the same for the weaker side; 0 where there is none.
         logps: sums over all tokens of the responses, for regularizers and supervised terms.
+        decoupled: the (stronger) preference's gap with de-coupled log-probs, nats, detached (`Objective.decoupling`).
+        progress: share of the run's optimizer steps that are done, 0 in the first one; 1 outside a run.
         state: the objective's own state (see `Objective.init_state`).
         gather: concatenates a detached tensor over all processes; the identity on one.
 
@@ -166,13 +168,15 @@ class Rows:
     stronger_share: Float[Tensor, "B"] | None = None
     weaker_share: Float[Tensor, "B"] | None = None
     logps: Logps | None = None
+    decoupled: Float[Tensor, "B"] | None = None
+    progress: float = 1.0
     state: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     gather: Callable[[Tensor], Tensor] = _same
 
     def __post_init__(self) -> None:
         shape = self.chosen.shape
         for name in ("chosen", "rejected", "has_weaker", "weaker_chosen", "weaker_rejected", "target",
-                     "stronger_share", "weaker_share"):  # fmt: skip
+                     "stronger_share", "weaker_share", "decoupled"):  # fmt: skip
             value: Tensor | Margin | None = getattr(self, name)
             if value is not None:
                 _same_shape(name, value.values if isinstance(value, Margin) else value, shape)
@@ -232,6 +236,7 @@ class Rows:
             rejected=self.chosen,
             columns={name: COLUMN_KINDS.get(name, ColumnKind()).swap(values) for name, values in self.columns.items()},
             logps=None if self.logps is None else self.logps.swap(),
+            decoupled=None if self.decoupled is None else -self.decoupled,
         )
 
 

@@ -173,7 +173,7 @@ def _report(study: StudyConfig, chosen: Mapping[str, str]) -> tuple[StudyResults
 
 
 def _record(run: Run, workspace: Workspace) -> Record:
-    return workspace.record(run.config.pop, run.loss, run.code)
+    return run.record(workspace)
 
 
 def _is_done(run: Run) -> bool:

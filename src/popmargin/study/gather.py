@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from popmargin.config import RunConfig
+from popmargin.data.tokenize import prompt_text
 from popmargin.errors import RunError
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
@@ -270,7 +272,7 @@ def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[floa
         files = [folder / "generations.parquet" for folder in folders]
         if all(file.is_file() for file in files):
             generations = [Generations.load(file).first(settings.curve_prompts) for file in files]
-            start = reference.first(len(generations[0].prompts)) if reference is not None else None
+            start = reference.first(len(generations[0].responses)) if reference is not None else None
             intervals = generative_metrics(generations, start)
             for metric in (generations[0].drawn.log_ratio, "win_rate_reference"):
                 curves.setdefault(metric, []).append(_point(step, intervals[metric]))
@@ -306,15 +308,13 @@ def _overhead(arm: Arm, base: Arm) -> dict[str, float]:
 def _samples(arm: Arm) -> list[dict[str, Any]]:
     if arm.generations is None:
         return []
-    first = arm.generations[0]
-    return [
-        {
-            "prompt": first.prompts[i],
-            "completion": first.completions[i * first.samples_per_prompt],
-            "reward": float(first.rewards[i * first.samples_per_prompt]),
-        }
-        for i in range(min(_SAMPLES, len(first.prompts)))
-    ]
+    first = arm.generations[0].responses[:_SAMPLES]
+    shown: list[dict[str, Any]] = []
+    for prompt, row in zip(first.prompts, first, strict=True):
+        response = row["responses"][0]
+        reward = response.get("reward", math.nan)
+        shown.append({"prompt": prompt_text(prompt), "completion": response["text"], "reward": reward})
+    return shown
 
 
 def _data_facts(facts: Mapping[str, Any], config: RunConfig, arms: Mapping[str, Arm]) -> dict[str, str]:

@@ -136,8 +136,8 @@ class Task(ABC):
     Attributes:
         provides: what its scores are and what else it can give, for what components require: the score kinds
             `log_ratio`, `mean_log_ratio`, `logp` and `mean_logp`; `reward`: scores are rewards; `reference`: there is a
-            reference model, so that single scores have a zero; `tokens`: responses have token log-probs; `generation`:
-            it can sample.
+            reference model, so that single scores have a zero; `tokens`: responses have token log-probs; `decoupled`:
+            gaps with de-coupled log-probs; `generation`: it can sample.
         noun: what is trained, for messages.
         beta: the β of objectives unless it is set; None for the objective's own default.
         use: a sentence about what a trained model is good for, after a space; `{model}` is its folder.
@@ -208,6 +208,15 @@ class Task(ABC):
             tokens: a token selector and its options.
             statistics: also give entropy and top-1 agreement of every token, to log.
         """
+
+    def decoupled(self, scorer: Any, weight: float) -> Scorer:
+        """A scorer that also gives `PairScores.decoupled`; of tasks that provide `decoupled`.
+
+        Args:
+            scorer: as `prepare` gave it.
+            weight: λ; log-probs are those of the logits (1 + λ)·policy − λ·reference.
+        """
+        raise NotImplementedError(f"{self.noun} has no de-coupled log-probs")
 
     @abstractmethod
     def inputs(self, encoded: Any, scorer: Any, *, reference: Any = None, scoring: Any = None) -> Inputs:

@@ -16,8 +16,10 @@ from popmargin.config import EvaluationConfig, ModelConfig, RunConfig, TrainConf
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_prompts
 from popmargin.engine.batch import TokenInputs
 from popmargin.engine.compiled import compile_layers
+from popmargin.engine.decoupled import LiveReference, taken_by_both
 from popmargin.engine.dropout import switch_off_dropout
 from popmargin.engine.frozen import FrozenOutputs
+from popmargin.engine.limits import token_count
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.engine.scores import pair_scores
@@ -51,7 +53,7 @@ class LanguageTask(TextTask):
     """A policy: a causal language model whose score of a response is its log-prob, or its log-ratio to a reference."""
 
     provides: ClassVar[frozenset[str]] = frozenset(
-        {"log_ratio", "mean_log_ratio", "logp", "mean_logp", "reference", "tokens", "generation"}
+        {"log_ratio", "mean_log_ratio", "logp", "mean_logp", "reference", "tokens", "decoupled", "generation"}
     )
     noun: ClassVar[str] = "a policy"
 
@@ -224,6 +226,25 @@ class LanguageTask(TextTask):
         if training.compile:
             compile_layers(model)
         return replace(scorer, plan=self.plan(model))
+
+    def decoupled(self, scorer: LanguageScorer, weight: float) -> LanguageScorer:
+        """The same scorer with the reference beside the policy.
+
+        It is the reference model that is in memory anyway, not the policy with its adapter off: that would be none
+        where a reference is named or an adapter lies under the trained one.
+
+        Raises:
+            ConfigError: the reference has another vocabulary.
+        """
+        ours, theirs = token_count(self.start_model), token_count(self.reference_model)
+        if ours != theirs:
+            raise ConfigError(
+                f"De-coupled log-probs compare logits of the whole vocabulary, but reference.model "
+                f"'{self.config.reference.model}' has {theirs:,} of them and model.path '{self.config.model.path}' "
+                f"{ours:,}. Choose a reference of the same size of vocabulary, or set the objective's decoupling to 0."
+            )
+        live = LiveReference(weight, self.reference_model, self.plan(self.reference_model))
+        return replace(scorer, plan=taken_by_both(scorer.plan, live.plan), other=live)
 
     def inputs(
         self,

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from popmargin.engine.head import TokenScores
-from popmargin.engine.logps import ForwardPlan, token_scores
+from popmargin.engine.logps import ForwardPlan, OtherLogits, token_scores
 from popmargin.engine.scores import PairScores, pair_scores
 from popmargin.objectives.base import ScoreKind
 from popmargin.tokens.base import TokenRows, TokenSelector
@@ -43,6 +43,7 @@ class LanguageScorer:
         wide: sum in double precision.
         tokens: a token selector and its options; None counts every token.
         statistics: also give entropy and top-1 agreement of every token, to log.
+        other: the reference, live, for gaps with de-coupled log-probs; None for none.
     """
 
     plan: ForwardPlan
@@ -51,6 +52,7 @@ class LanguageScorer:
     wide: bool = False
     tokens: tuple[TokenSelector, Any] | None = None
     statistics: bool = False
+    other: OtherLogits | None = None
 
     @property
     def alone(self) -> bool:
@@ -62,7 +64,12 @@ class LanguageScorer:
         sequences: dict[str, Tensor] = batch["sequences"]
         reference_N: Tensor | None = batch.get("reference")
         token = token_scores(
-            model, sequences, precision=self.precision, plan=self.plan, statistics=log and self.statistics
+            model,
+            sequences,
+            precision=self.precision,
+            plan=self.plan,
+            statistics=log and self.statistics,
+            other=self.other,
         )
         logps_N = token.logps
         if self.wide:
@@ -73,6 +80,10 @@ class LanguageScorer:
             scoring_N = batch.get("scoring", reference_N)
             weights_N = self._weights(self.tokens, logps_N.detach(), reference_N, scoring_N, sequences["lengths"])
         scores = pair_scores(self.kind, logps_N, reference_N, sequences["lengths"], weights_N)
+        if token.decoupled is not None:
+            decoupled_N = token.decoupled.to(logps_N.dtype)
+            gap = pair_scores(self.kind, decoupled_N, reference_N, sequences["lengths"], weights_N).gap
+            scores = replace(scores, decoupled=gap)
         return replace(scores, logged=self._logged(token, reference_N, weights_N)) if log else scores
 
     def _weights(

@@ -27,9 +27,10 @@ from popmargin.tasks.base import TASKS, Scorer, Task
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.batches import Collator, TrainingRows
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
+from popmargin.training.fingerprints import Record
 from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.loss import Loss
-from popmargin.training.own_code import OwnCode, own_code
+from popmargin.training.own_code import OwnCode, copies_used, own_code, reward_facts
 from popmargin.training.prepared import PreparedData
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.signals import make_signals
@@ -127,6 +128,16 @@ class Run:
         """The user's own components."""
         return own_code(self.config, self.loss)
 
+    def record(self, workspace: Workspace) -> Record:
+        """What the run is trained on and measured with, by content."""
+        record = workspace.record(self.config.pop, self.loss, self.code)
+        return dataclasses.replace(record, facts={**record.facts, **reward_facts(self.config.evaluation)})
+
+    @property
+    def copies(self) -> list[str]:
+        """What to say where the run directory's copies of the user's own code are used; none where the files are."""
+        return copies_used(self.code, self.directory.path)
+
     def with_own_edges(self) -> "Run":
         """A run that goes on keeps its edges, though their source may have grown."""
         own, named = self.directory.path / "edges.parquet", self.config.pop.edges
@@ -181,12 +192,13 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
         tokens=loss.tokens,
         statistics=config.train.token_statistics,
     )
+    scorer = task.prepare(model, scorer, config.train)
+    scorer = task.decoupled(scorer, loss.decoupling) if loss.decoupling else scorer
     if scorer.alone and process_count() > 1:
         raise ConfigError(
             "The model is forwarded one response at a time (the log says why), which several processes cannot do in "
             "lockstep: train in one process."
         )
-    scorer = task.prepare(model, scorer, config.train)
     loss = _with_target(loss, config.target, data, model)
     collator = Collator(
         rows=_training_rows(loss, workspace, edges),

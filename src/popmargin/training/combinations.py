@@ -21,6 +21,7 @@ _REASONS = {
     "reward": "is a term of rewards",
     "reference": "compares single scores with the zero of a reference",
     "tokens": "weighs log-probs of tokens",
+    "decoupled": "contrasts the logits of policy and reference",
 }
 """How a part uses what a task must provide; "which …" follows."""
 _TERMS = {"logp": "is a term of log-probs", "reference": "compares log-probs with those of a reference"}

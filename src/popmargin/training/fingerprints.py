@@ -166,7 +166,7 @@ class Record:
 
 def _how(before: str | None, now: str | None) -> str:
     if before is None or now is None:
-        return "was not used before" if before is None else "is no longer used"
+        return "was not used before" if before is None else "was used before and is not there now"
     return f"changed ({before[:12]} → {now[:12]})"
 
 

@@ -35,6 +35,8 @@ _CODE = {
     "evaluation.reward": "reward",
 }
 """Fields that may name a user's own code, and where a run directory keeps a copy of it."""
+_TEMPLATE = "evaluation.reward_options.template"
+"""A file of the user's own that is no code; its copy is kept like one."""
 _OWN = ("output", "reference.cache")  # where things lie; what is trained does not depend on it
 _PREFIXES = ("model:", "sqlite:///")
 
@@ -116,18 +118,38 @@ def with_kept_code(config: RunConfig, folder: Path) -> RunConfig:
     def kept(field: str) -> Callable[[str], str]:
         def look(text: str) -> str:
             place, mark, name = _parts(text)
-            if mark != ":" or Path(place).is_file():
+            if (mark != ":" and field != "template") or Path(place).is_file():
                 return text
             copies = sorted((folder / field).rglob(Path(place).name))
-            return f"{copies[0].absolute()}:{name}" if copies else text
+            return f"{copies[0].absolute()}{mark}{name}" if copies else text
 
         return look
 
-    for name, field in _CODE.items():
-        _change(values, name.split("."), kept(field))
-    for number, regularizer in enumerate(values["regularizers"]):
-        _change(regularizer, ["name"], kept(f"regularizers.{number}"))
+    _change_code(values, kept)
     return from_dict(RunConfig, values)
+
+
+def with_code_of(config: RunConfig, stored: RunConfig) -> RunConfig:
+    """The configuration with the user's own code under the names that another configuration of the same run has.
+
+    A run that goes on with its copies keeps the names of the files themselves, which mean the same anywhere else.
+    """
+    values, names = to_dict(config), dict[str, str]()
+
+    def note(field: str) -> Callable[[str], str]:
+        return lambda text: names.setdefault(field, text)
+
+    _change_code(to_dict(stored), note)
+    _change_code(values, lambda field: lambda text: names.get(field, text))
+    return from_dict(RunConfig, values)
+
+
+def _change_code(values: dict[str, Any], change: Callable[[str], Callable[[str], str]]) -> None:
+    """Change the names of the user's own code, in place; `change` is asked by the folder of each field's copies."""
+    for name, field in (*_CODE.items(), (_TEMPLATE, "template")):
+        _change(values, name.split("."), change(field))
+    for number, regularizer in enumerate(values["regularizers"]):
+        _change(regularizer, ["name"], change(f"regularizers.{number}"))
 
 
 def _parts(text: str) -> tuple[str, str, str]:
@@ -180,7 +202,7 @@ def differences(before: RunConfig, now: RunConfig) -> dict[str, str]:
 
     Paths are compared as absolute ones; where the output and the reference cache lie makes no difference.
     """
-    old, new = (_flat(to_dict(with_absolute_paths(config))) for config in (before, now))
+    old, new = (flat(to_dict(with_absolute_paths(config))) for config in (before, now))
     missing = "not set"
     return {
         name: f"{old.get(name, missing)} → {new.get(name, missing)}"
@@ -189,14 +211,15 @@ def differences(before: RunConfig, now: RunConfig) -> dict[str, str]:
     }
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted names."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+            found |= flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def with_data(config: RunConfig, **changes: Any) -> RunConfig:

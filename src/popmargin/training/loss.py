@@ -2,14 +2,22 @@
 
 import functools
 import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from popmargin.config import PopConfig
 from popmargin.data.schema import Preferences
+from popmargin.engine.scores import PairScores
 from popmargin.engine.target import Target
+from popmargin.errors import RunError
+from popmargin.margin import Margin
 from popmargin.margin_sources.base import MarginSource
-from popmargin.objectives.base import Needs, Objective, Origin, Rows, ScoreKind
+from popmargin.objectives.base import Logps, Needs, Objective, Origin, Rows, ScoreKind
 from popmargin.regularizers.base import Regularizer
 from popmargin.tokens.base import TokenSelector
 from popmargin.training.signals import Signal, Signals, has_weights, own_signal
@@ -80,6 +88,73 @@ class Loss:
             return self.objective.origin
         return self.margin[0].known.get(self.objective.name, "ours")
 
+    def rows(
+        self,
+        part: Mapping[str, Any],
+        scores: PairScores,
+        target_P: Tensor | None,
+        *,
+        progress: float,
+        state: Mapping[str, Tensor],
+        gather: Callable[[Tensor], Tensor],
+    ) -> Rows:
+        """The rows as the parts see them, from the scores of the distinct preferences that they point into.
+
+        Args:
+            part: `stronger`, `weaker` and `has_weaker` of each row (B,), its shares, and `columns`; see `Collator`.
+            scores: of the P preferences.
+            target_P: the target's gaps of them (P,), nats; None without a target.
+            progress: share of the optimizer steps that are done.
+            state: the objective's own.
+            gather: concatenates a tensor over all processes.
+        """
+        stronger, weaker, has_weaker = part["stronger"], part["weaker"], part["has_weaker"]
+
+        def of_weaker(values_P: Tensor) -> Tensor:
+            return torch.where(has_weaker, values_P[weaker], torch.zeros_like(values_P[weaker]))
+
+        gradient = self.needs.weaker == "gradient"
+        logps: dict[str, Any] = {} if scores.logps is None else vars(scores.logps)
+        taken: dict[str, Any] = {k: None if v is None else v[stronger] for k, v in logps.items()}
+        return Rows(
+            chosen=scores.chosen[stronger],
+            rejected=scores.rejected[stronger],
+            has_weaker=has_weaker,
+            weaker_chosen=of_weaker(scores.chosen) if gradient else None,
+            weaker_rejected=of_weaker(scores.rejected) if gradient else None,
+            target=None if target_P is None else Margin(values=of_weaker(target_P).to(scores.gap.dtype), unit="nats"),
+            columns=part["columns"],
+            stronger_share=part["stronger_share"],
+            weaker_share=part["weaker_share"],
+            logps=Logps(**taken) if taken else None,
+            decoupled=None if scores.decoupled is None else scores.decoupled[stronger],
+            progress=progress,
+            state={name: value.to(scores.gap.device) for name, value in state.items()},
+            gather=gather,
+        )
+
+    def of_rows(self, rows: Rows, seen: Rows) -> Float[Tensor, "B"]:
+        """The loss of every row (B,): the objective's, and the weighted regularizers; the mean is the caller's.
+
+        Args:
+            rows: as `rows` gives them.
+            seen: the same less the margin.
+
+        Raises:
+            RunError: the objective returns another number of losses.
+        """
+        with running(f"objective '{self.objective.name}'"):
+            loss_R = self.objective.function(seen, self.options)
+        if loss_R.shape != rows.chosen.shape:
+            raise RunError(
+                f"The objective '{self.objective.name}' returned a loss of shape {tuple(loss_R.shape)}, but "
+                f"must return one number per row: {tuple(rows.chosen.shape)}. The trainer takes the mean."
+            )
+        for weight, regularizer, options in self.regularizers:
+            with running(f"regularizer '{regularizer.name}'"):
+                loss_R = loss_R + weight * regularizer.function(regularizer.sees(rows), options)
+        return loss_R
+
     def less_margin(self, rows: Rows) -> Rows:
         """The rows as the objective sees them: chosen is lowered by the margin, so that β·Δ is β·Δ − m."""
         if self.margin is None:
@@ -88,6 +163,11 @@ class Loss:
         with running(f"margin source '{source.name}'"):
             margin = source.function(rows, options).nats(self.beta)
         return replace(rows, chosen=rows.chosen - margin)
+
+    @property
+    def decoupling(self) -> float:
+        """λ of the gaps with de-coupled log-probs that the objective wants; 0 for none."""
+        return self.objective.decoupling_of(self.options)
 
     @property
     def beta(self) -> float:

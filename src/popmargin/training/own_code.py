@@ -1,4 +1,4 @@
-"""A user's own components: what their code is made of, which a run keeps a copy of.
+"""A user's own components: what their code is made of, which a run keeps a copy of; and the reward model.
 
 code/FIELD/…   in a run directory: the file that holds the component, and what it imports from beside it
 """
@@ -9,13 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+
 from popmargin.config import EvaluationConfig, RunConfig
-from popmargin.files import digest
+from popmargin.errors import RunError
+from popmargin.files import digest, folder_digest
+from popmargin.models.path import resolve_path
+from popmargin.rewards.naming import model_path
 from popmargin.tasks.base import TASKS
 from popmargin.training.loss import Loss
 from popmargin.user_files import file_of, files_of
 
 FOLDER = "code"
+_MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
+"""What a model is read from: weights, configuration, tokenizer and template."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +32,19 @@ class OwnCode:
     Attributes:
         field: what it is in a configuration, e.g. `objective` or `regularizers.0`.
         name: the component, for messages.
-        files: name → content; the first one holds the component, which imports the others.
+        file: that holds the component.
+        files: name → content; the first one is `file`, which imports the others.
     """
 
     field: str
     name: str
+    file: Path
     files: Mapping[str, bytes]
 
     @staticmethod
     def of(field: str, name: str, file: Path) -> "OwnCode":
         """That of a component in a file."""
-        return OwnCode(field, name, {place: one.read_bytes() for place, one in files_of(file).items()})
+        return OwnCode(field, name, file, {place: one.read_bytes() for place, one in files_of(file).items()})
 
     @property
     def facts(self) -> dict[str, str]:
@@ -73,13 +82,46 @@ def code_of_reward(config: EvaluationConfig) -> list[OwnCode]:
     if not spec.startswith(("model:", "judge:")) and (file := file_of(spec)) is not None:
         found.append(OwnCode.of("reward", "the reward", file))
     if isinstance(template, str) and Path(template).is_file():
-        found.append(OwnCode("template", "the judge's template", {Path(template).name: Path(template).read_bytes()}))
+        file = Path(template)
+        found.append(OwnCode("template", "the judge's template", file, {file.name: file.read_bytes()}))
     return found
+
+
+def reward_facts(config: EvaluationConfig) -> dict[str, str]:
+    """A fingerprint of the reward model's files; none where the reward is no model, or the model is not here yet."""
+    path = model_path(config.reward)
+    if path is None:
+        return {}
+    try:
+        place = Path(resolve_path(path))
+    except RunError:
+        return {}
+    if not place.is_dir():
+        kept = huggingface_hub.try_to_load_from_cache(str(place), "config.json")
+        if not isinstance(kept, str):
+            return {}
+        place = Path(kept).parent
+    return {"the reward model": folder_digest(place, _MODEL_FILES)}
 
 
 def code_facts(code: Sequence[OwnCode]) -> dict[str, str]:
     """Fingerprints of all files."""
     return {name: value for one in code for name, value in one.facts.items()}
+
+
+def copies_used(code: Sequence[OwnCode], folder: Path) -> list[str]:
+    """A sentence for every component whose own file is gone, so that a run directory's copy takes its place.
+
+    Args:
+        code: the user's own components, as they are read now.
+        folder: the run directory.
+    """
+    copies = (folder / FOLDER).resolve()
+    return [
+        f"the file of {one.name} is gone: the run's copy, {one.file.resolve().relative_to(copies.parent)}, is used"
+        for one in code
+        if one.file.resolve().is_relative_to(copies)
+    ]
 
 
 def kept_files(code: Sequence[OwnCode]) -> dict[str, bytes]:

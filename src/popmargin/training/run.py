@@ -67,13 +67,15 @@ def train(
     account = [*earlier, *workspace.account]
     workspace.tell(account if first else ())
     run = run.with_own_edges() if resume else run
-    record = workspace.record(run.config.pop, run.loss, run.code)
+    for copy in run.copies if first else ():
+        _LOG.warning("%s: %s", directory.path, copy)
+    record = run.record(workspace)
     if resume and directory.started:
         directory.check_record(record)
     if resume and directory.finished:
         return directory, (workspace.task.load(directory.model) if keep_model else None)
     parts = make_parts(run, workspace)
-    account += (rows := training_steps(config, workspace, parts))
+    account += (rows := training_steps(run, workspace, parts))
     workspace.tell(rows if first else ())
     with arguments.main_process_first(local=False):
         if first:

@@ -7,15 +7,15 @@ from popmargin.config import RunConfig
 from popmargin.data.schema import COLUMNS
 from popmargin.pop.scale import StrengthScale
 from popmargin.training.account import edge_step, row_step
-from popmargin.training.build import Parts
+from popmargin.training.build import Parts, Run
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.signals import own_order, weight_notes
 from popmargin.training.workspace import Workspace
 
 
-def training_steps(config: RunConfig, workspace: Workspace, parts: Parts) -> list[Step]:
+def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
     """The account from tokenized training preferences to the rows that the objective trains on."""
-    loss, rows, count = parts.loss, parts.collator.rows, len(workspace.train)
+    config, loss, rows, count = run.config, parts.loss, parts.collator.rows, len(workspace.train)
     needs, name = loss.needs, loss.objective.name
     steps = [] if parts.edges is None else [edge_step(parts.edges, config.pop.edges, trained=needs.edges)]
     preferences = workspace.train.preferences
@@ -48,6 +48,7 @@ def training_steps(config: RunConfig, workspace: Workspace, parts: Parts) -> lis
         idle = [column for column in idle if column != "soft_label"]  # it was made from ratings, `without_effect` says
     if idle:
         notes.append(f"data columns not used by '{name}': {', '.join(idle)}")
+    notes += run.copies
     steps.append(row_step(name, count, rows.stronger, rows.weaker, gradient=needs.weaker == "gradient", notes=notes))
     return steps
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from popmargin.config import RunConfig, dump_yaml, from_dict, read_saved, to_dict
 from popmargin.errors import RunError
 from popmargin.files import no_such_file, read_jsonl, whole_file
-from popmargin.training.inputs import differences, refuse_inputs_inside, with_kept_code
+from popmargin.training.inputs import differences, refuse_inputs_inside, with_code_of, with_kept_code
 
 if TYPE_CHECKING:
     from popmargin.training.fingerprints import Record
@@ -90,6 +90,14 @@ class RunDirectory:
         Raises:
             RunError: this is no run directory.
         """
+        return with_kept_code(self.stored(), self.path / "code")
+
+    def stored(self) -> RunConfig:
+        """The configuration of the run as it was stored.
+
+        Raises:
+            RunError: this is no run directory.
+        """
         file = self.path / "config.yaml"
         if not self.path.exists():
             raise RunError(no_such_file(self.path, what="run directory"))
@@ -97,7 +105,7 @@ class RunDirectory:
             raise RunError(
                 f"{self.path} is not a run directory: it has no config.yaml. Create one with popmargin train."
             )
-        return with_kept_code(from_dict(RunConfig, read_saved(file)), self.path / "code")
+        return from_dict(RunConfig, read_saved(file))
 
     def facts(self) -> dict[str, Any]:
         """What run.json holds.
@@ -188,6 +196,7 @@ class RunDirectory:
         going_on = (self.path / "config.yaml").is_file()
         if going_on:
             self.check_record(record)
+            config = with_code_of(config, self.stored())
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "fingerprints.json").is_file():
             record.save(self.path)

@@ -1,10 +1,13 @@
 """Training metrics: weighted by rows, summed on the device, read when they are logged."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from popmargin.engine.processes import from_all_processes
+from popmargin.errors import RunError
 
 
 class MeanMetrics:
@@ -34,6 +37,40 @@ class MeanMetrics:
             torch.distributed.all_reduce(table)
         self._sums = {}
         return {name: total / count for name, (total, count) in zip(names, table.tolist(), strict=True) if count}
+
+
+class RowValues:
+    """Single values of rows over everything added since the last reading.
+
+    Args:
+        names: of the values, `Objective.every_row`.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._parts: dict[str, list[Tensor]] = {name: [] for name in sorted(names)}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add values of any number of rows, one tensor (rows,) per name; others are passed over.
+
+        Raises:
+            RunError: a name has no value.
+        """
+        for name, parts in self._parts.items():
+            if name not in values:
+                raise RunError(
+                    f"The objective declares every_row={name!r}, but its diagnostics have no '{name}' (they have "
+                    f"{', '.join(values) or 'none'}): add it to them, or remove it from every_row."
+                )
+            parts.append(values[name].detach().double())
+
+    def read(self) -> dict[str, Tensor]:
+        """The values (N,) of all processes since the last reading, without nan, fp64 on the CPU; starts anew."""
+        read: dict[str, Tensor] = {}
+        for name, parts in self._parts.items():  # in the same order everywhere
+            values = from_all_processes(torch.cat(parts)).cpu()
+            read[name] = values[~values.isnan()]
+            parts.clear()
+        return read
 
 
 def finish_means(means: Mapping[str, float]) -> dict[str, float]:

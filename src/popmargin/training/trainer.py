@@ -15,16 +15,15 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from popmargin.engine.scores import PairScores, scores_of
+from popmargin.engine.scores import scores_of
 from popmargin.errors import RunError
-from popmargin.margin import Margin
 from popmargin.models.adapters import is_stacked
 from popmargin.models.saved import read_adapter, refuse_difference
 from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
 from popmargin.training.loss import Loss
-from popmargin.training.step_metrics import MeanMetrics, finish_means
+from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
 from popmargin.user_code import running
 
 STATE_FILE = "popmargin_state.safetensors"
@@ -90,6 +89,7 @@ class PreferenceTrainer(Trainer):
         self.clustered = clustered
         self.metrics = MeanMetrics()
         self.step_metrics = MeanMetrics()
+        self.step_rows = RowValues(loss.objective.every_row)
         self.tokens_seen = 0
         self._parts_seen = 0
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
@@ -160,20 +160,18 @@ class PreferenceTrainer(Trainer):
             self.loss.target.observe(inputs["preferences"][: len(scores.chosen)], scores.gap.detach())
             if self.loss.target.forward == "others" and target_P is not None:
                 target_P[: len(scores.chosen)] = scores.gap.detach()
-        rows = self._rows(inputs, scores, target_P)
+        rows = self.loss.rows(
+            inputs,
+            scores,
+            target_P,
+            progress=self.state.global_step / self.state.max_steps,
+            state=self.state_of_objective,
+            gather=self.accelerator.gather,  # pyright: ignore[reportArgumentType]
+        )
         seen = self.loss.less_margin(rows)
-        with running(f"objective '{self.loss.objective.name}'"):
-            loss_R = self.loss.objective.function(seen, self.loss.options)
-        if loss_R.shape != rows.chosen.shape:
-            raise RunError(
-                f"The objective '{self.loss.objective.name}' returned a loss of shape {tuple(loss_R.shape)}, but "
-                f"must return one number per row: {tuple(rows.chosen.shape)}. The trainer takes the mean."
-            )
-        for weight, regularizer, options in self.loss.regularizers:
-            with running(f"regularizer '{regularizer.name}'"):
-                loss_R = loss_R + weight * regularizer.function(regularizer.sees(rows), options)
-        scores_R = [loss_R, rows.gap] if rows.target is None else [loss_R, rows.gap, rows.target.values]
-        finite_R = torch.stack([torch.isfinite(values) for values in scores_R]).all(0)
+        loss_R = self.loss.of_rows(rows, seen)
+        scores_R = [loss_R, rows.gap, rows.decoupled, None if rows.target is None else rows.target.values]
+        finite_R = torch.stack([torch.isfinite(values) for values in scores_R if values is not None]).all(0)
         self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once a step: no sync here
         self._note(inputs, rows, seen, scores.logged)
         weight_R = rows.columns.get("weight")
@@ -209,30 +207,6 @@ class PreferenceTrainer(Trainer):
             if side == "target":
                 gaps_P[inputs["target_place"]] = scores.gap.to(gaps_P.dtype)
         return gaps_P
-
-    def _rows(self, inputs: dict[str, Any], scores: PairScores, target_P: Tensor | None) -> Rows:
-        stronger, weaker, has_weaker = inputs["stronger"], inputs["weaker"], inputs["has_weaker"]
-
-        def of_weaker(values_P: Tensor) -> Tensor:
-            return torch.where(has_weaker, values_P[weaker], torch.zeros_like(values_P[weaker]))
-
-        gradient = self.loss.needs.weaker == "gradient"
-        logps: dict[str, Any] = {} if scores.logps is None else vars(scores.logps)
-        taken: dict[str, Any] = {k: None if v is None else v[stronger] for k, v in logps.items()}
-        return Rows(
-            chosen=scores.chosen[stronger],
-            rejected=scores.rejected[stronger],
-            has_weaker=has_weaker,
-            weaker_chosen=of_weaker(scores.chosen) if gradient else None,
-            weaker_rejected=of_weaker(scores.rejected) if gradient else None,
-            target=None if target_P is None else Margin(values=of_weaker(target_P).to(scores.gap.dtype), unit="nats"),
-            columns=inputs["columns"],
-            stronger_share=inputs["stronger_share"],
-            weaker_share=inputs["weaker_share"],
-            logps=Logps(**taken) if taken else None,
-            state={name: value.to(scores.gap.device) for name, value in self.state_of_objective.items()},
-            gather=self.accelerator.gather,  # pyright: ignore[reportArgumentType]
-        )
 
     @torch.no_grad()
     def refuse_bad_step(self) -> None:
@@ -293,6 +267,7 @@ class PreferenceTrainer(Trainer):
         self.metrics.add({**values, **of_tokens, **noted})
         if self.loss.objective.update_state is not None:
             self.step_metrics.add(noted, rows.columns.get("weight"))
+            self.step_rows.add(noted)
         self.tokens_seen += int(inputs["policy_tokens"])
 
     def _refuse_taken(self, noted: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
@@ -320,7 +295,7 @@ class PreferenceTrainer(Trainer):
         if self.loss.target is not None:
             self.loss.target.step()
         if self.loss.objective.update_state is not None:
-            means = self.step_metrics.read()
+            means = {**self.step_metrics.read(), **self.step_rows.read()}
             self.state_of_objective = self.loss.objective.update_state(
                 self.state_of_objective, means, self.loss.options
             )
@@ -349,6 +324,15 @@ class PreferenceTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         if not self.is_fsdp_enabled:  # which reads shards of its own
             refuse_difference(model or self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        """The weights of the best checkpoint, read and checked as by a run that goes on, with its target and state."""
+        best = str(self.state.best_model_checkpoint)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(best)
+        self.load_state(Path(best))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model; with a checkpoint, target and objective state too."""

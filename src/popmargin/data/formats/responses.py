@@ -12,7 +12,7 @@ from popmargin.data.pairs import SEVERAL, logit, make_pairs
 from popmargin.data.validate import Draft, RowError
 
 TEXT_FIELDS = ("text", "response", "content", "completion", "answer")
-RATING_FIELDS = ("rating", "score", "overall_score", "winprob", "rank", "ranking")
+RATING_FIELDS = ("rating", "score", "overall_score", "winprob", "reward", "rank", "ranking")
 RANK_NOTE = "ranks are read as 1 = best: a response's rating is minus its rank"
 
 

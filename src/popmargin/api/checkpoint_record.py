@@ -1,0 +1,108 @@
+"""What a `PreferenceTrainer` was trained on, kept in each of its checkpoints, so that nothing else is gone on with.
+
+checkpoint-N/popmargin/   what a run directory holds of it (see `training/fingerprints.py`), of the training side
+    settings.json         what decides the loss and the order of the rows, by name
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from popmargin.config import to_dict
+from popmargin.errors import RunError
+from popmargin.files import whole_file
+from popmargin.training.build import Run
+from popmargin.training.fingerprints import Record, Rows
+from popmargin.training.inputs import flat
+
+_FOLDER, _SETTINGS = "popmargin", "settings.json"
+_FREE = ("name", "output", "model.path", "model.save_dtype", "pop.edges", "pop.scale", "train.frozen_cache_gb",
+         "train.compile", "train.token_statistics")  # fmt: skip
+"""Settings that change neither loss nor order, or whose content is in the record."""
+_FREE_SECTIONS = ("evaluation.", "reference.")
+_TOGETHER = ("train.tokens_per_batch", "train.micro_batch_size")
+"""They matter only to an objective with statistics over the rows forwarded together."""
+_ARGUMENTS = ("data_seed", "dataloader_drop_last")
+_UNSAID = ("base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping")
+"""Entries of an adapter's configuration that say nothing of how it is trained."""
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """What a trainer is trained on.
+
+    Attributes:
+        settings: what decides the loss and the order of the rows, by name.
+        record: data, models, edges and code, by content.
+    """
+
+    settings: Mapping[str, Any]
+    record: Record
+
+    @staticmethod
+    def of(
+        run: Run, arguments: TrainingArguments, adapter: Any, record: Record, held_out: str | None
+    ) -> "CheckpointRecord":
+        """That of a trainer.
+
+        Args:
+            run: its settings and loss.
+            arguments: transformers' own.
+            adapter: peft's configuration of what is trained; None trains all weights.
+            record: of the run; its held-out side takes no part in the training.
+            held_out: fingerprint of the held-out preferences, where they choose the best checkpoint.
+        """
+        free = _FREE if run.loss.objective.uses_batch_statistics(run.loss.options) else (*_FREE, *_TOGETHER)
+        settings = {name: value for name, value in flat(to_dict(run.config)).items()
+                    if name not in free and not name.startswith(_FREE_SECTIONS)}  # fmt: skip
+        settings |= {f"args.{name}": getattr(arguments, name) for name in _ARGUMENTS}
+        if adapter is not None:
+            entries = {name: value for name, value in adapter.to_dict().items() if name not in _UNSAID}
+            settings |= flat({"peft_config": entries})
+        none = Rows([], [], [])
+        facts = {name: value for name, value in record.facts.items() if not name.endswith("held-out preferences")}
+        facts |= {} if held_out is None else {"the held-out preferences, which choose the best checkpoint": held_out}
+        sides = {"train": record.sides["train"], "test": none, "aside": none}
+        return CheckpointRecord(_plain(settings), replace(record, sides=sides, facts=facts))
+
+    def save(self, checkpoint: Path) -> None:
+        """Write it into a checkpoint."""
+        folder = checkpoint / _FOLDER
+        self.record.save(folder)
+        with whole_file(folder / _SETTINGS) as partial:
+            partial.write_text(json.dumps(dict(self.settings), indent=1) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(checkpoint: Path) -> "CheckpointRecord | None":
+        """Read what `save` wrote; None in a checkpoint without it.
+
+        Raises:
+            RunError: a file is missing or damaged.
+        """
+        folder = checkpoint / _FOLDER
+        if not folder.is_dir():
+            return None
+        record = Record.load(folder)
+        try:
+            settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{folder}: the record of its training cannot be read ({error}).") from error
+        if record is None:
+            raise RunError(f"{folder}: the record of its training has lost data.parquet and fingerprints.json.")
+        return CheckpointRecord(settings, record)
+
+    def changes(self, now: "CheckpointRecord") -> list[str]:
+        """What is not as it was, a sentence each; none if all is."""
+        names = dict.fromkeys([*self.settings, *now.settings])
+        pairs = {name: (self.settings.get(name, "not set"), now.settings.get(name, "not set")) for name in names}
+        other = [f"{name}: {before} → {after}" for name, (before, after) in pairs.items() if before != after]
+        return [*other, *self.record.changes(now.record)]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back; sets in order."""
+    return json.loads(json.dumps(value, default=lambda other: sorted(other) if isinstance(other, set) else str(other)))

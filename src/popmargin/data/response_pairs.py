@@ -1,0 +1,51 @@
+"""Preferences between the responses to a prompt, made as those of a file of rated responses are."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from popmargin.data.collect import Collector
+from popmargin.data.formats import Reader
+from popmargin.data.pairs import Pairing
+from popmargin.data.schema import BATCH_ROWS, Preferences
+from popmargin.data.sources import RawBatch, Source
+from popmargin.data.validate import describe_problems
+from popmargin.errors import DataError
+
+_OWN = ("id", "cluster", "weight", "annotator")
+"""Columns of prompts that are fields of preferences."""
+
+
+class Rows(Protocol):
+    """One row a prompt: `prompt`, columns, and `responses` with their `text`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> dict[str, Any]: ...
+
+
+def pairs_of(
+    rows: Rows, fields: Sequence[str], columns: Sequence[str], pairs: Pairing, *, by: str, min_gap: float, seed: int
+) -> Preferences:
+    """See `Responses.pairs`.
+
+    Args:
+        rows: the responses.
+        fields: of each response, that become columns of its side.
+        columns: of the prompts.
+        pairs, by, min_gap, seed: as there.
+    """
+    names = {"prompt": "prompt", "responses": "responses"}
+    own = {name: name for name in _OWN if name in columns}
+    nested = {"text": "text", "rating": by}
+    reader = Reader(names | own, nested=nested, pairs=pairs, min_gap=min_gap, seed=seed, fields=tuple(fields))
+    source = Source(f"the responses, by '{by}'", "memory", False, False, lambda: iter(()))
+    collector = Collector(source, "responses", reader, nested | names | own)
+    for start in range(0, len(rows), BATCH_ROWS):
+        numbers = list(range(start, min(start + BATCH_ROWS, len(rows))))
+        collector.add(RawBatch([rows[number] for number in numbers], numbers))
+    preferences, report = collector.finish()
+    if preferences is None:
+        raise DataError(
+            f"No preference is left of {report.rows_in} pairs.\n{describe_problems(report.problems)}\n"
+            "Remedy: score the responses, or sample more different ones."
+        )
+    return preferences

@@ -1,0 +1,20 @@
+"""Values that several processes have between them."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+
+def from_all_processes(values: Shaped[Tensor, "N"]) -> Shaped[Tensor, "..."]:
+    """The values of all processes, one process after the other, on this one's device; how many each has may differ.
+
+    Args:
+        values: of this process; each must ask in its turn.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, values.cpu())
+    return torch.cat(parts).to(values.device)
