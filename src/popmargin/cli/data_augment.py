@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def add_parser(
     )
     place.add_argument("--place", choices=("system", "user"), help="system message, or before the first user turn")
     add_overwrite(parser)
-    parser.set_defaults(func=lambda args: _augment(args, load))
+    parser.set_defaults(func=partial(_augment, load))
 
 
 def _scale(text: str) -> tuple[float, float]:
@@ -74,7 +75,7 @@ def _name(text: str) -> tuple[str, str]:
     return (name.strip(), column.strip()) if equals else (text.strip(), text.strip())
 
 
-def _augment(args: argparse.Namespace, load: Callable[[argparse.Namespace], Preferences]) -> int:
+def _augment(load: Callable[[argparse.Namespace], Preferences], args: argparse.Namespace) -> int:
     from popmargin.data.augment import augment, place_for
 
     check_outputs(args, {"--out": args.out}, SAVE_SUFFIXES, [args.source])

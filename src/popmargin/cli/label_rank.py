@@ -122,7 +122,7 @@ def _by_judge(args: argparse.Namespace) -> int:
             "it, or give fewer prompts."
         )
     responses = _responses(args)
-    settings = {"scheme": args.scheme, "seed": args.seed, "orders": args.orders, "limit": args.limit}
+    settings: dict[str, Any] = {"scheme": args.scheme, "seed": args.seed, "orders": args.orders, "limit": args.limit}
     plan = plan_ranking(responses, **settings)
     said = [*plan.step().lines(), plan.cost(args.price, scored=comparer.pays == "response")]
     if not args.json or args.dry_run:

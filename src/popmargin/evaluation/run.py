@@ -132,9 +132,9 @@ class PromptSet:
     def of(workspace: Workspace, count: int | None) -> "PromptSet":
         """The first `count` distinct held-out prompts; all when None."""
         preferences = workspace.test.preferences
-        columns = best_prompts(preferences), list(bodies(preferences)), preferences.clusters
+        prompts, plain, clusters = best_prompts(preferences), list(bodies(preferences)), preferences.clusters
         rows = distinct_rows(preferences, count)
-        return PromptSet(*([column[row] for row in rows] for column in columns))
+        return PromptSet([prompts[row] for row in rows], [plain[row] for row in rows], [clusters[row] for row in rows])
 
 
 def generate_and_score(

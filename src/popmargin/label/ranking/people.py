@@ -19,7 +19,7 @@ from popmargin.files import digest
 from popmargin.label.projects.same_project import refuse_other_settings
 from popmargin.label.ranking.contests import plan_ranking
 from popmargin.label.ranking.ranking import PromptRanking, Ranking, fate_of
-from popmargin.label.ranking.schemes import Outcome, Pair, Scheme, replay
+from popmargin.label.ranking.schemes import Outcome, Pair, Scheme, replay, turned
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 
@@ -105,15 +105,17 @@ def people_step(
     wanted: dict[str, tuple[int, Pair]] = {}
     for contest in plan.contests:
         keys = {pair: pairs.key(contest.row, pair) for pair in _all_pairs(contest.order)}
-        games = {pair: known[key] for pair, key in keys.items() if key in known}
+        games: dict[Pair, Outcome] = {pair: known[key] for pair, key in keys.items() if key in known}
         standing = replay(scheme, contest.order, games)
         wanted |= {pairs.key(contest.row, _sorted(pair)): (contest.row, _sorted(pair)) for pair in standing.wanted}
         if not standing.wanted:
             asked = {_sorted(pair) for pair, _ in standing.played}
             if standing.direct is not None and standing.best is not None and standing.worst is not None:
                 asked.add(_sorted((standing.best, standing.worst)))
-            given = {shown: verdict for pair in asked for shown, verdict in answers[keys[pair]].shown(pair).items()}
-            own = {pair: games[pair] for pair in asked}
+            own: dict[Pair, Outcome] = {pair: games[pair] for pair in sorted(asked)}
+            given: dict[Pair, Verdict] = {}
+            for pair in asked:
+                given |= answers[keys[pair]].shown(pair)
             ranked.append(PromptRanking(contest, standing, own, given, fate_of(standing, own)))
     added = _add(store, project, pairs, wanted)
     done = len(ranked) == len(plan.contests)
@@ -145,7 +147,7 @@ class _Answers:
         found: dict[Pair, Verdict] = {}
         other: dict[Verdict, Verdict] = {"first": "second", "second": "first"}
         for verdict, swapped in self.given:
-            found[pair[::-1] if swapped else pair] = other.get(verdict, verdict) if swapped else verdict
+            found[turned(pair) if swapped else pair] = other.get(verdict, verdict) if swapped else verdict
         return found
 
 
