@@ -51,6 +51,7 @@ def test_gradients_flow_to_both_scores(name: str) -> None:
     chosen, rejected = (torch.tensor(values, requires_grad=True) for values in ([0.3, -1.0, 0.4], [-0.2, 0.5, 0.1]))
     given = {"soft_label": [0.8, 0.7, 0.6], "margin": [1.0, 0.5, 0.0], "scale": [0.1, 0.5, 1.0],
              "target": [1.0, 0.5, 2.0], "decoupled": [0.6, -1.4, 0.4],
+             "chosen_tokens": [3, 4, 5], "rejected_tokens": [3, 4, 5],
              "weaker_chosen": [0.1, 0.2, 0.3], "weaker_rejected": [0.0, 0.1, 0.9]}  # fmt: skip
     needed = [
         parameter.name
@@ -58,8 +59,6 @@ def test_gradients_flow_to_both_scores(name: str) -> None:
         if parameter.default is parameter.empty and parameter.name not in ("chosen", "rejected")
     ]
     inputs = {key: torch.tensor(given[key]) for key in needed}
-    if name == "cpo":
-        inputs |= {"chosen_tokens": torch.tensor([3, 4, 5]), "rejected_tokens": torch.tensor([3, 4, 5])}
     losses_B = getattr(losses, name)(chosen, rejected, **inputs)
     assert losses_B.shape == (3,) and entry.summary in (getattr(losses, name).__doc__ or "")
     losses_B.sum().backward()
@@ -128,8 +127,22 @@ def test_cpo_reads_the_token_counts() -> None:
     same = torch.tensor([-8.0])
     got = losses.cpo(same, same, chosen_tokens=torch.tensor([4]), rejected_tokens=torch.tensor([4]))
     assert got.tolist() == pytest.approx([0.6931471805599453 + 2.0])
-    with pytest.raises(DataError, match=r"losses\.cpo needs chosen_tokens and rejected_tokens"):
+    with pytest.raises(DataError, match=r"losses\.cpo needs chosen_tokens, token counts .*; rejected_tokens, the same"):
         losses.cpo(same, same)
+    taken = inspect.signature(losses.cpo).parameters
+    assert taken["chosen_tokens"].default is taken["rejected_tokens"].default is inspect.Parameter.empty
+    assert losses.cpo(same, same, sft_weight=0.0).tolist() == pytest.approx([0.6931471805599453])
+
+
+@pytest.mark.parametrize(("name", "unit"), [("pop", "nats,"), ("simpo_pop", "nats per token, even where")])
+def test_the_target_is_in_the_unit_of_the_scores(name: str, unit: str) -> None:
+    """−1 − (−2) = 1 nat a token, and a target of 1 nat a token: log 2, also of the sums −5 and −8."""
+    (line,) = [line for line in inspect.getdoc(getattr(losses, name)).splitlines() if "target: " in line]  # type: ignore[union-attr]
+    assert f"(B,), {unit}" in line
+    if name == "simpo_pop":
+        sums = [torch.tensor([value]) for value in (-5.0, -8.0)]
+        tokens = {"chosen_tokens": torch.tensor([5]), "rejected_tokens": torch.tensor([4])}
+        assert losses.simpo_pop(*sums, **tokens, target=torch.ones(1)).tolist() == pytest.approx([0.6931471805599453])
 
 
 def test_the_target_of_pop_gets_no_gradient() -> None:

@@ -60,8 +60,8 @@ PARAMETERS = {
     "margins": "model, reference, preferences, *, tokenizer=None, beta=None, max_length=1024, "
     "truncation='keep_prompt_end', precision='fp32', tokens_per_batch=4096",
     "objective": "name, *, options, score, origin, needs=<factory>, golden=(), diagnostics=None, init_state=None, "
-    "update_state=None, every_row=(), decoupling=None, batch_statistics=None, supervised=None, figure=<factory>, "
-    "takes_margin='no'",
+    "update_state=None, every_row=(), decoupling=None, batch_statistics=None, supervised=None, token_counts=None, "
+    "figure=<factory>, takes_margin='no'",
     "rate_preferences": "preferences, reward, *, disagree='error'",
     "regularizer": "name, *, options, reference, diagnostics=None, supervised=False, of='policy', needs=<factory>",
     "sample_edges": "ids, strength, *, sampling='iterative', k=1, seed=0, flip=0.0, temperature=0.0, budget=None, "

@@ -55,6 +55,16 @@ SAME_NAME = {
 }
 """File names that stand in several rooms, and what they mean in all of them."""
 
+WHOLE_CONFIGURATION = {
+    "config": "where it is defined",
+    "training.build": "the border: from the configuration to objects",
+    "training.run": "one run's training begins with it",
+    "training.inputs": "compares stored ones, and makes their paths absolute",
+    "training.run_directory": "stores it",
+    "api": "a front door", "cli": "a front door", "study": "a front door",
+}  # fmt: skip
+"""Rooms and modules that know the whole configuration of a run; all others take objects, or the section they read."""
+
 Import = tuple[str, str, int, bool]  # module, imported module, line, under TYPE_CHECKING alone
 
 
@@ -161,6 +171,26 @@ def test_the_picture_has_the_same_order_and_files_that_are_there() -> None:
     assert [name for name in sorted(named) if not (SOURCE / name).exists() and not (ROOT / name).exists()] == []
 
 
+def whole_configuration(known: Mapping[str, Path]) -> dict[str, list[int]]:
+    """The modules that name `RunConfig`, or read `config` of a run, and the lines in which they do."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for module, path in known.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node, "id", "") or getattr(node, "name", "") or getattr(node, "attr", "")
+            of_run = name == "config" and isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("run")
+            if name == "RunConfig" or of_run:
+                found[module].append(getattr(node, "lineno", 0))
+    return dict(found)
+
+
+def test_training_and_evaluation_take_objects_and_read_no_configuration() -> None:
+    places = {module: module.partition(".")[2] for module in whole_configuration(modules(SOURCE))}
+    allowed = {place: next((name for name in (place, place.partition(".")[0]) if name in WHOLE_CONFIGURATION), None)
+               for place in places.values() if place}  # fmt: skip
+    assert [place for place, name in allowed.items() if name is None] == []
+    assert set(allowed.values()) == WHOLE_CONFIGURATION.keys(), "these know it no more"
+
+
 def test_one_name_one_meaning() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for path in modules(SOURCE).values():
@@ -203,6 +233,10 @@ def test_the_checks_find_what_they_look_for(tmp_path: Path) -> None:
     ]  # fmt: skip
     between = [edge for edge in found if {edge[0], edge[1]} == {"house.low.four", "house.low.five"}]
     assert set(circle(between)) == {"house.low.four", "house.low.five"}
+    (house / "low" / "six.py").write_text("from config import RunConfig as C\ndef g(run):\n    return run.config\n")
+    assert {module: sorted(lines) for module, lines in whole_configuration(modules(house)).items()} == {
+        "house.low.six": [1, 3]
+    }
     types = [edge for edge in found if {edge[0], edge[1]} == {"house.low.two", thing}]
     assert set(circle(types)) == {"house.low.two", thing}
     assert circle([edge for edge in found if edge[0] == "house.low.three"]) == []

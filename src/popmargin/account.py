@@ -14,6 +14,7 @@ _REASONS = {
     "below_min_gap": "below data.min_gap",
     "duplicate_id": "a duplicate id",
     "tie": "a tie",
+    "unfinished": "cut at the token limit",
     "missing": "a missing value",
     "bad_json": "no JSON",
     "bad_utf8": "no UTF-8",

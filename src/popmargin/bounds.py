@@ -30,6 +30,8 @@ NotNegative = Annotated[float, Strict(), Field(ge=0)]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 PartialShare = Annotated[float, Strict(), Field(ge=0, lt=1)]
 """A share or probability that is never all."""
+PositiveShare = Annotated[float, Strict(), Field(gt=0, le=1)]
+"""A share or probability that is never none."""
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 """A share or probability."""
 ShareOrCount = Annotated[float, Strict(), Field(ge=0, json_schema_extra={"wholeFrom": 1}), AfterValidator(_whole)]

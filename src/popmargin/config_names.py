@@ -86,7 +86,6 @@ ELSEWHERE: Mapping[str, str] = {
     "run_name": "name",
     "random_seed": "seed",
     "ema_decay": "target.tau",
-    "top_p": "evaluation.top_k",
     "num_beams": "evaluation.samples",
     "max_tokens": "evaluation.max_new_tokens",
 }

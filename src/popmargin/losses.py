@@ -30,16 +30,17 @@ from popmargin.margin import Margin
 from popmargin.objectives.base import OBJECTIVES, Logps, Objective, Rows, ScoreKind
 
 _SCORES = {
-    "log_ratio": "log-ratios, Σ log π/π_ref; or summed log-probs, with those of the reference",
-    "mean_log_ratio": "mean log-ratios per token; or summed log-probs, with those of the reference and token counts",
-    "logp": "summed log-probs",
-    "mean_logp": "mean log-probs per token; or summed log-probs, with token counts",
+    "log_ratio": "log-ratios, Σ log π/π_ref (B,), nats; or summed log-probs, with those of the reference",
+    "mean_log_ratio": "mean log-ratios (B,), nats per token; or summed log-probs (nats), with those of the reference "
+    "and token counts",
+    "logp": "summed log-probs (B,), nats",
+    "mean_logp": "mean log-probs (B,), nats per token; or summed log-probs (nats), with token counts",
 }
 _TENSORS = {
     "reference_chosen": "the reference's summed log-probs of the chosen responses (B,), nats",
     "reference_rejected": "the same of the rejected responses (B,)",
-    "target": "the weaker sides' gaps chosen − rejected (B,), nats, without gradient",
-    "weaker_chosen": "scores of the weaker sides' chosen responses (B,), nats, with gradient",
+    "target": "the weaker sides' gaps chosen − rejected (B,), {unit}, without gradient",
+    "weaker_chosen": "scores of the weaker sides' chosen responses (B,), {unit}, with gradient",
     "weaker_rejected": "the same of their rejected responses (B,)",
     "has_weaker": "whether the row has a weaker side (B,), bool; None for all",
     "stronger_share": "weight of the stronger side (B,); None for 1",
@@ -140,9 +141,11 @@ def _tensors(objective: Objective, options: Any) -> dict[str, tuple[bool, str]]:
     names |= {"state": False} if objective.init_state else {}
     if kind in ("log_ratio", "mean_log_ratio") or needs.reference:
         names |= dict.fromkeys(("reference_chosen", "reference_rejected"), needs.reference)
-    names |= dict.fromkeys(("chosen_tokens", "rejected_tokens", "weight"), False)
+    names |= dict.fromkeys(("chosen_tokens", "rejected_tokens"), objective.uses_token_counts(options))
+    names |= {"weight": False}
+    unit = "nats per token, even where the scores are sums with token counts" if kind.startswith("mean_") else "nats"
     said = _TENSORS | {name: _COLUMNS.get(name, "a number of each preference (B,)") for name in needs.columns}
-    return {name: (needed, said[name]) for name, needed in names.items()}
+    return {name: (needed, said[name].replace("{unit}", unit)) for name, needed in names.items()}
 
 
 def _docstring(objective: Objective, kind: ScoreKind, tensors: Mapping[str, tuple[bool, str]]) -> str:
@@ -154,7 +157,7 @@ def _docstring(objective: Objective, kind: ScoreKind, tensors: Mapping[str, tupl
     )
     return (
         f"{text.partition(chr(10) + 'Args:')[0].rstrip()}\n\nArgs:\n"
-        f"    chosen: {_SCORES[kind]} (B,), nats.\n    rejected: the same of the rejected responses.\n{said}"
+        f"    chosen: {_SCORES[kind]}.\n    rejected: the same of the rejected responses.\n{said}"
         + (f"{fields.strip(chr(10))}\n" if fields.strip() else "")
         + "    reduction: `none` for every row's loss (B,), `mean` for their (weighted) mean.\n"
     )

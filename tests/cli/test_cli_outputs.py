@@ -26,6 +26,8 @@ def verbs(tmp_path: Path, data: Path) -> dict[str, tuple[str, Words]]:
     """Verb -> a suffix that it may write, and its words for a file to write."""
     edges, db, rewards = tmp_path / "some-edges.parquet", tmp_path / "labels.db", tmp_path / "rewards.py"
     PopEdges.from_columns(["q1", "q2", "q3"], ["q0", "q1", "q2"]).save(edges)
+    scored = tmp_path / "scored.jsonl"
+    scored.write_text('{"prompt": "p", "responses": [{"text": "a", "reward": 1.0}, {"text": "b", "reward": 2.0}]}\n')
     rewards.write_text("def score(prompts, completions):\n    return [float(c[0] == 'g') for c in completions]\n")
     assert main(["label", "import", str(data), "--db", str(db)]) == 0
     ranked = tmp_path / "responses.jsonl"
@@ -45,10 +47,13 @@ def verbs(tmp_path: Path, data: Path) -> dict[str, tuple[str, Words]]:
             lambda out: ["data", "split", given, "--train", f"{tmp_path}/a.jsonl", "--test", str(out)],
         ),
         "rate": (".jsonl", lambda out: ["data", "rate", given, "--reward", reward, "--out", str(out)]),
-        "augment": (
+        "augment": (".parquet", lambda out: ["data", "augment", rated, "--out", str(out)]),
+        "rate responses": (
             ".parquet",
-            lambda out: ["data", "augment", rated, "--out", str(out)],
+            lambda out: ["data", "rate", str(scored), "--reward", reward, "--out", str(out)],
         ),
+        "pairs": (".jsonl", lambda out: ["data", "pairs", str(scored), "--out", str(out)]),
+        "generate": (".parquet", lambda out: ["generate", str(scored), "--answers", str(scored), "--out", str(out)]),
         "sample": (".parquet", lambda out: ["pop", "sample", given, "--out", str(out)]),
         "scale": (".parquet", lambda out: ["pop", "scale", str(edges), "--data", given, "--out", str(out)]),
         "scaled": (

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from popmargin.cli.main import main
 from popmargin.data import COLUMNS, Preferences, load_preferences, split_preferences
+from popmargin.data.sources import RawBatch
 from popmargin.errors import DataError
 
 BASE = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -237,3 +238,42 @@ def test_convert_and_split_keep_them(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["data", "split", str(out), *flags]) == 0
     found = [row for part in parts for row in extras(load_preferences(part))]
     assert sorted(row["level"] for row in found) == [0, 1, 2, 3] and all(row["meta"] == EXTRA["meta"] for row in found)
+
+
+def test_a_column_without_any_value_is_converted_too(tmp_path: Path) -> None:
+    """It stands in the first line; what no row holds of the schema does not."""
+    lines = [{**BASE, "prompt": f"p{i}", "note": None, "late": None if i < 2 else i} for i in range(3)]
+    pq.write_table(pa.Table.from_pylist(lines), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "b.jsonl.gz", "c.parquet"):
+        assert main(["data", "convert", str(tmp_path / "a.parquet"), str(tmp_path / name)]) == 0
+        back = load_preferences(tmp_path / name)
+        assert back.extra_columns == ("note", "late") and extras(back) == [
+            {"note": None, "late": row["late"]} for row in lines
+        ]
+    first, second, third = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
+    assert (first["note"], first["late"], third["late"]) == (None, None, 2)
+    assert "note" not in second and "late" not in second
+
+
+def test_values_of_columns_that_no_field_is_read_from_are_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a table only the first batch, which tells the layout, becomes Python values as a whole."""
+    monkeypatch.setattr("popmargin.data.sources.BATCH_ROWS", 2)
+    pq.write_table(pa.Table.from_pylist(rows(6)), tmp_path / "a.parquet")
+    made: list[Any] = []
+    read = RawBatch.read
+    monkeypatch.setattr(RawBatch, "read", lambda batch, columns=None: made.append(columns) or read(batch, columns))
+    prefs = load_preferences(tmp_path / "a.parquet")
+    assert made == [None, set(BASE), set(BASE), set(BASE)] and [row["level"] for row in prefs] == list(range(6))
+
+
+@pytest.mark.parametrize("column", ["chosen", "note"])
+def test_text_that_is_not_utf8_is_found_in_every_column(tmp_path: Path, column: str) -> None:
+    table = pa.table({**{name: [value] * 2 for name, value in (BASE | {"note": "n"}).items()}, "id": ["a", "b"]})
+    torn = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"x\xff")]
+    )
+    pq.write_table(table.set_column(table.column_names.index(column), column, torn), tmp_path / "a.parquet")
+    prefs = load_preferences(tmp_path / "a.parquet", bad_rows="drop")
+    assert prefs.ids == ["a"] and prefs.report.problem_counts == {"bad_utf8": 1}

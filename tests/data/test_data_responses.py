@@ -74,6 +74,41 @@ def test_ties_identical_and_empty_answers_are_dropped_and_counted() -> None:
     assert (data.report.rows_in, data.report.rows_kept, data[0]["chosen"]) == (6, 1, "good")
 
 
+def test_pairs_with_a_cut_side_are_dropped_and_counted_where_asked() -> None:
+    texts, scores = [["a", "b", "c"], ["d", "e"], ["f", "g"]], [[3, 2, 1], [2, 1], [1, 1]]
+    responses = Responses(
+        ["p", "q", "r"], texts, {"s": scores}, finished=[[True, True, False], [None, True], [False] * 2]
+    )
+    for how, kept, counts in (
+        ("best_vs_worst", ["d"], {"unfinished": 1, "tie": 1}),
+        ("all", ["a", "d"], {"unfinished": 2, "tie": 1}),
+    ):
+        data = responses.pairs(how, by="s", unfinished="drop")  # type: ignore[arg-type]
+        assert [row["chosen"] for row in data] == kept and data.report.problem_counts == counts
+        assert data.report.rows_in == data.report.rows_kept + sum(counts.values())
+    assert len(responses.pairs("all", by="s")) == 4
+    with pytest.raises(DataError, match="no 'finished'"):
+        Responses(["p"], [["a", "b"]], {"s": [1, 2]}).pairs("all", by="s", unfinished="drop")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_lists_that_belong_to_a_response_stay_its_own(tmp_path: Path, suffix: str) -> None:
+    """Also where there are as many prompts as responses, so that flat lists could be lists for each prompt."""
+    ids = [[[1, 2]], [[3]]]
+    responses = Responses(["p", "q"], [["a"], ["b"]], {"s": [1, 2]}, fields={"token_ids": ids})
+    responses.save(tmp_path / f"r{suffix}")
+    loaded = Responses.load(tmp_path / f"r{suffix}")
+    for table in (responses, loaded, responses.with_scores(t=[3, 4]), responses.best("s"), responses.select([0, 1])):
+        assert table.field("token_ids") == [[1, 2], [3]]
+    flat = Responses.load([{"prompt": p, "response": "x", "token_ids": i} for p, i in (("p", [1, 2]), ("q", [3]))])
+    assert flat.field("token_ids") == [[1, 2], [3]]
+    outputs = Responses.load([{"instruction": "p", "output": "x", "generator": "m", "dataset": "d"}])
+    assert (outputs.field("source"), outputs.column("dataset")) == (["m"], ["d"])  # AlpacaEval's
+    several = Responses(["p"], [["a", "b"]], {"s": [1, 2]}, fields={"token_ids": [[[1, 2], [3]]]})
+    (pair,) = several.pairs("all", by="s")
+    assert (pair["chosen_token_ids"], pair["rejected_token_ids"]) == ([3], [1, 2])
+
+
 def test_what_is_known_of_responses_becomes_columns_of_the_preferences() -> None:
     data = made().pairs("best_vs_worst", by="reward")
     row = {"id": "i", "prompt": "p", "chosen": "b", "rejected": "a", "chosen_rating": 3.0, "rejected_rating": 1.0}

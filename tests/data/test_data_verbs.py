@@ -144,6 +144,10 @@ def test_with_columns_refuses_what_the_schema_does() -> None:
         ({"margin": [math.inf, 0.0]}, "The value for 'margin' of row 0 is infinite"),
         ({"chosen": [1, 2]}, "The values for 'chosen' cannot be a column"),
         ({"id": ["a", "a"]}, "duplicate ids"),
+        ({"chosen": None}, r"Row 0 \(id 'r0'\): the chosen is empty"),
+        ({"prompt": ["p", " "]}, r"Row 1 \(id 'r1'\): the prompt is empty"),
+        ({"id": [None, "a"]}, r"Row 0 \(id 'r0'\): the id is empty"),
+        ({"rejected": ["x", prefs[1]["chosen"]]}, r"Row 1 \(id 'r1'\): chosen and rejected are the same"),
         ({"topic": [1, "x"]}, "The values for 'topic' cannot be a column"),
     ):
         with pytest.raises(DataError, match=words):
@@ -205,3 +209,24 @@ def test_a_mask_is_no_list_of_row_numbers(mask: Any) -> None:
         with pytest.raises(DataError, match="is not a row number"):
             one.select(mask)
     assert data.select(np.array([1]))[0]["prompt"] == "q"
+
+
+def test_square_brackets_take_a_row_or_a_slice() -> None:
+    prefs = load([{"topic": name} for name in "xyz"])
+    assert prefs[0:2].ids == prefs.select([0, 1]).ids and prefs[::-2].ids == ["r2", "r0"] and len(prefs[3:]) == 0
+    assert prefs[-1]["id"] == "r2" and len(list(prefs)) == 3  # the loop ends by an IndexError
+    for index, words in (
+        (3, "Row 3 does not exist: there are 3"),
+        (-4, "Row -4 does not exist"),
+        ("topic", "'topic' in square brackets: give a number or a slice there, several numbers to select, and a name"),
+        ([0], r"\[0\] in square brackets"),
+    ):
+        with pytest.raises(DataError, match=words):
+            _ = prefs[index]  # type: ignore[index]
+
+
+def test_a_column_of_matrices_keeps_its_shape() -> None:
+    prefs = load([{"others": [[1, 2, 3], [4, 5, 6 + i]], "torn": [[1], [2, 3]]} for i in range(3)])
+    assert prefs.column("others").shape == (3, 2, 3) and prefs.column("others")[2, 1, 2] == 8
+    with pytest.raises(DataError, match="The column 'torn' does not hold lists of numbers"):
+        prefs.column("torn")

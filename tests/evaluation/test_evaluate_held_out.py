@@ -15,6 +15,7 @@ from popmargin.data.split import normalised_key
 from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.evaluation.held_out import held_out
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run
+from popmargin.training.build import Run
 from popmargin.training.inputs import with_data
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
@@ -54,7 +55,7 @@ def test_no_growth_of_the_file_changes_what_is_measured(run: RunDirectory, data:
         random = np.random.default_rng(seed)
         grown = [*rows, *new_rows(int(random.integers(1, 40)), seed)]
         write(data, [grown[i] for i in random.permutation(len(grown))])
-        chosen = held_out(run, config)
+        chosen = held_out(Run.opened(run.path, config))
         assert chosen.preferences.ids == test.ids and chosen.directory == run
         assert chosen.preferences.fingerprint() == test.fingerprint()
         assert any("added since" in note for note in chosen.steps[-1].notes)
@@ -88,7 +89,7 @@ def test_lost_or_edited_rows_are_refused_with_their_ids(
     assert "--data.test FILE" in str(caught.value) and "mine.jsonl" in str(caught.value)
     assert not (run.evaluation / "metrics.json").exists()
     write(data, [row for row in rows if row["id"] in out])  # all of the training is gone: that is no matter here
-    notes = held_out(run, run.config()).steps[-1].notes
+    notes = held_out(Run.opened(run.path)).steps[-1].notes
     assert any("32 training preferences are missing" in note for note in notes)
 
 
@@ -98,7 +99,7 @@ def test_other_data_are_an_explicit_choice(run: RunDirectory, tmp_path: Path, ro
     own = (run.evaluation / "metrics.json").read_bytes()
     config, (trained, test) = run.config(), load_split(run.config().data)
     other = write(tmp_path / "other.jsonl", new_rows(9, 1))
-    metrics = evaluate_run(run.path, config=with_data(config, test=str(other)))
+    metrics = evaluate_run(Run.opened(run.path, with_data(config, test=str(other))))
     assert (run.evaluation / "metrics.json").read_bytes() == own
     folder = next(run.path.glob("evaluation-other-*"))
     assert len(HeldOutMargins.load(folder / "margins.parquet").ids) == 9
@@ -110,9 +111,9 @@ def test_other_data_are_an_explicit_choice(run: RunDirectory, tmp_path: Path, ro
     with pytest.raises(
         DataError, match=rf"1 of 4 preferences have a prompt .*\n  again has the prompt of {leak['id']}"
     ):
-        evaluate_run(run.path, config=with_data(config, test=str(other)))
+        evaluate_run(Run.opened(run.path, with_data(config, test=str(other))))
     moved = write(tmp_path / "moved.jsonl", [row for name in test.ids for row in rows if row["id"] == name])
-    assert held_out(run, with_data(config, test=str(moved))).preferences.ids == test.ids
+    assert held_out(Run.opened(run.path, with_data(config, test=str(moved)))).preferences.ids == test.ids
 
 
 def test_only_evaluation_can_be_changed(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +121,7 @@ def test_only_evaluation_can_be_changed(run: RunDirectory, capsys: pytest.Captur
         assert main(["eval", str(run.path), *flags]) == 2
         assert f"{flags[0].removeprefix('--')} cannot be changed" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"data\.max_length: 96 → 48"):
-        evaluate_run(run.path, config=with_data(run.config(), max_length=48))
+        evaluate_run(Run.opened(run.path, with_data(run.config(), max_length=48)))
     assert main(["eval", str(run.path), "--evaluation.pop_k", "0"]) == 0
 
 
@@ -149,7 +150,7 @@ def test_validation_preferences_are_found_again(configure: Configure, data: Path
     run, _ = train(configure(extra))
     ids = load_split(run.config().data)[1].ids
     write(data, rows[::-1])
-    chosen = held_out(run, run.config())
+    chosen = held_out(Run.opened(run.path))
     assert chosen.preferences.ids == ids and len(ids) == 5
     assert not any("added since" in note for note in chosen.steps[-1].notes)
 
@@ -158,7 +159,7 @@ def test_a_run_of_an_older_version_is_checked_as_a_whole(run: RunDirectory, data
     for name in ("data.parquet", "fingerprints.json"):
         (run.path / name).unlink()
     assert any(
-        "kept no record of its rows" in note for step in held_out(run, run.config()).steps for note in step.notes
+        "kept no record of its rows" in note for step in held_out(Run.opened(run.path)).steps for note in step.notes
     )
     write(data, [*rows, *new_rows(30, 1)])
     with pytest.raises(RunError, match=r"mine\.jsonl has changed since training"):

@@ -15,6 +15,7 @@ from popmargin.config import RunConfig
 from popmargin.errors import RunError
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run
+from popmargin.training.build import Run
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 
@@ -39,7 +40,7 @@ def test_metrics_do_not_depend_on_the_scoring_batch(run: RunDirectory) -> None:
     found: list[dict[str, Any]] = []
     scores: list[np.ndarray] = []
     for size in (1, 5, 64):
-        found.append(evaluate_run(run.path, config=with_evaluation(run, tokens_per_batch=size)))
+        found.append(evaluate_run(Run.opened(run.path, with_evaluation(run, tokens_per_batch=size))))
         scores.append(margins(run))
     for metrics, score in zip(found[1:], scores[1:], strict=True):
         np.testing.assert_allclose(score, scores[0], atol=1e-5)
@@ -122,7 +123,7 @@ def test_texts_that_a_reward_model_cuts_are_in_the_account(run: RunDirectory, mo
     AutoTokenizer.from_pretrained(model_path).save_pretrained(tmp_path / "rm")
     config = with_evaluation(run, reward=f"model:{tmp_path / 'rm'}", reward_options={"max_length": 4}, prompts=3)
     with pytest.warns(UserWarning, match="longer than the reward model's 4 tokens"):
-        metrics = evaluate_run(run.path, config=config)
+        metrics = evaluate_run(Run.opened(run.path, config))
     told = {step["name"]: [note for note in step["notes"] if "reward model" in note] for step in metrics["account"]}
     for whose in ("the reference", "the policy"):
         (note,) = told[f"generations of {whose}"]
@@ -133,7 +134,7 @@ def test_texts_that_a_reward_model_cuts_are_in_the_account(run: RunDirectory, mo
 
 def test_no_room_for_prompts(run: RunDirectory) -> None:
     with pytest.raises(RunError, match=r"max_new_tokens 96 leaves no room for prompts within data.max_length 96"):
-        evaluate_run(run.path, config=with_evaluation(run, max_new_tokens=96))
+        evaluate_run(Run.opened(run.path, with_evaluation(run, max_new_tokens=96)))
 
 
 def test_a_run_that_has_not_finished(run: RunDirectory) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from popmargin.errors import ConfigError
+from popmargin.generate.server import NoAnswerError, request_fields, retry_after
 from popmargin.judges.answer_cache import AnswerCache
-from popmargin.judges.client import NoAnswerError, answer_text, request_fields, retry_after
+from popmargin.judges.client import answer_text
 
 WRITER = """
 import sys

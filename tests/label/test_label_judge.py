@@ -15,8 +15,8 @@ from served import SERVER, Served
 from popmargin.data.conversation import Text
 from popmargin.data.questions import PreferenceText
 from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.generate.server import NoAnswerError
 from popmargin.judges.backends import LocalBackend, read_reply
-from popmargin.judges.client import NoAnswerError
 from popmargin.judges.comparing import Judge, parse_letter
 from popmargin.judges.labeller import Account, Question, read_orders
 from popmargin.judges.prompts import fill, load_prompt

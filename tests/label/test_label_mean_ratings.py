@@ -229,6 +229,26 @@ def test_mean_ratings_become_columns_and_nothing_is_lost_silently(
     assert len(edges) == 0 and account.left_out["ratings"] == account.labels == 18
 
 
+def test_ratings_of_the_data_are_not_taken_for_labels(store: LabelStore, tmp_path: Path, capsys: Any) -> None:
+    """p4 has ratings of its own; "unsure" alone is no rating either."""
+    project = open_project(store, load_preferences(ROWS), kind="rating", say=quiet)
+    with pytest.raises(DataError, match=r"Nobody has rated a response of project '.*' yet"):
+        preferences_of(store, project)
+    rate(store, project, dict.fromkeys(RESPONSES, ("unsure", "unsure")))
+    with pytest.raises(DataError, match="Nobody has rated"):
+        preferences_of(store, project, strengths={"p0": 0.5})
+    file, db, out = tmp_path / "rows.jsonl", str(tmp_path / "new.db"), tmp_path / "out.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    for kind in ("rating", "preference"):
+        assert main(["label", "import", str(file), "--db", db, "--kind", kind, "--project", kind]) == 0
+    capsys.readouterr()
+    flags = ["--as", "preferences", "--out", str(out)]
+    assert main(["label", "export", "--db", db, "--project", "rating", *flags]) == 2
+    assert "Nobody has rated a response of project 'rating' yet" in capsys.readouterr().err and not out.exists()
+    assert main(["label", "export", "--db", db, "--project", "preference", *flags]) == 0
+    assert "nobody has judged a preference yet" in capsys.readouterr().out
+
+
 def test_strengths_that_are_given_stay_beside_ratings(store: LabelStore, rated: Project) -> None:
     assert preferences_of(store, rated, strengths={"p0": 0.5})[0]["strength"] == 0.5
 

@@ -26,7 +26,7 @@ from popmargin.config import RunConfig
 from popmargin.engine.batch import preference_sequences
 from popmargin.objectives.base import OBJECTIVES, Rows, objective
 from popmargin.training.batches import Collator, TrainingRows
-from popmargin.training.build import make_loss
+from popmargin.training.build import Run, make_loss
 from popmargin.training.trainer import PreferenceTrainer
 from popmargin.training.workspace import Workspace
 
@@ -120,7 +120,7 @@ def written_by_a_user() -> Iterator[None]:
 
 @pytest.fixture
 def workspace(configure: Callable[..., RunConfig]) -> Iterator[Workspace]:
-    yield Workspace(configure())
+    yield Run.read(configure()).workspace()
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from popmargin.config import dump_yaml
 TOY = '''
 """Items with features: one is preferred to K others; a linear scorer learns which."""
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +24,7 @@ import torch
 from safetensors.torch import load_file
 
 from popmargin.engine.scores import PairScores
+from popmargin.files import digest
 from popmargin.tasks import Task, task
 
 
@@ -87,13 +87,16 @@ class Linear(Task):
     provides = frozenset({"log_ratio", "mean_logp"})  # an item is one token, and there is no reference
     noun = "a linear scorer"
     beta = 1.0
+    columns = ("features", "features_of_others")
 
     def encode(self, preferences):
-        texts = [[json.loads(text) for batch in preferences.batches(side) for text in batch[side]]
-                 for side in ("chosen", "rejected")]
-        preferred, others = (np.array(side, dtype=np.float32) for side in texts)
+        preferred, others = (preferences.column(name).astype(np.float32) for name in self.columns)
         count = len(preferences)
         return Items(preferences.ids, list(range(count)), Report(count, count), preferred, others)
+
+    def fingerprints(self, sides, scoring=None):
+        return {f"features of {name}": digest(items.preferred.tobytes() + items.others.tobytes())
+                for name, items in sides.items()}
 
     def make_model(self, settings):
         model = torch.nn.Linear(3, 1, bias=False)
@@ -125,9 +128,12 @@ def folder(tmp_path: Path) -> Path:
             others = np.delete(items, best, axis=0)
             strength = float(items[best] @ TASTE - (others @ TASTE).mean())
             row = {
+                "id": f"r{number}",
                 "prompt": f"user {number}",
-                "chosen": json.dumps(items[best].tolist()),
-                "rejected": json.dumps(others.tolist()),
+                "chosen": f"item {best}",
+                "rejected": "3 others",
+                "features": items[best].tolist(),
+                "features_of_others": others.tolist(),
                 "strength": round(strength, 3),
             }
             file.write(json.dumps(row) + "\n")
@@ -135,11 +141,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def features(folder: Path, ids: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    from popmargin import load_preferences
-
-    rows = {row["id"]: row for row in load_preferences(str(folder / "items.jsonl")).dataset}
-    sides = [[json.loads(rows[name][side]) for name in ids] for side in ("chosen", "rejected")]
-    return torch.tensor(sides[0]), torch.tensor(sides[1])
+    rows = {row["id"]: row for row in map(json.loads, (folder / "items.jsonl").read_text().splitlines())}
+    return torch.tensor([rows[name]["features"] for name in ids]), torch.tensor(
+        [rows[name]["features_of_others"] for name in ids]
+    )
 
 
 def train(folder: Path, objective: str, *flags: str, **settings: Any) -> Path:
@@ -190,3 +195,28 @@ def test_changed_code_of_the_task_is_noticed(folder: Path, capsys: pytest.Captur
     toy.write_text(toy.read_text().replace("np.log(others.shape[-1])", "0.0"))
     assert main(["eval", str(run)]) == 2
     assert f"the code of '{folder.name}'" in capsys.readouterr().err
+
+
+def test_features_are_columns_of_the_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They come through Parquet and a split of the data, count as used, and changed ones are noticed."""
+    parts = [str(folder / name) for name in ("train.parquet", "test.parquet")]
+    flags = ["--train", parts[0], "--test", parts[1], "--test-size", "20"]
+    assert main(["data", "split", str(folder / "items.jsonl"), *flags]) == 0
+    run = train(folder, "dpo", "--data.train", parts[0], "--data.test", parts[1], "--train.max_steps", "1")
+    assert "not used by 'dpo'" not in "\n".join(
+        line for line in capsys.readouterr().err.splitlines() if "features" in line
+    )
+    table = pq.read_table(parts[1])
+    values = [[value + 1.0 for value in row] for row in table["features"].to_pylist()]
+    pq.write_table(table.set_column(table.column_names.index("features"), "features", [values]), parts[1])
+    assert main(["eval", str(run)]) == 2
+    assert "features of held-out preferences changed" in capsys.readouterr().err
+
+
+def test_features_that_are_missing_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    rows[3]["features_of_others"] = rows[3]["features_of_others"][:2]
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(AssertionError):
+        train(folder, "dpo")
+    assert "column 'features_of_others': has 2 numbers, the first 3" in capsys.readouterr().err

@@ -25,7 +25,6 @@ from popmargin.training.build import Run, make_parts
 from popmargin.training.run import train
 from popmargin.training.run_account import training_steps
 from popmargin.training.sides import read_split
-from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 GOOD = {"prompt": "sky", "chosen": "blue hills", "rejected": "rain"}
@@ -154,7 +153,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
 
 
 def test_what_tokenization_does_is_said(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
-    workspace = Workspace(configure({"data": {"max_length": 24, "truncation": "drop"}}))
+    workspace = Run.read(configure({"data": {"max_length": 24, "truncation": "drop"}})).workspace()
     workspace.tell(workspace.account)
     workspace.tell(workspace.account)  # a study tells what its runs share once
     printed = capsys.readouterr().err
@@ -163,20 +162,20 @@ def test_what_tokenization_does_is_said(configure: Configure, capsys: pytest.Cap
     assert 0 < dropped < report.rows_in
     line = f"training preferences: {report.rows_in} in = {report.rows_kept} kept + {dropped} left out"
     assert printed.count(f"{line} (longer than data.max_length: {dropped})") == 1
-    cut = Workspace(configure({"data": {"max_length": 24}}))
+    cut = Run.read(configure({"data": {"max_length": 24}})).workspace()
     assert any("lost prompt tokens" in note for note in cut.account[-2].notes)
 
 
 def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure: Configure, data_path: str) -> None:
     """In the file = used + those of preferences beyond the limit or dropped as too long; unknown ids stay an error."""
-    everyone = Workspace(configure({})).train.ids
+    everyone = Run.read(configure({})).workspace().train.ids
     edges = PopEdges.from_columns(everyone[:-1], everyone[1:], tie=[i == 0 for i in range(len(everyone) - 1)])
     edges.save(tmp_path / "edges.parquet")
     config = configure(
         {"objective": {"name": "pop"}, "pop": {"edges": str(tmp_path / "edges.parquet")}},
         {"data": {"limit": 24, "max_length": 30, "truncation": "drop"}},
     )
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     steps = training_steps(Run.read(config), workspace, make_parts(Run.read(config), workspace))
     check_sums(steps)
     of_edges, of_rows = steps
@@ -195,14 +194,14 @@ def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure
     assert of_rows.left_out["only the weaker side of edges, scored but not trained on"] == len(weaker - stronger)
     PopEdges.from_columns(["nobody"], sorted(trained)[:1]).save(tmp_path / "edges.parquet")
     with pytest.raises(DataError, match="such as 'nobody'"):
-        make_parts(Run.read(config), Workspace(config))
+        make_parts(Run.read(config), Run.read(config).workspace())
 
 
 def test_columns_that_the_objective_does_not_use_are_named(configure: Configure) -> None:
     expected = {"dpo": "chosen_rating, rejected_rating", "dpo_rating_margin": None, "pop": None}
     for name, columns in expected.items():
         config = configure({"objective": {"name": name}})
-        workspace = Workspace(config)
+        workspace = Run.read(config).workspace()
         notes = training_steps(Run.read(config), workspace, make_parts(Run.read(config), workspace))[-1].notes
         said = [note for note in notes if "not used by" in note]
         assert said == ([] if columns is None else [f"data columns not used by '{name}': {columns}"])

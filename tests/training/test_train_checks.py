@@ -16,7 +16,6 @@ from popmargin.errors import ConfigError, DataError, PopmarginError, RunError
 from popmargin.models.policies import make_policy
 from popmargin.tasks.checks import check_padding, check_rows, check_sampling
 from popmargin.training.build import Run, make_parts
-from popmargin.training.workspace import Workspace
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -122,7 +121,7 @@ def test_a_run_says_it_before_anything_is_trained(
     tiny_tokenizer.save_pretrained(tmp_path / "model")
     config = configure({"model": {"path": str(tmp_path / "model")}})
     with pytest.raises(PopmarginError, match=r"of 32 rows \('p\d+' with \d+.* more than the 24 tokens that"):
-        make_parts(Run.read(config), Workspace(config))
+        make_parts(Run.read(config), Run.read(config).workspace())
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -15,7 +15,6 @@ from popmargin.tasks.base import TASKS
 from popmargin.training.build import Run, make_loss, make_parts
 from popmargin.training.combinations import refuse_meaningless, without_effect
 from popmargin.training.run import train
-from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -86,7 +85,14 @@ def test_what_a_part_requires_and_the_task_does_not_provide_is_refused_by_one_ru
         make_loss(configure({"task": task, "objective": {"name": "odd"}}))
     provided = TASKS.get(task).provides | {required}
     loss = make_loss(configure({"task": task, "objective": {"name": "dpo"}}))
-    refuse_meaningless(replace(loss, objective=kind, provides=provided), configure(), "a third task")
+    refuse_meaningless(
+        replace(loss, objective=kind, provides=provided), "third", "a third task", **sections(configure())
+    )
+
+
+def sections(config: RunConfig) -> dict[str, Any]:
+    """What else is looked at."""
+    return {name: getattr(config, name) for name in ("data", "model", "reference", "train", "evaluation")}
 
 
 def test_a_third_task_is_asked_what_it_provides(configure: Configure) -> None:
@@ -97,7 +103,9 @@ def test_a_third_task_is_asked_what_it_provides(configure: Configure) -> None:
     ):
         loss = make_loss(configure({"objective": {"name": name}}))
         try:
-            refuse_meaningless(replace(loss, provides=frozenset({"log_ratio"})), configure(), "a toy")
+            refuse_meaningless(
+                replace(loss, provides=frozenset({"log_ratio"})), "toy", "a toy", **sections(configure())
+            )
             fine.add(name)
         except ConfigError as error:
             assert "which a toy does not have" in str(error)
@@ -131,7 +139,7 @@ def test_batch_statistics_of_one_row_are_refused_in_training(
     with pytest.raises(ConfigError, match=r"a single row is its own mean.*objective\.running"):
         train(config)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    make_parts(Run.read(config), Workspace(config))
+    make_parts(Run.read(config), Run.read(config).workspace())
 
 
 @pytest.mark.parametrize(
@@ -187,7 +195,7 @@ def test_running_statistics_start_with_the_second_step(configure: Configure) -> 
 )
 def test_settings_that_nothing_reads_are_said(configure: Configure, values: dict[str, Any], said: list[str]) -> None:
     config = configure({"objective": {"name": "dpo"}}, values)
-    found = without_effect(make_loss(config), config)
+    found = without_effect(make_loss(config), pop=config.pop, target=config.target, data=config.data)
     assert len(found) == len(said)
     for sentence, expected in zip(found, said, strict=True):
         assert sentence.startswith(f"No effect: {expected}")

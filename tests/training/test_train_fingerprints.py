@@ -20,7 +20,6 @@ from popmargin.training.fingerprints import Change, Record, Rows, column_facts
 from popmargin.training.inputs import differences, with_absolute_paths, with_data
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
-from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 OBJECTIVE = '''
@@ -198,7 +197,7 @@ def test_another_reward_is_evaluated_on_purpose(config: RunConfig, inputs: Path)
     other = inputs / "other_reward.py"
     other.write_text("def length(prompts, completions):\n    return [float(len(text)) for text in completions]\n")
     changed = replace(config.evaluation, reward=f"{other}:length")
-    assert "mean_reward" in evaluate_run(run.path, config=replace(run.config(), evaluation=changed))["intervals"]
+    assert "mean_reward" in evaluate_run(Run.opened(run.path, replace(run.config(), evaluation=changed)))["intervals"]
 
 
 def test_a_run_stands_alone_when_the_code_is_gone(
@@ -212,7 +211,7 @@ def test_a_run_stands_alone_when_the_code_is_gone(
     run, _ = train(config)
 
     def evaluated(folder: Path) -> dict[str, Any]:
-        return evaluate_run(folder, config=replace(RunDirectory(folder).config(), evaluation=plain))
+        return evaluate_run(Run.opened(folder, replace(RunDirectory(folder).config(), evaluation=plain)))
 
     before, stored = evaluated(run.path), (run.path / "config.yaml").read_bytes()
     assert "is gone" not in caplog.text
@@ -256,7 +255,7 @@ def test_a_reward_model_is_recorded(configure: Configure, inputs: Path) -> None:
     with pytest.raises(RunError, match="trained with something else: the reward model changed"):
         evaluate_run(run.path)
     other = replace(config.evaluation, reward=None)
-    assert "accuracy" in evaluate_run(run.path, config=replace(run.config(), evaluation=other))["intervals"]
+    assert "accuracy" in evaluate_run(Run.opened(run.path, replace(run.config(), evaluation=other)))["intervals"]
     shutil.rmtree(inputs / "rm")
     with pytest.raises(RunError, match="the reward model: was used before and is not there now"):
         train(config, resume=True)
@@ -357,7 +356,7 @@ def test_overwrite_never_deletes_what_is_read(config: RunConfig, inputs: Path) -
 
 
 def test_the_record_is_read_as_it_was_written(tmp_path: Path, configure: Configure) -> None:
-    workspace = Workspace(configure({"data": {"limit": 20}}))
+    workspace = Run.read(configure({"data": {"limit": 20}})).workspace()
     sides = {"train": Rows.of(workspace.train.preferences), "test": Rows.of(workspace.test.preferences)}
     record = Record(sides | {"aside": Rows([], [], [])}, {"start model": "abc"})
     assert Record.load(tmp_path) is None
@@ -389,7 +388,7 @@ def test_a_column_that_is_used_is_compared_and_others_are_not(
         file.write_text("".join(json.dumps(row | {"margin": margin, "note": note}) + "\n" for row in plain))
         config = configure({"data": {"train": str(file)}, "objective": {"name": objective}})
         run = Run.read(config)
-        return run.record(Workspace(config))
+        return run.record(Run.read(config).workspace())
 
     first = record(-1.0, "a")
     assert first.changes(record(-1.0, "b")) == []

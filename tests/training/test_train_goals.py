@@ -15,9 +15,9 @@ from popmargin.data.load import load_preferences
 from popmargin.errors import DataError
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.run import PromptSet, evaluate_run
+from popmargin.training.build import Run
 from popmargin.training.inputs import with_data
 from popmargin.training.run import train
-from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 
@@ -51,7 +51,7 @@ def test_held_out_rows_and_prompts_ask_for_the_best_goal(
     facts = GoalFacts.from_dict(directory.facts()["goal"])
     assert facts.best is not None and facts.maps[0]["max"] == 5.0 and facts.best[0] <= 10
     line = f"Overall score: {facts.best[0]:g}"
-    workspace = Workspace(directory.config())
+    workspace = Run.opened(directory.path).workspace()
     split_off = workspace.test.preferences
     assert {row["goal_reversed"] for row in split_off.dataset} == {True, False}
     prompts = PromptSet.of(workspace, None).prompts
@@ -70,7 +70,7 @@ def test_held_out_rows_and_prompts_ask_for_the_best_goal(
 
     other = tmp_path / "other.jsonl"
     other.write_text("".join(json.dumps({**row, "prompt": f"new {row['prompt']}"}) + "\n" for row in rows[:5]))
-    metrics = evaluate_run(directory.path, config=with_data(directory.config(), test=str(other)))
+    metrics = evaluate_run(Run.opened(directory.path, with_data(directory.config(), test=str(other))))
     assert any(line in note for step in metrics["account"] for note in step["notes"])
     folder = next(directory.path.glob("evaluation-other-*"))
     assert set(Generations.load(folder / "generations.parquet").responses.column("goal")) == {line}
@@ -78,7 +78,7 @@ def test_held_out_rows_and_prompts_ask_for_the_best_goal(
     trained = {row["goal_of"] for row in workspace.train.preferences.dataset}
     assert trained & {"p000", "p001", "p002"}
     with pytest.raises(DataError, match="have a prompt that the run was trained on"):
-        evaluate_run(directory.path, config=with_data(directory.config(), test=str(other)))
+        evaluate_run(Run.opened(directory.path, with_data(directory.config(), test=str(other))))
 
 
 def test_plain_held_out_rows_are_measured_under_the_best_goal(
@@ -94,7 +94,7 @@ def test_plain_held_out_rows_are_measured_under_the_best_goal(
         {"data": {"train": str(train_file), "test": str(test_file), "max_length": 192}, "train": {"max_steps": 1}}
     )
     directory, _ = train(config)
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     assert len(workspace.train) <= 30 and "goal_of" in workspace.train.preferences.columns
     best = directory.facts()["goal"]["best"][0]
     for row in workspace.test.preferences.dataset:
@@ -108,14 +108,15 @@ def test_prompts_that_would_lose_their_goal_are_refused(
     """Trap 7: by data.max_length in training, and by the room beside an answer in evaluation."""
     data = {"train": str(augmented), "test_size": 6}
     with pytest.raises(DataError, match=r"lose the goal in their prompt \(p0.*cut to data.max_length 60"):
-        _ = Workspace(configure({"data": data | {"max_length": 60}})).train
-    kept = Workspace(configure({"data": data | {"max_length": 130, "truncation": "keep_prompt_start"}})).train
+        _ = Run.read(configure({"data": data | {"max_length": 60}})).workspace().train
+    cut = configure({"data": data | {"max_length": 130, "truncation": "keep_prompt_start"}})
+    kept = Run.read(cut).workspace().train
     assert len(kept)
-    workspace = Workspace(
+    run = Run.read(
         configure({"data": data | {"max_length": 192}, "evaluation": {"reward": reward_path, "max_new_tokens": 150}})
     )
     with pytest.raises(DataError, match="would lose the goal at their start"):
-        workspace.check_rows()
+        run.workspace().check_rows(run.evaluation)
 
 
 def test_a_template_that_drops_the_system_message_is_refused(
@@ -148,6 +149,6 @@ def test_a_template_that_drops_the_system_message_is_refused(
         config = configure({"model": {"path": str(model)}, "data": {"train": str(path), "max_length": 192}})
         if lost:
             with pytest.raises(DataError, match="the chat template leaves out the system message"):
-                _ = Workspace(config).train
+                _ = Run.read(config).workspace().train
         else:
-            assert len(Workspace(config).train) > 0
+            assert len(Run.read(config).workspace().train) > 0

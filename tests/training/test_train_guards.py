@@ -15,6 +15,7 @@ from popmargin.errors import DataError, RunError
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.tasks import language
 from popmargin.training import build as training
+from popmargin.training.build import Run
 from popmargin.training.run import train
 from popmargin.training.workspace import Workspace
 
@@ -43,7 +44,7 @@ def untouched(policy: Any, workspace: Workspace) -> bool:
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
 def test_bad_log_probs_name_the_preference(configure: Configure, policies: list[Any], poison: float) -> None:
     config = configure({"train": {"batch_size": 32, "micro_batch_size": 4}})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     victim = 11
     workspace.train.reference.chosen[victim][0] = poison
     with pytest.raises(
@@ -57,7 +58,7 @@ def test_bad_log_probs_name_the_preference(configure: Configure, policies: list[
 
 def test_broken_weights(configure: Configure, policies: list[Any]) -> None:
     config = configure({"objective": {"name": "simpo"}})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     with torch.no_grad():
         workspace.task.start_model.get_parameter("model.norm.weight")[3] = torch.nan
     with pytest.raises(RunError, match="gives non-finite log-probs: are its weights intact"):
@@ -67,7 +68,7 @@ def test_broken_weights(configure: Configure, policies: list[Any]) -> None:
 
 def test_a_bad_margin_of_a_row(configure: Configure) -> None:
     config = configure({"objective": {"name": "pop"}, "target": {"kind": "bank"}})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
 
     class Poisoned(training.MarginBank):
         def recall(self, preferences: torch.Tensor) -> torch.Tensor:
@@ -83,7 +84,7 @@ def test_a_bad_margin_of_a_row(configure: Configure) -> None:
 def test_a_bad_gradient_is_caught_before_the_step(configure: Configure, policies: list[Any], accumulation: int) -> None:
     """The loss is finite, its gradient is not: d√x at 0."""
     config = configure({"train": {"micro_batch_size": accumulation}})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     original = training.make_loss
 
     def with_a_root(settings: RunConfig) -> Any:

@@ -18,10 +18,10 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.objectives.base import OBJECTIVES, Needs, Objective
 from popmargin.study.config import StudyConfig
 from popmargin.study.standard import keep_possible
-from popmargin.training.build import Run, make_loss, make_parts, make_trainer, training_arguments
+from popmargin.training.arguments import training_arguments
+from popmargin.training.build import Run, make_loss, make_parts, make_trainer
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
-from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 Metrics = Callable[[RunDirectory], list[dict[str, Any]]]
@@ -118,7 +118,7 @@ def test_the_margin_reaches_the_loss_and_not_the_log(
     run, _ = train(configure({"objective": {"name": "hinge"}, "margin": {"source": "ratings", "scale": 0.5}}, all_rows))
     (line,) = metrics(run)
     rows = load_preferences(data_path)
-    ids = set(Workspace(configure(all_rows)).train.ids)
+    ids = set(Run.read(configure(all_rows)).workspace().train.ids)
     rating = np.array([gap for gap, row in zip(rows.rating_gap, rows.ids, strict=True) if row in ids])
     assert len(rating) == 32
     np.testing.assert_allclose(line["loss"], np.maximum(0, 1 + 0.5 * rating).mean(), rtol=1e-4)
@@ -146,7 +146,7 @@ def test_ratings_that_are_missing(configure: Configure, unrated_path: str) -> No
 def test_a_target_that_is_not_finite_stops_before_the_step(configure: Configure) -> None:
     config = configure({"margin": {"source": "pop"}, "target": {"kind": "bank"}})
     directory = RunDirectory(Path(config.output))
-    parts = make_parts(Run.read(config), Workspace(config))
+    parts = make_parts(Run.read(config), Run.read(config).workspace())
     trainer = make_trainer(training_arguments(config.train, config.seed, directory.checkpoints), parts)
     target: Any = parts.loss.target
     target.load_state({name: torch.full_like(value, torch.nan) for name, value in target.state().items()})
@@ -191,10 +191,10 @@ def test_a_margin_column_stands_for_ratings(
     bare = tmp_path / "margin.jsonl"
     bare.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     common = {"objective": {"name": "dpo_rating_margin"}, "train": {"max_steps": 1}}
-    rated = Workspace(configure(common)).train
+    rated = Run.read(configure(common)).workspace().train
     config = configure(common, {"data": {"train": str(bare)}})
     train(config)
-    found = Workspace(config).train
+    found = Run.read(config).workspace().train
     np.testing.assert_allclose(found.column("margin"), rated.column("margin"))
     assert "there are no ratings, so the column 'margin' is the margin if an objective needs one" in (
         found.preferences.report.notes

@@ -10,10 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from popmargin.config import RunConfig
-from popmargin.training.build import Run, make_parts, make_trainer, training_arguments
+from popmargin.training.arguments import training_arguments
+from popmargin.training.build import Run, make_parts, make_trainer
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
-from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 OBJECTIVES: list[dict[str, Any]] = [
@@ -33,7 +33,7 @@ def test_every_packing_gives_the_same_steps(
     objective: dict[str, Any],
 ) -> None:
     cuts: list[dict[str, Any]] = [{}, {"tokens_per_batch": 90}, {"tokens_per_batch": 1}, {"micro_batch_size": 2}]
-    workspace = Workspace(configure(objective))
+    workspace = Run.read(configure(objective)).workspace()
     runs = [
         train(
             configure(objective, {"output": str(tmp_path / str(number)), "train": {"batch_size": 8, **cut}}),
@@ -58,7 +58,7 @@ def test_outputs_kept_of_frozen_layers_change_no_step(
     objective: dict[str, Any],
 ) -> None:
     adapter = {"model": {"lora_rank": 4, "lora_last_layers": 1}}
-    workspace = Workspace(configure(objective, adapter))
+    workspace = Run.read(configure(objective, adapter)).workspace()
     runs: list[RunDirectory] = []
     for number, size in enumerate([0.0, 1.0, 1.0]):
         own = {"output": str(tmp_path / str(number)), "train": {"frozen_cache_gb": size}}
@@ -76,7 +76,7 @@ def test_nothing_is_kept_with_several_processes(
 ) -> None:
     config = configure({"model": {"lora_rank": 4, "lora_last_layers": 1}, "train": {"frozen_cache_gb": 1.0}})
     monkeypatch.setenv("WORLD_SIZE", "2")
-    scorer: Any = make_parts(Run.read(config), Workspace(config)).scorer
+    scorer: Any = make_parts(Run.read(config), Run.read(config).workspace()).scorer
     assert scorer.plan.lower is None
     assert "train.frozen_cache_gb has no effect with several processes" in caplog.text
 
@@ -96,7 +96,7 @@ class Waits(TorchDispatchMode):
 
 def waits(configure: Configure, folder: Path, objective: dict[str, Any], **settings: Any) -> int:
     config = configure(objective, {"output": str(folder), "train": {"max_steps": 2, "batch_size": 8, **settings}})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     arguments = training_arguments(config.train, config.seed, folder / "checkpoints")
     trainer = make_trainer(arguments, make_parts(Run.read(config), workspace))
     with Waits() as counted:

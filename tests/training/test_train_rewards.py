@@ -22,7 +22,8 @@ from popmargin.models.reward_models import padding_apart
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.rewards.load import load_reward
 from popmargin.tasks.reward import RewardTask
-from popmargin.training.build import Run, make_loss, make_parts, make_trainer, training_arguments
+from popmargin.training.arguments import training_arguments
+from popmargin.training.build import Run, make_loss, make_parts, make_trainer
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
@@ -75,7 +76,7 @@ def test_loss_and_gradient_are_trls(configure: Configure, center: float | None, 
     terms = [] if center is None else [{"name": "center", "weight": center}]
     name = "dpo_rating_margin" if margin else "dpo"
     config = configure(REWARD, {"objective": {"name": name}, "regularizers": terms})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     value, model, twin = ours(config, workspace, ROWS)
     inputs: dict[str, Any] = padded(workspace, ROWS)
     if margin:
@@ -98,7 +99,7 @@ def test_loss_and_gradient_are_trls(configure: Configure, center: float | None, 
 def test_pop_margins_are_the_weaker_sides_reward_gaps(configure: Configure) -> None:
     """The first step of `pop`: the averaged model is the start model, its gaps are clipped at 0."""
     config = configure(REWARD, {"objective": {"name": "pop"}, "pop": {"sampling": "random", "k": 2}})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     rows = list(range(12))
     parts = make_parts(Run.read(config), workspace)
     value, model, twin = ours(config, workspace, rows)
@@ -167,7 +168,7 @@ def test_centring_makes_the_rewards_of_a_preference_cancel(
     for weight in (0.0, 1.0):
         term = {"regularizers": [{"name": "center", "weight": weight}], "train": {"max_steps": 20, "batch_size": 32}}
         config = configure(REWARD, term, {"output": str(tmp_path / str(weight))})
-        workspace = Workspace(config)
+        workspace = Run.read(config).workspace()
         run, model = train(config, workspace=workspace, keep_model=True)
         with torch.no_grad():
             rewards = model.eval()(**padded(workspace, list(range(32)))).logits[:, 0]
@@ -232,7 +233,7 @@ def test_what_is_too_long_is_scored_as_in_training(configure: Configure, truncat
     """The gaps of the evaluation, where both responses are as long, so that the prompt they share is cut for both."""
     data = {"max_length": 16, "truncation": truncation}
     config = configure(REWARD, {"data": data, "train": {"max_steps": 8, "learning_rate": 3e-3}})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     run, _ = train(config, workspace=workspace)
     evaluate_run(run.path)
     margins = HeldOutMargins.load(run.evaluation / "margins.parquet")

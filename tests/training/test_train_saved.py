@@ -26,7 +26,6 @@ from popmargin.models.policies import load_model
 from popmargin.models.saved import dtype_to_save, write_model
 from popmargin.training.build import Run
 from popmargin.training.run import train
-from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 TOKENS = torch.tensor([[5, 60, 7, 180, 9, 33]])
@@ -65,7 +64,7 @@ def test_a_start_adapter_is_trained_on_and_saved(
     """transformers alone, our evaluation and the policy in memory agree; the first log-ratios are 0."""
     change = {"task": task, "model": {"path": start_path, "lora_rank": rank}, "train": {"learning_rate": 1e-2}}
     config = configure(change)
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     run, policy = train(config, workspace=workspace, keep_model=True)
     alone = AUTO[task].from_pretrained(run.model, dtype=torch.float32)
     torch.testing.assert_close(logits(alone), logits(policy), rtol=1e-4, atol=1e-4)
@@ -87,7 +86,7 @@ def test_a_start_adapter_is_kept_by_choice(configure: Configure, start_path: str
     """Both adapters are saved as one on the same base, which peft, transformers and our evaluation read alike."""
     settings = {"path": start_path, "lora_rank": 2, "start_adapter": "stack", "lora_last_layers": last_layers}
     config = configure({"model": settings, "train": {"learning_rate": 1e-2, "save_steps": 2, "max_steps": 3}})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     run, policy = train(config, workspace=workspace, keep_model=True)
     torch.testing.assert_close(
         logits(workspace.task.start_model), logits(load_model(start_path, torch.float32)), rtol=1e-4, atol=1e-4
@@ -171,7 +170,7 @@ def rough_path(tmp_path_factory: pytest.TempPathFactory, make_model: Any, tiny_t
 def test_weights_keep_the_dtype_of_the_start_model(configure: Configure, rough_path: str, task: str) -> None:
     """And what is in memory, and measured, is what was rounded to be saved."""
     config = configure({"task": task, "model": {"path": rough_path}, "train": {"learning_rate": 1e-2}})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     run, policy = train(config, workspace=workspace, keep_model=True)
     stored = load_file(run.model / "model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.bfloat16}
@@ -299,7 +298,7 @@ def test_every_model_of_a_run_may_be_an_adapter(
     """The reference and a token selector's own one are the merged models too."""
     tokens = {"name": "selective", "share": 0.5, "reference": start_path}
     config = configure({"reference": {"model": start_path}, "tokens": tokens, "train": {"max_steps": 1}})
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     train(config, workspace=workspace)
     merged = load_model(start_path, torch.float32)
     assert torch.equal(logits(workspace.task.reference_model), logits(merged))

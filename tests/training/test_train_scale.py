@@ -17,7 +17,6 @@ from popmargin.pop.strengths import half_normal_strengths
 from popmargin.training.build import Run, make_parts
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
-from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
 Metrics = Callable[[RunDirectory], list[dict[str, Any]]]
@@ -39,7 +38,7 @@ def test_a_scale_is_fitted_to_the_runs_edges_and_kept(configure: Configure) -> N
 
 def test_the_rows_of_a_batch_carry_their_own_strength(configure: Configure) -> None:
     config = configure(scaled(k=3))
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     parts = make_parts(Run.read(config), workspace)
     assert parts.scale is not None and parts.scale.ids == workspace.train.ids
     z = half_normal_strengths(parts.scale.strength)
@@ -60,7 +59,7 @@ def test_margins_approach_their_targets(configure: Configure, metrics: Metrics, 
 
 
 def test_a_scale_from_a_file_may_hold_more_and_not_less(configure: Configure, tmp_path: Path) -> None:
-    workspace = Workspace(configure({}))
+    workspace = Run.read(configure({})).workspace()
     ids = workspace.train.ids
     everything = fit_strengths(PopEdges.from_columns(ids[1:], ids[:-1]), ["elsewhere", *ids])
     everything.save(tmp_path / "scale.parquet")
@@ -76,11 +75,11 @@ def test_a_scale_from_a_file_may_hold_more_and_not_less(configure: Configure, tm
 def test_preferences_without_a_comparison_are_said_and_get_the_middle(
     configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ids = Workspace(configure({})).train.ids
+    ids = Run.read(configure({})).workspace().train.ids
     PopEdges.from_columns(ids[:4], ids[4:8]).save(tmp_path / "edges.parquet")
     config = configure(scaled(edges=str(tmp_path / "edges.parquet")))
     with caplog.at_level(logging.WARNING):
-        parts = make_parts(Run.read(config), Workspace(config))
+        parts = make_parts(Run.read(config), Run.read(config).workspace())
     assert f"{len(ids) - 8} of {len(ids)} training preferences have no comparison" in caplog.text
     column = parts.collator.columns["scale"]
     assert len(np.unique(column[8:])) == 1 and column[:4].min() > column[8] > column[4:8].max()

@@ -48,7 +48,7 @@ def with_data(configure: Configure, rows: list[dict[str, Any]], tmp_path: Path) 
 
 
 def built(config: RunConfig) -> tuple[Workspace, Parts]:
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     return workspace, make_parts(Run.read(config), workspace)
 
 
@@ -172,7 +172,7 @@ def test_a_signal_orders_sampled_edges(with_data: Callable[..., RunConfig]) -> N
 
 def test_weights_of_the_data_travel_with_every_objective(with_data: Callable[..., RunConfig]) -> None:
     columns = {"weight": WEIGHT, "soft_label": LABEL}
-    workspace = Workspace(with_data(columns))
+    workspace = Run.read(with_data(columns)).workspace()
     weight = of_trained(workspace, WEIGHT)
     for name in OBJECTIVES.names():
         config = with_data(columns, {"objective": {"name": name}})
@@ -222,11 +222,23 @@ def test_wrong_weights_are_named(with_data: Callable[..., RunConfig]) -> None:
         built(with_data({"margin": MARGIN}, {"signals": {"weight": "margin"}}))
 
 
+@pytest.mark.parametrize("use", ["margin", "weight"])
+def test_numbers_beyond_fp32_are_refused_by_row(with_data: Callable[..., RunConfig], use: str) -> None:
+    """1e40 became infinite on the way to the batch; a scale brings it back."""
+    huge = {"helpful": [1e40, 0.5] * 6}
+    change = {"objective": {"name": "dpo_rating_margin"}, "signals": {use: "helpful"}}
+    with pytest.raises(DataError, match=rf"As {use}, the column 'helpful' .*'p\d+' \(1e\+40\).*signals.{use}.scale"):
+        built(with_data(huge, change))
+    change["signals"] = {use: {"column": "helpful", "scale": 1e-40}}
+    _, parts = built(with_data(huge, change))
+    assert sorted(set(parts.collator.columns[use].round(3).tolist())) == [0.0, 1.0]
+
+
 def test_a_margin_that_is_missing_says_what_would_do(with_data: Callable[..., RunConfig]) -> None:
     config = with_data(PLAIN | {"margin": [None, -1.0] * 6}, {"objective": {"name": "dpo_rating_margin"}})
     with pytest.raises(DataError) as caught:
         built(config)
-    holes = sum(int(name[1:]) % 2 == 0 for name in Workspace(config).train.ids)
+    holes = sum(int(name[1:]) % 2 == 0 for name in Run.read(config).workspace().train.ids)
     text = str(caught.value)
     assert "needs chosen_rating and rejected_rating, which 8 of 8 preferences lack (first: 'p0" in text
     assert "strength, which 8 of 8" in text and f"margin, which {holes} of 8" in text and "signals.margin" in text
@@ -264,10 +276,12 @@ def test_signals_without_meaning_are_refused(configure: Configure, change: dict[
 def test_signals_that_nothing_reads_are_said(configure: Configure) -> None:
     signals = {"signals": {"margin": "x", "order": "y", "soft_label": "z", "weight": "w"}}
     config = configure(signals, {"objective": {"name": "dpo"}})
-    (said,) = without_effect(make_loss(config), config)
+    (said,) = without_effect(make_loss(config), pop=config.pop, target=config.target, data=config.data)
     assert said.startswith("No effect: signals.margin, signals.order, signals.soft_label. The objective 'dpo'")
     config = configure(signals, {"objective": {"name": "pop"}, "pop": {"edges": "edges.parquet"}})
-    assert "signals.order" in without_effect(make_loss(config), config)[0]
+    assert (
+        "signals.order" in without_effect(make_loss(config), pop=config.pop, target=config.target, data=config.data)[0]
+    )
 
 
 def test_a_column_that_is_used_is_in_the_fingerprints(with_data: Callable[..., RunConfig]) -> None:
@@ -276,7 +290,7 @@ def test_a_column_that_is_used_is_in_the_fingerprints(with_data: Callable[..., R
     def record(helpful: list[float], weight: list[float]) -> Any:
         config = with_data({"helpful": helpful, "weight": weight}, signals)
         run = Run.read(config)
-        return run.record(Workspace(config))
+        return run.record(Run.read(config).workspace())
 
     first = record(MARGIN, WEIGHT)
     assert not first.changes(record(MARGIN, WEIGHT))
@@ -296,8 +310,8 @@ def test_weights_and_signals_by_command(
     told = "margin: column 'margin', reward units, times 0.5"
     assert told in capsys.readouterr().err
     (line,) = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
-    weight = np.array([WEIGHT[int(name[1:])] for name in Workspace(config).train.ids])
-    margin = np.array([0.5 * MARGIN[int(name[1:])] for name in Workspace(config).train.ids])
+    weight = np.array([WEIGHT[int(name[1:])] for name in Run.read(config).workspace().train.ids])
+    margin = np.array([0.5 * MARGIN[int(name[1:])] for name in Run.read(config).workspace().train.ids])
     assert line["loss"] == pytest.approx((weight * np.logaddexp(0, margin)).sum() / weight.sum(), rel=1e-4)
     assert line["weight_mean"] == pytest.approx(weight.mean())
     assert main(["eval", str(tmp_path / "run")]) == 0

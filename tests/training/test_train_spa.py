@@ -27,7 +27,7 @@ SPA = {"name": "spa", "window": 12, "quantile": 0.3, "alpha": 0.5, "warm_share":
 
 def made(config: RunConfig) -> tuple[Parts, Workspace]:
     """The parts of a run whose policy has moved."""
-    workspace = Workspace(config)
+    workspace = Run.read(config).workspace()
     parts = make_parts(Run.read(config), workspace)
     torch.manual_seed(3)
     for parameter in parts.policy.parameters():
@@ -162,7 +162,7 @@ def test_a_reference_of_another_vocabulary_is_refused(
     tiny_tokenizer.save_pretrained(tmp_path / "other")
     config = configure({"objective": SPA, "reference": {"model": str(tmp_path / "other")}})
     with pytest.raises(ConfigError, match=r"whole vocabulary, but reference\.model .*/other' has [0-9]+ of them"):
-        make_parts(Run.read(config), Workspace(config))
+        make_parts(Run.read(config), Run.read(config).workspace())
 
 
 def test_a_gap_that_is_not_finite_stops_the_run(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from popmargin.config import RunConfig
+from popmargin.training.arguments import training_arguments
 from popmargin.training.batches import TrainingRows
-from popmargin.training.build import Run, make_parts, make_trainer, training_arguments
-from popmargin.training.workspace import Workspace
+from popmargin.training.build import Run, make_parts, make_trainer
 
 Configure = Callable[..., RunConfig]
 WEIGHTS = np.array([0.0, 1.0, 2.0, 5.0] * 8, dtype=np.float32)  # of 32 training preferences
@@ -20,7 +20,7 @@ WEIGHTS = np.array([0.0, 1.0, 2.0, 5.0] * 8, dtype=np.float32)  # of 32 training
 
 def run(config: RunConfig, weights: np.ndarray | None, repeat: np.ndarray | None = None) -> tuple[list[Any], Any]:
     """Log lines and policy of a run whose rows have weights, or stand there as often as `repeat` says."""
-    parts = make_parts(Run.read(config), Workspace(config))
+    parts = make_parts(Run.read(config), Run.read(config).workspace())
     collator = parts.collator
     if weights is not None:
         collator = replace(collator, columns={**collator.columns, "weight": weights})
@@ -55,7 +55,7 @@ def assert_same(one: tuple[list[Any], Any], other: tuple[list[Any], Any]) -> Non
 def test_a_weight_is_a_row_that_stands_there_as_often(configure: Configure, change: dict[str, Any]) -> None:
     """All rows in one optimizer step: passes with unequal sums of weights, or one pass of repeated rows."""
     config = configure(change)
-    rows = make_parts(Run.read(config), Workspace(config)).collator.rows
+    rows = make_parts(Run.read(config), Run.read(config).workspace()).collator.rows
     total = int(WEIGHTS[rows.stronger].sum())
     passes = 4 if len(rows) % 4 == 0 else 1
     steps: dict[str, Any] = {"max_steps": 2, "batch_size": len(rows), "micro_batch_size": len(rows) // passes}

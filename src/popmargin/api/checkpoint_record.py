@@ -105,4 +105,8 @@ class CheckpointRecord:
 
 def _plain(value: Any) -> Any:
     """A value as JSON gives it back; sets in order."""
-    return json.loads(json.dumps(value, default=lambda other: sorted(other) if isinstance(other, set) else str(other)))
+
+    def other(given: Any) -> Any:
+        return sorted(given, key=str) if isinstance(given, set) else str(given)
+
+    return json.loads(json.dumps(value, default=other))

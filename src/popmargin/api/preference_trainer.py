@@ -102,7 +102,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         values = merge(merge(read.config, said_by_objects(model, ref_model, peft_config, edges, config)), config)
         self._run = Run.read(from_dict(RunConfig, values))
         self._code = self._run.code  # as it is now, when it is imported
-        self._task = make_task(self._run.config, model, ref_model, processing_class, peft_config)
+        self._task = make_task(self._run.task, model, ref_model, processing_class, peft_config)
         self._train_preferences = as_preferences(train_dataset)
         held_out = _by_name(eval_dataset)
         self._held_out = {name: self._with(side) for name, side in held_out.items()}
@@ -120,7 +120,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
             collator=parts.collator,
             scorer=parts.scorer,
             write=self._task.checkpoint,
-            clustered=self._run.config.train.edge_batching == "clustered",
+            clustered=self._run.train.edge_batching == "clustered",
             callbacks=callbacks,
             eval_dataset=held_out.get("", held_out or None),  # pyright: ignore[reportArgumentType]
             optimizers=optimizers,
@@ -234,7 +234,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         try:
             sides = (self._workspace.train.encoded, self._workspace.test.encoded)
             part = folder / ".popmargin-model"  # the folder itself may hold checkpoints, which stay
-            save_trained(self, self._task, self._run.config.model, part, sides)
+            save_trained(self, self._task, self._run.model, part, sides)
             for file in sorted(part.iterdir()) if self.is_world_process_zero() else ():
                 file.replace(folder / file.name)
             if self.is_world_process_zero():
@@ -244,7 +244,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
 
     def _measure(self, workspace: Workspace, start: str) -> tuple[HeldOutMargins, dict[str, float]]:
         """Margins of held-out preferences, and the metrics of them; their names begin with `start`."""
-        model, settings = self.accelerator.unwrap_model(self.model), self._run.config.evaluation
+        model, settings = self.accelerator.unwrap_model(self.model), self._run.evaluation
         scores = held_out_scores(model, self._run, workspace)
         margins = held_out_margins(model, self._run, workspace, scores)
         edges = workspace.test_edges(settings.pop_k, settings.seed)
@@ -263,7 +263,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
     def _check_best_metric(self) -> None:
         """See, before anything is trained, that there is a loss where the best checkpoint is chosen by it."""
         wanted = (self.args.metric_for_best_model or "").removeprefix("eval_")
-        settings = self._run.config.evaluation
+        settings = self._run.evaluation
         for name, workspace in self._held_out.items():
             if wanted != (f"{name}_loss" if name else "loss"):
                 continue
@@ -276,7 +276,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
     @cached_property
     def _record(self) -> CheckpointRecord:
         """What this trainer is trained on."""
-        record = self._workspace.record(self._run.config.pop, self._run.loss, self._code)
+        record = self._workspace.record(self._run.pop, self._run.loss, self._code)
         adapter: Any = next(iter(getattr(self.accelerator.unwrap_model(self.model), "peft_config", {}).values()), None)
         held_out = None
         if self.args.load_best_model_at_end:
@@ -326,7 +326,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         train = self._train_preferences
         steps = memory_steps(train, "train_dataset") + ([] if test is None else memory_steps(test, "eval_dataset"))
         split = Split(train, train if test is None else test, train.select([]), frozenset(), tuple(steps))
-        return Workspace(self._run.config, split=split, task=self._task)
+        return Workspace(self._task, self._run.data, split=split)
 
 
 def _usual_arguments(model: Any) -> TrainingArguments:

@@ -26,7 +26,6 @@ from popmargin.training.account import memory_steps
 from popmargin.training.build import Run
 from popmargin.training.run import train as train_run
 from popmargin.training.run_directory import RunDirectory
-from popmargin.training.workspace import Workspace
 
 _READING = ("format", "split", "pairs", "min_gap", "bad_rows", "columns")
 """What a configuration says of how data are read."""
@@ -100,8 +99,8 @@ class TrainedRun:
         Raises:
             RunError: the held-out preferences or the start model are not what they were.
         """
-        run = Run.read(self.config())
-        workspace = Workspace(run.config, test=held_out(self.directory, run.config).preferences)
+        run = Run.opened(self.path)
+        workspace = run.workspace(held_out(run).preferences)
         found = held_out_margins(self.model, run, workspace)
         return Table(
             {
@@ -214,7 +213,7 @@ def evaluate(
     if config:
         settings = from_dict(type(own.evaluation), merge(vars(own.evaluation), config), "evaluation")
         own = replace(own, evaluation=settings)
-    return evaluate_run(directory.path, config=own, reward=None if reward is None else load_reward(reward))
+    return evaluate_run(Run.opened(directory.path, own), reward=None if reward is None else load_reward(reward))
 
 
 def _read(data: Any, test: Any, config: Mapping[str, Any]) -> tuple[Any, Any, Mapping[str, Any]]:

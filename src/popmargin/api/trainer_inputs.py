@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from popmargin.api.runs import refuse_no_model
-from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
 from popmargin.models.policies import with_padding
 from popmargin.pop.edges import PopEdges
+from popmargin.tasks.base import TaskSettings
 from popmargin.tasks.language import LanguageTask
 from popmargin.tasks.text import cache_folder
 
@@ -90,20 +90,20 @@ def _check_adapter(peft_config: Any) -> None:
         )
 
 
-def make_task(config: RunConfig, model: Any, ref_model: Any, tokenizer: Any, peft_config: Any) -> LanguageTask:
+def make_task(settings: TaskSettings, model: Any, ref_model: Any, tokenizer: Any, peft_config: Any) -> LanguageTask:
     """The task of a trainer's run, on models in memory where these are given.
 
     Raises:
         ConfigError: a model or its adapter cannot be trained.
     """
-    task = LanguageTask(config)
+    task = LanguageTask(settings)
     task.adapter = peft_config
     if isinstance(model, (str, Path)):
         if tokenizer is not None:
             task.tokenizer = with_padding(tokenizer, str(model))
     else:
         refuse_no_model(model, tokenizer)
-        if config.model.start_adapter != "merge":
+        if settings.model.start_adapter != "merge":
             raise ConfigError("model.start_adapter is of a start model on disk: pass the folder of its adapter.")
         if peft_config is not None and _path(model) == _IN_MEMORY:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""popmargin data: look at preference data, check it, convert it, split it, rate it, augment it."""
+"""popmargin data: look at preference data, check, convert, split, augment it; rate it, and pair responses."""
 
 import argparse
 import json
@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.bounds import Count
-from popmargin.cli import data_augment
-from popmargin.cli.data_options import SOURCE_HELP, SPLIT_HELP, add_pair_arguments, column
+from popmargin.cli import data_augment, data_pairs, data_rate
+from popmargin.cli.data_source import add_bad_rows, add_source, load_source, print_report, source_options
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
-from popmargin.cli.reward_options import add_reward_arguments, reward_of
 from popmargin.data.conversation import Message
-from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.goals import body_keys
-from popmargin.data.load import load_preferences, scan_preferences
+from popmargin.data.load import scan_preferences
 from popmargin.data.load_report import LoadReport
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import NUMBER_COLUMNS, Preferences
@@ -28,11 +26,13 @@ _SHOWN = 160
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `data inspect | check | convert | split | rate | augment` to the command line."""
-    parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate, augment")
-    verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate,augment}")
+    """Add `data inspect | check | convert | split | rate | pairs | augment` to the command line."""
+    parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate, pairs, augment")
+    verbs = parser.add_subparsers(
+        dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate,pairs,augment}"
+    )
     inspect = verbs.add_parser("inspect", help="show format, counts, lengths, strengths and some examples")
-    _add_source(inspect)
+    add_source(inspect)
     inspect.add_argument("--examples", type=number(Count), default=3, help="rows to show (default: %(default)s)")
     _add_model(inspect)
     inspect.add_argument("--json", action="store_true", help="print JSON")
@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
         help="list every problem with its row and remedy, and show three rows as trained; exit status 1 if there is "
         "a problem",
     )
-    _add_source(check)
+    add_source(check)
     check.add_argument(
         "--against",
         metavar="TRAIN",
@@ -53,13 +53,13 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(func=_check)
     convert = verbs.add_parser("convert", help="write the canonical columns as .parquet, .jsonl or .jsonl.gz")
-    _add_source(convert)
+    add_source(convert)
     convert.add_argument("out", type=Path, help="file to write")
     add_overwrite(convert)
-    _add_bad_rows(convert)
+    add_bad_rows(convert)
     convert.set_defaults(func=_convert)
     split = verbs.add_parser("split", help="write train and test files with no prompt in common")
-    _add_source(split)
+    add_source(split)
     split.add_argument("--train", type=Path, required=True, help="file to write: .parquet, .jsonl or .jsonl.gz")
     split.add_argument("--test", type=Path, required=True, help="file to write")
     split.add_argument(
@@ -69,56 +69,15 @@ def add_parser(subparsers: Any) -> None:
         help="share (0.1) or number (100) of prompts to hold out (default: %(default)s)",
     )
     add_overwrite(split)
-    _add_bad_rows(split)
+    add_bad_rows(split)
     split.set_defaults(func=_split)
-    rate = verbs.add_parser("rate", help="write chosen_rating and rejected_rating from a reward")
-    _add_source(rate)
-    add_reward_arguments(rate, required=True, purpose="what rates the responses")
-    rate.add_argument("--out", type=Path, required=True, help="file to write: .parquet, .jsonl or .jsonl.gz")
-    rate.add_argument(
-        "--disagree",
-        choices=("error", "equal", "swap", "drop"),
-        default="error",
-        help="if the reward prefers the rejected response: stop, rate both the same, relabel, or leave out (default: "
-        "%(default)s)",
-    )
-    add_overwrite(rate)
-    _add_bad_rows(rate)
-    rate.set_defaults(func=_rate)
-    data_augment.add_parser(verbs, _add_source_of_rows, _load)
-
-
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help=SOURCE_HELP)
-    parser.add_argument("--format", default="auto", metavar="NAME", help=f"auto, {', '.join(FORMATS)} (default: auto)")
-    parser.add_argument("--split", help=SPLIT_HELP)
-    parser.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        type=column,
-        metavar="FIELD=COLUMN",
-        help=f"which column holds a field, e.g. prompt=question; fields: {', '.join([*ALIASES, 'text', 'rating'])}",
-    )
-    add_pair_arguments(parser, "--seed")
-
-
-def _add_source_of_rows(parser: argparse.ArgumentParser) -> None:
-    _add_source(parser)
-    _add_bad_rows(parser)
+    data_rate.add_parser(verbs)
+    data_pairs.add_parser(verbs)
+    data_augment.add_parser(verbs)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="PATH", help="also show what this model's chat template does to the rows")
-
-
-def _add_bad_rows(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bad-rows",
-        choices=("error", "drop"),
-        default="error",
-        help="stop at unusable rows, or leave them out and report them (default: %(default)s)",
-    )
 
 
 def _size(text: str) -> float | int:
@@ -129,24 +88,7 @@ def _size(text: str) -> float | int:
 
 
 def _scan(args: argparse.Namespace, source: str) -> tuple[Preferences | None, LoadReport]:
-    return scan_preferences(source, **_options(args))
-
-
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "format": args.format,
-        "split": args.split,
-        "pairs": args.pairs,
-        "min_gap": args.min_gap,
-        "seed": args.seed,
-        "columns": dict(args.column),
-    }
-
-
-def _load(args: argparse.Namespace) -> Preferences:
-    prefs = load_preferences(args.source, bad_rows=args.bad_rows, **_options(args))
-    _print_report(prefs.report, limit=5)
-    return prefs
+    return scan_preferences(source, **source_options(args))
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -157,7 +99,7 @@ def _inspect(args: argparse.Namespace) -> int:
         content = {"load": report.to_dict(limit=20), "data": summary, "template": template}
         print(json.dumps(content, ensure_ascii=False, indent=2))
         return 0
-    _print_report(report, limit=5)
+    print_report(report, limit=5)
     _print_template(template)
     if summary is not None:
         _print_summary(summary)
@@ -182,7 +124,7 @@ def _check(args: argparse.Namespace) -> int:
         content |= report.to_dict(limit=args.limit)
         print(json.dumps(content, ensure_ascii=False, indent=2))
     else:
-        _print_report(report, limit=args.limit)
+        print_report(report, limit=args.limit)
         _print_template(template)
         if leak is not None:
             print(leak)
@@ -194,7 +136,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _training_side(args: argparse.Namespace) -> Preferences | None:
     """The data of --against, read as SOURCE is, or as it is detected where that does not fit: leaks cross layouts."""
-    options = _options(args)
+    options = source_options(args)
     options["split"] = None
     try:
         return scan_preferences(args.against, **options)[0]
@@ -220,7 +162,7 @@ def _print_template(notes: list[str] | None) -> None:
 
 def _convert(args: argparse.Namespace) -> int:
     check_outputs(args, {"OUT": args.out}, SAVE_SUFFIXES, [args.source])
-    prefs = _load(args)
+    prefs = load_source(args)
     prefs.save(args.out)
     print(f"wrote {len(prefs)} preferences to {args.out}")
     return 0
@@ -228,44 +170,13 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _split(args: argparse.Namespace) -> int:
     check_outputs(args, {"--train": args.train, "--test": args.test}, SAVE_SUFFIXES, [args.source])
-    prefs = _load(args)
+    prefs = load_source(args)
     train, test = split_preferences(prefs, test_size=args.test_size, seed=args.seed)
     check_leak(train, test)
     for part, path in ((train, args.train), (test, args.test)):
         part.save(path)
         print(f"wrote {len(part)} preferences, {len(set(body_keys(part)))} prompts, to {path}")
     return 0
-
-
-def _rate(args: argparse.Namespace) -> int:
-    from popmargin.rewards.rate import response_ratings, with_ratings
-
-    check_outputs(args, {"--out": args.out}, SAVE_SUFFIXES, [args.source])
-    reward = reward_of(args)
-    prefs = _load(args)
-    ratings = response_ratings(prefs, reward)
-    against = int((ratings.gap < 0).sum())
-    rated = with_ratings(prefs, ratings, disagree=args.disagree)
-    rated.save(args.out)
-    for note in ratings.notes:
-        print(note)
-    print(f"the reward agrees with {len(prefs) - against} of {len(prefs)} labels; others: {args.disagree}")
-    print(f"wrote {len(rated)} preferences, rated by {args.reward}, to {args.out}")
-    return 0
-
-
-def _print_report(report: LoadReport, *, limit: int) -> None:
-    print(report)
-    used = ", ".join(name if name == column else f"{name} = {column}" for name, column in report.columns_used.items())
-    kept = f"; kept as they are: {', '.join(report.columns_kept)}" if report.columns_kept else ""
-    not_kept = f"; not kept: {', '.join(report.columns_unused)}" if report.columns_unused else ""
-    print(f"  columns used: {used or 'none'}{kept}{not_kept}")
-    # Mistakes first: ties and small gaps can be many, and need no action.
-    problems = [*report.fatal, *(problem for problem in report.problems if not problem.fatal)]
-    for problem in problems[:limit]:
-        print(f"  {problem}")
-    if len(problems) > limit:
-        print(f"  … and {len(problems) - limit} more")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

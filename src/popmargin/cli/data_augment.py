@@ -1,32 +1,23 @@
 """popmargin data augment: every pair twice, under the goal of either response."""
 
 import argparse
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from popmargin.cli.data_options import seed
+from popmargin.cli.data_source import add_bad_rows, add_source, load_source
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.saving import SAVE_SUFFIXES
-from popmargin.data.schema import Preferences
 
 
-def add_parser(
-    verbs: Any, add_source: Callable[[argparse.ArgumentParser], None], load: Callable[[argparse.Namespace], Preferences]
-) -> None:
-    """Add `data augment` to the command line.
-
-    Args:
-        verbs: of `data`.
-        add_source: adds the flags of what is read.
-        load: reads it.
-    """
+def add_parser(verbs: Any) -> None:
+    """Add `data augment` to the command line."""
     parser = verbs.add_parser(
         "augment",
         help="reward-augmented data: every pair at the goal of chosen, and reversed at the goal of rejected",
     )
     add_source(parser)
+    add_bad_rows(parser)
     parser.add_argument("--out", type=Path, required=True, help="file to write: .parquet, .jsonl or .jsonl.gz")
     parser.add_argument(
         "--score",
@@ -59,7 +50,7 @@ def add_parser(
     )
     place.add_argument("--place", choices=("system", "user"), help="system message, or before the first user turn")
     add_overwrite(parser)
-    parser.set_defaults(func=partial(_augment, load))
+    parser.set_defaults(func=_augment)
 
 
 def _scale(text: str) -> tuple[float, float]:
@@ -75,11 +66,11 @@ def _name(text: str) -> tuple[str, str]:
     return (name.strip(), column.strip()) if equals else (text.strip(), text.strip())
 
 
-def _augment(load: Callable[[argparse.Namespace], Preferences], args: argparse.Namespace) -> int:
+def _augment(args: argparse.Namespace) -> int:
     from popmargin.data.augment import augment, place_for
 
     check_outputs(args, {"--out": args.out}, SAVE_SUFFIXES, [args.source])
-    preferences = load(args)
+    preferences = load_source(args)
     place: Any = args.place or "system"
     if args.model is not None:
         from popmargin.models.policies import load_tokenizer

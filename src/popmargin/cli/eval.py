@@ -41,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
     check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
     from popmargin.evaluation.run import evaluate_run
     from popmargin.tasks.base import TASKS
+    from popmargin.training.build import Run
 
-    metrics = evaluate_run(args.run, against=args.against, config=config)
+    metrics = evaluate_run(Run.opened(args.run, config), against=args.against)
     if args.json:
         print(json.dumps(metrics, indent=2, sort_keys=True))
         return 0

@@ -26,17 +26,27 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cache", type=Path, help="file with cached answers (default: in the user's cache folder)")
     server = parser.add_argument_group("judges on a server")
+    add_server_options(server)
+    server.add_argument("--max-tokens", type=number(Size), help="maximum tokens of an answer (default: 8)")
+    server.add_argument("--price-in", type=number(NotNegative), help="price per million prompt tokens")
+    server.add_argument("--price-out", type=number(NotNegative), help="price per million completion tokens")
+    local = parser.add_argument_group("local judges")
+    local.add_argument(
+        "--batch-size", type=number(Size), help="prompts per batch; does not affect verdicts (default: 8)"
+    )
+    local.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32)")
+
+
+def add_server_options(server: Any) -> None:
+    """Add how a server is reached and what else a request says, to a group of flags."""
     server.add_argument("--workers", type=number(Size), help="concurrent requests (default: 8)")
     server.add_argument(
         "--requests-per-minute", type=number(Positive), help="maximum requests per minute (default: no limit)"
     )
     server.add_argument("--retries", type=number(Count), help="retries of a failed request (default: 5)")
     server.add_argument("--timeout", type=number(Positive), help="timeout of a request in seconds (default: 120)")
-    server.add_argument("--max-tokens", type=number(Size), help="maximum tokens of an answer (default: 8)")
     server.add_argument("--api-key-env", metavar="NAME", help="environment variable with the API key")
     server.add_argument("--no-logprobs", action="store_true", help="do not ask for token probabilities")
-    server.add_argument("--price-in", type=number(NotNegative), help="price per million prompt tokens")
-    server.add_argument("--price-out", type=number(NotNegative), help="price per million completion tokens")
     server.add_argument(
         "--request",
         action="append",
@@ -44,11 +54,6 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         help="another field of the request, e.g. max_completion_tokens=512; null omits a field; may be repeated",
     )
-    local = parser.add_argument_group("local judges")
-    local.add_argument(
-        "--batch-size", type=number(Size), help="prompts per batch; does not affect verdicts (default: 8)"
-    )
-    local.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32)")
 
 
 def judge_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -61,7 +66,7 @@ def judge_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.no_logprobs:
         given["logprobs"] = False
     if args.request:
-        given["request"] = _fields(args.request)
+        given["request"] = request_values(args.request)
     return given | reward_options(args)
 
 
@@ -71,7 +76,7 @@ def is_server_judge(spec: str) -> bool:
     return named.kind == "server" and named.use is None
 
 
-def _fields(given: Sequence[str]) -> dict[str, Any]:
+def request_values(given: Sequence[str]) -> dict[str, Any]:
     """FIELD=VALUE flags as a mapping; values are YAML.
 
     Raises:

@@ -21,6 +21,7 @@ VERBS = {
     "objectives": "list the training objectives",
     "train": "train one policy or reward model",
     "eval": "evaluate a trained policy",
+    "generate": "sample responses to prompts",
     "compare": "train and evaluate several objectives, and write a report",
     "report": "rebuild a report from finished runs",
     "demo": "run the controlled-sentiment study on the embedded model and data",

@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     from popmargin.training.run import train
 
     first = os.environ.get("RANK", "0") == "0"  # of several processes, the first one speaks
-    for sentence in without_effect(make_loss(config), config) if first else ():
+    idle = without_effect(make_loss(config), pop=config.pop, target=config.target, data=config.data) if first else ()
+    for sentence in idle:
         print(sentence, file=sys.stderr)
     directory, _ = train(config, resume=args.resume, overwrite=args.overwrite)
     if torch.distributed.is_initialized():

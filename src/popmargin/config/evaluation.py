@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Any, Literal
 
-from popmargin.bounds import Count, NotNegative, Seed, Size
+from popmargin.bounds import Count, NotNegative, PositiveShare, Seed, Size
 from popmargin.config.checked import section
 from popmargin.errors import ConfigError
 
@@ -21,8 +21,10 @@ class EvaluationConfig:
         max_new_tokens: maximum completion length, tokens.
         temperature: sampling temperature. Only samples at 1 with all tokens come from the policy itself and give a KL.
         top_k: sample among the k most likely tokens; 0 means all.
+        top_p: sample among the most likely tokens that hold this probability together; 1 means all.
         generation_config: `ignore` ignores and reports what the model's own generation_config.json would change
-            (penalties, cuts, beams …); `model` follows that file, and temperature and top_k have no effect.
+            (penalties, cuts, beams …); `model` follows that file, and temperature, top_k and top_p have no
+            effect.
         generation_batch_size: completions generated at once (does not change the metrics' weights).
         tokens_per_batch: maximum tokens per forward pass when scoring responses.
         seed: seed of sampling.
@@ -39,6 +41,7 @@ class EvaluationConfig:
     max_new_tokens: Size = 256
     temperature: NotNegative = 1.0
     top_k: Count = 0
+    top_p: PositiveShare = 1.0
     generation_config: Literal["ignore", "model"] = "ignore"
     generation_batch_size: Size = 64
     tokens_per_batch: Size = 4096
@@ -48,8 +51,8 @@ class EvaluationConfig:
     curve_prompts: Size = 32
 
     def __post_init__(self) -> None:
-        if self.generation_config == "model" and (self.temperature, self.top_k) != (1.0, 0):
+        if self.generation_config == "model" and (self.temperature, self.top_k, self.top_p) != (1.0, 0, 1.0):
             raise ConfigError(
-                "evaluation.generation_config: model uses the model's own settings, so evaluation.temperature and "
-                "evaluation.top_k have no effect: remove them, or set generation_config to ignore."
+                "evaluation.generation_config: model uses the model's own settings, so evaluation.temperature, "
+                "evaluation.top_p and evaluation.top_k have no effect: remove them, or set generation_config to ignore."
             )

@@ -89,18 +89,21 @@ class Collector:
         self._reader.notes.update(batch.notes)
         for position, error in batch.broken:
             self._reject(_Place(source, position), [error])
-        if not batch.rows:
+        if not batch.positions:
             return
         self._prepare(batch, source)
+        # Of one response a row, all columns are looked at when the rows are paired.
+        everything = cast(Format, self._format).single is not None
+        read = batch.read(None if everything else set(self._names.values()))
         kept: list[Draft] = []
         numbers: list[int] = []
-        for number, (row, position) in enumerate(zip(batch.rows, batch.positions, strict=True)):
+        for number, (row, position) in enumerate(zip(read, batch.positions, strict=True)):
             kept += self._read(row, _Place(source, position))
             numbers += [number] * (len(kept) - len(numbers))
         names = [*self._kept_columns(), *self._sides]
         table = None if batch.table is None else columns_of(batch.table, names, numbers)
         rows = [
-            batch.rows[number] | draft["fields"] if "fields" in draft else batch.rows[number]
+            read[number] | draft["fields"] if "fields" in draft else read[number]
             for number, draft in zip(numbers, kept, strict=True)
         ]
         self._store(kept, rows, table, names)
@@ -192,12 +195,13 @@ class Collector:
 
     def _prepare(self, batch: RawBatch, source: Source) -> None:
         """Columns may first appear late in a file; the format and what a column means are those of the first batch."""
-        rows, known = batch.rows, len(self._found)
-        self._found.update(dict.fromkeys(str(name) for row in rows for name in row))
+        known = len(self._found)
+        self._found.update(dict.fromkeys(batch.names()))
         found = list(self._found)
         nested = self._reader.nested
         try:
             if known != len(found):
+                rows = batch.read()
                 candidates, nested = self._resolve(rows, found)
                 if self._format is None:
                     self._format = FORMATS.get(self._format_name) or detect_format(rows[:100], found, candidates)

@@ -42,6 +42,13 @@ def _turn_key(turn: Message) -> list[Any]:
     return [turn["role"], turn["content"], *([tools] if tools else [])]
 
 
+def is_blank(text: Text) -> bool:
+    """Whether a text, or every message of it, is empty or whitespace."""
+    if isinstance(text, str):
+        return not text.strip()
+    return not any((message["content"] or "").strip() or message.get("tool_calls") is not None for message in text)
+
+
 def holds_tools(texts: Sequence[Any]) -> bool:
     """Whether a message of some conversations holds tools or calls of them."""
     return any(name in turn for text in texts if isinstance(text, list) for turn in text for name in TOOL_FIELDS)

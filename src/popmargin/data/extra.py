@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute
 from datasets.table import InMemoryTable
 
+from popmargin.data.conversation import is_blank
 from popmargin.data.exchange import exchange_rows
 from popmargin.errors import DataError
 
@@ -189,7 +190,7 @@ def as_array(name: str, values: Any, count: int, kind: Any = None) -> Any:
 
 
 def as_numbers(name: str, column: Any, ids: Sequence[str]) -> np.ndarray:
-    """A column as float64 (N,), nan where a value is missing; lists of K numbers as (N, K).
+    """A column as float64 (N,), nan where a value is missing; lists of K numbers as (N, K), of lists as (N, L, K).
 
     Texts that are numbers, as CSV has them, are read.
 
@@ -207,7 +208,7 @@ def as_numbers(name: str, column: Any, ids: Sequence[str]) -> np.ndarray:
             held = "is empty" if lengths[wrong] is None else f"has {lengths[wrong]} numbers, the first {lengths[0]}"
             raise DataError(f"Row {wrong} (id '{ids[wrong]}'), column '{name}': {held}. Give every row as many.")
         try:
-            return np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+            return np.array(rows, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise DataError(f"The column '{name}' does not hold lists of numbers ({error}).") from error
     try:
@@ -243,14 +244,22 @@ def as_dataset(table: Any, features: Mapping[str, Any], fingerprint: str | None 
 
 
 _RANGES = {"soft_label": (0.0, 1.0), "weight": (0.0, np.inf)}
+_REQUIRED = ("id", "prompt", "chosen", "rejected")
 
 
 def check_range(name: str, column: Any, ids: Sequence[str]) -> None:
-    """Refuse soft labels and weights that are none.
+    """Refuse soft labels and weights that are none, and empty ids and texts.
 
     Raises:
         DataError: names the first row.
     """
+    if name in _REQUIRED:
+        empty = next((row for row, value in enumerate(column.to_pylist()) if value is None or is_blank(value)), None)
+        if empty is not None:
+            raise DataError(
+                f"Row {empty} (id '{ids[empty]}'): the {name} is empty. Give every row one, or leave the row out "
+                "(select)."
+            )
     if name in _RANGES:
         low, high = _RANGES[name]
         values = np.asarray(column.to_numpy(), np.float64)
@@ -270,7 +279,8 @@ def put_columns(table: Any, given: Mapping[str, Any], schema: Any, ids: Sequence
         ids: of the rows, for messages.
 
     Raises:
-        DataError: another number of values, of another type than the schema's, or out of range.
+        DataError: another number of values, of another type than the schema's, or out of range; an empty id or text, or
+            two equal responses.
     """
     for name, values in given.items():
         place = table.column_names.index(name) if name in table.column_names else None
@@ -280,4 +290,9 @@ def put_columns(table: Any, given: Mapping[str, Any], schema: Any, ids: Sequence
         column = as_array(name, values, len(ids), schema.field(name).type if name in schema.names else None)
         check_range(name, column, ids)
         table = table.append_column(name, column) if place is None else table.set_column(place, name, column)
+    if {"chosen", "rejected"} & given.keys():
+        sides = zip(table["chosen"].to_pylist(), table["rejected"].to_pylist(), strict=True)
+        same = next((row for row, (chosen, rejected) in enumerate(sides) if chosen == rejected), None)
+        if same is not None:
+            raise DataError(f"Row {same} (id '{ids[same]}'): chosen and rejected are the same, which is no preference.")
     return table

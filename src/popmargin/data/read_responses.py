@@ -16,13 +16,14 @@ from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.formats.responses import TEXT_FIELDS, items_of
 from popmargin.data.locate import open_source
 from popmargin.data.messages import as_text, as_values
-from popmargin.data.response_parts import ResponseParts
+from popmargin.data.response_parts import Flat, ResponseParts
 from popmargin.data.responses_table import is_ours, of_table
+from popmargin.data.sources import Source
 from popmargin.data.validate import RowError
 from popmargin.errors import DataError
 
 Row = Mapping[str, Any]
-_OF_RESPONSES = ("finished", "tokens", "source", "round")
+_OF_RESPONSES = ("finished", "tokens", "source", "round", "token_ids", "token_logps", "generator")
 """What is known of each response, even if it is the same for all those of a prompt."""
 
 
@@ -30,20 +31,7 @@ def read_responses(
     source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
 ) -> ResponseParts:
     """See `Responses.load`."""
-    opened = open_source(source, split=split)
-    rows: list[Row] = []
-    places: list[str] = []
-    tables: list[Any] = []
-    for batch in opened.batches():
-        tables.append(batch.table)
-        name = (batch.source or opened).name
-        if batch.broken:
-            position, error = batch.broken[0]
-            raise DataError(f"{name}:{position}: {error} Remedy: {error.remedy}")
-        read = batch.rows
-        rows += _with_numbers(read) if (batch.source or opened).text_cells else read
-        by_line = (batch.source or opened).by_line
-        places += [f"{name}:{at}" if by_line else f"{name}, row {at} (from 0)" for at in batch.positions]
+    opened, rows, places, tables = raw_rows(source, split=split)
     if not columns and tables and all(table is not None and is_ours(table) for table in tables):
         with suppress(pa.ArrowInvalid):  # files that hold different things
             return of_table(pa.concat_tables(tables))
@@ -59,6 +47,52 @@ def read_responses(
     if several:
         return _wide(rows, places, prompt[0], several[0], candidates, nested.get("text"))
     return _flat(rows, places, prompt[0], single[0])
+
+
+def holds_responses(
+    source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
+) -> bool:
+    """Whether the columns of a source are those of responses to prompts, and not those of preferences.
+
+    Raises:
+        DataError: it cannot be read, or has no column of a given name.
+
+    Example:
+        >>> holds_responses([{"prompt": "2+2?", "responses": ["4", "5"]}])
+        True
+        >>> holds_responses([{"prompt": "2+2?", "chosen": "4", "rejected": "5"}])
+        False
+    """
+    for batch in open_source(source, split=split).batches():
+        candidates, _ = resolve_names(list(dict.fromkeys(name for row in batch.rows for name in row)), columns)
+        sides = {"chosen", "rejected", "response_a", "response_b"} & candidates.keys()
+        return "prompt" in candidates and not sides and bool({"responses", "response"} & candidates.keys())
+    return False
+
+
+def raw_rows(
+    source: str | Path | list[dict[str, Any]], *, split: str | None
+) -> tuple[Source, list[Row], list[str], list[Any]]:
+    """All rows of a source as they are, the place of each for messages, and the table (or None) of each batch.
+
+    Raises:
+        DataError: unreadable, or a row that is none.
+    """
+    opened = open_source(source, split=split)
+    rows: list[Row] = []
+    places: list[str] = []
+    tables: list[Any] = []
+    for batch in opened.batches():
+        tables.append(batch.table)
+        name = (batch.source or opened).name
+        if batch.broken:
+            position, error = batch.broken[0]
+            raise DataError(f"{name}:{position}: {error} Remedy: {error.remedy}")
+        read = batch.read()
+        rows += _with_numbers(read) if (batch.source or opened).text_cells else read
+        by_line = (batch.source or opened).by_line
+        places += [f"{name}:{at}" if by_line else f"{name}, row {at} (from 0)" for at in batch.positions]
+    return opened, rows, places, tables
 
 
 def _with_numbers(rows: Sequence[dict[str, Any]]) -> list[Row]:
@@ -142,6 +176,7 @@ def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str
     own = [name for name in names if name not in shared]
     drawn = bool(rows) and "prompt_key" in rows[0]  # a run's generations, as they were written before: texts
     renamed = {"length": "tokens"} if drawn else {}
+    renamed |= {} if "source" in names else {"generator": "source"}  # AlpacaEval's outputs
     texts = [
         row[response] if drawn else _text(row.get(response), response, at) for row, at in zip(rows, places, strict=True)
     ]
@@ -188,7 +223,7 @@ def _made(
         values = [row.get(name) for row in fields]
         if not _is_score(name, values):
             if not all(map(_missing, values)):
-                others[name] = values
+                others[name] = Flat(values)
         else:
             score = [math.nan if value is None else float(value) for value in values]
             scores["rating" if ranks_by_name(name) else name] = (

@@ -23,7 +23,15 @@ class Rows(Protocol):
 
 
 def pairs_of(
-    rows: Rows, fields: Sequence[str], columns: Sequence[str], pairs: Pairing, *, by: str, min_gap: float, seed: int
+    rows: Rows,
+    fields: Sequence[str],
+    columns: Sequence[str],
+    pairs: Pairing,
+    *,
+    by: str,
+    min_gap: float,
+    seed: int,
+    unfinished: str,
 ) -> Preferences:
     """See `Responses.pairs`.
 
@@ -31,12 +39,13 @@ def pairs_of(
         rows: the responses.
         fields: of each response, that become columns of its side.
         columns: of the prompts.
-        pairs, by, min_gap, seed: as there.
+        pairs, by, min_gap, seed, unfinished: as there.
     """
     names = {"prompt": "prompt", "responses": "responses"}
     own = {name: name for name in _OWN if name in columns}
     nested = {"text": "text", "rating": by}
-    reader = Reader(names | own, nested=nested, pairs=pairs, min_gap=min_gap, seed=seed, fields=tuple(fields))
+    how: Any = {"pairs": pairs, "min_gap": min_gap, "seed": seed, "unfinished": unfinished}
+    reader = Reader(names | own, nested=nested, fields=tuple(fields), **how)
     source = Source(f"the responses, by '{by}'", "memory", False, False, lambda: iter(()))
     collector = Collector(source, "responses", reader, nested | names | own)
     for start in range(0, len(rows), BATCH_ROWS):

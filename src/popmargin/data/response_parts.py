@@ -24,6 +24,10 @@ class ResponseParts(NamedTuple):
     columns: Mapping[str, Any]
 
 
+class Flat(list[Any]):
+    """One value for each response. A plain list of lists could be that, or one list for each prompt."""
+
+
 def flat_values(name: str, values: Any, counts: Int64[np.ndarray, " P"]) -> list[Any]:
     """One value for each response, out of one for all, a list for each prompt, or a flat list.
 
@@ -31,17 +35,19 @@ def flat_values(name: str, values: Any, counts: Int64[np.ndarray, " P"]) -> list
         DataError: another number of values.
     """
     count = int(counts.sum())
+    if isinstance(values, Flat) and len(values) == count:
+        return values
     if isinstance(values, str | bool | int | float):
-        return [values] * count
+        return Flat([values] * count)
     listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
     if len(listed) == len(counts) and all(isinstance(item, list | tuple | np.ndarray) for item in listed):
         for number, (item, expected) in enumerate(zip(listed, counts, strict=True)):
             if len(item) != expected:
                 raise DataError(f"{len(item)} values of '{name}' for prompt {number}, which has {expected} responses.")
-        return [value for item in listed for value in item]
+        return Flat(value for item in listed for value in item)
     if len(listed) != count:
         raise DataError(f"{len(listed)} values of '{name}' for {count} responses.")
-    return listed
+    return Flat(listed)
 
 
 def field_values(fields: Mapping[str, Any], counts: Int64[np.ndarray, " P"]) -> dict[str, list[Any]]:
@@ -116,7 +122,7 @@ def joined(parts: Sequence[ResponseParts], *, merge: bool) -> ResponseParts:
     ]
     scores, fields = (
         {
-            name: [of[number][name][place] if name in of[number] else missing for number, place in places]
+            name: Flat(of[number][name][place] if name in of[number] else missing for number, place in places)
             for name in dict.fromkeys(name for each in of for name in each)
         }
         for of, missing in (([part.scores for part in parts], math.nan), ([part.fields for part in parts], None))

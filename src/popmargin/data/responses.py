@@ -6,7 +6,7 @@ Axis suffixes: P prompts, n responses (all those of one prompt together).
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from popmargin.data.pairs import Pairing, check_pairing
 from popmargin.data.read_responses import read_responses
 from popmargin.data.response_pairs import pairs_of
 from popmargin.data.response_parts import (
+    Flat,
     ResponseParts,
     changed,
     column_values,
@@ -269,7 +270,15 @@ class Responses:
         scores, count = summed_up(groups, self._scores, self._facts.get("count", [1] * len(self._texts)))
         return kept.with_scores(scores).with_fields(count=count)
 
-    def pairs(self, pairs: Pairing, *, by: str, min_gap: float = 0.0, seed: int = 0) -> Preferences:
+    def pairs(
+        self,
+        pairs: Pairing,
+        *,
+        by: str,
+        min_gap: float = 0.0,
+        seed: int = 0,
+        unfinished: Literal["keep", "drop"] = "keep",
+    ) -> Preferences:
         """Preferences between responses to a prompt, as `load_preferences` makes them of rated responses.
 
         Ratings are the score; every other score and field of a response becomes a column of its side (chosen_tokens,
@@ -282,9 +291,10 @@ class Responses:
             by: name of the score that says which response is better.
             min_gap: least difference of the score.
             seed: of "best_vs_random".
+            unfinished: "drop" leaves out and counts pairs with a response that was cut at the token limit.
 
         Raises:
-            DataError: no such score, or no preference is left.
+            DataError: no such score, no preference is left, or nothing says which responses are finished.
             ConfigError: an unknown way of pairing, or a minimum gap that is negative or no number.
 
         Example:
@@ -295,8 +305,11 @@ class Responses:
         """
         check_pairing(pairs, min_gap)
         self.score(by)
+        if unfinished == "drop":
+            self.field("finished")
         others = [name for name in (*self._scores, *self._facts) if name != by]
-        return pairs_of(self, others, list(self._columns), pairs, by=by, min_gap=min_gap, seed=seed)
+        how: Any = {"min_gap": min_gap, "seed": seed, "unfinished": unfinished}
+        return pairs_of(self, others, list(self._columns), pairs, by=by, **how)
 
     def save(self, path: str | Path) -> None:
         """Write one row a prompt, as `.parquet`, `.jsonl` or `.jsonl.gz`: prompt, columns, and its responses as a list.
@@ -311,7 +324,7 @@ class Responses:
         check_suffix(path, SAVE_SUFFIXES)
         table = self.to_arrow()
         parts = (pa.Table.from_batches([rows]) for rows in table.to_batches(max_chunksize=BATCH_ROWS))
-        save_table(path, table.schema, parts)
+        save_table(path, table.schema, parts, once=table.column_names)
 
     def to_arrow(self) -> Any:
         """The `pyarrow.Table` that `save` writes; errors as there.
@@ -397,6 +410,6 @@ class Responses:
             [self._prompts[row] for row in rows],
             [[self._texts[place] for place in of_prompt] for of_prompt in places],
             {name: values[flat] for name, values in self._scores.items()},
-            fields={name: [values[place] for place in flat] for name, values in self._facts.items()},
+            fields={name: Flat(values[place] for place in flat) for name, values in self._facts.items()},
             columns={name: [values[row] for row in rows] for name, values in self._columns.items()},
         )

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from popmargin.data.conversation import holds_tools
-from popmargin.data.response_parts import ResponseParts
+from popmargin.data.response_parts import Flat, ResponseParts
 from popmargin.data.saving import known_fields
 from popmargin.data.schema import arrow_schema
 from popmargin.errors import DataError
@@ -66,6 +66,6 @@ def of_table(table: Any) -> ResponseParts:
         list(prompts),
         [[known_fields(response["text"]) for response in of_prompt] for of_prompt in listed],
         {name: [math.nan if value is None else value for value in values[name]] for name in names},
-        {name: of for name, of in values.items() if name not in names},
+        {name: Flat(of) for name, of in values.items() if name not in names},
         columns,
     )

@@ -18,7 +18,13 @@ SAVE_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 
 
 def save_table(
-    path: str | Path, schema: Any, tables: Iterable[Any], *, always: Collection[str] = (), texts: Collection[str] = ()
+    path: str | Path,
+    schema: Any,
+    tables: Iterable[Any],
+    *,
+    always: Collection[str] = (),
+    once: Collection[str] = (),
+    texts: Collection[str] = (),
 ) -> None:
     """Write tables as one file, which appears only when it is complete; the same rows give the same bytes.
 
@@ -27,6 +33,7 @@ def save_table(
         schema: of all tables.
         tables: the rows, in order.
         always: columns that stand in every JSON line, others only where they hold a value.
+        once: columns that also stand in the first line, so that those without any value are kept.
         texts: columns of messages, whose empty fields are left out of JSON.
 
     Raises:
@@ -50,23 +57,36 @@ def save_table(
                     writer.write_table(table.combine_chunks().cast(schema))
             return
         with partial.open("wb") as raw:
-            _write_lines(raw, tables, compress=name.endswith(".gz"), always=always, texts=texts)
+            _write_lines(raw, tables, compress=name.endswith(".gz"), always=always, once=once, texts=texts)
 
 
 def _write_lines(
-    raw: IO[bytes], tables: Iterable[Any], *, compress: bool, always: Collection[str], texts: Collection[str]
+    raw: IO[bytes],
+    tables: Iterable[Any],
+    *,
+    compress: bool,
+    always: Collection[str],
+    once: Collection[str],
+    texts: Collection[str],
 ) -> None:
     # No time stamp and no file name in the gzip header: the same rows give the same bytes.
     out = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if compress else raw
+    encode = json.JSONEncoder(ensure_ascii=False, default=plain_value).encode
+    shown = {*always, *once}  # in the first line
     for table in tables:
-        columns = table.to_pydict()
+        held = [name for name in table.column_names if name in shown or table[name].null_count < len(table)]
+        holes = {name for name in held if table[name].null_count}
+        left_out = holes - shown
+        columns = table.select(held).to_pydict()
         for name in texts:
             columns[name] = map(known_fields, columns[name])
-        needed = [name in always for name in columns]
         for values in zip(*columns.values(), strict=True):
-            row = zip(columns, values, needed, strict=True)
-            kept = {name: value for name, value, always_there in row if value is not None or always_there}
-            out.write(json.dumps(kept, ensure_ascii=False, default=plain_value).encode() + b"\n")
+            row = dict(zip(held, values, strict=True))
+            for name in left_out:
+                if row[name] is None:
+                    del row[name]
+            out.write(encode(row).encode() + b"\n")
+            shown, left_out = set(always), holes.difference(always)
     if compress:
         out.close()
 

@@ -168,8 +168,8 @@ class Preferences:
         """Probability that chosen is the better one, nan where unknown; what was loaded is in [½, 1]."""
         return self._numbers("soft_label")
 
-    def column(self, name: str) -> Float64[np.ndarray, " N"] | Float64[np.ndarray, "N K"]:
-        """The numbers of a column (N,), nan where one is missing; of a column of vectors (N, K).
+    def column(self, name: str) -> Float64[np.ndarray, "N ..."]:
+        """The numbers of a column (N,), nan where one is missing; of a column of vectors (N, K), of matrices (N, L, K).
 
         Raises:
             DataError: there is no such column, or it holds something else than numbers.
@@ -370,7 +370,7 @@ class Preferences:
         schema = schema if self.extra_columns else schema.remove_metadata()
         # Beside other columns all `COLUMNS` are written, or one of the others could be read again in their place.
         always = COLUMNS if len(self.columns) > len(COLUMNS) else ()
-        save_table(path, schema, self._tables(), always=always, texts=TEXT_COLUMNS)
+        save_table(path, schema, self._tables(), always=always, once=self.extra_columns, texts=TEXT_COLUMNS)
 
     def __len__(self) -> int:
         return len(self._dataset)

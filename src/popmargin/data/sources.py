@@ -8,7 +8,7 @@ import json
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -33,7 +33,7 @@ class RawBatch:
         facts: sentences about the file as a whole; its first batch has them.
         source: where the batch came from, if several sources are read as one.
         decimal_comma: numbers in text cells are written with a comma.
-        table: the rows as an Arrow table, where they come from one.
+        table: the rows as an Arrow table, where they come from one; `rows` is then empty.
     """
 
     rows: list[Row] = field(default_factory=list[Row])
@@ -46,7 +46,20 @@ class RawBatch:
     table: Any = None
 
     def __len__(self) -> int:
-        return len(self.rows) + len(self.broken)
+        return len(self.positions) + len(self.broken)
+
+    def names(self) -> list[str]:
+        """The columns that some row has."""
+        if self.table is not None:
+            return list(dict.fromkeys(self.table.column_names))
+        return list(dict.fromkeys(str(name) for row in self.rows for name in row))
+
+    def read(self, columns: Collection[str] | None = None) -> list[Row]:
+        """The rows as Python values; of a table that may be only some columns, since to make these takes long."""
+        if self.table is None:
+            return self.rows
+        names = self.table.column_names
+        return self.table.select([i for i, name in enumerate(names) if columns is None or name in columns]).to_pylist()
 
 
 @dataclass(frozen=True)
@@ -76,13 +89,13 @@ def dataset_batches(dataset: datasets.Dataset) -> Iterator[RawBatch]:
 def _arrow_batch(table: Any, start: int) -> RawBatch:
     """Rows of an Arrow table; text that is not UTF-8 (Arrow does not check) is found row by row."""
     try:
-        rows = table.to_pylist()
-        return RawBatch(rows, list(range(start, start + len(rows))), table=table)
-    except UnicodeDecodeError:
+        table.validate(full=True)
+        return RawBatch(positions=list(range(start, start + table.num_rows)), table=table)
+    except pa.ArrowInvalid:
         batch = RawBatch()
     for number in range(table.num_rows):
         try:
-            batch.rows += table.slice(number, 1).to_pylist()
+            table.slice(number, 1).to_pylist()
             batch.positions.append(start + number)
         except UnicodeDecodeError as error:
             batch.broken.append((start + number, _bad_utf8(error)))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from popmargin.data.conversation import Text
+from popmargin.data.conversation import is_blank
 from popmargin.data.load_report import RowProblem
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS
 from popmargin.errors import DataError
@@ -41,13 +41,6 @@ class RowError(Exception):
         self.remedy = remedy
         self.column = column
         self.fatal = fatal
-
-
-def is_blank(text: Text) -> bool:
-    """Whether a text, or every message of it, is empty or whitespace."""
-    if isinstance(text, str):
-        return not text.strip()
-    return not any(message["content"].strip() or "tool_calls" in message for message in text)
 
 
 def check_draft(draft: Draft) -> list[RowError]:

@@ -35,7 +35,7 @@ def generative_metrics(
 
     win rate = P(reward of this run > reward of the other on the same prompt) over all pairs of their samples, ties ½;
     kl_per_token = Σ kl / Σ lengths over all completions, nats: an estimate of KL(π‖π_ref) a token, given only for
-    samples of the policy itself (temperature 1, no top-k cut, nothing of the model's generation config); for others the
+    samples of the policy itself (temperature 1, no cut, nothing of the model's generation config); for others the
     same mean is no KL and is named with its settings (`Drawn.log_ratio`), e.g. log_ratio_per_token_t0.7_k50;
     distinct_n = different n-grams / n-grams over all completions (Li et al. 2016), words and punctuation marks in lower
     case; it falls with the number of completions, so compare runs of equal size. Intervals are made as in

@@ -4,20 +4,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from popmargin.account import Step
-from popmargin.config import RunConfig
+from popmargin.config import DataConfig
 from popmargin.data.goals import GoalFacts, asking
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak
-from popmargin.errors import ConfigError, DataError, RunError, first_few
+from popmargin.errors import DataError, RunError, first_few
 from popmargin.training.account import reading_step
+from popmargin.training.build import Run
 from popmargin.training.fingerprints import Change, Record, Rows, prompt_digests
-from popmargin.training.inputs import differences, with_absolute_paths
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.sides import load_side, read_split
 
-_FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
-_READING = ("data.format", "data.pairs", "data.min_gap", "data.bad_rows", "data.columns")
-"""How a file is read; another file may be read differently."""
 _SHOWN = 5
 
 
@@ -36,7 +33,7 @@ class HeldOut:
     steps: tuple[Step, ...]
 
 
-def held_out(directory: RunDirectory, config: RunConfig) -> HeldOut:
+def held_out(run: Run) -> HeldOut:
     """The preferences that a run is evaluated on.
 
     Those that were held out when it was trained, by id and content, whatever became of the rest of their file. With
@@ -44,22 +41,20 @@ def held_out(directory: RunDirectory, config: RunConfig) -> HeldOut:
     results then go to a folder of their own, and no report mixes them with the run's.
 
     Args:
-        directory: the run.
-        config: its configuration, with the changes of this evaluation.
+        run: as it is evaluated; see `Run.opened`.
 
     Raises:
-        ConfigError: a change that would make it another run.
         DataError: other data that share prompts with the training.
         RunError: the held-out preferences are not what they were.
     """
-    own = directory.config()
-    refuse_other_run(own, config)
+    directory, data = run.directory, run.data
+    own = run.as_trained.data
     record, goal = Record.load(directory.path), goal_of_run(directory)
-    if with_absolute_paths(config).data.test != with_absolute_paths(own).data.test and config.data.test is not None:
-        return _others(directory, config, record, goal)
+    if data.test != own.test and data.test is not None:
+        return _others(directory, data, own, record, goal)
     if record is None:
         note = f"{directory.path} was made by an older version, which kept no record of its rows; the split is redone"
-        split = read_split(config.data)
+        split = read_split(data)
         if split.test.fingerprint() != directory.facts()["test_fingerprint"]:
             raise RunError(
                 f"{directory.path} cannot be evaluated on its held-out preferences: {split.test.report.source} has "
@@ -67,7 +62,7 @@ def held_out(directory: RunDirectory, config: RunConfig) -> HeldOut:
             )
         steps = [*split.steps[:-1], replace(split.steps[-1], notes=(*split.steps[-1].notes, note))]
         return HeldOut(split.test, directory, tuple(steps))
-    return _recorded(directory, config, record, goal)
+    return _recorded(directory, data, record, goal)
 
 
 def goal_of_run(directory: RunDirectory) -> GoalFacts | None:
@@ -80,32 +75,10 @@ def goal_of_run(directory: RunDirectory) -> GoalFacts | None:
     return None if stored is None else GoalFacts.from_dict(stored)
 
 
-def refuse_other_run(own: RunConfig, config: RunConfig) -> None:
-    """Refuse to evaluate a run with settings that it was not trained with.
-
-    Raises:
-        ConfigError: it names the fields.
-    """
-    changed = differences(own, config)
-    other_data = "data.test" in changed
-
-    def free(name: str) -> bool:
-        reading = name in _READING or name.startswith("data.columns.")
-        return name in _FREE or name.startswith("evaluation.") or (other_data and reading)
-
-    wrong = {name: change for name, change in changed.items() if not free(name)}
-    if wrong:
-        raise ConfigError(
-            f"A run is evaluated with the settings it was trained with; {', '.join(wrong)} cannot be changed:\n"
-            + "".join(f"  {name}: {change}\n" for name, change in wrong.items())
-            + "You can change evaluation.…, the paths of models and data, and the held-out data with --data.test."
-        )
-
-
-def _recorded(directory: RunDirectory, config: RunConfig, record: Record, goal: GoalFacts | None) -> HeldOut:
+def _recorded(directory: RunDirectory, data: DataConfig, record: Record, goal: GoalFacts | None) -> HeldOut:
     # Validation preferences take the place of the held-out ones, and come from the file that is trained on.
-    split_off = config.data.test is None or config.data.validation_size > 0
-    everything = asking(load_side(config.data, "train" if split_off else "test"), goal)
+    split_off = data.test is None or data.validation_size > 0
+    everything = asking(load_side(data, "train" if split_off else "test"), goal)
     stored, now = record.sides["test"], Rows.of(everything)
     place = {name: number for number, name in enumerate(now.ids)}
     gone = [name for name in stored.ids if name not in place]
@@ -149,16 +122,18 @@ def _of_training(trained: Rows, now: Rows, source: str) -> list[str]:
     return [f"{len(gone)} training preferences are missing from {source} ({first_few(gone)})"] if gone else []
 
 
-def _others(directory: RunDirectory, config: RunConfig, record: Record | None, goal: GoalFacts | None) -> HeldOut:
-    preferences = asking(load_side(config.data, "test"), goal)
+def _others(
+    directory: RunDirectory, data: DataConfig, own: DataConfig, record: Record | None, goal: GoalFacts | None
+) -> HeldOut:
+    preferences = asking(load_side(data, "test"), goal)
     source = preferences.report.source
     if record is not None and not Change.between(record.sides["test"], Rows.of(preferences)):
-        return _recorded(directory, config, record, goal)  # the same ones in another place
+        return _recorded(directory, data, record, goal)  # the same ones in another place
     if record is None:
-        check_leak(read_split(directory.config().data).train, preferences)
+        check_leak(read_split(own).train, preferences)
     else:
         _refuse_leak(record.sides["train"], preferences)
-    folder = f"evaluation-{Path(str(config.data.test)).stem}-{preferences.fingerprint()[:8]}"
+    folder = f"evaluation-{Path(str(data.test)).stem}-{preferences.fingerprint()[:8]}"
     step = Step(
         name="other data, given for this evaluation",
         rows_in=len(preferences),

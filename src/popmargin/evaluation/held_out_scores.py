@@ -35,10 +35,10 @@ def held_out_scores(model: Any, run: Run, workspace: Workspace, *, selected: boo
     Raises:
         DataError: the model cannot score a row; the message names it.
     """
-    loss, data, task, settings = run.loss, workspace.test, workspace.task, run.config.evaluation
+    loss, data, task, settings = run.loss, workspace.test, workspace.task, run.evaluation
     task.check_scoring(data.encoded, model)
     tokens = loss.tokens if selected else None
-    scorer = task.scorer(model, loss.kind, precision=run.config.model.precision, wide=True, tokens=tokens)
+    scorer = task.scorer(model, loss.kind, precision=run.model.precision, wide=True, tokens=tokens)
     scoring = None if tokens is None or loss.scoring is None else task.reference(data.encoded, loss.scoring)
     inputs = task.inputs(data.encoded, scorer, reference=data.reference, scoring=scoring)
     device = next(model.parameters()).device

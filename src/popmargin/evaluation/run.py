@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from popmargin.account import Step
-from popmargin.config import EvaluationConfig, RunConfig
+from popmargin.config import EvaluationConfig
 from popmargin.data.goal_tokens import refuse_cut_prompts
 from popmargin.data.goals import best_prompts, bodies, distinct_rows, goal_facts
 from popmargin.data.responses import Responses
@@ -31,7 +31,6 @@ from popmargin.rewards.load import load_reward
 from popmargin.tasks.base import TASKS
 from popmargin.training.account import edge_step, encoding_step
 from popmargin.training.build import Run
-from popmargin.training.inputs import with_absolute_paths
 from popmargin.training.own_code import code_facts, code_of_reward, reward_facts
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
@@ -249,7 +248,7 @@ def evaluate_policy(
     Returns:
         What evaluation/metrics.json holds: intervals, reliability curve, counts, and the account of what was measured.
     """
-    settings, directory = run.config.evaluation, run.directory
+    settings, directory = run.evaluation, run.directory
     margins = held_out_margins(policy, run, workspace)
     margins.save(directory.evaluation / "margins.parquet")
     edges = workspace.test_edges(settings.pop_k, settings.seed)
@@ -286,52 +285,48 @@ def evaluate_policy(
 
 
 def evaluate_run(
-    path: str | Path,
+    run: Run | str | Path,
     *,
     against: str | Path | None = None,
-    config: RunConfig | None = None,
     reward: Reward | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on exactly the preferences that were held out when it was trained.
 
     Args:
-        path: its run directory.
+        run: its run directory; or the run with other evaluation settings, or with other held-out data (`data.test`),
+            whose results go to a folder of their own, from `Run.opened`.
         against: another evaluated run to compute a win rate against.
-        config: the run's configuration with other evaluation settings, or with other held-out data (`data.test`), whose
-            results go to a folder of their own; None takes the run's own.
-        reward: scores generations; None takes the configuration's.
+        reward: scores generations; None takes the run's own.
 
     Returns:
         As `evaluate_policy`.
 
     Raises:
-        ConfigError: the run is a reward model, and generations are asked for, or a setting would make it another run.
+        ConfigError: the run is a reward model, and generations are asked for.
         DataError: other held-out data share prompts with the training.
         RunError: the run has not finished, its held-out preferences, models or code are not what they were, or the
             other run has no generations.
     """
-    directory = RunDirectory(Path(path))
-    config = config or directory.config()
-    directory.facts()
-    task = TASKS.get(config.task)
+    run = run if isinstance(run, Run) else Run.opened(run)
+    path = run.directory.path
+    run.directory.facts()
+    task = TASKS.get(run.task.name)
     if "generation" not in task.provides and (reward is not None or against is not None):
         raise ConfigError(f"{path} is {task.noun}: it generates nothing to score or to compare with a run.")
-    chosen = held_out(directory, config)
-    run = replace(Run.read(config), directory=chosen.directory)
-    directory, config = run.directory, run.config
-    workspace = Workspace(config, test=chosen.preferences)
+    chosen = held_out(run)
+    run = replace(run, directory=chosen.directory)
+    directory, settings = run.directory, run.evaluation
+    workspace = run.workspace(chosen.preferences)
     encoded = encoding_step(workspace.test.encoded.report, "held-out preferences")
     for copy in run.copies:
         _LOG.warning("%s: %s", path, copy)
     steps = [*chosen.steps, replace(encoded, notes=(*encoded.notes, *run.copies))]
     workspace.tell(steps)
     _check_models(run, workspace)
-    reward = reward if reward is not None else configured_reward(config.evaluation)
+    reward = reward if reward is not None else configured_reward(settings)
     reference = baseline = None
     if reward is not None:
-        reference = generate_and_score(
-            None, config.evaluation, workspace, reward, prompts=config.evaluation.prompts, progress=True
-        )
+        reference = generate_and_score(None, settings, workspace, reward, prompts=settings.prompts, progress=True)
         reference.save(directory.evaluation / "reference_generations.parquet")
     if against is not None:
         other = replace(directory, path=Path(against)).evaluation / "generations.parquet"
@@ -357,7 +352,7 @@ def _check_models(run: Run, workspace: Workspace) -> None:
     facts = workspace.task.fingerprints({held_out: workspace.test.encoded})
     tokens = {name: value for name, value in facts.items() if name.endswith(held_out)}
     facts = {name: value for name, value in facts.items() if name not in tokens}
-    own, now = with_absolute_paths(RunDirectory(directory.path).config()).evaluation, run.config.evaluation
+    own, now = run.as_trained.evaluation, run.evaluation
     code, of_reward = run.code, reward_facts(now)
     if (now.reward, now.reward_options) != (own.reward, own.reward_options):  # another one, on purpose
         code, of_reward = [one for one in code if one not in code_of_reward(now)], {}

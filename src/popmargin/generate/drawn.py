@@ -13,24 +13,27 @@ class Drawn:
     Attributes:
         temperature: 0 takes the most likely token.
         top_k: among the k most likely tokens; 0 means all.
-        generation_config: `ignore` draws by the two above alone; `model` as the model's own generation config says,
-            in their place.
+        generation_config: `ignore` draws by the other settings alone; `model` as the model's own generation config
+            says, in their place.
+        top_p: among the most likely tokens that hold this probability together; 1 means all.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     generation_config: OwnSettings = "ignore"
+    top_p: float = 1.0
 
     @property
     def exact(self) -> bool:
         """Whether completions are samples of the policy itself, so that their mean log-ratio estimates a KL."""
-        return self.generation_config == "ignore" and self.temperature == 1 and self.top_k == 0
+        return self.generation_config == "ignore" and (self.temperature, self.top_k, self.top_p) == (1, 0, 1)
 
     def __str__(self) -> str:
         if self.generation_config == "model":
             return "the settings in the model's generation config"
         tokens = f"the {self.top_k} most likely" if self.top_k else "all"
-        return f"temperature {self.temperature:g} from {tokens} tokens"
+        cut = f", top-p {self.top_p:g}" if self.top_p < 1 else ""
+        return f"temperature {self.temperature:g} from {tokens} tokens{cut}"
 
     @property
     def log_ratio(self) -> str:
@@ -44,7 +47,8 @@ class Drawn:
             return "kl_per_token"
         if self.generation_config == "model":
             return "log_ratio_per_token_own"
-        return f"log_ratio_per_token_t{self.temperature:g}_k{self.top_k}"
+        cut = f"_p{self.top_p:g}" if self.top_p < 1 else ""
+        return f"log_ratio_per_token_t{self.temperature:g}_k{self.top_k}{cut}"
 
 
 POLICY_ITSELF = Drawn()

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
 from popmargin.data.ragged import Ragged
 from popmargin.engine.limits import context_limit
 from popmargin.engine.logps import ForwardPlan, autocast, forward_plan, response_sums, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to, split_to_budget
+from popmargin.engine.trial import evaluating
 from popmargin.generate.drawn import Drawn, OwnSettings
 from popmargin.generate.ends import end_tokens
+from popmargin.generate.own_draws import OwnDraws, uniforms
 from popmargin.generate.settings import make_generation_config, only, own_settings
 
 # Total variation between next-token probabilities of a prompt by itself and in a batch: rounding gives less.
@@ -39,8 +41,9 @@ class Sampling:
         max_new_tokens: longest completion, tokens.
         temperature: 0 takes the most likely token.
         top_k: among the k most likely tokens; 0 means all.
-        generation_config: `ignore` samples by the two above alone; `model` as the model's own generation config says,
-            in their place.
+        top_p: among the most likely tokens that hold this probability together; 1 means all.
+        generation_config: `ignore` samples by the other settings alone; `model` as the model's own generation config
+            says, in their place.
         batch_size: completions at once.
         seed: seed of the sampling; the caller's random state is left as it was.
         precision: fp32 or bf16.
@@ -50,6 +53,7 @@ class Sampling:
     max_new_tokens: int = 256
     temperature: float = 1.0
     top_k: int = 0
+    top_p: float = 1.0
     generation_config: OwnSettings = "ignore"
     batch_size: int = 64
     seed: int = 0
@@ -58,7 +62,7 @@ class Sampling:
     @property
     def drawn(self) -> Drawn:
         """What decides the probabilities of the completions."""
-        return Drawn(self.temperature, self.top_k, self.generation_config)
+        return Drawn(self.temperature, self.top_k, self.generation_config, self.top_p)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ def sample(
     """Completions of prompts, all samples of a prompt one after the other.
 
     At temperature 1 without a cut these are samples of the model itself: what its own generation config would change
-    (penalties, cuts, beams …) is left out, and the log says what.
+    (penalties, cuts, beams …) is left out, and the log says what. All batches draw from one stream of random numbers,
+    so that a completion depends on the batches before it; see `Sampler.draw` for completions that do not.
 
     Args:
         model: a causal language model with transformers' `generate`.
@@ -105,41 +110,112 @@ def sample(
     Raises:
         RunError: prompt and completion may together be longer than the model takes; see `context_limit`.
     """
-    limit = context_limit(model)
-    if limit is not None and len(prompts):
-        limit.check(int(prompts.lengths.max()) + sampling.max_new_tokens)
-    ends = end_tokens(tokenizer, model.generation_config) if ends is None else list(ends)
-    if not ends:
-        _LOG.warning(
-            "No token ends a completion: the tokenizer has no EOS, and its chat template does not close turns."
-        )
-    if sampling.generation_config == "ignore" and (left_out := own_settings(model)):
-        _say_left_out(", ".join(f"{name} {value}" for name, value in left_out.items()), str(sampling.drawn))
-    config = make_generation_config(
-        model, sampling.drawn, max_new_tokens=sampling.max_new_tokens, ends=ends, pad_id=tokenizer.pad_token_id
-    )
-    wanted = [i for i in range(len(prompts)) for _ in range(sampling.samples)]
+    sampler = Sampler(model, tokenizer, prompts, sampling, ends=ends)
     result: dict[int, Completion] = {}
-    was_training = model.training
-    model.eval()
+    with _random_state_kept(model, seed=sampling.seed):
+        for places in tqdm(sampler.batches, desc="sampling", disable=not progress):
+            result |= dict(zip(places, sampler.draw(places), strict=True))
+    return [result[place] for place in range(len(prompts) * sampling.samples)]
+
+
+class Sampler:
+    """Sampling of some prompts by one model, batch by batch.
+
+    Args:
+        model, tokenizer, prompts, sampling, ends: as in `sample`.
+        keys: what says which prompt is which, where each completion is to have random numbers of its own.
+
+    Attributes:
+        batches: places of the completions that are sampled together, short prompts first; the completion `number` of a
+            prompt has the place prompt · samples + number. They depend on nothing but prompts, model and settings.
+
+    Raises:
+        RunError: as in `sample`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompts: Ragged,
+        sampling: Sampling,
+        *,
+        ends: Sequence[int] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> None:
+        limit = context_limit(model)
+        if limit is not None and len(prompts):
+            limit.check(int(prompts.lengths.max()) + sampling.max_new_tokens)
+        self._ends = end_tokens(tokenizer, model.generation_config) if ends is None else list(ends)
+        if not self._ends:
+            _LOG.warning(
+                "No token ends a completion: the tokenizer has no EOS, and its chat template does not close turns."
+            )
+        if sampling.generation_config == "ignore" and (left_out := own_settings(model)):
+            _say_left_out(", ".join(f"{name} {value}" for name, value in left_out.items()), str(sampling.drawn))
+        self._model, self._tokenizer, self._prompts, self._sampling = model, tokenizer, prompts, sampling
+        self._keys = keys
+        self._config = self._made(sampling.drawn)
+        wanted = [i for i in range(len(prompts)) for _ in range(sampling.samples)]
+        with evaluating(model):
+            self.batches = _batches(model, prompts, wanted, sampling, tokenizer.pad_token_id)
+
+    @torch.no_grad()
+    def draw(self, places: Sequence[int]) -> list[Completion]:
+        """The completions of a batch.
+
+        Without `keys` they are drawn from torch's random numbers. With them, each completion has its own, which seed,
+        key and number decide: it is the same in any batch, beside any other prompts and up to a higher limit, but for
+        rounding. The model's own generation config cannot draw so; there, the random numbers belong to the batch.
+
+        Args:
+            places: of the completions, as in `batches`.
+        """
+        rows = [self._prompts[place // self._sampling.samples] for place in places]
+        ids, mask = _left_padded(rows, self._tokenizer.pad_token_id, next(self._model.parameters()).device)
+        drawn, kept = self._sampling.drawn, contextlib.nullcontext()
+        options: dict[str, Any] = {"generation_config": self._config}
+        if self._keys is not None and drawn.generation_config == "model":
+            kept = _random_state_kept(self._model, seed=int(self._uniforms(places[0])[0] * 2**53))
+        elif self._keys is not None and drawn.temperature > 0:
+            own = [self._uniforms(place) for place in places]
+            options = {
+                "generation_config": self._made(Drawn(temperature=0)),
+                "logits_processor": LogitsProcessorList([OwnDraws(drawn, own, ids.shape[1], ids.device)]),
+            }
+        with evaluating(self._model), only(self._model, options["generation_config"]), kept:
+            found = _generate(self._model, ids, mask, options, self._sampling.precision, self._tokenizer)
+        return [_completion(row, self._ends, self._tokenizer, self._config) for row in found]
+
+    def _made(self, drawn: Drawn) -> GenerationConfig:
+        return make_generation_config(
+            self._model,
+            drawn,
+            max_new_tokens=self._sampling.max_new_tokens,
+            ends=self._ends,
+            pad_id=self._tokenizer.pad_token_id,
+        )
+
+    def _uniforms(self, place: int) -> np.ndarray:
+        assert self._keys is not None
+        prompt, number = divmod(place, self._sampling.samples)
+        return uniforms(self._sampling.seed, self._keys[prompt], number, self._sampling.max_new_tokens)
+
+
+@contextlib.contextmanager
+def _random_state_kept(model: Any, *, seed: int) -> Generator[None]:
+    """Random numbers of this seed; the caller's, on the CPU and on the model's device, are as they were afterwards."""
     device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), only(model, config):
-        batches = _batches(model, prompts, wanted, sampling, tokenizer.pad_token_id)
-        torch.manual_seed(sampling.seed)
-        for places in tqdm(batches, desc="sampling", disable=not progress):
-            rows = [prompts[wanted[place]] for place in places]
-            ids = _generate(model, rows, config, sampling.precision, tokenizer)
-            for place, row in zip(places, ids, strict=True):
-                result[place] = _completion(row, ends, tokenizer, config)
-    model.train(was_training)
-    return [result[place] for place in range(len(wanted))]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @functools.cache
 def _say_left_out(settings: str, drawn: str) -> None:
     _LOG.warning(
         "The model's own generation config sets %s. It is ignored: completions are sampled at %s. To follow it, set "
-        "evaluation.generation_config: model.",
+        "evaluation.generation_config: model (--generation-config model of `popmargin generate`).",
         settings,
         drawn,
     )
@@ -210,13 +286,12 @@ def _left_padded(rows: Sequence[np.ndarray], pad_id: int, device: torch.device) 
 
 
 def _generate(
-    model: Any, rows: Sequence[np.ndarray], config: GenerationConfig, precision: str, tokenizer: Any
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, options: dict[str, Any], precision: str, tokenizer: Any
 ) -> list[list[int]]:
     """Token ids of one completion a prompt, padded behind their end to one length."""
-    ids, mask = _left_padded(rows, tokenizer.pad_token_id, next(model.parameters()).device)
-    reads_text: dict[str, Any] = {"tokenizer": tokenizer} if config.stop_strings is not None else {}
+    reads_text: dict[str, Any] = {"tokenizer": tokenizer} if options["generation_config"].stop_strings else {}
     with autocast(ids.device, precision):
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **reads_text)
+        output = model.generate(input_ids=ids, attention_mask=mask, **options, **reads_text)
     return output[:, ids.shape[1] :].tolist()
 
 

@@ -56,7 +56,8 @@ def make_generation_config(
         return config
     if drawn.temperature == 0:
         return GenerationConfig(do_sample=False, **lengths)
-    return GenerationConfig(do_sample=True, temperature=drawn.temperature, top_k=drawn.top_k, top_p=1.0, **lengths)
+    cuts: dict[str, Any] = {"top_k": drawn.top_k, "top_p": float(drawn.top_p)}
+    return GenerationConfig(do_sample=True, temperature=drawn.temperature, **cuts, **lengths)
 
 
 @contextlib.contextmanager

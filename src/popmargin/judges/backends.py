@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError, RunError
+from popmargin.generate.server import Failure, request_fields
 from popmargin.judges.answer_cache import AnswerCache, cache_file, request_key
-from popmargin.judges.client import ChatClient, Failure, answer_text, request_fields
+from popmargin.judges.client import ChatClient, answer_text
 from popmargin.judges.comparing import Reply
 from popmargin.judges.labeller import Account
 from popmargin.judges.read_verdict import read_verdict

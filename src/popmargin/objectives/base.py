@@ -150,6 +150,7 @@ class Objective:
         batch_statistics: `(options) -> bool`: whether the loss of a row depends on the rows forwarded with it. All
             processes must then forward together, since `Rows.gather` waits for them.
         supervised: `(options) -> bool`: whether the loss includes the negative log-likelihood of the chosen response.
+        token_counts: `(options) -> bool`: whether the loss reads the token counts in `Rows.logps`.
         figure: the figure on its documentation page.
         takes_margin: whether a margin can be subtracted from its gap.
     """
@@ -169,6 +170,7 @@ class Objective:
     decoupling: Callable[[Any], float] | None = None
     batch_statistics: Callable[[Any], bool] | None = None
     supervised: Callable[[Any], bool] | None = None
+    token_counts: Callable[[Any], bool] | None = None
     figure: Figure = field(default_factory=Figure)
     takes_margin: TakesMargin = "no"
 
@@ -210,6 +212,10 @@ class Objective:
     def uses_batch_statistics(self, options: Any) -> bool:
         """Whether the loss of a row depends on the rows forwarded with it."""
         return self.batch_statistics is not None and self.batch_statistics(options)
+
+    def uses_token_counts(self, options: Any) -> bool:
+        """Whether the loss reads the token counts in `Rows.logps`."""
+        return self.token_counts is not None and self.token_counts(options)
 
     def is_supervised(self, options: Any) -> bool:
         """Whether the loss includes the negative log-likelihood of the chosen response."""

@@ -33,6 +33,7 @@ class CPOOptions:
     score="logp",
     origin="baseline",
     supervised=lambda options: options.sft_weight > 0,
+    token_counts=lambda options: options.sft_weight > 0,
     figure=Figure(vary="sft_weight", values=(0.0, 1.0), rows={"chosen_tokens": 20.0}, score=-20.0, reach=3.0),
     golden=(
         Golden(

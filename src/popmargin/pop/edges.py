@@ -186,7 +186,7 @@ def _read_rows(path: Path) -> Any:
         if batch.broken:
             position, error = batch.broken[0]
             raise DataError(f"{path}:{position}: {error.message} Remedy: {error.remedy}")
-        rows += [{name.strip().lower(): value for name, value in row.items()} for row in batch.rows]
+        rows += [{name.strip().lower(): value for name, value in row.items()} for row in batch.read()]
     if not rows:
         raise DataError(f"{path}: there are no edges. Remedy: give at least one row with stronger and weaker.")
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -169,11 +169,15 @@ def _settings(key: str) -> str:
     Example:
         >>> _settings("log_ratio_per_token_t0.7_k50"), _settings("log_ratio_per_token_own")
         ('T = 0.7, top-k 50', "the model's own settings")
+        >>> _settings("log_ratio_per_token_t0.7_k0_p0.9")
+        'T = 0.7, top-p 0.9'
     """
-    temperature, _, top_k = key.removeprefix(LOG_RATIO).removeprefix("t").partition("_k")
-    if not top_k:
+    temperature, _, cuts = key.removeprefix(LOG_RATIO).removeprefix("t").partition("_k")
+    if not cuts:
         return "the model's own settings"
-    return f"T = {temperature}, {'no cut' if top_k == '0' else f'top-k {top_k}'}"
+    top_k, _, top_p = cuts.partition("_p")
+    named = [*([] if top_k == "0" else [f"top-k {top_k}"]), *([f"top-p {top_p}"] if top_p else [])]
+    return f"T = {temperature}, {', '.join(named) or 'no cut'}"
 
 
 def is_known(interval: Interval | None) -> bool:

@@ -1,1 +1,1 @@
-"""What scores a response: a function, a reward model, or a judge that rates."""
+"""What scores a response: a function, a reward model, a policy's log-ratio, or a judge that rates."""

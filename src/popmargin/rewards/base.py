@@ -1,6 +1,7 @@
 """A reward: what scores completions, and the checks of its answers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -29,6 +30,43 @@ class NotedReward(Reward, Protocol):
         ...
 
 
+@runtime_checkable
+class PartialReward(Reward, Protocol):
+    """A reward that knows which completions it could not score, where `score` must give a number for all."""
+
+    def score_some(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
+        """One number for each completion, in order; nan where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response, with what is known of how it was sampled.
+
+    Attributes:
+        prompt: what it answers.
+        text: of the response.
+        token_ids: as sampled; None if unknown.
+        finished: whether it ended by itself; None if unknown.
+        prompt_tokens: how many tokens of the prompt the sampler saw; None if unknown.
+    """
+
+    prompt: Prompt
+    text: str
+    token_ids: Sequence[int] | None = None
+    finished: bool | None = None
+    prompt_tokens: int | None = None
+
+
+@runtime_checkable
+class AnswerReward(Reward, Protocol):
+    """A reward that looks at the tokens of a response where they are known, and not at its text alone."""
+
+    def score_answers(self, answers: Sequence[Answer]) -> list[float]:
+        """One number for each response, in order; nan where there is none."""
+        ...
+
+
 def notes_of(reward: Reward) -> tuple[str, ...]:
     """What a reward has to say about the texts that it has just scored."""
     return tuple(reward.take_notes()) if isinstance(reward, NotedReward) else ()
@@ -52,14 +90,26 @@ class CallableReward:
         Raises:
             RunError: the function fails, or returns another number of values, or something that is not a finite number.
         """
+        return checked_rewards(self._call(prompts, completions), len(completions), self._name)
+
+    def score_some(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
+        """The same; None and nan stand for no reward."""
+        return checked_rewards(self._call(prompts, completions), len(completions), self._name, some=True)
+
+    def _call(self, prompts: list[Prompt], completions: list[str]) -> Any:
         check_rows(prompts, completions)
         with running(f"reward '{self._name}'"):
-            rewards = self._function(prompts=prompts, completions=completions)
-        return checked_rewards(rewards, len(completions), self._name)
+            return self._function(prompts=prompts, completions=completions)
 
 
-def checked_rewards(values: Any, count: int, name: str) -> list[float]:
+def checked_rewards(values: Any, count: int, name: str, *, some: bool = False) -> list[float]:
     """Rewards as floats.
+
+    Args:
+        values: what a reward returned.
+        count: of completions.
+        name: of the reward, for messages.
+        some: None and nan stand for no reward, and come back as nan.
 
     Raises:
         RunError: not `count` values, or a value that is not a finite number.
@@ -72,7 +122,7 @@ def checked_rewards(values: Any, count: int, name: str) -> list[float]:
         raise RunError(
             f"Reward {name!r} returned shape {rewards.shape} for {count} completions; return one number each."
         )
-    wrong = np.flatnonzero(~np.isfinite(rewards))
+    wrong = np.flatnonzero(np.isinf(rewards) if some else ~np.isfinite(rewards))
     if len(wrong):
         raise RunError(
             f"Reward {name!r} returned {rewards[wrong[0]]} for completion {wrong[0]} ({len(wrong)} of {count} are not "

@@ -1,4 +1,4 @@
-"""Rewards: what scores a completion. A Python callable, a reward model, or a judge behind an HTTP server."""
+"""Rewards: what scores a completion. Python code, a reward model, a policy's log-ratio, or a judge on a server."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -16,6 +16,8 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
     Specifications (see `popmargin.rewards.naming`):
         "module:function", "file.py:function": a Python function, or an object with a `score` method;
         "model:PATH": a sequence-classification model with one output (options of `ModelReward`);
+        "implicit:RUN", "implicit:RUN@REFERENCE": the log-ratio of a trained policy to its reference, or to another
+            model (options of `ImplicitReward`);
         "judge:MODEL@URL": a model behind an OpenAI-compatible server that rates responses (options of `JudgeReward`);
             "judge:URL" where the option `model` names it;
         a function or a `Reward`: itself.
@@ -50,6 +52,16 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
         from popmargin.rewards.reward_model import ModelReward
 
         return ModelReward(named.place, **_known(ModelReward, spec, options))
+    if named.kind == "implicit":
+        from popmargin.rewards.implicit import ImplicitReward
+
+        if named.reference and options.get("reference", named.reference) != named.reference:
+            raise ConfigError(
+                f"{spec!r} names the reference '{named.reference}', and the option reference '{options['reference']}'. "
+                "Give one of them."
+            )
+        given = {"reference": named.reference} if named.reference else {}
+        return ImplicitReward(named.place, **{**_known(ImplicitReward, spec, options), **given})
     if named.kind == "server":
         from popmargin.rewards.rating_judge import JudgeReward
 

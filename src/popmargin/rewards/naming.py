@@ -1,18 +1,18 @@
 """The one grammar by which judges and rewards are named, in every verb, configuration and function."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from popmargin.errors import ConfigError
 from popmargin.user_code import name_hint
 
-FORMS = "module:function, file.py:function, model:PATH or judge:MODEL@URL"
+FORMS = "module:function, file.py:function, model:PATH, implicit:RUN or judge:MODEL@URL"
 """As help texts and messages say it; docs/judges.md says what each is."""
 
 _SERVER = re.compile(r"(?:(?P<model>.*)@)?(?P<url>https?://.*)", re.DOTALL)
-_PREFIXES = {"model": "model", "judge": "server", "local": "model", "openai": "server"}
+_PREFIXES = {"model": "model", "judge": "server", "implicit": "implicit", "local": "model", "openai": "server"}
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,19 @@ class Named:
     """What a specification names.
 
     Attributes:
-        kind: `code` (a function or object in Python), `model` (in this process), `server`, or `ratings` (those that the
-            data has).
-        place: `module:function` of code, the path of a model, the URL of a server; empty for ratings.
+        kind: `code` (a function or object in Python), `model` (in this process), `server`, `implicit` (a policy's
+            log-ratio to its reference), or `ratings` (those that the data has).
+        place: `module:function` of code, the path of a model or run, the URL of a server; empty for ratings.
         model: the model's name on a server; empty where an option names it.
         use: what a model is used as, where the spelling says it: `reward:model:PATH` scores, `local:PATH` compares.
+        reference: of an implicit reward, by its path; empty for the run's own.
     """
 
-    kind: Literal["code", "model", "server", "ratings"]
+    kind: Literal["code", "model", "server", "implicit", "ratings"]
     place: str = ""
     model: str = ""
     use: Literal["reward", "judge"] | None = None
+    reference: str = ""
 
 
 def read_name(spec: str) -> Named:
@@ -47,13 +49,15 @@ def read_name(spec: str) -> Named:
         Named(kind='server', place='https://api.openai.com/v1', model='gpt-4', use=None)
         >>> read_name("rewards.py:brevity").kind, read_name("model:runs/rm/model").place
         ('code', 'runs/rm/model')
+        >>> read_name("implicit:runs/dpo@models/sft").reference
+        'models/sft'
     """
     if spec == "ratings":
         return Named("ratings")
     prefix, colon, rest = spec.partition(":")
     if prefix == "reward" and (rest == "ratings" or ":" in rest):
         named = read_name(rest)
-        return Named(named.kind, named.place, named.model, "reward")
+        return replace(named, use="reward")
     if not colon or not rest.strip() or not prefix.strip():
         raise ConfigError(f"{spec!r} is not understood. Give {FORMS}.{name_hint(spec)}")
     if prefix not in _PREFIXES:
@@ -61,6 +65,9 @@ def read_name(spec: str) -> Named:
     _refuse_two_meanings(prefix, rest)
     if _PREFIXES[prefix] == "model":
         return Named("model", rest, use="judge" if prefix == "local" else None)
+    if _PREFIXES[prefix] == "implicit":
+        run, _, reference = (rest, "", "") if Path(rest).exists() else rest.partition("@")
+        return Named("implicit", run, reference=reference)
     found = _SERVER.fullmatch(rest)
     if found is None:
         raise ConfigError(

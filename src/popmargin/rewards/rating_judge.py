@@ -9,8 +9,9 @@ from typing import Any
 
 from popmargin.errors import ConfigError, RunError
 from popmargin.files import no_such_file
+from popmargin.generate.server import Failure, request_fields
 from popmargin.judges.answer_cache import AnswerCache, cache_file
-from popmargin.judges.client import ChatClient, Failure, answer_text, request_fields
+from popmargin.judges.client import ChatClient, answer_text
 from popmargin.judges.prompts import readable
 from popmargin.judges.read_rating import parse_rating
 from popmargin.rewards.base import Prompt, check_rows, checked_rewards
@@ -115,6 +116,25 @@ class JudgeReward:
         Raises:
             RunError: the server cannot be reached or refuses all, or too many completions get no rating.
         """
+        ratings, missing = self._ratings(prompts, completions)
+        self._scored += len(ratings)
+        if missing:
+            self._tell(missing, len(ratings))
+        return checked_rewards([UNPARSED_RATING if r is None else r for r in ratings], len(ratings), self._client.url)
+
+    def score_some(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
+        """The same, but nan for completions without a rating, however many they are.
+
+        Raises:
+            RunError: the server cannot be reached or refuses all.
+        """
+        ratings, _ = self._ratings(prompts, completions)
+        return checked_rewards(ratings, len(ratings), self._client.url, some=True)
+
+    def _ratings(
+        self, prompts: list[Prompt], completions: list[str]
+    ) -> tuple[list[float | None], dict[int, str | Failure]]:
+        """Ratings, and by row what there is where one is missing."""
         check_rows(prompts, completions)
         bodies = [self._body(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
         anew = (lambda answer: parse_rating(answer) is None) if self._again else None  # pyright: ignore
@@ -123,10 +143,7 @@ class JudgeReward:
         missing = {row: answers[row] for row, rating in enumerate(ratings) if rating is None}
         self.failed = sum(isinstance(answer, Failure) for answer in missing.values())
         self.unparsed = len(missing)
-        self._scored += len(ratings)
-        if missing:
-            self._tell(missing, len(ratings))
-        return checked_rewards([UNPARSED_RATING if r is None else r for r in ratings], len(ratings), self._client.url)
+        return ratings, missing
 
     def take_notes(self) -> list[str]:
         """How many completions got no rating since this was last asked, by reason."""

@@ -127,7 +127,7 @@ def _train_all(study: StudyConfig, overwrite: bool) -> None:
     workspace: Workspace | None = None
     for number, run in enumerate(todo, start=1):
         if _is_done(run):
-            workspace = workspace if workspace is not None and workspace.fits(run.config) else Workspace(run.config)
+            workspace = workspace if workspace is not None and workspace.fits(run.task) else run.workspace()
             if _is_as_it_was(run, workspace, overwrite):
                 say(f"{title(number, run)}: already done")
     rewards: dict[str, Reward | None] = {}
@@ -137,8 +137,8 @@ def _train_all(study: StudyConfig, overwrite: bool) -> None:
         nonlocal workspace
         config = run.config
         say(title(number, run))
-        if workspace is None or not workspace.fits(config):
-            workspace = Workspace(config)
+        if workspace is None or not workspace.fits(run.task):
+            workspace = run.workspace()
             references.clear()
         key = repr(config.evaluation)
         if key not in rewards:

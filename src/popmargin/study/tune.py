@@ -103,7 +103,7 @@ def _search(study: StudyConfig, settings: TuneConfig, say: Callable[[str], None]
             config = _config(study, arm, settings, _changes(learning_rate, beta))
             todo[_digest(config)] = (arm, learning_rate, beta, config)
     first = next(iter(todo.values()))[3]
-    workspace: Workspace | None = Workspace(first)
+    workspace = Run.read(first).workspace()
     data = _data(workspace)
 
     def found() -> dict[str, Trial]:
@@ -116,8 +116,9 @@ def _search(study: StudyConfig, settings: TuneConfig, say: Callable[[str], None]
         nonlocal workspace
         arm, learning_rate, beta, config = todo[digest]
         say(f"[tuning {number}/{len(todo)}] {arm}, learning rate {learning_rate:g}, β {beta}")
-        if workspace is None or not workspace.fits(config):
-            workspace = Workspace(config)
+        run = Run.read(config)
+        if not workspace.fits(run.task):
+            workspace = run.workspace()
         accuracy, spearman, count = _measure(replace(config, output=f"{config.output}-{digest[:16]}"), workspace)
         trial = Trial(arm, learning_rate, beta, accuracy, spearman, count, digest, data)
         append_jsonl(folder / FILE, asdict(trial))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from popmargin.config import EvaluationConfig, ModelConfig, RunConfig, TrainConfig
+from popmargin.config import DataConfig, EvaluationConfig, ModelConfig, ReferenceConfig, TrainConfig
 from popmargin.data.schema import Preferences
 from popmargin.engine.scores import PairScores
 from popmargin.models.saved import write_state
@@ -128,6 +128,23 @@ class Scorer(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """What a task is opened with; runs whose tasks have the same settings can share one.
+
+    Attributes:
+        name: of the task in configurations.
+        data: how preferences become what the model takes, such as its longest row.
+        model: the start model.
+        reference: the reference model and its cache.
+    """
+
+    name: str = "policy"
+    data: DataConfig
+    model: ModelConfig
+    reference: ReferenceConfig
+
+
 class Task(ABC):
     """A kind of model on one start model; runs that differ in objective, adapter or seed share it.
 
@@ -140,17 +157,19 @@ class Task(ABC):
             gaps with de-coupled log-probs; `generation`: it can sample.
         noun: what is trained, for messages.
         beta: the β of objectives unless it is set; None for the objective's own default.
+        columns: other columns of the data that `encode` reads, such as features.
         use: a sentence about what a trained model is good for, after a space; `{model}` is its folder.
-        config: the first run's configuration; sections of the objective and the optimisation do not matter.
+        settings: what it was opened with.
     """
 
     provides: ClassVar[frozenset[str]]
     noun: ClassVar[str] = "a model"
     beta: ClassVar[float | None] = None
+    columns: ClassVar[tuple[str, ...]] = ()
     use: ClassVar[str] = ""
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, settings: TaskSettings) -> None:
+        self.settings = settings
 
     def check_scoring(  # noqa: B027
         self, encoded: Any, model: Any
@@ -161,10 +180,9 @@ class Task(ABC):
             DataError: it cannot; the message names the rows.
         """
 
-    def fits(self, config: RunConfig) -> bool:
-        """Whether another run can share this task."""
-        mine = self.config
-        return all(getattr(config, name) == getattr(mine, name) for name in ("task", "data", "model", "reference"))
+    def fits(self, settings: TaskSettings) -> bool:
+        """Whether a run with these settings can share this task."""
+        return settings == self.settings
 
     @abstractmethod
     def encode(self, preferences: Preferences) -> Encoded:
@@ -329,7 +347,7 @@ class TaskEntry:
 
     Attributes:
         name: its name in configurations.
-        function: the class, called with the run's configuration.
+        function: the class, called with the settings of the task.
     """
 
     name: str
@@ -376,10 +394,10 @@ def task(name: str) -> Callable[[ClassT], ClassT]:
     return register
 
 
-def open_task(config: RunConfig) -> Task:
-    """The task that a configuration names, on its start model.
+def open_task(settings: TaskSettings) -> Task:
+    """The task of some settings, on its start model.
 
     Raises:
         ConfigError: it is unknown.
     """
-    return TASKS.get(config.task).function(config)
+    return TASKS.get(settings.name).function(settings)

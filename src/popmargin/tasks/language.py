@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from popmargin.config import EvaluationConfig, ModelConfig, RunConfig, TrainConfig
+from popmargin.config import EvaluationConfig, ModelConfig, TrainConfig
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_prompts
 from popmargin.engine.batch import TokenInputs
 from popmargin.engine.compiled import compile_layers
@@ -39,7 +39,7 @@ from popmargin.models.policies import (
     stands_alone,
 )
 from popmargin.objectives.base import ScoreKind
-from popmargin.tasks.base import task
+from popmargin.tasks.base import TaskSettings, task
 from popmargin.tasks.checks import check_sampling
 from popmargin.tasks.log_probs import LanguageScorer
 from popmargin.tasks.text import TextTask, cache_folder
@@ -57,8 +57,8 @@ class LanguageTask(TextTask):
     )
     noun: ClassVar[str] = "a policy"
 
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
+    def __init__(self, settings: TaskSettings) -> None:
+        super().__init__(settings)
         self._scoring: dict[str, nn.Module] = {}
         self._frozen: FrozenOutputs | None = None
         self._own: Any = None
@@ -68,9 +68,9 @@ class LanguageTask(TextTask):
         """Start from a model in memory, in the place of the one at `model.path`; it is itself trained, on the default
         accelerator, and a frozen copy of it is the reference.
         """
-        if not self.config.model.dropout:
+        if not self.settings.model.dropout:
             switch_off_dropout(model)
-        model.name_or_path = model.config.name_or_path = self.config.model.path  # what an adapter names as its base
+        model.name_or_path = model.config.name_or_path = self.settings.model.path  # what an adapter names as its base
         self._own = model.to(device())
         self.tokenizer, self.start_dtype = tokenizer, next(model.parameters()).dtype
         self.start_model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -83,7 +83,7 @@ class LanguageTask(TextTask):
     @cached_property
     def start_model(self) -> nn.Module:
         """The start model, frozen; with its own adapter on it where that is stacked."""
-        settings = self.config.model
+        settings = self.settings.model
         if settings.start_adapter == "merge":
             return super().start_model
         if not settings.lora_rank:
@@ -113,16 +113,16 @@ class LanguageTask(TextTask):
     @cached_property
     def reference_model(self) -> nn.Module:
         """The reference model, frozen."""
-        named = self.config.reference.model
+        named = self.settings.reference.model
         if named is None:
             return self.start_model
-        return load_model(named, base_dtype(self.config.model)).eval().requires_grad_(False)
+        return load_model(named, base_dtype(self.settings.model)).eval().requires_grad_(False)
 
     @cached_property
     def reference_fingerprint(self) -> str:
         """Hash of the reference model's weights and architecture."""
         return (
-            self.start_fingerprint if self.config.reference.model is None else model_fingerprint(self.reference_model)
+            self.start_fingerprint if self.settings.reference.model is None else model_fingerprint(self.reference_model)
         )
 
     @cached_property
@@ -132,9 +132,9 @@ class LanguageTask(TextTask):
 
     def _cache(self, model: nn.Module, fingerprint: str) -> ReferenceCache:
         return ReferenceCache(
-            cache_folder(self.config.reference.cache),
+            cache_folder(self.settings.reference.cache),
             fingerprint,
-            self.config.model.precision,
+            self.settings.model.precision,
             next(model.parameters()).dtype,
         )
 
@@ -155,10 +155,10 @@ class LanguageTask(TextTask):
             if theirs != ours:
                 raise ConfigError(
                     f"tokens.reference '{path}' has a different tokenizer ({len(theirs)} tokens) than model.path "
-                    f"'{self.config.model.path}' ({len(ours)} tokens), so its log-probs are for different tokens. "
+                    f"'{self.settings.model.path}' ({len(ours)} tokens), so its log-probs are for different tokens. "
                     "Use a model with the same tokenizer."
                 )
-            model = load_model(path, base_dtype(self.config.model)).eval().requires_grad_(False)
+            model = load_model(path, base_dtype(self.settings.model)).eval().requires_grad_(False)
             self._scoring[path] = model
         return self._scoring[path]
 
@@ -166,7 +166,7 @@ class LanguageTask(TextTask):
         return cache.preferences(
             encoded,
             lambda: model,
-            tokens_per_batch=self.config.reference.tokens_per_batch,
+            tokens_per_batch=self.settings.reference.tokens_per_batch,
             pad_id=self.tokenizer.pad_token_id,
             plan=self.plan,
         )
@@ -177,7 +177,7 @@ class LanguageTask(TextTask):
         """Log-ratios of the start model to itself are 0; its log-probs are the reference's."""
         if kind in ("log_ratio", "mean_log_ratio"):
             return torch.zeros(len(encoded))
-        if self.config.reference.model is not None:
+        if self.settings.reference.model is not None:
             raise ConfigError(
                 "target.kind `bank` with an objective on log-probs starts from those of the start model, which are "
                 "cached only if it is also the reference: remove reference.model, or choose another target."
@@ -191,11 +191,11 @@ class LanguageTask(TextTask):
         super().check(sides, evaluation)
         _, test = sides
         if evaluation.reward is not None and len(test):
-            prompt, path = int(test.prompt.lengths.max()), self.config.model.path
-            check_sampling(self.start_model, path, prompt, evaluation.max_new_tokens, self.config.data.max_length)
+            prompt, path = int(test.prompt.lengths.max()), self.settings.model.path
+            check_sampling(self.start_model, path, prompt, evaluation.max_new_tokens, self.settings.data.max_length)
 
     def _scoring_models(self) -> dict[str, nn.Module]:
-        named = self.config.reference.model
+        named = self.settings.reference.model
         return super()._scoring_models() | ({} if named is None else {named: self.reference_model})
 
     def make_model(self, settings: ModelConfig) -> Any:
@@ -214,7 +214,7 @@ class LanguageTask(TextTask):
         return LanguageScorer(self.plan(model), kind, precision, wide, tokens, statistics)
 
     def prepare(self, model: Any, scorer: LanguageScorer, training: TrainConfig) -> LanguageScorer:
-        if not self.config.model.dropout:
+        if not self.settings.model.dropout:
             sequences = trial_sequences(model, scorer.plan.layout)
             refuse_noise(model, lambda: token_logps(model, sequences, plan=scorer.plan))
         if training.frozen_cache_gb and process_count() > 1:
@@ -240,7 +240,7 @@ class LanguageTask(TextTask):
         if ours != theirs:
             raise ConfigError(
                 f"De-coupled log-probs compare logits of the whole vocabulary, but reference.model "
-                f"'{self.config.reference.model}' has {theirs:,} of them and model.path '{self.config.model.path}' "
+                f"'{self.settings.reference.model}' has {theirs:,} of them and model.path '{self.settings.model.path}' "
                 f"{ours:,}. Choose a reference of the same size of vocabulary, or set the objective's decoupling to 0."
             )
         live = LiveReference(weight, self.reference_model, self.plan(self.reference_model))
@@ -260,7 +260,7 @@ class LanguageTask(TextTask):
 
     def fingerprints(self, sides: Mapping[str, TokenizedPreferences], scoring: str | None = None) -> dict[str, str]:
         facts = super().fingerprints(sides)
-        if self.config.reference.model is not None:
+        if self.settings.reference.model is not None:
             facts["reference model"] = self.reference_fingerprint
         if scoring is not None:
             facts["token selector's reference"] = model_fingerprint(self._scoring_model(scoring))
@@ -298,11 +298,11 @@ class LanguageTask(TextTask):
         Raises:
             RunError: there is no room.
         """
-        room = self.config.data.max_length - settings.max_new_tokens
+        room = self.settings.data.max_length - settings.max_new_tokens
         if room < 1:
             raise RunError(
                 f"evaluation.max_new_tokens {settings.max_new_tokens} leaves no room for prompts within "
-                f"data.max_length {self.config.data.max_length}: lower the former or raise the latter."
+                f"data.max_length {self.settings.data.max_length}: lower the former or raise the latter."
             )
         return room
 
@@ -316,13 +316,14 @@ class LanguageTask(TextTask):
         progress: bool,
     ) -> Samples:
         model = self.reference_model if model is None else model
-        precision = self.config.model.precision
+        precision = self.settings.model.precision
         tokens = tokenize_prompts(list(prompts), self.tokenizer, max_length=self.room_for_prompts(settings))
         sampling = Sampling(
             samples=settings.samples,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             top_k=settings.top_k,
+            top_p=settings.top_p,
             generation_config=settings.generation_config,
             batch_size=settings.generation_batch_size,
             seed=settings.seed,
@@ -351,6 +352,6 @@ class LanguageTask(TextTask):
             completions,
             plan=self.plan(model),
             tokens_per_batch=settings.tokens_per_batch,
-            precision=self.config.model.precision,
+            precision=self.settings.model.precision,
             pad_id=self.tokenizer.pad_token_id,
         )

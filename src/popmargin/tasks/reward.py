@@ -71,7 +71,7 @@ class RewardTask(TextTask):
     @cached_property
     def start_model(self) -> nn.Module:
         """The start model with a head, frozen."""
-        if self.config.model.start_adapter == "stack":
+        if self.settings.model.start_adapter == "stack":
             raise ConfigError(
                 "model.start_adapter: stack is only for policies with model.lora_rank above 0. Remove it."
             )
@@ -87,7 +87,7 @@ class RewardTask(TextTask):
         return make_reward_model(self.start_model, settings)
 
     def prepare(self, model: Any, scorer: RewardScorer, training: TrainConfig) -> RewardScorer:
-        if not self.config.model.dropout:
+        if not self.settings.model.dropout:
             pad_id = int(model.config.get_text_config().pad_token_id)
             sequences = trial_sequences(model, scorer.plan.layout, whole_to=pad_id)
             refuse_noise(model, lambda: response_rewards(model, sequences, plan=scorer.plan))
@@ -124,7 +124,7 @@ class RewardTask(TextTask):
         sides: Sequence[TokenizedPreferences],
     ) -> None:
         super().finish(model, folder, saved, settings, sides)
-        data = self.config.data
+        data = self.settings.data
         RewardFormat(
             max_length=data.max_length, truncation=data.truncation, prompt=data.prompt, reasoning=data.reasoning
         ).save(folder)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from popmargin.config import EvaluationConfig, ModelConfig, RunConfig
+from popmargin.config import EvaluationConfig, ModelConfig
 from popmargin.data.encode import Writing
 from popmargin.data.goal_tokens import refuse_lost_goals
 from popmargin.data.schema import Preferences
@@ -25,7 +25,7 @@ from popmargin.files import digest
 from popmargin.models.loading import stored_dtype
 from popmargin.models.policies import BASE_FILE, base_dtype, load_tokenizer, merged
 from popmargin.models.saved import dtype_to_save, refuse_other_base, round_weights, write_model
-from popmargin.tasks.base import Task
+from popmargin.tasks.base import Task, TaskSettings
 from popmargin.tasks.checks import check_padding, check_rows
 
 _LOG = logging.getLogger(__name__)
@@ -40,37 +40,32 @@ def cache_folder(configured: str | None) -> Path:
 class TextTask(Task):
     """A task whose preferences are texts, tokenized by the start model's tokenizer."""
 
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
+    def __init__(self, settings: TaskSettings) -> None:
+        super().__init__(settings)
         self._plans: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
-    def fits(self, config: RunConfig) -> bool:
-        mine = self.config
-        model = replace(config.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
+    def fits(self, settings: TaskSettings) -> bool:
+        mine = self.settings
+        model = replace(settings.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
         own = replace(mine.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
-        return (
-            config.task == mine.task
-            and config.data == mine.data
-            and model == own
-            and base_dtype(config.model) == base_dtype(mine.model)
-            and config.reference == mine.reference
-        )
+        same_dtype = base_dtype(settings.model) == base_dtype(mine.model)
+        return same_dtype and replace(settings, model=model) == replace(mine, model=own)
 
     @cached_property
     def tokenizer(self) -> Any:
         """The start model's tokenizer."""
-        return load_tokenizer(self.config.model.path)
+        return load_tokenizer(self.settings.model.path)
 
     @cached_property
     def start_model(self) -> nn.Module:
         """The start model, frozen."""
-        settings = self.config.model
+        settings = self.settings.model
         return self._load(settings.path, base_dtype(settings), dropout=settings.dropout).eval().requires_grad_(False)
 
     @cached_property
     def start_dtype(self) -> torch.dtype:
         """The dtype that the start model is stored in."""
-        return stored_dtype(self.config.model.path)
+        return stored_dtype(self.settings.model.path)
 
     @abstractmethod
     def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
@@ -93,7 +88,7 @@ class TextTask(Task):
         return self._plans[inner]
 
     def encode(self, preferences: Preferences) -> TokenizedPreferences:
-        data = self.config.data
+        data = self.settings.data
         encoded = tokenize_preferences(
             preferences,
             self.tokenizer,
@@ -111,10 +106,10 @@ class TextTask(Task):
                 check_rows(tokenized, model, name)
 
     def check_scoring(self, encoded: TokenizedPreferences, model: Any) -> None:
-        check_rows(encoded, model, self.config.model.path)
+        check_rows(encoded, model, self.settings.model.path)
 
     def _scoring_models(self) -> dict[str, nn.Module]:
-        return {self.config.model.path: self.start_model}
+        return {self.settings.model.path: self.start_model}
 
     def fingerprints(self, sides: Mapping[str, TokenizedPreferences], scoring: str | None = None) -> dict[str, str]:
         facts = {"start model": self.start_fingerprint, "tokenizer": tokenizer_fingerprint(self.tokenizer)}

@@ -2,20 +2,28 @@
 
 import dataclasses
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments, set_seed
 
-from popmargin.config import RunConfig, TargetConfig, TrainConfig, coerce
+from popmargin.config import (
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    PopConfig,
+    RunConfig,
+    TargetConfig,
+    TrainConfig,
+    coerce,
+)
+from popmargin.data.schema import Preferences
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
 from popmargin.errors import ConfigError, PopmarginError
 from popmargin.margin_sources.base import make_margin
-from popmargin.models.policies import device, process_count
+from popmargin.models.policies import process_count
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edge_sources import source_of
 from popmargin.pop.edges import PopEdges
@@ -23,12 +31,13 @@ from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import half_normal_strengths
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
-from popmargin.tasks.base import TASKS, Scorer, Task
+from popmargin.tasks.base import TASKS, Scorer, Task, TaskSettings, open_task
 from popmargin.tokens.base import TOKEN_SELECTORS
+from popmargin.training.arguments import QuietProgress, micro_batch_size
 from popmargin.training.batches import Collator, TrainingRows
 from popmargin.training.combinations import refuse_lone_rows, refuse_meaningless
 from popmargin.training.fingerprints import Record
-from popmargin.training.inputs import with_absolute_paths
+from popmargin.training.inputs import refuse_other_run, with_absolute_paths
 from popmargin.training.loss import Loss
 from popmargin.training.own_code import OwnCode, copies_used, own_code, reward_facts
 from popmargin.training.prepared import PreparedData
@@ -87,7 +96,16 @@ def make_loss(config: RunConfig) -> Loss:
         scoring=None if scoring is None else str(scoring),
     )
     loss = dataclasses.replace(loss, signals=make_signals(config.signals, loss.needs.columns))
-    refuse_meaningless(loss, config, task.noun)
+    refuse_meaningless(
+        loss,
+        config.task,
+        task.noun,
+        data=config.data,
+        model=config.model,
+        reference=config.reference,
+        train=config.train,
+        evaluation=config.evaluation,
+    )
     return loss
 
 
@@ -102,10 +120,10 @@ def _name_of(values: dict[str, Any], where: str) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's configuration, read once: its loss and directory as objects, the rest as checked sections.
+    """A run's configuration, read once: its loss, task and directory as objects, the rest as checked sections.
 
     Attributes:
-        config: as it is stored in the run directory, with absolute paths.
+        config: as it is stored in the run directory, with absolute paths; only to be stored and compared.
         loss: objective, margin, regularizers and token selector; the target is added by `make_parts`.
         directory: where the run lies.
     """
@@ -123,15 +141,110 @@ class Run:
         """
         return Run(with_absolute_paths(config), make_loss(config), RunDirectory(Path(config.output)))
 
+    @staticmethod
+    def opened(path: str | Path, config: RunConfig | None = None) -> "Run":
+        """A run that was started, as it is evaluated.
+
+        Args:
+            path: its run directory.
+            config: its configuration with the changes of an evaluation; None for none.
+
+        Raises:
+            ConfigError: a change that would make it another run.
+            RunError: this is no run directory.
+        """
+        directory = RunDirectory(Path(path))
+        own = directory.config()
+        if config is not None:
+            refuse_other_run(own, config)
+        return dataclasses.replace(Run.read(config or own), directory=directory)
+
+    @property
+    def as_trained(self) -> "Run":
+        """The run with the settings that it was trained with, whatever is changed to evaluate it."""
+        own = with_absolute_paths(RunDirectory(self.directory.path).config())
+        return dataclasses.replace(self, config=own)
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return self.config.name
+
+    @property
+    def objective(self) -> str:
+        """The name of its objective, as it was given."""
+        return str(self.config.objective["name"])
+
+    @property
+    def seed(self) -> int:
+        """Of initialisation, order and dropout."""
+        return self.config.seed
+
+    @property
+    def task(self) -> TaskSettings:
+        """What its task is opened with."""
+        config = self.config
+        return TaskSettings(name=config.task, data=config.data, model=config.model, reference=config.reference)
+
+    @property
+    def data(self) -> DataConfig:
+        """Where its preferences are, and how they are read and split."""
+        return self.config.data
+
+    @property
+    def model(self) -> ModelConfig:
+        """Its start model and adapter."""
+        return self.config.model
+
+    @property
+    def pop(self) -> PopConfig:
+        """Where its PoP edges come from."""
+        return self.config.pop
+
+    @property
+    def target(self) -> TargetConfig:
+        """What scores the weaker side of an edge."""
+        return self.config.target
+
+    @property
+    def train(self) -> TrainConfig:
+        """Its optimisation."""
+        return self.config.train
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """What is measured."""
+        return self.config.evaluation
+
     @property
     def code(self) -> list[OwnCode]:
         """The user's own components."""
-        return own_code(self.config, self.loss)
+        return own_code(self.task.name, self.loss, self.evaluation)
+
+    def workspace(self, test: Preferences | None = None) -> Workspace:
+        """Its task and data, opened, which other runs may share.
+
+        Args:
+            test: held-out preferences that were chosen already; None takes those that the run names.
+        """
+        return Workspace(open_task(self.task), self.data, test=test)
 
     def record(self, workspace: Workspace) -> Record:
         """What the run is trained on and measured with, by content."""
-        record = workspace.record(self.config.pop, self.loss, self.code)
-        return dataclasses.replace(record, facts={**record.facts, **reward_facts(self.config.evaluation)})
+        record = workspace.record(self.pop, self.loss, self.code)
+        return dataclasses.replace(record, facts={**record.facts, **reward_facts(self.evaluation)})
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Before any work: whether the run can be started, or gone on with, in its directory.
+
+        Raises:
+            ConfigError, RunError: as `RunDirectory.check`.
+        """
+        self.directory.check(self.config, resume=resume, overwrite=overwrite)
+
+    def start(self, record: Record, *, resume: bool, overwrite: bool) -> None:
+        """Make its directory ready, for a new run or to go on; see `RunDirectory.start`."""
+        self.directory.start(self.config, record, resume=resume, overwrite=overwrite)
 
     @property
     def copies(self) -> list[str]:
@@ -140,10 +253,10 @@ class Run:
 
     def with_own_edges(self) -> "Run":
         """A run that goes on keeps its edges, though their source may have grown."""
-        own, named = self.directory.path / "edges.parquet", self.config.pop.edges
+        own, named = self.directory.path / "edges.parquet", self.pop.edges
         if named is None or not source_of(named).grows or not own.is_file():
             return self
-        pop = dataclasses.replace(self.config.pop, edges=str(own))
+        pop = dataclasses.replace(self.pop, edges=str(own))
         return dataclasses.replace(self, config=dataclasses.replace(self.config, pop=pop))
 
 
@@ -166,14 +279,14 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
     Raises:
         ConfigError, DataError: the objective needs what the data or the configuration does not give.
     """
-    config, loss, task, data = run.config, run.loss, workspace.task, workspace.train
-    refuse_lone_rows(loss, _micro_batch_size(config.train, process_count()) * process_count())
+    loss, task, data = run.loss, workspace.task, workspace.train
+    refuse_lone_rows(loss, micro_batch_size(run.train, process_count()) * process_count())
     needs = loss.needs
     order = loss.signals.get("order")
-    edges = workspace.edges(config.pop, order) if needs.edges else None
+    edges = workspace.edges(run.pop, order) if needs.edges else None
     scale = fitted_to = strengths = None
     if needs.scale:
-        scale, fitted_to = workspace.scale(config.pop, order)
+        scale, fitted_to = workspace.scale(run.pop, order)
         strengths = half_normal_strengths(scale.strength)
         _say_what_is_unknown(scale)
     columns = {
@@ -182,24 +295,24 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
     }
     if strengths is not None:
         columns["scale"] = strengths.astype(np.float32)
-    workspace.check_rows()
-    set_seed(config.seed)
-    model = task.make_model(config.model)
+    workspace.check_rows(run.evaluation)
+    set_seed(run.seed)
+    model = task.make_model(run.model)
     scorer = task.scorer(
         model,
         loss.kind,
-        precision=config.model.precision,
+        precision=run.model.precision,
         tokens=loss.tokens,
-        statistics=config.train.token_statistics,
+        statistics=run.train.token_statistics,
     )
-    scorer = task.prepare(model, scorer, config.train)
+    scorer = task.prepare(model, scorer, run.train)
     scorer = task.decoupled(scorer, loss.decoupling) if loss.decoupling else scorer
     if scorer.alone and process_count() > 1:
         raise ConfigError(
             "The model is forwarded one response at a time (the log says why), which several processes cannot do in "
             "lockstep: train in one process."
         )
-    loss = _with_target(loss, config.target, data, model)
+    loss = _with_target(loss, run.target, data, model)
     collator = Collator(
         rows=_training_rows(loss, workspace, edges),
         inputs=task.inputs(
@@ -211,7 +324,7 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
         columns=columns,
         weaker=needs.weaker,
         target_forward=loss.target.forward if loss.target is not None else "none",
-        tokens_per_batch=config.train.tokens_per_batch,
+        tokens_per_batch=run.train.tokens_per_batch,
     )
     return Parts(task, model, scorer, loss, collator, edges if edges is not None else fitted_to, scale)
 
@@ -245,7 +358,7 @@ def make_trainer(arguments: TrainingArguments, parts: Parts, *, clustered: bool 
         raise ConfigError(f"train.trainer_arguments: {error}") from error
     for shown in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shown)
-    trainer.add_callback(_QuietProgress())
+    trainer.add_callback(QuietProgress())
     return trainer
 
 
@@ -267,72 +380,3 @@ def _with_target(loss: Loss, settings: TargetConfig, data: PreparedData, model: 
         gaps = data.task.start_gaps(data.encoded, loss.kind, lambda: data.reference)
         target = MarginBank(gaps, settings.decay)
     return dataclasses.replace(loss, target=target)
-
-
-def training_arguments(settings: TrainConfig, seed: int, folder: Path) -> TrainingArguments:
-    """transformers' arguments for a run.
-
-    Args:
-        settings: of the optimisation.
-        seed: of order and dropout.
-        folder: of the checkpoints.
-
-    Raises:
-        ConfigError: a batch that cannot be divided, or unknown trainer_arguments.
-    """
-    processes = process_count()
-    micro = _micro_batch_size(settings, processes)
-    accumulation, rest = divmod(settings.batch_size, micro * processes)
-    if rest or not accumulation:
-        raise ConfigError(
-            f"train.batch_size {settings.batch_size} is not a multiple of train.micro_batch_size {micro} x "
-            f"{processes} process(es)."
-        )
-    known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    # Renamed in transformers 5.
-    checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-    values: dict[str, Any] = {
-        "output_dir": str(folder),
-        "seed": seed,
-        "num_train_epochs": settings.epochs,
-        "max_steps": settings.max_steps or -1,
-        "learning_rate": settings.learning_rate,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
-        "warmup_steps": settings.warmup_ratio,  # below 1 it is a share of the steps
-        "lr_scheduler_type": settings.scheduler,
-        "weight_decay": settings.weight_decay,
-        "adam_beta1": settings.betas[0],
-        "adam_beta2": settings.betas[1],
-        "max_grad_norm": settings.max_grad_norm,
-        checkpointing: settings.gradient_checkpointing,
-        "logging_steps": settings.logging_steps,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "steps" if settings.save_steps else "no",
-        "save_steps": settings.save_steps or 500,
-        "save_total_limit": settings.save_total_limit,
-        "report_to": settings.report_to or "none",
-        "remove_unused_columns": False,
-        "use_cpu": device().type == "cpu",
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "accelerator_config": {"non_blocking": torch.cuda.is_available()},  # copies of pinned batches cause no sync
-        "ddp_find_unused_parameters": False,
-        "disable_tqdm": False,
-    }
-    try:
-        return TrainingArguments(**(values | settings.trainer_arguments))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"train: {error}") from error
-
-
-def _micro_batch_size(settings: TrainConfig, processes: int) -> int:
-    return settings.micro_batch_size or math.ceil(settings.batch_size / processes)
-
-
-class _QuietProgress(ProgressCallback):
-    """The progress bar with its ETA; metrics go to metrics.jsonl instead of the screen."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        bar: Any = getattr(self, "training_bar", None)
-        if bar is not None and logs and "loss" in logs:
-            bar.set_postfix({k: f"{logs[k]:.3f}" for k in ("loss", "accuracy") if k in logs})

@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-from popmargin.config import RunConfig
+from popmargin.config import (
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    PopConfig,
+    ReferenceConfig,
+    TargetConfig,
+    TrainConfig,
+)
 from popmargin.errors import ConfigError
 from popmargin.margin_sources.base import MARGIN_SOURCES, MarginSource
 from popmargin.objectives.base import OBJECTIVES, Objective
@@ -28,26 +36,43 @@ _TERMS = {"logp": "is a term of log-probs", "reference": "compares log-probs wit
 """The same of regularizers."""
 
 
-def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
+def refuse_meaningless(
+    loss: Loss,
+    task: str,
+    noun: str,
+    *,
+    data: DataConfig,
+    model: ModelConfig,
+    reference: ReferenceConfig,
+    train: TrainConfig,
+    evaluation: EvaluationConfig,
+) -> None:
     """Look at what the parts declare, not at their names, so that a user's own are held to the same.
 
     Args:
         loss: the parts of the run.
-        config: the run.
-        task: what the task trains, in words ("a reward model").
+        task: the name of its task.
+        noun: what the task trains, in words ("a reward model").
+        data, model, reference, train, evaluation: settings that not every loss and task can serve.
 
     Raises:
         ConfigError: a combination without meaning; the message says why, and what to do.
     """
     name, provided = loss.objective.name, loss.provides
-    for field, (required, value, reason) in _settings(config).items():
+    of_some_tasks = {
+        "evaluation.reward": ("generation", evaluation.reward, "it generates nothing to score"),
+        "reference.model": ("reference", reference.model, "its rewards need no reference"),
+        "tokens": ("tokens", loss.tokens, "it scores whole responses, not tokens"),
+        "train.token_statistics": ("tokens", train.token_statistics, "it does not predict tokens"),
+    }
+    for field, (required, value, reason) in of_some_tasks.items():
         if value and required not in provided:
-            raise ConfigError(f"{field} has no meaning for {task}: {reason}. Remove it, or set task: policy.")
+            raise ConfigError(f"{field} has no meaning for {noun}: {reason}. Remove it, or set task: policy.")
     for registry, part, options in _parts(loss):
         missing = part.requires(options) - provided
         if missing:
-            _refuse_missing(registry, part, missing, provided, f"{task} does not have (task: {config.task})")
-    if config.data.soft_label_temperature is not None and "soft_label" in loss.signals:
+            _refuse_missing(registry, part, missing, provided, f"{noun} does not have (task: {task})")
+    if data.soft_label_temperature is not None and "soft_label" in loss.signals:
         raise ConfigError(
             "data.soft_label_temperature makes soft labels from ratings, and signals.soft_label from another column: "
             "set one of them."
@@ -65,13 +90,13 @@ def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
             f"The objective '{name}' already includes the negative log-likelihood of the chosen response, which the "
             f"regularizer '{doubled[0]}' would count twice: remove one of them, or change its weight in the objective."
         )
-    adapter_above = bool(config.model.lora_rank) and config.model.lora_last_layers is not None
-    if config.train.frozen_cache_gb and ("tokens" not in provided or not adapter_above):
+    adapter_above = bool(model.lora_rank) and model.lora_last_layers is not None
+    if train.frozen_cache_gb and ("tokens" not in provided or not adapter_above):
         raise ConfigError(
             "train.frozen_cache_gb caches the outputs of layers below a policy's adapter, but there are none: set "
             "model.lora_rank and model.lora_last_layers (task: policy), or remove it."
         )
-    if loss.objective.uses_batch_statistics(loss.options) and config.train.tokens_per_batch is not None:
+    if loss.objective.uses_batch_statistics(loss.options) and train.tokens_per_batch is not None:
         raise ConfigError(
             f"The objective '{name}' uses statistics over the rows forwarded together, but with "
             f"train.tokens_per_batch their number varies between passes and processes: set train.micro_batch_size "
@@ -79,29 +104,29 @@ def refuse_meaningless(loss: Loss, config: RunConfig, task: str) -> None:
         )
 
 
-def without_effect(loss: Loss, config: RunConfig) -> list[str]:
+def without_effect(loss: Loss, *, pop: PopConfig, target: TargetConfig, data: DataConfig) -> list[str]:
     """Settings that this run does not look at, with the reason; no error, since a file may serve several objectives.
 
     Args:
         loss: the parts of the run.
-        config: the run.
+        pop, target, data: settings that not every loss reads.
 
     Returns:
         A sentence for every section that has one.
     """
     needs, name = loss.needs, loss.objective.name
-    pop, why = _changed(config.pop), "does not use PoP edges; pop does, for example"
+    of_edges, why = _changed(pop), "does not use PoP edges; pop does, for example"
     if needs.scale:
-        pop = []
+        of_edges = []
     elif needs.edges:
-        pop, why = [field for field in pop if field in ("scale", "ridge")], "does not use the strength scale"
-    read = {"weight", *needs.columns, *(["order"] if loss.samples_edges(config.pop) else [])}
+        of_edges, why = [field for field in of_edges if field in ("scale", "ridge")], "does not use the strength scale"
+    read = {"weight", *needs.columns, *(["order"] if loss.samples_edges(pop) else [])}
     idle = {
-        "pop": (pop, why),
-        "target": ([] if needs.weaker == "target" else _changed(config.target), "does not use a target"),
+        "pop": (of_edges, why),
+        "target": ([] if needs.weaker == "target" else _changed(target), "does not use a target"),
         "signals": ([use for use in loss.signals if use not in read], "does not use what they make"),
         "data": (
-            [] if needs.soft_label or config.data.soft_label_temperature is None else ["soft_label_temperature"],
+            [] if needs.soft_label or data.soft_label_temperature is None else ["soft_label_temperature"],
             "does not use soft labels; geometric_dpo does, for example",
         ),
     }
@@ -151,16 +176,6 @@ def refuse_lone_rows(loss: Loss, rows: int) -> None:
             f"to 2 or "
             "more, or let the objective use running statistics (amapo: objective.running)."
         )
-
-
-def _settings(config: RunConfig) -> dict[str, tuple[str, Any, str]]:
-    """Settings that only some tasks can serve: what they require, whether they are set, and why others cannot."""
-    return {
-        "evaluation.reward": ("generation", config.evaluation.reward, "it generates nothing to score"),
-        "reference.model": ("reference", config.reference.model, "its rewards need no reference"),
-        "tokens": ("tokens", config.tokens, "it scores whole responses, not tokens"),
-        "train.token_statistics": ("tokens", config.train.token_statistics, "it does not predict tokens"),
-    }
 
 
 def _parts(loss: Loss) -> Iterator[tuple[Registry[Any], Any, Any]]:

@@ -25,6 +25,7 @@ _FIELDS = (
     "evaluation.reward",
     "evaluation.reward_options.cache",
     "evaluation.reward_options.template",
+    "evaluation.reward_options.reference",
 )
 _DATA = ("data.train", "data.test")  # several names with commas between, and splits
 _CODE = {
@@ -38,7 +39,11 @@ _CODE = {
 _TEMPLATE = "evaluation.reward_options.template"
 """A file of the user's own that is no code; its copy is kept like one."""
 _OWN = ("output", "reference.cache")  # where things lie; what is trained does not depend on it
-_PREFIXES = ("model:", "sqlite:///")
+_PREFIXES = ("model:", "implicit:", "sqlite:///")
+_FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
+"""What an evaluation may name otherwise: where things lie, whose content is compared."""
+_READING = ("data.format", "data.pairs", "data.min_gap", "data.bad_rows", "data.columns")
+"""How a file is read; another file may be read differently."""
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -78,6 +83,9 @@ def _change(values: Any, keys: Sequence[str], change: Callable[[str], str]) -> N
 
 def _absolute(text: str) -> str:
     prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
+    run, at, reference = text.removeprefix(prefix).partition("@")
+    if prefix == "implicit:" and at and not Path(f"{run}@{reference}").exists():
+        return f"{_absolute(f'{prefix}{run}')}@{_absolute(reference)}"
     place, mark, rest = _parts(text.removeprefix(prefix))
     if text == "demo" or not place or "://" in place or Path(place).is_absolute():
         return text
@@ -101,7 +109,7 @@ def _absolute_code(text: str) -> str:
     module, _, name = text.partition(":")
     file = Path(f"{module}.py").absolute()
     known = getattr(sys.modules.get(module), "__file__", None)
-    if not module.isidentifier() or module in ("model", "judge") or not name or not file.is_file():
+    if not module.isidentifier() or module in ("model", "implicit", "judge") or not name or not file.is_file():
         return _absolute(text)
     return text if known is not None and Path(known).resolve() != file.resolve() else f"{file}:{name}"
 
@@ -209,6 +217,28 @@ def differences(before: RunConfig, now: RunConfig) -> dict[str, str]:
         for name in [*old, *(name for name in new if name not in old)]
         if name not in _OWN and old.get(name, missing) != new.get(name, missing)
     }
+
+
+def refuse_other_run(own: RunConfig, config: RunConfig) -> None:
+    """Refuse to evaluate a run with settings that it was not trained with.
+
+    Raises:
+        ConfigError: it names the fields.
+    """
+    changed = differences(own, config)
+    other_data = "data.test" in changed
+
+    def free(name: str) -> bool:
+        reading = name in _READING or name.startswith("data.columns.")
+        return name in _FREE or name.startswith("evaluation.") or (other_data and reading)
+
+    wrong = {name: change for name, change in changed.items() if not free(name)}
+    if wrong:
+        raise ConfigError(
+            f"A run is evaluated with the settings it was trained with; {', '.join(wrong)} cannot be changed:\n"
+            + "".join(f"  {name}: {change}\n" for name, change in wrong.items())
+            + "You can change evaluation.…, the paths of models and data, and the held-out data with --data.test."
+        )
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

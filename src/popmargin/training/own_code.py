@@ -11,7 +11,7 @@ from typing import Any
 
 import huggingface_hub
 
-from popmargin.config import EvaluationConfig, RunConfig
+from popmargin.config import EvaluationConfig
 from popmargin.errors import RunError
 from popmargin.files import digest, folder_digest
 from popmargin.models.path import resolve_path
@@ -54,14 +54,15 @@ class OwnCode:
         return facts | {f"{place}, which {self.name} imports": digest(self.files[place]) for place in others}
 
 
-def own_code(config: RunConfig, loss: Loss) -> list[OwnCode]:
+def own_code(task: str, loss: Loss, evaluation: EvaluationConfig) -> list[OwnCode]:
     """The code of a run's components that are not popmargin's own.
 
     Args:
-        config: the run.
+        task: the name of its task.
         loss: its parts.
+        evaluation: names its reward.
     """
-    parts: dict[str, Any] = {"task": TASKS.get(config.task), "objective": loss.objective}
+    parts: dict[str, Any] = {"task": TASKS.get(task), "objective": loss.objective}
     parts |= {"margin": loss.margin[0]} if loss.margin is not None else {}
     parts |= {"tokens": loss.tokens[0]} if loss.tokens is not None else {}
     parts |= {f"regularizers.{number}": part for number, (_, part, _) in enumerate(loss.regularizers)}
@@ -72,14 +73,14 @@ def own_code(config: RunConfig, loss: Loss) -> list[OwnCode]:
         file = inspect.getsourcefile(part.function)
         if file is not None and Path(file).is_file():
             found.append(OwnCode.of(field, f"'{part.name}'", Path(file)))
-    return found + code_of_reward(config.evaluation)
+    return found + code_of_reward(evaluation)
 
 
 def code_of_reward(config: EvaluationConfig) -> list[OwnCode]:
     """The code of a user's own reward, and the template of a judge."""
     spec, template = config.reward or "", config.reward_options.get("template")
     found: list[OwnCode] = []
-    if not spec.startswith(("model:", "judge:")) and (file := file_of(spec)) is not None:
+    if not spec.startswith(("model:", "implicit:", "judge:")) and (file := file_of(spec)) is not None:
         found.append(OwnCode.of("reward", "the reward", file))
     if isinstance(template, str) and Path(template).is_file():
         file = Path(template)

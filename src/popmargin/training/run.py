@@ -14,7 +14,8 @@ from popmargin.account import Step
 from popmargin.config import RunConfig
 from popmargin.data.goals import goal_facts
 from popmargin.models.policies import bf16_is_slower
-from popmargin.training.build import Parts, Run, make_parts, make_trainer, training_arguments
+from popmargin.training.arguments import training_arguments
+from popmargin.training.build import Parts, Run, make_parts, make_trainer
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
 from popmargin.training.final import save_trained
 from popmargin.training.fingerprints import Record
@@ -57,16 +58,15 @@ def train(
     # First of all: it joins the other processes, if any, and chooses this one's device.
     directory = RunDirectory(Path(config.output))
     arguments = training_arguments(config.train, config.seed, directory.checkpoints)
-    run = Run.read(config)
-    config, first = run.config, arguments.process_index == 0
+    run, first = Run.read(config), arguments.process_index == 0
     if first:  # a slower process might find what this one has begun
-        directory.check(config, resume=resume, overwrite=overwrite)
-    workspace = workspace or Workspace(config)
-    if config.model.precision == "bf16":
+        run.check(resume=resume, overwrite=overwrite)
+    workspace = workspace or run.workspace()
+    if run.model.precision == "bf16":
         _say_if_bf16_is_slow()
     account = [*earlier, *workspace.account]
     workspace.tell(account if first else ())
-    run = run.with_own_edges() if resume else run
+    started, run = run, run.with_own_edges() if resume else run
     for copy in run.copies if first else ():
         _LOG.warning("%s: %s", directory.path, copy)
     record = run.record(workspace)
@@ -75,49 +75,47 @@ def train(
     if resume and directory.finished:
         return directory, (workspace.task.load(directory.model) if keep_model else None)
     parts = make_parts(run, workspace)
-    account += (rows := training_steps(run, workspace, parts))
+    account += (rows := training_steps(started, workspace, parts))
     workspace.tell(rows if first else ())
     with arguments.main_process_first(local=False):
         if first:
-            _start(directory, config, record, parts, resume=resume, overwrite=overwrite)
-    trainer, measured = _optimise(config, arguments, parts, directory, probe, resume=resume)
+            _start(started, record, parts, resume=resume, overwrite=overwrite)
+    trainer, measured = _optimise(run, arguments, parts, probe, resume=resume)
     sides = (workspace.train.encoded, workspace.test.encoded)
-    facts = save_trained(trainer, workspace.task, config.model, directory.model, sides) | measured
+    facts = save_trained(trainer, workspace.task, run.model, directory.model, sides) | measured
     if trainer.is_world_process_zero():
-        seen = seen_steps(config, directory, trainer.state.global_step, len(parts.collator.rows))
+        seen = seen_steps(run, trainer.state.global_step, len(parts.collator.rows))
         workspace.tell(seen)
         facts["account"] = [step.to_dict() for step in (*account, *seen)]
-        directory.finish(_facts(config, workspace, parts) | facts)
+        directory.finish(_facts(run, workspace, parts) | facts)
     trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
-    merged = keep_model and workspace.task.merges(config.model)
+    merged = keep_model and workspace.task.merges(run.model)
     return directory, (workspace.task.load(directory.model) if merged else trainer.model if keep_model else None)
 
 
-def _start(
-    directory: RunDirectory, config: RunConfig, record: Record, parts: Parts, *, resume: bool, overwrite: bool
-) -> None:
-    directory.start(config, record, resume=resume, overwrite=overwrite)
+def _start(run: Run, record: Record, parts: Parts, *, resume: bool, overwrite: bool) -> None:
+    run.start(record, resume=resume, overwrite=overwrite)
     if parts.edges is not None:
-        parts.edges.save(directory.path / "edges.parquet")
+        parts.edges.save(run.directory.path / "edges.parquet")
     if parts.scale is not None:
-        parts.scale.save(directory.path / "scale.parquet")
+        parts.scale.save(run.directory.path / "scale.parquet")
 
 
 def _optimise(
-    config: RunConfig,
+    run: Run,
     arguments: TrainingArguments,
     parts: Parts,
-    directory: RunDirectory,
     probe: Probe | None,
     *,
     resume: bool,
 ) -> tuple[PreferenceTrainer, dict[str, Any]]:
     """All optimizer steps that are left; the trainer after the last one, and what was measured of the training."""
+    directory = run.directory
     checkpoint = directory.checkpoint() if resume else None
-    trainer = make_trainer(arguments, parts, clustered=config.train.edge_batching == "clustered")
+    trainer = make_trainer(arguments, parts, clustered=run.train.edge_batching == "clustered")
     if checkpoint is not None:
         trainer.load_state(checkpoint)
-    pauses = ProbeCallback(probe, trainer, directory, config.evaluation.curve_points if probe else 0)
+    pauses = ProbeCallback(probe, trainer, directory, run.evaluation.curve_points if probe else 0)
     trainer.add_callback(pauses)
     trainer.add_callback(JsonlCallback(trainer, directory, pauses))
     reset_peak()
@@ -141,15 +139,15 @@ def _say_if_bf16_is_slow() -> None:
         _LOG.warning("bf16 is slower than fp32 on this CPU, which emulates it: remove model.precision.")
 
 
-def _facts(config: RunConfig, workspace: Workspace, parts: Parts) -> dict[str, Any]:
+def _facts(run: Run, workspace: Workspace, parts: Parts) -> dict[str, Any]:
     edges, scale = parts.edges, parts.scale
     goal = goal_facts(workspace.train.preferences)
     return {
-        "name": config.name,
+        "name": run.name,
         "goal": None if goal is None else goal.to_dict(),
-        "seed": config.seed,
-        "task": config.task,
-        "objective": config.objective["name"],
+        "seed": run.seed,
+        "task": run.task.name,
+        "objective": run.objective,
         "versions": versions(),
         "train_fingerprint": workspace.train.preferences.fingerprint(),
         "test_fingerprint": workspace.test.preferences.fingerprint(),

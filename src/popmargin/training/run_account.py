@@ -3,24 +3,22 @@
 import numpy as np
 
 from popmargin.account import Step
-from popmargin.config import RunConfig
 from popmargin.data.schema import COLUMNS
 from popmargin.pop.scale import StrengthScale
 from popmargin.training.account import edge_step, row_step
 from popmargin.training.build import Parts, Run
-from popmargin.training.run_directory import RunDirectory
 from popmargin.training.signals import own_order, weight_notes
 from popmargin.training.workspace import Workspace
 
 
 def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
     """The account from tokenized training preferences to the rows that the objective trains on."""
-    config, loss, rows, count = run.config, parts.loss, parts.collator.rows, len(workspace.train)
+    pop, loss, rows, count = run.pop, parts.loss, parts.collator.rows, len(workspace.train)
     needs, name = loss.needs, loss.objective.name
-    steps = [] if parts.edges is None else [edge_step(parts.edges, config.pop.edges, trained=needs.edges)]
+    steps = [] if parts.edges is None else [edge_step(parts.edges, pop.edges, trained=needs.edges)]
     preferences = workspace.train.preferences
     signals, columns = loss.columns(preferences), parts.collator.columns
-    sampled = loss.samples_edges(config.pop)
+    sampled = loss.samples_edges(pop)
     order = loss.signals.get("order") if sampled else None
     told = signals if order is None else {**signals, "order": order}
     notes = [signal.describe(use, preferences.report.columns_used) for use, signal in told.items()]
@@ -35,16 +33,14 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
         notes.append(
             f"preferences without a comparison, trained at the middle of the scale: {parts.scale.unknown} of {count}"
         )
-    if config.pop.scale is not None and needs.scale:
-        notes.append(
-            f"{config.pop.scale} has {len(StrengthScale.load(config.pop.scale))} strengths, of which {count} are used"
-        )
-    used = {name for signal in told.values() for name in signal.sources}
+    if pop.scale is not None and needs.scale:
+        notes.append(f"{pop.scale} has {len(StrengthScale.load(pop.scale))} strengths, of which {count} are used")
+    used = {*workspace.task.columns, *(name for signal in told.values() for name in signal.sources)}
     if sampled and order is None:
         used |= {"strength", "chosen_rating", "rejected_rating"}
     others = [column for column in preferences.columns if column not in COLUMNS]
     idle = [column for column in (*workspace.train.known_numbers, *others) if column not in used]
-    if config.data.soft_label_temperature is not None:
+    if run.data.soft_label_temperature is not None:
         idle = [column for column in idle if column != "soft_label"]  # it was made from ratings, `without_effect` says
     if idle:
         notes.append(f"data columns not used by '{name}': {', '.join(idle)}")
@@ -53,18 +49,18 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
     return steps
 
 
-def seen_steps(config: RunConfig, directory: RunDirectory, done: int, rows: int) -> list[Step]:
+def seen_steps(run: Run, done: int, rows: int) -> list[Step]:
     """What only the training could tell: rows that it never reached, and margins that were clamped.
 
     Args:
-        config: the run.
-        directory: its metrics.
+        run: with its metrics.
         done: optimizer steps.
         rows: rows of an epoch.
     """
-    seen = min(done * config.train.batch_size, rows)
+    batch_size = run.train.batch_size
+    seen = min(done * batch_size, rows)
     name = "target_margin_clipped"
-    clamped = [line[name] for line in directory.metrics() if name in line]
+    clamped = [line[name] for line in run.directory.metrics() if name in line]
     notes = (
         [f"share of clipped target margins, mean over the log: {np.mean(clamped):.1%}"]
         if clamped and max(clamped) > 0
@@ -74,7 +70,7 @@ def seen_steps(config: RunConfig, directory: RunDirectory, done: int, rows: int)
         return []
     return [
         Step(
-            name=f"rows seen in {done} steps of {config.train.batch_size}",
+            name=f"rows seen in {done} steps of {batch_size}",
             rows_in=rows,
             kept={"seen": seen},
             left_out={"training ended before the first epoch": rows - seen} if seen < rows else {},

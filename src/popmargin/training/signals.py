@@ -27,6 +27,8 @@ _REMEDIES = {
     "soft_label": "set data.soft_label_temperature to make it from ratings, choose an objective without soft labels, ",
     "margin": "choose an objective and a margin that do without, ",
 }
+_WITH_UNIT = ("margin", "soft_label")
+_LARGEST = float(np.finfo(np.float32).max)
 _SHOWN = 5
 
 
@@ -72,7 +74,7 @@ class Signal:
         if told is None:
             other = names.get(self.column, self.column)
             told = f"column '{self.column}'" + (f" ('{other}' in the file)" if other != self.column else "")
-        unit = f", {_UNITS[self.read_as]}" if use in ("margin", "soft_label") else ""
+        unit = f", {_UNITS[self.read_as]}" if use in _WITH_UNIT else ""
         return f"{use}: {told}{unit}, times {self.scale:g}"
 
 
@@ -102,7 +104,7 @@ def make_signals(values: Mapping[str, Any], columns: Sequence[str]) -> Signals:
         if not isinstance(options, Mapping) or "column" not in options:
             raise ConfigError(f"signals.{use} is {value!r}: name a column, e.g. {{column: strength, scale: 0.5}}.")
         signal: Signal = make_options(Signal, options, f"signals.{use}")
-        if signal.unit is not None and use not in ("margin", "soft_label"):
+        if signal.unit is not None and use not in _WITH_UNIT:
             raise ConfigError(f"signals.{use}.unit: only margin and soft_label have a unit. Leave it out.")
         if use == "order" and signal.column == "scale":
             raise ConfigError(
@@ -170,10 +172,11 @@ def column_of(
     Raises:
         DataError: some have a number that cannot be; the message names the first.
     """
-    if use in ("margin", "soft_label"):
-        values = _margin_or_label(use, signal, values, ids, beta)
-    else:
-        values = signal.scale * values
+    read = values
+    with np.errstate(over="ignore"):
+        values = _margin_or_label(use, signal, read, ids, beta) if use in _WITH_UNIT else signal.scale * read
+    rule = f"As {use}, the column '{signal.column}' times its scale must be at most {_LARGEST:.1e}, as fp32 needs"
+    _refuse(np.abs(values) > _LARGEST, read, ids, rule, f"Correct them, or set signals.{use}.scale")
     if use == "weight":
         remedy = "Correct them, or set signals.weight to null"
         _refuse(values < 0, values, ids, f"As weights, the column '{signal.column}' must be 0 or more", remedy)

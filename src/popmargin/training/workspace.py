@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from popmargin.account import Step
-from popmargin.config import PopConfig, RunConfig
+from popmargin.config import DataConfig, EvaluationConfig, PopConfig
 from popmargin.data.goal_tokens import refuse_cut_prompts
 from popmargin.data.goals import best_prompts, distinct_rows, goal_facts
 from popmargin.data.schema import Preferences
@@ -19,7 +19,7 @@ from popmargin.pop.edges import PopEdges
 from popmargin.pop.fit import fit_strengths
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale
-from popmargin.tasks.base import open_task
+from popmargin.tasks.base import Task, TaskSettings
 from popmargin.training.account import encoding_step
 from popmargin.training.fingerprints import Record, Rows, column_facts, scale_fingerprint
 from popmargin.training.loss import Loss
@@ -35,33 +35,28 @@ class Workspace:
     """What several runs on the same data and model share; made once, used by all.
 
     Args:
-        config: the first run's configuration; only `task`, `data`, `model`, `reference` and batch sizes matter.
-        test: held-out preferences that were chosen already; None takes those that the configuration names.
-        split: both sides, read already; None reads what the configuration names.
-        task: opened already.
+        task: on its start model.
+        data: where the preferences are, and how they are read and split.
+        test: held-out preferences that were chosen already; None takes those that `data` names.
+        split: both sides, read already; None reads what `data` names.
     """
 
     def __init__(
-        self, config: RunConfig, *, test: Preferences | None = None, split: Split | None = None, task: Any = None
+        self, task: Task, data: DataConfig, *, test: Preferences | None = None, split: Split | None = None
     ) -> None:
-        self.config = config
-        self._given_test, self._given_split, self._given_task = test, split, task
+        self.task: Any = task
+        self._data, self._given_test, self._given_split = data, test, split
         self._told: set[str] = set()
         self._edges: dict[tuple[PopConfig, Signal | None], PopEdges] = {}
         self._scales: dict[tuple[PopConfig, Signal | None], tuple[StrengthScale, PopEdges | None]] = {}
 
-    @cached_property
-    def task(self) -> Any:
-        """The task that the configuration names, on its start model."""
-        return open_task(self.config) if self._given_task is None else self._given_task
-
-    def fits(self, config: RunConfig) -> bool:
-        """Whether another run can use this workspace."""
-        return self.task.fits(config)
+    def fits(self, settings: TaskSettings) -> bool:
+        """Whether a run whose task has these settings can use this workspace."""
+        return self.task.fits(settings)
 
     @cached_property
     def _split(self) -> Split:
-        return read_split(self.config.data) if self._given_split is None else self._given_split
+        return read_split(self._data) if self._given_split is None else self._given_split
 
     @cached_property
     def train(self) -> PreparedData:
@@ -90,17 +85,20 @@ class Workspace:
                 self._told.add(text)
                 print(text, file=sys.stderr, flush=True)
 
-    def check_rows(self) -> None:
+    def check_rows(self, evaluation: EvaluationConfig) -> None:
         """Look, before anything is trained, whether the models can score all rows and what is sampled later.
+
+        Args:
+            evaluation: what is measured later.
 
         Raises:
             ConfigError, DataError, RunError: they cannot; the message names rows or fields.
         """
-        self.task.check((self.train.encoded, self.test.encoded), self.config.evaluation)
-        test, settings = self.test.preferences, self.config.evaluation
-        if goal_facts(test) is not None and settings.reward is not None and "generation" in self.task.provides:
-            prompts = best_prompts(test.select(distinct_rows(test, settings.prompts)))
-            refuse_cut_prompts(self.task.prompt_lengths(prompts), self.task.room_for_prompts(settings))
+        self.task.check((self.train.encoded, self.test.encoded), evaluation)
+        test = self.test.preferences
+        if goal_facts(test) is not None and evaluation.reward is not None and "generation" in self.task.provides:
+            prompts = best_prompts(test.select(distinct_rows(test, evaluation.prompts)))
+            refuse_cut_prompts(self.task.prompt_lengths(prompts), self.task.room_for_prompts(evaluation))
 
     def edges(self, config: PopConfig, order: Signal | None = None) -> PopEdges:
         """PoP edges between training preferences: from a file or a label store, or sampled from their strengths.

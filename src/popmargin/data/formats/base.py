@@ -34,6 +34,7 @@ class Reader:
         ends: the numbers of the winner's column that name the first and the second response, where it holds numbers.
         fields: of each response, that go along as columns of the side it is on.
         ties: "drop" reports them, "keep" makes them preferences of strength 0.
+        unfinished: "drop" reports pairs with a response whose field `finished` is false, "keep" keeps them.
         rated: how many rows of rated responses there were, by whether their ratings are 1 to n without ties, as ranks
             are.
     """
@@ -47,6 +48,7 @@ class Reader:
     min_gap: float = 0.0
     seed: int = 0
     ties: str = "drop"
+    unfinished: str = "keep"
     fields: tuple[str, ...] = ()
     notes: Notes = field(default_factory=Counter[str])
     rated: Counter[bool] = field(default_factory=Counter[bool])

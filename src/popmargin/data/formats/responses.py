@@ -23,11 +23,21 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
         message = f"the row has {len(texts)} rated responses; a pair needs two."
         raise RowError("too_few", message, "add responses, or remove the row.", column="responses")
     drafts = paired(row, reader, prompt, texts, ratings)
+    if reader.unfinished == "drop":
+        drafts = [_unless_cut(draft, items) for draft in drafts]
     for draft in drafts:
         if reader.fields and not isinstance(draft, RowError):
             sides = zip(("chosen", "rejected"), draft["pair"], strict=True)
             draft["fields"] = {f"{side}_{name}": items[at].get(name) for side, at in sides for name in reader.fields}
     return drafts
+
+
+def _unless_cut(draft: Draft | RowError, items: Sequence[Mapping[str, Any]]) -> Draft | RowError:
+    """A pair, or the report of one with a response that the token limit has cut."""
+    if isinstance(draft, RowError) or all(items[at].get("finished") is not False for at in draft["pair"]):
+        return draft
+    message, remedy = "a response was cut at the token limit.", "nothing, or sample with a higher limit."
+    return RowError("unfinished", message, remedy, column="responses", fatal=False)
 
 
 def paired(

@@ -34,6 +34,7 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings
+from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.pop.strengths import half_normal_strengths
@@ -79,7 +80,8 @@ def preferences_of(
 
     Raises:
         ConfigError: an unknown value of `wrong`, `unrated` or `votes`.
-        DataError: strengths of preferences that the project does not have, below 0, or not finite.
+        DataError: strengths of preferences that the project does not have, below 0, or not finite; a project that asks
+            for ratings, and has none yet.
     """
     check_wrong(wrong)
     if unrated not in get_args(OnUnrated):
@@ -90,9 +92,17 @@ def preferences_of(
     labels = store.labels(project.id, columns=_VOTE_COLUMNS)
     notes: list[str] = []
     against, missing = put_ratings(columns, labels, notes)
+    kinds = item_kinds(store, project)
+    if not notes and "rating" in kinds:  # nothing was put
+        raise DataError(
+            f"Nobody has rated a response of project '{project.name}' yet: the ratings would be those of the imported "
+            "data. Rate some first (popmargin annotate), or use the data as they are."
+        )
     if strengths is not None:
         _put_strengths(columns, strengths)
     voted, by_most = _soft_labels(labels, votes), wrong_preferences(labels, votes)
+    if not voted and "preference" in kinds:
+        notes.append("nobody has judged a preference yet: soft labels are those of the imported data")
     for row, key in enumerate(columns["id"]):
         if key in voted:
             columns["soft_label"][row] = voted[key]

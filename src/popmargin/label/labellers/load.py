@@ -33,6 +33,7 @@ def load_labeller(
             "judge:URL" where the option `model` names the model;
         "model:PATH": a reward model (options of `ModelReward`), or a language model as the judge (of `LocalBackend`);
         "module:function", "file.py:function": a reward in Python;
+        "implicit:RUN": a policy's log-ratio to its reference (options of `ImplicitReward`);
         "ratings": the ratings of the data, as `strengths`.
 
     Args:
@@ -54,7 +55,7 @@ def load_labeller(
     if name is not None and not name.strip():
         raise ConfigError(f"The name for judge {spec!r} is empty. Give one, or omit it to use the judge's own.")
     named = read_name(spec)
-    if named.use == "reward" or named.kind in ("code", "ratings") or (named.use is None and _rates(named)):
+    if named.use == "reward" or named.kind in ("code", "implicit", "ratings") or (named.use is None and _rates(named)):
         if prompts or orders != "both":
             raise ConfigError(
                 f"Judge {spec!r} compares numbers, so it has no prompt and no orders. Remove these options."
