@@ -32,6 +32,9 @@ def verbs(tmp_path: Path, data: Path) -> dict[str, tuple[str, Words]]:
     assert main(["label", "import", str(data), "--db", str(db)]) == 0
     ranked = tmp_path / "responses.jsonl"
     ranked.write_text("".join(json.dumps({"prompt": f"q{i}", "responses": ["good", "bad"]}) + "\n" for i in range(3)))
+    rated = str(tmp_path / "rated.jsonl")
+    row = {"prompt": "q", "chosen": "good", "rejected": "bad", "chosen_rating": 9, "rejected_rating": 2}
+    Path(rated).write_text(json.dumps(row) + "\n")
     given, reward = str(data), f"{rewards}:score"
     return {
         "convert": (".jsonl", lambda out: ["data", "convert", given, str(out)]),
@@ -44,6 +47,7 @@ def verbs(tmp_path: Path, data: Path) -> dict[str, tuple[str, Words]]:
             lambda out: ["data", "split", given, "--train", f"{tmp_path}/a.jsonl", "--test", str(out)],
         ),
         "rate": (".jsonl", lambda out: ["data", "rate", given, "--reward", reward, "--out", str(out)]),
+        "augment": (".parquet", lambda out: ["data", "augment", rated, "--out", str(out)]),
         "rate responses": (
             ".parquet",
             lambda out: ["data", "rate", str(scored), "--reward", reward, "--out", str(out)],

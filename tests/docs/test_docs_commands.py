@@ -1,5 +1,6 @@
 """Every command and every Python block of the documentation, run as a reader would type them."""
 
+import doctest
 import importlib
 import json
 import re
@@ -52,9 +53,12 @@ def folder(tmp_path: Path, model_path: str, data_path: str, monkeypatch: pytest.
     (tmp_path / "my_rewards.py").write_text(
         "def score(prompts, completions):\n    return [float(len(text)) for text in completions]\n"
     )
+    several = [{"prompt": f"Say {n}.", "responses": ["well", "well done", "so", "so"][n % 2 :]} for n in range(6)]
+    (tmp_path / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in several))
     (tmp_path / "run.yaml").write_text(
         "model: {path: my-model}\ndata: {train: preferences.jsonl}\noutput: runs/yaml\ntrain: {batch_size: 8}\n"
     )
+    (tmp_path / "rounds.yaml").write_text(blocks(ROOT / "docs" / "rounds.md", "yaml")[0])
     (tmp_path / "my_objective.py").write_text(blocks(ROOT / "README.md", "python")[-1])
     monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -145,6 +149,15 @@ def test_the_python_of_the_page_on_trl_works(folder: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "Table of 40 rows: id (p000, p001" in result.stdout and (folder / "log_probs.parquet").is_file()
+
+
+@pytest.mark.parametrize("name", ["rank.md", "augment.md"])
+def test_the_python_of_pages_with_prompts_gives_what_it_shows(name: str) -> None:
+    text = "".join(blocks(ROOT / "docs" / name, "python"))
+    test = doctest.DocTestParser().get_doctest(text, {}, name, name, 0)
+    runner = doctest.DocTestRunner()
+    runner.run(test)
+    assert (runner.tries, runner.failures) == (len(test.examples), 0) and len(test.examples) >= 6
 
 
 def test_generated_pages_are_up_to_date() -> None:

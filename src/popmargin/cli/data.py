@@ -1,4 +1,4 @@
-"""popmargin data: look at preference data, check it, convert it, split it; rate it, and pair responses."""
+"""popmargin data: look at preference data, check, convert, split, augment it; rate it, and pair responses."""
 
 import argparse
 import json
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.bounds import Count
-from popmargin.cli import data_pairs, data_rate
+from popmargin.cli import data_augment, data_pairs, data_rate
 from popmargin.cli.data_source import add_bad_rows, add_source, load_source, print_report, source_options
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.conversation import Message
+from popmargin.data.goals import body_keys
 from popmargin.data.load import scan_preferences
 from popmargin.data.load_report import LoadReport
 from popmargin.data.saving import SAVE_SUFFIXES
@@ -25,9 +26,11 @@ _SHOWN = 160
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `data inspect | check | convert | split | rate | pairs` to the command line."""
-    parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate, pairs")
-    verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate,pairs}")
+    """Add `data inspect | check | convert | split | rate | pairs | augment` to the command line."""
+    parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate, pairs, augment")
+    verbs = parser.add_subparsers(
+        dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate,pairs,augment}"
+    )
     inspect = verbs.add_parser("inspect", help="show format, counts, lengths, strengths and some examples")
     add_source(inspect)
     inspect.add_argument("--examples", type=number(Count), default=3, help="rows to show (default: %(default)s)")
@@ -70,6 +73,7 @@ def add_parser(subparsers: Any) -> None:
     split.set_defaults(func=_split)
     data_rate.add_parser(verbs)
     data_pairs.add_parser(verbs)
+    data_augment.add_parser(verbs)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +175,7 @@ def _split(args: argparse.Namespace) -> int:
     check_leak(train, test)
     for part, path in ((train, args.train), (test, args.test)):
         part.save(path)
-        print(f"wrote {counted(len(part), 'preference')}, {counted(len(set(part.prompt_keys)), 'prompt')}, to {path}")
+        print(f"wrote {counted(len(part), 'preference')}, {counted(len(set(body_keys(part))), 'prompt')}, to {path}")
     return 0
 
 

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         if interval["estimate"] is not None:
             low, high = (f"{interval[end]:.4f}" if interval[end] is not None else "?" for end in ("low", "high"))
             print(f"{name:24} {interval['estimate']:9.4f}   95% {low} to {high}")
+    if "goal" in metrics:
+        print(f"Goals: {metrics['goal']['note']}.")
     if "sampling" in metrics:
         print(f"Completions are sampled at {metrics['sampling']['drawn']}.")
     task = TASKS.get(config.task)

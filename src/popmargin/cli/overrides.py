@@ -8,7 +8,7 @@ from typing import Any
 
 from popmargin.errors import ConfigError
 
-CONFIGURED = ("train", "eval", "compare", "demo")
+CONFIGURED = ("train", "eval", "compare", "demo", "rounds")
 
 
 _METAVARS = {"integer": "INTEGER", "string": "TEXT", "array": "LIST", "object": "MAPPING"}

@@ -11,17 +11,19 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "schema",
         help="write the JSON schema of a configuration, for editors",
-        description="Write the JSON schema of a run's or a study's configuration, with which an editor completes, "
-        "explains and checks YAML: popmargin schema > popmargin.schema.json",
+        description="Write the JSON schema of the configuration of a run, a study or rounds, with which an editor "
+        "completes, explains and checks YAML: popmargin schema > popmargin.schema.json",
         allow_abbrev=False,
     )
-    parser.add_argument("of", nargs="?", choices=["run", "study"], default="run", help="of which (default run)")
+    parser.add_argument(
+        "of", nargs="?", choices=["run", "study", "rounds"], default="run", help="of which (default run)"
+    )
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the schema."""
-    schema = run_schema() if args.of == "run" else study_schema()
+    schema = {"run": run_schema, "study": study_schema, "rounds": rounds_schema}[args.of]()
     print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=1))
     return 0
 
@@ -57,6 +59,19 @@ def study_schema() -> dict[str, Any]:
     schema["properties"]["base"] |= base
     arm = base | {"description": "What differs in this arm.", "properties": base["properties"] | label}
     schema["properties"]["arms"]["additionalProperties"] = arm
+    return schema
+
+
+def rounds_schema() -> dict[str, Any]:
+    """The schema of rounds: their own fields, the options of every recipe, and what the runs share."""
+    from popmargin.config.described import schema_of
+    from popmargin.recipes.base import RECIPES
+    from popmargin.rounds.rounds_config import RoundsConfig
+
+    schema, base = schema_of(RoundsConfig), run_schema()
+    schema["$defs"] = schema.get("$defs", {}) | base.pop("$defs")
+    schema["properties"]["base"] |= base
+    schema["properties"]["recipe"] |= _named("name", RECIPES)
     return schema
 
 

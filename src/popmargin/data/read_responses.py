@@ -64,7 +64,7 @@ def holds_responses(
         False
     """
     for batch in open_source(source, split=split).batches():
-        candidates, _ = resolve_names(list(dict.fromkeys(name for row in batch.rows for name in row)), columns)
+        candidates, _ = resolve_names(batch.names(), columns)
         sides = {"chosen", "rejected", "response_a", "response_b"} & candidates.keys()
         return "prompt" in candidates and not sides and bool({"responses", "response"} & candidates.keys())
     return False

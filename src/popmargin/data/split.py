@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import defaultdict
 
+from popmargin.data.goals import body_keys
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, counted
 
@@ -23,14 +24,14 @@ def normalised_key(key: str) -> str:
 def leak_keys(prefs: Preferences) -> list[str]:
     """Keys by which two prompts are the same for evaluation: their text, ignoring case and white space.
 
-    System messages do not count, nor whether the text is plain or a user message.
+    System messages and goals do not count, nor whether the text is plain or a user message.
 
     Returns:
         One key per row, comparable across layouts.
     """
     if not prefs.conversational:
-        return [normalised_key(key) for key in prefs.prompt_keys]
-    turns = [json.loads(key) for key in prefs.prompt_keys]
+        return [normalised_key(key) for key in body_keys(prefs)]
+    turns = [json.loads(key) for key in body_keys(prefs)]
     texts = ("\n".join(content for role, content, *_ in prompt if role != "system") for prompt in turns)
     return [normalised_key(text) for text in texts]
 
@@ -52,7 +53,7 @@ def split_preferences(prefs: Preferences, *, test_size: float | int, seed: int) 
     """
     groups: defaultdict[str, list[int]] = defaultdict(list)
     names: dict[str, str] = {}
-    for index, (key, name) in enumerate(zip(leak_keys(prefs), map(normalised_key, prefs.prompt_keys), strict=True)):
+    for index, (key, name) in enumerate(zip(leak_keys(prefs), map(normalised_key, body_keys(prefs)), strict=True)):
         groups[key].append(index)
         names[key] = min(name, names.get(key, name))
     total = len(groups)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from popmargin.account import Step
 from popmargin.config import DataConfig
+from popmargin.data.goals import GoalFacts, asking
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak
 from popmargin.errors import DataError, RunError, counted, first_few
@@ -48,9 +49,9 @@ def held_out(run: Run) -> HeldOut:
     """
     directory, data = run.directory, run.data
     own = run.as_trained.data
-    record = Record.load(directory.path)
+    record, goal = Record.load(directory.path), goal_of_run(directory)
     if data.test != own.test and data.test is not None:
-        return _others(directory, data, own, record)
+        return _others(directory, data, own, record, goal)
     if record is None:
         note = f"{directory.path} was made by an older version, which kept no record of its rows; the split is redone"
         split = read_split(data)
@@ -61,13 +62,23 @@ def held_out(run: Run) -> HeldOut:
             )
         steps = [*split.steps[:-1], replace(split.steps[-1], notes=(*split.steps[-1].notes, note))]
         return HeldOut(split.test, directory, tuple(steps))
-    return _recorded(directory, data, record)
+    return _recorded(directory, data, record, goal)
 
 
-def _recorded(directory: RunDirectory, data: DataConfig, record: Record) -> HeldOut:
+def goal_of_run(directory: RunDirectory) -> GoalFacts | None:
+    """What a run was trained to be asked for; None where its data had no goals.
+
+    Raises:
+        RunError: the run has not finished.
+    """
+    stored = directory.facts().get("goal")
+    return None if stored is None else GoalFacts.from_dict(stored)
+
+
+def _recorded(directory: RunDirectory, data: DataConfig, record: Record, goal: GoalFacts | None) -> HeldOut:
     # Validation preferences replace the held-out ones, and come from the training file.
     split_off = data.test is None or data.validation_size > 0
-    everything = load_side(data, "train" if split_off else "test")
+    everything = asking(load_side(data, "train" if split_off else "test"), goal)
     stored, now = record.sides["test"], Rows.of(everything)
     place = {name: number for number, name in enumerate(now.ids)}
     gone = [name for name in stored.ids if name not in place]
@@ -90,6 +101,7 @@ def _recorded(directory: RunDirectory, data: DataConfig, record: Record) -> Held
         )
     if split_off:
         notes += _of_training(record.sides["train"], now, source)
+    notes += _asked(goal)
     others = len(everything) - len(stored)
     step = Step(
         name="held out by the run",
@@ -102,17 +114,23 @@ def _recorded(directory: RunDirectory, data: DataConfig, record: Record) -> Held
     return HeldOut(chosen, directory, (reading_step(everything.report), step))
 
 
+def _asked(goal: GoalFacts | None) -> list[str]:
+    return [] if goal is None else [f"{goal.note()}; rows that carry a goal keep it"]
+
+
 def _of_training(trained: Rows, now: Rows, source: str) -> list[str]:
     """What has happened to the training preferences since; flipped labels are different content."""
     gone = [name for name in trained.ids if name not in set(now.ids)]
     return [f"{source} lacks {counted(len(gone), 'training preference')} ({first_few(gone)})"] if gone else []
 
 
-def _others(directory: RunDirectory, data: DataConfig, own: DataConfig, record: Record | None) -> HeldOut:
-    preferences = load_side(data, "test")
+def _others(
+    directory: RunDirectory, data: DataConfig, own: DataConfig, record: Record | None, goal: GoalFacts | None
+) -> HeldOut:
+    preferences = asking(load_side(data, "test"), goal)
     source = preferences.report.source
     if record is not None and not Change.between(record.sides["test"], Rows.of(preferences)):
-        return _recorded(directory, data, record)  # the same ones from another place
+        return _recorded(directory, data, record, goal)  # the same ones from another place
     if record is None:
         check_leak(read_split(own).train, preferences)
     else:
@@ -122,7 +140,7 @@ def _others(directory: RunDirectory, data: DataConfig, own: DataConfig, record: 
         name="other data, given for this evaluation",
         rows_in=len(preferences),
         kept={"held out": len(preferences)},
-        notes=(f"no prompt in {source} was trained on; the results go to {directory.path / folder}",),
+        notes=(f"no prompt in {source} was trained on; the results go to {directory.path / folder}", *_asked(goal)),
     )
     return HeldOut(preferences, replace(directory, measured=folder), (reading_step(preferences.report), step))
 

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from popmargin.account import Step
 from popmargin.config import EvaluationConfig
+from popmargin.data.goal_tokens import refuse_cut_prompts
+from popmargin.data.goals import best_prompts, bodies, distinct_rows, goal_facts
 from popmargin.data.responses import Responses
 from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import ConfigError, RunError, counted
@@ -113,21 +115,25 @@ def margin_metrics(margins: HeldOutMargins, edges: PopEdges | None) -> Discrimin
 
 @dataclass
 class PromptSet:
-    """Distinct held-out prompts to generate for, in data order."""
+    """Distinct held-out prompts to generate for, in data order.
+
+    Attributes:
+        prompts: as they are asked; of runs that were trained on goals, for the best goal.
+        bodies: the same without goals, as rewards and other runs see them.
+        clusters: what depends on each other.
+    """
 
     prompts: list[Any]
-    keys: list[str]
+    bodies: list[Any]
     clusters: list[str]
 
     @staticmethod
     def of(workspace: Workspace, count: int | None) -> "PromptSet":
         """The first `count` distinct held-out prompts; None for all."""
         preferences = workspace.test.preferences
-        prompts = [prompt for rows in preferences.batches("prompt") for prompt in rows["prompt"]]
-        first = {key: row for row, key in reversed(list(enumerate(preferences.prompt_keys)))}
-        rows = sorted(first.values())[:count]
-        keys, clusters = preferences.prompt_keys, preferences.clusters
-        return PromptSet(*([column[row] for row in rows] for column in (prompts, keys, clusters)))
+        prompts, plain, clusters = best_prompts(preferences), list(bodies(preferences)), preferences.clusters
+        rows = distinct_rows(preferences, count)
+        return PromptSet([prompts[row] for row in rows], [plain[row] for row in rows], [clusters[row] for row in rows])
 
 
 def generate_and_score(
@@ -151,16 +157,20 @@ def generate_and_score(
     """
     task = workspace.task
     chosen = PromptSet.of(workspace, prompts)
+    goal = goal_facts(workspace.test.preferences)
+    if goal is not None:
+        refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress)
-    repeated = [prompt for prompt in chosen.prompts for _ in range(settings.samples)]
+    repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
     scores = {"reward": np.array(reward.score(repeated, samples.texts), dtype=np.float64), "kl": samples.log_ratio}
+    asked = {} if goal is None or goal.best is None else {"goal": [goal.line(goal.best)] * len(chosen.bodies)}
     responses = Responses(
-        chosen.prompts,
+        chosen.bodies,
         [samples.texts[start : start + settings.samples] for start in range(0, len(samples.texts), settings.samples)],
         {name: values for name, values in scores.items() if not np.isnan(values).all()},
         tokens=samples.lengths,
         finished=samples.finished,
-        columns={"cluster": chosen.clusters},
+        columns={"cluster": chosen.clusters, **asked},
     )
     return Generations(responses, samples.drawn, notes_of(reward))
 
@@ -183,12 +193,17 @@ def generation_step(generations: Generations, settings: EvaluationConfig, worksp
         "empty answers": (sum(not str(text).strip() for text in responses.texts), answers),
     }
     more = len(everyone.prompts) - asked
+    goal = goal_facts(workspace.test.preferences)
     return Step(
         name=f"generations of {whose}",
         rows_in=len(everyone.prompts),
         kept={"answered": asked},
         left_out={"not used, beyond evaluation.prompts": more} if more else {},
-        notes=(*(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count), *generations.notes),
+        notes=(
+            *(() if goal is None else (goal.note(),)),
+            *(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count),
+            *generations.notes,
+        ),
         unit="prompts",
     )
 
@@ -243,6 +258,9 @@ def evaluate_policy(
     if edges is not None:
         edges.save(directory.evaluation / "edges.parquet")
     metrics = margin_metrics(margins, edges).to_dict()
+    goal = goal_facts(workspace.test.preferences)
+    if goal is not None:
+        metrics["goal"] = goal.to_dict() | {"note": goal.note()}
     steps = _test_edge_step(edges, workspace)
     if reference is not None:
         steps.append(generation_step(reference, settings, workspace, "the reference"))

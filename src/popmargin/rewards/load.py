@@ -60,7 +60,7 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
                 f"{spec!r} names the reference '{named.reference}', and the option reference '{options['reference']}'. "
                 "Give one of them."
             )
-        given = {"reference": named.reference} if named.reference else {}
+        given: dict[str, Any] = {"reference": named.reference} if named.reference else {}
         return ImplicitReward(named.place, **{**_known(ImplicitReward, spec, options), **given})
     if named.kind == "server":
         from popmargin.rewards.rating_judge import JudgeReward

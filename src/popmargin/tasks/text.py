@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from popmargin.config import EvaluationConfig, ModelConfig
 from popmargin.data.encode import Writing
+from popmargin.data.goal_tokens import refuse_lost_goals
 from popmargin.data.schema import Preferences
 from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
 from popmargin.engine.reference import model_fingerprint
@@ -88,13 +89,15 @@ class TextTask(Task):
 
     def encode(self, preferences: Preferences) -> TokenizedPreferences:
         data = self.settings.data
-        return tokenize_preferences(
+        encoded = tokenize_preferences(
             preferences,
             self.tokenizer,
             max_length=data.max_length,
             truncation=data.truncation,
             writing=Writing(data.prompt, data.reasoning),
         )
+        refuse_lost_goals(preferences, encoded, self.tokenizer)
+        return encoded
 
     def check(self, sides: Sequence[TokenizedPreferences], evaluation: EvaluationConfig) -> None:
         for name, model in self._scoring_models().items():

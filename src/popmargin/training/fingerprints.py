@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from popmargin.data.goals import body_keys
 from popmargin.data.schema import COLUMNS, Preferences
 from popmargin.data.split import normalised_key
 from popmargin.errors import RunError
@@ -29,8 +30,8 @@ _SHOWN = 5
 
 
 def prompt_digests(preferences: Preferences) -> list[str]:
-    """A digest of every prompt, equal for prompts that count as the same in a split."""
-    return [digest(normalised_key(key).encode()) for key in preferences.prompt_keys]
+    """A digest of every prompt without its goal, equal for prompts that count as the same in a split."""
+    return [digest(normalised_key(key).encode()) for key in body_keys(preferences)]
 
 
 def _contents(preferences: Preferences) -> list[str]:

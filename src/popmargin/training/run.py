@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from popmargin.account import Step
 from popmargin.config import RunConfig
+from popmargin.data.goals import goal_facts
 from popmargin.models.policies import bf16_is_slower
 from popmargin.training.arguments import training_arguments
 from popmargin.training.build import Parts, Run, make_parts, make_trainer
@@ -140,8 +141,10 @@ def _say_if_bf16_is_slow() -> None:
 
 def _facts(run: Run, workspace: Workspace, parts: Parts) -> dict[str, Any]:
     edges, scale = parts.edges, parts.scale
+    goal = goal_facts(workspace.train.preferences)
     return {
         "name": run.name,
+        "goal": None if goal is None else goal.to_dict(),
         "seed": run.seed,
         "task": run.task.name,
         "objective": run.objective,

@@ -9,6 +9,7 @@ from scipy.special import expit
 from popmargin.account import Step
 from popmargin.config import DataConfig
 from popmargin.data.exchange import flipped
+from popmargin.data.goals import asking, body_keys, goal_facts
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak, normalised_key, split_preferences
@@ -104,6 +105,10 @@ def read_split(config: DataConfig) -> Split:
         count = int(flipped(len(train), config.flip, config.split_seed).sum())
         notes.append(f"training labels flipped, data.flip {config.flip:g}: {count}")
     train = train.flip(config.flip, config.split_seed)
+    goal = goal_facts(train)
+    test = asking(test, goal)
+    if goal is not None:
+        notes.append(f"held-out {goal.note()}; rows that carry a goal keep it")
     kept = {"to train on": len(train)} | ({} if apart is None else {"held out": len(apart)})
     steps.append(Step(name="split", rows_in=len(everything), kept=kept, left_out=left_out, notes=tuple(notes)))
     used = {*train.ids, *(() if apart is None else apart.ids)}
@@ -112,7 +117,7 @@ def read_split(config: DataConfig) -> Split:
 
 
 def _how_held_out(field: str, size: float, seed: int, train: Preferences, test: Preferences) -> str:
-    ours, theirs = (len({normalised_key(key) for key in side.prompt_keys}) for side in (train, test))
+    ours, theirs = (len({normalised_key(key) for key in body_keys(side)}) for side in (train, test))
     return (
         f"held out by prompt: {field} {size:g}, {theirs} of {counted(ours + theirs, 'prompt')} with "
         f"{counted(len(test), 'preference')}, drawn with seed {seed}"

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from popmargin.account import Step
 from popmargin.config import DataConfig, EvaluationConfig, PopConfig
+from popmargin.data.goal_tokens import refuse_cut_prompts
+from popmargin.data.goals import best_prompts, distinct_rows, goal_facts
 from popmargin.data.schema import Preferences
 from popmargin.errors import DataError
 from popmargin.pop.edge_sources import read_edges
@@ -93,6 +95,10 @@ class Workspace:
             ConfigError, DataError, RunError: they cannot; the message names rows or fields.
         """
         self.task.check((self.train.encoded, self.test.encoded), evaluation)
+        test = self.test.preferences
+        if goal_facts(test) is not None and evaluation.reward is not None and "generation" in self.task.provides:
+            prompts = best_prompts(test.select(distinct_rows(test, evaluation.prompts)))
+            refuse_cut_prompts(self.task.prompt_lengths(prompts), self.task.room_for_prompts(evaluation))
 
     def edges(self, config: PopConfig, order: Signal | None = None) -> PopEdges:
         """PoP edges between training preferences: from a file or a label store, or sampled from their strengths.

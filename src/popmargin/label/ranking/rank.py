@@ -10,7 +10,7 @@ from popmargin.data.responses import Responses
 from popmargin.errors import RunError
 from popmargin.label.ranking.contests import Contest, Orders, plan_ranking
 from popmargin.label.ranking.ranking import PromptRanking, Ranking, fate_of
-from popmargin.label.ranking.schemes import Outcome, Pair, Scheme, replay
+from popmargin.label.ranking.schemes import Outcome, Pair, Scheme, replay, turned
 
 Compare = Callable[[Sequence[Text], Sequence[Text], Sequence[Text]], Sequence[Verdict]]
 """Compares two responses to each of some prompts, as compare(prompts, first, second): "first", "second", "tie", or
@@ -76,7 +76,7 @@ def rank_responses(
             break
         asker.ask([question for questions in asked.values() for question in questions])
         for (number, pair), questions in asked.items():
-            answers = {question[1:]: asker.answer(question) for question in questions}
+            answers: dict[Pair, Verdict] = {question[1:]: asker.answer(question) for question in questions}
             given[number] |= answers
             known[number][pair] = outcome_of_answers(pair, answers)
     ranked = [
@@ -88,7 +88,7 @@ def rank_responses(
 
 def questions_of(contest: Contest, pair: Pair, orders: Orders, seed: int) -> list[_Question]:
     """The ordered questions that decide a pair: both orders, or one that the seed draws."""
-    sides = [pair, pair[::-1]]
+    sides = [pair, turned(pair)]
     if orders == "one":
         low, high = sorted(pair)
         coin = random.Random(f"{seed}\x1f{contest.row}\x1f{low}\x1f{high}").random() < 0.5

@@ -19,7 +19,7 @@ from popmargin.data.saving import save_table
 from popmargin.data.schema import Preferences
 from popmargin.errors import DataError
 from popmargin.label.ranking.contests import Contest, Plan
-from popmargin.label.ranking.schemes import Outcome, Pair, Standing, won
+from popmargin.label.ranking.schemes import Outcome, Pair, Standing, turned, won
 from popmargin.pop.fit import fit_arrays
 
 KEPT = "kept"
@@ -237,7 +237,7 @@ class Ranking:
                     "first_response": pair[0],
                     "second_response": pair[1],
                     "answer": of.answers.get(pair),
-                    "answer_turned": of.answers.get(pair[::-1]),
+                    "answer_turned": of.answers.get(turned(pair)),
                     "outcome": outcome,
                     "direct": place >= len(of.standing.played),
                     "asked": frozenset(pair) not in seen,

@@ -11,6 +11,7 @@ from popmargin.data.conversation import Text
 from popmargin.data.tools import said
 from popmargin.label.quality.label_quality import Cycles, cycles_of
 from popmargin.label.ranking.ranking import KEPT, PromptRanking, Ranking
+from popmargin.label.ranking.schemes import turned
 from popmargin.statistics.intervals import UNDEFINED, Interval, binomial_interval
 from popmargin.statistics.jackknife import row_means, share_of_sums
 
@@ -132,7 +133,7 @@ def _of_sums(sums: list[list[int]]) -> Interval:
 
 def _contradictions(of: PromptRanking) -> list[int]:
     decided = [pair for pair, outcome in of.games.items() if outcome != "unknown"]
-    same = sum(of.answers[pair] == of.answers[pair[::-1]] != "tie" for pair in decided)
+    same = sum(of.answers[pair] == of.answers[turned(pair)] != "tie" for pair in decided)
     return [same, len(decided)]
 
 

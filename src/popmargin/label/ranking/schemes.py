@@ -69,8 +69,8 @@ def replay(scheme: Scheme, order: Sequence[int], known: Mapping[Pair, Outcome]) 
         wanted = tuple(pair for pair, outcome in found if outcome is None)
         if wanted:
             return Standing(wanted, tuple(played))
-        outcomes = [outcome for _, outcome in found if outcome is not None]
-        played += zip(pairs, outcomes, strict=True)
+        outcomes: list[Outcome] = [outcome for _, outcome in found if outcome is not None]
+        played += list(zip(pairs, outcomes, strict=True))
         try:
             pairs = run.send(outcomes)
         except StopIteration as end:
@@ -91,8 +91,18 @@ def outcome_of(known: Mapping[Pair, Outcome], pair: Pair) -> Outcome | None:
     """
     if pair in known:
         return known[pair]
-    turned = known.get(pair[::-1])
-    return None if turned is None else _TURNED[turned]
+    other = known.get(turned(pair))
+    return None if other is None else _TURNED[other]
+
+
+def turned(pair: Pair) -> Pair:
+    """The pair named the other way round.
+
+    Example:
+        >>> turned((0, 1))
+        (1, 0)
+    """
+    return pair[1], pair[0]
 
 
 def comparisons_of(scheme: Scheme, responses: int) -> int:
@@ -149,10 +159,12 @@ def _pairs(order: Sequence[int]) -> _Run:
     """Neighbours first; then the winners run for best and the losers for worst, an odd one out in both."""
     neighbours = list(zip(order[::2], order[1::2], strict=False))
     outcomes = yield neighbours
-    turned = [pair[::-1] if outcome == "second" else pair for pair, outcome in zip(neighbours, outcomes, strict=True)]
+    ordered = [
+        turned(pair) if outcome == "second" else pair for pair, outcome in zip(neighbours, outcomes, strict=True)
+    ]
     left = [order[-1]] if len(order) % 2 else []
-    best, _ = yield from _stay([winner for winner, _ in turned] + left, best=True)
-    worst, _ = yield from _stay([loser for _, loser in turned] + left, best=False)
+    best, _ = yield from _stay([winner for winner, _ in ordered] + left, best=True)
+    worst, _ = yield from _stay([loser for _, loser in ordered] + left, best=False)
     return best, worst
 
 
