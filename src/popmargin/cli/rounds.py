@@ -98,5 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from popmargin.rounds.run_rounds import run_rounds
 
     report = run_rounds(config, plan, until=args.until, overwrite=args.overwrite)
-    print(f"report: {report}" if report is not None else f"stopped after {args.until}; the same command goes on")
+    if args.until is not None:
+        print(f"stopped after {args.until}; without --until, the same command goes on")
+    print(f"report: {report}")
     return 0
