@@ -45,9 +45,9 @@ def test_typos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong: list[tuple[list[str], str]] = [
         (["spaa"], "neither a file nor an example. Did you mean 'spa'?"),
         ([str(tmp_path / "ownn.yaml")], "Did you mean"),
-        ([str(file)], "train.learning_rate"),
+        ([str(file)], "base: Unknown key 'train.learning_rat'. Did you mean 'learning_rate'"),
         (["spa", "--recipe.round", "1"], "Did you mean 'rounds'?"),
-        (["spa", "--recipe.rounds", "two"], "recipe.rounds"),
+        (["spa", "--recipe.rounds", "two"], "recipe 'spa'.rounds must be a whole number"),
         (["spa", "--until", "round-9", "--output", str(tmp_path / "x")], "no stage 'round-9'"),
         (["spa", "--statuss"], "--status"),
         (["spa", "--recipe.name", "spo"], "Unknown recipe 'spo'"),
