@@ -14,10 +14,12 @@ from reference_lists import attributes
 
 from popmargin.config import RunConfig
 from popmargin.config.described import fields_of
+from popmargin.recipes.base import RECIPES
 from popmargin.study.config import StudyConfig
 
 HERE = Path(__file__).parent
 FIELDS = "<!-- fields: made by docs/generate.py from popmargin.config and popmargin.study.config -->"
+OPTIONS = "<!-- recipes: made by docs/generate.py from popmargin.recipes -->"
 STUDY = (
     "For `popmargin compare`. A stopped study continues where it was. The same command can run several times at once,",
     "on one GPU each or on the same (`CUDA_VISIBLE_DEVICES=1 popmargin compare study.yaml`): the processes share the",
@@ -40,9 +42,25 @@ def configuration_page() -> str:
     return before + "\n".join(lines) + "\n"
 
 
+def rounds_page() -> str:
+    """The page on rounds, with the options of every recipe."""
+    before, start, _ = (HERE / "rounds.md").read_text(encoding="utf-8").partition(OPTIONS)
+    if not start:
+        raise SystemExit(f"docs/rounds.md lacks the line {OPTIONS!r} before its options.")
+    lines = [OPTIONS]
+    for name in RECIPES.names():
+        found = RECIPES.get(name)
+        lines += ["", f"### `{name}`", "", found.summary, "", *attributes(found.options, "")]
+    return before + "\n".join(lines) + "\n"
+
+
 def outputs() -> dict[str, str]:
     """Every generated file, by its path in the documentation."""
-    found = {"configuration.md": configuration_page(), "../README.md": demo_paragraph.readme()}
+    found = {
+        "configuration.md": configuration_page(),
+        "rounds.md": rounds_page(),
+        "../README.md": demo_paragraph.readme(),
+    }
     return found | {f"objectives/{name}": text for name, text in objective_pages.pages().items()}
 
 

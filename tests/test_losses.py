@@ -166,7 +166,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "target": (lambda: losses.pop(ONE, ONE), DataError, "needs target, the weaker sides' gaps"),
     "shape": (lambda: losses.dpo(ONE, TWO), DataError, r"here chosen \(1,\), rejected \(2,\)"),
     "matrix": (lambda: losses.dpo(TWO[:, None], TWO[:, None]), DataError, r"here chosen \(2, 1\)"),
-    "list": (lambda: losses.dpo(ONE, [0.0]), DataError, "rejected is a list, and must be a tensor"),  # pyright: ignore[reportArgumentType]
+    "list": (lambda: losses.dpo(ONE, [0.0]), DataError, "rejected is a list; it must be a tensor"),  # pyright: ignore[reportArgumentType]
     "half": (lambda: losses.dpo(ONE, ONE, reference_chosen=ONE), DataError, "come together, or neither does"),
     "mean": (
         lambda: losses.ipo(ONE, ONE, chosen_tokens=ONE + 1, rejected_tokens=ONE + 1, length_normalized=True),

@@ -30,6 +30,7 @@ ROOMS = [
     "tasks", "training", "evaluation",
     "report", "study",
     "label", "edge_sources",
+    "rounds", "recipes",
     "losses", "api",
     "cli", "__main__",
 ]  # fmt: skip
@@ -51,6 +52,8 @@ SAME_NAME = {
     "responses.py": "several responses to a prompt: the layout of a file, and the object that verbs work on",
     "label_store.py": "the label store, and the edges that are read from it",
     "pop.py": "PoP edges: the section of the configuration, the component `pop` of its room, the verb",
+    "spa.py": "SPA: the training loss, and the recipe of its rounds",
+    "ropo.py": "ROPO: the training loss, and the recipe of its rounds",
     "pop_scale.py": "the objective `pop_scale`, and the verb that fits the same scale",
 }
 """File names that stand in several rooms, and what they mean in all of them."""
@@ -62,6 +65,7 @@ WHOLE_CONFIGURATION = {
     "training.inputs": "compares stored ones, and makes their paths absolute",
     "training.run_directory": "stores it",
     "api": "a front door", "cli": "a front door", "study": "a front door",
+    "rounds": "a front door, for the trainings of its stages",
 }  # fmt: skip
 """Rooms and modules that know the whole configuration of a run; all others take objects, or the section they read."""
 

@@ -113,7 +113,7 @@ def test_a_module_beside_the_file_is_found_and_read_again(here: Path) -> None:
         ("import sys\nsys.exit(0)\n", "f", r"line 2: SystemExit: 0.*__main__"),
         ("from json import nothing\n", "f", r"line 1: ImportError"),
         ("def hinge(prompts, completions): ...\n", "hing", r"has no 'hing'\. Did you mean 'hinge'"),
-        ("value = 3\n", "value", r"is not registered, but a int|is of type int; it must be a function"),
+        ("value = 3\n", "value", r"is an int, not a registered function|is of type int; it must be a function"),
         ("\xff", "f", r"is not Python|cannot be imported"),
     ],
 )

@@ -6,7 +6,7 @@
 
 `scale` prints the rank correlation of estimated with true strengths for each number of comparisons, and how many
 comparisons tell as much as one rating. `ties` prints the same correlation where annotators see that two strengths are
-equal, and where they choose between equal ones by a coin. `train` prints the accuracy of a linear reward on TF-IDF
+equal, and where they flip a coin between equal ones. `train` prints the accuracy of a linear reward on TF-IDF
 features of topics that it was not trained on.
 """
 
@@ -85,7 +85,7 @@ def study_scale(source: Path) -> None:
                     fitted = fit_strengths(edges, ids, errors="none").strength
                     for way, value in (("edges", wins(edges, ids)), ("scale", fitted)):
                         found[temperature, sampling, k, way].append(spearmanr(value, truth)[0])
-    print("| temperature | sampling | what is known | " + " | ".join(f"k = {k}" for k in KS) + " |")
+    print("| temperature | sampling | estimate | " + " | ".join(f"k = {k}" for k in KS) + " |")
     print("|---" * (3 + len(KS)) + "|")
     for temperature in TEMPERATURES:
         for sampling in SAMPLINGS:
@@ -124,12 +124,12 @@ def study_ties(source: Path) -> None:
             # So little that equal strengths are told apart by nothing but a coin.
             apart = truth + 1e-6 * rng.permutation(len(truth))
             for k in some:
-                for name, seen in (("ties", truth), ("by a coin", apart)):
+                for name, seen in (("ties", truth), ("coin flip", apart)):
                     edges = sample_edges(ids, seen, sampling="random", k=k, seed=seed, temperature=temperature)
                     shares += [float(np.mean(edges.table["tie"].to_numpy()))] if name == "ties" else []
                     fitted = fit_strengths(edges, ids, errors="none").strength
                     found[name, k].append(spearmanr(fitted, truth)[0])
-        for name in ("ties", "by a coin"):
+        for name in ("ties", "coin flip"):
             print(f"| {temperature} | {name} | {' | '.join(shown(found[name, k]) for k in some)} |")
     print(f"\nshare of comparisons that are ties: {np.mean(shares):.1%}")
 
@@ -250,7 +250,8 @@ def study_train(source: Path) -> None:
                     accuracy[sampling, name, k].append(measure(loss))
     base = np.array(accuracy["no PoP labels", "Bradley–Terry", 0])
     print(
-        "| comparisons | objective | k | accuracy, other topics | difference to no PoP labels |\n|---|---|---|---|---|"
+        "| comparisons | objective | k | accuracy, other topics | difference from no PoP labels |\n"
+        "|---|---|---|---|---|"
     )
     for (sampling, name, k), values in accuracy.items():
         difference = "{:+.3f} ± {:.3f}".format(*mean_and_half_width(np.array(values) - base))

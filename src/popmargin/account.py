@@ -1,4 +1,4 @@
-"""One step that rows went through: what came in, what was kept, and what was left out and why."""
+"""One step in the account of rows: what came in, what was kept, and what was dropped and why."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,21 +16,21 @@ _REASONS = {
     "tie": "a tie",
     "unfinished": "cut at the token limit",
     "missing": "a missing value",
-    "bad_json": "no JSON",
-    "bad_utf8": "no UTF-8",
+    "bad_json": "invalid JSON",
+    "bad_utf8": "invalid UTF-8",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step that rows went through: rows_in == all kept + all left out, always.
+    """One step in the account of rows; always rows_in == all kept + all left out.
 
     Attributes:
-        name: what was looked at, e.g. a file's name or "training preferences".
+        name: the subject, e.g. a file name or "training preferences".
         rows_in: preferences, edges or prompts that came in, as `unit` says.
-        kept: where the rows went that were kept -> how many.
-        left_out: reason -> how many.
-        notes: what else was done with them or is to be known, in sentences.
+        kept: destination of kept rows -> number.
+        left_out: reason -> number.
+        notes: anything else that was done or should be known, in sentences.
         unit: what is counted.
     """
 
@@ -50,7 +50,7 @@ class Step:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Why rows were left out, in words -> how many."""
+        """Reasons for left-out rows, in words -> number."""
         return {_REASONS.get(kind, kind.replace("_", " ")): count for kind, count in self.left_out.items() if count}
 
     @property
@@ -63,7 +63,7 @@ class Step:
         return f"{self.rows_in} in = {' + '.join(parts)}"
 
     def lines(self) -> list[str]:
-        """The step for a person: what came in and what became of it, then a line for every note."""
+        """The step for display: what came in and where it went, then one line per note."""
         return [f"{self.name}: {self.arithmetic}", *(f"  {note}" for note in self.notes)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,6 +72,6 @@ class Step:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Step":
-        """Read what `to_dict` gave."""
+        """The inverse of `to_dict`."""
         notes: tuple[str, ...] = tuple(values["notes"])
         return Step(**{name: value for name, value in values.items() if name != "notes"}, notes=notes)

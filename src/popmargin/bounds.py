@@ -1,6 +1,6 @@
-"""Which numbers a field takes: said once, as its type; checked wherever it is set, and shown in help, docs and schema.
+"""Allowed numbers of fields, defined once, as types; checked wherever set, and shown in help, docs and schema.
 
-Numbers are numbers: neither true nor the text '8' is one.
+Only numbers count as numbers: neither true nor the text '8' does.
 
 Example:
     >>> from pydantic import TypeAdapter
@@ -21,15 +21,15 @@ def _whole(value: float) -> float:
 
 
 Count = Annotated[int, Strict(), Field(ge=0)]
-"""A number of things that may be none."""
+"""A count, possibly 0."""
 Size = Annotated[int, Strict(), Field(ge=1)]
-"""A number of things of which there must be one."""
+"""A count of at least 1."""
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
-"""What random generators start from."""
+"""A seed of random generators."""
 NotNegative = Annotated[float, Strict(), Field(ge=0)]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 PartialShare = Annotated[float, Strict(), Field(ge=0, lt=1)]
-"""A share or probability that is never all."""
+"""A share or probability below 1."""
 PositiveShare = Annotated[float, Strict(), Field(gt=0, le=1)]
 """A share or probability that is never none."""
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
@@ -37,4 +37,4 @@ Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 ShareOrCount = Annotated[float, Strict(), Field(ge=0, json_schema_extra={"wholeFrom": 1}), AfterValidator(_whole)]
 """A share below 1, or a whole number from 1 on."""
 SomeShareOrCount = Annotated[float, Strict(), Field(gt=0, json_schema_extra={"wholeFrom": 1}), AfterValidator(_whole)]
-"""The same, and never none."""
+"""The same, but above 0."""

@@ -1,4 +1,4 @@
-"""What other frameworks call the settings of a run, and which setting is meant by an unknown key."""
+"""Other frameworks' names for the settings of a run, and the likely meaning of an unknown key."""
 
 from collections.abc import Iterable, Mapping
 
@@ -97,7 +97,7 @@ def suggestion(key: str, known: Iterable[str], where: str, settings: Iterable[st
 
     Args:
         key: the unknown one, as it was written.
-        known: keys that its section has.
+        known: keys of its section.
         where: its section with a dot, or nothing.
         settings: dotted names of all settings of a run.
 

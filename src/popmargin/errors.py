@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 class PopmarginError(ValueError):
-    """Base of every error that popmargin raises for something the user gave; the CLI prints its message alone.
+    """Base of all errors that popmargin raises for user input; the CLI prints only the message.
 
     Example:
         >>> from popmargin import load_preferences
@@ -20,7 +20,7 @@ class PopmarginError(ValueError):
 
 
 class DataError(PopmarginError):
-    """Preference data or PoP edges that cannot be used; the message names file, row, column and remedy.
+    """Unusable preference data or PoP edges; the message names file, row, column and remedy.
 
     Example:
         >>> from popmargin import PopEdges
@@ -55,7 +55,7 @@ class NoSuchNameError(DataError, KeyError):
 
 
 class ConfigError(PopmarginError):
-    """A configuration that cannot be used; the message names the key and the nearest known one.
+    """An unusable configuration; the message names the key and the nearest known one.
 
     Example:
         >>> from popmargin import RunConfig
@@ -97,6 +97,27 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     start = f"Did you mean '{near[0]}'? " if near else ""
     return f"{start}Known: {', '.join(names)}."
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count and its noun, for a message; the plural ends in s by default.
+
+    Example:
+        >>> counted(1, "row"), counted(2, "row"), counted(0, "reply", "replies")
+        ('1 row', '2 rows', '0 replies')
+    """
+    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
+
+
+def a_kind(value: object) -> str:
+    """The type of a value with its article, for a message.
+
+    Example:
+        >>> a_kind({}), a_kind(1)
+        ('a dict', 'an int')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' or name == 'ndarray' else 'a'} {name}"
 
 
 def first_few(names: Sequence[str], shown: int = 5) -> str:

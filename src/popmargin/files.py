@@ -1,4 +1,4 @@
-"""Files that appear when they are complete, in the format that their name says; what a mistyped name meant."""
+"""Atomic files, in the format that their name says; hints for mistyped names."""
 
 import difflib
 import hashlib
@@ -20,16 +20,16 @@ _LOG = logging.getLogger(__name__)
 
 @contextmanager
 def whole_file(path: str | Path, suffixes: Sequence[str] = ()) -> Generator[Path]:
-    """A path to write to, which takes the place of `path` at the end, so that no reader meets half a file.
+    """A path to write to, which replaces `path` at the end, so that readers never see half a file.
 
-    The folder is made when missing. After an error `path` is as it was, and nothing is left beside it.
+    The folder is created if missing. After an error `path` is unchanged, and nothing is left next to it.
 
     Args:
         path: the file.
-        suffixes: how its name may end, if what is written has one format; none allows any name.
+        suffixes: allowed suffixes, if there is one format; none allows any name.
 
     Raises:
-        ConfigError: the name ends otherwise.
+        ConfigError: the name has another suffix.
         RunError: `path` is a folder, or cannot be written.
     """
     check_suffix(path, suffixes)
@@ -38,7 +38,7 @@ def whole_file(path: str | Path, suffixes: Sequence[str] = ()) -> Generator[Path
     try:
         if target.is_dir():
             raise RunError(f"{path} is a folder. Give a file name.")
-        with suppress(FileExistsError):  # a file in the folder's place: to write says so
+        with suppress(FileExistsError):  # a file in the folder's place: writing reports it
             target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(target)
@@ -51,14 +51,14 @@ def whole_file(path: str | Path, suffixes: Sequence[str] = ()) -> Generator[Path
 
 @contextmanager
 def whole_folder(path: str | Path, *, replace: bool = False) -> Generator[Path]:
-    """A new folder to write into, which takes the place of `path` at the end; `whole_file` for several files.
+    """A new folder to write into, which replaces `path` at the end; like `whole_file` for several files.
 
     Args:
         path: the folder.
-        replace: whether one that is there already gives way.
+        replace: whether an existing one is replaced.
 
     Raises:
-        RunError: `path` is there already, with something in it, or cannot be written.
+        RunError: `path` exists and is not empty, or cannot be written.
     """
     target = Path(path)
     partial, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("part", "old"))
@@ -78,7 +78,7 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Generator[Path]:
 
 
 def append_jsonl(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one line of JSON to a log; what a killed process left of a line is cut off first, and told."""
+    """Append one line of JSON to a log; a truncated last line is removed first, with a message."""
     with path.open("ab+") as file:
         torn = _torn_end(file)
         if torn:
@@ -88,7 +88,7 @@ def append_jsonl(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _torn_end(file: IO[bytes]) -> int:
-    """Bytes at the end of a log after its last line break; leaves the place at the end."""
+    """Bytes at the end of a log after its last line break; leaves the position at the end."""
     size = file.seek(0, os.SEEK_END)
     if not size:
         return 0
@@ -100,7 +100,7 @@ def _torn_end(file: IO[bytes]) -> int:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a log; none if there is no such file. A last line without its end is left out, and told.
+    """All complete lines of a log; none if there is no such file. A truncated last line is skipped, with a message.
 
     Raises:
         RunError: a line before it is not JSON.
@@ -109,18 +109,18 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return []
     whole, _, torn = path.read_bytes().rpartition(b"\n")
     if torn:
-        _LOG.warning("%s: its last line was not written to its end, and is left out.", path)
+        _LOG.warning("%s: its last line is incomplete and is skipped.", path)
     lines: list[dict[str, Any]] = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             lines += [json.loads(line)] if line.strip() else []
         except ValueError as error:
-            raise RunError(f"{path}:{number}: not JSON ({error}). Remove the line, or train anew.") from error
+            raise RunError(f"{path}:{number}: not JSON ({error}). Remove the line, or train again.") from error
     return lines
 
 
 def check_suffix(path: str | Path, suffixes: Sequence[str]) -> None:
-    """Refuse a name that says another format than what is written; no suffixes allow any name.
+    """Refuse a name with the suffix of another format; no suffixes allow any name.
 
     Example:
         >>> check_suffix("edges.csv", [".parquet"])
@@ -136,16 +136,16 @@ def check_suffix(path: str | Path, suffixes: Sequence[str]) -> None:
 def check_output(
     path: str | Path, suffixes: Sequence[str] = (), *, overwrite: bool, inputs: Iterable[str | Path | None] = ()
 ) -> None:
-    """Look at a place before any work is done for what goes there.
+    """Check an output path before doing any work.
 
     Args:
         path: the file to write.
         suffixes: as in `whole_file`.
-        overwrite: whether the user said that a file in the way may go.
-        inputs: what is read; what is no path, such as a hub id, does no harm here.
+        overwrite: whether the user allowed replacing an existing file.
+        inputs: the inputs; those that are not paths, such as hub ids, do not matter.
 
     Raises:
-        ConfigError: the name says another format, a file is there already, or it is one that is read.
+        ConfigError: the suffix is of another format, the file exists, or it is an input.
         RunError: the path is a folder.
     """
     check_suffix(path, suffixes)
@@ -160,7 +160,7 @@ def check_output(
 
 
 def _lies_in(target: Path, source: Path) -> bool:
-    """Whether a file is the source, by whatever name, or lies in it where that is a folder."""
+    """Whether a file is the source, under any name, or is inside it if that is a folder."""
     with suppress(OSError):
         if target.exists() and source.exists() and target.samefile(source):
             return True
@@ -169,11 +169,11 @@ def _lies_in(target: Path, source: Path) -> bool:
 
 
 def no_such_file(path: str | Path, *, what: str = "file") -> str:
-    """A sentence that a file or folder is not there, with names like it in its folder, or the folder that is missing.
+    """A sentence that a file or folder does not exist, with similar names in its folder, or the missing folder.
 
     Args:
         path: what a user gave.
-        what: "file" or "folder", or more exactly what was looked for.
+        what: "file" or "folder", or more precisely what was expected.
 
     Example:
         >>> no_such_file("nowhere/run.yaml")
@@ -187,7 +187,7 @@ def no_such_file(path: str | Path, *, what: str = "file") -> str:
 
 
 def near_names(path: str | Path) -> str:
-    """A question whether names like this one, in its folder, were meant; empty if there are none."""
+    """A question whether a similar name in its folder was meant; empty if there is none."""
     wanted = Path(path)
     try:
         names = sorted(entry.name for entry in wanted.parent.iterdir() if not entry.name.startswith("."))

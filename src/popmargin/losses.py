@@ -1,7 +1,7 @@
 """Every registered objective as a function on plain tensors: `popmargin.losses.dpo(chosen, rejected, beta=0.1)`.
 
-The names are those of the registry, a user's own among them; `help(popmargin.losses.pop)` shows what a loss takes. The
-losses are what `popmargin train` minimises, one number per row, with gradients to every score.
+The names are those of the registry, including user objectives; `help(popmargin.losses.pop)` describes a loss's
+arguments. These are the losses that `popmargin train` minimises, one number per row, differentiable in every score.
 
 Axis suffix B: rows.
 
@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from popmargin.engine.scores import scores_of
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, a_kind, did_you_mean
 from popmargin.margin import Margin
 from popmargin.objectives.base import OBJECTIVES, Logps, Objective, Rows, ScoreKind
 
@@ -44,7 +44,7 @@ _TENSORS = {
     "weaker_rejected": "the same of their rejected responses (B,)",
     "has_weaker": "whether the row has a weaker side (B,), bool; None for all",
     "stronger_share": "weight of the stronger side (B,); None for 1",
-    "weaker_share": "weight of the weaker side (B,); None for 1 where there is one",
+    "weaker_share": "weight of the weaker side (B,); None for 1 if there is one",
     "state": "the objective's own state, as `Objective.init_state` makes it; None for its beginning",
     "chosen_tokens": "token counts of the chosen responses (B,)",
     "rejected_tokens": "the same of the rejected responses (B,)",
@@ -59,7 +59,7 @@ _COLUMNS = {
 
 
 class LossFunction(Protocol):
-    """An objective on plain tensors; what a loss needs beside the scores, and its options, are named by its `help`."""
+    """An objective on plain tensors; its `help` names what it needs besides the scores, and its options."""
 
     __name__: str
 
@@ -95,7 +95,7 @@ def __dir__() -> list[str]:
 
 
 def _loss_function(objective: Objective) -> LossFunction:
-    """The function of an objective, with a signature and a docstring of its own."""
+    """The function of an objective, with its own signature and docstring."""
     defaults = objective.options()
     options = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(objective.options)}
     tensors = _tensors(objective, defaults)
@@ -130,7 +130,7 @@ def _loss_function(objective: Objective) -> LossFunction:
 
 
 def _tensors(objective: Objective, options: Any) -> dict[str, tuple[bool, str]]:
-    """The tensors that a loss takes beside its scores: whether it must have them, and what they are."""
+    """The tensors that a loss takes besides its scores: whether they are required, and what they are."""
     needs, kind = objective.needs, objective.score_kind(options)
     names = dict.fromkeys(needs.columns, True)
     names |= {"target": True} if needs.weaker == "target" else {}
@@ -166,20 +166,20 @@ def _docstring(objective: Objective, kind: ScoreKind, tensors: Mapping[str, tupl
 def _check(
     objective: Objective, options: Any, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], where: str
 ) -> None:
-    """Look at what a user hands over.
+    """Check a user's arguments.
 
     Raises:
-        DataError: something is missing, no tensor, or of another shape, type or range.
+        DataError: something is missing, not a tensor, or of the wrong shape, type or range.
     """
     tensors = _tensors(objective, options)
     for name, value in {"chosen": chosen, "rejected": rejected, **inputs}.items():
         if name != "state" and not isinstance(value, Tensor):
-            raise DataError(f"{where}: {name} is a {type(value).__name__}, and must be a tensor (B,).")
+            raise DataError(f"{where}: {name} is {a_kind(value)}; it must be a tensor (B,).")
     wrong = {name: tuple(value.shape) for name, value in {"rejected": rejected, **inputs}.items()
              if name != "state" and value.shape != chosen.shape}  # fmt: skip
     if chosen.ndim != 1 or wrong:
         shapes = ", ".join(f"{name} {shape}" for name, shape in {"chosen": tuple(chosen.shape), **wrong}.items())
-        raise DataError(f"{where}: tensors must be (B,), a number per row, all of one length; here {shapes}.")
+        raise DataError(f"{where}: tensors must be (B,), one number per row, all the same length; here {shapes}.")
     if "has_weaker" in inputs and inputs["has_weaker"].dtype != torch.bool:
         raise DataError(f"{where}: has_weaker is {inputs['has_weaker'].dtype}, and must be bool.")
     for name in ("chosen_tokens", "rejected_tokens"):
@@ -236,18 +236,18 @@ def _value(
     if weight_B is None:
         return loss_B.mean()
     total = weight_B.sum()
-    return (loss_B * weight_B).sum() / torch.where(total > 0, total, 1)  # of weights that are all 0: 0, as in training
+    return (loss_B * weight_B).sum() / torch.where(total > 0, total, 1)  # all-zero weights give 0, as in training
 
 
 def _scores(
     kind: ScoreKind, chosen: Tensor, rejected: Tensor, inputs: Mapping[str, Any], where: str
 ) -> tuple[tuple[Tensor, Tensor], Logps | None]:
-    """The scores in the wanted kind, and the sums that they come from where these were given."""
+    """The scores of the requested kind, and the sums they come from, if given."""
     ratio, mean = kind.endswith("log_ratio"), kind.startswith("mean_")
     reference, tokens = inputs.get("reference_chosen"), inputs.get("chosen_tokens")
     sums = kind == "logp" or (reference is not None if ratio else tokens is not None)
     if mean and ratio and (reference is None) != (tokens is None):
-        raise DataError(f"{where} takes mean log-ratios alone, or summed log-probs with both reference and tokens.")
+        raise DataError(f"{where} takes either mean log-ratios, or summed log-probs with both reference and tokens.")
     if not sums or (tokens is None and not ratio):
         return (chosen, rejected), None
     counts = [

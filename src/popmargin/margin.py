@@ -24,7 +24,7 @@ class Margin:
         unit: "nats" (a log-ratio gap Δ) or "reward" (β·Δ).
 
     Raises:
-        DataError: another unit.
+        DataError: an unknown unit.
 
     Example:
         >>> from torch import tensor
@@ -49,7 +49,7 @@ class Margin:
         return self.values if self.unit == "reward" else self.values * beta
 
     def clip(self, low: float, high: float) -> "Margin":
-        """The same kept inside [low, high], in its own unit."""
+        """The same clipped to [low, high], in its own unit."""
         return replace(self, values=self.values.clamp(low, high))
 
     def only(self, rows: Bool[Tensor, "B"]) -> "Margin":
@@ -57,9 +57,9 @@ class Margin:
         return replace(self, values=where(rows, self.values, zeros_like(self.values)))
 
     def times(self, factor: float) -> "Margin":
-        """The same, so many times as large, in its own unit."""
+        """The same multiplied by a factor, in its own unit."""
         return replace(self, values=self.values * factor)
 
     def swap(self) -> "Margin":
-        """The margin when chosen and rejected change places; nothing else inverts a margin."""
+        """The margin after swapping chosen and rejected; nothing else inverts a margin."""
         return replace(self, values=-self.values)

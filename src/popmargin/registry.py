@@ -1,4 +1,4 @@
-"""Registries of components (objectives, margin sources, regularizers …): one file each, without a list to edit."""
+"""Registries of components (objectives, margin sources, regularizers …): one file each, with no list to edit."""
 
 import dataclasses
 import importlib
@@ -9,12 +9,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_type_hints
 
-from popmargin.errors import ConfigError, did_you_mean
+from popmargin.errors import ConfigError, a_kind, did_you_mean
 from popmargin.user_code import FORMS, home, load_object
 
 
 class Component(Protocol):
-    """What every registered component tells of itself."""
+    """The attributes of every registered component."""
 
     @property
     def name(self) -> str: ...
@@ -43,14 +43,14 @@ class Registry(Generic[ComponentT]):
         self._builtin_loaded = False
 
     def add(self, component: ComponentT) -> None:
-        """Register a component; a function of the same file, or of the same notebook, is replaced by its new version,
-        and one of a file that is gone by whatever takes its name.
+        """Register a component. A function from the same file or notebook is replaced by its new version, one from a
+        deleted file by anything with its name.
 
         Raises:
             ConfigError: the name is built in, or another function has it.
         """
         if not self._is_builtin(component):
-            self._load_builtin()  # so that their names are known, whatever was imported first
+            self._load_builtin()  # so that their names are known, whatever the order of imports
         known = self._entries.get(component.name)
         if known is not None and not self._is_newer(component, known):
             taken = "built in" if self._is_builtin(known) else f"already taken, by '{_title(known)}' in {_place(known)}"
@@ -65,7 +65,7 @@ class Registry(Generic[ComponentT]):
         return str(getattr(component.function, "__module__", "")).startswith(f"{self.package}.")
 
     def _is_newer(self, component: ComponentT, known: ComponentT) -> bool:
-        """Whether it stands where the known one does: the same function, or another version of the same file."""
+        """Whether it comes from the same place as the known one: the same function, or another version of the file."""
         place = _place(known)
         if place.endswith(".py") and not Path(place).is_file() and not self._is_builtin(known):
             return True
@@ -97,7 +97,7 @@ class Registry(Generic[ComponentT]):
             )
         if offered:
             return self._registered(load_object(offered[0].value, self.title), name)
-        place = f" For what is in this file: '{name}:NAME'." if name.endswith(".py") else ""
+        place = f" For something in this file: '{name}:NAME'." if name.endswith(".py") else ""
         raise ConfigError(
             f"Unknown {self.title} '{name}'. {did_you_mean(name, self._entries)} Your own: {FORMS}.{place}"
         )
@@ -113,12 +113,12 @@ class Registry(Generic[ComponentT]):
         for component in self._entries.values():
             if component.function is function:
                 return component
-        what = "" if callable(function) else f", but a {type(function).__name__}"
-        raise ConfigError(f"'{path}' is not registered{what}: decorate the function with @{self.kind}(...).")
+        what = "not registered" if callable(function) else f"{a_kind(function)}, not a registered function"
+        raise ConfigError(f"'{path}' is {what}: decorate the function with @{self.kind}(...).")
 
 
 class Register(Protocol):
-    """Registers a function and gives it back."""
+    """Registers a function and returns it."""
 
     def __call__(self, function: FunctionT, /) -> FunctionT: ...
 
@@ -129,7 +129,7 @@ def decorator(
     """The decorator that registers functions as components.
 
     Args:
-        registry: where they are put.
+        registry: where they are registered.
         kind: the component's class: name and function, then keywords, which are those of the decorator.
     """
 
@@ -153,7 +153,7 @@ def _title(component: Component) -> str:
 
 
 def _globals(component: Component) -> Any:
-    """What a function sees; every version of a file has its own, the cells of a notebook have one together."""
+    """A function's globals; every version of a file has its own, all cells of a notebook share one."""
     return getattr(inspect.unwrap(component.function), "__globals__", None)
 
 
@@ -173,5 +173,5 @@ def make_options(options: type[Any], values: Mapping[str, Any], owner: str) -> A
     unknown = [name for name in values if name not in fields]
     if unknown:
         raise ConfigError(f"{owner} has no option '{unknown[0]}'. {did_you_mean(unknown[0], fields)}")
-    types = get_type_hints(options, include_extras=True)  # a user's file may have its annotations as text
+    types = get_type_hints(options, include_extras=True)  # a user's file may have annotations as strings
     return build(options, {name: coerce(types[name], value, f"{owner}.{name}") for name, value in values.items()})

@@ -1,7 +1,7 @@
-"""A user's own Python code: one loader for objectives, regularizers, token selectors, rewards and all else.
+"""User code in Python: one loader for objectives, regularizers, token selectors, rewards and everything else.
 
-A specification is `path/to/file.py:name` or `package.module:name`. A file is read anew whenever it has changed, or a
-module beside it that it imports; modules are looked for in the working directory too, where a user's own code lies.
+A specification is `path/to/file.py:name` or `package.module:name`. A file is reloaded whenever it, or a module next
+to it that it imports, has changed. Modules in the working directory are found too.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ FORMS = "'path/to/file.py:name' or 'package.module:name'"
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A module that this loader made, with the content of its file and of the user's modules that it imported."""
+    """A module made by this loader, with digests of its file and of the user modules it imported."""
 
     module: ModuleType
     contents: dict[Path, str]
@@ -67,10 +67,10 @@ def load_object(spec: str, what: str) -> Any:
 
 @contextmanager
 def running(what: str) -> Generator[None]:
-    """What a user's own code raises is told in words, with the place in it.
+    """Turn errors from user code into messages with file and line.
 
     Raises:
-        RunError: in place of what a user's file raised; our own errors, and what other code raised, stay as they are.
+        RunError: in place of an error from a user's file; our own errors, and those of other code, are unchanged.
     """
     try:
         yield
@@ -85,13 +85,13 @@ def running(what: str) -> Generator[None]:
 
 
 def home(function: Any) -> str:
-    """Where a function was written: its file, or its module where that has none (a notebook)."""
+    """Where a function is defined: its file, or its module if that has none (a notebook)."""
     name = str(getattr(function, "__module__", ""))
     return str(getattr(sys.modules.get(name), "__file__", None) or name)
 
 
 def name_hint(spec: str) -> str:
-    """What is missing where a specification is a file without the name in it; else nothing."""
+    """A hint if a specification is a file without a name in it; otherwise empty."""
     known = Path(spec).expanduser()
     return f" The file exists; add the name in it: '{spec}:NAME'." if known.is_file() else ""
 
@@ -107,7 +107,7 @@ def _file(place: str, what: str) -> ModuleType:
     loaded = _unchanged(path)
     if loaded is not None:
         return loaded
-    # A name of its own for every file and version: classes look their module up by it.
+    # A unique name per file and version: classes look up their module by it.
     name = f"popmargin_user_{path.stem}_{_content(path, str(path))[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -120,7 +120,7 @@ def _module(name: str, what: str) -> ModuleType:
     known = sys.modules.get(name)
     ours = {loaded.module.__name__: path for path, loaded in _LOADED.items()}
     if known is not None and name not in ours:
-        return known  # the program's own; it decides when it is read again
+        return known  # the program's own; the program decides when to reload it
     if name in ours:
         unchanged = _unchanged(ours[name])
         if unchanged is not None and unchanged is known:
@@ -138,7 +138,7 @@ def _module(name: str, what: str) -> ModuleType:
 
 
 def _unchanged(path: Path) -> ModuleType | None:
-    """What was made of a file before, if neither it nor what it imports has changed since."""
+    """The module loaded earlier, if neither its file nor what it imports has changed since."""
     loaded = _LOADED.get(path)
     if loaded is None or any(not file.is_file() or _content(file) != old for file, old in loaded.contents.items()):
         return None
@@ -150,8 +150,8 @@ def _content(path: Path, salt: str = "") -> str:
 
 
 def _execute(spec: ModuleSpec, path: Path, place: str, what: str) -> ModuleType:
-    """Run a file. Its source is compiled here: Python's own cache overlooks a quick edit of the same length."""
-    for loaded in _LOADED.values():  # modules of the same name beside another file, or of an older version
+    """Run a file. Its source is compiled here: Python's own cache misses a quick edit of the same length."""
+    for loaded in _LOADED.values():  # modules of the same name next to another file, or of an older version
         for helper in loaded.helpers:
             sys.modules.pop(helper, None)
     linecache.checkcache(str(path))
@@ -177,7 +177,7 @@ def _execute(spec: ModuleSpec, path: Path, place: str, what: str) -> ModuleType:
 
 
 def _own_file(name: str, folders: set[Path]) -> Path | None:
-    """The file of a module that lies in one of these folders, and not among installed packages."""
+    """The file of a module in one of these folders, excluding installed packages."""
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None or not file.endswith(".py") or not _is_users(file):
         return None
@@ -194,7 +194,7 @@ def _is_users(file: str) -> bool:
 
 @contextmanager
 def _importing(folder: Path, what: str, place: str, path: Path | None = None) -> Generator[None]:
-    """Imports find what lies in the folder and in the working directory; what goes wrong is told in words."""
+    """Let imports find modules in the folder and in the working directory; errors become messages."""
     path_before, bytecode_before = list(sys.path), sys.dont_write_bytecode
     sys.path[:0] = list(dict.fromkeys([str(folder), str(Path.cwd())]))
     sys.dont_write_bytecode = True
@@ -230,7 +230,7 @@ def _missing(error: ModuleNotFoundError, what: str, place: str, path: Path | Non
 
 
 def _where(error: BaseException, place: str, path: Path | None) -> str:
-    """File and line of the user's code at which it went wrong."""
+    """File and line in the user's code at which the error occurred."""
     folder = str(path.parent if path is not None else Path.cwd())
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename.startswith(folder) and _is_users(frame.filename)]

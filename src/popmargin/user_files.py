@@ -1,4 +1,4 @@
-"""Which files a user's own code is made of: the one that holds it, and what that imports from beside it."""
+"""The files of user code: the one that contains it, and those it imports from the same folder."""
 
 import ast
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def file_of(spec: str) -> Path | None:
-    """The file that a specification of a user's code names (see `user_code`), if it is there; no code runs.
+    """The file named by a specification of user code (see `user_code`), if it exists; no code is run.
 
     Args:
         spec: `path/to/file.py:name` or `package.module:name`, the latter as seen from the working directory.
@@ -21,10 +21,10 @@ def file_of(spec: str) -> Path | None:
 
 
 def files_of(file: Path) -> dict[str, Path]:
-    """A file of a user's code, and the files beside it, or in the working directory, that it imports, and so on.
+    """A file of user code, and the files it imports from its folder or the working directory, recursively.
 
-    Imports inside functions count too, those that the code makes up while it runs do not. Installed packages are one
-    file each: their versions tell the rest.
+    Imports inside functions count too, dynamic imports do not. Installed packages count as one file each: their
+    versions cover the rest.
 
     Returns:
         Name → file; names are relative to the folder of the file, or of its package, or to the working directory.
@@ -50,7 +50,7 @@ def _name(file: Path, roots: list[Path]) -> str:
 def _imported(file: Path, roots: list[Path]) -> list[Path]:
     try:
         tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # who runs it says so
+    except (SyntaxError, ValueError):  # running it reports the error
         return []
     found: list[Path] = []
     for node in ast.walk(tree):
@@ -61,7 +61,7 @@ def _imported(file: Path, roots: list[Path]) -> list[Path]:
 
 
 def _names(node: ast.AST, file: Path, roots: list[Path]) -> Iterator[tuple[list[Path], list[str]]]:
-    """Where to look for a module that a statement imports, and the parts of its name."""
+    """Folders in which to look for an imported module, and the parts of its name."""
     if isinstance(node, ast.Import):
         yield from ((roots, alias.name.split(".")) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -72,7 +72,7 @@ def _names(node: ast.AST, file: Path, roots: list[Path]) -> Iterator[tuple[list[
 
 
 def _modules(root: Path, names: list[str]) -> Iterator[Path]:
-    """The files that importing a name below a folder reads: packages on the way and the module; none if it fails."""
+    """The files read by importing a name below a folder: packages on the way and the module; empty if it fails."""
     files: list[Path] = []
     for depth in range(1, len(names) + 1):
         place = root.joinpath(*names[:depth])

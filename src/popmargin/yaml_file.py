@@ -1,4 +1,4 @@
-"""YAML: read with errors that name file, line and remedy, and written so that it reads back as it was."""
+"""YAML: read with errors that name file, line and remedy, and written so that it reads back unchanged."""
 
 import re
 import typing
@@ -16,12 +16,12 @@ _MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, strict where that one is silent: equal keys, and aliases that multiply or never end."""
+    """PyYAML's safe loader, but strict about duplicate keys and about aliases that multiply or never end."""
 
     def compose_document(self) -> yaml.Node | None:
         node = super().compose_document()
         if node is not None and _values(node, {}) > _MOST_VALUES:
-            problem = f"its aliases stand for more than {_MOST_VALUES:,} values; write out what is needed"
+            problem = f"its aliases expand to more than {_MOST_VALUES:,} values; write out what is needed"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return node
 
@@ -38,15 +38,15 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, which puts what the loader would read as a number in quotes."""
+    """PyYAML's safe dumper, which quotes text that the loader would read as a number."""
 
 
-for _kind in (_Loader, _Dumper):  # YAML 1.1 reads 1e-5, without a point, as text
+for _kind in (_Loader, _Dumper):  # YAML 1.1 reads 1e-5, without a decimal point, as text
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def _values(node: yaml.Node | None, known: dict[int, float]) -> float:
-    """How many values a node stands for with its aliases written out; infinitely many where it holds itself."""
+    """Number of values in a node with its aliases expanded; infinite if it contains itself."""
     if not isinstance(node, yaml.CollectionNode):
         return 1
     if id(node) not in known:
@@ -65,13 +65,13 @@ def parse_yaml(text: str) -> Any:
         {'learning_rate': 1e-05, 'compile': False}
 
     Raises:
-        yaml.YAMLError: it is not YAML, a key stands twice, or aliases make it too large.
+        yaml.YAMLError: it is not YAML, has duplicate keys, or aliases make it too large.
     """
     return yaml.load(text, _Loader)
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
-    """Nested values as YAML, in their own order; `parse_yaml` reads it as it was."""
+    """Nested values as YAML, in order; `parse_yaml` reads it back unchanged."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -107,7 +107,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
 
 
 def _explained(error: yaml.YAMLError, text: str) -> str:
-    """Where a YAML file is wrong, and what to do."""
+    """The location of an error in a YAML file, and the remedy."""
     lines = text.splitlines()
     mark = getattr(error, "problem_mark", None)
     tabs = [number for number, line in enumerate(lines, start=1) if "\t" in line[: len(line) - len(line.lstrip())]]

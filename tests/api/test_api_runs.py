@@ -87,7 +87,7 @@ def test_what_cannot_be_trained_is_said(
         attempt(model_path, tiny_tokenizer)
     with pytest.raises(ConfigError, match="must be a transformers model"):
         attempt(torch.nn.Linear(2, 2), tiny_tokenizer)
-    with pytest.raises(ConfigError, match="has an adapter on it already"):
+    with pytest.raises(ConfigError, match="already has an adapter"):
         attempt(get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj"])), tiny_tokenizer)
 
 
@@ -105,7 +105,7 @@ def test_rows_in_memory_are_read_as_the_configuration_says(
                 config=settings | {"data": data | {"pairs": "all"}})  # fmt: skip
     assert len(run.margins().ids) == 6
     read = load_preferences(rows)
-    with pytest.raises(ConfigError, match=r"data\.pairs, but the preferences are read already"):
+    with pytest.raises(ConfigError, match=r"data\.pairs, but the preferences are already loaded"):
         train(read, model=model_path, objective="dpo", output=tmp_path / "no", config={"data": {"pairs": "all"}})
 
 

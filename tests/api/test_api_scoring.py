@@ -128,7 +128,7 @@ def test_target_margins_are_those_of_the_objective() -> None:
 
 def test_a_weaker_preference_without_a_gap_is_named() -> None:
     edges = PopEdges.from_columns(["a", "b"], ["b", "c"])
-    with pytest.raises(DataError, match=r"2 weaker preferences of the edges have no finite gap \(b, c\)"):
+    with pytest.raises(DataError, match=r"No finite gap for 2 weaker preferences of the edges \(b, c\)"):
         target_margins(edges, {"a": 1.0, "b": float("nan")})
     with pytest.raises(ValueError, match=r"margin_min 3\.0 is above margin_max 1\.0"):
         target_margins(edges, {"b": 1.0, "c": 1.0}, margin_min=3, margin_max=1)
@@ -147,7 +147,7 @@ def test_tables_are_saved_as_their_name_says(tmp_path: Path) -> None:
     ragged = Table({"id": ["a", "b"], "logps": [np.array([1.0, 0.5]), [2.0, 3.0]]})
     ragged.save(tmp_path / "r.parquet")
     assert pq.read_table(tmp_path / "r.parquet")["logps"].to_pylist() == [[1.0, 0.5], [2.0, 3.0]]
-    with pytest.raises(DataError, match="logps hold a list a row"):
+    with pytest.raises(DataError, match="logps have a list per row"):
         ragged.save(tmp_path / "r.csv")
     assert not (tmp_path / "r.csv").exists() and ragged.rows == 2
     assert Dataset.from_dict(dict(plain))["margin"][:] == [0.5, -1.0]

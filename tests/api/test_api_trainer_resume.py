@@ -83,7 +83,7 @@ def test_a_checkpoint_is_gone_on_with_by_the_same_training_alone(
         before = [parameter.detach().clone() for parameter in trainer.model.parameters()]  # pyright: ignore[reportOptionalMemberAccess]
         with pytest.raises(RunError, match=words) as caught:
             trainer.train(resume_from_checkpoint=str(checkpoint))
-        assert str(caught.value).startswith(f"{checkpoint} was trained on something else:\n  ")
+        assert str(caught.value).startswith(f"{checkpoint} was trained on different inputs:\n  ")
         after = trainer.model.parameters()  # pyright: ignore[reportOptionalMemberAccess]
         assert all(torch.equal(*pair) for pair in zip(before, after, strict=True)) and trainer.state.global_step == 0
     longer = make({"learning_rate": 1e-4, "max_steps": 4, "output_dir": str(tmp_path / "other")})
@@ -116,4 +116,4 @@ def test_a_checkpoint_without_a_record_is_warned_of(
         going_on.train(resume_from_checkpoint=str(record.parent))
     shutil.rmtree(record)
     assert going_on.train(resume_from_checkpoint=str(record.parent)).global_step == 3
-    assert "does not say what it was trained on" in caplog.text
+    assert "has no record of what it was trained on" in caplog.text

@@ -128,7 +128,7 @@ def test_an_existing_project_is_not_taken_for_another_kind(
     for flags, message in (
         (
             ["--kind", "rating"],
-            "Project 'default' holds items of kind 'pop'; put items of kind 'rating' in a separate project",
+            "Project 'default' has items of kind 'pop'; put items of kind 'rating' in a separate project",
         ),
         (["--overlap", "2"], "overlap 1, not 2"),
         (["--kind", "pop", "--overlap", "1"], None),

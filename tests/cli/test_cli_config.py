@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from popmargin.cli.main import VERBS, main
 from popmargin.config import RunConfig, from_dict
-from popmargin.config.described import settings_of
+from popmargin.config.described import Setting, choices_of, settings_of
 from popmargin.study.config import StudyConfig
 from popmargin.yaml_file import parse_yaml
 
@@ -34,6 +35,11 @@ def one_line(text: str) -> str:
     return "".join(text.split())
 
 
+def in_help(setting: Setting) -> str:
+    """Its sentence, without the choices: argparse lists them before it."""
+    return (replace(setting, schema={}) if choices_of(setting.schema) else setting).sentence
+
+
 def test_help_lists_every_field_with_description_and_default(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,10 +51,11 @@ def test_help_lists_every_field_with_description_and_default(
             if setting.section is not None:
                 assert one_line(f"fields of {setting.name}: {setting.sentence}") in one_line(text)
             elif setting.name != "output" or verb == "train":
-                assert f"  --{setting.name} " in text and one_line(setting.sentence) in one_line(text), setting.name
+                assert f"  --{setting.name} " in text and one_line(in_help(setting)) in one_line(text), setting.name
     samples = one_line("--evaluation.samples INTEGER Completions per prompt. (default 1; at least 1)")
     assert samples in one_line(printed(capsys, "eval", "--help"))
-    assert "{fp32,bf16}" in printed(capsys, "train", "--help")
+    text = printed(capsys, "train", "--help")
+    assert "{fp32,bf16}" in text and "(default fp32)" in text and "or bf16)" not in text
 
 
 def test_help_is_quick(popmargin_environment: dict[str, str]) -> None:
@@ -94,6 +101,10 @@ def test_a_printed_configuration_is_what_file_and_flags_say(capsys: pytest.Captu
         (["train", "--data.limit=-3"], "data.limit must be at least 1, not -3."),
         (["train", "--train.compile", "--resume"], "--train.compile needs a value."),
         (["train", "--name", "12"], "name must be text, not 12. Write it in quotes."),
+        (
+            ["train", "run.yaml", "more.yaml"],
+            "Unexpected argument 'more.yaml'. popmargin train --help lists what it takes.",
+        ),
     ],
 )
 def test_mistyped_flags(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
@@ -105,13 +116,18 @@ def test_mistyped_flags(capsys: pytest.CaptureFixture[str], words: list[str], me
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["schema", "studdy"], "argument of: 'studdy' is unknown. Did you mean 'study'? Known: run, study."),
+        (["label", "jugde"], "'jugde' is unknown. Did you mean 'judge'?"),
         (["label", "judge", "--timeout", "-1"], "argument --timeout: must be above 0, not -1."),
         (["label", "judge", "--max-tokens", "0"], "argument --max-tokens: must be at least 1, not 0."),
         (["label", "judge", "--workers", "2.5"], "argument --workers: must be a whole number (at least 1), not 2.5."),
         (["label", "judge", "--price-in", "-1"], "argument --price-in: must be at least 0, not -1."),
         (["data", "check", "x", "--limit", "-1"], "argument --limit: must be at least 0, not -1."),
         (["pop", "scale", "e.parquet", "--slope", "-1"], "argument --slope: must be above 0, not -1."),
-        (["pop", "scale", "e.parquet", "--slope", ".nan"], "argument --slope: must be above 0, not nan."),
+        (
+            ["pop", "scale", "e.parquet", "--slope", ".nan"],
+            "argument --slope: must be a finite number (above 0), not nan.",
+        ),
     ],
 )
 def test_numbers_of_other_verbs_are_refused_by_the_name_of_their_flag(

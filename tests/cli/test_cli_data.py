@@ -108,7 +108,7 @@ def test_check_against_finds_a_leak(tmp_path, good):
     test = write(tmp_path / "test.jsonl", [{"prompt": "question  3?", "chosen": "a", "rejected": "b"}])
     out = run("check", test, "--against", good)
     assert out.returncode == 1
-    assert "1 of 1 test rows have a prompt that is in the training data" in out.stdout
+    assert "In 1 of 1 test row, the prompt is also in the training data" in out.stdout
     assert (
         run("check", write(tmp_path / "other.jsonl", [{**GOOD[0], "prompt": "new"}]), "--against", good).returncode == 0
     )
@@ -124,7 +124,7 @@ def test_convert_makes_pairs(tmp_path):
     assert load_preferences(target).strength.tolist() == [2.0] * 6
     none = run("convert", source, tmp_path / "none.jsonl", "--min-gap", 3)
     assert (none.returncode, (tmp_path / "none.jsonl").exists()) == (2, False)
-    assert "none of 3 rows is usable" in none.stderr
+    assert "no usable rows among 3" in none.stderr
 
 
 def test_convert_stops_at_bad_rows_unless_told_to_drop_them(tmp_path, bad):

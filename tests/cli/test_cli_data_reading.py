@@ -43,7 +43,7 @@ def test_check_against_another_layout(tmp_path: Path, capsys: pytest.CaptureFixt
     turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "why?"}]
     test = write(tmp_path / "b.jsonl", [{"turns": turns, "chosen": "yes", "rejected": "no"}])
     assert main(["data", "check", str(test), "--column", "prompt=turns", "--against", str(train)]) == 1
-    assert "1 of 1 test rows have a prompt that is in the training data" in capsys.readouterr().out
+    assert "In 1 of 1 test row, the prompt is also in the training data" in capsys.readouterr().out
 
 
 def test_ties_are_kept_for_labelling_and_left_out_of_samples(

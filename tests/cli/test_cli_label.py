@@ -88,7 +88,7 @@ def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.Ca
     [
         (
             ["--kind", "rating", "--scale", "7"],
-            "holds items of kind 'pop'; put items of kind 'rating' in a separate project",
+            "has items of kind 'pop'; put items of kind 'rating' in a separate project",
         ),
         (["--overlap", "3"], "overlap 2, not 3. A project keeps its original settings"),
         (["--scale", "7"], "scale None, not 7"),
@@ -181,7 +181,7 @@ def test_other_texts_under_the_same_ids_are_refused(
     turned = {"chosen": rows[3]["rejected"], "rejected": rows[3]["chosen"]}
     for change, message in (
         (turned, "2 texts differ, such as 'chosen' of 'q3'"),
-        ({"prompt": "Another?"}, "1 texts differ, such as 'prompt' of 'q3'"),
+        ({"prompt": "Another?"}, "1 text differs, such as 'prompt' of 'q3'"),
     ):
         changed = [{**row, **(change if row["id"] == "q3" else {})} for row in rows]
         other.write_text("".join(json.dumps(row) + "\n" for row in changed))
@@ -189,7 +189,7 @@ def test_other_texts_under_the_same_ids_are_refused(
         assert message in capsys.readouterr().err
     other.write_text("".join(json.dumps({**row, "chosen_rating": 4.0}) + "\n" for row in reversed(rows)))
     assert main(["label", "import", str(other), "--db", db, "--k", "2"]) == 0
-    assert "12 preferences have other ratings" in capsys.readouterr().out
+    assert "clusters of 12 preferences differ in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_the_scale_reads_the_store(db: str, data: Path, tmp_path: Path, capsys: 
         store.record(who.id, task.id, "first", request="r")
     out = str(tmp_path / "scale.parquet")
     assert main(["pop", "scale", db, "--data", str(data), "--out", out]) == 0
-    assert "1 of 1 edges" in capsys.readouterr().out
+    assert "1 of 1 edge" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["report", "--out", "x.html"], ["judge", "--judge", "ratings"], ["ask"], ["status"]])

@@ -139,7 +139,7 @@ def test_types_and_features_of_tables_stay_and_bytes_are_kept_where_the_format_c
         assert [row["category"] for row in found] == ["u", "v"]
         assert found[0]["image"]["bytes"] == pixel and found.dataset.features["kind"] is not None
     assert load_preferences(tmp_path / "b.parquet").dataset.features["kind"].names == ["x", "y"]
-    with pytest.raises(DataError, match=r"b\.jsonl: the column 'image' holds bytes, which JSON cannot"):
+    with pytest.raises(DataError, match=r"b\.jsonl: the column 'image' contains bytes, which JSON cannot"):
         prefs.save(tmp_path / "b.jsonl")
     assert not (tmp_path / "b.jsonl").exists()
     prefs.with_columns(image=None).save(tmp_path / "c.jsonl")
@@ -153,7 +153,7 @@ def test_values_of_several_kinds_and_dictionaries_become_json_texts_and_that_is_
     wide = [{**BASE, "prompt": f"p{i}", "counts": {f"word {i} {j}": j for j in range(40)}} for i in range(2)]
     prefs = load_preferences(many)
     assert [row["mixed"] for row in prefs] == ["1", "one", "[2]"]
-    assert any("'mixed' holds values of several kinds" in note for note in prefs.report.notes)
+    assert any("'mixed' has values of several types" in note for note in prefs.report.notes)
     assert json.loads(load_preferences(wide)[1]["counts"]) == wide[1]["counts"]
 
 
@@ -182,10 +182,10 @@ def test_a_name_of_the_schema_that_the_layout_does_not_read_is_answered_in_words
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"weight": -1}, r"row 0 .*'weight': the weight is -1\. Remedy: write how much the row counts"),
+        ({"weight": -1}, r"row 0 .*'weight': the weight is -1\. Remedy: give the row a weight of 0 or more"),
         ({"weight": "heavy"}, r"'weight': the weight is 'heavy' \(str\), not a number"),
         ({"weight": float("inf")}, r"'weight': the number is inf"),
-        ({"margin": float("nan")}, r"1 of 1 rows.*\n.*'margin': the number is nan"),
+        ({"margin": float("nan")}, r"1 of 1 row .*\n.*'margin': the number is nan"),
     ],
 )
 def test_weights_and_margins_are_checked_by_row(row: dict[str, Any], words: str) -> None:
@@ -201,7 +201,7 @@ def test_a_margin_may_be_negative_and_is_the_strength_where_it_is_not() -> None:
         None,
         None,
     ]
-    assert "a negative margin says nothing about the strength, which is unknown there (rows: 1)" in prefs.report.notes
+    assert "a negative margin does not give a strength, so it is unknown (rows: 1)" in prefs.report.notes
     assert prefs.select([0, 1]).margin.tolist() == [2.0, -1.5]
     both = load_preferences([BASE | {"margin": -1.5, "strength": 3.0, "chosen_rating": 4, "rejected_rating": 2}])
     assert (

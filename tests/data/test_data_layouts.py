@@ -116,8 +116,8 @@ def test_a_missing_rating_leaves_its_response_out_and_is_counted():
     prefs = load_preferences([row])
     assert (prefs[0]["chosen"], prefs[0]["rejected"]) == ("a", "c")
     assert set(prefs.report.notes) == {
-        "responses without a rating, left out of their row (rows: 1)",
-        "responses without a text, left out of their row (rows: 1)",
+        "responses without a rating, dropped from their row (rows: 1)",
+        "responses without a text, dropped from their row (rows: 1)",
     }
     assert load_preferences([nested])[0]["chosen"] == "c"
 

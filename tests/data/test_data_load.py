@@ -138,7 +138,7 @@ def test_missing_file_and_wrong_source(tmp_path):
         load_preferences(tmp_path / "nothing.jsonl")
     with pytest.raises(DataError, match="no such file"):
         load_preferences("nothing.jsonl")
-    with pytest.raises(DataError, match="cannot be read from a int"):
+    with pytest.raises(DataError, match="cannot be read from an int"):
         load_preferences(3)
     with pytest.raises(ConfigError, match="Did you mean 'responses'"):
         load_preferences(ROWS, format="response")
@@ -236,7 +236,7 @@ def test_several_problems_of_one_row_count_once():
 
 
 def test_nothing_left_is_an_error_even_when_dropping():
-    with pytest.raises(DataError, match="none of 1 rows is usable"):
+    with pytest.raises(DataError, match="no usable rows among 1"):
         load_preferences([{"prompt": "a", "chosen": "b", "rejected": "b"}], bad_rows="drop")
     with pytest.raises(DataError, match="there are no rows"):
         load_preferences([])

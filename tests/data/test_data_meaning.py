@@ -80,7 +80,7 @@ def test_numbers_between_two_winners_are_soft_labels_that_add_up():
     ],
 )
 def test_a_scale_that_could_mean_several_things_is_asked_about(values, pair, name):
-    with pytest.raises(DataError, match=f"'{name}' holds .* does not say which response is better") as caught:
+    with pytest.raises(DataError, match=f"'{name}' holds .* do not say which response is better") as caught:
         load_preferences(compared(values, pair, name))
     assert "Remedy: say what they mean: --" in str(caught.value)
 

@@ -89,7 +89,7 @@ def test_what_is_no_text(value, kind):
 def test_left_out_message_fields_are_noted():
     notes = Counter()
     as_text([{"role": "user", "content": "a", "name": "Ann"}], "prompt", notes)
-    assert notes == {"message fields besides role and content are left out (name)": 1}
+    assert notes == {"message fields other than role and content are dropped (name)": 1}
 
 
 def test_repeated_prompts_are_taken_off_and_missing_answers_refused():

@@ -154,7 +154,7 @@ def test_responses_come_from_the_layouts_that_preferences_come_from(tmp_path: Pa
             [{"prompt": "p", "responses": [{"txt": "x"}]}],
             r"column 'text of response 0': the text of response 0 is missing",
         ),
-        ([{"prompt": "p", "chosen": "x"}], "there is no prompt with responses. Columns found: prompt, chosen"),
+        ([{"prompt": "p", "chosen": "x"}], "no prompt with responses found. Columns: prompt, chosen"),
     ):
         with pytest.raises(DataError, match=words):
             Responses.load(source)
@@ -232,12 +232,12 @@ def test_a_column_without_any_value_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: Responses(["p"], []), DataError, "1 prompts, but responses to 0"),
-        (lambda: Responses(["p"], [["a"]], {"s": [1, 2]}), DataError, "2 values of 's' for 1 responses"),
-        (lambda: Responses(["p"], [["a", "b"]], {"s": [[1]]}), DataError, "1 values of 's' for prompt 0, which has 2"),
+        (lambda: Responses(["p"], []), DataError, "1 prompt, but responses to 0"),
+        (lambda: Responses(["p"], [["a"]], {"s": [1, 2]}), DataError, "2 values of 's' for 1 response"),
+        (lambda: Responses(["p"], [["a", "b"]], {"s": [[1]]}), DataError, "1 value of 's' for prompt 0, which has 2"),
         (lambda: Responses(["p"], [["a"]], {"s": [math.inf]}), DataError, "score 's' of response 0 is infinite"),
         (lambda: Responses(["p"], [["a"]], {"text": [1]}), DataError, "name 'text' is used twice"),
-        (lambda: Responses(["p"], [["a"]], columns={"t": []}), DataError, "0 values of 't' for 1 prompts"),
+        (lambda: Responses(["p"], [["a"]], columns={"t": []}), DataError, "0 values of 't' for 1 prompt"),
         (lambda: made().score("rewrd"), DataError, r"no score 'rewrd'\. Did you mean 'reward'"),
         (lambda: made().field("token"), DataError, "no 'token'"),
         (lambda: made().column("topc"), DataError, "no column 'topc'"),

@@ -167,7 +167,7 @@ def test_leaks_are_found_across_layouts(tmp_path):
     forms = [prefs("Which  sky?"), prefs([user("which sky?")]), prefs([system, user("Which\nsky?")])]
     for one in forms:
         for other in forms:
-            with pytest.raises(DataError, match="1 of 1 test rows"):
+            with pytest.raises(DataError, match="1 of 1 test row"):
                 check_leak(one, other)
     check_leak(forms[2], prefs([user("Which"), {"role": "assistant", "content": "What"}, user("sky?")]))
 

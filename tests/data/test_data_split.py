@@ -56,7 +56,7 @@ def test_sizes_that_leave_a_side_empty(size):
 
 
 def test_one_prompt_cannot_be_split():
-    with pytest.raises(ConfigError, match="1 of 1 distinct prompts"):
+    with pytest.raises(ConfigError, match="1 of 1 distinct prompt,"):
         split_preferences(prefs_of(["a", "A "]), test_size=0.5, seed=0)
 
 

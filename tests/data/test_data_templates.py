@@ -145,7 +145,7 @@ def test_the_fix_is_offered_and_does_what_it_says() -> None:
 def test_a_template_without_an_end_is_said(name: str) -> None:
     (note,) = tokenized(name).report.notes()
     assert note.startswith("10 of 10 completions (in plain, thought, turns, …): the chat template does not close them ")
-    assert "does not teach where to stop" in note
+    assert "does not learn where to stop" in note
 
 
 def test_a_system_prompt_of_the_template_is_said() -> None:
@@ -195,7 +195,7 @@ def test_what_a_length_limit_does_is_said() -> None:
     assert report.notes() == [
         "1 row left out after tokenization (alike): chosen and rejected are identical in their first 20 tokens.",
         "1 row lost prompt tokens (data.max_length 20).",
-        "1 of 4 completions lost their end (data.max_length 20): training does not teach where to stop.",
+        "1 of 4 completions lost their end (data.max_length 20): the model does not learn where to stop.",
     ]
     rows.append({"id": "short", "prompt": "1", "chosen": "a", "rejected": "b"})
     dropped = tokenize_preferences(load_preferences(rows), build("no_template"), max_length=20, truncation="drop")

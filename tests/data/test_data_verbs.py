@@ -139,7 +139,7 @@ def test_with_columns_refuses_what_the_schema_does() -> None:
     for values, words in (
         ({"soft_label": [0.5, 1.5]}, r"Row 1 \(id 'r1'\): the soft_label is 1.5; it must be from 0 to 1"),
         ({"weight": [-1, 1]}, r"Row 0 \(id 'r0'\): the weight is -1; it must be ≥ 0"),
-        ({"strength": [1.0]}, "1 values for 'strength', but there are 2 rows"),
+        ({"strength": [1.0]}, "1 value for 'strength', but there are 2 rows"),
         ({"margin": ["a", "b"]}, "The values for 'margin' cannot be a column"),
         ({"margin": [math.inf, 0.0]}, "The value for 'margin' of row 0 is infinite"),
         ({"chosen": [1, 2]}, "The values for 'chosen' cannot be a column"),
@@ -189,7 +189,7 @@ def test_sides_of_different_types_and_of_extension_types_are_exchanged_or_refuse
     assert [row["chosen_grid"] for row in swapped] == [[[1.0, 2.0]], [[3.0, 4.0]]]
     assert swapped.dataset.features["chosen_grid"] == features["chosen_grid"]
     mixed = load([{"chosen_score_raw": 1, "rejected_score_raw": "b"}])
-    with pytest.raises(DataError, match=r"'chosen_score_raw' .* belong to the two responses and hold different"):
+    with pytest.raises(DataError, match=r"'chosen_score_raw' .* have incompatible types"):
         mixed.swap([True])
 
 

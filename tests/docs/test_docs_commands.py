@@ -58,6 +58,7 @@ def folder(tmp_path: Path, model_path: str, data_path: str, monkeypatch: pytest.
     (tmp_path / "run.yaml").write_text(
         "model: {path: my-model}\ndata: {train: preferences.jsonl}\noutput: runs/yaml\ntrain: {batch_size: 8}\n"
     )
+    (tmp_path / "rounds.yaml").write_text(blocks(ROOT / "docs" / "rounds.md", "yaml")[0])
     (tmp_path / "my_objective.py").write_text(blocks(ROOT / "README.md", "python")[-1])
     monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

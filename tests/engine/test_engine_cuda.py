@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from popmargin.config import RunConfig
-from popmargin.engine import attention, flash, head
+from popmargin.engine import attention, contrast, flash, head
+from popmargin.engine.contrast import Contrast
 from popmargin.engine.flash import flash_attention, flash_fits
-from popmargin.engine.head import HeadSettings, fused_token_scores
+from popmargin.engine.head import HeadSettings, fused_token_scores, head_logits
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
 from popmargin.engine.sequences import make_sequences, sequences_to
 from popmargin.engine.sight import Sight
@@ -62,6 +63,7 @@ def test_the_kernels_of_the_head(
     dtype: torch.dtype, settings: HeadSettings, frozen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head, "_CHUNK_ELEMENTS_ELSEWHERE", 5 * 5000)  # several chunks, several blocks in a row
+    monkeypatch.setattr(contrast, "_BLOCK_ELEMENTS_ELSEWHERE", 2 * 5000)
     torch.manual_seed(0)
     hidden, weight = torch.randn(23, 64, device="cuda"), torch.randn(5000, 64, device="cuda") / 4
     labels, upstream = torch.randint(5000, (23,), device="cuda"), torch.randn(23, device="cuda")
@@ -71,10 +73,11 @@ def test_the_kernels_of_the_head(
         kind = torch.float64 if double else dtype
         h = hidden.to(dtype).to(kind).requires_grad_()
         w = weight.to(dtype).to(kind).requires_grad_(not frozen)
-        scores = fused_token_scores(h, w, labels, settings=settings, statistics=True)
-        assert scores.entropy is not None and scores.top1 is not None
+        other = Contrast(0.5, head_logits(h.detach().flip(0), w.detach(), None, settings))
+        scores = fused_token_scores(h, w, labels, settings=settings, statistics=True, contrast=other)
+        assert scores.entropy is not None and scores.top1 is not None and scores.decoupled is not None
         (scores.logps * upstream).sum().backward()
-        results.append([scores.logps.detach(), scores.entropy, scores.top1.double(), h.grad])  # pyright: ignore
+        results.append([scores.logps.detach(), scores.entropy, scores.top1.double(), scores.decoupled, h.grad])  # pyright: ignore
         if not frozen:
             results[-1].append(w.grad)  # pyright: ignore
     for expected, found in zip(*results, strict=True):

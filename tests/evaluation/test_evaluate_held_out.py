@@ -90,7 +90,7 @@ def test_lost_or_edited_rows_are_refused_with_their_ids(
     assert not (run.evaluation / "metrics.json").exists()
     write(data, [row for row in rows if row["id"] in out])  # all of the training is gone: that is no matter here
     notes = held_out(Run.opened(run.path)).steps[-1].notes
-    assert any("32 training preferences are missing" in note for note in notes)
+    assert any("lacks 32 training preferences" in note for note in notes)
 
 
 def test_other_data_are_an_explicit_choice(run: RunDirectory, tmp_path: Path, rows: list[Row], data: Path) -> None:
@@ -139,7 +139,7 @@ def test_another_start_model_is_refused(
     assert main(["eval", str(run.path), "--model.path", str(tmp_path / "elsewhere")]) == 0
     make_model(seed=5).save_pretrained(start)
     tiny_tokenizer.save_pretrained(start)
-    with pytest.raises(RunError, match="was trained with something else: start model changed"):
+    with pytest.raises(RunError, match="was trained with different inputs: start model changed"):
         evaluate_run(run.path)
 
 

@@ -85,7 +85,7 @@ def test_what_one_question_gets_is_its_own_and_is_asked_again(
     kind = "4 unparsed, 0 failed" if mode == "vague" else "0 unparsed, 4 failed"
     assert kind in out and "first answer without a verdict: " in out
     assert "picked position A: 10 of 20 (50.0%)" in out and "flipped with the order: 0 of 10" in out
-    assert "2 of its 12 labels are 'unsure'" in err and "--again" in err
+    assert "'unsure' for 2 of its 12 labels" in err and "--again" in err
     unsure = {name: note for name, (verdict, note) in labels().items() if verdict == "unsure"}
     assert sorted(unsure) == ["p1", "p4"] and all(reason in note for note in unsure.values())
     if mode != "vague":
@@ -120,7 +120,7 @@ def test_fifty_of_fifty_without_a_verdict_is_a_failure(
     ("mode", "message", "most"),
     [
         ("locked", r"refused the request. HTTP 401: .*wrong key.* Is the key correct\? .*api_key_env", 5),
-        ("new", r"The first 8 questions all failed.*HTTP 400.*--request max_completion_tokens=512", 12),
+        ("new", r"all of the first 8 questions failed.*HTTP 400.*--request max_completion_tokens=512", 12),
     ],
 )
 def test_a_server_that_refuses_all_is_asked_a_few_times(

@@ -164,7 +164,7 @@ def test_gold_is_found_by_its_text_whichever_side_it_stands_on(store: LabelStore
             "preference 'p0', column 'rejected': .* has no such prompt and response",
         ),
         ({"prompt": "Q", "chosen_rating": 4.0}, "has no such prompt and response"),
-        ({}, "none of the 1 preferences of .* has a rating"),
+        ({}, "no preference of .* has a rating"),
     ],
 )
 def test_gold_that_tells_nothing_of_the_data_is_refused(
@@ -299,7 +299,7 @@ def test_models_and_ask_say_that_a_project_asks_for_something_else(tmp_path: Pat
     for kind in ("rating", "preference"):
         assert main(["label", "import", data_path, "--db", db, "--kind", kind, "--project", kind]) == 0
         assert main(["label", "ask", "--db", db, "--project", kind, "--n", "5"]) == 2
-        assert f"holds items of kind '{kind}'" in capsys.readouterr().err
+        assert f"has items of kind '{kind}'" in capsys.readouterr().err
     with LabelStore.open(db) as store:
         assert {row["kind"] for row in asked(store, store.project("preference"))} == {"preference"}
     assert main(["label", "judge", "--db", db, "--project", "rating", "--judge", "ratings"]) == 2

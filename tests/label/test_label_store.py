@@ -368,7 +368,7 @@ def test_items_that_cannot_be_asked_are_refused_by_row(store: LabelStore) -> Non
         (["p0", "p9"], ["p1", "p2"], "row 1, column 'first'"),
         (["p0", "p1"], ["p1", "p1"], "row 1: first and second"),
         (["p0"], None, "need a second each"),
-        (["p0"], ["p1", "p2"], "1 items but 2"),
+        (["p0"], ["p1", "p2"], "1 item but 2"),
     ):
         with pytest.raises(DataError, match=message):
             store.add_items(project.id, "pop", first, second)

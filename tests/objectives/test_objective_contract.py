@@ -306,10 +306,10 @@ def test_what_is_missing_is_refused_by_name(case: tuple[Objective, Any]) -> None
 BAD = {
     "margin": (
         [math.nan, 0.0, math.inf],
-        r"margin must be a finite number\. 2 of 3 rows do not: 0 \(nan\), 2 \(inf\)",
+        r"margin must be a finite number\. Wrong in 2 of 3 rows: 0 \(nan\), 2 \(inf\)",
     ),
-    "scale": ([1.0, -math.inf, 0.0], r"scale must be a finite number\. 1 of 3 rows do not: 1 \(-inf\)"),
-    "soft_label": ([1.7, 1.0, math.nan], r"a probability, 0 to 1\. 2 of 3 rows do not: 0 \(1\.7\), 2 \(nan\)"),
+    "scale": ([1.0, -math.inf, 0.0], r"scale must be a finite number\. Wrong in 1 of 3 rows: 1 \(-inf\)"),
+    "soft_label": ([1.7, 1.0, math.nan], r"a probability, 0 to 1\. Wrong in 2 of 3 rows: 0 \(1\.7\), 2 \(nan\)"),
 }
 
 
@@ -317,7 +317,7 @@ BAD = {
     ("name", "field"), [(name, field) for name, kind in OWN.items() for field in kind.needs.columns]
 )
 def test_bad_numbers_of_the_data_are_refused_with_their_rows(name: str, field: str) -> None:
-    of_others = ([0.0, math.nan, 1.0], rf"{field} must be a finite number\. 1 of 3 rows do not: 1 \(nan\)")
+    of_others = ([0.0, math.nan, 1.0], rf"{field} must be a finite number\. Wrong in 1 of 3 rows: 1 \(nan\)")
     kind, (values, message) = OWN[name], BAD.get(field, of_others)
     with pytest.raises(DataError, match=message):
         build(kind, arrays(3) | {field: np.array(values)}, torch.float32, kind.options())

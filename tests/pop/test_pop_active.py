@@ -107,7 +107,7 @@ def test_answers_of_others_count_and_edges_without_a_weaker_side_do_not() -> Non
     sampler.tell(PopEdges.from_columns(["a"], [None]))
     sampler.tell(PopEdges.from_columns(["a", "b"], ["b", "c"]))
     assert [set(pair) for pair in sampler.ask(9)] == [{"a", "c"}]
-    with pytest.raises(DataError, match="are not in the data, such as 'z'"):
+    with pytest.raises(DataError, match="that the data lacks, such as 'z'"):
         sampler.tell(PopEdges.from_columns(["z"], ["a"]))
 
 

@@ -298,9 +298,9 @@ def test_bad_settings_and_data_are_named() -> None:
     for options, message in wrong:
         with pytest.raises(ConfigError, match=message):
             fit_strengths(edges, **options)
-    with pytest.raises(DataError, match="None of the 1 PoP edges compares two preferences"):
+    with pytest.raises(DataError, match=r"No PoP edge \(of 1\) compares two preferences"):
         fit_strengths(PopEdges.from_columns(["a"], [None]))
-    with pytest.raises(DataError, match="1 preferences in column 'weaker' that are not in the data, such as 'b'"):
+    with pytest.raises(DataError, match="1 preference in column 'weaker' that the data lacks, such as 'b'"):
         fit_strengths(edges, ["a", "c"])
     with pytest.raises(DataError, match="ridge above 0"):
         fit_strengths(edges, ridge=0.0, estimate="mode", errors="exact")

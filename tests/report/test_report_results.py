@@ -50,8 +50,8 @@ def test_save_and_load(study: StudyResults, tmp_path) -> None:
         (lambda tree: tree["arms"][2].update(metric={}), "arm 2: unknown field 'metric'. Did you mean 'metrics'"),
         (lambda tree: tree["arms"][0].update(origin="mine"), "origin 'mine'"),
         (lambda tree: tree.update(format="other"), "not a popmargin study"),
-        (lambda tree: tree["arms"][0].update(metrics={"accuracy": {"estimate": 1}}), "does not hold a study"),
-        (lambda tree: tree["arms"][0].update(metrics=[1]), "does not hold a study"),
+        (lambda tree: tree["arms"][0].update(metrics={"accuracy": {"estimate": 1}}), "does not contain a study"),
+        (lambda tree: tree["arms"][0].update(metrics=[1]), "does not contain a study"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(study: StudyResults, change, words: str) -> None:

@@ -90,5 +90,5 @@ def test_a_reward_object_is_itself_and_rows_must_fit() -> None:
     reward = load_reward(lambda prompts, completions: [0.0 for _ in completions])
     assert isinstance(reward, Reward)
     assert load_reward(reward) is reward
-    with pytest.raises(RunError, match="1 prompts but 2 completions"):
+    with pytest.raises(RunError, match="1 prompt but 2 completions"):
         reward.score(["p"], ["a", "b"])

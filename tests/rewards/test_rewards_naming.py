@@ -75,8 +75,11 @@ def verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str
     [
         ("gpt", f"'gpt' is not understood. Give {FORMS}."),
         ("my_file.py", f"Give {FORMS}. The file exists; add the name in it: 'my_file.py:NAME'"),
-        ("judge:gpt", "'judge:gpt' holds no URL. Give judge:MODEL@URL"),
-        ("openai:m@localhost", "'openai:m@localhost' holds no URL. Give judge:MODEL@URL"),
+        ("ratigns", "Did you mean 'ratings'?"),
+        ("modle:./nowhere", "there is no module 'modle' here. Did you mean 'model:./nowhere'?"),
+        ("jugde:m@http://host/v1", "Did you mean 'judge:m@http://host/v1'?"),
+        ("judge:gpt", "'judge:gpt' contains no URL. Give judge:MODEL@URL"),
+        ("openai:m@localhost", "'openai:m@localhost' contains no URL. Give judge:MODEL@URL"),
         ("model:./nowhere", "./nowhere"),
         ("local:./nowhere", "./nowhere"),
     ],
@@ -90,7 +93,7 @@ def test_every_verb_refuses_the_same(
         if (spec, verb) not in {("local:./nowhere", "data rate"), ("local:./nowhere", "pop sample")}:
             assert hint in capsys.readouterr().err, verb
         else:
-            assert "compares, and here single responses are rated" in capsys.readouterr().err, verb
+            assert "compares responses, but single responses are rated here" in capsys.readouterr().err, verb
         assert not Path("new").exists()
 
 
@@ -124,7 +127,7 @@ def test_the_model_on_a_server_is_named_once() -> None:
     for load in (load_reward, load_labeller):
         with pytest.raises(ConfigError, match=r"has no model name\. Give judge:MODEL@URL"):
             load(f"judge:{URL}")
-        with pytest.raises(ConfigError, match="is to be 'a' by its name and 'b' by the option model"):
+        with pytest.raises(ConfigError, match="has the model 'a' in its name but 'b' in the option model"):
             load(f"judge:a@{URL}", model="b")
         assert load(f"judge:a@{URL}") and load(f"judge:{URL}", model="a") and load(f"judge:a@{URL}", model="a")
     names = {load_labeller(f"{spec}@{URL}").name for spec in ("judge:a", "openai:a")}

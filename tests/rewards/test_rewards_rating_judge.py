@@ -230,7 +230,7 @@ def test_answers_that_cannot_be_read_are_tried_again_counted_and_not_kept(
     lenient = judge(retries=1, max_unparsed=0.5)
     assert lenient.score(["p", "p"], ["bad", "good"]) == [5.5, 6.0] and lenient.unparsed == 1
     assert sum("bad" in body["messages"][0]["content"] for body in server.bodies) == 2
-    with pytest.raises(RunError, match=r"1 of 1 answers .*\(unreadable answer: 1; .* is unreadable answer: <html>"):
+    with pytest.raises(RunError, match=r"1 of 1 answer \(unreadable answer: 1; .* is unreadable answer: <html>"):
         judge(retries=0).score(["p"], ["bad"])
     server.answer = lambda body, number: (200, "4")
     assert judge().score(["p", "p"], ["bad", "good"]) == [4.0, 6.0]

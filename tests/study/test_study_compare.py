@@ -98,7 +98,7 @@ def test_an_interrupted_study_goes_on(
     }
     assert second.arms[1].metrics == first.arms[1].metrics
     other = make_study({"train": {"max_steps": 1}}, seeds=[0])
-    with pytest.raises(RunError, match=r"dpo/seed-0 holds a run with other settings:\n  train.max_steps: 3 → 1\n"):
+    with pytest.raises(RunError, match=r"dpo/seed-0 contains a run with other settings:\n  train.max_steps: 3 → 1\n"):
         compare(other)
     assert snapshot(tmp_path / "study") == after
     changed, _ = compare(other, overwrite=True)

@@ -177,7 +177,7 @@ def test_a_scoring_reference_with_another_tokenizer(
     larger.add_tokens(["<more>"])
     larger.save_pretrained(other_model)
     with pytest.raises(
-        ConfigError, match=r"tokens.reference .* has a different tokenizer \(\d+ tokens\) than model.path"
+        ConfigError, match=r"tokens.reference .* has a different tokenizer \(of size \d+\) than model.path"
     ):
         train(configure({"tokens": {"name": "selective", "reference": other_model}}))
 

@@ -138,7 +138,7 @@ def test_two_bad_rows_are_printed_stored_and_in_the_report(
         "held out by prompt: data.test_size 1, 1 of 5 prompts",
     ]
     assert all(sentence in printed for sentence in expected), printed
-    assert "rows seen in 1 steps of 2: 5 in = 2 seen + 3 left out (training ended before the first epoch: 3)" in printed
+    assert "rows seen in 1 step of 2: 5 in = 2 seen + 3 left out (training ended before the first epoch: 3)" in printed
     stored = json.loads((tmp_path / "run" / "run.json").read_text())["account"]
     steps = [Step.from_dict(step) for step in stored]
     check_sums(steps)
@@ -182,7 +182,7 @@ def test_edges_that_name_what_was_left_out_are_counted(tmp_path: Path, configure
     assert of_edges.rows_in == len(edges)
     assert set(of_edges.left_out) >= {
         "name a preference beyond data.limit",
-        "name a preference left out by tokenization",
+        "name a preference dropped by tokenization",
     }
     trained = set(workspace.train.ids)
     pairs = list(itertools.pairwise(everyone))

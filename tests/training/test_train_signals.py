@@ -159,7 +159,7 @@ def test_a_signal_orders_sampled_edges(with_data: Callable[..., RunConfig]) -> N
         ({"strength": LABEL}, "column 'strength', times 1"),
         (
             {"strength": [1.0, None, 2.0] * 4},
-            f"column 'strength' in {explicit} of 8 rows, the gap of the ratings in others",
+            f"column 'strength' in {explicit} of 8 rows, the rating gap in others",
         ),
     ):
         workspace, parts = built(config := with_data(columns, objective))
@@ -189,7 +189,7 @@ def test_weights_of_the_data_travel_with_every_objective(with_data: Callable[...
         assert {
             "weight: column 'weight', times 1",
             f"weighted rows: mean weight {used.mean():g}, effective sample size {effective:.1f} of {len(used)}",
-            f"rows of weight 0, which train nothing: {(used == 0).sum()}",
+            f"rows of weight 0, not trained on: {(used == 0).sum()}",
         } <= set(told), name
 
 
@@ -247,10 +247,10 @@ def test_a_margin_that_is_missing_says_what_would_do(with_data: Callable[..., Ru
     with pytest.raises(DataError, match="holds 2 numbers a row"):
         built(with_data({"features": [[1.0, 2.0]] * COUNT}, {"signals": {"weight": "features"}}))
     label = {"objective": {"name": "dpo_rating_margin"}, "signals": {"margin": "soft_label"}}
-    with pytest.raises(DataError, match=r"must lie between 0 and 1, since.*'p0.*\(1\)"):
+    with pytest.raises(DataError, match=r"must be strictly between 0 and 1: .*'p0.*\(1\)"):
         built(with_data({"soft_label": [1.0] * COUNT}, label))
     label["signals"] = {"margin": {"column": "helpful", "unit": "probability"}}
-    with pytest.raises(DataError, match=r"must hold 0 to 1. \d of 8 preferences break this: 'p0"):
+    with pytest.raises(DataError, match=r"must be from 0 to 1. \d of 8 preferences break this: 'p0"):
         built(with_data({"helpful": MARGIN}, label))
 
 

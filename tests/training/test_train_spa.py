@@ -76,8 +76,22 @@ def test_the_scorer_gives_the_plain_de_coupled_gap(configure: Configure, change:
     assert (scores.decoupled - scores.gap).abs().max() > 0.1
 
 
+def test_a_named_reference_is_the_one_that_is_contrasted(
+    tmp_path: Path, configure: Configure, make_model: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    """Not the start model, nor the policy with its adapter off."""
+    other = make_model(seed=1)
+    other.save_pretrained(tmp_path / "other")
+    tiny_tokenizer.save_pretrained(tmp_path / "other")
+    change = {"reference": {"model": str(tmp_path / "other")}, "model": {"lora_rank": 2}}
+    parts, workspace = made(configure({"objective": {**SPA, "decoupling": 0.25}}, change))
+    scores = parts.scorer.score(parts.policy.eval(), parts.collator.inputs.collate(np.arange(3)), None)
+    expected = [gap(parts.policy, other, workspace.train.encoded, place, 0.25) for place in range(3)]
+    assert scores.decoupled is not None and scores.decoupled.tolist() == pytest.approx(expected, abs=5e-4)
+
+
 def test_dropped_tokens_are_dropped_there_too(configure: Configure) -> None:
-    """Weights of the first 1 of 1 tokens and of none tell which tokens are summed."""
+    """A selector that keeps all tokens changes nothing; one that drops most changes every gap."""
     parts, _ = made(configure({"objective": SPA, "tokens": {"name": "selective", "share": 1.0}}))
     whole, _ = made(configure({"objective": SPA}))
     batch = parts.collator.inputs.collate(np.arange(4))
@@ -93,7 +107,7 @@ def test_batches_and_layouts_do_not_matter(
     tmp_path: Path, configure: Configure, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Micro-batches, parts of a token budget and padded rows: the same losses, gaps, threshold and state."""
-    base = {"objective": SPA, "train": {"save_steps": 3}, **CONFLICTS}
+    base = {"objective": {**SPA, "window": 8}, "train": {"max_steps": 2, "save_steps": 2}, **CONFLICTS}
     whole, _ = train(configure(base, {"output": str(tmp_path / "whole")}))
     runs = [
         train(configure(base, change, {"output": str(tmp_path / name)}))[0]
@@ -108,13 +122,13 @@ def test_batches_and_layouts_do_not_matter(
 
     monkeypatch.setattr("popmargin.engine.logps.packing_refused", refused)
     runs.append(train(configure(base, {"output": str(tmp_path / "padded")}))[0])
-    expected, state = metrics(whole), load_file(whole.checkpoints / "checkpoint-3" / STATE_FILE)
-    assert "suspect_threshold" not in expected[1] and 0 < expected[2]["suspected"] < 1
+    expected, state = metrics(whole), load_file(whole.checkpoints / "checkpoint-2" / STATE_FILE)
+    assert "suspect_threshold" not in expected[0] and 0 < expected[1]["suspected"] < 1
     for run in runs:
         for mine, other in zip(metrics(run), expected, strict=True):
             for name in ("loss", "decoupled_margin", "suspected", "suspect_threshold"):
                 assert mine.get(name) == pytest.approx(other.get(name), abs=2e-4), (run.path.name, name)
-        own = load_file(run.checkpoints / "checkpoint-3" / STATE_FILE)
+        own = load_file(run.checkpoints / "checkpoint-2" / STATE_FILE)
         for name, tensor in state.items():
             torch.testing.assert_close(own[name], tensor, rtol=0, atol=1e-4)
 

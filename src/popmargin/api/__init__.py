@@ -1,1 +1,1 @@
-"""The front door for notebooks and scripts; its names are those of `popmargin`."""
+"""The Python interface for notebooks and scripts; its names are those of `popmargin`."""

@@ -1,7 +1,7 @@
-"""What a `PreferenceTrainer` was trained on, kept in each of its checkpoints, so that nothing else is gone on with.
+"""What a `PreferenceTrainer` was trained on, stored in each checkpoint, so that nothing else is resumed.
 
-checkpoint-N/popmargin/   what a run directory holds of it (see `training/fingerprints.py`), of the training side
-    settings.json         what decides the loss and the order of the rows, by name
+checkpoint-N/popmargin/   the record of a run directory (see `training/fingerprints.py`), for the training side
+    settings.json         settings of the loss and the order of the rows, by name
 """
 
 import json
@@ -25,18 +25,18 @@ _FREE = ("name", "output", "model.path", "model.save_dtype", "pop.edges", "pop.s
 """Settings that change neither loss nor order, or whose content is in the record."""
 _FREE_SECTIONS = ("evaluation.", "reference.")
 _TOGETHER = ("train.tokens_per_batch", "train.micro_batch_size")
-"""They matter only to an objective with statistics over the rows forwarded together."""
+"""Settings that matter only to objectives with statistics over the rows forwarded together."""
 _ARGUMENTS = ("data_seed", "dataloader_drop_last")
 _UNSAID = ("base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping")
-"""Entries of an adapter's configuration that say nothing of how it is trained."""
+"""Entries of an adapter's configuration that do not affect its training."""
 
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """What a trainer is trained on.
+    """A record of what a trainer is trained on.
 
     Attributes:
-        settings: what decides the loss and the order of the rows, by name.
+        settings: those of the loss and the order of the rows, by name.
         record: data, models, edges and code, by content.
     """
 
@@ -47,14 +47,14 @@ class CheckpointRecord:
     def of(
         run: Run, arguments: TrainingArguments, adapter: Any, record: Record, held_out: str | None
     ) -> "CheckpointRecord":
-        """That of a trainer.
+        """The record of a trainer.
 
         Args:
             run: its settings and loss.
             arguments: transformers' own.
             adapter: peft's configuration of what is trained; None trains all weights.
-            record: of the run; its held-out side takes no part in the training.
-            held_out: fingerprint of the held-out preferences, where they choose the best checkpoint.
+            record: of the run; its held-out side is not part of the training.
+            held_out: fingerprint of the held-out preferences, if they choose the best checkpoint.
         """
         free = _FREE if run.loss.objective.uses_batch_statistics(run.loss.options) else (*_FREE, *_TOGETHER)
         settings = {name: value for name, value in flat(to_dict(run.config)).items()
@@ -92,11 +92,11 @@ class CheckpointRecord:
         except (OSError, ValueError) as error:
             raise RunError(f"{folder}: the record of its training cannot be read ({error}).") from error
         if record is None:
-            raise RunError(f"{folder}: the record of its training has lost data.parquet and fingerprints.json.")
+            raise RunError(f"{folder}: the record of its training lacks data.parquet and fingerprints.json.")
         return CheckpointRecord(settings, record)
 
     def changes(self, now: "CheckpointRecord") -> list[str]:
-        """What is not as it was, a sentence each; none if all is."""
+        """The differences, a sentence each; empty if there are none."""
         names = dict.fromkeys([*self.settings, *now.settings])
         pairs = {name: (self.settings.get(name, "not set"), now.settings.get(name, "not set")) for name in names}
         other = [f"{name}: {before} → {after}" for name, (before, after) in pairs.items() if before != after]
@@ -104,7 +104,7 @@ class CheckpointRecord:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON gives it back; sets in order."""
+    """A value after a round trip through JSON; sets sorted."""
 
     def other(given: Any) -> Any:
         return sorted(given, key=str) if isinstance(given, set) else str(given)

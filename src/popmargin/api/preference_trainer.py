@@ -35,32 +35,33 @@ _LOG = logging.getLogger(__name__)
 
 
 class PreferenceTrainer(loop.PreferenceTrainer):
-    """Trains a policy with any objective; called as TRL's `DPOTrainer`, whose script changes two lines.
+    """Trains a policy with any objective; called like TRL's `DPOTrainer`, with two lines of a script to change.
 
-    A `transformers.Trainer`: callbacks, checkpoints, schedulers, logging and several processes are its own. The same
-    settings lead to the same weights as with `popmargin train`. What of TRL's arguments has no meaning here is refused
-    with a sentence; see docs/trl.md.
+    A `transformers.Trainer`, with its callbacks, checkpoints, schedulers, logging and multi-process training. The same
+    settings give the same weights as `popmargin train`. TRL arguments that are meaningless here are refused with an
+    explanation; see docs/trl.md.
 
     Args:
         model: a folder or hub id, or a causal language model in memory, which is trained in place.
-        ref_model: another reference than the start model, in the same forms.
+        ref_model: a reference other than the start model, in the same forms.
         args: TRL's `DPOConfig`, or transformers' `TrainingArguments`.
-        data_collator: not taken.
-        train_dataset: `Preferences`, or what `load_preferences` reads, TRL's data sets among them.
+        data_collator: not accepted.
+        train_dataset: `Preferences`, or anything that `load_preferences` reads, including TRL's data sets.
         eval_dataset: held-out preferences in the same forms, or several by name.
-        processing_class: the tokenizer; None takes the one that lies beside a model on disk.
-        compute_metrics: not taken: `evaluate` measures accuracy and margins.
-        callbacks: of transformers.
-        optimizers: an optimizer and a scheduler in the place of those that `args` name.
-        quantization_config: not taken.
+        processing_class: the tokenizer; None for the one next to a model on disk.
+        compute_metrics: not accepted: `evaluate` measures accuracy and margins.
+        callbacks: transformers callbacks.
+        optimizers: an optimizer and a scheduler in place of those in `args`.
+        quantization_config: not accepted.
         peft_config: peft's `LoraConfig` of the adapter to train; None trains all weights.
         edges: PoP edges between the training preferences, or their file or label store; None samples them from
-            strengths where the objective needs them.
-        objective: a name, or a mapping with `name` and options; None takes `pop` with edges, else `args.loss_type`.
+            strengths if the objective needs them.
+        objective: a name, or a mapping with `name` and options; None means `pop` with edges, otherwise
+            `args.loss_type`.
         config: further settings by section, as in a configuration file: {"target": {"kind": "bank"}}.
 
     Raises:
-        ConfigError, DataError, RunError: with what to do about it.
+        ConfigError, DataError, RunError: with the remedy.
 
     Example:
         >>> from transformers import TrainingArguments  # or trl.DPOConfig
@@ -101,7 +102,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         check_sections(config, args)
         values = merge(merge(read.config, said_by_objects(model, ref_model, peft_config, edges, config)), config)
         self._run = Run.read(from_dict(RunConfig, values))
-        self._code = self._run.code  # as it is now, when it is imported
+        self._code = self._run.code  # read at import
         self._task = make_task(self._run.task, model, ref_model, processing_class, peft_config)
         self._train_preferences = as_preferences(train_dataset)
         held_out = _by_name(eval_dataset)
@@ -135,34 +136,34 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         """Train; `resume_from_checkpoint` is a checkpoint's folder, or True for the last one in `args.output_dir`.
 
         Raises:
-            RunError: there is no checkpoint, or one of a training on other data, models, settings or code; or a loss or
-                gradient is not finite.
+            RunError: there is no checkpoint, or it is from training with other data, models, settings or code; or a
+                loss or gradient is not finite.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
-                raise RunError(f"{self.args.output_dir} holds no checkpoint to go on from. Train without resuming.")
+                raise RunError(f"{self.args.output_dir} has no checkpoint to resume from. Train without resuming.")
         if resume_from_checkpoint:
             self._refuse_other_training(Path(resume_from_checkpoint))
             self.load_state(Path(resume_from_checkpoint))
         try:
             return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)  # pyright: ignore[reportArgumentType]
         except loop.NothingLeftError as error:
-            raise RunError(f"{resume_from_checkpoint} is of the last step: nothing is left to train.") from error
+            raise RunError(f"{resume_from_checkpoint} is from the last step: nothing is left to train.") from error
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Measure how the model orders held-out preferences; numbers do not depend on the batch size.
+        """Evaluate how the model orders held-out preferences; numbers do not depend on the batch size.
 
         Args:
-            eval_dataset: other held-out preferences, by name or not; None takes the trainer's.
+            eval_dataset: other held-out preferences, possibly by name; None for the trainer's.
             ignore_keys: has no effect.
-            metric_key_prefix: begins every name.
+            metric_key_prefix: prefix of every name.
 
         Returns:
             The estimates of `popmargin eval`: `eval_accuracy`, `eval_reward_margin` (reward units) and those that the
-            data allow (by strength, correlations, PoP accuracy); `eval_rows`; and `eval_loss`, the objective's mean
+            data allows (by strength, correlations, PoP accuracy); `eval_rows`; and `eval_loss`, the objective's mean
             loss over the held-out rows, where it has one: not with a strength scale, a bank of gaps, edges between
             preferences of unknown strength, or columns that the held-out preferences lack, which the log says. With
             several data sets they are `eval_NAME_accuracy`.
@@ -181,12 +182,12 @@ class PreferenceTrainer(loop.PreferenceTrainer):
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
-        """Margins of preferences under the model as it is now, and what `evaluate` measures on them.
+        """Margins of preferences under the current model, and the metrics of `evaluate` on them.
 
         Args:
             test_dataset: preferences, in the forms of `eval_dataset`; a single data set.
             ignore_keys: has no effect.
-            metric_key_prefix: begins every name.
+            metric_key_prefix: prefix of every name.
 
         Returns:
             `predictions`: the reward margin (N,) of every preference that was passed, in order, reward units: above 0
@@ -204,10 +205,10 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         return PredictionOutput(predictions=margins, label_ids=None, metrics=metrics)
 
     def margins(self, preferences: Any = None) -> Table:
-        """Margins of held-out preferences under the model as it is now.
+        """Margins of held-out preferences under the current model.
 
         Args:
-            preferences: others than the trainer's; its own must be a single data set.
+            preferences: instead of the trainer's, which must be a single data set.
 
         Returns:
             One row per preference: `id`, `margin` (chosen − rejected in the objective's own score, nats) and
@@ -223,7 +224,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         return Table(columns, left_out=tuple(workspace.test.encoded.report.dropped))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model with its tokenizer, as `popmargin train` does; a checkpoint when transformers calls it."""
+        """Save the model with its tokenizer, as `popmargin train` does; or a checkpoint, if transformers calls it."""
         if _internal_call or self._writes_run:
             super().save_model(output_dir, _internal_call)
             if output_dir is not None and not self._writes_run and self.args.should_save:
@@ -233,7 +234,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         self._writes_run = True
         try:
             sides = (self._workspace.train.encoded, self._workspace.test.encoded)
-            part = folder / ".popmargin-model"  # the folder itself may hold checkpoints, which stay
+            part = folder / ".popmargin-model"  # the folder itself may contain checkpoints, which are kept
             save_trained(self, self._task, self._run.model, part, sides)
             for file in sorted(part.iterdir()) if self.is_world_process_zero() else ():
                 file.replace(folder / file.name)
@@ -243,7 +244,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
             self._writes_run, self.write = False, write
 
     def _measure(self, workspace: Workspace, start: str) -> tuple[HeldOutMargins, dict[str, float]]:
-        """Margins of held-out preferences, and the metrics of them; their names begin with `start`."""
+        """Margins of held-out preferences, and their metrics, with names that begin with `start`."""
         model, settings = self.accelerator.unwrap_model(self.model), self._run.evaluation
         scores = held_out_scores(model, self._run, workspace)
         margins = held_out_margins(model, self._run, workspace, scores)
@@ -261,7 +262,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         return margins, metrics | {f"{start}rows": float(len(margins.ids))}
 
     def _check_best_metric(self) -> None:
-        """See, before anything is trained, that there is a loss where the best checkpoint is chosen by it."""
+        """Check before training that there is a loss if it chooses the best checkpoint."""
         wanted = (self.args.metric_for_best_model or "").removeprefix("eval_")
         settings = self._run.evaluation
         for name, workspace in self._held_out.items():
@@ -275,7 +276,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
 
     @cached_property
     def _record(self) -> CheckpointRecord:
-        """What this trainer is trained on."""
+        """The record of what this trainer is trained on."""
         record = self._workspace.record(self._run.pop, self._run.loss, self._code)
         adapter: Any = next(iter(getattr(self.accelerator.unwrap_model(self.model), "peft_config", {}).values()), None)
         held_out = None
@@ -285,23 +286,23 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         return CheckpointRecord.of(self._run, self.args, adapter, record, held_out)
 
     def _refuse_other_training(self, checkpoint: Path) -> None:
-        """See that a checkpoint is of a training on the same data, models, settings and code.
+        """Check that a checkpoint is from training with the same data, models, settings and code.
 
         Raises:
             RunError: it is not; the message says what differs.
         """
         before = CheckpointRecord.load(checkpoint)
         if before is None:
-            _LOG.warning("%s does not say what it was trained on: nothing can be compared.", checkpoint)
+            _LOG.warning("%s has no record of what it was trained on, so nothing can be checked.", checkpoint)
         elif changed := before.changes(self._record):
             raise RunError(
-                f"{checkpoint} was trained on something else:\n"
+                f"{checkpoint} was trained on different inputs:\n"
                 + "".join(f"  {sentence}\n" for sentence in changed)
-                + "Give the trainer what it had then, or train without resume_from_checkpoint."
+                + "Give the trainer the same inputs, or train without resume_from_checkpoint."
             )
 
     def _sides(self, given: Any) -> dict[str, Workspace]:
-        """Held-out preferences by name, as the task takes them."""
+        """Held-out preferences by name, in the task's form."""
         if given is None or given is self.eval_dataset:
             sides = self._held_out
         else:
@@ -322,7 +323,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         return next(iter(sides.values()))
 
     def _with(self, test: Preferences | None) -> Workspace:
-        """Training preferences with held-out ones; without any, those of the training take their place."""
+        """Training preferences with held-out ones; without any, the training ones are used for both."""
         train = self._train_preferences
         steps = memory_steps(train, "train_dataset") + ([] if test is None else memory_steps(test, "eval_dataset"))
         split = Split(train, train if test is None else test, train.select([]), frozenset(), tuple(steps))

@@ -28,12 +28,12 @@ from popmargin.training.run import train as train_run
 from popmargin.training.run_directory import RunDirectory
 
 _READING = ("format", "split", "pairs", "min_gap", "bad_rows", "columns")
-"""What a configuration says of how data are read."""
+"""The fields of a configuration about reading data."""
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What `train` gives back.
+    """The result of `train`.
 
     Attributes:
         directory: the run's files: configuration, metrics, fingerprints, weights (`directory.model` is their folder).
@@ -54,7 +54,7 @@ class TrainedRun:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """What was logged during training, a dict per logged step."""
+        """The training log, a dict per logged step."""
         return self.directory.metrics()
 
     @property
@@ -64,7 +64,7 @@ class TrainedRun:
 
     @property
     def evaluation(self) -> Path:
-        """Folder of what `evaluate` measured."""
+        """Folder of the results of `evaluate`."""
         return self.directory.evaluation
 
     @property
@@ -82,7 +82,7 @@ class TrainedRun:
         return self.directory.config()
 
     def facts(self) -> dict[str, Any]:
-        """What run.json holds: versions, fingerprints, the account of the data, seconds, memory."""
+        """The contents of run.json: versions, fingerprints, the account of the data, seconds, memory."""
         return self.directory.facts()
 
     def checkpoint(self) -> Path | None:
@@ -97,7 +97,7 @@ class TrainedRun:
             reward units of a reward model), `reward_margin` (β times that), and `strength` (nan where unknown).
 
         Raises:
-            RunError: the held-out preferences or the start model are not what they were.
+            RunError: the held-out preferences or the start model have changed.
         """
         run = Run.opened(self.path)
         workspace = run.workspace(held_out(run).preferences)
@@ -131,24 +131,24 @@ def train(
     Args:
         data: `Preferences`, or anything that `load_preferences` reads: a path, a `datasets.Dataset` (TRL's formats
             work unchanged), a list of dicts.
-        model: the start model: a folder, a hub id or "demo"; or a causal language model in memory, which is left as it
-            is. As a run must be able to go on and to be evaluated later, a copy of it is kept on disk, in the cache
+        model: the start model: a folder, a hub id or "demo"; or a causal language model in memory, which stays
+            unchanged. So that the run can be resumed and evaluated later, a copy of it is kept on disk, in the cache
             folder (POPMARGIN_CACHE).
         tokenizer: of a model in memory.
         objective: a name, or a mapping with `name` and options.
-        edges: PoP edges between the training preferences, their file or a label store; None samples them when the
+        edges: PoP edges between the training preferences, their file or a label store; None samples them if the
             objective needs them.
         test: held-out preferences, as `data`; None splits some off `data` by prompt.
         output: the run directory.
-        overwrite: delete a run that is in the way.
-        resume: go on from the last checkpoint.
+        overwrite: delete an existing run in the folder.
+        resume: continue from the last checkpoint.
         config: further settings by section, as in a configuration file: {"train": {"learning_rate": 1e-5}}.
 
     Returns:
-        The run: `model` in memory, `metrics`, `margins()` of what was held out, and the run directory.
+        The run: `model` in memory, `metrics`, `margins()` of the held-out preferences, and the run directory.
 
     Raises:
-        ConfigError, DataError, RunError: with what to do about it.
+        ConfigError, DataError, RunError: with the remedy.
 
     Example:
         >>> run = train(rows, model=model, tokenizer=tokenizer, objective="dpo", output=output,
@@ -187,20 +187,20 @@ def evaluate(
     reward: str | Callable[..., Any] | Reward | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run on what was held out when it was trained, and on generations when there is a reward.
+    """Evaluate a finished run on the preferences held out in training, and on generations if there is a reward.
 
     Args:
-        run: what `train` gave back, or a run directory.
+        run: the result of `train`, or a run directory.
         reward: a function of (prompts, completions) → list of floats, or a specification as in `load_reward`; None
-            takes the run's own.
+            for the run's own.
         config: other evaluation settings: {"prompts": 100, "max_new_tokens": 64}.
 
     Returns:
-        `intervals` (name → estimate, low, high), `reliability`, `counts`, and `account`: what was measured on, what was
-        left out and why.
+        `intervals` (name → estimate, low, high), `reliability`, `counts`, and `account`: which data was used, and
+        what was dropped and why.
 
     Raises:
-        RunError: the run has not finished, or its held-out preferences, models or code are not what they were.
+        RunError: the run has not finished, or its held-out preferences, models or code have changed.
 
     Example:
         >>> result = evaluate(run)
@@ -217,12 +217,12 @@ def evaluate(
 
 
 def _read(data: Any, test: Any, config: Mapping[str, Any]) -> tuple[Any, Any, Mapping[str, Any]]:
-    """What is in memory as preferences, read as `config["data"]` says, and the configuration without what is done.
+    """Data in memory as preferences, read as `config["data"]` says, and the configuration without the settings used.
 
-    Paths stay as they are, unless the other side is in memory and the configuration says how to read both.
+    Paths are unchanged, unless the other side is in memory and the configuration says how to read both.
 
     Raises:
-        ConfigError: it says how to read preferences that are read already.
+        ConfigError: it says how to read preferences that are already loaded.
     """
     section = dict(config.get("data") or {})
     how = {name: section[name] for name in _READING if name in section}
@@ -231,7 +231,7 @@ def _read(data: Any, test: Any, config: Mapping[str, Any]) -> tuple[Any, Any, Ma
         return _loaded(data), _loaded(test), config
     if any(isinstance(side, Preferences) for side in memory):
         raise ConfigError(
-            f"config={{…}} says data.{next(iter(how))}, but the preferences are read already. Say it to "
+            f"config={{…}} sets data.{next(iter(how))}, but the preferences are already loaded. Pass it to "
             "load_preferences."
         )
     split, seed = how.pop("split", None), section.get("split_seed", 0)
@@ -243,7 +243,7 @@ def _read(data: Any, test: Any, config: Mapping[str, Any]) -> tuple[Any, Any, Ma
 
 
 def _loaded(data: Any) -> Any:
-    """What is in memory as preferences; a path, or nothing, as it is."""
+    """Data in memory as preferences; a path or None unchanged."""
     return data if data is None or isinstance(data, (str, Path)) else as_preferences(data)
 
 
@@ -264,27 +264,27 @@ def _start_model(model: Any, tokenizer: Any, folder: Path) -> str:
     """The path of the start model: its own, or a copy of what is in memory, named by its content."""
     if isinstance(model, (str, Path)):
         if tokenizer is not None:
-            raise ConfigError(f"The tokenizer of '{model}' is the one that lies there. Leave out tokenizer=…")
+            raise ConfigError(f"The tokenizer of '{model}' is the one in that folder. Omit tokenizer=…")
         return str(model)
     refuse_no_model(model, tokenizer)
     content = digest(model_fingerprint(model).encode(), tokenizer_fingerprint(tokenizer).encode())
     place = folder.parent / "models" / content
     if not place.is_dir():
-        with whole_folder(place, replace=True) as partial:  # another process writes the same
+        with whole_folder(place, replace=True) as partial:  # another process is writing the same
             write_model(model, partial)
             tokenizer.save_pretrained(partial)
     return str(place)
 
 
 def refuse_no_model(model: Any, tokenizer: Any) -> None:
-    """See that a model in memory is one that can be trained.
+    """Check that a model in memory can be trained.
 
     Raises:
-        ConfigError: it is no whole transformers model, or has no tokenizer.
+        ConfigError: it is not a whole transformers model, or has no tokenizer.
     """
     if hasattr(model, "peft_config"):
         raise ConfigError(
-            "The model has an adapter on it already. Pass model.merge_and_unload(), or the folder that the adapter was "
+            "The model already has an adapter. Pass model.merge_and_unload(), or the folder that the adapter was "
             "saved in; a new adapter is made by model.lora_rank, or by peft_config."
         )
     if not isinstance(model, torch.nn.Module) or getattr(model, "config", None) is None:

@@ -21,7 +21,7 @@ from popmargin.data.tokenize import TokenizedPreferences, Truncation, tokenize_p
 from popmargin.engine.batch import TokenInputs
 from popmargin.engine.logps import forward_plan, token_logps
 from popmargin.engine.sequences import split_to_budget
-from popmargin.errors import ConfigError, DataError, RunError, first_few
+from popmargin.errors import ConfigError, DataError, RunError, counted, first_few
 from popmargin.margin import Margin
 from popmargin.models.policies import load_model, load_tokenizer, with_padding
 from popmargin.objectives.pop import TargetClip
@@ -45,26 +45,27 @@ def log_probs(
 ) -> Table:
     """Log-probs of the chosen and rejected responses of preferences under a causal language model.
 
-    Prompts and responses become tokens as in training, TRL's formats included, and a response's end token counts.
+    Prompts and responses are tokenized as in training, including TRL's formats, and a response's end token counts.
 
     Args:
-        model: a transformers model, with a LoRA adapter or without, on any device; or a folder or hub id. It is scored
-            in evaluation mode and left as it was.
-        tokenizer: its tokenizer; None with a folder or hub id takes the one that lies there.
-        preferences: `Preferences`, or what `load_preferences` reads: a path, a `datasets.Dataset`, a list of dicts.
-        per_token: also give the log-prob of every token.
-        max_length: longest prompt + response, tokens; None for no limit.
-        truncation: what gives way where a row is longer, as in `data.truncation`.
+        model: a transformers model, with or without a LoRA adapter, on any device; or a folder or hub id. It is scored
+            in evaluation mode and left unchanged.
+        tokenizer: its tokenizer; None for the one in the model's folder or hub repository.
+        preferences: `Preferences`, or anything that `load_preferences` reads: a path, a `datasets.Dataset`, a list of
+            dicts.
+        per_token: also return the log-prob of every token.
+        max_length: maximum length of prompt + response, tokens; None for no limit.
+        truncation: what to cut in longer rows, as in `data.truncation`.
         precision: fp32 or bf16, of the matmuls.
-        tokens_per_batch: most tokens in a forward pass.
+        tokens_per_batch: maximum tokens per forward pass.
 
     Returns:
         One row per preference: `id`, `chosen_logps` and `rejected_logps` (summed over the tokens, nats),
         `chosen_tokens` and `rejected_tokens` (counts); with `per_token` also `chosen_token_logps` and
-        `rejected_token_logps` (an array a row). `left_out` names the preferences that have no row, and why.
+        `rejected_token_logps` (an array per row). `left_out` names the preferences without a row, and why.
 
     Raises:
-        ConfigError, DataError, RunError: what cannot be loaded, tokenized or scored.
+        ConfigError, DataError, RunError: something cannot be loaded, tokenized or scored.
 
     Example:
         >>> table = log_probs(model, tokenizer, [{"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}])
@@ -101,15 +102,15 @@ def margins(
 
     Args:
         model: as in `log_probs`.
-        reference: another model of the same tokenizer, in the same forms; None for log-probs alone, without a ratio.
+        reference: another model with the same tokenizer, in the same forms; None for log-probs without a ratio.
         preferences: as in `log_probs`.
-        tokenizer: of both models; None takes the one that lies beside the model.
+        tokenizer: of both models; None for the one next to the model.
         beta: reward units per nat; adds the column `reward_margin`, β·Δ.
         max_length, truncation, precision, tokens_per_batch: as in `log_probs`.
 
     Returns:
         One row per preference: `id`, `margin` (Δ, nats), the columns of `log_probs`, and `reference_chosen_logps` and
-        `reference_rejected_logps` where there is a reference.
+        `reference_rejected_logps` if there is a reference.
 
     Raises:
         ConfigError, DataError, RunError: as in `log_probs`.
@@ -138,20 +139,20 @@ def target_margins(
 ) -> Table:
     """The PoP target margin of every edge: the clipped gap of its weaker preference, as in the objective `pop`.
 
-    The stronger preference is then to lead by it: `losses.pop(chosen, rejected, target=…)`, or Δ − target in the loss
-    of another trainer.
+    The stronger preference should then lead by this margin: `losses.pop(chosen, rejected, target=…)`, or Δ − target in
+    the loss of another trainer.
 
     Args:
         edges: PoP edges.
-        gaps: a table with `id` and `margin` (nats), as `margins` gives it, or a mapping from id to gap.
-        margin_min, margin_max: where it is cut off, nats.
+        gaps: a table with `id` and `margin` (nats), as returned by `margins`, or a mapping from id to gap.
+        margin_min, margin_max: bounds of the clipping, nats.
 
     Returns:
-        One row per edge, ties left out as in training: `stronger` and `weaker` (ids; `weaker` is None where the edge
+        One row per edge, excluding ties as in training: `stronger` and `weaker` (ids; `weaker` is None if the edge
         has none), `target_margin` (nats; 0 without a weaker side).
 
     Raises:
-        DataError: a weaker preference has no gap, or one that is not finite; the message names it.
+        DataError: a weaker preference has no finite gap; the message names it.
 
     Example:
         >>> edges = PopEdges.from_columns(["a", "b", "c"], ["b", "c", None])
@@ -169,8 +170,8 @@ def target_margins(
     missing = sorted({name for name in weaker if name is not None and not np.isfinite(known.get(name, np.nan))})
     if missing:
         raise DataError(
-            f"{len(missing)} weaker preferences of the edges have no finite gap ({first_few(missing)}). Score them, or "
-            "leave their edges out."
+            f"No finite gap for {counted(len(missing), 'weaker preference')} of the edges ({first_few(missing)}). "
+            "Score them, or drop their edges."
         )
     values = torch.tensor([0.0 if name is None else float(known[name]) for name in weaker], dtype=torch.float64)
     has_weaker = torch.tensor([name is not None for name in weaker], dtype=torch.bool)
@@ -180,7 +181,7 @@ def target_margins(
 
 
 def as_preferences(data: Any) -> Preferences:
-    """Preferences, from whatever `load_preferences` reads."""
+    """Preferences, from anything that `load_preferences` reads."""
     return data if isinstance(data, Preferences) else load_preferences(data)
 
 
@@ -188,7 +189,7 @@ def opened_model(model: Any, tokenizer: Any) -> tuple[Any, Any]:
     """A model in memory, from an object or a folder or hub id, and its tokenizer with a padding token.
 
     Raises:
-        ConfigError: an object without a tokenizer.
+        ConfigError: the object has no tokenizer.
         RunError: one of them cannot be loaded.
     """
     if isinstance(model, (str, Path)):
@@ -217,7 +218,7 @@ def _encode(preferences: Any, tokenizer: Any, max_length: int | None, truncation
 def _token_logps(
     model: Any, tokenizer: Any, encoded: TokenizedPreferences, precision: str, tokens_per_batch: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Log-probs of every token (nats) of the chosen and of the rejected responses, an array a preference."""
+    """Log-probs of every token (nats) of the chosen and of the rejected responses, an array per preference."""
     if precision not in ("fp32", "bf16"):
         raise ConfigError(f"precision is fp32 or bf16, not {precision!r}.")
     name = str(getattr(model, "name_or_path", "") or type(model).__name__)
@@ -244,5 +245,5 @@ def _token_logps(
         if not np.isfinite([a.sum(), b.sum()]).all()
     ]
     if bad:
-        raise RunError(f"The model gives log-probs that are not finite for {first_few(bad)}: are its weights intact?")
+        raise RunError(f"The model gives non-finite log-probs for {first_few(bad)}: are its weights intact?")
     return chosen, rejected

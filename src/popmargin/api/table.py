@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from popmargin.errors import DataError, NoSuchNameError, did_you_mean, first_few, import_extra
+from popmargin.errors import DataError, NoSuchNameError, counted, did_you_mean, first_few, import_extra
 from popmargin.files import PARQUET, whole_file
 
 _SUFFIXES = (*PARQUET, ".csv", ".jsonl")
@@ -22,7 +22,7 @@ class Table(Mapping[str, np.ndarray]):
 
     Args:
         columns: name -> values, one per row.
-        left_out: id and reason of every preference that the table has no row for.
+        left_out: id and reason of every preference without a row.
 
     Raises:
         DataError: columns of different lengths.
@@ -41,23 +41,23 @@ class Table(Mapping[str, np.ndarray]):
         lengths = {name: len(values) for name, values in self._columns.items()}
         if len(set(lengths.values())) > 1:
             said = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise DataError(f"The columns of a table must be equally long; these have other lengths: {said}.")
+            raise DataError(f"The columns of a table must have equal lengths; these differ: {said}.")
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(next(iter(self._columns.values()), ()))
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the preferences, one a row."""
+        """The ids of the preferences, one per row."""
         return [str(name) for name in self["id"]]
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The values of a column, one per row.
 
         Raises:
-            NoSuchNameError: there is none of that name.
+            NoSuchNameError: there is no column of that name.
         """
         if name not in self._columns:
             hint = did_you_mean(str(name), self._columns)
@@ -84,11 +84,11 @@ class Table(Mapping[str, np.ndarray]):
         return import_extra("pandas", "pandas").DataFrame(dict(self._columns))
 
     def save(self, path: str | Path) -> None:
-        """Write a file whose name says the format: .parquet, .csv or .jsonl.
+        """Write a file in the format of its suffix: .parquet, .csv or .jsonl.
 
         Raises:
-            ConfigError: another ending.
-            DataError: values of every token do not go into a CSV.
+            ConfigError: another suffix.
+            DataError: values per token do not fit into a CSV.
             RunError: the file cannot be written.
         """
         table: Any = pa.table({name: pa.array(values.tolist()) for name, values in self._columns.items()})
@@ -96,7 +96,7 @@ class Table(Mapping[str, np.ndarray]):
             if str(path).lower().endswith(".csv"):
                 lists = [name for name, values in self._columns.items() if values.dtype == object and _lists(values)]
                 if lists:
-                    raise DataError(f"{path}: {', '.join(lists)} hold a list a row. Save a .parquet or .jsonl file.")
+                    raise DataError(f"{path}: {', '.join(lists)} have a list per row. Save a .parquet or .jsonl file.")
                 pyarrow.csv.write_csv(table, partial)
             elif str(path).lower().endswith(".jsonl"):
                 lines = (json.dumps(row) + "\n" for row in table.to_pylist())
@@ -112,7 +112,7 @@ def _array(values: Any) -> np.ndarray:
     if not listed or not isinstance(listed[0], (str, type(None), list, np.ndarray)):
         return np.array(listed)
     result = np.empty(len(listed), dtype=object)
-    for place, value in enumerate(listed):  # numpy would make a matrix of lists that are equally long
+    for place, value in enumerate(listed):  # numpy would turn lists of equal length into a matrix
         result[place] = np.array(value) if isinstance(value, list) else value
     return result
 
@@ -127,5 +127,5 @@ def _first(values: np.ndarray) -> str:
 
 def _written(value: Any) -> str:
     if isinstance(value, np.ndarray):
-        return f"{len(value)} values"
+        return counted(len(value), "value")
     return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -1,4 +1,4 @@
-"""What a trainer is handed, TRL's way, as the configuration and the task of a run."""
+"""A trainer's arguments, in TRL's form, as the configuration and the task of a run."""
 
 import logging
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _IN_MEMORY = "model-in-memory"
 
 
 def refuse_arguments(**given: Any) -> None:
-    """Refuse arguments of TRL's trainer that mean nothing here.
+    """Refuse arguments of TRL's trainer that are meaningless here.
 
     Raises:
         ConfigError: one is given; the message says what to do instead.
@@ -28,7 +28,7 @@ def refuse_arguments(**given: Any) -> None:
     instead = {
         "data_collator": "batches are the task's own",
         "compute_metrics": "evaluate() measures accuracy, margins and loss, and a callback's on_evaluate gets them; "
-        "predict() gives the margin of every preference for measures of your own",
+        "predict() gives every preference's margin for your own metrics",
         "quantization_config": "weights are not quantized. With a LoRA adapter, load the model in bf16 to save memory",
     }
     for name, value in given.items():
@@ -43,14 +43,14 @@ def _path(model: Any) -> str:
 def said_by_objects(
     model: Any, ref_model: Any, peft_config: Any, edges: Any, further: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What model, reference, adapter and edges say of the configuration.
+    """The part of the configuration given by model, reference, adapter and edges.
 
     Args:
-        model, ref_model, peft_config, edges: as the trainer is given them.
-        further: settings by section, which may not say the same.
+        model, ref_model, peft_config, edges: the trainer's arguments.
+        further: settings by section, which must not set the same.
 
     Raises:
-        ConfigError: they do, or the adapter is none that a policy can be trained with.
+        ConfigError: they do, or a policy cannot be trained with the adapter.
     """
     values: dict[str, Any] = {"model": {"path": _path(model)}}
     if ref_model is not None:
@@ -59,7 +59,7 @@ def said_by_objects(
         _check_adapter(peft_config)
         alpha, dropout = float(peft_config.lora_alpha), float(peft_config.lora_dropout)
         values["model"] |= {"lora_rank": int(peft_config.r), "lora_alpha": alpha, "lora_dropout": dropout}
-        values["model"]["lora_last_layers"] = None  # peft_config.layers_to_transform says it
+        values["model"]["lora_last_layers"] = None  # set by peft_config.layers_to_transform
     if isinstance(edges, PopEdges):
         file = cache_folder(None).parent / "data" / f"edges-{edges.fingerprint()[:24]}.parquet"
         edges.save(file)
@@ -70,7 +70,7 @@ def said_by_objects(
         also = further.get(name)
         for key in section if isinstance(also, Mapping) else ():
             if key in also:
-                raise ConfigError(f"config={{…}} says {name}.{key}, and so does another argument. Say it there alone.")
+                raise ConfigError(f"config={{…}} sets {name}.{key}, and so does another argument. Set it only there.")
     return values
 
 
@@ -81,7 +81,7 @@ def _check_adapter(peft_config: Any) -> None:
     if not isinstance(peft_config, LoraConfig):
         raise ConfigError(f"peft_config is a {kind}; adapters are trained with a LoraConfig.")
     if peft_config.modules_to_save:
-        raise ConfigError("peft_config.modules_to_save trains whole modules beside the adapter. Leave it out.")
+        raise ConfigError("peft_config.modules_to_save trains whole modules besides the adapter. Remove it.")
     task = getattr(peft_config.task_type, "value", peft_config.task_type)
     if task not in (None, "CAUSAL_LM"):
         raise ConfigError(
@@ -91,7 +91,7 @@ def _check_adapter(peft_config: Any) -> None:
 
 
 def make_task(settings: TaskSettings, model: Any, ref_model: Any, tokenizer: Any, peft_config: Any) -> LanguageTask:
-    """The task of a trainer's run, on models in memory where these are given.
+    """The task of a trainer's run, on models in memory if given.
 
     Raises:
         ConfigError: a model or its adapter cannot be trained.
@@ -104,21 +104,23 @@ def make_task(settings: TaskSettings, model: Any, ref_model: Any, tokenizer: Any
     else:
         refuse_no_model(model, tokenizer)
         if settings.model.start_adapter != "merge":
-            raise ConfigError("model.start_adapter is of a start model on disk: pass the folder of its adapter.")
+            raise ConfigError(
+                "model.start_adapter works only with a start model on disk: pass the folder of its adapter."
+            )
         if peft_config is not None and _path(model) == _IN_MEMORY:
             raise ConfigError(
-                "The model was not loaded from a folder or the hub, so its adapter could name no base. Save it with "
-                "save_pretrained, and load it from there."
+                "The model was not loaded from a folder or the hub, so its adapter could not name a base. Save it "
+                "with save_pretrained, and load it from there."
             )
         if peft_config is None and next(model.parameters()).dtype != torch.float32:
             _LOG.warning(
-                "The weights of the model are in %s, in which small steps are rounded away: load it with "
-                "dtype=torch.float32, and set bf16=True for fast matmuls.",
+                "The weights of the model are in %s, which rounds small steps away: load it with dtype=torch.float32, "
+                "and set bf16=True for fast matmuls.",
                 str(next(model.parameters()).dtype).removeprefix("torch."),
             )
         task.take(model, with_padding(tokenizer, _path(model)))
     if ref_model is not None and not isinstance(ref_model, (str, Path)):
         if ref_model is model:
-            raise ConfigError("model and ref_model are one object. Leave ref_model out: the reference is a copy.")
+            raise ConfigError("model and ref_model are the same object. Omit ref_model: the reference is a copy.")
         task.take_reference(ref_model)
     return task

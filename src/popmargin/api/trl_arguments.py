@@ -1,4 +1,4 @@
-"""What TRL's arguments mean here: each is taken over, has no effect on results, or is refused with a sentence."""
+"""The meaning of TRL's arguments here: each is used, has no effect on results, or is refused with an explanation."""
 
 import copy
 import dataclasses
@@ -20,41 +20,41 @@ LOSSES: dict[str, dict[str, Any]] = {
     "ipo": {"name": "ipo", "length_normalized": True},
     "robust": {"name": "robust_dpo"},
 }
-"""TRL's loss types that are registered objectives; the other ones are written as an objective of your own."""
+"""TRL's loss types that are registered objectives; write others as your own objective."""
 
 _REFUSED: dict[str, tuple[Any, str]] = {
-    "fp16": (False, "weights are trained in fp32 or with bf16 matmuls. Set bf16=True, or leave both out"),
+    "fp16": (False, "weights are trained in fp32 or with bf16 matmuls. Set bf16=True, or omit both"),
     "model_init_kwargs": (None, "load the model yourself and pass it as `model`"),
-    "trust_remote_code": (False, "code that lies beside a model never runs here. Load the model yourself and pass it"),
-    "router_aux_loss_coef": (None, "there is no load-balancing loss. Leave it out"),
-    "ld_alpha": (None, "long responses are not weighted down. `objective='simpo'` divides by their lengths"),
-    "loss_weights": ([1.0], "there is one loss, of weight 1. Regularizers have weights of their own"),
-    "truncation_mode": ("keep_start", "the prompt gives way; config={'data': {'truncation': …}} says at which end"),
+    "trust_remote_code": (False, "code next to a model never runs here. Load the model yourself and pass it"),
+    "router_aux_loss_coef": (None, "there is no load-balancing loss. Remove it"),
+    "ld_alpha": (None, "long responses are not down-weighted. `objective='simpo'` divides by their lengths"),
+    "loss_weights": ([1.0], "there is one loss, with weight 1. Regularizers have their own weights"),
+    "truncation_mode": ("keep_start", "the prompt is cut; config={'data': {'truncation': …}} says at which end"),
     "f_divergence_type": ("reverse_kl", "scores are log-ratios. Write another divergence as an objective"),
-    "use_weighting": (False, "rows are not weighted by the policy's own probabilities. Leave it out"),
+    "use_weighting": (False, "rows are not weighted by the policy's own probabilities. Remove it"),
     "activation_offloading": (False, "activations stay on the device. gradient_checkpointing=True saves memory"),
-    "sync_ref_model": (False, "the reference stays as it is. A moving target is `objective='pop'`"),
+    "sync_ref_model": (False, "the reference is fixed. A moving target is `objective='pop'`"),
     "pad_token": (None, "set tokenizer.pad_token"),
-    "label_smoothing_factor": (0.0, "it is of other trainers. `objective='cdpo'` takes soft labels"),
-    "use_liger_kernel": (False, "the forward pass is popmargin's own. Leave it out"),
+    "label_smoothing_factor": (0.0, "it belongs to other trainers. `objective='cdpo'` takes soft labels"),
+    "use_liger_kernel": (False, "the forward pass is popmargin's own. Remove it"),
     "torch_compile": (False, "say config={'train': {'compile': True}}"),
     "auto_find_batch_size": (False, "set per_device_train_batch_size, or config={'train': {'tokens_per_batch': 8192}}"),
-    "neftune_noise_alpha": (None, "noise in the embeddings would move log-ratios. Leave it out"),
+    "neftune_noise_alpha": (None, "noise in the embeddings would change log-ratios. Remove it"),
     "push_to_hub": (False, "save the model and push its folder with huggingface_hub"),
 }
-"""Argument -> the value that means nothing, and what to do instead of another one."""
+"""Argument -> its neutral value, and what to do instead of setting another one."""
 
 _DATA = ("truncation", "prompt", "reasoning")
-"""What `config["data"]` may say: the rest is how data are read, which they are."""
+"""Fields allowed in `config["data"]`: the others are about reading data, which is already done."""
 _TRAIN = ("tokens_per_batch", "edge_batching", "frozen_cache_gb", "compile", "token_statistics")
-"""What `config["train"]` may say: the rest is said by the arguments."""
+"""Fields allowed in `config["train"]`: the arguments set the others."""
 _EVALUATION = ("tokens_per_batch", "seed", "pop_k")
-"""What `config["evaluation"]` may say: the rest is of generations and curves."""
+"""Fields allowed in `config["evaluation"]`: the others are about generations and curves."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """Arguments as popmargin takes them.
+    """TRL's arguments in popmargin's terms.
 
     Attributes:
         arguments: for transformers' trainer.
@@ -69,12 +69,12 @@ def read_arguments(args: TrainingArguments, objective: str | Mapping[str, Any] |
     """The arguments of a TRL script, TRL's DPOConfig or transformers' TrainingArguments.
 
     Args:
-        args: as they are there.
+        args: those of the script.
         objective: a name, or a mapping with `name` and options; None takes `pop` with edges, else `args.loss_type`.
         edges: whether PoP edges are given.
 
     Raises:
-        ConfigError: an argument that has no meaning here; the message says what to do instead.
+        ConfigError: an argument that is meaningless here; the message says what to do instead.
     """
     for name, (nothing, instead) in _REFUSED.items():
         value = getattr(args, name, nothing)
@@ -112,7 +112,7 @@ def check_sections(config: Mapping[str, Any], args: TrainingArguments) -> None:
     """See that further settings say nothing that the arguments of the trainer say, and nothing without effect.
 
     Raises:
-        ConfigError: one does; the message names the argument that says it.
+        ConfigError: one does; the message names the argument.
     """
     if "task" in config:
         raise ConfigError("PreferenceTrainer trains policies. Reward models are trained by popmargin.train.")
@@ -133,26 +133,26 @@ def check_sections(config: Mapping[str, Any], args: TrainingArguments) -> None:
         names = [f"{name}.{key}" for key in section] if parts else [name]
         for full in names:
             if full in said:
-                raise ConfigError(f"config={{…}} says {full}, {_instead(said[full])}")
+                raise ConfigError(f"config={{…}} sets {full}, {_instead(said[full])}")
 
 
 def _others(section: Any, *names: str) -> list[str]:
-    """The fields of a section but these."""
+    """The fields of a section except these."""
     return [field.name for field in dataclasses.fields(section) if field.name not in names]
 
 
 def _instead(said_by: str) -> str:
     if said_by == "load_preferences":
         return (
-            "but the data are read and split before. Pass train_dataset and eval_dataset as they are to be trained and "
-            "evaluated on; load_preferences, split_preferences and the verbs of Preferences make them."
+            "but the data is already read and split. Pass the final train_dataset and eval_dataset; load_preferences, "
+            "split_preferences and the methods of Preferences make them."
         )
     if said_by == "popmargin.evaluate":
         return (
             "but PreferenceTrainer measures margins and generates nothing. popmargin.train and popmargin.evaluate "
             "sample and score."
         )
-    return f"which is said by {said_by}. Say it there."
+    return f"but {said_by} sets this. Set it only there."
 
 
 def _objective(args: TrainingArguments, objective: str | Mapping[str, Any] | None, *, edges: bool) -> dict[str, Any]:
@@ -162,20 +162,18 @@ def _objective(args: TrainingArguments, objective: str | Mapping[str, Any] | Non
     if objective is None and edges:
         objective = "pop"
     if objective is not None and losses != ["sigmoid"]:
-        raise ConfigError(
-            f"args.loss_type {losses} and the objective both say which loss to train with: leave args.loss_type out."
-        )
+        raise ConfigError(f"args.loss_type {losses} and the objective both choose the loss: omit args.loss_type.")
     if smoothing and losses != ["robust"]:
         raise ConfigError(
-            "args.label_smoothing is read by the loss type `robust` alone. For labels that are uncertain take "
-            "objective='cdpo' with a `soft_label` column, or objective={'name': 'robust_dpo', 'flip_rate': …}."
+            "args.label_smoothing only works with the loss type `robust`. For uncertain labels use objective='cdpo' "
+            "with a `soft_label` column, or objective={'name': 'robust_dpo', 'flip_rate': …}."
         )
     if objective is None:
         if len(losses) != 1 or losses[0] not in LOSSES:
             raise ConfigError(
-                f"args.loss_type {losses} is none of {', '.join(LOSSES)}. Name an objective instead: objective=… takes "
-                f"{', '.join(OBJECTIVES.names())}, or your own as 'file.py:function'; regularizers are "
-                "config={'regularizers': […]}."
+                f"args.loss_type {losses} is not supported (only {', '.join(LOSSES)}). Name an objective instead: "
+                f"objective=… takes {', '.join(OBJECTIVES.names())}, or your own as 'file.py:function'; regularizers "
+                "are config={'regularizers': […]}."
             )
         values = dict(LOSSES[losses[0]])
         values |= {"flip_rate": smoothing} if losses == ["robust"] else {}
@@ -186,7 +184,7 @@ def _objective(args: TrainingArguments, objective: str | Mapping[str, Any] | Non
         return values
     entry = OBJECTIVES.get(str(values.get("name")))
     if "beta" not in {field.name for field in dataclasses.fields(entry.options)}:
-        raise ConfigError(f"args.beta is {beta}, and the objective '{entry.name}' has no β: leave it out.")
+        raise ConfigError(f"args.beta is {beta}, and the objective '{entry.name}' has no β: omit it.")
     if values.get("beta", beta) != beta:
-        raise ConfigError(f"args.beta is {beta}, and the objective's beta {values['beta']}: leave one of them out.")
+        raise ConfigError(f"args.beta is {beta}, and the objective's beta {values['beta']}: omit one of them.")
     return values | {"beta": beta}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments
 from popmargin.cli.label import add_project_arguments, load_new_data, project_settings
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
-from popmargin.errors import ConfigError, import_extra
+from popmargin.errors import ConfigError, counted, import_extra
 from popmargin.label.store.address import open_store
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _annotate(args: argparse.Namespace) -> int:
         )
     settings = project_settings(args)
     data = None if args.data is None else load_new_data(args, settings)
-    # The address first: one that cannot be had should leave no project behind.
+    # The address first: an unavailable one should not leave a project behind.
     with listen(args.host, args.port) as listening, open_store(args.db, create=data is not None) as store:
         name = store.project(args.project).name if data is None else args.project or NEW_PROJECT
         if args.guidelines is None and all(known.name != name for known in store.projects()):
@@ -79,12 +79,14 @@ def _annotate(args: argparse.Namespace) -> int:
 def _admin_token(args: argparse.Namespace) -> str:
     given = args.admin_token or os.environ.get(ADMIN_VARIABLE)
     if given is not None and len(given) < 16:
-        raise ConfigError(f"The admin token has {len(given)} characters; use at least 16, or omit it to generate one.")
+        raise ConfigError(
+            f"The admin token has {counted(len(given), 'character')}; use at least 16, or omit it to generate one."
+        )
     return given or secrets.token_urlsafe(24)
 
 
 def _links(store: "LabelStore", project: "Project", names: Sequence[str]) -> dict[str, str | None]:
-    """Token of each annotator; None for those whose link was made before and still holds."""
+    """Token of each annotator; None for those whose earlier link still works."""
     known = {annotator.name: annotator for annotator in store.annotators(project.id)}
     links = dict[str, str | None]()
     for name in names:
@@ -99,7 +101,10 @@ def _announce(
     store: "LabelStore", project: "Project", site: str, links: dict[str, str | None], admin_token: str
 ) -> None:
     progress = store.progress(project.id)
-    print(f"{project.name}: {progress.labels_done} of {progress.labels_wanted} labels done, {progress.items} items")
+    print(
+        f"{project.name}: {progress.labels_done} of {counted(progress.labels_wanted, 'label')} done, "
+        f"{counted(progress.items, 'item')}"
+    )
     for name, token in links.items():
         link = f"{site}/login/{token}" if token else "keeps the existing link (create a new one on the admin page)"
         print(f"  {name:<12} {link}")

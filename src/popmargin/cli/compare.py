@@ -37,17 +37,17 @@ def add_parser(subparsers: Any) -> None:
 
 
 def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """How far the study is after an interruption."""
+    """The study's progress after an interruption."""
     from popmargin.cli.interrupted import study_standing
 
     return study_standing(study_of(args))
 
 
 def refuse_own_file(file: Path, study: StudyConfig) -> None:
-    """The study as it is run is written into its folder: over the file that was read only if it says the same.
+    """The resolved study is written into its folder; refuse to overwrite the input file with something different.
 
     Raises:
-        ConfigError: it says something else.
+        ConfigError: the input file is there and differs.
     """
     from popmargin.config import to_dict
 
@@ -79,7 +79,7 @@ def study_of(args: argparse.Namespace) -> Any:
     """The study that the flags name.
 
     Raises:
-        ConfigError: neither a study nor data.
+        ConfigError: neither a study nor data is given.
     """
     from popmargin.study.standard import keep_possible, standard_study_path
 

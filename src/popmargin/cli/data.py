@@ -20,7 +20,7 @@ from popmargin.data.schema import NUMBER_COLUMNS, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.summary import example_rows, summarise
 from popmargin.data.tools import said
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 _SHOWN = 160
 
@@ -129,13 +129,13 @@ def _check(args: argparse.Namespace) -> int:
         if leak is not None:
             print(leak)
         _print_examples(examples)
-        empty = f"{report.source} has no rows" if not report.rows_in else f"{len(report.fatal)} problems"
+        empty = f"{report.source} has no rows" if not report.rows_in else f"{counted(len(report.fatal), 'problem')}"
         print("ok" if good else empty + (", and a leak" if leak is not None else ""))
     return 0 if good else 1
 
 
 def _training_side(args: argparse.Namespace) -> Preferences | None:
-    """The data of --against, read as SOURCE is, or as it is detected where that does not fit: leaks cross layouts."""
+    """The data of --against, read like SOURCE, or with a detected format if that fails: leaks cross layouts."""
     options = source_options(args)
     options["split"] = None
     try:
@@ -146,7 +146,7 @@ def _training_side(args: argparse.Namespace) -> Preferences | None:
 
 
 def _template_notes(model: str | None, prefs: Preferences | None) -> list[str] | None:
-    """What a model's chat template does to the preferences, in sentences; None where no model is named."""
+    """What a model's chat template does to the preferences, in sentences; None if no model is named."""
     if model is None or prefs is None:
         return None
     from popmargin.data.tokenize import tokenize_preferences
@@ -164,7 +164,7 @@ def _convert(args: argparse.Namespace) -> int:
     check_outputs(args, {"OUT": args.out}, SAVE_SUFFIXES, [args.source])
     prefs = load_source(args)
     prefs.save(args.out)
-    print(f"wrote {len(prefs)} preferences to {args.out}")
+    print(f"wrote {counted(len(prefs), 'preference')} to {args.out}")
     return 0
 
 
@@ -175,13 +175,13 @@ def _split(args: argparse.Namespace) -> int:
     check_leak(train, test)
     for part, path in ((train, args.train), (test, args.test)):
         part.save(path)
-        print(f"wrote {len(part)} preferences, {len(set(body_keys(part)))} prompts, to {path}")
+        print(f"wrote {counted(len(part), 'preference')}, {counted(len(set(body_keys(part))), 'prompt')}, to {path}")
     return 0
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
     kind = "conversations" if summary["conversational"] else "text"
-    print(f"{summary['rows']} preferences on {summary['prompts']} prompts, {kind}")
+    print(f"{counted(summary['rows'], 'preference')} on {counted(summary['prompts'], 'prompt')}, {kind}")
     print(f"  fingerprint {summary['fingerprint'][:16]}, annotators named: {summary['annotators']}")
     print("  characters      min      p10   median      p90      max")
     for name, spread in summary["characters"].items():
@@ -222,6 +222,6 @@ def _turn(message: Message) -> str:
 
 
 def _short(text: str) -> str:
-    """A text in one line, with its line breaks and the white space at its ends to be seen."""
+    """A text on one line, with line breaks and outer white space made visible."""
     text = text.replace("\n", "\\n")
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} … {text[-_SHOWN // 2 :]}"

@@ -1,4 +1,4 @@
-"""Flags of verbs that read preferences, and what they mean."""
+"""Flags of verbs that read preferences."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 from popmargin.data.load import Ties, load_preferences
 from popmargin.data.pairs import PAIRINGS
 from popmargin.data.schema import Preferences
+from popmargin.errors import counted
 
 SOURCE_HELP = "a file, glob, folder or hub id, or several separated by commas; `name:split` selects a split"
 SPLIT_HELP = "the split to use, if there are several"
@@ -30,7 +31,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pair_arguments(parser: Any, seed_flag: str) -> None:
-    """Add what says how several rated responses become preferences, to a parser or a group of one."""
+    """Add flags for turning several rated responses into preferences, to a parser or a group of one."""
     parser.add_argument(
         "--pairs",
         choices=PAIRINGS,
@@ -44,7 +45,7 @@ def add_pair_arguments(parser: Any, seed_flag: str) -> None:
 
 
 def column(text: str) -> tuple[str, str]:
-    """A field of popmargin and the column of the data that it stands in: FIELD=COLUMN."""
+    """A popmargin field and the data column that holds it: FIELD=COLUMN."""
     name, equals, place = text.partition("=")
     if not (name and equals and place):
         raise argparse.ArgumentTypeError(f"'{text}' is not FIELD=COLUMN, e.g. prompt=question")
@@ -52,7 +53,7 @@ def column(text: str) -> tuple[str, str]:
 
 
 def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> Preferences:
-    """Read preferences as the flags say; notes and rows that are left out are told on stderr."""
+    """Read preferences as the flags say; notes and dropped rows are reported on stderr."""
     preferences = load_preferences(
         source,
         format=args.format,
@@ -69,17 +70,17 @@ def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> 
 
 
 def tell_left_out(preferences: Preferences, source: str) -> None:
-    """Say on stderr what was done to the rows of a source, and that some were left out, if any were."""
+    """Report on stderr what was done to the rows of a source, and whether some were dropped."""
     report = preferences.report
     if report.rows_kept != report.rows_in:
-        left_out = f"{report.rows_kept} of {report.rows_in} rows used"
+        left_out = f"{report.rows_kept} of {counted(report.rows_in, 'row')} used"
         print(f"{source}: {left_out}; see `popmargin data check {source}`", file=sys.stderr)
     for note in report.notes:
         print(f"{source}: {note}", file=sys.stderr)
 
 
 def seed(text: str) -> int:
-    """A seed of random draws: a whole number, 0 or more."""
+    """A random seed: a whole number, 0 or more."""
     try:
         number = int(text)
     except ValueError:

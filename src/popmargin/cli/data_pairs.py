@@ -15,7 +15,7 @@ from popmargin.data.pairs import PAIRINGS
 from popmargin.data.responses import Responses
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import Preferences
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 
 def add_parser(verbs: Any) -> None:
@@ -56,7 +56,7 @@ def _pairs(args: argparse.Namespace) -> int:
     prefs.save(args.out)
     print_report(prefs.report, limit=5)
     print(_lengths(prefs))
-    print(f"wrote {len(prefs)} preferences, by {by}, to {args.out}")
+    print(f"wrote {counted(len(prefs), 'preference')}, by {by}, to {args.out}")
     return 0
 
 

@@ -10,7 +10,7 @@ from popmargin.cli.reward_options import add_reward_arguments, reward_of
 from popmargin.data.read_responses import holds_responses
 from popmargin.data.responses import Responses
 from popmargin.data.saving import SAVE_SUFFIXES
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, counted
 from popmargin.rewards.naming import read_name
 
 _NAMES = {"implicit": "implicit", "server": "judge", "model": "reward"}
@@ -58,8 +58,8 @@ def _rate(args: argparse.Namespace) -> int:
     rated.save(args.out)
     for note in ratings.notes:
         print(note)
-    print(f"the reward agrees with {len(prefs) - against} of {len(prefs)} labels; others: {disagree}")
-    print(f"wrote {len(rated)} preferences, rated by {args.reward}, to {args.out}")
+    print(f"the reward agrees with {len(prefs) - against} of {counted(len(prefs), 'label')}; others: {disagree}")
+    print(f"wrote {counted(len(rated), 'preference')}, rated by {args.reward}, to {args.out}")
     return 0
 
 

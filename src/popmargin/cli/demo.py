@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def study_of(args: argparse.Namespace, changes: dict[str, Any]) -> Any:
-    """The demo's study with the flags and other changes put over it."""
+    """The demo's study, with flags and other changes applied."""
     from popmargin.config import merge, read_yaml
     from popmargin.demo.folder import demo_study_path
     from popmargin.study.config import load_study
@@ -42,7 +42,7 @@ def study_of(args: argparse.Namespace, changes: dict[str, Any]) -> Any:
 
 
 def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """How far the study is after an interruption."""
+    """The study's progress after an interruption."""
     from popmargin.cli.interrupted import study_standing
 
     return study_standing(study_of(args, {}))

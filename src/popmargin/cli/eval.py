@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """An evaluation is written when it is complete, so it begins again."""
+    """An evaluation is written only when complete, so it starts over."""
     return f"the evaluation of {args.run} was not written; the run is unchanged.", []
 
 

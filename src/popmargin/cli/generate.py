@@ -13,7 +13,7 @@ from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.read_prompts import Prompts, load_prompts
 from popmargin.data.saving import SAVE_SUFFIXES
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, counted
 from popmargin.generate.drawn import Drawn
 
 _DESCRIPTION = """Make responses to prompts, a table that `data rate` scores and `data pairs` makes preferences of.
@@ -117,7 +117,8 @@ def _run(args: argparse.Namespace) -> int:
         part.unlink(missing_ok=True)
     for line in produced.lines():
         print(line)
-    counts = f"{len(produced.responses.texts)} responses to {len(produced.responses)} prompts"
+    made = produced.responses
+    counts = f"{counted(len(made.texts), 'response')} to {counted(len(made), 'prompt')}"
     print(f"wrote {counts} to {args.out}")
     return 0
 

@@ -1,4 +1,4 @@
-"""What a user is told after Ctrl-C: where the work stands, and the command that goes on."""
+"""Messages after Ctrl-C: how far the work is, and the command that continues it."""
 
 import argparse
 import shlex
@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import RunConfig
+from popmargin.errors import counted
 from popmargin.files import read_jsonl
 from popmargin.study.config import StudyConfig
 from popmargin.training.run_directory import RunDirectory
 
 
 def say_where_it_stands(arguments: Sequence[str], args: argparse.Namespace | None) -> str:
-    """The sentences after Ctrl-C, and the command that goes on.
+    """The sentences after Ctrl-C, and the command that continues.
 
     Args:
         arguments: everything after `popmargin`.
-        args: parsed; its verb may have `standing(args)`, which gives a sentence and further arguments. None where the
-            interruption came before.
+        args: parsed; its verb may have `standing(args)`, which returns a sentence and further arguments. None if
+            interrupted before.
     """
     _close_bars()
     sentence, more = "Run the same command again.", list[str]()
@@ -26,14 +27,14 @@ def say_where_it_stands(arguments: Sequence[str], args: argparse.Namespace | Non
     if standing is not None:
         try:
             sentence, more = standing(args)
-        except Exception:  # whatever it is: an interruption ends without a traceback
+        except Exception:  # whatever it is: no traceback after an interruption
             sentence = "Its progress cannot be read. Run the same command again."
     kept = [word for word in arguments if word not in ("--overwrite", *more)]
     return f"interrupted: {sentence}\ncontinue with: {shlex.join(['popmargin', *kept, *more])}"
 
 
 def _close_bars() -> None:
-    """End progress bars, which would else be drawn once more below what is said."""
+    """Close progress bars, which would otherwise be drawn again below the message."""
     from tqdm.auto import tqdm
 
     bars: list[Any] = list(getattr(tqdm, "_instances", ()))
@@ -42,7 +43,7 @@ def _close_bars() -> None:
 
 
 def run_standing(config: RunConfig) -> tuple[str, list[str]]:
-    """Where a training run stands, and what its command needs to go on."""
+    """How far a training run is, and what its command needs to continue."""
     directory = RunDirectory(Path(config.output))
     if directory.finished:
         return f"{directory.path} is trained.", ["--resume"]
@@ -59,8 +60,8 @@ def run_standing(config: RunConfig) -> tuple[str, list[str]]:
 
 
 def study_standing(study: StudyConfig) -> tuple[str, list[str]]:
-    """How many runs of a study are done; the same command goes on."""
+    """How many runs of a study are done; the same command continues."""
     configs = [config for arm in study.run_configs().values() for config in arm]
     runs = [RunDirectory(Path(config.output)) for config in configs]
     done = sum(run.finished and (run.evaluation / "metrics.json").is_file() for run in runs)
-    return f"{done} of {len(runs)} runs of {study.output} are trained and evaluated, and are kept.", []
+    return f"{done} of {counted(len(runs), 'run')} of {study.output} are trained and evaluated, and are kept.", []

@@ -1,4 +1,4 @@
-"""Flags of verbs that ask a judge: how a server is reached, and what a local model runs with."""
+"""Flags of verbs that use a judge: options of servers and of local models."""
 
 import argparse
 from collections.abc import Sequence
@@ -57,10 +57,10 @@ def add_server_options(server: Any) -> None:
 
 
 def judge_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was given; a flag that does not fit the judge is refused by the labeller.
+    """The given options; the labeller refuses flags that do not fit the judge.
 
     Raises:
-        ConfigError: a flag without a value, or --reward-options that are no mapping.
+        ConfigError: a flag without a value, or --reward-options that are not a mapping.
     """
     given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
     if args.no_logprobs:

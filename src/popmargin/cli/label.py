@@ -1,4 +1,4 @@
-"""popmargin label: fill a label store, see how far it is, give people access, take the labels out."""
+"""popmargin label: fill a label store, show progress, give people access, export labels."""
 
 import argparse
 import dataclasses
@@ -14,7 +14,7 @@ from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.data.load import load_preferences
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.files import PARQUET, whole_folder
 from popmargin.label.store.address import may_exist, open_store
 from popmargin.pop.edges import PopEdges
@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
 def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of a new project, which `label import` and `annotate` share; see `project_settings`.
 
-    None has a default here: an existing project refuses what was given and differs, so that must be told apart.
+    None has a default here: an existing project refuses different settings, but only those that were given.
     """
     parser.add_argument(
         "--kind",
@@ -76,7 +76,7 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def project_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of `open_project` from `add_project_arguments`, None where an option was not given.
+    """Keyword arguments of `open_project` from `add_project_arguments`, None if an option was not given.
 
     Raises:
         DataError: a file that cannot be read.
@@ -98,22 +98,22 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "scale": args.scale,
         "overlap": args.overlap,
         "repeat_share": args.repeat_share,
-        # nan and infinity cannot be rounded; they are refused with what else is out of range.
+        # nan and infinity cannot be rounded; they are refused with other out-of-range values.
         "lease_seconds": round(lease) if lease is not None and math.isfinite(lease) else lease,
         "guidelines": guidelines,
     }
 
 
 def _known_ratings(path: Path) -> Preferences:
-    """Gold of ratings, in a layout of its own: the options say how the data are read."""
+    """Gold for ratings, with its own layout: the options apply only to the data."""
     gold = load_preferences(path)
     tell_left_out(gold, str(path))
     return gold
 
 
 def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Preferences:
-    """The data of a new project, read and checked before the store is made: unusable ones should leave none behind."""
-    data = load_data(args, args.data, ties="keep")  # what prefers neither is what people are asked about
+    """The data of a new project, read and checked before creating the store: unusable data must not leave one."""
+    data = load_data(args, args.data, ties="keep")  # ties are what people should be asked about
     if not may_exist(args.db):
         from popmargin.label.projects.draft import draft_items
 
@@ -219,7 +219,10 @@ def _status(args: argparse.Namespace) -> int:
     for row in found:
         done, wanted = row["labels_done"], row["labels_wanted"]
         share = f" ({done / wanted:.0%})" if wanted else ""
-        print(f"{row['project']}: {done} of {wanted} labels{share}, {row['items']} items, {row['leased']} open now")
+        print(
+            f"{row['project']}: {done} of {counted(wanted, 'label')}{share}, {counted(row['items'], 'item')}, "
+            f"{row['leased']} open now"
+        )
         for who in row["annotators"]:
             state = "" if who["active"] else ", not active"
             print(f"  {who['name']:<20} {who['kind']}{state}: {who['own_done']} done, {who['own_skipped']} skipped")
@@ -275,7 +278,7 @@ def _named(store: Any, args: argparse.Namespace) -> list[Any]:
 def _export(args: argparse.Namespace) -> int:
     kind = args.kind or _BY_SUFFIX.get(args.out.suffix.lower())
     if kind is None:
-        raise ConfigError(f"{args.out}: this name does not tell what to export. Choose --as {', '.join(EXPORTS)}.")
+        raise ConfigError(f"{args.out}: this name does not say what to export. Choose --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
         raise ConfigError(f"--aggregate is only for edges, not {kind}.")
     for option in ("strengths", "unrated", "votes"):
@@ -319,7 +322,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         edges, account = pop_edges(store, project, aggregate=args.aggregate, wrong=args.wrong or "swap")
         edges.save(args.out)
         print(account)
-        print(f"wrote {len(edges)} edges to {args.out}")
+        print(f"wrote {counted(len(edges), 'edge')} to {args.out}")
     elif kind in ("preferences", "dataset"):
         strengths = None if args.strengths is None else read_strengths(args.strengths)
         prefs = preferences_of(
@@ -335,8 +338,8 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
                 prefs.dataset.save_to_disk(str(partial))
         else:
             prefs.save(args.out)
-        print("\n".join([*prefs.report.notes, f"wrote {len(prefs)} preferences to {args.out}"]))
+        print("\n".join([*prefs.report.notes, f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
     else:
         labels = store.label_history(project.id) if kind == "history" else store.labels(project.id)
         save_labels(labels, args.out)
-        print(f"wrote {labels.num_rows} {'revisions' if kind == 'history' else 'labels'} to {args.out}")
+        print(f"wrote {counted(labels.num_rows, 'revision' if kind == 'history' else 'label')} to {args.out}")

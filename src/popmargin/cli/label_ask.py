@@ -1,11 +1,11 @@
-"""popmargin label ask: the next comparisons that tell most about the strength scale, added to a project."""
+"""popmargin label ask: add the comparisons most informative about the strength scale to a project."""
 
 import argparse
 from typing import Any
 
 from popmargin.cli.data_options import seed
 from popmargin.cli.store_options import add_store_arguments
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.store.address import open_store
 
 
@@ -30,8 +30,8 @@ def _ask(args: argparse.Namespace) -> int:
         waiting = [row for row in items if row["kind"] == "pop"]
         if items and not waiting:
             raise DataError(
-                f"Project '{project.name}' holds items of kind '{items[0]['kind']}', but this adds comparisons of "
-                f"kind 'pop'. Put them in a separate project: popmargin label import DATA --db {args.db} --project NAME"
+                f"Project '{project.name}' has items of kind '{items[0]['kind']}', but this adds comparisons of kind "
+                f"'pop'. Put them in a separate project: popmargin label import DATA --db {args.db} --project NAME"
             )
         sampler = ActiveSampler(store.preference_columns(project.id)["id"], seed=args.seed)
         edges, _ = pop_edges(store, project)
@@ -41,7 +41,10 @@ def _ask(args: argparse.Namespace) -> int:
         pairs = sampler.ask(args.n)
         if pairs:
             store.add_items(project.id, "pop", [first for first, _ in pairs], [second for _, second in pairs])
-        print(f"added {len(pairs)} comparisons to project '{project.name}', chosen from {len(edges)} labels")
+        print(
+            f"added {counted(len(pairs), 'comparison')} to project '{project.name}', chosen from "
+            f"{counted(len(edges), 'label')}"
+        )
         if len(pairs) < args.n:
             print("every other pair is already in the project")
     return 0

@@ -7,6 +7,7 @@ from typing import Any
 
 from popmargin.cli.judge_options import add_judge_options, is_server_judge, judge_options
 from popmargin.cli.store_options import add_store_arguments
+from popmargin.errors import counted
 from popmargin.rewards.naming import FORMS, read_name
 
 
@@ -59,13 +60,16 @@ def _judge(args: argparse.Namespace) -> int:
         account = Account()
         new = label_store(store, project.id, labeller, account, again=args.again, progress=True)
         labels, unsure = count_unsure(store, project.id, labeller.name)
-    print(f"{labeller.name}: {new} new labels in project '{project.name}'")
+    print(f"{labeller.name}: {counted(new, 'new label')} in project '{project.name}'")
     print(account)
     if unsure:
         asked_again = " Ask about them again with --again." if labeller.kind == "judge" else ""
-        print(f"{unsure} of its {labels} labels are 'unsure'; their notes say why.{asked_again}", file=sys.stderr)
+        print(
+            f"'unsure' for {unsure} of its {counted(labels, 'label')}; the notes say why.{asked_again}",
+            file=sys.stderr,
+        )
     if labels and unsure == labels:
         remedy = "See the first answer above: another prompt, more --max-tokens or another model may help."
-        print(f"error: {labeller.name} gave no verdict on any of {labels} items. {remedy}", file=sys.stderr)
+        print(f"error: {labeller.name} gave no verdict on any of {counted(labels, 'item')}. {remedy}", file=sys.stderr)
         return 1
     return 0

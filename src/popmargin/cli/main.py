@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Collection, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from popmargin.cli.overrides import known_flags, split_overrides
 from popmargin.engine.memory_pages import use_huge_pages
@@ -23,6 +24,7 @@ VERBS = {
     "eval": "evaluate a trained policy",
     "generate": "sample responses to prompts",
     "compare": "train and evaluate several objectives, and write a report",
+    "rounds": "run a recipe of rounds: sample, label, pair, train, and again",
     "report": "rebuild a report from finished runs",
     "demo": "run the controlled-sentiment study on the embedded model and data",
     "schema": "write the JSON schema of a configuration, for editors",
@@ -30,9 +32,18 @@ VERBS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the nearest choice named for a misspelt one."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = did_you_mean(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"'{value}' is unknown. {near}")
+
+
 def build_parser(verbs: Collection[str | None]) -> argparse.ArgumentParser:
     """The parser; only the wanted verbs' modules are imported, so that help is quick."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="popmargin",
         description="Adaptive-margin preference optimization from preferences over preferences.",
         allow_abbrev=False,
@@ -62,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = build_parser([verb])
         own, overrides = split_overrides(arguments, parser, verb)
         args, unknown = parser.parse_known_args(own)
+        if unknown and not unknown[0].startswith("-"):
+            raise ConfigError(f"Unexpected argument '{unknown[0]}'. popmargin {verb} --help lists what it takes.")
         if unknown:
             flags = {flag for flag in known_flags(parser, own) if flag.startswith("--")}
             raise ConfigError(f"Unknown argument '{unknown[0]}'. {did_you_mean(unknown[0].partition('=')[0], flags)}")
@@ -79,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.filename is None:  # of no file that a user named: a traceback tells more
+        if error.filename is None:  # not about a file the user named: a traceback is more useful
             raise
         near = f" {hint}" if isinstance(error, FileNotFoundError) and (hint := near_names(error.filename)) else ""
         said = f"{error.filename}: {error.strerror}.{near} Check the path and its permissions."

@@ -1,4 +1,4 @@
-"""Numbers in flags, with the bounds that the same kinds of numbers have in configurations."""
+"""Numbers in flags, with the same bounds as in configurations."""
 
 import argparse
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def number(kind: Any) -> Callable[[str], Any]:
-    """What turns the text of a flag into a number of a kind, as `add_argument(type=…)` takes it.
+    """A converter from a flag's text to a kind of number, for `add_argument(type=…)`.
 
     Args:
         kind: a type of `popmargin.bounds`.

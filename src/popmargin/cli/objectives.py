@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def describe(objective: Objective) -> dict[str, Any]:
-    """What the registry knows of an objective, as plain values."""
+    """The registry's facts about an objective, as plain values."""
     options = objective.options()
     needs = [name for name, value in dataclasses.asdict(objective.needs).items() if value is True]
     if objective.uses_reference(options) and "reference" not in needs:

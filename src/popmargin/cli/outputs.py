@@ -1,4 +1,4 @@
-"""The flag of verbs that write files, and the look at these files before any work."""
+"""The --overwrite flag, and the check of output files before any work."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -19,12 +19,12 @@ def check_outputs(
     suffixes: Sequence[str],
     inputs: Iterable[str | Path | None] = (),
 ) -> None:
-    """Look at the files of a verb (see `check_output`).
+    """Check a verb's output files (see `check_output`).
 
     Args:
         args: with --overwrite.
-        paths: flag -> the file that it names, None where it was not given.
-        suffixes: how their names may end.
+        paths: flag -> the file it names, None if not given.
+        suffixes: allowed suffixes.
         inputs: what the verb reads.
 
     Raises:

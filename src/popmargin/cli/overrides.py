@@ -1,36 +1,37 @@
-"""`--any.field value` flags of verbs that take a configuration: their help, and how they are told from other flags."""
+"""`--any.field value` flags of verbs that take a configuration: their help, and separating them from other flags."""
 
 import argparse
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from popmargin.errors import ConfigError
 
-CONFIGURED = ("train", "eval", "compare", "demo")
+CONFIGURED = ("train", "eval", "compare", "demo", "rounds")
 
 
 _METAVARS = {"integer": "INTEGER", "string": "TEXT", "array": "LIST", "object": "MAPPING"}
 
 
 class Field(argparse._StoreAction):  # pyright: ignore[reportPrivateUsage]
-    """A flag of a field of the configuration, for help and completion; its value is read as YAML with the others."""
+    """A flag for a configuration field, for help and completion; its value is read as YAML with the others."""
 
 
 class _Help(argparse.HelpFormatter):
-    """What a flag does stands below it, so that long names leave it room."""
+    """Puts a flag's description below it, to leave room for long names."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=6)
 
 
 def add_fields(parser: argparse.ArgumentParser, kind: Any, sections: Sequence[str] | None = None) -> None:
-    """Put every field of a configuration into the help of a verb, by section, with its default and bounds.
+    """Add every field of a configuration to a verb's help, by section, with its default and bounds.
 
     Args:
         parser: the verb's.
         kind: the configuration's dataclass.
-        sections: only these; None for all, and the fields that stand in none.
+        sections: only these; None for all, and for fields outside sections.
     """
     from popmargin.config.described import choices_of, settings_of, type_of
 
@@ -49,7 +50,7 @@ def add_fields(parser: argparse.ArgumentParser, kind: Any, sections: Sequence[st
                 choices=choices or None,
                 metavar=None if choices else _METAVARS.get(type_of(setting.schema), "NUMBER"),
                 default=argparse.SUPPRESS,
-                help=setting.sentence.replace("%", "%%"),
+                help=(replace(setting, schema={}) if choices else setting).sentence.replace("%", "%%"),
             )
 
 
@@ -65,7 +66,7 @@ def split_overrides(
     Args:
         arguments: everything after `popmargin`.
         parser: its parser, with the verb's own flags.
-        verb: the verb; others than those with a configuration have no overrides.
+        verb: the verb; only those with a configuration have overrides.
 
     Returns:
         The arguments for the parser, and the override flags with their values.

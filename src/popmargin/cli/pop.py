@@ -1,4 +1,4 @@
-"""popmargin pop: draw preferences over preferences, look at them, fit their scale, choose what to ask next."""
+"""popmargin pop: sample preferences over preferences, show statistics, fit their scale, choose what to ask next."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from popmargin.cli import pop_scale
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.reward_options import add_reward_arguments, reward_of
+from popmargin.errors import counted
 from popmargin.files import PARQUET
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
@@ -86,7 +87,7 @@ def _sample(args: argparse.Namespace) -> int:
         source=args.source or args.reward or "ratings",
     )
     edges.save(args.out)
-    print(f"wrote {len(edges)} edges to {args.out}")
+    print(f"wrote {counted(len(edges), 'edge')} to {args.out}")
     print(describe(edge_statistics(edges, preferences.ids, strength)))
     return 0
 
@@ -111,18 +112,18 @@ def describe(facts: EdgeStatistics) -> str:
     )
     rows = {
         "preferences": f"{facts.preferences}",
-        "comparisons": "unknown" if facts.comparisons is None else f"{facts.comparisons} labels requested",
-        "edges": f"{facts.edges} = {facts.training_rows} training rows + {facts.ties} ties",
-        "unmatched": f"{facts.unmatched} training rows without a weaker side (margin 0)",
+        "comparisons": "unknown" if facts.comparisons is None else f"{counted(facts.comparisons, 'label')} requested",
+        "edges": f"{facts.edges} = {counted(facts.training_rows, 'training row')} + {counted(facts.ties, 'tie')}",
+        "unmatched": f"{counted(facts.unmatched, 'training row')} without a weaker side (margin 0)",
         "as stronger": f"mean {facts.as_stronger.mean:.2f}, max {facts.as_stronger.maximum}, never "
         f"{facts.as_stronger.never}",
         "as weaker": f"mean {facts.as_weaker.mean:.2f}, max {facts.as_weaker.maximum}, never {facts.as_weaker.never}",
         "trained on": share,
         "labels right": f"{facts.agreement:.1%} agree with the strengths",
-        "contradicting": f"{facts.contradicting_pairs} pairs labelled both ways",
-        "repeated": f"{facts.repeated_edges} rows",
-        "on cycles": f"{facts.edges_on_cycles} rows",
-        "components": f"{facts.components}, the largest with {facts.largest_component} preferences; "
+        "contradicting": f"{counted(facts.contradicting_pairs, 'pair')} labelled both ways",
+        "repeated": counted(facts.repeated_edges, "row"),
+        "on cycles": counted(facts.edges_on_cycles, "row"),
+        "components": f"{facts.components}, the largest with {counted(facts.largest_component, 'preference')}; "
         f"{facts.isolated} isolated",
     }
     return "\n".join(f"{name:<14} {text}" for name, text in rows.items())

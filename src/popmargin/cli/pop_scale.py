@@ -14,6 +14,7 @@ from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.saving import SAVE_SUFFIXES
+from popmargin.errors import counted
 from popmargin.files import PARQUET, whole_file
 from popmargin.pop.active import ActiveSampler
 from popmargin.pop.edge_sources import read_edges
@@ -115,7 +116,7 @@ def _scale(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_facts(scale), indent=2))
         return 0
-    print(f"wrote the strengths of {len(scale)} preferences to {args.out}")
+    print(f"wrote the strengths of {counted(len(scale), 'preference')} to {args.out}")
     if args.preferences_out is not None:
         print(f"wrote the preferences with their {args.use} to {args.preferences_out}")
     print(describe(scale))
@@ -146,12 +147,12 @@ def describe(scale: StrengthScale) -> str:
     rows = {
         "model": f"{scale.model}, ridge {facts['ridge']:g}, {facts['newton_steps']} Newton steps"
         + ("" if scale.converged else "; NOT CONVERGED"),
-        "comparisons": f"{facts['comparisons']} of {facts['edges']} edges; {facts['without_weaker_side']} have no "
-        "weaker side",
+        "comparisons": f"{facts['comparisons']} of {counted(facts['edges'], 'edge')}; {facts['without_weaker_side']} "
+        "without a weaker side",
         "ties": f"{facts['ties_seen']}"
         + (f", {facts['ties']}" if facts["ties"] else "")
         + (f", ν = {scale.tie:.3f}" if scale.tie is not None else ""),
-        "unknown": f"{scale.unknown} preferences have no comparison: strength 0, the prior's mean",
+        "unknown": f"{counted(scale.unknown, 'preference')} without a comparison: strength 0, the prior's mean",
         "components": f"{facts['components']}; only the prior puts them on a common scale",
         "strength": f"spread {spread:.3f} (standard deviation), median standard error {error:.3f} "
         f"({facts['standard_errors']})",
@@ -164,7 +165,7 @@ def describe(scale: StrengthScale) -> str:
 
 
 def _store_file(edges: str | None) -> list[str]:
-    """The file that edges are read from, a project's name aside."""
+    """The file that edges are read from, without a project's name."""
     return [] if edges is None else [edges.partition("#")[0]]
 
 
@@ -178,7 +179,7 @@ def _ask(args: argparse.Namespace) -> int:
     columns = [pa.array([pair[side] for pair in pairs], pa.string()) for side in (0, 1)]
     with whole_file(args.out, PARQUET) as partial:
         pq.write_table(pa.table(columns, names=["first", "second"]), partial, compression="zstd")
-    print(f"wrote {len(pairs)} comparisons to ask to {args.out}")
+    print(f"wrote {counted(len(pairs), 'comparison')} to ask to {args.out}")
     if len(pairs) < args.n:
         print("every other pair has already been compared")
     return 0

@@ -1,4 +1,4 @@
-"""Flags of verbs that ask a reward."""
+"""Flags of verbs that use a reward."""
 
 import argparse
 from typing import Any
@@ -9,6 +9,7 @@ from popmargin.errors import ConfigError
 from popmargin.rewards.base import Reward
 from popmargin.rewards.load import load_reward
 from popmargin.rewards.naming import FORMS
+from popmargin.yaml_file import parse_yaml
 
 
 def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool, purpose: str) -> None:
@@ -28,15 +29,16 @@ def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool, pur
 
 
 def reward_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What --reward-options holds.
+    """The mapping in --reward-options.
 
     Raises:
-        ConfigError: it is no YAML mapping.
+        ConfigError: it is not a YAML mapping.
     """
     try:
-        options: Any = yaml.safe_load(args.reward_options)
+        options = parse_yaml(args.reward_options)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--reward-options is not YAML: {error}") from error
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(f"--reward-options is not YAML: {problem}. Write '{{batch_size: 4}}'.") from error
     if not isinstance(options, dict):
         raise ConfigError(f"--reward-options must be a mapping such as '{{batch_size: 4}}', not {args.reward_options}.")
     return {str(name): value for name, value in options.items()}

@@ -11,17 +11,19 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "schema",
         help="write the JSON schema of a configuration, for editors",
-        description="Write the JSON schema of a run's or a study's configuration, with which an editor completes, "
-        "explains and checks YAML: popmargin schema > popmargin.schema.json",
+        description="Write the JSON schema of the configuration of a run, a study or rounds, with which an editor "
+        "completes, explains and checks YAML: popmargin schema > popmargin.schema.json",
         allow_abbrev=False,
     )
-    parser.add_argument("of", nargs="?", choices=["run", "study"], default="run", help="of which (default run)")
+    parser.add_argument(
+        "of", nargs="?", choices=["run", "study", "rounds"], default="run", help="of which (default run)"
+    )
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the schema."""
-    schema = run_schema() if args.of == "run" else study_schema()
+    schema = {"run": run_schema, "study": study_schema, "rounds": rounds_schema}[args.of]()
     print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=1))
     return 0
 
@@ -47,7 +49,7 @@ def run_schema() -> dict[str, Any]:
 
 
 def study_schema() -> dict[str, Any]:
-    """The schema of a study: of its own fields, of what its runs share, and of its arms."""
+    """The schema of a study: its own fields, the shared settings of its runs, and its arms."""
     from popmargin.config.described import schema_of
     from popmargin.study.config import StudyConfig
 
@@ -60,13 +62,26 @@ def study_schema() -> dict[str, Any]:
     return schema
 
 
+def rounds_schema() -> dict[str, Any]:
+    """The schema of rounds: their own fields, the options of every recipe, and what the runs share."""
+    from popmargin.config.described import schema_of
+    from popmargin.recipes.base import RECIPES
+    from popmargin.rounds.rounds_config import RoundsConfig
+
+    schema, base = schema_of(RoundsConfig), run_schema()
+    schema["$defs"] = schema.get("$defs", {}) | base.pop("$defs")
+    schema["properties"]["base"] |= base
+    schema["properties"]["recipe"] |= _named("name", RECIPES)
+    return schema
+
+
 def _named(key: str, registry: Any, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A mapping that names a component and gives its options; of a component that is not registered, any.
+    """The schema of a mapping with a component's name and options; unregistered components may have any options.
 
     Args:
-        key: the key that holds the name.
-        registry: of these components.
-        more: schemas of further keys, which all of them take.
+        key: the key with the name.
+        registry: the components' registry.
+        more: schemas of further keys that all of them take.
     """
     from popmargin.config.described import fields_of
 

@@ -9,6 +9,7 @@ from typing import Any
 from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
 from popmargin.config.written import commented_yaml
+from popmargin.errors import ConfigError, counted
 from popmargin.models.path import check_models
 from popmargin.rewards.naming import model_path
 from popmargin.training.run_directory import RunDirectory
@@ -40,22 +41,36 @@ def add_parser(subparsers: Any) -> None:
 
 
 def load_config(path: Path | None, overrides: list[str], *, resume: bool = False) -> RunConfig:
-    """A run's configuration from a file and flags; one that goes on has its own, where no file is named.
+    """A run's configuration from a file and flags; a resumed run without a file uses its own.
 
     Raises:
         ConfigError: unknown keys or values that do not fit.
-        RunError: there is no run to go on with.
+        RunError: there is no run to resume.
     """
     if path is None and resume:
         output = apply_overrides({}, overrides).get("output", RunConfig().output)
         values = to_dict(RunDirectory(Path(str(output))).config())
     else:
         values = read_yaml(path) if path else {}
-    return from_dict(RunConfig, apply_overrides(values, overrides))
+    try:
+        return from_dict(RunConfig, apply_overrides(values, overrides))
+    except ConfigError as error:
+        if path is None or str(error) not in _complaints(values):
+            raise
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _complaints(values: dict[str, Any]) -> str:
+    """Errors in a file's values regardless of flags; empty if there are none."""
+    try:
+        from_dict(RunConfig, values)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Where the run stands after an interruption."""
+    """The run's progress after an interruption."""
     from popmargin.cli.interrupted import run_standing
 
     return run_standing(load_config(args.config, args.overrides, resume=args.resume))
@@ -74,18 +89,19 @@ def run(args: argparse.Namespace) -> int:
     from popmargin.training.combinations import without_effect
     from popmargin.training.run import train
 
-    first = os.environ.get("RANK", "0") == "0"  # of several processes, the first one speaks
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, only the first one prints
     idle = without_effect(make_loss(config), pop=config.pop, target=config.target, data=config.data) if first else ()
     for sentence in idle:
         print(sentence, file=sys.stderr)
     directory, _ = train(config, resume=args.resume, overwrite=args.overwrite)
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # left to the exit, its threads can end the process as a crash
+        torch.distributed.destroy_process_group()  # otherwise its threads can crash the process at exit
     if not first:
         return 0
     facts = directory.facts()
     print(
-        f"trained {config.name} ({config.objective['name']}) on {facts['rows']} rows in {facts['steps']} steps, "
-        f"{facts['train_seconds']:.0f} s\nnext: popmargin eval {directory.path}"
+        f"trained {config.name} ({config.objective['name']}) on {counted(facts['rows'], 'row')} in "
+        f"{counted(facts['steps'], 'step')}, {facts['train_seconds']:.0f} s\n"
+        f"next: popmargin eval {directory.path}"
     )
     return 0

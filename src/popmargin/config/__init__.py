@@ -1,4 +1,4 @@
-"""The configuration of a run: frozen dataclasses, a file a section, read from YAML and overridden by dotted flags."""
+"""The configuration of a run: frozen dataclasses, one file per section, from YAML and dotted flags."""
 
 from popmargin.config.checked import GONE, build, coerce, from_dict, section, settings
 from popmargin.config.evaluation import EvaluationConfig

@@ -1,6 +1,6 @@
-"""Configuration classes whose values are checked, however they are made, and what is said of those that do not fit.
+"""Configuration classes whose values are always validated, and the error messages for invalid ones.
 
-pydantic checks; its errors become sentences that name the field, the value, what is allowed and the nearest key.
+pydantic validates; its errors become sentences with the field, the value, what is allowed and the nearest key.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from popmargin.config_names import suggestion
 from popmargin.errors import ConfigError, did_you_mean
 
 GONE = {"evaluation.bootstrap": "intervals now come from formulas, not from resampling."}
-"""Keys of earlier versions, and why there is nothing to set."""
+"""Removed keys, and why they are gone."""
 _PARTS = {"objective": "name", "regularizers": "name", "tokens": "name", "margin": "source"}
-"""The keys of a run that name a part, and the key in them that holds the name."""
+"""The keys of a run that name a part, and the key inside with its name."""
 _OF_ALL: list[Any] = []
 _OUT_OF_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "share_or_count"}
 
@@ -36,11 +36,11 @@ def _describe(schema: dict[str, Any], kind: type[Any]) -> None:
 
 @typing.dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
 def section(name: str = "", *, of_all: bool = False) -> Callable[[type[ConfigT]], type[ConfigT]]:
-    """Make a frozen dataclass of settings; values that do not fit raise a ConfigError wherever they are set.
+    """Make a frozen dataclass of settings; invalid values raise a ConfigError wherever they are set.
 
     Args:
-        name: what stands before its fields' names in messages, without a dot.
-        of_all: it holds all settings of a run, whose names are looked through for what an unknown key means.
+        name: prefix of its fields' names in messages, without a dot.
+        of_all: it contains all settings of a run, among which an unknown key is looked up.
 
     Example:
         >>> from popmargin.bounds import Count
@@ -77,7 +77,7 @@ def from_dict(kind: type[ConfigT], values: Any, where: str = "") -> ConfigT:
     """Build a configuration from nested plain values.
 
     Raises:
-        ConfigError: unknown keys (the nearest known one is named), or values that do not fit.
+        ConfigError: unknown keys (with the nearest known one), or invalid values.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'The configuration'} must be a mapping of keys to values, not {values!r}.")
@@ -88,7 +88,7 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
     """A plain value as the annotated type; whole configurations, or a single option of a component.
 
     Raises:
-        ConfigError: it does not fit; the message names the place, the value and what is allowed.
+        ConfigError: it is invalid; the message names the field, the value and what is allowed.
     """
     whole = dataclasses.is_dataclass(annotation)
     options = None if whole else ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -99,7 +99,7 @@ def coerce(annotation: Any, value: Any, where: str) -> Any:
 
 
 def build(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
-    """A dataclass of checked values.
+    """A dataclass from validated values.
 
     Raises:
         ConfigError: the dataclass itself refuses them.
@@ -113,7 +113,7 @@ def build(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
 
 
 def settings(kind: Any) -> list[str]:
-    """Dotted names of the settings of a run, for a study with their place in it."""
+    """Dotted names of the settings of a run; for a study, prefixed with their place in it."""
     front = "base." if "base" in {field.name for field in dataclasses.fields(kind)} else ""
     return [setting.name for whole in _OF_ALL for setting in settings_of(whole, front)]
 
@@ -125,7 +125,7 @@ def _sentences(error: ValidationError, annotation: Any, where: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where an error is: the name, the schema of what stands there, and that of the mapping or list around it."""
+    """The location of an error: the name, the schema there, and that of the enclosing mapping or list."""
 
     name: str
     schema: dict[str, Any]
@@ -147,7 +147,7 @@ def _find(steps: Iterable[int | str], whole: dict[str, Any], front: str) -> _Pla
 
 
 def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], front: str) -> str:
-    """One error of pydantic's in our words."""
+    """One of pydantic's errors in our words."""
     kind, value, steps = problem["type"], problem["input"], problem["loc"]
     if kind == "value_error":
         return str(problem["ctx"]["error"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
@@ -160,8 +160,10 @@ def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], fro
         known = [choice for part in (place.schema, *place.schema.get("anyOf", ())) for choice in choices_of(part)]
         return f"{place.name} is {value!r}. {did_you_mean(str(value), known)}"
     bounds = bounds_of(place.schema)
-    if kind in _OUT_OF_BOUNDS or kind == "finite_number":
-        return f"{place.name} must be {bounds or 'finite'}, not {value}."
+    if kind == "finite_number":
+        return f"{place.name} must be a finite number{f' ({bounds})' if bounds else ''}, not {value}."
+    if kind in _OUT_OF_BOUNDS:
+        return f"{place.name} must be {bounds}, not {value}."
     if not place.schema:
         return f"{place.name}: {problem['msg'].lower()}, not {value!r}."
     wanted = f"{kind_of(place.schema)}{f' ({bounds})' if bounds else ''}"
@@ -184,7 +186,7 @@ def _hint(kind: str, value: Any, where: str) -> str:
 
 
 def _resolved(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
-    """A schema that stands elsewhere, or is optional."""
+    """A schema with references and optional types resolved."""
     for option in schema.get("anyOf", ()):
         if option.get("type") != "null":
             return _resolved(option, whole)

@@ -1,4 +1,4 @@
-"""What there is to say of every field of a configuration: from its type, its default and its class's docstring."""
+"""Descriptions of configuration fields, from their type, their default and their class's docstring."""
 
 import dataclasses
 import inspect
@@ -21,11 +21,12 @@ _NOUNS = {
     "object": "a mapping of keys to values",
     "null": "null",
 }
+_PLURALS = {"number": "numbers", "integer": "whole numbers", "string": "texts"}
 _LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
 def schema_of(annotation: Any) -> dict[str, Any]:
-    """The JSON schema of a type; empty for a type that JSON does not know."""
+    """The JSON schema of a type; empty for a type that JSON cannot describe."""
     try:
         return TypeAdapter(annotation).json_schema()
     except PydanticInvalidForJsonSchema:
@@ -33,7 +34,7 @@ def schema_of(annotation: Any) -> dict[str, Any]:
 
 
 def bounds_of(schema: Mapping[str, Any]) -> str:
-    """The numbers that a field takes, in words; empty for all.
+    """The allowed numbers of a field, in words; empty for all.
 
     Example:
         >>> bounds_of({"type": "number", "minimum": 0, "exclusiveMaximum": 1})
@@ -48,27 +49,30 @@ def bounds_of(schema: Mapping[str, Any]) -> str:
 
 
 def choices_of(schema: Mapping[str, Any]) -> list[str]:
-    """The texts that a field takes; none where it takes any."""
+    """The allowed texts of a field; none if it takes any."""
     return [str(choice) for choice in schema.get("enum", ())]
 
 
 def type_of(schema: Mapping[str, Any]) -> str:
-    """What JSON calls the type of a field, or the first one of several."""
+    """The JSON name of a field's type, or the first of several."""
     return str(schema["type"]) if "type" in schema else type_of(schema["anyOf"][0]) if "anyOf" in schema else "object"
 
 
 def kind_of(schema: Mapping[str, Any]) -> str:
-    """What a field takes, in words: "a number", "text or null", "bf16 or fp32".
+    """What a field takes, in words: "a number", "text or null", "bf16 or fp32", "a list of 2 numbers".
 
     Example:
         >>> kind_of({"anyOf": [{"type": "integer"}, {"type": "null"}]})
         'a whole number or null'
+        >>> kind_of({"type": "array", "items": {"type": "string"}})
+        'a list of texts'
     """
     names = choices_of(schema) or [kind_of(part) for part in schema.get("anyOf", ())]
     names = names or [_NOUNS[type_of(schema)]]
-    count = (
-        f" of {schema['minItems']}" if schema.get("minItems") and schema["minItems"] == schema.get("maxItems") else ""
-    )
+    held = [_PLURALS.get(type_of(schema["items"]), "")] if schema.get("items") else []
+    if schema.get("minItems") and schema["minItems"] == schema.get("maxItems"):
+        held = [str(schema["minItems"]), *held]
+    count = " ".join(["", "of", *held]).rstrip() if any(held) else ""
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) + count
 
 
@@ -78,9 +82,9 @@ class Setting:
 
     Attributes:
         name: with its section, as in `train.learning_rate`.
-        help: what its class's docstring says of it.
+        help: its description in its class's docstring.
         default: its default; None for a section.
-        section: the dataclass, where it is a section of fields.
+        section: the dataclass, if it is a section of fields.
         schema: its JSON schema.
     """
 
@@ -98,7 +102,7 @@ class Setting:
 
     @property
     def about(self) -> str:
-        """Its default, and what else it takes where that is not plain; empty for a section."""
+        """Its default, and other allowed values if they are not obvious; empty for a section."""
         if self.section is not None and self.default is None:
             return ""
         default = self.default if isinstance(self.default, str) else json.dumps(self.default, ensure_ascii=False)
@@ -109,7 +113,7 @@ class Setting:
 
 
 def descriptions(kind: Any) -> dict[str, str]:
-    """What the Attributes section of a dataclass's docstring says, by field; fields of its bases have theirs."""
+    """Descriptions from the Attributes section of a dataclass's docstring, by field, including its bases'."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
@@ -119,11 +123,11 @@ def descriptions(kind: Any) -> dict[str, str]:
 
 
 def fields_of(kind: Any, prefix: str = "") -> Iterator[Setting]:
-    """The fields of a dataclass in their order; its sections are fields too, and their own fields are not among them.
+    """The fields of a dataclass in order; sections count as fields, without their own fields.
 
     Args:
         kind: a section or a whole configuration; or the options of a component.
-        prefix: what stands before its fields' names.
+        prefix: of its fields' names.
     """
     schemas, help_of = schema_of(kind).get("properties", {}), descriptions(kind)
     for field in dataclasses.fields(kind):
@@ -140,7 +144,7 @@ def fields_of(kind: Any, prefix: str = "") -> Iterator[Setting]:
 
 
 def settings_of(kind: Any, prefix: str = "") -> Iterator[Setting]:
-    """All fields of a configuration, those of a section after it."""
+    """All fields of a configuration, each section followed by its fields."""
     for setting in fields_of(kind, prefix):
         yield setting
         if setting.section is not None:

@@ -1,4 +1,4 @@
-"""Settings of what is measured."""
+"""Evaluation settings."""
 
 from dataclasses import field
 from typing import Any, Literal

@@ -28,7 +28,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def read_saved(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file that a run or a study saved, perhaps in an earlier version: without keys now gone."""
+    """The mapping in a YAML file saved by a run or a study, perhaps by an earlier version: without removed keys."""
 
     def kept(values: Mapping[str, Any], section: str) -> dict[str, Any]:
         return {
@@ -41,14 +41,14 @@ def read_saved(path: str | Path) -> dict[str, Any]:
 
 
 def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, Any]:
-    """A copy of nested values with `--any.field value` (or `--any.field=value`) flags put in; values are YAML.
+    """A copy of nested values with `--any.field value` (or `--any.field=value`) flags applied; values are YAML.
 
     Example:
         >>> apply_overrides({"train": {"epochs": 1}}, ["--train.epochs", "2", "--objective.name=dpo"])
         {'train': {'epochs': 2}, 'objective': {'name': 'dpo'}}
 
     Raises:
-        ConfigError: a flag without a value, or one that goes through a value that is not a mapping.
+        ConfigError: a flag without a value, or one that goes through something other than a mapping.
     """
     result = merge({}, values)
     rest = list(flags)
@@ -77,7 +77,7 @@ def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, A
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested values with others put over them; a changed `name` or `source` drops the old one's options.
+    """A copy of nested values with changes applied; a changed `name` or `source` drops the old one's options.
 
     Example:
         >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})

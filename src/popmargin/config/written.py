@@ -11,7 +11,7 @@ _WIDTH = 110
 
 
 def commented_yaml(config: Any, indent: str = "") -> str:
-    """All fields with what they are, their defaults and bounds; `from_dict` of it gives the same configuration.
+    """All fields with descriptions, defaults and bounds; `from_dict` of it gives the same configuration.
 
     Args:
         config: a configuration, or a section of one.

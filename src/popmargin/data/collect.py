@@ -1,4 +1,4 @@
-"""Raw rows become preferences: checked one by one, with the account of what was left out and what else they hold."""
+"""Raw rows become preferences: checked one by one, with an account of what was dropped and of their other columns."""
 
 import json
 from collections import Counter
@@ -36,7 +36,7 @@ _RESERVED = {*COLUMNS, *OPTIONAL_COLUMNS}
 
 @dataclass
 class _Group:
-    """The rated responses to one prompt, of a layout with one response a row, with all else that their rows hold."""
+    """The rated responses to one prompt, in a layout with one response per row, with the rest of their rows."""
 
     row: dict[str, Any]
     place: "_Place"
@@ -55,7 +55,7 @@ _CONTEXT = {alias for name in ("prompt", "system") for alias in ALIASES[name]} |
 
 
 class Collector:
-    """Turns raw batches into Arrow tables of the schema, and keeps the account of what was left out."""
+    """Turns raw batches into Arrow tables of the schema, and accounts for dropped rows."""
 
     def __init__(self, source: Source, format: str, options: Reader, columns: Mapping[str, str] | None) -> None:
         self._source = source
@@ -109,7 +109,7 @@ class Collector:
         self._store(kept, rows, table, names)
 
     def _read(self, row: Mapping[str, Any], place: _Place) -> list[Draft]:
-        """The preferences of a row; what is none is reported."""
+        """The preferences of a row; anything else is reported."""
         entry, reader = cast(Format, self._format), self._reader
         try:
             if entry.single is not None:
@@ -131,7 +131,7 @@ class Collector:
         return kept
 
     def _store(self, kept: list[Draft], rows: Sequence[Mapping[str, Any]], table: Any, names: Sequence[str]) -> None:
-        """Add preferences, with the rows that they are of: their other columns are kept."""
+        """Add preferences, along with their rows, whose other columns are kept."""
         if not kept:
             return
         self._rows_kept += len(kept)
@@ -146,11 +146,11 @@ class Collector:
                     self._ids.rolling.update(buffer if buffer is not None else b"")
 
     def _kept_columns(self) -> list[str]:
-        """Columns that no field is read from, and whose names are no field of the schema."""
+        """Columns that no field is read from, and that do not have the name of a field."""
         return [name for name in unused_columns(list(self._found), self._names) if normal_name(name) not in _RESERVED]
 
     def _gather(self, row: Mapping[str, Any], prompt: Text, response: Text, rating: float, place: _Place) -> None:
-        """Put the rated response of a row to those of its prompt."""
+        """Add a row's rated response to those of its prompt."""
         system, tools = self._reader.value(row, "system"), self._reader.value(row, "tools")
         key = json.dumps([prompt_key(prompt), str(system or ""), str(tools or "")])
         if key not in self._groups:
@@ -162,7 +162,7 @@ class Collector:
         group.row["ratings"].append(rating)
 
     def _pair_groups(self) -> None:
-        """Make preferences of the gathered responses, and say what became of the rows."""
+        """Turn the collected responses into preferences, and report what happened to the rows."""
         entry = cast(Format, self._format)
         names = {"prompt": "prompt"} | {name: name for name in ("system", "tools") if name in self._names}
         reader = replace(self._reader, names=names)
@@ -194,7 +194,7 @@ class Collector:
         ] = None
 
     def _prepare(self, batch: RawBatch, source: Source) -> None:
-        """Columns may first appear late in a file; the format and what a column means are those of the first batch."""
+        """Columns may first appear late in a file; the first batch decides the format and the meaning of columns."""
         known = len(self._found)
         self._found.update(dict.fromkeys(batch.names()))
         found = list(self._found)
@@ -216,7 +216,7 @@ class Collector:
     def _resolve(
         self, rows: Sequence[Mapping[str, Any]], found: Sequence[str]
     ) -> tuple[dict[str, list[str]], dict[str, str]]:
-        """Candidates for each field, with what is known about a column of winners or strengths."""
+        """Candidate columns for each field, including the meaning of a column of winners or strengths."""
         candidates, nested = resolve_names(found, self._columns)
         if self._meaning is None:
             self._meaning = settle(rows, candidates, self._columns or {}, self._format_name)
@@ -286,7 +286,7 @@ class Collector:
             )
 
     def _column(self, name: str | None) -> str | None:
-        """The source's column for one of our names; what came out of a list of responses is that list's."""
+        """The source's column for one of our names; for values from a list of responses, the list's column."""
         if name is None:
             return None
         return self._names.get(name) or self._names.get("responses") or name
@@ -322,7 +322,7 @@ class Collector:
                 yield f"{sentence} (rows: {count})"
 
     def _maybe_ranks(self) -> Iterator[str]:
-        """What is said where the ratings of every row are 1 to n without ties, unless the caller named them."""
+        """The note if the ratings of every row are 1 to n without ties, unless the caller named the column."""
         given, used = self._columns or {}, self._names
         where = next((name for name in ("ratings", "label") if name in used), None)
         if "rating" in given or where in given:
@@ -339,10 +339,10 @@ class Collector:
         if self._groups:
             self._pair_groups()
         unused = unused_columns(list(self._found), self._names)
-        # A column can turn out to be a field when another one appears late in a file.
+        # A column can turn out to be a field if another one appears late in a file.
         names = [*(name for name in self._kept_columns() if not self._groups or name in self._shared), *self._sides]
         extra, notes = self._extra.finish(names)
-        known = {*names, *map(partner, names)}  # an exchange gives a column of one side its partner
+        known = {*names, *map(partner, names)}  # swapping adds the partner of a one-sided column
         extra = {name: column for name, column in extra.items() if name in known}
         report = LoadReport(
             source=self._source.name,
@@ -368,7 +368,7 @@ class Collector:
         table = table.select(schema.names).cast(schema)
         for name, (column, _) in extra.items():
             table = table.append_column(name, column)
-        # Given, because `datasets` would pickle and hash the whole table to make one.
+        # Given explicitly: `datasets` would pickle and hash the whole table to compute one.
         features = {name: feature for name, (_, feature) in extra.items()}
         preferences = Preferences(as_dataset(table, features, self._ids.rolling.hexdigest()), report)
         _ = preferences.clusters  # now, not after training
@@ -380,6 +380,6 @@ def _alike(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 
 def _of_sides(fields: Sequence[str]) -> list[str]:
-    """The columns that fields of each response become."""
+    """The columns made from the fields of each response."""
     names = [f"{side}_{name}" for side in ("chosen", "rejected") for name in fields]
     return [name for name in names if normal_name(name) not in _RESERVED]

@@ -1,4 +1,4 @@
-"""Texts and messages as the data hold them, and the key that says whether two prompts are one."""
+"""Texts and messages as stored in the data, and the key by which prompts are equal."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ TOOL_FIELDS = ("tool_calls", "name", "tool_call_id", "tools")
 class Message(TypedDict):
     """One turn of a conversation, as chat templates take it.
 
-    Calls of tools, and the tools that a prompt's first message offers, are JSON texts.
+    Tool calls, and the tools that a prompt's first message offers, are JSON text.
     """
 
     role: str
@@ -26,7 +26,7 @@ Text: TypeAlias = str | list[Message]
 
 
 def prompt_key(prompt: Text) -> str:
-    """Canonical text of a prompt: two prompts are equal exactly when their keys are.
+    """Canonical text of a prompt: two prompts are equal if and only if their keys are.
 
     Example:
         >>> prompt_key([{"role": "user", "content": "Hi"}])
@@ -50,12 +50,12 @@ def is_blank(text: Text) -> bool:
 
 
 def holds_tools(texts: Sequence[Any]) -> bool:
-    """Whether a message of some conversations holds tools or calls of them."""
+    """Whether any message has tools or tool calls."""
     return any(name in turn for text in texts if isinstance(text, list) for turn in text for name in TOOL_FIELDS)
 
 
 def prompt_of_key(key: str) -> list[Message]:
-    """The messages that a key is of, see `prompt_key`.
+    """The messages of a key; the inverse of `prompt_key`.
 
     Example:
         >>> prompt_of_key('[["user", "Hi"]]')

@@ -21,7 +21,7 @@ from popmargin.data.template import (
     shared_start,
 )
 from popmargin.data.tools import for_template, without
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 Tokens = list[int]
 _ANCHORS = ("\n", "0", "a", ".")
@@ -32,10 +32,10 @@ class Writing:
     """How conversations and texts become prompt and completion.
 
     Attributes:
-        prompt: `template` trains on the prompt as it stands in the whole conversation that the template writes;
-            `sampling` on what sampling starts from, so that the two cannot differ.
-        reasoning: `template` trains on what the template writes of a completion; `keep` on the completion's own text
-            where the template leaves some of it out, and needs `sampling`.
+        prompt: `template` trains on the prompt as the template writes it in the whole conversation; `sampling` on what
+            sampling starts from, so that the two cannot differ.
+        reasoning: `template` trains on a completion as the template writes it; `keep` on the completion's full text if
+            the template drops some of it, and needs `sampling`.
 
     Raises:
         ConfigError: `keep` without `sampling`.
@@ -52,14 +52,15 @@ AS_TEMPLATE = Writing()
 
 
 class Encoder:
-    """What text and chat encoding share: batches of token ids without special tokens, and the tokenizer's own ones.
+    """Shared by text and chat encoding: batches of token ids, without special tokens except the tokenizer's own.
 
     Attributes:
-        ids: of the rows, to name them in errors; empty where they have none.
+        ids: of the rows, to name them in errors; empty if they have none.
         ends: ids of the last tokens of completions that have an end.
-        found: what was noticed: kind -> numbers of the rows, once for each completion that it holds for.
-        only_sampled: what a template writes at the end of the sampling prompt alone, of the first row where it does.
-        preamble: what the template writes before conversations without a system message, tokens and role left out.
+        found: observations: kind -> row numbers, once for each completion concerned.
+        only_sampled: what the template writes only at the end of the sampling prompt, from the first row with such
+            text.
+        preamble: what the template writes before conversations without a system message, excluding tokens and role.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, writing: Writing) -> None:
@@ -74,18 +75,18 @@ class Encoder:
         self.preamble = ""
 
     def named(self, row: int) -> str:
-        """A row for messages, by its number and id."""
+        """How messages name a row: its number and id."""
         return f"row {row} ('{self.ids[row]}')" if self.ids else f"row {row}"
 
     def encode(self, texts: list[str]) -> list[Tokens]:
-        """Ids of the texts as they stand."""
+        """Ids of the texts, unchanged."""
         if not texts:
             return []
         encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
         return cast("list[Tokens]", encoded["input_ids"])
 
     def never_empty(self, prompt: Tokens) -> Tokens:
-        """The prompt, or BOS (else EOS) in place of an empty one: the first completion token needs a predecessor."""
+        """The prompt, or BOS (or else EOS) in place of an empty one: the first completion token needs a predecessor."""
         if prompt:
             return prompt
         first = self.bos if self.bos is not None else self.eos
@@ -115,7 +116,7 @@ class Encoder:
         """A whole sequence that begins with the prompt's own tokens: no token of `rest` reaches across the boundary."""
         if whole[: len(prompt)] == prompt:
             return whole
-        for anchor in _ANCHORS:  # many tokenizers put a space before a text that stands alone
+        for anchor in _ANCHORS:  # many tokenizers put a space before a text of its own
             alone, together = self.encode([anchor, anchor + rest])
             if together[: len(alone)] == alone:
                 return prompt + together[len(alone) :]
@@ -123,7 +124,7 @@ class Encoder:
 
 
 class TextEncoder(Encoder):
-    """Plain texts: the tokenizer's default beginning, the text, one EOS."""
+    """Plain texts: the tokenizer's default prefix, the text, one EOS."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, writing: Writing) -> None:
         super().__init__(tokenizer, writing)
@@ -136,7 +137,7 @@ class TextEncoder(Encoder):
         self._beginning = self._default_beginning()
 
     def _default_beginning(self) -> Tokens:
-        """What the tokenizer puts before a text by default (BOS, mostly); what it puts after is ours to add."""
+        """What the tokenizer puts before a text by default (usually BOS); what comes after is added by us."""
         plain = self.encode(["a"])[0]
         whole = cast(Tokens, self.tokenizer("a", return_attention_mask=False)["input_ids"])
         start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
@@ -144,7 +145,7 @@ class TextEncoder(Encoder):
 
     def prompts(self, prompts: Sequence[Any], start: int) -> list[Tokens]:
         begin = self._beginning
-        # A text that begins with the BOS token's own text has it already.
+        # A text that begins with the BOS token's text already has it.
         return [ids if ids[: len(begin)] == begin else begin + ids for ids in self.encode(list(prompts))]
 
     def _ended(self, ids: Tokens) -> Tokens:
@@ -160,7 +161,7 @@ class TextEncoder(Encoder):
 
 
 class ChatEncoder(Encoder):
-    """Conversations, written by the tokenizer's chat template (which also writes BOS, if the model wants one)."""
+    """Conversations, written by the tokenizer's chat template (which also writes BOS, if the model needs it)."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, writing: Writing) -> None:
         super().__init__(tokenizer, writing)
@@ -175,7 +176,7 @@ class ChatEncoder(Encoder):
     def _write(self, turns: list[Message], row: int, **options: bool) -> str:
         try:
             written = write_chat(self.tokenizer, turns, **options)
-        except Exception as error:  # templates raise what they like
+        except Exception as error:  # templates may raise anything
             roles = ", ".join(turn["role"] for turn in turns)
             raise DataError(
                 f"The chat template rejects the conversation of {self.named(row)} (roles: {roles}): {error} "
@@ -186,12 +187,12 @@ class ChatEncoder(Encoder):
         return written
 
     def _refuse_unwritten(self, turns: list[Message], written: str, row: int, **options: bool) -> None:
-        """Refuse a template that writes the same with and without the tools, or the calls of them."""
+        """Refuse a template that writes the same text with and without tools or tool calls."""
         for name, told in (("tools", "the offered tools"), ("tool_calls", "the tool calls")):
             bare = without(turns, name)
             try:
                 ignored = bare != turns and write_chat(self.tokenizer, bare, **options) == written
-            except Exception:  # what a template refuses to write without them, it does not ignore
+            except Exception:  # if a template refuses to write without them, it does not ignore them
                 ignored = False
             if ignored:
                 raise DataError(
@@ -245,7 +246,7 @@ class ChatEncoder(Encoder):
     def _conversation(
         self, prompt: list[Message], completion: list[Message], sampled: str, row: int
     ) -> tuple[str, bool]:
-        """Text of prompt and completion, and whether an end-of-turn token ends it; notes what the template does."""
+        """Text of prompt and completion, and whether an end-of-turn token ends it; records what the template does."""
         turns = join_turns(prompt, completion)
         last = content_of(turns[-1])
         written, terminated = cut_after_end(self._write(turns, row), last, self._ends)
@@ -258,7 +259,7 @@ class ChatEncoder(Encoder):
         common = sampled[: len(sampled) - len(shifted)]
         answer = written[len(common) :]
         texts = [content_of(turn) for turn in completion]
-        # An opening tag may stand in the sampling prompt, or in what both have in common.
+        # An opening tag may be in the sampling prompt, or in the common part.
         whole = all(
             any(holds(answer, left) for left in (text, continue_block(sampled, text), continue_block(common, text)))
             for text in texts
@@ -282,30 +283,30 @@ class ChatEncoder(Encoder):
         return sampled + rest, terminated
 
     def _note_loss(self, prompt: list[Message], completion: list[Message], written: str, row: int) -> None:
-        """Note a completion of which the template leaves out something, or everything."""
+        """Record a completion of which the template drops a part, or everything."""
         self.found["altered"].append(row)
         if len(completion) == 1 and "".join(self._frame(prompt, completion, row)).split() == written.split():
             self.found["emptied"].append(row)
 
     def _frame(self, prompt: list[Message], completion: list[Message], row: int) -> tuple[str, str]:
-        """What the template writes before and after the text of a completion of one message."""
+        """What the template writes before and after the text of a single-message completion."""
         if len(completion) > 1:
             raise DataError(
                 f"data.prompt: sampling cannot tell where the completion of {self.named(row)} begins: it has "
-                f"{len(completion)} messages, and the chat template formats the prompt differently before them. "
-                "Remedy: use data.prompt: template, or single-message completions."
+                f"{counted(len(completion), 'message')}, and the chat template formats the prompt differently before "
+                "them. Remedy: use data.prompt: template, or single-message completions."
             )
         one, other = (self._with_text(prompt, completion[0], text, row) for text in ("0", "1"))
         before = shared_start(one, other)
         return before, one[len(before) + 1 :]
 
     def _with_text(self, prompt: list[Message], turn: Message, text: str, row: int) -> str:
-        """The conversation with another text in its last turn."""
+        """The conversation with a different text in its last turn."""
         written = self._write(join_turns(prompt, [{**turn, "content": text}]), row)
         return cut_after_end(written, text, self._ends)[0]
 
     def _preamble(self, turns: list[Message], written: str) -> str:
-        """What stands before the first message, without the names of tokens and of its role."""
+        """The text before the first message, without names of tokens and of its role."""
         text = written[: max(written.find(content_of(turns[0]).strip()), 0)]
         for token in (*self._ends, str(self.tokenizer.bos_token), turns[0]["role"]):
             text = text.replace(token, " ")
@@ -313,7 +314,7 @@ class ChatEncoder(Encoder):
 
 
 def write_chat(tokenizer: Any, turns: Sequence[Message], **options: bool) -> str:
-    """What the chat template writes of a conversation, with its tools."""
+    """The conversation, with its tools, as the chat template writes it."""
     messages, tools = for_template(turns)
     return cast(str, tokenizer.apply_chat_template(messages, tokenize=False, tools=tools, **options))
 

@@ -1,6 +1,6 @@
-"""What changes when chosen and rejected change places: the one place that says so, for rows and for tables.
+"""What changes when chosen and rejected are swapped: defined here only, for rows and for tables.
 
-Columns of one response say which in their name: chosen_rating and rejected_rating, score_chosen and score_rejected.
+Columns of a single response name its side: chosen_rating and rejected_rating, score_chosen and score_rejected.
 """
 
 import re
@@ -20,14 +20,14 @@ NEGATED = ("strength", "margin")
 COMPLEMENTED = "soft_label"
 """The probability that chosen is better."""
 CLAIMS = ("chosen_rating", "rejected_rating", *NEGATED, COMPLEMENTED)
-"""What the data say about the two responses, apart from which is called chosen."""
+"""What the data says about the two responses, regardless of which is called chosen."""
 _SIDE = re.compile(r"(?<![A-Za-z])(chosen|rejected|Chosen|Rejected|CHOSEN|REJECTED)(?![A-Za-z])")
 _WORDS = (("chosen", "rejected"), ("Chosen", "Rejected"), ("CHOSEN", "REJECTED"))
 _OTHER = dict(_WORDS) | {other: one for one, other in _WORDS}
 
 
 def partner(name: str) -> str:
-    """The column that holds of the other response what this one holds; the column itself if it is of no single one.
+    """The other response's counterpart of a column; the column itself if it does not belong to a single response.
 
     Example:
         >>> partner("chosen_rating"), partner("model-rejected"), partner("topic"), partner("chosen_over_rejected")
@@ -38,9 +38,9 @@ def partner(name: str) -> str:
 
 
 def exchange(row: dict[str, Any]) -> None:
-    """Name the responses of a row the other way round, with all that belongs to them.
+    """Swap chosen and rejected in a row, along with everything that belongs to them.
 
-    A soft label p becomes 1 − p, strength and margin change their signs.
+    A soft label p becomes 1 − p, and strength and margin change sign.
 
     Example:
         >>> row = {"chosen": "5", "rejected": "4", "chosen_rating": 1.0, "rejected_rating": 3.0, "soft_label": 0.25}
@@ -65,7 +65,7 @@ def exchange_rows(table: Any, mask: np.ndarray, *, keep: Collection[str] = ()) -
     """The same for the rows of an Arrow table where `mask` (N,) is true.
 
     Args:
-        keep: columns that stay as they are.
+        keep: columns left unchanged.
 
     Raises:
         DataError: two columns that belong together are of different types.
@@ -85,7 +85,7 @@ def exchange_rows(table: Any, mask: np.ndarray, *, keep: Collection[str] = ()) -
 
 
 def _column(table: Any, name: str) -> Any:
-    """The column, or nothing in every row where there is only its partner."""
+    """The column, or nulls if only its partner exists."""
     if name in table.column_names:
         return table[name]
     return pa.chunked_array([pa.nulls(table.num_rows, table[partner(name)].type)])
@@ -99,7 +99,7 @@ def _choose(mask: Any, yes: Any, no: Any, name: str) -> Any:
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise DataError(
                 f"The columns '{name}' ({no.type}) and '{partner(name)}' ({yes.type}) belong to the two responses and "
-                "hold different things, so that these cannot change places. Remedy: write both alike, or rename one."
+                "have incompatible types, so they cannot be swapped. Remedy: write both alike, or rename one."
             ) from error
         no, yes = joined.slice(0, len(no)), joined.slice(len(no))
     try:

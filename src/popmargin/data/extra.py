@@ -1,4 +1,4 @@
-"""Columns of the data that are no field of the schema: collected while reading, kept by their own names and types."""
+"""Columns of the data outside the schema: collected while reading, kept with their own names and types."""
 
 import json
 import math
@@ -14,16 +14,16 @@ from datasets.table import InMemoryTable
 
 from popmargin.data.conversation import is_blank
 from popmargin.data.exchange import exchange_rows
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 pc: Any = pyarrow.compute
 _ARROW_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
 _MOST_KEYS = 64
-"""Of objects: more different ones are keys of a dictionary, which a column of structs would fill with nulls."""
+"""Limit of distinct keys of objects: more are those of a dictionary, which a struct column would fill with nulls."""
 
 
 class ExtraColumns:
-    """Collects extra columns batch by batch, beside the rows that were kept."""
+    """Collects extra columns batch by batch, for the rows that were kept."""
 
     def __init__(self) -> None:
         self._parts: list[dict[str, Any]] = []
@@ -32,13 +32,13 @@ class ExtraColumns:
         self._as_text: set[str] = set()
 
     def add(self, rows: Sequence[Mapping[str, Any]], table: Any, names: Sequence[str], turned: np.ndarray) -> list[Any]:
-        """Add the rows that were kept of a batch.
+        """Add the kept rows of a batch.
 
         Args:
             rows: their values, for columns that the table does not have.
-            table: their Arrow table, which keeps its types; None where they come from text or memory.
+            table: their Arrow table, which keeps its types; None if they come from text or memory.
             names: the columns to keep.
-            turned: rows (N,) whose chosen and rejected were exchanged.
+            turned: rows (N,) whose chosen and rejected were swapped.
 
         Returns:
             The new arrays.
@@ -81,10 +81,10 @@ class ExtraColumns:
             try:
                 feature = self._features.get(name) or _feature(name, column.type)
                 found[name] = (column, feature)
-            except Exception:  # whatever `datasets` raises for a type that it does not know
+            except Exception:  # whatever `datasets` raises for an unknown type
                 notes.append(f"the column '{name}' ({column.type}) is not kept: `datasets` has no such type")
         for name in sorted(self._as_text & found.keys()):
-            notes.append(f"the column '{name}' holds values of several kinds, and is kept as JSON texts")
+            notes.append(f"the column '{name}' has values of several types, and is kept as JSON texts")
         return found, notes
 
     def _joined(self, name: str, pieces: list[Any]) -> Any:
@@ -101,9 +101,9 @@ class ExtraColumns:
 
 
 def columns_of(table: Any, names: Sequence[str], rows: Sequence[int]) -> Any:
-    """These columns and rows of an Arrow table, as they are; of two columns of a name the later one, as for rows.
+    """These columns and rows of an Arrow table; of two columns with one name, the later one, as for rows.
 
-    Categories become the values that they stand for: `datasets` has none.
+    Categories become their values: `datasets` has no categories.
     """
     numbers, fields, columns = pa.array(rows, pa.int64()), list[Any](), list[Any]()
     for name in names:
@@ -117,7 +117,7 @@ def columns_of(table: Any, names: Sequence[str], rows: Sequence[int]) -> Any:
 
 
 def _holds_dictionaries(values: Sequence[Any]) -> bool:
-    """Whether the values are objects with ever different keys."""
+    """Whether the values are objects with varying keys."""
     keys: set[str] = set()
     for value in values:
         if isinstance(value, Mapping):
@@ -128,7 +128,7 @@ def _holds_dictionaries(values: Sequence[Any]) -> bool:
 
 
 def _json_texts(values: Sequence[Any]) -> Any:
-    """Texts as they are, everything else as JSON."""
+    """Text unchanged, everything else as JSON."""
     texts = [
         value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         for value in values
@@ -137,12 +137,12 @@ def _json_texts(values: Sequence[Any]) -> Any:
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """What a schema says that the columns are to `datasets`, such as images and labels; empty where it does not."""
+    """The `datasets` features in a schema, such as images and labels; empty if it has none."""
     if b"huggingface" not in (schema.metadata or {}):
         return {}
     try:
         return dict(datasets.Features.from_arrow_schema(schema))
-    except Exception:  # written by another version: the Arrow types stay
+    except Exception:  # written by another version: keep the Arrow types
         return {}
 
 
@@ -151,7 +151,7 @@ def _feature(name: str, kind: Any) -> Any:
 
 
 def as_array(name: str, values: Any, count: int, kind: Any = None) -> Any:
-    """Values given in a program as an Arrow column.
+    """Values from Python code as an Arrow column.
 
     Args:
         values: a sequence or an array, (N,) or (N, K); a single text or number stands for all rows.
@@ -159,7 +159,7 @@ def as_array(name: str, values: Any, count: int, kind: Any = None) -> Any:
         kind: the Arrow type; None takes it from the values.
 
     Raises:
-        DataError: another number of values, or values of another type; infinite numbers where `kind` is a number.
+        DataError: the wrong number of values, values of another type, or infinite numbers if `kind` is a number.
     """
     if isinstance(values, pa.ChunkedArray):
         given: Any = values
@@ -176,7 +176,10 @@ def as_array(name: str, values: Any, count: int, kind: Any = None) -> Any:
         except (TypeError, *_ARROW_ERRORS) as error:
             raise DataError(f"The values for '{name}' cannot be a column ({error}). Give all of one type.") from error
     if len(given) != count:
-        raise DataError(f"{len(given)} values for '{name}', but there are {count} rows. Give one for each row.")
+        raise DataError(
+            f"{counted(len(given), 'value')} for '{name}', but there are {counted(count, 'row')}. Give one for each "
+            "row."
+        )
     if kind is not None and given.type != kind:
         try:
             given = given.cast(kind)
@@ -192,10 +195,10 @@ def as_array(name: str, values: Any, count: int, kind: Any = None) -> Any:
 def as_numbers(name: str, column: Any, ids: Sequence[str]) -> np.ndarray:
     """A column as float64 (N,), nan where a value is missing; lists of K numbers as (N, K), of lists as (N, L, K).
 
-    Texts that are numbers, as CSV has them, are read.
+    Numbers written as text, as in CSV, are read.
 
     Raises:
-        DataError: a value is no number, or lists differ in length; it names the first row.
+        DataError: a value is not a number, or lists differ in length; it names the first row.
     """
     kind = column.type
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
@@ -205,12 +208,16 @@ def as_numbers(name: str, column: Any, ids: Sequence[str]) -> np.ndarray:
         lengths = [None if row is None else len(row) for row in rows]
         wrong = next((number for number, length in enumerate(lengths) if length is None or length != lengths[0]), None)
         if wrong is not None:
-            held = "is empty" if lengths[wrong] is None else f"has {lengths[wrong]} numbers, the first {lengths[0]}"
+            held = (
+                "is empty"
+                if lengths[wrong] is None
+                else f"has {counted(lengths[wrong], 'number')}, the first {lengths[0]}"
+            )
             raise DataError(f"Row {wrong} (id '{ids[wrong]}'), column '{name}': {held}. Give every row as many.")
         try:
             return np.array(rows, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise DataError(f"The column '{name}' does not hold lists of numbers ({error}).") from error
+            raise DataError(f"The column '{name}' does not contain lists of numbers ({error}).") from error
     try:
         return np.array(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
     except _ARROW_ERRORS as error:
@@ -231,11 +238,11 @@ def _no_number(column: Any) -> tuple[int, Any]:
 
 
 def as_dataset(table: Any, features: Mapping[str, Any], fingerprint: str | None = None) -> datasets.Dataset:
-    """A data set of an Arrow table, without hashing it.
+    """A data set from an Arrow table, without hashing it.
 
     Args:
-        features: what `datasets` takes columns for, where that says more than their Arrow type.
-        fingerprint: of the content; None gives one that no other data set has.
+        features: of `datasets`, for columns where these say more than the Arrow type.
+        fingerprint: of the content; None creates a unique one.
     """
     inferred = datasets.Features.from_arrow_schema(table.schema.remove_metadata())
     known = datasets.Features({name: features.get(name, inferred[name]) for name in table.column_names})
@@ -272,10 +279,10 @@ def check_range(name: str, column: Any, ids: Sequence[str]) -> None:
 
 
 def put_columns(table: Any, given: Mapping[str, Any], schema: Any, ids: Sequence[str]) -> Any:
-    """A table with columns added, replaced, or taken away where None is given.
+    """A table with columns added or replaced, or removed if None is given.
 
     Args:
-        schema: types of the columns that it knows.
+        schema: types of known columns.
         ids: of the rows, for messages.
 
     Raises:

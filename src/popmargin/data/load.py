@@ -31,31 +31,31 @@ def load_preferences(
     columns: Mapping[str, str] | None = None,
     ties: Ties = "drop",
 ) -> Preferences:
-    """Load preferences; every row is kept or reported (`.report`), none is skipped silently.
+    """Load preferences; every row is kept or reported (`.report`), never skipped silently.
 
-    Where `soft_label`, the probability that chosen is better, is below ½, chosen and rejected change places as in
-    `Preferences.swap`; the report counts these rows. Ratings or a strength that say the opposite of the label make a
-    row unusable. Columns that are no field are kept by their own names (`Preferences.extra_columns`).
+    If `soft_label`, the probability that chosen is better, is below ½, chosen and rejected are swapped as in
+    `Preferences.swap`; the report counts these rows. Ratings or a strength that contradict the label make a row
+    unusable. Other columns are kept under their own names (`Preferences.extra_columns`).
 
     Args:
         source: a file (.jsonl, .json, .csv, .tsv, .parquet, each also .gz), a glob, a folder of such files or of
-            `Dataset.save_to_disk`, a hub id; several of these in a list or with commas between; a `datasets.Dataset`,
+            `Dataset.save_to_disk`, a hub id; several of these in a list or separated by commas; a `datasets.Dataset`,
             or a list of dictionaries. `name:split` names the split of a folder or hub id.
         format: a name in `popmargin.data.formats.FORMATS`, or "auto" to detect it from the columns.
         split: the split of a data set that has several.
         pairs: how rated responses become pairs: "best_vs_worst", "best_vs_random", "best_vs_rest" or "all".
-        min_gap: least strength (rating gap, in the ratings' unit) of a preference; weaker ones are left out and
-            reported, and so are rows of unknown strength if it is above 0. A pair that is given as chosen and rejected
-            with equal ratings is no tie.
+        min_gap: minimum strength (rating gap, in the ratings' unit) of a preference; weaker ones are dropped and
+            reported, and so are rows of unknown strength if it is above 0. A pair given as chosen and rejected with
+            equal ratings is not a tie.
         seed: seed of "best_vs_random".
-        bad_rows: "error" raises if a row is unusable; "drop" leaves such rows out and reports each.
+        bad_rows: "error" raises if a row is unusable; "drop" drops such rows and reports each.
         columns: our field -> the source's column, e.g. {"prompt": "question"}; "text" and "rating" name the fields
             of each rated response.
-        ties: "drop" leaves out and reports rated responses, signed strengths, winners and votes that prefer neither;
-            "keep" makes them preferences of strength 0, as those who are to label them need.
+        ties: "drop" drops and reports rated responses, signed strengths, winners and votes that prefer neither; "keep"
+            makes them preferences of strength 0, so that people can label them.
 
     Raises:
-        DataError: unreadable source, unknown or ambiguous format, unusable rows, or no row left.
+        DataError: unreadable source, unknown or ambiguous format, unusable rows, or no rows left.
         ConfigError: an unknown option value.
 
     Example:
@@ -72,7 +72,8 @@ def load_preferences(
         raise_problems(report.problems, report.rows_in)
     if preferences is None:
         raise DataError(
-            f"{report.source}: none of {report.rows_in} rows is usable.\n{describe_problems(report.problems)}\n"
+            f"{report.source}: no usable rows among {report.rows_in}.\n"
+            f"{describe_problems(report.problems)}\n"
             "Remedy: fix the rows named above."
             if report.rows_in
             else f"{report.source}: there are no rows. Remedy: give at least one."

@@ -1,4 +1,4 @@
-"""How preferences were loaded: what was kept, what was left out and why."""
+"""How preferences were loaded: what was kept, and what was dropped and why."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ from typing import Any, cast
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """Why one row was left out.
+    """Why one row was dropped.
 
     Attributes:
         source: file or data set the row came from.
         position: line number counted from 1 (`by_line`), else row number counted from 0.
-        candidate: running number of the preference that was left out; a row with several rated responses holds
-            several, and one preference can have several problems.
-        column: the source's column, where one is to blame.
+        candidate: running number of the dropped preference; a row with several rated responses holds several, and one
+            preference can have several problems.
+        column: the source's column, if one is to blame.
         kind: short name of the problem, e.g. "empty", "identical", "duplicate_id", "tie".
-        fatal: False for what is no mistake in the data: ties, and pairs below `min_gap`.
+        fatal: False for ties and pairs below `min_gap`, which are not errors in the data.
     """
 
     source: str
@@ -51,14 +51,14 @@ class LoadReport:
 
     Attributes:
         source_rows: rows (or lines) read from the source.
-        rows_in: candidate preferences: a row with several rated responses, and all rows of a prompt where each holds
-            one, count once for each pair asked for; every other row once.
+        rows_in: candidate preferences. A row with several rated responses, or all rows of a prompt with one response
+            each, count once per requested pair; every other row once.
         rows_kept: preferences that came out.
-        problems: what was left out and why.
+        problems: what was dropped and why.
         columns_used: our column -> the source's column.
-        columns_kept: columns of the source that are no field of the schema, kept by their own names.
-        columns_unused: columns of the source that nothing reads and that are not kept.
-        notes: what was done to the rows that were kept, in sentences.
+        columns_kept: columns of the source outside the schema, kept under their own names.
+        columns_unused: columns of the source that are neither read nor kept.
+        notes: what was done to the kept rows, in sentences.
     """
 
     source: str
@@ -78,12 +78,12 @@ class LoadReport:
 
     @property
     def rows_reported(self) -> int:
-        """Candidate preferences that were left out, each with at least one problem."""
+        """Number of dropped candidate preferences, each with at least one problem."""
         return len({problem.candidate for problem in self.problems})
 
     @property
     def fatal(self) -> tuple[RowProblem, ...]:
-        """The problems that are mistakes in the data."""
+        """The problems that are errors in the data."""
         return tuple(problem for problem in self.problems if problem.fatal)
 
     @property

@@ -1,4 +1,4 @@
-"""Where rows are: files, folders, globs, saved data sets, hub ids and data in memory, and which split of them."""
+"""Locating rows: files, folders, globs, saved data sets, hub ids and data in memory, and their splits."""
 
 import difflib
 import glob
@@ -20,7 +20,7 @@ from popmargin.data.sources import (
     memory_batches,
     read_file,
 )
-from popmargin.errors import DataError
+from popmargin.errors import DataError, a_kind, counted
 
 _SPLIT = re.compile(r"(.+):([\w.-]+)")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -35,11 +35,11 @@ _OTHER_FILES = (
 def open_source(source: object, *, split: str | None) -> Source:
     """Find out what `source` is and how to read it.
 
-    A text names a file, a folder, a glob, a hub id, or several of them with commas between; `name:split` names the
-    split of a folder or hub id.
+    A string names a file, a folder, a glob, a hub id, or several separated by commas; `name:split` names the split of a
+    folder or hub id.
 
     Raises:
-        DataError: no such file, an unknown file type, a missing or unknown split, or a hub id that cannot be had.
+        DataError: no such file, an unknown file type, a missing or unknown split, or an unavailable hub id.
     """
     if isinstance(source, str | Path):
         return _together([_open_named(name, split) for name in _names(source)])
@@ -50,16 +50,16 @@ def open_source(source: object, *, split: str | None) -> Source:
         if items and all(isinstance(item, str | Path) for item in items):
             return _together([_open_named(name, split) for item in items for name in _names(cast(str, item))])
         if split is not None:
-            raise DataError(f"split='{split}' has no meaning for rows in memory. Remedy: omit it.")
+            raise DataError(f"split='{split}' is meaningless for rows in memory. Remedy: omit it.")
         return Source("the list in memory", "memory", False, False, lambda: memory_batches(items))
     raise DataError(
-        f"Preferences cannot be read from a {type(source).__name__}. "
-        "Remedy: give a path, a hub id, a datasets.Dataset or a list of dictionaries."
+        f"Preferences cannot be read from {a_kind(source)}. Remedy: give a path, a hub id, a datasets.Dataset or a "
+        "list of dictionaries."
     )
 
 
 def _names(source: str | Path) -> list[str | Path]:
-    """The sources that a text names: one, those of a list with commas, or the files of a glob."""
+    """The sources that a string names: one, a comma-separated list, or the files of a glob."""
     if isinstance(source, Path) or Path(source).exists():
         return [source]
     found: list[str | Path] = []
@@ -78,7 +78,7 @@ def _names(source: str | Path) -> list[str | Path]:
 
 
 def _together(sources: Sequence[Source]) -> Source:
-    """Several sources as one, in their order; each batch knows the one that it came from."""
+    """Several sources as one, in order; each batch knows where it came from."""
     if len(sources) == 1:
         return sources[0]
 
@@ -88,7 +88,9 @@ def _together(sources: Sequence[Source]) -> Source:
                 batch.source = batch.source or source
                 yield batch
 
-    shown = [source.name for source in sources[:3]] + ([f"… ({len(sources)} files)"] if len(sources) > 3 else [])
+    shown = [source.name for source in sources[:3]] + (
+        [f"… ({counted(len(sources), 'file')})"] if len(sources) > 3 else []
+    )
     containers = "+".join(dict.fromkeys(source.container for source in sources))
     return Source(", ".join(shown), containers, False, False, batches)
 
@@ -106,7 +108,7 @@ def _open_named(source: str | Path, split: str | None) -> Source:
     if path.is_file():
         if split is not None:
             raise DataError(
-                f"{path}: split='{split}' has no meaning for a single file. Remedy: omit the split, or give that "
+                f"{path}: split='{split}' is meaningless for a single file. Remedy: omit the split, or give that "
                 "split's file."
             )
         return _open_file(path)
@@ -116,7 +118,7 @@ def _open_named(source: str | Path, split: str | None) -> Source:
 
 
 def looks_local(name: str) -> bool:
-    """Whether a name is one of a file or folder here, which the hub is never asked for.
+    """Whether a name is that of a file or folder here, which is never looked up on the hub.
 
     Example:
         >>> [looks_local(name) for name in ("x.jsnol", "./prefs", "data/a/b", "x.xlsx", "owner/data-v1.0")]
@@ -145,7 +147,7 @@ def _open_file(path: Path) -> Source:
 
 
 def container_of(path: Path) -> str | None:
-    """The file type that a name stands for, `.gz` aside; None if it is not one of ours.
+    """The file type of a name, ignoring `.gz`; None if it is not one of ours.
 
     Example:
         >>> container_of(Path("a/prefs.jsonl.gz"))
@@ -190,7 +192,7 @@ def _open_folder(path: Path, split: str | None) -> Source:
 
 
 def _split_of(file: Path, wanted: str | None) -> str | None:
-    """The split that a file of a folder belongs to, by its own name or that of a folder above it."""
+    """The split to which a file in a folder belongs, by its own name or that of a parent folder."""
     words = [word for part in file.parts for word in re.split(r"[-_.]", part.lower())]
     whole = [part.lower() for part in (*file.parts[:-1], file.name.partition(".")[0])]
     if wanted is not None and (wanted.lower() in words or wanted.lower() in whole):
@@ -217,7 +219,7 @@ def _saved_dataset(path: Path) -> Any:
 def _hub_dataset(name: str, split: str | None) -> Any:
     try:
         loaded = datasets.load_dataset(name, split=split)
-    except Exception as error:  # the hub client raises errors of many unrelated classes; all mean the same here
+    except Exception as error:  # the hub client raises many unrelated error classes; all mean the same here
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"'{name}' is not a file or folder here, and could not be loaded as a hub id: {first} "
@@ -246,5 +248,5 @@ def _open_dataset(dataset: Any, name: str, split: str | None) -> Source:
     elif split is not None:
         raise DataError(f"{name} has no splits, but split='{split}'. Remedy: omit it.")
     if not isinstance(dataset, datasets.Dataset):
-        raise DataError(f"{name} is a {type(dataset).__name__}. Remedy: give a datasets.Dataset.")
+        raise DataError(f"{name} is {a_kind(dataset)}. Remedy: give a datasets.Dataset.")
     return Source(name, "dataset", False, False, lambda: dataset_batches(dataset))

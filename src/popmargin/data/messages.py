@@ -1,4 +1,4 @@
-"""Texts and conversations: read from the shapes found in the wild, and split into prompt and completions."""
+"""Texts and conversations: read from the formats found in practice, and split into prompt and completions."""
 
 import ast
 import json
@@ -10,6 +10,7 @@ from typing import Any, cast
 from popmargin.data.conversation import Message, Text
 from popmargin.data.tools import call_fields, tools_text
 from popmargin.data.validate import RowError
+from popmargin.errors import a_kind
 
 Notes = Counter[str]
 """What was changed in kept rows: sentence -> number of rows."""
@@ -18,19 +19,19 @@ _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "a
 _WRITTEN = re.compile(r"\s*\[?\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
 _TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
 _TEXT_REMEDY = 'write a text, or messages like [{"role": "user", "content": "…"}].'
-# Scripts above this put no spaces between words, so a common prefix may end anywhere.
+# Scripts above this do not separate words by spaces, so a common prefix may end anywhere.
 _FIRST_UNSPACED = 0x2E80
 
 
 def as_text(value: object, column: str, notes: Notes) -> Text:
     """A cell as plain text or as messages.
 
-    Messages may be a list of {"role", "content"}, one such message, a struct of lists (an older way of `datasets` to
-    store them), ShareGPT's {"from", "value"}, or {"messages": […]}; any of these also as a text of JSON or Python, as
-    CSV holds them. Contents may be text parts.
+    Messages may be a list of {"role", "content"}, one such message, a struct of lists (how `datasets` used to store
+    them), ShareGPT's {"from", "value"}, or {"messages": […]}; any of these also as JSON or Python text, as in CSV.
+    Contents may be text parts.
 
     Raises:
-        RowError: missing, of another type, with content that is no text, or with calls that name no function.
+        RowError: missing, of another type, with non-text content, or with calls that do not name a function.
     """
     tools = ""
     if isinstance(value, str):
@@ -49,18 +50,18 @@ def as_text(value: object, column: str, notes: Notes) -> Text:
         else:
             value = _turns_of_struct(fields)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
-        message = f"the {column} is a {type(value).__name__} ({str(value)[:40]!r}), neither text nor messages."
+        message = f"the {column} is {a_kind(value)} ({str(value)[:40]!r}), neither text nor messages."
         raise RowError("type", message, _TEXT_REMEDY, column=column)
     return offer([_message(turn, column, notes) for turn in cast(Sequence[object], value)], tools)
 
 
 def offer(prompt: list[Message], tools: str) -> list[Message]:
-    """A prompt whose first message offers tools, where there are any."""
+    """A prompt whose first message offers the tools, if there are any."""
     return [{**prompt[0], "tools": tools}, *prompt[1:]] if prompt and tools else prompt
 
 
 def as_values(value: object) -> object:
-    """A list or object out of a text that holds one as JSON or Python; anything else as it is.
+    """A list or object parsed from JSON or Python text; anything else unchanged.
 
     Example:
         >>> as_values("[1, None]"), as_values("[see above]")
@@ -79,10 +80,10 @@ def as_values(value: object) -> object:
 
 
 def _written_messages(text: str, column: str) -> object:
-    """Messages that a text holds as JSON or Python; None if it is plain text.
+    """Messages parsed from JSON or Python text; None if it is plain text.
 
     Raises:
-        RowError: it has the look of messages from end to end, and is neither JSON nor Python.
+        RowError: it looks like messages from start to end, but is neither JSON nor Python.
     """
     if not _WRITTEN.match(text):
         return None
@@ -110,7 +111,7 @@ def _turns_of_struct(value: Mapping[str, Any]) -> object:
 
 def _message(turn: object, column: str, notes: Notes) -> Message:
     if not isinstance(turn, Mapping):
-        message = f"the {column} contains a {type(turn).__name__} instead of a message."
+        message = f"the {column} contains {a_kind(turn)} instead of a message."
         raise RowError("type", message, _TEXT_REMEDY, column=column)
     fields = cast(Mapping[str, Any], turn)
     share_gpt = "role" not in fields and "from" in fields
@@ -130,12 +131,12 @@ def _message(turn: object, column: str, notes: Notes) -> Message:
     known = ("role", "content", "from", "value", "function_call", *kept)
     extra = [str(name) for name, item in fields.items() if item and name not in known]
     if extra:
-        notes[f"message fields besides role and content are left out ({', '.join(sorted(extra))})"] += 1
+        notes[f"message fields other than role and content are dropped ({', '.join(sorted(extra))})"] += 1
     return {"role": _ROLES.get(role, role) if share_gpt else role, "content": content, **kept}
 
 
 def _join_parts(parts: list[object]) -> str | None:
-    """Text of a content given in parts; None if one of them is no text (an image, say)."""
+    """Text of content given in parts; None if one of them is not text (such as an image)."""
     texts: list[str] = []
     for part in parts:
         fields = cast(Mapping[str, Any], part) if isinstance(part, Mapping) else {}
@@ -150,7 +151,7 @@ def harmonise(prompt: Text, chosen: Text, rejected: Text, notes: Notes) -> tuple
     """Make the three of one kind: all texts, or all messages with completions that do not repeat the prompt.
 
     Raises:
-        RowError: one completion is text and the other messages, or the completions hold another prompt.
+        RowError: one completion is text and the other messages, or the completions contain another prompt.
     """
     if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
         return prompt, chosen, rejected
@@ -180,7 +181,7 @@ def _assistant(text: Text) -> list[Message]:
 def _under_text_prompt(
     prompt: str, chosen: list[Message], rejected: list[Message], notes: Notes
 ) -> tuple[list[Message], list[Message], list[Message]]:
-    """Text prompt with conversations: either they answer it, or they hold it already (UltraFeedback's layout)."""
+    """Text prompt with conversations: either they answer it, or they already contain it (UltraFeedback's layout)."""
     if not any(turns and turns[0]["role"] != "assistant" for turns in (chosen, rejected)):
         notes["text prompts of conversations became user messages"] += 1
         return [{"role": "user", "content": prompt}], chosen, rejected
@@ -203,10 +204,10 @@ def _check_turns(chosen: list[Message], rejected: list[Message], notes: Notes) -
 
 
 def split_implicit(chosen: Text, rejected: Text, notes: Notes) -> tuple[Text, Text, Text]:
-    """Prompt, chosen and rejected out of two texts or conversations that both begin with the prompt.
+    """Prompt, chosen and rejected from two texts or conversations that both begin with the prompt.
 
     Raises:
-        RowError: of two kinds, or without a common beginning.
+        RowError: of different kinds, or without a common beginning.
     """
     if isinstance(chosen, str) and isinstance(rejected, str):
         return split_texts(chosen, rejected)
@@ -237,7 +238,8 @@ def split_messages(
 def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
     """Split off the longest common prefix, cut back so that no word is split and a space goes to the completions.
 
-    The space rule is TRL's; TRL does cut inside words ("bl" + "ue" / "ack"), which teaches tokens that no model writes.
+    The space rule is TRL's; TRL does cut inside words ("bl" + "ue" / "ack"), which teaches tokens that models never
+    write.
 
     Raises:
         RowError: no common prefix.
@@ -282,7 +284,7 @@ def _in_word(text: str, at: int) -> bool:
 def parse_transcript(text: str) -> list[Message]:
     """Messages of a transcript with `Human:` and `Assistant:` turns, as in HH-RLHF.
 
-    A turn's mark takes the empty line before it and one space after it; all other white space is the text's.
+    A turn's marker includes the empty line before it and one space after it; all other white space belongs to the text.
 
     Raises:
         RowError: it does not begin with such a turn.

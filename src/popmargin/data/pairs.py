@@ -12,7 +12,7 @@ from popmargin.errors import ConfigError, did_you_mean
 Pairing = Literal["best_vs_worst", "best_vs_random", "best_vs_rest", "all"]
 PAIRINGS: tuple[str, ...] = get_args(Pairing)
 SEVERAL = ("best_vs_rest", "all")
-"""Ways that make several pairs of a prompt."""
+"""Ways that make several pairs per prompt."""
 WIN_PROBABILITY_CLIP = 1e-3
 
 
@@ -20,7 +20,7 @@ WIN_PROBABILITY_CLIP = 1e-3
 class Pair:
     """Two responses by their numbers: `chosen` is rated at least as high as `rejected`, by `gap`.
 
-    `skipped` says why the pair is no preference: "tie" or "below_min_gap"; None if it is one.
+    `skipped` says why the pair is not a preference: "tie" or "below_min_gap"; otherwise None.
     """
 
     chosen: int
@@ -33,7 +33,7 @@ def check_pairing(pairs: str, min_gap: float) -> None:
     """Check the options of `make_pairs`.
 
     Raises:
-        ConfigError: an unknown way of pairing, or a minimum gap that is negative or no number.
+        ConfigError: an unknown way of pairing, or a minimum gap that is negative or not a number.
     """
     if pairs not in PAIRINGS:
         raise ConfigError(f"pairs='{pairs}' is unknown. {did_you_mean(pairs, PAIRINGS)}")
@@ -44,17 +44,17 @@ def check_pairing(pairs: str, min_gap: float) -> None:
 def make_pairs(
     ratings: Sequence[float], *, pairs: str = "best_vs_worst", min_gap: float = 0.0, seed: int = 0, key: str = ""
 ) -> list[Pair]:
-    """Pairs of responses, the higher rated one chosen; ties and small gaps are marked as skipped, never left out.
+    """Pairs of responses, the higher rated one chosen; ties and small gaps are marked as skipped, never dropped.
 
-    best_vs_worst: one pair, highest against lowest rating. best_vs_random: one pair, highest against one drawn evenly
-    from those at least `min_gap` (and more than 0) below it. best_vs_rest: highest against each of the others. all:
-    each of the n(n−1)/2 pairs. Among equal ratings the earlier response stands for them.
+    best_vs_worst: one pair, highest against lowest rating. best_vs_random: one pair, highest against one drawn
+    uniformly from those at least `min_gap` (and more than 0) below it. best_vs_rest: highest against each of the
+    others. all: each of the n(n−1)/2 pairs. Of equal ratings, the earliest response is used.
 
     Args:
         ratings: finite ratings of one prompt's responses (n ≥ 2), higher is better.
-        min_gap: least rating gap of a preference, in the ratings' unit.
+        min_gap: minimum rating gap of a preference, in the ratings' unit.
         seed: seed of best_vs_random.
-        key: text that belongs to the prompt; the draw depends on seed and key alone, not on the order of the rows.
+        key: text that belongs to the prompt; the draw depends only on seed and key, not on the order of the rows.
 
     Example:
         >>> make_pairs([2.0, 5.0, 4.0])

@@ -1,4 +1,4 @@
-"""What can be asked about preferences and what can be answered, by people and models alike."""
+"""The questions that can be asked about preferences, and the possible answers, for people and models alike."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args

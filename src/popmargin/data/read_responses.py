@@ -1,4 +1,4 @@
-"""Responses from files and memory: one row a prompt, or one row a response."""
+"""Responses from files and memory: one row per prompt, or one row per response."""
 
 import math
 from collections import Counter
@@ -41,8 +41,8 @@ def read_responses(
     several, single = candidates.get("responses", []), candidates.get("response", [])
     if not prompt or not (several or single):
         raise DataError(
-            f"{opened.name}: there is no prompt with responses. Columns found: {', '.join(found) or 'none'}. Remedy: "
-            "name them, e.g. columns={'prompt': 'question', 'responses': 'answers'}; 'response' where a row holds one."
+            f"{opened.name}: no prompt with responses found. Columns: {', '.join(found) or 'none'}. Remedy: name them, "
+            "e.g. columns={'prompt': 'question', 'responses': 'answers'}; 'response' where a row holds one."
         )
     if several:
         return _wide(rows, places, prompt[0], several[0], candidates, nested.get("text"))
@@ -64,7 +64,7 @@ def holds_responses(
         False
     """
     for batch in open_source(source, split=split).batches():
-        candidates, _ = resolve_names(list(dict.fromkeys(name for row in batch.rows for name in row)), columns)
+        candidates, _ = resolve_names(batch.names(), columns)
         sides = {"chosen", "rejected", "response_a", "response_b"} & candidates.keys()
         return "prompt" in candidates and not sides and bool({"responses", "response"} & candidates.keys())
     return False
@@ -96,7 +96,7 @@ def raw_rows(
 
 
 def _with_numbers(rows: Sequence[dict[str, Any]]) -> list[Row]:
-    """Rows of texts with the columns as numbers that hold nothing else."""
+    """Rows of texts, with all-numeric columns as numbers."""
 
     def number(text: str | None) -> float | None:
         return None if text is None else float(text)
@@ -189,7 +189,7 @@ def _flat(rows: Sequence[Row], places: Sequence[str], prompt: str, response: str
 
 
 def _prompt(row: Row, column: str, place: str) -> Text:
-    """The prompt, out of its key where this holds messages that the column only shows as one text."""
+    """The prompt, taken from its key if that has messages that the column shows only as text."""
     key = row.get("prompt_key")
     if key is None:
         return _text(row.get(column), column, place)
@@ -199,7 +199,7 @@ def _prompt(row: Row, column: str, place: str) -> Text:
 
 
 def _is_score(name: str, values: Sequence[Any]) -> bool:
-    """Whether values are numbers, and not what numbers some things."""
+    """Whether values are quantities, not identifiers."""
     if name in (*_OF_RESPONSES, *ALIASES["id"], *ALIASES["annotator"], "cluster"):
         return False
     known = [value for value in values if not _missing(value)]
@@ -215,7 +215,7 @@ def _missing(value: Any) -> bool:
 def _made(
     prompts: list[Text], texts: list[list[Text]], fields: Sequence[Row], columns: Mapping[str, list[Any]]
 ) -> ResponseParts:
-    """Numbers of responses are scores, except those that have a name of their own."""
+    """Numbers per response are scores, except those with a special name."""
     names = list(dict.fromkeys(name for row in fields for name in row))
     scores: dict[str, list[float]] = {}
     others: dict[str, list[Any]] = {}

@@ -1,4 +1,4 @@
-"""Preferences between the responses to a prompt, made as those of a file of rated responses are."""
+"""Preferences between the responses to a prompt, made as from a file of rated responses."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -12,11 +12,11 @@ from popmargin.data.validate import describe_problems
 from popmargin.errors import DataError
 
 _OWN = ("id", "cluster", "weight", "annotator")
-"""Columns of prompts that are fields of preferences."""
+"""Prompt columns that are fields of preferences."""
 
 
 class Rows(Protocol):
-    """One row a prompt: `prompt`, columns, and `responses` with their `text`."""
+    """One row per prompt: `prompt`, columns, and `responses` with their `text`."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> dict[str, Any]: ...
@@ -37,7 +37,7 @@ def pairs_of(
 
     Args:
         rows: the responses.
-        fields: of each response, that become columns of its side.
+        fields: of each response, which become columns of its side.
         columns: of the prompts.
         pairs, by, min_gap, seed, unfinished: as there.
     """

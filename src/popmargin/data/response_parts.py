@@ -1,4 +1,4 @@
-"""The parts of `Responses`: values as users give them, responses put together, and identical ones found.
+"""Helpers of `Responses`: parsing user values, merging responses, and finding identical ones.
 
 Axis suffix n: all responses, those of a prompt together.
 """
@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from popmargin.data.conversation import Text, prompt_key
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 
 class ResponseParts(NamedTuple):
-    """What `Responses` are made of; scores and fields flat (n,)."""
+    """The contents of `Responses`; scores and fields flat (n,)."""
 
     prompts: Sequence[Text]
     responses: Sequence[Sequence[Text]]
@@ -29,10 +29,10 @@ class Flat(list[Any]):
 
 
 def flat_values(name: str, values: Any, counts: Int64[np.ndarray, " P"]) -> list[Any]:
-    """One value for each response, out of one for all, a list for each prompt, or a flat list.
+    """One value per response, from one for all, a list per prompt, or a flat list.
 
     Raises:
-        DataError: another number of values.
+        DataError: the wrong number of values.
     """
     count = int(counts.sum())
     if isinstance(values, Flat) and len(values) == count:
@@ -51,7 +51,7 @@ def flat_values(name: str, values: Any, counts: Int64[np.ndarray, " P"]) -> list
 
 
 def field_values(fields: Mapping[str, Any], counts: Int64[np.ndarray, " P"]) -> dict[str, list[Any]]:
-    """The same by name; None is no field."""
+    """The same by name; None means no field."""
     return {name: flat_values(name, values, counts) for name, values in fields.items() if values is not None}
 
 
@@ -61,7 +61,7 @@ def score_values(
     """Scores as arrays, nan for None.
 
     Raises:
-        DataError: another number of values, or an infinite one.
+        DataError: the wrong number of values, or an infinite one.
     """
     found: dict[str, np.ndarray] = {}
     for name, values in scores.items():
@@ -80,22 +80,22 @@ def column_values(columns: Mapping[str, Any], count: int) -> dict[str, list[Any]
     """Columns of the prompts as lists.
 
     Raises:
-        DataError: another number of values than of prompts.
+        DataError: different numbers of values and prompts.
     """
     lists: dict[str, list[Any]] = {
         name: values.tolist() if isinstance(values, np.ndarray) else list(values) for name, values in columns.items()
     }
     for name, values in lists.items():
         if len(values) != count:
-            raise DataError(f"{len(values)} values of '{name}' for {count} prompts.")
+            raise DataError(f"{counted(len(values), 'value')} of '{name}' for {counted(count, 'prompt')}.")
     return lists
 
 
 def refuse_same_names(names: Sequence[str]) -> None:
-    """Refuse a name that stands for two things.
+    """Refuse a name used twice.
 
     Raises:
-        DataError: it names it.
+        DataError: the message has the name.
     """
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -103,7 +103,7 @@ def refuse_same_names(names: Sequence[str]) -> None:
 
 
 def changed(before: Mapping[str, Any], given: Mapping[str, Any] | None, named: Mapping[str, Any]) -> dict[str, Any]:
-    """What is there, changed by what is given; None takes away."""
+    """Existing values updated by the given ones; None removes."""
     return {name: values for name, values in {**before, **(given or {}), **named}.items() if values is not None}
 
 
@@ -141,7 +141,7 @@ def joined(parts: Sequence[ResponseParts], *, merge: bool) -> ResponseParts:
 
 
 def _shared(name: str, rows: Sequence[tuple[ResponseParts, int]]) -> Any:
-    """The value of a prompt's column, which must be the same wherever the prompt stands; None is no value."""
+    """The value of a prompt's column, which must be the same wherever the prompt occurs; None is not a value."""
     values = [part.columns[name][row] for part, row in rows if name in part.columns]
     known = [value for value in values if value is not None]
     other = next((value for value in known if value != known[0]), None)
@@ -155,7 +155,7 @@ def _shared(name: str, rows: Sequence[tuple[ResponseParts, int]]) -> Any:
 
 
 def identical(texts: Sequence[Text], ends: Int64[np.ndarray, " P_plus_1"]) -> list[list[list[int]]]:
-    """For each prompt the places of its responses, identical ones together, in the order of their first ones."""
+    """For each prompt the positions of its responses, identical ones grouped, in order of first occurrence."""
     found: list[list[list[int]]] = []
     for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
         groups: dict[str, list[int]] = {}
@@ -168,14 +168,14 @@ def identical(texts: Sequence[Text], ends: Int64[np.ndarray, " P_plus_1"]) -> li
 def summed_up(
     groups: Sequence[Sequence[Sequence[int]]], scores: Mapping[str, Any], count: Sequence[int | None]
 ) -> tuple[dict[str, list[float]], list[int]]:
-    """Of identical responses their mean scores, and how often they were given together; once where that is unknown."""
+    """Mean scores of identical responses, and their total count; each counts once if that is unknown."""
     flat = [places for of_prompt in groups for places in of_prompt]
     means = {name: [_mean(values[places]) for places in flat] for name, values in scores.items()}
     return means, [sum(1 if (times := count[place]) is None else times for place in places) for places in flat]
 
 
 def _mean(values: Float64[np.ndarray, " k"]) -> float:
-    """The mean of those that are known, nan if none is; equal ones keep their value to the last bit."""
+    """The mean of the known ones, nan if there are none; equal ones keep their exact value."""
     known = values[~np.isnan(values)]
     if not len(known):
         return math.nan

@@ -1,4 +1,4 @@
-"""Several responses to each prompt, with scores by name: what samplers and raters make, and preferences are made of.
+"""Several responses to each prompt, with named scores: made by samplers and raters, and turned into preferences.
 
 Axis suffixes: P prompts, n responses (all those of one prompt together).
 """
@@ -32,7 +32,7 @@ from popmargin.data.responses_table import table_of
 from popmargin.data.row_numbers import place_of, row_numbers
 from popmargin.data.saving import SAVE_SUFFIXES, save_table
 from popmargin.data.schema import BATCH_ROWS, Preferences
-from popmargin.errors import DataError, did_you_mean
+from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.files import check_suffix
 
 
@@ -42,14 +42,14 @@ class Responses:
     Args:
         prompts: texts or messages (P,).
         responses: for each prompt its responses (P lists), texts or messages.
-        scores: name -> a number for each response, in lists as the responses are or flat (n,), nan or None where
-            there is none; higher is better.
-        finished: whether a response ended by itself, as the scores are given; None if unknown.
+        scores: name -> a number per response, in lists like the responses or flat (n,), nan or None if missing; higher
+            is better.
+        finished: whether a response ended by itself, in the same form as scores; None if unknown.
         tokens: its length in tokens; None if unknown.
-        source: where it is from, such as a model's name: one for all, or one for each.
-        round: of an iteration that made it, likewise.
-        fields: name -> what else is known of each response, likewise.
-        columns: name -> one value for each prompt (P,), such as an id or a topic; these go on to the preferences.
+        source: its origin, such as a model's name: one for all, or one per response.
+        round: of the iteration that made it, in the same form.
+        fields: name -> further facts about each response, in the same form.
+        columns: name -> one value per prompt (P,), such as an id or a topic; passed on to preferences.
 
     Raises:
         DataError: the parts differ in number, a score is infinite, or a name is used twice.
@@ -79,7 +79,9 @@ class Responses:
         if isinstance(prompts, str) or alone:
             raise DataError(f"'{prompts if isinstance(prompts, str) else alone[0]}' is one text, not a list of texts.")
         if len(prompts) != len(responses):
-            raise DataError(f"{len(prompts)} prompts, but responses to {len(responses)}. Give a list for each prompt.")
+            raise DataError(
+                f"{counted(len(prompts), 'prompt')}, but responses to {len(responses)}. Give a list for each prompt."
+            )
         self._prompts = list(prompts)
         self._counts = np.array([len(of_prompt) for of_prompt in responses], dtype=np.int64)
         self._ends = np.concatenate([[0], np.cumsum(self._counts)])
@@ -97,12 +99,12 @@ class Responses:
 
     @property
     def prompt_keys(self) -> list[str]:
-        """Canonical text of each prompt (P,), as `Preferences.prompt_keys` has it."""
+        """Canonical text of each prompt (P,), as in `Preferences.prompt_keys`."""
         return [prompt_key(prompt) for prompt in self._prompts]
 
     @property
     def clusters(self) -> list[str]:
-        """What depends on each other (P,), in every interval: what the column `cluster` names, else the prompt."""
+        """Groups of dependent prompts (P,), for all intervals: the column `cluster`, or else the prompt."""
         named = self._columns.get("cluster", [None] * len(self))
         return [name or key for name, key in zip(named, self.prompt_keys, strict=True)]
 
@@ -113,12 +115,12 @@ class Responses:
 
     @property
     def counts(self) -> Int64[np.ndarray, " P"]:
-        """How many responses each prompt has."""
+        """Number of responses to each prompt (P,)."""
         return self._counts.copy()
 
     @property
     def unfinished(self) -> Int64[np.ndarray, " P"]:
-        """How many responses to each prompt were cut; those of which it is unknown do not count.
+        """Number of truncated responses to each prompt; unknown ones do not count.
 
         Raises:
             DataError: it is not known of any (`finished`).
@@ -132,7 +134,7 @@ class Responses:
         return tuple(self._scores)
 
     def score(self, name: str) -> Float64[np.ndarray, " n"]:
-        """A score of all responses, nan where there is none.
+        """A score of all responses, nan where missing.
 
         Raises:
             DataError: there is no score of that name.
@@ -143,11 +145,11 @@ class Responses:
 
     @property
     def field_names(self) -> tuple[str, ...]:
-        """What is known of each response beside its scores: finished, tokens, source, round and other fields."""
+        """Facts about each response besides its scores: finished, tokens, source, round and other fields."""
         return tuple(self._facts)
 
     def field(self, name: str) -> list[Any]:
-        """What is known of all responses (n,), such as `tokens`.
+        """A field of all responses (n,), such as `tokens`.
 
         Raises:
             DataError: it is not known.
@@ -165,7 +167,7 @@ class Responses:
         """A column of the prompts (P,).
 
         Raises:
-            DataError: there is none of that name.
+            DataError: there is no column of that name.
         """
         if name not in self._columns:
             raise DataError(f"The prompts have no column '{name}'. {did_you_mean(name, self._columns)}")
@@ -175,7 +177,7 @@ class Responses:
         """The prompts with these numbers and all their responses, in this order.
 
         Raises:
-            DataError: a number out of range.
+            DataError: a number is out of range.
         """
         rows = row_numbers(indices)
         outside = [row for row in rows if not 0 <= row < len(self)]
@@ -184,13 +186,13 @@ class Responses:
         return self._take(rows, [list(self._places(row)) for row in rows])
 
     def best(self, by: str) -> "Responses":
-        """The highest scored response to each prompt, the earlier one of equals; unscored ones are passed over.
+        """The highest-scored response to each prompt, the earliest if equal; unscored ones are ignored.
 
         Args:
             by: name of the score.
 
         Raises:
-            DataError: no such score, or a prompt whose responses all have none.
+            DataError: no such score, or a prompt without any scored response.
 
         Example:
             >>> Responses(["2+2?"], [["5", "4"]], {"reward": [-2.0, 1.0]}).best("reward").texts
@@ -206,7 +208,7 @@ class Responses:
         return self._take(range(len(self)), places)
 
     def with_scores(self, scores: Mapping[str, Any] | None = None, /, **named: Any) -> "Responses":
-        """The responses with further scores, or others in place of those they have; None takes one away.
+        """The responses with scores added or replaced; None removes one.
 
         Raises:
             DataError: as for the class.
@@ -219,7 +221,7 @@ class Responses:
         return self._with(scores=changed(self._scores, scores, named))
 
     def with_fields(self, fields: Mapping[str, Any] | None = None, /, **named: Any) -> "Responses":
-        """The same for what else is known of each response: finished, tokens, source, round or a field of your own.
+        """The same for other fields of each response: finished, tokens, source, round or a custom field.
 
         Example:
             >>> responses = Responses(["2+2?"], [["5", "4"]])
@@ -236,12 +238,12 @@ class Responses:
     def concat(parts: Iterable["Responses"], *, merge: bool = True) -> "Responses":
         """All responses of several tables, such as those of several rounds or models.
 
-        The responses to a prompt come together, in the order of the parts; prompts keep the order in which they first
-        appear; with `merge=False` every prompt of every part is a row of its own. What only some parts know is None in
-        the others, a score nan. A column must say the same of a prompt in all parts that have it.
+        The responses to a prompt are merged, in the order of the parts; prompts are in order of first appearance; with
+        `merge=False` every prompt of every part is a row of its own. Fields that only some parts have are None in the
+        others, scores nan. A column must have the same value for a prompt in all parts that have it.
 
         Raises:
-            DataError: no part, or a column that differs.
+            DataError: there are no parts, or a column differs.
 
         Example:
             >>> first = Responses(["2+2?", "3+3?"], [["4"], ["6"]], round=1)
@@ -255,10 +257,10 @@ class Responses:
         return Responses._of(joined(found, merge=merge))
 
     def distinct(self) -> "Responses":
-        """Each response to a prompt once, with the field `count` of how often it was given.
+        """Each response to a prompt once, with its number of occurrences in the field `count`.
 
-        Of identical ones the first stays, with its fields; its scores are the means of theirs. Counts that are there
-        already add up, so that distinct responses can be put together and made distinct again.
+        Of identical ones the first is kept, with its fields; scores are averaged. Existing counts add up, so distinct
+        responses can be concatenated and made distinct again.
 
         Example:
             >>> drawn = Responses(["2+2?"], [["4", "5", "4"]], {"reward": [1.0, 0.0, 1.0]})
@@ -279,23 +281,23 @@ class Responses:
         seed: int = 0,
         unfinished: Literal["keep", "drop"] = "keep",
     ) -> Preferences:
-        """Preferences between responses to a prompt, as `load_preferences` makes them of rated responses.
+        """Preferences between responses to a prompt, as `load_preferences` makes them from rated responses.
 
-        Ratings are the score; every other score and field of a response becomes a column of its side (chosen_tokens,
-        rejected_source), and every column of the prompt one of the preference. What is no preference is left out, and
-        the report of the preferences counts it: ties, gaps below `min_gap`, identical or empty responses, prompts with
-        fewer than two scored responses.
+        The score becomes the rating; every other score and field of a response becomes a column of its side
+        (chosen_tokens, rejected_source), and every column of the prompt one of the preference. Anything else is
+        dropped and counted in the preferences' report: ties, gaps below `min_gap`, identical or empty responses,
+        prompts with fewer than two scored responses.
 
         Args:
-            pairs: which: see `popmargin.data.pairs.make_pairs`.
+            pairs: which pairs; see `popmargin.data.pairs.make_pairs`.
             by: name of the score that says which response is better.
-            min_gap: least difference of the score.
+            min_gap: minimum difference in score.
             seed: of "best_vs_random".
             unfinished: "drop" leaves out and counts pairs with a response that was cut at the token limit.
 
         Raises:
             DataError: no such score, no preference is left, or nothing says which responses are finished.
-            ConfigError: an unknown way of pairing, or a minimum gap that is negative or no number.
+            ConfigError: an unknown way of pairing, or a minimum gap that is negative or not a number.
 
         Example:
             >>> responses = Responses(["2+2?", "3+3?"], [["4", "5"], ["6", "6"]], {"reward": [1.0, 0.0, 2.0, 1.0]})
@@ -312,12 +314,12 @@ class Responses:
         return pairs_of(self, others, list(self._columns), pairs, by=by, **how)
 
     def save(self, path: str | Path) -> None:
-        """Write one row a prompt, as `.parquet`, `.jsonl` or `.jsonl.gz`: prompt, columns, and its responses as a list.
+        """Write one row per prompt, as `.parquet`, `.jsonl` or `.jsonl.gz`: prompt, columns, list of responses.
 
         `load_preferences(path, columns={"rating": NAME})` reads the file too.
 
         Raises:
-            ConfigError: the path ends otherwise.
+            ConfigError: the path has another suffix.
             DataError: prompts or responses that are partly texts and partly messages.
             RunError: the path is a folder, or cannot be written.
         """
@@ -339,10 +341,10 @@ class Responses:
     def load(
         source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
     ) -> "Responses":
-        """Read responses: one row a prompt, as `save` and a run's generations.parquet have it, or one row a response.
+        """Read responses: one row per prompt, as in `save` and a run's generations.parquet, or one row per response.
 
-        Of one row a response, the rows of a prompt must follow each other; what is the same in all rows of every prompt
-        is a column of the prompts. Numbers are scores, ranks become the score `rating` with a minus.
+        With one row per response, the rows of a prompt must be adjacent; values that are equal in all rows of every
+        prompt become columns of the prompts. Numbers are scores; ranks become the score `rating` with a minus sign.
 
         Args:
             source: a file, folder, hub id or list of dictionaries, as for `load_preferences`.
@@ -350,7 +352,7 @@ class Responses:
             columns: our field (prompt, responses, response, text) -> the source's column.
 
         Raises:
-            DataError: unreadable, without prompts and responses, or a row that is none.
+            DataError: unreadable, without prompts and responses, or with an invalid row.
 
         Example:
             >>> Responses.load([{"prompt": "2+2?", "responses": [{"text": "4", "reward": 1.0}, {"text": "5"}]}])
@@ -401,8 +403,8 @@ class Responses:
 
     def __repr__(self) -> str:
         scores = ", ".join(self._scores) or "none"
-        prompts = "1 prompt" if len(self) == 1 else f"{len(self)} prompts"
-        return f"Responses({prompts}, {len(self._texts)} responses, scores: {scores})"
+        size = f"{counted(len(self), 'prompt')}, {counted(len(self._texts), 'response')}"
+        return f"Responses({size}, scores: {scores})"
 
     def _take(self, rows: Sequence[int], places: Sequence[Sequence[int]]) -> "Responses":
         flat = [place for of_prompt in places for place in of_prompt]

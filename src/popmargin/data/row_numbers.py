@@ -1,4 +1,4 @@
-"""Row numbers that users give: for lists of them, and for square brackets."""
+"""Row numbers from users: in lists, and in square brackets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ def row_numbers(indices: Sequence[int] | np.ndarray) -> list[int]:
     """Row numbers as plain integers.
 
     Raises:
-        DataError: truth values or fractions, which would be taken for the numbers 0 and 1.
+        DataError: booleans or fractions, which would be taken for row numbers.
     """
     numbers: list[Any] = list(indices)
     wrong = [number for number in numbers if isinstance(number, bool) or not isinstance(number, (int, np.integer))]
@@ -22,12 +22,12 @@ def row_numbers(indices: Sequence[int] | np.ndarray) -> list[int]:
 
 
 def place_of(index: Any, count: int, what: str = "Row") -> int | range:
-    """What stands in square brackets: the number of a row from 0, or those of a slice.
+    """The argument of square brackets: a row number from 0, or those of a slice.
 
     Args:
         index: an integer, negative ones from the end, or a slice.
-        count: how many rows there are.
-        what: a row, for messages.
+        count: number of rows.
+        what: the word for a row, for messages.
 
     Raises:
         NoSuchRowError: the number is out of range.

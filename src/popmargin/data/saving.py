@@ -32,13 +32,13 @@ def save_table(
         path: `.parquet`, `.jsonl` or `.jsonl.gz`.
         schema: of all tables.
         tables: the rows, in order.
-        always: columns that stand in every JSON line, others only where they hold a value.
+        always: columns in every JSON line; others only if they have a value.
         once: columns that also stand in the first line, so that those without any value are kept.
-        texts: columns of messages, whose empty fields are left out of JSON.
+        texts: columns of messages, whose empty fields are omitted from JSON.
 
     Raises:
-        ConfigError: the path ends otherwise.
-        DataError: a column holds bytes, which JSON cannot.
+        ConfigError: the path has another suffix.
+        DataError: a column has bytes, which JSON cannot hold.
         RunError: the path is a folder, or cannot be written.
     """
     check_suffix(path, SAVE_SUFFIXES)
@@ -47,8 +47,8 @@ def save_table(
         held = [field.name for field in schema if holds_bytes(field.type)]
         if held:
             raise DataError(
-                f"{path}: the column '{held[0]}' holds bytes, which JSON cannot. Write a .parquet file, or leave the "
-                "column out."
+                f"{path}: the column '{held[0]}' contains bytes, which JSON cannot hold. Write a .parquet file, or "
+                "drop the column."
             )
     with whole_file(path, SAVE_SUFFIXES) as partial:
         if name.endswith(".parquet"):
@@ -92,7 +92,7 @@ def _write_lines(
 
 
 def known_fields(text: Any) -> Any:
-    """A text, or messages without the fields that are null, as Arrow hands them back."""
+    """A text, or messages from Arrow without their null fields."""
     if not isinstance(text, list):
         return text
     turns: list[dict[str, Any]] = text
@@ -100,14 +100,14 @@ def known_fields(text: Any) -> Any:
 
 
 def plain_value(value: Any) -> Any:
-    """What JSON has no type for, as text or number."""
+    """Values without a JSON type, as text or number."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def holds_bytes(kind: Any) -> bool:
-    """Whether an Arrow type is bytes, or has them in it."""
+    """Whether an Arrow type is or contains bytes."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)

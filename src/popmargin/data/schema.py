@@ -1,4 +1,4 @@
-"""The one schema of preference data: its columns, and its immutable holder with its verbs."""
+"""The schema of preference data: its columns, and the immutable class that holds them, with its methods."""
 
 import functools
 import hashlib
@@ -18,7 +18,7 @@ from popmargin.data.extra import as_dataset, as_numbers, put_columns
 from popmargin.data.load_report import LoadReport
 from popmargin.data.row_numbers import place_of, row_numbers
 from popmargin.data.saving import known_fields, save_table
-from popmargin.errors import DataError, did_you_mean
+from popmargin.errors import DataError, counted, did_you_mean
 
 COLUMNS = (
     "id", "prompt", "chosen", "rejected", "chosen_rating", "rejected_rating", "strength", "soft_label", "annotator",
@@ -26,7 +26,7 @@ COLUMNS = (
 )  # fmt: skip
 """Columns that all preferences have."""
 OPTIONAL_COLUMNS = ("weight", "margin")
-"""Columns of numbers that preferences have where the data do."""
+"""Columns of numbers that preferences have if the data does."""
 TEXT_COLUMNS = ("prompt", "chosen", "rejected")
 NUMBER_COLUMNS = ("chosen_rating", "rejected_rating", "strength", "soft_label")
 BATCH_ROWS = 10_000
@@ -37,7 +37,7 @@ def arrow_schema(*, conversational: bool, tools: bool = False, more: Sequence[st
     """The Arrow schema of `COLUMNS`, texts as strings or as lists of messages, which may hold tools and their calls.
 
     Args:
-        more: those of `OPTIONAL_COLUMNS` that there are too.
+        more: which of `OPTIONAL_COLUMNS` are present.
     """
     fields = ("role", "content", *(TOOL_FIELDS if tools else ()))
     text = pa.list_(pa.struct([(name, pa.string()) for name in fields])) if conversational else pa.string()
@@ -50,8 +50,8 @@ class Preferences:
 
     Args:
         dataset: all `COLUMNS`; prompt, chosen and rejected all strings or all lists of messages. `OPTIONAL_COLUMNS` and
-            any others, of whatever type, may stand beside them.
-        report: how they were loaded; the verbs pass it on unchanged.
+            any others, of any type, may be added.
+        report: how they were loaded; methods pass it on unchanged.
 
     Raises:
         DataError: missing columns, other types, or ids that are not unique. For anything that is not in the schema
@@ -92,7 +92,7 @@ class Preferences:
 
     @property
     def dataset(self) -> datasets.Dataset:
-        """The rows, as a Hugging Face data set: `COLUMNS`, then `OPTIONAL_COLUMNS` that there are, then the others."""
+        """The rows, as a Hugging Face data set: `COLUMNS`, then existing `OPTIONAL_COLUMNS`, then the others."""
         return self._dataset
 
     @property
@@ -102,7 +102,7 @@ class Preferences:
 
     @property
     def extra_columns(self) -> tuple[str, ...]:
-        """Columns that are no field of the schema, by the names that the data give them."""
+        """Columns outside the schema, by their names in the data."""
         return tuple(name for name in self.columns if name not in (*COLUMNS, *OPTIONAL_COLUMNS))
 
     @property
@@ -117,7 +117,7 @@ class Preferences:
 
     @property
     def tools(self) -> bool:
-        """Whether messages may hold tools and calls of them."""
+        """Whether messages may have tools and tool calls."""
         return self._kind[1]
 
     @functools.cached_property
@@ -150,13 +150,13 @@ class Preferences:
 
     @property
     def margin(self) -> Float64[np.ndarray, " N"]:
-        """The rating gaps; where some are unknown, the explicit strengths or the column `margin`, if all are known."""
+        """The rating gaps; if some are unknown, the explicit strengths or the column `margin`, if complete."""
         place = self.margin_column
         return self.rating_gap if place is None else self._numbers(place)
 
     @property
     def margin_column(self) -> str | None:
-        """The column that `margin` reads: "strength" or "margin"; None where it is the gap of the ratings."""
+        """The column that `margin` reads: "strength" or "margin"; None if it is the rating gap."""
         if np.isnan(self.rating_gap).any():
             for name in ("strength", "margin"):
                 if name in self.columns and not np.isnan(self._numbers(name)).any():
@@ -165,14 +165,14 @@ class Preferences:
 
     @property
     def soft_label(self) -> Float64[np.ndarray, " N"]:
-        """Probability that chosen is the better one, nan where unknown; what was loaded is in [½, 1]."""
+        """Probability that chosen is better, nan where unknown; loaded values are in [½, 1]."""
         return self._numbers("soft_label")
 
     def column(self, name: str) -> Float64[np.ndarray, "N ..."]:
         """The numbers of a column (N,), nan where one is missing; of a column of vectors (N, K), of matrices (N, L, K).
 
         Raises:
-            DataError: there is no such column, or it holds something else than numbers.
+            DataError: there is no such column, or it holds something other than numbers.
 
         Example:
             >>> from popmargin import load_preferences
@@ -198,10 +198,10 @@ class Preferences:
 
     @property
     def clusters(self) -> list[str]:
-        """What depends on each other, in every interval: rows of one cluster, if the data name any, else of one prompt.
+        """Groups of dependent rows, for all intervals: rows of a cluster, if the data names any, otherwise of a prompt.
 
         Raises:
-            DataError: rows of one prompt are in several clusters, which would then not be independent.
+            DataError: rows of one prompt are in several clusters, which then would not be independent.
         """
         named = self._scalars["cluster"].to_pylist()
         if not any(named):
@@ -217,7 +217,7 @@ class Preferences:
         return [name or key for key, name in zip(self._prompt_keys, named, strict=True)]
 
     def batches(self, *columns: str, size: int = BATCH_ROWS) -> Iterator[dict[str, list[Any]]]:
-        """The rows as Python values, `size` at a time; all columns if none is named."""
+        """The rows as Python values, `size` at a time; all columns if none are named."""
         table = self._dataset.select_columns(list(columns or self.columns)).with_format("arrow")
         for start in range(0, len(table), size):
             rows = cast(Any, table[start : start + size]).to_pydict()
@@ -235,9 +235,9 @@ class Preferences:
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
-        """SHA-256 of `COLUMNS`, in hex: the same for the same rows, whatever file or Arrow chunks hold them.
+        """SHA-256 of `COLUMNS`, in hex: the same for the same rows, regardless of file and Arrow chunks.
 
-        Other columns do not count; a run keeps `popmargin.training.fingerprints.column_facts` of those that it uses.
+        Other columns do not count; a run stores `popmargin.training.fingerprints.column_facts` of those that it uses.
         """
         return self._fingerprint
 
@@ -245,13 +245,13 @@ class Preferences:
         """The rows with these numbers, in this order.
 
         Raises:
-            DataError: a number out of range, or one given twice.
+            DataError: a number is out of range, or given twice.
         """
         chosen = row_numbers(indices)
         outside = [index for index in chosen if not 0 <= index < len(self)]
         if outside:
-            raise DataError(f"Row {outside[0]} does not exist: there are {len(self)} rows, counted from 0.")
-        # Fingerprint and small columns are handed on: `datasets` would pickle the indices and gather row by row.
+            raise DataError(f"Row {outside[0]} does not exist: there are {counted(len(self), 'row')}, counted from 0.")
+        # Fingerprint and small columns are passed on: `datasets` would pickle the indices and gather row by row.
         digest = hashlib.blake2b("\n".join([self._report.source, *(self._ids[i] for i in chosen)]).encode())
         subset = self._dataset.select(chosen, new_fingerprint=digest.hexdigest()[:32])
         child = Preferences(subset, self._report, _scalars=self._scalars.take(pa.array(chosen, pa.int64())))
@@ -260,12 +260,12 @@ class Preferences:
         return child
 
     def with_columns(self, columns: Mapping[str, Any] | None = None, /, **named: Any) -> "Preferences":
-        """The preferences with new columns, or others in place of those they have.
+        """The preferences with columns added or replaced.
 
         Args:
-            columns: name -> N values (for vectors an array (N, K)), or one text or number for all rows; None takes the
-                column away, or empties one of `COLUMNS`.
-            named: the same, for names that are Python's.
+            columns: name -> N values (for vectors an array (N, K)), or one text or number for all rows; None removes
+                the column, or empties one of `COLUMNS`.
+            named: the same, for names that are Python identifiers.
 
         Raises:
             DataError: another number of values, of another type than the schema's, or not in the column's range; empty
@@ -285,17 +285,17 @@ class Preferences:
         return self._made_of(table, features, keys="prompt" not in given)
 
     def swap(self, mask: Bool[np.ndarray, " N"] | Sequence[bool]) -> "Preferences":
-        """The preferences with chosen and rejected exchanged where the mask is true, with all that belongs to them.
+        """The preferences with chosen and rejected swapped where the mask is true, and all that belongs to them.
 
-        Texts and ratings change places, and so does any pair of columns whose names say chosen and rejected
-        (chosen_model and rejected_model); a soft label p becomes 1 − p, strength and margin change their signs. Ids and
-        all other columns stay.
+        Texts and ratings trade places, and so do any two columns named for chosen and rejected (chosen_model and
+        rejected_model); a soft label p becomes 1 − p, and strength and margin change sign. Ids and all other columns
+        stay.
 
         Args:
             mask: (N,).
 
         Raises:
-            DataError: not one truth value for each row.
+            DataError: not one boolean per row.
 
         Example:
             >>> from popmargin import load_preferences
@@ -307,18 +307,18 @@ class Preferences:
         return self._exchanged(mask, keep=())
 
     def flip(self, share: float, seed: int) -> "Preferences":
-        """The preferences with the labels of a random share flipped, as if an annotator had mistaken the responses.
+        """The preferences with a random share of the labels flipped, as if an annotator had confused the responses.
 
-        Only which response is called chosen changes: the texts change places, with columns that describe a response
-        (chosen_model). What the data say of the two stays where it is (ratings, strength, margin, soft label), now of
-        the other text. `swap` exchanges that too, and so says the same as before in other words.
+        Only which response is called chosen changes: the texts trade places, along with columns that describe a
+        response (chosen_model). The data's judgement (ratings, strength, margin, soft label) stays where it is and now
+        applies to the other text. `swap` exchanges that too, so its rows mean the same as before.
 
         Args:
-            share: probability of each row, at least 0 and below 1.
+            share: probability for each row, at least 0 and below 1.
             seed: of the draw; see `flipped`.
 
         Raises:
-            DataError: a share outside.
+            DataError: the share is out of range.
 
         Example:
             >>> from popmargin import load_preferences
@@ -346,13 +346,13 @@ class Preferences:
         return self._dataset.with_format("arrow")
 
     def _tables(self) -> Iterator[Any]:
-        """The rows as Arrow tables, `BATCH_ROWS` at a time; of selected rows each would be a chunk of its own."""
+        """The rows as Arrow tables, `BATCH_ROWS` at a time; otherwise each selected row would be its own chunk."""
         for start in range(0, max(len(self), 1), BATCH_ROWS):
             table: Any = self._rows[start : start + BATCH_ROWS]
             yield table.combine_chunks() if table["id"].num_chunks > _MOST_CHUNKS else table
 
     def _made_of(self, table: Any, features: dict[str, Any], *, keys: bool) -> "Preferences":
-        """Preferences of a changed table; `keys` says whether the prompts are the same."""
+        """Preferences from a changed table; `keys` says whether the prompts are unchanged."""
         made = Preferences(as_dataset(table, features), self._report)
         if keys and "_prompt_keys" in self.__dict__:
             made.__dict__["_prompt_keys"] = self._prompt_keys
@@ -362,13 +362,13 @@ class Preferences:
         """Write the rows as `.parquet`, `.jsonl` or `.jsonl.gz`; the file appears only when it is complete.
 
         Raises:
-            ConfigError: the path ends otherwise.
-            DataError: a column holds bytes, which JSON cannot.
+            ConfigError: the path has another suffix.
+            DataError: a column has bytes, which JSON cannot hold.
             RunError: the path is a folder, or cannot be written.
         """
         schema = self._dataset.features.arrow_schema
         schema = schema if self.extra_columns else schema.remove_metadata()
-        # Beside other columns all `COLUMNS` are written, or one of the others could be read again in their place.
+        # With other columns, all `COLUMNS` are written, or one of the others could be read in their place.
         always = COLUMNS if len(self.columns) > len(COLUMNS) else ()
         save_table(path, schema, self._tables(), always=always, once=self.extra_columns, texts=TEXT_COLUMNS)
 
@@ -389,4 +389,4 @@ class Preferences:
 
     def __repr__(self) -> str:
         kind = "conversational" if self.conversational else "text"
-        return f"Preferences({len(self)} rows, {kind}, from {self._report.source})"
+        return f"Preferences({counted(len(self), 'row')}, {kind}, from {self._report.source})"

@@ -19,18 +19,18 @@ import pyarrow.parquet as pq
 
 from popmargin.data.schema import BATCH_ROWS
 from popmargin.data.validate import RowError
-from popmargin.errors import DataError
+from popmargin.errors import DataError, a_kind, counted
 
 Row = dict[str, Any]
 
 
 @dataclass
 class RawBatch:
-    """Raw rows with their positions, and the positions that hold no row at all with the reason.
+    """Raw rows with their positions, and positions without a row, with the reason.
 
     Attributes:
         notes: what was done to rows, sentence -> number of rows.
-        facts: sentences about the file as a whole; its first batch has them.
+        facts: sentences about the whole file, in its first batch.
         source: where the batch came from, if several sources are read as one.
         decimal_comma: numbers in text cells are written with a comma.
         table: the rows as an Arrow table, where they come from one; `rows` is then empty.
@@ -68,7 +68,7 @@ class Source:
 
     Attributes:
         container: what holds the rows: a key of `FILE_READERS`, "dataset" or "memory".
-        by_line: positions are line numbers from 1, else row numbers from 0.
+        by_line: positions are line numbers from 1, otherwise row numbers from 0.
         text_cells: every cell is text (CSV, TSV), so numbers must be parsed and an empty cell means "missing".
         batches: starts reading.
     """
@@ -116,7 +116,7 @@ def _add(batch: RawBatch, position: int, row: object) -> None:
         batch.rows.append({str(name): value for name, value in cast(Mapping[object, Any], row).items()})
         batch.positions.append(position)
     else:
-        message = f"the row is a {type(row).__name__}, not an object of columns."
+        message = f"the row is {a_kind(row)}, not an object of columns."
         batch.broken.append((position, RowError("type", message, 'write {"prompt": …, "chosen": …, "rejected": …}.')))
 
 
@@ -125,7 +125,7 @@ def _bad_utf8(error: UnicodeDecodeError) -> RowError:
 
 
 def read_file(path: Path, reader: Callable[[IO[bytes], Path], Iterator[RawBatch]]) -> Iterator[RawBatch]:
-    """Read a file, plain or gzip; what breaks below the rows becomes an error that names the file."""
+    """Read a file, plain or gzip; failures below the level of rows become errors that name the file."""
     try:
         with path.open("rb") as raw, _decompressed(path, raw) as stream:
             yield from reader(stream, path)
@@ -140,7 +140,7 @@ def read_file(path: Path, reader: Callable[[IO[bytes], Path], Iterator[RawBatch]
 
 
 def holds_lines(path: Path) -> bool:
-    """Whether a .json file holds one object a line: its first line is a whole object and more follows."""
+    """Whether a .json file holds one object per line: its first line is a whole object and more follows."""
     try:
         with path.open("rb") as raw, _decompressed(path, raw) as stream:
             text, _ = _as_utf8(stream, path)
@@ -155,10 +155,10 @@ def _decompressed(path: Path, raw: IO[bytes]) -> IO[bytes]:
 
 
 def _as_utf8(stream: IO[bytes], path: Path) -> tuple[IO[bytes], list[str]]:
-    """The text of a file as UTF-8, and a note if it was UTF-16 or UTF-32: found by its mark, or by its NUL bytes.
+    """The text of a file as UTF-8, and a note if it was UTF-16 or UTF-32: detected by its byte order mark or NUL bytes.
 
     Raises:
-        DataError: the file is not what its mark says.
+        DataError: the file is not what its byte order mark says.
     """
     start = cast(bytes, cast(Any, stream).peek(4))[:4]
     marks = (
@@ -179,7 +179,7 @@ def _as_utf8(stream: IO[bytes], path: Path) -> tuple[IO[bytes], list[str]]:
 
 
 def _load_json(text: str, notes: Counter[str]) -> Any:
-    """JSON values; keys that an object holds twice are noted, and the last one counts."""
+    """JSON values; duplicate keys of an object are noted, and the last one counts."""
     twice = Counter[str]()
 
     def whole(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -231,13 +231,13 @@ def _read_json(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
         lists = [cast(list[object], value) for value in tables if value and isinstance(value[0], dict)]
         content = lists[0] if len(content) == 1 and lists else [content]
     if not isinstance(content, list):
-        raise DataError(f"{path}: contains a {type(content).__name__}. Remedy: write a JSON array of objects.")
+        raise DataError(f"{path}: contains {a_kind(content)}. Remedy: write a JSON array of objects.")
     yield RawBatch(notes=notes, facts=facts)
     yield from memory_batches(cast(list[object], content))
 
 
 def _read_separated(stream: IO[bytes], path: Path, usual: str) -> Iterator[RawBatch]:
-    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default forbids texts above 128 KiB
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default limit is 128 KiB per text
     stream, facts = _as_utf8(stream, path)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     lines = _Lines(text)
@@ -273,7 +273,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 
 
 class _Lines:
-    """Lines of a text, the first of which can be looked at before they are read."""
+    """Lines of a text, with a look-ahead at the first ones."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self.first = text.readline()
@@ -292,7 +292,7 @@ class _Lines:
 
 
 def _separator(header: str, usual: str) -> tuple[str, bool]:
-    """What separates the header's names, the usual mark where it names several, and whether a space follows each.
+    """The header's separator (the usual one if several fit), and whether a space follows each.
 
     Example:
         >>> _separator('prompt;chosen;"re,jected"', ","), _separator("prompt, chosen, rejected", ",")
@@ -312,7 +312,7 @@ def _add_cells(batch: RawBatch, position: int, header: list[str], cells: list[st
     if not cells:
         return
     if len(cells) != len(header):
-        message = f"{len(cells)} cells, but the header has {len(header)} columns."
+        message = f"{counted(len(cells), 'cell')}, but the header has {counted(len(header), 'column')}."
         batch.broken.append((position, RowError("cells", message, "quote texts that contain the separator.")))
     else:
         batch.rows.append({name: cell if cell else None for name, cell in zip(header, cells, strict=True)})

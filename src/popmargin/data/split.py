@@ -6,28 +6,28 @@ from collections import defaultdict
 
 from popmargin.data.goals import body_keys
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 
 
 def normalised_key(key: str) -> str:
-    """A prompt key without differences of case and white space.
+    """A prompt key, ignoring case and white space.
 
     Example:
         >>> normalised_key("What  is\\nPoP? ")
         'what is pop?'
     """
-    # In the keys of conversations, line breaks and tabs stand as JSON escapes.
+    # In the keys of conversations, line breaks and tabs are JSON escapes.
     plain = key.replace("\\n", " ").replace("\\t", " ").replace("\\r", " ")
     return " ".join(plain.replace('"', ' " ').casefold().split())
 
 
 def leak_keys(prefs: Preferences) -> list[str]:
-    """What makes two prompts the same for a model that is tested: their text, case and white space aside.
+    """Keys by which two prompts are the same for evaluation: their text, ignoring case and white space.
 
-    A system message does not count, nor a goal, nor whether the text is plain or a user's message.
+    System messages and goals do not count, nor whether the text is plain or a user message.
 
     Returns:
-        One key a row, equal across data of different layouts.
+        One key per row, comparable across layouts.
     """
     if not prefs.conversational:
         return [normalised_key(key) for key in body_keys(prefs)]
@@ -39,7 +39,7 @@ def leak_keys(prefs: Preferences) -> list[str]:
 def split_preferences(prefs: Preferences, *, test_size: float | int, seed: int) -> tuple[Preferences, Preferences]:
     """Split by prompt: all preferences of one prompt (see `leak_keys`) land on one side.
 
-    Which prompts are test prompts depends on their text and the seed alone, not on the order of the rows.
+    Which prompts are test prompts depends only on their text and the seed, not on the order of the rows.
 
     Args:
         test_size: share of the prompts (float between 0 and 1) or number of prompts (int ≥ 1) to hold out.
@@ -64,8 +64,8 @@ def split_preferences(prefs: Preferences, *, test_size: float | int, seed: int) 
     count = test_size if isinstance(test_size, int) else max(1, round(test_size * total))
     if not 1 <= count < total:
         raise ConfigError(
-            f"test_size={test_size} holds out {count} of {total} distinct prompts, so one side is empty. Remedy: "
-            "choose another size, or use data with more prompts."
+            f"test_size={test_size} holds out {count} of {counted(total, 'distinct prompt')}, so one side is empty. "
+            "Remedy: choose another size, or use data with more prompts."
         )
     order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}\x1f{names[key]}".encode()).digest())
     held_out = {index for key in order[:count] for index in groups[key]}
@@ -74,7 +74,7 @@ def split_preferences(prefs: Preferences, *, test_size: float | int, seed: int) 
 
 
 def check_leak(train: Preferences, test: Preferences, *, limit: int = 5) -> None:
-    """Check that no test prompt is a train prompt too, in whatever layout (see `leak_keys`).
+    """Check that no test prompt is also a training prompt, whatever the layout (see `leak_keys`).
 
     Raises:
         DataError: names rows and ids on both sides.
@@ -93,6 +93,7 @@ def check_leak(train: Preferences, test: Preferences, *, limit: int = 5) -> None
     )
     more = f"\n  … and {len(leaks) - limit} more" if len(leaks) > limit else ""
     raise DataError(
-        f"{len(leaks)} of {len(test)} test rows have a prompt that is in the training data:\n{shown}{more}\n"
+        f"In {len(leaks)} of {counted(len(test), 'test row')}, the prompt is also in the training data:\n"
+        f"{shown}{more}\n"
         "Remedy: split by prompt with popmargin.data.split_preferences (popmargin data split)."
     )

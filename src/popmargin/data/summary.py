@@ -15,12 +15,12 @@ _MOST_VALUES = 25
 
 
 def text_length(text: Text) -> int:
-    """Characters of a text, or of all contents of a conversation."""
+    """Number of characters of a text, or of a conversation's contents."""
     return len(text) if isinstance(text, str) else sum(len(said(turn)) for turn in text)
 
 
 def flat_text(text: Text) -> str:
-    """A text as it stands; a conversation as one line a turn."""
+    """A text unchanged; a conversation as one line per turn."""
     return text if isinstance(text, str) else "\n".join(f"{turn['role']}: {said(turn)}" for turn in text)
 
 
@@ -64,7 +64,7 @@ def summarise(prefs: Preferences, *, examples: int = 3) -> dict[str, Any]:
 
 
 def strength_summary(strength: np.ndarray) -> dict[str, Any] | None:
-    """Spread of the known strengths and of each third of them, as evaluation makes them; None without any.
+    """Spread of the known strengths and of each third of them, with evaluation's thirds; None without any.
 
     Args:
         strength: (N,) strengths on any scale, nan where unknown.

@@ -1,4 +1,4 @@
-"""What a chat template does to texts: how it ends turns, what it leaves out, and what it writes for sampling alone."""
+"""What a chat template does to texts: how it ends turns, what it drops, and what it writes only for sampling."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _OPENING_TAG = re.compile(r"(<(\w+)>|\[([A-Z_]+)\])(\s*)$")
 
 
 def content_of(turn: Message) -> str:
-    """The text of a message; empty where it has none, as beside tool calls."""
+    """The text of a message; empty if it has none, as beside tool calls."""
     return turn.get("content") or ""
 
 
@@ -36,14 +36,14 @@ def end_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 
 def template_ends(tokenizer: Any) -> list[int]:
-    """Ids of the tokens with which the chat template closes an assistant's turn; empty where it has none."""
+    """Ids of the tokens with which the chat template closes an assistant's turn; empty if it has none."""
     if tokenizer.chat_template is None:
         return []
     question, answer = {"role": "user", "content": "Are you there?"}, {"role": "assistant", "content": "Yes, I am."}
     for turns in ([question, answer], [{"role": "system", "content": "Be brief."}, question, answer]):
         try:
             written = tokenizer.apply_chat_template(turns, tokenize=False)
-        except Exception:  # templates raise what they like; what they refuse is an error where data is written
+        except Exception:  # templates may raise anything; refusals become errors when data is formatted
             continue
         whole, terminated = cut_after_end(written, answer["content"], end_strings(tokenizer))
         return tokenizer(whole, add_special_tokens=False)["input_ids"][-1:] if terminated else []
@@ -51,9 +51,9 @@ def template_ends(tokenizer: Any) -> list[int]:
 
 
 def cut_after_end(written: str, content: str, ends: Sequence[str]) -> tuple[str, bool]:
-    """Cut what a template writes after the last end-of-turn token, and tell whether there is such a token.
+    """Cut what a template writes after the last end-of-turn token, and return whether there is such a token.
 
-    Only what follows the last message's content is searched, so that the content itself is never cut.
+    Only what follows the last message's content is searched, so the content itself is never cut.
 
     Example:
         >>> cut_after_end("<user>Hi<assistant>Hello<end>\\n", "Hello", ["<end>"])
@@ -71,7 +71,7 @@ def cut_after_end(written: str, content: str, ends: Sequence[str]) -> tuple[str,
 
 
 def holds(written: str, content: str) -> bool:
-    """Whether a template wrote the whole of a text; white space does not count.
+    """Whether a template wrote all of a text, ignoring white space.
 
     Example:
         >>> holds("<assistant>\\n4<end>", "4 "), holds("<assistant>4<end>", "<think>2 + 2</think>4")
@@ -81,7 +81,7 @@ def holds(written: str, content: str) -> bool:
 
 
 def shared_start(text: str, other: str) -> str:
-    """What two texts have in common at their beginning."""
+    """The common prefix of two texts."""
     if other.startswith(text):
         return text
     pairs = enumerate(zip(text, other, strict=False))
@@ -89,7 +89,7 @@ def shared_start(text: str, other: str) -> str:
 
 
 def only_sampled(sampled: str, written: str) -> str:
-    """What a sampling prompt has at its end that the whole conversation lacks at that place; no tag is cut in two.
+    """The end of a sampling prompt that the whole conversation lacks there; tags are not split.
 
     Example:
         >>> only_sampled("<user>Hi<assistant><think>", "<user>Hi<assistant><end>")
@@ -114,7 +114,7 @@ def opened_block(prompt: str) -> tuple[str, str]:
 
 
 def continue_block(prompt: str, content: str) -> str:
-    """A text to stand after a sampling prompt, without the opening tag that the prompt ends with already.
+    """A text to follow a sampling prompt, without an opening tag with which the prompt already ends.
 
     Example:
         >>> continue_block("<assistant>\\n<think>\\n", "<think>\\n2 + 2</think>4")

@@ -1,4 +1,4 @@
-"""What tokenization did to preferences, as numbers and in sentences."""
+"""The effects of tokenization on preferences, as numbers and in sentences."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from popmargin.data.encode import ChatEncoder, Encoder
+from popmargin.errors import counted
 
 _STORED, _SHOWN = 5, 3
 _PREAMBLE_WORDS = 3  # fewer are names of tokens and roles
@@ -13,29 +14,29 @@ _PREAMBLE_WORDS = 3  # fewer are names of tokens and roles
 
 @dataclass(frozen=True)
 class TruncationReport:
-    """What tokenization did: rows_in == rows_kept + len(dropped), always.
+    """Effects of tokenization; always rows_in == rows_kept + len(dropped).
 
     Attributes:
         prompts_cut: kept rows whose prompt lost tokens.
-        completions_cut: completions of kept rows (two a row) that lost tokens at their end.
-        dropped: (id, reason) of each row left out: "too_long", "identical_tokens", "identical_after_truncation",
+        completions_cut: completions of kept rows (two per row) that lost tokens at their end.
+        dropped: (id, reason) of each dropped row: "too_long", "identical_tokens", "identical_after_truncation",
             "empty_completion".
-        boundary_shifted: kept rows whose prompt tokens are no prefix of the whole sequences (a token merges over the
-            boundary, or the template writes the prompt otherwise), so that the true common prefix was used.
-        template_shifted: those of them where the template writes the prompt otherwise.
-        unterminated: completions of conversations that the template closes with no special token: the model never
-            learns to stop after them.
-        altered: completions of which the template leaves something out, such as reasoning.
-        emptied: those of which it leaves out everything.
-        kept: completions of which it would leave something out, and that are trained on as they stand.
+        boundary_shifted: kept rows whose prompt tokens are not a prefix of the whole sequences (a token merges across
+            the boundary, or the template writes the prompt differently), so the true common prefix was used.
+        template_shifted: those in which the template writes the prompt differently.
+        unterminated: completions of conversations that the template does not close with a special token: the model
+            never learns to stop after them.
+        altered: completions from which the template drops something, such as reasoning.
+        emptied: those of which it drops everything.
+        kept: completions from which it would drop something, and that are trained on in full.
         unclosed: completions that do not close the block that the sampling prompt opens.
-        goes_on: completions that hold an end token before their end, where sampling stops.
+        goes_on: completions with an end token before their end, where sampling stops.
         examples: ids of some rows for each of these.
         max_length: the limit, tokens.
         conversational: whether a chat template wrote the rows.
         ends: ids of the tokens with which completions end.
-        only_sampled: what a template writes at the end of the sampling prompt alone.
-        preamble: text of its own that a template puts before conversations without a system message.
+        only_sampled: what the template writes only at the end of the sampling prompt.
+        preamble: the template's own text before conversations without a system message.
     """
 
     rows_in: int
@@ -65,10 +66,10 @@ class TruncationReport:
         """The report of an encoder's work.
 
         Args:
-            encoder: what it noticed, by row.
+            encoder: its observations, by row.
             ids: of all rows.
-            kept: numbers of the rows that are left.
-            shifted: numbers of the kept rows whose own prompt tokens are no prefix.
+            kept: numbers of the remaining rows.
+            shifted: numbers of the kept rows whose own prompt tokens are not a prefix.
             counts: the fields that are known already.
         """
         places = set(kept)
@@ -99,32 +100,32 @@ class TruncationReport:
         return values
 
     def notes(self) -> list[str]:
-        """What a user should know before training, in sentences; empty where rows were only tokenized."""
+        """What a user should know before training, in sentences; empty if rows were only tokenized."""
         return [*self._left_out(), *self._cut(), *self._prompts(), *self._completions()]
 
     def _left_out(self) -> list[str]:
         alike = "the chat template writes" if self.conversational else "the tokenizer makes"
         reasons = {
-            "too_long": f"they have more than {self.max_length} tokens (data.max_length)",
+            "too_long": f"they have more than {counted(self.max_length, 'token')} (data.max_length)",
             "identical_tokens": f"{alike} chosen and rejected identically",
             "identical_after_truncation": f"chosen and rejected are identical in their first {self.max_length} tokens",
             "empty_completion": "no token is left of chosen or rejected",
         }
-        counted = Counter(reason for _, reason in self.dropped)
+        counts = Counter(reason for _, reason in self.dropped)
         return [
-            f"{_rows(count)} left out after tokenization{_names(n for n, r in self.dropped if r == reason)}: "
+            f"{counted(count, 'row')} left out after tokenization{_names(n for n, r in self.dropped if r == reason)}: "
             f"{reasons[reason]}."
-            for reason, count in counted.items()
+            for reason, count in counts.items()
         ]
 
     def _cut(self) -> list[str]:
         notes: list[str] = []
         if self.prompts_cut:
-            notes.append(f"{_rows(self.prompts_cut)} lost prompt tokens (data.max_length {self.max_length}).")
+            notes.append(f"{counted(self.prompts_cut, 'row')} lost prompt tokens (data.max_length {self.max_length}).")
         if self.completions_cut:
             notes.append(
-                f"{self.completions_cut} of {2 * self.rows_kept} completions lost their end (data.max_length "
-                f"{self.max_length}): training does not teach where to stop."
+                f"{self.completions_cut} of {counted(2 * self.rows_kept, 'completion')} lost their end "
+                f"(data.max_length {self.max_length}): the model does not learn where to stop."
             )
         return notes
 
@@ -133,15 +134,16 @@ class TruncationReport:
         if self.template_shifted:
             ending = f" ends it with {self.only_sampled!r}" if self.only_sampled else " writes it differently"
             notes.append(
-                f"{_rows(self.template_shifted)} of {self.rows_kept}{self._kind('template_shifted')}: the training "
-                f"prompt differs from the one sampling starts from, where the chat template{ending}. data.prompt: "
-                "sampling trains on the sampling prompt."
+                f"{counted(self.template_shifted, 'row')} of {self.rows_kept}{self._kind('template_shifted')}: the "
+                f"training prompt differs from the one sampling starts from, where the chat template{ending}. "
+                "data.prompt: sampling trains on the sampling prompt."
             )
         merged = self.boundary_shifted - self.template_shifted
         if merged:
             notes.append(
-                f"{_rows(merged)} of {self.rows_kept}{self._kind('boundary_shifted')}: tokens merge across the end "
-                "of the prompt, so the completion starts inside it. data.prompt: sampling keeps the prompt's tokens."
+                f"{counted(merged, 'row')} of {self.rows_kept}{self._kind('boundary_shifted')}: tokens merge across "
+                "the end of the prompt, so the completion starts inside it. data.prompt: sampling keeps the prompt's "
+                "tokens."
             )
         if len(self.preamble.split()) >= _PREAMBLE_WORDS:
             text = self.preamble if len(self.preamble) <= 80 else f"{self.preamble[:79]}…"
@@ -155,7 +157,7 @@ class TruncationReport:
         if self.unterminated:
             notes.append(
                 f"{self._share('unterminated')}: the chat template does not close them with an end token, so "
-                "training does not teach where to stop, and samples run to evaluation.max_new_tokens. Use a chat "
+                "the model does not learn where to stop, and samples run to evaluation.max_new_tokens. Use a chat "
                 "template that closes assistant turns with EOS."
             )
         if self.altered:
@@ -189,7 +191,7 @@ class TruncationReport:
         return self.only_sampled.strip() or "such as <think>"
 
     def _share(self, kind: str) -> str:
-        return f"{getattr(self, kind)} of {2 * self.rows_kept} completions{self._kind(kind, 'in ')}"
+        return f"{getattr(self, kind)} of {counted(2 * self.rows_kept, 'completion')}{self._kind(kind, 'in ')}"
 
     def _kind(self, kind: str, before: str = "") -> str:
         return _names(self.examples.get(kind, ()), before)
@@ -203,7 +205,3 @@ def _names(ids: Iterable[str], before: str = "") -> str:
 
 def _first(ids: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
     return tuple(ids[row] for row in sorted(set(rows))[:_STORED])
-
-
-def _rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"

@@ -14,7 +14,7 @@ from popmargin.data.ragged import Ragged
 from popmargin.data.schema import Preferences
 from popmargin.data.template import content_of
 from popmargin.data.tokenization_report import TruncationReport
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 
 Truncation = Literal["keep_prompt_end", "keep_prompt_start", "drop", "error"]
 TRUNCATIONS: tuple[str, ...] = get_args(Truncation)
@@ -37,12 +37,12 @@ class TokenizedPreferences:
     """Token ids of preferences; prompt + chosen and prompt + rejected are what the model sees.
 
     Attributes:
-        ids: id of each row that was kept.
+        ids: id of each kept row.
         prompt: prompt tokens, at least one a row.
         chosen: completion tokens after that prompt, at least one a row, end-of-turn or EOS token included.
         rejected: the same for rejected; never equal to chosen.
         index: row of the Preferences each row came from.
-        report: what was cut and left out.
+        report: what was cut and dropped.
     """
 
     ids: list[str]
@@ -70,24 +70,24 @@ def tokenize_preferences(
 ) -> TokenizedPreferences:
     """Tokenize prompt + chosen and prompt + rejected, split where the prompt's tokens end.
 
-    Conversations are written by the tokenizer's chat template; what it puts after the last end-of-turn token is left
-    out, since a model never generates it. Texts are tokenized together with their prompt, after the tokenizer's
-    default beginning (BOS) and before one EOS token. If the prompt's own tokens are no prefix of both sequences, the
-    longest common prefix of the three is the prompt of both; under `Writing(prompt="sampling")` the prompt's own tokens
-    are. `report.notes()` says what a chat template does to the rows.
+    Conversations are formatted by the tokenizer's chat template; anything after the last end-of-turn token is dropped,
+    since a model never generates it. Texts are tokenized together with their prompt, after the tokenizer's default
+    prefix (BOS) and before one EOS token. If the prompt's own tokens are not a prefix of both sequences, the longest
+    common prefix of the three is the prompt of both; with `Writing(prompt="sampling")` the prompt's own tokens are.
+    `report.notes()` says what the chat template does to the rows.
 
     Rows longer than `max_length`, by `truncation`: "keep_prompt_end" cuts the prompt at its start (a leading BOS token
     stays), "keep_prompt_start" at its end, in both cases down to half of `max_length`, then the completions at their
-    end; "drop" leaves the row out; "error" raises. Both completions always share one prompt.
+    end; "drop" drops the row; "error" raises. Both completions always share one prompt.
 
     Args:
-        max_length: most tokens of prompt + completion (≥ 2); None for no limit.
+        max_length: maximum tokens of prompt + completion (≥ 2); None for no limit.
         truncation: as above.
         writing: which text is prompt, and which is completion.
 
     Raises:
-        DataError: no chat template, no EOS token, a conversation that the template refuses, no row left, or rows too
-            long under "error".
+        DataError: no chat template, no EOS token, a conversation that the template refuses, no rows left, or rows that
+            are too long under "error".
         ConfigError: an unknown truncation, or max_length below 2.
     """
     if truncation not in TRUNCATIONS:
@@ -112,7 +112,7 @@ def tokenize_prompts(
 
     Args:
         prompts: texts, or conversations.
-        max_length: most tokens of a prompt; the end is kept, and a leading BOS token.
+        max_length: maximum tokens of a prompt; its end and a leading BOS token are kept.
 
     Raises:
         DataError: as in `tokenize_preferences`; also texts mixed with conversations.
@@ -151,7 +151,7 @@ def prompt_text(prompt: Text) -> str:
 
 @dataclass
 class _Fitter:
-    """Splits, truncates and collects rows, and counts what it does."""
+    """Splits, truncates and collects rows, and keeps counts."""
 
     prefs: Preferences
     encoder: Encoder
@@ -183,7 +183,7 @@ class _Fitter:
         self.parts.append((prompt_part, chosen_part, rejected_part))
 
     def _fit(self, row: int, prompt: Tokens, better: Tokens, worse: Tokens) -> tuple[Tokens, Tokens, Tokens] | str:
-        """Prompt and completions of a row, or the reason to leave it out."""
+        """Prompt and completions of a row, or the reason to drop it."""
         prompt, (chosen, rejected), shifted = split_sequences(prompt, [better, worse], self.encoder)
         if not chosen or not rejected:
             return "empty_completion"
@@ -212,10 +212,11 @@ class _Fitter:
     def finish(self) -> TokenizedPreferences:
         """The collected rows."""
         if self.too_long:
-            shown = ", ".join(f"{name} ({length} tokens)" for name, length in self.too_long[:5])
+            shown = ", ".join(f"{name} ({counted(length, 'token')})" for name, length in self.too_long[:5])
             raise DataError(
-                f"{len(self.too_long)} of {len(self.prefs)} rows have more than max_length={self.max_length} tokens: "
-                f"{shown}. Remedy: raise max_length, or choose another truncation."
+                f"{len(self.too_long)} of {counted(len(self.prefs), 'row')} have more than "
+                f"max_length={counted(self.max_length, 'token')}: {shown}. Remedy: raise max_length, or choose another "
+                "truncation."
             )
         if not self.index:
             lengths = {"too_long", "identical_after_truncation"}
@@ -243,16 +244,16 @@ class _Fitter:
 
 
 def split_sequences(prompt: Tokens, wholes: Sequence[Tokens], encoder: Encoder) -> tuple[Tokens, list[Tokens], bool]:
-    """Where the completions begin that share a prompt.
+    """Split sequences into their shared prompt and their completions.
 
     Args:
         prompt: ids of the prompt by itself.
         wholes: ids of the prompt with each completion.
-        encoder: what wrote them.
+        encoder: the one that wrote them.
 
     Returns:
-        The prompt's ids, at least one; the ids of each completion; whether the prompt's own ids are no prefix of all
-        wholes, so that what all have in common is the prompt.
+        The prompt's ids, at least one; the ids of each completion; whether the prompt's own ids are not a prefix of
+        all wholes, so that their common prefix is the prompt.
     """
     count = len(prompt)
     shifted = any(whole[:count] != prompt for whole in wholes)
@@ -264,12 +265,12 @@ def split_sequences(prompt: Tokens, wholes: Sequence[Tokens], encoder: Encoder) 
 def cut_to_length(
     prompt: Tokens, completions: Sequence[Tokens], limit: int, keep_end: bool, bos: int | None
 ) -> tuple[Tokens, list[Tokens]]:
-    """A prompt and its completions in at most `limit` tokens: the prompt gives way, then the completions' ends.
+    """Fit a prompt and its completions into `limit` tokens: the prompt is cut first, then the completions' ends.
 
     Args:
         prompt: loses tokens until the longest completion has room, but keeps up to half of the limit.
         completions: of that prompt, which they share.
-        limit: most tokens of the prompt with any completion.
+        limit: maximum tokens of the prompt with any completion.
         keep_end: whether the prompt is cut at its start, where a leading BOS token stays, or at its end.
         bos: the BOS token's id, if there is one.
 

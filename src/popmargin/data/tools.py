@@ -1,4 +1,4 @@
-"""Tools and tool calls: how messages keep them, how a chat template takes them, and how people read them."""
+"""Tools and tool calls: how messages store them, how chat templates take them, and how people read them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ _REMEDY = (
 
 
 def call_fields(fields: Mapping[str, Any], role: str, column: str) -> Message:
-    """What a message holds besides role and content, as the texts that our messages keep: calls, and what they gave.
+    """The parts of a message besides role and content, as stored in our messages: calls and their results.
 
     Raises:
-        RowError: calls that are no list of functions with a name.
+        RowError: the calls are not a list of named functions.
     """
     kept: dict[str, str] = {}
     calls = _calls(fields)
@@ -32,10 +32,10 @@ def call_fields(fields: Mapping[str, Any], role: str, column: str) -> Message:
 
 
 def tools_text(tools: object, column: str) -> str:
-    """The tools that a row offers to the model, as JSON text; empty where it offers none.
+    """The tools that a row offers to the model, as JSON text; empty if there are none.
 
     Raises:
-        RowError: no list of objects.
+        RowError: they are not a list of objects.
     """
     value = _known(_read(tools))
     if isinstance(value, Mapping):
@@ -66,12 +66,12 @@ def for_template(turns: Sequence[Message]) -> tuple[list[dict[str, Any]], list[A
 
 
 def without(turns: Sequence[Message], name: str) -> list[Message]:
-    """The messages without one of the fields that they keep for tools."""
+    """The messages without one of their tool fields."""
     return [cast(Message, {key: value for key, value in turn.items() if key != name}) for turn in turns]
 
 
 def said(turn: Message) -> str:
-    """What a message says, for people, rewards and judges: its text, and below it each call.
+    """The text of a message for people, rewards and judges, with each call below it.
 
     Example:
         >>> said({"role": "assistant", "content": "", "tool_calls": '[{"function": {"name": "f", "arguments": {}}}]'})
@@ -86,13 +86,13 @@ def _calls(fields: Mapping[str, Any]) -> list[Any]:
     if fields.get("tool_calls"):
         calls = _read(fields["tool_calls"])
         return cast(list[Any], calls if isinstance(calls, list) else [calls])
-    if fields.get("function_call"):  # an older way to write a single call
+    if fields.get("function_call"):  # an older format for a single call
         return [{"type": "function", "function": _read(fields["function_call"])}]
     return []
 
 
 def _call(call: object, column: str) -> dict[str, Any]:
-    """A call with its arguments as an object, as templates want them; a function by itself becomes a call."""
+    """A call with its arguments as an object, as templates expect; a bare function becomes a call."""
     fields = dict(cast(Mapping[str, Any], call)) if isinstance(call, Mapping) else {}
     if "function" not in fields and "name" in fields:
         fields = {"type": "function", "function": fields}

@@ -1,4 +1,4 @@
-"""What a preference must fulfil, checked row by row, and how problems are told."""
+"""Requirements on preferences, checked row by row, and how problems are described."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ from typing import Any
 from popmargin.data.conversation import is_blank
 from popmargin.data.load_report import RowProblem
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 
 Draft = dict[str, Any]
 """One preference on its way in: every name of `COLUMNS` and `OPTIONAL_COLUMNS`, None where unknown.
 
-`pair` holds the numbers of its responses where a row has several, `turned` that chosen and rejected were exchanged."""
+`pair` has the numbers of its responses if a row has several; `turned` says that chosen and rejected were swapped."""
 
 DROP_HINT = (
     "Fix these rows, or drop and report them: bad_rows='drop' (--bad-rows drop; with train "
@@ -30,8 +30,8 @@ class RowError(Exception):
         kind: short name, e.g. "empty".
         message: what is wrong, a sentence.
         remedy: what to do, a sentence.
-        column: our name of the column that is to blame.
-        fatal: False for ties and pairs below the minimum gap: no mistake in the data.
+        column: our name for the column to blame.
+        fatal: False for ties and pairs below the minimum gap, which are not errors in the data.
     """
 
     def __init__(self, kind: str, message: str, remedy: str, *, column: str | None = None, fatal: bool = True) -> None:
@@ -44,12 +44,12 @@ class RowError(Exception):
 
 
 def check_draft(draft: Draft) -> list[RowError]:
-    """Everything that is wrong with one preference by itself (not: duplicate ids).
+    """Everything wrong with one preference by itself (excluding duplicate ids).
 
-    Ratings and a strength must not say the opposite of the preference, nor of a soft label below ½.
+    Ratings and strengths must not contradict the preference, nor a soft label below ½.
 
-    An empty prompt is an error too, in text data as in conversations: nearly always it is a lost column, and all such
-    rows would count as one prompt. For unconditional text, write the tokenizer's BOS token as the prompt.
+    An empty prompt is an error too, in text and in conversations: it is nearly always a lost column, and all such rows
+    would count as one prompt. For unconditional text, write the tokenizer's BOS token as the prompt.
     """
     errors = _text_errors(draft)
     for name in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS):
@@ -62,7 +62,7 @@ def check_draft(draft: Draft) -> list[RowError]:
         remedy = "write the probability that chosen is better, 0 to 1."
         errors.append(RowError("soft_label", f"the soft label is {soft_label:g}.", remedy, column="soft_label"))
     if draft["weight"] is not None and draft["weight"] < 0:
-        remedy = "write how much the row counts, ≥ 0; a column that is something else needs another name."
+        remedy = "give the row a weight of 0 or more; if the column is something else, rename it."
         errors.append(RowError("weight", f"the weight is {draft['weight']:g}.", remedy, column="weight"))
     return errors + (against_soft_label(draft) if prefers_rejected(draft) else _against_chosen(draft))
 
@@ -83,7 +83,7 @@ def _against_chosen(draft: Draft) -> list[RowError]:
 
 
 def against_soft_label(draft: Draft) -> list[RowError]:
-    """What says that chosen is better, where the soft label says that rejected is (`prefers_rejected`)."""
+    """What says that chosen is better although the soft label says that rejected is (`prefers_rejected`)."""
     better, worse, strength = draft["chosen_rating"], draft["rejected_rating"], draft["strength"]
     found: list[tuple[str, str]] = []
     if better is not None and worse is not None and better > worse:
@@ -118,14 +118,14 @@ def _text_errors(draft: Draft) -> list[RowError]:
 def content_digest(draft: Draft) -> str:
     """Stable hash of what is compared: prompt, chosen, rejected and annotator.
 
-    Ratings are left out, so that re-rating a comparison does not change its id and edges still find it.
+    It excludes ratings, so re-rating a comparison does not change its id and edges still find it.
 
     Raises:
-        RowError: a text holds half of a surrogate pair, so it is no UTF-8.
+        RowError: a text has half of a surrogate pair, so it is not UTF-8.
     """
     content = [draft[name] for name in (*TEXT_COLUMNS, "annotator")]
     try:
-        # The id is encoded along: it must be storable too.
+        # The id is encoded too: it must be storable.
         encoded = json.dumps(content, ensure_ascii=False).encode()
         (draft["id"] or "").encode()
     except UnicodeEncodeError as error:
@@ -145,7 +145,7 @@ def _undecodable(draft: Draft) -> str | None:
 
 
 class IdGiver:
-    """Keeps ids unique: names rows without one after their content, refuses an id that was given before."""
+    """Keeps ids unique: names rows without one after their content, and refuses an id used before."""
 
     def __init__(self) -> None:
         self._given: set[str] = set()
@@ -159,7 +159,7 @@ class IdGiver:
         """The row's own id, else `p-<content hash>`, with `-2`, `-3`, … for exact repetitions.
 
         Raises:
-            RowError: the id belongs to an earlier row, or a text is no UTF-8.
+            RowError: the id belongs to an earlier row, or a text is not UTF-8.
         """
         digest = content_digest(draft)
         self._seen[digest] += 1
@@ -176,7 +176,7 @@ class IdGiver:
         return name
 
     def _compare_directions(self, draft: Draft) -> None:
-        """Count pairs of responses to a prompt that stand both ways round."""
+        """Count pairs of responses to a prompt that occur in both orders."""
         sides = [json.dumps(draft[name], ensure_ascii=False) for name in ("chosen", "rejected")]
         content = [json.dumps(draft["prompt"], ensure_ascii=False), *sorted(sides)]
         key = hashlib.blake2b("\x1f".join(content).encode(), digest_size=10).digest()
@@ -187,7 +187,7 @@ class IdGiver:
 
 
 def describe_problems(problems: Sequence[RowProblem], *, limit: int = 5) -> str:
-    """The first problems, one a line, and how many there are besides."""
+    """The first problems, one per line, and the number of further ones."""
     lines = [f"  {problem}" for problem in problems[:limit]]
     if len(problems) > limit:
         kinds = Counter(problem.kind for problem in problems)
@@ -205,5 +205,6 @@ def raise_problems(problems: Sequence[RowProblem], rows_in: int) -> None:
     if fatal:
         count = len({problem.candidate for problem in fatal})
         raise DataError(
-            f"{fatal[0].source}: {count} of {rows_in} rows cannot be used.\n{describe_problems(fatal)}\n{DROP_HINT}"
+            f"{fatal[0].source}: {count} of {counted(rows_in, 'row')} cannot be "
+            f"used.\n{describe_problems(fatal)}\n{DROP_HINT}"
         )

@@ -1,4 +1,4 @@
-"""Where the demo's files lie in the installed package."""
+"""Locations of the demo's files in the installed package."""
 
 from pathlib import Path
 
@@ -13,3 +13,8 @@ def demo_data_path() -> Path:
 def demo_study_path() -> Path:
     """The study that `popmargin demo` runs."""
     return _HERE / "study.yaml"
+
+
+def demo_rounds() -> dict[str, Path]:
+    """The examples that `popmargin rounds NAME` runs on the embedded model and data, by name."""
+    return {file.stem: file for file in sorted((_HERE / "rounds").glob("*.yaml"))}

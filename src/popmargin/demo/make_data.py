@@ -1,7 +1,7 @@
 """Draw the demo's completions from SmolLM2-135M-Instruct and rate them with VADER.
 
 Every prompt gets `draws` completions in one batch; the first four that end by themselves within the token limit are
-kept, in the order drawn, and a prompt with fewer is left out. Nothing is selected by its rating.
+kept, in the order drawn, and a prompt with fewer is dropped. Nothing is selected by rating.
 
     python -m popmargin.demo.make_data OUT.parquet
 """
@@ -61,7 +61,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for start in range(0, len(everything), args.prompts_per_batch):
         chunk = everything[start : start + args.prompts_per_batch]
-        torch.manual_seed(args.seed + start)  # a batch of its own seed: adding prompts leaves the others as they were
+        torch.manual_seed(args.seed + start)  # each batch has its own seed: adding prompts does not change the others
         for prompt, kept in zip(chunk, draw(model, tokenizer, chunk, args.draws, args.max_new_tokens), strict=True):
             if len(kept) >= KEEP:
                 rows.append(

@@ -21,5 +21,5 @@ def sentiment(completion: str) -> float:
 
 
 def sentiment_reward(prompts: list[object], completions: list[str]) -> list[float]:
-    """The gold reward as evaluation wants it: sentiment of every completion, whatever its prompt."""
+    """The gold reward for evaluation: sentiment of every completion, regardless of its prompt."""
     return [sentiment(completion) for completion in completions]

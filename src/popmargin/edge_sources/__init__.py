@@ -1,1 +1,1 @@
-"""Where PoP edges of training preferences are read from: one file each."""
+"""Sources of PoP edges between training preferences: one file each."""

@@ -1,4 +1,4 @@
-"""PoP edges of a file: Parquet, JSONL or CSV."""
+"""PoP edges from a file: Parquet, JSONL or CSV."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from popmargin.pop.labelled import labels_between
 
 @edge_source("file", claims=lambda _: True)
 def file_edges(named: str, ids: Sequence[str]) -> PopEdges:
-    """All edges of a file; of exported labels, those between these preferences."""
+    """All edges in a file; of exported labels, only those between these preferences."""
     edges = PopEdges.load(named)
     if "labelled" not in edges.parameters:
         return edges

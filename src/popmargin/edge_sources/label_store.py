@@ -1,4 +1,4 @@
-"""PoP labels straight from a label store."""
+"""PoP labels directly from a label store."""
 
 from popmargin.label.export.store_edges import store_edges
 from popmargin.label.store.address import is_store

@@ -1,1 +1,1 @@
-"""The engine: batches, log-probs, reference cache and target margins; it knows no objective."""
+"""The engine: batches, log-probs, reference cache and target margins. It knows nothing of objectives."""

@@ -24,16 +24,16 @@ from popmargin.engine.flash import Segments, flash_attention, flash_fits
 from popmargin.engine.sight import Sight, current_watch, tagged
 
 _PREFIX = "popmargin_"
-_OWN = ("sdpa", "eager")  # what a model may use besides; others keep what they have
-_KNOWN = ("position_ids", "cache_position", "attention_mask")  # tensors that say nothing new of a packed row
+_OWN = ("sdpa", "eager")  # what a model may use otherwise; other models are left unchanged
+_KNOWN = ("position_ids", "cache_position", "attention_mask")  # tensors that add nothing about a packed row
 _SIGHTS: "weakref.WeakKeyDictionary[nn.Module, Sight]" = weakref.WeakKeyDictionary()
 
 
 def allow_packing(model: PreTrainedModel) -> str | None:
-    """Let a model take packed rows too; generation and padded batches go on as before.
+    """Let a model take packed rows as well; generation and padded batches are unaffected.
 
     Returns:
-        None, or why it cannot be done.
+        None, or the reason why it cannot.
     """
     own = _implementation(model)
     if not getattr(model, "_supports_attention_backend", False):
@@ -53,10 +53,10 @@ def forbid_packing(model: PreTrainedModel) -> None:
 
 
 def take_sights(sights: Mapping[nn.Module, Sight | None]) -> str | None:
-    """Let packed rows obey the masks that layers were given in a plain forward pass.
+    """Make packed rows obey the masks that layers received in a plain forward pass.
 
     Returns:
-        None, or why they cannot: a mask of another kind, which only the model itself can make.
+        None, or the reason why they cannot: a mask of another kind, which only the model itself can build.
     """
     if None in sights.values():
         return "a mask of its attention is neither causal, nor a window, nor chunks"
@@ -97,13 +97,13 @@ def packed_attention(
         scaling: factor of the scores; None for 1/√D.
         dropout: share of attention weights to drop.
         softcap: c of c·tanh(score/c).
-        more: what else the model tells its attention; tensors (sinks, biases) would change it.
+        more: the model's other arguments to its attention; tensors (sinks, biases) would change the result.
 
     Returns:
         (1, T, A, D), and None for the weights.
 
     Raises:
-        TypeError: the model hands over a tensor that this attention knows nothing of.
+        TypeError: the model passes a tensor that this attention does not know.
     """
     unknown = _unknown(more)
     if unknown:
@@ -119,7 +119,7 @@ def packed_attention(
 
 
 def _unknown(more: Mapping[str, Any]) -> list[str]:
-    """Tensors among what a model tells its attention that would change a packed row's, for all we know."""
+    """Tensors among a model's attention arguments that might change a packed row."""
     return [name for name, value in more.items() if isinstance(value, Tensor) and name not in _KNOWN]
 
 
@@ -155,7 +155,7 @@ def _segment_by_segment(
 
 
 class _Mask:
-    """Additive causal masks of one row's segments: slices of one square, made once and kept for the next layer."""
+    """Additive causal masks of one row's segments: slices of one square, built once and reused by the next layer."""
 
     def __init__(self, longest: int, sight: Sight, like: Tensor) -> None:
         self._longest, self._sight, self._like = -(-longest // 128) * 128, sight, like
@@ -225,7 +225,7 @@ def _interface(own: str) -> Any:
             causal = getattr(module, "is_causal", True) if causal is None else causal
             watch.note(module, attention_mask, is_causal=own == "sdpa" and bool(causal))
             if any(not isinstance(kwargs[name], nn.Parameter) for name in _unknown(kwargs)):
-                watch.changed = type(module).__name__  # keys chosen by their content, say
+                watch.changed = type(module).__name__  # for example keys chosen by their content
         if own == "sdpa":
             return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         eager = sys.modules[type(module).__module__].eager_attention_forward

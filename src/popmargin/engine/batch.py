@@ -32,7 +32,7 @@ class TokenInputs:
     Attributes:
         tokenized: the preferences.
         pad_id: a padding token.
-        layout: packed rows, or padded ones for models that cannot be packed.
+        layout: packed rows, or padded ones for models that cannot take packed rows.
         whole: keep the last token of every response, which a reward model reads.
         cached: log-probs of the tokens by name, such as those of the reference; see `reference.py`.
     """

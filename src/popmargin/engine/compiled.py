@@ -1,7 +1,7 @@
 """torch.compile for the parts of a model that are made of element-wise passes: norms and feed-forward blocks.
 
-The model as a whole is not compiled: packed rows have other segments in every step, and each would be compiled anew.
-These parts see a row only as its number of tokens, so that they are compiled once.
+The model as a whole is not compiled: packed rows have different segments in every step, and each would be recompiled.
+These parts depend only on a row's number of tokens, so they are compiled once.
 """
 
 from torch import nn
@@ -18,7 +18,7 @@ def compile_layers(model: nn.Module) -> int:
         How many modules were compiled.
 
     Raises:
-        ConfigError: none of its modules is known as one.
+        ConfigError: it has no modules of a known kind.
     """
     parts = [module for module in model.modules() if type(module).__name__.endswith(_PARTS)]
     if not parts:

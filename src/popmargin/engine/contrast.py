@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_BLOCK_ELEMENTS = 1_000_000  # of logits at once: they stay in the cache of a CPU
+_BLOCK_ELEMENTS = 1_000_000  # of logits at once: they fit in the CPU cache
 _BLOCK_ELEMENTS_ELSEWHERE = 32_000_000  # on accelerators: 128 MB in fp32, twice
 
 
@@ -20,7 +20,7 @@ class Contrast:
 
     log p̃ = log softmax((1 + λ)·f − λ·f_other)   (Kim et al. 2025), the softmax over the vocabulary
 
-    f are logits or log-probs: what is added to all logits of a token changes nothing.
+    f are logits or log-probs: a constant added to all logits of a token changes nothing.
 
     Attributes:
         weight: λ.
@@ -45,10 +45,10 @@ class Contrast:
         """log p̃ of labels (N,), nats, in blocks of a few.
 
         Args:
-            own: the model's own logits (C, V) of a slice of the labels, fp32 or fp64; they are used up.
+            own: the model's own logits (C, V) of a slice of the labels, fp32 or fp64; they are overwritten.
             labels_N: token ids (N,).
             vocabulary: V.
-            start: place of the first label among the tokens of `others`.
+            start: position of the first label among the tokens of `others`.
         """
         elements = _BLOCK_ELEMENTS if labels_N.device.type == "cpu" else _BLOCK_ELEMENTS_ELSEWHERE
         size = max(1, elements // vocabulary)
@@ -62,5 +62,5 @@ class Contrast:
 
 
 def widened(logits: Tensor) -> Tensor:
-    """The same in fp32, or as it is if it is in fp32 or fp64."""
+    """The same in fp32, unchanged if it is fp32 or fp64."""
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()

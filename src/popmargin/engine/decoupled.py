@@ -1,4 +1,4 @@
-"""The reference's forward pass beside the policy's, where de-coupled log-probs need its logits of the whole vocabulary.
+"""The reference's forward pass next to the policy's, if de-coupled log-probs need its full-vocabulary logits.
 
 Axis suffixes: N completion tokens, H hidden size, V vocabulary.
 """
@@ -20,12 +20,12 @@ from popmargin.engine.sequences import Layout, Sequences, longest_sequence
 class LiveReference:
     """A frozen reference that scores the policy's sequences in the same pass.
 
-    Only its hidden states of completion tokens (N, H) are kept; logits are made from them in chunks, with the policy's.
+    Only its hidden states of completion tokens (N, H) are kept; logits are computed in chunks, with the policy's.
 
     Attributes:
         weight: λ, how far the policy's logits are moved away from the reference's.
         model: the reference, in evaluation mode.
-        plan: of the reference; the sequences are in a layout that it takes.
+        plan: of the reference; the sequences must be in a layout that it takes.
     """
 
     weight: float
@@ -55,7 +55,7 @@ class LiveReference:
 
             def keep(hidden_NH: Tensor) -> Tensor:
                 made.append(head_logits(hidden_NH, head.weight, head.bias, settings))
-                return hidden_NH[:, :1]  # the model's own logits are not looked at
+                return hidden_NH[:, :1]  # the model's own logits are not used
 
             with head_replaced(head, positions_N, keep):
                 self.model(**model_inputs(sequences))
@@ -63,7 +63,7 @@ class LiveReference:
 
 
 def taken_by_both(plan: ForwardPlan, other: ForwardPlan) -> ForwardPlan:
-    """A model's plan in a layout that another model takes too."""
-    layouts: tuple[Layout, ...] = ("packed", "padded", "alone")  # a model that takes one takes those after it
+    """A model's plan in a layout that another model also takes."""
+    layouts: tuple[Layout, ...] = ("packed", "padded", "alone")  # a model that takes one also takes those after it
     layout = max(plan.layout, other.layout, key=layouts.index)
     return replace(plan, layout=layout, lower=plan.lower if layout == "packed" else None)

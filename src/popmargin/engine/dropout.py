@@ -1,7 +1,7 @@
-"""Switching off what draws random numbers in a model's forward pass: dropout, layer dropping, router noise.
+"""Switching off randomness in a model's forward pass: dropout, layer dropping, router noise.
 
 Preference objectives compare a policy with its reference on the same responses. With dropout in the policy alone, their
-log-ratio is not 0 before the first step, and noise stands in every loss after it.
+log-ratio is not 0 before the first step, and every later loss is noisy.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ OWN = "popmargin_own_dropout"
 
 
 def draws(name: str) -> bool:
-    """Whether a setting of this name says how much is drawn at random in training.
+    """Whether a setting of this name controls randomness in training.
 
     Example:
         >>> [draws(name) for name in ("resid_pdrop", "layerdrop", "hidden_size")]
@@ -28,13 +28,13 @@ def draws(name: str) -> bool:
 
 
 def switch_off_dropout(model: Any) -> None:
-    """Set every dropout of a model to 0, in place: modules, numbers that its code hands on, and its configuration.
+    """Set every dropout of a model to 0, in place: modules, numbers that its code passes on, and its configuration.
 
     A module with router noise stays in evaluation mode instead, with its number: PhiMoE's router goes by it in
     evaluation too, to tell which experts to leave out.
 
-    Some models read their configuration in the forward pass (GPT-J, Falcon, Persimmon), so that it is changed too; what
-    it said is kept for `own_dropout`.
+    Some models read their configuration in the forward pass (GPT-J, Falcon, Persimmon), so it is changed too; the
+    original values are kept for `own_dropout`.
     """
     placed = dict(_configurations(model.config))
     setattr(model, OWN, {place: _drawn(config) for place, config in placed.items()})
@@ -51,7 +51,7 @@ def switch_off_dropout(model: Any) -> None:
 
 
 def _stays_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:
-    """In the place of a module's `train`."""
+    """Replaces a module's `train`."""
     return nn.Module.train(module, False)
 
 
@@ -70,7 +70,7 @@ def own_dropout(model: Any) -> Generator[None]:
 
 
 def _drawn(part: Any) -> dict[str, float]:
-    """The numbers of a module or configuration that `draws` is true of."""
+    """The numbers of a module or configuration for which `draws` is true."""
     found: dict[str, Any] = {name: value for name, value in vars(part).items() if draws(name)}
     return {n: v for n, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
@@ -81,7 +81,7 @@ def _write(part: Any, values: dict[str, float]) -> None:
 
 
 def _configurations(config: PreTrainedConfig, place: str = "") -> Iterator[tuple[str, PreTrainedConfig]]:
-    """A configuration and those inside it (of the text part of a larger model, say), by where they are."""
+    """A configuration and those inside it (such as the text part of a larger model), by their path."""
     yield place, config
     for name, inner in vars(config).items():
         if isinstance(inner, PreTrainedConfig):

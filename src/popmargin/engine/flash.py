@@ -1,7 +1,7 @@
 """Attention over a packed row on CUDA: one call of the variable-length flash kernel for all segments.
 
-A segment's keys are gathered behind those of its prefix, so that every segment is a sequence of its own whose last
-tokens ask. The gather's backward adds the gradients of a prefix in a fixed order and in fp32.
+A segment's keys are gathered behind those of its prefix, so every segment is a sequence of its own whose last
+tokens are the queries. The gather's backward adds the gradients of a prefix in a fixed order and in fp32.
 
 Axis suffixes: A attention heads, K key/value heads, T tokens of the row, G gathered keys, D head size.
 """
@@ -25,7 +25,7 @@ _TOLERANCE = 0.05  # relative, of a trial: bf16 rounds by 0.003; a wrong mask ch
 
 
 def flash_fits(query: Float[Tensor, "1 A T D"]) -> bool:
-    """Whether this query can take the kernel: CUDA, half precision (or autocast to it), and a head size it knows."""
+    """Whether the kernel supports this query: CUDA, half precision (or autocast to it), and a supported head size."""
     size = query.shape[-1]
     if query.device.type != "cuda" or size % 8 or size > 256:
         return False
@@ -51,7 +51,7 @@ def flash_attention(
         segments: token counts (prefix, tail, …) of each group.
         scaling: factor of the scores; None for 1/√D.
         dropout: share of attention weights to drop.
-        window: most positions that a token looks back, itself included.
+        window: maximum positions that a token attends to, itself included.
     """
     plan, dtype = _plan(segments, query_AT.device), _dtype(query_AT)
     query, key, value = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query_AT, key_KT, value_KT))
@@ -88,7 +88,7 @@ class _Plan:
         key_starts: first gathered key of each segment, and the end (S+1,).
         longest_query: tokens of the longest segment.
         longest_key: the same with its prefix.
-        index: row position of every gathered key (G,); None where no segment has a prefix, so that keys stay where they
+        index: row position of every gathered key (G,); None if no segment has a prefix, so keys stay where they
             are.
         places: places of the gathered keys in the order of their row positions (G,).
         firsts: for every row position, where its own begin in `places` (T,).
@@ -103,7 +103,7 @@ class _Plan:
     firsts: Tensor | None
 
 
-@functools.lru_cache(maxsize=8)  # the layers of a model ask for the same, forward and backward
+@functools.lru_cache(maxsize=8)  # a model's layers all use the same one, forward and backward
 def _plan(segments: Segments, device: torch.device) -> _Plan:
     keys: list[np.ndarray] = []
     queries: list[int] = []
@@ -153,16 +153,16 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         flat = grads[0].flatten(1)
-        # A bag is a sum of rows: here of the gradients of all copies of a key.
+        # A bag is a sum of rows: here, the gradients of all copies of a key.
         sums, *_ = torch.embedding_bag(flat, ctx.plan.places, ctx.plan.firsts, False, 0)
         return sums.view(-1, *grads[0].shape[1:]), None
 
 
 @functools.cache
 def _works(device: torch.device, size: int) -> bool:
-    """A trial against plain attention, once for each device and head size, which some GPUs' kernels do not know.
+    """A trial against plain attention, once per device and head size: some GPUs' kernels do not support them all.
 
-    The kernel is not a public function of torch either.
+    Nor is the kernel a public function of torch.
     """
     segments, heads = ((3, 2, 4), (5,), (0, 1, 2)), 2
     random = torch.Generator().manual_seed(0)

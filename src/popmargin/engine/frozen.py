@@ -1,7 +1,7 @@
-"""What layers below the first trained one give never changes: computed once, for every epoch, objective and seed.
+"""Outputs of layers below the first trained one never change: computed once, for every epoch, objective and seed.
 
 With an adapter on the last layers only (`model.lora_last_layers`), most of a forward pass is the same in all steps of
-all runs of a study. `FrozenOutputs` keeps it where the model is, by the tokens of each response.
+all runs of a study. `FrozenOutputs` caches it on the model's device, keyed by the tokens of each response.
 
 Axis suffixes: T tokens of a packed row, L tokens of one response, H hidden size.
 """
@@ -30,7 +30,7 @@ class FrozenOutputs:
     """Outputs of a start model's lower layers for the responses seen, shared by all policies made from it.
 
     Args:
-        gigabytes: most memory; once it is full, the layers run again for every response that is not in it.
+        gigabytes: maximum memory; once it is full, the layers run again for every response not in it.
     """
 
     def __init__(self, gigabytes: float) -> None:
@@ -42,14 +42,14 @@ class FrozenOutputs:
         return len(self._outputs)
 
     def share(self, policy: Any, plan: ForwardPlan) -> ForwardPlan:
-        """A plan by which a policy's forward passes use these outputs and add to them.
+        """A plan that makes a policy's forward passes use these outputs and add to them.
 
         Args:
             policy: an adapter on a copy of the start model, not wrapped for distributed training.
             plan: its own.
 
         Returns:
-            The plan; its own where this cannot be done, with the reason in the log.
+            The plan; its own if this is not possible, with the reason in the log.
         """
         depth = _frozen_depth(policy)
         if plan.layout != "packed" or not depth:
@@ -64,12 +64,12 @@ class FrozenOutputs:
     def of(
         self, depth: int, responses: Sequence[np.ndarray], compute: Callable[[list[np.ndarray]], Sequence[Tensor]]
     ) -> list[Float[Tensor, "L H"]]:
-        """Outputs of the lower layers, kept or computed.
+        """Outputs of the lower layers, cached or computed.
 
         Args:
             depth: how many layers.
             responses: token ids of each, prompts included.
-            compute: the outputs of some responses, asked once for all that are missing.
+            compute: computes outputs of some responses; called once for all that are missing.
         """
         keys = [(depth, hashlib.blake2b(response.tobytes(), digest_size=16).digest()) for response in responses]
         found = {key: self._outputs[key] for key in keys if key in self._outputs}
@@ -159,7 +159,7 @@ def _unchanged(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def _responses(ids_T: np.ndarray, segments: tuple[tuple[int, ...], ...]) -> list[tuple[int, list[np.ndarray]]]:
-    """Of every group in a packed row: the length of its prefix, and its distinct responses from their first token."""
+    """For every group in a packed row: the length of its prefix, and its distinct responses from their first token."""
     groups: list[tuple[int, list[np.ndarray]]] = []
     start = 0
     for prefix, *tails in segments:
@@ -172,7 +172,7 @@ def _responses(ids_T: np.ndarray, segments: tuple[tuple[int, ...], ...]) -> list
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:
-    """The decoder's layers in order; none where the model does not tell."""
+    """The decoder's layers in order; empty if they cannot be found."""
     base = without_adapter(model)
     if base is None:
         return []
@@ -182,7 +182,7 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 
 def _frozen_depth(model: nn.Module) -> int:
-    """How many layers lie below everything that is trained."""
+    """How many layers are below everything that is trained."""
     layers = _layers(model)
     inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     if any(p.requires_grad and id(p) not in inside for p in model.parameters()):
@@ -193,11 +193,11 @@ def _frozen_depth(model: nn.Module) -> int:
 
 @contextlib.contextmanager
 def _forwards(modules: Sequence[nn.Module], functions: Sequence[Callable[..., Any]]) -> Generator[None]:
-    """Other forward functions of some modules, for a while."""
+    """Temporarily replace the forward functions of some modules."""
     for module, function in zip(modules, functions, strict=True):
         module.forward = function
     try:
         yield
     finally:
         for module in modules:
-            del module.forward  # the class's own is back
+            del module.forward  # restores the class's own

@@ -1,4 +1,4 @@
-"""The LM head on completion positions only: logits come and go in chunks and are never stored.
+"""The LM head on completion positions only: logits are computed in chunks and never stored.
 
 Axis suffixes: N completion tokens, H hidden size, V vocabulary.
 """
@@ -23,12 +23,12 @@ _BLOCK_ELEMENTS = 1_000_000  # of logits that element-wise passes go through at 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a forward pass says about completion tokens.
+    """What a forward pass gives for completion tokens.
 
     Attributes:
         logps: log-probs (N,), nats.
-        entropy: entropy of the prediction (N,), nats, detached; None when not asked for.
-        top1: whether the token was the likeliest one (N,); None when not asked for.
+        entropy: entropy of the prediction (N,), nats, detached; None when not requested.
+        top1: whether the token was the most likely one (N,); None when not requested.
         decoupled: log-probs with the logits moved away from another model's (N,), nats, detached; see `Contrast`.
     """
 
@@ -40,7 +40,7 @@ class TokenScores:
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """What a model does to the logits after its head: logits = softcap·tanh(scale·raw / softcap).
+    """What a model applies to the logits after its head: logits = softcap·tanh(scale·raw / softcap).
 
     Attributes:
         softcap: c; None for no cap.
@@ -51,7 +51,7 @@ class HeadSettings:
     scale: float = 1.0
 
     def logits(self, raw: Tensor) -> Tensor:
-        """What a model makes of what its head gives."""
+        """The model's logits, from the head's output."""
         scaled = raw * self.scale
         return scaled if self.softcap is None else self.softcap * torch.tanh(scaled / self.softcap)
 
@@ -83,10 +83,10 @@ def fused_token_scores(
     statistics: bool = False,
     contrast: Contrast | None = None,
 ) -> TokenScores:
-    """log softmax(head(hidden))[label], chunk by chunk, in fp32 or better; its backward makes the logits anew.
+    """log softmax(head(hidden))[label], chunk by chunk, in fp32 or better; its backward recomputes the logits.
 
-    With a frozen head the gradient by `hidden` needs no second pass: a token's gradient is a multiple of a vector that
-    the forward pass can compute while it has the logits.
+    With a frozen head the gradient with respect to `hidden` needs no second pass: a token's gradient is a multiple of a
+    vector that the forward pass can compute while it has the logits.
 
     Args:
         hidden_NH: last hidden states at the positions that predict the labels (N, H).
@@ -184,7 +184,7 @@ class _Head:
         elements = _CHUNK_ELEMENTS if self.weight_VH.device.type == "cpu" else _CHUNK_ELEMENTS_ELSEWHERE
         size = max(1, elements // len(self.weight_VH))
         pieces = max(1, -(-count // size))
-        size = -(-count // pieces) if count else 1  # even pieces: no small rest
+        size = -(-count // pieces) if count else 1  # even pieces: no small remainder
         for start in range(0, max(count, 1), size):
             yield slice(start, start + size)
 
@@ -195,23 +195,23 @@ class _Head:
             yield slice(start, start + size)
 
     def raw_logits(self, hidden_CH: Tensor) -> Tensor:
-        """What the head itself gives, in its own dtype (C, V)."""
+        """The head's own output, in its dtype (C, V)."""
         return torch.nn.functional.linear(hidden_CH.to(self._dtype), self.weight_VH, self._bias_V)
 
     def logits(self, raw_CV: Tensor) -> Tensor:
-        """What a model makes of raw logits, in fp32 or better (C, V); they stay as they are."""
+        """A model's logits from raw ones, in fp32 or better (C, V); the raw ones are unchanged."""
         return self._settings.logits(widened(raw_CV))
 
     def decoupled(self, contrast: Contrast, raw_CV: Tensor, labels_C: Tensor, start: int) -> Tensor:
-        """De-coupled log-probs of the labels (C,) at this place among all; see `Contrast.label_logps`."""
+        """De-coupled log-probs of the labels (C,) at this position among all; see `Contrast.label_logps`."""
         return contrast.label_logps(lambda rows: self.logits(raw_CV[rows]), labels_C, len(self.weight_VH), start=start)
 
     def label_scores(
         self, raw_CV: Tensor, labels_C: Tensor, *, statistics: bool, units: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Log-sum-exp, label's logit, entropy and top-1 agreement of every row (C,), the last two only when wanted.
+        """Log-sum-exp, label's logit, entropy and top-1 agreement of every row (C,), the last two only when requested.
 
-        Uses up the raw logits: with `units`, the gradient of log softmax(logits)[label] takes their place.
+        Overwrites the raw logits: with `units`, the gradient of log softmax(logits)[label] takes their place.
         """
         kernels, settings = _kernels(raw_CV), self._settings
         if kernels is not None:
@@ -237,7 +237,7 @@ class _Head:
         return norms_C, chosen_C, entropy_C, top1_C
 
     def to_gradient(self, raw_CV: Tensor, labels_C: Tensor, norm_C: Tensor, grad_C: Tensor) -> None:
-        """Put the gradient by the raw logits of grad · log softmax(logits)[label] in their place."""
+        """Overwrite the raw logits with the gradient of grad · log softmax(logits)[label] with respect to them."""
         kernels, settings = _kernels(raw_CV), self._settings
         if kernels is not None:
             kernels.to_logits_gradient(
@@ -249,7 +249,7 @@ class _Head:
             raw_CV[rows] = self._gradient(logits, slope, norm_C[rows], labels_C[rows], grad_C[rows])
 
     def _logits(self, raw_CV: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits in fp32 or better (C, V), and their slope where they are soft-capped (C, V); uses up the raw ones."""
+        """Logits in fp32 or better (C, V), and their slope if they are soft-capped (C, V); overwrites the raw ones."""
         logits_CV = widened(raw_CV)
         if self._settings.scale != 1.0:
             logits_CV.mul_(self._settings.scale)
@@ -262,7 +262,7 @@ class _Head:
     def _gradient(
         self, logits_CV: Tensor, slope_CV: Tensor | None, norm_C: Tensor, labels_C: Tensor, grad_C: Tensor
     ) -> Tensor:
-        """Gradient by the raw logits (C, V); uses up the logits."""
+        """Gradient with respect to the raw logits (C, V); overwrites the logits."""
         result_CV = logits_CV.sub_(norm_C[:, None]).exp_().mul_(-grad_C[:, None])
         result_CV.scatter_add_(-1, labels_C[:, None], grad_C[:, None])
         if slope_CV is not None:
@@ -273,7 +273,7 @@ class _Head:
 
 
 def _kernels(raw_CV: Tensor) -> Any:
-    """Fused element-wise passes for these logits; None where there are none."""
+    """Fused element-wise passes for these logits; None if there are none."""
     if raw_CV.device.type != "cuda" or raw_CV.dtype == torch.float64 or not _HAS_TRITON:
         return None
     return importlib.import_module("popmargin.kernels.head")

@@ -1,4 +1,4 @@
-"""How long a sequence may be for a model's numbers to be its own, whatever else is in the batch."""
+"""How long a sequence may be before a model's numbers depend on what else is in the batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from popmargin.engine.trial import ERRORS, evaluating
 from popmargin.errors import RunError
 
-_OFFSET = 8  # some tables of positions begin a few places in, RoBERTa's two
+_OFFSET = 8  # some position tables start with an offset: RoBERTa's with two
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Limit:
 
     Attributes:
         tokens: its tokens, prompt included.
-        reason: why longer ones have no number of their own.
+        reason: why longer ones cannot be scored.
     """
 
     tokens: int
     reason: str
 
     def check(self, tokens: int) -> None:
-        """Refuse a sequence of so many tokens.
+        """Refuse a sequence with this many tokens.
 
         Raises:
             RunError: it is too long.
@@ -39,8 +39,8 @@ class Limit:
 def context_limit(model: Any) -> Limit | None:
     """The original context of a model whose position encoding changes with the longest sequence in a batch.
 
-    Dynamic NTK scaling and LongRoPE change all frequencies once a sequence is longer than that, those of the shorter
-    ones beside it too, and dynamic scaling remembers the longest sequence of batches before.
+    Dynamic NTK scaling and LongRoPE change all frequencies once a sequence is longer than that, also for shorter ones
+    in the same batch, and dynamic scaling remembers the longest sequence of earlier batches.
     """
     config = model.config.get_text_config()
     rope: Any = getattr(config, "rope_parameters", None)
@@ -62,7 +62,7 @@ def context_limit(model: Any) -> Limit | None:
 
 
 def token_count(model: Any) -> int:
-    """How many token ids a model knows: those that both its embedding and its head have."""
+    """How many token ids a model has, in both its embedding and its head."""
     counts = [model.get_input_embeddings().weight.shape[0]]
     head = model.get_output_embeddings()
     if head is not None:
@@ -72,15 +72,15 @@ def token_count(model: Any) -> int:
 
 @torch.no_grad()
 def too_long(model: Any, tokens: int) -> str | None:
-    """Why a model cannot score a sequence of so many tokens, tried if that is near its positions; None if it can."""
+    """Why a model cannot score a sequence with this many tokens, tried near its maximum; None if it can."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is None or tokens <= positions - _OFFSET:
         return None
-    padding = getattr(model.config.get_text_config(), "pad_token_id", None)  # which some models give no position
+    padding = getattr(model.config.get_text_config(), "pad_token_id", None)  # some models give it no position
     ids = torch.full((1, tokens), 1 if padding == 0 else 0, device=next(model.parameters()).device)
     try:
         with evaluating(model):
-            float(model(input_ids=ids, use_cache=False).logits.sum())  # waits for what an accelerator has to say
+            float(model(input_ids=ids, use_cache=False).logits.sum())  # makes an accelerator's errors appear here
     except ERRORS as error:
         return f"it has {positions:,} positions ({str(error).strip().partition(chr(10))[0]})"
     return None

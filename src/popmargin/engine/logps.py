@@ -90,10 +90,10 @@ class ForwardPlan:
     """How a model's completion log-probs are computed.
 
     Attributes:
-        layout: packed rows, padded ones where the model cannot take them, or each response alone where it must.
-        head: the LM head, which sees completion positions only; None where the model does not tell.
-        fused: what follows the head, where it can be fused with the log-softmax; None where it cannot.
-        lower: frozen layers that the forward pass need not run; see `frozen.FrozenOutputs`.
+        layout: packed rows, padded ones if the model cannot take those, or each response alone if necessary.
+        head: the LM head, which sees completion positions only; None if it cannot be found.
+        fused: what follows the head, if it can be fused with the log-softmax; else None.
+        lower: frozen layers that the forward pass can skip; see `frozen.FrozenOutputs`.
         limit: the longest sequence whose numbers do not depend on what else is in a batch; None for any.
     """
 
@@ -105,11 +105,11 @@ class ForwardPlan:
 
 
 def forward_plan(model: Any) -> ForwardPlan:
-    """The fastest way that gives this model's own log-probs: found by a trial on a few tokens, so keep it.
+    """The fastest way that gives this model's own log-probs, found by a trial on a few tokens: keep the result.
 
-    Its own are those that a response gets alone, in a forward pass of one row. What shows only in longer rows than the
-    trial's, windows and chunks, is read from the rules of the model's masks (`sight.py`). Why a model cannot take the
-    fast way is said in the log.
+    Its own log-probs are those of a response alone, in a forward pass of one row. Windows and chunks, which show only
+    in rows longer than the trial's, are read from the rules of the model's masks (`sight.py`). The log says why a model
+    cannot use the fast way.
 
     Raises:
         RunError: the model cannot score a response, gives numbers that are not finite, or is not causal.
@@ -118,13 +118,13 @@ def forward_plan(model: Any) -> ForwardPlan:
 
 
 def better_plan(model: Any, own: ForwardPlan, plan: ForwardPlan, what: str) -> ForwardPlan:
-    """Another plan for a model, if a trial gives the same log-probs; else its own, and the log says why.
+    """Another plan for a model, if a trial gives the same log-probs; otherwise its own, and the log says why.
 
     Args:
         model: not wrapped for distributed training.
         own: its plan.
         plan: the other plan.
-        what: it brings, for the log.
+        what: what it offers, for the log.
     """
     with evaluating(model):
         return _take(model, plan, own, _trial(model, own), what)
@@ -141,7 +141,9 @@ def _find_plan(model: Any) -> ForwardPlan:
         try:
             own = _trial(model, alone)
         except ERRORS as error:
-            adapter = "" if base is model else " with its adapter"  # peft may adapt what is no plain linear layer
+            adapter = (
+                "" if base is model else " with its adapter"
+            )  # peft may adapt something other than a plain linear layer
             raise RunError(f"{type(base).__name__}{adapter} cannot score a response: {error}") from error
         if not own.isfinite().all():
             raise RunError(f"{type(base).__name__} gives non-finite log-probs: are its weights intact?")
@@ -170,7 +172,7 @@ def _find_plan(model: Any) -> ForwardPlan:
 
 
 def _row_plan(model: Any, alone: ForwardPlan, settings: HeadSettings | None, own: Tensor) -> ForwardPlan:
-    """The fastest way of scoring with a row for every response."""
+    """The fastest way of scoring with one row per response."""
     if settings is not None and alone.head is not None:
         reason = head_refused(model, alone.head, settings)
         if reason is not None and head_refused(model, alone.head, HeadSettings()) is None:
@@ -207,12 +209,12 @@ def _allowed(model: Any) -> float:
 
 @torch.no_grad()
 def _trial(model: Any, plan: ForwardPlan, *, other_end: bool = False) -> Tensor:
-    """Log-probs of a few responses of unequal lengths, two of them to one prompt."""
+    """Log-probs of a few responses of different lengths, two of them to one prompt."""
     return token_scores(model, trial_sequences(model, plan.layout, other_end=other_end), plan=plan).logps.double()
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """bf16 matmuls when the precision is bf16, else nothing."""
+    """bf16 matmuls if the precision is bf16; otherwise nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
@@ -232,7 +234,7 @@ def token_scores(
     statistics: bool = False,
     other: OtherLogits | None = None,
 ) -> TokenScores:
-    """Log-probs of all completion tokens, and what else a forward pass can tell about them.
+    """Log-probs of all completion tokens, and other statistics of the same forward pass.
 
     Only completion positions go through the LM head. Numbers do not depend on the layout or on what else is in the
     batch, up to floating-point rounding.
@@ -241,7 +243,7 @@ def token_scores(
         model: a causal language model, wrapped for distributed training or not.
         sequences: responses in either layout; see `sequences.Sequences`.
         precision: `fp32` (the model's own dtype) or `bf16` (autocast).
-        plan: of the model before it was wrapped; found when not given.
+        plan: of the model before it was wrapped; None finds one.
         statistics: also entropy and top-1 of every token.
         other: a model from whose logits the model's own are moved away, for de-coupled log-probs.
 
@@ -284,7 +286,7 @@ def _scores(
         if plan.head is not None and plan.fused is not None:
             with _fused(plan.head, plan.fused, positions_N, labels_N, statistics, contrast) as results:
                 output = model(**inputs)
-            # The sum ties the result to the model's output, which sharded training needs to see a gradient of.
+            # The sum ties the result to the model's output: sharded training needs a gradient through it.
             return replace(results[0], logps=results[0].logps + 0.0 * output.logits.sum())
         logits_NV = completion_logits(model, inputs, plan.head, positions_N)
     logps_N: Any = SelectedLogSoftmax.apply(logits_NV, labels_N)
@@ -306,7 +308,7 @@ def completion_logits(
 
 
 def model_inputs(sequences: Sequences) -> dict[str, Any]:
-    """What a model's forward pass is called with, for sequences in either layout."""
+    """Arguments of a model's forward pass, for sequences in either layout."""
     inputs: dict[str, Any] = {"input_ids": sequences["input_ids"], "use_cache": False}
     if "segments" not in sequences:
         return inputs | {"attention_mask": sequences["attention_mask"]}
@@ -334,7 +336,7 @@ def _fused(
     statistics: bool,
     contrast: Contrast | None,
 ) -> Generator[list[TokenScores]]:
-    """Let the head give log-probs of the labels: inside the module, where a sharded weight is whole."""
+    """Make the head return log-probs of the labels, inside the module, where a sharded weight is gathered."""
     results: list[TokenScores] = []
 
     def scores(hidden_NH: Tensor) -> Tensor:
@@ -370,12 +372,12 @@ def head_replaced(
     try:
         yield
     finally:
-        del head.forward  # the class's own is back
+        del head.forward  # restores the class's own
 
 
 @contextlib.contextmanager
 def _head_sees_only(head: nn.Module, positions_N: Tensor) -> Generator[None]:
-    """Let the LM head see only some positions: whatever the model does around its head stays as it is."""
+    """Make the LM head see only some positions; everything the model does around its head stays the same."""
 
     def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0].flatten(0, -2).index_select(0, positions_N), *inputs[1:])
@@ -393,5 +395,7 @@ def response_sums(
     """Sum of (weighted) token values per response (S,)."""
     values_N = values_N if weights_N is None else values_N * weights_N
     responses_S = torch.arange(len(lengths_S), device=values_N.device)
-    response_N = torch.repeat_interleave(responses_S, lengths_S, output_size=len(values_N))  # the size saves a sync
+    response_N = torch.repeat_interleave(
+        responses_S, lengths_S, output_size=len(values_N)
+    )  # giving the size saves a sync
     return torch.zeros(len(lengths_S), dtype=values_N.dtype, device=values_N.device).index_add(0, response_N, values_N)

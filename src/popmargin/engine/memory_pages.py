@@ -4,8 +4,8 @@ import os
 
 
 def use_huge_pages() -> None:
-    """Let torch ask Linux for huge pages: a large tensor then costs few page faults instead of thousands.
+    """Let torch ask Linux for huge pages: a large tensor then takes a few page faults instead of thousands.
 
-    Takes effect only before torch makes its first tensor. What the environment says already stays.
+    Takes effect only before torch makes its first tensor. Settings already in the environment are kept.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -1,4 +1,4 @@
-"""Values that several processes have between them."""
+"""Gathering values from several processes."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def from_all_processes(values: Shaped[Tensor, "N"]) -> Shaped[Tensor, "..."]:
-    """The values of all processes, one process after the other, on this one's device; how many each has may differ.
+    """The values of all processes, one process after the other, on this one's device; their numbers may differ.
 
     Args:
-        values: of this process; each must ask in its turn.
+        values: of this process; every process must call this.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values

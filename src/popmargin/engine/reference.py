@@ -1,6 +1,6 @@
-"""Reference log-probs: computed once per response and model, kept on disk per token, shared by all runs.
+"""Reference log-probs: computed once per response and model, cached on disk per token, shared by all runs.
 
-A value is found again by what determines it and nothing else: the token ids of prompt and completion, the reference's
+A value is keyed only by what determines it: the token ids of prompt and completion, the reference's
 weights and architecture, and how it is scored. Learning rates, objectives, splits, batch sizes and file names do not
 matter. Shards are memory-mapped: a run touches only the pages it needs, and several runs share them.
 """
@@ -30,8 +30,8 @@ from popmargin.errors import RunError
 from popmargin.files import whole_file
 
 _FORMAT = 4  # raise it when the meaning of the stored numbers changes
-_PIECE_TOKENS = 32_000  # a killed build loses at most so many tokens' work
-# What a configuration says besides the architecture: none of it can change a log-prob.
+_PIECE_TOKENS = 32_000  # a killed build loses at most this many tokens of work
+# Settings of a configuration besides the architecture: none of them can change a log-prob.
 _NO_VALUE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 _LABELS = {"bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "initializer_range"}
 
@@ -59,10 +59,10 @@ class ReferenceLogps:
 
 
 def model_fingerprint(model: Any) -> str:
-    """Hash of all weights with their names, and of what the configuration says about the architecture, hex.
+    """Hash (hex) of all weights with their names, and of the architecture in the configuration.
 
-    Settings such as a rotary base or a window change values without changing a weight. Those that a newer transformers
-    adds with their defaults change nothing.
+    Settings such as a rotary base or a window change values without changing a weight. Settings that a newer
+    transformers adds, at their defaults, do not change the hash.
     """
     named = model.config.to_diff_dict()
     settings = {key: value for key, value in named.items() if key not in _NO_VALUE | _LABELS and not draws(key)}
@@ -119,17 +119,17 @@ class ReferenceCache:
         Args:
             prompts: token ids, one array per response.
             completions: token ids, one array per response.
-            model: gives the reference model; called only when something is missing.
-            tokens_per_batch: most tokens in a forward pass.
+            model: returns the reference model; called only if something is missing.
+            tokens_per_batch: maximum tokens per forward pass.
             pad_id: a padding token.
-            plan: gives the model's plan.
+            plan: returns the model's plan.
             progress: show a progress bar.
 
         Returns:
             One float32 array per response, nats per token.
 
         Raises:
-            RunError: the model gave a value that is not finite, or a shard is damaged.
+            RunError: the model gave a non-finite value, or a shard is damaged.
         """
         keys = [_key(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
         wanted = {key: number for number, key in enumerate(keys)}
@@ -143,7 +143,8 @@ class ReferenceCache:
                 unit="response",
                 disable=not progress,
             ) as bar:
-                # First what no other process is at, then what others have begun: done by then, unless they were killed.
+                # First what no other process is working on, then what others have begun: done by then, unless they were
+                # killed.
                 begun = [piece for piece in pieces if not self._build(piece, wanted, scorer, bar, wait=False)]
                 for piece in begun:
                     self._build(piece, wanted, scorer, bar, wait=True)
@@ -153,10 +154,10 @@ class ReferenceCache:
         return [key for key in piece if key not in self._values]
 
     def _build(self, piece: list[bytes], wanted: dict[bytes, int], scorer: "_Scorer", bar: Any, *, wait: bool) -> bool:
-        """Compute and store what is missing of a piece, under a lock that the system frees if the process dies.
+        """Compute and store what is missing of a piece, under a lock that the system releases if the process dies.
 
         Returns:
-            Whether it is there now; False when another process is at it and this one does not wait.
+            Whether it is there now; False if another process is working on it and this one does not wait.
         """
         file = self.folder / f"{_digest(b''.join(piece))}.lock"
         lock = FileLock(file)
@@ -237,7 +238,7 @@ class _Scorer:
         return result
 
     def _batches(self, numbers: dict[bytes, int], layout: Layout) -> list[list[bytes]]:
-        """Forward passes; responses to a prompt stay together while they fit, so that packed rows share the prompt."""
+        """Forward passes; responses to a prompt stay together as long as they fit, so packed rows share the prompt."""
         groups: list[list[bytes]] = []
         tokens: list[int] = []
         last: dict[bytes, int] = {}
@@ -259,9 +260,9 @@ class _Scorer:
 def _pieces(
     wanted: dict[bytes, int], prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray]
 ) -> list[list[bytes]]:
-    """What is built and stored at a time: whole prompts of near-equal length, the longest first.
+    """Pieces to build and store: whole prompts of similar length, the longest first.
 
-    It depends on the data alone, so that several processes cut the same pieces; a lack of memory shows at once.
+    They depend only on the data, so several processes cut the same pieces; running out of memory shows at once.
     """
     groups: dict[bytes, list[bytes]] = {}
     for key, number in wanted.items():
@@ -300,7 +301,7 @@ def _read_shard(shard: Path) -> dict[bytes, np.ndarray]:
 
 
 def _write_whole(file: Path, content: bytes) -> None:
-    """All of a file or nothing, whenever the process is killed; several processes may write it at once."""
+    """Write a file atomically, even if the process is killed; several processes may write it at once."""
     with whole_file(file) as partial, partial.open("wb") as out:
         out.write(content)
         out.flush()

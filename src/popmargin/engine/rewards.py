@@ -1,4 +1,4 @@
-"""Rewards of whole responses under a reward model, in the place of log-probs: packed rows and padded ones alike.
+"""Rewards of whole responses under a reward model, in place of log-probs: in packed or padded rows.
 
 A reward model is a causal language model with a head of one output, read at the last token of a response that is not
 the padding token: what transformers' sequence classifiers do with the same text.
@@ -43,8 +43,8 @@ class RewardPlan:
     """How a model's rewards are computed.
 
     Attributes:
-        layout: packed rows, padded ones where the model cannot take them, or each response alone where it must.
-        head: gives a reward from a hidden state; under an adapter, what holds its trained copy.
+        layout: packed rows, padded ones if the model cannot take those, or each response alone if necessary.
+        head: gives a reward from a hidden state; under an adapter, the module with its trained copy.
         limit: the longest sequence whose reward does not depend on what else is in a batch; None for any.
     """
 
@@ -54,7 +54,7 @@ class RewardPlan:
 
 
 def reward_plan(model: Any) -> RewardPlan:
-    """The fastest way that gives this model's own rewards: found by a trial on a few tokens, so keep it.
+    """The fastest way that gives this model's own rewards. It is found by a trial on a few tokens, so keep the result.
 
     Raises:
         RunError: the model has no head that is read at the last token.
@@ -85,7 +85,7 @@ def _find_plan(model: Any) -> RewardPlan:
                 return torch.cat([model(**model_inputs(row)).logits[:, 0] for row in rows]).double()
 
         own = own_rewards()
-        scale = own.abs().max().clamp(min=1)  # rewards have no unit that rounding could be measured in
+        scale = own.abs().max().clamp(min=1)  # rewards have no unit in which to measure rounding
 
         def without(plan: RewardPlan) -> str | None:
             sequences = trial_sequences(model, plan.layout, whole_to=pad_id)
@@ -115,7 +115,7 @@ def _find_plan(model: Any) -> RewardPlan:
 def response_rewards(
     model: nn.Module, sequences: Sequences, *, precision: str = "fp32", plan: RewardPlan | None = None
 ) -> Float[Tensor, "S"]:
-    """Rewards of all responses (S,), reward units; the head computes in its own dtype, under autocast too.
+    """Rewards of all responses (S,), reward units; the head computes in its own dtype, even under autocast.
 
     Numbers do not depend on the layout or on what else is in the batch, up to floating-point rounding.
 
@@ -123,7 +123,7 @@ def response_rewards(
         model: a reward model, wrapped for distributed training or not.
         sequences: whole responses in either layout; see `sequences.Sequences`.
         precision: `fp32` (the model's own dtype) or `bf16` (autocast).
-        plan: of the model before it was wrapped; found when not given.
+        plan: of the model before it was wrapped; None finds one.
 
     Raises:
         RunError: a sequence is longer than the plan's limit.
@@ -141,7 +141,7 @@ def _rewards(model: nn.Module, sequences: Sequences, precision: str, plan: Rewar
     positions_S: Tensor = sequences["last_positions"]
     with autocast(positions_S.device, precision), _head_reads(plan.head, positions_S) as rewards:
         output: Any = model(**model_inputs(sequences))
-    # The sum ties the result to the model's output, which sharded training needs to see a gradient of.
+    # The sum ties the result to the model's output: sharded training needs a gradient through it.
     return rewards[0] + 0.0 * output.logits.sum()
 
 
@@ -153,7 +153,7 @@ def pair_rewards(rewards_S: Float[Tensor, "S"]) -> PairScores:
 
 @contextlib.contextmanager
 def _head_reads(head: nn.Module, positions_S: Tensor) -> Generator[list[Tensor]]:
-    """Let the head see the last tokens only, inside the module, where a sharded weight is whole."""
+    """Make the head see only the last tokens, inside the module, where a sharded weight is gathered."""
     results: list[Tensor] = []
     own = head.forward
 
@@ -161,10 +161,10 @@ def _head_reads(head: nn.Module, positions_S: Tensor) -> Generator[list[Tensor]]
         hidden_SH = hidden_BTH.flatten(0, -2).index_select(0, positions_S)
         with torch.autocast(hidden_SH.device.type, enabled=False):
             results.append(own(hidden_SH.to(next(head.parameters()).dtype)).squeeze(-1))
-        return hidden_BTH[..., :1]  # of the shape that the model goes on with
+        return hidden_BTH[..., :1]  # of the shape that the model expects next
 
     head.forward = forward
     try:
         yield results
     finally:
-        del head.forward  # the class's own is back
+        del head.forward  # restores the class's own

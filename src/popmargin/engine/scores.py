@@ -16,14 +16,14 @@ from popmargin.objectives.base import Logps, ScoreKind
 
 @dataclass(frozen=True)
 class PairScores:
-    """What the responses of P preferences score.
+    """Scores of the responses of P preferences.
 
     Attributes:
         chosen: scores in the wanted kind (P,), nats.
         rejected: the same of the rejected responses (P,).
-        logps: sums over all tokens, whatever the weights; None where responses have no log-probs.
-        logged: further values to log by name, of any number each.
-        decoupled: the gap with de-coupled log-probs (P,), nats, detached; None where no objective asks for it.
+        logps: sums over all tokens, whatever the weights; None if responses have no log-probs.
+        logged: further values to log, by name; any number of each.
+        decoupled: the gap with de-coupled log-probs (P,), nats, detached; None if no objective needs it.
     """
 
     chosen: Float[Tensor, "P"]

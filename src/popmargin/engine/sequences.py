@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-_WINDOW = 256  # items of near length that are fitted together: whole data sets in linear time
+_WINDOW = 256  # items of similar length that are packed together: whole data sets in linear time
 
 Layout = Literal["packed", "padded", "alone"]
 """packed: one row without padding, prompts encoded once; padded: a row per response, for models that cannot pack;
-alone: the same, with a forward pass for every row, for models whose numbers depend on what is in the batch."""
+alone: the same, with one forward pass per row, for models whose numbers depend on what is in the batch."""
 
 Sequences = dict[str, Any]
 """Model inputs of S responses.
@@ -41,7 +41,7 @@ def make_sequences(
         prompts: token ids of each prompt, at least one.
         completions: token ids of each completion, at least one.
         pad_id: a padding token.
-        layout: packed, or one of those with a row a response.
+        layout: packed, or one of those with one row per response.
         whole: for reward models: every response to its last token, with `last_positions`.
     """
     if layout != "packed":
@@ -57,7 +57,7 @@ def pad_sequences(
     Args:
         prompts: token ids of each prompt, at least one.
         completions: token ids of each completion, at least one.
-        pad_id: the token to fill up with; it is masked, so any will do.
+        pad_id: the padding token; it is masked, so any will do.
         whole: also give `last_positions`, which a response's own padding tokens move.
     """
     rows = [np.concatenate(pair) for pair in zip(prompts, completions, strict=True)]
@@ -85,8 +85,8 @@ def pack_sequences(
 ) -> Sequences:
     """One row in which responses to the same prompt share their longest common prefix.
 
-    The prefix is the true common one, completions included; equal responses stand in the row once. The last token of a
-    response predicts nothing and is left out, unless the responses are wanted whole.
+    The prefix is the true common one, completions included; equal responses are in the row once. The last token of a
+    response predicts nothing and is omitted, unless whole responses are requested.
 
     Args:
         prompts: token ids of each prompt, at least one.
@@ -137,7 +137,7 @@ def pack_sequences(
 
 
 def longest_sequence(sequences: Sequences) -> int:
-    """Tokens of the longest sequence, its last one included where a packed row leaves it out."""
+    """Tokens of the longest sequence, including the last one if a packed row omits it."""
     if "segments" in sequences:
         left_out = 0 if "last_positions" in sequences else 1
         return left_out + max(group[0] + max(group[1:], default=0) for group in sequences["segments"])
@@ -163,7 +163,7 @@ def one_by_one(sequences: Sequences) -> Iterator[Sequences]:
 
 
 def packed_length(prompts: Sequence[np.ndarray], completions: Sequence[np.ndarray]) -> int:
-    """Tokens that responses take at most in a packed row: every distinct prompt once, and all completions."""
+    """Maximum tokens that responses take in a packed row: every distinct prompt once, and all completions."""
     distinct = {prompt.tobytes(): len(prompt) for prompt in prompts}
     return sum(distinct.values()) + sum(len(completion) for completion in completions)
 
@@ -174,11 +174,11 @@ def sequences_to(sequences: Sequences, device: torch.device) -> Sequences:
 
 
 def split_to_budget(tokens: Sequence[int], budget: int) -> list[list[int]]:
-    """Items in parts that fill a token budget, none above it unless one item alone is; first-fit decreasing.
+    """Split items into parts within a token budget, which only a single item may exceed; first-fit decreasing.
 
     Args:
         tokens: token count of each item.
-        budget: most tokens in a part.
+        budget: maximum tokens per part.
 
     Returns:
         Item numbers of each part, ascending.
@@ -207,7 +207,7 @@ def _labels(completions: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def _last(row: np.ndarray, pad_id: int) -> int:
-    """Place of the last token that is no padding; 0 where all are, as in transformers' classifiers."""
+    """Position of the last non-padding token; 0 if all are padding, as in transformers' classifiers."""
     places = np.flatnonzero(row != pad_id)
     return int(places[-1]) if len(places) else 0
 

@@ -1,8 +1,8 @@
-"""What a token of a layer sees: read from the rule of the mask that the model builds, at positions no trial reaches.
+"""What a token of a layer sees, read from the rule of the model's mask, at positions that no trial reaches.
 
-A window or chunk shows only in rows that are longer than it, often thousands of tokens. transformers builds masks from
-rules, functions of two positions, so that a rule can be asked about any positions without a forward pass over them. The
-mask, and not what the attention is told besides, is what a model's own attention obeys; some give it alone the window.
+A window or chunk shows only in rows longer than it, often thousands of tokens. transformers builds masks from
+rules, functions of two positions, so a rule can be evaluated at any positions without a forward pass over them. A
+model's own attention obeys the mask, not its other arguments; in some models only the mask has the window.
 """
 
 import contextlib
@@ -16,24 +16,24 @@ from torch import Tensor, nn
 Rule = Callable[[Any, Any, Any, Any], Any]
 """Whether a query sees a key, by batch row, head, and the positions of both."""
 
-_FARTHEST = 2**17  # tokens: windows beyond are none
+_FARTHEST = 2**17  # tokens: larger windows have no effect
 _TAG = "popmargin_sight"
 
 
 @dataclass(frozen=True)
 class Sight:
-    """Which tokens of its own sequence a token sees: all up to itself, unless one of these is given.
+    """Which tokens of its own sequence a token sees: all up to itself, unless one of these is set.
 
     Attributes:
-        window: only so many, itself included.
-        chunk: only those of its own chunk of so many tokens.
+        window: only this many, itself included.
+        chunk: only those in its own chunk of this many tokens.
     """
 
     window: int | None = None
     chunk: int | None = None
 
     def within(self, length: int) -> "Sight":
-        """The same for sequences of a length: without what they do not reach."""
+        """The same for sequences of a given length, without limits that they do not reach."""
         return Sight(*(None if limit is None or limit >= length else limit for limit in (self.window, self.chunk)))
 
     def first(self, position: int) -> int:
@@ -43,12 +43,12 @@ class Sight:
 
 
 class Watch:
-    """The sights of attention layers in a forward pass of one row; None where a layer's could not be told.
+    """The sights of attention layers in a forward pass of one row; None if a layer's could not be determined.
 
     Attributes:
         sights: by layer.
-        changed: the class of a layer whose mask is not one that was made from a rule, or not all that decides what its
-            tokens see; empty if there is none.
+        changed: the class of a layer whose mask was not made from a rule, or does not alone decide what its tokens
+            see; empty if there is none.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Watch:
         self.changed = ""
 
     def note(self, module: nn.Module, mask: Tensor | None, *, is_causal: bool) -> None:
-        """Take note of the mask that a layer is given; `is_causal` says what no mask means."""
+        """Record the mask that a layer receives; `is_causal` says what no mask means."""
         sight = getattr(mask, _TAG, None) if mask is not None else (Sight() if is_causal else None)
         if mask is not None and not hasattr(mask, _TAG):
             self.changed = type(module).__name__
@@ -69,7 +69,7 @@ _watch: list[Watch] = []
 
 @contextlib.contextmanager
 def watching() -> Generator[Watch]:
-    """A context in which layers with our attention tell what their masks let them see."""
+    """A context in which layers with our attention record what their masks let them see."""
     watch = Watch()
     _watch.append(watch)
     try:
@@ -79,23 +79,23 @@ def watching() -> Generator[Watch]:
 
 
 def current_watch() -> Watch | None:
-    """The watch of the forward pass that runs now, if any."""
+    """The watch of the current forward pass, if any."""
     return _watch[-1] if _watch else None
 
 
 def tagged(mask: Tensor | None, rule: Rule | None) -> Tensor | None:
-    """The mask with the sight of its rule on it; a model that makes another mask of it loses the sight."""
+    """The mask with its rule's sight attached; a model that builds another mask from it loses the sight."""
     if mask is not None and rule is not None:
         setattr(mask, _TAG, sight_of(rule, mask.device))
     return mask
 
 
 def sight_of(rule: Rule, device: torch.device | None = None) -> Sight | None:
-    """What a rule lets tokens see; None if it is neither all, nor a window, nor chunks.
+    """What a rule lets tokens see; None if it is not everything, a window or chunks.
 
     Args:
-        rule: asked at some hundred positions up to 131,072, with all keys of each.
-        device: where the tensors are that the rule holds, if any; the CPU when not given.
+        rule: evaluated at some hundred positions up to 131,072, with all keys of each.
+        device: of any tensors that the rule holds; the CPU if not given.
     """
     if _looks_tokens_up(rule):
         return None
@@ -133,7 +133,7 @@ def _first_seen(rule: Rule, position: int, device: torch.device | None) -> int |
 
 
 def _looks_tokens_up(rule: Any) -> bool:
-    """Whether a rule holds a tensor that it reads by position: it can then not be asked beyond the tokens at hand."""
+    """Whether a rule indexes a tensor by position; it then cannot be evaluated beyond the current tokens."""
     held: list[Any] = [cell.cell_contents for cell in getattr(rule, "__closure__", None) or ()]
     for value in held:
         parts: Any = value if isinstance(value, tuple | list) else (value,)

@@ -11,16 +11,16 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from popmargin.engine.processes import from_all_processes
-from popmargin.errors import RunError
+from popmargin.errors import RunError, counted
 
 
 @runtime_checkable
 class Target(Protocol):
-    """A source of target gaps; its state is saved with every checkpoint."""
+    """A source of target gaps. Its state is saved with every checkpoint."""
 
     @property
     def forward(self) -> Literal["all", "others", "none"]:
-        """Which weaker sides need a forward pass of their own: all, those the policy does not score, or none."""
+        """Which weaker sides need their own forward pass: all, those the policy does not score, or none."""
         ...
 
     def scoring(self) -> contextlib.AbstractContextManager[None]:
@@ -32,7 +32,7 @@ class Target(Protocol):
         ...
 
     def observe(self, preferences: Int[Tensor, "P"], gaps: Float[Tensor, "P"]) -> None:
-        """Take note of the policy's detached gaps (P,), nats, of the preferences just scored."""
+        """Record the policy's detached gaps (P,), nats, of the preferences just scored."""
         ...
 
     def step(self) -> None:
@@ -40,7 +40,7 @@ class Target(Protocol):
         ...
 
     def distance(self) -> float:
-        """How far the target is behind the policy; 0 when it is the policy."""
+        """How far the target lags behind the policy; 0 if it is the policy."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ class Target(Protocol):
         ...
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take up the state of a checkpoint."""
+        """Restore the state from a checkpoint."""
         ...
 
 
@@ -64,10 +64,10 @@ class PolicyTarget:
         return None
 
     def observe(self, preferences: Int[Tensor, "P"], gaps: Float[Tensor, "P"]) -> None:
-        """Nothing is remembered."""
+        """There are no remembered gaps."""
 
     def step(self) -> None:
-        """The policy needs no following."""
+        """The policy is its own target."""
 
     def distance(self) -> float:
         return 0.0
@@ -83,7 +83,7 @@ class EMATarget:
     """A Polyak-averaged copy of the trained weights, θ_target ← τ·θ_target + (1 − τ)·θ, kept in fp32.
 
     Only weights that are trained are copied: with LoRA, the adapter. In bf16 an average with τ = 0.99 would hardly
-    move, so the copy is fp32 whatever the model's dtype. Of a model that is sharded later (FSDP), every process keeps
+    move, so the copy is fp32 whatever the model's dtype. If the model is sharded later (FSDP), every process keeps
     the average of its own shards.
 
     Args:
@@ -133,7 +133,7 @@ class EMATarget:
             parameter.data = value.to(parameter.dtype)
 
     def _write(self, values: list[Tensor]) -> None:
-        """In place, as what gathers shards knows their storage."""
+        """In place: whatever gathers shards refers to their storage."""
         self._give_up_gathered()
         for (parameter, _), value in zip(self._pairs(), values, strict=True):
             _local(parameter).copy_(value)
@@ -142,7 +142,7 @@ class EMATarget:
         return None
 
     def observe(self, preferences: Int[Tensor, "P"], gaps: Float[Tensor, "P"]) -> None:
-        """Scores are the network's own."""
+        """Scores come from the network itself."""
 
     @torch.no_grad()
     def step(self) -> None:
@@ -181,8 +181,8 @@ class MarginBank:
     """A running average of each preference's own gap, updated whenever it is scored (ours; no second network).
 
     g_i ← τ·g_i + (1 − τ)·Δ_i after every optimizer step in which preference i was scored; a preference that was not
-    scored yet has the gap of the start model (0 for log-ratios). Staleness is the price: a gap is as old as its
-    preference's last turn. Within a step nothing changes, so that micro-batches and processes do not matter.
+    scored yet has the gap of the start model (0 for log-ratios). The price is staleness: a gap is as old as the last
+    time its preference was scored. Nothing changes within a step, so micro-batches and processes do not matter.
 
     Args:
         start: gaps of all preferences under the start model (N,), nats.
@@ -225,7 +225,7 @@ class MarginBank:
     def load_state(self, state: dict[str, Tensor]) -> None:
         if state["bank"].shape != self._gaps.shape:
             raise RunError(
-                f"The checkpoint's margin bank holds {len(state['bank'])} preferences, but this run has "
+                f"The checkpoint's margin bank has {counted(len(state['bank']), 'preference')}, but this run has "
                 f"{len(self._gaps)}."
             )
         self._gaps = state["bank"].clone()

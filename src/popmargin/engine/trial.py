@@ -1,4 +1,4 @@
-"""What finding a plan needs: a few short responses, and a judgement of what a faster way makes of them."""
+"""Tools for finding a plan: a few short responses, and checks of whether a faster way gives the same scores."""
 
 import contextlib
 from collections.abc import Callable, Generator
@@ -22,20 +22,20 @@ LAST = _COMPLETIONS[-1]
 _ROW_THRESHOLDS = ("floor_scale",)
 """Attributes of modules: lengths, counted along the row whatever the position ids say, at which their numbers change.
 
-Llama 4 scales queries by the place in the row from 8,192 on: a packed row reaches that before any response does.
+Llama 4 scales queries by their position in the row from 8,192 on: a packed row reaches that before any response does.
 """
 ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError)
 """What a model may raise when called in a way it does not support."""
 
 
 def trial_sequences(model: Any, layout: Layout, *, whole_to: int | None = None, other_end: bool = False) -> Sequences:
-    """A few responses of unequal lengths, two of them to one prompt, on the model's device.
+    """A few responses of different lengths, two of them to one prompt, on the model's device.
 
     Args:
         model: gives vocabulary and device.
         layout: of the responses.
         whole_to: a padding id, for reward models.
-        other_end: only the last of them, with another last token.
+        other_end: only the last response, with a different last token.
     """
     vocabulary = int(model.config.get_text_config().vocab_size)
     random = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def trial_sequences(model: Any, layout: Layout, *, whole_to: int | None = None, 
 
 
 def refused(trial: Callable[[], Tensor], expected: Tensor, allowed: float) -> str | None:
-    """Why a faster way of scoring must not be taken: it fails, or changes scores by more; None where it may."""
+    """Why a faster way of scoring must not be used: it fails, or changes scores too much; None if it may."""
     try:
         difference = float((trial() - expected).abs().max())
     except ERRORS as error:
@@ -59,10 +59,9 @@ def refused(trial: Callable[[], Tensor], expected: Tensor, allowed: float) -> st
 
 @torch.no_grad()
 def head_refused(model: Any, head: nn.Module, settings: HeadSettings) -> str | None:
-    """Why these settings are not all that a model does after its head; None if they are.
+    """What a model does after its head beyond these settings; None if nothing.
 
-    The model is given logits from −60 to 60 in the place of its head's, as a soft cap or a scale hardly shows in small
-    ones.
+    The model gets logits from −60 to 60 in place of its head's, since a soft cap or a scale hardly shows in small ones.
     """
     sequences = next(one_by_one(trial_sequences(model, "alone")))
     asked: list[Tensor] = []
@@ -92,11 +91,11 @@ def packing_refused(
         base: the model, without an adapter around it.
         plain: one of its plain forward passes, whose masks are looked at.
         expected: the numbers of that pass with the model's own attention.
-        allowed: largest difference.
+        allowed: maximum difference.
 
     Returns:
-        None, or why the model cannot; and whether it makes masks of its own, from what its tokens are (sparse attention
-        to the best keys), so that even padding may change them.
+        None, or why the model cannot; and whether it builds masks from the content of its tokens (sparse attention to
+        the best keys), so that even padding may change them.
     """
     reason = allow_packing(base)
     if reason is not None:
@@ -112,7 +111,7 @@ def packing_refused(
 
 @contextlib.contextmanager
 def row_thresholds_lowered(model: nn.Module) -> Generator[None]:
-    """What changes numbers only far along a row, within a trial's reach."""
+    """Bring effects that appear only far along a row within a trial's reach."""
     found = [(module, name) for module in model.modules() for name in _ROW_THRESHOLDS if name in vars(module)]
     own = [(module, name, getattr(module, name)) for module, name in found]
     try:
@@ -126,7 +125,7 @@ def row_thresholds_lowered(model: nn.Module) -> Generator[None]:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Generator[None]:
-    """In evaluation mode, each module back in its own one afterwards."""
+    """Run in evaluation mode; each module's own mode is restored afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -137,7 +136,7 @@ def evaluating(model: nn.Module) -> Generator[None]:
 
 
 def without_adapter(model: Any) -> PreTrainedModel | None:
-    """The transformers model inside an adapter; None where there is none."""
+    """The transformers model inside an adapter; None if there is no adapter."""
     base = model if isinstance(model, PreTrainedModel) else getattr(model, "base_model", model)
     base = base if isinstance(base, PreTrainedModel) else getattr(base, "model", base)
     return base if isinstance(base, PreTrainedModel) else None
@@ -150,14 +149,14 @@ def unwrapped(model: Any) -> Any:
 
 @torch.no_grad()
 def refuse_noise(model: Any, scores: Callable[[], Tensor]) -> None:
-    """See that a model scores in training as it does in evaluation, before it is trained.
+    """Check before training that a model scores in training mode as it does in evaluation mode.
 
     Args:
         model: to be trained.
-        scores: what it gives for a few responses.
+        scores: its scores of a few responses.
 
     Raises:
-        RunError: it draws random numbers in training, so that a policy is not its own reference at the first step.
+        RunError: it draws random numbers in training, so a policy does not equal its reference at the first step.
     """
     place = next(model.parameters()).device
     with evaluating(model), torch.random.fork_rng([] if place.type == "cpu" else [place], device_type=place.type):

@@ -1,4 +1,4 @@
-"""Evaluation: how well preferences are ordered, and how good the generations are, with honest intervals."""
+"""Evaluation: how well preferences are ordered and how good generations are, with intervals."""
 
 from popmargin.evaluation.discriminative import DiscriminativeMetrics as DiscriminativeMetrics
 from popmargin.evaluation.discriminative import discriminative_differences as discriminative_differences

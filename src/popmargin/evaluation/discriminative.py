@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.statistics.buckets import STRENGTHS, strength_thirds
 from popmargin.statistics.calibration import calibration_error, reliability_curve, share_right
 from popmargin.statistics.edge_mean import edge_mean
@@ -23,14 +23,14 @@ Edges = tuple[Any, Any]
 
 @dataclass(frozen=True)
 class DiscriminativeMetrics:
-    """Metrics of the order of responses and of preferences.
+    """Metrics of how well responses and preferences are ordered.
 
     Attributes:
         intervals: accuracy, accuracy_weak, accuracy_medium, accuracy_strong (thirds by strength, `strength_thirds`),
             accuracy_longer (the share that "the longer one is better" gets right: a baseline, not the model's),
-            accuracy_reference (what the reference model's own log-probs get right in the same score: another one),
-            pearson, spearman, kendall (tau-b) of reward margin with strength, pop_accuracy, ece, reward_margin (reward
-            units); nan where not defined.
+            accuracy_reference (the accuracy of the reference model's own log-probs by the same score: another
+            baseline), pearson, spearman, kendall (tau-b) of reward margin with strength, pop_accuracy, ece,
+            reward_margin (reward units); nan if undefined.
         reliability: bins of predicted confidence with low, high, predicted, observed, count; over all seeds.
         counts: rows, clusters, weak, medium, strong, edges.
     """
@@ -59,28 +59,28 @@ def discriminative_metrics(
     level: float = 0.95,
     bins: int = 10,
 ) -> DiscriminativeMetrics:
-    """Metrics with intervals by clusters of prompts; for several seeds, means whose spread the intervals hold.
+    """Metrics with intervals by clusters of prompts; for several seeds, means, with intervals that cover the seeds.
 
     Intervals are Student's t with the variance from leaving out one cluster at a time (`Estimate`, `Spread`); those of
-    shares are Wilson's and those of correlations Fisher's, with that variance. With one seed they are about the rows
-    alone.
+    shares are Wilson's and those of correlations Fisher's, with that variance. With one seed they cover only the
+    rows.
 
-    A reward margin of exactly 0 is half right. Every row counts once, in any order or batching. The expected
-    calibration error compares the confidence max(p, 1-p), p = σ(reward margin), with whether the model is right. Every
-    row holds the chosen response first, so "chosen is better" would be observed in each bin of p at 100%; scoring both
-    orders of each pair makes that frequency meaningful but mirrors each bin below ½ above it, which is this form. Bins
-    have equal mass; what is given is free of the upward bias of Σ_bins |Σ confidence - Σ right| / N
-    (`calibration_error`).
+    A reward margin of exactly 0 counts as half right. Every row counts once, whatever the order or batching. The
+    expected calibration error compares the confidence max(p, 1-p), p = σ(reward margin), with whether the model is
+    right. Every row has the chosen response first, so "chosen is better" would be observed 100% of the time in each bin
+    of p. Scoring both orders of each pair makes that frequency meaningful but mirrors each bin below ½ above it, which
+    is this form. Bins have equal size; the estimate is corrected for the upward bias of Σ_bins |Σ confidence - Σ right|
+    / N (`calibration_error`).
 
     Args:
         reward_margin: reward units, (N,) for one seed or (S, N) for several seeds on the same rows.
-        strength: how much better chosen is (N,), for instance the rating gap; nan where unknown (such rows are left out
-            of thirds and correlations).
-        clusters: of each row (N,): its prompt, or what the data name as `cluster`.
-        longer_chosen: 1 where the chosen response is the longer one, ½ where both are equally long, else 0 (N,).
-        reference_margin: the reference model's own, in the same score, reward units (N,); None where it has none.
-        edges: (stronger, weaker) row numbers of held-out PoP edges, each (E,); weaker -1 is left out. The interval of
-            pop_accuracy knows both prompts of an edge (`edge_mean`).
+        strength: how much better chosen is (N,), for instance the rating gap; nan where unknown (thirds and
+            correlations exclude these rows).
+        clusters: of each row (N,): its prompt, or the data's `cluster`.
+        longer_chosen: 1 where the chosen response is longer, ½ where both are equally long, otherwise 0 (N,).
+        reference_margin: the reference model's own, by the same score, reward units (N,); None if there is none.
+        edges: (stronger, weaker) row numbers of held-out PoP edges, each (E,); edges with weaker -1 are excluded. The
+            interval of pop_accuracy accounts for both prompts of an edge (`edge_mean`).
         level: of the intervals.
         bins: of the calibration curve.
 
@@ -88,7 +88,7 @@ def discriminative_metrics(
         The metrics.
 
     Raises:
-        DataError: no rows, shapes that do not fit, margins that are not finite, or edges into rows that do not exist.
+        DataError: no rows, mismatched shapes, non-finite margins, or edges to rows that do not exist.
     """
     margin_SN = per_seed_rows(reward_margin, "reward_margin")
     strength_N = _check(margin_SN, strength, clusters)
@@ -117,20 +117,21 @@ def discriminative_differences(
 
     Args:
         reward_margin, baseline_margin: reward units, (N,) or (S, N). With equal numbers of seeds, seed s is compared
-            with seed s; else the seeds vary on their own, and one arm may have a single one.
+            with seed s; otherwise the seeds are independent, and one arm may have a single one.
         strength, clusters, edges, level, bins: as in `discriminative_metrics`.
 
     Returns:
         The difference for each key of `discriminative_metrics` except accuracy_longer and accuracy_reference.
 
     Raises:
-        DataError: as there, or the two arms differ in rows.
+        DataError: as there, or the two arms have different rows.
     """
     margin_SN = per_seed_rows(reward_margin, "reward_margin")
     other_SN = per_seed_rows(baseline_margin, "baseline_margin")
     if margin_SN.shape[1] != other_SN.shape[1]:
         raise DataError(
-            f"The arms have {margin_SN.shape[1]} and {other_SN.shape[1]} rows; compare them on the same rows."
+            f"The arms have {margin_SN.shape[1]} and {counted(other_SN.shape[1], 'row')}; compare them on the same "
+            "rows."
         )
     strength_N = _check(margin_SN, strength, clusters)
     return _intervals([margin_SN, other_SN], strength_N, clusters, edges, bins, level)
@@ -141,18 +142,18 @@ def _check(margin_SN: Any, strength: ArrayLike, clusters: Sequence[str]) -> Any:
     rows = margin_SN.shape[1]
     if strength_N.shape != (rows,) or len(clusters) != rows:
         raise DataError(
-            f"{rows} reward margins, strengths of shape {strength_N.shape} and {len(clusters)} prompts; give one of "
-            "each per preference."
+            f"{counted(rows, 'reward margin')}, strengths of shape {strength_N.shape} and "
+            f"{counted(len(clusters), 'prompt')}; give one of each per preference."
         )
     if rows == 0:
-        raise DataError("There is no preference to evaluate: the split is empty.")
+        raise DataError("There are no preferences to evaluate: the split is empty.")
     return np.where(np.isfinite(strength_N), strength_N, np.nan)
 
 
 def _intervals(
     arms: list[Any], strength_N: Any, clusters: Sequence[str], edges: Edges | None, bins: int, level: float
 ) -> dict[str, Interval]:
-    """Intervals of one arm, or of the first minus the second."""
+    """Intervals for one arm, or for the first minus the second."""
     groups = Clusters(clusters)
     result: dict[str, Interval] = {}
     for name, (scale, estimate) in _metrics(strength_N, groups, clusters).items():
@@ -168,7 +169,7 @@ def _intervals(
 def _metrics(
     strength_N: Any, groups: Clusters, clusters: Sequence[str]
 ) -> dict[str, tuple[Scale, Callable[[Any], Estimate]]]:
-    """Each metric's scale, and how margins (S, N) give its estimate."""
+    """Each metric's scale, and its estimate from margins (S, N)."""
     bucket, known = strength_thirds(strength_N), np.isfinite(strength_N)
     known_groups = Clusters([name for name, use in zip(clusters, known, strict=True) if use])
 
@@ -200,12 +201,14 @@ def _metrics(
 
 
 def _untrained(name: str, right: ArrayLike | None, clusters: Sequence[str], level: float) -> Interval:
-    """Accuracy of what no run has trained, from whether it is right (N,)."""
+    """Accuracy of an untrained baseline, from whether it is right (N,)."""
     if right is None:
         return UNDEFINED
     rows = per_seed_rows(right, name)
     if rows.shape[1] != len(clusters):
-        raise DataError(f"{name} has {rows.shape[1]} rows, but there are {len(clusters)} preferences.")
+        raise DataError(
+            f"{name} has {counted(rows.shape[1], 'row')}, but there are {counted(len(clusters), 'preference')}."
+        )
     return row_means(rows, clusters).interval(level=level, scale="share")
 
 
@@ -220,7 +223,7 @@ def _moments(strength_N: Any, margin_SN: Any) -> Any:
 
 
 def _standard(values: Any) -> Any:
-    """Rows with mean 0 and variance 1, so that sums of squares do not cancel; all 0 where a row is constant."""
+    """Rows with mean 0 and variance 1, so that sums of squares do not cancel; all 0 if a row is constant."""
     if values.shape[1] == 0:
         return values
     centred = values - values.mean(axis=1, keepdims=True)

@@ -1,11 +1,11 @@
-"""Win rate at equal length: what would be left of a win rate if both sides were equally long."""
+"""Win rate at equal length: the win rate that would remain if both sides were equally long."""
 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import expit
 
-_SLOPE_RIDGE = 0.1  # about a tenth of a comparison: keeps the slope finite when length alone decides every win
-_BASE_RIDGE = 1e-6  # keeps the intercept finite when every comparison is won
+_SLOPE_RIDGE = 0.1  # about a tenth of a comparison: keeps the slope finite if length alone decides every win
+_BASE_RIDGE = 1e-6  # keeps the intercept finite if every comparison is won
 _STEPS = 100
 
 
@@ -16,21 +16,21 @@ def win_rate_at_equal_length(
 ) -> Float[np.ndarray, " R"]:
     """Win rate at equal length, by a logistic regression of the win on the length difference.
 
-    P(win) = σ(a + b·tanh(d / sd(d))), d = length minus the other side's length; the answer is σ(a), at d = 0.
+    P(win) = σ(a + b·tanh(d / sd(d))), d = length minus the other side's length; the result is σ(a), at d = 0.
 
     It is not AlpacaEval's length-controlled win rate (Dubois et al. 2024), from which it takes the logistic model and
     tanh of the difference over its standard deviation: AlpacaEval's also has a term for each instruction's difficulty,
-    fitted to a leaderboard of models, and is the mean over instructions of the predicted win rates. Where instructions
-    differ much, σ(a) lies further from one half than such a mean does. Our ridge on the slope is fixed at 0.1
+    fitted to a leaderboard of models, and is the mean over instructions of the predicted win rates. If instructions
+    differ a lot, σ(a) is further from ½ than such a mean. Our ridge on the slope is fixed at 0.1
     (½·0.1·b² against the summed log-likelihood); theirs is chosen by cross-validation. Ties are half a win.
 
     Args:
         wins: 1, ½ or 0 for each comparison (n,).
         length_difference: tokens, this side minus the other (n,).
-        weights: weight of each comparison in each of R fits (R, n); one fit with equal weights when None.
+        weights: weight of each comparison in each of R fits (R, n); None for one fit with equal weights.
 
     Returns:
-        Win rates (R,); nan where all weights are zero.
+        Win rates (R,); nan if all weights are zero.
 
     Example:
         >>> wins = np.array([1.0, 1.0, 0.0, 0.0])
@@ -53,7 +53,7 @@ def win_rate_at_equal_length(
         determinant = bb * ss - bs**2
         step_base = (ss * up_base - bs * up_slope) / determinant
         step_slope = (bb * up_slope - bs * up_base) / determinant
-        # A full Newton step can overshoot far from the optimum; the objective is concave, so shorter steps arrive.
+        # A full Newton step can overshoot far from the optimum; the objective is concave, so shorter steps converge.
         size = np.maximum(1.0, np.maximum(np.abs(step_base), np.abs(step_slope)))
         base_R, slope_R = base_R + step_base / size, slope_R + step_slope / size
         if max(np.abs(step_base).max(initial=0.0), np.abs(step_slope).max(initial=0.0)) < 1e-10:

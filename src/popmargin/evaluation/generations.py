@@ -1,4 +1,4 @@
-"""Responses of one model to held-out prompts, as they are measured and kept."""
+"""Responses of one model to held-out prompts, as evaluated and stored."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -19,17 +19,17 @@ _NOTES_KEY = b"popmargin.notes"
 
 @dataclass(frozen=True, eq=False)
 class Generations:
-    """Responses of one model to held-out prompts, and how they were drawn.
+    """Responses of one model to held-out prompts, and how they were sampled.
 
     Attributes:
         responses: texts with their `tokens` and whether they are `finished`; the scores `reward` (reward units) and
-            `kl`, the summed log π(y) - log π_ref(y) of a response (nats), each where it was measured; and the prompts'
-            column `cluster` where the data name what depends on each other.
-        drawn: how they were drawn; the mean of `kl` estimates a KL only where they are samples of the policy itself.
-        notes: what the reward did with responses that it could not score as they are, in sentences.
+            `kl`, the summed log π(y) - log π_ref(y) of a response (nats), each if measured; and the prompts' column
+            `cluster`, if the data has one.
+        drawn: how they were sampled; the mean of `kl` estimates a KL only for samples from the policy itself.
+        notes: what the reward did with responses that it could not score in full, in sentences.
 
     Raises:
-        DataError: only some responses have a reward or KL, or one is messages.
+        DataError: only some responses have a reward or KL, or one consists of messages.
     """
 
     responses: Responses
@@ -50,7 +50,7 @@ class Generations:
             raise DataError(f"Response {talks[0]} is messages. Give generations as texts.")
 
     def save(self, path: str | Path) -> None:
-        """Write Parquet that `Responses.load` and `load_preferences` read, too: one row a prompt.
+        """Write Parquet that `Responses.load` and `load_preferences` also read: one row per prompt.
 
         Raises:
             ConfigError: the name does not end in .parquet.
@@ -64,12 +64,12 @@ class Generations:
             )
 
     def first(self, prompts: int) -> "Generations":
-        """The responses to the first so many prompts."""
+        """The responses to the first `count` prompts."""
         return replace(self, responses=self.responses[:prompts])
 
     @staticmethod
     def load(path: str | Path) -> "Generations":
-        """Read what `save` wrote, now or before it wrote one row a prompt.
+        """Read what `save` wrote, including older files with one row per response.
 
         Raises:
             DataError: the file is missing or is not a file of generations.

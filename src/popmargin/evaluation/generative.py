@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.evaluation.equal_length import win_rate_at_equal_length
 from popmargin.evaluation.generations import Generations
 from popmargin.statistics.intervals import UNDEFINED, Clusters, Interval
@@ -31,26 +31,26 @@ def generative_metrics(
     *,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Metrics of generations with intervals by clusters of prompts; for several seeds, means whose spread they hold.
+    """Metrics of generations with intervals by clusters of prompts; for several seeds, means, also over seeds.
 
     win rate = P(reward of this run > reward of the other on the same prompt) over all pairs of their samples, ties ½;
     kl_per_token = Σ kl / Σ lengths over all completions, nats: an estimate of KL(π‖π_ref) a token, given only for
     samples of the policy itself (temperature 1, no cut, nothing of the model's generation config); for others the
     same mean is no KL and is named with its settings (`Drawn.log_ratio`), e.g. log_ratio_per_token_t0.7_k50;
     distinct_n = different n-grams / n-grams over all completions (Li et al. 2016), words and punctuation marks in lower
-    case; it falls with the number of completions, so compare runs of equal size. Intervals are made as in
-    `discriminative_metrics`; `p` of the win rates tests them against one half.
+    case; it falls with the number of completions, so compare runs of equal size. Intervals are computed as in
+    `discriminative_metrics`; `p` of the win rates tests them against ½.
 
     Args:
         run: generations of one seed, or of several seeds on the same prompts.
-        reference: of the reference model on the same prompts: one for all seeds, or one for each.
-        baseline: of the arm to compare with: one for all seeds, or one for each.
+        reference: of the reference model on the same prompts: one for all seeds, or one per seed.
+        baseline: of the arm to compare with: one for all seeds, or one per seed.
         level: of the intervals.
 
     Returns:
         mean_reward, win_rate_reference, win_rate_baseline, win_rate_equal_length (against the reference; ours, see
         `win_rate_at_equal_length`), length (tokens), length_difference (tokens, minus the reference's), distinct_1,
-        distinct_2, kl_per_token (or its other name), finished; nan where not defined.
+        distinct_2, kl_per_token (or its other name), finished; nan if undefined.
 
     Raises:
         DataError: runs on different prompts or drawn differently, prompts with different numbers of samples, or numbers
@@ -74,8 +74,8 @@ def generative_differences(
     """Differences (this arm minus the baseline arm) on the same prompts, each with its p-value.
 
     Args:
-        run, baseline: generations of both arms. With equal numbers of seeds, seed s is compared with seed s; else the
-            seeds vary on their own, and one arm may have a single one.
+        run, baseline: generations of both arms. With equal numbers of seeds, seed s is compared with seed s; otherwise
+            the seeds are independent, and one arm may have a single one.
         reference: of the reference model on the same prompts, one for all seeds.
         level: of the intervals.
 
@@ -97,14 +97,14 @@ def generative_differences(
 
 
 def _aligned(run: Runs, like: list[Generations] | None, name: str) -> list[Generations]:
-    """Runs as a list of one for each seed of `like`, all on the same prompts in the same order."""
+    """Runs as a list, one per seed of `like`, all on the same prompts in the same order."""
     runs = [run] if isinstance(run, Generations) else list(run)
     if not runs or not len(runs[0].responses):
         raise DataError(f"{name}: there are no generations to evaluate.")
     if like is not None and len(runs) == 1:
         runs = runs * len(like)
     if like is not None and len(runs) != len(like):
-        raise DataError(f"{name}: {len(runs)} seeds against {len(like)}; give the same seeds in both.")
+        raise DataError(f"{name}: {counted(len(runs), 'seed')} against {len(like)}; give the same seeds in both.")
     _same_prompts(runs, runs if like is None else like, name)
     return runs
 
@@ -135,7 +135,7 @@ Against = dict[str, list[Generations] | None]
 
 
 def _metrics(arms: list[list[Generations]], against: list[Against], level: float) -> dict[str, Interval]:
-    """Intervals of one arm, or of the first minus the second."""
+    """Intervals for one arm, or for the first minus the second."""
     groups = Clusters(arms[0][0].responses.clusters)
     found = [_estimates(arm, others, groups) for arm, others in zip(arms, against, strict=True)]
     result: dict[str, Interval] = {}
@@ -153,7 +153,7 @@ def _metrics(arms: list[list[Generations]], against: list[Against], level: float
 
 
 def _estimates(runs: list[Generations], against: Against, groups: Clusters) -> dict[str, Any]:
-    """Each metric's `Estimate`; None where it was not measured."""
+    """Each metric's `Estimate`; None if it was not measured."""
     reference, baseline = against["reference"], against["baseline"]
     columns: dict[str, Any] = {
         "mean_reward": _columns(runs, "reward"),
@@ -169,7 +169,7 @@ def _estimates(runs: list[Generations], against: Against, groups: Clusters) -> d
     found["win_rate_equal_length"] = won = found["win_rate_reference"]
     if won is not None and found["length_difference"] is None:
         found["win_rate_equal_length"] = None
-    elif won is not None and 0 < won.value < 1:  # else length has nothing to explain
+    elif won is not None and 0 < won.value < 1:  # otherwise length has nothing to explain
         found["win_rate_equal_length"] = _equal_length(runs, reference, groups)
     for n in (1, 2):
         found[f"distinct_{n}"] = _distinct(runs, groups, n)
@@ -241,7 +241,7 @@ def _equal_length(runs: list[Generations], reference: Any, groups: Clusters) -> 
 
 
 def distinct_counts(completions: Sequence[str], clusters: Clusters, n: int) -> tuple[int, int, Any, Any]:
-    """Different n-grams, all n-grams, and for each cluster (G,) those that only it holds and all that it holds."""
+    """Distinct n-grams, all n-grams, and for each cluster (G,) those only in it and all in it."""
     holders: dict[tuple[str, ...], int] = {}
     held = Counter[int]()
     for text, cluster in zip(completions, clusters.of_row.tolist(), strict=True):
@@ -250,7 +250,7 @@ def distinct_counts(completions: Sequence[str], clusters: Clusters, n: int) -> t
         held[cluster] += len(grams)
         for gram in grams:
             if holders.setdefault(gram, cluster) != cluster:
-                holders[gram] = -1  # several clusters hold it
+                holders[gram] = -1  # it is in several clusters
     only = Counter(holders.values())
     total = np.array([held[g] for g in range(clusters.count)], dtype=np.float64)
     unique = np.array([only[g] for g in range(clusters.count)], dtype=np.float64)
@@ -258,7 +258,7 @@ def distinct_counts(completions: Sequence[str], clusters: Clusters, n: int) -> t
 
 
 def _distinct(runs: list[Generations], groups: Clusters, n: int) -> Estimate | None:
-    """distinct_n; None without any n-gram."""
+    """distinct_n; None without n-grams."""
     clusters = groups.of_row.tolist()
     per_seed, without = np.zeros(len(runs)), np.zeros((len(runs), groups.count))
     for s, run in enumerate(runs):

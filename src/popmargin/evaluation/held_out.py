@@ -1,4 +1,4 @@
-"""Which preferences a run is evaluated on: those that were held out when it was trained, or others by choice."""
+"""Which preferences a run is evaluated on: those held out in training, or others on request."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from popmargin.config import DataConfig
 from popmargin.data.goals import GoalFacts, asking
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak
-from popmargin.errors import DataError, RunError, first_few
+from popmargin.errors import DataError, RunError, counted, first_few
 from popmargin.training.account import reading_step
 from popmargin.training.build import Run
 from popmargin.training.fingerprints import Change, Record, Rows, prompt_digests
@@ -20,12 +20,12 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What to measure a run on.
+    """The data on which a run is evaluated.
 
     Attributes:
         preferences: the held-out preferences, in order.
-        directory: the run, with the folder that the results go to.
-        steps: the account of how they came about.
+        directory: the run, with the folder for the results.
+        steps: the account of where they come from.
     """
 
     preferences: Preferences
@@ -36,16 +36,16 @@ class HeldOut:
 def held_out(run: Run) -> HeldOut:
     """The preferences that a run is evaluated on.
 
-    Those that were held out when it was trained, by id and content, whatever became of the rest of their file. With
-    another `data.test` than the run's own: all preferences of that, if none has a prompt that was trained on; the
-    results then go to a folder of their own, and no report mixes them with the run's.
+    These are the ones held out in training, by id and content, even if the rest of the file has changed. With a
+    `data.test` other than the run's own: all preferences in it, if none of its prompts was trained on; the results then
+    go to a folder of their own, and no report mixes them with the run's.
 
     Args:
         run: as it is evaluated; see `Run.opened`.
 
     Raises:
-        DataError: other data that share prompts with the training.
-        RunError: the held-out preferences are not what they were.
+        DataError: other data that shares prompts with the training data.
+        RunError: the held-out preferences have changed.
     """
     directory, data = run.directory, run.data
     own = run.as_trained.data
@@ -76,7 +76,7 @@ def goal_of_run(directory: RunDirectory) -> GoalFacts | None:
 
 
 def _recorded(directory: RunDirectory, data: DataConfig, record: Record, goal: GoalFacts | None) -> HeldOut:
-    # Validation preferences take the place of the held-out ones, and come from the file that is trained on.
+    # Validation preferences replace the held-out ones, and come from the training file.
     split_off = data.test is None or data.validation_size > 0
     everything = asking(load_side(data, "train" if split_off else "test"), goal)
     stored, now = record.sides["test"], Rows.of(everything)
@@ -96,7 +96,9 @@ def _recorded(directory: RunDirectory, data: DataConfig, record: Record, goal: G
     new = [name for name in now.ids if name not in known]
     notes = ["held out when the run was trained, matched by id and content"]
     if new:
-        notes.append(f"{source} has {len(new)} preferences added since ({first_few(new)}); they are not measured")
+        notes.append(
+            f"{source} has {counted(len(new), 'preference')} added since ({first_few(new)}); they are not measured"
+        )
     if split_off:
         notes += _of_training(record.sides["train"], now, source)
     notes += _asked(goal)
@@ -117,9 +119,9 @@ def _asked(goal: GoalFacts | None) -> list[str]:
 
 
 def _of_training(trained: Rows, now: Rows, source: str) -> list[str]:
-    """What happened since to the preferences that were trained on; flipped labels are another content."""
+    """What has happened to the training preferences since; flipped labels are different content."""
     gone = [name for name in trained.ids if name not in set(now.ids)]
-    return [f"{len(gone)} training preferences are missing from {source} ({first_few(gone)})"] if gone else []
+    return [f"{source} lacks {counted(len(gone), 'training preference')} ({first_few(gone)})"] if gone else []
 
 
 def _others(
@@ -128,7 +130,7 @@ def _others(
     preferences = asking(load_side(data, "test"), goal)
     source = preferences.report.source
     if record is not None and not Change.between(record.sides["test"], Rows.of(preferences)):
-        return _recorded(directory, data, record, goal)  # the same ones in another place
+        return _recorded(directory, data, record, goal)  # the same ones from another place
     if record is None:
         check_leak(read_split(own).train, preferences)
     else:
@@ -151,20 +153,21 @@ def _refuse_leak(trained: Rows, test: Preferences) -> None:
         shown = "\n".join(f"  {ours} has the prompt of {theirs}" for ours, theirs in leaks[:_SHOWN])
         more = f"\n  … and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
         raise DataError(
-            f"{test.report.source}: {len(leaks)} of {len(test)} preferences have a prompt that the run was trained "
+            f"{test.report.source}: {len(leaks)} of {counted(len(test), 'preference')} have a prompt that the run was "
+            "trained "
             f"on:\n{shown}{more}\nRemove them, or use other data."
         )
 
 
 def check_models(directory: RunDirectory, facts: dict[str, str]) -> None:
-    """Whether start model, tokenizer and code are those that the run was trained with.
+    """Check that start model, tokenizer and code are those the run was trained with.
 
     Args:
         directory: the run.
-        facts: fingerprints of what is here now.
+        facts: the current fingerprints.
 
     Raises:
-        RunError: one is another; the message says which.
+        RunError: one differs; the message says which.
     """
     record = Record.load(directory.path)
     if record is None:
@@ -172,7 +175,7 @@ def check_models(directory: RunDirectory, facts: dict[str, str]) -> None:
     wrong = [name for name, value in facts.items() if record.facts.get(name) not in (None, value)]
     if wrong:
         raise RunError(
-            f"{directory.path} was trained with something else: {', '.join(sorted(wrong))} changed. Restore it. If a "
+            f"{directory.path} was trained with different inputs: {', '.join(sorted(wrong))} changed. Restore it. If a "
             "model has moved, give its new place with --model.path; to use another reward file, name it with "
             f"--evaluation.reward.{directory.says_where_code_is()}"
         )

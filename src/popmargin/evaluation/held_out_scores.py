@@ -24,10 +24,10 @@ from popmargin.training.workspace import Workspace
 
 @torch.no_grad()
 def held_out_scores(model: Any, run: Run, workspace: Workspace, *, selected: bool = False) -> PairScores:
-    """Scores of all held-out preferences (N,) in the objective's kind, on the CPU, whatever the batches.
+    """Scores of all held-out preferences (N,) of the objective's kind, on the CPU, independent of batching.
 
     Args:
-        model: in the run's task; it is scored in evaluation mode and left as it was.
+        model: in the run's task; it is scored in evaluation mode and left unchanged.
         run: the objective and the settings of evaluation.
         workspace: the held-out preferences.
         selected: let the run's token selector weigh the tokens, as in training.
@@ -55,7 +55,7 @@ def held_out_scores(model: Any, run: Run, workspace: Workspace, *, selected: boo
 
 
 def _together(parts: Sequence[tuple[list[int], PairScores]], count: int) -> PairScores:
-    """Scores of all preferences (N,) from those of parts of them."""
+    """Scores of all preferences (N,) from those of parts."""
 
     def joined(values: Sequence[Tensor | None]) -> Tensor | None:
         if not values or values[0] is None:
@@ -74,12 +74,12 @@ def _together(parts: Sequence[tuple[list[int], PairScores]], count: int) -> Pair
 
 
 def why_no_loss(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> str:
-    """Why the objective has no loss on held-out preferences, as the end of a sentence; empty where it has one.
+    """Why the objective has no loss on held-out preferences, as the end of a sentence; empty if it has one.
 
     Args:
         loss: with its target.
         workspace: the held-out preferences.
-        edges: PoP edges between them; None where there are none.
+        edges: PoP edges between them; None if there are none.
     """
     name = loss.objective.name
     if loss.needs.scale:
@@ -108,17 +108,18 @@ def held_out_loss(
     edges: PopEdges | None,
     state: Mapping[str, Tensor],
 ) -> float:
-    """The mean loss over held-out rows: what training minimizes, with regularizers, margin and weights.
+    """The mean loss over held-out rows, as minimized in training, with regularizers, margin and weights.
 
-    Rows are preferences, or the PoP edges between them for an objective that needs edges. All of them are one batch for
-    an objective with statistics over the rows forwarded together, so that the loss does not depend on the batch size.
+    Rows are preferences, or the PoP edges between them for an objective that needs edges. For an objective
+    with statistics over the rows forwarded together, they all form one batch, so the loss does not depend on the batch
+    size.
 
     Args:
         model: as in `held_out_scores`.
         run: as in `held_out_scores`.
         workspace: as in `held_out_scores`.
-        loss: of the training, with its target.
-        scores: what `held_out_scores` gave.
+        loss: the training loss, with its target.
+        scores: the result of `held_out_scores`.
         edges: PoP edges between the held-out preferences.
         state: of the objective.
     """

@@ -1,4 +1,4 @@
-"""Measuring a policy on held-out preferences and prompts, and keeping what was measured in its run directory."""
+"""Evaluating a policy on held-out preferences and prompts, and storing the results in its run directory."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from popmargin.data.goal_tokens import refuse_cut_prompts
 from popmargin.data.goals import best_prompts, bodies, distinct_rows, goal_facts
 from popmargin.data.responses import Responses
 from popmargin.engine.scores import PairScores, scores_of
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, RunError, counted
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
@@ -40,16 +40,16 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HeldOutMargins:
-    """Reward margins of held-out preferences, and what they are compared with.
+    """Reward margins of held-out preferences, and the values they are compared with.
 
     Attributes:
         ids: preference ids (N,).
-        clusters: (N,): the prompt, or what the data name as `cluster`.
-        reward_margin: β·gap in the objective's own score (N,), reward units.
+        clusters: (N,): the prompt, or the data's `cluster`.
+        reward_margin: β·gap by the objective's own score (N,), reward units.
         strength: (N,), nan where unknown.
-        longer_chosen: 1 where chosen has more tokens, ½ where as many, else 0 (N,).
-        reference_margin: what the reference model's own log-probs give in the same score (N,), reward units; nan where
-            the score is a ratio to them, in which they have no margin.
+        longer_chosen: 1 where chosen has more tokens, ½ where equally many, otherwise 0 (N,).
+        reference_margin: the margin of the reference model's own log-probs by the same score (N,), reward units; nan if
+            the score is a log-ratio, for which it is always 0.
     """
 
     ids: list[str]
@@ -61,7 +61,7 @@ class HeldOutMargins:
 
     @property
     def of_reference(self) -> np.ndarray | None:
-        """`reference_margin`; None where the score is a ratio to the reference."""
+        """`reference_margin`; None if the score is a log-ratio."""
         return self.reference_margin if np.isfinite(self.reference_margin).all() else None
 
     def save(self, path: Path) -> None:
@@ -115,7 +115,7 @@ def margin_metrics(margins: HeldOutMargins, edges: PopEdges | None) -> Discrimin
 
 @dataclass
 class PromptSet:
-    """Held-out prompts to generate for, distinct and in the order of the data.
+    """Distinct held-out prompts to generate for, in data order.
 
     Attributes:
         prompts: as they are asked; of runs that were trained on goals, for the best goal.
@@ -129,7 +129,7 @@ class PromptSet:
 
     @staticmethod
     def of(workspace: Workspace, count: int | None) -> "PromptSet":
-        """The first `count` distinct held-out prompts; all when None."""
+        """The first `count` distinct held-out prompts; None for all."""
         preferences = workspace.test.preferences
         prompts, plain, clusters = best_prompts(preferences), list(bodies(preferences)), preferences.clusters
         rows = distinct_rows(preferences, count)
@@ -148,11 +148,11 @@ def generate_and_score(
     """Completions of held-out prompts with rewards, and their log-ratio to the reference.
 
     Args:
-        policy: samples the completions; None is the reference.
+        policy: samples the completions; None for the reference.
         settings: how to sample.
         workspace: prompts, tokenizer and reference model.
         reward: scores them.
-        prompts: number of prompts; None takes all.
+        prompts: number of prompts; None for all.
         progress: show a progress bar.
     """
     task = workspace.task
@@ -176,13 +176,16 @@ def generate_and_score(
 
 
 def generation_step(generations: Generations, settings: EvaluationConfig, workspace: Workspace, whose: str) -> Step:
-    """The account of generations: prompts asked, answered and cut, answers cut and empty."""
+    """The account of generations: prompts used and truncated, completions truncated and empty."""
     everyone, task, responses = PromptSet.of(workspace, None), workspace.task, generations.responses
     asked, room = len(responses), task.room_for_prompts(settings)
     lengths = task.prompt_lengths(everyone.prompts[:asked])
     answers = len(responses.texts)
     counts = {
-        f"prompts truncated to the {room} tokens that fit beside the answer": (int((lengths > room).sum()), asked),
+        f"prompts truncated to the {counted(room, 'token')} that fit beside the answer": (
+            int((lengths > room).sum()),
+            asked,
+        ),
         f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
             int(responses.unfinished.sum()),
             answers,
@@ -233,20 +236,20 @@ def evaluate_policy(
     progress: bool = False,
     earlier: Sequence[Step] = (),
 ) -> dict[str, Any]:
-    """Measure a policy and write margins, generations and metrics into its run directory.
+    """Evaluate a policy and write margins, generations and metrics into its run directory.
 
     Args:
-        policy: what to measure.
-        run: what it is measured as, and where the results go.
+        policy: the policy to evaluate.
+        run: the run it belongs to, where the results go.
         workspace: held-out data and reference.
         reward: scores generations; None generates nothing.
         reference: the reference model's generations on the same prompts.
-        baseline: another run's generations to win against.
+        baseline: another run's generations, for win rates.
         progress: show progress bars.
-        earlier: the account of how the held-out preferences came about, where run.json does not hold it.
+        earlier: the account of the held-out preferences, if run.json does not have it.
 
     Returns:
-        What evaluation/metrics.json holds: intervals, reliability curve, counts, and the account of what was measured.
+        The contents of evaluation/metrics.json: intervals, reliability curve, counts, and the account.
     """
     settings, directory = run.evaluation, run.directory
     margins = held_out_margins(policy, run, workspace)
@@ -290,7 +293,7 @@ def evaluate_run(
     against: str | Path | None = None,
     reward: Reward | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run on exactly the preferences that were held out when it was trained.
+    """Evaluate a finished run on exactly the preferences held out in training.
 
     Args:
         run: its run directory; or the run with other evaluation settings, or with other held-out data (`data.test`),
@@ -303,9 +306,9 @@ def evaluate_run(
 
     Raises:
         ConfigError: the run is a reward model, and generations are asked for.
-        DataError: other held-out data share prompts with the training.
-        RunError: the run has not finished, its held-out preferences, models or code are not what they were, or the
-            other run has no generations.
+        DataError: other held-out data shares prompts with the training data.
+        RunError: the run has not finished, its held-out preferences, models or code have changed, or the other run has
+            no generations.
     """
     run = run if isinstance(run, Run) else Run.opened(run)
     path = run.directory.path
@@ -357,5 +360,5 @@ def _check_models(run: Run, workspace: Workspace) -> None:
     if (now.reward, now.reward_options) != (own.reward, own.reward_options):  # another one, on purpose
         code, of_reward = [one for one in code if one not in code_of_reward(now)], {}
     check_models(directory, facts | code_facts(code) | of_reward)
-    if directory.measured == RunDirectory(directory.path).measured:  # of other data there are no tokens to compare
+    if directory.measured == RunDirectory(directory.path).measured:  # other data has no stored tokens to compare with
         check_models(directory, tokens)

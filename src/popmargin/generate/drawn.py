@@ -1,4 +1,4 @@
-"""How completions were drawn, and what their mean log-ratio may be called."""
+"""How completions were sampled, and the name of their mean log-ratio."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ OwnSettings = Literal["ignore", "model"]
 
 @dataclass(frozen=True)
 class Drawn:
-    """How completions were drawn from a model.
+    """How completions were sampled from a model.
 
     Attributes:
         temperature: 0 takes the most likely token.
@@ -25,7 +25,7 @@ class Drawn:
 
     @property
     def exact(self) -> bool:
-        """Whether completions are samples of the policy itself, so that their mean log-ratio estimates a KL."""
+        """Whether completions are samples from the policy itself, so that their mean log-ratio estimates a KL."""
         return self.generation_config == "ignore" and (self.temperature, self.top_k, self.top_p) == (1, 0, 1)
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Drawn:
 
     @property
     def log_ratio(self) -> str:
-        """The metric's name that their mean log-ratio a token has: a KL only where the policy itself was sampled.
+        """The metric name of their mean log-ratio per token: a KL only if the policy itself was sampled.
 
         Example:
             >>> Drawn().log_ratio, Drawn(temperature=0.7, top_k=50).log_ratio

@@ -1,4 +1,4 @@
-"""The tokens that end a completion: one rule for what is trained, sampled and saved."""
+"""The tokens that end a completion: one rule for training, sampling and saving."""
 
 import json
 from collections.abc import Iterable
@@ -9,10 +9,10 @@ from popmargin.data.template import template_ends
 
 
 def end_tokens(tokenizer: Any, generation_config: Any, trained: Iterable[int] = ()) -> list[int]:
-    """Ids of the tokens that end a completion, in ascending order; empty where nothing does.
+    """Ids of the tokens that end a completion, in ascending order; empty if nothing does.
 
-    They are EOS, the token with which the chat template closes an assistant's turn, those with which trained
-    completions end, and those that the start model's own generation config names.
+    These are EOS, the token with which the chat template closes an assistant turn, those with which training
+    completions end, and those in the start model's own generation config.
 
     Args:
         tokenizer: of the start model.
@@ -26,17 +26,17 @@ def end_tokens(tokenizer: Any, generation_config: Any, trained: Iterable[int] = 
 
 
 def save_ends(folder: Path, model: Any, ends: list[int], pad_id: int) -> None:
-    """Write the end tokens into a saved model's generation_config.json, so that others stop where training did.
+    """Write the end tokens into a saved model's generation_config.json, so that other programs stop where training did.
 
     Args:
         folder: of the saved model, or of its adapter.
-        model: its own generation config is the rest of the file where saving has written none, as for adapters.
+        model: its own generation config supplies the rest of the file if saving has not written one, as for adapters.
         ends: as `end_tokens` gives them.
         pad_id: id of the padding token.
     """
     file = folder / "generation_config.json"
     text = file.read_text(encoding="utf-8") if file.is_file() else model.generation_config.to_json_string()
     settings = json.loads(text)
-    settings.pop("_from_model_config", None)  # it is no copy of config.json any more
+    settings.pop("_from_model_config", None)  # it is no longer a copy of config.json
     settings |= {"pad_token_id": pad_id, **({"eos_token_id": ends} if ends else {})}
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

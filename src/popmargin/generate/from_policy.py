@@ -150,7 +150,7 @@ def model_responses(
                 continue
             # A batch of which a part was kept is drawn whole again: it is then the same batch, to the last bit.
             found = sampler.draw(places)
-            entries = [
+            entries: list[dict[str, Any]] = [
                 {
                     "prompt": prompt,
                     "number": number,

@@ -1,4 +1,4 @@
-"""Completions of prompts: batched, seeded, with the log-probs under policy and reference of what was sampled."""
+"""Completions of prompts: batched, seeded, with their log-probs under policy and reference."""
 
 import contextlib
 import functools
@@ -38,14 +38,14 @@ class Sampling:
 
     Attributes:
         samples: completions per prompt.
-        max_new_tokens: longest completion, tokens.
+        max_new_tokens: maximum completion length, tokens.
         temperature: 0 takes the most likely token.
         top_k: among the k most likely tokens; 0 means all.
         top_p: among the most likely tokens that hold this probability together; 1 means all.
         generation_config: `ignore` samples by the other settings alone; `model` as the model's own generation config
             says, in their place.
-        batch_size: completions at once.
-        seed: seed of the sampling; the caller's random state is left as it was.
+        batch_size: completions per batch.
+        seed: seed of the sampling; the caller's random state is unchanged.
         precision: fp32 or bf16.
     """
 
@@ -61,7 +61,7 @@ class Sampling:
 
     @property
     def drawn(self) -> Drawn:
-        """What decides the probabilities of the completions."""
+        """The settings that decide the probabilities of completions."""
         return Drawn(self.temperature, self.top_k, self.generation_config, self.top_p)
 
 
@@ -70,7 +70,7 @@ class Completion:
     """One sampled completion.
 
     Attributes:
-        tokens: its token ids, end token included when it ended.
+        tokens: its token ids, including the end token if it ended.
         text: as readable text.
         finished: whether it ended by itself.
     """
@@ -92,9 +92,10 @@ def sample(
 ) -> list[Completion]:
     """Completions of prompts, all samples of a prompt one after the other.
 
-    At temperature 1 without a cut these are samples of the model itself: what its own generation config would change
-    (penalties, cuts, beams …) is left out, and the log says what. All batches draw from one stream of random numbers,
-    so that a completion depends on the batches before it; see `Sampler.draw` for completions that do not.
+    At temperature 1 without truncation these are samples from the model itself: whatever its own generation config
+    would change (penalties, cuts, beams …) is ignored, and the log says what. All batches draw from one stream of
+    random numbers, so that a completion depends on the batches before it; see `Sampler.draw` for completions that do
+    not.
 
     Args:
         model: a causal language model with transformers' `generate`.
@@ -108,7 +109,7 @@ def sample(
         `samples` completions for every prompt.
 
     Raises:
-        RunError: prompt and completion may together be longer than the model takes; see `context_limit`.
+        RunError: prompt and completion together may exceed the model's context; see `context_limit`.
     """
     sampler = Sampler(model, tokenizer, prompts, sampling, ends=ends)
     result: dict[int, Completion] = {}
@@ -222,7 +223,7 @@ def _say_left_out(settings: str, drawn: str) -> None:
 
 
 def _batches(model: Any, prompts: Ragged, wanted: list[int], sampling: Sampling, pad_id: int) -> list[list[int]]:
-    """Places of `wanted` that are sampled together, short prompts first."""
+    """Indices into `wanted` that are sampled together, short prompts first."""
     order = sorted(range(len(wanted)), key=lambda place: (len(prompts[wanted[place]]), place))
     if len(order) < 2 or sampling.batch_size == 1:
         return [[place] for place in order]
@@ -241,7 +242,7 @@ def _sampled_together(model: Any, shorter: np.ndarray, longer: np.ndarray, pad_i
     rough = _SAME_ROUGHLY if precision == "bf16" else _SAME.get(next(model.parameters()).dtype, _SAME_ROUGHLY)
     alone = _first_steps(model, [shorter], pad_id, precision)
     for together, rows in (("any", [shorter, longer]), ("prompts of equal length together", [shorter, shorter])):
-        with contextlib.suppress(RuntimeError, TypeError, ValueError, IndexError):  # then not in this way
+        with contextlib.suppress(RuntimeError, TypeError, ValueError, IndexError):  # then not this way
             if _distance(alone, _first_steps(model, rows, pad_id, precision)) <= rough:
                 return together
     return _ONE_AT_A_TIME
@@ -275,7 +276,7 @@ def _distance(steps: Steps, others: Steps) -> float:
 
 
 def _left_padded(rows: Sequence[np.ndarray], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask (B, T), padded on the left so that all completions begin at the same place."""
+    """Ids and attention mask (B, T), left-padded so that all completions begin at the same position."""
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -288,7 +289,7 @@ def _left_padded(rows: Sequence[np.ndarray], pad_id: int, device: torch.device) 
 def _generate(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, options: dict[str, Any], precision: str, tokenizer: Any
 ) -> list[list[int]]:
-    """Token ids of one completion a prompt, padded behind their end to one length."""
+    """Token ids of one completion per prompt, right-padded to one length."""
     reads_text: dict[str, Any] = {"tokenizer": tokenizer} if options["generation_config"].stop_strings else {}
     with autocast(ids.device, precision):
         output = model.generate(input_ids=ids, attention_mask=mask, **options, **reads_text)
@@ -319,7 +320,7 @@ def completion_logps(
 ) -> np.ndarray:
     """Summed log-prob of every completion under a model (n,), nats."""
     device = next(model.parameters()).device
-    plan = replace(plan or forward_plan(model), lower=None)  # what is sampled comes once: nothing to keep
+    plan = replace(plan or forward_plan(model), lower=None)  # samples are scored once: nothing to cache
     lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
     sums = np.zeros(len(prompts))
     was_training = model.training

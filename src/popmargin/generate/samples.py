@@ -1,4 +1,4 @@
-"""Completions of some prompts by one model, before anything scores them."""
+"""Completions of some prompts by one model, not yet scored."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from popmargin.generate.drawn import Drawn
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What a task's `sample` gives: completions (n,), all samples of a prompt together.
+    """The result of a task's `sample`: completions (n,), all samples of a prompt together.
 
     Attributes:
-        texts: the completions, readable (n,).
+        texts: the completions as text (n,).
         lengths: tokens (n,).
         finished: whether a completion ended by itself (n,).
         log_ratio: summed log π(y) − log π_ref(y) of each completion (n,), nats.
-        drawn: how they were drawn.
+        drawn: how they were sampled.
     """
 
     texts: list[str]

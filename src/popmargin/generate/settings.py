@@ -1,4 +1,4 @@
-"""What `generate` is told: what was asked for and nothing else, unless a model's own settings are."""
+"""Settings of `generate`: only what was asked for, unless that is the model's own settings."""
 
 import contextlib
 import copy
@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from popmargin.generate.drawn import Drawn
 
-# Fields that change no probability of a sampled token, or that are ours to set in any case.
+# Fields that do not change the probability of a sampled token, or that we always set.
 _HARMLESS = {
     "max_length", "max_new_tokens", "do_sample", "eos_token_id", "pad_token_id", "bos_token_id", "use_cache",
     "decoder_start_token_id", "num_return_sequences", "output_attentions", "output_hidden_states", "output_scores",
@@ -25,7 +25,7 @@ _ONE_IS_OFF = {
 
 
 def own_settings(model: Any) -> dict[str, Any]:
-    """What a model's own generation config sets that changes what is sampled: {"repetition_penalty": 1.1}, as JSON."""
+    """The fields of a model's own generation config that affect sampling: {"repetition_penalty": 1.1}, as JSON."""
     found: dict[str, Any] = {}
     for name, value in sorted(_inner(model).generation_config.to_diff_dict().items()):
         off = value in (None, False, 0, [], {}) or (name in _ONE_IS_OFF and value == 1)
@@ -37,12 +37,12 @@ def own_settings(model: Any) -> dict[str, Any]:
 def make_generation_config(
     model: Any, drawn: Drawn, *, max_new_tokens: int, ends: list[int], pad_id: int
 ) -> GenerationConfig:
-    """The whole configuration of one call of `generate`, new in every field.
+    """The complete configuration of one call of `generate`, with every field set.
 
     Args:
-        model: its own config counts only if `drawn` says so.
+        model: its own config is used only if `drawn` says so.
         drawn: how to draw.
-        max_new_tokens: longest completion, tokens.
+        max_new_tokens: maximum completion length, tokens.
         ends: ids of the tokens that end a completion.
         pad_id: id of the padding token.
     """
@@ -62,7 +62,7 @@ def make_generation_config(
 
 @contextlib.contextmanager
 def only(model: Any, config: GenerationConfig) -> Generator[None]:
-    """Put a model's own generation config aside: `generate` fills from it what the one that it is given leaves open."""
+    """Set a model's own generation config aside: `generate` fills unset fields from it."""
     inner = _inner(model)
     own = inner.generation_config
     inner.generation_config = config
@@ -73,5 +73,5 @@ def only(model: Any, config: GenerationConfig) -> Generator[None]:
 
 
 def _inner(model: Any) -> Any:
-    """The transformers model inside an adapter, which is the one that generates."""
+    """The transformers model inside an adapter: the one that generates."""
     return getattr(model, "get_base_model", lambda: model)()

@@ -1,1 +1,1 @@
-"""Language models as judges: the client of their servers, prompts, reading of their answers, verdicts."""
+"""Language models as judges: client, prompts, parsing of answers, verdicts."""

@@ -1,4 +1,4 @@
-"""Answers by request, kept on disk; several processes may share the file."""
+"""Answers by request, cached on disk; several processes may share the file."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ _LOG = logging.getLogger(__name__)
 class AnswerCache:
     """Answers (JSON values) by request, in memory and in an append-only JSONL file.
 
-    Every answer is on the disk before it counts, so a killed run loses nothing that was paid for; a line that a kill
-    left half written is cut off at the next start or the next answer. A lock beside the file (`.lock`) keeps processes
-    that share it from writing into each other's lines. Of two answers to a request the later one counts.
+    Every answer is on disk before it counts, so a killed run loses nothing that was paid for; a half-written line is
+    removed at the next start or the next answer. A lock file (`.lock`) keeps processes that share the file from writing
+    into each other's lines. Of two answers to a request, the later one counts.
 
     Args:
-        path: the file; made with its folder when missing.
+        path: the file; created, with its folder, if missing.
 
     Raises:
-        RunError: the file cannot be read, or a line of it is not an answer; it is left as it is.
+        RunError: the file cannot be read, or a line of it is not an answer; it is left unchanged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +65,7 @@ class AnswerCache:
 
     @contextmanager
     def _alone(self) -> Generator[None]:
-        """No other process reads or writes meanwhile."""
+        """Keeps other processes from reading or writing meanwhile."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
@@ -85,7 +85,7 @@ class AnswerCache:
             return file.read(1) != b"\n"
 
     def _mended(self) -> bytes:
-        """The file's whole lines; what a killed process left of a line is cut off, its answer is asked for again."""
+        """The file's complete lines; a truncated last line is removed, and its question is asked again."""
         text = self.path.read_bytes() if self.path.exists() else b""
         complete, _, torn = text.rpartition(b"\n")
         if not _is_begun(torn):
@@ -102,7 +102,7 @@ class AnswerCache:
 
 
 def _is_begun(line: bytes) -> bool:
-    """Whether a line is the beginning of one that `AnswerCache.add_many` writes."""
+    """Whether a line is a prefix of one written by `AnswerCache.add_many`."""
     start, middle = b'{"key": "', b', "answer": '
     _, _, rest = line[len(start) :].partition(b'"')
     return start.startswith(line[: len(start)]) and middle.startswith(rest[: len(middle)])

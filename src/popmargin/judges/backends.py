@@ -1,4 +1,4 @@
-"""What answers a judge's prompts: an OpenAI-compatible server, or a local model's next-token probabilities.
+"""Backends that answer a judge's prompts: an OpenAI-compatible server, or a local model's next-token probabilities.
 
 Axis suffixes: B prompts of a batch, T tokens.
 """
@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from popmargin.engine.reference import model_fingerprint
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, RunError, counted
 from popmargin.generate.server import Failure, request_fields
 from popmargin.judges.answer_cache import AnswerCache, cache_file, request_key
 from popmargin.judges.client import ChatClient, answer_text
@@ -30,13 +30,13 @@ class ServerBackend:
     Args:
         model: its name on the server.
         url: base of the API.
-        cache: JSONL file of answers, keyed by model, prompt and parameters; under the user's cache folder when None.
-        logprobs: ask for the probabilities of the tokens; servers that do not know the setting refuse it.
-        max_tokens: of an answer.
-        request: further fields of the request, such as {"max_completion_tokens": 512}; None leaves a field out.
-        again: ask anew where the cached answer holds no clear verdict.
-        price_in: of a million prompt tokens.
-        price_out: of a million completion tokens.
+        cache: JSONL file of answers, keyed by model, prompt and parameters; None for one in the user's cache folder.
+        logprobs: request token probabilities; servers that do not support this refuse it.
+        max_tokens: maximum length of an answer.
+        request: further fields of the request, such as {"max_completion_tokens": 512}; None omits a field.
+        again: ask again if the cached answer has no clear verdict.
+        price_in: per million prompt tokens.
+        price_out: per million completion tokens.
         client: options of `ChatClient`: api_key_env, workers, retries, backoff, timeout, requests_per_minute.
 
     Raises:
@@ -76,7 +76,7 @@ class ServerBackend:
         return self._model
 
     def reply(self, prompts: Sequence[str], account: Account, *, progress: bool = False) -> list[Reply]:
-        """Replies to prompts, with the reason where there is none; tokens are those of answers that are new."""
+        """Replies to prompts, with the reason if there is none; tokens are counted for new answers."""
         bodies = [
             {"model": self._model, "messages": [{"role": "user", "content": prompt}], **self._settings}
             for prompt in prompts
@@ -101,12 +101,12 @@ class ServerBackend:
         return replies
 
     def _anew(self, answer: Any) -> bool:
-        """Whether a cached answer says nothing: an empty one, which older versions kept, or one without a verdict."""
+        """Whether a cached answer is useless: empty (as older versions stored), or without a verdict."""
         return not answer["text"].strip() or (self._again and read_verdict(answer["text"]) is None)
 
 
 def read_reply(response: Any) -> dict[str, Any]:
-    """What is kept of a server's answer: text, probability of A at its verdict, where that stands, tokens.
+    """The stored part of a server's answer: text, probability of A at the verdict, the verdict's position, tokens.
 
     Raises:
         NoAnswerError: it has no text.
@@ -132,7 +132,7 @@ def read_reply(response: Any) -> dict[str, Any]:
 
 
 def _probability(tokens: Sequence[Any], text: str, at: int) -> float | None:
-    """P(A) among A and B at the token of the letter at a place of the text; variants such as " A" are summed."""
+    """P(A) among A and B at the token of the letter at a position in the text; variants such as " A" are summed."""
     written = [bytes(token.get("bytes") or token["token"].encode()) for token in tokens]
     start = b"".join(written).rfind(text.encode("utf-8", "surrogatepass"))  # tokens may begin before the text
     if start < 0:
@@ -156,7 +156,7 @@ def _share_of_a(token: Any) -> float | None:
         letter = _core(entry["token"])
         if letter in mass:
             mass[letter] += math.exp(entry["logprob"])
-    # One letter alone among the listed tokens says little about the other: no probability is better than 1.
+    # With only one letter listed, little is known about the other: no probability is better than 1.
     return mass[letters[0]] / sum(mass.values()) if all(mass.values()) else None
 
 
@@ -167,18 +167,18 @@ def _core(token: str) -> str:
 class LocalBackend:
     """A causal language model of transformers: the probabilities of the letters A and B as the answer's first token.
 
-    The letters are the only answers that count, so every question gets a verdict. Prompts are padded on the right and
-    read at their last token, so that no prompt sees padding: verdicts do not depend on the batch.
+    Only the letters count as answers, so every question gets a verdict. Prompts are right-padded and read at their last
+    token, so no prompt sees padding: verdicts do not depend on the batch.
 
     Args:
         path: folder or hub id of the model and its tokenizer.
-        cache: JSONL file of answers, keyed by weights, tokens and parameters; under the user's cache folder when None.
+        cache: JSONL file of answers, keyed by weights, tokens and parameters; None for one in the user's cache folder.
         batch_size: prompts in one forward pass.
         dtype: of the weights.
 
     Raises:
         RunError: the model cannot be loaded.
-        ConfigError: the tokenizer does not write A and B as two tokens.
+        ConfigError: the tokenizer does not encode A and B as two tokens.
     """
 
     def __init__(
@@ -207,10 +207,10 @@ class LocalBackend:
         return Path(self._path).name
 
     def reply(self, prompts: Sequence[str], account: Account, *, progress: bool = False) -> list[Reply]:
-        """Replies to prompts, the shortest first so that little is padded.
+        """Replies to prompts, shortest first to reduce padding.
 
         Raises:
-            RunError: a prompt is longer than the model's context, or its probabilities are not finite.
+            RunError: a prompt is longer than the model's context, or probabilities are not finite.
         """
         rows = [self._tokens(prompt) for prompt in prompts]
         keys = [request_key({**self._settings, "tokens": row}) for row in rows]
@@ -235,7 +235,7 @@ class LocalBackend:
             tokens_BT[number, : len(row)] = torch.tensor(row)
             mask_BT[number, : len(row)] = 1
         last_B = mask_BT.sum(dim=1) - 1
-        kept, place_B = torch.unique(last_B, return_inverse=True)  # logits of whole prompts would fill the memory
+        kept, place_B = torch.unique(last_B, return_inverse=True)  # logits of whole prompts would fill memory
         options: dict[str, Any] = {"logits_to_keep": kept.to(device)} if self._keep else {}
         logits = self._model(tokens_BT.to(device), attention_mask=mask_BT.to(device), **options).logits
         at_B = (place_B if self._keep else last_B).to(device)
@@ -258,8 +258,8 @@ class LocalBackend:
             row = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         if len(row) > self._longest:
             raise RunError(
-                f"A prompt of {len(row)} tokens exceeds the context of judge {self._path} ({self._longest}). Use a "
-                "judge with a longer context, or remove long preferences."
+                f"A prompt of {counted(len(row), 'token')} exceeds the context of judge {self._path} "
+                f"({self._longest}). Use a judge with a longer context, or remove long preferences."
             )
         return row
 

@@ -8,12 +8,12 @@ from popmargin.judges.answer_cache import AnswerCache, request_key
 
 
 class ChatClient:
-    """Asks a chat server; what was asked before is answered by the cache.
+    """Asks a chat server; repeated requests are answered from the cache.
 
     Args:
         url: base of the API ("http://localhost:8000/v1"), or its chat/completions address.
-        read: takes what is kept of an answer from the server's JSON.
-        cache: where answers are kept.
+        read: extracts the part to store from the server's JSON.
+        cache: where answers are stored.
         api_key_env, workers, retries, backoff, timeout, requests_per_minute: see `Server`.
 
     Raises:
@@ -60,19 +60,19 @@ class ChatClient:
     def ask(
         self, bodies: Iterable[dict[str, Any]], *, progress: bool = False, anew: Callable[[Any], bool] | None = None
     ) -> list[Any]:
-        """The answer to each request body, in order; equal bodies are asked once.
+        """The answer to each request body, in order; identical bodies are asked once.
 
-        A `Failure` stands where the server refused this one question or gave no answer that can be read (nothing, no
-        JSON, no choices, no text), however often it was asked. It is not cached, so the next run asks again.
+        A `Failure` takes its place if the server refused this question or gave no readable answer (nothing, no JSON, no
+        choices, no text) despite retries. It is not cached, so the next run asks again.
 
         Args:
             bodies: the requests.
             progress: show a progress bar.
-            anew: of cached answers, those to ask for again.
+            anew: which cached answers to ask for again.
 
         Raises:
-            RunError: the server cannot be reached, refuses all (a wrong key, an unknown model), or fails at the first
-                questions or at many in a row.
+            RunError: the server cannot be reached, refuses everything (a wrong key, an unknown model), or fails at the
+                first questions or at many in a row.
         """
         asked = list(bodies)
         keys = [request_key(body) for body in asked]
@@ -83,7 +83,7 @@ class ChatClient:
             if key not in known or (anew is not None and anew(known[key]))
         }
         self._server.understood |= any(key in known for key in keys)
-        # By key, that is at random: long questions often stand together, and would look like a server that fails.
+        # By key, so in random order: long questions are often adjacent, and would look like a failing server.
         failures = self._server.ask(
             dict(sorted(wanted.items())),
             read=lambda _, answer: self._read(answer),

@@ -1,4 +1,4 @@
-"""A language model as the judge: both orders of presentation, verdicts from its probabilities where it gives them."""
+"""A language model as the judge: both orders of presentation, verdicts from its probabilities if available."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from popmargin.judges.prompts import fill, load_prompt, pop_parts
 from popmargin.judges.read_verdict import Verdict, read_verdict
 
 REMINDER = "\n\nReply with A, B or tie, and nothing else: the reply before could not be read.\n"
-_RAW = 400  # characters of an unparsed answer that a note keeps: its beginning and its end
+_RAW = 400  # characters of an unparsed answer stored in a note: its beginning and its end
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Reply:
 
     Attributes:
         text: what the model wrote; for a local model the more likely of the two letters.
-        p: probability of A among A and B at the letter of the verdict; None where the backend gives none.
-        at: where in the text that letter stands; None where the text is the letter.
-        cut: the answer ended at the limit of tokens.
+        p: probability of A among A and B at the letter of the verdict; None if the backend gives none.
+        at: position of that letter in the text; None if the text is the letter.
+        cut: whether the answer ended at the token limit.
         failure: why there is no answer; the text is empty then.
-        prompt_tokens, completion_tokens: 0 where the backend does not say.
+        prompt_tokens, completion_tokens: 0 if the backend does not say.
     """
 
     text: str
@@ -39,15 +39,15 @@ class Reply:
 
 
 class Backend(Protocol):
-    """Answers prompts, from its cache where it can."""
+    """Answers prompts, from its cache if possible."""
 
     @property
     def name(self) -> str:
-        """What it is, for the annotator's name."""
+        """Its name, for the annotator's name."""
         ...
 
     def reply(self, prompts: Sequence[str], account: Account, *, progress: bool = False) -> list[Reply]:
-        """One reply for each prompt, in order; calls, cached answers, tokens and cost are added to the account."""
+        """One reply per prompt, in order; calls, cached answers, tokens and cost are added to the account."""
         ...
 
 
@@ -55,18 +55,18 @@ class Judge:
     """Labels by a chat model that is asked each question in both orders.
 
     Let p₁ be the probability of A with the first side as A, and p₂ with the second side as A. Then the judge's
-    probability of the first side is p = (p₁ + 1 − p₂) / 2, which cancels a liking for one place; the verdict is the
-    likelier side and its confidence max(p, 1 − p), so that it can be held against how often the judge is right. A
-    backend without probabilities counts as p ∈ {0, ½, 1}: orders that disagree are a tie, with confidence ½.
+    probability of the first side is p = (p₁ + 1 − p₂) / 2, which cancels position bias. The verdict is the more likely
+    side and its confidence max(p, 1 − p), which can be compared with how often the judge is right. A backend without
+    probabilities counts as p ∈ {0, ½, 1}: orders that disagree are a tie, with confidence ½.
 
-    A question of which an answer cannot be parsed, or not be got, is "unsure", with the raw text or the reason in its
-    note; none is dropped, and `label_store` asks about them `again`.
+    A question with an unparsed or missing answer is "unsure", with the raw text or the reason in its note. None is
+    dropped, and `label_store` asks about them `again`.
 
     Args:
         backend: of `popmargin.judges.backends`.
-        prompts: a user's prompt file by kind of question; the built-in one where missing.
-        orders: "both", or "one" to halve the cost; then nothing tells a verdict from a liking for a place.
-        name: as an annotator; the backend's when None.
+        prompts: a user's prompt file by kind of question; the built-in one if missing.
+        orders: "both", or "one" to halve the cost; position bias then cannot be separated from the verdict.
+        name: as an annotator; None for the backend's.
 
     Raises:
         ConfigError: a prompt lacks a placeholder, or orders is unknown.
@@ -126,7 +126,7 @@ class Judge:
 
 
 def parse_letter(text: str) -> str:
-    """The place that an answer names: "A", "B", "=" for a tie, "?" when it clearly names none (see `read_verdict`).
+    """The position that an answer names: "A", "B", "=" for a tie, "?" without a clear verdict (see `read_verdict`).
 
     Example:
         >>> parse_letter(" **B**."), parse_letter("The answer is A."), parse_letter("Tie"), parse_letter("A cat is B")
@@ -164,7 +164,7 @@ def _shortened(text: str) -> str:
 
 
 def flipped(orders: Sequence[Order]) -> bool:
-    """Whether both orders named the same place, so that the other order gave the other verdict.
+    """Whether both orders named the same position, so that reversing the order changed the verdict.
 
     Example:
         >>> flipped([Order("A"), Order("A")]), flipped([Order("A"), Order("B")])
@@ -184,7 +184,7 @@ def _order(reply: Reply) -> Order:
 
 
 def _probability(reply: Reply, verdict: Verdict) -> float | None:
-    """The probability of A, if it was read where the verdict stands; older caches do not say where they read it."""
+    """The probability of A, if it was read at the verdict; older caches do not say where they read it."""
     if verdict.start is None or reply.p is None:
         return None
     alone = reply.text.strip(" *'\".\n") in ("A", "B")

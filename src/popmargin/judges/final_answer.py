@@ -1,4 +1,4 @@
-"""A model's answer made ready to be read: without its reasoning, without marks of emphasis, in plain signs."""
+"""A model's answer, prepared for parsing: without reasoning or emphasis, in plain characters."""
 
 import re
 
@@ -10,8 +10,8 @@ _CLOSED = re.compile(
 
 
 def final_answer(text: str) -> str:
-    """The text with its reasoning replaced by as many spaces, so that places in it stay; reasoning that does not end is
-    all there is.
+    """The text with its reasoning replaced by as many spaces, to keep positions; unfinished reasoning covers
+    the rest.
 
     Example:
         >>> final_answer("<think>B?</think>A").strip(), final_answer("<think>B, because").strip()
@@ -28,7 +28,7 @@ _RUNS = re.compile(r"[^\S\n]{3,}(?![^\w\n])|\s*\n\s*\n\s*|[^\w\n]{8,}")
 
 
 def without_runs(text: str) -> tuple[str, list[int]]:
-    """The text with long runs of blanks and signs cut short, and where each of its characters stood."""
+    """The text with long runs of blanks and symbols shortened, and the original position of each character."""
     places: list[int] = []
     start = 0
     for run in _RUNS.finditer(text):
@@ -42,14 +42,14 @@ def without_runs(text: str) -> tuple[str, list[int]]:
 
 _LOOK_ALIKES = str.maketrans("ＡＢＣａｂｃ：（）［］＞＜＝。，！？’‘“”＊", "ABCabc:()[]><=.,!?''\"\"*")
 _DECORATION = re.compile(r"[*`#\"_$|{}]|\\(?:text|math|operatorname)\w*|\\[()\[\]]|&nbsp;|<\|\w+\|>")
-_HEADED = re.compile(r"([:=>])([ \t]*\n)+(?=[\W_]*\w)")  # a heading and what stands below it
+_HEADED = re.compile(r"([:=>])([ \t]*\n)+(?=[\W_]*\w)")  # a heading and the text below it
 SENTENCE = re.compile(r"(?:[^.!?;\n]|[.!?;](?![\s\]\)'>]|$))+(?:[.!?;]+|\n|$)")
 """A sentence, list item or line; a decimal point does not end a sentence."""
 
 
 def plain_signs(text: str) -> str:
-    """The text as long as it was, with ASCII for signs that look alike, blanks for emphasis and quotes, and headings in
-    one line with what stands below them.
+    """The text at its original length: ASCII for look-alike characters, blanks for emphasis and quotes, and headings on
+    one line with the text below them.
 
     Example:
         >>> plain_signs("**Verdict:**\\nＡ")
@@ -60,5 +60,5 @@ def plain_signs(text: str) -> str:
 
 
 def blank(found: re.Match[str]) -> str:
-    """A match as blanks; its line breaks stay."""
+    """A match as blanks, keeping its line breaks."""
     return "".join("\n" if sign == "\n" else " " for sign in found[0])

@@ -1,4 +1,4 @@
-"""What a labeller is: questions, opinions and the account of what they took."""
+"""The labeller protocol: questions, opinions, and an account of their cost."""
 
 import re
 from collections import Counter
@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
 from popmargin.data.questions import Kind, PreferenceText, Verdict
+from popmargin.errors import counted
 
 _ORDERS = re.compile(r"orders: ([AB=?])(?: ([01]\.\d+))?, ([AB=?])(?: ([01]\.\d+))?")
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: which of two preferences is the stronger one (`second` given), or whether chosen is better."""
+    """A question: which of two preferences is stronger (if `second` is given), or whether chosen is better."""
 
     kind: Kind
     first: PreferenceText
@@ -26,8 +27,8 @@ class Opinion:
 
     Attributes:
         verdict: first = the first preference is the stronger one, or chosen is the better response.
-        confidence: the labeller's probability that its verdict is right, from one half to 1; None where it has none.
-        note: how it came about, such as both orders of a judge.
+        confidence: the labeller's probability that its verdict is right, from ½ to 1; None if it has none.
+        note: how it was obtained, such as a judge's answers in both orders.
     """
 
     verdict: Verdict
@@ -37,25 +38,25 @@ class Opinion:
 
 @dataclass
 class Account:
-    """What labelling took, and what came out of it.
+    """The cost and outcome of labelling.
 
     Attributes:
         questions: questions that were answered; = labels + unsure.
         labels: verdicts first, second or tie.
-        unsure: questions without a verdict: an answer could not be parsed or got, or a rating is missing.
-        asked: calls to a server or a model, attempts included.
-        cached: answers that were there already.
-        unparsed: answers without a clear verdict, of all orders.
-        cut: those of them that ended at the limit of tokens.
-        failed: prompts that the server refused or left without an answer, of all orders.
-        reasons: how many failed for which reason.
+        unsure: questions without a verdict: an answer is unparsed or missing, or a rating is missing.
+        asked: calls to a server or a model, including retries.
+        cached: answers already in the cache.
+        unparsed: answers without a clear verdict, over all orders.
+        cut: those that ended at the token limit.
+        failed: prompts that the server refused or did not answer, over all orders.
+        reasons: number of failures by reason.
         example: the first answer without a verdict, or the first failure.
-        named_a, named: answers that named the place A, and A or B.
-        flips: questions whose two orders named the same place.
-        both_orders: questions of which both orders were parsed.
-        prompt_tokens, completion_tokens: of the calls that were made now.
+        named_a, named: answers that named position A, and A or B.
+        flips: questions for which both orders named the same position.
+        both_orders: questions with both orders parsed.
+        prompt_tokens, completion_tokens: of the calls made now.
         cost: of these tokens at the given prices; 0 without prices.
-        notes: what a reward did with texts that it could not score as they are, in sentences.
+        notes: what a reward did with texts that it could not score in full, in sentences.
     """
 
     questions: int = 0
@@ -78,7 +79,7 @@ class Account:
     notes: list[str] = field(default_factory=list[str])
 
     def add(self, other: "Account") -> None:
-        """Count another account in."""
+        """Add another account."""
         for one in fields(self):
             if one.name != "example":
                 setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
@@ -91,7 +92,7 @@ class Account:
         """What the answers took and how many were none, in lines."""
         lines: list[str] = []
         if self.asked or self.cached:
-            answers = f"{self.asked} calls, {self.cached} answers from the cache"
+            answers = f"{counted(self.asked, 'call')}, {counted(self.cached, 'answer')} from the cache"
             lines.append(f"  {answers}, {self.unparsed} unparsed, {self.failed} failed")
         if self.reasons:
             lines.append("  failed: " + ", ".join(f"{reason}: {n}" for reason, n in self.reasons.most_common()))
@@ -105,7 +106,7 @@ class Account:
         if self.named:
             lines.append(f"  picked position A: {self.named_a} of {self.named} ({self.named_a / self.named:.1%})")
         if self.prompt_tokens or self.cost:
-            tokens = f"{self.prompt_tokens} prompt + {self.completion_tokens} completion tokens"
+            tokens = f"{self.prompt_tokens} prompt + {counted(self.completion_tokens, 'completion token')}"
             lines.append(f"  {tokens}{f', cost {self.cost:.4f}' if self.cost else ''}")
         return [*lines, *(f"  {note}" for note in self.notes)]
 
@@ -115,16 +116,16 @@ class Labeller(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name as an annotator; another model or prompt is another annotator."""
+        """Its name as an annotator; a different model or prompt is a different annotator."""
         ...
 
     @property
     def kind(self) -> Literal["ratings", "reward", "judge"]:
-        """What kind of annotator it is."""
+        """Its kind of annotator."""
         ...
 
     def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
-        """One opinion for each question, in order; what it took is added to the account."""
+        """One opinion per question, in order; the cost is added to the account."""
         ...
 
 
@@ -133,8 +134,8 @@ class Order:
     """A judge's answer to one order of presentation.
 
     Attributes:
-        place: "A" or "B" as shown, "=" for neither, "?" when the answer could not be parsed.
-        p: the judge's probability of A among A and B; None where the server gives no probabilities.
+        place: "A" or "B" as shown, "=" for neither, "?" if the answer could not be parsed.
+        p: the judge's probability of A among A and B; None if the server gives no probabilities.
     """
 
     place: str
@@ -142,8 +143,8 @@ class Order:
 
 
 def orders_note(orders: Sequence[Order], raw: str = "", failed: str = "") -> str:
-    """The note of a judge's label: what it said in both orders, why there is no answer, and the raw text of an answer
-    that could not be parsed.
+    """The note of a judge's label: its answers in both orders, why there is no answer, and the raw text of an unparsed
+    answer.
 
     Example:
         >>> orders_note([Order("A", 0.8), Order("?")], "Hm."), orders_note([Order("?")], failed="HTTP 400: too long")
@@ -155,7 +156,7 @@ def orders_note(orders: Sequence[Order], raw: str = "", failed: str = "") -> str
 
 
 def read_orders(note: str) -> tuple[Order, Order] | None:
-    """The inverse of `orders_note`; None for a note that does not tell of two orders.
+    """The inverse of `orders_note`; None for a note without two orders.
 
     Example:
         >>> read_orders("orders: A 0.800, B 0.250")

@@ -6,13 +6,13 @@ NOUN = (
     r"(?:option|response|answer|assistant|model|output|candidate|system|text|completion|reply|summary|choice|comparison|"
     r"pair|preference|argument|solution|translation|essay|story|version|side|chatbot|agent|letter|item|case|number|one)"
 )
-"""What a judge calls a side."""
+"""A judge's words for a side."""
 AFTER_LETTER = (
     r"to|is|was|are|isn't|has|wins|won|beats|because|since|as|for|by|over|due|in|on|with|and|but|or|rather|instead|than|"
     r"given|it|this|which|here|overall|please|simply|again|provides|gives|offers|does|performs|answers|serves|shows|seems|"
     r"appears|looks|feels|remains|outperforms|surpasses|exceeds|prevails|dominates|edges|tops|trumps|loses|gets|takes|comes"
 )
-"""Words that may follow a side's letter, and no article."""
+"""Words that may follow a side's letter, but not an article."""
 
 _ENDS = rf"(?=\s*(?:$|[^\w\s.,/%–-]|[.,](?!\d)|[–-](?!\s*\d)|\b(?:{AFTER_LETTER})\b))"
 _NUMBER = r"(?:[12]|one|two|first|second|1st|2nd)"
@@ -41,8 +41,8 @@ _LETTER = re.compile(rf"\bB\b|\bA\b(?!\s+(?!(?:{AFTER_LETTER})\b)[A-Za-z])")
 
 
 def in_letters(text: str) -> str | None:
-    """The text as long as it was, with numbered sides as A and B; None where letters are named too, where the count
-    does not begin at 1 or goes on after 2, and where no side has a number.
+    """The text at its original length, with numbered sides as A and B; None if it also names letters, if numbers do not
+    start at 1 or go beyond 2, or if no side has a number.
 
     Example:
         >>> in_letters("Response 2 is better."), in_letters("The second response")
@@ -64,7 +64,7 @@ def in_letters(text: str) -> str | None:
 
 
 def _put(text: str, found: re.Match[str], group: str) -> str:
-    """The text with the letter in place of what says the number: behind its noun where it stood before that."""
+    """The text with the letter in place of the number, after its noun if the number came before it."""
     letter = "A" if found[group].lower() in ("1", "one", "first", "1st") else "B"
     if group == "ordinal":
         names = found.groupdict().get("noun")

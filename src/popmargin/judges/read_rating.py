@@ -20,9 +20,9 @@ _BARE_RATING = re.compile(rf"\W*{_NUMBER}\W*")
 
 
 def parse_rating(text: str) -> float | None:
-    """The rating from 1 to 10 in a judge's answer: a bare number, or the last one that is called a rating; else None.
+    """The rating from 1 to 10 in a judge's answer: a bare number, or the last one called a rating; otherwise None.
 
-    Two that differ in one sentence, numbers outside 1 … 10 and of another scale ("3/5") are no rating.
+    Two different ones in a sentence, numbers outside 1 … 10 and those on another scale ("3/5") do not count.
 
     Example:
         >>> parse_rating("Rating: 7"), parse_rating("8/10."), parse_rating("I like it. 3 reasons."), parse_rating("11")

@@ -1,9 +1,9 @@
-"""Verdicts in a judge's words: which of A and B it finally names, and where; shared by all judges that compare.
+"""Reading a judge's verdict: which of A and B it finally names, and where; shared by all judges that compare.
 
 A judge is asked for one letter and often writes more. `read_verdict` looks for what people and models say when they
-decide ("The answer is A", "B wins", "[[A]]", "A > B", "It is a tie"), leaves out what is no decision (reasoning in a
-think block, questions, conditions, negations, "A" as an article, "A or B", "better at style"), and takes the last one.
-What is not clear has no verdict: it is for the caller to count, never to guess.
+decide ("The answer is A", "B wins", "[[A]]", "A > B", "It is a tie"), ignores anything else (reasoning in a think
+block, questions, conditions, negations, "A" as an article, "A or B", "better at style"), and takes the last one. An
+unclear answer has no verdict: callers count it and never guess.
 """
 
 import re
@@ -21,11 +21,11 @@ _OTHER: dict[str, Place] = {"A": "B", "B": "A"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge decided.
+    """A judge's decision.
 
     Attributes:
         place: the side it names, "=" for a tie.
-        start: where in the text the letter stands that says so; None where no letter says it ("a tie", "A is worse",
+        start: position of the letter in the text; None if there is no letter ("a tie", "A is worse",
             "Response 2").
     """
 
@@ -53,18 +53,18 @@ def read_verdict(text: str) -> Verdict | None:
 
 
 def _decision(plain: str) -> "_Found | None":
-    """The last clear verdict in a text of plain signs."""
+    """The last clear verdict in a text of plain characters."""
     best: _Found | None = None
     for clause in _clauses(plain):
         found = list(_without_negated(clause, _find(clause, plain)))
-        if len({one.place for one in found}) == 1:  # two that differ in one clause are not clear
+        if len({one.place for one in found}) == 1:  # two different ones in a clause are not clear
             last = max(found, key=lambda one: one.end)
             if best is None or (clause.weight, last.end) >= (best.weight, best.end):
                 best = last
     return best
 
 
-# Everything keeps its place: signs and words that say nothing become blanks.
+# Positions stay the same: meaningless symbols and words become blanks.
 
 _EITHER = r"[^\w\n.;!?]*(?:\b(?:or|and|nor|vs\.?|versus|against)\b|/|&)[^\w\n.;!?]*"
 _LISTED = re.compile(
@@ -84,9 +84,9 @@ def _plain(signs: str) -> str:
 
 @dataclass(frozen=True)
 class _Clause:
-    """A part of a sentence that may decide something; what it concedes ("although …") weighs less than the rest."""
+    """A part of a sentence that may hold a verdict; concessions ("although …") count less than the rest."""
 
-    text: str  # as long as all before it and itself, so that places are those of the whole
+    text: str  # padded to keep positions in the whole text
     start: int
     weight: int
 
@@ -131,7 +131,7 @@ def _split(words: str, at: re.Pattern[str]) -> Iterator[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class _Found:
-    """A verdict in a clause: from where to where it goes, and where its letter stands."""
+    """A verdict in a clause: its start and end, and the position of its letter."""
 
     place: Place
     start: int | None
@@ -156,7 +156,7 @@ _BETTER = (
     r"biggest|greater|greatest|wider|widest|more\s+(?:helpful|convincing|persuasive|suitable|appropriate|compelling))"
 )
 _WORSE = r"(?:worse|worst|inferior|weaker|weakest|loser|smaller|smallest|narrower|narrowest|less\s+helpful)"
-# What may follow "better" where it says everything; "better at style" and "better structured" say only a part.
+# What may follow "better" in an overall verdict; "better at style" and "better structured" are partial ones.
 _ALL = (
     r"(?=\s*(?:$|[^\w\s]|(?:than(?!\s+(?:I|expected|average|usual|most|nothing|before|ever)\b)|overall|because|as|here|"
     rf"by|and|to\s+(?:me|(?:(?:the\s+)?(?i:{NOUN})\s+)?[ABab])|choice|pick|one|of|all|job|fit|gap|margin|difference|quality|(?i:{NOUN})s?|"
@@ -246,7 +246,7 @@ _ABOVE = re.compile(
 
 
 def _find(clause: _Clause, whole: str) -> Iterator[_Found]:
-    """Everything that reads like a verdict; what one pattern has taken no other one sees."""
+    """Everything that reads like a verdict; text matched by one pattern is hidden from the others."""
     words = clause.text
     start = clause.start
 
@@ -284,13 +284,13 @@ def _find(clause: _Clause, whole: str) -> Iterator[_Found]:
 
 
 def _alone(words: str, clause: _Clause, whole: str) -> Iterator[_Found]:
-    """A clause that is nothing but a verdict, and an answer that begins with a letter and goes on to explain it."""
+    """A clause that is only a verdict, or an answer that begins with a letter and then explains it."""
     first = not whole[: clause.start].strip(" \n\t'([<-")
     found = _ALONE.match(words, clause.start)
     if found:
         last = not whole[found.end() :].strip(" \n\t'.!)]>-")
         if last and re.search(rf"(?:^|\n)\W*{_OTHER.get((found['letter'] or '').upper())}\W*$", whole[: clause.start]):
-            return  # both letters below one another
+            return  # both letters, one below the other
         if last or found["lead"].strip() or (first and not _labels_both(whole, found["letter"])):
             yield _named(found, clause.weight)
         return
@@ -300,7 +300,7 @@ def _alone(words: str, clause: _Clause, whole: str) -> Iterator[_Found]:
 
 
 def _labels_both(whole: str, letter: str | None) -> bool:
-    """Whether the other letter heads a line or an entry too, so that the letters are headings."""
+    """Whether the other letter also starts a line or an entry, so that the letters are headings."""
     if letter is None:
         return False
     other = _OTHER[letter.upper()]

@@ -1,1 +1,1 @@
-"""Triton kernels, apart from the code that is checked while tests run: a kernel is compiled from its source."""
+"""Triton kernels, kept apart from code that is type-checked while tests run: kernels are compiled from source."""

@@ -17,7 +17,7 @@ _WARPS = 8
 
 @triton.jit
 def _bent(raw, scale, cap, CAPPED: tl.constexpr):
-    """Logits from what the head gives: scaled, then soft-capped."""
+    """Logits from the head's output: scaled, then soft-capped."""
     logits = raw.to(tl.float32) * scale
     if CAPPED:
         logits = cap * (2 / (1 + tl.exp(-2 * logits / cap)) - 1)
@@ -85,11 +85,11 @@ def label_scores(
     """Log-sum-exp and label's logit of every row (C,), fp32; with `statistics` its entropy and top-1 agreement too.
 
     Args:
-        raw_CV: what the head gives (C, V), rows contiguous.
+        raw_CV: the head's output (C, V), rows contiguous.
         labels_C: token ids (C,).
         softcap: c of c·tanh(logit/c); None for no cap.
         scale: factor before it.
-        statistics: whether the last two are wanted; they are empty otherwise.
+        statistics: whether to compute the last two; they are empty otherwise.
     """
     count, vocabulary = raw_CV.shape
     norm_C, chosen_C = (torch.empty(count, dtype=torch.float32, device=raw_CV.device) for _ in range(2))
@@ -107,13 +107,13 @@ def label_scores(
 def to_logits_gradient(
     raw_CV: Tensor, labels_C: Tensor, norm_C: Tensor, grad_C: Tensor, *, softcap: float | None, scale: float
 ) -> None:
-    """Put the gradient by the raw logits of grad · log softmax(logits)[label] in their place (C, V).
+    """Overwrite the raw logits (C, V) with the gradient of grad · log softmax(logits)[label] with respect to them.
 
     Args:
-        raw_CV: what the head gives (C, V), rows contiguous.
+        raw_CV: the head's output (C, V), rows contiguous.
         labels_C: token ids (C,).
         norm_C: log-sum-exp of every row (C,).
-        grad_C: gradient by each label's log-prob (C,), contiguous.
+        grad_C: gradient with respect to each label's log-prob (C,), contiguous.
         softcap: c of c·tanh(logit/c); None for no cap.
         scale: factor before it.
     """

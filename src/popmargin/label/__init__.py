@@ -1,1 +1,1 @@
-"""Labelling: a store of items, assignments and answers, and what fills and reads it."""
+"""Labelling: a store of items, assignments and answers, with tools that fill and read it."""

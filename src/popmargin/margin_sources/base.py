@@ -1,7 +1,7 @@
-"""What a margin source is: it gives the margin subtracted from each preference's gap before the objective.
+"""Margin sources: they give the margin subtracted from each preference's gap before the objective.
 
-The margin m is subtracted from the reward margin: z = β·Δ − m replaces β·Δ, for any objective that depends on the gap
-alone. With `dpo` these are published methods and baselines; with others, ours.
+The margin m is subtracted from the reward margin: z = β·Δ − m replaces β·Δ, for any objective that depends only on the
+gap. With `dpo` these are published methods and baselines; with others, ours.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from popmargin.registry import Registry, decorator, make_options
 
 @dataclass(frozen=True)
 class MarginSource:
-    """A place that margins come from.
+    """A registered margin source.
 
     Attributes:
         name: its name in configurations (`margin.source`).
@@ -38,7 +38,7 @@ class MarginSource:
     diagnostics: Callable[[Rows, Any], dict[str, Tensor]] | None = None
 
     def requires(self, options: Any) -> frozenset[str]:
-        """What a task must provide, by name: nothing beyond gaps, which every task has, unless its `needs` say more."""
+        """What a task must provide, by name: only gaps, which every task has, unless `needs` says more."""
         return frozenset(self.needs.provided)
 
 

@@ -20,7 +20,7 @@ class Adapter:
 
     Attributes:
         path: folder or hub id, as given.
-        base: folder or hub id of the model that it was trained on, as it names it.
+        base: folder or hub id of the model it was trained on, as it names it.
         weights: its safetensors file.
     """
 
@@ -34,10 +34,10 @@ class Adapter:
 
 
 def find_adapter(path: str) -> Adapter | None:
-    """The adapter in a folder or hub repository; None where there is none.
+    """The adapter in a folder or hub repository, if there is one.
 
     Raises:
-        RunError: it names no base, its weights are not in safetensors, or a whole model lies beside it.
+        RunError: it names no base, its weights are not in safetensors, or there is a whole model next to it.
     """
     if path == "demo":
         return None
@@ -47,7 +47,7 @@ def find_adapter(path: str) -> Adapter | None:
     folder = resolve_path(path)
     try:
         file = find_adapter_config_file(folder)
-    except OSError:  # no such model: what loads it says so
+    except OSError:  # no such model: loading it reports that
         return None
     if file is None:
         return None

@@ -1,4 +1,4 @@
-"""Putting a saved adapter into the weights of its base, so that what is trained and saved is one whole model."""
+"""Merging a saved adapter into the weights of its base, so that one whole model is trained and saved."""
 
 import copy
 import warnings
@@ -13,28 +13,28 @@ from popmargin.models.adapter_files import ADAPTER_CONFIG, Adapter, find_adapter
 from popmargin.models.refusals import reason
 
 _PREFIX = "base_model.model."  # of peft's names
-_ALLOWED = 1e-3  # change of a logit by merging in fp32, relative to the largest
+_ALLOWED = 1e-3  # maximum change of a logit by merging in fp32, relative to the largest logit
 
 
 def merge_adapter(model: Any, adapter: Adapter, info: dict[str, Any]) -> None:
-    """Merge an adapter into its base, in place, and see that the merged model is the adapted one.
+    """Merge an adapter into its base, in place, and check that the merged model equals the adapted one.
 
-    Modules that the adapter brings as a whole (`modules_to_save`, a resized vocabulary) take the place of the base's. A
-    head that was tied to the embeddings is untied where the adapter changed one of them alone.
+    Modules that the adapter contains as a whole (`modules_to_save`, a resized vocabulary) replace the base's. A head
+    that was tied to the embeddings is untied if the adapter changed only one of them.
 
     Args:
         model: the base, in fp32.
         adapter: trained on this base.
-        info: transformers' loading info of the base; weights that the adapter brings are missing no more.
+        info: transformers' loading info of the base; weights that the adapter supplies are no longer missing.
 
     Raises:
-        RunError: the adapter holds other weights than go onto this model, or is of a kind that cannot be merged.
+        RunError: the adapter's weights do not fit this model, or it is of a kind that cannot be merged.
     """
     config = _settings(adapter)
     tensors = {_own_name(name): value for name, value in adapter.tensors().items()}
     lost = _refuse_foreign_head(model, tensors, info)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(tie_word_embeddings|tied).*")  # untied below, where it matters
+        warnings.filterwarnings("ignore", message=".*(tie_word_embeddings|tied).*")  # untied below if necessary
         _resize(model, tensors)
         if not getattr(config, "ensure_weight_tying", False):
             _untie(model, tensors)
@@ -44,7 +44,7 @@ def merge_adapter(model: Any, adapter: Adapter, info: dict[str, Any]) -> None:
             adapted.merge_and_unload()
         except (ValueError, NotImplementedError, AttributeError, RuntimeError) as error:
             raise RunError(f"The adapter '{adapter.path}' cannot be merged into its base: {reason(error)}") from error
-    vars(model).pop("peft_config", None)  # or peft takes the next adapter for a second one
+    vars(model).pop("peft_config", None)  # otherwise peft treats the next adapter as a second one
     model.requires_grad_(True)
     change = (_logits(model) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
     if not change <= _ALLOWED:
@@ -68,7 +68,10 @@ def _settings(adapter: Adapter) -> Any:
             f"'{adapter.path}' is an adapter of type {config.peft_type}, which does not change weights and cannot be "
             "merged. Start from a LoRA adapter or a whole model."
         )
-    config.inference_mode, config.task_type = True, None  # the base may be of another kind than it was trained as
+    config.inference_mode, config.task_type = (
+        True,
+        None,
+    )  # the base may be another kind of model
     return config
 
 
@@ -78,7 +81,7 @@ def _own_name(name: str) -> str:
 
 
 def _refuse_foreign_head(model: Any, tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> set[str]:
-    """Weights of a head that this model does not have: one of words is left out by a reward model."""
+    """Weights of a head that this model does not have: a reward model has no LM head."""
     inside = dict(model.named_children())
     foreign = {name for name in tensors if name.partition(".")[0] in ("lm_head", "score", "classifier")}
     foreign = {name for name in foreign if name.partition(".")[0] not in inside}
@@ -96,12 +99,12 @@ def _resize(model: Any, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def _untie(model: Any, tensors: dict[str, torch.Tensor]) -> None:
-    """A head of its own, with the embeddings' values, where an adapter changes one of the two."""
+    """Untie the head, starting from the embeddings' values, if an adapter changes only one of the two."""
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or head.weight is not embeddings.weight:
         return
     names = {f"{name}." for name, module in model.named_modules() if module is head or module is embeddings}
-    own = [name for name in tensors if "trainable_tokens" not in name]  # which peft keeps tied
+    own = [name for name in tensors if "trainable_tokens" not in name]  # peft keeps these tied
     changed = any(name.startswith(prefix) for name in own for prefix in names)
     if changed:
         head.weight = nn.Parameter(embeddings.weight.detach().clone())
@@ -147,13 +150,13 @@ START = "start"
 
 
 def stack_adapter(model: Any, adapter: Adapter) -> Any:
-    """Put a plain LoRA adapter onto its base, frozen, so that another one can go on top.
+    """Put a plain LoRA adapter on its base, frozen, so that another one can go on top.
 
-    Its scaling goes into its weights, so that these and the configuration say all of the model.
+    Its scaling is folded into its weights, so that these and the configuration fully describe the model.
 
     Raises:
-        ConfigError: it brings or does more than LoRA matrices, or its base is an adapter too.
-        RunError: it does not go onto this model.
+        ConfigError: it has or does more than LoRA matrices, or its base is an adapter too.
+        RunError: it does not fit this model.
     """
     config = _settings(adapter)
     more = {"modules_to_save": None, "use_dora": False, "bias": "none", "lora_bias": False, "layer_replication": None,
@@ -187,7 +190,7 @@ def stack_adapter(model: Any, adapter: Adapter) -> Any:
 
 
 def _checksum(model: Any) -> float:
-    """Of all weights but those of adapters."""
+    """Of all weights except those of adapters."""
     own = [value.detach() for name, value in model.named_parameters() if ".lora_" not in name]
     return sum(float(value.abs().sum(dtype=torch.float64)) for value in own)
 
@@ -198,7 +201,7 @@ def is_stacked(model: Any) -> bool:
 
 
 def put_on_top(model: Any, config: Any) -> Any:
-    """A new adapter on a model with a start adapter; the new one alone is trained."""
+    """A new adapter on a model with a start adapter; only the new one is trained."""
     model.add_adapter("default", config)
     model.base_model.set_adapter([START, "default"])
     model.active_adapter = "default"
@@ -208,7 +211,7 @@ def put_on_top(model: Any, config: Any) -> Any:
 
 
 def without_start_adapter(model: Any) -> Any:
-    """A copy of the base alone."""
+    """A copy of only the base."""
     base = copy.deepcopy(model).unload()
     vars(base).pop("peft_config", None)
     return base

@@ -48,7 +48,7 @@ def _convert(folder: Path) -> None:
             trust_remote_code=False,
         )
     tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF, trust_remote_code=False)
-    # The weights are dequantized: nothing of the file's quantization may be saved with them.
+    # The weights are dequantized: the file's quantization settings must not be saved with them.
     vars(model.config).pop("quantization_config", None)
     model.hf_quantizer = None
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What kind of model a folder or hub id holds, from its configuration alone: its weights are not read."""
+"""The kind of model in a folder or hub id, from its configuration only, without reading weights."""
 
 import json
 from typing import Any
@@ -10,10 +10,10 @@ from popmargin.models.refusals import FAILURES, reason
 
 
 def is_classifier(path: str) -> bool:
-    """Whether a model was saved as a sequence classifier, as reward models are; else it is a language model.
+    """Whether a model was saved as a sequence classifier, as reward models are; otherwise it is a language model.
 
     Args:
-        path: folder, hub id or `demo`; of an adapter, what it was trained as.
+        path: folder, hub id or `demo`; for an adapter, what it was trained as.
 
     Raises:
         RunError: there is no such model.

@@ -1,6 +1,6 @@
-"""The one way in which weights and tokenizers come in, from folders and from the hub.
+"""The one place that loads weights and tokenizers, from folders and from the hub.
 
-Safetensors alone are read, no code that lies beside them ever runs, and a LoRA adapter is merged into its base.
+Only safetensors are read, code next to them never runs, and a LoRA adapter is merged into its base.
 """
 
 from pathlib import Path
@@ -24,19 +24,19 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def load_pretrained(
     auto: Any, path: str, what: str, *, dtype: torch.dtype, dropout: bool = False, stack: bool = False, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """A model from a folder or hub id, in main memory; of a LoRA adapter, its base with the adapter merged.
+    """A model from a folder or hub id, in main memory; for a LoRA adapter, its base with the adapter merged.
 
     Args:
         auto: one of transformers' Auto classes.
         path: a folder, a hub id, or `demo`.
-        what: it is to be, for messages, e.g. `a reward model`.
+        what: what it should be, for messages, e.g. `a reward model`.
         dtype: of the weights. An adapter is merged in fp32 first.
-        dropout: leave on what the model's own configuration switches on in training.
+        dropout: keep the dropout of the model's own configuration on in training.
         stack: keep an adapter on its base, frozen, instead of merging it.
         options: further ones of `from_pretrained`.
 
     Returns:
-        The model, and transformers' loading info: what was missing, unexpected, or of another shape.
+        The model, and transformers' loading info: weights that were missing, unexpected, or of another shape.
 
     Raises:
         RunError: it cannot be loaded, has code of its own or pickled weights, or its adapter does not fit.
@@ -45,7 +45,7 @@ def load_pretrained(
     if stack and adapter is None:
         raise ConfigError(f"model.start_adapter is stack, but '{path}' is a whole model. Remove the setting.")
     model, info = _load(auto, path if adapter is None else adapter.base, what, dtype, options, above=())
-    model.name_or_path = model.config.name_or_path = path  # as given: what an adapter of ours will name as its base
+    model.name_or_path = model.config.name_or_path = path  # as given: our adapters will name it as their base
     if not dropout:
         switch_off_dropout(model)
     return (model if adapter is None else stack_adapter(model, adapter)), info
@@ -83,7 +83,7 @@ def _load_whole(
 
 
 def load_tokenizer_files(path: str) -> Any:
-    """The tokenizer of a folder or hub id as it is; of an adapter without one, its base's.
+    """The tokenizer of a folder or hub id, unchanged; for an adapter without one, its base's.
 
     Raises:
         RunError: it cannot be loaded, or has code of its own.
@@ -100,7 +100,7 @@ def load_tokenizer_files(path: str) -> Any:
 
 
 def stored_dtype(path: str) -> torch.dtype:
-    """The dtype that a model's weights are stored in; of an adapter, its base's. fp32 where it is none of training's.
+    """The dtype in which a model's weights are stored; for an adapter, its base's. fp32 if training does not use it.
 
     Raises:
         RunError: there is no such model.
@@ -116,7 +116,7 @@ def stored_dtype(path: str) -> torch.dtype:
     except FAILURES as error:
         raise RunError(f"Cannot read the configuration of '{path}': {reason(error)}") from error
     dtype = config.dtype or config.get_text_config().dtype
-    if dtype is None:  # transformers' rule: then the weights tell
+    if dtype is None:  # transformers' rule: then the weights decide
         for file in sorted(Path(folder).glob("*.safetensors"))[:1]:
             with safe_open(file, "pt") as tensors:
                 dtype = next((tensors.get_tensor(name).dtype for name in tensors.keys()), None)  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""Putting a LoRA adapter on a model: what cannot be adapted is said."""
+"""Putting a LoRA adapter on a model, and reporting what cannot be adapted."""
 
 import logging
 from typing import Any
@@ -11,14 +11,14 @@ _LOG = logging.getLogger(__name__)
 
 
 def add_adapter(model: Any, lora: Any) -> Any:
-    """The model with an adapter around it; the log says which of its weights no adapter reaches.
+    """The model with an adapter around it; the log lists weights that no adapter reaches.
 
     Args:
         model: a transformers model.
         lora: peft's configuration.
 
     Raises:
-        ConfigError: peft knows no adapter for a layer of this model.
+        ConfigError: peft has no adapter for a layer of this model.
     """
     from peft import get_peft_model
 
@@ -47,7 +47,7 @@ def add_adapter(model: Any, lora: Any) -> Any:
 
 
 def _other_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights that hold several matrices, such as those of all experts, by their paths; not those of convolutions."""
+    """Weights that hold several matrices, such as those of all experts, by path; excludes convolutions."""
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return {
         f"{path}.{name}": parameter

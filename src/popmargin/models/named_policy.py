@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from popmargin.config import RunConfig, from_dict, read_saved
+from popmargin.config import ModelConfig, from_dict, read_saved
+from popmargin.data.encode import AS_TEMPLATE, Writing
 from popmargin.data.goals import GoalFacts
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError, RunError
@@ -26,12 +27,16 @@ class NamedPolicy:
     Attributes:
         name: as given.
         folder: what loads: the model's folder of a run, else the name itself.
-        config: of the run; None where it is none.
+        trained: how a run trained it; None where it is no run.
+        own_reference: what a run names as its reference; None for its start model.
+        writing: how its training wrote conversations.
     """
 
     name: str
     folder: str
-    config: RunConfig | None
+    trained: ModelConfig | None = None
+    own_reference: str | None = None
+    writing: Writing = AS_TEMPLATE
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -41,13 +46,13 @@ class NamedPolicy:
     @property
     def precision(self) -> str:
         """fp32 or bf16, as it was trained; fp32 where it is no run."""
-        return "fp32" if self.config is None else self.config.model.precision
+        return "fp32" if self.trained is None else self.trained.precision
 
     @property
     def trained_ends(self) -> list[int]:
         """Ids of the tokens that a run has saved as the ends of completions; empty where it is none."""
         file = Path(self.folder) / "generation_config.json"
-        if self.config is None or not file.is_file():
+        if self.trained is None or not file.is_file():
             return []
         ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
         return list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
@@ -65,10 +70,10 @@ class NamedPolicy:
         Raises:
             RunError: it cannot be loaded, or its start model has changed.
         """
-        if self.config is None:
+        if self.trained is None:
             return load_model(self.folder, torch.float32).eval()
         if not (Path(self.folder) / "adapter_config.json").is_file():
-            return load_model(self.folder, base_dtype(self.config.model)).eval()
+            return load_model(self.folder, base_dtype(self.trained)).eval()
         start = self._start()
         return load_policy(Path(self.folder), start, fingerprint=lambda: model_fingerprint(start)).eval()
 
@@ -79,23 +84,23 @@ class NamedPolicy:
             ConfigError: it is no run.
             RunError: it cannot be loaded, or is no longer what it was in training.
         """
-        if self.config is None:
+        if self.trained is None:
             raise ConfigError(
                 f"'{self.name}' is a model and no run, so it has no reference of its own. Name one: {self.name}@MODEL, "
                 "or the option reference."
             )
-        named = self.config.reference.model
+        named = self.own_reference
         if named is not None:
-            model = load_model(named, base_dtype(self.config.model)).eval()
+            model = load_model(named, base_dtype(self.trained)).eval()
             self._check(model, "reference model", named)
             return model
         model = self._start()
-        self._check(model, _START, self.config.model.path)
+        self._check(model, _START, self.trained.path)
         return model
 
     def _start(self) -> Any:
-        assert self.config is not None
-        settings = self.config.model
+        assert self.trained is not None
+        settings = self.trained
         stack = settings.start_adapter == "stack"
         return load_model(settings.path, base_dtype(settings), dropout=settings.dropout, stack=stack).eval()
 
@@ -120,13 +125,17 @@ def find_policy(name: str) -> NamedPolicy:
         RunError: there is no such folder, or the run has not finished.
 
     Example:
-        >>> find_policy("demo").config is None
+        >>> find_policy("demo").trained is None
         True
     """
     folder = Path(name).expanduser()
     if (folder / "config.yaml").is_file():
         if not (folder / "run.json").is_file():
             raise RunError(f"{name} has not finished training. Continue with popmargin train --resume.")
-        return NamedPolicy(str(folder), str(folder / "model"), from_dict(RunConfig, read_saved(folder / "config.yaml")))
+        saved = read_saved(folder / "config.yaml")
+        model, data = from_dict(ModelConfig, saved.get("model", {}), "model"), saved.get("data", {})
+        writing = Writing(data.get("prompt", "template"), data.get("reasoning", "template"))
+        reference = saved.get("reference", {}).get("model")
+        return NamedPolicy(str(folder), str(folder / "model"), model, reference, writing)
     resolve_path(name)
-    return NamedPolicy(name, name, None)
+    return NamedPolicy(name, name)

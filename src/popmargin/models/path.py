@@ -1,4 +1,4 @@
-"""Which model a user names: the demo's, a folder, or one of the hub, which is not asked for what looks like a path."""
+"""Which model a user names: the demo's, a folder, or one on the hub, where paths are not looked up."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ _MODEL_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json", "
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether a name can only be meant as a file or folder: hub ids are `name` or `owner/name`.
+    """Whether a name can only mean a file or folder: hub ids are `name` or `owner/name`.
 
     Example:
         >>> [looks_like_path(name) for name in ("./nomodel", "models/foo", "model.safetensors", "Qwen/Qwen2.5-0.5B")]
@@ -41,15 +41,15 @@ def looks_like_path(name: str) -> bool:
 
 
 def resolve_path(path: str) -> str:
-    """What transformers is to load: a folder, or the id of a model on the hub.
+    """What transformers should load: a folder, or the id of a model on the hub.
 
     Args:
-        path: `demo` (the embedded model), a folder (`~` is the home folder), a hub id, or its address on the hub, which
-            says that no folder is meant.
+        path: `demo` (the embedded model), a folder (`~` is the home folder), a hub id, or its address on the hub,
+            which cannot mean a folder.
 
     Raises:
-        RunError: it looks like a path, or its first part is a folder here, and no model's folder is there; the hub is
-            not asked.
+        RunError: it looks like a path, or its first part is a folder here, but there is no model folder; the hub is
+            not queried.
     """
     if path == "demo":
         return str(demo_model_path())
@@ -85,7 +85,7 @@ def check_models(*names: str | None) -> None:
         names: as `resolve_path` takes them.
 
     Raises:
-        RunError: one looks like a path, and no model's folder is there.
+        RunError: one looks like a path, but there is no model folder.
     """
     for name in names:
         if name is not None and name != "demo":

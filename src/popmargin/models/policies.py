@@ -24,18 +24,18 @@ BASE_FILE = "popmargin_base.txt"
 
 
 def base_dtype(config: ModelConfig) -> torch.dtype:
-    """The dtype of the start model's weights in memory: bf16 only where they stay frozen, since it loses small steps.
+    """The dtype of the start model's weights in memory: bf16 only if they stay frozen, since it loses small steps.
 
-    A start adapter that is merged into its base is such a step, so that these bases are in fp32 too.
+    Merging a start adapter into its base is such a step, so these bases are in fp32 too.
     """
     frozen = config.precision == "bf16" and config.lora_rank and stands_alone(config)
     return torch.bfloat16 if frozen else torch.float32
 
 
 def stands_alone(config: ModelConfig) -> bool:
-    """Whether what an adapter is trained on can be loaded by its name, so that the adapter alone need be saved.
+    """Whether an adapter's base can be loaded by name, so that only the adapter need be saved.
 
-    The merged model that a start adapter makes of its base is nowhere on disk.
+    A base with a merged start adapter is nowhere on disk.
     """
     return config.start_adapter == "stack" or find_adapter(config.path) is None
 
@@ -43,10 +43,10 @@ def stands_alone(config: ModelConfig) -> bool:
 def load_tokenizer(path: str) -> Any:
     """The tokenizer of a model folder or hub id, with a padding token: its own, else EOS, else another special token.
 
-    Which one does not matter to a causal model, as padding is masked.
+    Which one does not matter to a causal model, since padding is masked.
 
     Raises:
-        RunError: it cannot be loaded, has code of its own, or has no token that could pad.
+        RunError: it cannot be loaded, has code of its own, or has no token to pad with.
     """
     return with_padding(load_tokenizer_files(path), path)
 
@@ -73,17 +73,17 @@ def load_model(path: str, dtype: torch.dtype, *, dropout: bool = False, stack: b
     Args:
         path: a folder, a hub id, or `demo`.
         dtype: of the weights.
-        dropout: leave on what the model's own configuration switches on in training.
+        dropout: keep the dropout of the model's own configuration on in training.
         stack: keep an adapter on its base, frozen, instead of merging it.
 
     Raises:
-        RunError: it cannot be loaded, or lacks weights, as a reward model lacks those of the words' head.
+        RunError: it cannot be loaded, or has missing weights, such as a reward model without an LM head.
     """
     from transformers import AutoModelForCausalLM
 
     model, info = load_pretrained(AutoModelForCausalLM, path, "a causal language model", dtype=dtype, dropout=dropout,
                                   stack=stack)  # fmt: skip
-    # With tied embeddings a classifier lacks nothing, but is no language model any more.
+    # With tied embeddings a classifier has no missing weights, but it is no longer a language model.
     classifier = f"{HEAD}.weight" in info["unexpected_keys"]
     if info["missing_keys"] or classifier:
         what = "is a classifier, such as a reward model" if classifier else "has missing weights"
@@ -93,20 +93,20 @@ def load_model(path: str, dtype: torch.dtype, *, dropout: bool = False, stack: b
 
 
 def device() -> torch.device:
-    """The accelerator when there is one, else the CPU."""
+    """The accelerator if there is one, otherwise the CPU."""
     found = torch.accelerator.current_accelerator()
     return found if found is not None and torch.accelerator.is_available() else torch.device("cpu")
 
 
 def process_count() -> int:
-    """Processes that train one run together, also before they have met."""
+    """Number of processes that train one run together, even before they are connected."""
     if torch.distributed.is_initialized():
         return int(torch.distributed.get_world_size())
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 _ROUNDS = 24
-"""In some processes up to ten of the first matmuls wait for each other's threads."""
+"""In some processes, up to ten of the first matmuls wait for each other's threads."""
 
 
 @functools.cache
@@ -130,8 +130,8 @@ def make_policy(start: nn.Module, config: ModelConfig, *, own: Any = None, adapt
 
     Args:
         start: the start model.
-        config: whether it gets an adapter, and which.
-        own: another model with the weights of the start model, which is itself trained in the place of a copy.
+        config: whether it gets an adapter, and which one.
+        own: another model with the weights of the start model, to train in place of a copy.
         adapter: peft's configuration of the adapter; None makes it from `config`.
 
     Raises:
@@ -145,7 +145,7 @@ def make_policy(start: nn.Module, config: ModelConfig, *, own: Any = None, adapt
 
 
 def lora_config(model: Any, config: ModelConfig, *, head: nn.Module | None, task_type: str) -> Any:
-    """peft's configuration of an adapter on all linear layers but the head, GPT-2's Conv1D among them.
+    """peft's configuration of an adapter on all linear layers except the head, including GPT-2's Conv1D.
 
     Raises:
         ConfigError: adapter settings that do not fit the model.
@@ -167,14 +167,14 @@ def lora_config(model: Any, config: ModelConfig, *, head: nn.Module | None, task
         lora_alpha=config.lora_alpha if config.lora_alpha is not None else 2 * config.lora_rank,  # pyright: ignore[reportArgumentType]
         lora_dropout=config.lora_dropout,
         target_modules=sorted(linear),
-        fan_in_fan_out=Conv1D in linear.values(),  # how its weights lie
+        fan_in_fan_out=Conv1D in linear.values(),  # the layout of its weights
         layers_to_transform=chosen,
         task_type=task_type,  # pyright: ignore[reportArgumentType]
     )
 
 
 def _linear_layers(model: Any, head: nn.Module | None) -> dict[str, type[nn.Module]]:
-    """The last name of every linear layer but the head -> its class."""
+    """The last name of every linear layer except the head -> its class."""
     from transformers.pytorch_utils import Conv1D
 
     of_head = set() if head is None else set(head.modules())
@@ -189,7 +189,7 @@ def _linear_layers(model: Any, head: nn.Module | None) -> dict[str, type[nn.Modu
 
 
 def merged(model: Any) -> Any:
-    """A copy in main memory with the adapter inside the weights, in fp32: small changes would be lost in bf16."""
+    """A copy in main memory with the adapter merged, in fp32: bf16 would lose small changes."""
     where = next(model.parameters()).device
     result = copy.deepcopy(model.to("cpu"))
     model.to(where)
@@ -198,15 +198,15 @@ def merged(model: Any) -> Any:
 
 
 def load_policy(folder: Path, start: nn.Module, *, fingerprint: Callable[[], str] | None = None) -> Any:
-    """A trained policy: a folder with full weights, or an adapter that goes onto a copy of the start model.
+    """A trained policy: from a folder with full weights, or an adapter put on a copy of the start model.
 
     Args:
         folder: of a run's model.
         start: the start model.
-        fingerprint: of the start model; asked where the folder says which one its adapter was trained on.
+        fingerprint: of the start model; computed only if the folder says which one its adapter was trained on.
 
     Raises:
-        RunError: the folder holds neither, or its adapter was trained on other weights.
+        RunError: the folder has neither, or its adapter was trained on other weights.
     """
     note = folder / BASE_FILE
     if fingerprint is not None and note.is_file() and note.read_text(encoding="utf-8").strip() != fingerprint():

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 @contextlib.contextmanager
 def quiet_loading() -> Generator[None]:
-    """Without transformers' own bars: loading takes a moment, and ours tell of what takes longer."""
+    """Without transformers' own bars: loading is quick, and ours cover what takes longer."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Why a model is not loaded, in words: what fails, and what is refused because it could run code."""
+"""Why a model is not loaded: it fails, or is refused because it could run code."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "model*.bin", "*.pt", "*.
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error's message, or a remedy for what is refused on purpose."""
+    """The first line of an error's message, or a remedy for deliberate refusals."""
     text = str(error).strip()
     if "trust_remote_code" in text:
         return (
@@ -32,7 +32,7 @@ _REMEDY = (
 
 
 def refuse_pickles(folder: str, path: str) -> None:
-    """Refuse a folder whose weights are pickles alone.
+    """Refuse a folder whose only weights are pickles.
 
     Raises:
         RunError: they are.

@@ -25,11 +25,11 @@ _KNOWN = {"truncation": TRUNCATIONS, "prompt": ("template", "sampling"), "reason
 
 @dataclass(frozen=True, kw_only=True)
 class RewardFormat:
-    """How the texts were written that a reward model was trained on; beside its weights.
+    """How a reward model's training texts were formatted; stored next to its weights.
 
     Attributes:
         max_length: longest prompt + completion in training, tokens.
-        truncation: what gave way in longer ones; models that were saved without it say the default.
+        truncation: what was cut in longer ones; models saved without it have the default.
         prompt, reasoning: how conversations became prompt and completion (`Writing`); likewise.
     """
 
@@ -44,12 +44,12 @@ class RewardFormat:
         return Writing(self.prompt, self.reasoning)
 
     def save(self, folder: Path) -> None:
-        """Write it into a model folder."""
+        """Write this into a model folder."""
         (folder / FORMAT_FILE).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
 
     @staticmethod
     def load(folder: Path) -> "RewardFormat | None":
-        """What a model folder says; None for a model that was not trained here.
+        """Read it from a model folder; None for a model that was not trained here.
 
         Raises:
             RunError: the file is damaged.
@@ -68,10 +68,10 @@ class RewardFormat:
 
 
 def padding_apart(tokenizer: Any) -> Any:
-    """The tokenizer with a padding token that ends no response.
+    """The tokenizer with a padding token that does not end responses.
 
-    A classifier reads its head at the last token that is no padding. Where the padding token is the end token too, that
-    would be the token before the end; a special token that means nothing there takes its place, if there is one.
+    A classifier reads its head at the last non-padding token. If the padding token is also the end token, that would be
+    the token before the end; another special token is used instead, if there is one.
     """
     ends = {tokenizer.eos_token, tokenizer.bos_token, None}
     if tokenizer.pad_token in ends:
@@ -89,16 +89,16 @@ def load_reward_model(path: str, dtype: torch.dtype, pad_id: int, *, dropout: bo
         path: a causal language model, or a sequence classifier with one output.
         dtype: of the weights; the head is in fp32.
         pad_id: the tokenizer's padding token.
-        dropout: leave on what the model's own configuration switches on in training.
+        dropout: keep the dropout of the model's own configuration on in training.
 
     Raises:
-        RunError: it cannot be loaded, or transformers has no classifier of this kind that reads its last token.
+        RunError: it cannot be loaded, or transformers has no classifier of this kind that reads the last token.
     """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
     shown = logging.get_verbosity()
-    logging.set_verbosity_error()  # of the untrained head, the summary of a run is the place to tell
+    logging.set_verbosity_error()  # the run's summary reports the untrained head
     try:
         model, info = load_pretrained(
             AutoModelForSequenceClassification, path, "a reward model", dtype=dtype, dropout=dropout, num_labels=1,
@@ -127,7 +127,7 @@ def load_reward_model(path: str, dtype: torch.dtype, pad_id: int, *, dropout: bo
 def make_reward_model(start: nn.Module, config: ModelConfig) -> Any:
     """A reward model to train, from a copy of the start model: all weights, or a LoRA adapter and the head.
 
-    An untrained head is drawn from torch's random numbers, as the model's own linear layers are.
+    An untrained head is drawn from torch's random numbers, like the model's own linear layers.
 
     Raises:
         ConfigError: adapter settings that do not fit the model.
@@ -135,7 +135,7 @@ def make_reward_model(start: nn.Module, config: ModelConfig) -> Any:
     model: Any = copy.deepcopy(start)
     head = model.get_submodule(HEAD)
     if not head.weight.any():
-        # OPT and others name the deviation otherwise; 0.02 is what most have.
+        # OPT and others have another name for the deviation; most use 0.02.
         nn.init.normal_(head.weight, std=getattr(model.config.get_text_config(), "initializer_range", 0.02))
     if not config.lora_rank:
         return model.requires_grad_(True)

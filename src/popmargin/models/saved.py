@@ -1,4 +1,4 @@
-"""Writing trained weights, and reading them back: what was saved must be what is in memory, or the run has failed."""
+"""Writing trained weights and reading them back: a run whose saved weights differ from memory has failed."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from popmargin.models.adapters import START, as_one_adapter, is_stacked
 from popmargin.models.quiet import quiet_loading
 
 _INDEX = "model.safetensors.index.json"
-_KEPT = 0.9  # of what training changed: with less, the start model's dtype is too coarse to save it in
+_KEPT = 0.9  # share of the training kept: below this, the start model's dtype is too coarse
 
 
 def write_model(
@@ -34,14 +34,14 @@ def write_model(
 
     Args:
         model: not wrapped for distributed training.
-        folder: made when missing.
-        state: its whole weights by name, where they are sharded in the model.
+        folder: created if missing.
+        state: its gathered weights by name, if they are sharded in the model.
         dtype: of whole models' weights on disk; None keeps that in memory.
-        own_names: weights under their names in memory, as training that goes on reads them, and not under those that
-            models of this kind are published with.
+        own_names: save weights under their names in memory, which resuming reads, not under those with which such
+            models are published.
 
     Raises:
-        RunError: the files do not hold what is in memory.
+        RunError: the files differ from the weights in memory.
     """
     if is_stacked(model) and not own_names:
         tensors, config = as_one_adapter(model, model.state_dict() if state is None else state)
@@ -49,7 +49,7 @@ def write_model(
         save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         _refuse(folder, _difference(tensors, _tensors([folder / ADAPTER_WEIGHTS])))
         return
-    if _is_adapter(model):  # `auto` would ask the hub
+    if _is_adapter(model):  # `auto` would query the hub
         model.save_pretrained(folder, state_dict=state, selected_adapters=["default"], save_embedding_layers=False)
         refuse_difference(model, folder, state)
         return
@@ -66,11 +66,11 @@ def write_state(model: nn.Module, folder: Path, state: Mapping[str, Tensor] | No
 
     Args:
         model: not wrapped for distributed training.
-        folder: made when missing.
-        state: its whole weights by name, where they are sharded in the model.
+        folder: created if missing.
+        state: its gathered weights by name, if they are sharded in the model.
 
     Raises:
-        RunError: the file does not hold what is in memory.
+        RunError: the file differs from the weights in memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = model.state_dict() if state is None else state
@@ -80,7 +80,7 @@ def write_state(model: nn.Module, folder: Path, state: Mapping[str, Tensor] | No
 
 
 def read_adapter(model: Any, folder: Path) -> None:
-    """Take up a trained adapter's weights from a checkpoint.
+    """Load a trained adapter's weights from a checkpoint.
 
     Raises:
         RunError: the checkpoint has none.
@@ -96,7 +96,7 @@ def read_adapter(model: Any, folder: Path) -> None:
 def refuse_difference(
     model: Any, folder: Path, state: Mapping[str, Tensor] | None = None, *, dtype: torch.dtype | None = None
 ) -> None:
-    """See that a folder holds the weights that a model has: of an adapter all that are trained, else all.
+    """Check that a folder holds a model's weights: for an adapter the trained ones, otherwise all.
 
     Raises:
         RunError: a weight is missing, has another value, or is not finite; the message names it.
@@ -120,16 +120,16 @@ def _refuse(folder: Path, wrong: str | None) -> None:
 
 
 def refuse_other_base(policy: Any, start: nn.Module, folder: Path, path: str) -> None:
-    """See that an adapter's frozen weights are still the start model's, and that its folder names that model.
+    """Check that an adapter's frozen weights are still the start model's, and that its folder names that model.
 
     Args:
         policy: an adapter on a copy of the start model.
         start: the start model.
-        folder: the adapter was saved in.
+        folder: where the adapter was saved.
         path: of the start model, as the user gave it.
 
     Raises:
-        RunError: the adapter would go onto another model than the one it was trained on.
+        RunError: the adapter would be put on a different model from the one it was trained on.
     """
     if is_stacked(policy):
         path = policy.peft_config[START].base_model_name_or_path
@@ -155,14 +155,14 @@ def dtype_to_save(
 ) -> tuple[torch.dtype, float]:
     """In which dtype trained weights are saved, and how much of the training it keeps.
 
-    A start model in bf16 that small steps were added to may be the start model again after rounding: of a weight near
-    0.1, bf16 knows no difference below 0.0005.
+    If training changed a bf16 start model only a little, rounding may restore it: near 0.1, bf16 cannot represent
+    differences below 0.0005.
 
     Args:
         weights: trained, by name.
         start: the start model, before training.
         stored: the dtype of its files.
-        wanted: the user's choice; None for the start model's, or fp32 where that would undo a tenth of the training.
+        wanted: the user's choice; None for the start model's, or fp32 if that would undo a tenth of the training.
 
     Returns:
         The dtype, and ⟨saved − start, trained − start⟩ / ‖trained − start‖²: 1 keeps all, 0 saves the start model.
@@ -184,7 +184,7 @@ def dtype_to_save(
 
 
 def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Give weights in memory the values that they have in another dtype, so that what is measured is what was saved."""
+    """Round weights in memory to another dtype, so that evaluation measures what was saved."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(_as_saved(model, name, parameter, dtype))
@@ -197,7 +197,7 @@ def _is_adapter(model: Any) -> bool:
 
 
 def _as_saved(model: Any, name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A weight as it is saved: in this dtype, unless the model reads it in fp32 whatever the others are in."""
+    """A weight as it is saved: in this dtype, unless the model always keeps it in fp32."""
     if dtype is None or not value.is_floating_point() or value.dtype == dtype or _keeps_fp32(model, name, dtype):
         return value
     return value.to("cpu", dtype)
@@ -210,20 +210,20 @@ def _keeps_fp32(model: Any, name: str, dtype: torch.dtype) -> bool:
 
 
 def _all_as_saved(model: Any, state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Weights as they are saved; tied ones stay one tensor, which is saved once."""
+    """Weights as they are saved; tied ones stay one tensor, saved once."""
     done: dict[tuple[int, torch.Size], Tensor] = {}
     return {n: done.setdefault((v.data_ptr(), v.shape), _as_saved(model, n, v, dtype)) for n, v in state.items()}
 
 
 def _say_dtype(file: Path, dtype: torch.dtype) -> None:
-    """transformers writes the dtype in memory into a configuration, whatever it saves."""
+    """transformers writes the dtype in memory into the configuration, whatever dtype it saves."""
     settings = json.loads(file.read_text(encoding="utf-8"))
     settings["dtype"] = str(dtype).removeprefix("torch.")
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _trained(model: Any, state: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    """All weights that are trained, by their names in an adapter's file."""
+    """All trained weights, by their names in an adapter's file."""
     values = {name: value for name, value in model.named_parameters() if value.requires_grad}
     found = {name: value if state is None else state[name] for name, value in values.items()}
     return {re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", name): value for name, value in found.items()}
@@ -246,7 +246,7 @@ def _difference_of_whole(
 
     if written <= expected.keys():
         return _difference(expected, _tensors(files), tied, as_saved)
-    # Published under other names: only what reads them can tell.
+    # Published under other names: only the code that reads them knows.
     with quiet_loading():
         again = type(model).from_pretrained(folder, dtype=dtype or model.dtype, use_safetensors=True)
     return _difference(expected, again.state_dict().items(), {}, as_saved)
@@ -258,7 +258,7 @@ def _difference(
     tied: Mapping[str, str] = {},
     as_saved: Callable[[str, Tensor], Tensor] = lambda _, value: value,
 ) -> str | None:
-    """What is wrong with saved weights; None where they are the expected ones. A tied weight may stand for its twin."""
+    """What is wrong with saved weights; None if they are the expected ones. A tied weight may replace its twin."""
     seen: set[str] = set()
     for name, value in saved:
         seen.add(name)

@@ -1,4 +1,4 @@
-"""What an objective is: a pure function from scores to one loss per row, and a declaration of what it needs."""
+"""Objectives: pure functions from scores to one loss per row, with a declaration of what they need."""
 
 import inspect
 import re
@@ -74,7 +74,7 @@ class Needs:
         flags = ("margin", "soft_label", "scale")
         columns = (*(name for name in flags if getattr(self, name)), *self.columns)
         object.__setattr__(self, "columns", tuple(dict.fromkeys(columns)))
-        for name in flags:  # two ways to say the same
+        for name in flags:  # two ways of saying the same
             object.__setattr__(self, name, name in columns)
 
     def __or__(self, other: "Needs") -> "Needs":

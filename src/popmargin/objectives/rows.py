@@ -1,7 +1,7 @@
-"""What an objective sees: the scores of a batch's rows, and named columns of the data.
+"""The inputs of objectives: scores of a batch's rows, and named columns of the data.
 
 A *row* is one training unit: a preference, or a preference-over-preference edge (its stronger preference, and the
-weaker one where there is one). Axis suffix B: rows of one batch.
+weaker one, if there is one). Axis suffix B: rows of one batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.margin import Margin
 
 
@@ -22,10 +22,10 @@ def _same(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnKind:
-    """What a column's name says about it.
+    """The rules for a column with a known name.
 
     Attributes:
-        allowed: what its numbers must be, in words.
+        allowed: the allowed numbers, in words.
         fine: which rows are valid.
         swap: its numbers after swapping chosen and rejected.
     """
@@ -105,7 +105,7 @@ def _refuse_values(name: str, values: Tensor) -> None:
     bad: list[int] = (~kind.fine(values)).nonzero().flatten().tolist()
     if bad:
         rows = ", ".join(f"{row} ({values[row].item():g})" for row in bad[:5]) + (" …" if len(bad) > 5 else "")
-        raise DataError(f"{name} must be {kind.allowed}. {len(bad)} of {len(values)} rows do not: {rows}.")
+        raise DataError(f"{name} must be {kind.allowed}. Wrong in {len(bad)} of {counted(len(values), 'row')}: {rows}.")
 
 
 ValueT = TypeVar("ValueT")
@@ -138,7 +138,7 @@ class Rows:
             better; others are as in the data, and `swap` leaves them unchanged.
         stronger_share: weights that give every preference the same total over an epoch, however many edges it has;
             they average to 1 over preferences.
-        weaker_share: the same for the weaker side; 0 where there is none.
+        weaker_share: the same for the weaker side; 0 if there is none.
         logps: sums over all tokens of the responses, for regularizers and supervised terms.
         decoupled: the (stronger) preference's gap with de-coupled log-probs, nats, detached (`Objective.decoupling`).
         progress: share of the run's optimizer steps that are done, 0 in the first one; 1 outside a run.

@@ -1,4 +1,4 @@
-"""Which comparison to ask for next: the one that tells most about the strength scale.
+"""Which comparison to ask for next: the one that is most informative about the strength scale.
 
 Axis suffixes: N preferences, W partners within the window, C candidate pairs.
 """
@@ -12,7 +12,7 @@ import pyarrow.compute
 from jaxtyping import Float64, Int64
 from scipy.special import expit, ndtr
 
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.pop.edges import PopEdges, unique_ids
 from popmargin.pop.likelihood import Model, Posterior
 from popmargin.pop.newton import maximise, strength_draws
@@ -25,7 +25,7 @@ _PARTNERS, _DRAWS = 8, 16
 def expected_information(
     gap: Float64[np.ndarray, " n"], variance: Float64[np.ndarray, " n"], *, model: Model = "bradley_terry"
 ) -> Float64[np.ndarray, " n"]:
-    """What the answer to a comparison tells about the strengths, in nats: ½·log(1 + I·V).
+    """Information that the answer to a comparison gives about the strengths, in nats: ½·log(1 + I·V).
 
     V is the variance of the difference of the two strengths and I the Fisher information of one answer at the fitted
     difference: p(1 − p) for Bradley–Terry, φ²/(p(1 − p)) for Thurstone. A pair is worth asking where the strengths are
@@ -51,15 +51,15 @@ def expected_information(
 class ActiveSampler:
     """Asks for comparisons in batches and learns from the answers.
 
-    In a round, preferences are put in order by a draw from the posterior of all strengths; every preference considers
-    the next few in this order and a few at random, and pairs are taken by expected information: no pair twice ever, and
-    no preference twice before every other had its turn. The variance of a difference comes from draws too, so that
-    neighbours whose places hang together count as known. A round costs O(N log N), and so does a budget of a fixed
-    number of comparisons for each preference.
+    In a round, preferences are ordered by a draw from the posterior of all strengths; each considers the next few in
+    this order and a few at random, and pairs are taken by expected information: no pair is ever asked twice, and no
+    preference comes up twice before every other had its turn. The variance of a difference also comes from draws, so
+    neighbours whose strengths are correlated count as known. A round costs O(N log N), and so does a budget of a fixed
+    number of comparisons per preference.
 
     Args:
         ids: the preferences (N,).
-        batch_size: comparisons between two fits; half as many as there are preferences when None.
+        batch_size: comparisons between two fits; None for half the number of preferences.
         seed: of all draws.
         model: of the scale, as in `fit_strengths`.
         ridge: of the scale, as in `fit_strengths`.
@@ -82,7 +82,9 @@ class ActiveSampler:
         ridge: float = 0.1,
     ) -> None:
         if len(ids) < 2:
-            raise DataError(f"{len(ids)} preferences: PoP compares two preferences, so at least 2 are needed.")
+            raise DataError(
+                f"{counted(len(ids), 'preference')}: PoP compares two preferences, so at least 2 are needed."
+            )
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; ask for at least 1 comparison at a time.")
         self._names = unique_ids(ids)
@@ -107,7 +109,7 @@ class ActiveSampler:
         return PopEdges(pa.concat_tables(self._tables)) if self._tables else None
 
     def tell(self, edges: PopEdges) -> None:
-        """Learn the answers, to what was asked or to anything else about these preferences.
+        """Learn answers, whether or not these comparisons of the preferences were asked for.
 
         Raises:
             DataError: an edge names an unknown preference.
@@ -127,7 +129,7 @@ class ActiveSampler:
         self._draws_NK = strength_draws(posterior, fit.at, _DRAWS, self._rng)
 
     def pass_over(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Never ask for these pairs of ids: they are asked elsewhere, and not answered yet.
+        """Never ask for these pairs of ids: they are being asked elsewhere and not answered yet.
 
         Raises:
             DataError: an id is unknown.
@@ -149,7 +151,7 @@ class ActiveSampler:
         self.tell(PopEdges(pa.table(columns)))
 
     def ask(self, n: int | None = None) -> list[tuple[str, str]]:
-        """The next pairs to compare: at most n, fewer only where no pair is left; never one that was asked before."""
+        """The next pairs to compare: at most n, fewer only if no pair is left; never one that was asked before."""
         first, second = self.ask_rows(self.batch_size if n is None else n)
         return [(self.ids[i], self.ids[j]) for i, j in zip(first.tolist(), second.tolist(), strict=True)]
 
@@ -159,7 +161,7 @@ class ActiveSampler:
         found: list[Any] = [np.empty((0, 2), dtype=np.int64)]
         while wanted:
             pairs = self._matching()
-            # Neighbours can be used up; then any pair will do that was not asked.
+            # Neighbours can be used up; then any pair not asked yet will do.
             pairs = (pairs if len(pairs) else self._unasked())[:wanted]
             found.append(pairs)
             wanted -= len(pairs)
@@ -172,7 +174,7 @@ class ActiveSampler:
         return np.minimum(first, second) * len(self.ids) + np.maximum(first, second)
 
     def _matching(self) -> Any:
-        """Pairs of preferences, none in two of them, by decreasing information."""
+        """Disjoint pairs of preferences, by decreasing information."""
         count = len(self.ids)
         strength_N = self._strength_N
         order = np.argsort(strength_N + self._draws_NK[:, self._rng.integers(_DRAWS)])
@@ -209,10 +211,10 @@ class ActiveSampler:
 
 
 def _greedy(pairs: Int64[np.ndarray, "C 2"], count: int) -> Int64[np.ndarray, "M 2"]:
-    """The pairs that are taken going down the list, each preference once.
+    """The pairs taken when going down the list, with each preference at most once.
 
-    A pair is taken when it is the first left for both of its sides; then all pairs of the two go. The result is that of
-    the loop over the list, in a few vectorised rounds.
+    A pair is taken when it is the first left for both of its sides; then all pairs of these two are removed. The result
+    equals that of a loop over the list, in a few vectorised rounds.
     """
     rank = np.arange(len(pairs))
     taken: list[Any] = []

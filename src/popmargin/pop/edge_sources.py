@@ -16,8 +16,8 @@ class EdgeSource:
     Attributes:
         name: of the source.
         function: `(named, ids) -> edges` between the preferences with these ids.
-        claims: whether a name is one of this source's; `file` takes what no other claims.
-        grows: whether there may be more edges under the same name tomorrow, so that a run that goes on keeps its own.
+        claims: whether a name belongs to this source; `file` takes names that no other source claims.
+        grows: whether more edges may appear under the same name later, so a resumed run keeps its own.
     """
 
     name: str
@@ -42,14 +42,14 @@ def source_of(named: str) -> EdgeSource:
 def read_edges(named: str, ids: Sequence[str]) -> PopEdges:
     """PoP edges between some preferences.
 
-    Of labels, those between other preferences, held out for testing, are left out and counted, in a file that was
-    exported as in the store itself. Any other file is taken whole: it was made for these preferences.
+    Labels between other preferences, such as held-out ones, are dropped and counted, both in an exported file and in
+    the store itself. Any other file is used as it is: it was made for these preferences.
 
     Args:
-        named: a file of edges; or a label store, where `#NAME` at its end names the project, if there are several.
+        named: a file of edges; or a label store; if it has several projects, `#NAME` at the end chooses one.
         ids: the preferences that are trained on.
 
     Raises:
-        DataError: no such file, store or project, several projects and no name, or no label is left.
+        DataError: no such file, store or project, several projects and no name, or no labels are left.
     """
     return source_of(named).function(named, ids)

@@ -14,7 +14,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from popmargin.errors import DataError, did_you_mean
+from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.files import PARQUET, whole_file
 
 SCHEMA = pa.schema(
@@ -117,15 +117,15 @@ class PopEdges:
         return PopEdges(_checked(table, str(path)), parameters)
 
     def swap(self) -> "PopEdges":
-        """The same comparisons with every label turned round.
+        """The same comparisons with every label flipped.
 
         Raises:
-            DataError: an edge has no weaker side, so it has no opposite.
+            DataError: an edge has no weaker side, so it cannot be flipped.
         """
         if self.table["weaker"].null_count:
             raise DataError(
-                f"{self.table['weaker'].null_count} edges have no weaker side and cannot be swapped. Sample with "
-                "unmatched='drop', or remove these rows first."
+                f"{counted(self.table['weaker'].null_count, 'edge has', 'edges have')} no weaker side and cannot be "
+                "swapped. Sample with unmatched='drop', or remove these rows first."
             )
         columns: dict[str, Any] = {name: self.table[name] for name in SCHEMA.names}
         columns["stronger"], columns["weaker"] = columns["weaker"], columns["stronger"]
@@ -139,13 +139,13 @@ class PopEdges:
         return digest.hexdigest()
 
     def resolve(self, ids: Sequence[str]) -> tuple[Int64[np.ndarray, " E"], Int64[np.ndarray, " E"]]:
-        """Row numbers of the two sides of every edge; ties are left out, since they are never trained on.
+        """Row numbers of the two sides of every edge, excluding ties, which are never trained on.
 
         Args:
             ids: ids of the preferences, in the order of the rows (N,).
 
         Returns:
-            (stronger, weaker), each (E,); weaker is -1 where the edge has no weaker side.
+            (stronger, weaker), each (E,); weaker is -1 if the edge has no weaker side.
 
         Raises:
             DataError: ids repeat, or an edge names an id that is not among them.
@@ -164,8 +164,8 @@ class PopEdges:
             if pc.any(unknown).as_py():
                 missing = pc.unique(table[name].filter(unknown)).to_pylist()
                 raise DataError(
-                    f"PoP edges name {len(missing)} preferences in column '{name}' that are not in the data, such as "
-                    f"{', '.join(map(repr, missing[:3]))}. Sample the edges from the same data and split "
+                    f"PoP edges name {counted(len(missing), 'preference')} in column '{name}' that the data lacks, "
+                    f"such as {', '.join(map(repr, missing[:3]))}. Sample the edges from the same data and split "
                     "(preferences are matched by id), or give the data its id column."
                 )
             sides.append(pc.fill_null(rows, -1).to_numpy().astype(np.int64))
@@ -173,7 +173,7 @@ class PopEdges:
 
 
 def _read_rows(path: Path) -> Any:
-    """The edges of a text file as a table: ids are texts, also where they look like numbers.
+    """The edges of a text file as a table: ids are text, even if they look like numbers.
 
     Raises:
         DataError: the file or a row of it cannot be read.
@@ -194,7 +194,7 @@ def _read_rows(path: Path) -> Any:
 
 
 def _cells(path: Path, name: str, values: list[Any]) -> Any:
-    """A column of a text file in the type that edges have, so that `_checked` finds what is wrong with it."""
+    """A column of a text file, cast to the type that edges have, so that `_checked` can find errors in it."""
     known = SCHEMA.field(name).type if name in SCHEMA.names else pa.string()
     texts = [None if value is None or value == "" else value for value in values]
     if known == pa.string():
@@ -226,8 +226,8 @@ def unique_ids(ids: Sequence[str]) -> Any:
         counts = pc.value_counts(known).to_pylist()
         repeated = [row["values"] for row in counts if row["counts"] > 1]
         raise DataError(
-            f"{len(repeated)} preference ids occur more than once, such as {repeated[0]!r}. PoP edges refer to "
-            "preferences by id: make the ids unique."
+            f"{counted(len(repeated), 'id appears', 'ids appear')} more than once, such as {repeated[0]!r}. PoP edges "
+            "refer to preferences by id: make the ids unique."
         )
     return known
 
@@ -269,4 +269,4 @@ def _checked(table: Any, where: str) -> Any:
 def _refuse(wrong: Any, where: str, message: str) -> None:
     rows = np.flatnonzero(wrong.to_numpy())
     if len(rows):
-        raise DataError(f"{where}: row {rows[0]}: {message} ({len(rows)} such rows).")
+        raise DataError(f"{where}: row {rows[0]}: {message} ({counted(len(rows), 'such row')}).")

@@ -52,37 +52,37 @@ def fit_strengths(
     """Fit a strength for every preference from PoP edges.
 
     The posterior is Σ w·log P(label | z_first − z_second) − ridge/2·Σ z². The ridge is a prior z ~ N(0, 1/ridge): it
-    keeps strengths finite where a preference won or lost all of its comparisons, and makes disconnected graphs no
-    problem. z ± 1.96·se is a 95% credible interval under this prior.
+    keeps strengths finite where a preference won or lost all of its comparisons, and allows disconnected
+    graphs. z ± 1.96·se is a 95% credible interval under this prior.
 
     Args:
-        edges: the comparisons; rows without a weaker side hold none, and are counted in `parameters`.
-        ids: the preferences, in the order wanted; those of the edges, in order of appearance, when None.
+        edges: the comparisons; rows without a weaker side contain none, and are counted in `parameters`.
+        ids: the preferences, in the desired order; None for those of the edges, in order of appearance.
         model: "bradley_terry" (log-odds) or "thurstone" (case V: a probit of the difference).
         ridge: precision of the prior of every strength, and of log ν; 0 is maximum likelihood, which need not exist.
-        ties: "davidson" (modelled; the default with bradley_terry where there are ties), "half" (half a win for each;
+        ties: "davidson" (modelled; the default with bradley_terry if there are ties), "half" (half a win for each;
             the default with thurstone) or "drop".
         reliability: also fit how reliable every annotator is (Crowd-BT, Chen et al. 2013). Rows without an annotator
-            count as one annotator named after their source. That everybody is wrong and the scale is turned round fits
-            as well; the prior decides.
+            count as one annotator named after their source. A reversed scale with every annotator wrong fits
+            equally well; the prior decides.
         reliability_prior: pseudo-counts of right and wrong labels of every annotator.
-        confidence: what the column means: "weight" (1 = a whole label, 0 = none), "probability" that the label is right
-            (½ = a coin), or "ignore". Empty cells are whole labels.
-        estimate: "mean" (of the normal distribution nearest to the posterior, whose intervals cover) or "mode" (what
-            other libraries call the regularised maximum likelihood; quicker, and its intervals are too short where few
-            comparisons meet a wide prior).
+        confidence: what the column means: "weight" (1 = a full label, 0 = none), "probability" that the label is right
+            (½ = a coin flip), or "ignore". Empty cells count as full labels.
+        estimate: "mean" (of the normal distribution closest to the posterior; its intervals have the right coverage) or
+            "mode" (other libraries' regularised maximum likelihood; faster, but its intervals are too short with few
+            comparisons and a wide prior).
         errors: standard errors from the exact inverse, "estimated" from random probes, "local" (from neighbours alone,
             too small), "none", or "auto": exact up to 1,000 parameters, else estimated.
         probes: random vectors of the estimate; its relative error, in `parameters`, falls with their root.
         seed: of the probes.
-        start: a scale to start from, e.g. the last one when edges were added: it saves steps.
+        start: a scale to start from, e.g. the previous one when edges were added, which saves steps.
 
     Returns:
         The scale.
 
     Raises:
         ConfigError: a setting outside its range.
-        DataError: no comparison at all, or an edge names an unknown preference.
+        DataError: no comparisons at all, or an edge names an unknown preference.
 
     Example:
         >>> scale = fit_strengths(PopEdges.from_columns(["a", "b", "a"], ["b", "c", "c"]))
@@ -105,7 +105,7 @@ def fit_strengths(
     if start is not None:
         known = dict(zip(start.ids, start.strength, strict=True))
         first[: len(names)] = [known.get(name, 0.0) for name in names]
-    elif reliability:  # an order to judge the annotators by
+    elif reliability:  # an order by which to judge annotators
         plain = Posterior(observations=seen, model=model, ridge=max(float(ridge), 1e-3), ties=davidson)
         first[: len(names)] = maximise(plain, plain.start()).theta[: len(names)]
     mode = maximise(posterior, first, tolerance=1e-9 if estimate == "mode" else 1e-2)
@@ -211,7 +211,7 @@ def _ids_of(edges: PopEdges) -> list[str]:
 def _variance(posterior: Posterior, fit: Fit, errors: Errors, probes: int, seed: int) -> InverseDiagonal:
     if errors == "none":
         return InverseDiagonal(np.full(posterior.size, np.nan), np.nan)
-    # Away from an optimum, which a fit that has not converged may be, curvature may be negative.
+    # Away from an optimum (if the fit has not converged), curvature may be negative.
     at = fit.at if fit.converged else fit.at.nonnegative()
     matrix = posterior.hessian(at)
     if posterior.ridge == 0 and (matrix.diagonal() <= 0).any():
@@ -250,7 +250,7 @@ def _scale(
     facts |= {"components": int(groups), "without_comparison": int((degree == 0).sum())}
     return StrengthScale(
         ids=names,
-        # Rounding in the fit must not order what the labels leave equal: training takes ranks.
+        # Rounding must not order preferences that the labels leave equal: training uses ranks.
         strength=fit.theta[:count].round(9) + 0.0,
         standard_error=np.sqrt(variance[:count]),
         comparisons=degree.astype(np.int64),

@@ -1,4 +1,4 @@
-"""PoP edges that were labels: those between the preferences of a run."""
+"""PoP edges from labels: those between the preferences of a run."""
 
 import logging
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ _LOG = logging.getLogger(__name__)
 
 
 def labels_between(edges: PopEdges, ids: Sequence[str], where: str, remedy: str) -> PopEdges:
-    """The edges whose two preferences are both among some; how many are not is logged.
+    """The edges between the given preferences; the number of other edges is logged.
 
     Args:
         edges: labels.
         ids: the preferences.
-        where: they come from, for messages.
-        remedy: what to do when none is left.
+        where: where they come from, for messages.
+        remedy: what to do if none are left.
 
     Raises:
-        DataError: none is left.
+        DataError: none are left.
     """
     known = pa.array(ids, pa.string())
     inside = pc.and_(pc.is_in(edges.table["stronger"], value_set=known), pc.is_in(edges.table["weaker"], known))
@@ -40,7 +40,7 @@ def labels_between(edges: PopEdges, ids: Sequence[str], where: str, remedy: str)
         _LOG.warning("%d of the %d edges are ties: a scale uses them, training on edges does not.", ties, len(kept))
     if not len(kept):
         raise DataError(
-            f"{where}: none of its {edges.parameters['labels']} labels compares two of the {len(ids)} training "
-            f"preferences. {remedy}"
+            f"{where}: no label (of {edges.parameters['labels']}) compares two of the training preferences (of "
+            f"{len(ids)}). {remedy}"
         )
     return kept

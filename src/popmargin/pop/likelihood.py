@@ -1,8 +1,8 @@
 """The likelihood of comparisons given strengths, with its first and second derivatives.
 
-Every observation sees the parameters through three numbers: d, the difference of two strengths; t = log ν, how common
-ties are; and h = logit η, how reliable its annotator is. Axis suffixes: N preferences, E observations, A annotators,
-P parameters = N strengths, then t (if ties are modelled), then the A annotators' h (if reliability is).
+Every observation depends on the parameters through three numbers: d, the difference of two strengths; t = log ν, how
+common ties are; and h = logit η, how reliable its annotator is. Axis suffixes: N preferences, E observations, A
+annotators, P parameters = N strengths, then t (if ties are modelled), then the A annotators' h (if reliability is).
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import csr_matrix
 from scipy.special import expit, log_expit, log_ndtr
 
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 
 Model = Literal["bradley_terry", "thurstone"]
 _Rows = Int64[np.ndarray, " E"]
@@ -31,7 +31,7 @@ class Observations:
         second: row number of the other one (E,).
         weight: how much an observation counts (E,), 0 or more.
         tie: whether the two were called equal (E,).
-        annotator: number of who said so (E,).
+        annotator: number of the annotator (E,).
         count: preferences, N.
     """
 
@@ -52,7 +52,9 @@ class Observations:
         sides = [np.asarray(side, dtype=np.int64) for side in (first, second)]
         both = np.stack(sides)
         if both.size and (both.min() < 0 or both.max() >= count):
-            raise DataError(f"Comparisons name row {both.min()} to {both.max()}, but there are {count} preferences.")
+            raise DataError(
+                f"Comparisons name row {both.min()} to {both.max()}, but there are {counted(count, 'preference')}."
+            )
         if (sides[0] == sides[1]).any():
             raise DataError("A preference is compared with itself; remove this comparison.")
         shape = sides[0].shape
@@ -124,7 +126,7 @@ def link(model: Model, d: _Values, t: float) -> _Link:
 
 @dataclass(frozen=True)
 class Derivatives:
-    """log-posterior of the parameters, its gradient, and the curvature that its Hessian is made of.
+    """log-posterior of the parameters, its gradient, and the curvature that makes up its Hessian.
 
     Attributes:
         value: minus the log-posterior (up to a constant), which is minimised.
@@ -141,9 +143,9 @@ class Derivatives:
     prior: Float64[np.ndarray, " P"]
 
     def nonnegative(self) -> "Derivatives":
-        """The same with the curvature of every observation cut off at 0, which makes a Hessian without negative parts.
+        """The same with every observation's curvature clipped at 0, which gives a positive semi-definite Hessian.
 
-        Only reliabilities bring such parts: a label that contradicts the strengths says little, and less and less.
+        Only reliabilities cause negative curvature: the more a label contradicts the strengths, the less it counts.
         """
         names = [name for name in _PARAMETERS if (name, name) in self.curvature]
         blocks = np.zeros((len(self.curvature["d", "d"]), len(names), len(names)))
@@ -192,7 +194,7 @@ class Posterior:
 
     @cached_property
     def designs(self) -> dict[str, Any]:
-        """Sparse (E, P) matrices from the parameters to d, t and h of every observation, those that exist."""
+        """Sparse (E, P) matrices from the parameters to each observation's d, and to its t and h if modelled."""
         seen, count = self.observations, self.observations.count
         rows = np.arange(len(seen.first))
         ones = np.ones(len(rows))
@@ -212,7 +214,7 @@ class Posterior:
         return {name: design.T.tocsr() for name, design in self.designs.items()}
 
     def start(self) -> Float64[np.ndarray, " P"]:
-        """Where a fit begins: all strengths 0, ties as common as they are, reliabilities at their prior."""
+        """Starting point of a fit: all strengths 0, ties at their observed rate, reliabilities at their prior."""
         theta = np.zeros(self.size)
         count, seen = self.observations.count, self.observations
         if self.ties:
@@ -228,7 +230,7 @@ class Posterior:
 
         Args:
             theta: the parameters (P,).
-            spread: standard deviation of every d (E,): everything is then the mean over a normal d (Gauss–Hermite).
+            spread: standard deviation of every d (E,): all values are then means over a normal d (Gauss–Hermite).
         """
         seen, count = self.observations, self.observations.count
         d = theta[seen.first] - theta[seen.second]
@@ -244,7 +246,7 @@ class Posterior:
 
     def _averaged(self, d: Any, spread: Any, t: float, h: Any) -> tuple[Any, dict[str, Any], dict[Any, Any]]:
         log_p, slopes, bends = np.zeros_like(d), dict[str, Any](), dict[Any, Any]()
-        # The likelihood has two bends where an annotator may be wrong.
+        # The likelihood is not concave if an annotator may be wrong.
         nodes, weights = np.polynomial.hermite_e.hermegauss(15 if self.annotators else 5)
         for node, share in zip(nodes, weights / weights.sum(), strict=True):
             one_log_p, one_slopes, one_bends = self._pointwise(d + node * spread, t, h)

@@ -16,7 +16,7 @@ from popmargin.pop.likelihood import Derivatives, Posterior
 
 _DRAWS, _SPREADS = 16, 2
 _SLOW_ROUNDS, _DAMPING = 12, 0.7
-"""With annotators a spread changes the optimum, and may overshoot."""
+"""With annotators, the spread changes the optimum and may overshoot."""
 _Vector = Float64[np.ndarray, " P"]
 
 
@@ -54,11 +54,11 @@ def maximise(
         posterior: what is maximised.
         start: first parameters (P,).
         spread: as in `Posterior.derivatives`: the mean over a normal distribution is maximised.
-        tolerance: largest parameter's Newton step (diagonal approximation) at which the fit has converged.
-        max_steps: Newton steps after which it gives up.
+        tolerance: the fit has converged once no parameter's Newton step (diagonal approximation) exceeds this.
+        max_steps: maximum number of Newton steps.
 
     Returns:
-        The fit; look at `converged`.
+        The fit; check `converged`.
     """
     theta, at = start, posterior.derivatives(start, spread)
     radius = np.inf
@@ -75,7 +75,7 @@ def maximise(
         promised = -float(at.gradient @ move + 0.5 * move @ (hessian @ move))
         tried = posterior.derivatives(theta + move, spread)
         gained = at.value - tried.value
-        # Below the rounding of the value only the gradient tells whether a step is good.
+        # Once changes of the value are below rounding, only the gradient shows whether a step is good.
         noise = 1e-12 * max(1.0, abs(at.value))
         blind = promised < noise
         good = bool(np.linalg.norm(tried.gradient) < norm) if blind else gained > 1e-4 * promised
@@ -85,7 +85,7 @@ def maximise(
             radius = 0.25 * length
         elif at_edge and gained > 0.75 * promised:
             radius *= 2
-        if not good and blind:  # rounding is reached
+        if not good and blind:  # limited by rounding
             return Fit(theta, at, step + 1, bool(np.abs(at.gradient / diagonal).max() <= 1e3 * tolerance))
     return Fit(theta, at, max_steps, False)
 
@@ -105,7 +105,7 @@ def _steihaug(
         following = step + length * direction if curvature > 0 else step
         if curvature <= 0 or following @ (diagonal * following) >= radius**2:
             a, b = direction @ (diagonal * direction), step @ (diagonal * direction)
-            # With no region yet, a direction of negative curvature is followed for a unit of the scaled norm.
+            # Without a region yet, a direction of negative curvature is followed for one unit of the scaled norm.
             edge = radius if np.isfinite(radius) else max(1.0, 2 * float(np.sqrt(step @ (diagonal * step))))
             c = step @ (diagonal * step) - edge**2
             return step + (np.sqrt(max(b * b - a * c, 0.0)) - b) / a * direction, True
@@ -148,7 +148,7 @@ def local_inverse_diagonal(matrix: Any) -> InverseDiagonal:
 
 
 def _neumann(matrix: Any) -> tuple[Any, Any]:
-    """1/diagonal, and the squares of what is off the diagonal."""
+    """1/diagonal, and the squared off-diagonal entries."""
     diagonal = matrix.diagonal()
     squared = matrix.multiply(matrix).tocsr()
     squared.setdiag(0.0)
@@ -156,7 +156,7 @@ def _neumann(matrix: Any) -> tuple[Any, Any]:
 
 
 def estimated_inverse_diagonal(matrix: Any, *, probes: int = 32, seed: int = 0) -> InverseDiagonal:
-    """From solutions for random signs (Bekas, Kokiopoulou, Saad 2007), what the Neumann series knows taken out of them.
+    """From solutions for random signs (Bekas, Kokiopoulou, Saad 2007), with the known Neumann terms removed.
 
     diag(M⁻¹) = E[v ∘ M⁻¹v] for signs v. Only M⁻¹ − D⁻¹ − D⁻¹AD⁻¹ − D⁻¹AD⁻¹AD⁻¹ is left to chance; the diagonal of the
     rest is known. Unbiased; the error falls with √probes.
@@ -181,18 +181,18 @@ def estimated_inverse_diagonal(matrix: Any, *, probes: int = 32, seed: int = 0) 
         done += signs_PK.shape[1]
     mean = total / probes
     spread = np.sqrt(np.maximum(squares / probes - mean**2, 0.0) / max(probes - 1, 1))
-    values = np.maximum(known + mean, inverse)  # the inverse's diagonal is at least the diagonal's inverse
+    values = np.maximum(known + mean, inverse)  # a lower bound: the inverse of the diagonal
     return InverseDiagonal(values, float(np.sqrt(np.mean((spread / (2 * values)) ** 2))))
 
 
 def posterior_mean(posterior: Posterior, mode: Fit, *, exact: bool, seed: int = 0) -> Fit:
-    """The mean, and the curvature, of the normal distribution nearest to the posterior (Opper & Archambeau 2009).
+    """The mean and curvature of the normal distribution closest to the posterior (Opper & Archambeau 2009).
 
     At its optimum the gradient and the curvature are their own means under it. A preference that won nearly all of its
-    comparisons has a skewed posterior; its mode lies too near 0, and the curvature there belies how far it may lie.
+    comparisons has a skewed posterior; its mode is too close to 0, and the curvature there understates the spread.
 
-    The mean for given spreads is an optimum, where no curvature is negative, also with annotators, whose likelihood is
-    not concave; the spreads are those of the mean before, and none is wider than the prior's.
+    For given spreads the mean is an optimum, where no curvature is negative, even with annotators, whose likelihood is
+    not concave. The spreads are those at the previous mean, and none is wider than the prior's.
 
     Args:
         posterior: the posterior, with a ridge above 0.
@@ -202,7 +202,7 @@ def posterior_mean(posterior: Posterior, mode: Fit, *, exact: bool, seed: int = 
     """
     fit, steps = mode, mode.steps
     spread = np.zeros(len(posterior.observations.first))
-    # Without annotators, what spreads still change after a few rounds is far below a standard error.
+    # Without annotators, changes after a few rounds are far below a standard error.
     rounds = (2 if exact else 1) * _SPREADS if not posterior.annotators else _SLOW_ROUNDS // (1 if exact else 2)
     for _ in range(rounds):
         variance = np.minimum(_variance_of_differences(posterior, fit.at, exact, seed), 2 / posterior.ridge)
@@ -234,10 +234,10 @@ def _variance_of_differences(
 def dense_inverse(posterior: Posterior, at: Derivatives) -> Float64[np.ndarray, "P P"]:
     """The inverse of the Hessian: P² numbers, P³ operations.
 
-    Away from an optimum, which a fit that has not converged may be, its negative parts are left out.
+    Away from an optimum (if the fit has not converged), its negative parts are dropped.
 
     Raises:
-        numpy.linalg.LinAlgError: the parameters are not determined, which takes a ridge of 0.
+        numpy.linalg.LinAlgError: the parameters are not determined, which happens only with a ridge of 0.
     """
     try:
         return _inverse(posterior.hessian(at))
@@ -253,7 +253,7 @@ def _inverse(matrix: Any) -> Any:
 def strength_draws(posterior: Posterior, at: Derivatives, draws: int, rng: Any) -> Float64[np.ndarray, "N K"]:
     """Deviations of the strengths from their fit, drawn from the Laplace posterior with everything else held fixed.
 
-    M⁻¹·(Aᵀ·√C·ξ + √ridge·ξ') has the covariance M⁻¹ for M = AᵀCA + ridge: one solution of a linear system each.
+    M⁻¹·(Aᵀ·√C·ξ + √ridge·ξ') has the covariance M⁻¹ for M = AᵀCA + ridge: one linear solve each.
     """
     count = posterior.observations.count
     design, weight = posterior.designs["d"][:, :count], np.maximum(at.curvature["d", "d"], 0.0)[:, None]
@@ -266,7 +266,7 @@ def strength_draws(posterior: Posterior, at: Derivatives, draws: int, rng: Any) 
 
 
 def _solve(matrix: Any, right_PK: Any, inverse: Any, start_PK: Any, *, tolerance: float = 1e-4) -> Any:
-    """Conjugate gradients for several right sides at once."""
+    """Conjugate gradients for several right-hand sides at once."""
     x, residual = start_PK.copy(), right_PK - matrix @ start_PK
     steep = inverse[:, None] * residual
     direction, power = steep.copy(), (residual * steep).sum(axis=0)

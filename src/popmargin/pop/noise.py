@@ -8,7 +8,7 @@ from popmargin.errors import ConfigError
 
 
 def check_noise(flip: float, temperature: float) -> None:
-    """Refuse noise settings that mean nothing.
+    """Refuse meaningless noise settings.
 
     Raises:
         ConfigError: flip is outside [0, 1], or temperature is negative or not finite.
@@ -27,11 +27,11 @@ def label_probability(
     """Probability that the label calls the first preference the stronger one.
 
     P = (1 - flip)·q + flip·(1 - q) with q = σ(gap / temperature), and q = [gap > 0] at temperature 0 (½ at gap 0).
-    The Bradley-Terry noise and the flips are the two noise models of the PoP note; that they compose is ours.
+    The Bradley-Terry noise and the flips are the two noise models of the PoP note; composing them is ours.
 
     Args:
         gap: strength of the first minus strength of the second preference (n,), on the scale of the strengths.
-        flip: probability that a label is turned round.
+        flip: probability that a label is flipped.
         temperature: scale of the Bradley-Terry noise, on the scale of the strengths.
 
     Returns:
@@ -43,14 +43,14 @@ def label_probability(
     """
     check_noise(flip, temperature)
     exact = 0.5 * (1.0 + np.sign(gap))
-    # A subnormal temperature would overflow the quotient; the limit is the exact label all the same.
+    # A subnormal temperature would overflow the quotient; the limit is still the exact label.
     with np.errstate(over="ignore"):
         right = exact if temperature == 0.0 else np.where(gap == 0.0, 0.5, expit(gap / temperature))
     return (1.0 - flip) * right + flip * (1.0 - right)
 
 
 def flip_labels(labels: Bool[np.ndarray, " n"], flip: float, rng: np.random.Generator) -> Bool[np.ndarray, " n"]:
-    """Turn every label round with probability `flip`, independently.
+    """Flip every label with probability `flip`, independently.
 
     Args:
         labels: True where the first of two preferences is the stronger one (n,).

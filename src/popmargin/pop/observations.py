@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.pop.edges import PopEdges, unique_ids
 from popmargin.pop.likelihood import Observations
 
@@ -19,13 +19,13 @@ pc: Any = pyarrow.compute  # its functions are made at import time, so a type ch
 def observations_of(
     edges: PopEdges, ids: Sequence[str], ties: Ties, confidence: UseOfConfidence
 ) -> tuple[Observations, list[str], dict[str, Any]]:
-    """Observations, the names of their annotators, and what was counted.
+    """Observations, the names of their annotators, and the counts.
 
-    A label that is right with probability c is an observation of weight c and one of the opposite of weight 1 − c; a
-    tie that counts as halves is two observations of half a weight.
+    A label that is right with probability c becomes an observation of weight c and the opposite one of weight 1 − c; a
+    tie counted as half a win each becomes two observations of half weight.
 
     Raises:
-        DataError: an edge names an unknown preference, or no edge holds a comparison.
+        DataError: an edge names an unknown preference, or no edge contains a comparison.
     """
     table = edges.table
     whole = table.filter(pc.is_valid(table["weaker"]))
@@ -33,7 +33,7 @@ def observations_of(
         whole = whole.filter(pc.invert(whole["tie"]))
     if not len(whole):
         raise DataError(
-            f"None of the {len(edges)} PoP edges compares two preferences, so there is no scale to fit. Label some "
+            f"No PoP edge (of {len(edges)}) compares two preferences, so there is no scale to fit. Label some "
             "with popmargin pop sample, or let people label those from popmargin pop ask."
         )
     known = unique_ids(ids)
@@ -71,7 +71,7 @@ def _rows_of(column: Any, known: Any, name: str) -> Any:
     if rows.null_count:
         missing = pc.unique(column.filter(pc.is_null(rows))).to_pylist()
         raise DataError(
-            f"PoP edges name {len(missing)} preferences in column '{name}' that are not in the data, such as "
-            f"{', '.join(map(repr, missing[:3]))}. Use the data that the edges were made from, with its id column."
+            f"PoP edges name {counted(len(missing), 'preference')} in column '{name}' that the data lacks, such "
+            f"as {', '.join(map(repr, missing[:3]))}. Use the data that the edges were made from, with its id column."
         )
     return (rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows).to_numpy().astype(np.int64)

@@ -1,6 +1,6 @@
 """Which pairs of preferences are compared, and what the labels say.
 
-Axis suffixes: N preferences, A preferences that still look for weaker partners, H earlier draws of each of them.
+Axis suffixes: N preferences, A preferences still looking for weaker partners, H earlier draws of each of them.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.pop.active import ActiveSampler
 from popmargin.pop.edges import PopEdges, unique_ids
 from popmargin.pop.noise import bradley_terry_labels, check_noise, flip_labels, label_probability
@@ -35,23 +35,23 @@ def sample_edges(
 ) -> PopEdges:
     """Draw pairs of preferences, label which is the stronger one, and return the edges.
 
-    *iterative* (Chittepu et al. 2025; the drawing is ours, the source is silent): every preference becomes the stronger
-    side of k edges. Its partners are drawn uniformly without replacement until the labels have called k of them weaker
-    or `budget` comparisons are made. Equal strengths are called equal and never count as weaker. A preference that
-    meets no weaker partner keeps one edge with a null weaker side (margin 0), or is dropped. A pair that comes up in
-    both of its preferences' turns is asked, and counted, in each.
+    *iterative* (Chittepu et al. 2025; the paper does not say how to draw, so that part is ours): every preference
+    becomes the stronger side of k edges. Its partners are drawn uniformly without replacement until the labels have
+    called k of them weaker or `budget` comparisons are made. Equal strengths are called equal and never count as
+    weaker. A preference that meets no weaker partner keeps one edge with a null weaker side (margin 0), or is dropped.
+    A pair that comes up in both of its preferences' turns is asked, and counted, in each.
 
     *random*: k·N distinct pairs of distinct preferences, uniformly; the one called stronger comes first. Equal
     strengths give edges with tie=True.
 
-    *active* (ours): k·N distinct pairs, or `budget` of them, chosen by `ActiveSampler` for what the answers so far
-    leave open about the strength scale; labelled and tied as in random sampling. Made for fitting a scale
-    (`pop_scale`): its pairs are close ones, which as edges of `pop` are targets near the stronger side's own margin.
+    *active* (ours): k·N distinct pairs, or `budget` of them, chosen by `ActiveSampler` to be informative about
+    the strength scale given the answers so far; labelled and tied as in random sampling. Designed for fitting a scale
+    (`pop_scale`): its pairs are close, so as edges of `pop` their targets are near the stronger side's own margin.
 
     Labels pass through the noise of `label_probability`. Iterative sampling stops at k labels that say "weaker", so it
     collects wrong ones: the weakest preferences have no other partners, and the share of wrong labels among the edges
-    exceeds the share among the comparisons (`edge_statistics` reports it). Comparisons, what annotators would be asked,
-    are counted in `parameters`; the work is about O(N·k) however many of them the weakest preferences would need.
+    exceeds the share among the comparisons (`edge_statistics` reports it). Comparisons, the questions annotators
+    would be asked, are counted in `parameters`; the work is about O(N·k), however many the weakest preferences need.
 
     Args:
         ids: unique ids of the preferences (N,).
@@ -59,12 +59,12 @@ def sample_edges(
         sampling: "iterative", "random" or "active".
         k: edges for each preference.
         seed: of all draws; the same arguments give the same edges.
-        flip: probability that a label is turned round.
+        flip: probability that a label is flipped.
         temperature: of Bradley-Terry labels, on the scale of the strengths; 0 = exact.
-        budget: iterative: most comparisons for each preference, all N-1 when None; active: comparisons in all, k·N when
-            None.
+        budget: iterative: maximum comparisons per preference, None for all N-1; active: total comparisons, None for
+            k·N.
         unmatched: "keep" or "drop" preferences without a weaker partner (iterative only).
-        source: what the labels come from; written to every edge.
+        source: where the labels come from; written to every edge.
 
     Returns:
         The edges with their parameters.
@@ -117,7 +117,7 @@ def sample_edges(
 
 
 def strength_fingerprint(ids: Sequence[str], strength: Float64[np.ndarray, " N"]) -> str:
-    """sha256 (hex) of ids and strengths, to see later whether edges were made from the same ones."""
+    """sha256 (hex) of ids and strengths, to check later whether edges were made from the same ones."""
     digest = hashlib.sha256("\0".join(ids).encode())
     digest.update(np.ascontiguousarray(strength, dtype="<f8").tobytes())
     return digest.hexdigest()
@@ -126,16 +126,18 @@ def strength_fingerprint(ids: Sequence[str], strength: Float64[np.ndarray, " N"]
 def _strengths(ids: Sequence[str], strength: ArrayLike) -> Float64[np.ndarray, " N"]:
     strength_N = np.asarray(strength, dtype=np.float64)
     if strength_N.shape != (len(ids),):
-        raise DataError(f"{len(ids)} ids but strengths of shape {strength_N.shape}; give one strength per id.")
+        raise DataError(
+            f"{counted(len(ids), 'id')} but strengths of shape {strength_N.shape}; give one strength per id."
+        )
     if len(ids) < 2:
-        raise DataError(f"{len(ids)} preferences: PoP compares two preferences, so at least 2 are needed.")
+        raise DataError(f"{counted(len(ids), 'preference')}: PoP compares two preferences, so at least 2 are needed.")
     wrong = np.flatnonzero(~np.isfinite(strength_N))
     if len(wrong):
         shown = ", ".join(repr(ids[row]) for row in wrong[:5])
         raise DataError(
-            f"{len(wrong)} of {len(ids)} preferences have no finite strength: rows {wrong[:5].tolist()}, ids {shown}"
-            f"{', …' if len(wrong) > 5 else ''}. Give chosen_rating and rejected_rating or a strength for every row, "
-            "or first select the rows that have one."
+            f"{len(wrong)} of {counted(len(ids), 'preference')} have no finite strength: rows {wrong[:5].tolist()}, "
+            f"ids {shown}{', …' if len(wrong) > 5 else ''}. Give chosen_rating and rejected_rating or a strength for "
+            "every row, or first select the rows that have one."
         )
     return strength_N
 
@@ -154,25 +156,28 @@ def _check_settings(sampling: str, k: int, budget: int | None, unmatched: str, c
             "budget limits iterative and active sampling; random sampling makes k comparisons for each preference."
         )
     if sampling == "iterative" and k > count - 1:
-        raise ConfigError(f"k is {k}, but {count} preferences have only {count - 1} partners each. Lower k.")
+        raise ConfigError(
+            f"k is {k}, but each of {counted(count, 'preference')} has only {counted(count - 1, 'partner')}. Lower k."
+        )
     pairs = count * (count - 1) // 2
     asked = k * count if budget is None else budget
     if sampling == "active" and asked > pairs:
         raise ConfigError(
-            f"Active sampling needs {asked} pairs, but {count} preferences have only {pairs}, and no pair is asked "
-            "twice. Lower budget or k."
+            f"Active sampling needs {counted(asked, 'pair')}, but {counted(count, 'preference')} have only {pairs}, "
+            "and no pair is asked twice. Lower budget or k."
         )
     if sampling == "random" and k * count > pairs:
         raise ConfigError(
-            f"Random sampling with k={k} needs {k * count} pairs, but {count} preferences have only {pairs}, and no "
-            f"pair is asked twice. Use k <= {(count - 1) // 2}, more preferences, or iterative sampling."
+            f"Random sampling with k={k} needs {counted(k * count, 'pair')}, but {counted(count, 'preference')} have "
+            f"only {pairs}, and no pair is asked twice. Use k <= {(count - 1) // 2}, more preferences, or iterative "
+            "sampling."
         )
 
 
 def _random_pairs(count: int, k: int, rng: np.random.Generator) -> tuple[_Rows, _Rows]:
     """k·N distinct pairs."""
     pairs = count * (count - 1) // 2
-    # Pair number p is {j, j + d} on a ring, with j = p mod N and d = p div N + 1: every unordered pair has one number.
+    # Pair number p is {j, j + d} on a ring, with j = p mod N and d = p div N + 1: each unordered pair has one number.
     number = rng.choice(pairs, size=k * count, replace=False)
     first = number % count
     second = (first + number // count + 1) % count
@@ -187,7 +192,7 @@ def _label(
     noise: dict[str, float],
     rng: np.random.Generator,
 ) -> tuple[_Rows, _Rows, Any]:
-    """What is said of some pairs: (stronger, weaker, tie)."""
+    """Labels of some pairs: (stronger, weaker, tie)."""
     gap = strength_N[first] - strength_N[second]
     label = flip_labels(bradley_terry_labels(gap, noise["temperature"], rng), noise["flip"], rng)
     return np.where(label, first, second), np.where(label, second, first), gap == 0.0
@@ -246,11 +251,12 @@ def _partners(
 ) -> tuple[_Rows, _Rows, Int64[np.ndarray, " N"]]:
     """Edges (stronger, weaker) in the order found, and the comparisons of each preference (N,).
 
-    Drawing partner by partner would cost N comparisons for each of the weakest, and with tied ratings these are many.
-    The same distribution without the useless draws: a partner whose label says "weaker" with probability at most c is
-    first kept with probability c (a coin that does not look at which partner it is, so the kept ones are a uniform
-    draw), and a kept one is then called weaker with probability P / c. Partners below and above in strength have their
-    own c; for ties it is 0. Where the t-th kept one lies among all comparisons is a beta-binomial number.
+    Drawing partner by partner would cost N comparisons for each of the weakest, of which there are many with tied
+    ratings. This gives the same distribution without the useless draws: a partner whose label says "weaker" with
+    probability at most c is first kept with probability c (a coin that does not look at which partner it is, so the
+    kept ones are a uniform draw), and a kept one is then called weaker with probability P / c. Partners below and above
+    in strength have their own c; for ties it is 0. Where the t-th kept one lies among all comparisons is a
+    beta-binomial number.
     """
     count = len(strength_N)
     draws = min(budget, count - 1)
@@ -296,14 +302,14 @@ def _partners(
 
 
 class _Shuffle:
-    """One Fisher-Yates shuffle for each row, of which only the drawn places are stored."""
+    """One Fisher-Yates shuffle per row, storing only the drawn places."""
 
     def __init__(self, rows: int) -> None:
         self._place_AH = np.zeros((rows, 0), dtype=np.int64)
         self._value_AH = np.zeros((rows, 0), dtype=np.int64)
 
     def next(self, base_A: Any, drawn_A: Any, size_A: Any, rng: np.random.Generator) -> Any:
-        """The next value of each row, uniform over base … base + size - 1 without the `drawn` ones drawn before."""
+        """The next value of each row, uniform over base … base + size - 1 excluding the `drawn` ones drawn before."""
         place_A = base_A + rng.integers(drawn_A, size_A)
         value_A = self._look_up(place_A)
         displaced_A = self._look_up(base_A + drawn_A)
@@ -320,6 +326,6 @@ class _Shuffle:
         if history == 0:
             return place_A
         match_AH = self._place_AH == place_A[:, None]
-        last_A = history - 1 - np.argmax(match_AH[:, ::-1], axis=1)  # the latest swap at a place is the valid one
+        last_A = history - 1 - np.argmax(match_AH[:, ::-1], axis=1)  # the latest swap at a place counts
         stored_A = np.take_along_axis(self._value_AH, last_A[:, None], axis=1)[:, 0]
         return np.where(match_AH.any(axis=1), stored_A, place_A)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.files import PARQUET, whole_file
 from popmargin.pop.likelihood import Model, link
 
@@ -31,17 +31,17 @@ class StrengthScale:
 
     Attributes:
         ids: the preferences (N,).
-        strength: the fitted strengths (N,); 0, the prior's mean, where nothing was compared.
-        standard_error: their posterior standard deviations (N,); nan where they were not asked for.
-        comparisons: comparisons that each preference stands in, ties included where they are used (N,).
+        strength: the fitted strengths (N,); 0, the prior's mean, for preferences without a comparison.
+        standard_error: their posterior standard deviations (N,); nan if not requested.
+        comparisons: comparisons that each preference is in, including ties if they are used (N,).
         component: number of the connected component of each preference (N,); isolated ones have one of their own.
         model: bradley_terry or thurstone.
         log_likelihood: of the observations, at the fit.
-        tie: ν of Davidson's model; None where ties are not modelled.
-        reliability: by annotator, the probability of reporting the model's order rightly; empty if not fitted.
-        reliability_interval: by annotator, the 95% interval of it.
+        tie: ν of Davidson's model; None if ties are not modelled.
+        reliability: by annotator, the probability of reporting the model's order correctly; empty if not fitted.
+        reliability_interval: by annotator, its 95% interval.
         converged: whether the fit reached its tolerance.
-        parameters: how it was fitted, and what was counted; JSON values.
+        parameters: how it was fitted, and counts; JSON values.
     """
 
     ids: list[str]
@@ -80,15 +80,15 @@ class StrengthScale:
         """The strengths of these preferences, in their order.
 
         Raises:
-            DataError: the scale does not hold one of them.
+            DataError: one of them is not in the scale.
         """
         return self.strength[self._rows(ids)]
 
     def select(self, ids: Sequence[str]) -> "StrengthScale":
-        """The scale of these preferences alone, in their order.
+        """The scale of only these preferences, in their order.
 
         Raises:
-            DataError: the scale does not hold one of them.
+            DataError: one of them is not in the scale.
         """
         rows = self._rows(ids)
         return replace(
@@ -105,8 +105,8 @@ class StrengthScale:
         missing = [name for name in ids if name not in place]
         if missing:
             raise DataError(
-                f"The scale has no strength for {len(missing)} of {len(ids)} preferences, such as {missing[0]!r}. "
-                "Fit it with the same data: popmargin pop scale EDGES --data DATA."
+                f"The scale has no strength for {len(missing)} of {counted(len(ids), 'preference')}, such as "
+                f"{missing[0]!r}. Fit it with the same data: popmargin pop scale EDGES --data DATA."
             )
         return np.array([place[name] for name in ids], dtype=np.int64)
 
@@ -134,7 +134,7 @@ class StrengthScale:
         """Read a scale that `save` wrote.
 
         Raises:
-            DataError: the file is missing, is not Parquet, or holds no scale.
+            DataError: the file is missing, is not Parquet, or contains no scale.
         """
         path = Path(path)
         if not path.is_file():

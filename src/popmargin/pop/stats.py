@@ -1,4 +1,4 @@
-"""What a set of PoP edges trains on, and where its labels contradict the strengths or each other."""
+"""Which preferences a set of PoP edges trains on, and where its labels contradict the strengths or each other."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.pop.edges import PopEdges
 from popmargin.statistics.buckets import STRENGTHS, strength_thirds
 
@@ -33,17 +33,17 @@ class EdgeStatistics:
     Attributes:
         preferences: preferences in the data.
         edges: rows of the table; = training_rows + ties.
-        training_rows: rows that train (all but ties), unmatched ones included.
+        training_rows: rows trained on (all but ties), including unmatched ones.
         ties: rows in which the two preferences were called equal.
         unmatched: rows without a weaker side (margin 0).
-        comparisons: labels that were asked for; None where the edges do not say.
+        comparisons: labels requested; None if the edges do not say.
         as_stronger, as_weaker: degrees over all preferences, in training rows.
         training_share: share of training rows whose stronger side is a weak, medium or strong preference of the data.
         data_share: share of these preferences in the data itself (ties in strength make it differ from a third).
         agreement: share of labels that agree with the strengths, over rows with two unequal known strengths; else nan.
         contradicting_pairs: pairs of preferences labelled in both directions.
-        repeated_edges: rows that say again what an earlier row says.
-        edges_on_cycles: rows whose two sides lie on a directed cycle (contradictions included).
+        repeated_edges: rows that repeat an earlier row.
+        edges_on_cycles: rows whose two sides are on a directed cycle (including contradictions).
         components: groups of preferences that edges (ties included) connect; preferences without edges not counted.
         largest_component: preferences in the largest of them.
         isolated: preferences that no two-sided edge touches.
@@ -68,12 +68,12 @@ class EdgeStatistics:
     isolated: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; None where a number is not defined."""
+        """Plain values for JSON; None for undefined numbers."""
         return cast("dict[str, Any]", _plain(asdict(self)))
 
 
 def edge_statistics(edges: PopEdges, ids: Sequence[str], strength: ArrayLike) -> EdgeStatistics:
-    """Statistics of PoP edges over the data that they belong to.
+    """Statistics of PoP edges over the data they belong to.
 
     Args:
         edges: the edges.
@@ -95,7 +95,9 @@ def edge_statistics(edges: PopEdges, ids: Sequence[str], strength: ArrayLike) ->
     strength_N = np.asarray(strength, dtype=np.float64)
     count = len(ids)
     if strength_N.shape != (count,):
-        raise DataError(f"{count} ids but strengths of shape {strength_N.shape}; give one per id (nan if unknown).")
+        raise DataError(
+            f"{counted(count, 'id')} but strengths of shape {strength_N.shape}; give one per id (nan if unknown)."
+        )
     stronger, weaker = edges.resolve(ids)
     two = weaker >= 0
     first, second = stronger[two], weaker[two]
@@ -133,7 +135,7 @@ def edge_statistics(edges: PopEdges, ids: Sequence[str], strength: ArrayLike) ->
 
 
 def _ties(edges: PopEdges) -> PopEdges:
-    """The ties alone, as if they were labels, so that they can be resolved."""
+    """Only the ties, as if they were labels, so that their ids can be resolved."""
     table = edges.table.filter(edges.table["tie"])
     return PopEdges(table.drop_columns(["tie"]))
 

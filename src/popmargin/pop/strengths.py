@@ -1,8 +1,8 @@
-"""What training makes of a strength scale: half-normal strengths, soft labels, margins, and columns of the data.
+"""From a strength scale to what training uses: half-normal strengths, soft labels, margins, and data columns.
 
-A fitted strength is only an order with distances in log-odds of *comparisons*. Training wants a reward margin, so the
-ranks are laid out as the strengths of a typical set of preferences: |x| of a normal x, in units of their mean. The map
-is ours.
+A fitted strength is only an order with distances in log-odds of *comparisons*. Training needs a reward margin, so the
+ranks are mapped to the strengths of a typical set of preferences: |x| of a normal x, in units of their mean. The map is
+ours.
 """
 
 from typing import Literal
@@ -23,7 +23,7 @@ As = Literal["margin", "soft_label", "strength"]
 
 
 def half_normal_strengths(strength: ArrayLike) -> Float64[np.ndarray, " N"]:
-    """Strengths with the same order, laid out as a half-normal distribution of mean 1.
+    """Strengths with the same order, mapped to a half-normal distribution of mean 1.
 
     z = erfinv((rank − ½)/N), divided by its mean; equal strengths share their mean rank.
 
@@ -59,17 +59,17 @@ def soft_labels(strength: ArrayLike, *, slope: float = SLOPE) -> Float64[np.ndar
 def with_strengths(
     preferences: Preferences, scale: StrengthScale, *, use: As = "soft_label", slope: float = SLOPE
 ) -> Preferences:
-    """The preferences with the scale in their columns, for every objective that reads these.
+    """The preferences with the scale in their columns, for any objective that reads them.
 
     Args:
         preferences: the data; the scale must hold all of its ids.
         scale: fitted strengths.
-        use: `soft_label` writes σ(slope·z); `margin` writes ratings z and 0, whose gap is the margin (ratings and
-            strength of the data's own give way); `strength` writes z as the strength.
+        use: `soft_label` writes σ(slope·z); `margin` writes ratings z and 0, whose gap is the margin (replacing the
+            data's ratings and strength); `strength` writes z as the strength.
         slope: log-odds per unit of z.
 
     Raises:
-        DataError: the scale holds not all preferences.
+        DataError: the scale does not have all preferences.
     """
     fitted = scale.strengths_of(preferences.ids)
     z, p = half_normal_strengths(fitted), soft_labels(fitted, slope=slope)

@@ -1,4 +1,4 @@
-"""What a regularizer is: a pure function from log-probs or rewards to one term per row, added to any loss."""
+"""Regularizers: pure functions from log-probs or rewards to one term per row, added to any loss."""
 
 import inspect
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Regularizer:
     needs: Needs = field(default_factory=Needs)
 
     def sees(self, rows: Rows) -> Any:
-        """The part of the rows that the functions get."""
+        """The part of the rows passed to the functions."""
         return rows.logps if self.of == "policy" else rows
 
     def requires(self, options: Any) -> frozenset[str]:

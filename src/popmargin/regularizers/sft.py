@@ -14,7 +14,7 @@ class SFTOptions:
     """Options of `sft`.
 
     Attributes:
-        length_normalized: the mean over the tokens instead of their sum.
+        length_normalized: use the mean over the tokens instead of their sum.
     """
 
     length_normalized: bool = True

@@ -1,4 +1,4 @@
-"""Charts of training and calibration: what changed step by step, in panels on shared scales."""
+"""Charts of training and calibration: curves over steps, in panels on shared scales."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from popmargin.report.results import ArmResult, StudyResults
 from popmargin.report.svg import Plot, Scale, el, span
 from popmargin.statistics.intervals import Interval
 
-CURVES = ("accuracy", "win_rate_reference", "kl_per_token")  # and the log-ratios that are no KL
+CURVES = ("accuracy", "win_rate_reference", "kl_per_token")  # and log-ratios that are not a KL
 PANEL_WIDTH = 270.0
 Rows = list[list[float]]
 T = TypeVar("T")
@@ -30,13 +30,13 @@ def _by_step(rows: Rows) -> dict[float, float]:
 
 
 def curve_names(study: StudyResults) -> list[str]:
-    """The metrics that are drawn over training."""
+    """The metrics drawn over training."""
     others = {name for arm in study.arms for name in arm.curves if name.startswith(LOG_RATIO)}
     return [*CURVES, *sorted(others)]
 
 
 def curve(study: StudyResults, key: str) -> Markup:
-    """One held-out metric over training, all arms; intervals of the last step stand at the right."""
+    """One held-out metric over training, all arms; intervals of the last step are on the right."""
     entry = metric(key)
     drawn = [(style, rows, Interval(*rows[-1][1:4]))
              for arm, style in zip(study.arms, arm_styles(study), strict=True)
@@ -78,7 +78,7 @@ def _panels(
     study: StudyResults, data: Mapping[str, T], scales: tuple[Scale, Scale], size: tuple[float, float],
     draw: Callable[[Plot, Style, ArmResult, T], str],
 ) -> list[Markup]:  # fmt: skip
-    """One panel for each arm that has data; ``draw`` draws them and says what can be seen."""
+    """One panel per arm with data; ``draw`` draws it and describes it in words."""
     styles = arm_styles(study)
     names = short_names(styles, (size[0] - 26) / 1.14, 12.5)
     panels: list[Markup] = []
@@ -118,7 +118,7 @@ def target_margins(study: StudyResults) -> list[Markup]:
 
 
 def tau_histograms(study: StudyResults) -> list[Markup]:
-    """Shares of training preferences by their scale τ, over the last tenth of what was logged; one panel an arm."""
+    """Shares of training preferences by their scale τ, over the last tenth of the log; one panel per arm."""
     names = sorted({key for arm in study.arms for key in arm.training if key.startswith("tau_bin_")})
     series = {arm.name: [_rows(arm.training.get(name, ())) for name in names] for arm in study.arms}
     bins = {name: [fmean(row[1] for row in rows[-max(1, len(rows) // 10) :]) for rows in found]
@@ -141,7 +141,7 @@ def tau_histograms(study: StudyResults) -> list[Markup]:
 
 
 def log_ratios(study: StudyResults) -> list[Markup]:
-    """Mean log-ratio of chosen and rejected responses over training (nats), one panel an arm on one scale."""
+    """Mean log-ratio of chosen and rejected responses over training (nats), one panel per arm on one scale."""
     keys = ("chosen_logratio", "rejected_logratio")
     found = {arm.name: [_rows(arm.training.get(key, ())) for key in keys] for arm in study.arms}
     lines = {name: pair for name, pair in found.items() if all(len(rows) > 1 for rows in pair)}
@@ -178,7 +178,7 @@ def _is_filled(one: dict[str, float]) -> bool:
 
 
 def reliability(study: StudyResults) -> list[Markup]:
-    """Predicted probability against observed share, one panel an arm; the marks' area is the number of preferences."""
+    """Predicted probability against observed share, one panel per arm; the marks' area is the number of preferences."""
     found = {arm.name: [(one["predicted"], one["observed"], one["count"]) for one in arm.reliability if _is_filled(one)]
              for arm in study.arms}  # fmt: skip
     bins = {name: sorted(rows) for name, rows in found.items() if rows}

@@ -1,4 +1,4 @@
-"""Many differences side by side: which are told from chance, and which of these stand beside the others."""
+"""Multiple comparisons: which differences are clear, and which hold up among all of them."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Difference:
         label: what the report calls it.
         key: the metric.
         clear: whether its interval excludes zero.
-        stands: whether it is among those that are kept when at most `RATE` of the kept ones are false, on average.
+        stands: whether it holds up at a false discovery rate of `RATE`.
     """
 
     arm: str
@@ -31,7 +31,7 @@ class Difference:
 
 
 def seeds_tell(arm: ArmResult, base: ArmResult) -> bool:
-    """Whether the interval of a difference holds the spread of seeds: one of the two arms has several."""
+    """Whether the interval of a difference covers the spread of seeds: one of the two arms has several."""
     return len(arm.seeds) > 1 or len(base.seeds) > 1
 
 
@@ -50,7 +50,7 @@ def benjamini_hochberg(p: Sequence[float], rate: float = RATE) -> list[bool]:
 
 
 def differences(arms: Sequence[ArmResult], baseline: str) -> list[Difference]:
-    """All differences of the summary whose intervals hold the spread of seeds and that were tested.
+    """All tested differences in the summary whose intervals cover the spread of seeds.
 
     Args:
         arms: results of all arms.
@@ -62,7 +62,7 @@ def differences(arms: Sequence[ArmResult], baseline: str) -> list[Difference]:
         if base is None or arm is base or not seeds_tell(arm, base):
             continue
         for key in SUMMARY_COLUMNS:
-            own = key == "win_rate_baseline"  # is a difference itself, from one half
+            own = key == "win_rate_baseline"  # is itself a difference, from ½
             interval = (arm.metrics if own else arm.differences).get(key)
             if interval is not None and has_bounds(interval) and math.isfinite(interval.p):
                 found.append((arm, key, interval, 0.5 if own else 0.0))

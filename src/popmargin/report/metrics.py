@@ -1,4 +1,4 @@
-"""Names, units and plain-word definitions of every number that the report shows."""
+"""Names, units and definitions in plain words of every number in the report."""
 
 import math
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ class Metric:
     Args:
         key: its name in ``ArmResult.metrics``.
         title: column heading.
-        unit: ``"%"`` shows a share as per cent; other units are words for the notes.
-        better: the direction that is better, None where there is none (length, KL).
+        unit: ``"%"`` shows a share as a percentage; other units are words for the notes.
+        better: the direction that is better, None if there is none (length, KL).
         meaning: one or two sentences for the notes.
     """
 
@@ -157,14 +157,14 @@ SUMMARY_COLUMNS = (
 
 
 def metric(key: str) -> Metric:
-    """The entry of a metric; one that is not in the table is shown under its own name."""
+    """The entry of a metric; one not in the table is shown under its own name."""
     if key.startswith(LOG_RATIO):
         return Metric(key, f"Log-ratio per token ({_settings(key)})", "nats", None, _LOG_RATIO_MEANING)
     return METRICS.get(key) or Metric(key, key.replace("_", " ").capitalize(), "", None, "")
 
 
 def _settings(key: str) -> str:
-    """How the samples of a log-ratio were drawn, from its name.
+    """How the samples of a log-ratio were drawn, according to its name.
 
     Example:
         >>> _settings("log_ratio_per_token_t0.7_k50"), _settings("log_ratio_per_token_own")
@@ -191,7 +191,7 @@ def has_bounds(interval: Interval | None) -> bool:
 
 
 def decimals(intervals: Iterable[Interval | None], *, share: bool = False) -> int:
-    """Decimals that one column shows: two digits of the narrowest half width below 3.5, else one; per cent get one.
+    """Decimals of a column: two digits of the narrowest half width below 3.5, otherwise one; one for percentages.
 
     Example:
         >>> decimals([Interval(0.5123, 0.4923, 0.5323)])
@@ -209,7 +209,7 @@ def decimals(intervals: Iterable[Interval | None], *, share: bool = False) -> in
 
 
 def number(value: float | None, places: int, *, share: bool = False, sign: bool = False) -> str:
-    """A number for reading: true minus sign, per cent where it is a share, an en dash where it is unknown.
+    """A number for display: true minus sign, a percentage for shares, an en dash if unknown.
 
     Example:
         >>> number(0.7123, 1, share=True), number(-0.5, 2), number(float("nan"), 2)
@@ -218,6 +218,6 @@ def number(value: float | None, places: int, *, share: bool = False, sign: bool 
     if value is None or not math.isfinite(value):
         return DASH
     text = f"{100 * value if share else value:{'+' if sign else ''},.{places}f}"
-    if not text.strip("+-0.,"):  # "-0.0" and "+0.0" say the same
+    if not text.strip("+-0.,"):  # "-0.0" and "+0.0" mean the same
         text = text.lstrip("+-")
     return text.replace("-", MINUS) + ("%" if share else "")

@@ -1,4 +1,4 @@
-"""Labels near their points that keep out of each other's way."""
+"""Placing labels near their points without overlap."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Box(NamedTuple):
     bottom: float
 
     def nearest(self, x: float, y: float) -> tuple[float, float]:
-        """The point of the box that is nearest to (x, y)."""
+        """The point of the box closest to (x, y)."""
         return min(max(x, self.left), self.right), min(max(y, self.top), self.bottom)
 
 
@@ -29,7 +29,7 @@ def place_labels(
     points: Sequence[tuple[float, float]], widths: Sequence[float], frame: Box, *, bars: Sequence[Box] = (),
     height: float = 16, passes: int = 8,
 ) -> list[Box]:  # fmt: skip
-    """Boxes for labels near their points that do not cover one another, a point or, if it can be, a bar.
+    """Boxes for labels near their points that do not cover one another, a point or, if possible, a bar.
 
     Coordinate descent over a fixed set of places around each point, so that the same input gives the same answer.
 
@@ -37,12 +37,12 @@ def place_labels(
         points: centres of the markers in px, (N, 2).
         widths: width of each label in px, (N,).
         frame: where labels may be.
-        bars: thin boxes that labels should rather not cover.
+        bars: thin boxes that labels should avoid if possible.
         height: height of a label in px.
-        passes: how often every label is placed again.
+        passes: number of times every label is placed again.
 
     Returns:
-        One box for each point.
+        One box per point.
     """
     at = np.array(points, dtype=np.float64).reshape(-1, 2)
     dots = np.hstack([at - 8, at + 8])

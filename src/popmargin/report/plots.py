@@ -1,4 +1,4 @@
-"""The charts of the report, as inline SVG. Every arm keeps one colour, marker and dash in all of them."""
+"""The report's charts, as inline SVG. Every arm has the same colour, marker and dash in all of them."""
 
 import math
 from collections.abc import Sequence
@@ -37,13 +37,13 @@ class Style:
 
 
 def arm_styles(study: StudyResults) -> list[Style]:
-    """One style an arm: grey for the baseline arm, then the palette; when it repeats, hollow marks and dashed lines."""
+    """One style per arm: grey for the baseline, then the palette; hollow marks and dashed lines when it repeats."""
     styles: list[Style] = []
     others, shapes = 0, list(SHAPES)
     for arm in study.arms:
         is_baseline = arm.name == study.baseline
         turn, place = (0, 0) if is_baseline else (others // (COLOURS - 1), 1 + others % (COLOURS - 1))
-        # The second turn starts three shapes later, so that the same colour never meets the same shape.
+        # The second round starts three shapes later, so the same colour never has the same shape.
         shape = shapes[(place + 3 * turn) % len(shapes)]
         dash = (None, "7 3", "2 3", "7 3 2 3")[turn % 4]
         styles.append(Style(arm.name, visible_text(arm.label or arm.name), f"s{place}", shape, turn > 0, dash))
@@ -52,7 +52,7 @@ def arm_styles(study: StudyResults) -> list[Style]:
 
 
 def arm_mark(style: Style) -> Markup:
-    """The arm's marker for running text and tables; hidden from screen readers, as its label stands beside it."""
+    """The arm's marker for running text and tables; hidden from screen readers, since its label is next to it."""
     return el("svg", style.mark(8, 8, 5), viewBox="0 0 16 16", width=16, height=16, aria_hidden="true", class_="key")
 
 
@@ -64,14 +64,14 @@ def legend_mark(style: Style) -> Markup:
 
 
 def short_names(styles: Sequence[Style], width: float, size: float) -> list[str]:
-    """Labels cut to a width; the arms' unique names where cut labels would look the same."""
+    """Labels shortened to a width; the arms' unique names if shortened labels would look the same."""
     texts = [[shorten(text, width, size) for text in names] for names in
              ([style.label for style in styles], [style.name for style in styles])]  # fmt: skip
     return next((names for names in texts if len(set(names)) == len(names)), texts[0])
 
 
 def shown(key: str, value: Interval | None) -> str:
-    """A metric's value and interval in words, for labels and hints."""
+    """A metric's value and interval in words, for labels and tooltips."""
     entry = metric(key)
     places = decimals([value], share=entry.is_share)
     if value is None or not is_known(value):
@@ -87,7 +87,7 @@ def shown(key: str, value: Interval | None) -> str:
 
 
 def tradeoff_axis(study: StudyResults) -> str | None:
-    """The generative metric that most arms can be placed on together with accuracy; None if there is none."""
+    """The generative metric that most arms have together with accuracy, if any."""
     counts = {
         key: sum(is_known(arm.metrics.get("accuracy")) and is_known(arm.metrics.get(key)) for arm in study.arms)
         for key in ("win_rate_reference", "mean_reward")
@@ -97,7 +97,7 @@ def tradeoff_axis(study: StudyResults) -> str | None:
 
 
 def tradeoff(study: StudyResults, width: float = WIDE) -> Markup:
-    """Accuracy against generation quality, one point an arm with the intervals of both."""
+    """Accuracy against generation quality, one point per arm with the intervals of both."""
     key = tradeoff_axis(study)
     if key is None:
         return Markup("")
@@ -125,17 +125,17 @@ def tradeoff(study: StudyResults, width: float = WIDE) -> Markup:
 
 
 def ends(value: Interval) -> tuple[float, ...]:
-    """What a scale must hold to show a value with its interval."""
+    """The values a scale must contain to show a value with its interval."""
     return (value.low, value.estimate, value.high)
 
 
 def _baseline(study: StudyResults) -> dict[str, Interval]:
-    """The baseline arm's metrics; none where the study has no such arm."""
+    """The baseline arm's metrics; none if the study has no such arm."""
     return next((arm.metrics for arm in study.arms if arm.name == study.baseline), dict[str, Interval]())
 
 
 def _note_lines(plot: Plot, study: StudyResults, key: str) -> None:
-    """Where the baseline arm stands and where generation is level with the reference."""
+    """Lines at the baseline arm and where generation is level with the reference."""
     base = _baseline(study)
     if is_known(base.get("accuracy")) and is_known(base.get(key)):
         plot.upright(base["accuracy"].estimate, "base")
@@ -175,11 +175,11 @@ def _crosses(plot: Plot, arms: Sequence[tuple[Style, Interval, Interval]], hints
 
 # --- rows of dots ---------------------------------------------------------------------------------------------------
 
-Dot = tuple[Style, Interval | None, str]  # how it looks, its value, and what it says on hover
+Dot = tuple[Style, Interval | None, str]  # its style, its value, and its tooltip
 
 
 def draw_dots(plot: Plot, dots: Sequence[Dot], top: float, row: float, names: Sequence[str] = ()) -> None:
-    """One row a dot, from ``top`` px down: its name if there are names, its interval and its mark."""
+    """One row per dot, from ``top`` px down: its name if there are names, its interval and its mark."""
     for place, (style, value, hint) in enumerate(dots):
         y = top + row * (place + 0.5)
         if names:
@@ -193,7 +193,7 @@ def draw_dots(plot: Plot, dots: Sequence[Dot], top: float, row: float, names: Se
 
 
 def buckets(study: StudyResults, width: float = WIDER) -> Markup:
-    """Accuracy by strength bucket: one row an arm, one panel a bucket, all on one scale."""
+    """Accuracy by strength bucket: one row per arm, one panel per bucket, all on one scale."""
     titles = {key: title for key, title in BUCKETS.items() if any(is_known(arm.metrics.get(key)) for arm in study.arms)}
     if not titles.keys() - {"accuracy"}:
         return Markup("")
@@ -230,7 +230,7 @@ def buckets(study: StudyResults, width: float = WIDER) -> Markup:
 
 
 def _rule_of_length(study: StudyResults, key: str) -> float:
-    """Accuracy of "the longer response wins", which belongs to the data: that of the first arm that has it, or nan."""
+    """Accuracy of "the longer response wins", a property of the data: from the first arm that has it, or nan."""
     name = "accuracy_longer" if key == "accuracy" else key.replace("accuracy_", "accuracy_longer_")
     found = (arm.metrics[name].estimate for arm in study.arms if is_known(arm.metrics.get(name)))
     return next(found, math.nan)

@@ -1,4 +1,4 @@
-"""Render a study as one HTML file that needs nothing else: no script, no font, no network."""
+"""Render a study as one self-contained HTML file: no script, no font, no network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def render_report(results: StudyResults) -> str:
     """A study as a complete HTML document; the same study gives the same bytes.
 
     Args:
-        results: what was measured. Whatever is missing is shown as an en dash, or its section says why it is empty.
+        results: the measurements. Missing ones are shown as an en dash, or their section says why it is empty.
 
     Returns:
         HTML with inline CSS and SVG.
@@ -52,7 +52,7 @@ def write_report(results: StudyResults, path: str | Path) -> Path:
 
     Args:
         results: the study.
-        path: file to write; its folder is made when missing.
+        path: file to write; its folder is created if missing.
 
     Returns:
         The path that was written.
@@ -106,12 +106,12 @@ def _context(study: StudyResults) -> dict[str, Any]:
 
 
 def label_of(study: StudyResults, name: str) -> str:
-    """An arm's label; its name where the study has no such arm."""
+    """An arm's label; its name if the study has no such arm."""
     return next((arm.label for arm in study.arms if arm.name == name and arm.label), name)
 
 
 def lead(study: StudyResults) -> list[str]:
-    """Two or three sentences that say what was compared, and how the numbers are to be taken."""
+    """Two or three sentences on what was compared and how to read the numbers."""
     count = len(study.arms)
     if not count:
         return ["This study has no finished arm, so there is nothing to compare yet."]
@@ -132,7 +132,7 @@ def lead(study: StudyResults) -> list[str]:
 
 
 def _of_one_seed(study: StudyResults) -> list[str]:
-    """Arms whose difference from the baseline is that of one run of each."""
+    """Arms whose difference from the baseline is between one run of each."""
     base = next((arm for arm in study.arms if arm.name == study.baseline), None)
     if base is None:
         return []

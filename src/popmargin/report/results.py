@@ -1,4 +1,4 @@
-"""What a finished study hands to the report: plain numbers and text, saved as JSON."""
+"""The results that a finished study passes to the report: plain numbers and text, saved as JSON."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ class ArmResult:
     Args:
         name: unique key of the arm, such as ``pop_random``.
         objective: registry name of the objective.
-        label: what the report calls the arm.
+        label: the arm's name in the report.
         origin: where the method comes from; shown as a tag.
         seeds: the training seeds behind the numbers.
         metrics: metric name to value with interval (names: ``popmargin.report.metrics``).
@@ -64,15 +64,15 @@ class StudyResults:
     Args:
         title: heading of the report.
         arms: in the order in which they are shown.
-        reference: metrics of the reference policy (the start of training), where they were measured.
+        reference: metrics of the reference policy (the start of training), if measured.
         baseline: name of the arm that the others are compared with.
         reading: plain sentences computed from the numbers.
-        data: facts about the data, shown as they are.
+        data: facts about the data, shown unchanged.
         config: the resolved configuration, YAML.
         versions: package to version.
         fingerprint: hash of data, configuration and split.
-        account: what came in, was kept and was left out: steps as `popmargin.training.account.Step.to_dict` gives
-            them, with `arms`, the labels of the arms that they are of (none: of all).
+        account: what came in, was kept and was dropped: steps from `popmargin.training.account.Step.to_dict`, with
+            `arms`, the labels of the arms they belong to (none: all).
 
     Raises:
         RunError: two arms have the same name.
@@ -96,7 +96,7 @@ class StudyResults:
             raise RunError(f"Two arms of the study are called '{double[0]}'. Give every arm a unique name.")
 
     def to_json(self) -> str:
-        """The study as JSON text; values that are not finite become null."""
+        """The study as JSON text; non-finite values become null."""
         tree = {"format": FORMAT, **_plain(self)}
         return json.dumps(tree, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
@@ -109,7 +109,7 @@ class StudyResults:
             where: file name for error messages.
 
         Raises:
-            RunError: not such a file, or a field is missing or unknown.
+            RunError: it is not such a file, or a field is missing or unknown.
         """
         try:
             tree = json.loads(text)
@@ -126,7 +126,7 @@ class StudyResults:
             _check_fields(cls, {**values, "arms": arms}, where)
             return cls(arms=arms, **values)
         except (TypeError, KeyError, AttributeError) as error:
-            raise RunError(f"{where}: does not hold a study ({error!r}). Rebuild it from the runs.") from error
+            raise RunError(f"{where}: does not contain a study ({error!r}). Rebuild it from the runs.") from error
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file."""
@@ -150,11 +150,11 @@ def write_text(path: str | Path, text: str, suffixes: Sequence[str] = ()) -> Non
     """Write UTF-8.
 
     Raises:
-        ConfigError: the name ends otherwise than in one of the suffixes, if there are any.
+        ConfigError: the name does not end in one of the suffixes, if there are any.
         RunError: the path is a folder, or cannot be written.
     """
     with whole_file(path, suffixes) as partial:
-        # Sampled bytes can hold lone surrogates, which UTF-8 has no form for.
+        # Sampled bytes can contain lone surrogates, which UTF-8 cannot encode.
         partial.write_bytes(text.encode("utf-8", errors="replace"))
 
 

@@ -1,7 +1,7 @@
 """Drawing as SVG: elements, scales, markers, and plotting areas of two scales.
 
-Why this is not a charting library's: docs/architecture.md, "Charts". Colours are CSS variables (light and dark from one
-file), text stays text in the reader's own font, and nothing could differ between two builds.
+For why we do not use a charting library, see "Charts" in docs/architecture.md. Colours are CSS variables (light and
+dark from one file), text stays text in the reader's own font, and builds are reproducible.
 """
 
 import math
@@ -16,10 +16,10 @@ from popmargin.report.metrics import number
 
 CSS = Path(__file__).parent / "templates" / "report.css"
 _NARROW, _WIDE = frozenset("iIjlt.,;:'|!()[]/ fr-"), frozenset("mwMW@%—")
-_A, _T = 1.25, 0.42  # arm and half its thickness, in sizes of a marker
+_A, _T = 1.25, 0.42  # arm and half its thickness, in marker sizes
 _HALF = [(_A, _T), (_T, _T), (_T, _A), (-_T, _A), (-_T, _T), (-_A, _T)]
 _PLUS = _HALF + [(-x, -y) for x, y in _HALF]
-SHAPES: dict[str, list[tuple[float, float]]] = {  # corners, in sizes of a marker
+SHAPES: dict[str, list[tuple[float, float]]] = {  # corners, in marker sizes
     "circle": [],
     "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
     "triangle": [(0, -1.2), (1.1, 0.8), (-1.1, 0.8)],
@@ -35,7 +35,7 @@ SHAPES: dict[str, list[tuple[float, float]]] = {  # corners, in sizes of a marke
 def el(tag: str, *children: str, **attributes: object) -> Markup:
     """An element; children and attribute values are escaped unless they are Markup.
 
-    ``class_`` and ``stroke_width`` become ``class`` and ``stroke-width``; None leaves an attribute out.
+    ``class_`` and ``stroke_width`` become ``class`` and ``stroke-width``; None omits an attribute.
 
     Example:
         >>> str(el("text", "a<b", x=1.50, class_="tick"))
@@ -50,13 +50,13 @@ def el(tag: str, *children: str, **attributes: object) -> Markup:
 
 
 def px(value: float) -> str:
-    """A coordinate with two decimals at most."""
+    """A coordinate with at most two decimals."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
 def svg_file(width: float, height: float, label: str, body: Iterable[Markup]) -> str:
-    """The text of an SVG file that stands alone, with the report's colours and the rules of what is in it."""
+    """The text of a standalone SVG file, with the report's colours and the style rules it uses."""
     drawn = Markup("").join([el("rect", width=width, height=height, class_="back"), *body])
     css = CSS.read_text(encoding="utf-8")
     used = {name for names in re.findall(r'class="([^"]*)"', drawn) for name in names.split()} | {"plot"}
@@ -75,14 +75,14 @@ def svg_file(width: float, height: float, label: str, body: Iterable[Markup]) ->
 
 
 def text_width(text: str, size: float = 12) -> float:
-    """Width of a text in px in a usual sans-serif font; an estimate on the safe side."""
+    """Width of a text in px in a common sans-serif font; a conservative estimate."""
     units = sum(0.34 if c in _NARROW else 0.92 if c in _WIDE or ord(c) > 0x2E7F else 0.75 if c.isupper() else 0.61
                 for c in text)  # fmt: skip
     return units * size
 
 
 def shorten(text: str, width: float, size: float = 12) -> str:
-    """Cut a text in the middle so that it fits, since both ends of a name tell arms apart."""
+    """Shorten a text in the middle so that it fits, since both ends of a name distinguish arms."""
     if text_width(text, size) <= width:
         return text
     keep = len(text)
@@ -92,7 +92,7 @@ def shorten(text: str, width: float, size: float = 12) -> str:
 
 
 def marker(shape: str, x: float, y: float, size: float = 5.0, *, hollow: bool = False, hint: str = "") -> Markup:
-    """A data point in the current colour with a thin halo; ``hint`` shows on hover."""
+    """A data point in the current colour with a thin halo; ``hint`` is its tooltip."""
     inside = (el("title", hint),) if hint else ()
     look = "mark hollow" if hollow else "mark"
     if shape == "circle":
@@ -103,7 +103,7 @@ def marker(shape: str, x: float, y: float, size: float = 5.0, *, hollow: bool = 
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map from values to px; values outside are moved to the edge."""
+    """A linear map from values to px; values outside are clipped to the edge."""
 
     low: float
     high: float
@@ -115,7 +115,7 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def on(self, start: float, end: float) -> "Scale":
-        """The same values on other px."""
+        """The same values on a different px range."""
         return replace(self, start=start, end=end)
 
     def ticks(self, count: int = 5, *, share: bool = False) -> list[tuple[float, str]]:
@@ -129,7 +129,7 @@ class Scale:
 
 
 def span(values: Iterable[float], *, pad: float = 0.05, floor: float | None = None, cap: float | None = None) -> Scale:
-    """A scale (still on 0..1 px) that holds every finite value with some room.
+    """A scale (still on 0..1 px) that contains every finite value, with some padding.
 
     Example:
         >>> span([0.0, 10.0], pad=0.1).low, span([], pad=0).high
@@ -146,7 +146,7 @@ def span(values: Iterable[float], *, pad: float = 0.05, floor: float | None = No
 
 @dataclass(frozen=True)
 class Plot:
-    """A plotting area: its two scales (x from left to right, y from bottom to top) and what is drawn, in order."""
+    """A plotting area: its two scales (x from left to right, y from bottom to top) and its contents, in order."""
 
     x: Scale
     y: Scale
@@ -186,7 +186,7 @@ class Plot:
             self.text(words, at, bottom + 17, "tick mid")
 
     def line(self, points: Iterable[Sequence[float]], look: str, dash: str | None = None) -> None:
-        """Add a line through (x, y), broken where a value is not finite."""
+        """Add a line through (x, y), broken at non-finite values."""
         moves: list[str] = []
         pen = "M"
         for x, y in points:
@@ -206,7 +206,7 @@ class Plot:
         self.draw("path", d=f"M{'L'.join(f'{px(self.x(x))} {px(self.y(y))}' for x, y in edge)}Z", class_=look)
 
     def picture(self, width: float, height: float, label: str) -> Markup:
-        """What was drawn, as an inline SVG that scales with its box and reads as one image with a label."""
+        """The drawing as inline SVG that scales with its box and is read out as one labelled image."""
         return el(
             "svg", *self.body, viewBox=f"0 0 {px(width)} {px(height)}", role="img", aria_label=label, class_="plot",
             style=f"aspect-ratio:{px(width)}/{px(height)}",

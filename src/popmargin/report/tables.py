@@ -1,4 +1,4 @@
-"""The report's tables and samples as plain rows that the template prints."""
+"""The report's tables and samples as plain rows for the template."""
 
 import math
 import re
@@ -26,16 +26,16 @@ Verdict = Literal["better", "worse", "higher", "lower", "unclear", "one seed", "
 SYMBOLS: dict[str, str] = {
     "better": "▲", "worse": "▼", "higher": "↑", "lower": "↓", "unclear": "○", "one seed": "·", "": "",
 }  # fmt: skip
-ALONE = {"▲": "△", "▼": "▽"}  # a difference that is clear by itself but not beside all the others
+ALONE = {"▲": "△", "▼": "▽"}  # a difference that is clear by itself but not after correction for multiple comparisons
 MAX_PROMPTS, MAX_CHARACTERS = 6, 3000
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: estimate, interval, and the difference to the baseline arm with its verdict.
+    """One number of a table: estimate, interval, and the difference from the baseline arm with its verdict.
 
-    `stands` is False where a difference is clear by itself but not beside all the others (`discoveries`).
+    `stands` is False if a difference is clear by itself but not after correction for multiple ones (`discoveries`).
     """
 
     estimate: str
@@ -61,18 +61,18 @@ class Sample:
 
 
 def visible_text(text: object) -> str:
-    """Text that a browser can show: what HTML cannot hold (control characters, lone surrogates) becomes U+FFFD."""
+    """Text that a browser can show: invalid characters (control characters, lone surrogates) become U+FFFD."""
     return _CONTROL.sub("\ufffd", str(text).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def verdict(difference: Interval | None, entry: Metric, *, level: float = 0.0, told: bool = True) -> Verdict:
-    """What an interval says about a difference: clear only if it leaves out ``level``, and holds the spread of seeds.
+    """The verdict on a difference: clear only if its interval excludes ``level`` and covers the spread of seeds.
 
     Args:
         difference: with its interval.
         entry: its metric.
-        level: what it must leave out.
-        told: whether one of the two arms has several seeds.
+        level: the value it must exclude.
+        told: whether either arm has several seeds.
 
     Example:
         >>> verdict(Interval(-0.02, -0.03, -0.01), METRICS["accuracy"])
@@ -99,7 +99,7 @@ def cell(
     told: bool = True,
     stands: bool = True,
 ) -> Cell:
-    """Format one number; the win rate against the baseline arm is its own difference, from one half."""
+    """Format one number; the win rate against the baseline arm is itself a difference, from ½."""
     if value is None or not is_known(value):
         return Cell(DASH)
     share = entry.is_share
@@ -115,7 +115,7 @@ def cell(
 
 
 def summary_columns() -> list[Metric]:
-    """The columns of the summary table; all of them, so that what was not measured can be seen."""
+    """All columns of the summary table, so that missing measurements can be seen."""
     return [METRICS[key] for key in SUMMARY_COLUMNS]
 
 
@@ -124,7 +124,7 @@ def _places(study: StudyResults, entry: Metric) -> int:
 
 
 def summary_rows(study: StudyResults, columns: Sequence[Metric]) -> list[tuple[ArmResult, list[Cell]]]:
-    """One row of cells an arm; the baseline arm has no differences."""
+    """One row of cells per arm; the baseline arm has no differences."""
     places = [_places(study, entry) for entry in columns]
     base = next((arm for arm in study.arms if arm.name == study.baseline), None)
     alone = {(one.arm, one.key) for one in differences(study.arms, study.baseline) if one.clear and not one.stands}
@@ -149,14 +149,14 @@ def summary_rows(study: StudyResults, columns: Sequence[Metric]) -> list[tuple[A
 
 
 def reference_row(study: StudyResults, columns: Sequence[Metric]) -> list[Cell]:
-    """The reference policy's cells; empty when nothing of it was measured."""
+    """The reference policy's cells; empty if it was not measured."""
     if not any(is_known(study.reference.get(entry.key)) for entry in columns):
         return []
     return [cell(study.reference.get(entry.key), None, entry, _places(study, entry)) for entry in columns]
 
 
 def other_metrics(study: StudyResults) -> list[tuple[Metric, list[Cell]]]:
-    """Every measured metric that has no column in the summary: one row a metric, one cell an arm."""
+    """Measured metrics without a column in the summary: one row per metric, one cell per arm."""
     measured = {key for arm in study.arms for key, value in arm.metrics.items() if is_known(value)}
     measured -= set(SUMMARY_COLUMNS)
     keys = [key for key in METRICS if key in measured] + sorted(measured - set(METRICS))
@@ -200,7 +200,7 @@ def duration(seconds: float) -> str:
 
 
 def overhead_rows(study: StudyResults) -> list[Cost]:
-    """Training cost of each arm; empty when no arm has one."""
+    """Training cost of each arm; empty if unknown for all."""
     names = ("train_seconds", "tokens_per_second", "peak_memory_mb")
     values = [{name: arm.overhead.get(name, math.nan) for name in (*names, "time_ratio")} for arm in study.arms]
     if not any(math.isfinite(value) for row in values for value in row.values()):
@@ -229,7 +229,7 @@ def overhead_rows(study: StudyResults) -> list[Cost]:
 
 @dataclass(frozen=True)
 class AccountRow:
-    """One step of the account of the data, as text."""
+    """One step of the data account, as text."""
 
     name: str
     arms: str
@@ -240,7 +240,7 @@ class AccountRow:
 
 
 def account_rows(study: StudyResults) -> list[AccountRow]:
-    """What came in, was kept and was left out, step by step."""
+    """What came in, was kept and was dropped, step by step."""
     rows: list[AccountRow] = []
     for entry in study.account:
         step = Step.from_dict({name: value for name, value in entry.items() if name != "arms"})
@@ -271,10 +271,10 @@ def _memory(megabytes: float) -> str:
 
 
 def sample_blocks(study: StudyResults) -> tuple[list[tuple[str, list[Sample]]], int]:
-    """Prompts with every arm's completion, and how many prompts were left out.
+    """Prompts with every arm's completion, and the number of prompts not shown.
 
     Args:
-        study: the k-th time that an arm answers a prompt belongs to the k-th block of that prompt.
+        study: an arm's k-th answer to a prompt goes into the k-th block of that prompt.
     """
     blocks: dict[tuple[str, int], dict[str, Sample]] = {}
     for arm in study.arms:

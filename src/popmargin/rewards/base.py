@@ -1,4 +1,4 @@
-"""A reward: what scores completions, and the checks of its answers."""
+"""The reward protocol, and checks of rewards' answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from popmargin.errors import RunError
+from popmargin.errors import RunError, counted
 from popmargin.user_code import running
 
 Prompt = str | list[dict[str, Any]]
@@ -17,16 +17,16 @@ class Reward(Protocol):
     """Scores completions; higher is better, in the reward's own unit."""
 
     def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
-        """One finite number for each completion, in order."""
+        """One finite number per completion, in order."""
         ...
 
 
 @runtime_checkable
 class NotedReward(Reward, Protocol):
-    """A reward that cannot score every text as it is, and says what it did with those."""
+    """A reward that cannot score every text in full, and reports what it did with those."""
 
     def take_notes(self) -> list[str]:
-        """What became of texts since this was last asked, as sentences; none if all were scored whole."""
+        """What happened to texts since the last call, as sentences; empty if all were scored in full."""
         ...
 
 
@@ -68,7 +68,7 @@ class AnswerReward(Reward, Protocol):
 
 
 def notes_of(reward: Reward) -> tuple[str, ...]:
-    """What a reward has to say about the texts that it has just scored."""
+    """A reward's notes on the texts it has just scored."""
     return tuple(reward.take_notes()) if isinstance(reward, NotedReward) else ()
 
 
@@ -88,7 +88,7 @@ class CallableReward:
         """The function's rewards.
 
         Raises:
-            RunError: the function fails, or returns another number of values, or something that is not a finite number.
+            RunError: the function fails, or returns the wrong number of values or a value that is not a finite number.
         """
         return checked_rewards(self._call(prompts, completions), len(completions), self._name)
 
@@ -112,7 +112,7 @@ def checked_rewards(values: Any, count: int, name: str, *, some: bool = False) -
         some: None and nan stand for no reward, and come back as nan.
 
     Raises:
-        RunError: not `count` values, or a value that is not a finite number.
+        RunError: there are not `count` values, or one is not a finite number.
     """
     try:
         rewards = np.asarray(values, dtype=np.float64)
@@ -120,7 +120,8 @@ def checked_rewards(values: Any, count: int, name: str, *, some: bool = False) -
         raise RunError(f"Reward {name!r} returned {type(values).__name__}, not numbers ({error}).") from error
     if rewards.shape != (count,):
         raise RunError(
-            f"Reward {name!r} returned shape {rewards.shape} for {count} completions; return one number each."
+            f"Reward {name!r} returned shape {rewards.shape} for {counted(count, 'completion')}; return one number "
+            "each."
         )
     wrong = np.flatnonzero(np.isinf(rewards) if some else ~np.isfinite(rewards))
     if len(wrong):
@@ -132,10 +133,13 @@ def checked_rewards(values: Any, count: int, name: str, *, some: bool = False) -
 
 
 def check_rows(prompts: Sequence[Prompt], completions: Sequence[str]) -> None:
-    """Refuse prompts and completions of different number.
+    """Refuse unequal numbers of prompts and completions.
 
     Raises:
         RunError: the numbers differ.
     """
     if len(prompts) != len(completions):
-        raise RunError(f"{len(prompts)} prompts but {len(completions)} completions; give one prompt per completion.")
+        raise RunError(
+            f"{counted(len(prompts), 'prompt')} but {counted(len(completions), 'completion')}; give one prompt per "
+            "completion."
+        )

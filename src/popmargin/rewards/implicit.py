@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from popmargin.data.encode import AS_TEMPLATE, Encoder, Writing, make_encoder
+from popmargin.data.encode import Encoder, make_encoder
 from popmargin.data.goals import asks_for_goal, with_goal
 from popmargin.data.tokenize import split_sequences, tokenize_prompts
 from popmargin.engine.limits import too_long
@@ -68,7 +68,7 @@ class ImplicitReward:
             )
         self._policy = find_policy(run)
         self._reference = None if reference in (None, NO_REFERENCE) else find_policy(str(reference))
-        if reference is None and self._policy.config is None:
+        if reference is None and self._policy.trained is None:
             self._policy.load_reference()  # says what is missing
         self._alone = reference == NO_REFERENCE
         self._per_token = per_token
@@ -187,9 +187,8 @@ class ImplicitReward:
         """As in training; what is known to be unfinished gets no end token."""
         chat = not isinstance(answer.prompt, str)
         if chat not in self._encoders:
-            config = self._policy.config
-            writing = AS_TEMPLATE if config is None else Writing(config.data.prompt, config.data.reasoning)
-            self._encoders[chat] = make_encoder(self._policy.tokenizer, conversational=chat, writing=writing)
+            policy = self._policy
+            self._encoders[chat] = make_encoder(policy.tokenizer, conversational=chat, writing=policy.writing)
         encoder = self._encoders[chat]
         written: Any = [{"role": "assistant", "content": answer.text}] if chat else answer.text
         alone, wholes = encoder.prompts([answer.prompt], 0)[0], encoder.wholes([answer.prompt], [written], 0)
@@ -202,7 +201,7 @@ class ImplicitReward:
         theirs, ours = reference.tokenizer.get_vocab(), self._policy.tokenizer.get_vocab()
         if theirs != ours:
             raise ConfigError(
-                f"The reference '{reference.name}' has another tokenizer ({len(theirs)} tokens) than the policy "
-                f"'{self._policy.name}' ({len(ours)} tokens), so their log-probs are of different tokens. Choose a "
+                f"The reference '{reference.name}' has another tokenizer (of size {len(theirs)}) than the policy "
+                f"'{self._policy.name}' (of size {len(ours)}), so their log-probs are of different tokens. Choose a "
                 "reference with the same tokenizer."
             )

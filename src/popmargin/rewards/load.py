@@ -19,7 +19,7 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
         "implicit:RUN", "implicit:RUN@REFERENCE": the log-ratio of a trained policy to its reference, or to another
             model (options of `ImplicitReward`);
         "judge:MODEL@URL": a model behind an OpenAI-compatible server that rates responses (options of `JudgeReward`);
-            "judge:URL" where the option `model` names it;
+            "judge:URL" if the option `model` names it;
         a function or a `Reward`: itself.
 
     Args:
@@ -30,8 +30,8 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
         The reward.
 
     Raises:
-        ConfigError: the specification names nothing that can be used, a function does not take prompts and completions,
-            or an option is unknown.
+        ConfigError: the specification names nothing usable, a function does not take prompts and completions, or an
+            option is unknown.
 
     Example:
         >>> shortness = load_reward(lambda prompts, completions: [-len(text) for text in completions])
@@ -42,12 +42,12 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
         return _of_code(spec, getattr(spec, "__qualname__", repr(spec)), options)
     named = read_name(spec)
     if named.kind == "ratings":
-        raise ConfigError("'ratings' are the data's own, and nothing that rates. Name a reward, or leave it out.")
+        raise ConfigError("'ratings' are the data's own and cannot rate completions. Name a reward, or omit it.")
     if named.kind == "model":
         if named.use == "judge":
             raise ConfigError(
-                f"{spec!r} is a language model that compares, and here single responses are rated. Give model:PATH of "
-                "a reward model, or judge:MODEL@URL."
+                f"{spec!r} is a language model that compares responses, but single responses are rated here. Give "
+                "model:PATH of a reward model, or judge:MODEL@URL."
             )
         from popmargin.rewards.reward_model import ModelReward
 
@@ -60,7 +60,7 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
                 f"{spec!r} names the reference '{named.reference}', and the option reference '{options['reference']}'. "
                 "Give one of them."
             )
-        given = {"reference": named.reference} if named.reference else {}
+        given: dict[str, Any] = {"reference": named.reference} if named.reference else {}
         return ImplicitReward(named.place, **{**_known(ImplicitReward, spec, options), **given})
     if named.kind == "server":
         from popmargin.rewards.rating_judge import JudgeReward
@@ -78,8 +78,8 @@ def with_model(named: Named, options: Mapping[str, Any]) -> dict[str, Any]:
     given = options.get("model", "")
     if named.model and given not in ("", named.model):
         raise ConfigError(
-            f"The judge at {named.place} is to be '{named.model}' by its name and '{given}' by the option model. Give "
-            "one of them."
+            f"The judge at {named.place} has the model '{named.model}' in its name but '{given}' in the option model. "
+            "Give only one."
         )
     return {**options, "model": named.model or given}
 
@@ -101,7 +101,7 @@ def _of_code(target: Any, name: str, options: Mapping[str, Any]) -> Reward:
 def _check_signature(function: Callable[..., Any], name: str) -> None:
     try:
         inspect.signature(function).bind(prompts=[], completions=[])
-    except (TypeError, ValueError) as error:  # built-in functions may tell no signature
+    except (TypeError, ValueError) as error:  # built-in functions may have no signature
         raise ConfigError(
             f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both as "
             f"lists of equal length and returns one number per completion."

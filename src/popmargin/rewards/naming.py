@@ -1,6 +1,9 @@
-"""The one grammar by which judges and rewards are named, in every verb, configuration and function."""
+"""How judges and rewards are named, the same in every verb, configuration and function."""
 
+import difflib
+import importlib.util
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,7 +12,7 @@ from popmargin.errors import ConfigError
 from popmargin.user_code import name_hint
 
 FORMS = "module:function, file.py:function, model:PATH, implicit:RUN or judge:MODEL@URL"
-"""As help texts and messages say it; docs/judges.md says what each is."""
+"""For help texts and messages; docs/judges.md describes each form."""
 
 _SERVER = re.compile(r"(?:(?P<model>.*)@)?(?P<url>https?://.*)", re.DOTALL)
 _PREFIXES = {"model": "model", "judge": "server", "implicit": "implicit", "local": "model", "openai": "server"}
@@ -23,8 +26,8 @@ class Named:
         kind: `code` (a function or object in Python), `model` (in this process), `server`, `implicit` (a policy's
             log-ratio to its reference), or `ratings` (those that the data has).
         place: `module:function` of code, the path of a model or run, the URL of a server; empty for ratings.
-        model: the model's name on a server; empty where an option names it.
-        use: what a model is used as, where the spelling says it: `reward:model:PATH` scores, `local:PATH` compares.
+        model: the model's name on a server; empty if an option names it.
+        use: how a model is used, if the spelling says so: `reward:model:PATH` scores, `local:PATH` compares.
         reference: of an implicit reward, by its path; empty for the run's own.
     """
 
@@ -36,13 +39,13 @@ class Named:
 
 
 def read_name(spec: str) -> Named:
-    """What a specification names; nothing is loaded or asked.
+    """What a specification names; nothing is loaded or queried.
 
-    Spellings of earlier versions stand for the same: `reward:SPEC` for SPEC, `openai:MODEL@URL` for `judge:MODEL@URL`,
+    Earlier spellings still work: `reward:SPEC` for SPEC, `openai:MODEL@URL` for `judge:MODEL@URL`,
     `local:PATH` for a language model `model:PATH`.
 
     Raises:
-        ConfigError: it is none of these, or may mean two things.
+        ConfigError: it has no known form, or could mean two things.
 
     Example:
         >>> read_name("judge:gpt-4@https://api.openai.com/v1")
@@ -59,8 +62,12 @@ def read_name(spec: str) -> Named:
         named = read_name(rest)
         return replace(named, use="reward")
     if not colon or not rest.strip() or not prefix.strip():
-        raise ConfigError(f"{spec!r} is not understood. Give {FORMS}.{name_hint(spec)}")
+        hint = name_hint(spec) or _nearest(spec, ("ratings",), "")
+        raise ConfigError(f"{spec!r} is not understood. Give {FORMS}.{hint}")
     if prefix not in _PREFIXES:
+        near = _nearest(prefix, tuple(_PREFIXES), f":{rest}")
+        if near and prefix != "reward" and not _is_module(prefix):
+            raise ConfigError(f"{spec!r} is not understood: there is no module {prefix!r} here.{near}")
         return Named("code", spec)
     _refuse_two_meanings(prefix, rest)
     if _PREFIXES[prefix] == "model":
@@ -71,9 +78,20 @@ def read_name(spec: str) -> Named:
     found = _SERVER.fullmatch(rest)
     if found is None:
         raise ConfigError(
-            f"{spec!r} holds no URL. Give judge:MODEL@URL, as in judge:my-model@http://localhost:8000/v1."
+            f"{spec!r} contains no URL. Give judge:MODEL@URL, as in judge:my-model@http://localhost:8000/v1."
         )
     return Named("server", found["url"], found["model"] or "")
+
+
+def _is_module(name: str) -> bool:
+    """Whether Python code can have this name: it is a path, is in the working directory, or is installed."""
+    here = Path(name).is_dir() or Path(f"{name}.py").is_file()
+    return not name.isidentifier() or here or importlib.util.find_spec(name) is not None
+
+
+def _nearest(word: str, known: Sequence[str], rest: str) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}{rest}'?" if near else ""
 
 
 def _refuse_two_meanings(prefix: str, rest: str) -> None:
@@ -87,7 +105,7 @@ def _refuse_two_meanings(prefix: str, rest: str) -> None:
 
 
 def model_path(spec: str | None) -> str | None:
-    """The path of the model that a specification names; None where it names something else, or there is none.
+    """The path of the model that a specification names; None if it names something else.
 
     Raises:
         ConfigError: it is not understood.

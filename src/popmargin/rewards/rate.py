@@ -14,22 +14,22 @@ from popmargin.data.conversation import Text
 from popmargin.data.encode import join_turns
 from popmargin.data.schema import Preferences
 from popmargin.data.tools import said
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.rewards.base import Prompt, Reward, notes_of
 from popmargin.rewards.load import load_reward
 
 Disagree = Literal["error", "equal", "swap", "drop"]
-_BATCH = 256  # preferences that are handed to the reward at once
+_BATCH = 256  # preferences passed to the reward at once
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """What the responses of preferences are worth to a reward.
+    """A reward's values for the responses of preferences.
 
     Attributes:
-        chosen: rewards of the chosen responses (N,), the reward's own unit.
+        chosen: rewards of the chosen responses (N,), in the reward's own unit.
         rejected: the same of the rejected ones (N,).
-        notes: what the reward did with texts that it could not score as they are, in sentences.
+        notes: what the reward did with texts that it could not score in full, in sentences.
     """
 
     chosen: Float64[np.ndarray, " N"]
@@ -38,7 +38,7 @@ class Ratings:
 
     @property
     def gap(self) -> Float64[np.ndarray, " N"]:
-        """chosen − rejected (N,); negative where the reward disagrees with the label."""
+        """chosen − rejected (N,); negative if the reward disagrees with the label."""
         return self.chosen - self.rejected
 
 
@@ -51,7 +51,7 @@ def response_ratings(preferences: Preferences, reward: Reward) -> Ratings:
 
     Raises:
         DataError: a completion does not end with the assistant's turn.
-        RunError: the reward gives something else than finite numbers.
+        RunError: the reward gives something other than finite numbers.
     """
     rated: dict[str, list[float]] = {"chosen": [], "rejected": []}
     ids = preferences.ids
@@ -91,19 +91,18 @@ def rate_preferences(
 ) -> Preferences:
     """The preferences with chosen_rating and rejected_rating from a reward.
 
-    The data's own ratings, strength and margin give way. What to do where the reward likes the rejected response
-    better is the caller's to say, since ratings must not contradict the label; where it relabels, a soft label for the
-    other response gives way too.
+    The data's own ratings, strength and margin are replaced. Ratings must not contradict the label, so the caller says
+    what to do if the reward prefers the rejected response; relabelling also drops a soft label for the other response.
 
     Args:
         preferences: as loaded.
         reward: a function of (prompts, completions), or a specification as in `load_reward`.
         disagree: `error`; `equal`: both ratings are their mean, a gap of 0 (the label stays); `swap`: chosen and
-            rejected change places (the reward relabels); `drop`: the preference is left out.
+            rejected are swapped (the reward relabels); `drop`: the preference is dropped.
 
     Raises:
         DataError: the reward disagrees with a label under `error`, or with all under `drop`.
-        RunError: the reward gives something else than finite numbers.
+        RunError: the reward gives something other than finite numbers.
 
     Example:
         >>> from popmargin import load_preferences
@@ -115,14 +114,14 @@ def rate_preferences(
 
 
 def with_ratings(preferences: Preferences, ratings: Ratings, *, disagree: Disagree = "error") -> Preferences:
-    """The same for ratings that were made before."""
+    """The same for existing ratings."""
     against = ratings.gap < 0
     if against.any() and disagree == "error":
         first = preferences.ids[int(np.flatnonzero(against)[0])]
         raise DataError(
-            f"The reward prefers the rejected response in {int(against.sum())} of {len(preferences)} preferences "
-            f"(first: '{first}'). Choose what to do with them: `equal` rates both the same, `swap` relabels, `drop` "
-            "leaves them out."
+            f"The reward prefers the rejected response in {int(against.sum())} of "
+            f"{counted(len(preferences), 'preference')} (first: '{first}'). Choose what to do with them: `equal` rates "
+            "both the same, `swap` relabels, `drop` leaves them out."
         )
     if against.all() and disagree == "drop":
         raise DataError("The reward disagrees with every label, so no preference is left. Is it the right model?")
@@ -134,7 +133,7 @@ def with_ratings(preferences: Preferences, ratings: Ratings, *, disagree: Disagr
     rated = Preferences(preferences.dataset, report)
     rated = rated.with_columns(chosen_rating=chosen, rejected_rating=rejected, strength=None, margin=None)
     if disagree == "swap":
-        says_so = preferences.soft_label <= 0.5  # any other label gives way: loading refuses the two together
+        says_so = preferences.soft_label <= 0.5  # any other label is dropped: loading refuses the two together
         rated = rated.swap(against)
         rated = rated.with_columns(soft_label=np.where(against & ~says_so, np.nan, rated.soft_label))
     return rated.select(np.flatnonzero(~against)) if disagree == "drop" else rated

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, RunError, counted
 from popmargin.files import no_such_file
 from popmargin.generate.server import Failure, request_fields
 from popmargin.judges.answer_cache import AnswerCache, cache_file
@@ -38,30 +38,30 @@ _PLACEHOLDER = re.compile(r"\{(prompt|response)\}")
 class JudgeReward:
     """Rates every completion by one call to a chat model at temperature 0; answers are cached on disk.
 
-    The cache is a JSONL file with one line an answer, keyed by the content of the request, written as answers arrive: a
-    re-run asks nothing, a killed run goes on where it was. An answer without a rating counts as unparsed, a question
-    that the server refuses or leaves without an answer as failed; both rate 5.5, the middle of the scale (ours: it
-    moves no comparison towards either side, whatever else is in the batch), and are told. Failed ones are asked in the
-    next run.
+    The cache is a JSONL file with one line per answer, keyed by the content of the request and written as answers
+    arrive: a re-run asks nothing, a killed run continues where it was. An answer without a rating counts as unparsed, a
+    question that the server refuses or does not answer as failed. Both rate 5.5, the middle of the scale (ours: it does
+    not favour either side of a comparison, whatever else is in the batch), and are reported. Failed ones are asked
+    again in the next run.
 
     Args:
         url: base of the API ("http://localhost:8000/v1"), or its chat/completions address.
         model: name of the model on the server.
-        api_key_env: environment variable that holds the key; no key is sent when None.
-        cache: JSONL file; under the user's cache folder when None.
-        template: file with the judge's prompt, with {prompt} and {response} in it; the built-in one when None.
-        workers: requests at a time.
+        api_key_env: environment variable that holds the key; None sends no key.
+        cache: JSONL file; None for one in the user's cache folder.
+        template: file with the judge's prompt, with {prompt} and {response} in it; None for the built-in one.
+        workers: concurrent requests.
         retries: further attempts after a lost connection, a 408, 429 or 5xx answer, with doubling waits.
-        backoff: seconds before the first of them.
+        backoff: seconds before the first retry.
         timeout: seconds for one request.
-        max_tokens: of an answer.
-        request: further fields of the request, such as {max_completion_tokens: 512}; null leaves a field out.
-        again: ask anew where the cached answer holds no rating.
-        max_unparsed: largest share of completions without a rating that is not an error.
+        max_tokens: maximum length of an answer.
+        request: further fields of the request, such as {max_completion_tokens: 512}; null omits a field.
+        again: ask again if the cached answer has no rating.
+        max_unparsed: maximum share of completions without a rating; more is an error.
 
     Attributes:
         unparsed: completions without a rating in the last `score`.
-        failed: those of them whose question got no answer.
+        failed: those whose question got no answer.
 
     Raises:
         ConfigError: model or key is missing, or the template lacks a placeholder.
@@ -107,11 +107,11 @@ class JudgeReward:
 
     @property
     def requests(self) -> int:
-        """Calls made by this object (attempts included)."""
+        """Calls made by this object (including retries)."""
         return self._client.requests
 
     def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
-        """One rating from 1 to 10 for each completion.
+        """One rating from 1 to 10 per completion.
 
         Raises:
             RunError: the server cannot be reached or refuses all, or too many completions get no rating.
@@ -146,7 +146,7 @@ class JudgeReward:
         return ratings, missing
 
     def take_notes(self) -> list[str]:
-        """How many completions got no rating since this was last asked, by reason."""
+        """Number of completions without a rating since the last call, by reason."""
         scored, missing = self._scored, self._missing
         self._scored, self._missing = 0, Counter[str]()
         what = f"answers that judge {self._model} gave no rating, which count as {UNPARSED_RATING}"
@@ -154,15 +154,15 @@ class JudgeReward:
         return [f"{what}: {missing.total()} of {scored} ({listed})"] if missing else []
 
     def _tell(self, missing: Mapping[int, str | Failure], count: int) -> None:
-        """Say how many completions have no rating, and why; too many are an error."""
+        """Report how many completions have no rating, and why; too many are an error."""
         reasons = Counter(why.reason if isinstance(why, Failure) else "no rating in it" for why in missing.values())
         self._missing += reasons
         listed = ", ".join(f"{reason}: {number}" for reason, number in reasons.most_common())
         row, first = next(iter(missing.items()))
         shown = str(first) if isinstance(first, Failure) else repr(first[:200])
         what = (
-            f"{len(missing)} of {count} answers of judge {self._model} contain no rating from 1 to 10 ({listed}; "
-            f"allowed: {self._max_unparsed:.0%}); the first, for completion {row}, is {shown}."
+            f"Judge {self._model} gave no rating from 1 to 10 in {len(missing)} of {counted(count, 'answer')} "
+            f"({listed}; allowed: {self._max_unparsed:.0%}); the first, for completion {row}, is {shown}."
         )
         if len(missing) > self._max_unparsed * count:
             raise RunError(

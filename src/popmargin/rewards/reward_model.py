@@ -8,7 +8,7 @@ import torch
 
 from popmargin.data.encode import Encoder, make_encoder, write_chat
 from popmargin.data.tokenize import cut_to_length, split_sequences
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, RunError, counted
 from popmargin.models.loading import load_pretrained, load_tokenizer_files
 from popmargin.models.path import resolve_path
 from popmargin.models.reward_models import FORMAT_FILE, RewardFormat
@@ -18,22 +18,23 @@ from popmargin.rewards.base import Prompt, check_rows, checked_rewards
 class ModelReward:
     """Scores a prompt and its completion with AutoModelForSequenceClassification.
 
-    Conversations are written with the tokenizer's chat template, the completion as the assistant's turn; plain prompts
-    are followed by the completion. Texts over `max_length` lose tokens at the start of the prompt, and are counted.
+    Conversations are formatted with the tokenizer's chat template, the completion as the assistant's turn; plain
+    prompts are followed by the completion. Texts over `max_length` lose tokens at the start of the prompt, and are
+    counted.
 
-    A model that `popmargin train` made (task: reward) reads exactly the tokens that it was trained on: the completion
-    to its end token, nothing after it. Longer texts are cut by the rule of its training (`data.truncation`; rows that
-    it left out as too long are cut as by keep_prompt_end), each by its own completion.
+    A model made by `popmargin train` (task: reward) reads exactly the tokens it was trained on: the completion up to
+    its end token, nothing after it. Longer texts are cut as in training (`data.truncation`; rows dropped there as too
+    long are cut as by keep_prompt_end), each by its own completion.
 
     Args:
         path: folder (or hub id) of the model and its tokenizer, weights in safetensors.
-        batch_size: texts in one forward pass; the rewards do not depend on it. 1 where the model has no padding token.
-        max_length: tokens; when None the tokenizer's own limit, or the longest that popmargin trained the model on.
+        batch_size: texts in one forward pass; the rewards do not depend on it. 1 if the model has no padding token.
+        max_length: tokens; None for the tokenizer's own limit, or the limit with which popmargin trained the model.
         device: of the model.
         dtype: of the weights.
 
     Raises:
-        ConfigError: nothing loads from the path, the model has several outputs, or its output layer is untrained.
+        ConfigError: nothing can be loaded from the path, the model has several outputs, or its head is untrained.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class ModelReward:
             raise ConfigError(
                 f"Reward model {path} has {model.config.num_labels} outputs; a reward model must have one."
             )
-        # The classifier reads its score at the last token that is not padding. To make a padding token up (the end
-        # token, say) would move that place in texts that end with it: without one, texts are scored one at a time.
+        # The classifier reads its score at the last token that is not padding. A made-up padding token (such as the
+        # end token) would move that position in texts that end with it: without one, texts are scored one at a time.
         if tokenizer.pad_token_id is not None:
             model.config.pad_token_id = tokenizer.pad_token_id
         self._padding: int | None = model.config.pad_token_id
@@ -87,7 +88,7 @@ class ModelReward:
         self._scored = self._cut = 0
 
     def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
-        """One reward for each completion.
+        """One reward per completion.
 
         Raises:
             RunError: a reward is not finite.
@@ -100,8 +101,8 @@ class ModelReward:
         if cut:
             self.truncated += cut
             warnings.warn(
-                f"{cut} of {len(rows)} texts are longer than the reward model's {self._max_length} tokens; they "
-                f"{self._how_cut}.",
+                f"{cut} of {counted(len(rows), 'text')} are longer than the reward model's "
+                f"{counted(self._max_length, 'token')}; they {self._how_cut}.",
                 stacklevel=2,
             )
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -126,14 +127,16 @@ class ModelReward:
         return "lost tokens at the start" if self._format is None else "were truncated as in training"
 
     def take_notes(self) -> list[str]:
-        """How many texts were cut since this was last asked."""
+        """Number of texts cut since the last call."""
         scored, cut = self._scored, self._cut
         self._scored = self._cut = 0
-        what = f"texts over the {self._max_length} tokens of reward model {self._path}, which {self._how_cut}"
+        what = (
+            f"texts over the {counted(self._max_length, 'token')} of reward model {self._path}, which {self._how_cut}"
+        )
         return [f"{what}: {cut} of {scored}"] if cut else []
 
     def _own(self, prompt: Prompt, completion: str) -> tuple[list[int], bool]:
-        """What a model of ours reads of a text, as in its training, and whether it lost tokens."""
+        """The tokens that our own model reads of a text, as in its training, and whether some were cut."""
         assert self._format is not None
         chat = not isinstance(prompt, str)
         if chat not in self._encoders:
@@ -146,7 +149,7 @@ class ModelReward:
         return [*kept, *ending], len(kept) + len(ending) < len(before) + len(after)
 
     def _foreign(self, prompt: Prompt, completion: str) -> tuple[list[int], bool]:
-        """What another model reads: the end of the text, and whether it lost tokens."""
+        """The tokens that another model reads: the end of the text, and whether some were cut."""
         row = self._tokens(prompt, completion)
         return row[-self._max_length :], len(row) > self._max_length
 

@@ -1,4 +1,4 @@
-"""Agreement of annotators: Krippendorff's alpha, Cohen's kappa, and people beside a judge on equal terms.
+"""Agreement of annotators: Krippendorff's alpha, Cohen's kappa, and people compared with a judge on equal terms.
 
 Axis suffixes: N items, R annotators, K distinct values, C summed columns, r sets of items.
 """
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.statistics.intervals import Interval
 from popmargin.statistics.jackknife import share_of_sums, without_rows
 
@@ -24,18 +24,18 @@ def krippendorff_alpha(values: ArrayLike, level: Level = "nominal") -> float:
         α = 1 − Σ_ck o_ck δ²_ck / Σ_ck e_ck δ²_ck,   e_ck = n_c (n_k − [c = k]) / (n − 1)
 
     o is the coincidence matrix: every ordered pair of values of one item, weighted 1 / (values of the item − 1). 1 is
-    perfect agreement, 0 what chance gives, below 0 is worse than chance (Krippendorff 2011, Computing Krippendorff's
+    perfect agreement, 0 is chance level, below 0 is worse than chance (Krippendorff 2011, Computing Krippendorff's
     alpha-reliability).
 
     Args:
-        values: (N, R), nan where an annotator did not label the item; items with fewer than two values say nothing.
+        values: (N, R), nan where an annotator did not label the item; items with fewer than two values do not count.
         level: what differences mean: nominal (equal or not), ordinal (ranks) or interval (numbers).
 
     Returns:
-        α; nan where no two values can be compared or all of them are equal, since chance then gives no disagreement.
+        α; nan if no two values can be compared or all are equal, since expected disagreement is then 0.
 
     Raises:
-        DataError: the values are no matrix.
+        DataError: the values are not a matrix.
         ConfigError: an unknown level.
 
     Example:
@@ -48,7 +48,7 @@ def krippendorff_alpha(values: ArrayLike, level: Level = "nominal") -> float:
 
 
 def alpha_interval(values: ArrayLike, level: Level = "nominal", *, confidence: float = 0.95) -> Interval:
-    """Krippendorff's α with the interval of its variance between items; at 1 it has none.
+    """Krippendorff's α with an interval from its variance between items; none at 1.
 
     Args:
         values, level: as for `krippendorff_alpha`.
@@ -74,15 +74,15 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike, weights: Weights | None = N
 
     Args:
         first: (N,), nan where missing.
-        second: (N,), nan where missing; items that one of the two did not label are left out.
-        weights: of disagreements; None counts all alike, "linear" by the distance of the two values, "quadratic" by its
-            square. Values are points of a scale: between 1 and 7 lie six steps, also where nobody said 2 to 6.
+        second: (N,), nan where missing; items that either did not label are excluded.
+        weights: of disagreements; None counts all equally, "linear" by the distance of the two values, "quadratic" by
+            its square. Values are points on a scale: 1 and 7 are six steps apart, even if nobody said 2 to 6.
 
     Returns:
-        κ; nan without common items, or when both always give the same single value.
+        κ; nan without common items, or if both always give the same single value.
 
     Raises:
-        DataError: another number of values.
+        DataError: different numbers of values.
         ConfigError: unknown weights.
 
     Example:
@@ -100,7 +100,7 @@ def kappa_interval(
     *,
     confidence: float = 0.95,
 ) -> Interval:
-    """Cohen's κ with the interval of its variance between items; at 1 it has none.
+    """Cohen's κ with an interval from its variance between items; none at 1.
 
     Args:
         first, second, weights: as for `cohen_kappa`.
@@ -117,7 +117,7 @@ def kappa_interval(
 
 
 def pairwise_agreement(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Share of pairs of annotators of one item that say the same, over all pairs.
+    """Share of pairs of annotators of the same item who agree, over all pairs.
 
     Args:
         values: (N, R), nan where missing.
@@ -140,15 +140,15 @@ def leave_one_out(
     *,
     confidence: float = 0.95,
 ) -> Interval:
-    """How often a label is what most of the *other* people say: of each person in turn, or of a judge in their place.
+    """How often a label is what most of the *other* people say: for each person in turn, or for a judge in their place.
 
-    The yardstick for a judge: with `judge`, each person of an item is left out in turn all the same, so that judge and
-    people are measured against the same panels (as AlpacaEval does: its people reach 65.7%). Where the panel is split
-    evenly, a label that is among its most frequent values counts 1 / their number.
+    A benchmark for a judge: with `judge`, each person of an item is still left out in turn, so judge and people are
+    measured against the same panels (as in AlpacaEval, where people reach 65.7%). If the panel is tied, a label among
+    its most frequent values counts 1 / their number.
 
     Args:
-        people: (N, R), nan where missing; items with fewer than two people are left out.
-        judge: (N,), nan where it gave no verdict (the item is left out); None measures the people themselves.
+        people: (N, R), nan where missing; items with fewer than two people are excluded.
+        judge: (N,), nan where it gave no verdict (the item is excluded); None measures the people themselves.
         confidence: of the interval.
 
     Returns:
@@ -165,7 +165,10 @@ def leave_one_out(
     if judge is not None:
         column = np.asarray(judge, dtype=np.float64)
         if column.shape != stacked.shape[:1]:
-            raise DataError(f"The judge has {column.size} verdicts for {len(stacked)} items; give one per item.")
+            raise DataError(
+                f"The judge has {counted(column.size, 'verdict')} for {counted(len(stacked), 'item')}; give one per "
+                "item."
+            )
         stacked = np.column_stack([stacked, column])
     coded, known_K = _coded(stacked)
     counts_NK = _counts(coded[:, :count], len(known_K))
@@ -183,7 +186,7 @@ def leave_one_out(
 
 
 def _agreement(rows: Any, statistic: Callable[[np.ndarray], np.ndarray], confidence: float) -> Interval:
-    """Interval of a statistic that is 1 for perfect agreement, of which no item then says how it could be less."""
+    """Interval of a statistic that is 1 for perfect agreement, where the items then show no variance."""
     found = without_rows(rows, statistic).interval(level=confidence)
     if found.low == found.high == 1.0:
         return Interval(1.0, math.nan, math.nan)
@@ -191,7 +194,7 @@ def _agreement(rows: Any, statistic: Callable[[np.ndarray], np.ndarray], confide
 
 
 def _coded(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Values as numbers of categories (N, R), -1 where missing, and the categories' values in order (K,)."""
+    """Values as category numbers (N, R), -1 where missing, and the categories' values in order (K,)."""
     raw = np.asarray(values, dtype=np.float64)
     if raw.ndim != 2:
         raise DataError(f"Labels have shape {raw.shape}; give a matrix of items by annotators, nan where missing.")
@@ -226,7 +229,9 @@ def _alpha(observed_rKK: np.ndarray, values_K: np.ndarray, level: Level) -> np.n
     elif level == "interval":
         distance = np.broadcast_to((values_K[:, None] - values_K[None, :]) ** 2, observed_rKK.shape)
     elif level == "ordinal":
-        middle = np.cumsum(marginal, axis=1) - marginal / 2  # between two of these: ranks in between, ends by half
+        middle = (
+            np.cumsum(marginal, axis=1) - marginal / 2
+        )  # between two of these: the ranks in between, ends counted half
         distance = (middle[:, :, None] - middle[:, None, :]) ** 2
     else:
         raise ConfigError(f"level is {level!r}; choose 'nominal', 'ordinal' or 'interval'.")
@@ -242,7 +247,7 @@ def _tables(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:
     one, two = (np.asarray(side, dtype=np.float64) for side in (first, second))
     if one.shape != two.shape or one.ndim != 1:
         raise DataError(
-            f"Two annotators with {one.size} and {two.size} values; give one value each for the same items."
+            f"Two annotators with {one.size} and {counted(two.size, 'value')}; give one value each for the same items."
         )
     common = ~(np.isnan(one) | np.isnan(two))
     coded, categories = _coded(np.stack([one[common], two[common]], axis=1))

@@ -1,4 +1,4 @@
-"""Calibration: how sure a model is of the side that it prefers, against how often it is right.
+"""Calibration: a model's confidence in the side it prefers, against how often it is right.
 
 Axis suffixes: S seeds, N preferences, G clusters, B bins, C columns.
 """
@@ -20,12 +20,12 @@ _OF_NOISE = math.sqrt(2 / math.pi)  # mean absolute value of a standard normal n
 
 
 def share_right(margin: Any) -> Any:
-    """1 where a reward margin is above 0, ½ where it is 0, else 0."""
+    """1 where a reward margin is above 0, ½ where it is 0, otherwise 0."""
     return 0.5 * (1.0 + np.sign(margin))
 
 
 def reliability_curve(reward_margin: ArrayLike, *, bins: int = 10) -> list[dict[str, float]]:
-    """Predicted confidence against the observed share right, in bins of equal mass (equal confidences stay together).
+    """Predicted confidence against the observed share right, in bins of equal size (equal confidences stay together).
 
     Example:
         >>> curve = reliability_curve([0.0, 0.0], bins=2)
@@ -54,19 +54,19 @@ def reliability_curve(reward_margin: ArrayLike, *, bins: int = 10) -> list[dict[
 def calibration_error(arms: list[Any], groups: Clusters, bins: int, level: float) -> Interval:
     """Expected calibration error of one arm, or of the first minus the second, without its upward bias.
 
-    The raw error, Σ_bins |Σ (confidence − right)| / N in bins of equal mass, is never below 0: a calibrated model
-    reaches √(2/π)·Σ s, where s is the standard error of a bin's part, by noise alone. The estimate takes the sign of
+    The raw error, Σ_bins |Σ (confidence − right)| / N in bins of equal size, is never below 0: noise alone gives a
+    calibrated model √(2/π)·Σ s, where s is the standard error of a bin's part. The estimate takes the sign of
     each bin's part from one half of the prompts and its size from the other, and averages over the halvings: for a part
     d with z = |d| / s that is s·(z − 2·(z·Φ(−z) + φ(z))), which has mean 0 for a calibrated model (ours, after the
     debiased estimators of Kumar, Liang & Ma 2019). For parts of about their own standard error it is too low by up to
-    half of it, so that the interval leaves open how much of the noise is in the raw error: its low end takes off all
-    that noise alone would give, its high end nothing. It covers at least as often as it says. Of one arm, estimate and
-    low end are at least 0.
+    half of it, so the interval leaves open how much of the raw error is noise: its low end subtracts everything noise
+    alone would give, its high end nothing. Its coverage is at least nominal. For one arm, estimate and low end are at
+    least 0.
 
     Args:
         arms: reward margins (S, N) of one arm or of two.
         groups: the rows' clusters.
-        bins: of confidence.
+        bins: number of confidence bins.
         level: of the interval.
     """
     found = [_Error.of(arm, groups, bins) for arm in arms]
@@ -86,9 +86,9 @@ def calibration_error(arms: list[Any], groups: Clusters, bins: int, level: float
 
 @dataclass(frozen=True)
 class _Error:
-    """Of one arm: the raw error (its bins' signs held fixed), the debiased one, and the raw one without all noise.
+    """For one arm: the raw error (with its bins' signs fixed), the debiased one, and the raw one minus all noise.
 
-    The last is never above the debiased one, so that the interval holds the estimate.
+    The last is never above the debiased one, so the interval contains the estimate.
     """
 
     raw: Estimate
@@ -101,7 +101,7 @@ class _Error:
         bucket_SN = np.stack([rank_buckets(row, bins) for row in confidence_SN])
         gap_SNB = (confidence_SN - share_right(margin_SN))[..., None] * (bucket_SN[..., None] == np.arange(bins))
         part_SB = gap_SNB.mean(axis=1)
-        # With the signs held fixed the error is a mean over rows.
+        # With fixed signs, the error is a mean over rows.
         raw = row_means((gap_SNB * np.sign(part_SB)[:, None, :]).sum(axis=-1), groups)
         size_SB, error_SB = np.abs(part_SB), np.stack([_errors(gap_NB, groups) for gap_NB in gap_SNB])
         z_SB = np.divide(size_SB, error_SB, out=np.zeros(size_SB.shape), where=error_SB > 0)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from popmargin.statistics.intervals import UNDEFINED, Clusters, Interval, Scale, Spread, cluster_freedom
 
-_LEAST = 0.85  # with less, means over few clusters are covered too seldom; with 1, always too often
+_LEAST = 0.85  # with less, coverage for few clusters is too low; with 1, it is always too high
 
 
 def edge_mean(
@@ -23,22 +23,22 @@ def edge_mean(
     level: float = 0.95,
     scale: Scale = "plain",
 ) -> Interval:
-    """Mean over edges that each touch two clusters, with an interval that knows both.
+    """Mean over edges that each touch two clusters, with an interval that accounts for both.
 
-    Leaving out clusters would leave every edge out twice, which overstates the variance of independent edges. So the
+    Leaving out clusters would leave out every edge twice, which overstates the variance of independent edges. So the
     variance is the dyadic cluster-robust one (Fafchamps & Gubert 2007; Aronow, Samii & Assenova 2015): the sum of e·e'
-    over all pairs of edges that share a cluster, e being the centred value, over E², times G / (G − 1). It can come out
-    below that of independent edges by chance; then the latter is used. Seeds enter as in `Spread`.
+    over all pairs of edges that share a cluster, e being the centred value, over E², times G / (G − 1). By chance it
+    can be below that of independent edges; then the latter is used. Seeds enter as in `Spread`.
 
     Args:
         values: value of each edge in each seed (S, E).
         first, second: clusters at the two ends of each edge (E,).
-        minus: another arm's values of the same edges, to be subtracted: paired if it has as many seeds, else with seeds
-            that vary on their own (as in `Estimate.spread_of_difference`).
+        minus: another arm's values of the same edges, to subtract: paired if it has as many seeds, otherwise with
+            independent seeds (as in `Estimate.spread_of_difference`).
         level, scale: as in `Spread.interval`.
 
     Returns:
-        The mean with its interval; of a difference also with `p`.
+        The mean with its interval; for a difference also with `p`.
     """
     if not values.shape[1]:
         return UNDEFINED
@@ -51,7 +51,7 @@ def edge_mean(
 
 
 def _spread(arms: list[Any], pairs: "_Pairs") -> Spread:
-    """Of the mean of one arm (S, E), or of the first minus the second."""
+    """For the mean of one arm (S, E), or of the first minus the second."""
     seeds = [arm.mean(axis=1) for arm in arms]
     centred = [arm - mean[:, None] for arm, mean in zip(arms, seeds, strict=True)]
     of_edges = centred[0].mean(axis=0) - (centred[1].mean(axis=0) if len(arms) == 2 else 0.0)
@@ -77,7 +77,7 @@ class _Pairs:
         _, self._pair = np.unique(self._low * ends.count + self._high, return_inverse=True)
 
     def variance(self, centred_E: Any) -> float:
-        """Of the mean of centred values (E,)."""
+        """For the mean of centred values (E,)."""
         once = np.where(self._inside, 0.0, centred_E)
         by_cluster = np.bincount(self._low, centred_E, minlength=self.count)
         by_cluster += np.bincount(self._high, once, minlength=self.count)

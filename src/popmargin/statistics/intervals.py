@@ -1,4 +1,4 @@
-"""Intervals of dependent rows: clusters of rows, and the spread of seeds that share them.
+"""Intervals for dependent rows: clusters of rows, and the spread of seeds that share them.
 
 Axis suffixes: S seeds, N rows, G clusters, C columns.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import chdtri, stdtr, stdtrit
 
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 
 Scale = Literal["plain", "share", "correlation"]
 _HALVINGS = 60  # of a search for a p-value
@@ -20,12 +20,12 @@ _HALVINGS = 60  # of a search for a p-value
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval; all nan where it is not defined.
+    """An estimate with its confidence interval; all nan if undefined.
 
     Attributes:
         estimate: the value.
         low, high: ends of its interval.
-        p: two-sided p-value of a difference (or of a win rate against one half); nan where nothing is tested.
+        p: two-sided p-value of a difference (or of a win rate against ½); nan if nothing is tested.
     """
 
     estimate: float
@@ -34,7 +34,7 @@ class Interval:
     p: float = math.nan
 
     def to_dict(self) -> dict[str, float | None]:
-        """Plain numbers for JSON; None where not defined, and no `p` where nothing is tested.
+        """Plain numbers for JSON; None if undefined, and no `p` if nothing is tested.
 
         Example:
             >>> Interval(0.5, 0.4, float("nan")).to_dict()
@@ -55,7 +55,7 @@ class Interval:
         return Interval(number("estimate"), number("low"), number("high"), number("p"))
 
     def clip(self, low: float, high: float) -> "Interval":
-        """The same with its ends kept inside a range (at most 1 for an agreement)."""
+        """The same with its ends clipped to a range (at most 1 for an agreement)."""
         return replace(self, low=float(np.clip(self.low, low, high)), high=float(np.clip(self.high, low, high)))
 
 
@@ -80,15 +80,15 @@ class Clusters:
     def sums(self, columns_NC: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "G C"]:
         """Sum of every column over the rows of each cluster."""
         sums = [np.bincount(self.of_row, weights=column, minlength=self.count) for column in columns_NC.T]
-        return np.stack(sums, axis=1).astype(np.float64)  # without rows they count as whole numbers
+        return np.stack(sums, axis=1).astype(np.float64)  # without rows, sums would be integers
 
 
 def cluster_freedom(sizes: Any) -> float:
     """Degrees of freedom of a variance between clusters of these sizes (rows).
 
-    Halfway between G − 1 and the same for the effective number of clusters, (Σ n)² / Σ n² (Kish 1965). With clusters of
-    one size both are G − 1. With unequal ones the first alone gives intervals that are too short and the second ones
-    that are too long (ours; the coverage of both is in the tests' simulations).
+    Halfway between G − 1 and the same for the effective number of clusters, (Σ n)² / Σ n² (Kish 1965). With equal-sized
+    clusters both are G − 1. With unequal ones, the first gives intervals that are too short and the second ones that
+    are too long (ours; the tests simulate the coverage of both).
 
     Example:
         >>> cluster_freedom(np.array([4, 4, 4])), cluster_freedom(np.array([3, 1]))
@@ -100,21 +100,21 @@ def cluster_freedom(sizes: Any) -> float:
 
 @dataclass(frozen=True)
 class Spread:
-    """What makes a mean over seeds uncertain, as variances of that mean.
+    """The uncertainty of a mean over seeds, as variances of that mean.
 
-    The same rows are measured in every seed: seeds and clusters are crossed. `seeds` and `clusters` both hold the noise
-    of single (seed, cluster) cells, so it is taken off once: clusters + max(0, seeds − c·noise). c is the median of
-    χ² / df with the seeds' degrees of freedom (0.69 for three seeds): half of all seeds that differ by noise alone lie
-    above it. With c = 1 a few seeds that do differ are overlooked too often; with nothing taken off, 99% of intervals
-    hold the truth, at half more width than needed (both in simulations; the choice is ours).
+    The same rows are measured in every seed: seeds and clusters are crossed. `seeds` and `clusters` both contain the
+    noise of single (seed, cluster) cells, so it is subtracted once: clusters + max(0, seeds − c·noise). c is the median
+    of χ² / df with the seeds' degrees of freedom (0.69 for three seeds): half of all seed sets that differ by noise
+    alone are above it. With c = 1, real differences between few seeds are missed too often; with nothing subtracted,
+    99% of intervals contain the truth, at 1.5 times the width needed (both in simulations; the choice is ours).
 
     Attributes:
         clusters: between clusters, of their means over seeds.
-        freedom: degrees of freedom of that.
-        seeds: between seeds; 0 with one seed, of which nothing is known then.
-        seed_freedom: degrees of freedom of that; 0 with one seed.
-        noise: of single cells, as it enters either.
-        cells: degrees of freedom of that.
+        freedom: degrees of freedom of `clusters`.
+        seeds: between seeds; 0 with one seed, when it is unknown.
+        seed_freedom: degrees of freedom of `seeds`; 0 with one seed.
+        noise: of single cells, as contained in both.
+        cells: degrees of freedom of `noise`.
         count: number of clusters.
     """
 
@@ -128,7 +128,7 @@ class Spread:
 
     @property
     def _added(self) -> float:
-        """What the seeds add."""
+        """The variance that seeds add."""
         return max(0.0, self.seeds - self._taken_off)
 
     @property
@@ -137,15 +137,15 @@ class Spread:
 
     @property
     def variance(self) -> float:
-        """Of the mean over seeds."""
+        """Variance of the mean over seeds."""
         return self.clusters + self._added
 
     def half_width(self, level: float = 0.95) -> float:
         """Half the width of a symmetric interval.
 
-        Without a spread of seeds, Student's t of the clusters. Else halfway between t with Satterthwaite's (1946)
-        degrees of freedom, which is too short where few seeds differ as much as clusters do, and Howe's (1974)
-        √(t²·clusters + t²·seeds), each part with its own t, which is too long there.
+        Without a spread of seeds, Student's t for the clusters. Otherwise halfway between t with Satterthwaite's (1946)
+        degrees of freedom, which is too short if few seeds differ as much as clusters do, and Howe's (1974)
+        √(t²·clusters + t²·seeds), each part with its own t, which is too long then.
         """
         tail = (1.0 + level) / 2
         own = float(stdtrit(self.freedom, tail)) ** 2 * self.clusters
@@ -155,7 +155,7 @@ class Spread:
         return (howe + float(stdtrit(self._satterthwaite, tail)) * math.sqrt(self.variance)) / 2
 
     def p_value(self, distance: float) -> float:
-        """Two-sided p-value of a mean that lies so far from its null: 1 − the level whose interval reaches it."""
+        """Two-sided p-value of a mean at this distance from its null: 1 − the level whose interval reaches it."""
         if not self.variance:
             return 1.0 if distance == 0 else 0.0
         if not self._added:
@@ -183,10 +183,10 @@ class Spread:
             level: of the interval.
             scale: "plain" is symmetric; "share" is Wilson's (1927) interval with the number of rows that would give
                 this variance, inside [0, 1]; "correlation" is symmetric in Fisher's z, inside [-1, 1].
-            null: value that `p` tests; None tests nothing.
+            null: the value that `p` tests; None for no test.
 
         Returns:
-            The interval; its ends are nan with one cluster, which says nothing about another one.
+            The interval; its ends are nan with one cluster, which says nothing about others.
         """
         check_level(level)
         if not math.isfinite(estimate):
@@ -206,10 +206,10 @@ class Spread:
 
 
 def _share(spread: Spread, share: float, level: float, null: float | None) -> Interval:
-    """Wilson's interval; where all clusters agree, the exact one for the share of clusters that do not.
+    """Wilson's interval; if all clusters agree, the exact one for the share of clusters that do not.
 
     If every one of G clusters has the value v, at most a share 1 − ((1 − level) / 2)^(1/G) of all clusters has another
-    (Clopper & Pearson 1934), whatever that is: 0 or 1 at the ends.
+    (Clopper & Pearson 1934), whatever that value is: 0 or 1 at the ends.
     """
     below, above = max(share, 0.0), max(1.0 - share, 0.0)
     if not spread.variance or not below * above:
@@ -233,7 +233,7 @@ def check_level(level: float) -> None:
     """Check the level of an interval.
 
     Raises:
-        ConfigError: it is no share between 0 and 1.
+        ConfigError: it is not between 0 and 1.
     """
     if not 0.0 < level < 1.0:
         raise ConfigError(f"level is {level}; give a share between 0 and 1, such as 0.95.")
@@ -243,7 +243,7 @@ def per_seed_rows(values: Any, name: str) -> Float[np.ndarray, "S N"]:
     """Values of one seed (N,) or of several (S, N) as (S, N).
 
     Raises:
-        DataError: another shape, or a value that is not finite.
+        DataError: another shape, or a non-finite value.
     """
     rows = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if rows.ndim != 2:
@@ -251,14 +251,14 @@ def per_seed_rows(values: Any, name: str) -> Float[np.ndarray, "S N"]:
     wrong = np.argwhere(~np.isfinite(rows))
     if len(wrong):
         raise DataError(
-            f"{name} has {len(wrong)} non-finite values, the first in seed {wrong[0][0]}, row {wrong[0][1]}. "
-            "Look for a diverged run or an empty completion."
+            f"{name} has {counted(len(wrong), 'non-finite value')}, the first in seed {wrong[0][0]}, row "
+            f"{wrong[0][1]}. Look for a diverged run or an empty completion."
         )
     return rows
 
 
 def binomial_interval(hits: int, trials: int, confidence: float = 0.95) -> Interval:
-    """A share of independent trials with Wilson's interval (1927), which keeps its promise for few trials too.
+    """A share of independent trials with Wilson's interval (1927), which has the right coverage even for few trials.
 
     Example:
         >>> interval = binomial_interval(8, 10)

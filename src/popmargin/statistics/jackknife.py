@@ -1,4 +1,4 @@
-"""Leaving out one cluster at a time: how a statistic of clustered rows in several seeds would vary.
+"""The cluster jackknife: the variance of a statistic of clustered rows in several seeds.
 
 Axis suffixes: S seeds, N rows, G clusters, C columns, r leave-outs, D distinct rows.
 """
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.statistics.intervals import UNDEFINED, Clusters, Interval, Scale, Spread, cluster_freedom
 
 _CELLS = 2**22  # cells of one block of counts: 32 MiB
-_MOST_LEFT_OUT = 500  # leave-outs of a statistic that is no function of sums; more clusters are left out in sets
+_MOST_LEFT_OUT = 500  # leave-outs of a statistic that is not a function of sums; more clusters are left out in sets
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Estimate:
         return float(self.per_seed.mean()) if len(self.sizes) else math.nan
 
     def spread(self, other: "Estimate | None" = None) -> Spread:
-        """Variances of the mean over seeds, or of the difference from another arm's that has other seeds."""
+        """Variances of the mean over seeds, or of the difference from another arm with other seeds."""
         arms = [self] if other is None else [self, other]
         count = len(self.sizes)
         if count < 2:
@@ -57,7 +57,7 @@ class Estimate:
 
     @property
     def noise(self) -> float:
-        """Squares of the pulls that neither the seed nor the cluster explains, summed."""
+        """Sum of squared pulls explained by neither seed nor cluster."""
         rest_SG = self.pulls - self.pulls.mean(axis=0) - self.pulls.mean(axis=1, keepdims=True) + self.pulls.mean()
         return float((rest_SG**2).sum())
 
@@ -72,16 +72,18 @@ class Estimate:
         return self.spread_of_difference(other).interval(self.value - other.value, level=level, null=0.0)
 
     def spread_of_difference(self, other: "Estimate") -> Spread:
-        """Of the difference from another arm on the same rows.
+        """For the difference from another arm on the same rows.
 
-        With equal numbers of seeds, seed s is paired with seed s. Else the seeds of both arms vary on their own, and
-        their spread is that of both arms together, so that one arm may have a single seed.
+        With equal numbers of seeds, seed s is paired with seed s. Otherwise the seeds of both arms are
+        independent, with a pooled spread, so one arm may have a single seed.
 
         Raises:
-            DataError: the arms have other clusters.
+            DataError: the arms have different clusters.
         """
         if self.sizes.shape != other.sizes.shape:
-            raise DataError(f"The arms have {len(self.sizes)} and {len(other.sizes)} clusters; measure the same rows.")
+            raise DataError(
+                f"The arms have {len(self.sizes)} and {counted(len(other.sizes), 'cluster')}; measure the same rows."
+            )
         if len(self.per_seed) == len(other.per_seed):
             return Estimate(self.per_seed - other.per_seed, self.pulls - other.pulls, self.sizes).spread()
         return self.spread(other)
@@ -95,7 +97,7 @@ def without_each(
     """A statistic of column sums, such as a mean, a ratio or a correlation.
 
     Args:
-        columns: numbers to be summed over rows (S, N, C). Rows of zeros alone take no part.
+        columns: numbers to sum over rows (S, N, C). All-zero rows do not count.
         clusters: cluster of each row (N,).
         statistic: maps sums (..., C) to values (...).
 
@@ -116,19 +118,19 @@ def without_each(
 
 
 def without_sets(statistic: Callable[[int, np.ndarray], np.ndarray], groups: Clusters, seeds: int) -> Estimate:
-    """A statistic that takes how often each cluster counts (0 or 1), many leave-outs at once.
+    """A statistic of how often each cluster counts (0 or 1), for many leave-outs at once.
 
-    With more than 500 clusters, 500 random sets of them of equal size are left out in turn instead of each.
+    With more than 500 clusters, 500 random sets of equal size are left out in turn instead.
 
     Args:
         statistic: called with (number of the seed, counts (r, G)); returns (r,).
         groups: the clusters.
-        seeds: how many seeds.
+        seeds: number of seeds.
     """
     if not groups.count:
         return Estimate(np.full(seeds, np.nan), np.zeros((seeds, 0)), groups.sizes)
     sets = min(groups.count, _MOST_LEFT_OUT)
-    # A fixed order, so that two arms leave out the same sets.
+    # A fixed order, so two arms leave out the same sets.
     order = np.arange(groups.count) if sets == groups.count else np.random.default_rng(0).permutation(groups.count)
     set_G = order % sets
     block = max(1, _CELLS // groups.count)
@@ -143,15 +145,15 @@ def without_sets(statistic: Callable[[int, np.ndarray], np.ndarray], groups: Clu
 
 
 def without_rows(rows: Float[np.ndarray, "N C"], statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """A statistic of column sums in one seed, for rows that are a cluster each and of which many are equal.
+    """A statistic of column sums in one seed, for rows that are each a cluster, many of them equal.
 
     Args:
-        rows: numbers to be summed (N, C).
-        statistic: maps sums (r, C) to values (r,); called once with as many rows as are distinct.
+        rows: numbers to sum (N, C).
+        statistic: maps sums (r, C) to values (r,); called once, with the distinct rows.
     """
     if not len(rows):
         return Estimate(np.full(1, np.nan), np.zeros((1, 0)), np.zeros(0, dtype=np.int64))
-    # Rows that are equal get equal numbers, and sorting those takes a tenth of the time that sorting rows does.
+    # Equal rows get equal numbers, and sorting those takes a tenth of the time of sorting rows.
     weights = np.random.default_rng(0).random(rows.shape[1])
     _, place_D, of_row = np.unique((rows * weights).sum(axis=1), return_index=True, return_inverse=True)
     total_1C = rows.sum(axis=0, keepdims=True)
@@ -170,17 +172,17 @@ def jackknife(
     """Interval of any smooth statistic of rows: Student's t with the cluster jackknife's variance.
 
     For a paired difference of two arms on the same rows, let the statistic return the difference. Medians and other
-    quantiles are not smooth: `medians.py` has theirs.
+    quantiles are not smooth: see `medians.py`.
 
     Args:
-        statistic: called with row indices; returns a number, or nan where it is not defined.
+        statistic: called with row indices; returns a number, or nan if undefined.
         clusters: cluster of each row (N,), for instance the prompt.
         level: of the interval.
         scale: as in `Spread.interval`.
 
     Returns:
-        The statistic on all rows with its interval; its ends are nan with fewer than two clusters, or where the
-        statistic is not defined without one of them.
+        The statistic on all rows with its interval; its ends are nan with fewer than two clusters, or if the
+        statistic is undefined without one of them.
 
     Example:
         >>> values = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
@@ -200,12 +202,12 @@ def jackknife_seeds(
 ) -> Interval:
     """Interval of the mean over seeds of a statistic: clusters and seeds are crossed levels (see `Spread`).
 
-    With one seed the interval is about the clusters alone: it says nothing about another training run.
+    With one seed the interval covers only the clusters: it says nothing about another training run.
 
     Args:
         statistic: called with (number of the seed, row indices).
         clusters: cluster of each row (N,), the same rows in every seed.
-        seeds: how many seeds.
+        seeds: number of seeds.
         level, scale: as in `jackknife`.
 
     Returns:
@@ -225,7 +227,7 @@ def row_means(values: Float[np.ndarray, "S N"], clusters: Clusters | Sequence[Ha
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:
-    """The first column's sum by the second's."""
+    """The first column's sum divided by the second's."""
     return sums[..., 0] / sums[..., 1]
 
 
@@ -237,7 +239,7 @@ def share_of_sums(sums: Float[np.ndarray, "N 2"], *, confidence: float = 0.95) -
     """A share Σ hits / Σ trials over items, with its interval.
 
     Args:
-        sums: hits and trials of each item; items without trials are left out.
+        sums: hits and trials of each item; items without trials are excluded.
         confidence: of the interval.
 
     Example:

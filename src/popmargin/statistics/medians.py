@@ -1,4 +1,4 @@
-"""Medians, for which leaving out clusters does not give a variance."""
+"""Medians, for which the jackknife does not give a variance."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -35,7 +35,7 @@ def median_interval(
 
 
 def ratio_of_medians(above: Interval, below: Interval) -> Interval:
-    """Ratio of two independent positive medians; the ends by Zou & Donner (2008), from the logarithms of theirs."""
+    """Ratio of two independent positive medians; ends by Zou & Donner (2008), from log ends of the medians."""
     estimate = above.estimate / below.estimate if below.estimate > 0 else math.nan
     ends = (above.low, above.high, below.low, below.high)
     if not math.isfinite(estimate) or not all(end > 0 for end in ends) or above.estimate <= 0:

@@ -1,7 +1,7 @@
 """Spearman's ρ and Kendall's τ-b in many resamples at once, from how often each cluster was drawn.
 
-A resample is never laid out: its ranks come from cumulated counts, its pairs from a table of pairs of clusters. The
-values are those of `scipy.stats` on the resampled rows.
+Resamples are never materialised: ranks come from cumulative counts, pairs from a table of cluster pairs. The values
+equal those of `scipy.stats` on the resampled rows.
 
 Axis suffixes: N rows, G clusters, r replicates, U distinct values.
 """
@@ -18,11 +18,11 @@ from popmargin.statistics.intervals import Clusters
 Correlation = Callable[[Float[np.ndarray, "r G"]], Float[np.ndarray, " r"]]
 
 _CELLS = 2**22  # cells of one block of rows: 32 MiB
-_MOST_PAIRS = 2**25  # pairs of rows up to which all are compared once, instead of sorting in every resample
+_MOST_PAIRS = 2**25  # up to this many pairs of rows, all are compared once instead of sorting in every resample
 
 
 def spearman(x_N: Float[np.ndarray, " N"], y_N: Float[np.ndarray, " N"], groups: Clusters) -> Correlation:
-    """Spearman's ρ as a function of how often each cluster was drawn; nan where a side is constant.
+    """Spearman's ρ as a function of how often each cluster was drawn; nan if a side is constant.
 
     Args:
         x_N, y_N: values.
@@ -34,7 +34,7 @@ def spearman(x_N: Float[np.ndarray, " N"], y_N: Float[np.ndarray, " N"], groups:
     def of_block(counts_rG: Any) -> Any:
         times_rN = counts_rG[:, groups.of_row]
         total_r = times_rN.sum(axis=1, keepdims=True)
-        # Ranks are centred by their mean, (n + 1) / 2, whatever is tied.
+        # Ranks are centred by their mean, (n + 1) / 2, regardless of ties.
         u_rN, v_rN = (side(times_rN) - (total_r + 1) / 2 for side in sides)
         uu_r, vv_r = (times_rN * u_rN**2).sum(axis=1), (times_rN * v_rN**2).sum(axis=1)
         varies = (uu_r > 0) & (vv_r > 0)
@@ -46,7 +46,7 @@ def spearman(x_N: Float[np.ndarray, " N"], y_N: Float[np.ndarray, " N"], groups:
 
 
 class _RanksOf:
-    """Mean ranks of rows that are repeated."""
+    """Mean ranks of repeated rows."""
 
     def __init__(self, values_N: Any) -> None:
         distinct, self._of_row = np.unique(values_N, return_inverse=True)
@@ -60,7 +60,7 @@ class _RanksOf:
 
 
 def kendall(x_N: Float[np.ndarray, " N"], y_N: Float[np.ndarray, " N"], groups: Clusters) -> Correlation:
-    """Kendall's τ-b as a function of how often each cluster was drawn; nan where a side is constant.
+    """Kendall's τ-b as a function of how often each cluster was drawn; nan if a side is constant.
 
     Args:
         x_N, y_N: values.
@@ -70,7 +70,7 @@ def kendall(x_N: Float[np.ndarray, " N"], y_N: Float[np.ndarray, " N"], groups: 
         return lambda counts: np.array([_kendall(x_N, y_N, times[groups.of_row]) for times in counts])
     order = np.argsort(groups.of_row, kind="stable")
     starts = np.searchsorted(groups.of_row[order], np.arange(groups.count))
-    # A row is tied with its own copies on both sides, so that pairs of copies count nowhere, as in a resample.
+    # A row is tied with its own copies on both sides, so pairs of copies do not count, as in a resample.
     x_NN, y_NN = (np.sign(np.subtract.outer(values[order], values[order])) for values in (x_N, y_N))
     pairs_GG = [
         np.add.reduceat(np.add.reduceat(table, starts, axis=0), starts, axis=1)

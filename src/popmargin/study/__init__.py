@@ -1,1 +1,1 @@
-"""Studies: several objectives and seeds on the same split, edges and reference, and what they show together."""
+"""Studies: several objectives and seeds on the same split, edges and reference, and what they show."""

@@ -1,4 +1,4 @@
-"""Run a study: train and evaluate every arm with every seed, skipping what is done, and write the report."""
+"""Run a study: train and evaluate every arm with every seed, skipping finished runs, and write the report."""
 
 import sys
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ from popmargin.training.workspace import Workspace
 
 
 def say(message: str) -> None:
-    """Progress for a person, on stderr so that stdout stays clean."""
+    """Print progress on stderr, so that stdout stays clean."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -39,19 +39,18 @@ def compare(study: StudyConfig, *, overwrite: bool = False) -> tuple[StudyResult
     """Train, evaluate and compare all arms of a study.
 
     With a `tune` section, every arm's learning rate and β are chosen on a validation split first (`tune`).
-    Runs that are finished and evaluated under the same configuration, on the same data and models, are kept, so that an
-    interrupted study goes on where it stopped. Several processes can run the same study at once, on a GPU each: they
-    share the runs.
+    Runs already finished and evaluated with the same configuration, data and models are kept, so an interrupted study
+    continues where it stopped. Several processes can run the same study at once, on one GPU each: they share the runs.
 
     Args:
         study: its configuration.
-        overwrite: delete runs in its folder that are of another study, or of other data or models.
+        overwrite: delete runs in its folder from another study, or with other data or models.
 
     Returns:
         The results, and the path of the HTML report.
 
     Raises:
-        ConfigError, DataError, RunError: with what to do about it.
+        ConfigError, DataError, RunError: with the remedy.
     """
     if process_count() > 1:
         raise ConfigError(
@@ -60,7 +59,7 @@ def compare(study: StudyConfig, *, overwrite: bool = False) -> tuple[StudyResult
         )
     output = Path(study.output)
     check_folder(output)
-    (output / LOCKS).mkdir(parents=True, exist_ok=True)  # says that the folder is a study's
+    (output / LOCKS).mkdir(parents=True, exist_ok=True)  # marks the folder as a study's
     if not overwrite:
         _refuse_other_runs(study)
     with whole_file(output / "study.yaml") as partial:
@@ -74,7 +73,7 @@ def compare(study: StudyConfig, *, overwrite: bool = False) -> tuple[StudyResult
 
 
 def _anywhere(study: StudyConfig) -> StudyConfig:
-    """The study with absolute paths: it goes on from any working directory."""
+    """The study with absolute paths, so that it can be continued from any working directory."""
     values = to_dict(study)
     for settings in (values["base"], *values["arms"].values()):
         make_absolute(settings)
@@ -85,10 +84,10 @@ def _anywhere(study: StudyConfig) -> StudyConfig:
 
 
 def check_folder(folder: Path) -> None:
-    """Whether a study may be written into a folder: a new or empty one, or that of a study.
+    """Check that a study may be written into a folder: a new or empty one, or a study's.
 
     Raises:
-        RunError: it holds something else.
+        RunError: it contains something else.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -97,7 +96,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _refuse_other_runs(study: StudyConfig) -> None:
-    """Before any work: runs of another configuration in the folder are not deleted unasked.
+    """Before any work: refuse to delete runs of another configuration without being told.
 
     Raises:
         RunError: it names them, with the fields that differ.
@@ -108,14 +107,14 @@ def _refuse_other_runs(study: StudyConfig) -> None:
         directory = RunDirectory(Path(config.output))
         if directory.started and (changed := differences(directory.config(), config)):
             raise RunError(
-                f"{directory.path} holds a run with other settings:\n"
+                f"{directory.path} contains a run with other settings:\n"
                 + "".join(f"  {name}: {change}\n" for name, change in changed.items())
                 + "Choose another folder (--output), or pass --overwrite to retrain what differs."
             )
 
 
 def _train_all(study: StudyConfig, overwrite: bool) -> None:
-    """Train and evaluate what is not done yet."""
+    """Train and evaluate the remaining runs."""
     output = Path(study.output)
     if not overwrite:
         _refuse_other_runs(study)
@@ -183,7 +182,7 @@ def _is_done(run: Run) -> bool:
 
 
 def _is_as_it_was(run: Run, workspace: Workspace, overwrite: bool) -> bool:
-    """Whether a finished run still has the data and models that it was trained with; deleted if it may be."""
+    """Whether a finished run's data and models are unchanged; otherwise it is deleted, if allowed."""
     directory = run.directory
     try:
         directory.check_record(_record(run, workspace))
@@ -221,7 +220,7 @@ def _run(
 
 
 def _is_stale(run: Run, workspace: Workspace) -> bool:
-    """Whether a run must begin anew: finished and not measured, or begun with other settings, data or models."""
+    """Whether a run must start over: finished but not evaluated, or begun with other settings, data or models."""
     directory = run.directory
     if not directory.started:
         return False

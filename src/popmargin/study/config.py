@@ -67,14 +67,14 @@ class StudyConfig:
             raise ConfigError(f"The baseline '{self.baseline}' is not an arm. {did_you_mean(self.baseline, self.arms)}")
 
     def label(self, arm: str) -> str:
-        """What the report calls an arm."""
+        """The arm's name in the report."""
         return str(self.arms[arm].get("label", arm))
 
     def run_config(self, arm: str, seed: int) -> RunConfig:
         """The configuration of one run.
 
         Raises:
-            ConfigError: an unknown key, with the arm it stands in.
+            ConfigError: an unknown key; the message names the arm.
         """
         changes = {key: value for key, value in self.arms[arm].items() if key != "label"}
         place = {"name": arm, "seed": seed, "output": str(Path(self.output) / "runs" / arm / f"seed-{seed}")}

@@ -12,7 +12,7 @@ import numpy as np
 
 from popmargin.config import RunConfig
 from popmargin.data.tokenize import prompt_text
-from popmargin.errors import RunError
+from popmargin.errors import RunError, counted
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics
@@ -44,7 +44,7 @@ _SAMPLES = 5
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one arm, and what was measured of them."""
+    """The runs of one arm, and their metrics."""
 
     name: str
     runs: list[RunDirectory]
@@ -73,10 +73,10 @@ class Arm:
 
 
 def group_runs(paths: Sequence[str | Path]) -> dict[str, list[RunDirectory]]:
-    """Run directories by the name of their arm, seeds in order; a study's folder stands for all its runs.
+    """Run directories by arm name, seeds in order; a study's folder means all its runs.
 
     Raises:
-        RunError: a path holds no run.
+        RunError: a path contains no run.
     """
     directories: list[RunDirectory] = []
     for path in map(Path, paths):
@@ -152,7 +152,7 @@ def collect(
 
 
 def _account(arms: Mapping[str, Arm], labels: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The steps of the data of all arms, in order, the same ones once; of each arm its first seed."""
+    """The data steps of all arms, in order, without repetition; from each arm's first seed."""
     whose: dict[str, list[str]] = {}
     for arm in arms.values():
         run = arm.runs[0]
@@ -167,7 +167,7 @@ def _account(arms: Mapping[str, Arm], labels: Mapping[str, str]) -> list[dict[st
 
 
 def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, labels: Mapping[str, str]) -> list[str]:
-    """What the margin adds to the resampling: PoP arms against the control on the same edges."""
+    """The margin's effect beyond resampling: PoP arms against the control on the same edges."""
     sentences: list[str] = []
     for control in (arm for arm in arms.values() if _loss(arm).origin == "control"):
         for arm in arms.values():
@@ -180,7 +180,7 @@ def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, la
 
 
 def _against_references(arms: Mapping[str, Arm], results: Sequence[ArmResult]) -> list[str]:
-    """What training adds to the reference model's own order, for scores that are no ratio to its log-probs."""
+    """Training's effect beyond the reference model's own order, for scores that are not log-ratios."""
     sentences: list[str] = []
     for arm, result in zip(arms.values(), results, strict=True):
         held_out = arm.margins[0]
@@ -200,7 +200,7 @@ def _loss(arm: Arm) -> Loss:
 
 
 def _differences(arm: Arm, other: Arm, reference: Generations | None) -> dict[str, Interval]:
-    """Differences of two arms: of equal seeds if they have as many, else of seeds that vary on their own."""
+    """Differences of two arms: paired by seed if they have equally many, otherwise with independent seeds."""
     held_out = arm.margins[0]
     differences = discriminative_differences(
         arm.margins_by_seed,
@@ -256,7 +256,7 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
 
 
 def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[float]]]:
-    """Held-out metrics at the steps at which all seeds were measured, with intervals; nothing else is drawn."""
+    """Held-out metrics at steps at which all seeds were measured, with intervals; other steps are not drawn."""
     settings = arm.configs[0].evaluation
     steps = set.intersection(*({path.name for path in run.evaluation.glob("curves/step-*")} for run in arm.runs))
     if not steps:
@@ -336,7 +336,7 @@ def _data_facts(facts: Mapping[str, Any], config: RunConfig, arms: Mapping[str, 
         edges = arm.runs[0].facts()
         if edges["edges_fingerprint"]:
             asked = edges["edge_comparisons"]
-            rows[f"Training rows of {name}"] = f"{edges['rows']} edges" + (
-                f" from {asked} comparisons" if asked else ""
+            rows[f"Training rows of {name}"] = counted(edges["rows"], "edge") + (
+                f" from {counted(asked, 'comparison')}" if asked else ""
             )
     return rows

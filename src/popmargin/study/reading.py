@@ -1,4 +1,4 @@
-"""A plain reading of a study's numbers: what is clearly better, what is worse, and what cannot be told apart."""
+"""A study's numbers in words: what is clearly better, what is worse, and what does not differ clearly."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,8 +22,8 @@ def read_results(arms: Sequence[ArmResult], baseline: str) -> list[str]:
         baseline: the arm they are compared with.
 
     Returns:
-        One sentence per metric, one on each published and own PoP arm, one on what the intervals cover, and one on how
-        many of the differences stand together.
+        One sentence per metric, one on each published and own PoP arm, one on what the intervals cover, and one on
+        multiple comparisons.
     """
     base = next(arm for arm in arms if arm.name == baseline)
     others = [arm for arm in arms if arm.name != baseline]
@@ -60,13 +60,13 @@ def _seeds_sentence(base: ArmResult, others: Sequence[ArmResult]) -> str:
 
 
 def read_control(arm: str, control: str, found: Mapping[str, Interval], *, told: bool = True) -> str:
-    """Whether a margin adds anything to training on the same edges without it.
+    """Whether a margin adds anything to training on the same edges.
 
     Args:
         arm: label of the arm with the margin.
         control: label of the arm on the same edges without it.
         found: paired differences, arm minus control.
-        told: whether one of the two has several seeds.
+        told: whether either has several seeds.
     """
     known = {metric: found[metric] for metric in _METRICS if metric in found}
     known = {metric: interval for metric, interval in known.items() if _finite(interval)}
@@ -86,10 +86,10 @@ def read_control(arm: str, control: str, found: Mapping[str, Interval], *, told:
 
 
 def read_reference(arm: ArmResult, added: Interval) -> str:
-    """What training adds where an untrained model has an order already.
+    """Training's effect if the untrained model already orders the responses.
 
     Args:
-        arm: its score is no ratio to the reference's log-probs.
+        arm: its score is not a log-ratio.
         added: paired difference in accuracy, arm minus its reference model in the same score.
     """
     own = arm.metrics["accuracy_reference"].estimate

@@ -1,4 +1,4 @@
-"""Several processes that run the same study share its work: each takes what no other one is at."""
+"""Sharing a study's work between processes: each takes items that no other is working on."""
 
 import contextlib
 from collections.abc import Callable, Generator, Mapping
@@ -12,16 +12,16 @@ LOCKS = "locks"  # folder of a study's locks
 
 
 def share(items: Mapping[str, T], folder: Path, is_done: Callable[[T], bool], do: Callable[[int, T], object]) -> None:
-    """Do every item once among all processes that are called with the same; returns when all are done.
+    """Process every item once among all processes called with the same items; return when all are done.
 
-    What another process is at is passed over at first and waited for at the end; it is done here if that process
-    stopped before it was through.
+    Items that another process is working on are skipped at first and waited for at the end; they are done here if that
+    process stopped before finishing.
 
     Args:
-        items: by a name that can be a file's.
+        items: by a name that can be a file name.
         folder: for the locks.
         is_done: looks at what is on disk.
-        do: is told the item's number, from 1, and the item.
+        do: called with the item's number, from 1, and the item.
     """
     for wait in (False, True):
         for number, (name, item) in enumerate(items.items(), start=1):
@@ -34,11 +34,11 @@ def share(items: Mapping[str, T], folder: Path, is_done: Callable[[T], bool], do
 
 @contextlib.contextmanager
 def claimed(path: Path, *, wait: bool) -> Generator[bool]:
-    """Hold a lock, which ends with the process if it is killed; gives False where another one has it.
+    """Hold a lock, which is released if the process is killed; yields False if another process has it.
 
     Args:
         path: its file.
-        wait: until it is free.
+        wait: whether to wait until it is free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

@@ -18,7 +18,7 @@ def standard_study_path() -> Path:
 
 
 def keep_possible(study: StudyConfig) -> StudyConfig:
-    """The study without the arms for which the data has no ratings or strengths; what is left out is said.
+    """The study without the arms for which the data has no ratings or strengths; dropped arms are reported.
 
     Raises:
         DataError: fewer than two arms are left.
@@ -39,7 +39,10 @@ def keep_possible(study: StudyConfig) -> StudyConfig:
             lacking = "strengths (ratings, or a strength column) to sample PoP edges from"
         else:
             continue
-        print(f"skipping {arm}: some of the {len(train)} training preferences have no {lacking}", file=sys.stderr)
+        print(
+            f"skipping {arm}: some of the {len(train)} training preferences have no {lacking}",
+            file=sys.stderr,
+        )
         del arms[arm]
     if len(arms) < 2:
         raise DataError("The data supports fewer than two arms of the standard study. Add ratings or strengths.")

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from popmargin.config import RunConfig, merge, to_dict
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, counted
 from popmargin.evaluation.run import held_out_margins
 from popmargin.files import append_jsonl, read_jsonl
 from popmargin.objectives.base import OBJECTIVES
@@ -33,13 +33,13 @@ class Trial:
 
     Attributes:
         arm: the arm.
-        learning_rate: tried.
-        beta: tried; None where the objective has none.
-        accuracy: share of validation preferences in the right order, ties half.
+        learning_rate: the one tried.
+        beta: the one tried; None if the objective has none.
+        accuracy: share of validation preferences in the right order, ties counted half.
         spearman: rank correlation of reward margins with strengths; 0 where unknown.
-        preferences: how many were measured on.
-        digest: of the configuration, so that a changed study tries again.
-        data: of the preferences, so that changed data are tried again; empty in trials of older versions.
+        preferences: number of validation preferences.
+        digest: of the configuration, so that a changed study is searched again.
+        data: digest of the preferences, so that changed data is searched again; empty in trials of older versions.
     """
 
     arm: str
@@ -55,12 +55,12 @@ class Trial:
 def tune(study: StudyConfig, say: Callable[[str], None]) -> tuple[StudyConfig, dict[str, str]]:
     """Choose every arm's learning rate and β by validation accuracy; ties by correlation with strength, then order.
 
-    What was tried is kept in the study's folder, so that an interrupted search goes on where it stopped. One training
+    Trials are stored in the study's folder, so an interrupted search continues where it stopped. One training
     seed (the study's first) is used.
 
     Args:
         study: with its `tune` section.
-        say: is told the progress.
+        say: called with progress messages.
 
     Returns:
         The study with the chosen settings in its arms, and a sentence for every arm.
@@ -86,7 +86,7 @@ def tune(study: StudyConfig, say: Callable[[str], None]) -> tuple[StudyConfig, d
         beta = "" if best.beta is None else f", β {best.beta:g}"
         sentences[arm] = (
             f"learning rate {best.learning_rate:g}{beta}: {best.accuracy:.1%} of {best.preferences} validation "
-            f"preferences, best of {len(own)} settings"
+            f"preferences, best of {counted(len(own), 'setting')}"
         )
     return replace(study, arms=arms, tune=None), sentences
 
@@ -153,7 +153,7 @@ def _config(study: StudyConfig, arm: str, settings: TuneConfig, changes: Mapping
 
 
 def _digest(config: RunConfig) -> str:
-    """sha256 (hex) of what differs from the defaults, so that a field which comes later changes nothing."""
+    """sha256 (hex) of the differences from the defaults, so that adding a field does not change it."""
     own: dict[str, Any] = {}
     for name, default in to_dict(RunConfig()).items():
         value = to_dict(config)[name]

@@ -1,4 +1,4 @@
-"""What is trained: a policy, a reward model, or a task of your own; one file each."""
+"""Tasks: training a policy, a reward model, or a custom task; one file each."""
 
 from popmargin.tasks.base import TASKS as TASKS
 from popmargin.tasks.base import Encoded as Encoded

@@ -1,8 +1,8 @@
-"""What a task is: how preferences are read, batched and scored by a model, and what the scores are.
+"""Tasks: how preferences are encoded, batched and scored by a model, and what kind of scores these are.
 
-Training, evaluation and studies know no kind of model. They ask a task for preferences in its own form (`Encoded`), for
-batches of them (`Inputs`), for a model, and for what scores a batch with that model (`Scorer`). A new kind of model is
-a new file that registers a class with `@task`.
+Training, evaluation and studies know nothing about kinds of model. They ask a task for preferences in its own form
+(`Encoded`), for batches of them (`Inputs`), for a model, and for a `Scorer` that scores a batch with it. A new kind of
+model is a new file that registers a class with `@task`.
 
 Axis suffix P: the distinct preferences of a batch.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class EncodingReport(Protocol):
-    """What encoding did to some preferences."""
+    """How preferences were encoded."""
 
     @property
     def rows_in(self) -> int: ...
@@ -40,11 +40,11 @@ class EncodingReport(Protocol):
     def rows_kept(self) -> int: ...
     @property
     def dropped(self) -> Sequence[tuple[str, str]]:
-        """Id and reason of every preference that was left out."""
+        """Id and reason of every dropped preference."""
         ...
 
     def notes(self) -> Sequence[str]:
-        """What else is to be said, a sentence each."""
+        """Further notes, as sentences."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,21 +54,21 @@ class EncodingReport(Protocol):
 
 @runtime_checkable
 class Encoded(Protocol):
-    """Preferences in a task's own form; those that it cannot use are left out, with the reason."""
+    """Preferences in a task's own form; those it cannot use are dropped, with the reason."""
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the preferences that are kept (N,)."""
+        """Ids of the kept preferences (N,)."""
         ...
 
     @property
     def index(self) -> Sequence[int] | np.ndarray:
-        """Place of each among the preferences that were encoded (N,)."""
+        """Row number of each among the input preferences (N,)."""
         ...
 
     @property
     def report(self) -> EncodingReport:
-        """What was left out, and why."""
+        """What was dropped, and why."""
         ...
 
     def sizes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +80,7 @@ class Encoded(Protocol):
 
 @runtime_checkable
 class Inputs(Protocol):
-    """Encoded preferences as a model takes them; it travels to the workers of a data loader."""
+    """Encoded preferences as model inputs; it is sent to the workers of a data loader."""
 
     @property
     def ids(self) -> list[str]:
@@ -88,11 +88,11 @@ class Inputs(Protocol):
         ...
 
     def costs(self) -> np.ndarray:
-        """What each preference takes in one forward pass (N,), in the unit of `train.tokens_per_batch`."""
+        """Size of each preference in one forward pass (N,), in the unit of `train.tokens_per_batch`."""
         ...
 
     def work(self) -> np.ndarray:
-        """What each preference counts in tokens per second (N,)."""
+        """Tokens of each preference for tokens per second (N,)."""
         ...
 
     def collate(self, preferences: np.ndarray) -> dict[str, Any]:
@@ -104,11 +104,11 @@ class Inputs(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Scores preferences with one model; made before the model is wrapped for distributed training."""
+    """Scores preferences with one model; created before the model is wrapped for distributed training."""
 
     @property
     def alone(self) -> bool:
-        """Whether the model takes one response at a time, which several processes cannot do in step."""
+        """Whether the model takes one response at a time, which several processes cannot do in lockstep."""
         ...
 
     def score(
@@ -117,13 +117,13 @@ class Scorer(Protocol):
         """Scores of a batch's preferences.
 
         Args:
-            model: the scorer's own, wrapped or not, or with the target's weights in it.
-            batch: what `Inputs.collate` made, on the model's device.
+            model: the scorer's own, wrapped or not, possibly with the target's weights.
+            batch: from `Inputs.collate`, on the model's device.
             generator: random numbers; policy and target get the same ones for the same rows.
-            log: also give values to log, where they cost something.
+            log: also return values to log that are costly to compute.
 
         Returns:
-            Scores of the P chosen and rejected responses, in the wanted kind.
+            Scores of the P chosen and rejected responses, of the requested kind.
         """
         ...
 
@@ -148,17 +148,17 @@ class TaskSettings:
 class Task(ABC):
     """A kind of model on one start model; runs that differ in objective, adapter or seed share it.
 
-    What is abstract makes a task; the rest has an answer for tasks that have no reference and generate nothing.
+    Abstract methods define a task; the others have defaults for tasks without a reference or generation.
 
     Attributes:
-        provides: what its scores are and what else it can give, for what components require: the score kinds
-            `log_ratio`, `mean_log_ratio`, `logp` and `mean_logp`; `reward`: scores are rewards; `reference`: there is a
-            reference model, so that single scores have a zero; `tokens`: responses have token log-probs; `decoupled`:
-            gaps with de-coupled log-probs; `generation`: it can sample.
-        noun: what is trained, for messages.
-        beta: the β of objectives unless it is set; None for the objective's own default.
+        provides: the kind of its scores and what else it provides, matched with what components require: the score
+            kinds `log_ratio`, `mean_log_ratio`, `logp` and `mean_logp`; `reward`: scores are rewards; `reference`:
+            there is a reference model, so single scores have a zero; `tokens`: responses have token log-probs;
+            `decoupled`: gaps with de-coupled log-probs; `generation`: it can sample.
+        noun: the kind of model, for messages.
+        beta: the default β of objectives; None for the objective's own default.
         columns: other columns of the data that `encode` reads, such as features.
-        use: a sentence about what a trained model is good for, after a space; `{model}` is its folder.
+        use: a sentence about how to use a trained model, after a space; `{model}` is its folder.
         settings: what it was opened with.
     """
 
@@ -174,7 +174,7 @@ class Task(ABC):
     def check_scoring(  # noqa: B027
         self, encoded: Any, model: Any
     ) -> None:
-        """Look whether a trained model can score rows, which may be others than those it was trained on.
+        """Check that a trained model can score rows, which may differ from those it was trained on.
 
         Raises:
             DataError: it cannot; the message names the rows.
@@ -191,7 +191,7 @@ class Task(ABC):
     def check(  # noqa: B027
         self, sides: Sequence[Any], evaluation: EvaluationConfig
     ) -> None:
-        """Look, before anything is trained, whether the models can score all rows and sample what is asked for later.
+        """Check before training that the models can score all rows and sample the requested completions.
 
         Raises:
             ConfigError, DataError, RunError: they cannot; the message names rows or fields.
@@ -199,10 +199,10 @@ class Task(ABC):
 
     @abstractmethod
     def make_model(self, settings: ModelConfig) -> Any:
-        """A model to train, from a copy of the start model; random weights come from torch's random numbers."""
+        """A model to train, from a copy of the start model; random weights use torch's random numbers."""
 
     def prepare(self, model: Any, scorer: Any, training: TrainConfig) -> Any:
-        """The scorer again, after whatever makes the training of this model faster."""
+        """The scorer, with anything that speeds up training this model applied."""
         return scorer
 
     @abstractmethod
@@ -216,15 +216,15 @@ class Task(ABC):
         tokens: "tuple[TokenSelector, Any] | None" = None,
         statistics: bool = False,
     ) -> Scorer:
-        """What scores with a model.
+        """The scorer of a model.
 
         Args:
             model: not yet wrapped for distributed training.
-            kind: the score kind that the objective wants.
+            kind: the objective's score kind.
             precision: fp32 or bf16.
             wide: sum in double precision, for evaluation.
             tokens: a token selector and its options.
-            statistics: also give entropy and top-1 agreement of every token, to log.
+            statistics: also return entropy and top-1 agreement of every token, to log.
         """
 
     def decoupled(self, scorer: Any, weight: float) -> Scorer:
@@ -242,13 +242,13 @@ class Task(ABC):
 
         Args:
             encoded: the preferences.
-            scorer: takes the batches.
-            reference: what `reference` gave; None for scores without one.
-            scoring: the same of a token selector's own reference.
+            scorer: the one that takes the batches.
+            reference: the result of `reference`; None for scores without one.
+            scoring: the same for a token selector's own reference.
         """
 
     def reference(self, encoded: Any, model: str | None = None) -> Any:
-        """What the reference gives for every preference, kept on disk; None where there is none, or it scores live.
+        """The reference's scores of every preference, cached on disk; None if there is none, or it scores live.
 
         Args:
             encoded: the preferences.
@@ -257,50 +257,50 @@ class Task(ABC):
         return None
 
     def start_gaps(self, encoded: Any, kind: ScoreKind, reference: Callable[[], Any]) -> Tensor:
-        """Gaps of all preferences under the start model (N,), nats; a margin bank begins with them.
+        """Gaps of all preferences under the start model (N,), nats; a margin bank starts from them.
 
-        Zeros, as for log-ratios to itself, or for an untrained head, whose rewards mean nothing.
+        By default zeros, as for log-ratios to itself, or for an untrained head, whose rewards are meaningless.
 
         Args:
             encoded: the preferences.
             kind: the score kind.
-            reference: gives what `reference` gave for them.
+            reference: returns the result of `reference` for them.
         """
         return torch.zeros(len(encoded))
 
     def fingerprints(self, sides: Mapping[str, Any], scoring: str | None = None) -> dict[str, str]:
-        """What the scores depend on -> its fingerprint: models, tokenizer, encoded rows.
+        """Inputs of the scores (models, tokenizer, encoded rows) -> their fingerprints.
 
         Args:
-            sides: encoded preferences by what they are called.
+            sides: encoded preferences by name of the side.
             scoring: a token selector's own reference.
         """
         return {}
 
     def merges(self, settings: ModelConfig) -> bool:
-        """Whether an adapter is saved inside whole weights."""
+        """Whether an adapter is merged into the saved weights."""
         return False
 
     def checkpoint(self, model: Any, folder: Path, state: Mapping[str, Tensor] | None) -> None:
-        """Write a model's weights as training that goes on reads them.
+        """Write a model's weights in the form that resuming reads.
 
         Args:
             model: not wrapped for distributed training.
-            folder: made when missing.
-            state: its whole weights by name, where they are sharded in the model.
+            folder: created if missing.
+            state: its gathered weights by name, if they are sharded in the model.
 
         Raises:
-            RunError: the files do not hold what is in memory.
+            RunError: the files differ from the weights in memory.
         """
         write_state(model, folder, state)
 
     def save(
         self, model: Any, folder: Path, state: Mapping[str, Tensor] | None, settings: ModelConfig
     ) -> dict[str, Any]:
-        """Write a trained model as others load it; arguments and errors as in `checkpoint`.
+        """Write a trained model in the form that other programs load; arguments and errors as in `checkpoint`.
 
         Returns:
-            For run.json: `dtype` of the saved weights, and `kept`, the share of the training that it keeps.
+            For run.json: `dtype` of the saved weights, and `kept`, the share of the training kept in it.
         """
         self.checkpoint(model, folder, state)
         return {"dtype": "float32", "kept": 1.0}
@@ -308,33 +308,33 @@ class Task(ABC):
     def finish(  # noqa: B027 (most tasks have nothing more to write)
         self, model: Any, folder: Path, saved: Mapping[str, Any], settings: ModelConfig, sides: Sequence[Any]
     ) -> None:
-        """Write what belongs to saved weights, such as a tokenizer.
+        """Write the files that belong to saved weights, such as a tokenizer.
 
         Args:
-            model: in memory; None where it is sharded, or copied by several processes.
+            model: in memory; None if it is sharded, or copied by several processes.
             folder: of the weights.
-            saved: what `save` said.
+            saved: the result of `save`.
             settings: of the trained model.
             sides: encoded training and held-out preferences.
         """
 
     @abstractmethod
     def load(self, folder: Path) -> Any:
-        """What a run has trained.
+        """The trained model of a run.
 
         Raises:
-            RunError: the folder holds no trained model.
+            RunError: the folder contains no trained model.
         """
 
     def sample(
         self, model: Any, prompts: Sequence[Any], encoded: Any, settings: EvaluationConfig, *, progress: bool
     ) -> "Samples":
-        """Completions of prompts, with their log-ratio to the reference; of tasks that provide `generation`.
+        """Completions of prompts, with their log-ratio to the reference; for tasks that provide `generation`.
 
         Args:
-            model: samples; None is the reference.
-            prompts: as they stand in the data.
-            encoded: the preferences that they are of.
+            model: the one that samples; None for the reference.
+            prompts: as in the data.
+            encoded: the preferences they belong to.
             settings: how to sample.
             progress: show a progress bar.
         """
@@ -365,17 +365,17 @@ class TaskEntry:
 
     @property
     def noun(self) -> str:
-        """What is trained, for messages."""
+        """The kind of model, for messages."""
         return self.function.noun
 
     @property
     def use(self) -> str:
-        """What a trained model is good for; `{model}` is its folder."""
+        """How to use a trained model; `{model}` is its folder."""
         return self.function.use
 
     @property
     def beta(self) -> float | None:
-        """The β of objectives unless it is set; None for the objective's own default."""
+        """The default β of objectives; None for the objective's own default."""
         return self.function.beta
 
 

@@ -1,4 +1,4 @@
-"""What is looked at before training: whether the models know the tokens of all rows, and take rows of that length."""
+"""Checks before training: whether the models know the tokens of all rows, and take rows of that length."""
 
 import logging
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 
 from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine.limits import context_limit, token_count, too_long
-from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.errors import ConfigError, DataError, RunError, counted
 
 _LOG = logging.getLogger(__name__)
-_SHOWN = 3  # rows that a message names
+_SHOWN = 3  # maximum rows named in a message
 
 
 def check_rows(tokenized: TokenizedPreferences, model: Any, path: str) -> None:
@@ -18,11 +18,11 @@ def check_rows(tokenized: TokenizedPreferences, model: Any, path: str) -> None:
 
     Args:
         tokenized: the rows.
-        model: a policy, reference or reward model, with no adapter around it or with one.
+        model: a policy, reference or reward model, with or without an adapter.
         path: of the model, for messages.
 
     Raises:
-        DataError: rows have tokens that the model does not know, or more tokens than it takes.
+        DataError: rows have tokens unknown to the model, or more tokens than it takes.
     """
     if not len(tokenized):
         return
@@ -56,11 +56,11 @@ def check_sampling(model: Any, path: str, prompt: int, new_tokens: int, most: in
     """Check that a model takes the longest prompt with the longest completion.
 
     Args:
-        model: that samples.
-        path: of it.
+        model: the one that samples.
+        path: of the model.
         prompt: tokens of the longest prompt.
         new_tokens: tokens of the longest completion.
-        most: tokens that both together are cut to.
+        most: maximum tokens of both together.
 
     Raises:
         ConfigError: it does not.
@@ -113,10 +113,10 @@ def _positions(model: Any) -> float:
 
 
 def _rows(tokenized: TokenizedPreferences, chosen: np.ndarray, lengths: np.ndarray | None = None) -> str:
-    """“3 of 40 rows ('a', 'b', …) have”, with their tokens where they are given."""
+    """“3 of 40 rows ('a', 'b', …) have”, with their tokens if given."""
     places = np.flatnonzero(chosen)
     tokens = ["" if lengths is None else f" with {lengths[place]:,}" for place in places[:_SHOWN]]
     named = [f"'{tokenized.ids[place]}'{more}" for place, more in zip(places[:_SHOWN], tokens, strict=True)]
     rest = ", …" if len(places) > _SHOWN else ""
     verb = "has" if len(places) == 1 else "have"
-    return f"{len(places)} of {len(tokenized)} rows ({', '.join(named)}{rest}) {verb}"
+    return f"{len(places)} of {counted(len(tokenized), 'row')} ({', '.join(named)}{rest}) {verb}"

@@ -65,24 +65,24 @@ class LanguageTask(TextTask):
         self.adapter: Any = None
 
     def take(self, model: Any, tokenizer: Any) -> None:
-        """Start from a model in memory, in the place of the one at `model.path`; it is itself trained, on the default
-        accelerator, and a frozen copy of it is the reference.
+        """Start from a model in memory, not `model.path`; it is trained in place, on the default accelerator, and a
+        frozen copy of it is the reference.
         """
         if not self.settings.model.dropout:
             switch_off_dropout(model)
-        model.name_or_path = model.config.name_or_path = self.settings.model.path  # what an adapter names as its base
+        model.name_or_path = model.config.name_or_path = self.settings.model.path  # an adapter names this as its base
         self._own = model.to(device())
         self.tokenizer, self.start_dtype = tokenizer, next(model.parameters()).dtype
         self.start_model = copy.deepcopy(model).eval().requires_grad_(False)
 
     def take_reference(self, model: Any) -> None:
-        """Score with a reference in memory, in the place of the one that `reference.model` names."""
+        """Score with a reference in memory instead of `reference.model`."""
         switch_off_dropout(model)
         self.reference_model = model.to(device()).eval().requires_grad_(False)
 
     @cached_property
     def start_model(self) -> nn.Module:
-        """The start model, frozen; with its own adapter on it where that is stacked."""
+        """The start model, frozen; with its own adapter on it if that is stacked."""
         settings = self.settings.model
         if settings.start_adapter == "merge":
             return super().start_model
@@ -100,10 +100,10 @@ class LanguageTask(TextTask):
         return forward_plan(model)
 
     def ends(self, encoded: TokenizedPreferences) -> list[int]:
-        """Ids of the tokens that end a completion, of the policy and of the reference alike.
+        """Ids of the tokens that end a completion, for both policy and reference.
 
         Args:
-            encoded: preferences whose completions end with some, too.
+            encoded: preferences whose completions also end with some.
         """
         start: Any = self.start_model
         return end_tokens(self.tokenizer, start.generation_config, encoded.report.ends)
@@ -148,14 +148,14 @@ class LanguageTask(TextTask):
         """A token selector's own reference.
 
         Raises:
-            ConfigError: it has another tokenizer than the start model.
+            ConfigError: its tokenizer differs from the start model's.
         """
         if path not in self._scoring:
             theirs, ours = load_tokenizer(path).get_vocab(), self.tokenizer.get_vocab()
             if theirs != ours:
                 raise ConfigError(
-                    f"tokens.reference '{path}' has a different tokenizer ({len(theirs)} tokens) than model.path "
-                    f"'{self.settings.model.path}' ({len(ours)} tokens), so its log-probs are for different tokens. "
+                    f"tokens.reference '{path}' has a different tokenizer (of size {len(theirs)}) than model.path "
+                    f"'{self.settings.model.path}' (of size {len(ours)}), so its log-probs are for different tokens. "
                     "Use a model with the same tokenizer."
                 )
             model = load_model(path, base_dtype(self.settings.model)).eval().requires_grad_(False)
@@ -220,7 +220,7 @@ class LanguageTask(TextTask):
         if training.frozen_cache_gb and process_count() > 1:
             _LOG.warning("train.frozen_cache_gb has no effect with several processes: all layers run in every step")
         elif training.frozen_cache_gb:
-            # The first run's memory holds for all.
+            # The first run's memory limit applies to all.
             self._frozen = self._frozen or FrozenOutputs(training.frozen_cache_gb)
             self._plans[model] = self._frozen.share(model, scorer.plan)
         if training.compile:
@@ -269,7 +269,7 @@ class LanguageTask(TextTask):
     # -- saving ----------------------------------------------------------------------------------------------------
 
     def merges(self, settings: ModelConfig) -> bool:
-        return bool(settings.lora_rank) and not stands_alone(settings)  # on a base that is on no disk
+        return bool(settings.lora_rank) and not stands_alone(settings)  # on a base that is not on disk
 
     def finish(
         self,
@@ -293,7 +293,7 @@ class LanguageTask(TextTask):
         return tokenize_prompts(list(prompts), self.tokenizer).lengths
 
     def room_for_prompts(self, settings: EvaluationConfig) -> int:
-        """Most tokens of a prompt beside a completion.
+        """Maximum tokens of a prompt next to a completion.
 
         Raises:
             RunError: there is no room.

@@ -1,4 +1,4 @@
-"""Scores of responses from the log-probs of their tokens, and what of them is logged."""
+"""Scores of responses from the log-probs of their tokens, and values to log."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from popmargin.tokens.base import TokenRows, TokenSelector
 def kl_estimate(logps_N: Float[Tensor, "N"], reference_N: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
     """Divergence of the policy from the reference on the data's tokens: e^ρ − 1 − ρ, ρ = log π/π_ref.
 
-    Its mean is an unbiased estimate of KL(π_ref‖π) per token where the data was sampled from the reference, and never
+    Its mean is an unbiased estimate of KL(π_ref‖π) per token if the data was sampled from the reference, and never
     negative (the "k3" estimator of Schulman 2020). KL(π‖π_ref) on the policy's own samples is measured in evaluation.
 
     Args:
@@ -42,7 +42,7 @@ class LanguageScorer:
         precision: fp32 or bf16.
         wide: sum in double precision.
         tokens: a token selector and its options; None counts every token.
-        statistics: also give entropy and top-1 agreement of every token, to log.
+        statistics: also return entropy and top-1 agreement of every token, to log.
         other: the reference, live, for gaps with de-coupled log-probs; None for none.
     """
 

@@ -1,4 +1,4 @@
-"""Reward models: a head on the start model, whose reward of a whole response is its score."""
+"""Reward models: a head on the start model, whose reward for a whole response is the score."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class RewardScorer:
     Attributes:
         plan: of the model.
         precision: fp32 or bf16.
-        wide: give them in double precision.
+        wide: return them in double precision.
     """
 
     plan: RewardPlan
@@ -56,16 +56,16 @@ class RewardScorer:
 
 @task("reward")
 class RewardTask(TextTask):
-    """A reward model: a head on the start model whose reward takes the place of the log-ratio."""
+    """A reward model: a head on the start model whose reward replaces the log-ratio."""
 
     provides: ClassVar[frozenset[str]] = frozenset({"log_ratio", "reward"})
     noun: ClassVar[str] = "a reward model"
     use: ClassVar[str] = " Use it as model:{model}, for instance with --evaluation.reward."
-    beta: ClassVar[float | None] = 1.0  # a reward is in reward units already
+    beta: ClassVar[float | None] = 1.0  # rewards are already in reward units
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The start model's tokenizer, with a padding token that ends no response."""
+        """The start model's tokenizer, with a padding token that does not end responses."""
         return padding_apart(super().tokenizer)
 
     @cached_property
@@ -113,7 +113,7 @@ class RewardTask(TextTask):
         return TokenInputs(encoded, self.tokenizer.pad_token_id, scorer.plan.layout, whole=True)
 
     def merges(self, settings: ModelConfig) -> bool:
-        return bool(settings.lora_rank)  # transformers loads whole weights as a classifier
+        return bool(settings.lora_rank)  # transformers loads full weights as a classifier
 
     def finish(
         self,

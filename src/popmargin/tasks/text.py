@@ -1,4 +1,4 @@
-"""What policies and reward models share: a start model with a tokenizer, and preferences as tokens."""
+"""Shared by policies and reward models: a start model with a tokenizer, and preferences as tokens."""
 
 import json
 import logging
@@ -64,7 +64,7 @@ class TextTask(Task):
 
     @cached_property
     def start_dtype(self) -> torch.dtype:
-        """The dtype that the start model is stored in."""
+        """The dtype in which the start model is stored."""
         return stored_dtype(self.settings.model.path)
 
     @abstractmethod
@@ -78,10 +78,10 @@ class TextTask(Task):
 
     @abstractmethod
     def _find_plan(self, model: Any) -> Any:
-        """How a model scores fastest."""
+        """The fastest way for a model to score."""
 
     def plan(self, model: Any) -> Any:
-        """How a model scores fastest; found once for each model."""
+        """The fastest way for a model to score; found once per model."""
         inner = unwrapped(model)
         if inner not in self._plans:
             self._plans[inner] = self._find_plan(inner)
@@ -152,7 +152,7 @@ class TextTask(Task):
         settings: ModelConfig,
         sides: Sequence[TokenizedPreferences],
     ) -> None:
-        """The tokenizer beside the weights; what was rounded to be saved is rounded in memory too, to be measured."""
+        """Save the tokenizer next to the weights; round weights in memory as they were for saving, for evaluation."""
         if settings.lora_rank and not self.merges(settings):
             if model is not None:
                 refuse_other_base(model, self.start_model, folder, settings.path)
@@ -163,18 +163,20 @@ class TextTask(Task):
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Of everything in a tokenizer that decides how texts and conversations become ids."""
+    """Fingerprint of everything in a tokenizer that decides how texts and conversations become ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules: Any = sorted(tokenizer.get_vocab().items())
     if backend is not None:
         rules = json.loads(backend.to_str())
-        rules = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # of the last call
+        rules = {
+            key: value for key, value in rules.items() if key not in ("truncation", "padding")
+        }  # left from the last call
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     parts = [rules, special, tokenizer.chat_template]
     return digest(*(json.dumps(part, sort_keys=True, default=str).encode() for part in parts))
 
 
 def tokens_fingerprint(tokenized: TokenizedPreferences) -> str:
-    """Of the token ids of preferences, in order: they say whether the same texts still become the same."""
+    """Fingerprint of the token ids of preferences, in order: it shows whether texts still give the same tokens."""
     sides = (tokenized.prompt, tokenized.chosen, tokenized.rejected)
     return digest(*(array.tobytes() for side in sides for array in (side.offsets, side.values)))

@@ -1,4 +1,4 @@
-"""What a token selector is: a pure function from token log-probs to token weights.
+"""Token selectors: pure functions from token log-probs to token weights.
 
 Axis suffixes: N completion tokens of a batch (all responses, one after the other), S responses.
 """
@@ -40,7 +40,7 @@ class TokenSelector:
 
     Attributes:
         name: its name in configurations.
-        function: `(tokens, options) -> weights (N,)`; a weight of 1 keeps a token, 0 leaves it out.
+        function: `(tokens, options) -> weights (N,)`; a weight of 1 keeps a token, 0 drops it.
         options: its frozen options dataclass.
     """
 
@@ -50,11 +50,11 @@ class TokenSelector:
     options: type[Any]
 
     def requires(self, options: Any) -> frozenset[str]:
-        """What a task must provide, by name: log-probs per token, those of a reference too."""
+        """What a task must provide, by name: log-probs per token, also from a reference."""
         return frozenset({"tokens", "reference"})
 
     def weights(self, tokens: TokenRows, options: Any) -> Tensor:
-        """What the function gives for some tokens (N,); what a user's own raises names its file and line.
+        """The function's weights for some tokens (N,); errors in user code name file and line.
 
         Raises:
             RunError: it failed.

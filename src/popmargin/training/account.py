@@ -1,4 +1,4 @@
-"""The account of a run's data: what loading, splitting, tokenization, edges and the objective kept and left out."""
+"""The account of a run's data: what loading, splitting, tokenization, edges and the objective kept and dropped."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ import numpy as np
 from popmargin.account import Step
 from popmargin.data.load_report import LoadReport
 from popmargin.data.schema import Preferences
+from popmargin.errors import counted
 from popmargin.pop.edges import PopEdges
 from popmargin.tasks.base import EncodingReport
 
@@ -15,11 +16,11 @@ _PLACES = 3
 
 
 def reading_step(report: LoadReport, name: str | None = None) -> Step:
-    """What loading a file or data set did.
+    """The step of loading a file or data set.
 
     Args:
         report: of the loading.
-        name: what to call it; None takes the source's name.
+        name: of the step; None for the source's name.
     """
     first: dict[int, str] = {}
     for problem in report.problems:
@@ -40,7 +41,7 @@ def reading_step(report: LoadReport, name: str | None = None) -> Step:
 
 
 def memory_steps(preferences: Preferences, what: str) -> list[Step]:
-    """How preferences came about that a program hands over: their loading, and the choice from what was loaded."""
+    """The steps of preferences passed from Python: their loading, and the selection from what was loaded."""
     report = preferences.report
     steps = [reading_step(report)]
     if len(preferences) < report.rows_kept:
@@ -56,7 +57,7 @@ def memory_steps(preferences: Preferences, what: str) -> list[Step]:
 
 
 def encoding_step(report: EncodingReport, name: str) -> Step:
-    """What a task did to some preferences to take them, such as tokenization."""
+    """The step of a task's encoding of preferences, such as tokenization."""
     return Step(
         name=name,
         rows_in=report.rows_in,
@@ -67,12 +68,12 @@ def encoding_step(report: EncodingReport, name: str) -> Step:
 
 
 def edge_step(edges: PopEdges, source: str | None, *, trained: bool) -> Step:
-    """What became of PoP edges.
+    """The step of PoP edges.
 
     Args:
         edges: those between training preferences.
-        source: the file or store that they come from; None where they were sampled.
-        trained: whether edges are the rows of the training, which ties are not.
+        source: the file or store they come from; None if sampled.
+        trained: whether edges are the training rows (ties never are).
     """
     left_out = dict(edges.parameters.get("left_out", {}))
     labels = edges.parameters.get("comparisons") if "labelled" in edges.parameters else None
@@ -98,15 +99,15 @@ def edge_step(edges: PopEdges, source: str | None, *, trained: bool) -> Step:
 def row_step(
     objective: str, count: int, stronger: np.ndarray, weaker: np.ndarray, *, gradient: bool, notes: Iterable[str] = ()
 ) -> Step:
-    """Which training preferences an objective trains on.
+    """The step of an objective: which training preferences it trains on.
 
     Args:
         objective: its name.
         count: training preferences.
         stronger: preference of every row (R,).
-        weaker: its weaker side, −1 where there is none (R,).
-        gradient: whether the weaker side is trained too.
-        notes: what else is to be said.
+        weaker: its weaker side, −1 if there is none (R,).
+        gradient: whether the weaker side gets a gradient too.
+        notes: further notes.
     """
     as_stronger, as_weaker = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
     as_stronger[stronger], as_weaker[weaker[weaker >= 0]] = True, True
@@ -117,7 +118,7 @@ def row_step(
     return Step(
         name=f"what '{objective}' trains on",
         rows_in=count,
-        kept={f"trained on, in {len(stronger)} rows": int(trained.sum())},
+        kept={f"trained on, in {counted(len(stronger), 'row')}": int(trained.sum())},
         left_out={reason: number for reason, number in
                   (left_out | {"in no edge": int(np.sum(~as_stronger & ~as_weaker))}).items() if number},
         notes=tuple(notes),

@@ -1,4 +1,4 @@
-"""Training rows, which point into preferences, and the batches of distinct preferences that they need.
+"""Training rows, which refer to preferences, and the batches of distinct preferences they need.
 
 Axis suffixes: P preferences, R training rows.
 """
@@ -22,8 +22,8 @@ class TrainingRows:
 
     Attributes:
         stronger: preference of each row (R,).
-        weaker: preference of its weaker side, −1 where there is none (R,).
-        stronger_share: weight of the stronger side's own loss so that every preference counts once an epoch (R,).
+        weaker: preference of its weaker side, −1 if there is none (R,).
+        stronger_share: weight of the stronger side's own loss so that every preference counts once per epoch (R,).
         weaker_share: the same for the weaker side (R,).
     """
 
@@ -36,7 +36,7 @@ class TrainingRows:
         return len(self.stronger)
 
     def __getitem__(self, row: int) -> int:
-        return row  # the collator looks the row up: workers need not copy it
+        return row  # the collator looks up the row: workers need not copy it
 
     @staticmethod
     def of_preferences(count: int) -> "TrainingRows":
@@ -46,7 +46,7 @@ class TrainingRows:
 
     @staticmethod
     def of_edges(stronger: np.ndarray, weaker: np.ndarray, count: int, *, everyone: bool) -> "TrainingRows":
-        """One row per edge; with `everyone`, preferences that stand in no edge are rows of their own."""
+        """One row per edge; with `everyone`, preferences in no edge become rows of their own."""
         if everyone:
             present = np.zeros(count, dtype=bool)
             present[stronger] = True
@@ -70,17 +70,17 @@ class TrainingRows:
 class Collator:
     """Turns row numbers into parts of a batch, each for one forward pass; any data loader can move them to a device.
 
-    In a part the distinct preferences are numbered 0 … P−1, those that need a gradient first; `policy` holds the
-    inputs of these, `target` those of the others (absent when there are none). No preference stands in it twice.
+    In a part the distinct preferences are numbered 0 … P−1, those that need a gradient first; `policy` has the inputs
+    of these, `target` those of the others (absent if there are none). No preference is in it twice.
 
     Attributes:
         rows: the epoch's rows.
-        inputs: the preferences, as the task's model takes them.
-        columns: further numbers per preference by name, (count,) each, that ride along (margin, soft_label, weight …).
-        weaker: what the objective wants of weaker sides: none, target, or gradient.
-        target_forward: which weaker sides a target must forward: all of them, only those that the policy does not
-            forward anyway (others), or none.
-        tokens_per_batch: most tokens in a part; None makes one part of all rows.
+        inputs: the preferences, as inputs of the task's model.
+        columns: further numbers per preference by name, (count,) each (margin, soft_label, weight …).
+        weaker: what the objective needs of weaker sides: none, target, or gradient.
+        target_forward: which weaker sides the target must forward: all, only those that the policy does not forward
+            anyway (others), or none.
+        tokens_per_batch: maximum tokens per part; None makes one part of all rows.
     """
 
     rows: TrainingRows
@@ -99,7 +99,7 @@ class Collator:
         return self.inputs.costs()
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """These rows: `parts`, `row_count` of all of them, and the sum of their weights where they have any."""
+        """These rows: `parts`, their `row_count`, and the sum of their weights if they have any."""
         parts = [list(numbers)]
         if self.tokens_per_batch is not None:
             costs = self._cost(np.asarray(numbers)).tolist()
@@ -110,7 +110,7 @@ class Collator:
         return batch
 
     def _cost(self, numbers: np.ndarray) -> np.ndarray:
-        """Tokens of one forward pass that each row asks for at most (R,)."""
+        """Maximum tokens that each row needs in one forward pass (R,)."""
         stronger, weaker = self.rows.stronger[numbers], self.rows.weaker[numbers]
         of_weaker = np.where(weaker >= 0, self._costs[np.maximum(weaker, 0)], 0)
         if self.weaker == "gradient":
@@ -151,10 +151,10 @@ class Collator:
 
 
 def clustered_order(rows: TrainingRows, batch_size: int, seed: int) -> list[int]:
-    """An order of the rows in which a batch's edges share preferences as far as they can.
+    """An order of the rows in which a batch's edges share preferences as much as possible.
 
-    Each batch grows from a random row by rows that share a preference with it, so that most preferences are scored in
-    one batch an epoch instead of in one per edge.
+    Each batch grows from a random row by adding rows that share a preference with it, so most preferences are scored in
+    one batch per epoch instead of one per edge.
     """
     random = np.random.default_rng(seed)
     touching: dict[int, list[int]] = {}
@@ -180,7 +180,7 @@ def clustered_order(rows: TrainingRows, batch_size: int, seed: int) -> list[int]
 
 
 class ClusteredSampler(Sampler[int]):
-    """Edges in an order in which a batch shares preferences; another order each epoch."""
+    """Edges in an order in which batches share preferences; a different order each epoch."""
 
     def __init__(self, rows: TrainingRows, batch_size: int, seed: int) -> None:
         self._rows, self._batch_size, self._seed, self._epoch = rows, batch_size, seed, 0

@@ -1,4 +1,4 @@
-"""From a configuration to the objects that a run is made of; past this point nothing reads the configuration."""
+"""From a configuration to the objects of a run; nothing beyond this point reads the configuration."""
 
 import dataclasses
 import logging
@@ -50,10 +50,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def make_loss(config: RunConfig) -> Loss:
-    """The objective and its companions from their configuration; the target is added later.
+    """The objective and its companions from the configuration; the target is added later.
 
     Raises:
-        ConfigError: unknown names or options, or a combination without meaning.
+        ConfigError: unknown names or options, or a meaningless combination.
     """
     values = dict(config.objective)
     objective = OBJECTIVES.get(_name_of(values, "objective"))
@@ -74,7 +74,7 @@ def make_loss(config: RunConfig) -> Loss:
             raise ConfigError(f"The weight of regularizer '{regularizer.name}' must be 0 or more, not {weight}.")
         fields = {field.name for field in dataclasses.fields(regularizer.options)}
         if "beta" in fields and hasattr(options, "beta"):
-            rest = {"beta": options.beta} | rest  # its reward units are the objective's
+            rest = {"beta": options.beta} | rest  # its reward units are those of the objective
         if "per_token" in fields:
             rest = {"per_token": objective.score_kind(options).startswith("mean_")} | rest  # and so are its nats
         regularizers.append(
@@ -110,7 +110,7 @@ def make_loss(config: RunConfig) -> Loss:
 
 
 def _name_of(values: dict[str, Any], where: str) -> str:
-    """Takes the `name` of a part out of its values."""
+    """Split the `name` of a part from its options."""
     if "name" not in values:
         example = {"objective": "pop", "tokens": "selective"}.get(where, "sft")
         found = f" (it has {', '.join(values)})" if values else ""
@@ -125,7 +125,7 @@ class Run:
     Attributes:
         config: as it is stored in the run directory, with absolute paths; only to be stored and compared.
         loss: objective, margin, regularizers and token selector; the target is added by `make_parts`.
-        directory: where the run lies.
+        directory: the run directory.
     """
 
     config: RunConfig
@@ -137,7 +137,7 @@ class Run:
         """The run that a configuration describes.
 
         Raises:
-            ConfigError: unknown names or options, or a combination without meaning.
+            ConfigError: unknown names or options, or a meaningless combination.
         """
         return Run(with_absolute_paths(config), make_loss(config), RunDirectory(Path(config.output)))
 
@@ -252,7 +252,7 @@ class Run:
         return copies_used(self.code, self.directory.path)
 
     def with_own_edges(self) -> "Run":
-        """A run that goes on keeps its edges, though their source may have grown."""
+        """A resumed run keeps its edges, even if their source has grown."""
         own, named = self.directory.path / "edges.parquet", self.pop.edges
         if named is None or not source_of(named).grows or not own.is_file():
             return self
@@ -262,7 +262,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a trainer is made of: nothing here has touched the run directory yet."""
+    """The parts of a trainer; nothing here has touched the run directory yet."""
 
     task: Task
     policy: Any
@@ -277,7 +277,7 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
     """The model, its scorer, the loss with its target, rows and edges of a run.
 
     Raises:
-        ConfigError, DataError: the objective needs what the data or the configuration does not give.
+        ConfigError, DataError: the objective needs something that the data or the configuration lacks.
     """
     loss, task, data = run.loss, workspace.task, workspace.train
     refuse_lone_rows(loss, micro_batch_size(run.train, process_count()) * process_count())
@@ -339,9 +339,9 @@ def _say_what_is_unknown(scale: StrengthScale) -> None:
 
 
 def make_trainer(arguments: TrainingArguments, parts: Parts, *, clustered: bool = False) -> PreferenceTrainer:
-    """The trainer of a run; it creates the run's checkpoint folder."""
+    """The trainer of a run; this creates the run's checkpoint folder."""
     settings: Any = getattr(parts.policy, "config", None)
-    arguments.use_cache = getattr(settings, "use_cache", False)  # or transformers saves False, whatever it was
+    arguments.use_cache = getattr(settings, "use_cache", False)  # otherwise transformers saves False, whatever it was
     try:
         trainer = PreferenceTrainer(
             model=parts.policy,
@@ -354,7 +354,7 @@ def make_trainer(arguments: TrainingArguments, parts: Parts, *, clustered: bool 
         )
     except PopmarginError:
         raise
-    except ValueError as error:  # transformers refuses trainer_arguments that do not fit together
+    except ValueError as error:  # transformers refuses incompatible trainer_arguments
         raise ConfigError(f"train.trainer_arguments: {error}") from error
     for shown in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shown)

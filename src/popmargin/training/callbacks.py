@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: lines of metrics, and measurements of the policy on the way."""
+"""Callbacks of training: metric lines, and evaluations of the policy along the way."""
 
 import time
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from popmargin.training.run_directory import RunDirectory
 from popmargin.training.trainer import PreferenceTrainer
 
 Probe = Callable[[Any, int], dict[str, Any]]
-"""Measures a policy during training: (model, step) → values for curves.jsonl."""
+"""Evaluates a policy during training: (model, step) → values for curves.jsonl."""
 
 _TIMED = ("runtime", "per_second", "total_flos")
 
 
 class JsonlCallback(TrainerCallback):
-    """Metrics that depend on seed and data alone to metrics.jsonl; speed to timing.jsonl.
+    """Writes metrics that depend only on seed and data to metrics.jsonl, and speed to timing.jsonl.
 
     Args:
         trainer: counts tokens.
         directory: the run's files.
-        pauses: its time does not count.
+        pauses: the callback whose time does not count.
     """
 
     def __init__(self, trainer: PreferenceTrainer, directory: RunDirectory, pauses: "ProbeCallback") -> None:
@@ -53,13 +53,13 @@ class JsonlCallback(TrainerCallback):
 
 
 class ProbeCallback(TrainerCallback):
-    """Measures the policy at evenly spaced moments; neither time nor memory of this counts as training's.
+    """Evaluates the policy at evenly spaced steps; its time and memory do not count as training's.
 
     Args:
-        probe: what to measure; None for nothing.
-        trainer: holds the policy.
+        probe: the evaluation; None for none.
+        trainer: the one with the policy.
         directory: the run's files.
-        points: how many points; the last one is the evaluation after training.
+        points: number of points; the last one is the evaluation after training.
     """
 
     def __init__(self, probe: Probe | None, trainer: PreferenceTrainer, directory: RunDirectory, points: int) -> None:

@@ -1,4 +1,4 @@
-"""Which objectives, margins, token selectors and batches have a meaning together."""
+"""Which combinations of objectives, margins, token selectors and batches are meaningful."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +31,7 @@ _REASONS = {
     "tokens": "weighs log-probs of tokens",
     "decoupled": "contrasts the logits of policy and reference",
 }
-"""How a part uses what a task must provide; "which …" follows."""
+"""How a part uses something a task must provide; "which …" follows."""
 _TERMS = {"logp": "is a term of log-probs", "reference": "compares log-probs with those of a reference"}
 """The same of regularizers."""
 
@@ -47,7 +47,7 @@ def refuse_meaningless(
     train: TrainConfig,
     evaluation: EvaluationConfig,
 ) -> None:
-    """Look at what the parts declare, not at their names, so that a user's own are held to the same.
+    """Check what the parts declare, not their names, so that user components follow the same rules.
 
     Args:
         loss: the parts of the run.
@@ -56,7 +56,7 @@ def refuse_meaningless(
         data, model, reference, train, evaluation: settings that not every loss and task can serve.
 
     Raises:
-        ConfigError: a combination without meaning; the message says why, and what to do.
+        ConfigError: a meaningless combination; the message says why, and what to do.
     """
     name, provided = loss.objective.name, loss.provides
     of_some_tasks = {
@@ -105,14 +105,14 @@ def refuse_meaningless(
 
 
 def without_effect(loss: Loss, *, pop: PopConfig, target: TargetConfig, data: DataConfig) -> list[str]:
-    """Settings that this run does not look at, with the reason; no error, since a file may serve several objectives.
+    """Settings without effect in this run, with the reason; not an error, since a file may serve several objectives.
 
     Args:
         loss: the parts of the run.
         pop, target, data: settings that not every loss reads.
 
     Returns:
-        A sentence for every section that has one.
+        A sentence for every such section.
     """
     needs, name = loss.needs, loss.objective.name
     of_edges, why = _changed(pop), "does not use PoP edges; pop does, for example"
@@ -164,10 +164,10 @@ def _refuse_margin(objective: Objective, source: MarginSource) -> None:
 
 
 def refuse_lone_rows(loss: Loss, rows: int) -> None:
-    """Look at how many rows are forwarded together, over all processes; only training knows.
+    """Check how many rows are forwarded together, over all processes; only training knows.
 
     Raises:
-        ConfigError: the objective takes statistics of them, and there is but one.
+        ConfigError: the objective uses statistics over them, and there is only one.
     """
     if rows < 2 and loss.objective.uses_batch_statistics(loss.options):
         raise ConfigError(
@@ -190,7 +190,7 @@ def _parts(loss: Loss) -> Iterator[tuple[Registry[Any], Any, Any]]:
 
 
 def _own(registry: Registry[Any]) -> list[Any]:
-    """The package's own entries, without those of a user's files."""
+    """The package's own entries, excluding user files."""
     entries = [registry.get(name) for name in registry.names()]
     return [entry for entry in entries if entry.function.__module__.startswith(f"{registry.package}.")]
 
@@ -198,7 +198,7 @@ def _own(registry: Registry[Any]) -> list[Any]:
 def _refuse_missing(
     registry: Registry[Any], part: Any, missing: frozenset[str], provided: frozenset[str], lacking: str
 ) -> None:
-    """The one rule: a part must not require what the task does not provide."""
+    """The one rule: a part must not require anything that the task does not provide."""
     reasons = _REASONS | (_TERMS if registry is REGULARIZERS else {})
     first = next((known for known in reasons if known in missing), min(missing))
     reason = reasons.get(first, f"requires '{first}'")

@@ -1,4 +1,4 @@
-"""The end of a run: its weights are saved, read back, and compared with what was trained."""
+"""The end of a run: its weights are saved, read back, and compared with those in memory."""
 
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
@@ -17,22 +17,22 @@ from popmargin.training.trainer import PreferenceTrainer
 def save_trained(
     trainer: PreferenceTrainer, task: Task, settings: ModelConfig, folder: Path, sides: Sequence[Any]
 ) -> dict[str, Any]:
-    """Save what a run has trained, and what belongs to it.
+    """Save a run's trained model and its files.
 
-    Called by every process, as those of a sharded model put it together for the first.
+    Called by every process, since those of a sharded model gather it for the first one.
 
     Args:
         trainer: after its last step.
         task: knows how its models are saved.
         settings: of the trained model.
-        folder: made when missing.
+        folder: created if missing.
         sides: encoded training and held-out preferences.
 
     Returns:
-        In the first process, for run.json: what the task says of the saved weights.
+        In the first process, for run.json: the task's facts about the saved weights.
 
     Raises:
-        RunError: the files do not hold what is in memory.
+        RunError: the files differ from the weights in memory.
     """
     first = trainer.is_world_process_zero()
     with whole_folder(folder, replace=True) if first else contextlib.nullcontext(folder) as place:
@@ -68,7 +68,7 @@ def _save(
 
 @contextlib.contextmanager
 def _whole(trainer: PreferenceTrainer) -> Generator[None]:
-    """FSDP gives whole weights, though its checkpoints may be in parts."""
+    """Make FSDP gather full weights, although its checkpoints may be sharded."""
     plugin: Any = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
     if plugin is None or "FULL_STATE_DICT" in str(plugin.state_dict_type):
         yield

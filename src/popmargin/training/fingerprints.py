@@ -1,8 +1,8 @@
-"""What a run was trained on, by content: kept in its directory, so that nothing else is evaluated or gone on with.
+"""What a run was trained on, by content: stored in its directory, so that nothing else is evaluated or resumed.
 
 fingerprints.json   of the start model, tokenizer, edges, scale, the user's own components, and the tokens
 data.parquet        id, side, prompt and content of every training and held-out preference
-code/               the user's own components, as they were
+code/               copies of the user's own components
 """
 
 import json
@@ -25,12 +25,12 @@ from popmargin.pop.scale import StrengthScale
 SIDES = {"train": "training", "test": "held-out"}
 _ALL_SIDES = (*SIDES, "aside")
 DERIVED = ("tokens of", "made:")
-"""Prefixes of the names of facts that follow from the rows."""
+"""Name prefixes of facts that follow from the rows."""
 _SHOWN = 5
 
 
 def prompt_digests(preferences: Preferences) -> list[str]:
-    """A digest of every prompt without its goal, the same for prompts that count as one in a split."""
+    """A digest of every prompt without its goal, equal for prompts that count as the same in a split."""
     return [digest(normalised_key(key).encode()) for key in body_keys(preferences)]
 
 
@@ -45,7 +45,7 @@ def _contents(preferences: Preferences) -> list[str]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Ids, prompts and contents of some preferences, in their order; prompts and contents as digests."""
+    """Ids, prompts and contents of some preferences, in order; prompts and contents as digests."""
 
     ids: list[str]
     prompts: list[str]
@@ -53,7 +53,7 @@ class Rows:
 
     @staticmethod
     def of(preferences: Preferences) -> "Rows":
-        """Those of preferences."""
+        """The rows of some preferences."""
         return Rows(preferences.ids, prompt_digests(preferences), _contents(preferences))
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Change:
-    """How some preferences differ from those that were there before."""
+    """How some preferences differ from earlier ones."""
 
     gone: list[str]
     new: list[str]
@@ -75,7 +75,7 @@ class Change:
 
     @staticmethod
     def between(before: Rows, now: Rows) -> "Change":
-        """What happened to the first to become the second."""
+        """The changes from the first to the second."""
         old, new = before.by_id(), now.by_id()
         return Change(
             gone=[name for name in old if name not in new],
@@ -101,10 +101,10 @@ class Record:
     """What a run is trained on.
 
     Attributes:
-        sides: "train" and "test" -> its preferences, as loaded, split, limited and flipped; "aside" -> what else the
-            training file holds.
+        sides: "train" and "test" -> its preferences, as loaded, split, limited and flipped; "aside" -> the rest of the
+            training file.
         facts: name of an input -> its fingerprint.
-        code: place in the run directory -> content of the user's own code; it is written, and not read again.
+        code: path in the run directory -> content of the user's own code; it is written, but not read again.
     """
 
     sides: Mapping[str, Rows]
@@ -112,7 +112,7 @@ class Record:
     code: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
     def save(self, folder: Path) -> None:
-        """Write all of it into a run directory."""
+        """Write everything into a run directory."""
         for place, content in self.code.items():
             with whole_file(folder / place) as partial:
                 partial.write_bytes(content)
@@ -130,7 +130,7 @@ class Record:
 
     @staticmethod
     def load(folder: Path) -> "Record | None":
-        """Read what `save` wrote; None in a run directory that holds neither, of an older version.
+        """Read what `save` wrote; None in a run directory of an older version, which has neither.
 
         Raises:
             RunError: a file is missing or damaged.
@@ -151,7 +151,7 @@ class Record:
             raise RunError(f"{folder}: its record of the training data cannot be read ({error}).") from error
 
     def changes(self, now: "Record") -> list[str]:
-        """What is not as it was, a sentence each; none if all is."""
+        """The differences, a sentence each; empty if there are none."""
         sentences = [
             f"of {len(self.sides[side])} {name} preferences: {change}."
             for side, name in SIDES.items()
@@ -159,7 +159,9 @@ class Record:
         ]
         known = set(self.facts) | set(now.facts)
         other = [name for name in sorted(known) if self.facts.get(name) != now.facts.get(name)]
-        if sentences:  # other rows have other tokens, and other edges and strengths where these are made from them
+        if (
+            sentences
+        ):  # different rows have different tokens, and different edges and strengths if these are made from them
             other = [name for name in other if not name.startswith(DERIVED)]
         return sentences + [f"{name}: {_how(self.facts.get(name), now.facts.get(name))}." for name in other]
 
@@ -171,7 +173,7 @@ def _how(before: str | None, now: str | None) -> str:
 
 
 def column_facts(preferences: Preferences, names: Iterable[str]) -> dict[str, str]:
-    """Fingerprints of the columns that a run reads beside `COLUMNS`, which its record of the rows holds.
+    """Fingerprints of the columns that a run reads besides `COLUMNS`, which are in its record of the rows.
 
     Args:
         names: columns of the data.
@@ -184,5 +186,5 @@ def column_facts(preferences: Preferences, names: Iterable[str]) -> dict[str, st
 
 
 def scale_fingerprint(scale: StrengthScale) -> str:
-    """Of the strengths of a scale, in order."""
+    """Fingerprint of the strengths of a scale, in order."""
     return digest(json.dumps(scale.ids).encode(), np.asarray(scale.strength, np.float64).tobytes())

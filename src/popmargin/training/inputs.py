@@ -1,4 +1,4 @@
-"""The files that a run's configuration names, and how two configurations differ."""
+"""The files named in a run's configuration, and differences between two configurations."""
 
 import dataclasses
 import sys
@@ -27,7 +27,7 @@ _FIELDS = (
     "evaluation.reward_options.template",
     "evaluation.reward_options.reference",
 )
-_DATA = ("data.train", "data.test")  # several names with commas between, and splits
+_DATA = ("data.train", "data.test")  # several names separated by commas, and splits
 _CODE = {
     "task": "task",
     "objective.name": "objective",
@@ -35,10 +35,10 @@ _CODE = {
     "tokens.name": "tokens",
     "evaluation.reward": "reward",
 }
-"""Fields that may name a user's own code, and where a run directory keeps a copy of it."""
+"""Fields that may name user code, and where a run directory keeps a copy of it."""
 _TEMPLATE = "evaluation.reward_options.template"
 """A file of the user's own that is no code; its copy is kept like one."""
-_OWN = ("output", "reference.cache")  # where things lie; what is trained does not depend on it
+_OWN = ("output", "reference.cache")  # locations, which do not affect training
 _PREFIXES = ("model:", "implicit:", "sqlite:///")
 _FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
 """What an evaluation may name otherwise: where things lie, whose content is compared."""
@@ -47,10 +47,10 @@ _READING = ("data.format", "data.pairs", "data.min_gap", "data.bad_rows", "data.
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The configuration with the files and folders that exist here by their absolute paths.
+    """The configuration with absolute paths for files and folders that exist here.
 
-    Paths in a configuration are relative to the working directory; what is stored in a run directory must mean the same
-    from any other. What is no file or folder here, such as a hub id or an installed module, stays as it is.
+    Paths in a configuration are relative to the working directory; those stored in a run directory must mean the same
+    from any other. Anything that is not a file or folder here, such as a hub id or an installed module, is unchanged.
     """
     values = to_dict(config)
     make_absolute(values)
@@ -59,7 +59,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def make_absolute(values: dict[str, Any]) -> None:
-    """The same, in place, for some of a configuration's settings as plain values, `output` aside."""
+    """The same, in place, for some of a configuration's settings as plain values, except `output`."""
     for name in _FIELDS:
         how = _absolute_data if name in _DATA else _absolute_code if name in _CODE else _absolute
         _change(values, name.split("."), how)
@@ -94,7 +94,7 @@ def _absolute(text: str) -> str:
 
 
 def _absolute_data(text: str) -> str:
-    """As `_absolute`, of names with commas between and of `name:split` too."""
+    """As `_absolute`, also for comma-separated names and `name:split`."""
     if Path(text).exists():
         return _absolute(text)
     names = [name.strip() for name in text.split(",")]
@@ -115,11 +115,11 @@ def _absolute_code(text: str) -> str:
 
 
 def with_kept_code(config: RunConfig, folder: Path) -> RunConfig:
-    """The configuration with a run directory's copy of the user's own code where the file itself is gone.
+    """The configuration with a run directory's copies of user code whose files are gone.
 
     Args:
         config: the run's, with absolute paths.
-        folder: where the copies are, one folder for every field.
+        folder: where the copies are, one folder per field.
     """
     values = to_dict(config)
 
@@ -161,7 +161,7 @@ def _change_code(values: dict[str, Any], change: Callable[[str], Callable[[str],
 
 
 def _parts(text: str) -> tuple[str, str, str]:
-    """A place, and what is named in it: `labels.db#project`, `file.py:function`."""
+    """A path, and the name inside it: `labels.db#project`, `file.py:function`."""
     if ".py:" in text:
         place, _, attribute = text.rpartition(":")
         return place, ":", attribute
@@ -169,7 +169,7 @@ def _parts(text: str) -> tuple[str, str, str]:
 
 
 def input_paths(config: RunConfig) -> dict[str, Path]:
-    """The files and folders that a run reads, by the field that names them."""
+    """The files and folders that a run reads, by field."""
     found: dict[str, Path] = {}
 
     def note(name: str) -> Callable[[str], str]:
@@ -192,10 +192,10 @@ def input_paths(config: RunConfig) -> dict[str, Path]:
 
 
 def refuse_inputs_inside(config: RunConfig, folder: Path) -> None:
-    """Before a folder is deleted: what is read must not lie in it.
+    """Before a folder is deleted: no input may be inside it.
 
     Raises:
-        ConfigError: it does; the message names the field.
+        ConfigError: one is; the message names the field.
     """
     for name, place in input_paths(config).items():
         if place.resolve().is_relative_to(folder.resolve()):
@@ -208,7 +208,7 @@ def refuse_inputs_inside(config: RunConfig, folder: Path) -> None:
 def differences(before: RunConfig, now: RunConfig) -> dict[str, str]:
     """The fields in which two configurations differ, by name, each as `before → now`.
 
-    Paths are compared as absolute ones; where the output and the reference cache lie makes no difference.
+    Paths are compared as absolute ones; the locations of output and reference cache do not count.
     """
     old, new = (flat(to_dict(with_absolute_paths(config))) for config in (before, now))
     missing = "not set"

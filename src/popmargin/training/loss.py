@@ -1,4 +1,4 @@
-"""Everything that makes up the loss of a row: objective, margin, regularizers and token selector."""
+"""The parts of a row's loss: objective, margin, regularizers and token selector."""
 
 import functools
 import operator
@@ -26,19 +26,19 @@ from popmargin.user_code import running
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Everything that makes up the loss of a row.
+    """The parts of a row's loss.
 
     Attributes:
         objective: the registered objective.
         options: its options.
         regularizers: added terms: weight, regularizer, options.
         tokens: a token selector and its options; None uses every token.
-        margin: where the margin comes from that is subtracted before the objective, and its options; None for none.
-        target: what scores weaker sides; None where neither objective nor margin needs a target.
-        provides: what the task gives; see `tasks.base.Task`.
+        margin: source of the margin subtracted before the objective, and its options; None for none.
+        target: scores weaker sides; None if neither objective nor margin needs a target.
+        provides: what the task provides; see `tasks.base.Task`.
         signals: what the run uses as margin, soft label, order of edges, weight or another column that the parts read;
-            else the data's own columns are.
-        scoring: a model of its own by which the token selector scores tokens; None takes the run's reference.
+            otherwise the data's own columns are used.
+        scoring: a separate model with which the token selector scores tokens; None for the run's reference.
     """
 
     objective: Objective
@@ -53,7 +53,7 @@ class Loss:
 
     @property
     def needs(self) -> Needs:
-        """What the parts together must be given."""
+        """The combined needs of all parts."""
         of_rows = [part for part in self.components if not isinstance(part, TokenSelector)]
         needs = functools.reduce(operator.or_, (part.needs for part in of_rows))
         read = [self.signals.get(use) for use in (*needs.columns, "weight")]
@@ -61,18 +61,18 @@ class Loss:
         return needs | Needs(scale=True) if fitted else needs
 
     def samples_edges(self, pop: PopConfig) -> bool:
-        """Whether PoP edges are sampled from an order of the data, for themselves or for the scale fitted to them."""
+        """Whether PoP edges are sampled from an order of the data, for training or for the scale fitted to them."""
         return pop.edges is None and (self.needs.edges or (self.needs.scale and pop.scale is None))
 
     def columns(self, preferences: Preferences) -> dict[str, Signal]:
-        """What every column is made of that the parts read, and `weight` where rows are weighted; without `scale`."""
+        """The signal of every column that the parts read, and of `weight` if rows are weighted; excluding `scale`."""
         names = [name for name in self.needs.columns if name != "scale"]
         names += ["weight"] if "weight" not in names and has_weights(preferences, self.signals) else []
         return {name: self.signals.get(name) or own_signal(preferences, name) for name in names}
 
     @property
     def kind(self) -> ScoreKind:
-        """The score kind that the objective wants."""
+        """The objective's score kind."""
         return self.objective.score_kind(self.options)
 
     @property
@@ -83,7 +83,7 @@ class Loss:
 
     @property
     def origin(self) -> Origin:
-        """Where the method comes from that objective and margin make together."""
+        """The origin of the method formed by objective and margin."""
         if self.margin is None:
             return self.objective.origin
         return self.margin[0].known.get(self.objective.name, "ours")

@@ -8,18 +8,18 @@ import torch
 
 
 def reset_peak() -> None:
-    """Start measuring anew, where the system allows it."""
+    """Restart the measurement, if the system allows it."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return  # then the peak is that of the whole process
+        return  # then the peak is of the whole process
 
 
 def peak_megabytes() -> float:
-    """Peak memory since `reset_peak`: of the GPU where there is one, else resident memory of the process, in MB."""
+    """Peak memory since `reset_peak`: of the GPU if there is one, otherwise resident memory of the process, in MB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")

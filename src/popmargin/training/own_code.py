@@ -1,6 +1,6 @@
 """A user's own components: what their code is made of, which a run keeps a copy of; and the reward model.
 
-code/FIELD/…   in a run directory: the file that holds the component, and what it imports from beside it
+code/FIELD/…   in a run directory: the component's file, and modules it imports from the same folder
 """
 
 import inspect
@@ -27,10 +27,10 @@ _MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
 @dataclass(frozen=True)
 class OwnCode:
-    """The code of a component that is not popmargin's own.
+    """The code of a component from outside popmargin.
 
     Attributes:
-        field: what it is in a configuration, e.g. `objective` or `regularizers.0`.
+        field: its field in a configuration, e.g. `objective` or `regularizers.0`.
         name: the component, for messages.
         file: that holds the component.
         files: name → content; the first one is `file`, which imports the others.
@@ -43,7 +43,7 @@ class OwnCode:
 
     @staticmethod
     def of(field: str, name: str, file: Path) -> "OwnCode":
-        """That of a component in a file."""
+        """The code of a component in a file."""
         return OwnCode(field, name, file, {place: one.read_bytes() for place, one in files_of(file).items()})
 
     @property
@@ -55,7 +55,7 @@ class OwnCode:
 
 
 def own_code(task: str, loss: Loss, evaluation: EvaluationConfig) -> list[OwnCode]:
-    """The code of a run's components that are not popmargin's own.
+    """The code of a run's components from outside popmargin.
 
     Args:
         task: the name of its task.
@@ -126,5 +126,5 @@ def copies_used(code: Sequence[OwnCode], folder: Path) -> list[str]:
 
 
 def kept_files(code: Sequence[OwnCode]) -> dict[str, bytes]:
-    """What a run directory keeps: place in it → content."""
+    """The copies in a run directory: path → content."""
     return {f"{FOLDER}/{one.field}/{place}": content for one in code for place, content in one.files.items()}

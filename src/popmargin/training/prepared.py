@@ -1,4 +1,4 @@
-"""Preferences as a task takes them, with the numbers that the data hold about them."""
+"""Preferences in a task's form, with the data's numbers about them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ from popmargin.training.signals import Signal, column_of, lacking, own_signal, r
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Preferences as a task takes them.
+    """Preferences in a task's form.
 
     Attributes:
         preferences: as loaded, split and flipped.
@@ -37,12 +37,12 @@ class PreparedData:
 
     @cached_property
     def reference(self) -> Any:
-        """What the task's reference gives for every row; None where there is none."""
+        """The task's reference scores of every row; None if there are none."""
         return self.task.reference(self.encoded)
 
     @property
     def clusters(self) -> list[str]:
-        """Cluster of every encoded row: what the data name, else its prompt."""
+        """Cluster of every encoded row: the data's, or its prompt."""
         keys = self.preferences.clusters
         return [keys[i] for i in self.encoded.index]
 
@@ -53,7 +53,7 @@ class PreparedData:
 
     @property
     def known_numbers(self) -> list[str]:
-        """The columns of numbers that hold a value in some encoded row."""
+        """The numeric columns with a value in some encoded row."""
         table: Any = self.preferences.dataset.select_columns(list(NUMBER_COLUMNS)).with_format("arrow")[:]
         rows = table.take(pa.array(self.encoded.index))
         return [name for name in NUMBER_COLUMNS if rows[name].null_count < len(rows)]
@@ -67,23 +67,23 @@ class PreparedData:
         return self.strength if signal is None else signal.scale * self._known("order", signal)
 
     def column(self, use: str, signal: Signal | None = None, *, beta: float = 1.0, scale: Any = None) -> np.ndarray:
-        """What the parts of a run read as a column of every encoded row (N,), float32; see `signals.column_of`.
+        """A column of every encoded row, as read by the parts of a run (N,), float32; see `signals.column_of`.
 
         Args:
             use: `margin`, `soft_label`, `weight` or another name.
-            signal: what it is made of; None for the data's own.
+            signal: its signal; None for the data's own.
             beta: reward units per nat.
             scale: the run's strength scale of every encoded row (N,), for signals that name it.
 
         Raises:
-            DataError: some rows have no number, or one that cannot be.
+            DataError: some rows have a missing or invalid number.
         """
         made = signal or own_signal(self.preferences, use)
         values = scale if made.column == "scale" else self._known(use, made, given=signal is not None)
         return column_of(use, made, values, self.ids, beta)
 
     def _known(self, use: str, signal: Signal, *, given: bool = True) -> np.ndarray:
-        """A signal's column, where every encoded row has a number."""
+        """A signal's column, in which every encoded row must have a number."""
         values = raw_values(self.preferences, signal.column)[self.encoded.index]
         if not np.isfinite(values).all():
             ways = [signal.column]

@@ -38,28 +38,28 @@ def train(
     keep_model: bool = False,
     earlier: Sequence[Step] = (),
 ) -> tuple[RunDirectory, Any]:
-    """Train one model; what came in, was kept and was left out of the data is said first, on stderr.
+    """Train one model; the account of the data (in, kept, left out) is printed first, on stderr.
 
     Args:
         config: the run.
-        workspace: data, tokens and models shared with other runs; made when not given.
+        workspace: data, tokens and models shared with other runs; created if not given.
         resume: continue from the last checkpoint in the run directory.
-        overwrite: delete a run that is in the way.
-        probe: measures the model at `evaluation.curve_points` moments of the training.
+        overwrite: delete an existing run in the folder.
+        probe: evaluates the model at `evaluation.curve_points` points during training.
         keep_model: also return the trained model.
-        earlier: the account of what became of the data before they were handed over.
+        earlier: the account of the data before it was passed in.
 
     Returns:
         The run directory, and the model (or None).
 
     Raises:
-        ConfigError, DataError, RunError: with what to do about it.
+        ConfigError, DataError, RunError: with the remedy.
     """
-    # First of all: it joins the other processes, if any, and chooses this one's device.
+    # First: it joins the other processes, if any, and chooses this one's device.
     directory = RunDirectory(Path(config.output))
     arguments = training_arguments(config.train, config.seed, directory.checkpoints)
     run, first = Run.read(config), arguments.process_index == 0
-    if first:  # a slower process might find what this one has begun
+    if first:  # a slower process might find files that this one has begun
         run.check(resume=resume, overwrite=overwrite)
     workspace = workspace or run.workspace()
     if run.model.precision == "bf16":
@@ -88,7 +88,7 @@ def train(
         workspace.tell(seen)
         facts["account"] = [step.to_dict() for step in (*account, *seen)]
         directory.finish(_facts(run, workspace, parts) | facts)
-    trainer.accelerator.wait_for_everyone()  # so that every process finds the run finished
+    trainer.accelerator.wait_for_everyone()  # so that every process sees the finished run
     merged = keep_model and workspace.task.merges(run.model)
     return directory, (workspace.task.load(directory.model) if merged else trainer.model if keep_model else None)
 
@@ -109,7 +109,7 @@ def _optimise(
     *,
     resume: bool,
 ) -> tuple[PreferenceTrainer, dict[str, Any]]:
-    """All optimizer steps that are left; the trainer after the last one, and what was measured of the training."""
+    """Run the remaining optimizer steps; returns the trainer after the last one, and measurements of the training."""
     directory = run.directory
     checkpoint = directory.checkpoint() if resume else None
     trainer = make_trainer(arguments, parts, clustered=run.train.edge_batching == "clustered")

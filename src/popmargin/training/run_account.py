@@ -1,9 +1,10 @@
-"""The account of one run: the rows that its objective trains on, and what only the training could tell."""
+"""The account of one run: the rows that its objective trains on, and facts known only after training."""
 
 import numpy as np
 
 from popmargin.account import Step
 from popmargin.data.schema import COLUMNS
+from popmargin.errors import counted
 from popmargin.pop.scale import StrengthScale
 from popmargin.training.account import edge_step, row_step
 from popmargin.training.build import Parts, Run
@@ -12,7 +13,7 @@ from popmargin.training.workspace import Workspace
 
 
 def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
-    """The account from tokenized training preferences to the rows that the objective trains on."""
+    """The account from tokenized training preferences to the rows the objective trains on."""
     pop, loss, rows, count = run.pop, parts.loss, parts.collator.rows, len(workspace.train)
     needs, name = loss.needs, loss.objective.name
     steps = [] if parts.edges is None else [edge_step(parts.edges, pop.edges, trained=needs.edges)]
@@ -34,14 +35,18 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
             f"preferences without a comparison, trained at the middle of the scale: {parts.scale.unknown} of {count}"
         )
     if pop.scale is not None and needs.scale:
-        notes.append(f"{pop.scale} has {len(StrengthScale.load(pop.scale))} strengths, of which {count} are used")
+        notes.append(
+            f"{pop.scale} has {counted(len(StrengthScale.load(pop.scale)), 'strength')}, of which {count} are used"
+        )
     used = {*workspace.task.columns, *(name for signal in told.values() for name in signal.sources)}
     if sampled and order is None:
         used |= {"strength", "chosen_rating", "rejected_rating"}
     others = [column for column in preferences.columns if column not in COLUMNS]
     idle = [column for column in (*workspace.train.known_numbers, *others) if column not in used]
     if run.data.soft_label_temperature is not None:
-        idle = [column for column in idle if column != "soft_label"]  # it was made from ratings, `without_effect` says
+        idle = [
+            column for column in idle if column != "soft_label"
+        ]  # it was made from ratings, as `without_effect` says
     if idle:
         notes.append(f"data columns not used by '{name}': {', '.join(idle)}")
     notes += run.copies
@@ -50,12 +55,12 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
 
 
 def seen_steps(run: Run, done: int, rows: int) -> list[Step]:
-    """What only the training could tell: rows that it never reached, and margins that were clamped.
+    """Facts known only after training: rows it never reached, and clamped margins.
 
     Args:
         run: with its metrics.
         done: optimizer steps.
-        rows: rows of an epoch.
+        rows: rows per epoch.
     """
     batch_size = run.train.batch_size
     seen = min(done * batch_size, rows)
@@ -70,7 +75,7 @@ def seen_steps(run: Run, done: int, rows: int) -> list[Step]:
         return []
     return [
         Step(
-            name=f"rows seen in {done} steps of {batch_size}",
+            name=f"rows seen in {counted(done, 'step')} of {batch_size}",
             rows_in=rows,
             kept={"seen": seen},
             left_out={"training ended before the first epoch": rows - seen} if seen < rows else {},

@@ -3,15 +3,15 @@
 config.yaml       the resolved configuration, paths absolute
 data.parquet      ids, prompts and contents (as digests) of the training and held-out preferences
 fingerprints.json of the start model, tokenizer, edges and the user's own components
-code/             the source of the user's own components, with what it imports from beside it
+code/             the source of the user's own components, and modules imported from the same folder
 run.json          facts: versions, fingerprints, the account of the data, seconds, memory
 metrics.jsonl     training metrics, the same for the same seed
 timing.jsonl      tokens per second and seconds, which differ from run to run
 curves.jsonl      held-out metrics during training
 model/            the trained weights or adapter, and the tokenizer
 checkpoints/      to resume from
-edges.parquet     PoP edges, where the objective or its scale needs them
-scale.parquet     the strength scale, where the objective needs one
+edges.parquet     PoP edges, if the objective or its scale needs them
+scale.parquet     the strength scale, if the objective needs one
 evaluation/       held-out margins, generations and metrics
 """
 
@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, popmargin and what its numbers depend on."""
+    """Versions of Python, popmargin and the packages that affect its numbers."""
     result = {"python": platform.python_version()}
     for package in ("popmargin", "torch", "transformers", "accelerate", "peft", "datasets", "numpy"):
         try:
@@ -53,7 +53,7 @@ class RunDirectory:
 
     Attributes:
         path: the folder.
-        measured: name of the folder in it for what is measured.
+        measured: name of its folder for evaluation results.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class RunDirectory:
 
     @property
     def evaluation(self) -> Path:
-        """Folder of what was measured."""
+        """Folder of evaluation results."""
         return self.path / self.measured
 
     @property
@@ -85,10 +85,10 @@ class RunDirectory:
         return (self.path / "run.json").is_file()
 
     def config(self) -> RunConfig:
-        """The configuration of the run; where a file of the user's own code is gone, with the run's copy of it.
+        """The configuration of the run; with the run's copy of user code whose file is gone.
 
         Raises:
-            RunError: this is no run directory.
+            RunError: this is not a run directory.
         """
         return with_kept_code(self.stored(), self.path / "code")
 
@@ -96,7 +96,7 @@ class RunDirectory:
         """The configuration of the run as it was stored.
 
         Raises:
-            RunError: this is no run directory.
+            RunError: this is not a run directory.
         """
         file = self.path / "config.yaml"
         if not self.path.exists():
@@ -108,7 +108,7 @@ class RunDirectory:
         return from_dict(RunConfig, read_saved(file))
 
     def facts(self) -> dict[str, Any]:
-        """What run.json holds.
+        """The contents of run.json.
 
         Raises:
             RunError: the run has not finished.
@@ -122,23 +122,23 @@ class RunDirectory:
         return read_jsonl(self.path / "metrics.jsonl")
 
     def checkpoint(self) -> Path | None:
-        """The last checkpoint that was written to its end, if any."""
+        """The last complete checkpoint, if any."""
         found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
         whole = [folder for folder in found if _is_whole(folder)]
         for folder in found[found.index(whole[-1]) + 1 :] if whole else found:
-            _LOG.warning("%s was not written to its end, and is passed over.", folder)
+            _LOG.warning("%s is incomplete and is skipped.", folder)
         return whole[-1] if whole else None
 
     def says_where_code_is(self) -> str:
-        """A sentence about the copies of the user's own code; empty without any."""
+        """A sentence about copies of user code; empty without any."""
         code = self.path / "code"
-        return f" Its code as it was lies in {code}." if code.is_dir() else ""
+        return f" A copy of its code is in {code}." if code.is_dir() else ""
 
     def check(self, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
-        """Before any work: whether the run can be started, or gone on with, in this folder.
+        """Before any work: check that the run can be started or resumed in this folder.
 
         Raises:
-            ConfigError: the folder would be deleted, and holds what the run reads.
+            ConfigError: the folder would be deleted, but contains inputs of the run.
             RunError: the folder is in use by another run, or by the same one without `resume`.
         """
         file = self.path / "config.yaml"
@@ -162,10 +162,10 @@ class RunDirectory:
             )
 
     def check_record(self, now: "Record") -> None:
-        """Whether a run that goes on, or is done, still has the data, models and code that it was started with.
+        """Check that a resumed or finished run still has the data, models and code it was started with.
 
         Raises:
-            RunError: it has not; the message says what differs.
+            RunError: it does not; the message says what differs.
         """
         from popmargin.training.fingerprints import Record
 
@@ -173,19 +173,19 @@ class RunDirectory:
         changed = [] if before is None else before.changes(now)
         if changed:
             raise RunError(
-                f"{self.path} was trained on something else:\n"
+                f"{self.path} was trained on different inputs:\n"
                 + "".join(f"  {sentence}\n" for sentence in changed)
                 + f"Restore it, or train again with --overwrite or another output.{self.says_where_code_is()}"
             )
 
     def start(self, config: RunConfig, record: "Record", *, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready, for a new run or to go on from its last checkpoint; one process alone does so.
+        """Prepare the folder, for a new run or for resuming from its last checkpoint; only one process does so.
 
         Args:
             config: the run, its paths absolute.
-            record: what it is trained on.
-            resume: go on with the run in the folder.
-            overwrite: delete a run that is in the way.
+            record: of what it is trained on.
+            resume: resume the run in the folder.
+            overwrite: delete an existing run in the folder.
 
         Raises:
             ConfigError, RunError: as in `check` and `check_record`.
@@ -211,13 +211,13 @@ class RunDirectory:
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write run.json, which marks the run as finished."""
-        text = json.dumps(dict(sorted(facts.items())), indent=1)  # an account keeps the order of its sums
+        text = json.dumps(dict(sorted(facts.items())), indent=1)  # an account keeps the order of its entries
         with whole_file(self.path / "run.json") as partial:
             partial.write_text(text + "\n", encoding="utf-8")
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has its last file, and all of that."""
+    """Whether a checkpoint has its last file, and all of it."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

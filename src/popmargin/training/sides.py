@@ -1,4 +1,4 @@
-"""Training and held-out preferences from their files: read, held out, limited, flipped, with the account of it."""
+"""Training and held-out preferences from their files: read, split, limited, flipped, with the account."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,25 +13,25 @@ from popmargin.data.goals import asking, body_keys, goal_facts
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.data.split import check_leak, normalised_key, split_preferences
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.training.account import reading_step
 
 
 def load_split(config: DataConfig) -> tuple[Preferences, Preferences]:
-    """Training and held-out preferences, leak-checked, with label noise on the training side alone.
+    """Training and held-out preferences, checked for leaks, with label noise only on the training side.
 
     Raises:
-        DataError: rows that cannot be used, or prompts on both sides.
+        DataError: unusable rows, or prompts on both sides.
     """
     split = read_split(config)
     return split.train, split.test
 
 
 def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences:
-    """All preferences of the file or data set that `data.train` or `data.test` names.
+    """All preferences in the file or data set named by `data.train` or `data.test`.
 
     Raises:
-        DataError: rows that cannot be used.
+        DataError: unusable rows.
     """
     from popmargin.demo import demo_data_path
 
@@ -50,13 +50,13 @@ def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences
 
 @dataclass(frozen=True)
 class Split:
-    """Training and held-out preferences, and how they came about.
+    """Training and held-out preferences, and where they come from.
 
     Attributes:
         train: to train on, flipped and with soft labels as configured.
         test: held out.
-        aside: what else the training file holds: beyond `data.limit`, or set aside while there are validation ones.
-        passed_over: ids of preferences of the training side that `data.limit` leaves out.
+        aside: the rest of the training file: beyond `data.limit`, or set aside when there are validation ones.
+        passed_over: ids of training preferences dropped by `data.limit`.
         steps: the account of reading and splitting.
     """
 
@@ -71,7 +71,7 @@ def read_split(config: DataConfig) -> Split:
     """As `load_split`, with the account.
 
     Raises:
-        DataError: rows that cannot be used, or prompts on both sides.
+        DataError: unusable rows, or prompts on both sides.
     """
     everything = load_side(config, "train")
     steps, notes = [reading_step(everything.report)], list[str]()
@@ -119,8 +119,8 @@ def read_split(config: DataConfig) -> Split:
 def _how_held_out(field: str, size: float, seed: int, train: Preferences, test: Preferences) -> str:
     ours, theirs = (len({normalised_key(key) for key in body_keys(side)}) for side in (train, test))
     return (
-        f"held out by prompt: {field} {size:g}, {theirs} of {ours + theirs} prompts with {len(test)} preferences, "
-        f"drawn with seed {seed}"
+        f"held out by prompt: {field} {size:g}, {theirs} of {counted(ours + theirs, 'prompt')} with "
+        f"{counted(len(test), 'preference')}, drawn with seed {seed}"
     )
 
 
@@ -129,12 +129,12 @@ def _hold_out(preferences: Preferences, size: float, seed: int) -> tuple[Prefere
 
 
 def with_soft_labels(preferences: Preferences, temperature: float) -> Preferences:
-    """The preferences with soft labels from their ratings, which a Bradley–Terry model reads as rewards.
+    """The preferences with soft labels from their ratings, treated as rewards of a Bradley–Terry model.
 
     p = σ((chosen_rating − rejected_rating) / temperature): ½ at equal ratings, 0.73 at a gap of one temperature.
 
     Args:
-        preferences: every one with both ratings; a `soft_label` of their own gives way.
+        preferences: all with both ratings; any existing `soft_label` is replaced.
         temperature: rating points, above 0.
 
     Raises:

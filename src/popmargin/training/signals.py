@@ -1,9 +1,9 @@
-"""What says how strong a preference is, and what it is used as: margin, soft label, order of PoP edges or weight.
+"""Signals of preference strength, and their use: as margin, soft label, order of PoP edges or weight.
 
-A *signal* is a column of numbers of the data: ratings, a strength, a margin, votes, a label of one's own. The run's
-`signals` say which column is used as what; without them the data's own columns of these names are taken.
+A *signal* is a numeric column of the data: ratings, a strength, a margin, votes, a custom label. The run's `signals`
+say which column is used as what; by default the data's columns of these names are used.
 
-Axis suffix N: the preferences that are trained on.
+Axis suffix N: the training preferences.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ import numpy as np
 from scipy.special import expit, logit
 
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.registry import make_options
 
 USES = ("margin", "soft_label", "order", "weight")
-"""What every run may use a signal as, beside the columns that its own parts declare."""
+"""Uses of a signal in every run, besides the columns that its parts declare."""
 _RATINGS = ("chosen_rating", "rejected_rating")
 _UNITS = {"reward": "reward units", "nats": "nats", "probability": "probabilities"}
 _WHO = {"weight": "A run with weights"}
@@ -34,15 +34,15 @@ _SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """A column, and what its numbers mean.
+    """A column, and the meaning of its numbers.
 
     Attributes:
-        column: a column of numbers of the data; `ratings`: chosen_rating − rejected_rating; `scale`: the run's strength
+        column: a numeric column of the data; `ratings`: chosen_rating − rejected_rating; `scale`: the run's strength
             scale (see `pop`).
         unit: of a margin or soft label, after `scale`: `reward` (log-odds that chosen is better), `nats` (reward units
-            divided by the objective's β), or `probability` that chosen is better. null takes `probability` for the
+            divided by the objective's β), or `probability` that chosen is better. null means `probability` for the
             column soft_label and `reward` for any other.
-        scale: what the numbers are multiplied by; of a probability, its log-odds. Below 0 it turns them round.
+        scale: factor of the numbers; for a probability, of its log-odds. A negative one reverses the order.
     """
 
     column: str
@@ -55,20 +55,20 @@ class Signal:
 
     @property
     def read_as(self) -> str:
-        """The unit, or what the column's name says of it."""
+        """The unit, or the one implied by the column's name."""
         return self.unit or ("probability" if self.column == "soft_label" else "reward")
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The columns of the data that it reads."""
+        """The data columns it reads."""
         return {"ratings": _RATINGS, "scale": ()}.get(self.column, (self.column,))
 
     def describe(self, use: str, names: Mapping[str, str]) -> str:
-        """What is used as what, for the account.
+        """A description of the use, for the account.
 
         Args:
-            use: what for.
-            names: what files call the columns, where they call them otherwise.
+            use: the use.
+            names: the columns' names in files, if they differ.
         """
         told = {"ratings": "the gap of the ratings", "scale": "the strength scale"}.get(self.column)
         if told is None:
@@ -79,18 +79,18 @@ class Signal:
 
 
 Signals = Mapping[str, Signal | None]
-"""By use: what a configuration says; None for a weight that is not used."""
+"""Configured signals by use; None for an unused weight."""
 
 
 def make_signals(values: Mapping[str, Any], columns: Sequence[str]) -> Signals:
-    """The signals that a configuration names.
+    """The signals in a configuration.
 
     Args:
         values: the run's `signals`: for each use a column, or `column`, `unit` and `scale`.
-        columns: what the run's own parts read.
+        columns: those read by the run's parts.
 
     Raises:
-        ConfigError: a use that there is not, or an unknown or invalid option.
+        ConfigError: an unknown use, or an unknown or invalid option.
     """
     known = list(dict.fromkeys([*USES, *(name for name in columns if name != "scale")]))
     made: dict[str, Signal | None] = {}
@@ -105,48 +105,52 @@ def make_signals(values: Mapping[str, Any], columns: Sequence[str]) -> Signals:
             raise ConfigError(f"signals.{use} is {value!r}: name a column, e.g. {{column: strength, scale: 0.5}}.")
         signal: Signal = make_options(Signal, options, f"signals.{use}")
         if signal.unit is not None and use not in _WITH_UNIT:
-            raise ConfigError(f"signals.{use}.unit: only margin and soft_label have a unit. Leave it out.")
+            raise ConfigError(f"signals.{use}.unit: only margin and soft_label have a unit. Remove it.")
         if use == "order" and signal.column == "scale":
             raise ConfigError(
-                "signals.order: the scale is fitted to edges, so that edges cannot be sampled from it. Write it into "
-                "the data (popmargin pop scale … --preferences-out FILE --as strength) and train on these."
+                "signals.order: the scale is fitted to edges, so edges cannot be sampled from it. Write it into the "
+                "data (popmargin pop scale … --preferences-out FILE --as strength) and train on these."
             )
         made[use] = signal
     return made
 
 
 def own_signal(preferences: Preferences, use: str) -> Signal:
-    """What is used where the configuration names no signal: the column of that name.
+    """The default signal: the column of that name.
 
-    The margin is the gap of the ratings; where some have none, the strengths or the column `margin`, if all have these.
+    The margin is the rating gap; if some have none, the strengths or the column `margin`, if all have these.
     """
     return Signal(column=(preferences.margin_column or "ratings") if use == "margin" else use)
 
 
 def own_order(preferences: Preferences) -> str:
-    """What edges are sampled from where the configuration names no signal, for the account."""
+    """The default order from which edges are sampled, for the account."""
     explicit = np.isfinite(preferences.column("strength"))
     if 0 < explicit.sum() < len(explicit):
-        return f"order: column 'strength' in {explicit.sum()} of {len(explicit)} rows, the gap of the ratings in others"
+        return (
+            f"order: column 'strength' in {explicit.sum()} of {counted(len(explicit), 'row')}, the rating gap in others"
+        )
     return Signal(column="strength" if explicit.any() else "ratings").describe("order", preferences.report.columns_used)
 
 
 def has_weights(preferences: Preferences, signals: Signals) -> bool:
-    """Whether the rows are weighted: a signal says so, or the data have weights and no signal says no."""
+    """Whether the rows are weighted: by a signal, or by weights in the data that no signal turns off."""
     if "weight" in signals:
         return signals["weight"] is not None
     return "weight" in preferences.columns and bool(np.isfinite(preferences.column("weight")).any())
 
 
 def raw_values(preferences: Preferences, column: str) -> np.ndarray:
-    """A column's numbers (one for each preference), nan where unknown.
+    """A column's numbers (one per preference), nan where unknown.
 
     Raises:
-        DataError: there is no such column of numbers.
+        DataError: there is no such numeric column.
     """
     values = preferences.rating_gap if column == "ratings" else preferences.column(column)
     if values.ndim != 1:
-        raise DataError(f"The column '{column}' holds {values.shape[1]} numbers a row: a signal is one.")
+        raise DataError(
+            f"The column '{column}' has {values.shape[1]} numbers per row, but a signal is a single number."
+        )
     return values
 
 
@@ -157,11 +161,11 @@ def column_of(
     ids: Sequence[str],
     beta: float,
 ) -> np.ndarray:
-    """The numbers that the parts of a run read as the column `use`.
+    """The numbers read by a run's parts as the column `use`.
 
     Args:
-        use: margin (reward units), soft_label (a probability), weight, or any other column (as it is).
-        signal: what they are made of.
+        use: margin (reward units), soft_label (a probability), weight, or any other column (unchanged).
+        signal: their source.
         values: its column (N,), finite.
         ids: of the preferences (N,).
         beta: reward units per nat.
@@ -170,7 +174,7 @@ def column_of(
         (N,), float32.
 
     Raises:
-        DataError: some have a number that cannot be; the message names the first.
+        DataError: some numbers are invalid; the message names the first.
     """
     read = values
     with np.errstate(over="ignore"):
@@ -181,16 +185,16 @@ def column_of(
         remedy = "Correct them, or set signals.weight to null"
         _refuse(values < 0, values, ids, f"As weights, the column '{signal.column}' must be 0 or more", remedy)
         if not values.any():
-            raise DataError("All weights are 0, so that nothing would be trained. Give some rows a weight above 0.")
+            raise DataError("All weights are 0, so nothing would be trained. Give some rows a weight above 0.")
     return values.astype(np.float32)
 
 
 def lacking(use: str, ways: Mapping[str, np.ndarray], ids: Sequence[str], *, given: bool) -> str:
-    """Why some preferences have no number for a use, and what to write.
+    """A message on why some preferences have no number for a use, and the remedy.
 
     Args:
-        use: what the numbers are for.
-        ways: columns that could give them, with their values (N,), nan where unknown.
+        use: the use of the numbers.
+        ways: columns that could supply them, with their values (N,), nan where unknown.
         ids: of the preferences (N,).
         given: whether the configuration names the column.
     """
@@ -209,12 +213,12 @@ def _margin_or_label(use: str, signal: Signal, values: np.ndarray, ids: Sequence
     column = f"the column '{signal.column}'"
     factor = signal.scale * (beta if signal.read_as == "nats" else 1.0)
     if signal.read_as == "probability":
-        rule = f"As probabilities, {column} must hold 0 to 1"
+        rule = f"As probabilities, {column} must be from 0 to 1"
         _refuse((values < 0) | (values > 1), values, ids, rule, f"Name another signals.{use}.unit")
     if use == "margin":
         if signal.read_as == "probability":
             ends = (values == 0) | (values == 1)
-            rule = f"As a margin, {column} must lie between 0 and 1, since the log-odds of these are infinite"
+            rule = f"As a margin, {column} must be strictly between 0 and 1: the log-odds of 0 and 1 are infinite"
             _refuse(ends, values, ids, rule, "Write e.g. 0.01 or 0.99")
         return factor * (logit(values) if signal.read_as == "probability" else values)
     if signal.read_as == "probability":
@@ -231,9 +235,9 @@ def _refuse(bad: np.ndarray, values: np.ndarray, ids: Sequence[str], rule: str, 
 
 
 def weight_notes(weight: np.ndarray) -> list[str]:
-    """How unequal the weights of the rows (R,) are: their mean, Kish's effective sample size, and zeros."""
+    """Summary of the rows' weights (R,): their mean, Kish's effective sample size, and zeros."""
     weight = weight.astype(np.float64)
     effective = weight.sum() ** 2 / np.square(weight).sum() if weight.any() else 0.0
     notes = [f"weighted rows: mean weight {weight.mean():g}, effective sample size {effective:.1f} of {len(weight)}"]
     zeros = int((weight == 0).sum())
-    return notes + ([f"rows of weight 0, which train nothing: {zeros}"] if zeros else [])
+    return notes + ([f"rows of weight 0, not trained on: {zeros}"] if zeros else [])

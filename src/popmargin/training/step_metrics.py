@@ -1,4 +1,4 @@
-"""Training metrics: weighted by rows, summed on the device, read when they are logged."""
+"""Training metrics: weighted by rows, summed on the device, read when logged."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ from popmargin.errors import RunError
 
 
 class MeanMetrics:
-    """Means of named per-row values over everything added since the last reading; nan says that a row has no value."""
+    """Means of named per-row values over everything added since the last reading; nan means that a row has no value."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor], weight: Tensor | None = None) -> None:
-        """Add values of any number of rows, one tensor (rows,) per name; without weights (rows,) all count alike."""
+        """Add values of any number of rows, one tensor (rows,) per name; without weights (rows,) all count equally."""
         for name, tensor in values.items():
             known = ~tensor.isnan()
             if weight is None:
@@ -28,7 +28,7 @@ class MeanMetrics:
             self._sums[name] = self._sums[name] + both if name in self._sums else both
 
     def read(self) -> dict[str, float]:
-        """The means over all processes since the last reading, of names with a value; starts anew."""
+        """The means over all processes since the last reading, for names with a value; then resets."""
         names = sorted(self._sums)
         if not names:
             return {}
@@ -74,9 +74,9 @@ class RowValues:
 
 
 def finish_means(means: Mapping[str, float]) -> dict[str, float]:
-    """Means as they are logged: `x_square` beside `x_mean` becomes the standard deviation `x_std`, alone it stays.
+    """Means for the log: `x_square` with `x_mean` becomes the standard deviation `x_std`; alone it is unchanged.
 
-    Of the rows' weights also the effective sample size (Σw)²/Σw², as a share of the rows.
+    For the rows' weights also the effective sample size (Σw)²/Σw², as a share of the rows.
     """
     result = dict(means)
     for name in means:

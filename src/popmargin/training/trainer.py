@@ -1,6 +1,6 @@
-"""The training loop: `transformers.Trainer` with a forward pass over distinct preferences and any objective on top.
+"""The training loop: `transformers.Trainer` with a forward pass over distinct preferences and any objective.
 
-The loop knows no objective: it scores preferences, lines the scores up with the batch's rows, and hands them over.
+The loop knows nothing of objectives: it scores preferences, matches the scores to the batch's rows, and passes them on.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +28,7 @@ from popmargin.user_code import running
 
 STATE_FILE = "popmargin_state.safetensors"
 LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "target_distance")
-"""Log entries other than means over rows."""
+"""Log entries that are not means over rows."""
 
 
 class PreferenceTrainer(Trainer):
@@ -38,12 +38,12 @@ class PreferenceTrainer(Trainer):
         model: the policy.
         args: transformers' arguments; per_device_train_batch_size counts rows.
         loss: the objective and what belongs to it.
-        collator: makes batches; it holds the rows, and the preferences as the model takes them.
+        collator: makes batches; it has the rows, and the preferences as model inputs.
         scorer: scores preferences with the model.
         write: writes weights into a folder; see `tasks.base.Task.checkpoint`.
         clustered: order edges so that a batch shares preferences.
         callbacks: further transformers callbacks.
-        options: further ones of transformers' trainer.
+        options: further options of transformers' trainer.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class PreferenceTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """The micro-batches of one optimizer step, and the rows in them over all processes, or what these weigh."""
+        """The micro-batches of one optimizer step, and their number of rows (or total weight) over all processes."""
         batches: list[Any] = []
         for _ in range(num_batches):
             batch = next(epoch_iterator, None)
@@ -118,7 +118,7 @@ class PreferenceTrainer(Trainer):
         weighted = any("weight" in batch for batch in batches)
         rows = sum(batch["weight" if weighted else "row_count"] for batch in batches)
         if self.args.world_size == 1 and not weighted:
-            return batches, rows  # a tensor would have to reach the device first
+            return batches, rows  # a tensor would first have to be moved to the device
         total = torch.tensor(rows)
         if self.args.world_size > 1:
             total: Any = self.accelerator.gather(total.to(device))
@@ -140,7 +140,7 @@ class PreferenceTrainer(Trainer):
     # -- loss ------------------------------------------------------------------------------------------------------
 
     def _seed_of_part(self) -> int:
-        """Seed of the random numbers for this part of a batch: the same in a run that goes on."""
+        """Seed of the random numbers for this part of a batch: the same in a resumed run."""
         self._parts_seen += 1
         part = (self.args.seed, self.state.global_step, self._parts_seen, self.args.process_index)
         return int(np.random.SeedSequence(part).generate_state(1, np.uint64)[0] >> 1)
@@ -172,7 +172,7 @@ class PreferenceTrainer(Trainer):
         loss_R = self.loss.of_rows(rows, seen)
         scores_R = [loss_R, rows.gap, rows.decoupled, None if rows.target is None else rows.target.values]
         finite_R = torch.stack([torch.isfinite(values) for values in scores_R if values is not None]).all(0)
-        self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once a step: no sync here
+        self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once per step: no sync here
         self._note(inputs, rows, seen, scores.logged)
         weight_R = rows.columns.get("weight")
         count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
@@ -185,7 +185,7 @@ class PreferenceTrainer(Trainer):
     def _target_gaps(self, model: nn.Module, inputs: dict[str, Any], seed: int) -> Tensor | None:
         """Target gaps of all preferences of the batch (P,), nats; None where the objective needs none.
 
-        Scored before the policy, so that weights exchanged for the target's are back in place for its graph.
+        Scored before the policy, so that weights swapped for the target's are restored before its graph is built.
         """
         target = self.loss.target
         if target is None:
@@ -195,7 +195,7 @@ class PreferenceTrainer(Trainer):
         if remembered is not None:
             return remembered
         gaps_P = torch.zeros(len(preferences), device=preferences.device)
-        # Processes that shard the weights gather them together: each makes a pass, whether it has something to score.
+        # Processes that shard the weights gather them together: each makes a pass, even with nothing to score.
         if "target" in inputs or (target.forward != "none" and self.is_fsdp_enabled):
             side = "target" if "target" in inputs else "policy"
             was_training = model.training
@@ -220,7 +220,7 @@ class PreferenceTrainer(Trainer):
         preferences_R = torch.cat([preferences for _, preferences in self._checks])
         self._checks = []
         gradients = (parameter.grad for parameter in model.parameters() if parameter.grad is not None)
-        # Of a sharded gradient, this process's part: a loss that is not finite spoils the parts of all processes.
+        # For a sharded gradient, this process's part: a non-finite loss spoils the parts of all processes.
         sums = [(grad.to_local() if isinstance(grad, DTensor) else grad).sum() for grad in gradients]
         finite = torch.isfinite(torch.stack(sums)).all() if sums else torch.ones_like(finite_R[0])
         losses_fine, gradients_fine = torch.stack([finite_R.all(), finite]).tolist()
@@ -241,7 +241,7 @@ class PreferenceTrainer(Trainer):
 
     @torch.no_grad()
     def _note(self, inputs: dict[str, Any], rows: Rows, seen: Rows, of_tokens: Mapping[str, Tensor]) -> None:
-        """Log what the rows show; the objective's own figures are of the rows that it has seen, less the margin."""
+        """Log the rows' metrics; the objective's own diagnostics see the rows less the margin."""
         gap = rows.gap.detach()
         values: dict[str, Tensor] = {
             "accuracy": (gap > 0).double() + 0.5 * (gap == 0).double(),
@@ -271,7 +271,7 @@ class PreferenceTrainer(Trainer):
         self.tokens_seen += int(inputs["policy_tokens"])
 
     def _refuse_taken(self, noted: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
-        """An objective's figures must not stand in the log in the place of others."""
+        """An objective's diagnostics must not replace other entries of the log."""
         taken = [name for name in noted if name in ours or name in LOGGED]
         if taken:
             raise RunError(
@@ -290,7 +290,7 @@ class PreferenceTrainer(Trainer):
         return values
 
     def finish_step(self) -> None:
-        """Let target and objective follow an optimizer step."""
+        """Update target and objective after an optimizer step."""
         self._parts_seen = 0
         if self.loss.target is not None:
             self.loss.target.step()
@@ -301,7 +301,7 @@ class PreferenceTrainer(Trainer):
             )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the preference metrics to what is logged."""
+        """Add the preference metrics to the log."""
         means = self.metrics.read()
         if means and "loss" in logs:
             logs = {**logs, **finish_means(means)}
@@ -312,17 +312,17 @@ class PreferenceTrainer(Trainer):
     # -- state -----------------------------------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Called by `save_model`, with the whole weights where they are sharded; without pickled arguments."""
-        if self.args.should_save and state_dict != {}:  # DeepSpeed's, which saves parts instead
+        """Called by `save_model`, with gathered weights if they are sharded; without pickled arguments."""
+        if self.args.should_save and state_dict != {}:  # DeepSpeed saves its own shards instead
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
             self.write(model, Path(output_dir or str(self.args.output_dir)), state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if is_stacked(model or self.model):
-            read_adapter(model or self.model, Path(resume_from_checkpoint))  # transformers would take the start adapter
+            read_adapter(model or self.model, Path(resume_from_checkpoint))  # transformers would use the start adapter
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if not self.is_fsdp_enabled:  # which reads shards of its own
+        if not self.is_fsdp_enabled:  # it reads its own shards
             refuse_difference(model or self.model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
@@ -338,17 +338,17 @@ class PreferenceTrainer(Trainer):
         """Save the model; with a checkpoint, target and objective state too."""
         super().save_model(output_dir, _internal_call)
         if _internal_call and output_dir is not None:
-            state = dict(self.loss.target.state()) if self.loss.target is not None else {}  # of all processes' shards
+            state = dict(self.loss.target.state()) if self.loss.target is not None else {}  # over all processes' shards
             if not self.args.should_save:
                 return
             state |= {f"objective.{name}": value for name, value in self.state_of_objective.items()}
             save_file({name: value.contiguous() for name, value in state.items()}, Path(output_dir) / STATE_FILE)
 
     def load_state(self, checkpoint: Path) -> None:
-        """Take up target and objective state of a checkpoint.
+        """Restore target and objective state from a checkpoint.
 
         Raises:
-            RunError: the checkpoint was not written by popmargin, or by another target.
+            RunError: the checkpoint was not written by popmargin, or is from another target.
         """
         file = checkpoint / STATE_FILE
         if not file.is_file():
@@ -360,17 +360,17 @@ class PreferenceTrainer(Trainer):
 
 
 class NothingLeftError(Exception):
-    """The checkpoint that training goes on from is that of its last step."""
+    """The checkpoint to resume from is that of the last step."""
 
 
 class _StepCallback(TrainerCallback):
-    """Tells the trainer of every optimizer step."""
+    """Notifies the trainer of every optimizer step."""
 
     def __init__(self, trainer: PreferenceTrainer) -> None:
         self._trainer = trainer
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:  # transformers would take one more step
+        if state.global_step >= state.max_steps:  # transformers would do one more step
             raise NothingLeftError
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:

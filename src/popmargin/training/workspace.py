@@ -1,4 +1,4 @@
-"""What several runs on the same data and start model share: the task, preferences, edges and scales."""
+"""Shared by several runs on the same data and start model: the task, preferences, edges and scales."""
 
 import sys
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ _SIDES = ("training preferences", "held-out preferences")
 
 
 class Workspace:
-    """What several runs on the same data and model share; made once, used by all.
+    """Shared state of several runs on the same data and model; made once, used by all.
 
     Args:
         task: on its start model.
@@ -73,12 +73,12 @@ class Workspace:
 
     @property
     def account(self) -> list[Step]:
-        """What became of the data, from the files to the rows that the task takes, on both sides."""
+        """The account of the data, from the files to the rows that the task takes, on both sides."""
         encoded = zip((self.train.encoded, self.test.encoded), _SIDES, strict=True)
         return [*self._split.steps, *(encoding_step(side.report, name) for side, name in encoded)]
 
     def tell(self, steps: Sequence[Step]) -> None:
-        """Print an account on stderr; a step that several runs share is told once."""
+        """Print an account on stderr; steps shared by several runs are printed once."""
         for step in steps:
             text = "\n".join(step.lines())
             if text not in self._told:
@@ -86,7 +86,7 @@ class Workspace:
                 print(text, file=sys.stderr, flush=True)
 
     def check_rows(self, evaluation: EvaluationConfig) -> None:
-        """Look, before anything is trained, whether the models can score all rows and what is sampled later.
+        """Check before training that the models can score all rows and later samples.
 
         Args:
             evaluation: what is measured later.
@@ -105,10 +105,10 @@ class Workspace:
 
         Args:
             config: where they come from.
-            order: what sampled edges take for strengths; None for the data's own.
+            order: strengths for sampled edges; None for the data's own.
 
         Raises:
-            DataError: the file names other preferences, the store holds no label of these, or strengths are missing.
+            DataError: the file names other preferences, the store has no labels of these, or strengths are missing.
         """
         if (config, order) not in self._edges:
             self._edges[config, order] = self._make_edges(config, order)
@@ -130,10 +130,10 @@ class Workspace:
         )
 
     def _without_left_out(self, edges: PopEdges) -> PopEdges:
-        """The edges without those that name a preference which did not come this far; how many stands in `left_out`."""
+        """The edges, excluding those that name a dropped preference; their number is in `left_out`."""
         reasons = {
             "name a preference beyond data.limit": self._split.passed_over,
-            "name a preference left out by tokenization": set(self.train.preferences.ids) - set(self.train.ids),
+            "name a preference dropped by tokenization": set(self.train.preferences.ids) - set(self.train.ids),
         }
         sides = [edges.table[name].to_pylist() for name in ("stronger", "weaker")]
         keep, left_out = np.ones(len(edges), dtype=bool), dict[str, int]()
@@ -159,7 +159,7 @@ class Workspace:
             order: as in `edges`.
 
         Raises:
-            DataError: the file holds not all of them, the edges name others, or hold no comparison.
+            DataError: the file does not have all of them, or the edges name others or contain no comparison.
         """
         if (config, order) not in self._scales:
             self._scales[config, order] = self._make_scale(config, order)
@@ -172,11 +172,11 @@ class Workspace:
         return fit_strengths(edges, self.train.ids, ridge=config.ridge), edges
 
     def record(self, pop: PopConfig, loss: Loss, code: Sequence[OwnCode]) -> Record:
-        """What a run is trained on, by content.
+        """The record of what a run is trained on, by content.
 
         Args:
             pop: its edges.
-            loss: its parts, which say what they need.
+            loss: its parts, which declare what they need.
             code: the user's own components.
         """
         sides = dict(zip(_SIDES, (self.train.encoded, self.test.encoded), strict=True))

@@ -1,4 +1,4 @@
-"""Row layouts: how prompt, chosen and rejected stand in a row. One file and one entry of `FORMATS` each."""
+"""Row layouts: how a row holds prompt, chosen and rejected. One file and one entry of `FORMATS` each."""
 
 from popmargin.data.formats.base import Format, Reader
 from popmargin.data.formats.columns import ALIASES, names_for, resolve_names, unused_columns

@@ -1,4 +1,4 @@
-"""What layouts share: the entry that describes one, and the reader of its fields."""
+"""Shared by all layouts: the entry that describes one, and the reader of its fields."""
 
 import math
 from collections import Counter
@@ -14,6 +14,7 @@ from popmargin.data.messages import Notes, as_text, as_values, harmonise, offer
 from popmargin.data.schema import NUMBER_COLUMNS
 from popmargin.data.tools import tools_text
 from popmargin.data.validate import Draft, RowError, prefers_rejected
+from popmargin.errors import a_kind
 
 Row = Mapping[str, Any]
 COMMON = (
@@ -28,15 +29,14 @@ class Reader:
 
     Attributes:
         names: our field -> the source's column.
-        nested: "text" and "rating" -> the field of each response, where the caller renamed it.
+        nested: "text" and "rating" -> the field of each response, if the caller renamed it.
         text_cells: numbers come as text (CSV).
-        decimal_comma: and may be written with a comma.
-        ends: the numbers of the winner's column that name the first and the second response, where it holds numbers.
-        fields: of each response, that go along as columns of the side it is on.
+        decimal_comma: they may be written with a comma.
+        ends: the numbers in the winner's column that mean the first and the second response, if it contains numbers.
+        fields: of each response, kept as columns of its side.
         ties: "drop" reports them, "keep" makes them preferences of strength 0.
         unfinished: "drop" reports pairs with a response whose field `finished` is false, "keep" keeps them.
-        rated: how many rows of rated responses there were, by whether their ratings are 1 to n without ties, as ranks
-            are.
+        rated: number of rows of rated responses, by whether their ratings are 1 to n without ties, like ranks.
     """
 
     names: Mapping[str, str]
@@ -54,12 +54,12 @@ class Reader:
     rated: Counter[bool] = field(default_factory=Counter[bool])
 
     def value(self, row: Row, name: str) -> Any:
-        """The raw cell, None where the row or the source has none."""
+        """The raw cell, None if the row or the source has none."""
         column = self.names.get(name)
         return None if column is None else row.get(column)
 
     def values(self, row: Row, name: str) -> Any:
-        """The cell of a list: as it is, or out of a text that holds one as JSON or Python."""
+        """The cell of a list: unchanged, or parsed from JSON or Python text."""
         return as_values(self.value(row, name))
 
     def text(self, row: Row, name: str) -> Text:
@@ -67,7 +67,7 @@ class Reader:
         return as_text(self.value(row, name), name, self.notes)
 
     def prompt(self, row: Row) -> Text:
-        """The prompt; an instruction and its input are joined by an empty line, as Alpaca does."""
+        """The prompt; an instruction and its input are joined by an empty line, as in Alpaca."""
         prompt, more = self.text(row, "prompt"), self.value(row, "prompt_input")
         if more is None or (isinstance(more, str) and not more.strip()):
             return prompt
@@ -93,7 +93,7 @@ class Reader:
         return sides[0][:1], sides[0][1:], sides[1][1:]
 
     def number(self, row: Row, name: str) -> float | None:
-        """The cell as a number, None where it is missing."""
+        """The cell as a number, None if it is missing."""
         value = self.value(row, name)
         if self.decimal_comma and isinstance(value, str) and value.count(",") == 1:
             self.notes[f"decimal commas of the {name} were read as points"] += 1
@@ -111,10 +111,10 @@ class Reader:
             return value or None
         if isinstance(value, int | np.integer) and not isinstance(value, bool):
             return str(int(cast(int, value)))
-        raise RowError("type", f"the {name} is a {type(value).__name__}.", "write a text or an integer.", column=name)
+        raise RowError("type", f"the {name} is {a_kind(value)}.", "write text or an integer.", column=name)
 
     def draft(self, row: Row, prompt: Text, chosen: Text, rejected: Text, **known: float) -> Draft:
-        """A preference with the row's common fields; `known` numbers come before the row's."""
+        """A preference with the row's common fields; `known` numbers take precedence over the row's."""
         prompt, chosen, rejected = harmonise(prompt, chosen, rejected, self.notes)
         if "system" in self.names:
             prompt, chosen, rejected = self._under_system(row, prompt, chosen, rejected)
@@ -137,21 +137,21 @@ class Reader:
         return draft
 
     def _strength_of_margin(self, draft: Draft) -> float | None:
-        """A margin says how strong a preference is where nothing else does, unless it is negative."""
+        """A margin gives a preference's strength if nothing else does, unless it is negative."""
         margin: float | None = draft["margin"]
-        if margin is None or margin >= 0 or prefers_rejected(draft):  # then both are exchanged, and it is not negative
+        if margin is None or margin >= 0 or prefers_rejected(draft):  # then both are swapped, and it is not negative
             return margin
-        self.notes["a negative margin says nothing about the strength, which is unknown there"] += margin < 0
+        self.notes["a negative margin does not give a strength, so it is unknown"] += margin < 0
         return None
 
     def _under_system(
         self, row: Row, prompt: Text, chosen: Text, rejected: Text
     ) -> tuple[list[Message], list[Message], list[Message]]:
-        """The system column as the first message; every row becomes a conversation, with such a message or without."""
+        """The system column as the first message; every row becomes a conversation, with or without one."""
         turns = as_turns(prompt, "user"), as_turns(chosen, "assistant"), as_turns(rejected, "assistant")
         system = self.value(row, "system")
         if system is not None and not isinstance(system, str):
-            message = f"the system is a {type(system).__name__}."
+            message = f"the system prompt is {a_kind(system)}."
             raise RowError("type", message, "write a text, or nothing.", column="system")
         if not (system or "").strip():
             self.notes["the system column is empty: no system message"] += 1
@@ -165,7 +165,7 @@ class Reader:
         return [{"role": "system", "content": cast(str, system)}, *turns[0]], turns[1], turns[2]
 
     def tie(self, row: Row, prompt: Text, first: Text, second: Text, column: str, **known: float) -> Draft | RowError:
-        """Two responses that are equally good: a report, or a preference of strength 0 where ties are kept."""
+        """Two equally good responses: a report, or a preference of strength 0 if ties are kept."""
         if self.ties == "drop":
             return tied(column)
         self.notes["ties are kept, with the first response as chosen"] += 1
@@ -182,7 +182,7 @@ def _interleaved(asked: Sequence[str], answered: Sequence[str]) -> list[str]:
 
 
 def as_turns(text: Text, role: str) -> list[Message]:
-    """A text as one message of that role; messages as they are."""
+    """A text as one message of that role; messages unchanged."""
     return [{"role": role, "content": text}] if isinstance(text, str) else text
 
 
@@ -193,13 +193,13 @@ class Format:
     Attributes:
         required: fields that must have a column.
         optional: further fields that are read.
-        absent: fields that must have none, for the format to be detected.
-        read: drafts of one row, and an error for each of its pairs that is none; raises RowError for the whole row.
+        absent: fields that must not have a column, for the format to be detected.
+        read: drafts of one row, and an error for each invalid pair; raises RowError for the whole row.
         fits: looks at some rows, for detection; None if the columns decide.
-        doubt: looks at some rows and the columns that nothing reads, once detected: what has to be asked, with the
-            remedy; None where nothing has.
-        single: of a layout with one response a row, its prompt, response and rating; all rows of a prompt then become
-            one row for `read`, with the fields prompt, system, responses and ratings.
+        doubt: looks at some rows and the unread columns, once detected: the question to ask, with the
+            remedy; None if there is none.
+        single: for a layout with one response per row: its prompt, response and rating. All rows of a prompt then
+            become one row for `read`, with the fields prompt, system, responses and ratings.
     """
 
     name: str
@@ -219,10 +219,10 @@ class Format:
 
 
 def as_number(value: object, name: str, *, text_cells: bool = False) -> float | None:
-    """A cell as a number (it may be nan or infinite); None where it is missing.
+    """A cell as a number (it may be nan or infinite); None if it is missing.
 
     Raises:
-        RowError: no number.
+        RowError: it is not a number.
     """
     if value is None:
         return None

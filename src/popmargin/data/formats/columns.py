@@ -52,7 +52,7 @@ NESTED_FIELDS = ("text", "rating")
 
 
 def normal_name(column: str) -> str:
-    """A column's name without differences of case, space and hyphen.
+    """A column's name, ignoring case, spaces and hyphens.
 
     Example:
         >>> normal_name(" Chosen-Rating")
@@ -62,17 +62,17 @@ def normal_name(column: str) -> str:
 
 
 def ranks_by_name(column: str) -> bool:
-    """Whether a column's name says that its numbers are ranks, of which 1 is the best."""
+    """Whether a column's name says that its numbers are ranks, with 1 the best."""
     return bool({"rank", "ranks", "ranking", "rankings"} & set(normal_name(column).split("_")))
 
 
 def resolve_names(
     found: Sequence[str], columns: Mapping[str, str] | None
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Which of the columns each of our fields may be, and which fields of nested responses were renamed.
+    """Candidate columns for each of our fields, and renamed fields of nested responses.
 
     Raises:
-        DataError: `columns` names an unknown field or a column that is not there, or ranks as ratings.
+        DataError: `columns` names an unknown field, a missing column, or ranks as ratings.
     """
     given, nested = _given(found, columns or {})
     candidates: dict[str, list[str]] = {}
@@ -86,11 +86,11 @@ def resolve_names(
             others = [hit for hit in candidates[name] if hit not in (*zero, *one)]
             candidates[name] = (zero or one if first else one if zero else []) + others
     taken = set(given.values())
-    for name, hits in candidates.items():  # a column that was given to one field is no other's
+    for name, hits in candidates.items():  # a column assigned to one field belongs to no other
         if name not in given:
             candidates[name] = [hit for hit in hits if hit not in taken]
     _part_instruction(candidates, found, given)
-    if not candidates["strength"]:  # a margin says how strong a preference is, too
+    if not candidates["strength"]:  # a margin is a strength, too
         candidates["strength"] = candidates["margin"]
     return {name: hits for name, hits in candidates.items() if hits}, nested
 
@@ -118,12 +118,12 @@ def _given(found: Sequence[str], columns: Mapping[str, str]) -> tuple[dict[str, 
 
 
 def _called(name: str, found: Sequence[str]) -> list[str]:
-    """The columns of that name: the one that is written so, else all that are called so."""
+    """The columns of that name: an exact match, otherwise all that match loosely."""
     return [name] if name in found else [column for column in found if normal_name(column) == normal_name(name)]
 
 
 def _part_instruction(candidates: dict[str, list[str]], found: Sequence[str], given: Mapping[str, str]) -> None:
-    """Alpaca's two columns: `input` belongs to `instruction`, and is no prompt by itself."""
+    """Alpaca's two columns: `input` belongs to `instruction`, and is not a prompt by itself."""
     hits = candidates["prompt"]
     inputs = [column for column in _called("input", found) if column not in given.values()]
     if inputs and "prompt_input" not in given and hits and normal_name(hits[0]) == "instruction":

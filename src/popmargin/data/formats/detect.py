@@ -1,4 +1,4 @@
-"""Which layout the columns and the first rows have, and what a column of winners or strengths means."""
+"""Detecting the layout from the columns and first rows, and what a column of winners or strengths means."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,12 +35,12 @@ FORMATS: dict[str, Format] = {
     )
 }
 SIGNED_NAMES = ("preference_strength", "overall_preference", "signed_strength")
-"""Columns that hold a strength: their numbers do not say who won."""
+"""Columns with a strength: their numbers do not say which response won."""
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a column of winners or strengths was found to mean.
+    """The detected meaning of a column of winners or strengths.
 
     Attributes:
         columns: our field -> the column.
@@ -56,10 +56,10 @@ class Meaning:
 def settle(
     rows: Sequence[Row], candidates: Mapping[str, Sequence[str]], given: Mapping[str, str], format_name: str
 ) -> Meaning:
-    """What says which of two responses is better: a name, a number that stands for one, or a signed strength.
+    """Finds what says which of two responses is better: a name, a number for one, or a signed strength.
 
-    A number is read as a winner where the response columns count as it does, or the caller says so; as signed, negative
-    where the first is better, where both signs are there (or negative ones in a column that is named a strength).
+    A number is read as a winner if the response columns are numbered the same way, or the caller says so. It is read as
+    signed (negative if the first is better) if both signs occur, or negative ones in a column named a strength.
 
     Args:
         rows: the first rows, at most some thousands.
@@ -78,7 +78,7 @@ def settle(
             return Meaning({"winner": candidates[name][0]}, ends, note)
     name = "winner" if "winner" in candidates else "preference"
     if len(candidates.get(name, ())) != 1 or (name == "winner" and "preference" in candidates):
-        return Meaning()  # none, or the detection asks which
+        return Meaning()  # none, or detection will ask which
     column = candidates[name][0]
     values = [value for row in rows if (value := row.get(column)) is not None]
     numbers = [number for value in values if (number := number_of(value)) is not None and math.isfinite(number)]
@@ -99,11 +99,11 @@ def settle(
 
 
 def _ends(numbers: Sequence[float], pair: Sequence[str], *, said: bool) -> tuple[float, float] | None:
-    """The numbers of the first and the second response, where the columns' names count them or the caller says so."""
+    """The numbers for the first and the second response, if the column names number them or the caller says so."""
     counted = tuple(name[-1] for name in map(normal_name, pair))
     low, high = min(numbers), max(numbers)
     both = low < (math.floor(low) + 0.5) < high <= math.floor(low) + 1
-    if low >= 0 and high <= 1:  # whether 1 is the second response or says yes to the first, only such columns tell
+    if low >= 0 and high <= 1:  # only such columns show whether 1 is the second response or means yes to the first
         return (0.0, 1.0) if counted == ("0", "1") and (said or both) else None
     if not 1 <= low <= high <= 2:
         return None
@@ -129,8 +129,8 @@ def _question(column: str, numbers: Sequence[float], pair: Sequence[str], *, boo
     else:
         remedies.append("or convert them (for a scale with a midpoint, subtract the midpoint)")
     return (
-        f"the column '{column}' holds {held}, which does not say which response is better. Remedy: say what they "
-        f"mean: {'; '.join(remedies)}."
+        f"the column '{column}' holds {held}, which do not say which response is better. Remedy: say what they mean: "
+        f"{'; '.join(remedies)}."
     )
 
 
@@ -151,7 +151,7 @@ def detect_format(
         and not any(name in candidates for name in entry.absent)
         and (entry.fits is None or entry.fits(rows, reader))
     ]
-    if len(fitting) > 1 and set(COLUMNS) <= set(found):  # as `Preferences.save` writes them, with other columns beside
+    if len(fitting) > 1 and set(COLUMNS) <= set(found):  # as `Preferences.save` writes them, with other columns
         fitting = [entry for entry in fitting if entry.name == "preference"] or fitting
     if len(fitting) == 1:
         entry = fitting[0]
@@ -171,7 +171,7 @@ def detect_format(
 
 
 def _hint(candidates: Mapping[str, Sequence[str]]) -> str:
-    """What to do where nothing fits, for what is there."""
+    """The remedy if nothing fits, given the columns."""
     has = candidates.keys()
     if {"response_a", "response_b"} <= has:
         return "Remedy: name the column that says which response is better, e.g. --column winner=… or preference=…"

@@ -13,7 +13,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
         text = reader.text(row, name)
         if not isinstance(text, str):
             raise RowError("type", f"the {name} is not a transcript.", "use another format.", column=name)
-        if "prompt" in reader.names:  # the prompt stands apart and ends in "Assistant:"
+        if "prompt" in reader.names:  # the prompt is separate and ends with "Assistant:"
             prompt = reader.text(row, "prompt")
             if isinstance(prompt, str) and not text.startswith(prompt):
                 text = prompt + text
@@ -31,7 +31,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
 
 
 def is_transcript(rows: Sequence[Row], reader: Reader) -> bool:
-    """Whether the first text of the rows begins with a transcript's turn."""
+    """Whether the rows' first text begins with a transcript turn."""
     name = "prompt" if "prompt" in reader.names else "chosen"
     first = next((value for value in (reader.value(row, name) for row in rows) if value is not None), None)
     return isinstance(first, str) and first.lstrip("\n").startswith(("Human:", "Assistant:"))

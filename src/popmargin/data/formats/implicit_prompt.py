@@ -18,7 +18,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
 
 
 def _doubt(rows: Sequence[Row], reader: Reader, unused: Sequence[str]) -> str | None:
-    """A column of text that nothing reads may be the prompt, unless conversations hold one of their own."""
+    """An unread text column may be the prompt, unless the conversations contain one."""
     if _hold_a_prompt(rows, reader):
         return None
     texts = [column for column in unused if _holds_text([row.get(column) for row in rows])]
@@ -42,7 +42,7 @@ def _hold_a_prompt(rows: Sequence[Row], reader: Reader) -> bool:
 
 
 def _holds_text(values: Sequence[object]) -> bool:
-    """Whether a column holds texts or messages, which are not the same in all of several rows."""
+    """Whether a column holds texts or messages that vary between rows."""
     known = [as_values(value) for value in values if value is not None]
     texts = {str(value) for value in known if _is_text(value)}
     return bool(texts) and (len(texts) > 1 or len(known) == 1)

@@ -10,6 +10,7 @@ from popmargin.data.formats.columns import ranks_by_name
 from popmargin.data.messages import as_text
 from popmargin.data.pairs import SEVERAL, logit, make_pairs
 from popmargin.data.validate import Draft, RowError
+from popmargin.errors import a_kind, counted
 
 TEXT_FIELDS = ("text", "response", "content", "completion", "answer")
 RATING_FIELDS = ("rating", "score", "overall_score", "winprob", "reward", "rank", "ranking")
@@ -20,7 +21,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
     prompt = reader.prompt(row)
     texts, ratings, items = _rated_responses(row, reader)
     if len(texts) < 2:
-        message = f"the row has {len(texts)} rated responses; a pair needs two."
+        message = f"the row has {counted(len(texts), 'rated response')}; a pair needs two."
         raise RowError("too_few", message, "add responses, or remove the row.", column="responses")
     drafts = paired(row, reader, prompt, texts, ratings)
     if reader.unfinished == "drop":
@@ -43,7 +44,7 @@ def _unless_cut(draft: Draft | RowError, items: Sequence[Mapping[str, Any]]) -> 
 def paired(
     row: Row, reader: Reader, prompt: Text, texts: Sequence[Text], ratings: Sequence[float]
 ) -> list[Draft | RowError]:
-    """Preferences out of rated responses, and a report for each pair that is none."""
+    """Preferences from rated responses, and a report for each invalid pair."""
     pairs = make_pairs(ratings, pairs=reader.pairs, min_gap=reader.min_gap, seed=reader.seed, key=prompt_key(prompt))
     reader.rated[sorted(ratings) == list(range(1, len(ratings) + 1))] += 1
     out: list[Draft | RowError] = []
@@ -69,9 +70,9 @@ def paired(
 
 
 def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float], list[Mapping[str, Any]]]:
-    """Texts, ratings and fields, from a list of objects, an object of lists, or a list of texts beside one of ratings.
+    """Texts, ratings and fields, from a list of objects, an object of lists, or separate lists of texts and ratings.
 
-    A response whose text or rating is missing is left out and counted.
+    A response without a text or rating is dropped and counted.
     """
     items = items_of(reader.values(row, "responses"))
     column, beside = _beside(row, reader, items)
@@ -87,7 +88,7 @@ def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float],
             name = _nested_name("rating", RATING_FIELDS, fields, reader)
             value = as_number(fields[name], f"{name} of response {number}")
         if text is None or value is None or math.isnan(value):
-            reader.notes[f"responses without a {'text' if text is None else 'rating'}, left out of their row"] += 1
+            reader.notes[f"responses without a {'text' if text is None else 'rating'}, dropped from their row"] += 1
             continue
         kept.append(fields)
         texts.append(as_text(text, f"text of response {number}", reader.notes))
@@ -97,18 +98,18 @@ def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float],
 
 
 def items_of(responses: object) -> Sequence[object]:
-    if isinstance(responses, Mapping):  # an older way of `datasets` to store a list of objects
+    if isinstance(responses, Mapping):  # how `datasets` used to store a list of objects
         lists = {k: v for k, v in cast(Mapping[str, Any], responses).items() if isinstance(v, list)}
         count = min((len(items) for items in lists.values()), default=0)
         return [{name: items[i] for name, items in lists.items()} for i in range(count)]
     if isinstance(responses, Sequence) and not isinstance(responses, str | bytes):
         return cast(Sequence[object], responses)
-    message = f"the responses are a {type(responses).__name__}, not a list."
+    message = f"the responses are {a_kind(responses)}, not a list."
     raise RowError("type", message, 'write a list of {"text": …, "rating": …}.', column="responses")
 
 
 def _beside(row: Row, reader: Reader, items: Sequence[object]) -> tuple[str, Sequence[Any] | None]:
-    """The list of ratings or ranks that stands beside the responses, with its name; None where they carry their own."""
+    """The separate list of ratings or ranks, with its name; None if the responses carry their own."""
     name = "ratings" if "ratings" in reader.names else "ranks"
     beside = reader.values(row, name)
     if not isinstance(beside, list) and items and isinstance(items[0], Mapping):
@@ -120,7 +121,7 @@ def _beside(row: Row, reader: Reader, items: Sequence[object]) -> tuple[str, Seq
             raise RowError("missing", message, remedy, column="responses")
         return name, None
     if not isinstance(beside, list) or len(cast(list[Any], beside)) != len(items):
-        message = f"{len(items)} responses, but the {name} are not a list of the same length."
+        message = f"{counted(len(items), 'response')}, but the {name} are not a list of the same length."
         raise RowError("type", message, f"give one of the {name} per response.", column=name)
     return name, cast(list[Any], beside)
 
@@ -136,7 +137,7 @@ def _as_rating(value: float, name: str, reader: Reader, *, first: bool) -> float
 
 
 def from_rank(rank: float, column: str) -> float:
-    """The rating that a rank stands for, higher is better.
+    """The rating equivalent to a rank, higher is better.
 
     Raises:
         RowError: a negative rank.

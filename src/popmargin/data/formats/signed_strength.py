@@ -1,4 +1,4 @@
-"""Two responses and a number: negative where the first is better."""
+"""Two responses and a number: negative if the first is better."""
 
 from popmargin.data.formats.base import Format, Reader, Row
 from popmargin.data.validate import Draft, RowError

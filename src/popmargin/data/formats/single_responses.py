@@ -1,4 +1,4 @@
-"""One response a row, with a thumb, a rating or a rank; the responses to a prompt become pairs."""
+"""One response per row, with a thumb, a rating or a rank; the responses to a prompt become pairs."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def _thumb(value: Any) -> float | None:
 
 
 def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
-    """All responses to one prompt; those of the same text have their mean rating."""
+    """All responses to one prompt; identical texts get their mean rating."""
     rated: dict[str, tuple[Text, list[float]]] = {}
     numbers: list[int] = []
     for number, (text, rating) in enumerate(zip(row["responses"], row["ratings"], strict=True)):

@@ -1,4 +1,4 @@
-"""Two responses and which of them is the better one: a name, or a number between two that stand for them."""
+"""Two responses and which one is better: a name, or a number between two that mean the responses."""
 
 import math
 import re
@@ -42,7 +42,7 @@ def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
 
 
 def _share_of_second(row: Row, reader: Reader) -> float:
-    """Probability that the second response is the better one: 0 or 1 where a name says which."""
+    """Probability that the second response is better: 0 or 1 if a name says which."""
     value = reader.value(row, "winner")
     if value is None or (isinstance(value, str) and not value.strip()):
         raise RowError("missing", "the winner is missing.", "name one, or remove the row.", column="winner")
@@ -74,7 +74,7 @@ def number_of(value: Any) -> float | None:
 
 
 def named_side(value: str, row: Row, reader: Reader) -> float | None:
-    """0 where a text names the first response, 1 for the second, ½ for a tie; None where it names nothing."""
+    """0 if a text names the first response, 1 for the second, ½ for a tie; None if it names neither."""
     models = [reader.value(row, name) for name in ("model_a", "model_b")]
     if models[0] != models[1] and value in models:
         return float(models.index(value))
@@ -82,7 +82,7 @@ def named_side(value: str, row: Row, reader: Reader) -> float | None:
     if normal_name(value) in columns:
         return float(columns.index(normal_name(value)))
     plain = value.strip().lower().strip("[](). ")
-    if plain.isdigit():  # whether 1 is the first or the second is not for a single row to say
+    if plain.isdigit():  # a single row cannot show whether 1 is the first or the second
         return None
     word = _PREFIX.sub("", plain).strip("_- ")
     if word.replace(" ", "").split("(")[0] in TIES:

@@ -1,4 +1,4 @@
-"""Judge prompts: text files with placeholders, which users can replace by their own."""
+"""Judge prompts: text files with placeholders, which users can replace."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -47,12 +47,12 @@ def load_prompt(kind: Kind, path: str | Path | None = None) -> str:
 
 
 def fill(template: str, parts: Mapping[str, Text]) -> str:
-    """The template with its placeholders replaced in one pass, so that braces inside a text are not filled in."""
+    """The template with its placeholders replaced in one pass, so braces inside a text are not filled in."""
     return _BRACES.sub(lambda match: readable(parts[match[1]]), template)
 
 
 def pop_parts(first: PreferenceText, second: PreferenceText) -> dict[str, Text]:
-    """What the placeholders of a PoP prompt stand for, `first` shown as A."""
+    """Values for the placeholders of a PoP prompt, with `first` shown as A."""
     return {
         f"{side}_{part}": getattr(preference, part)
         for side, preference in (("first", first), ("second", second))
@@ -61,7 +61,7 @@ def pop_parts(first: PreferenceText, second: PreferenceText) -> dict[str, Text]:
 
 
 def readable(prompt: str | Sequence[Mapping[str, object]]) -> str:
-    """A text, or the turns of a conversation one below the other."""
+    """A text, or the turns of a conversation below one another."""
     if isinstance(prompt, str):
         return prompt
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)

@@ -1,4 +1,4 @@
-"""Which preferences are flipped, according to those who judged them."""
+"""Which preferences are flipped, according to the annotators."""
 
 from typing import Any, Literal, get_args
 
@@ -37,8 +37,8 @@ def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tu
 
     Args:
         labels: as `LabelStore.labels` gives them, with their confidence.
-        votes: what an answer which response is better counts: "probability", the confidence that it came with (1 where
-            it has none), and the rest of it for the other side; "whole", always 1.
+        votes: the weight of an answer about which response is better: "probability", its confidence (1 if it has none),
+            with the rest for the other side; "whole", always 1.
     """
     labels = labels.filter(pc.is_null(labels["repeat_of"]))
     single, verdict = pc.equal(labels["kind"], "preference"), labels["verdict"]
@@ -68,7 +68,7 @@ def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tu
 
 
 def probability(confidence: float | None, votes: Votes) -> float:
-    """The probability that an answer gives its side; 1 without a confidence."""
+    """The probability that an answer gives to its side; 1 without a confidence."""
     return 1.0 if confidence is None or votes == "whole" else confidence
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.compute
 
 from popmargin.data.questions import RATINGS, SIDES
-from popmargin.errors import first_few
+from popmargin.errors import counted, first_few
 from popmargin.label.projects.draft import response_keys
 
 pc: Any = pyarrow.compute
@@ -30,13 +30,13 @@ class RatedPreferences:
 
     @property
     def pairs(self) -> list[tuple[float, float] | None]:
-        """Both ratings of each preference; None where one is missing."""
+        """Both ratings of each preference; None if one is missing."""
         both = zip(self.chosen, self.rejected, strict=True)
         return [None if better is None or worse is None else (better, worse) for better, worse in both]
 
 
 def mean_ratings(labels: Any, columns: Mapping[str, Sequence[Any]]) -> RatedPreferences | None:
-    """Mean rating of every response over annotators; None where nothing is rated.
+    """Mean rating of every response over annotators; None if nothing is rated.
 
     "Unsure" and repeated items do not count. A response in several preferences of a prompt was rated once, and its
     rating applies to all of them.
@@ -76,10 +76,10 @@ def put_ratings(
     Args:
         columns: the preferences; the ratings are replaced, strength and margin emptied.
         labels: table of labels with at least `COLUMNS`.
-        notes: gets sentences about what was done.
+        notes: sentences about what was done are appended.
 
     Returns:
-        Row -> both ratings, for preferences rated the other way round, and the rows without a rating.
+        Row -> both ratings, for preferences rated the other way, and the rows without a rating.
     """
     rated = mean_ratings(labels, columns)
     if rated is None:
@@ -92,8 +92,8 @@ def put_ratings(
     empty_ratings(columns, missing)
     ties = sum(pair is not None and pair[0] == pair[1] for pair in pairs)
     notes.append(
-        f"{len(pairs) - len(missing)} of {len(pairs)} preferences have annotators' ratings for both responses; "
-        f"{ties} of these are ties (a gap of 0)"
+        f"{len(pairs) - len(missing)} of {counted(len(pairs), 'preference')} have annotators' ratings for both "
+        f"responses; {ties} of these are ties (a gap of 0)"
     )
     if missing:
         names = first_few([columns["id"][row] for row in missing])

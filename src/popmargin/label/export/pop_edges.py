@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from popmargin.errors import ConfigError, first_few
+from popmargin.errors import ConfigError, counted, first_few
 from popmargin.label.export.judged_wrong import DECIDED, OnWrong, check_wrong, wrong_counts, wrong_preferences
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
@@ -20,7 +20,7 @@ _AGGREGATES = (None, "majority", "weighted")
 
 @dataclass(frozen=True)
 class EdgeAccount:
-    """What happened to the current labels: labels == used + left out, always.
+    """What happened to the current labels; always labels == used + left out.
 
     Attributes:
         labels: current labels of the project.
@@ -38,12 +38,12 @@ class EdgeAccount:
 
     def __str__(self) -> str:
         out = sum(self.left_out.values())
-        lines = [f"{self.labels} labels = {self.used} used + {out} left out"]
+        lines = [f"{counted(self.labels, 'label')} = {self.used} used + {out} left out"]
         lines += [f"  left out, {reason}: {count}" for reason, count in self.left_out.items() if count]
         if self.wrong:
             worst = sorted(self.wrong.items(), key=lambda pair: (-pair[1], pair[0]))
             shown = first_few([f"{name} ({count})" for name, count in worst])
-            lines.append(f"  marked wrong: {len(self.wrong)} preferences: {shown}")
+            lines.append(f"  marked wrong: {counted(len(self.wrong), 'preference')}: {shown}")
         if self.by_most:
             lines.append(
                 f"  marked wrong by most annotators: {first_few(sorted(self.by_most))}; the data still has them "
@@ -122,7 +122,7 @@ def _edge_table(labels: Any) -> Any:
 
 
 def _majority(labels: Any, aggregate: str) -> Any:
-    """One edge an item."""
+    """One edge per item."""
     weight = pc.fill_null(labels["confidence"], 1.0) if aggregate == "weighted" else 1.0
     counted = {f"for_{name}": pc.if_else(pc.equal(labels["verdict"], name), weight, 0.0) for name in DECIDED}
     votes = pa.table({name: labels[name] for name in ("item", "first", "second")} | counted)

@@ -23,7 +23,7 @@ from popmargin.data.schema import (
     arrow_schema,
 )
 from popmargin.data.validate import against_soft_label, prefers_rejected
-from popmargin.errors import ConfigError, DataError, first_few
+from popmargin.errors import ConfigError, DataError, counted, first_few
 from popmargin.files import whole_file
 from popmargin.label.export.judged_wrong import (
     DECIDED,
@@ -55,15 +55,15 @@ def preferences_of(
     unrated: OnUnrated = "keep",
     votes: Votes = "probability",
 ) -> Preferences:
-    """The imported preferences with all their columns, and what was learned about them.
+    """The imported preferences with all their columns, and what the labels say about them.
 
     Args:
         store: the store.
         project: whose preferences.
         strengths: id -> strength from 0; replaces the column `strength` where an id is given.
-        wrong: what becomes of preferences that most call wrong (see `wrong_preferences`): "swap" exchanges chosen and
-            rejected, and empties ratings, strength, margin and soft label where they say the opposite; "drop" leaves
-            them out; "keep" exchanges nothing. A preference whose rejected response people rate higher is one of them;
+        wrong: what to do with preferences that most call wrong (see `wrong_preferences`): "swap" swaps chosen and
+            rejected, and empties ratings, strength, margin and soft label if they contradict this; "drop" drops them;
+            "keep" swaps nothing. A preference whose rejected response people rate higher is one of them;
             kept, it has no ratings.
         unrated: if people rated responses, what to do with preferences with an unrated response: "keep" leaves both
             ratings empty, "drop" leaves the preference out.
@@ -151,7 +151,7 @@ def preferences_of(
 
 def _reason(called: tuple[int, int] | None, rated: tuple[float, float] | None) -> tuple[str, str, str]:
     if called is not None:
-        message = f"marked wrong by {called[0]} of {sum(called)} annotators."
+        message = f"marked wrong by {called[0]} of {counted(sum(called), 'annotator')}."
     else:
         assert rated is not None
         message = f"people rated chosen {rated[0]:g} and rejected {rated[1]:g}."
@@ -176,17 +176,21 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
     unknown = set(strengths) - set(columns["id"])
     if unknown:
         raise DataError(
-            f"{len(unknown)} strengths belong to preferences that are not in the project, such as {min(unknown)!r}. "
+            f"The project lacks {counted(len(unknown), 'preference')} that have a strength, such as {min(unknown)!r}. "
             "Fit the strengths on this project's edges."
         )
     wrong = [key for key, value in strengths.items() if not math.isfinite(value)]
     if wrong:
-        raise DataError(f"{len(wrong)} strengths are not finite, for example that of {wrong[0]!r}. Remove these rows.")
+        raise DataError(
+            f"{counted(len(wrong), 'strength is', 'strengths are')} not finite, for example that of {wrong[0]!r}. "
+            "Remove these rows."
+        )
     below = [key for key, value in strengths.items() if value < 0]
     if below:
         raise DataError(
-            f"{len(below)} strengths are negative, for example that of {below[0]!r}; training needs strengths of 0 "
-            f"or more. Use the file that pop scale wrote, or swap chosen and rejected in these rows."
+            f"{counted(len(below), 'strength is', 'strengths are')} negative, for example that of {below[0]!r}; "
+            "training needs strengths of 0 or more. Use the file that pop scale wrote, or swap chosen and rejected in "
+            "these rows."
         )
     columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
 

@@ -1,4 +1,4 @@
-"""PoP edges straight from a label store, for a training run."""
+"""PoP edges directly from a label store, for a training run."""
 
 import logging
 from collections.abc import Sequence

@@ -113,7 +113,7 @@ def label_store(
             for row in rows
         ]
         opinions = labeller.label(questions, account, progress=progress)
-        if annotator is None:  # only now, so that a labeller that fails at once leaves nothing behind
+        if annotator is None:  # only now, so that a labeller that fails immediately leaves nothing behind
             annotator = store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id
         changed = [
             (row, opinion)
@@ -127,14 +127,14 @@ def label_store(
 
 
 def count_unsure(store: LabelStore, project: int, name: str) -> tuple[int, int]:
-    """How many current labels a labeller has, and how many of them are "unsure"."""
+    """Number of current labels of a labeller, and of those that are "unsure"."""
     labels = store.labels(project, columns=["annotator", "verdict"])
     verdicts = [row["verdict"] for row in labels.to_pylist() if row["annotator"] == name]
     return len(verdicts), verdicts.count("unsure")
 
 
 def store_strengths(store: LabelStore, project: int) -> dict[str, float]:
-    """Strength of every preference of a project: its own, or else its rating gap; nan if unknown."""
+    """Strength of every preference of a project: its own, or its rating gap; nan if unknown."""
     columns = store.preference_columns(project)
     names = ("id", "strength", "chosen_rating", "rejected_rating")
     return {

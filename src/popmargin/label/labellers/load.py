@@ -28,9 +28,9 @@ def load_labeller(
 ) -> Labeller:
     """A labeller from its specification.
 
-    Specifications (see `popmargin.rewards.naming`; rewards are named by the same):
+    Specifications (see `popmargin.rewards.naming`, which also names rewards):
         "judge:MODEL@URL": a judge behind an OpenAI-compatible server (options of `ServerBackend` and `ChatClient`);
-            "judge:URL" where the option `model` names the model;
+            "judge:URL" if the option `model` names the model;
         "model:PATH": a reward model (options of `ModelReward`), or a language model as the judge (of `LocalBackend`);
         "module:function", "file.py:function": a reward in Python;
         "implicit:RUN": a policy's log-ratio to its reference (options of `ImplicitReward`);
@@ -40,7 +40,7 @@ def load_labeller(
         spec: the specification.
         strengths: strength by id of the preference, for "ratings".
         prompts, orders: of a judge, see `Judge`.
-        name: as an annotator; from the specification when None.
+        name: as an annotator; None takes it from the specification.
         options: of the kind of labeller.
 
     Raises:
@@ -74,7 +74,7 @@ def load_labeller(
 
 
 def _rates(named: Named) -> bool:
-    """Whether it is a model that rates single responses, rather than one to ask."""
+    """Whether it is a model that rates single responses, rather than one that compares."""
     return named.kind == "model" and is_classifier(named.place)
 
 

@@ -19,7 +19,7 @@ class RatingLabeller:
     """Labels by the strength of the data's own ratings; a preference without one is "unsure", and counted.
 
     Args:
-        strengths: strength by id of the preference; nan or missing where unknown.
+        strengths: strength by id of the preference; nan or missing if unknown.
         name: as an annotator.
 
     Raises:
@@ -38,7 +38,7 @@ class RatingLabeller:
         self._strengths = strengths
 
     def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
-        """The preference of larger strength is the stronger one; equal strengths are a tie."""
+        """The preference with the larger strength is the stronger one; equal strengths are a tie."""
         opinions = [self._opinion(question) for question in questions]
         count_verdicts(opinions, account)
         return opinions
@@ -72,7 +72,7 @@ class RewardLabeller:
         """As for ratings, with the reward's gaps; each preference is scored once."""
         sides = {side.id: side for question in questions for side in (question.first, question.second) if side}
         new = [side for name, side in sides.items() if name not in self._gaps]
-        for text in (True, False):  # rewards take prompts of one kind at a time
+        for text in (True, False):  # rewards take one kind of prompt at a time
             rows = [side for side in new if isinstance(side.prompt, str) == text]
             if rows:
                 ratings = response_ratings(_preferences(rows), self.reward)
@@ -89,7 +89,7 @@ class RewardLabeller:
 
 
 def by_difference(difference: float) -> Opinion:
-    """First when the difference of strengths is positive, second when negative, else a tie."""
+    """First if the difference of strengths is positive, second if negative, otherwise a tie."""
     return Opinion("tie" if difference == 0 else "first" if difference > 0 else "second")
 
 

@@ -1,1 +1,1 @@
-"""Making a project: which preferences or pairs of them people are asked about."""
+"""Creating a project: which preferences or pairs of them people are asked about."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from popmargin.data.questions import RATINGS, SIDES, Kind, Side, Verdict
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.store.items import check_settings
 from popmargin.pop.edges import PopEdges
 
@@ -74,8 +74,9 @@ def draft_items(
     unknown = {*first, *second} - set(data.ids)
     if unknown:
         raise DataError(
-            f"{len(unknown)} compared preferences are not in {data.report.source}, such as {min(unknown)!r}. "
-            "Draw the pairs from the same data; preferences are matched by id."
+            f"{counted(len(unknown), 'compared preference is', 'compared preferences are')} not in "
+            f"{data.report.source}, such as {min(unknown)!r}. Draw the pairs from the same data; preferences are "
+            "matched by id."
         )
     return Draft(kind=kind, first=first, second=second, gold=golds)
 
@@ -98,7 +99,7 @@ def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 
     if sampling not in SAMPLINGS or k < 1:
         raise ConfigError(f"sampling={sampling!r}, k={k}: choose random or iterative, and k ≥ 1.")
     if count < 2:
-        raise DataError(f"{count} preferences: PoP compares two preferences, so at least 2 are needed.")
+        raise DataError(f"{counted(count, 'preference')}: PoP compares two preferences, so at least 2 are needed.")
     rng = np.random.default_rng(seed)
     pairs = count * (count - 1) // 2
     if sampling == "random":
@@ -109,7 +110,7 @@ def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 
         swap = rng.random(len(first)) < 0.5
         return np.where(swap, second, first), np.where(swap, first, second)
     if count > 2 and k > (count - 1) // 2:
-        raise ConfigError(f"iterative: {count} preferences allow k up to {(count - 1) // 2}. Lower k.")
+        raise ConfigError(f"iterative: {counted(count, 'preference')} allow k up to {(count - 1) // 2}. Lower k.")
     ring = rng.permutation(count)
     steps = 1 + rng.choice(max((count - 1) // 2, 1), size=k, replace=False)
     if count == 2:
@@ -141,7 +142,7 @@ def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft
 def _known_ratings(
     data: Preferences, scale: int, gold: Preferences | None, keys: list[tuple[str, str]]
 ) -> dict[tuple[str, str], Verdict]:
-    """Response -> its known rating; found by the text, since gold may call the other response chosen."""
+    """Response -> its known rating; matched by text, since gold may call the other response chosen."""
     known: dict[tuple[str, str], Verdict] = {}
     rows = {key: row for row, key in enumerate(data.ids)}
     for batch in () if gold is None else gold.batches():
@@ -168,8 +169,8 @@ def _known_ratings(
                     raise DataError(f"{column}: the same response has two different known ratings. Keep one.")
     if gold is not None and not known:
         raise DataError(
-            f"gold: none of the {len(gold)} preferences of {gold.report.source} has a rating. Put the known ratings "
-            "in chosen_rating and rejected_rating, or omit gold."
+            f"gold: no preference of {gold.report.source} has a rating. Put the known "
+            "ratings in chosen_rating and rejected_rating, or omit gold."
         )
     return known
 

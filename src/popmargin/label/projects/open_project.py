@@ -5,7 +5,7 @@ from typing import Any
 
 from popmargin.data.questions import Kind
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.draft import SCALE, draft_items
 from popmargin.label.projects.same_project import (
     item_kinds,
@@ -47,10 +47,10 @@ def open_project(
             distinct response to a prompt, once.
         sampling, k: how pairs are drawn (see `draw_pairs`); "random" and 1.
         edges: ask about these pairs instead; their labels are not shown.
-        gold: pairs with a known answer, which everybody is asked; for ratings, preferences with known ratings.
+        gold: pairs with a known answer, shown to everybody; for ratings, preferences with known ratings.
         scale: ratings go from 1 to this; 5.
         seed: of the pairs, and of the project; 0.
-        say: gets lines about what was done.
+        say: called with lines about what was done.
         settings: of `LabelStore.create_project`: overlap, lease_seconds, guidelines, repeat_share.
 
     Raises:
@@ -68,11 +68,11 @@ def open_project(
         kind, scale, seed = kind or kinds[0], found.scale, found.seed
     if data is None:
         raise DataError(f"{store.name}: no project '{name}'. Give preferences to create it from.")
-    # Refused settings should leave no empty project behind, so everything is checked before storing.
+    # Refused settings must not leave an empty project behind, so everything is checked before storing.
     draft = draft_items(data, kind=kind, scale=scale, seed=seed, **asked, **settings)
     if draft.kind == "rating":
         settings["scale"] = scale or SCALE
-    # Three transactions: a project without preferences or items was left by an interrupted run, and is completed.
+    # Three transactions: a project without preferences or items comes from an interrupted run, and is completed.
     project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:
         store.import_preferences(project.id, data)
@@ -81,8 +81,8 @@ def open_project(
             say(f"columns of bytes are not stored: {', '.join(left)}")
     store.add_items(project.id, draft.kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
     known = sum(answer is not None for answer in draft.gold or ())
-    items = f"{len(draft.first)} items of kind '{draft.kind}'"
-    say(f"project '{name}': {len(data)} preferences, {items}, {known} of them gold")
+    items = f"{counted(len(draft.first), 'item')} of kind '{draft.kind}'"
+    say(f"project '{name}': {counted(len(data), 'preference')}, {items}, {known} of them gold")
     return store.project(name)
 
 
@@ -117,7 +117,7 @@ def _go_on(
         refuse_other_items(store, found, draft)
     held = "' and '".join(kinds)
     say(
-        f"project '{found.name}' already exists and is unchanged: {found.items} items of kind '{held}' from "
-        f"{found.preferences} preferences, overlap {found.overlap}"
+        f"project '{found.name}' already exists and is unchanged: {counted(found.items, 'item')} of kind '{held}' from "
+        f"{counted(found.preferences, 'preference')}, overlap {found.overlap}"
     )
     return kinds

@@ -6,7 +6,7 @@ from typing import Any
 
 from popmargin.data.questions import Kind
 from popmargin.data.schema import COLUMNS, TEXT_COLUMNS, Preferences
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.draft import Draft
 from popmargin.label.store.answers import clean
 from popmargin.label.store.items import item_order
@@ -45,13 +45,13 @@ def refuse_other_kind(found: Project, kinds: list[Kind], kind: Kind | None) -> N
     """Compare the given kind with those of the project's items.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: the project does not ask for it.
     """
     if kind not in (None, *kinds):
         held = "' and '".join(kinds)
         raise ConfigError(
-            f"Project '{found.name}' holds items of kind '{held}'; put items of kind '{kind}' in a separate project "
-            f"with --project NAME."
+            f"Project '{found.name}' has items of kind '{held}'; put items of kind '{kind}' in a separate project with "
+            "--project NAME."
         )
 
 
@@ -70,8 +70,8 @@ def refuse_other_preferences(
     strange = rows.keys() ^ data.ids
     if strange:
         raise DataError(
-            f"{store.name}: project '{found.name}' was made from different preferences than {source}: {len(strange)} "
-            f"ids are in only one of the two, such as '{min(strange)}'. {remedy}"
+            f"{store.name}: project '{found.name}' was made from different preferences than {source}: "
+            f"{counted(len(strange), 'id is', 'ids are')} in only one of the two, such as '{min(strange)}'. {remedy}"
         )
     texts, others = list[tuple[str, str]](), set[str]()
     for batch in data.batches():
@@ -80,7 +80,7 @@ def refuse_other_preferences(
             differ = [
                 key
                 for key, value in zip(batch["id"], batch[name], strict=True)
-                if value != had[rows[key]] and value == value  # nan is no value
+                if value != had[rows[key]] and value == value  # nan is not a value
             ]
             if name in TEXT_COLUMNS:
                 texts += [(key, name) for key in differ]
@@ -89,13 +89,13 @@ def refuse_other_preferences(
     if texts:
         key, name = min(texts)
         raise DataError(
-            f"{store.name}: project '{found.name}' was made from different preferences than {source}: {len(texts)} "
-            f"texts differ, such as '{name}' of '{key}'. {remedy}"
+            f"{store.name}: project '{found.name}' was made from different preferences than {source}: "
+            f"{counted(len(texts), 'text differs', 'texts differ')}, such as '{name}' of '{key}'. {remedy}"
         )
     if others:
         say(
-            f"{len(others)} preferences have other ratings, strengths, soft labels, annotators or clusters in "
-            f"{source}, such as '{min(others)}': project '{found.name}' keeps its own"
+            f"the ratings, strengths, soft labels, annotators or clusters of {counted(len(others), 'preference')} "
+            f"differ in {source}, such as '{min(others)}': project '{found.name}' keeps its own"
         )
 
 
@@ -103,7 +103,7 @@ def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
     """Compare a draft's items with the first ones of the project; `label ask` may have added more.
 
     Raises:
-        ConfigError: they are others.
+        ConfigError: they differ.
     """
     count = len(draft.first)
     none = [None] * count

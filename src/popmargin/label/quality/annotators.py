@@ -1,4 +1,4 @@
-"""Annotators and how far they agree, from the columns of a table of labels: the report's numbers and the admin page's.
+"""Annotators and their agreement, from the columns of a label table: numbers for the report and the admin page.
 
 Axis suffixes: L labels, N items, R annotators, K verdicts.
 """
@@ -21,7 +21,7 @@ from popmargin.statistics.jackknife import share_of_sums
 pc: Any = pyarrow.compute
 KINDS = ("pop", "preference")
 _VERDICTS = ("second", "tie", "first", "wrong", "unsure")
-_VALUES = np.array([-1.0, 0.0, 1.0, 2.0, np.nan])  # "unsure" is no value
+_VALUES = np.array([-1.0, 0.0, 1.0, 2.0, np.nan])  # "unsure" is not a value
 _SECOND, _TIE, _FIRST, _WRONG, _UNSURE = range(5)
 COLUMNS = ("assignment", "item", "kind", "annotator", "annotator_kind", "verdict", "seconds", "note", "swap_pairs",
            "swap_first", "gold", "repeat_of")  # fmt: skip
@@ -33,7 +33,7 @@ class AnnotatorQuality:
     """One annotator's labels.
 
     Attributes:
-        labels: current labels, repeats left out.
+        labels: current labels, excluding repeats.
         seconds: median time per label; nan if none was recorded.
         ties, unsure, wrong: shares of the labels.
         left: share of left (or A) among decided labels; for a judge, among single answers to questions asked in both
@@ -41,7 +41,7 @@ class AnnotatorQuality:
         consistency: share of repeated items that got the same verdict.
         gold: share of decided gold items that got the expected verdict.
         others: how often a label matches the majority of the other people (people only).
-        kappa: Cohen's κ with the majority of the other people, over both kinds; evenly split items left out.
+        kappa: Cohen's κ with the majority of the other people, over both kinds, excluding evenly split items.
         flips: share of a judge's questions whose verdict flipped with the order.
     """
 
@@ -68,7 +68,7 @@ class JudgeAgreement:
         items: items that it and at least two people decided.
         judge: how often it agrees with most people on an item, leaving out one in turn.
         people: the same for the person who was left out.
-        kappa: Cohen's κ with the people's majority, evenly split items left out.
+        kappa: Cohen's κ with the people's majority, excluding evenly split items.
     """
 
     name: str
@@ -87,7 +87,7 @@ class KindAgreement:
         items: labelled items.
         shared: of these, with verdicts of at least two people.
         alpha: Krippendorff's α of the verdicts as names.
-        ordinal: α with a tie between first and second; "wrong" left out.
+        ordinal: α with a tie between first and second, excluding "wrong".
         pairs: share of pairs of people who agree.
         people: how often a person agrees with most of the others.
         judges: the models, best first.
@@ -107,7 +107,7 @@ def annotator_quality(labels: Any) -> tuple[list[AnnotatorQuality], list[KindAgr
     """A row for each annotator, people first, and people's agreement for each kind of comparison.
 
     Args:
-        labels: as of `LabelStore.labels`, with at least `COLUMNS`; ratings are left out (see `raters.py`).
+        labels: as of `LabelStore.labels`, with at least `COLUMNS`; ratings are ignored (see `rating_quality.py`).
     """
     labels = labels.filter(pc.is_in(labels["kind"], value_set=pa.array(KINDS)))
     whole = _Labels.of(labels)
@@ -178,7 +178,7 @@ class _Panel:
 
     Attributes:
         items: ids of the items (N,).
-        people: values by person (N, R), nan where there is none; columns are the numbers `columns` of annotators.
+        people: values by person (N, R), nan if missing; columns are the numbers `columns` of annotators.
         counts: how many people gave each of the four values (N, K).
         models: values of each model (N,), by its number.
     """
@@ -237,7 +237,7 @@ def _annotator(number: int, whole: _Labels, first_time: _Labels, panels: dict[st
 
 
 def _orders(own: _Labels) -> list[Any]:
-    """Both orders of each question of a judge that both were parsed of."""
+    """Both orders of each question of a judge, if both were parsed."""
     read = [read_orders(note or "") for note in own.notes.to_pylist()]
     return [pair for pair in read if pair is not None and "?" not in (pair[0].place, pair[1].place)]
 
@@ -247,7 +247,7 @@ def _share(own: _Labels, verdict: int) -> float:
 
 
 def _consistency(own: _Labels) -> Interval:
-    """Repeated items against the first answers, which stand before them if they stand at all."""
+    """Repeated items against the first answers, which come before them if they exist."""
     order = np.argsort(own.assignment)
     numbers = own.assignment[order]
     repeats = np.isin(own.repeat_of, numbers)
@@ -256,7 +256,7 @@ def _consistency(own: _Labels) -> Interval:
 
 
 def _with_others(own: _Labels, panels: dict[str, _Panel]) -> tuple[Interval, Interval]:
-    """How often one says what most of the (other) people say, and Cohen's κ with them, over both kinds."""
+    """How often one agrees with most of the (other) people, and Cohen's κ with them, over both kinds."""
     sums, said, most = [np.zeros((0, 2))], [np.zeros(0)], [np.zeros(0)]
     for code, panel in enumerate(panels.values()):
         mine = own.where((own.kind == code) & (own.verdict != _UNSURE))
@@ -303,6 +303,6 @@ def _kind_agreement(kind: str, panel: _Panel, whole: _Labels) -> KindAgreement:
 
 
 def _majority(counts_NK: np.ndarray) -> np.ndarray:
-    """The most frequent value of each item (N,); nan where there is none, or two are equally frequent."""
+    """The most frequent value of each item (N,); nan if there is none, or two are equally frequent."""
     unique = (counts_NK == counts_NK.max(axis=1, keepdims=True)).sum(axis=1) == 1
     return np.where(unique, _VALUES[counts_NK.argmax(axis=1)], np.nan)

@@ -31,7 +31,7 @@ class Cycles:
         pairs: compared pairs with a majority.
         contradicted: pairs with labels in both directions.
         triads: triples with all three pairs compared.
-        cyclic: share of intransitive triads; random labels give one quarter.
+        cyclic: share of intransitive triads; random labels give a quarter.
         on_cycles: share of pairs on a cycle of any length.
     """
 
@@ -48,8 +48,8 @@ class RatingMatch:
 
     Attributes:
         labels: decided labels of pairs whose strengths are known and unequal.
-        agreement: share that picks the preference of larger strength.
-        thirds: the same by how far apart the strengths are: small, medium, large.
+        agreement: share that picks the preference with the larger strength.
+        thirds: the same by the size of the difference in strength: small, medium, large.
     """
 
     name: str
@@ -60,14 +60,14 @@ class RatingMatch:
 
 @dataclass(frozen=True)
 class Quality:
-    """Everything that the label report shows.
+    """Everything in the label report.
 
     Attributes:
         items: labelled items by kind.
         raters: labels that are ratings of single responses; None without any.
         pace: how long people take.
         ratings: people together, then each model; empty without ratings.
-        rated_by_people: the ratings are those of these labels, not those that the data came with.
+        rated_by_people: the ratings are from these labels, not from the data.
     """
 
     labels: int
@@ -111,7 +111,7 @@ def label_quality(
 
 
 def together(tables: Sequence[Any]) -> Any:
-    """Labels of several projects as one table: annotators of one name are one, items of two projects are two."""
+    """Labels of several projects as one table: same-named annotators are merged, items are not."""
     moved: list[Any] = []
     above = 0
     for table in tables:

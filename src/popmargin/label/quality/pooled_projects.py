@@ -20,12 +20,12 @@ _Columns = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Pool:
-    """What `pool` makes of projects.
+    """The result of `pool`.
 
     Attributes:
         labels: one table, see `together`.
-        strengths: by id of the preference, nan or missing where unknown: gaps of the mean ratings over the people of
-            all projects; where nothing is rated, the strengths that the preferences came with.
+        strengths: by id of the preference, nan or missing if unknown: gaps of the mean ratings over the people of
+            all projects; if nothing is rated, the imported strengths.
         rated_by_people: which of the two they are.
         shared: a sentence on how many preferences the projects share; empty if all.
     """
@@ -37,15 +37,15 @@ class Pool:
 
 
 def pool(projects: Sequence[tuple[LabelStore, Project]]) -> Pool:
-    """Labels of projects together; their order does not matter.
+    """Pool the labels of projects; their order does not matter.
 
     Args:
         projects: each with its store.
 
     Raises:
         ConfigError: a project is listed twice.
-        DataError: projects have no preference in common, or one with other texts or another strength, or their ratings
-            are of different scales.
+        DataError: projects have no preference in common, or one with different texts or strengths, or their ratings
+            are on different scales.
     """
     names = [f"{store.name}#{project.name}" for store, project in projects]
     places = [(Path(store.name).resolve(), project.id) for store, project in projects]

@@ -24,11 +24,11 @@ class RaterQuality:
     """One annotator's ratings.
 
     Attributes:
-        labels: current answers, repeats left out.
-        seconds: median time of an answer; nan where none was taken.
+        labels: current answers, excluding repeats.
+        seconds: median time per answer; nan if none was recorded.
         unsure: share of answers that are not ratings.
-        mean, deviation: of the ratings: where on the scale they lie, and how much of it is used.
-        consistency: share of repeated items that got the same rating again.
+        mean, deviation: of the ratings: where on the scale they are, and how much of it they use.
+        consistency: share of repeated items that got the same rating.
         again: mean distance of a repeated rating from the first one.
         gold: share of gold items that got the known rating.
         others: mean distance from the mean rating of the other people.
@@ -128,13 +128,13 @@ def rating_quality(labels: Any) -> RatingQuality | None:
 
 
 def _numbers(column: Any) -> np.ndarray:
-    """Ratings as numbers (L,), nan for what is none."""
+    """Ratings as numbers (L,), nan for other answers."""
     place = pc.fill_null(pc.index_in(column, value_set=pa.array(RATINGS)), -1).to_numpy()
     return np.where(place < 0, np.nan, place + 1.0)
 
 
 def _repeats(assignment: np.ndarray, repeat_of: Any, value: np.ndarray) -> np.ndarray:
-    """Distances of the ratings of repeated items from the first ones, where both are ratings."""
+    """Distances of the ratings of repeated items from the first ones, if both are ratings."""
     first = dict(zip(assignment.tolist(), value.tolist(), strict=True))
     pairs = zip(repeat_of.to_pylist(), value.tolist(), strict=True)
     apart = np.array([abs(again - first.get(before, math.nan)) for before, again in pairs if before is not None])

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from popmargin.errors import counted
 from popmargin.files import HTML
 from popmargin.label.quality.label_quality import THIRDS, KindAgreement, Quality
 from popmargin.report.metrics import has_bounds, is_known, number
@@ -58,13 +59,13 @@ def render_label_report(quality: Quality, title: str) -> str:
 
 
 def write_label_report(quality: Quality, path: str | Path, title: str) -> Path:
-    """Write the report to a file, whose folder is made when missing."""
+    """Write the report to a file, creating its folder if missing."""
     write_text(path, render_label_report(quality, title), HTML)
     return Path(path)
 
 
 def quality_json(quality: Quality) -> dict[str, Any]:
-    """The same numbers as JSON values; null where a number is not known, and no p-values, since nothing is tested."""
+    """The same numbers as JSON values; null for unknown numbers, and no p-values, since nothing is tested."""
     return _json(asdict(quality))
 
 
@@ -78,7 +79,7 @@ def _json(value: Any) -> Any:
 
 
 def share_cell(value: Interval) -> Cell:
-    """A share in per cent with its interval; a dash where it is unknown."""
+    """A percentage with its interval; a dash if unknown."""
     return _cell(value, 1, share=True)
 
 
@@ -98,16 +99,16 @@ def _percent(share: float) -> str:
 
 
 def reading(quality: Quality) -> list[str]:
-    """What the numbers say, in sentences for somebody who reads only these."""
+    """What the numbers say, in sentences for readers who skip the rest."""
     if not quality.labels:
         return ["Nobody has labelled anything yet."]
     rows = [*quality.annotators, *(quality.raters.raters if quality.raters else [])]
     people, models = ({row.name for row in rows if (row.kind == "person") == person} for person in (True, False))
     sentences = [
         (
-            f"{quality.labels} labels by {_count(len(people), 'person', 'people')} and "
-            f"{_count(len(models), 'model', 'models')} on "
-            f"{sum(quality.items.values())} items."
+            f"{counted(quality.labels, 'label')} by {counted(len(people), 'person', 'people')} and "
+            f"{counted(len(models), 'model')} on "
+            f"{counted(sum(quality.items.values()), 'item')}."
         )
     ]
     for found in quality.agreement:
@@ -126,7 +127,7 @@ def reading(quality: Quality) -> list[str]:
         who = "People's" if match.name == "People" else f"{match.name}'s"
         sentences.append(
             f"{who} PoP labels pick the preference with the larger gap in {whose} in {_shown(match.agreement)} of "
-            f"{match.labels} labels."
+            f"{counted(match.labels, 'label')}."
         )
     return sentences + _read_times(quality)
 
@@ -206,10 +207,6 @@ def _shown(value: Interval) -> str:
     return f"{text} ({number(100 * value.low, 1)} to {number(value.high, 1, share=True)})"
 
 
-def _count(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
-
-
 # --- charts ---------------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +247,7 @@ def _both(rows: Sequence[Dot], title: str) -> list[Markup]:
 
 
 def _dots(rows: Sequence[Dot], title: str, width: float) -> Markup:
-    """One row a value with its interval, on a scale of shares with a line at one half."""
+    """One row per value with its interval, on a scale of shares with a line at ½."""
     row, top = 26.0, 30.0
     bottom = top + row * len(rows)
     room = min(max(text_width(style.label, 12) for style, _, _ in rows) + 12, width * 0.42)

@@ -1,4 +1,4 @@
-"""What labels cost: people's time per label of each kind, and for ratings and PoP labels side by side."""
+"""The cost of labels: people's time per label of each kind, and ratings next to PoP labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ class Pace:
     """Times in seconds.
 
     Attributes:
-        labels: what was timed: labels, or preferences with two ratings.
-        people: who was timed.
+        labels: number timed: labels, or preferences with two ratings.
+        people: number of people timed.
         median: with its interval by items (preferences), as several people may have labelled one.
         quarters: first and third quartile.
-        per_hour: how many per hour at the median time.
+        per_hour: number per hour at the median time.
     """
 
     labels: int
@@ -107,5 +107,5 @@ def _strengths(rows: Sequence[Mapping[str, Any]]) -> _Times | None:
 
 
 def _ratio(pop: _Times | None, other: _Times | None) -> Interval:
-    """Of the medians, as of independent answers."""
+    """Ratio of the medians, treating answers as independent."""
     return UNDEFINED if pop is None or other is None else ratio_of_medians(pop.median, other.median)

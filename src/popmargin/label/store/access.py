@@ -1,4 +1,4 @@
-"""Who may label: the annotators of a project, and the tokens that let them in."""
+"""Who may label: the annotators of a project and their tokens."""
 
 import hashlib
 import hmac
@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store import assign, items
 from popmargin.label.store.answers import clean
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
@@ -44,7 +44,7 @@ def add_annotator(connection: Connection, number: int, name: str, kind: str, now
 
 
 def new_token(connection: Connection, number: int) -> str:
-    """Another token for an annotator; the old one is worth nothing any more.
+    """A new token for an annotator; the old one stops working.
 
     Raises:
         DataError: there is no such annotator.
@@ -61,7 +61,7 @@ def annotators(connection: Connection, number: int) -> list[Annotator]:
 
 
 def set_active(connection: Connection, number: int, active: bool, now: datetime) -> None:
-    """Let an annotator label or not; one who is not active gives open items back.
+    """Activate or deactivate an annotator; a deactivated one's open items are returned.
 
     Raises:
         DataError: there is no such annotator.
@@ -76,7 +76,7 @@ def set_active(connection: Connection, number: int, active: bool, now: datetime)
 def annotator_of(connection: Connection, token: str) -> tuple[Project, Annotator] | None:
     """Project and annotator of a token; None if it is nobody's, or the annotator is not active.
 
-    The database looks for the token's hash, which tells an attacker who measures times nothing about a token.
+    The database looks up the token's hash, so timing tells an attacker nothing about a token.
     """
     digest = _digest(token)
     row = connection.execute(select(annotator).where(annotator.c.token == digest)).one_or_none()
@@ -94,7 +94,9 @@ def clean_name(name: str, what: str) -> str:
     """
     cleaned = clean(name).strip()
     if not 1 <= len(cleaned) <= NAME_CHARACTERS:
-        raise ConfigError(f"The {what}'s name has {len(cleaned)} characters; it needs 1 to {NAME_CHARACTERS}.")
+        raise ConfigError(
+            f"The {what}'s name has {counted(len(cleaned), 'character')}; it needs 1 to {NAME_CHARACTERS}."
+        )
     return cleaned
 
 

@@ -30,7 +30,7 @@ def open_store(url: str, *, create: bool = False) -> "LabelStore":
 
 
 def may_exist(url: str) -> bool:
-    """Whether there is such a file; of a server, only opening the store would tell."""
+    """Whether there is such a file; for a server, only opening the store can tell."""
     path = url.removeprefix("sqlite:///")
     return "://" in path or Path(path).is_file()
 

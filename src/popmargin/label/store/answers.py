@@ -1,4 +1,4 @@
-"""Answers: recorded once however often a request is repeated, changed by adding revisions, never overwritten.
+"""Answers: recorded once, even if a request is repeated; changed by adding revisions, never overwritten.
 
 Every function runs inside one write transaction.
 """
@@ -13,7 +13,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, select, update
 
 from popmargin.data.questions import RATINGS, VERDICTS, Kind, Verdict
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.assign import end_lease, lease, lock_annotator, own_assignment, shown, take_place
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import WRONGS, Label, Wrong
@@ -28,7 +28,7 @@ class Answer:
     """What an annotator said about an item, checked.
 
     Raises:
-        DataError: a value that is no answer; the message names it.
+        DataError: an invalid answer; the message names the value.
     """
 
     verdict: Verdict
@@ -52,13 +52,17 @@ class Answer:
             raise DataError(f"seconds is {self.seconds}; give a number ≥ 0, or omit it.")
         object.__setattr__(self, "request", clean(self.request))
         if not 1 <= len(self.request) <= REQUEST_CHARACTERS:
-            raise DataError(f"request has {len(self.request)} characters; it needs 1 to {REQUEST_CHARACTERS}.")
+            raise DataError(
+                f"request has {counted(len(self.request), 'character')}; it needs 1 to {REQUEST_CHARACTERS}."
+            )
         object.__setattr__(self, "note", clean(self.note))
         if len(self.note) > NOTE_CHARACTERS:
-            raise DataError(f"note has {len(self.note)} characters; the limit is {NOTE_CHARACTERS}. Shorten it.")
+            raise DataError(
+                f"note has {counted(len(self.note), 'character')}; the limit is {NOTE_CHARACTERS}. Shorten it."
+            )
 
     def check(self, kind: Kind, scale: int | None = None) -> None:
-        """Refuse what is no answer to an item of this kind, or no number of the scale."""
+        """Refuse anything that is not an answer to an item of this kind, or not a number on the scale."""
         numbers = RATINGS[:scale]
         if kind == "rating" and self.verdict not in (*numbers, "unsure"):
             raise DataError(f"'{self.verdict}' is not a rating; give a number from 1 to {numbers[-1]}, or 'unsure'.")
@@ -71,12 +75,12 @@ class Answer:
 
 
 def clean(words: str) -> str:
-    """Text without what a database cannot hold: NUL and halves of surrogate pairs become U+FFFD."""
+    """Text that a database can store: NUL and halves of surrogate pairs become U+FFFD."""
     return words.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def record(connection: Connection, who: int, number: int, answer: Answer, now: datetime) -> Label:
-    """Store an answer, or find the one that the same request stored before."""
+    """Store an answer, or find the one already stored by the same request."""
     person = lock_annotator(connection, who)
     stored = connection.execute(
         select(label).where(label.c.annotator == who, label.c.request == answer.request)
@@ -120,7 +124,7 @@ def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
 
 
 def undo(connection: Connection, who: int, now: datetime) -> int | None:
-    """Withdraw the newest answer that stands and lease its item again; None if there is no answer."""
+    """Withdraw the newest current answer and lease its item again; None if there is no answer."""
     person = lock_annotator(connection, who)
     found = connection.execute(
         select(label.c.assignment, label.c.note, label.c.confidence)
@@ -132,7 +136,7 @@ def undo(connection: Connection, who: int, now: datetime) -> int | None:
     if found is None:
         return None
     given = own_assignment(connection, who, found.assignment)
-    # Note and confidence stay, for the answer that comes instead.
+    # Note and confidence stay, for the next answer.
     beside = {"note": found.note, "confidence": found.confidence}
     withdrawn = {"verdict": None, "request": f"undo-{secrets.token_hex(16)}", **beside}
     _count(connection, person.id, given, -1)
@@ -187,7 +191,7 @@ def answer_rows(verdicts: Any) -> list[dict[str, Any]]:
     """Rows of a table of a model's answers, checked.
 
     Raises:
-        DataError: a column is missing or unknown, an item comes twice, or a row is no answer.
+        DataError: a column is missing or unknown, an item comes twice, or a row is not a valid answer.
     """
     known = ("item", "verdict", "request", "wrong", "confidence", "seconds", "note")
     order = ("swap_pairs", "swap_first", "swap_second")
@@ -217,7 +221,7 @@ def answer_rows(verdicts: Any) -> list[dict[str, Any]]:
 def record_many(
     database: Database, connection: Connection, who: int, rows: Sequence[Mapping[str, Any]], now: datetime
 ) -> int:
-    """Store answers of a model to items that it need not have asked for; rows of known requests are left out."""
+    """Store a model's answers, to any items; rows of known requests are skipped."""
     person = lock_annotator(connection, who)
     if person.kind == "person":
         raise ConfigError(f"'{person.name}' is a person: people answer one assignment at a time, from next_assignment.")

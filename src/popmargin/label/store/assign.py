@@ -1,8 +1,7 @@
 """Which item an annotator gets next. Every function runs inside one write transaction.
 
-An item has `overlap` places. A lease and an answer of a person take a place each; a lease that ended and a skip give
-it back. Everybody walks through the items in the one shuffled order of the project, so items that were started are
-completed first.
+An item has `overlap` slots. A lease and a person's answer each take a slot; an expired lease and a skip return it.
+Everybody goes through the items in the project's shuffled order, so items already started are completed first.
 """
 
 import hashlib
@@ -58,7 +57,7 @@ def own_assignment(connection: Connection, who: int, number: int) -> Any:
     """An assignment of this annotator.
 
     Raises:
-        DataError: there is none of this number, or it is someone else's.
+        DataError: there is no such assignment, or it is someone else's.
     """
     row = connection.execute(
         select(assignment).where(assignment.c.id == number, assignment.c.annotator == who)
@@ -69,7 +68,7 @@ def own_assignment(connection: Connection, who: int, number: int) -> Any:
 
 
 def next_assignment(connection: Connection, who: int, now: datetime) -> int | None:
-    """The assignment that the annotator works on now: the open one, else a new one; None if nothing is left."""
+    """The annotator's current assignment: the open one, or a new one; None if nothing is left."""
     person = lock_annotator(connection, who)
     waiting = connection.execute(
         select(assignment.c.id)
@@ -92,7 +91,7 @@ def next_assignment(connection: Connection, who: int, now: datetime) -> int | No
 
 
 def return_leases(connection: Connection, number: int, now: datetime) -> None:
-    """End the leases of a project that ran out, so that others get the items."""
+    """End a project's expired leases, so that others get the items."""
     ended = connection.execute(
         select(assignment.c.id, assignment.c.item, assignment.c.takes_place)
         .where(assignment.c.project == number, LEASED, assignment.c.expires_at < now)
@@ -104,7 +103,7 @@ def return_leases(connection: Connection, number: int, now: datetime) -> None:
 
 
 def end_lease(connection: Connection, row: Any, state: str, now: datetime) -> None:
-    """Take an assignment off its annotator and give its place back."""
+    """Take an assignment from its annotator and return its slot."""
     connection.execute(
         update(assignment).where(assignment.c.id == row.id).values(state=state, expires_at=None, changed_at=now)
     )
@@ -115,7 +114,7 @@ def end_lease(connection: Connection, row: Any, state: str, now: datetime) -> No
 
 
 def take_place(connection: Connection, number: int) -> bool:
-    """Take a place of the item; False if there is none left."""
+    """Take a slot of the item; False if none is left."""
     result = connection.execute(
         update(item)
         .where(item.c.id == number, item.c.taken < item.c.overlap)
@@ -139,7 +138,7 @@ def _chance(*values: object) -> float:
 
 
 def lease(connection: Connection, number: int, person: Any, now: datetime) -> None:
-    """Leave an assignment with its annotator for the project's time from now on."""
+    """Renew an assignment's lease, for the project's lease time from now."""
     ends = now + timedelta(seconds=person.lease_seconds)
     connection.execute(
         update(assignment).where(assignment.c.id == number).values(state="leased", expires_at=ends, changed_at=now)
@@ -147,7 +146,7 @@ def lease(connection: Connection, number: int, person: Any, now: datetime) -> No
 
 
 def _again(connection: Connection, person: Any, state: str, now: datetime) -> int | None:
-    """An own assignment whose lease ran out, or that was skipped (longest ago first), if it still has a place."""
+    """The annotator's own assignment with an expired lease, or skipped (longest ago first), if it still has a slot."""
     waiting = connection.execute(
         select(assignment.c.id, assignment.c.item, assignment.c.takes_place)
         .join_from(assignment, item, assignment.c.item == item.c.id)
@@ -166,7 +165,7 @@ def _again(connection: Connection, person: Any, state: str, now: datetime) -> in
 
 
 def _repeat(connection: Connection, person: Any, now: datetime) -> int | None:
-    """Now and then, an own earlier item that was not repeated yet."""
+    """Occasionally, one of the annotator's earlier items that was not repeated yet."""
     last = person.number - REPEAT_AFTER
     if last < 1 or _chance(person.seed, person.id, person.number, "repeat?") >= person.repeat_share:
         return None
@@ -196,11 +195,11 @@ def _gold(connection: Connection, person: Any, now: datetime, *, share: float) -
 
 
 def _fresh(connection: Connection, person: Any, now: datetime) -> int | None:
-    """The first item with a free place: a returned one, else the next one in the order, else an overlooked one.
+    """The first item with a free slot: a returned one, or the next one in the order, or an overlooked one.
 
-    Before `cursor` the annotator had, or others had filled, all items, but for those that were locked by another
-    transaction when this one looked; so at the end the search begins once more from the start, and waits for locks:
-    nobody is told that nothing is left while something is.
+    All items before `cursor` were done by the annotator or filled by others, except those locked by another transaction
+    at the time. So at the end the search starts over and waits for locks: nobody is told that nothing is left while
+    something is.
     """
     searches = ((_RETURNED, -1, True), (_OPEN, person.cursor, True), (_OPEN, -1, False))
     for where, after, skip_locked in searches:
@@ -264,7 +263,7 @@ def _give(
 
 
 def leased(connection: Connection, number: int) -> int:
-    """Number of items of a project that are open now."""
+    """Number of a project's items that are open now."""
     return connection.execute(
         select(func.count()).select_from(assignment).where(assignment.c.project == number, LEASED)
     ).scalar_one()

@@ -1,7 +1,7 @@
-"""The database under the label store: how it is opened, its schema brought up to date, and a transaction made sure of.
+"""The label store's database: opening it, migrating its schema, and running transactions reliably.
 
-SQLite: write-ahead log and synchronous=FULL, so that a committed label survives a crash of the machine; one writer at a
-time, the others wait. PostgreSQL: through pg8000.
+SQLite: write-ahead log and synchronous=FULL, so a committed label survives a crash of the machine; one writer at a
+time, while others wait. PostgreSQL: through pg8000.
 """
 
 import json
@@ -46,7 +46,7 @@ class Database:
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self._writer = threading.Lock()
         options: dict[str, Any] = {"connect_args": {"timeout": WAIT_SECONDS}} if self.sqlite else {}
-        # Every thread of a server may hold a connection; none should wait for another's, or open one at each request.
+        # Each server thread may hold a connection; none should wait for another's, or open one per request.
         self._engine = create_engine(
             self.url, pool_size=SERVER_THREADS, max_overflow=-1, hide_parameters=True, **options
         )
@@ -83,12 +83,12 @@ class Database:
             yield connection
 
     def write(self, work: Callable[[Connection], T], *, schema: bool = False) -> T:
-        """What `work` returns, after its transaction was committed; it is run again if the transaction lost a race.
+        """The result of `work`, after its transaction is committed; it is run again if the transaction lost a race.
 
         Args:
             work: what is done in the transaction.
-            schema: it changes tables. SQLite changes a constraint only by making the table anew, which takes foreign
-                keys that are not checked meanwhile; this connection is of no other use afterwards.
+            schema: it changes tables. SQLite changes a constraint only by recreating the table, with foreign keys
+                unchecked meanwhile; this connection cannot be used for anything else afterwards.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -110,7 +110,7 @@ class Database:
     def insert(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert many rows of the same columns.
 
-        pg8000 would send them one by one, so for PostgreSQL they travel as one JSON array.
+        pg8000 would send them one by one, so for PostgreSQL they are sent as one JSON array.
         """
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
@@ -156,7 +156,7 @@ class Database:
 
 
 def alembic_config() -> Any:
-    """Alembic's settings for the migrations that are shipped in the package."""
+    """Alembic's settings for the migrations shipped in the package."""
     config = import_extra("alembic.config", "label").Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
@@ -194,7 +194,7 @@ def _revision(connection: Connection, name: str) -> str | None:
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says so
+    connection.isolation_level = None  # `_begin_sqlite` begins transactions
     cursor = connection.cursor()
     for pragma in (
         "journal_mode=WAL",
@@ -210,7 +210,7 @@ def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
     if options.get("schema"):
         connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-    # A transaction that first reads and then writes would fail where another one wrote in between.
+    # A transaction that first reads and then writes would fail if another one wrote in between.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
 
 

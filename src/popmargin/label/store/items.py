@@ -1,4 +1,4 @@
-"""What is labelled: preferences and items in, and out again."""
+"""Storing and reading what is labelled: preferences and items."""
 
 import json
 import math
@@ -12,12 +12,12 @@ from sqlalchemy import Connection, select, update
 from popmargin.data.questions import KINDS, RATINGS, SIDES, VERDICTS, Kind, PreferenceText, Side, Verdict
 from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences
-from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.database import CHUNK, Database
 from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
 STORED = tuple(name for name in COLUMNS if name != "cluster")
-"""Columns of preferences that have one of their own in the store; the others share one."""
+"""Columns of preferences that have their own column in the store; the others share one."""
 EVERYBODY = 1_000_000_000
 """Overlap of a gold item."""
 RANGES = {
@@ -26,7 +26,7 @@ RANGES = {
     "seed": (0, 2**63 - 1),
     "scale": (2, len(RATINGS)),
 }
-"""Smallest and largest project settings: what the database's columns and times can hold."""
+"""Smallest and largest project settings that the database's columns and times can hold."""
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -44,7 +44,7 @@ def check_settings(*, repeat_share: float | None = None, **settings: Any) -> Non
     """Refuse settings of a project that are out of range; None and settings without a range pass.
 
     Raises:
-        ConfigError: it says which and what the range is.
+        ConfigError: it names the setting and its range.
     """
     for name, (least, most) in RANGES.items():
         value = settings.get(name)
@@ -55,7 +55,7 @@ def check_settings(*, repeat_share: float | None = None, **settings: Any) -> Non
 
 
 def lock_project(connection: Connection, number: int) -> Any:
-    """The row of a project, which nobody else changes meanwhile.
+    """The row of a project, locked against other changes.
 
     Raises:
         DataError: no such project.
@@ -172,7 +172,7 @@ def add_items(
 
 
 def item_order(seed: int, items: int, count: int) -> list[int]:
-    """In which order new items are stored in a project of this seed that has so many already."""
+    """The order in which new items are stored in a project with this seed and number of items."""
     return np.random.default_rng([seed % 2**63, items]).permutation(count).tolist()
 
 
@@ -190,7 +190,9 @@ def _check_items(
         raise DataError(f"Project '{project.name}' has no rating scale. Create a project with a scale, such as 5.")
     for name, column in (("second", second), ("gold", gold), ("response", response)):
         if column is not None and len(column) != len(first):
-            raise DataError(f"{len(first)} items but {len(column)} values of '{name}'; give one per item.")
+            raise DataError(
+                f"{counted(len(first), 'item')} but {counted(len(column), 'value')} of '{name}'; give one per item."
+            )
     check_settings(overlap=overlap)
     for row, (one, other) in enumerate(zip(first, second or (), strict=False)):
         if one == other:
@@ -209,7 +211,7 @@ def _rows_of(known: dict[str, int], keys: Sequence[str], column: str, name: str)
     if missing:
         raise DataError(
             f"items: row {missing[0][0]}, column '{column}': project '{name}' has no preference {missing[0][1]!r} "
-            f"({len(missing)} such rows). Import the preferences first, with the same ids."
+            f"({counted(len(missing), 'such row')}). Import the preferences first, with the same ids."
         )
     return [known[key] for key in keys]
 
@@ -313,7 +315,7 @@ def active_people(connection: Connection, number: int) -> int:
 
 
 def storable_columns(preferences: Preferences) -> list[str]:
-    """The columns beside `STORED` that a store keeps: all but those that hold bytes, such as images."""
+    """The columns besides `STORED` that a store keeps: all except those with bytes, such as images."""
     schema = preferences.dataset.features.arrow_schema
     return [name for name in preferences.columns if name not in STORED and not holds_bytes(schema.field(name).type)]
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences
-from popmargin.errors import DataError, did_you_mean
+from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.label.store import access, answers, assign, items, queries, sql_tables
 from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.database import Database
@@ -28,13 +28,13 @@ MANY = 5_000
 
 
 class LabelStore:
-    """Labels that are never lost or overwritten; every method is one transaction, or several small ones.
+    """A store of labels that are never lost or overwritten; every method is one or several small transactions.
 
     Safe for several threads and processes. All times are UTC.
 
     Args:
         database: an opened database; `LabelStore.open` makes one.
-        clock: tells the time; for tests.
+        clock: returns the time; for tests.
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime] | None = None) -> None:
@@ -43,14 +43,14 @@ class LabelStore:
 
     @staticmethod
     def open(url: str | Path) -> "LabelStore":
-        """Open a store, creating it or bringing its schema up to date.
+        """Open a store, creating it or migrating its schema.
 
         Args:
             url: a path or `sqlite:///path`, or `postgresql://user@host/name`.
 
         Raises:
             ConfigError: a URL of another kind.
-            RunError: the database cannot be opened, holds something else, or was written by a newer popmargin.
+            RunError: the database cannot be opened, contains something else, or was written by a newer popmargin.
             MissingExtraError: PostgreSQL's driver is not installed.
         """
         return LabelStore(Database(url))
@@ -89,9 +89,9 @@ class LabelStore:
             name: unique in the store.
             overlap: people who label each item.
             seed: of the items' order and of the order on the screen.
-            lease_seconds: how long an item waits for an annotator who does not answer.
+            lease_seconds: how long an item stays with an annotator who does not answer.
             guidelines: Markdown.
-            repeat_share: share of items that are own earlier ones again.
+            repeat_share: share of an annotator's items that repeat earlier ones.
             scale: ratings go from 1 to this; needed for items of kind "rating".
 
         Raises:
@@ -144,8 +144,8 @@ class LabelStore:
         if name is None:
             if len(known) > 1:
                 raise DataError(
-                    f"{self.name} has {len(known)} projects ({', '.join(known)}): choose one with --project NAME, or "
-                    f"as {self.name}#NAME if there is no --project option."
+                    f"{self.name} has {counted(len(known), 'project')} ({', '.join(known)}): choose one with --project "
+                    f"NAME, or as {self.name}#NAME if there is no --project option."
                 )
             return next(iter(known.values()))
         if name not in known:
@@ -156,7 +156,7 @@ class LabelStore:
         """Store preferences with every column they have; returns how many.
 
         Raises:
-            DataError: the project has one of the ids, or holds the other kind of texts; nothing is stored then.
+            DataError: the project already has one of the ids, or has the other kind of texts; nothing is stored.
         """
         database = self._database
         return database.write(lambda c: items.import_preferences(database, c, project, preferences))
@@ -181,11 +181,12 @@ class LabelStore:
             second: ids of the preferences they are compared with (N,); only for "pop".
             gold: known answers (N,), None where unknown. A gold item goes to every person, whatever the overlap, at the
                 rate of the gold items' share of all items.
-            overlap: people who label each of these items; the project's when None.
+            overlap: people who label each of these items; None for the project's.
             response: which response of each `first` is rated (N,); only for "rating".
 
         Raises:
-            DataError: an id the project does not have, a preference compared with itself, or columns of other lengths.
+            DataError: an id the project does not have, a preference compared with itself, or columns of different
+                lengths.
             ConfigError: an unknown kind, or an overlap out of range.
         """
         database = self._database
@@ -194,7 +195,7 @@ class LabelStore:
         )
 
     def items(self, project: int, *, unlabelled_by: int | None = None) -> Iterator[Any]:
-        """Items in Arrow batches of `items.ITEM_SCHEMA`; only those that an annotator has not labelled."""
+        """Items in Arrow batches of `items.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
         return items.item_batches(self._database, project, unlabelled_by)
 
     def texts(self, project: int, ids: Sequence[str]) -> dict[str, PreferenceText]:
@@ -227,7 +228,7 @@ class LabelStore:
             raise DataError(f"The project already has an annotator '{name}'. Choose another name.") from error
 
     def new_token(self, annotator: int) -> str:
-        """Another token for an annotator; the old one is worth nothing any more."""
+        """A new token for an annotator; the old one stops working."""
         return self._database.write(lambda connection: access.new_token(connection, annotator))
 
     def annotators(self, project: int) -> list[Annotator]:
@@ -236,7 +237,7 @@ class LabelStore:
             return access.annotators(connection, project)
 
     def set_active(self, annotator: int, active: bool) -> None:
-        """Let an annotator label or not; one who is not active gives open items back, and their token is refused."""
+        """Activate or deactivate an annotator; deactivating returns open items and refuses the token."""
         self._database.write(lambda connection: access.set_active(connection, annotator, active, self._clock()))
 
     def annotator_of(self, token: str) -> tuple[Project, Annotator] | None:
@@ -247,9 +248,9 @@ class LabelStore:
     # Labelling
 
     def next_assignment(self, annotator: int) -> Assignment | None:
-        """What the annotator labels now; None when nothing is left for them.
+        """The annotator's current assignment; None if nothing is left.
 
-        The same assignment comes again, its lease renewed, until it is answered, skipped or its lease ended.
+        The same assignment is returned, with its lease renewed, until it is answered, skipped or expired.
 
         Raises:
             DataError: no such annotator, or one who is not active.
@@ -265,7 +266,7 @@ class LabelStore:
         """An assignment of this annotator.
 
         Raises:
-            DataError: there is none of this id, or it is someone else's.
+            DataError: there is no such assignment, or it is someone else's.
         """
         with self._database.read() as connection:
             return queries.load_assignments(connection, annotator, [assignment])[0]
@@ -285,11 +286,11 @@ class LabelStore:
         """Store an answer; it is on disk when this returns.
 
         The same request stores nothing more and returns the same label. Another request for the same assignment adds a
-        revision, and the newest one counts. An answer after the lease ended counts if nobody took the place.
+        revision, and the newest one counts. An answer after the lease expired counts if nobody has taken the slot.
 
         Args:
             annotator, assignment: whose answer to what.
-            verdict: what was said.
+            verdict: the answer.
             request: the client's own id of this answer, such as a random UUID made when the item was shown.
             wrong: with verdict "wrong": which of the two preferences is wrong.
             confidence: in [0, 1].
@@ -297,8 +298,8 @@ class LabelStore:
             seconds: from the item's appearance to the answer.
 
         Raises:
-            DataError: a value that is no answer, someone else's assignment, a place that others took meanwhile, or a
-                request that stored another answer before.
+            DataError: an invalid answer, someone else's assignment, a slot that others have taken since, or a request
+                that already stored a different answer.
         """
         answer = answers.Answer(
             verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds
@@ -308,17 +309,18 @@ class LabelStore:
         )  # fmt: skip
 
     def skip(self, annotator: int, assignment: int) -> None:
-        """Leave an item for later: it is not done, others may take it, and it comes back to this annotator last.
+        """Skip an item: it is not done, others may take it, and it comes back to this annotator last.
 
         Raises:
-            DataError: someone else's assignment, or one that is answered.
+            DataError: someone else's assignment, or an answered one.
         """
         self._database.write(lambda c: answers.skip(c, annotator, assignment, self._clock()))
 
     def undo(self, annotator: int) -> Assignment | None:
-        """Withdraw the newest answer and make its item the open one; None if there is no answer.
+        """Withdraw the newest answer and reopen its item; None if there is no answer.
 
-        The answer stays in the history; a revision without a verdict is added. Again withdraws the one before.
+        The answer stays in the history; a revision without a verdict is added. Calling it again withdraws the previous
+        answer.
         """
 
         def withdraw(connection: Connection) -> Assignment | None:
@@ -328,26 +330,26 @@ class LabelStore:
         return self._database.write(withdraw)
 
     def history(self, annotator: int, *, limit: int = 50, before: int | None = None) -> list[Assignment]:
-        """Answered and skipped assignments, newest first; `before` is the id of the last one of the page before."""
+        """Answered and skipped assignments, newest first; `before` is the id of the last one on the previous page."""
         with self._database.read() as connection:
             return queries.history(connection, annotator, limit, before)
 
     def progress(self, project: int, annotator: int | None = None) -> Progress:
-        """How far the project and this annotator are."""
+        """Progress of the project and of this annotator."""
         with self._database.read() as connection:
             return queries.progress(connection, project, annotator)
 
     def record_many(self, annotator: int, verdicts: Any) -> int:
-        """Store the answers of a model, which takes no place from people; returns how many were new.
+        """Store a model's answers, which take no slots from people; returns how many were new.
 
         Args:
             annotator: an annotator of kind ratings, reward or judge.
             verdicts: Arrow table with columns item, verdict and request; optional wrong, confidence, seconds, note and,
-                if the model saw the item in an order of its own, swap_pairs, swap_first, swap_second. Rows of known
+                if the model saw the item in another order, swap_pairs, swap_first, swap_second. Rows of known
                 requests are left alone, so that an interrupted run can be repeated.
 
         Raises:
-            DataError: a column is missing, or a row is no answer; rows before its part of 5,000 are stored.
+            DataError: a column is missing, or a row is not a valid answer; rows before its batch of 5,000 are stored.
             ConfigError: the annotator is a person.
         """
         rows = answers.answer_rows(verdicts)
@@ -363,17 +365,17 @@ class LabelStore:
     # Reading
 
     def labels(self, project: int, *, columns: Sequence[str] | None = None) -> Any:
-        """Arrow table of the labels that count now, one an answered assignment.
+        """Arrow table of the current labels, one per answered assignment.
 
         Args:
             project: id of the project.
-            columns: names from `queries.LABEL_SCHEMA`, all when None; few are read much faster.
+            columns: names from `queries.LABEL_SCHEMA`, None for all; a few are read much faster.
         """
         with self._database.read() as connection:
             return queries.label_table(connection, project, columns, every_revision=False)
 
     def newest_label(self) -> int:
-        """Number of the newest revision of any label, 0 without one: where it is the same, so are all labels."""
+        """Number of the newest revision of any label, 0 without one: if it is the same, so are all labels."""
         with self._database.read() as connection:
             return connection.execute(select(func.max(sql_tables.label.c.id))).scalar() or 0
 

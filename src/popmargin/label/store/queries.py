@@ -43,7 +43,7 @@ LABEL_SCHEMA = pa.schema(
     ]
 )
 """Columns of tables of labels. `assignment` numbers the answer, `label` its revision; `repeat_of` is the assignment of
-the first answer of the same annotator to the same item, null where this is the first. `response` says which response of
+the first answer of the same annotator to the same item, null if this is the first. `response` says which response of
 `first` is rated; the verdict is the rating then."""
 
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
@@ -111,7 +111,7 @@ def history(connection: Connection, who: int, limit: int, before: int | None) ->
 
 
 def progress(connection: Connection, number: int, who: int | None) -> Progress:
-    """Counted from counters, so that it takes no longer for a million items."""
+    """Read from counters, so it takes no longer for a million items."""
     found = connection.execute(select(project).where(project.c.id == number)).one_or_none()
     if found is None:
         raise DataError(f"There is no project {number}.")
@@ -157,7 +157,7 @@ def _own(connection: Connection, who: int) -> tuple[int, int, int, int]:
 
 
 def label_table(connection: Connection, number: int, names: Sequence[str] | None, *, every_revision: bool) -> Any:
-    """Labels of a project in the order of assignments: the current ones that stand, or all revisions."""
+    """Labels of a project in the order of assignments: the current ones, or all revisions."""
     gathered: list[Any] = []
     schema = LABEL_SCHEMA if names is None else pa.schema([LABEL_SCHEMA.field(name) for name in names])
     columns = _label_columns(schema.names)

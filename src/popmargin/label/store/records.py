@@ -1,4 +1,4 @@
-"""What the label store gives out: projects, annotators, assignments and labels, as plain immutable records."""
+"""Records returned by the label store: projects, annotators, assignments and labels, plain and immutable."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,17 +16,17 @@ ANNOTATOR_KINDS: tuple[AnnotatorKind, ...] = ("person", "ratings", "reward", "ju
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """Items of one set of preferences, and how they are given out.
+    """Items of one set of preferences, and how they are assigned.
 
     Attributes:
-        overlap: people who label an item, unless the item says otherwise.
-        seed: of the order of items and of everything that is shuffled on the screen.
+        overlap: people who label an item, unless the item has its own.
+        seed: of the order of items and of all shuffling on the screen.
         lease_seconds: how long an item stays with an annotator who does not answer.
         guidelines: Markdown for the annotators.
-        repeat_share: share of an annotator's items that are own earlier ones again, to measure self-consistency.
-        items: items of the project, gold ones included.
+        repeat_share: share of an annotator's items that repeat earlier ones, to measure self-consistency.
+        items: number of items, including gold ones.
         conversational: whether texts are lists of messages; None before the first import.
-        scale: ratings go from 1 to this; None where nothing is rated.
+        scale: ratings go from 1 to this; None if nothing is rated.
     """
 
     id: int
@@ -46,7 +46,7 @@ class Project:
 
 @dataclass(frozen=True, kw_only=True)
 class Annotator:
-    """Who labels: a person, or a model under a name of its own."""
+    """An annotator: a person, or a model under its own name."""
 
     id: int
     name: str
@@ -56,11 +56,11 @@ class Annotator:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """In which order things stood on the screen; drawn from the project's seed, the annotator and the item, and stored.
+    """The order on the screen; derived from the project's seed, the annotator and the item, and stored.
 
     Attributes:
-        swap_pairs: the second preference stood on the left.
-        swap_first: the rejected response of the first preference stood before its chosen one.
+        swap_pairs: the second preference was on the left.
+        swap_first: the rejected response of the first preference came before its chosen one.
         swap_second: the same for the second preference.
     """
 
@@ -75,7 +75,7 @@ class Label:
 
     Attributes:
         revision: 1 for the first answer; each change and each withdrawal adds one.
-        verdict: None where `undo` withdrew the answer.
+        verdict: None if `undo` withdrew the answer.
         request: the client's own id of the answer, by which a repeated request is recognised.
     """
 
@@ -123,9 +123,9 @@ class Progress:
 
     Attributes:
         labels_wanted: overlap summed over items; a gold item is wanted once from each active person.
-        labels_done: answers of people that stand; repeated items do not count.
+        labels_done: current answers of people, excluding repeated items.
         leased: items that people have open now.
-        own_done: answers of this annotator, repeated items included.
+        own_done: answers of this annotator, including repeated items.
         own_skipped: items this annotator skipped, which come back last.
         own_left: items this annotator may still get, at most.
     """

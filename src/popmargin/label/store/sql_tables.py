@@ -31,7 +31,7 @@ REVISION = "0003"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC; SQLite keeps no time zone, so it is taken off and put back."""
+    """A time in UTC; SQLite stores no time zone, so it is removed and restored."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -54,7 +54,7 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-# SQLite numbers rows only where the key is its INTEGER; elsewhere ids have room for years of labels.
+# SQLite numbers rows only if the key is INTEGER; elsewhere ids have room for years of labels.
 _ID = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -99,7 +99,7 @@ preference = Table(
     _reference("project", "project"),
     Column("position", Integer, nullable=False),
     Column("key", Text, nullable=False),
-    # Texts are JSON, strings too: messages keep their structure, and no character is beyond a database.
+    # Texts are JSON, even plain strings: messages keep their structure, and every character can be stored.
     Column("prompt", Text, nullable=False),
     Column("chosen", Text, nullable=False),
     Column("rejected", Text, nullable=False),
@@ -108,7 +108,7 @@ preference = Table(
     Column("strength", Float),
     Column("soft_label", Float),
     Column("annotator", Text),
-    # A JSON object of all other columns that hold something; null where none does.
+    # A JSON object of all other non-empty columns; null if there are none.
     Column("extra", Text),
     UniqueConstraint("project", "key"),
     UniqueConstraint("project", "position"),

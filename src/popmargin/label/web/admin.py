@@ -27,7 +27,7 @@ def overview(request: Request, project: RowId | None = None) -> Response:
 
 @router.get("/quality")
 def quality(request: Request, project: RowId | None = None) -> Response:
-    """How good the labels are: a page that may take seconds, which the overview fetches when it stands."""
+    """Label quality: a page that may take seconds, which the overview fetches once it has loaded."""
     found = _named(request, project)
     figures = request.app.state.figures.of(found.id)
     return page(request, "quality.html.j2", projects=store_of(request).projects(), project=found, figures=figures)
@@ -35,7 +35,7 @@ def quality(request: Request, project: RowId | None = None) -> Response:
 
 @router.post("/annotators")
 def add_annotator(request: Request, project: ProjectId, name: Annotated[Name, Form()]) -> Response:
-    """Add an annotator and show the link, this once."""
+    """Add an annotator and show the link, only once."""
     found = _project(request, project)
     annotator, token = store_of(request).add_annotator(found.id, name.strip())
     return _overview(request, found, annotator=annotator, token=token)
@@ -53,7 +53,7 @@ def new_link(request: Request, annotator: RowId, project: ProjectId) -> Response
 def set_active(
     request: Request, annotator: RowId, project: ProjectId, active: Annotated[bool, Form()]
 ) -> RedirectResponse:
-    """Let an annotator in, or not any more; the labels stay."""
+    """Activate or deactivate an annotator; the labels stay."""
     found = _project(request, project)
     store_of(request).set_active(_annotator(request, found, annotator).id, active)
     return RedirectResponse(f"{request.scope.get('root_path', '')}/admin?project={found.id}", 303)
@@ -61,7 +61,7 @@ def set_active(
 
 @router.get("/export/labels.jsonl")
 def export_labels(request: Request, project: RowId | None = None) -> Response:
-    """All current labels, one JSON object a line."""
+    """All current labels, one JSON object per line."""
     labels = store_of(request).labels(_exported(request, project).id)
     return _download("labels.jsonl", "application/x-ndjson", lambda path: save_labels(labels, path))
 
@@ -75,13 +75,13 @@ def export_edges(request: Request, project: RowId | None = None) -> Response:
 
 @router.get("/export/preferences.jsonl")
 def export_preferences(request: Request, project: RowId | None = None) -> Response:
-    """The preferences with what was learned about them, such as the mean ratings of their responses."""
+    """The preferences with what the labels say about them, such as mean ratings of their responses."""
     preferences = preferences_of(store_of(request), _exported(request, project))
     return _download("preferences.jsonl", "application/x-ndjson", preferences.save)
 
 
 def _download(name: str, media_type: str, save: Callable[[Path], None]) -> FileResponse:
-    """A file that `save` writes; it is gone when it has been sent."""
+    """A file written by `save`; it is deleted after sending."""
     folder = tempfile.TemporaryDirectory()
     save(Path(folder.name, name))
     return FileResponse(
@@ -109,7 +109,7 @@ def _overview(
 
 
 def _site(request: Request) -> str:
-    """Address of the site as the admin's browser knows it, for links to hand on."""
+    """The site's address as seen by the admin's browser, for links to share."""
     host = request.headers.get("x-forwarded-host") or request.headers.get("host", "")
     scheme = request.headers.get("x-forwarded-proto") or request.url.scheme
     return f"{scheme}://{host}{request.scope.get('root_path', '')}"

@@ -23,10 +23,10 @@ _TITLES = {401: "Not signed in", 403: "Refused", 404: "Not found", 409: "Not pos
 
 
 def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: str = "") -> FastAPI:
-    """The annotator for one store; it serves every project of the store, each to its own annotators.
+    """The annotator app for one store; it serves every project of the store to its own annotators.
 
     Args:
-        store: where labels are kept; stays open and belongs to the caller.
+        store: where labels are stored; it stays open and belongs to the caller.
         admin_token: opens the admin pages; None switches them off.
         root_path: prefix under which a proxy serves the app, such as "/label".
     """
@@ -56,7 +56,7 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
 
 
 def refusal(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An error in the one shape of the API, or as a page."""
+    """An error in the API's format, or as a page."""
     if route_path(request.scope).startswith("/api"):
         challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
         return JSONResponse({"error": message}, status, headers={**challenge, **(headers or {})})
@@ -71,7 +71,7 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
-    # The input itself is not repeated: it may be huge, or not even encodable.
+    # The input itself is not repeated: it may be huge, or impossible to encode.
     found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()[:5]]
     return refusal(request, 422, "; ".join(found).encode("utf-8", "replace").decode())
 

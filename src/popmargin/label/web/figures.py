@@ -1,4 +1,4 @@
-"""The label report's numbers for the admin page, kept as long as they are good enough."""
+"""The label report's numbers for the admin page, cached while fresh enough."""
 
 import threading
 import time
@@ -14,11 +14,11 @@ _PATIENCE = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What `annotator_quality` and `rating_quality` say of a project, and when they said so.
+    """Results of `annotator_quality` and `rating_quality` for a project, and when they were computed.
 
     Attributes:
-        newest: number of the store's newest revision then.
-        until: on the monotonic clock, how long they serve although there are newer labels.
+        newest: number of the store's newest revision at that time.
+        until: on the monotonic clock, how long they are used despite newer labels.
     """
 
     annotators: list[AnnotatorQuality]
@@ -33,8 +33,8 @@ class Figures:
 class FigureCache:
     """Figures of each project of a store.
 
-    They are computed again when there are new labels, but for at most a tenth of the server's time: reading a million
-    labels takes seconds in which people wait longer for their tasks.
+    They are recomputed when there are new labels, using at most a tenth of the server's time: reading a million labels
+    takes seconds, during which people wait longer for their tasks.
     """
 
     def __init__(self, store: LabelStore) -> None:

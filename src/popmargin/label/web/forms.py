@@ -1,4 +1,4 @@
-"""Types of what comes in from outside: bounded, and storable on every database."""
+"""Types for external input: bounded, and storable in every database."""
 
 import secrets
 from typing import Annotated
@@ -12,7 +12,7 @@ RequestKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 
 
 def _storable(text: str) -> str:
-    """The text without NUL, which PostgreSQL does not take, and with lone surrogates replaced."""
+    """The text without NUL, which PostgreSQL refuses, and with lone surrogates replaced."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""A small JSON API beside the pages, for own clients: the same store, the same rules, a bearer token."""
+"""A small JSON API next to the pages, for custom clients: the same store, the same rules, a bearer token."""
 
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     422: {"model": Refusal, "description": "The request does not match the schema."},
 }
 _BARE: dict[int | str, dict[str, Any]] = {401: _ERRORS[401]}
-# The guard has refused requests without a session before; this says so in the OpenAPI description.
+# The guard has already refused requests without a session; this documents it in OpenAPI.
 router = APIRouter(prefix="/api", dependencies=[Depends(_bearer)])
 
 

@@ -1,4 +1,4 @@
-"""Texts of a preference as safe HTML: Markdown, highlighted code, and marks on the words that only one response has.
+"""Texts of a preference as safe HTML: Markdown, highlighted code, and marks on words in only one response.
 
 Everything that leaves this module is built from escaped text: raw HTML in a response is shown, never interpreted.
 """
@@ -22,11 +22,11 @@ from popmargin.data.tools import said
 _SCHEMES = re.compile(r"(?i)^(https?://|mailto:)")
 _PARTS = re.compile(r"<[^>]*>|&[#\w]+;|\w+|\s+|[^\w\s]")
 _LONGEST = 20_000
-"""Above this many words in total, two responses are not compared: nobody reads the marks in such long texts."""
+"""Above this many words in total, two responses are not compared: nobody reads marks in such long texts."""
 
 
 def render(text: Text) -> Markup:
-    """A prompt or a completion as HTML; messages come one below the other, with their roles if there are several.
+    """A prompt or a completion as HTML; messages below one another, with their roles if there are several.
 
     Example:
         >>> render("*Hi* <b>")
@@ -61,7 +61,7 @@ def plain(text: Text, length: int = 120) -> str:
 
 
 def document(text: str) -> Markup:
-    """A text that somebody wrote as Markdown, such as guidelines: a new line in it is no line break."""
+    """A text written as Markdown, such as guidelines: a newline is not a line break."""
     return Markup(_parser(breaks=False).render(text))
 
 
@@ -95,7 +95,7 @@ def _link_open(renderer: Any, tokens: Sequence[Any], index: int, options: Any, _
 
 
 def _image(renderer: Any, tokens: Sequence[Any], index: int, options: Any, environment: Any) -> str:
-    """Images are named and linked, never loaded: a response must not learn who reads it."""
+    """Images are named and linked, never loaded: a response must not track its readers."""
     token = tokens[index]
     name = renderer.renderInlineAsText(token.children or [], options, environment) or "without a description"
     link = '<a href="{}" rel="noopener noreferrer nofollow" target="_blank">image: {}</a>'
@@ -113,7 +113,7 @@ def _fence(_: Any, tokens: Sequence[Any], index: int, *rest: Any) -> str:
 
 
 def _heading(renderer: Any, tokens: Sequence[Any], index: int, options: Any, environment: Any) -> str:
-    """Headings of a response stand below those of the page."""
+    """Headings of a response rank below those of the page."""
     level = min(6, int(tokens[index].tag[1]) + 3)
     return f"<h{level}>" if tokens[index].nesting == 1 else f"</h{level}>\n"
 
@@ -132,7 +132,7 @@ def _marked(first: str, second: str) -> tuple[Markup, Markup]:
     words = [[part for part in parts if not _silent(part)] for parts in sides]
     if sum(map(len, words)) > _LONGEST:
         return Markup(first), Markup(second)
-    # Frequent words are no anchors of long texts, or articles and commas would decide what is compared with what.
+    # Frequent words are not anchors in long texts, or articles and commas would decide the alignment.
     matcher = difflib.SequenceMatcher(a=words[0], b=words[1], autojunk=True)
     only: tuple[set[int], set[int]] = (set(range(len(words[0]))), set(range(len(words[1]))))
     for block in matcher.get_matching_blocks():

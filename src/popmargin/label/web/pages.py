@@ -1,7 +1,7 @@
 """Pages of an annotator: the next task, answers, skip, undo, earlier answers.
 
-Every form works without scripts: it posts and is sent on with 303. With scripts htmx does the same without a page
-load, and takes the task out of the page that comes back.
+Every form works without scripts: it posts and is redirected with 303. With scripts, htmx does the same without a page
+load, and extracts the task from the returned page.
 """
 
 from typing import Annotated, Literal
@@ -38,7 +38,7 @@ def login(request: Request, token: Annotated[str, Path(max_length=200)]) -> Resp
     person, admin = sessions.annotator(token), sessions.admin(token)
     if person is None and admin is None:
         raise HTTPException(401, "This link is invalid or has expired. Ask for a new one.")
-    # A page that goes on by itself, not a redirect: browsers send no SameSite=Strict cookie along a chain of redirects
+    # A page that continues by itself, not a redirect: browsers send no SameSite=Strict cookie along a redirect chain
     # that began on another site, and links come by mail.
     target = "/" if person is not None else "/admin"
     response = page(request, "login.html.j2", target=target)
@@ -109,7 +109,7 @@ def skip(request: Request, assignment: Annotated[RowId, Form()]) -> Response:
     """Put the task off; it comes back last and does not count as done."""
     person = person_of(request)
     found = _own(request, person, assignment)
-    if found.state == "leased":  # a second press changes nothing
+    if found.state == "leased":  # pressing again changes nothing
         store_of(request).skip(person.annotator.id, found.id)
     return _go(request, "/")
 

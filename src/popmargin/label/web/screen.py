@@ -1,4 +1,4 @@
-"""What an annotator sees of an assignment, and what the places on the screen mean: one mapping, both ways.
+"""What an annotator sees of an assignment, and what positions on the screen mean: one mapping, both ways.
 
 The three-level shuffle is stored with the assignment (`Shown`), so the screen of any label can be rebuilt later.
 """
@@ -30,7 +30,7 @@ class Response:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """What is compared or rated: a pair of responses to a prompt, or a single response."""
+    """One side of a task: a pair of responses to a prompt, or a single response."""
 
     place: Literal["left", "right"]
     prompt: Text
@@ -44,7 +44,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Screen:
-    """The two sides of a task, as they stand on the screen; a task that asks for a rating has the left one alone."""
+    """The two sides of a task on the screen; a rating task has only the left one."""
 
     kind: Kind
     left: Side
@@ -57,7 +57,7 @@ class Screen:
 
 
 def screen_of(assignment: Assignment) -> Screen:
-    """The screen that the stored order makes of an assignment."""
+    """An assignment's screen, in its stored order."""
     shown, first, second = assignment.shown, assignment.first, assignment.second
     if assignment.response is not None:
         text = first.chosen if assignment.response == "chosen" else first.rejected
@@ -72,7 +72,7 @@ def screen_of(assignment: Assignment) -> Screen:
 
 
 def swapped(kind: Kind, shown: Shown) -> bool:
-    """Whether `second` stands on the left: the other pair, or the data's rejected response."""
+    """Whether `second` is on the left: the other pair, or the data's rejected response."""
     return shown.swap_pairs if kind == "pop" else shown.swap_first
 
 
@@ -119,7 +119,7 @@ def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong |
 
 
 def choice_of(assignment: Assignment) -> Choice | None:
-    """The present answer of an assignment in terms of its screen; None where there is none.
+    """The current answer of an assignment in terms of its screen; None if there is none.
 
     With `verdict_of` it is a round trip for every answer.
     """
@@ -135,13 +135,13 @@ def choice_of(assignment: Assignment) -> Choice | None:
 
 
 def sure_of(assignment: Assignment) -> float | None:
-    """The confidence of the present answer, or of one that was taken back, as the nearest level of `SURE`."""
+    """The confidence of the current or withdrawn answer, as the nearest level of `SURE`."""
     said = None if assignment.label is None else assignment.label.confidence
     return None if said is None else min(SURE, key=lambda level: abs(level - said))
 
 
 SURE: dict[float, str] = {0.5: "guessing", 0.75: "fairly sure", 1.0: "very sure"}
-"""How sure people can say they are: the probability that the answer is right, as for models."""
+"""Levels of confidence for people: the probability that the answer is right, as for models."""
 
 WORDS: dict[Kind, dict[Choice, str]] = {
     "pop": {
@@ -167,7 +167,7 @@ QUESTIONS: dict[Kind, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Button:
-    """An answer on the page, the keys that press it, and the key that is written on it."""
+    """An answer on the page, the keys that choose it, and the key shown on it."""
 
     choice: Choice
     keys: str
@@ -175,10 +175,10 @@ class Button:
 
 
 def buttons_of(kind: Kind, scale: int | None) -> list[Button]:
-    """The answers of a task in the order of the page, but for those about wrong preferences."""
+    """The answers of a task in page order, except those about wrong preferences."""
     unsure = Button(choice="unsure", keys="x" if kind == "rating" else "4 0", hint="x" if kind == "rating" else "4")
     if kind == "rating":
-        # A key has one digit, and 0 stands after 9.
+        # A key has one digit, and 0 comes after 9.
         return [Button(choice=number, keys=number[-1], hint=number[-1]) for number in RATINGS[:scale]] + [unsure]
     left = Button(choice="left", keys="1 ArrowLeft", hint="1")
     right = Button(choice="right", keys="2 ArrowRight", hint="2")

@@ -1,7 +1,8 @@
 """Who may see what: a default-deny guard in front of every route, sessions, CSRF checks and strict headers.
 
 A person's session is the token of their link in an HttpOnly, SameSite=Strict cookie: it survives a restart of the
-server, and ends at once when the token is replaced or the person is switched off. Programs send it as a bearer token.
+server, and ends immediately when the token is replaced or the person is deactivated. Programs send it as a bearer
+token.
 """
 
 import hashlib
@@ -39,13 +40,13 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Session:
-    """A session, by itself the admin's."""
+    """A session; by default the admin's."""
 
     token: str
 
     @property
     def csrf(self) -> str:
-        """What every form of this session carries; another site can neither read nor guess it."""
+        """The token in every form of this session; other sites can neither read nor guess it."""
         return hmac.new(self.token.encode(), b"popmargin csrf", hashlib.sha256).hexdigest()
 
 
@@ -98,7 +99,7 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        # Proxies that take the prefix off and proxies that do not are both understood.
+        # Works with proxies that strip the prefix and with those that do not.
         path = route_path({"path": scope["path"], "root_path": self.prefix})
         scope["root_path"], scope["path"] = self.prefix, self.prefix + path
 
@@ -130,13 +131,13 @@ class Guard:
 
 
 def cookie_name(role: Literal["annotator", "admin"], headers: Headers) -> str:
-    """Name of a session's cookie; with the port, since cookies of all servers on one host lie in one jar."""
+    """Name of a session's cookie; it includes the port, since all servers on a host share one cookie jar."""
     port = headers.get("host", "").rpartition(":")[2]
     return f"popmargin_{role}_{port}" if port.isdigit() else f"popmargin_{role}"
 
 
 def route_path(scope: Scope) -> str:
-    """The path as the routes see it: without the prefix under which a proxy serves the app."""
+    """The path as routes see it: without the prefix under which a proxy serves the app."""
     path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
     inside = prefix and (path == prefix or path.startswith(prefix + "/"))
     return path[len(prefix) :] if inside else path
@@ -152,7 +153,7 @@ def _too_large(headers: Headers) -> tuple[int, str] | None:
 
 
 async def check_csrf(request: Request) -> None:
-    """Refuse a form that another site sent, or that does not carry the session's token.
+    """Refuse a form from another site, or without the session's token.
 
     Raises:
         HTTPException: 403.
@@ -170,8 +171,8 @@ async def check_csrf(request: Request) -> None:
 def same_origin(headers: Headers) -> bool:
     """Whether the browser says that the request comes from our own pages.
 
-    `Sec-Fetch-Site` is the browser's own word and knows nothing of proxies. Where it is missing (plain http on another
-    host than localhost), the origin is compared with the host that the browser, or the proxy, names.
+    `Sec-Fetch-Site` is set by the browser and independent of proxies. If it is missing (plain http on a host other than
+    localhost), the origin is compared with the host given by the browser or the proxy.
     """
     site = headers.get("sec-fetch-site")
     if site is not None:

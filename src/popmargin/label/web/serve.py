@@ -1,4 +1,4 @@
-"""Runs the annotator: which address it may have, and the server."""
+"""Running the annotator: its address and the server."""
 
 import ipaddress
 import socket
@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket at the port, or at the next free one; port 0 takes any.
 
     Raises:
-        ConfigError: the address is not one of this machine, no port has the number, or none of the ports is free.
+        ConfigError: the address does not belong to this machine, the port is invalid, or no port is free.
     """
     if not 0 <= port < _PORTS:
         raise ConfigError(f"--port {port}: use 1 to {_PORTS - 1}, or 0 for any free port.")
@@ -55,7 +55,7 @@ def address(host: str, listening: socket.socket) -> str:
 
 
 def server_of(app: FastAPI) -> uvicorn.Server:
-    """The server; requests are not logged, since the links hold tokens."""
+    """The server; requests are not logged, since links contain tokens."""
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off")
     return uvicorn.Server(config)
 

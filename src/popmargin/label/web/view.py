@@ -1,4 +1,4 @@
-"""Pages from templates, and small words for numbers and times."""
+"""Pages from templates, and formatting of numbers and times."""
 
 import functools
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ def environment() -> jinja2.Environment:
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A template as an answer; it knows the session, its CSRF token and the prefix of the site."""
+    """A rendered template as a response; it has the session, its CSRF token and the site's prefix."""
     root = str(request.scope.get("root_path", ""))
     html = environment().get_template(template).render(session=session_of(request), root=root, **values)
     return HTMLResponse(html, status)
@@ -57,9 +57,9 @@ def person_of(request: Request) -> Person:
 
 
 def seconds_since_shown(assignment: Assignment, lease_seconds: int) -> float | None:
-    """Seconds from the last time the server sent this open task to now, at most `SECONDS_CAP`.
+    """Seconds since the server last sent this open task, at most `SECONDS_CAP`.
 
-    The lease is renewed whenever the task is sent, so its end tells when that was; no clock of the annotator's counts.
+    The lease is renewed whenever the task is sent, so its end gives that time; the annotator's clock does not matter.
     None for a task that is not open, such as an answer that is being changed.
     """
     if assignment.state != "leased" or assignment.expires_at is None:
@@ -77,13 +77,13 @@ def answer(assignment: Assignment) -> str:
 
 
 def sure(assignment: Assignment) -> str:
-    """How sure the annotator was, in the words of the page; empty where nothing was said."""
+    """The annotator's confidence, in the words of the page; empty if not given."""
     level = sure_of(assignment)
     return "" if level is None else SURE[level]
 
 
 def clock(moment: datetime) -> str:
-    """A moment as date and minutes, in UTC.
+    """A time as date and minutes, in UTC.
 
     Example:
         >>> clock(datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
@@ -93,7 +93,7 @@ def clock(moment: datetime) -> str:
 
 
 def share(value: float) -> str:
-    """A share in percent, or a dash where there is none.
+    """A percentage, or a dash if unknown.
 
     Example:
         >>> share(0.5), share(float("nan"))

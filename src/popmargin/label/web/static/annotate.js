@@ -60,7 +60,7 @@
 
   // --- the switch for differences is kept over tasks and visits, what goes with an answer over a reload ------------------
   let sure = null; // the level that is pressed
-  const levels = (fields) => [...(fields.confidence ?? [])]; // none where a response is rated
+  const levels = (fields) => [...(fields.confidence ?? [])]; // none if a response is rated
   const restore = () => {
     const box = byId("differences");
     if (box) box.checked = localStorage.getItem("differences") !== "off";

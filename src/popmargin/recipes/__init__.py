@@ -1,0 +1,1 @@
+"""Recipes: programs of stages, a file each."""

@@ -1,0 +1,204 @@
+"""Iterative preference training: rounds of sampling, labelling and any objective, from any start (ours)."""
+
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Literal
+
+from popmargin.bounds import Count, NotNegative, Positive, Size
+from popmargin.config import section
+from popmargin.errors import ConfigError
+from popmargin.recipes.base import recipe
+from popmargin.rounds.plan import Output, Plan, Stage
+from popmargin.rounds.rounds_config import RoundsConfig
+from popmargin.rounds.stages.ask_people import add_people
+from popmargin.rounds.stages.choose_prompts import add_choice
+from popmargin.rounds.stages.label_responses import IMPLICIT, RANDOM, add_labels
+from popmargin.rounds.stages.measure_policy import add_measure
+from popmargin.rounds.stages.pair_responses import add_pairs
+from popmargin.rounds.stages.sample_responses import add_samples
+from popmargin.rounds.stages.split_data import add_split
+from popmargin.rounds.stages.train_policy import add_training
+from popmargin.rounds.stages.trained_models import start_inputs, start_model
+
+PEOPLE = "people"
+
+
+@section("recipe")
+class IterateOptions:
+    """Options of the general recipe.
+
+    Attributes:
+        rounds: how often to sample, label and train.
+        seed_prompts: prompts with labels that are trained on first; 0 begins with the start model itself.
+        prompts_per_round: prompts of each round; null shares the others evenly.
+        samples: responses to each prompt.
+        temperature: of sampling.
+        top_p: of sampling.
+        top_k: of sampling; 0 means all.
+        max_new_tokens: longest response.
+        labels: what labels the samples: `implicit`, `random`, `people`, or a reward or judge as `evaluation.reward`
+            names it.
+        pairs: which samples become preferences.
+        min_gap: least gap of the label.
+        unfinished: keep or drop pairs in which a response was cut at `max_new_tokens`.
+        budget: label at most so many prompts in each round; null labels all.
+        choose: which ones: those whose responses the policy tells apart least, or any.
+        store: with `people`: the label store, a file or database URL.
+        ask: with `people`: which of two responses is better, or which of two preferences (labelled by the implicit
+            reward) is stronger; these PoP edges are then trained on.
+        overlap: with `people`: people for each question.
+        start: train each round from the previous policy, or again from the start model.
+        reference: of each round's training: where it starts (`start`), or always the start model (`initial`).
+        objective: of every training, as in a run's configuration. Objectives with PoP edges draw them from the gaps of
+            the labels.
+        epochs: of every training.
+    """
+
+    rounds: Size = 2
+    seed_prompts: Count = 0
+    prompts_per_round: Size | None = None
+    samples: Size = 2
+    temperature: Positive = 1.0
+    top_p: Positive = 1.0
+    top_k: Count = 0
+    max_new_tokens: Size = 256
+    labels: str = IMPLICIT
+    pairs: Literal["best_vs_worst", "best_vs_random", "all"] = "best_vs_worst"
+    min_gap: NotNegative = 0.0
+    unfinished: Literal["keep", "drop"] = "keep"
+    budget: Size | None = None
+    choose: Literal["uncertain", "random"] = "uncertain"
+    store: str | None = None
+    ask: Literal["preference", "pop"] = "preference"
+    overlap: Size = 1
+    start: Literal["previous", "initial"] = "previous"
+    reference: Literal["start", "initial"] = "start"
+    objective: dict[str, Any] = field(default_factory=lambda: {"name": "pop"})
+    epochs: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ConfigError("recipe.samples must be at least 2: a pair needs two responses.")
+        if (self.labels == PEOPLE) != (self.store is not None):
+            raise ConfigError("recipe.labels: people needs recipe.store, e.g. labels.db, and nothing else uses it.")
+        implicit = self.labels == IMPLICIT or (self.labels == PEOPLE and self.ask == "pop")
+        if implicit and not self.seed_prompts:
+            raise ConfigError(
+                "The implicit reward needs recipe.seed_prompts: that of an untrained policy is 0 for every response. "
+                "Set it, or let something else label."
+            )
+
+
+@recipe("iterate", options=IterateOptions)
+def iterate(plan: Plan, config: RoundsConfig, options: IterateOptions) -> None:
+    """Sample from the policy, have the samples labelled, train any objective on the pairs, and again.
+
+    data → (seed/train) → for each round: sample → (choose) → label → pair → train; every policy is measured.
+    """
+    base = config.base_config()
+    start = start_inputs(base)
+    data = add_split(
+        plan,
+        base,
+        seed_prompts=options.seed_prompts,
+        rounds=options.rounds,
+        prompts_per_round=options.prompts_per_round,
+        seed=config.seed,
+    )
+    held_out = start | {"data.test": data["test"]}
+    measured = held_out
+    if base.evaluation.reward is not None:
+        reference = add_measure(plan, "start/measure", base, policy=None, inputs=held_out)
+        measured = held_out | {"reference": reference["generations"]}
+    policy: Output | Path | str = start_model(base)
+    if options.seed_prompts:
+        seed = add_training(
+            plan,
+            "seed/train",
+            base,
+            inputs=start | {"data.train": data["seed"], "data.test": data["test"]},
+            changes={"objective": options.objective, "train": {"epochs": options.epochs}},
+        )
+        policy = seed["model"]
+        add_measure(plan, "seed/measure", base, policy=policy, inputs=measured)
+    for number in range(1, options.rounds + 1):
+        labelled = _labelled(plan, config, options, number, policy, data)
+        placed = start if options.start == "initial" else _placed("model.path", policy)
+        given: dict[str, Output | Path] = {"data.train": labelled["preferences"], "data.test": data["test"], **placed}
+        changes: dict[str, Any] = {"objective": options.objective, "train": {"epochs": options.epochs}}
+        if "edges" in labelled.outputs:
+            given["pop.edges"] = labelled["edges"]
+        if options.reference == "initial" and options.start == "previous":
+            given |= _placed("reference.model", start_model(base))
+            if isinstance(start_model(base), str):
+                changes["reference"] = {"model": start_model(base)}
+        trained = add_training(plan, f"round-{number}/train", base, inputs=given, changes=changes)
+        policy = trained["model"]
+        add_measure(plan, f"round-{number}/measure", base, policy=policy, inputs=measured)
+
+
+def _placed(key: str, model: Output | Path | str) -> dict[str, Output | Path]:
+    """A model as an input; a name stands in the settings."""
+    return {} if isinstance(model, str) else {key: model}
+
+
+def _labelled(
+    plan: Plan,
+    config: RoundsConfig,
+    options: IterateOptions,
+    number: int,
+    policy: Output | Path | str,
+    data: Stage,
+) -> Stage:
+    """The stages of a round up to its preferences."""
+    base, name, seed = config.base_config(), f"round-{number}", config.seed + number
+    responses = add_samples(
+        plan,
+        f"{name}/sample",
+        base,
+        policy=policy,
+        prompts=data[name],
+        number=number,
+        sampling={
+            "samples": options.samples,
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "top_k": options.top_k,
+            "max_new_tokens": options.max_new_tokens,
+        },
+        seed=seed,
+    )["responses"]
+    start = start_model(base)
+
+    def by(what: str, stage: str, of: Output) -> Output:
+        return add_labels(
+            plan, f"{name}/{stage}", base, responses=of, by=what, policy=policy, reference=start, seed=seed
+        )["responses"]
+
+    if options.budget is not None:
+        scored = by(IMPLICIT, "score", responses)
+        responses = add_choice(plan, f"{name}/choose", scored, budget=options.budget, choose=options.choose, seed=seed)[
+            "responses"
+        ]
+    pairing: dict[str, Any] = {
+        "pairs": options.pairs,
+        "min_gap": options.min_gap,
+        "drop_unfinished": options.unfinished == "drop",
+        "seed": seed,
+    }
+    if options.labels != PEOPLE:
+        return add_pairs(plan, f"{name}/pair", by(options.labels, "label", responses), **pairing)
+    assert options.store is not None
+    pairing_label = IMPLICIT if options.ask == "pop" else RANDOM  # people then say which response is better
+    pairs = add_pairs(plan, f"{name}/pair", by(pairing_label, "label", responses), **pairing)
+    store = options.store if "://" in options.store else str(Path(options.store).absolute())
+    return add_people(
+        plan,
+        f"{name}/people",
+        pairs["preferences"],
+        store=store,
+        project=f"{Path(config.output).name}-{name}",
+        ask=options.ask,
+        overlap=options.overlap,
+        seed=seed,
+    )

@@ -1,0 +1,180 @@
+"""The manifest of a stage: from what it was made, how, when and at what cost; and what has changed since.
+
+FOLDER/STAGE/manifest.json   written last, when the stage is finished
+FOLDER/STAGE/begun.json      the same of a stage that was begun and is not finished
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from popmargin.errors import RunError
+from popmargin.files import no_such_file, whole_file
+from popmargin.rounds.plan import Output, Stage
+
+_CHUNK = 2**22
+FINISHED, BEGUN = "manifest.json", "begun.json"
+
+
+def fingerprint(path: Path) -> str:
+    """A digest of a file, or of all files of a folder with their names.
+
+    Raises:
+        RunError: there is nothing there.
+    """
+    if not path.exists():
+        raise RunError(no_such_file(path, what="file or folder"))
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    total = hashlib.blake2b(digest_size=16)
+    for file in files:
+        stat = file.stat()
+        name = file.relative_to(path).as_posix() if path.is_dir() else ""
+        total.update(f"{name}\x1f{_content(str(file), stat.st_size, stat.st_mtime_ns)}\x1f".encode())
+    return total.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _content(file: str, size: int, changed: int) -> str:
+    """Digest of a file; it is read again when its size or time of change differs."""
+    digest = hashlib.blake2b(digest_size=16)
+    with Path(file).open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a stage was made from, and what came of it.
+
+    Attributes:
+        stage: its name.
+        function: what did the work.
+        settings: of the stage.
+        inputs: name -> fingerprint.
+        outputs: name -> fingerprint; empty until it is finished.
+        facts: what the function returned.
+        versions: of Python, popmargin and what numbers depend on.
+        started: when the last attempt began, ISO 8601.
+        seconds: that the last attempt took.
+        attempts: how often it was begun.
+    """
+
+    stage: str
+    function: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    started: str = ""
+    seconds: float = 0.0
+    attempts: int = 1
+
+    def save(self, file: Path) -> None:
+        """Write it as JSON."""
+        with whole_file(file) as partial:
+            text = json.dumps(vars(self), indent=1, sort_keys=True, ensure_ascii=False)
+            partial.write_text(text + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(file: Path) -> "Manifest | None":
+        """Read what `save` wrote; None where there is no such file.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        if not file.is_file():
+            return None
+        try:
+            return Manifest(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{file} cannot be read ({error}). Delete the folder to do the stage again.") from error
+
+    def changes(self, planned: "Manifest") -> Iterator[str]:
+        """What is planned differently now, a phrase each."""
+        if self.function != planned.function:
+            yield f"it is done by {planned.function}, before by {self.function}"
+        yield from _changes(self.settings, planned.settings)
+        for name in sorted({*self.inputs, *planned.inputs}):
+            if self.inputs.get(name) != planned.inputs.get(name):
+                yield f"the input '{name}' has {_verb(self.inputs.get(name), planned.inputs.get(name))}"
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _changes(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name} was {json.dumps(old)}, now {json.dumps(new)}"
+
+
+def _verb(before: str | None, now: str | None) -> str:
+    return "been added" if before is None else "been removed" if now is None else "changed"
+
+
+Standing = Literal["finished", "begun", "ready", "waiting", "changed"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a stage stands.
+
+    Attributes:
+        standing: finished; begun, and not finished; ready to start; waiting for another stage; or changed: what was
+            done is not what is planned.
+        changes: what differs, a phrase each.
+        manifest: of what was done, if anything.
+        planned: what would be done; None while inputs are missing.
+    """
+
+    standing: Standing
+    changes: tuple[str, ...] = ()
+    manifest: Manifest | None = None
+    planned: Manifest | None = None
+
+
+def state_of(stage: Stage, folder: Path, finished: set[str]) -> State:
+    """Compare what lies in the folder of a stage with its plan.
+
+    Args:
+        stage: the stage.
+        folder: of the plan.
+        finished: names of the stages that are finished.
+
+    Raises:
+        RunError: an input of the user's is missing.
+    """
+    own = folder / stage.name
+    done = Manifest.load(own / FINISHED)
+    begun = Manifest.load(own / BEGUN) if done is None else None
+    before = {value.stage for value in stage.inputs.values() if isinstance(value, Output)}
+    if before - finished:
+        return State("waiting", manifest=done or begun)
+    inputs = {name: fingerprint(where(value, folder)) for name, value in stage.inputs.items()}
+    planned = Manifest(stage.name, stage.does, stage.settings, inputs)
+    known = done or begun
+    if known is None:
+        return State("ready", planned=planned)
+    changes = list(known.changes(planned))
+    if done is not None:
+        for name, path in stage.outputs.items():
+            file = own / path
+            if name not in done.outputs:
+                changes.append(f"it did not write '{name}'")
+            elif not file.exists():
+                changes.append(f"{file} is missing")
+            elif fingerprint(file) != done.outputs[name]:
+                changes.append(f"{file} is not what the stage wrote")
+    standing: Standing = "changed" if changes else "finished" if done else "begun"
+    return State(standing, tuple(changes), known, planned)
+
+
+def where(value: Output | Path, folder: Path) -> Path:
+    """Where an input lies, given the folder of the plan."""
+    return folder / value.path if isinstance(value, Output) else value

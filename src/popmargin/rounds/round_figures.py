@@ -1,0 +1,65 @@
+"""The charts of a report over rounds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from popmargin.report.metrics import has_bounds, metric, number
+from popmargin.report.plots import shown
+from popmargin.report.svg import Plot, Scale, marker, shorten, span
+from popmargin.rounds.gathered import Measured
+from popmargin.statistics.intervals import Interval
+
+_WIDTH, _HEIGHT = 360.0, 250.0
+
+
+def over_rounds(policies: Sequence[Measured], key: str) -> Markup:
+    """One metric of every policy in the order of the rounds, with intervals; nothing with fewer than two policies."""
+    entry = metric(key)
+    points = [(place, policy.name, policy.metrics[key]) for place, policy in enumerate(policies)
+              if key in policy.metrics and policy.metrics[key].estimate == policy.metrics[key].estimate]  # fmt: skip
+    if len(points) < 2:
+        return Markup("")
+    values = [value for _, _, one in points for value in (one.low, one.estimate, one.high)]
+    y = span(values, floor=0 if entry.is_share else None, cap=1 if entry.is_share else None)
+    x = Scale(-0.5, len(policies) - 0.5, 48, _WIDTH - 8)
+    plot = Plot(x, y.on(_HEIGHT - 38, 30))
+    plot.y_axis(share=entry.is_share)
+    if key in ("win_rate_reference", "accuracy") and y.low < 0.5 < y.high:
+        plot.across(0.5, "level")
+    plot.line([(place, one.estimate) for place, _, one in points], "line s1")
+    room = (x.end - x.start) / len(policies) - 4
+    for place, name, one in points:
+        at = plot.x(place)
+        if has_bounds(one):
+            plot.segment((at, at), (plot.y(one.low), plot.y(one.high)), "bar s1")
+        dot = marker("circle", at, plot.y(one.estimate), 4.5, hint=f"{name}: {shown(key, one)}")
+        plot.draw("g", dot, class_="s1")
+        plot.text(shorten(name, room), at, _HEIGHT - 20, "tick mid")
+    unit = "" if entry.is_share or not entry.unit else f", {entry.unit}"
+    plot.text(f"{entry.title}{unit}", 0, 13, "panel-title")
+    said = "; ".join(f"{name} {shown(key, one)}" for _, name, one in points)
+    return plot.picture(_WIDTH, _HEIGHT, f"{entry.title} over rounds. {said}.")
+
+
+def by_confidence(name: str, curve: Sequence[dict[str, Any]]) -> Markup:
+    """Agreement of labels with the trusted score, from the least to the most certain labels of a round."""
+    if not curve:
+        return Markup("")
+    intervals = [Interval.from_dict(row["interval"]) for row in curve]
+    plot = Plot(Scale(-0.5, len(curve) - 0.5, 44, _WIDTH - 8), Scale(0.0, 1.0, _HEIGHT - 38, 30))
+    plot.y_axis(share=True)
+    plot.across(0.5, "level")
+    plot.line([(place, one.estimate) for place, one in enumerate(intervals)], "line s2")
+    for place, (one, row) in enumerate(zip(intervals, curve, strict=True)):
+        at = plot.x(place)
+        if has_bounds(one):
+            plot.segment((at, at), (plot.y(one.low), plot.y(one.high)), "bar s2")
+        hint = f"mean gap {row['confidence']:.3g}, {row['count']} pairs: {number(one.estimate, 0, share=True)}"
+        plot.draw("g", marker("circle", at, plot.y(one.estimate), 4.5, hint=hint), class_="s2")
+        plot.text(f"{row['confidence']:.2g}", at, _HEIGHT - 20, "tick mid")
+    plot.text(f"{name}: agreement by gap of the label", 0, 13, "panel-title")
+    plot.text("mean gap of the label, least certain to the left", (44 + _WIDTH - 8) / 2, _HEIGHT - 3, "tick mid")
+    said = "; ".join(f"{one.estimate:.0%} of {row['count']}" for one, row in zip(intervals, curve, strict=True))
+    return plot.picture(_WIDTH, _HEIGHT, f"Agreement of the labels of {name} by confidence: {said}.")

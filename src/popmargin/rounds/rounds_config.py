@@ -1,0 +1,62 @@
+"""The configuration of rounds: a recipe with its options, and the settings that all its trainings share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from popmargin.bounds import Seed
+from popmargin.config import RunConfig, apply_overrides, from_dict, merge, read_yaml, section
+from popmargin.errors import ConfigError
+
+
+@section()
+class RoundsConfig:
+    """A recipe, and what its trainings and evaluations share.
+
+    Example:
+        >>> config = RoundsConfig(recipe={"name": "spa", "rounds": 2}, base={"train": {"learning_rate": 1e-5}})
+        >>> config.base_config().train.learning_rate, config.output
+        (1e-05, 'runs/rounds')
+
+    Attributes:
+        title: heading of the report.
+        output: folder of the stages.
+        seed: of every stage that draws random numbers: splits, samples, labels and trainings.
+        recipe: `name` and its options.
+        base: settings of all runs, as in a run's configuration; its evaluation section measures every round.
+    """
+
+    title: str = "Rounds"
+    output: str = "runs/rounds"
+    seed: Seed = 0
+    recipe: dict[str, Any] = field(default_factory=dict[str, Any])
+    base: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def base_config(self, **changes: Any) -> RunConfig:
+        """A run's configuration: the shared settings, with changes put over them.
+
+        Raises:
+            ConfigError: unknown keys or values that do not fit.
+        """
+        try:
+            return from_dict(RunConfig, merge(merge({"seed": self.seed}, self.base), changes))
+        except ConfigError as error:
+            raise ConfigError(f"base: {error}") from error
+
+
+def load_rounds(
+    path: str | Path, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> RoundsConfig:
+    """Rounds from YAML, with changes and `--recipe.rounds 2` flags put over it.
+
+    Raises:
+        ConfigError: unknown keys or values that do not fit; the message names the file.
+    """
+    values = apply_overrides(merge(read_yaml(path), changes or {}), overrides)
+    try:
+        config = from_dict(RoundsConfig, values)
+        config.base_config()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config

@@ -1,0 +1,34 @@
+"""Running the rounds of a configuration, and writing their report."""
+
+from pathlib import Path
+
+from popmargin.config import dump_yaml, to_dict
+from popmargin.files import whole_file
+from popmargin.rounds.page import write_rounds_report
+from popmargin.rounds.plan import Plan
+from popmargin.rounds.rounds_config import RoundsConfig
+from popmargin.rounds.runner import run_plan
+from popmargin.study.sharing import LOCKS, claimed
+
+
+def run_rounds(config: RoundsConfig, plan: Plan, *, until: str | None = None, overwrite: bool = False) -> Path:
+    """Run the stages that are not finished, and write the report of all that are.
+
+    Args:
+        config: of the rounds.
+        plan: its stages (`popmargin.recipes.base.plan_of`).
+        until: the last stage to run.
+        overwrite: repeat stages whose inputs or settings have changed.
+
+    Returns:
+        The path of the HTML report.
+
+    Raises:
+        ConfigError, DataError, RunError: see `run_plan`.
+    """
+    folder = Path(config.output)
+    run_plan(plan, folder, until=until, overwrite=overwrite)
+    with claimed(folder / LOCKS / "report.lock", wait=True):
+        with whole_file(folder / "rounds.yaml") as partial:
+            partial.write_text(dump_yaml(to_dict(config)), encoding="utf-8")
+        return write_rounds_report(config, plan, folder)

@@ -1,0 +1,1 @@
+"""What stages do: each a function on objects, and its form as a stage of a plan."""

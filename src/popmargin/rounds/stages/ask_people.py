@@ -1,0 +1,101 @@
+"""Asking people, through a label store: a stage that puts questions in, and one that waits for the answers."""
+
+from collections import Counter
+from typing import Any, Literal
+
+from popmargin.data.load import load_preferences
+from popmargin.data.schema import Preferences
+from popmargin.errors import RunError
+from popmargin.label.export.pop_edges import pop_edges
+from popmargin.label.export.preferences import preferences_of
+from popmargin.label.projects.open_project import open_project
+from popmargin.label.store.address import open_store
+from popmargin.rounds.plan import Output, Plan, Stage, Work
+
+Ask = Literal["preference", "pop"]
+
+
+def add_people(
+    plan: Plan, name: str, pairs: Output, *, store: str, project: str, ask: Ask, overlap: int, seed: int
+) -> Stage:
+    """Append the asking and the waiting; the outputs of the second are `preferences`, and `edges` for kind `pop`.
+
+    Args:
+        plan: of the recipe.
+        name: of the stages, below which they are `ask` and `answers`.
+        pairs: preferences to ask about.
+        store: a label store: a file, or a database URL.
+        project: its project; made when missing.
+        ask: `preference`: which response is better; `pop`: which of two preferences is stronger.
+        overlap: people for each question.
+        seed: of the order, and of the pairs of preferences.
+    """
+    where = {"store": store, "project": project}
+    asked = plan.add(
+        f"{name}/ask",
+        ask_stage,
+        inputs={"pairs": pairs},
+        settings=where | {"ask": ask, "overlap": overlap, "seed": seed},
+        outputs={"asked": "asked.txt"},
+    )
+    outputs = {"preferences": "preferences.parquet"} | ({"edges": "edges.parquet"} if ask == "pop" else {})
+    return plan.add(
+        f"{name}/answers",
+        answers_stage,
+        inputs={"pairs": pairs, "asked": asked["asked"]},
+        settings=where | {"ask": ask, "overlap": overlap},
+        outputs=outputs,
+    )
+
+
+def ask_stage(work: Work) -> dict[str, Any]:
+    """Put the questions into the store; those that are there already stay."""
+    settings = work.settings
+    data = _without_ratings(load_preferences(work.inputs["pairs"], ties="keep"))
+    with open_store(settings["store"], create=True) as store:
+        project = open_project(
+            store,
+            data,
+            settings["project"],
+            kind=settings["ask"],
+            overlap=settings["overlap"],
+            seed=settings["seed"],
+            say=lambda line: work.say(f"  {line}"),
+        )
+        items = store.progress(project.id).items
+    work.outputs["asked"].write_text(f"{items}\n", encoding="utf-8")
+    return {"questions": items}
+
+
+def answers_stage(work: Work) -> dict[str, Any]:
+    """Take the answers out, once all are there.
+
+    Raises:
+        RunError: some are missing; it says how to give them, and the next call goes on.
+    """
+    settings = work.settings
+    with open_store(settings["store"]) as store:
+        project = store.project(settings["project"])
+        items = store.progress(project.id).items
+        counts = Counter(store.labels(project.id, columns=("item",))["item"].to_pylist())
+        done = sum(count >= settings["overlap"] for count in counts.values())
+        if done < items:
+            raise RunError(
+                f"{done} of {items} questions of project '{project.name}' are answered. Label them "
+                f"with popmargin annotate --db {settings['store']} --project {project.name}, or popmargin label judge; "
+                "then run the same command again."
+            )
+        if settings["ask"] == "pop":
+            edges, report = pop_edges(store, project)
+            edges.save(work.outputs["edges"])
+            _without_ratings(load_preferences(work.inputs["pairs"])).save(work.outputs["preferences"])
+            return {"edges": len(edges), "report": str(report)}
+        preferences = preferences_of(store, project)
+        preferences.save(work.outputs["preferences"])
+        return {"pairs": len(preferences), "left_out": preferences.report.problem_counts}
+
+
+def _without_ratings(pairs: Preferences) -> Preferences:
+    """The pairs without the scores that paired them: the answers take their place."""
+    scores = [name for name in pairs.columns if name in ("chosen_rating", "rejected_rating", "strength")]
+    return pairs.with_columns(dict.fromkeys(scores))

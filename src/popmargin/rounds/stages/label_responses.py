@@ -1,0 +1,122 @@
+"""Labelling responses: by the policy's own implicit reward, by a reward or judge, or at random."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from popmargin.config import RunConfig
+from popmargin.data.conversation import prompt_key
+from popmargin.data.responses import Responses
+from popmargin.evaluation.run import configured_reward
+from popmargin.rewards.base import Reward
+from popmargin.rewards.implicit import NO_REFERENCE, ImplicitReward
+from popmargin.rewards.load import load_reward
+from popmargin.rewards.rate_responses import rate_responses
+from popmargin.rounds.label_agreement import agreement
+from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.rounds.stages.trained_models import policy_of
+
+LABEL, TRUSTED = "label", "trusted"
+"""Scores of labelled responses: the one that pairs are made by, and the reward of the evaluation, for comparison."""
+IMPLICIT, RANDOM = "implicit", "random"
+
+
+def add_labels(
+    plan: Plan,
+    name: str,
+    config: RunConfig,
+    *,
+    responses: Output,
+    by: str,
+    policy: Output | Path | str,
+    reference: Output | Path | str | None,
+    per_token: bool = False,
+    seed: int = 0,
+) -> Stage:
+    """Append the labelling; its output `responses` has the score `label`, and `trusted` where a reward is configured.
+
+    Args:
+        plan: of the recipe.
+        name: of the stage.
+        config: shared settings; `evaluation.reward` is what labels are compared with.
+        responses: to label.
+        by: `implicit`, `random`, or a reward as `evaluation.reward` names it.
+        policy: of the implicit reward.
+        reference: of the implicit reward; None for log-probs without one.
+        per_token: divide the implicit reward by the tokens of the response.
+        seed: of random labels.
+    """
+    settings: dict[str, Any] = {
+        "by": by,
+        "trusted": {"reward": config.evaluation.reward, "options": config.evaluation.reward_options},
+    }
+    inputs: dict[str, Output | Path] = {"responses": responses}
+    if by == IMPLICIT:
+        settings |= {
+            "per_token": per_token,
+            "precision": config.model.precision,
+            "tokens_per_batch": config.evaluation.tokens_per_batch,
+        }
+        for key, model in (("policy", policy), ("reference", NO_REFERENCE if reference is None else reference)):
+            if isinstance(model, str):
+                settings[key] = model
+            else:
+                inputs[key] = model
+    elif by == RANDOM:
+        settings["seed"] = seed
+    return plan.add(name, label_stage, inputs=inputs, settings=settings, outputs={"responses": "responses.parquet"})
+
+
+def label_stage(work: Work) -> dict[str, Any]:
+    """Score all responses, and compare the labels with the reward of the evaluation."""
+    responses, settings = Responses.load(work.inputs["responses"]), work.settings
+    facts: dict[str, Any] = {}
+    if settings["by"] == RANDOM:
+        labelled = responses.with_scores({LABEL: random_labels(responses, settings["seed"])})
+    else:
+        rated = rate_responses(responses, _labeller(work), name=LABEL)
+        labelled = rated.responses
+        facts |= {
+            "missing": rated.missing,
+            "notes": list(rated.notes),
+            "cost": {"scored responses": len(labelled.texts)},
+        }
+    trusted = settings["trusted"]
+    if trusted["reward"] is not None:
+        config = RunConfig(evaluation={"reward": trusted["reward"], "reward_options": trusted["options"]})  # pyright: ignore
+        reward = configured_reward(config.evaluation)
+        assert reward is not None
+        labelled = rate_responses(labelled, reward, name=TRUSTED).responses
+        found = agreement(labelled, LABEL, TRUSTED)
+        facts["agreement"] = found.to_dict()
+        if found.pairs:
+            work.say(f"  labels agree with the reward on {found.overall.estimate:.1%} of {found.pairs} pairs")
+    labelled.save(work.outputs["responses"])
+    return facts
+
+
+def _labeller(work: Work) -> Reward:
+    settings = work.settings
+    if settings["by"] != IMPLICIT:
+        return load_reward(settings["by"])
+    named = {key: work.inputs.get(key, settings.get(key)) for key in ("policy", "reference")}
+    policy = policy_of(named["policy"]).name
+    reference = NO_REFERENCE if named["reference"] == NO_REFERENCE else policy_of(named["reference"]).name
+    return ImplicitReward(
+        policy,
+        reference=reference,
+        per_token=settings["per_token"],
+        precision=settings["precision"],
+        tokens_per_batch=settings["tokens_per_batch"],
+    )
+
+
+def random_labels(responses: Responses, seed: int) -> list[list[float]]:
+    """Labels that know nothing, uniform over [0, 1): they depend on seed and prompt, not on the order of the rows."""
+    labels: list[list[float]] = []
+    for prompt, count in zip(responses.prompts, responses.counts.tolist(), strict=True):
+        digest = hashlib.sha256(f"{seed}\x1f{prompt_key(prompt)}".encode("utf-8", "surrogatepass")).digest()
+        labels.append(np.random.default_rng(int.from_bytes(digest[:16], "big")).random(count).tolist())
+    return labels

@@ -1,0 +1,92 @@
+"""Sampling responses from the policy of a round."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from popmargin.config import RunConfig
+from popmargin.data.read_prompts import load_prompts
+from popmargin.data.responses import Responses
+from popmargin.evaluation.generative import distinct_counts
+from popmargin.generate.from_policy import policy_responses
+from popmargin.generate.sample import Sampling
+from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.rounds.stages.trained_models import policy_of
+from popmargin.statistics.intervals import Clusters
+
+
+def add_samples(
+    plan: Plan,
+    name: str,
+    config: RunConfig,
+    *,
+    policy: Output | Path | str,
+    prompts: Output | Path,
+    sampling: Mapping[str, Any],
+    number: int,
+    seed: int,
+) -> Stage:
+    """Append the sampling; its output `responses` is a table of responses with their token ids.
+
+    Args:
+        plan: of the recipe.
+        name: of the stage.
+        config: shared settings: precision, batch size and longest prompt.
+        policy: samples: the folder of a model, or its name.
+        prompts: any data with prompts; each distinct prompt is sampled for.
+        sampling: samples, temperature, top_p, top_k, max_new_tokens.
+        number: of the round.
+        seed: of the sampling.
+    """
+    settings = {
+        "sampling": dict(sampling)
+        | {"seed": seed, "batch_size": config.evaluation.generation_batch_size, "precision": config.model.precision},
+        "max_prompt_tokens": config.data.max_length - sampling["max_new_tokens"],
+        "round": number,
+    }
+    inputs: dict[str, Output | Path] = {"prompts": prompts}
+    if isinstance(policy, str):
+        settings["policy"] = policy
+    else:
+        inputs["policy"] = policy
+    return plan.add(name, sample_stage, inputs=inputs, settings=settings, outputs={"responses": "responses.parquet"})
+
+
+def sample_stage(work: Work) -> dict[str, Any]:
+    """Sample, or go on where it was stopped."""
+    settings = work.settings
+    part = work.folder / "responses.part"
+    produced = policy_responses(
+        load_prompts(work.inputs["prompts"]),
+        policy_of(work.inputs.get("policy", settings.get("policy", ""))),
+        Sampling(**settings["sampling"]),
+        source="policy",
+        round=settings["round"],
+        max_prompt_tokens=settings["max_prompt_tokens"],
+        part=part,
+        progress=True,
+    )
+    produced.responses.save(work.outputs["responses"])
+    part.unlink(missing_ok=True)
+    for line in produced.lines():
+        work.say(f"  {line}")
+    return about_responses(produced.responses) | {"cost": {"sampled tokens": sum(produced.responses.field("tokens"))}}
+
+
+def about_responses(responses: Responses) -> dict[str, Any]:
+    """Numbers that show whether sampling has narrowed: lengths, cut responses, distinct n-grams."""
+    texts = [str(text) for text in responses.texts]
+    tokens, finished = responses.field("tokens"), responses.field("finished")
+    return {
+        "prompts": len(responses),
+        "responses": len(texts),
+        "tokens": sum(tokens) / max(1, len(tokens)),
+        "unfinished": sum(not ended for ended in finished),
+        "distinct_1": _distinct(texts, 1),
+        "distinct_2": _distinct(texts, 2),
+    }
+
+
+def _distinct(texts: list[str], n: int) -> float | None:
+    different, total, _, _ = distinct_counts(texts, Clusters([0] * len(texts)), n)
+    return different / total if total else None

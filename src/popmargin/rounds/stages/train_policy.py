@@ -1,0 +1,68 @@
+"""A training as a stage."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from popmargin.config import RunConfig, from_dict, merge, to_dict
+from popmargin.data.load import load_preferences
+from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.training.run import train
+from popmargin.training.run_directory import RunDirectory
+
+
+def add_training(
+    plan: Plan,
+    name: str,
+    config: RunConfig,
+    *,
+    inputs: Mapping[str, Output | Path],
+    changes: Mapping[str, Any],
+    epochs_if_few: tuple[int, float] | None = None,
+) -> Stage:
+    """Append a training; its output `model` is the folder of the trained model.
+
+    Args:
+        plan: of the recipe.
+        name: of the stage.
+        config: settings that all trainings share.
+        inputs: by the key of the configuration that they stand for: `data.train`, `model.path`, `reference.model`.
+        changes: what differs from the shared settings.
+        epochs_if_few: with fewer training preferences than the first number, train for the second number of epochs.
+    """
+    values = to_dict(from_dict(RunConfig, merge(to_dict(config), changes)))
+    for key in ("output", "name", "evaluation"):  # they do not change the training
+        values.pop(key)
+    for key in inputs:
+        section, _, field = key.partition(".")
+        values[section].pop(field)
+    if epochs_if_few is not None:
+        values["epochs_if_few"] = {"below": epochs_if_few[0], "epochs": epochs_if_few[1]}
+    outputs = {"model": "run/model", "metrics": "run/metrics.jsonl"}
+    return plan.add(name, train_stage, inputs=inputs, settings=values, outputs=outputs)
+
+
+def train_stage(work: Work) -> dict[str, Any]:
+    """Train, or go on from the last checkpoint."""
+    placed: dict[str, Any] = {}
+    for key, path in work.inputs.items():
+        section, _, field = key.partition(".")
+        placed = merge(placed, {section: {field: str(path.absolute())}})
+    values = {key: value for key, value in work.settings.items() if key != "epochs_if_few"}
+    values = merge(merge(values, placed), {"output": str(work.folder / "run"), "name": work.folder.name})
+    few = work.settings.get("epochs_if_few")
+    if few is not None and len(load_preferences(values["data"]["train"])) < few["below"]:
+        values = merge(values, {"train": {"epochs": few["epochs"]}})
+    config = from_dict(RunConfig, values)
+    directory = RunDirectory(Path(config.output))
+    train(config, resume=directory.started)
+    facts = directory.facts()
+    metrics = [line for line in directory.metrics() if "loss" in line]
+    suspected = [line["suspected"] for line in metrics if line.get("suspected") is not None]
+    return {
+        "rows": facts["rows"],
+        "steps": facts["steps"],
+        "last": metrics[-1] if metrics else {},
+        "suspected": sum(suspected) / len(suspected) if suspected else None,
+        "account": facts["account"],
+    }

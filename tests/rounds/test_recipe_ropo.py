@@ -1,0 +1,104 @@
+"""ROPO's outer loop: what is kept, what replaces the rest, and the file that says so."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tests.rounds.conftest import facts
+
+from popmargin.data.load import load_preferences
+from popmargin.data.responses import Responses
+from popmargin.recipes.base import plan_of
+from popmargin.rounds.rounds_config import RoundsConfig
+from popmargin.rounds.run_rounds import run_rounds
+from popmargin.rounds.stages.rank_rows import keep_smallest, robust_loss
+from popmargin.rounds.stages.replace_rows import against_original, best_and_worst
+
+MakeRounds = Callable[..., RoundsConfig]
+
+
+def test_the_golden_filter() -> None:
+    """Losses (.9, .1, .5, .7, .3) and f = .4 keep rows 1, 4 and 2; at a tie the earlier row stays."""
+    loss = np.array([0.9, 0.1, 0.5, 0.7, 0.3])
+    assert np.flatnonzero(keep_smallest(loss, 0.4)).tolist() == [1, 2, 4]
+    assert np.flatnonzero(keep_smallest(np.array([0.5, 0.5, 0.5, 0.1]), 0.5)).tolist() == [0, 3]
+    assert keep_smallest(loss, 0.0).all()
+    for share in (0.1, 0.25, 0.3, 0.5):
+        assert keep_smallest(np.arange(10.0), share).sum() == round((1 - share) * 10 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "at_zero", "steepest"),
+    [
+        (6.0, 1.8088884150, -0.3364722366),
+        (14.0, 1.9147388538, -0.1431008436),
+        (30.0, 1.9596021453, -0.0666913745),
+    ],
+)
+def test_golden_losses(alpha: float, at_zero: float, steepest: float) -> None:
+    assert robust_loss(np.array([0.0]), alpha)[0] == pytest.approx(at_zero, abs=1e-9)
+    margins = np.linspace(-3, 3, 60001)
+    slope = np.gradient(robust_loss(margins, alpha), margins)
+    assert margins[slope.argmin()] == pytest.approx(steepest, abs=2e-4)
+    assert slope.min() == pytest.approx(-1, abs=1e-6)
+
+
+def test_replacements() -> None:
+    """Dropped prompts get the best against the worst sample, or against the original response with the lower score."""
+    samples = Responses(
+        ["a?", "b?", "c?"], [["a1", "a2"], ["b1", "b2"], ["c1", "c1"]], {"label": [0.0, 3.0, 1.0, 0.5, 2.0, 2.0]}
+    )
+    new, reasons = best_and_worst(samples, 1.0)
+    assert [(row["prompt"], row["chosen"], row["rejected"]) for row in new] == [("a?", "a2", "a1")]
+    assert sum(reasons.values()) == 2
+    assert best_and_worst(samples, 99.0) == ([], {"no pair with a large enough gap": 3})
+    originals = Responses(["a?", "b?", "c?"], [["w", "l"]] * 3, {"label": [5.0, 1.0, 9.0, 8.0, 2.5, 1.5]})
+    new, reasons = against_original(samples, originals)
+    assert [(row["prompt"], row["chosen"], row["rejected"]) for row in new] == [("a?", "a2", "l"), ("c?", "c1", "l")]
+    assert sum(reasons.values()) == 1
+
+
+def test_no_noise_share_drops_nothing(make_rounds: MakeRounds) -> None:
+    """f = 0 is the default: rows are ranked once, to look at, and nothing is trained again."""
+    plan = plan_of(make_rounds({"name": "ropo"}))
+    assert [stage.name for stage in plan][-3:] == ["round-0/measure", "round-1/rank", "rows"]
+    assert "dropped" not in plan["round-1/rank"].outputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cross_fit", [False, True])
+def test_two_rounds(tmp_path: Path, make_rounds: MakeRounds, cross_fit: bool) -> None:
+    recipe = {"name": "ropo", "rounds": 2, "noise_share": 0.25, "samples": 3, "cross_fit": cross_fit}
+    config = make_rounds(recipe | ({"replace": "against_original"} if cross_fit else {}))
+    plan = plan_of(config)
+    assert all(
+        stage.inputs.get("model.path") == Path(config.base["model"]["path"])
+        for stage in plan
+        if stage.name.endswith("/train")
+    )  # each training begins at the start model
+    report = run_rounds(config, plan)
+    folder = tmp_path / "rounds"
+    everyone = load_preferences(folder / "data/seed.parquet")
+    for number in (1, 2):
+        said = facts(folder, f"round-{number}/rank")
+        assert (said["rows"], said["kept"], said["dropped"], said["not_ranked"]) == (32, 24, 8, 0)
+        ranks = pq.read_table(folder / f"round-{number}/rank/ranks.parquet").to_pydict()
+        assert ranks["id"] == everyone.ids
+        kept = np.array(ranks["kept"])
+        assert np.array(ranks["loss"])[kept].max() <= np.array(ranks["loss"])[~kept].min()
+        rows = load_preferences(folder / f"round-{number}/replace/rows.parquet")
+        replaced = facts(folder, f"round-{number}/replace")
+        assert len(rows) == 24 + replaced["replaced"] and replaced["replaced"] <= 8
+        assert sum(said["histogram"]["counts"]) == 32
+    lines = [json.loads(line) for line in (folder / "rows/rows.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in lines} == set(everyone.ids)
+    assert sum(not line["kept_2"] for line in lines) == 8
+    losses = [line["loss_2"] for line in lines]
+    assert losses == sorted(losses, reverse=True)
+    if cross_fit:
+        halves = [set(load_preferences(folder / f"halves/{half}.parquet").ids) for half in "ab"]
+        assert halves[0] | halves[1] == set(everyone.ids) and not halves[0] & halves[1]
+    assert "round-2" in report.read_text()
