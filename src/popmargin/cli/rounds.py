@@ -41,7 +41,6 @@ def config_of(args: argparse.Namespace) -> RoundsConfig:
     from popmargin.demo.folder import demo_rounds
     from popmargin.errors import did_you_mean
     from popmargin.files import no_such_file
-    from popmargin.models.policies import bf16_is_slower
 
     examples, changes = demo_rounds(), {} if args.output is None else {"output": args.output}
     file = Path(args.recipe)
@@ -53,8 +52,6 @@ def config_of(args: argparse.Namespace) -> RoundsConfig:
                 f"'{args.recipe}' is neither a file nor an example. {did_you_mean(args.recipe, examples)}"
             )
         file = examples[args.recipe]
-        if not args.print_config and bf16_is_slower():
-            changes |= {"base": {"model": {"precision": "fp32"}}}
     return load_rounds(file, args.overrides, changes)
 
 
