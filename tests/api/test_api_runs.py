@@ -83,7 +83,7 @@ def test_what_cannot_be_trained_is_said(
 
     with pytest.raises(ConfigError, match="comes without its tokenizer"):
         attempt(tiny_model)
-    with pytest.raises(ConfigError, match=r"Leave out tokenizer="):
+    with pytest.raises(ConfigError, match=r"Omit tokenizer="):
         attempt(model_path, tiny_tokenizer)
     with pytest.raises(ConfigError, match="must be a transformers model"):
         attempt(torch.nn.Linear(2, 2), tiny_tokenizer)
