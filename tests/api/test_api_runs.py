@@ -19,8 +19,7 @@ SHORT = {
 
 
 @pytest.fixture
-def settings(tmp_path: Path, shared_reference: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
+def settings(shared_reference: str) -> dict[str, Any]:
     return SHORT | {"reference": {"cache": shared_reference}}
 
 
@@ -83,7 +82,7 @@ def test_what_cannot_be_trained_is_said(
 
     with pytest.raises(ConfigError, match="comes without its tokenizer"):
         attempt(tiny_model)
-    with pytest.raises(ConfigError, match=r"Leave out tokenizer="):
+    with pytest.raises(ConfigError, match=r"Omit tokenizer="):
         attempt(model_path, tiny_tokenizer)
     with pytest.raises(ConfigError, match="must be a transformers model"):
         attempt(torch.nn.Linear(2, 2), tiny_tokenizer)
