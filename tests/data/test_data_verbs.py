@@ -228,5 +228,5 @@ def test_square_brackets_take_a_row_or_a_slice() -> None:
 def test_a_column_of_matrices_keeps_its_shape() -> None:
     prefs = load([{"others": [[1, 2, 3], [4, 5, 6 + i]], "torn": [[1], [2, 3]]} for i in range(3)])
     assert prefs.column("others").shape == (3, 2, 3) and prefs.column("others")[2, 1, 2] == 8
-    with pytest.raises(DataError, match="The column 'torn' does not hold lists of numbers"):
+    with pytest.raises(DataError, match="The column 'torn' does not contain lists of numbers"):
         prefs.column("torn")

@@ -244,7 +244,7 @@ def test_a_margin_that_is_missing_says_what_would_do(with_data: Callable[..., Ru
     assert "strength, which 8 of 8" in text and f"margin, which {holes} of 8" in text and "signals.margin" in text
     with pytest.raises(DataError, match="no column 'margins'"):
         built(with_data({"margin": MARGIN}, {"signals": {"weight": "margins"}}))
-    with pytest.raises(DataError, match="holds 2 numbers a row"):
+    with pytest.raises(DataError, match="has 2 numbers per row"):
         built(with_data({"features": [[1.0, 2.0]] * COUNT}, {"signals": {"weight": "features"}}))
     label = {"objective": {"name": "dpo_rating_margin"}, "signals": {"margin": "soft_label"}}
     with pytest.raises(DataError, match=r"must be strictly between 0 and 1: .*'p0.*\(1\)"):

@@ -43,10 +43,10 @@ def flat_values(name: str, values: Any, counts: Int64[np.ndarray, " P"]) -> list
     if len(listed) == len(counts) and all(isinstance(item, list | tuple | np.ndarray) for item in listed):
         for number, (item, expected) in enumerate(zip(listed, counts, strict=True)):
             if len(item) != expected:
-                raise DataError(f"{len(item)} values of '{name}' for prompt {number}, which has {expected} responses.")
+                raise DataError(f"{counted(len(item), 'value')} of '{name}' for prompt {number}, which has {expected}.")
         return Flat(value for item in listed for value in item)
     if len(listed) != count:
-        raise DataError(f"{len(listed)} values of '{name}' for {count} responses.")
+        raise DataError(f"{counted(len(listed), 'value')} of '{name}' for {counted(count, 'response')}.")
     return Flat(listed)
 
 
