@@ -30,8 +30,8 @@ def run_rounds(config: RoundsConfig, plan: Plan, *, until: str | None = None, ov
     """
     if process_count() > 1:
         raise ConfigError(
-            "rounds does not run under torchrun. Start the same command several times, once per GPU: the processes share"
-            " the stages."
+            "rounds does not run under torchrun. Start the same command several times, once per GPU: the processes "
+            "share the stages."
         )
     folder = Path(config.output)
     run_plan(plan, folder, until=until, overwrite=overwrite)
