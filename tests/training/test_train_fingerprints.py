@@ -187,7 +187,7 @@ def test_code_that_changed_is_not_evaluated(config: RunConfig, inputs: Path, nam
     change, message = CHANGES[name]
     run, _ = train(config)
     change(inputs)
-    with pytest.raises(RunError, match=f"{message.rpartition(':')[0]} changed.*code as it was lies in .*code"):
+    with pytest.raises(RunError, match=rf"Changed: {message.rpartition(':')[0]}\. .*A copy of its code is in .*code"):
         evaluate_run(run.path)
 
 
