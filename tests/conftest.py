@@ -12,6 +12,7 @@ CHECKED = ("data.ragged", "engine", "evaluation", "generate", "margin", "margin_
 CHECKED += ("regularizers", "study", "tokens", "training")
 install_import_hook([f"popmargin.{name}" for name in CHECKED], "strict_types.check")
 
+import gc  # noqa: E402
 import json  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
@@ -31,6 +32,17 @@ torch.set_num_threads(1)
 # A busy machine is no failure.
 settings.register_profile("popmargin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("popmargin")
+
+_FROZEN = {"modules": 0}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Training collects garbage, which takes longer than a tiny run: what was imported is not looked through again."""
+    if len(sys.modules) > _FROZEN["modules"] + 100:
+        _FROZEN["modules"] = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

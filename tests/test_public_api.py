@@ -22,6 +22,7 @@ NAMES = [
     "PopmarginError",
     "PreferenceTrainer",
     "Preferences",
+    "Responses",
     "Rows",
     "RunConfig",
     "RunError",

@@ -11,6 +11,7 @@ from .api.scoring import target_margins as target_margins
 from .api.table import Table as Table
 from .config import RunConfig as RunConfig
 from .data import Preferences as Preferences
+from .data import Responses as Responses
 from .data import load_preferences as load_preferences
 from .data import split_preferences as split_preferences
 from .errors import ConfigError as ConfigError

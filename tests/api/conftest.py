@@ -11,9 +11,15 @@ from popmargin.data.schema import Preferences
 from popmargin.training.sides import load_split
 
 
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One for all tests of the front door: what it holds is named by its content."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
+def cache(cache_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POPMARGIN_CACHE", cache_folder)
 
 
 @pytest.fixture

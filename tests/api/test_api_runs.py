@@ -19,8 +19,7 @@ SHORT = {
 
 
 @pytest.fixture
-def settings(tmp_path: Path, shared_reference: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
+def settings(shared_reference: str) -> dict[str, Any]:
     return SHORT | {"reference": {"cache": shared_reference}}
 
 

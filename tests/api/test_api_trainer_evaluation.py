@@ -65,8 +65,10 @@ def test_the_held_out_loss_is_what_a_step_of_training_logs(
     ("changes", "words"),
     [
         ({"objective": "pop", "config": {"target": {"kind": "bank"}}}, "a bank of gaps"),
-        ({"objective": "pop_scale"}, "fitted to training preferences"),
-        ({"objective": "pop", "config": {"evaluation": {"pop_k": 0}}}, "needs PoP edges"),
+        pytest.param({"objective": "pop_scale"}, "fitted to training preferences", marks=pytest.mark.slow),
+        pytest.param(
+            {"objective": "pop", "config": {"evaluation": {"pop_k": 0}}}, "needs PoP edges", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_where_there_is_no_loss_it_is_said_and_nothing_is_chosen_by_it(

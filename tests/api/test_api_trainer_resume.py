@@ -117,3 +117,9 @@ def test_a_checkpoint_without_a_record_is_warned_of(
     shutil.rmtree(record)
     assert going_on.train(resume_from_checkpoint=str(record.parent)).global_step == 3
     assert "has no record of what it was trained on" in caplog.text
+
+
+def test_a_checkpoint_that_does_not_exist_is_said_to(make: Make, tmp_path: Path) -> None:
+    """It was said to have no record and no state, and to be deleted."""
+    with pytest.raises(RunError, match=r"^There is no checkpoint .*checkpoint-99\. "):
+        make().train(resume_from_checkpoint=str(tmp_path / "trl" / "checkpoint-99"))

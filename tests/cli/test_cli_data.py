@@ -1,12 +1,15 @@
 """`popmargin data` as a user runs it."""
 
+import contextlib
 import gzip
+import io
 import json
 import subprocess
 import sys
 
 import pytest
 
+from popmargin.cli.main import main
 from popmargin.config import RunConfig, apply_overrides, from_dict
 from popmargin.data import check_leak, load_preferences
 from template_kinds import build
@@ -31,8 +34,14 @@ RATED = [
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "popmargin", "data", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    """In this process, which is quicker; one of its own is in `test_a_process_of_its_own`."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(["data", *map(str, arguments)])
+        except SystemExit as stopped:
+            code = stopped.code
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def write(path, rows):
@@ -183,12 +192,19 @@ def test_rate_writes_the_rewards_and_counts_what_it_disagrees_with(tmp_path, goo
         (("split", "GOOD", "--train", "a.jsonl", "--test", "b.jsonl", "--test-size", "x"), "neither a share"),
     ],
 )
-def test_mistakes_exit_2_with_a_message_and_no_traceback(tmp_path, good, arguments, words):
-    named = [str(good) if word == "GOOD" else word for word in arguments]
-    out = subprocess.run(
-        [sys.executable, "-m", "popmargin", "data", *named], capture_output=True, text=True, timeout=120, cwd=tmp_path
-    )
+def test_mistakes_exit_2_with_a_message_and_no_traceback(tmp_path, good, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    out = run(*(good if word == "GOOD" else word for word in arguments))
     assert out.returncode == 2
     assert words in out.stderr
     assert "Traceback" not in out.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["good.jsonl"]
+
+
+def test_a_process_of_its_own(bad):
+    command = [sys.executable, "-m", "popmargin", "data", "check", str(bad)]
+    out = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert (out.returncode, out.stdout, out.stderr) == (
+        1,
+        *(getattr(run("check", bad), name) for name in ("stdout", "stderr")),
+    )

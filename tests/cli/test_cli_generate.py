@@ -108,7 +108,7 @@ def test_two_processes_do_not_write_one_file(here: Path, model_path: str, capsys
          "Remove --name"),
         (["data", "pairs", "flat.jsonl", "--out", "p.parquet"], "Give --by NAME. Scores: none: rate them"),
         (["data", "pairs", "flat.jsonl", "--by", "s", "--out", "p.parquet"], "no score 's'"),
-        (["data", "pairs", "flat.jsonl", "--how", "best_vs_wrst", "--out", "p.parquet"], "Did you mean 'best_vs_worst'?"),
+        (["data", "pairs", "flat.jsonl", "--how", "best_vs_wrst", "--out", "p.parquet"], "mean 'best_vs_worst'?"),
     ],
 )  # fmt: skip
 def test_mistakes_are_answered_in_words(

@@ -129,5 +129,5 @@ def test_the_bank_is_its_own_copy_and_is_restored() -> None:
     other = MarginBank(start, 0.0)
     other.load_state(bank.state())
     assert other.recall(torch.arange(3)).tolist() == [9.0, 1.0, 2.0]
-    with pytest.raises(RunError, match="holds 3 preferences, but this run has 4"):
+    with pytest.raises(RunError, match="has 3 preferences, but this run has 4"):
         MarginBank(torch.zeros(4), 0.0).load_state(bank.state())

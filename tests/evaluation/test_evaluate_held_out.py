@@ -139,7 +139,7 @@ def test_another_start_model_is_refused(
     assert main(["eval", str(run.path), "--model.path", str(tmp_path / "elsewhere")]) == 0
     make_model(seed=5).save_pretrained(start)
     tiny_tokenizer.save_pretrained(start)
-    with pytest.raises(RunError, match="was trained with different inputs: start model changed"):
+    with pytest.raises(RunError, match=r"was trained with different inputs\. Changed: start model"):
         evaluate_run(run.path)
 
 

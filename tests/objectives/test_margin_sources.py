@@ -158,7 +158,7 @@ def test_what_is_ours_is_called_ours(name: str, source: str, origin: str) -> Non
         ({"source": "rating"}, r"Unknown margin source 'rating'\. Did you mean 'ratings'"),
         ({"source": "fixed", "valeu": 1}, r"margin 'fixed' has no option 'valeu'\. Did you mean 'value'"),
         ({"source": "pop", "value": 1}, r"margin 'pop' has no option 'value'\. Known: margin_max, margin_min"),
-        ({"source": "fixed", "value": float("nan")}, r"margin 'fixed'\.value must be finite, not nan"),
+        ({"source": "fixed", "value": float("nan")}, r"margin 'fixed'\.value must be a finite number, not nan"),
         ({"source": "fixed", "value": "much"}, r"margin 'fixed'\.value must be a number, not 'much'"),
         ({"source": "ratings", "scale": 0}, r"margin 'ratings': scale must be a finite number above 0"),
         ({"source": "pop", "margin_min": 3, "margin_max": 1}, r"margin_min 3\.0 is above margin_max 1\.0"),

@@ -207,6 +207,28 @@ def test_columns_that_the_objective_does_not_use_are_named(configure: Configure)
         assert said == ([] if columns is None else [f"data columns not used by '{name}': {columns}"])
 
 
+@pytest.mark.parametrize(
+    ("objective", "signals", "unused"),
+    [
+        ("dpo_rating_margin", {}, None),
+        ("dpo_rating_margin", {"margin": "margin"}, None),
+        ("pop", {}, None),
+        ("dpo", {}, "strength, topic"),
+    ],
+)
+def test_a_margin_that_is_read_as_the_strength_is_one_column(
+    tmp_path: Path, configure: Configure, objective: str, signals: dict[str, Any], unused: str | None
+) -> None:
+    """It was said to be the margin, and in the next line to be unused."""
+    rows = [GOOD | {"prompt": f"sky {i}?", "margin": 0.5 + i} | ({"topic": "sky"} if unused else {}) for i in range(8)]
+    data = write(tmp_path / "margins.jsonl", rows)
+    config = configure({"data": {"train": data, "test_size": 2}, "objective": {"name": objective}, "signals": signals})
+    workspace = Run.read(config).workspace()
+    notes = training_steps(Run.read(config), workspace, make_parts(Run.read(config), workspace))[-1].notes
+    said = [note for note in notes if "not used by" in note]
+    assert said == ([] if unused is None else [f"data columns not used by '{objective}': {unused}"])
+
+
 def test_the_python_api_gives_the_same_account(
     tmp_path: Path, base_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -187,7 +187,7 @@ def test_code_that_changed_is_not_evaluated(config: RunConfig, inputs: Path, nam
     change, message = CHANGES[name]
     run, _ = train(config)
     change(inputs)
-    with pytest.raises(RunError, match=f"{message.rpartition(':')[0]} changed.*code as it was lies in .*code"):
+    with pytest.raises(RunError, match=rf"Changed: {message.rpartition(':')[0]}\. .*A copy of its code is in .*code"):
         evaluate_run(run.path)
 
 
@@ -238,7 +238,7 @@ def test_a_run_stands_alone_when_the_code_is_gone(
     plain = replace(plain, reward=RunDirectory(moved).config().evaluation.reward)
     assert evaluated(moved)["intervals"] == before and str(moved) in str(plain.reward)
     add_line(moved / "code" / "objective" / "factors.py")
-    with pytest.raises(RunError, match=r"factors\.py, which 'mine_.*' imports changed"):
+    with pytest.raises(RunError, match=r"inputs\. Changed: factors\.py, which 'mine_.*' imports\. Restore"):
         evaluated(moved)
 
 

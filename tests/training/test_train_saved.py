@@ -129,7 +129,7 @@ def test_an_adapter_whose_base_has_changed_since(
     run, _ = train(configure({"model": {"path": str(path), "lora_rank": 2}, "train": {"max_steps": 1}}))
     evaluate_run(run.path)
     make_model(seed=1).save_pretrained(path)
-    with pytest.raises(RunError, match="was trained with different inputs: start model changed"):
+    with pytest.raises(RunError, match=r"was trained with different inputs\. Changed: start model"):
         evaluate_run(run.path)
 
 

@@ -108,9 +108,10 @@ def test_batches_and_layouts_do_not_matter(
 ) -> None:
     """Micro-batches, parts of a token budget and padded rows: the same losses, gaps, threshold and state."""
     base = {"objective": {**SPA, "window": 8}, "train": {"max_steps": 2, "save_steps": 2}, **CONFLICTS}
-    whole, _ = train(configure(base, {"output": str(tmp_path / "whole")}))
+    workspace = Run.read(configure(base)).workspace()
+    whole, _ = train(configure(base, {"output": str(tmp_path / "whole")}), workspace=workspace)
     runs = [
-        train(configure(base, change, {"output": str(tmp_path / name)}))[0]
+        train(configure(base, change, {"output": str(tmp_path / name)}), workspace=workspace)[0]
         for name, change in {
             "micro": {"train": {"micro_batch_size": 2}},
             "budget": {"train": {"tokens_per_batch": 64}},

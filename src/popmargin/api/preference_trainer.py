@@ -291,6 +291,8 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         Raises:
             RunError: it is not; the message says what differs.
         """
+        if not checkpoint.is_dir():
+            raise RunError(f"There is no checkpoint {checkpoint}. Train without resuming, or give another folder.")
         before = CheckpointRecord.load(checkpoint)
         if before is None:
             _LOG.warning("%s has no record of what it was trained on, so nothing can be checked.", checkpoint)

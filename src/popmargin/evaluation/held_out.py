@@ -175,7 +175,7 @@ def check_models(directory: RunDirectory, facts: dict[str, str]) -> None:
     wrong = [name for name, value in facts.items() if record.facts.get(name) not in (None, value)]
     if wrong:
         raise RunError(
-            f"{directory.path} was trained with different inputs: {', '.join(sorted(wrong))} changed. Restore it. If a "
-            "model has moved, give its new place with --model.path; to use another reward file, name it with "
+            f"{directory.path} was trained with different inputs. Changed: {'; '.join(sorted(wrong))}. Restore it. If "
+            "a model has moved, give its new place with --model.path; to use another reward file, name it with "
             f"--evaluation.reward.{directory.says_where_code_is()}"
         )

@@ -49,7 +49,7 @@ def read_name(spec: str) -> Named:
 
     Example:
         >>> read_name("judge:gpt-4@https://api.openai.com/v1")
-        Named(kind='server', place='https://api.openai.com/v1', model='gpt-4', use=None)
+        Named(kind='server', place='https://api.openai.com/v1', model='gpt-4', use=None, reference='')
         >>> read_name("rewards.py:brevity").kind, read_name("model:runs/rm/model").place
         ('code', 'runs/rm/model')
         >>> read_name("implicit:runs/dpo@models/sft").reference

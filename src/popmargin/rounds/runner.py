@@ -55,7 +55,7 @@ def run_plan(
         >>> plan = Plan()
         >>> write = plan.add("write", lambda work: work.outputs["text"].write_text("hi") and None,
         ...                  outputs={"text": "text.txt"})
-        >>> run_plan(plan, output, say=print)["write"].outputs.keys()
+        >>> run_plan(plan, "runs/hi", say=print)["write"].outputs.keys()
         [1/1] write
         dict_keys(['text'])
     """

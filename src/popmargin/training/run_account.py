@@ -1,9 +1,11 @@
 """The account of one run: the rows that its objective trains on, and facts known only after training."""
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 
 from popmargin.account import Step
-from popmargin.data.schema import COLUMNS
+from popmargin.data.schema import COLUMNS, Preferences
 from popmargin.errors import counted
 from popmargin.pop.scale import StrengthScale
 from popmargin.training.account import edge_step, row_step
@@ -41,8 +43,7 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
     used = {*workspace.task.columns, *(name for signal in told.values() for name in signal.sources)}
     if sampled and order is None:
         used |= {"strength", "chosen_rating", "rejected_rating"}
-    others = [column for column in preferences.columns if column not in COLUMNS]
-    idle = [column for column in (*workspace.train.known_numbers, *others) if column not in used]
+    idle = _idle(preferences, workspace.train.known_numbers, used)
     if run.data.soft_label_temperature is not None:
         idle = [
             column for column in idle if column != "soft_label"
@@ -52,6 +53,15 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
     notes += run.copies
     steps.append(row_step(name, count, rows.stronger, rows.weaker, gradient=needs.weaker == "gradient", notes=notes))
     return steps
+
+
+def _idle(preferences: Preferences, numbers: Sequence[str], used: Collection[str]) -> list[str]:
+    """The columns of the data that are not used. A file's `margin` that was read as the strength is one column."""
+    source = preferences.report.columns_used
+    read = {source.get(name, name) for name in used}
+    own = [name for name in numbers if name not in used and source.get(name, name) not in read]
+    read |= {source.get(name, name) for name in own}
+    return [*own, *(name for name in preferences.columns if name not in {*COLUMNS, *used, *read})]
 
 
 def seen_steps(run: Run, done: int, rows: int) -> list[Step]:

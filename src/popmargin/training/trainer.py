@@ -164,7 +164,7 @@ class PreferenceTrainer(Trainer):
             inputs,
             scores,
             target_P,
-            progress=self.state.global_step / self.state.max_steps if self.state.max_steps > 0 else 1.0,
+            progress=self.state.global_step / max(self.state.max_steps, 1),  # 0 before training
             state=self.state_of_objective,
             gather=self.accelerator.gather,  # pyright: ignore[reportArgumentType]
         )
