@@ -72,6 +72,9 @@ def gather(title: str, config: str, plan: Plan, folder: Path) -> RoundsResults:
         round_name, _, kind = name.rpartition("/")
         if kind in ("sample", "label", "pair"):
             labels.setdefault(round_name, {})[kind] = dict(manifest.facts)
+        elif kind == "answers" and "pairs" in manifest.facts:  # of people who said which response is better
+            round_name = round_name.removesuffix("/people")
+            labels.setdefault(round_name, {}).update(pair=dict(manifest.facts), label=dict(manifest.facts))
         elif kind == "train":
             trainings[round_name] = dict(manifest.facts)
     measured = [name for name in finished if name.endswith("/measure")]

@@ -51,7 +51,9 @@ def render_rounds(results: RoundsResults, *, planned: int) -> str:
         columns=columns,
         rows=[(policy, _cells(policy, results.policies, columns)) for policy in results.policies],
         figures=[figure for key in keys if (figure := over_rounds(results.policies, key))],
-        labels=[_label_row(name, facts, results.trainings.get(name, {})) for name, facts in results.labels.items()],
+        labels=_known_columns(
+            [_label_row(name, facts, results.trainings.get(name, {})) for name, facts in results.labels.items()]
+        ),
         confidence=[
             figure
             for name, facts in results.labels.items()
@@ -147,6 +149,12 @@ def _label_row(name: str, facts: dict[str, Any], training: dict[str, Any]) -> di
         "τ": _number(last.get("suspect_threshold")),
         "h / h̃ at the end": f"{_number(last.get('reward_margin'))} / {_number(last.get('decoupled_margin'))}",
     }
+
+
+def _known_columns(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows without columns that say nothing in any of them."""
+    said = {name for row in rows for name, value in row.items() if value.strip("– /")}
+    return [{name: value for name, value in row.items() if name in said} for row in rows]
 
 
 def _stage_row(stage: Any) -> dict[str, str]:

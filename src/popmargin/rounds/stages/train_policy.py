@@ -7,6 +7,7 @@ from typing import Any
 from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.training.build import make_loss
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 
@@ -29,8 +30,13 @@ def add_training(
         inputs: by the key of the configuration that they stand for: `data.train`, `model.path`, `reference.model`.
         changes: what differs from the shared settings.
         epochs_if_few: with fewer training preferences than the first number, train for the second number of epochs.
+
+    Raises:
+        ConfigError: an unknown objective or option.
     """
-    values = to_dict(from_dict(RunConfig, merge(to_dict(config), changes)))
+    changed = from_dict(RunConfig, merge(to_dict(config), changes))
+    make_loss(changed)
+    values = to_dict(changed)
     for key in ("output", "name", "evaluation"):  # they do not change the training
         values.pop(key)
     for key in inputs:
