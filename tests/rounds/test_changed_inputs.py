@@ -134,3 +134,18 @@ def test_mistakes_are_found_before_any_stage(
 ) -> None:
     with pytest.raises((ConfigError, RunError), match=sentence):
         plan_of(make_rounds({"name": "iterate", "labels": "random", **recipe}, base))
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("1 / 0", r"stage 'own': The function failed: .*mine\.py, line 2: ZeroDivisionError"),
+        ("return {'all': {1, 2}}", "stage 'own': it returned facts that are not JSON"),
+    ],
+)
+def test_stages_of_a_user_fail_with_file_and_line(here: Path, body: str, sentence: str) -> None:
+    (here / "mine.py").write_text(f"def stage(work):\n    {body}\n")
+    plan = Plan()
+    plan.add("own", load_object("mine.py:stage", "stage"))
+    with pytest.raises(RunError, match=sentence):
+        run_plan(plan, "out", say=quiet)
