@@ -8,6 +8,7 @@ from popmargin.cli.data_options import seed
 from popmargin.cli.data_source import add_bad_rows, add_source, load_source
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.saving import SAVE_SUFFIXES
+from popmargin.errors import counted
 
 
 def add_parser(verbs: Any) -> None:
@@ -91,5 +92,5 @@ def _augment(args: argparse.Namespace) -> int:
     where = "before the prompt"
     if rows.conversational:
         where = "in the system message" if place == "system" else "before the first user turn"
-    print(f"wrote {len(rows)} preferences to {args.out}; the goal stands {where}")
+    print(f"wrote {counted(len(rows), 'preference')} to {args.out}; the goal stands {where}")
     return 0

@@ -77,6 +77,12 @@ def add_parser(subparsers: Any) -> None:
         choices=("ignore", "model"),
         help="model: sample as the model's own generation_config.json says (default: leave its penalties and cuts out)",
     )
+    local.add_argument(
+        "--goal",
+        metavar="SCORE",
+        help="of a run that was trained on goals: 7, Helpfulness=8,Honesty=9, or none (default: the best seen in "
+        "training)",
+    )
     server = parser.add_argument_group("a server")
     server.add_argument(
         "--server",
@@ -111,7 +117,8 @@ def _run(args: argparse.Namespace) -> int:
         part.unlink(missing_ok=True)
     for line in produced.lines():
         print(line)
-    counts = f"{counted(len(produced.responses.texts), 'response')} to {counted(len(prompts), 'prompt')}"
+    made = produced.responses
+    counts = f"{counted(len(made.texts), 'response')} to {counted(len(made), 'prompt')}"
     print(f"wrote {counts} to {args.out}")
     return 0
 
@@ -138,7 +145,7 @@ def _producer(args: argparse.Namespace) -> Produce:
 
 
 _LOCAL: dict[str, Any] = {
-    "batch_size": None, "max_prompt_tokens": None, "precision": None, "generation_config": None,
+    "batch_size": None, "max_prompt_tokens": None, "precision": None, "generation_config": None, "goal": None,
 }  # fmt: skip
 _SERVER: dict[str, Any] = {
     "server": None, "workers": None, "requests_per_minute": None, "retries": None, "timeout": None,
@@ -203,12 +210,18 @@ def _server(args: argparse.Namespace) -> Produce:
 def _policy(args: argparse.Namespace) -> Produce:
     """The producer that a model's name means; a mistyped name is an error before any work."""
     from popmargin.generate.from_policy import policy_responses
+    from popmargin.generate.goal_prompts import NO_GOAL, read_goal
     from popmargin.generate.sample import Sampling
     from popmargin.models.named_policy import find_policy
 
     if args.generation_config == "model":
         _refuse(args, ("temperature", "top_p", "top_k"), "--generation-config model uses the model's own settings")
     policy = find_policy(args.model)
+    goal: Any = args.goal
+    if goal not in (None, NO_GOAL):
+        if policy.goal is None:
+            raise ConfigError(f"{args.model} was trained on no goals. Leave out --goal.")
+        goal = read_goal(goal, policy.goal)
     sampling = Sampling(
         samples=args.n or 1,
         max_new_tokens=args.max_new_tokens,
@@ -229,6 +242,7 @@ def _policy(args: argparse.Namespace) -> Produce:
             sampling,
             source=args.source,
             round=args.round,
+            goal=goal,
             max_prompt_tokens=args.max_prompt_tokens,
             part=part,
             progress=True,

@@ -14,7 +14,7 @@ from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.responses import Responses
 from popmargin.data.saving import SAVE_SUFFIXES
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, counted
 from popmargin.label.ranking.contests import plan_ranking
 from popmargin.label.ranking.schemes import SCHEMES
 from popmargin.rewards.naming import FORMS
@@ -156,7 +156,7 @@ def _write(args: argparse.Namespace, ranking: Any, every: Path, usage: Sequence[
     preferences = ranking.preferences()
     preferences.save(args.out)
     if not args.json:
-        print(f"wrote {len(preferences)} preferences to {args.out}, every comparison to {every}")
+        print(f"wrote {counted(len(preferences), 'preference')} to {args.out}, every comparison to {every}")
     return 0
 
 

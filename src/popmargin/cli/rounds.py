@@ -42,7 +42,7 @@ def config_of(args: argparse.Namespace) -> RoundsConfig:
     from popmargin.errors import did_you_mean
     from popmargin.files import no_such_file
 
-    examples = demo_rounds()
+    examples, changes = demo_rounds(), {} if args.output is None else {"output": args.output}
     file = Path(args.recipe)
     if not file.is_file():
         if args.recipe not in examples and (file.suffix or file.parent != Path()):
@@ -52,7 +52,7 @@ def config_of(args: argparse.Namespace) -> RoundsConfig:
                 f"'{args.recipe}' is neither a file nor an example. {did_you_mean(args.recipe, examples)}"
             )
         file = examples[args.recipe]
-    return load_rounds(file, args.overrides, {} if args.output is None else {"output": args.output})
+    return load_rounds(file, args.overrides, changes)
 
 
 def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
@@ -98,5 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from popmargin.rounds.run_rounds import run_rounds
 
     report = run_rounds(config, plan, until=args.until, overwrite=args.overwrite)
-    print(f"report: {report}" if report is not None else f"stopped after {args.until}; the same command goes on")
+    if args.until is not None:
+        print(f"stopped after {args.until}; without --until, the same command goes on")
+    print(f"report: {report}")
     return 0

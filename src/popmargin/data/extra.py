@@ -208,11 +208,8 @@ def as_numbers(name: str, column: Any, ids: Sequence[str]) -> np.ndarray:
         lengths = [None if row is None else len(row) for row in rows]
         wrong = next((number for number, length in enumerate(lengths) if length is None or length != lengths[0]), None)
         if wrong is not None:
-            held = (
-                "is empty"
-                if lengths[wrong] is None
-                else f"has {counted(lengths[wrong], 'number')}, the first {lengths[0]}"
-            )
+            own = lengths[wrong]
+            held = "is empty" if own is None else f"has {counted(own, 'number')}, the first {lengths[0]}"
             raise DataError(f"Row {wrong} (id '{ids[wrong]}'), column '{name}': {held}. Give every row as many.")
         try:
             return np.array(rows, dtype=np.float64)

@@ -106,7 +106,7 @@ class TruncationReport:
     def _left_out(self) -> list[str]:
         alike = "the chat template writes" if self.conversational else "the tokenizer makes"
         reasons = {
-            "too_long": f"they have more than {counted(self.max_length, 'token')} (data.max_length)",
+            "too_long": f"they have more than {self.max_length} tokens (data.max_length)",
             "identical_tokens": f"{alike} chosen and rejected identically",
             "identical_after_truncation": f"chosen and rejected are identical in their first {self.max_length} tokens",
             "empty_completion": "no token is left of chosen or rejected",

@@ -215,7 +215,7 @@ class _Fitter:
             shown = ", ".join(f"{name} ({counted(length, 'token')})" for name, length in self.too_long[:5])
             raise DataError(
                 f"{len(self.too_long)} of {counted(len(self.prefs), 'row')} have more than "
-                f"max_length={counted(self.max_length, 'token')}: {shown}. Remedy: raise max_length, or choose another "
+                f"max_length={self.max_length} tokens: {shown}. Remedy: raise max_length, or choose another "
                 "truncation."
             )
         if not self.index:

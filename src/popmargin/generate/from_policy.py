@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from popmargin.data.goal_tokens import refuse_cut_prompts
 from popmargin.data.ragged import Ragged
 from popmargin.data.read_prompts import Prompts
 from popmargin.data.tokenize import tokenize_prompts
@@ -16,6 +18,7 @@ from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError
 from popmargin.files import digest
 from popmargin.generate.ends import end_tokens
+from popmargin.generate.goal_prompts import NO_GOAL, Goal, asked_for, on_prompts
 from popmargin.generate.part_file import PartFile
 from popmargin.generate.produced import Produced, as_responses
 from popmargin.generate.sample import Sampler, Sampling
@@ -29,19 +32,41 @@ def policy_responses(
     *,
     source: str | None = None,
     round: int | None = None,
+    goal: Goal | Literal["none"] = None,
     max_prompt_tokens: int | None = None,
     part: Path | None = None,
     progress: bool = False,
 ) -> Produced:
     """Sample responses of a policy that a name means; see `model_responses`.
 
+    A run that was trained on goals is asked for the best one seen in training; the responses have the prompts without
+    goals, and a column `goal`.
+
     Args:
         prompts: see `load_prompts`.
         policy: see `find_policy`.
         sampling: how to sample.
         source: what the responses are said to be from; None takes the policy's name.
+        goal: another goal (see `with_goal`), or "none" for prompts as they are.
         round, max_prompt_tokens, part, progress: as in `model_responses`.
+
+    Raises:
+        ConfigError: a goal of a policy that was trained on none, or one that its training did not know.
+        DataError: prompts with a goal that are longer than max_prompt_tokens, and would lose it.
     """
+    facts = None if goal == NO_GOAL else policy.goal
+    if facts is None and goal not in (None, NO_GOAL):
+        raise ConfigError(f"{policy.name} was trained on no goals, so it cannot be asked for one. Leave out the goal.")
+    if facts is not None:
+        plain, asked, line = asked_for(prompts, goal, facts)  # pyright: ignore[reportArgumentType]
+        if max_prompt_tokens is not None:
+            refuse_cut_prompts(tokenize_prompts(asked.prompts, policy.tokenizer).lengths, max_prompt_tokens)
+        made = policy_responses(
+            asked, policy, sampling, source=source, round=round, goal="none", max_prompt_tokens=max_prompt_tokens,
+            part=part, progress=progress,
+        )  # fmt: skip
+        notes = (f"prompts asked for '{line}'; trained: {facts.note()}", *plain.notes[len(prompts.notes) :])
+        return replace(made, responses=on_prompts(made.responses, plain, line), notes=(*made.notes, *notes))
     model = policy.load()
     ends = end_tokens(policy.tokenizer, model.generation_config, policy.trained_ends)
     return model_responses(

@@ -10,6 +10,7 @@ import torch
 
 from popmargin.config import ModelConfig, from_dict, read_saved
 from popmargin.data.encode import AS_TEMPLATE, Writing
+from popmargin.data.goals import GoalFacts
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError, RunError
 from popmargin.models.path import resolve_path
@@ -55,6 +56,13 @@ class NamedPolicy:
             return []
         ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
         return list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
+
+    @cached_property
+    def goal(self) -> GoalFacts | None:
+        """What a run was trained to be asked for; None where it is none, or its data had no goals."""
+        file = Path(self.name) / "run.json"
+        stored = json.loads(file.read_text(encoding="utf-8")).get("goal") if file.is_file() else None
+        return None if stored is None else GoalFacts.from_dict(stored)
 
     def load(self) -> Any:
         """The model in evaluation mode: the adapter of a LoRA run on its start model, else the whole weights.

@@ -5,13 +5,14 @@ Axis suffixes: n responses.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from popmargin.data.encode import Encoder, make_encoder
+from popmargin.data.goals import asks_for_goal, with_goal
 from popmargin.data.tokenize import split_sequences, tokenize_prompts
 from popmargin.engine.limits import too_long
 from popmargin.engine.logps import ForwardPlan, forward_plan
@@ -95,7 +96,7 @@ class ImplicitReward:
         Raises:
             RunError: a response is too long for a model.
         """
-        rows = [self._tokens(answer) for answer in answers]
+        rows = [self._tokens(self._asked_for(answer)) for answer in answers]
         self._asked += len(rows)
         places = [place for place, row in enumerate(rows) if row.tokens]
         self._counts["have no tokens, and get no reward"] += len(rows) - len(places)
@@ -107,6 +108,16 @@ class ImplicitReward:
                 values -= self._sums(self._reference_model, kept)
             rewards[places] = values / [len(row.tokens) for row in kept] if self._per_token else values
         return rewards.tolist()
+
+    def _asked_for(self, answer: Answer) -> Answer:
+        """The answer to the prompt that asks for the best goal, of a policy that was trained on goals."""
+        goal = self._policy.goal
+        prompt: Any = answer.prompt
+        if goal is None or asks_for_goal(prompt, goal):
+            return answer
+        self._counts[f"are scored under the goal '{goal.line(goal.best or ())}', the best of the training"] += 1
+        asked: Any = with_goal([prompt], None, goal)[0]
+        return replace(answer, prompt=asked)
 
     def take_notes(self) -> list[str]:
         """How many responses were not scored as they were sampled, and why, since this was last asked."""

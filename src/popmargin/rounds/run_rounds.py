@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from popmargin.config import dump_yaml, to_dict
-from popmargin.errors import PopmarginError
+from popmargin.errors import ConfigError, PopmarginError
 from popmargin.files import whole_file
+from popmargin.models.policies import process_count
 from popmargin.rounds.page import write_rounds_report
 from popmargin.rounds.plan import Plan
 from popmargin.rounds.rounds_config import RoundsConfig
@@ -27,6 +28,11 @@ def run_rounds(config: RoundsConfig, plan: Plan, *, until: str | None = None, ov
     Raises:
         ConfigError, DataError, RunError: see `run_plan`.
     """
+    if process_count() > 1:
+        raise ConfigError(
+            "rounds does not run under torchrun. Start the same command several times, once per GPU: the processes "
+            "share the stages."
+        )
     folder = Path(config.output)
     try:
         run_plan(plan, folder, until=until, overwrite=overwrite)

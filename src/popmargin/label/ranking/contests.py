@@ -9,7 +9,7 @@ from popmargin.account import Step
 from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.responses import Responses
 from popmargin.data.tools import said
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, counted
 from popmargin.label.ranking.schemes import Scheme, all_pairs, comparisons_of
 
 Orders = Literal["both", "one"]
@@ -71,8 +71,9 @@ class Plan:
             '4 responses, 5 comparisons, 10 calls; with best against worst at most 12, which cost 0.12'
         """
         most = self.responses if scored else self.most_calls
-        text = f"{self.responses} responses, {self.comparisons} comparisons, "
-        text += f"{most} calls" if scored else f"{self.calls} calls; with best against worst at most {most}"
+        text = f"{counted(self.responses, 'response')}, {counted(self.comparisons, 'comparison')}, "
+        calls = counted(most if scored else self.calls, "call")
+        text += calls if scored else f"{calls}; with best against worst at most {most}"
         return text if price is None else f"{text}, which cost {price * most:.6g}"
 
     def step(self) -> Step:

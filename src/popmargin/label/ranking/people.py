@@ -14,7 +14,7 @@ from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.load import load_preferences
 from popmargin.data.questions import Verdict
 from popmargin.data.responses import Responses
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.files import digest
 from popmargin.label.projects.same_project import refuse_other_settings
 from popmargin.label.ranking.contests import plan_ranking
@@ -48,8 +48,8 @@ class PeopleStep:
 
     def __str__(self) -> str:
         return (
-            f"{self.decided} of {self.prompts} prompts decided; {self.added} comparisons added, {self.waiting} waiting "
-            "for answers"
+            f"{self.decided} of {counted(self.prompts, 'prompt')} decided; {counted(self.added, 'comparison')} added, "
+            f"{self.waiting} waiting for answers"
         )
 
 

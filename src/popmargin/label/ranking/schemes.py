@@ -65,7 +65,7 @@ def replay(scheme: Scheme, order: Sequence[int], known: Mapping[Pair, Outcome]) 
     played: list[tuple[Pair, Outcome]] = []
     pairs = next(run)
     while True:
-        found = [(pair, outcome_of(known, pair)) for pair in pairs]
+        found: list[tuple[Pair, Outcome | None]] = [(pair, outcome_of(known, pair)) for pair in pairs]
         wanted = tuple(pair for pair, outcome in found if outcome is None)
         if wanted:
             return Standing(wanted, tuple(played))

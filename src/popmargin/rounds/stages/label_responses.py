@@ -106,9 +106,9 @@ def _labeller(work: Work) -> Reward:
     settings = work.settings
     if settings["by"] != IMPLICIT:
         return load_reward(settings["by"])
-    named = {key: work.inputs.get(key, settings.get(key)) for key in ("policy", "reference")}
-    policy = policy_of(named["policy"]).name
-    reference = NO_REFERENCE if named["reference"] == NO_REFERENCE else policy_of(named["reference"]).name
+    policy, reference = (str(work.inputs.get(key, settings.get(key))) for key in ("policy", "reference"))
+    policy = policy_of(policy).name
+    reference = NO_REFERENCE if reference == NO_REFERENCE else policy_of(reference).name
     return ImplicitReward(
         policy,
         reference=reference,

@@ -77,7 +77,7 @@ def add_ranking(
         objective: ropo with its options.
     """
     values = to_dict(config)
-    settings = {key: values[key] for key in ("seed", "model")} | {
+    settings: dict[str, Any] = {key: values[key] for key in ("seed", "model")} | {
         "data": {key: values["data"][key] for key in ("max_length", "truncation", "prompt", "reasoning")},
         "objective": dict(objective),
         "evaluation": {"tokens_per_batch": config.evaluation.tokens_per_batch},
