@@ -149,3 +149,16 @@ def test_stages_of_a_user_fail_with_file_and_line(here: Path, body: str, sentenc
     plan.add("own", load_object("mine.py:stage", "stage"))
     with pytest.raises(RunError, match=sentence):
         run_plan(plan, "out", say=quiet)
+
+
+@pytest.mark.slow
+def test_a_folder_that_was_moved_in_the_middle_of_a_training(tmp_path: Path, make_rounds: MakeRounds) -> None:
+    """The paths in the run are those of before; its inputs are the same, so that it starts over."""
+    config = make_rounds({"name": "ropo", "rounds": 0}, {"train": {"max_steps": 2}, "evaluation": {"reward": None}})
+    run_plan(plan_of(config), tmp_path / "old", until="round-0/train", say=quiet)
+    stage = (tmp_path / "old").rename(tmp_path / "new") / "round-0/train"
+    before = (stage / "run/metrics.jsonl").read_text()
+    (stage / "manifest.json").rename(stage / "begun.json")
+    (stage / "run/run.json").unlink()
+    run_plan(plan_of(config), tmp_path / "new", until="round-0/train", say=quiet)
+    assert (stage / "run/metrics.jsonl").read_text() == before

@@ -92,6 +92,11 @@ def answers_stage(work: Work) -> dict[str, Any]:
             )
         if settings["ask"] == "pop":
             edges, report = pop_edges(store, project)
+            if all(edges.table["tie"].to_pylist()):
+                raise RunError(
+                    f"No answer of project '{project.name}' says which preference is stronger ({report}), so there is "
+                    "nothing to train on."
+                )
             edges.save(work.outputs["edges"])
             _without_ratings(load_preferences(work.inputs["pairs"])).save(work.outputs["preferences"])
             return {"edges": len(edges), "report": str(report)}

@@ -1,5 +1,6 @@
 """A training as a stage."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,9 @@ def train_stage(work: Work) -> dict[str, Any]:
         values = merge(values, {"train": {"epochs": few["epochs"]}})
     config = from_dict(RunConfig, values)
     directory = RunDirectory(Path(config.output))
+    if directory.started and directory.stored().data.train != config.data.train:
+        work.say("  The folder was moved while this was training, which now starts over.")
+        shutil.rmtree(directory.path)
     train(config, resume=directory.started)
     facts = directory.facts()
     metrics = [line for line in directory.metrics() if "loss" in line]
