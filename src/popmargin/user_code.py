@@ -77,7 +77,7 @@ def running(what: str) -> Generator[None]:
     except PopmarginError:
         raise
     except Exception as error:
-        own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if written_by_user(frame.filename)]
         if not own:
             raise
         where = f"{own[-1].filename}, line {own[-1].lineno}"
@@ -179,13 +179,13 @@ def _execute(spec: ModuleSpec, path: Path, place: str, what: str) -> ModuleType:
 def _own_file(name: str, folders: set[Path]) -> Path | None:
     """The file of a module in one of these folders, excluding installed packages."""
     file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None or not file.endswith(".py") or not _is_users(file):
+    if file is None or not file.endswith(".py") or not written_by_user(file):
         return None
     path = Path(file).resolve()
     return path if any(path.is_relative_to(folder) for folder in folders) else None
 
 
-def _is_users(file: str) -> bool:
+def written_by_user(file: str) -> bool:
     """Whether a file is neither installed, nor Python's own, nor ours."""
     path = Path(file)
     ours = (Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"]))
@@ -233,5 +233,5 @@ def _where(error: BaseException, place: str, path: Path | None) -> str:
     """File and line in the user's code at which the error occurred."""
     folder = str(path.parent if path is not None else Path.cwd())
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename.startswith(folder) and _is_users(frame.filename)]
+    own = [frame for frame in frames if frame.filename.startswith(folder) and written_by_user(frame.filename)]
     return f"{own[-1].filename}, line {own[-1].lineno}" if own else place

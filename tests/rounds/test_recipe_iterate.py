@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.rounds.conftest import facts
 
 from popmargin.data.load import load_preferences
 from popmargin.data.responses import Responses
@@ -48,6 +49,8 @@ def test_the_budget_goes_to_what_the_policy_cannot_tell_apart() -> None:
     table = Responses(list("abcd"), [["x", "y"]] * 4, {"label": [0.0, 3.0, 0.0, 1.0, float("nan"), 2.0, 1.0, 1.5]})
     assert choose_prompts(table, 2, "uncertain", seed=0).tolist() == [1, 3]
     assert choose_prompts(table, 3, "uncertain", seed=0).tolist() == [0, 1, 3]  # what has no gap comes last
+    even = Responses(list("abcd"), [["x", "y"]] * 4, {"label": [0.0] * 8})  # of an untrained policy
+    assert len({tuple(choose_prompts(even, 2, "uncertain", seed=seed).tolist()) for seed in range(40)}) == 6
     drawn = {tuple(choose_prompts(table, 2, "random", seed=seed).tolist()) for seed in range(40)}
     assert len(drawn) == 6 and all(list(rows) == sorted(rows) for rows in drawn)
 
@@ -78,12 +81,19 @@ def test_people_answer_between_two_calls(tmp_path: Path, make_rounds: MakeRounds
     config = make_rounds(recipe)
     with pytest.raises(RunError, match=r"0 of \d+ questions of project 'rounds-round-1'.*popmargin annotate"):
         run_rounds(config, plan_of(config))
+    assert "stages are finished" in (tmp_path / "rounds/report.html").read_text()
     with open_store(store_path) as store:
         project = store.project("rounds-round-1")
         annotator, _ = store.add_annotator(project.id, "ada")
+        verdicts = iter(["tie", "unsure"] if ask == "preference" else [])
         while (task := store.next_assignment(annotator.id)) is not None:
-            store.record(annotator.id, task.id, "first", request=f"r{task.id}")
+            store.record(annotator.id, task.id, next(verdicts, "first"), request=f"r{task.id}")
     run_rounds(config, plan_of(config))
     answers = tmp_path / "rounds/round-1/people/answers"
     assert (answers / "edges.parquet").is_file() == (ask == "pop")
     assert (tmp_path / "rounds/round-1/train/run/run.json").is_file()
+    if ask == "preference":  # what nobody decided is not trained on, and the answers are measured, not the order asked
+        said = facts(tmp_path / "rounds", "round-1/people/answers")
+        assert said["left_out"] == {"tied answers": 1, "unsure answers": 1}
+        assert said["pairs"] == len(load_preferences(answers / "preferences.parquet")) > 0
+        assert said["agreement"]["pairs"] <= said["pairs"]

@@ -15,7 +15,7 @@ from popmargin.recipes.base import plan_of
 from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.run_rounds import run_rounds
 from popmargin.rounds.stages.rank_rows import keep_smallest, robust_loss
-from popmargin.rounds.stages.replace_rows import against_original, best_and_worst
+from popmargin.rounds.stages.replace_rows import against_original, best_and_worst, weighted
 
 MakeRounds = Callable[..., RoundsConfig]
 
@@ -44,6 +44,15 @@ def test_golden_losses(alpha: float, at_zero: float, steepest: float) -> None:
     slope = np.gradient(robust_loss(margins, alpha), margins)
     assert margins[slope.argmin()] == pytest.approx(steepest, abs=2e-4)
     assert slope.min() == pytest.approx(-1, abs=1e-6)
+
+
+def test_kept_rows_keep_their_weights() -> None:
+    rows = [{"prompt": f"{p}?", "chosen": "y", "rejected": "n", "weight": float(w)} for p, w in ("a1", "b3", "b5")]
+    kept, dropped = load_preferences(rows[:1]), load_preferences([rows[1], rows[2] | {"chosen": "yes"}])
+    plain = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows]
+    assert [row["weight"] for row in weighted(plain[:1], plain[1:2], kept, dropped)] == [1.0, 4.0]
+    unweighted = load_preferences(plain[:1])
+    assert weighted(plain[:1], plain[1:2], unweighted, dropped) == plain[:2]
 
 
 def test_replacements() -> None:
@@ -101,4 +110,5 @@ def test_two_rounds(tmp_path: Path, make_rounds: MakeRounds, cross_fit: bool) ->
     if cross_fit:
         halves = [set(load_preferences(folder / f"halves/{half}.parquet").ids) for half in "ab"]
         assert halves[0] | halves[1] == set(everyone.ids) and not halves[0] & halves[1]
-    assert "round-2" in report.read_text()
+    page = report.read_text()
+    assert "round-2: preferences by reward margin" in page and "Reward margins of the 32 preferences in round-2" in page

@@ -41,6 +41,12 @@ def untouched(policy: Any, workspace: Workspace) -> bool:
     return all(torch.equal(tensor, start[name]) for name, tensor in policy.state_dict().items())
 
 
+def test_edges_that_are_all_ties_are_refused(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "edges.jsonl").write_text('{"stronger": "p001", "weaker": "p002", "tie": true}\n')
+    with pytest.raises(DataError, match=r"No PoP edge says which preference is stronger \(1 in\)"):
+        train(configure({"objective": {"name": "pop"}, "pop": {"edges": str(tmp_path / "edges.jsonl")}}))
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
 def test_bad_log_probs_name_the_preference(configure: Configure, policies: list[Any], poison: float) -> None:
     config = configure({"train": {"batch_size": 32, "micro_batch_size": 4}})

@@ -58,6 +58,23 @@ def open_source(source: object, *, split: str | None) -> Source:
     )
 
 
+def local_paths(source: str) -> list[Path]:
+    """The files and folders that a string names, in the forms of `open_source`; hub ids and `demo` have none.
+
+    Raises:
+        DataError: what can only be a file or folder is not there.
+    """
+    found: list[Path] = []
+    for name in _names(source):
+        named = _SPLIT.fullmatch(str(name))
+        places = [Path(name), *([Path(named[1])] if named is not None else [])]
+        there = [path for place in places if (path := place.expanduser()).exists()]
+        if not there and looks_local(str(places[-1])):
+            raise DataError(f"{name}: no such file or folder. Remedy: check the path (looked in {Path.cwd()}).")
+        found += there[:1]
+    return found
+
+
 def _names(source: str | Path) -> list[str | Path]:
     """The sources that a string names: one, a comma-separated list, or the files of a glob."""
     if isinstance(source, Path) or Path(source).exists():

@@ -22,6 +22,15 @@ class Rows(Protocol):
     def __getitem__(self, index: int, /) -> dict[str, Any]: ...
 
 
+_REMEDIES = {
+    "tie": "use a score that tells the responses apart; the implicit reward of an untrained policy does not.",
+    "too_few": "score more responses to each prompt; two are needed.",
+    "below_min_gap": "lower the least gap.",
+    "unfinished": "raise the token limit of the sampling, or keep unfinished responses.",
+}
+"""What helps when no pair is left, by the most frequent reason."""
+
+
 def pairs_of(
     rows: Rows,
     fields: Sequence[str],
@@ -55,6 +64,6 @@ def pairs_of(
     if preferences is None:
         raise DataError(
             f"No preference is left of {report.rows_in} pairs.\n{describe_problems(report.problems)}\n"
-            "Remedy: score the responses, or sample more different ones."
+            f"Remedy: {_REMEDIES.get(next(iter(report.problem_counts), ''), 'sample more different responses.')}"
         )
     return preferences

@@ -140,7 +140,8 @@ class Responses:
             DataError: there is no score of that name.
         """
         if name not in self._scores:
-            raise DataError(f"The responses have no score '{name}'. {did_you_mean(name, self._scores)}")
+            known = did_you_mean(name, self._scores) if self._scores else "They have none yet: data rate adds one."
+            raise DataError(f"The responses have no score '{name}'. {known}")
         return self._scores[name].copy()
 
     @property

@@ -9,6 +9,7 @@ from popmargin.errors import ConfigError
 from popmargin.registry import Registry, decorator, make_options
 from popmargin.rounds.plan import Plan
 from popmargin.rounds.rounds_config import RoundsConfig
+from popmargin.user_code import running
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ def plan_of(config: RoundsConfig) -> Plan:
 
     Raises:
         ConfigError: as for `options_of`.
+        RunError: a user's own recipe fails.
     """
     chosen, options = options_of(config)
     plan = Plan()
-    chosen.function(plan, config, options)
+    with running(f"recipe '{chosen.name}'"):
+        chosen.function(plan, config, options)
     return plan

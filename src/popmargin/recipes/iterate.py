@@ -95,7 +95,7 @@ def iterate(plan: Plan, config: RoundsConfig, options: IterateOptions) -> None:
 
     data → (seed/train) → for each round: sample → (choose) → label → pair → train; every policy is measured.
     """
-    base = config.base_config()
+    base = config.base_config(own={"objective": "recipe.objective", "train.epochs": "recipe.epochs"})
     start = start_inputs(base)
     data = add_split(
         plan,
@@ -189,8 +189,10 @@ def _labelled(
     if options.labels != PEOPLE:
         return add_pairs(plan, f"{name}/pair", by(options.labels, "label", responses), **pairing)
     assert options.store is not None
-    pairing_label = IMPLICIT if options.ask == "pop" else RANDOM  # people then say which response is better
-    pairs = add_pairs(plan, f"{name}/pair", by(pairing_label, "label", responses), **pairing)
+    if options.ask == "pop":
+        pairs = add_pairs(plan, f"{name}/pair", by(IMPLICIT, "label", responses), **pairing)
+    else:  # people say which response is better; which one is shown as chosen until then means nothing
+        pairs = add_pairs(plan, f"{name}/candidates", by(RANDOM, "order", responses), **pairing)
     store = options.store if "://" in options.store else str(Path(options.store).absolute())
     return add_people(
         plan,

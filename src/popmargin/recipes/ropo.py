@@ -64,7 +64,7 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
 
     data → round-0/train → for each round: rank → sample → label → replace → train; every policy is measured.
     """
-    base = config.base_config()
+    base = config.base_config(own={"objective": "recipe.objective", "train.epochs": "recipe.epochs"})
     start = start_inputs(base)
     data = add_split(plan, base, seed_prompts=None, rounds=0, prompts_per_round=None, seed=config.seed)
     halves = add_halves(plan, data["seed"], seed=config.seed) if options.cross_fit else None

@@ -85,7 +85,7 @@ def spa(plan: Plan, config: RoundsConfig, options: SpaOptions) -> None:
 
     data → seed/train → for each round: sample → label → pair → train; every policy is measured.
     """
-    base = config.base_config()
+    base = config.base_config(own={"objective": "recipe.refine", "train.epochs": "recipe.epochs"})
     start = start_inputs(base)
     data = add_split(
         plan,

@@ -2,9 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from popmargin.errors import ConfigError, did_you_mean
+from popmargin.errors import ConfigError, RunError, did_you_mean
+from popmargin.files import no_such_file
+from popmargin.models.path import looks_like_path
 from popmargin.rewards.base import CallableReward, Reward
 from popmargin.rewards.naming import Named, read_name
 from popmargin.user_code import load_object
@@ -67,6 +70,21 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
 
         return JudgeReward(named.place, **_known(JudgeReward, spec, with_model(named, options)))
     return _of_code(load_object(named.place, "reward"), named.place, options)
+
+
+def check_reward(spec: str, options: Mapping[str, Any]) -> None:
+    """Find mistakes in a specification before any work; user code is loaded, models and servers are not.
+
+    Raises:
+        ConfigError, RunError: as for `load_reward`; a folder of a model or run is missing.
+    """
+    named = read_name(spec)
+    if named.kind in ("code", "ratings"):
+        load_reward(spec, **options)
+    elif named.kind in ("model", "implicit"):
+        for path in filter(None, (named.place, named.reference)):
+            if not Path(path).expanduser().exists() and looks_like_path(path):
+                raise RunError(no_such_file(path, what="folder or model"))
 
 
 def with_model(named: Named, options: Mapping[str, Any]) -> dict[str, Any]:

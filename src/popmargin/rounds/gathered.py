@@ -43,6 +43,7 @@ class RoundsResults:
         policies: measured, in order; the first may be the start model.
         labels: name of a round -> what its label and pair stages said.
         trainings: name of a round -> what its training said.
+        ranks: name of a round -> what its ranking of the original preferences, and their replacement, said.
         stages: manifests of all finished stages, in the order of the plan.
         config: YAML.
     """
@@ -51,6 +52,7 @@ class RoundsResults:
     policies: list[Measured]
     labels: dict[str, dict[str, Any]]
     trainings: dict[str, dict[str, Any]]
+    ranks: dict[str, dict[str, Any]]
     stages: list[Manifest]
     config: str
 
@@ -68,10 +70,16 @@ def gather(title: str, config: str, plan: Plan, folder: Path) -> RoundsResults:
     }
     labels: dict[str, dict[str, Any]] = {}
     trainings: dict[str, dict[str, Any]] = {}
+    ranks: dict[str, dict[str, Any]] = {}
     for name, manifest in finished.items():
         round_name, _, kind = name.rpartition("/")
         if kind in ("sample", "label", "pair"):
             labels.setdefault(round_name, {})[kind] = dict(manifest.facts)
+        elif kind == "answers" and "pairs" in manifest.facts:  # of people who said which response is better
+            round_name = round_name.removesuffix("/people")
+            labels.setdefault(round_name, {}).update(pair=dict(manifest.facts), label=dict(manifest.facts))
+        elif kind in ("rank", "replace"):
+            ranks.setdefault(round_name, {})[kind] = dict(manifest.facts)
         elif kind == "train":
             trainings[round_name] = dict(manifest.facts)
     measured = [name for name in finished if name.endswith("/measure")]
@@ -80,6 +88,7 @@ def gather(title: str, config: str, plan: Plan, folder: Path) -> RoundsResults:
         policies=_measured(measured, folder),
         labels=labels,
         trainings=trainings,
+        ranks=ranks,
         stages=list(finished.values()),
         config=config,
     )

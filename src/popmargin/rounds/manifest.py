@@ -88,10 +88,10 @@ class Manifest:
         Raises:
             RunError: it cannot be read.
         """
-        if not file.is_file():
-            return None
         try:
             return Manifest(**json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:  # also if another process has just finished the stage
+            return None
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{file} cannot be read ({error}). Delete the folder to do the stage again.") from error
 
@@ -156,9 +156,12 @@ def state_of(stage: Stage, folder: Path, finished: set[str]) -> State:
     before = {value.stage for value in stage.inputs.values() if isinstance(value, Output)}
     if before - finished:
         return State("waiting", manifest=done or begun)
-    inputs = {name: fingerprint(where(value, folder)) for name, value in stage.inputs.items()}
-    planned = Manifest(stage.name, stage.does, stage.settings, inputs)
     known = done or begun
+    if known is not None:
+        _refuse_vanished(stage, known)
+    inputs = {name: fingerprint(where(value, folder)) for name, value in stage.inputs.items()}
+    inputs |= {name: fingerprint(path) for name, path in stage.files.items()}
+    planned = Manifest(stage.name, stage.does, stage.settings, inputs)
     if known is None:
         return State("ready", planned=planned)
     changes = list(known.changes(planned))
@@ -173,6 +176,24 @@ def state_of(stage: Stage, folder: Path, finished: set[str]) -> State:
                 changes.append(f"{file} is not what the stage wrote")
     standing: Standing = "changed" if changes else "finished" if done else "begun"
     return State(standing, tuple(changes), known, planned)
+
+
+def _refuse_vanished(stage: Stage, known: Manifest) -> None:
+    """A file or folder that is not there any more is taken for a name (of a data set or model on the hub).
+
+    Raises:
+        RunError: an input was a file or folder, and a setting now has a name in its place.
+    """
+    for name in known.inputs:
+        section, _, field = name.partition(".")
+        named = stage.settings.get(section)
+        now = named.get(field) if field and isinstance(named, Mapping) else named if name == "policy" else None
+        if name not in stage.inputs and isinstance(now, str):
+            raise RunError(
+                f"Stage '{stage.name}' was made with a file or folder as {name}, and there is no {now} here (looked in "
+                f"{Path.cwd()}). Start the command where it was started before, or put it back. For a name on the hub, "
+                "choose another folder (--output)."
+            )
 
 
 def where(value: Output | Path, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from popmargin.report.results import write_text
 from popmargin.report.tables import Cell, cell, duration, visible_text
 from popmargin.rounds.gathered import Measured, RoundsResults, gather
 from popmargin.rounds.plan import Plan
-from popmargin.rounds.round_figures import by_confidence, over_rounds
+from popmargin.rounds.round_figures import by_confidence, over_rounds, ranked_margins
 from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.statistics.intervals import Interval
 
@@ -51,12 +51,16 @@ def render_rounds(results: RoundsResults, *, planned: int) -> str:
         columns=columns,
         rows=[(policy, _cells(policy, results.policies, columns)) for policy in results.policies],
         figures=[figure for key in keys if (figure := over_rounds(results.policies, key))],
-        labels=[_label_row(name, facts, results.trainings.get(name, {})) for name, facts in results.labels.items()],
+        labels=_known_columns(
+            [_label_row(name, facts, results.trainings.get(name, {})) for name, facts in results.labels.items()]
+        ),
         confidence=[
             figure
             for name, facts in results.labels.items()
             if (figure := by_confidence(name, facts.get("label", {}).get("agreement", {}).get("curve", [])))
         ],
+        ranks=_known_columns([_rank_row(name, facts) for name, facts in results.ranks.items()]),
+        margins=[ranked_margins(name, facts["rank"]) for name, facts in results.ranks.items() if "rank" in facts],
         stages=[_stage_row(stage) for stage in results.stages],
         total=duration(sum(stage.seconds for stage in results.stages)),
         prompts=_prompts(results.policies),
@@ -94,7 +98,10 @@ def reading(results: RoundsResults) -> list[str]:
             f"[{overall.low:.0%}, {overall.high:.0%}]."
         )
         if overall.estimate < _TOO_LOW:
-            sentence += f" Below about {_TOO_LOW:.0%}, a loop on such labels is not expected to help."
+            sure = overall.high < _TOO_LOW
+            sentence += f" Below about {_TOO_LOW:.0%}, a loop on such labels is not expected to help" + (
+                "." if sure else "; the interval includes values above it."
+            )
         sentences.append(sentence)
     return sentences
 
@@ -144,9 +151,37 @@ def _label_row(name: str, facts: dict[str, Any], training: dict[str, Any]) -> di
         "length, chosen / rejected": f"{_number(pair.get('chosen_length'))} / {_number(pair.get('rejected_length'))}",
         "agreement with the reward": _interval(agreement),
         "suspected labels": _number(training.get("suspected"), share=True),
-        "τ": _number(last.get("suspect_threshold")),
-        "h / h̃ at the end": f"{_number(last.get('reward_margin'))} / {_number(last.get('decoupled_margin'))}",
+        "threshold τ": _number(last.get("suspect_threshold")),
+        "reward margin h / de-coupled h̃, at the end": (
+            f"{_number(last.get('reward_margin'))} / {_number(last['decoupled_margin'])}"
+            if last.get("decoupled_margin") is not None
+            else "–"
+        ),
     }
+
+
+def _rank_row(name: str, facts: dict[str, Any]) -> dict[str, str]:
+    """What became of the original preferences in one round, as text."""
+    rank, replace = facts.get("rank", {}), facts.get("replace", {})
+    lengths = rank.get("chosen_characters", {})
+    return {
+        "round": name,
+        "preferences": str(rank.get("rows", "–")),
+        "kept": str(rank.get("kept", "–")),
+        "dropped": str(rank.get("dropped", "–")),
+        "not ranked": str(rank.get("not_ranked") or "–"),
+        "margin below zero": _number(rank.get("contradicted"), share=True),
+        "largest dropped margin": _number(rank.get("cut")),
+        "characters of chosen, kept / dropped": f"{_number(lengths.get('kept'))} / {_number(lengths.get('dropped'))}",
+        "replaced": str(replace.get("replaced", "–")),
+        "not replaced": "; ".join(f"{why}: {count}" for why, count in replace.get("not_replaced", {}).items()) or "–",
+    }
+
+
+def _known_columns(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows without columns that say nothing in any of them."""
+    said = {name for row in rows for name, value in row.items() if value.strip("– /")}
+    return [{name: value for name, value in row.items() if name in said} for row in rows]
 
 
 def _stage_row(stage: Any) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.errors import ConfigError, did_you_mean
+from popmargin.rounds.named_files import named_files, place_of
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?(/[a-z0-9]([a-z0-9_.-]*[a-z0-9])?)*")
 
@@ -75,7 +76,12 @@ class Stage:
     @property
     def does(self) -> str:
         """Name of the function, which manifests keep."""
-        return f"{self.function.__module__}.{self.function.__qualname__}"
+        return place_of(self.function)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Files whose content counts although they are no inputs: the user's code and models that settings name."""
+        return named_files(self.function, self.settings)
 
 
 class Plan:

@@ -1,13 +1,13 @@
 """The charts of a report over rounds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from popmargin.report.metrics import has_bounds, metric, number
 from popmargin.report.plots import shown
-from popmargin.report.svg import Plot, Scale, marker, shorten, span
+from popmargin.report.svg import Plot, Scale, el, marker, shorten, span
 from popmargin.rounds.gathered import Measured
 from popmargin.statistics.intervals import Interval
 
@@ -63,3 +63,25 @@ def by_confidence(name: str, curve: Sequence[dict[str, Any]]) -> Markup:
     plot.text("mean gap of the label, least certain to the left", (44 + _WIDTH - 8) / 2, _HEIGHT - 3, "tick mid")
     said = "; ".join(f"{one.estimate:.0%} of {row['count']}" for one, row in zip(intervals, curve, strict=True))
     return plot.picture(_WIDTH, _HEIGHT, f"Agreement of the labels of {name} by confidence: {said}.")
+
+
+def ranked_margins(name: str, facts: Mapping[str, Any]) -> Markup:
+    """Reward margins of ranked preferences, with the largest one that was dropped."""
+    counts, edges = facts["histogram"]["counts"], facts["histogram"]["edges"]
+    plot = Plot(span(edges).on(44, _WIDTH - 8), span([0, *counts], floor=0).on(_HEIGHT - 38, 30))
+    plot.y_axis()
+    plot.x_axis(grid=False)
+    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
+        hint = el("title", f"{number(low, 2)} to {number(high, 2)}: {count}")
+        left, top = plot.x(low), plot.y(count)
+        size = {"width": max(plot.x(high) - left - 0.5, 0.5), "height": plot.y(0) - top}
+        plot.draw("rect", hint, x=left, y=top, class_="dot s1", **size)
+    cut = facts["cut"]
+    if cut is not None:
+        plot.upright(cut, "level")
+    plot.text(f"{name}: preferences by reward margin", 0, 13, "panel-title")
+    plot.text("reward margin, reward units", (44 + _WIDTH - 8) / 2, _HEIGHT - 3, "tick mid")
+    said = "nothing is dropped" if cut is None else f"dropped up to {number(cut, 2)}"
+    below = f"{facts['contradicted']:.0%} are below zero"
+    words = f"Reward margins of the {facts['rows']} preferences in {name}: {below}; {said}."
+    return plot.picture(_WIDTH, _HEIGHT, words)

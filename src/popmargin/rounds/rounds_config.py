@@ -33,12 +33,24 @@ class RoundsConfig:
     recipe: dict[str, Any] = field(default_factory=dict[str, Any])
     base: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def base_config(self, **changes: Any) -> RunConfig:
+    def base_config(self, *, own: Mapping[str, str] | None = None, **changes: Any) -> RunConfig:
         """A run's configuration: the shared settings, with changes put over them.
 
+        Args:
+            own: fields that the recipe sets itself, and what to set instead; `output` and `name` are always set.
+            changes: put over the shared settings.
+
         Raises:
-            ConfigError: unknown keys or values that do not fit.
+            ConfigError: unknown keys or values that do not fit, or a field that the recipe sets itself.
         """
+        for name, instead in ({"output": "output", "name": "nothing"} | dict(own or {})).items():
+            section, _, field = name.partition(".")
+            value = self.base.get(section)
+            if section in self.base and (not field or (isinstance(value, Mapping) and field in value)):
+                raise ConfigError(
+                    f"base.{name} has no effect: every stage has its own. Remove it"
+                    + (f", and set {instead} instead." if instead != "nothing" else ".")
+                )
         try:
             return from_dict(RunConfig, merge(merge({"seed": self.seed}, self.base), changes))
         except ConfigError as error:

@@ -3,18 +3,18 @@
 from pathlib import Path
 
 from popmargin.config import dump_yaml, to_dict
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, PopmarginError
 from popmargin.files import whole_file
 from popmargin.models.policies import process_count
 from popmargin.rounds.page import write_rounds_report
 from popmargin.rounds.plan import Plan
 from popmargin.rounds.rounds_config import RoundsConfig
-from popmargin.rounds.runner import run_plan
+from popmargin.rounds.runner import run_plan, states_of
 from popmargin.study.sharing import LOCKS, claimed
 
 
 def run_rounds(config: RoundsConfig, plan: Plan, *, until: str | None = None, overwrite: bool = False) -> Path:
-    """Run the stages that are not finished, and write the report of all that are.
+    """Run the stages that are not finished, and write the report of all that are, also when one of them stops.
 
     Args:
         config: of the rounds.
@@ -34,7 +34,25 @@ def run_rounds(config: RoundsConfig, plan: Plan, *, until: str | None = None, ov
             "share the stages."
         )
     folder = Path(config.output)
-    run_plan(plan, folder, until=until, overwrite=overwrite)
+    try:
+        run_plan(plan, folder, until=until, overwrite=overwrite)
+    except PopmarginError:
+        if _is_as_planned(plan, folder):  # a stage failed, or waits for people
+            _report(config, plan, folder)
+        raise
+    return _report(config, plan, folder)
+
+
+def _is_as_planned(plan: Plan, folder: Path) -> bool:
+    """Whether some stage is finished, and none differs from the plan."""
+    try:
+        standings = {state.standing for state in states_of(plan, folder).values()}
+    except PopmarginError:
+        return False
+    return "finished" in standings and "changed" not in standings
+
+
+def _report(config: RoundsConfig, plan: Plan, folder: Path) -> Path:
     with claimed(folder / LOCKS / "report.lock", wait=True):
         with whole_file(folder / "rounds.yaml") as partial:
             partial.write_text(dump_yaml(to_dict(config)), encoding="utf-8")

@@ -1,5 +1,6 @@
 """Runs a plan: finished stages are kept, a killed one goes on, changed ones are refused, processes share the work."""
 
+import json
 import shutil
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from popmargin.errors import PopmarginError, RunError
 from popmargin.files import whole_file
@@ -14,6 +16,7 @@ from popmargin.rounds.manifest import BEGUN, FINISHED, Manifest, State, fingerpr
 from popmargin.rounds.plan import Plan, Stage, Work
 from popmargin.study.sharing import LOCKS, claimed
 from popmargin.training.run_directory import versions
+from popmargin.user_code import running
 
 _MARK = "plan.txt"  # says that a folder is a plan's
 
@@ -139,6 +142,13 @@ def _try(
         return True
 
 
+def _check_facts(facts: dict[str, Any]) -> None:
+    try:
+        json.dumps(facts)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"it returned facts that are not JSON ({error}). Return plain numbers and texts.") from error
+
+
 def _do(stage: Stage, folder: Path, state: State, say: Callable[[str], None]) -> None:
     own = folder / stage.name
     if state.planned is None:
@@ -154,7 +164,9 @@ def _do(stage: Stage, folder: Path, state: State, say: Callable[[str], None]) ->
     inputs = {name: where(value, folder) for name, value in stage.inputs.items()}
     started = time.perf_counter()
     try:
-        facts = stage.function(Work(own, inputs, stage.settings, outputs, say)) or {}
+        with running("function"):
+            facts = dict(stage.function(Work(own, inputs, stage.settings, outputs, say)) or {})
+            _check_facts(facts)
     except PopmarginError as error:
         raise type(error)(f"stage '{stage.name}': {error}") from error
     missing = [path for path in outputs.values() if not path.exists()]
@@ -162,5 +174,5 @@ def _do(stage: Stage, folder: Path, state: State, say: Callable[[str], None]) ->
         raise RunError(f"stage '{stage.name}' did not write {missing[0]}.")
     seconds = round(time.perf_counter() - started, 3)
     made = {name: fingerprint(path) for name, path in outputs.items()}
-    replace(begun, outputs=made, facts=dict(facts), seconds=seconds).save(own / FINISHED)
+    replace(begun, outputs=made, facts=facts, seconds=seconds).save(own / FINISHED)
     (own / BEGUN).unlink()

@@ -21,7 +21,7 @@ from popmargin.config import (
 )
 from popmargin.data.schema import Preferences
 from popmargin.engine.target import EMATarget, MarginBank, PolicyTarget, Target
-from popmargin.errors import ConfigError, PopmarginError
+from popmargin.errors import ConfigError, DataError, PopmarginError
 from popmargin.margin_sources.base import make_margin
 from popmargin.models.policies import process_count
 from popmargin.objectives.base import OBJECTIVES
@@ -367,6 +367,11 @@ def _training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> 
         return TrainingRows.of_preferences(len(workspace.train))
     stronger, weaker = edges.resolve(workspace.train.ids)
     everyone = loss.needs.weaker == "gradient"
+    if not len(stronger) and not everyone:
+        raise DataError(
+            f"No PoP edge says which preference is stronger ({len(edges)} in), so there is nothing to train on. Label "
+            "more pairs, or choose an objective without PoP edges."
+        )
     return TrainingRows.of_edges(stronger, weaker, len(workspace.train), everyone=everyone)
 
 

@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any, Literal
 
+import numpy as np
+
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.errors import RunError
@@ -11,6 +13,9 @@ from popmargin.label.export.preferences import preferences_of
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.store.address import open_store
 from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.rounds.stages.pair_responses import about_pairs
+from popmargin.statistics.intervals import Clusters
+from popmargin.statistics.jackknife import share_of_sums
 
 Ask = Literal["preference", "pop"]
 
@@ -87,12 +92,49 @@ def answers_stage(work: Work) -> dict[str, Any]:
             )
         if settings["ask"] == "pop":
             edges, report = pop_edges(store, project)
+            if all(edges.table["tie"].to_pylist()):
+                raise RunError(
+                    f"No answer of project '{project.name}' says which preference is stronger ({report}), so there is "
+                    "nothing to train on."
+                )
             edges.save(work.outputs["edges"])
             _without_ratings(load_preferences(work.inputs["pairs"])).save(work.outputs["preferences"])
             return {"edges": len(edges), "report": str(report)}
-        preferences = preferences_of(store, project)
-        preferences.save(work.outputs["preferences"])
-        return {"pairs": len(preferences), "left_out": preferences.report.problem_counts}
+        answered = preferences_of(store, project)
+    kept, left_out = _decided(answered)
+    if not kept:
+        raise RunError(
+            f"No answer of project '{settings['project']}' says which response is better: {left_out}. There is nothing "
+            "to train on."
+        )
+    answered.select(kept).save(work.outputs["preferences"])
+    preferences = load_preferences(work.outputs["preferences"])  # as it is trained on: the better response is chosen
+    left_out = dict(answered.report.problem_counts) | left_out
+    work.say(f"  {len(preferences)} pairs" + (f"; left out: {left_out}" if left_out else ""))
+    return about_pairs(preferences) | {"left_out": left_out} | _trusted(preferences)
+
+
+def _decided(answered: Preferences) -> tuple[list[int], dict[str, int]]:
+    """Rows whose answers name a better response, and how many do not, by reason.
+
+    Objectives without soft labels would otherwise train on these in the order in which they were asked.
+    """
+    known = "soft_label" in answered.columns
+    label = answered.column("soft_label") if known else np.full(len(answered), np.nan)
+    counts = {"tied answers": int((label == 0.5).sum()), "unsure answers": int(np.isnan(label).sum())}
+    kept = np.flatnonzero(np.isfinite(label) & (label != 0.5)).tolist()
+    return kept, {reason: count for reason, count in counts.items() if count}
+
+
+def _trusted(preferences: Preferences) -> dict[str, Any]:
+    """How often the answers agree with the reward of the evaluation, if it scored the responses."""
+    if not {"chosen_trusted", "rejected_trusted"} <= set(preferences.columns):
+        return {}
+    gaps = preferences.column("chosen_trusted") - preferences.column("rejected_trusted")
+    known = np.flatnonzero(np.isfinite(gaps) & (gaps != 0))
+    groups = Clusters([preferences.prompt_keys[row] for row in known])
+    share = share_of_sums(groups.sums(np.stack([gaps[known] > 0, np.ones(len(known))], axis=1).astype(float)))
+    return {"agreement": {"overall": share.to_dict(), "curve": [], "pairs": len(known)}}
 
 
 def _without_ratings(pairs: Preferences) -> Preferences:

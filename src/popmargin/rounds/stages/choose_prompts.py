@@ -44,8 +44,8 @@ def choose_stage(work: Work) -> dict[str, Any]:
 def choose_prompts(responses: Responses, budget: int, choose: Choice, seed: int) -> np.ndarray:
     """Numbers of the prompts to label (at most `budget`), in their order.
 
-    Uncertain ones have the smallest gap between the largest and the smallest `label`; prompts with fewer than two
-    scored responses come last.
+    Uncertain ones have the smallest gap between the largest and the smallest `label`, in random order where gaps are
+    equal, as those of an untrained policy are; prompts with fewer than two scored responses come last.
 
     Example:
         >>> table = Responses(["a", "b", "c"], [["x", "y"]] * 3, {"label": [0.0, 3.0, 0.0, 1.0, 0.0, 2.0]})
@@ -53,8 +53,9 @@ def choose_prompts(responses: Responses, budget: int, choose: Choice, seed: int)
         [1, 2]
     """
     count = min(budget, len(responses))
+    anyhow = np.random.default_rng(seed).permutation(len(responses))
     if choose == "random":
-        return np.sort(np.random.default_rng(seed).permutation(len(responses))[:count])
+        return np.sort(anyhow[:count])
     score, ends = responses.score(LABEL), np.concatenate([[0], np.cumsum(responses.counts)])
     gaps = np.full(len(responses), np.inf)
     for row in range(len(responses)):
@@ -62,4 +63,4 @@ def choose_prompts(responses: Responses, budget: int, choose: Choice, seed: int)
         known = known[np.isfinite(known)]
         if len(known) > 1:
             gaps[row] = known.max() - known.min()
-    return np.sort(np.argsort(gaps, kind="stable")[:count])
+    return np.sort(np.lexsort((anyhow, gaps))[:count])

@@ -12,7 +12,7 @@ from popmargin.data.responses import Responses
 from popmargin.evaluation.run import configured_reward
 from popmargin.rewards.base import Reward
 from popmargin.rewards.implicit import NO_REFERENCE, ImplicitReward
-from popmargin.rewards.load import load_reward
+from popmargin.rewards.load import check_reward, load_reward
 from popmargin.rewards.rate_responses import rate_responses
 from popmargin.rounds.label_agreement import agreement
 from popmargin.rounds.plan import Output, Plan, Stage, Work
@@ -47,7 +47,12 @@ def add_labels(
         reference: of the implicit reward; None for log-probs without one.
         per_token: divide the implicit reward by the tokens of the response.
         seed: of random labels.
+
+    Raises:
+        ConfigError, RunError: the labels or the reward of the evaluation name nothing usable.
     """
+    if by not in (IMPLICIT, RANDOM):
+        check_reward(by, {})
     settings: dict[str, Any] = {
         "by": by,
         "trusted": {"reward": config.evaluation.reward, "options": config.evaluation.reward_options},

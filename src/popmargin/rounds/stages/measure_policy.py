@@ -8,6 +8,7 @@ from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score
+from popmargin.rewards.load import check_reward
 from popmargin.rounds.plan import Output, Plan, Stage, Work
 from popmargin.rounds.stages.trained_models import load_trained
 from popmargin.training.build import Run
@@ -25,7 +26,12 @@ def add_measure(
         config: shared settings; `model.path` is the start model, `evaluation` says what is measured.
         policy: folder of its model.
         inputs: `data.test`, `model.path` where that is a folder, and `reference`: what measuring the start model gave.
+
+    Raises:
+        ConfigError, RunError: `evaluation.reward` names nothing usable.
     """
+    if config.evaluation.reward is not None:
+        check_reward(config.evaluation.reward, config.evaluation.reward_options)
     values = to_dict(config)
     settings = {key: values[key] for key in ("seed", "model", "evaluation")} | {"data": _reading(values["data"])}
     for key in inputs:

@@ -58,11 +58,13 @@ def about_pairs(preferences: Preferences) -> dict[str, Any]:
         sides = [preferences.column(f"{side}_tokens") for side in ("chosen", "rejected")]
         unit = "tokens"
     chosen, rejected = sides
+    gaps = preferences.rating_gap
+    gaps = gaps[np.isfinite(gaps)]
     return {
         "pairs": len(preferences),
         "chosen_length": float(chosen.mean()),
         "rejected_length": float(rejected.mean()),
         "length_unit": unit,
         "longer_chosen": float((np.sign(chosen - rejected) / 2 + 0.5).mean()),
-        "label_gap": float(np.nanmean(preferences.rating_gap)),
+        "label_gap": float(np.mean(gaps)) if len(gaps) else None,
     }

@@ -76,12 +76,26 @@ def replace_stage(work: Work) -> dict[str, Any]:
         originals = _originals(dropped)
         rated = rate_responses(originals, _implicit(work), name=LABEL).responses
         new, reasons = against_original(responses, rated)
-    rows = _rows(kept) + new
+    rows = weighted(_rows(kept), new, kept, dropped)
     load_preferences(rows).save(work.outputs["rows"])
     table = load_preferences(new) if new else kept.select([])
     table.save(work.outputs["replacements"])
     work.say(f"  {len(dropped)} dropped rows of {len(responses)} prompts: {len(new)} replaced; {reasons}")
     return {"dropped": len(dropped), "replaced": len(new), "not_replaced": reasons, "median_gap": median}
+
+
+def weighted(
+    rows: list[dict[str, Any]], new: list[dict[str, Any]], kept: Preferences, dropped: Preferences
+) -> list[dict[str, Any]]:
+    """Kept and new rows; weights, if there are any, stay, and a new row has that of the dropped ones of its prompt."""
+    if "weight" not in kept.columns:
+        return rows + new
+    lost: dict[str, list[float]] = {}
+    for key, weight in zip(dropped.prompt_keys, dropped.column("weight").tolist(), strict=True):
+        lost.setdefault(key, []).append(weight)
+    weights = kept.column("weight").tolist()
+    weights += [float(np.mean(lost[prompt_key(row["prompt"])])) for row in new]
+    return [row | {"weight": weight} for row, weight in zip(rows + new, weights, strict=True)]
 
 
 def best_and_worst(responses: Responses, least_gap: float) -> tuple[list[dict[str, Any]], dict[str, int]]:

@@ -7,6 +7,7 @@ from typing import Any
 from popmargin.config import RunConfig
 from popmargin.data.read_prompts import load_prompts
 from popmargin.data.responses import Responses
+from popmargin.errors import ConfigError
 from popmargin.evaluation.generative import distinct_counts
 from popmargin.generate.from_policy import policy_responses
 from popmargin.generate.sample import Sampling
@@ -37,7 +38,15 @@ def add_samples(
         sampling: samples, temperature, top_p, top_k, max_new_tokens.
         number: of the round.
         seed: of the sampling.
+
+    Raises:
+        ConfigError: no room is left for a prompt.
     """
+    if sampling["max_new_tokens"] >= config.data.max_length:
+        raise ConfigError(
+            f"recipe.max_new_tokens {sampling['max_new_tokens']} leaves no room for a prompt: prompt and response "
+            f"together have at most base.data.max_length {config.data.max_length} tokens. Lower it, or raise that."
+        )
     settings = {
         "sampling": dict(sampling)
         | {"seed": seed, "batch_size": config.evaluation.generation_batch_size, "precision": config.model.precision},

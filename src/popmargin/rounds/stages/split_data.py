@@ -8,6 +8,7 @@ from typing import Any
 
 from popmargin.config import DataConfig, RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
+from popmargin.data.locate import local_paths
 from popmargin.data.schema import Preferences
 from popmargin.data.split import leak_keys, normalised_key
 from popmargin.errors import ConfigError
@@ -71,9 +72,14 @@ def add_split(
         seed: of the choice.
     """
     data = to_dict(config.data)
-    local = {f"data.{side}": Path(data[side]).absolute() for side in ("train", "test") if _is_local(data[side])}
-    for name in local:
-        data.pop(name.removeprefix("data."))
+    local: dict[str, Output | Path] = {}
+    for side in ("train", "test"):
+        paths = [] if data[side] in (None, "demo") else local_paths(data[side])
+        if len(paths) == 1 and Path(data[side]).expanduser() == paths[0]:
+            data.pop(side)
+            local[f"data.{side}"] = paths[0].absolute()
+        else:  # several files, which stay in the settings by their names
+            local |= {f"{side}/{place}": path.absolute() for place, path in enumerate(paths)}
     outputs = {name: f"{name}.parquet" for name in ("seed", *(f"round-{r}" for r in range(1, rounds + 1)), "test")}
     settings = {
         "data": data,
@@ -82,16 +88,12 @@ def add_split(
         "prompts_per_round": prompts_per_round,
         "seed": seed,
     }
-    return plan.add("data", split_stage, inputs=dict[str, Output | Path](local), settings=settings, outputs=outputs)
-
-
-def _is_local(source: Any) -> bool:
-    return isinstance(source, str) and source != "demo" and Path(source).exists()
+    return plan.add("data", split_stage, inputs=local, settings=settings, outputs=outputs)
 
 
 def split_stage(work: Work) -> dict[str, Any]:
     """Read the data, split them, and write the parts."""
-    own = {name.removeprefix("data."): str(path) for name, path in work.inputs.items()}
+    own = {name.removeprefix("data."): str(path) for name, path in work.inputs.items() if name.startswith("data.")}
     split = read_split(from_dict(DataConfig, merge(work.settings["data"], own)))
     rounds, per_round = work.settings["rounds"], work.settings["prompts_per_round"]
     sizes = [work.settings["seed_prompts"], *[per_round] * rounds]

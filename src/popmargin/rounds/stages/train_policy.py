@@ -1,5 +1,6 @@
 """A training as a stage."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.training.build import make_loss
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 
@@ -29,8 +31,13 @@ def add_training(
         inputs: by the key of the configuration that they stand for: `data.train`, `model.path`, `reference.model`.
         changes: what differs from the shared settings.
         epochs_if_few: with fewer training preferences than the first number, train for the second number of epochs.
+
+    Raises:
+        ConfigError: an unknown objective or option.
     """
-    values = to_dict(from_dict(RunConfig, merge(to_dict(config), changes)))
+    changed = from_dict(RunConfig, merge(to_dict(config), changes))
+    make_loss(changed)
+    values = to_dict(changed)
     for key in ("output", "name", "evaluation"):  # they do not change the training
         values.pop(key)
     for key in inputs:
@@ -55,9 +62,14 @@ def train_stage(work: Work) -> dict[str, Any]:
         values = merge(values, {"train": {"epochs": few["epochs"]}})
     config = from_dict(RunConfig, values)
     directory = RunDirectory(Path(config.output))
+    if directory.started and directory.stored().data.train != config.data.train:
+        work.say("  The folder was moved while this was training, which now starts over.")
+        shutil.rmtree(directory.path)
     train(config, resume=directory.started)
     facts = directory.facts()
     metrics = [line for line in directory.metrics() if "loss" in line]
+    if metrics and not any(line.get("learning_rate") for line in metrics):
+        work.say("  Nothing was trained: every step was a warm-up step at a learning rate of 0 (train.warmup_ratio).")
     suspected = [line["suspected"] for line in metrics if line.get("suspected") is not None]
     return {
         "rows": facts["rows"],
