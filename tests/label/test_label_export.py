@@ -335,7 +335,7 @@ def test_strengths_from_a_file(store: LabelStore, tmp_path: Path) -> None:
     for strengths, message in (
         ({"q": 1.0}, "such as 'q'"),
         ({"p0": float("nan")}, "not finite"),
-        ({"p0": -1.0}, "are negative"),
+        ({"p0": -1.0}, "is negative"),
     ):
         with pytest.raises(DataError, match=message):
             preferences_of(store, project, strengths=strengths)
