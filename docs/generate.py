@@ -44,7 +44,7 @@ def configuration_page() -> str:
 
 def rounds_page() -> str:
     """The page on rounds, with the options of every recipe."""
-    before, start, _ = (HERE / "rounds.md").read_text(encoding="utf-8").partition(OPTIONS)
+    before, start, _ = (Path(__file__).parent / "rounds.md").read_text(encoding="utf-8").partition(OPTIONS)
     if not start:
         raise SystemExit(f"docs/rounds.md lacks the line {OPTIONS!r} before its options.")
     lines = [OPTIONS]

@@ -108,7 +108,7 @@ def test_two_processes_do_not_write_one_file(here: Path, model_path: str, capsys
          "Remove --name"),
         (["data", "pairs", "flat.jsonl", "--out", "p.parquet"], "Give --by NAME. Scores: none: rate them"),
         (["data", "pairs", "flat.jsonl", "--by", "s", "--out", "p.parquet"], "no score 's'"),
-        (["data", "pairs", "flat.jsonl", "--how", "best_vs_wrst", "--out", "p.parquet"], "invalid choice"),
+        (["data", "pairs", "flat.jsonl", "--how", "best_vs_wrst", "--out", "p.parquet"], "Did you mean 'best_vs_worst'?"),
     ],
 )  # fmt: skip
 def test_mistakes_are_answered_in_words(
@@ -130,5 +130,5 @@ def test_rated_responses_may_still_be_read_as_preferences(here: Path, capsys: py
     Path("rated.jsonl").write_text(json.dumps(rows) + "\n")
     words = ["data", "rate", "rated.jsonl", "--reward", "my_rewards.py:length", "--format", "responses"]
     assert main([*words, "--out", "p.jsonl"]) == 0
-    assert "the reward agrees with 1 of 1 labels" in capsys.readouterr().out
+    assert "the reward agrees with 1 of 1 label;" in capsys.readouterr().out
     assert load_preferences("p.jsonl").rating_gap.tolist() == [3.0]

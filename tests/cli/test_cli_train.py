@@ -130,7 +130,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--data.test_size", "4000"], "test_size"),
         (["--task", "rewards"], "Unknown task 'rewards'. Did you mean 'reward'"),
         (["--task", "reward", "--objective.name", "simpo"], "which a reward model does not have"),
-        (["--task", "reward", "--evaluation.reward", "a:b"], "evaluation.reward is meaningless for a reward model"),
+        (["--task", "reward", "--evaluation.reward", "a:b"], "evaluation.reward has no meaning for a reward model"),
     ],
 )
 def test_mistakes_in_training(

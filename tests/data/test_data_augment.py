@@ -108,7 +108,7 @@ SCORE = st.integers(2, 20).map(lambda n: n / 2)
 
 
 @given(st.lists(st.tuples(SCORE, SCORE, st.integers(0, 3)), min_size=1, max_size=8), st.booleans())
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_rows_out_bodies_and_the_way_back(scores: list[tuple[float, float, int]], half: bool) -> None:
     """rows out = 2·(rows in − ties), half of that with `half`; the (prompt, response) pairs are those that came in; the
     transform reversed gives the input without its ties."""

@@ -86,7 +86,7 @@ def test_mistakes_are_answered_in_words(tmp_path: Path) -> None:
         (tmp_path / "bad.jsonl", r"bad\.jsonl:2: the prompt is empty"),
         ([{"text": "a"}], r"there is no prompt\. Columns found: text\..*--column prompt=text"),
         ([{"prompt": "a"}, {"prompt": ASK}], "some prompts are text, others are conversations"),
-        ([{"prompt": 3}], r"row 0 \(from 0\), column 'prompt': the prompt is a int"),
+        ([{"prompt": 3}], r"row 0 \(from 0\), column 'prompt': the prompt is an int"),
         ([], "there are no rows"),
     ):
         with pytest.raises(DataError, match=words):

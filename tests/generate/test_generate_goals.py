@@ -33,7 +33,8 @@ def run(configure: Callable[..., RunConfig], data_path: str, tmp_path: Path) -> 
 
 
 def test_prompts_ask_for_the_best_goal_or_another_one(run: Path, tmp_path: Path) -> None:
-    """Responses keep the prompts without goals; what the sampler saw holds the goal."""
+    """Responses keep the prompts without goals; what the sampler saw holds the goal. An implicit reward gives the same
+    number for a prompt with the best goal and without it, and says where it was added."""
     policy, sampling = find_policy(str(run)), Sampling(samples=1, max_new_tokens=4)
     assert policy.goal is not None and policy.goal.best is not None
     prompts = Prompts(["the sky?", "old birds?"])
@@ -53,6 +54,11 @@ def test_prompts_ask_for_the_best_goal_or_another_one(run: Path, tmp_path: Path)
         policy_responses(prompts, policy, sampling, max_prompt_tokens=20)
     with pytest.raises(ConfigError, match="outside the scale"):
         policy_responses(prompts, policy, sampling, goal=11)
+    reward, best = ImplicitReward(str(run)), policy.goal.line(policy.goal.best)
+    asked = f"{policy.goal.prefix(policy.goal.best)}\n\nthe sky?"
+    plain, given = (reward.score_answers([Answer(prompt, "is blue")])[0] for prompt in ("the sky?", asked))
+    assert plain == pytest.approx(given, abs=1e-6)
+    assert any(f"under the goal '{best}'" in note and "1 of 2" in note for note in reward.take_notes())
 
 
 def test_the_command_says_what_was_asked(
@@ -75,14 +81,3 @@ def test_the_command_says_what_was_asked(
     plain = ["generate", "goals.parquet", "--model", model_path, "--out", "c.parquet", "--goal", "7"]
     assert main(plain) == 2
     assert "was trained on no goals" in capsys.readouterr().err
-
-
-def test_implicit_rewards_are_those_under_the_best_goal(run: Path) -> None:
-    """The same number for a prompt with the goal and without it, and a note where it was added."""
-    reward = ImplicitReward(str(run))
-    goal = find_policy(str(run)).goal
-    assert goal is not None and goal.best is not None
-    asked = f"{goal.prefix(goal.best)}\n\nthe sky?"
-    plain, given = (reward.score_answers([Answer(prompt, "is blue")])[0] for prompt in ("the sky?", asked))
-    assert plain == pytest.approx(given, abs=1e-6)
-    assert any(f"under the goal '{goal.line(goal.best)}'" in note and "1 of 2" in note for note in reward.take_notes())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from popmargin.cli.main import main
 from popmargin.config import RunConfig
 from popmargin.data.augment import augment
 from popmargin.data.goals import HEAD, GoalFacts
@@ -67,6 +68,9 @@ def test_held_out_rows_and_prompts_ask_for_the_best_goal(
     assert asked == prompts[: len(asked)] and set(generations.responses.column("goal")) == {line}
     answered = [step for step in metrics["account"] if step["name"] == "generations of the policy"]
     assert any(line in note for note in answered[0]["notes"])
+
+    assert main(["report", str(directory.path), "--out", str(tmp_path / "report.html")]) == 0
+    assert "the best goal seen in training" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
     other = tmp_path / "other.jsonl"
     other.write_text("".join(json.dumps({**row, "prompt": f"new {row['prompt']}"}) + "\n" for row in rows[:5]))

@@ -274,7 +274,7 @@ def test_evaluation_of_a_reward_model(configure: Configure, reward_path: str) ->
         ({"objective": {"name": "dpop"}}, "'dpop' compares single scores with the zero of a reference"),
         ({"regularizers": [{"name": "sft"}]}, "'sft' is a term of log-probs.*use center"),
         ({"regularizers": [{"name": "budget"}]}, "'budget' is a term of log-probs"),
-        ({"tokens": {"name": "selective"}}, "tokens is meaningless for a reward model: it scores whole responses"),
+        ({"tokens": {"name": "selective"}}, "tokens has no meaning for a reward model: it scores whole responses"),
         ({"train": {"token_statistics": True}}, "it does not predict tokens"),
         ({"reference": {"model": "other"}}, "its rewards need no reference"),
         ({"evaluation": {"reward": "a:b"}}, "it generates nothing"),

@@ -129,6 +129,7 @@ def plan_ranking(
     contests: list[Contest] = []
     left_out: dict[int, str] = {}
     comparisons = most = start = 0
+    full = False
     for row, (prompt, count) in enumerate(zip(responses.prompts, responses.counts.tolist(), strict=True)):
         contest = _contest(row, prompt, texts[start : start + count], seed)
         start += count
@@ -138,7 +139,8 @@ def plan_ranking(
             continue
         played = comparisons_of(scheme, size)
         here = times * min(played + 1, all_pairs(size))
-        if BEYOND in left_out.values() or (limit is not None and most + here > limit):
+        full = full or (limit is not None and most + here > limit)
+        if full:
             left_out[row] = BEYOND
             continue
         contests.append(contest)

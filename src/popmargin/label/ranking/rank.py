@@ -65,8 +65,8 @@ def rank_responses(
     asker = _Asker(responses, compare, again or compare)
     known: list[dict[Pair, Outcome]] = [{} for _ in plan.contests]
     given: list[dict[Pair, Verdict]] = [{} for _ in plan.contests]
+    standings = [replay(scheme, contest.order, {}) for contest in plan.contests]
     while True:
-        standings = [replay(scheme, of.order, pairs) for of, pairs in zip(plan.contests, known, strict=True)]
         asked = {
             (number, pair): questions_of(contest, pair, orders, seed)
             for number, (contest, standing) in enumerate(zip(plan.contests, standings, strict=True))
@@ -79,6 +79,8 @@ def rank_responses(
             answers: dict[Pair, Verdict] = {question[1:]: asker.answer(question) for question in questions}
             given[number] |= answers
             known[number][pair] = outcome_of_answers(pair, answers)
+        for number in {number for number, _ in asked}:
+            standings[number] = replay(scheme, plan.contests[number].order, known[number])
     ranked = [
         PromptRanking(contest, standing, games, answers, fate_of(standing, games))
         for contest, standing, games, answers in zip(plan.contests, standings, known, given, strict=True)
