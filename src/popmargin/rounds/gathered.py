@@ -43,18 +43,18 @@ class RoundsResults:
         policies: measured, in order; the first may be the start model.
         labels: name of a round -> what its label and pair stages said.
         trainings: name of a round -> what its training said.
-        ranks: name of a round -> what its ranking of the original preferences, and their replacement, said.
         stages: manifests of all finished stages, in the order of the plan.
         config: YAML.
+        ranks: name of a round -> what its ranking of the original preferences, and their replacement, said.
     """
 
     title: str
     policies: list[Measured]
     labels: dict[str, dict[str, Any]]
     trainings: dict[str, dict[str, Any]]
-    ranks: dict[str, dict[str, Any]]
     stages: list[Manifest]
     config: str
+    ranks: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
 
 _SAMPLES = 4
