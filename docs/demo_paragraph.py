@@ -5,6 +5,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from popmargin.errors import counted
+
 HERE = Path(__file__).parent
 START, END = "<!-- demo: made by docs/generate.py from docs/studies/demo.json -->", "<!-- end of demo -->"
 Runs = dict[tuple[str, str], dict[str, float]]
@@ -25,11 +27,12 @@ def paragraph(machines: dict[str, Any]) -> str:
     """What held over all runs of the demo, and how far its numbers spread.
 
     Args:
-        machines: machine -> arm -> seed -> metric -> value; the same arms everywhere.
+        machines: machine -> arm -> seed -> metric -> value; an arm is compared where both it and the other were run.
     """
-    arms = {arm: runs_of(machines, arm) for arm in next(iter(machines.values()))}
+    arms = {arm: runs_of(machines, arm) for arm in dict.fromkeys(arm for of in machines.values() for arm in of)}
     dpo, pop, control = arms["dpo"], arms["pop_random"], arms["dpo_stronger"]
-    settings = " and ".join(f"{len(of['dpo'])} seeds ({machine})" for machine, of in machines.items())
+    each = [f"{counted(len(of['dpo']), 'seed')} ({machine})" for machine, of in machines.items()]
+    settings = " and ".join([", ".join(each[:-1]), each[-1]] if len(each) > 1 else each)
     others = {"pop_random": "DPO-PoP on random edges", "pop_iterative": "on iterative edges", "pop_rank": "`pop_rank`"}
     accuracy = [f"{name} {change(arms[arm], dpo, 'accuracy')}" for arm, name in others.items() if arm in arms]
     wins = (
@@ -46,13 +49,21 @@ def paragraph(machines: dict[str, Any]) -> str:
     ordering = f"- **Held-out accuracy**: {shares(dpo, 'accuracy')} with DPO; differences: {'; '.join(accuracy)}."
     first = f"Results with {settings}, as ranges over the runs; each seed is compared with the same seed of DPO:"
     lines = [first, "", wins, margin, ordering]
-    wrap = textwrap.TextWrapper(width=120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return "\n".join(wrap.fill(line) for line in lines)
+    return "\n".join(
+        textwrap.fill(
+            line,
+            width=120,
+            subsequent_indent="  " if line.startswith("- ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in lines
+    )
 
 
 def runs_of(machines: dict[str, Any], arm: str) -> Runs:
-    """The numbers of an arm by machine and seed."""
-    return {(machine, seed): values for machine, of in machines.items() for seed, values in of[arm].items()}
+    """The numbers of an arm by machine and seed, of the machines that ran it."""
+    return {(machine, seed): values for machine, of in machines.items() for seed, values in of.get(arm, {}).items()}
 
 
 def shares(runs: Runs, metric: str) -> str:
@@ -63,7 +74,7 @@ def shares(runs: Runs, metric: str) -> str:
 
 def change(runs: Runs, base: Runs, metric: str) -> str:
     """`+22 to +33 points, higher in 10 of 10 runs`, paired by machine and seed."""
-    values = [100 * (runs[key][metric] - base[key][metric]) for key in base]
+    values = [100 * (runs[key][metric] - base[key][metric]) for key in base if key in runs]
     low, high = (f"{value:+.0f}".replace("-", "−") for value in (min(values), max(values)))
     higher = sum(value > 0 for value in values)
     return f"{low} to {high} points, higher in {higher} of {len(values)} runs"
@@ -71,5 +82,5 @@ def change(runs: Runs, base: Runs, metric: str) -> str:
 
 def times(runs: Runs, base: Runs, metric: str) -> str:
     """`3 to 7`."""
-    values = [runs[key][metric] / base[key][metric] for key in base]
+    values = [runs[key][metric] / base[key][metric] for key in base if key in runs]
     return f"{min(values):.0f} to {max(values):.0f}"

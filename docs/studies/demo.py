@@ -1,7 +1,7 @@
 """Adds a finished demo to demo.json, from which the README's paragraph about the demo is made.
 
     popmargin demo --seeds '[0,1,2,3,4]' --output runs/demo
-    python docs/studies/demo.py runs/demo --machine "bf16, 1 thread"
+    python docs/studies/demo.py runs/demo --machine "bf16, one thread"
     python docs/generate.py
 
 One demo is one machine and one seed; another machine adds up floating-point numbers in another order, which twenty
