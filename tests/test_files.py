@@ -57,6 +57,11 @@ WRITE_IN_PLACE = {
     ("judges/answer_cache.py", "add_many"): "a log of answers, likewise",
     ("judges/answer_cache.py", "_is_torn"): "reads",
     ("judges/answer_cache.py", "_mended"): "cuts off what a kill left of a line",
+    (
+        "generate/part_file.py",
+        "__init__",
+    ): "a log of finished responses: cuts off a line that was not written to its end",
+    ("generate/part_file.py", "_append"): "a log, whole lines at its end",
     ("training/memory.py", "reset_peak"): "a switch of the system's, no file",
     ("models/demo_model.py", "_convert"): "into a folder of its own, which is renamed",
     ("models/saved.py", "write_model"): "into the part of `save_trained`, or a checkpoint, whose last file tells",

@@ -140,9 +140,10 @@ def test_numbers_of_other_verbs_are_refused_by_the_name_of_their_flag(
 
 @pytest.fixture(scope="module")
 def schemas() -> dict[str, Any]:
-    from popmargin.cli.schema import run_schema, study_schema
+    from popmargin.cli.schema import rounds_schema, run_schema, study_schema
 
-    return {"run": jsonschema_rs.validator_for(run_schema()), "study": jsonschema_rs.validator_for(study_schema())}
+    made = {"run": run_schema, "study": study_schema, "rounds": rounds_schema}
+    return {name: jsonschema_rs.validator_for(schema()) for name, schema in made.items()}
 
 
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +153,16 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_editors_accept_every_study_of_ours_and_every_default(schemas: dict[str, Any]) -> None:
-    files = [*ROOT.glob("src/popmargin/*/*.yaml"), *ROOT.glob("docs/studies/*.yaml")]
+    of_rounds = [*ROOT.glob("src/popmargin/demo/rounds/*.yaml"), *ROOT.glob("docs/studies/rounds-*.yaml")]
+    assert len(of_rounds) > 4
+    for file in of_rounds:
+        values = {
+            key: value
+            for key, value in parse_yaml(file.read_text()).items()
+            if key not in ("arms", "seeds", "baseline")
+        }
+        assert [str(error) for error in schemas["rounds"].iter_errors(values)] == [], file
+    files = [*ROOT.glob("src/popmargin/*/*.yaml"), *(set(ROOT.glob("docs/studies/*.yaml")) - set(of_rounds))]
     assert len(files) > 8
     for file in files:
         assert [str(error) for error in schemas["study"].iter_errors(parse_yaml(file.read_text()))] == [], file

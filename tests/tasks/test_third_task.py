@@ -210,7 +210,7 @@ def test_features_are_columns_of_the_data(folder: Path, capsys: pytest.CaptureFi
     values = [[value + 1.0 for value in row] for row in table["features"].to_pylist()]
     pq.write_table(table.set_column(table.column_names.index("features"), "features", [values]), parts[1])
     assert main(["eval", str(run)]) == 2
-    assert "features of held-out preferences changed" in capsys.readouterr().err
+    assert "Changed: features of held-out preferences" in capsys.readouterr().err
 
 
 def test_features_that_are_missing_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def test_an_exported_file_trains_as_the_store_does(
     assert main(["label", "export", "--db", db, "--out", str(exported)]) == 0
     ids = load_preferences(data_path).ids[5:]  # the rest are held out
     assert read_edges(str(exported), ids).fingerprint() == read_edges(db, ids).fingerprint()
-    with pytest.raises(DataError, match="none of its"):
+    with pytest.raises(DataError, match="no label \\(of 80\\)"):
         read_edges(str(exported), ["someone else"])
     sampled = PopEdges.from_columns(["a"], ["b"])
     sampled.save(tmp_path / "sampled.parquet")
@@ -79,7 +79,7 @@ def test_a_run_that_goes_on_keeps_its_edges(db: str, configure: Callable[..., Ru
 
 
 def test_what_a_store_cannot_give(db: str, tmp_path: Path, data_path: str) -> None:
-    with pytest.raises(DataError, match="none of its"):
+    with pytest.raises(DataError, match="no label \\(of 80\\)"):
         store_edges(db, ["someone else"])
     with pytest.raises(DataError, match=r"no project 'answer'.*Did you mean 'answers'"):
         store_edges(f"{db}#answer", ["a"])

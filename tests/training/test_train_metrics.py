@@ -116,7 +116,7 @@ def test_a_torn_line_of_a_log_is_left_out_and_cut_off_with_a_word(
     for torn in (b'{"loss": 1.0, "st', b'{"loss": 1.0, "step": 3}', '{"ü'.encode()[:3]):
         log.write_bytes(whole + torn)
         caplog.clear()
-        assert [line["step"] for line in read_jsonl(log)] == [1, 2] and "is left out" in caplog.text
+        assert [line["step"] for line in read_jsonl(log)] == [1, 2] and "is skipped" in caplog.text
         assert log.read_bytes() == whole + torn  # to read changes nothing
         caplog.clear()
         append_jsonl(log, {"step": 3, "loss": 1.0})
@@ -137,7 +137,7 @@ def test_a_run_with_a_torn_log_is_read_and_goes_on(
     with (run.path / name).open("ab") as file:
         file.write(b'{"step": 5, "lo')
     run, _ = train(config, resume=True)
-    assert (run.path / "metrics.jsonl").read_bytes() == before and "is left out" in caplog.text
+    assert (run.path / "metrics.jsonl").read_bytes() == before and "is skipped" in caplog.text
     assert [line["step"] for line in read_jsonl(run.path / "timing.jsonl")] == [1, 2, 3, 4]
 
 

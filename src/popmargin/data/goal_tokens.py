@@ -69,7 +69,7 @@ def refuse_cut_prompts(lengths: np.ndarray, room: int) -> None:
     over = int((lengths > room).sum())
     if over:
         raise DataError(
-            f"{over} of {len(lengths)} held-out prompts are longer than the {room} tokens that fit beside the answer "
-            f"(the longest has {int(lengths.max())}) and would lose the goal at their start. Raise data.max_length, or "
-            "lower evaluation.max_new_tokens."
+            f"Held-out prompts that are longer than the {room} tokens that fit beside the answer, and would lose the "
+            f"goal at their start: {over} of {len(lengths)} (the longest has {int(lengths.max())}). Raise "
+            "data.max_length, or lower evaluation.max_new_tokens."
         )

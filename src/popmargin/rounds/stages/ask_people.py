@@ -7,7 +7,8 @@ import numpy as np
 
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
-from popmargin.errors import RunError
+from popmargin.errors import RunError, counted
+from popmargin.files import whole_file
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
 from popmargin.label.projects.open_project import open_project
@@ -68,7 +69,8 @@ def ask_stage(work: Work) -> dict[str, Any]:
             say=lambda line: work.say(f"  {line}"),
         )
         items = store.progress(project.id).items
-    work.outputs["asked"].write_text(f"{items}\n", encoding="utf-8")
+    with whole_file(work.outputs["asked"]) as partial:
+        partial.write_text(f"{items}\n", encoding="utf-8")
     return {"questions": items}
 
 
@@ -110,7 +112,7 @@ def answers_stage(work: Work) -> dict[str, Any]:
     answered.select(kept).save(work.outputs["preferences"])
     preferences = load_preferences(work.outputs["preferences"])  # as it is trained on: the better response is chosen
     left_out = dict(answered.report.problem_counts) | left_out
-    work.say(f"  {len(preferences)} pairs" + (f"; left out: {left_out}" if left_out else ""))
+    work.say(f"  {counted(len(preferences), 'pair')}" + (f"; left out: {left_out}" if left_out else ""))
     return about_pairs(preferences) | {"left_out": left_out} | _trusted(preferences)
 
 

@@ -37,7 +37,8 @@ def choose_stage(work: Work) -> dict[str, Any]:
     rows = choose_prompts(responses, settings["budget"], settings["choose"], settings["seed"])
     chosen = responses.select(rows).with_scores(dict.fromkeys(responses.score_names))
     chosen.save(work.outputs["responses"])
-    work.say(f"  {len(responses)} prompts = {len(chosen)} to label + {len(responses) - len(chosen)} beyond the budget")
+    beyond = len(responses) - len(chosen)
+    work.say(f"  prompts: {len(responses)} in = {len(chosen)} to label + {beyond} beyond the budget")
     return {"prompts": len(responses), "chosen": len(chosen)}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from popmargin.data.pairs import Pairing
 from popmargin.data.responses import Responses
 from popmargin.data.schema import Preferences
+from popmargin.errors import counted
 from popmargin.rounds.plan import Output, Plan, Stage, Work
 from popmargin.rounds.stages.label_responses import LABEL
 
@@ -45,7 +46,8 @@ def pair_stage(work: Work) -> dict[str, Any]:
     preferences.save(work.outputs["preferences"])
     facts = about_pairs(preferences)
     left_out = preferences.report.problem_counts
-    work.say(f"  {len(responses)} prompts, {len(preferences)} pairs" + (f"; left out: {left_out}" if left_out else ""))
+    made = f"  {counted(len(responses), 'prompt')}, {counted(len(preferences), 'pair')}"
+    work.say(made + (f"; left out: {left_out}" if left_out else ""))
     return facts | {"prompts": len(responses), "left_out": left_out}
 
 

@@ -12,7 +12,7 @@ from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.load import load_preferences
 from popmargin.data.responses import Responses
 from popmargin.data.schema import Preferences
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.rewards.implicit import ImplicitReward
 from popmargin.rewards.rate_responses import rate_responses
 from popmargin.rounds.plan import Output, Plan, Stage, Work
@@ -80,7 +80,8 @@ def replace_stage(work: Work) -> dict[str, Any]:
     load_preferences(rows).save(work.outputs["rows"])
     table = load_preferences(new) if new else kept.select([])
     table.save(work.outputs["replacements"])
-    work.say(f"  {len(dropped)} dropped rows of {len(responses)} prompts: {len(new)} replaced; {reasons}")
+    rows_of = f"{counted(len(dropped), 'dropped row')} of {counted(len(responses), 'prompt')}"
+    work.say(f"  {rows_of}: {len(new)} replaced" + (f"; {reasons}" if reasons else ""))
     return {"dropped": len(dropped), "replaced": len(new), "not_replaced": reasons, "median_gap": median}
 
 
