@@ -60,7 +60,7 @@ WRITE_IN_PLACE = {
     (
         "generate/part_file.py",
         "__init__",
-    ): "a log of finished responses: cuts off a line that was not written to its end",
+    ): "a log of finished responses: cuts off what a kill left of a line",
     ("generate/part_file.py", "_append"): "a log, whole lines at its end",
     ("training/memory.py", "reset_peak"): "a switch of the system's, no file",
     ("models/demo_model.py", "_convert"): "into a folder of its own, which is renamed",

@@ -252,7 +252,7 @@ def test_a_reward_model_is_recorded(configure: Configure, inputs: Path) -> None:
     edit_weights(inputs / "rm")
     with pytest.raises(RunError, match="the reward model: changed"):
         train(config, resume=True)
-    with pytest.raises(RunError, match="trained with different inputs. Changed: the reward model"):
+    with pytest.raises(RunError, match=r"trained with different inputs\. Changed: the reward model"):
         evaluate_run(run.path)
     other = replace(config.evaluation, reward=None)
     assert "accuracy" in evaluate_run(Run.opened(run.path, replace(run.config(), evaluation=other)))["intervals"]
