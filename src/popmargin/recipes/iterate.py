@@ -13,12 +13,11 @@ from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.stages.ask_people import add_people
 from popmargin.rounds.stages.choose_prompts import add_choice
 from popmargin.rounds.stages.label_responses import IMPLICIT, RANDOM, add_labels
-from popmargin.rounds.stages.measure_policy import add_measure
+from popmargin.rounds.stages.opening import Opening, open_plan, sampling_of
 from popmargin.rounds.stages.pair_responses import add_pairs
 from popmargin.rounds.stages.sample_responses import add_samples
-from popmargin.rounds.stages.split_data import add_split
 from popmargin.rounds.stages.train_policy import add_training
-from popmargin.rounds.stages.trained_models import start_inputs, start_model
+from popmargin.rounds.stages.trained_models import start_model
 
 PEOPLE = "people"
 
@@ -95,35 +94,29 @@ def iterate(plan: Plan, config: RoundsConfig, options: IterateOptions) -> None:
 
     data → (seed/train) → for each round: sample → (choose) → label → pair → train; every policy is measured.
     """
-    base = config.base_config(own={"objective": "recipe.objective", "train.epochs": "recipe.epochs"})
-    start = start_inputs(base)
-    data = add_split(
+    opening = open_plan(
         plan,
-        base,
+        config,
+        own={"objective": "recipe.objective", "train.epochs": "recipe.epochs"},
         seed_prompts=options.seed_prompts,
         rounds=options.rounds,
         prompts_per_round=options.prompts_per_round,
-        seed=config.seed,
     )
-    held_out = start | {"data.test": data["test"]}
-    measured = held_out
-    if base.evaluation.reward is not None:
-        reference = add_measure(plan, "start/measure", base, policy=None, inputs=held_out)
-        measured = held_out | {"reference": reference["generations"]}
+    base, data = opening.base, opening.data
     policy: Output | Path | str = start_model(base)
     if options.seed_prompts:
         seed = add_training(
             plan,
             "seed/train",
             base,
-            inputs=start | {"data.train": data["seed"], "data.test": data["test"]},
+            inputs=opening.training(data["seed"]),
             changes={"objective": options.objective, "train": {"epochs": options.epochs}},
         )
         policy = seed["model"]
-        add_measure(plan, "seed/measure", base, policy=policy, inputs=measured)
+        opening.measure("seed", policy)
     for number in range(1, options.rounds + 1):
-        labelled = _labelled(plan, config, options, number, policy, data)
-        placed = start if options.start == "initial" else _placed("model.path", policy)
+        labelled = _labelled(opening, config, options, number, policy)
+        placed = opening.start if options.start == "initial" else _placed("model.path", policy)
         given: dict[str, Output | Path] = {"data.train": labelled["preferences"], "data.test": data["test"], **placed}
         changes: dict[str, Any] = {"objective": options.objective, "train": {"epochs": options.epochs}}
         if "edges" in labelled.outputs:
@@ -134,7 +127,7 @@ def iterate(plan: Plan, config: RoundsConfig, options: IterateOptions) -> None:
                 changes["reference"] = {"model": start_model(base)}
         trained = add_training(plan, f"round-{number}/train", base, inputs=given, changes=changes)
         policy = trained["model"]
-        add_measure(plan, f"round-{number}/measure", base, policy=policy, inputs=measured)
+        opening.measure(f"round-{number}", policy)
 
 
 def _placed(key: str, model: Output | Path | str) -> dict[str, Output | Path]:
@@ -143,29 +136,22 @@ def _placed(key: str, model: Output | Path | str) -> dict[str, Output | Path]:
 
 
 def _labelled(
-    plan: Plan,
+    opening: Opening,
     config: RoundsConfig,
     options: IterateOptions,
     number: int,
     policy: Output | Path | str,
-    data: Stage,
 ) -> Stage:
     """The stages of a round up to its preferences."""
-    base, name, seed = config.base_config(), f"round-{number}", config.seed + number
+    plan, base, name, seed = opening.plan, opening.base, f"round-{number}", config.seed + number
     responses = add_samples(
         plan,
         f"{name}/sample",
         base,
         policy=policy,
-        prompts=data[name],
+        prompts=opening.data[name],
         number=number,
-        sampling={
-            "samples": options.samples,
-            "temperature": options.temperature,
-            "top_p": options.top_p,
-            "top_k": options.top_k,
-            "max_new_tokens": options.max_new_tokens,
-        },
+        sampling=sampling_of(options),
         seed=seed,
     )["responses"]
     start = start_model(base)

@@ -11,13 +11,13 @@ from popmargin.rounds.plan import Output, Plan
 from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.stages.fates import add_fates
 from popmargin.rounds.stages.label_responses import IMPLICIT, add_labels
-from popmargin.rounds.stages.measure_policy import add_measure
+from popmargin.rounds.stages.opening import Opening, open_plan, sampling_of
 from popmargin.rounds.stages.rank_rows import add_ranking
 from popmargin.rounds.stages.replace_rows import add_replacements
 from popmargin.rounds.stages.sample_responses import add_samples
-from popmargin.rounds.stages.split_data import add_halves, add_split
+from popmargin.rounds.stages.split_data import add_halves
 from popmargin.rounds.stages.train_policy import add_training
-from popmargin.rounds.stages.trained_models import start_inputs, start_model
+from popmargin.rounds.stages.trained_models import start_model
 
 
 @section("recipe")
@@ -64,15 +64,9 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
 
     data → round-0/train → for each round: rank → sample → label → replace → train; every policy is measured.
     """
-    base = config.base_config(own={"objective": "recipe.objective", "train.epochs": "recipe.epochs"})
-    start = start_inputs(base)
-    data = add_split(plan, base, seed_prompts=None, rounds=0, prompts_per_round=None, seed=config.seed)
+    opening = open_plan(plan, config, own={"objective": "recipe.objective", "train.epochs": "recipe.epochs"})
+    base, data = opening.base, opening.data
     halves = add_halves(plan, data["seed"], seed=config.seed) if options.cross_fit else None
-    held_out = start | {"data.test": data["test"]}
-    measured = held_out
-    if base.evaluation.reward is not None:
-        reference = add_measure(plan, "start/measure", base, policy=None, inputs=held_out)
-        measured = held_out | {"reference": reference["generations"]}
     ranking: dict[str, Any] = {"name": "ropo", "beta": options.beta, "alpha": options.alpha}
     objective = ranking if options.objective == "ropo" else {"name": "dpo", "beta": options.beta}
 
@@ -81,7 +75,7 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
             plan,
             name,
             base,
-            inputs=start | {"data.train": rows, "data.test": data["test"]},
+            inputs=opening.training(rows),
             changes={"objective": objective, "train": {"epochs": options.epochs}},
         )["model"]
 
@@ -90,7 +84,7 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
     ranks: list[Output] = []
     replaced: list[Output] = []
     policy = trained("round-0/train", rows)
-    add_measure(plan, "round-0/measure", base, policy=policy, inputs=measured)
+    opening.measure("round-0", policy)
     for number in range(1, options.rounds + 1):
         name = f"round-{number}"
         judges = {"policy": policy}
@@ -103,7 +97,7 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
             rows=data["seed"],
             policies=judges,
             halves=None if halves is None else {half: halves[half] for half in ("a", "b")},
-            inputs=start,
+            inputs=opening.start,
             noise_share=options.noise_share,
             objective=ranking,
         )
@@ -113,15 +107,15 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
         rows = ranked["kept"]
         rows_of = {half: ranked[f"kept-{half}"] for half in rows_of}
         if options.replace != "none":
-            rows = _replaced(plan, config, options, number, policy, ranked, start_model(base), replaced)
+            rows = _replaced(opening, config, options, number, policy, ranked, start_model(base), replaced)
         policy = trained(f"{name}/train", rows)
-        add_measure(plan, f"{name}/measure", base, policy=policy, inputs=measured)
+        opening.measure(name, policy)
     if ranks:
         add_fates(plan, "rows", rows=data["seed"], ranks=ranks, replaced=replaced)
 
 
 def _replaced(
-    plan: Plan,
+    opening: Opening,
     config: RoundsConfig,
     options: RopoOptions,
     number: int,
@@ -131,7 +125,7 @@ def _replaced(
     replaced: list[Output],
 ) -> Output:
     """Kept rows with the replacements of a round."""
-    base, name = config.base_config(), f"round-{number}"
+    plan, base, name = opening.plan, opening.base, f"round-{number}"
     samples = add_samples(
         plan,
         f"{name}/sample",
@@ -139,11 +133,7 @@ def _replaced(
         policy=policy,
         prompts=ranked["dropped"],
         number=number,
-        sampling={
-            "samples": options.samples,
-            "temperature": options.temperature,
-            "max_new_tokens": options.max_new_tokens,
-        },
+        sampling=sampling_of(options),
         seed=config.seed + number,
     )
     labelled = add_labels(

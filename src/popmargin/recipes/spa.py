@@ -11,12 +11,11 @@ from popmargin.recipes.base import recipe
 from popmargin.rounds.plan import Output, Plan
 from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.stages.label_responses import add_labels
-from popmargin.rounds.stages.measure_policy import add_measure
+from popmargin.rounds.stages.opening import open_plan, sampling_of
 from popmargin.rounds.stages.pair_responses import add_pairs
 from popmargin.rounds.stages.sample_responses import add_samples
-from popmargin.rounds.stages.split_data import add_split
 from popmargin.rounds.stages.train_policy import add_training
-from popmargin.rounds.stages.trained_models import start_inputs, start_model
+from popmargin.rounds.stages.trained_models import start_model
 
 _FEW = 2000  # seed preferences below which they are trained on for three epochs [code]
 
@@ -85,32 +84,26 @@ def spa(plan: Plan, config: RoundsConfig, options: SpaOptions) -> None:
 
     data → seed/train → for each round: sample → label → pair → train; every policy is measured.
     """
-    base = config.base_config(own={"objective": "recipe.refine", "train.epochs": "recipe.epochs"})
-    start = start_inputs(base)
-    data = add_split(
+    opening = open_plan(
         plan,
-        base,
+        config,
+        own={"objective": "recipe.refine", "train.epochs": "recipe.epochs"},
         seed_prompts=options.seed_prompts,
         rounds=options.rounds,
         prompts_per_round=options.prompts_per_round,
-        seed=config.seed,
     )
-    held_out = start | {"data.test": data["test"]}
-    measured = held_out
-    if base.evaluation.reward is not None:
-        reference = add_measure(plan, "start/measure", base, policy=None, inputs=held_out)
-        measured = held_out | {"reference": reference["generations"]}
+    base, data = opening.base, opening.data
     dpo = {"name": "dpo", "beta": options.beta}
     seed = add_training(
         plan,
         "seed/train",
         base,
-        inputs=start | {"data.train": data["seed"], "data.test": data["test"]},
+        inputs=opening.training(data["seed"]),
         changes={"objective": dpo, "train": {"epochs": options.seed_epochs or 1.0}},
         epochs_if_few=None if options.seed_epochs else (_FEW, 3.0),
     )
     policy, before = seed["model"], None
-    add_measure(plan, "seed/measure", base, policy=policy, inputs=measured)
+    opening.measure("seed", policy)
     for number in range(1, options.rounds + 1):
         name = f"round-{number}"
         samples = add_samples(
@@ -120,13 +113,7 @@ def spa(plan: Plan, config: RoundsConfig, options: SpaOptions) -> None:
             policy=policy,
             prompts=data[name],
             number=number,
-            sampling={
-                "samples": options.samples,
-                "temperature": options.temperature,
-                "top_p": options.top_p,
-                "top_k": options.top_k,
-                "max_new_tokens": options.max_new_tokens,
-            },
+            sampling=sampling_of(options),
             seed=config.seed + number,
         )
         labelled = add_labels(
@@ -157,7 +144,7 @@ def spa(plan: Plan, config: RoundsConfig, options: SpaOptions) -> None:
             changes={"objective": _objective(options, number), "train": {"epochs": options.epochs}},
         )
         before, policy = policy, trained["model"]
-        add_measure(plan, f"{name}/measure", base, policy=policy, inputs=measured)
+        opening.measure(name, policy)
 
 
 def _objective(options: SpaOptions, number: int) -> dict[str, Any]:
