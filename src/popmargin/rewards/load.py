@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from popmargin.errors import ConfigError, RunError, did_you_mean
+from popmargin.errors import ConfigError, RunError
 from popmargin.files import no_such_file
 from popmargin.models.path import looks_like_path
 from popmargin.rewards.base import CallableReward, Reward
+from popmargin.rewards.image_rewards import checked_options, load_image_reward, scores_images
 from popmargin.rewards.naming import Named, read_name
 from popmargin.user_code import load_object
 
@@ -54,7 +55,7 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
             )
         from popmargin.rewards.reward_model import ModelReward
 
-        return ModelReward(named.place, **_known(ModelReward, spec, options))
+        return ModelReward(named.place, **checked_options(ModelReward, spec, options))
     if named.kind == "implicit":
         from popmargin.rewards.implicit import ImplicitReward
 
@@ -64,22 +65,28 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
                 "Give one of them."
             )
         given: dict[str, Any] = {"reference": named.reference} if named.reference else {}
-        return ImplicitReward(named.place, **{**_known(ImplicitReward, spec, options), **given})
+        return ImplicitReward(named.place, **{**checked_options(ImplicitReward, spec, options), **given})
     if named.kind == "server":
         from popmargin.rewards.rating_judge import JudgeReward
 
-        return JudgeReward(named.place, **_known(JudgeReward, spec, with_model(named, options)))
+        return JudgeReward(named.place, **checked_options(JudgeReward, spec, with_model(named, options)))
     return _of_code(load_object(named.place, "reward"), named.place, options)
 
 
-def check_reward(spec: str, options: Mapping[str, Any]) -> None:
+def check_reward(spec: str, options: Mapping[str, Any], *, images: bool = False) -> None:
     """Find mistakes in a specification before any work; user code is loaded, models and servers are not.
+
+    Args:
+        spec, options: as in `load_reward`.
+        images: the responses are images.
 
     Raises:
         ConfigError, RunError: as for `load_reward`; a folder of a model or run is missing.
     """
     named = read_name(spec)
-    if named.kind in ("code", "ratings"):
+    if images and named.kind != "model":
+        load_image_reward(spec, **options)
+    elif named.kind in ("code", "ratings"):
         load_reward(spec, **options)
     elif named.kind in ("model", "implicit"):
         for path in filter(None, (named.place, named.reference)):
@@ -108,6 +115,11 @@ def _of_code(target: Any, name: str, options: Mapping[str, Any]) -> Reward:
         raise ConfigError(f"Reward {name!r} is Python code and takes no options, but got {', '.join(sorted(options))}.")
     if not isinstance(target, type) and isinstance(target, Reward):
         return target
+    if scores_images(target):
+        raise ConfigError(
+            f"Reward {name!r} scores images, and the responses here are texts. Give a reward that takes prompts and "
+            "completions."
+        )
     if callable(target):
         _check_signature(target, name)
         return CallableReward(target, name)
@@ -124,12 +136,3 @@ def _check_signature(function: Callable[..., Any], name: str) -> None:
             f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both as "
             f"lists of equal length and returns one number per completion."
         ) from error
-
-
-def _known(kind: type, spec: str, options: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(kind).parameters.values()
-    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in names:
-            raise ConfigError(f"Reward {spec!r} has no option '{option}'. {did_you_mean(option, names)}")
-    return options
