@@ -126,8 +126,8 @@ def checked_rewards(values: Any, count: int, name: str, *, some: bool = False, o
     wrong = np.flatnonzero(np.isinf(rewards) if some else ~np.isfinite(rewards))
     if len(wrong):
         raise RunError(
-            f"Reward {name!r} returned {rewards[wrong[0]]} for {of} {wrong[0]} ({len(wrong)} of {count} are not finite). "
-            f"Return a finite number for every {of}{', including an empty one' if of == 'completion' else ''}."
+            f"Reward {name!r} returned {rewards[wrong[0]]} for {of} {wrong[0]} ({len(wrong)} of {count} are not "
+            f"finite). Return a finite number for every {of}{', including an empty one' if of == 'completion' else ''}."
         )
     return cast("list[float]", rewards.tolist())
 

@@ -15,7 +15,7 @@ from popmargin.data.tokenize import prompt_text
 from popmargin.errors import RunError, counted
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
-from popmargin.evaluation.generative import generative_differences, generative_metrics
+from popmargin.evaluation.generative import generative_differences, generative_metrics, no_log_ratio
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.files import read_jsonl
 from popmargin.objectives.aps import TAU_BINS
@@ -129,7 +129,7 @@ def collect(
     of_reference: dict[str, Interval] = {}
     if reference is not None:
         of_reference = generative_metrics(reference)
-        of_reference[reference.drawn.log_ratio] = Interval(0.0, 0.0, 0.0)
+        of_reference |= no_log_ratio(reference)
     of_base = base.runs[0].facts()
     return StudyResults(
         title=title,
@@ -228,7 +228,7 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
     shared: dict[str, Any] = {"strength": held_out.strength, "clusters": held_out.clusters, "edges": _load_edges(arm)}
     measured = discriminative_metrics(
         reward_margin=arm.margins_by_seed,
-        longer_chosen=held_out.longer_chosen,
+        longer_chosen=held_out.of_lengths,
         reference_margin=held_out.of_reference,
         **shared,
     )
@@ -274,7 +274,7 @@ def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[floa
             generations = [Generations.load(file).first(settings.curve_prompts) for file in files]
             start = reference.first(len(generations[0].responses)) if reference is not None else None
             intervals = generative_metrics(generations, start)
-            for metric in (generations[0].drawn.log_ratio, "win_rate_reference"):
+            for metric in filter(None, (generations[0].drawn.log_ratio, "win_rate_reference")):
                 curves.setdefault(metric, []).append(_point(step, intervals[metric]))
     return curves
 
