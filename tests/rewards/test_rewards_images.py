@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 
 from popmargin.errors import ConfigError, RunError
-from popmargin.rewards.image_rewards import load_image_reward
 from popmargin.rewards.image_text import ImageTextReward
-from popmargin.rewards.load import check_reward, load_reward
+from popmargin.rewards.load import check_reward, load_image_reward, load_reward
 
 CODE = """
 import numpy as np
@@ -86,7 +85,7 @@ def test_a_reward_of_images_is_refused_for_texts(code: str, name: str) -> None:
 def test_answers_are_checked(code: str) -> None:
     with pytest.raises(RunError, match=r"looks.py, line 11: AttributeError"):
         load_image_reward(f"{code}:broken").score_images(["a"], [picture(0)])
-    with pytest.raises(RunError, match="returned nan for image 0 .*finite number for every image"):
+    with pytest.raises(RunError, match=r"returned nan for image 0 .*finite number for every image"):
         load_image_reward(f"{code}:infinite").score_images(["a"], [picture(0)])
     with pytest.raises(RunError, match="1 prompt but 2 images"):
         load_image_reward(f"{code}:ink").score_images(["a"], [picture(0), picture(1)])
@@ -161,11 +160,11 @@ def test_models_that_cannot_score_images_are_refused(clip_folder: Path, tmp_path
     from transformers import GPT2Config, GPT2Model
 
     GPT2Model(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=10, n_positions=8)).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="GPT2Model without get_text_features, get_image_features, logit_scale"):
+    with pytest.raises(ConfigError, match=r"GPT2Model without get_text_features, get_image_features, logit_scale"):
         load_image_reward(f"model:{tmp_path}")
-    with pytest.raises(ConfigError, match="has no option 'batchsize'. Did you mean 'batch_size'"):
+    with pytest.raises(ConfigError, match=r"has no option 'batchsize'. Did you mean 'batch_size'"):
         load_image_reward(f"model:{clip_folder}", batchsize=3)
-    with pytest.raises(ConfigError, match="no such folder|No such"):
+    with pytest.raises(ConfigError, match=r"no such folder|No such"):
         load_image_reward("model:./not_here")
     (without := tmp_path / "without").mkdir()
     for file in clip_folder.iterdir():

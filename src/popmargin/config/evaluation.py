@@ -16,8 +16,9 @@ class EvaluationConfig:
         reward: scores generations: `module:function`, `file.py:function`, `model:PATH` or `judge:MODEL@URL`; null
             generates nothing.
         reward_options: further arguments of the reward (for a judge: api_key_env, cache, request …).
-        also: further rewards of the same generations, reported beside the first under the names of their functions, such
-            as whether an image still shows its prompt: a list of `module:function`, `file.py:function` or `model:PATH`.
+        also: further rewards of the same generations, reported beside the first under the names of their functions,
+            such as whether an image still shows its prompt. A list of `module:function`, `file.py:function` or
+            `model:PATH`.
         prompts: held-out prompts to generate for; null uses all.
         samples: completions per prompt.
         max_new_tokens: maximum completion length, tokens.

@@ -11,8 +11,8 @@ from popmargin.config import EvaluationConfig
 from popmargin.data.images import decode, pillow
 from popmargin.errors import ConfigError
 from popmargin.rewards.base import Prompt, Reward, notes_of
-from popmargin.rewards.image_rewards import ImageReward, load_image_reward
-from popmargin.rewards.load import check_reward, load_reward
+from popmargin.rewards.image_rewards import ImageReward
+from popmargin.rewards.load import check_reward, load_image_reward, load_reward
 from popmargin.rewards.naming import read_name
 
 AnyReward = Reward | ImageReward

@@ -1,18 +1,15 @@
-"""Rewards of images: a Python function, or a model with a text tower and an image tower."""
+"""The protocol of rewards of images, and Python functions as such rewards."""
 
 import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from popmargin.errors import ConfigError, RunError, counted, did_you_mean
-from popmargin.rewards.base import Prompt, Reward, checked_rewards
-from popmargin.rewards.naming import read_name
-from popmargin.user_code import load_object, running
+from popmargin.errors import RunError, counted
+from popmargin.rewards.base import Prompt, checked_rewards
+from popmargin.user_code import running
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-IMAGE_FORMS = "module:function, file.py:function or model:PATH"
 
 
 @runtime_checkable
@@ -59,43 +56,6 @@ class CallableImageReward:
             return self._function(prompts=prompts, images=images)
 
 
-def load_image_reward(spec: "str | Callable[..., Any] | ImageReward", **options: Any) -> ImageReward:
-    """A reward of images from its specification.
-
-    Specifications:
-        "module:function", "file.py:function": a Python function of (prompts, images), or an object with a
-            `score_images` method; images are `PIL.Image.Image` in RGB;
-        "model:PATH": a model with a text tower and an image tower, such as CLIP or PickScore (options of
-            `ImageTextReward`);
-        a function or an `ImageReward`: itself.
-
-    Args:
-        spec: the specification.
-        options: of the model.
-
-    Raises:
-        ConfigError: the specification names nothing usable, or something that scores texts.
-
-    Example:
-        >>> from PIL import Image
-        >>> redness = load_image_reward(lambda prompts, images: [image.getpixel((0, 0))[0] for image in images])
-        >>> redness.score_images(["a red dot"], [Image.new("RGB", (1, 1), (200, 0, 0))])
-        [200.0]
-    """
-    if not isinstance(spec, str):
-        return _of_code(spec, getattr(spec, "__qualname__", repr(spec)), options)
-    named = read_name(spec)
-    if named.kind == "model" and named.use != "judge":
-        from popmargin.rewards.image_text import ImageTextReward
-
-        return ImageTextReward(named.place, **checked_options(ImageTextReward, spec, options))
-    if named.kind != "code":
-        raise ConfigError(
-            f"{spec!r} scores texts, and the responses here are images. Give a reward of images: {IMAGE_FORMS}."
-        )
-    return _of_code(load_object(named.place, "reward"), named.place, options)
-
-
 def scores_images(target: Any) -> bool:
     """Whether a reward, or a function that is to be one, is for images: it has `score_images`, or takes `images`.
 
@@ -112,20 +72,6 @@ def scores_images(target: Any) -> bool:
     return "images" in parameters and "completions" not in parameters
 
 
-def checked_options(kind: type, spec: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a reward's class, which its keyword-only arguments name.
-
-    Raises:
-        ConfigError: one is unknown.
-    """
-    parameters = inspect.signature(kind).parameters.values()
-    names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    for option in options:
-        if option not in names:
-            raise ConfigError(f"Reward {spec!r} has no option '{option}'. {did_you_mean(option, names)}")
-    return options
-
-
 def check_image_rows(prompts: "Sequence[Prompt]", images: "Sequence[Image]") -> None:
     """Refuse unequal numbers of prompts and images.
 
@@ -136,23 +82,3 @@ def check_image_rows(prompts: "Sequence[Prompt]", images: "Sequence[Image]") -> 
         raise RunError(
             f"{counted(len(prompts), 'prompt')} but {counted(len(images), 'image')}; give one prompt per image."
         )
-
-
-def _of_code(target: Any, name: str, options: dict[str, Any]) -> ImageReward:
-    if options:
-        raise ConfigError(f"Reward {name!r} is Python code and takes no options, but got {', '.join(sorted(options))}.")
-    if not isinstance(target, type) and isinstance(target, ImageReward):
-        return target
-    if isinstance(target, Reward) or not callable(target):
-        raise ConfigError(
-            f"Reward {name!r} is of type {type(target).__name__} and does not score images; give a function of "
-            "(prompts, images), or an object with a score_images method."
-        )
-    try:
-        inspect.signature(target).bind(prompts=[], images=[])
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"Reward {name!r} cannot be called with prompts= and images= ({error}). The responses here are images: a "
-            "reward takes prompts and PIL images as lists of equal length and returns one number per image."
-        ) from error
-    return CallableImageReward(target, name)

@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, RunError, did_you_mean
 from popmargin.files import no_such_file
 from popmargin.models.path import looks_like_path
 from popmargin.rewards.base import CallableReward, Reward
-from popmargin.rewards.image_rewards import checked_options, load_image_reward, scores_images
+from popmargin.rewards.image_rewards import CallableImageReward, ImageReward, scores_images
 from popmargin.rewards.naming import Named, read_name
 from popmargin.user_code import load_object
+
+IMAGE_FORMS = "module:function, file.py:function or model:PATH"
 
 
 def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Reward:
@@ -55,7 +57,7 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
             )
         from popmargin.rewards.reward_model import ModelReward
 
-        return ModelReward(named.place, **checked_options(ModelReward, spec, options))
+        return ModelReward(named.place, **_known(ModelReward, spec, options))
     if named.kind == "implicit":
         from popmargin.rewards.implicit import ImplicitReward
 
@@ -65,12 +67,49 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
                 "Give one of them."
             )
         given: dict[str, Any] = {"reference": named.reference} if named.reference else {}
-        return ImplicitReward(named.place, **{**checked_options(ImplicitReward, spec, options), **given})
+        return ImplicitReward(named.place, **{**_known(ImplicitReward, spec, options), **given})
     if named.kind == "server":
         from popmargin.rewards.rating_judge import JudgeReward
 
-        return JudgeReward(named.place, **checked_options(JudgeReward, spec, with_model(named, options)))
+        return JudgeReward(named.place, **_known(JudgeReward, spec, with_model(named, options)))
     return _of_code(load_object(named.place, "reward"), named.place, options)
+
+
+def load_image_reward(spec: str | Callable[..., Any] | ImageReward, **options: Any) -> ImageReward:
+    """A reward of images from its specification.
+
+    Specifications:
+        "module:function", "file.py:function": a Python function of (prompts, images), or an object with a
+            `score_images` method; images are `PIL.Image.Image` in RGB;
+        "model:PATH": a model with a text tower and an image tower, such as CLIP or PickScore (options of
+            `ImageTextReward`);
+        a function or an `ImageReward`: itself.
+
+    Args:
+        spec: the specification.
+        options: of the model.
+
+    Raises:
+        ConfigError: the specification names nothing usable, or something that scores texts.
+
+    Example:
+        >>> from PIL import Image
+        >>> redness = load_image_reward(lambda prompts, images: [image.getpixel((0, 0))[0] for image in images])
+        >>> redness.score_images(["a red dot"], [Image.new("RGB", (1, 1), (200, 0, 0))])
+        [200.0]
+    """
+    if not isinstance(spec, str):
+        return _code_of_images(spec, getattr(spec, "__qualname__", repr(spec)), options)
+    named = read_name(spec)
+    if named.kind == "model" and named.use != "judge":
+        from popmargin.rewards.image_text import ImageTextReward
+
+        return ImageTextReward(named.place, **_known(ImageTextReward, spec, options))
+    if named.kind != "code":
+        raise ConfigError(
+            f"{spec!r} scores texts, and the responses here are images. Give a reward of images: {IMAGE_FORMS}."
+        )
+    return _code_of_images(load_object(named.place, "reward"), named.place, options)
 
 
 def check_reward(spec: str, options: Mapping[str, Any], *, images: bool = False) -> None:
@@ -136,3 +175,32 @@ def _check_signature(function: Callable[..., Any], name: str) -> None:
             f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both as "
             f"lists of equal length and returns one number per completion."
         ) from error
+
+
+def _code_of_images(target: Any, name: str, options: dict[str, Any]) -> ImageReward:
+    if options:
+        raise ConfigError(f"Reward {name!r} is Python code and takes no options, but got {', '.join(sorted(options))}.")
+    if not isinstance(target, type) and isinstance(target, ImageReward):
+        return target
+    if isinstance(target, Reward) or not callable(target):
+        raise ConfigError(
+            f"Reward {name!r} is of type {type(target).__name__} and does not score images; give a function of "
+            "(prompts, images), or an object with a score_images method."
+        )
+    try:
+        inspect.signature(target).bind(prompts=[], images=[])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"Reward {name!r} cannot be called with prompts= and images= ({error}). The responses here are images: a "
+            "reward takes prompts and PIL images as lists of equal length and returns one number per image."
+        ) from error
+    return CallableImageReward(target, name)
+
+
+def _known(kind: type, spec: str, options: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(kind).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    for option in options:
+        if option not in names:
+            raise ConfigError(f"Reward {spec!r} has no option '{option}'. {did_you_mean(option, names)}")
+    return options
