@@ -16,11 +16,11 @@ from popmargin.data.goals import goal_facts
 from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
+from popmargin.evaluation.generating import generate_and_score, generation_step
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
 from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.evaluation.held_out_scores import held_out_scores
-from popmargin.evaluation.sampling import generate_and_score, generation_step
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges

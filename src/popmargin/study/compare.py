@@ -7,10 +7,10 @@ from typing import Any
 
 from popmargin.config import EvaluationConfig, dump_yaml, from_dict, to_dict
 from popmargin.errors import ConfigError, RunError
+from popmargin.evaluation.generating import generate_and_score
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
 from popmargin.evaluation.run import evaluate_policy, held_out_margins
-from popmargin.evaluation.sampling import generate_and_score
 from popmargin.files import whole_file
 from popmargin.models.policies import process_count
 from popmargin.report.render import write_report

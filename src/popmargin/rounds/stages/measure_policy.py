@@ -6,9 +6,9 @@ from typing import Any
 
 from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
+from popmargin.evaluation.generating import generate_and_score
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.run import evaluate_policy
-from popmargin.evaluation.sampling import generate_and_score
 from popmargin.rewards.configured import check_rewards, configured_rewards
 from popmargin.rounds.plan import Output, Plan, Stage, Work
 from popmargin.rounds.stages.trained_models import load_trained
