@@ -1,5 +1,6 @@
 """Sampling of images: exact against diffusers, the same in any batch, from noise that belongs to prompt and number."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,8 @@ def denoiser(scheduler: Any = None, *, latents: bool = False) -> Pixels:
             diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, scaling_factor=0.5).eval(),
         )
     unet = diffusers.UNet2DConditionModel(
-        sample_size=8, in_channels=channels, out_channels=channels, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+        sample_size=8, in_channels=channels, out_channels=channels, block_out_channels=(8, 8), layers_per_block=1,
+        norm_num_groups=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=8, attention_head_dim=4,
     ).eval()  # fmt: skip
@@ -130,7 +132,7 @@ def test_flows_are_integrated_by_euler_steps() -> None:
     sigmas = torch.cat([3 * sigmas / (1 + 2 * sigmas), torch.zeros(1)])
     x = torch.from_numpy(noise(0, "red 3", 0, (3, 8, 8)))[None]
     with torch.no_grad():
-        for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for now, then in itertools.pairwise(sigmas):
             x = x + (then - now) * model.predict(x, (1000 * now)[None], ["red 3"])
     expected = ((x[0] / 2 + 0.5).clamp(0, 1) * 255).permute(1, 2, 0).numpy()
     assert np.abs(found - expected).max() <= 0.5 + 1e-2

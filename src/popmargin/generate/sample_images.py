@@ -158,8 +158,8 @@ class ImageSampler:
         finite = pixels_B3HW.flatten(1).isfinite().all(1).tolist()
         if not all(finite):
             raise RunError(
-                f"The image for {prompts[finite.index(False)]!r} is not made of finite numbers: the model has diverged. "
-                "Train it with a lower learning rate, or sample with less guidance."
+                f"The image for {prompts[finite.index(False)]!r} is not made of finite numbers: the model has "
+                "diverged. Train it with a lower learning rate, or sample with less guidance."
             )
         levels = ((pixels_B3HW / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         return list(levels.permute(0, 2, 3, 1).cpu().numpy())

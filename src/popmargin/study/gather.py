@@ -20,6 +20,7 @@ from popmargin.evaluation.run import HeldOutMargins
 from popmargin.files import read_jsonl
 from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
+from popmargin.report.pictures import MAX_ROWS, thumbnail
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.statistics.calibration import share_right
 from popmargin.statistics.intervals import Interval
@@ -135,6 +136,8 @@ def collect(
         title=title,
         arms=results,
         reference=of_reference,
+        responses="images" if "images" in _loss(base).provides else "texts",
+        reference_samples=[] if reference is None else _samples(reference),
         baseline=baseline,
         reading=[
             *read_results(results, baseline),
@@ -251,7 +254,7 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
         curves=_curves(arm, reference),
         training=_training(arm),
         overhead=_overhead(arm, base),
-        samples=_samples(arm),
+        samples=[] if arm.generations is None else _samples(arm.generations[0]),
     )
 
 
@@ -305,15 +308,28 @@ def _overhead(arm: Arm, base: Arm) -> dict[str, float]:
     return result | {"time_ratio": result["train_seconds"] / mean(base, "train_seconds")}
 
 
-def _samples(arm: Arm) -> list[dict[str, Any]]:
-    if arm.generations is None:
-        return []
-    first = arm.generations[0].responses[:_SAMPLES]
+def _samples(generations: Generations) -> list[dict[str, Any]]:
+    """A few samples of one seed; of images a row of each prompt, then second rows."""
+    if generations.of_images:
+        return _pictures(generations)
+    first = generations.responses[:_SAMPLES]
     shown: list[dict[str, Any]] = []
     for prompt, row in zip(first.prompts, first, strict=True):
         response = row["responses"][0]
         reward = response.get("reward", math.nan)
         shown.append({"prompt": prompt_text(prompt), "completion": response["text"], "reward": reward})
+    return shown
+
+
+def _pictures(generations: Generations) -> list[dict[str, Any]]:
+    responses, further = generations.responses, generations.further
+    places = [(number, row) for row, count in enumerate(responses.counts.tolist()) for number in range(count)]
+    shown: list[dict[str, Any]] = []
+    for number, row in sorted(sorted(places)[:MAX_ROWS], key=lambda place: place[::-1]):
+        response = responses[row]["responses"][number]
+        sample = {"prompt": responses.prompts[row], "image": thumbnail(response["image"])}
+        sample["reward"] = response.get("reward", math.nan)
+        shown.append(sample | ({"also": {name: response[name] for name in further}} if further else {}))
     return shown
 
 
