@@ -9,9 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from popmargin.errors import ConfigError, RunError
+from popmargin.data.images import encode_png, image_name
+from popmargin.data.response_parts import Flat
+from popmargin.data.responses import Responses
+from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.rewards.image_text import ImageTextReward
 from popmargin.rewards.load import check_reward, load_image_reward, load_reward
+from popmargin.rewards.rate_responses import rate_responses
 
 CODE = """
 import numpy as np
@@ -172,3 +176,42 @@ def test_models_that_cannot_score_images_are_refused(clip_folder: Path, tmp_path
             (without / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ConfigError, match="has no image processor that loads"):
         load_image_reward(f"model:{without}")
+
+
+def responses_of_images() -> Responses:
+    files = [[encode_png(np.asarray(picture(3 * row + number))) for number in range(3)] for row in range(2)]
+    names = [[image_name(file) for file in of_prompt] for of_prompt in files]
+    return Responses(["red 3", "blue 7"], names, fields={"image": Flat(file for group in files for file in group)})
+
+
+def ink(prompts: list[str], images: list[Image.Image]) -> list[float | None]:
+    return [None if image.getpixel((0, 0)) == (0, 0, 0) else float(np.asarray(image).mean()) for image in images]
+
+
+def test_responses_that_are_images_get_a_score() -> None:
+    responses = responses_of_images()
+    rated = rate_responses(responses, ink, name="ink")
+    assert rated.responses.score("ink").tolist() == [np.asarray(picture(number)).mean() for number in range(6)]
+    assert rated.missing == 0
+
+
+def test_images_without_a_score_are_counted() -> None:
+    black = encode_png(np.zeros((2, 2, 3), np.uint8))
+    white = encode_png(np.full((2, 2, 3), 255, np.uint8))
+    responses = Responses(["a"], [[image_name(black), image_name(white)]], fields={"image": Flat([black, white])})
+    rated = rate_responses(responses, ink, name="ink")
+    assert rated.missing == 1
+    assert np.isnan(rated.responses.score("ink")[0])
+
+
+def test_texts_and_images_are_not_mixed_up(code: str) -> None:
+    with pytest.raises(ConfigError, match="The responses here are images"):
+        rate_responses(responses_of_images(), f"{code}:length", name="length")
+    with pytest.raises(ConfigError, match="the responses here are texts"):
+        rate_responses(Responses(["a"], [["b"]]), f"{code}:ink", name="ink")
+
+
+def test_a_broken_image_is_named() -> None:
+    responses = Responses(["a"], [["image:" + "0" * 32]], fields={"image": Flat([b"<html>"])})
+    with pytest.raises(DataError, match="response 0: the file is a web page, not an image"):
+        rate_responses(responses, ink, name="ink")

@@ -63,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare and say where the report is."""
     study = study_of(args)
     for configs in study.run_configs().values():
-        reward = reward_models(configs[0].evaluation.reward)
-        check_models(configs[0].model.path, configs[0].reference.model, reward)
+        check_models(configs[0].model.path, configs[0].reference.model, *reward_models(configs[0].evaluation))
     from popmargin.study.compare import compare
 
     if args.study is not None:

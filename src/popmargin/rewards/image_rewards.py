@@ -26,6 +26,15 @@ class ImageReward(Protocol):
         ...
 
 
+@runtime_checkable
+class PartialImageReward(ImageReward, Protocol):
+    """A reward that knows which images it could not score, where `score_images` must give a number for all."""
+
+    def score_some_images(self, prompts: "list[Prompt]", images: "list[Image]") -> list[float]:
+        """One number for each image, in order; nan where there is none."""
+        ...
+
+
 class CallableImageReward:
     """A Python function of (prompts, images) as a reward; its answers are checked.
 
