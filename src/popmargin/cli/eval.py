@@ -8,7 +8,7 @@ from typing import Any
 from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
 from popmargin.models.path import check_models
-from popmargin.rewards.naming import FORMS, model_path
+from popmargin.rewards.naming import FORMS, reward_models
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -38,7 +38,7 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), args.overrides))
-    check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
+    check_models(config.model.path, config.reference.model, *reward_models(config.evaluation))
     from popmargin.evaluation.run import evaluate_run
     from popmargin.tasks.base import TASKS
     from popmargin.training.build import Run

@@ -24,6 +24,7 @@ _FIELDS = (
     "objective.name",
     "margin.source",
     "evaluation.reward",
+    "evaluation.also",
     "evaluation.reward_options.cache",
     "evaluation.reward_options.template",
     "evaluation.reward_options.reference",
@@ -38,6 +39,8 @@ _CODE = {
     "evaluation.reward": "reward",
 }
 """Fields that may name user code, and where a run directory keeps a copy of it."""
+_ALSO = "evaluation.also"
+"""A list of names of user code; the copy of each is kept by its number."""
 _TEMPLATE = "evaluation.reward_options.template"
 """A file of the user's own that is no code; its copy is kept like one."""
 _OWN = ("output", "reference.cache")  # locations, which do not affect training
@@ -63,7 +66,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 def make_absolute(values: dict[str, Any]) -> None:
     """The same, in place, for some of a configuration's settings as plain values, except `output`."""
     for name in _FIELDS:
-        how = _absolute_data if name in _DATA else _absolute_code if name in _CODE else _absolute
+        how = _absolute_data if name in _DATA else _absolute_code if name in (*_CODE, _ALSO) else _absolute
         _change(values, name.split("."), how)
     for regularizer in values.get("regularizers") or []:
         _change(regularizer, ["name"], _absolute_code)
@@ -160,6 +163,8 @@ def _change_code(values: dict[str, Any], change: Callable[[str], Callable[[str],
         _change(values, name.split("."), change(field))
     for number, regularizer in enumerate(values["regularizers"]):
         _change(regularizer, ["name"], change(f"regularizers.{number}"))
+    also = values["evaluation"]["also"]
+    also[:] = [change(f"also.{number}")(text) for number, text in enumerate(also)]
 
 
 def _parts(text: str) -> tuple[str, str, str]:
@@ -179,7 +184,7 @@ def input_paths(config: RunConfig) -> dict[str, Path]:
             prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
             place = Path(_parts(text.removeprefix(prefix))[0])
             if text != "demo" and "://" not in text and place.exists():
-                found[name] = place
+                found[name if name not in found else f"{name} ({text})"] = place
             return text
 
         return look
