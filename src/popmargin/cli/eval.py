@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"Goals: {metrics['goal']['note']}.")
     if "sampling" in metrics:
         print(f"Completions are sampled at {metrics['sampling']['drawn']}.")
-    task = TASKS.get(config.task)
+    task = TASKS.get(config.task_name)
     if "generation" not in task.provides:
         print(f"The run is {task.noun}, which generates nothing.{task.use.format(model=args.run / 'model')}")
     elif config.evaluation.reward is None:

@@ -10,7 +10,7 @@ Axis suffix P: the distinct preferences of a batch.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from popmargin.config import DataConfig, EvaluationConfig, ModelConfig, ReferenceConfig, TrainConfig
+from popmargin.config import DataConfig, EvaluationConfig, ModelConfig, ReferenceConfig, TaskChoice, TrainConfig, opened
 from popmargin.data.schema import Preferences
 from popmargin.engine.scores import PairScores
 from popmargin.models.saved import write_state
 from popmargin.objectives.base import ScoreKind
-from popmargin.registry import Registry
+from popmargin.registry import Registry, make_options
 
 if TYPE_CHECKING:
     from popmargin.generate.samples import Samples
@@ -129,17 +129,24 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """The options of a task without any."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskSettings:
     """What a task is opened with; runs whose tasks have the same settings can share one.
 
     Attributes:
         name: of the task in configurations.
+        options: its own options, of the class that it was registered with.
         data: how preferences become what the model takes, such as its longest row.
         model: the start model.
         reference: the reference model and its cache.
     """
 
     name: str = "policy"
+    options: Any = field(default_factory=NoOptions)
     data: DataConfig
     model: ModelConfig
     reference: ReferenceConfig
@@ -348,10 +355,12 @@ class TaskEntry:
     Attributes:
         name: its name in configurations.
         function: the class, called with the settings of the task.
+        options: its frozen options dataclass, whose docstring describes them.
     """
 
     name: str
     function: type[Task]
+    options: type[Any] = NoOptions
 
     @property
     def summary(self) -> str:
@@ -384,14 +393,25 @@ TASKS: Registry[TaskEntry] = Registry("task", "popmargin.tasks")
 ClassT = TypeVar("ClassT", bound=type[Task])
 
 
-def task(name: str) -> Callable[[ClassT], ClassT]:
-    """Register the decorated class as a task."""
+def task(name: str, *, options: type[Any] = NoOptions) -> Callable[[ClassT], ClassT]:
+    """Register the decorated class as a task, with the frozen dataclass of its options, if it has some."""
 
     def register(kind: ClassT) -> ClassT:
-        TASKS.add(TaskEntry(name=name, function=kind))
+        TASKS.add(TaskEntry(name=name, function=kind, options=options))
         return kind
 
     return register
+
+
+def read_task(choice: TaskChoice) -> tuple[TaskEntry, Any]:
+    """A task and its options from the run's `task`.
+
+    Raises:
+        ConfigError: an unknown task, or an unknown or invalid option.
+    """
+    values = dict(opened("task", choice))
+    entry = TASKS.get(str(values.pop("name")))
+    return entry, make_options(entry.options, values, f"task '{entry.name}'")
 
 
 def open_task(settings: TaskSettings) -> Task:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from popmargin.config import RunConfig, from_dict, to_dict
+from popmargin.config import RunConfig, from_dict, opened, to_dict
 from popmargin.errors import ConfigError
 
 _FIELDS = (
     "task",
+    "task.name",
     "model.path",
     "data.train",
     "data.test",
@@ -31,6 +32,7 @@ _FIELDS = (
 _DATA = ("data.train", "data.test")  # several names separated by commas, and splits
 _CODE = {
     "task": "task",
+    "task.name": "task",
     "objective.name": "objective",
     "margin.source": "margin",
     "tokens.name": "tokens",
@@ -215,7 +217,10 @@ def differences(before: RunConfig, now: RunConfig) -> dict[str, str]:
 
     Paths are compared as absolute ones; the locations of output and reference cache do not count.
     """
-    old, new = (flat(to_dict(with_absolute_paths(config))) for config in (before, now))
+    whole = [to_dict(with_absolute_paths(config)) for config in (before, now)]
+    if any(isinstance(values["task"], dict) for values in whole):
+        whole = [values | {"task": opened("task", values["task"])} for values in whole]
+    old, new = map(flat, whole)
     missing = "not set"
     return {
         name: f"{old.get(name, missing)} → {new.get(name, missing)}"
