@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popmargin.engine.diffusion.inversion import Inversion, ddim_step, invert, inversion_levels, inverted_noise
+from popmargin.engine.diffusion.inversion import Inversion, ddim_step, inversion_levels, invert, inverted_noise
 from popmargin.engine.diffusion.predictions import Levels, noised
 from popmargin.engine.diffusion.schedules import CLEAN, Schedule
 
