@@ -173,11 +173,11 @@ class ImageSampler:
         return list(levels.permute(0, 2, 3, 1).cpu().numpy())
 
     def _guided(self, x_BCHW: Tensor, time: Tensor, prompts: list[str]) -> Tensor:
-        scale = self._sampling.guidance_scale
+        scale, times_B = self._sampling.guidance_scale, time.to(x_BCHW.dtype).expand(len(x_BCHW))
         if scale == 1:
-            return self._denoiser.predict(x_BCHW, time.expand(len(x_BCHW)), prompts)
+            return self._denoiser.predict(x_BCHW, times_B, prompts)
         both = self._denoiser.predict(
-            torch.cat([x_BCHW, x_BCHW]), time.expand(2 * len(x_BCHW)), [""] * len(prompts) + prompts
+            torch.cat([x_BCHW, x_BCHW]), torch.cat([times_B, times_B]), [""] * len(prompts) + prompts
         )
         without_BCHW, with_BCHW = both.chunk(2)
         return without_BCHW + scale * (with_BCHW - without_BCHW)
