@@ -163,8 +163,10 @@ def log_ratios(study: StudyResults) -> list[Markup]:
         for words, at in (("chosen", middle - apart), ("rejected", middle + apart)):
             plot.text(words, x.end + 5, min(max(at, 34), 168) + 4, "name")
         plot.x_axis(count=4, grid=False)
-        return (f"Log-ratios of {style.label} over training: chosen ends at {chosen[-1][1]:.2f}, rejected at "
-                f"{rejected[-1][1]:.2f} nats.")  # fmt: skip
+        what = "Errors below the reference’s" if study.responses == "images" else "Log-ratios"
+        unit = "" if study.responses == "images" else " nats"
+        return (f"{what} of {style.label} over training: chosen ends at {chosen[-1][1]:.2f}, rejected at "
+                f"{rejected[-1][1]:.2f}{unit}.")  # fmt: skip
 
     return _panels(study, lines, (x, y), (PANEL_WIDTH, 194), draw)
 

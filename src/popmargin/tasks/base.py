@@ -161,7 +161,7 @@ class Task(ABC):
         provides: the kind of its scores and what else it provides, matched with what components require: the score
             kinds `log_ratio`, `mean_log_ratio`, `logp` and `mean_logp`; `reward`: scores are rewards; `reference`:
             there is a reference model, so single scores have a zero; `tokens`: responses have token log-probs;
-            `decoupled`: gaps with de-coupled log-probs; `generation`: it can sample.
+            `decoupled`: gaps with de-coupled log-probs; `generation`: it can sample; `images`: responses are images.
         noun: the kind of model, for messages.
         beta: the default β of objectives; None for the objective's own default.
         columns: other columns of the data that `encode` reads, such as features.
