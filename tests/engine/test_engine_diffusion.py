@@ -72,7 +72,7 @@ def test_noised_images_are_those_of_diffusers() -> None:
 
 
 def test_schedulers_of_other_kinds_are_refused() -> None:
-    with pytest.raises(ConfigError, match="EDMEulerScheduler, has no alphas_cumprod. Known are"):
+    with pytest.raises(ConfigError, match=r"EDMEulerScheduler, has no alphas_cumprod. Known are"):
         Schedule.of_scheduler(diffusers.EDMEulerScheduler())
     with pytest.raises(ConfigError, match="has the prediction type 'flow_prediction'"):
         Schedule.of_scheduler(

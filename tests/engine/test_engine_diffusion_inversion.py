@@ -1,5 +1,6 @@
 """Inversion: golden values, levels, the way there and back, and what the published grid leaves out."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +64,7 @@ def test_without_noise_nothing_but_the_signal_is_left() -> None:
 def test_levels_rise_from_the_image_to_exactly_the_time(time: int, steps: int) -> None:
     levels = inversion_levels(at(time), 1000, steps)[:, 0].tolist()
     assert levels[0] == CLEAN and levels[-1] == time and len(levels) == steps + 1
-    moves = [b - a for a, b in zip(levels, levels[1:], strict=False)]
+    moves = [b - a for a, b in itertools.pairwise(levels)]
     assert min(moves) >= 0 and sum(move > 0 for move in moves) == min(steps, time + 1)
     assert max(moves) - min(moves) <= 1  # as even as whole numbers allow
 
@@ -98,7 +99,7 @@ def test_published_levels_do_not_invert_early_times(time: int) -> None:
 def back(z: torch.Tensor, time: int, steps: int, predict: Callable[..., Any]) -> torch.Tensor:
     """DDIM sampling from a time to the image."""
     levels = inversion_levels(at(time), 1000, steps)[:, 0].flip(0)
-    for now, then in zip(levels[:-1], levels[1:], strict=True):
+    for now, then in itertools.pairwise(levels):
         noise = predict(z, now.clamp(min=0)[None].expand(len(z)))
         z = ddim_step(z, noise, *(Levels(*LINEAR.levels(level[None].expand(len(z)))) for level in (now, then)))
     return z

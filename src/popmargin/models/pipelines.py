@@ -64,6 +64,11 @@ class Pipeline:
         return Schedule.of_scheduler(self.parts["scheduler"])
 
     @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return next(self.model.parameters()).device
+
+    @property
     def vae(self) -> Any:
         """The autoencoder; None if latents are pixels."""
         return self.parts.get("vae")
@@ -102,7 +107,7 @@ class Pipeline:
         """Prompts as the trained part takes them, one row each."""
         with quiet_loading():
             return self.kind.encode(text_pipeline(self.kind, {**self.parts, self.name: self.model}), list(prompts),
-                                    next(self.model.parameters()).device)  # fmt: skip
+                                    self.device)  # fmt: skip
 
     def fingerprint(self, *names: str) -> str:
         """Hash of the weights and configurations of some parts; of all if none is named."""

@@ -119,7 +119,9 @@ class Scorer(Protocol):
         Args:
             model: the scorer's own, wrapped or not, possibly with the target's weights.
             batch: from `Inputs.collate`, on the model's device.
-            generator: random numbers; policy and target get the same ones for the same rows.
+            generator: seeded alike in all parts and processes of an optimizer step, for policy and target. What is
+                drawn for a row should depend only on `generator.initial_seed()` and on the row: then it is the same
+                however rows are batched, and for all models that score it.
             log: also return values to log that are costly to compute.
 
         Returns:

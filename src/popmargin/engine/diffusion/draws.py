@@ -66,7 +66,7 @@ def pair_key(name: str) -> int:
 
 
 def draw(
-    keys: Sequence[int] | np.ndarray, seed: int, drawing: Drawing, *, part: tuple[int, int] | None = None
+    keys: Sequence[int] | np.ndarray, seed: int, drawing: Drawing, *, part: tuple[int | np.ndarray, int] | None = None
 ) -> Draws:
     """Times and noise of pairs.
 
@@ -75,7 +75,7 @@ def draw(
         seed: one for each optimizer step; any for draws that stay the same.
         drawing: how they are drawn.
         part: (k, K) draws times from the k-th of K equal parts of all times, with noise of its own: together, K draws
-            cover all times evenly. None draws from all.
+            cover all times evenly. k is one number, or one for each pair (P,). None draws from all.
 
     Example:
         >>> drawing = Drawing(times=1000, shape=(2,))
@@ -84,15 +84,17 @@ def draw(
         (True, True)
     """
     place, parts = part or (0, 1)
+    places = np.broadcast_to(place, len(keys))
     numbers = torch.empty(len(keys), 2, dtype=torch.float64)
     noise = torch.empty(len(keys), 1 + drawing.independent, *drawing.shape)
     for row, key in enumerate(keys):
-        random = _generator(seed, int(key), place, parts)
+        random = _generator(seed, int(key), int(places[row]), parts)
         numbers[row] = torch.rand(2, generator=random, dtype=torch.float64)
         noise[row] = torch.randn(noise.shape[1:], generator=random)
     if drawing.one_time:
-        numbers[:, 0] = torch.rand((), generator=_generator(seed, place, parts), dtype=torch.float64)
-    times = ((numbers[:, 0] + place) * (drawing.times / parts)).long().clamp(max=drawing.times - 1)
+        numbers[:, 0] = torch.rand((), generator=_generator(seed, parts), dtype=torch.float64)
+    share = (numbers[:, 0] + torch.from_numpy(places.copy())) / parts
+    times = (share * drawing.times).long().clamp(max=drawing.times - 1)
     return Draws(times, noise[:, 0], noise[:, -1], numbers[:, 1] < drawing.empty)
 
 

@@ -12,6 +12,7 @@ Axis suffixes: B images, K levels.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -91,7 +92,7 @@ def invert(
         how: steps and refinement.
     """
     levels_K = inversion_levels(times_B, len(schedule), how.steps, how.grid)
-    for earlier_B, later_B in zip(levels_K[:-1], levels_K[1:], strict=True):
+    for earlier_B, later_B in pairwise(levels_K):
         before, after = Levels(*schedule.levels(earlier_B)), Levels(*schedule.levels(later_B))
         noise = predict(images, earlier_B.clamp(min=0))
         moved = ddim_step(images, noise, before, after)

@@ -34,9 +34,9 @@ class Schedule:
         [0.9487, 0.7071]
     """
 
-    signal: Float64[Tensor, "T"]
-    noise: Float64[Tensor, "T"]
-    inputs: Float64[Tensor, "T"]
+    signal: Float64[Tensor, " T"]
+    noise: Float64[Tensor, " T"]
+    inputs: Float64[Tensor, " T"]
     prediction: Prediction
 
     def __len__(self) -> int:
@@ -89,13 +89,13 @@ class Schedule:
 
     def levels(self, times_B: Int[Tensor, "B"]) -> tuple[Float64[Tensor, "B"], Float64[Tensor, "B"]]:
         """Signal and noise at some times (B,), with 1 and 0 at the level `CLEAN`."""
-        clean, place = times_B == CLEAN, times_B.clamp(min=0).cpu()
-        signal, noise = self.signal[place].to(times_B.device), self.noise[place].to(times_B.device)
+        clean, place = times_B == CLEAN, times_B.clamp(min=0)
+        signal, noise = (values.to(times_B.device)[place] for values in (self.signal, self.noise))
         return signal.masked_fill(clean, 1.0), noise.masked_fill(clean, 0.0)
 
     def model_times(self, times_B: Int[Tensor, "B"]) -> Float64[Tensor, "B"]:
         """What the model takes as these times (B,); a clean image is at time 0."""
-        return self.inputs[times_B.clamp(min=0).cpu()].to(times_B.device)
+        return self.inputs.to(times_B.device)[times_B.clamp(min=0)]
 
 
 def spread(values_B: Float[Tensor, "B"], like: Float[Tensor, "B ..."]) -> Tensor:

@@ -1,0 +1,64 @@
+"""Text-to-image models: a run of two steps on a tiny pipeline, from preferences to a folder that diffusers loads."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pipelines
+import pytest
+import torch
+
+from popmargin.config import RunConfig, from_dict, merge
+from popmargin.training.run import train
+from popmargin.training.run_directory import RunDirectory
+
+Configure = Callable[..., RunConfig]
+
+
+@pytest.fixture(scope="session")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pipelines.saved(tmp_path_factory.mktemp("pixels"))
+
+
+@pytest.fixture(scope="session")
+def preferences(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return pipelines.write_preferences(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def configure(pixels: Path, preferences: str, cache: str, tmp_path: Path) -> Configure:
+    """The configuration of a run of two steps of four pairs, with changes."""
+
+    def make(changes: dict[str, Any] | None = None, name: str = "run") -> RunConfig:
+        base = {
+            "output": str(tmp_path / name),
+            "task": "images",
+            "model": {"path": str(pixels)},
+            "data": {"train": preferences, "test_size": 4},
+            "objective": {"name": "dpo"},
+            "reference": {"cache": cache},
+            "train": {"batch_size": 4, "learning_rate": 1e-3, "max_steps": 2, "warmup_ratio": 0.0},
+        }
+        return from_dict(RunConfig, merge(base, changes or {}))
+
+    return make
+
+
+def metrics(run: RunDirectory) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_steps(configure: Configure) -> None:
+    run, model = train(configure(), keep_model=True)
+    first, second = metrics(run)
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["accuracy"] == 0.5
+    assert first["winner_error_change"] == first["loser_error_change"] == first["d_std"] == 0
+    assert second["loss"] != first["loss"] and second["d_std"] > 0
