@@ -14,6 +14,7 @@ from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.read_prompts import Prompts, load_prompts
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.errors import ConfigError, counted
+from popmargin.files import digest
 from popmargin.generate.drawn import Drawn
 
 _DESCRIPTION = """Make responses to prompts, a table that `data rate` scores and `data pairs` makes preferences of.
@@ -287,6 +288,7 @@ def _pipeline(name: str) -> Any:
 def _images(args: argparse.Namespace, named: Any) -> Produce:
     from popmargin.generate.from_denoiser import image_responses
     from popmargin.generate.sample_images import ImageSampling, drawn_by
+    from popmargin.models.pipelines import part_fingerprint
 
     sampling = ImageSampling(
         samples=args.n or 1,
@@ -297,15 +299,15 @@ def _images(args: argparse.Namespace, named: Any) -> Produce:
     )
 
     def produce(prompts: Prompts, part: Path) -> Any:
-        pipeline = named.load()
-        denoiser = pipeline.denoiser(pipeline.model, args.precision or named.precision)
+        pipeline, model = named.load()
+        denoiser = pipeline.denoiser(model, args.precision or named.precision)
         print(f"sampling images from {named.name} with {drawn_by(denoiser, sampling)}", file=sys.stderr)
         return image_responses(
             prompts,
             denoiser,
             sampling,
             source=named.name if args.source is None else args.source,
-            fingerprint=pipeline.fingerprint(),
+            fingerprint=digest(pipeline.fingerprint().encode(), part_fingerprint(model).encode()),
             round=args.round,
             part=part,
             progress=True,

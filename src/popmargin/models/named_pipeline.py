@@ -11,6 +11,7 @@ from popmargin.config import read_saved
 from popmargin.errors import RunError
 from popmargin.models.path import resolve_path
 from popmargin.models.pipelines import INDEX, Pipeline, load_pipeline
+from popmargin.models.saved_pipelines import LORA_WEIGHTS, load_trained
 
 
 @dataclass(frozen=True)
@@ -20,22 +21,28 @@ class NamedPipeline:
     Attributes:
         name: as given.
         folder: what loads: the model's folder of a run, else the name itself.
+        start: what a run started from.
         size: height and width of the images that a run was trained on; None for the model's own.
         precision: fp32 or bf16, as a run was trained; fp32 where it is none.
     """
 
     name: str
     folder: str
+    start: str = ""
     size: int | None = None
     precision: str = "fp32"
 
-    def load(self) -> Pipeline:
-        """The pipeline, in evaluation mode.
+    def load(self) -> tuple[Pipeline, Any]:
+        """The pipeline, and the U-Net or transformer to sample with: of a LoRA run the adapter on the start model.
 
         Raises:
-            RunError: it cannot be loaded.
+            RunError: it cannot be loaded, or the start model of an adapter has changed.
         """
-        return load_pipeline(self.folder, torch.float32, size=self.size)
+        if (Path(self.folder) / LORA_WEIGHTS).is_file():
+            start = load_pipeline(self.start, torch.float32, size=self.size)
+            return start, load_trained(Path(self.folder), start)
+        pipeline = load_pipeline(self.folder, torch.float32, size=self.size)
+        return pipeline, pipeline.model
 
 
 def find_pipeline(name: str) -> NamedPipeline | None:
@@ -56,8 +63,9 @@ def find_pipeline(name: str) -> NamedPipeline | None:
             return None
         if not (folder / "run.json").is_file():
             raise RunError(f"{name} has not finished training. Continue with popmargin train --resume.")
-        precision = saved.get("model", {}).get("precision", "fp32")
-        return NamedPipeline(str(folder), str(folder / "model"), options.get("size"), precision)
+        model = saved.get("model", {})
+        how = options.get("size"), model.get("precision", "fp32")
+        return NamedPipeline(str(folder), str(folder / "model"), model.get("path", ""), *how)
     place = resolve_path(name)
     here = (Path(place) / INDEX).is_file()
     if not here and not Path(place).is_dir():

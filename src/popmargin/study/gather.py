@@ -20,6 +20,7 @@ from popmargin.evaluation.run import HeldOutMargins
 from popmargin.files import read_jsonl
 from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
+from popmargin.report.curves import ERRORS
 from popmargin.report.pictures import MAX_ROWS, thumbnail
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.statistics.calibration import share_right
@@ -38,6 +39,7 @@ _TRAINING = (
     "target_margin_clipped",
     "chosen_logratio",
     "rejected_logratio",
+    *ERRORS,
     *(f"tau_bin_{number}" for number in range(1, TAU_BINS + 1)),
 )
 _SAMPLES = 5

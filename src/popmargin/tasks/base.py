@@ -92,7 +92,7 @@ class Inputs(Protocol):
         ...
 
     def work(self) -> np.ndarray:
-        """Tokens of each preference for tokens per second (N,)."""
+        """Tokens of each preference for tokens per second (N,); images where responses are images."""
         ...
 
     def collate(self, preferences: np.ndarray) -> dict[str, Any]:
