@@ -103,7 +103,5 @@ def untrained(run: Run) -> list[str]:
         return []
     if not run.train.learning_rate:
         return ["nothing was trained: train.learning_rate is 0"]
-    return [
-        "nothing was trained: every step was a warm-up step at a learning rate of 0; lower train.warmup_ratio, or train "
-        "for more steps"
-    ]
+    why = "every step was a warm-up step at a learning rate of 0"
+    return [f"nothing was trained: {why}; lower train.warmup_ratio, or train for more steps"]
