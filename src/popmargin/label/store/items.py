@@ -110,9 +110,7 @@ def import_preferences(database: Database, connection: Connection, number: int, 
     connection.execute(
         update(project)
         .where(project.c.id == number)
-        .values(
-            preferences=position, conversational=preferences.conversational, images=has_images(preferences)
-        )
+        .values(preferences=position, conversational=preferences.conversational, images=has_images(preferences))
     )
     return len(preferences)
 

@@ -63,6 +63,11 @@ class ShownImage:
     height: int
     reduced: bool
 
+    @property
+    def digits(self) -> str:
+        """The hex digits of the name, which stand in addresses."""
+        return self.name.removeprefix("image:")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Annotator:

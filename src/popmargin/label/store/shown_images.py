@@ -8,7 +8,16 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from popmargin.data.images import COLUMNS, HIGHEST_LIMIT, decode, encode_png, image_bytes, inspect, is_image_name, pillow
+from popmargin.data.images import (
+    COLUMNS,
+    HIGHEST_LIMIT,
+    decode,
+    encode_png,
+    image_bytes,
+    inspect,
+    is_image_name,
+    pillow,
+)
 from popmargin.data.schema import Preferences
 from popmargin.errors import DataError
 

@@ -117,7 +117,7 @@ preference = Table(
     UniqueConstraint("project", "position"),
 )
 
-# Every distinct image once, in however many preferences and projects it is; bytes last, so that the rest is read without.
+# Every distinct image once, in however many preferences and projects it is; bytes last, so the rest is read without.
 image = Table(
     "image",
     metadata,
