@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pipelines
 import pytest
-import torch
 
 from popmargin.config import RunConfig, from_dict, merge
 from popmargin.training.run import train

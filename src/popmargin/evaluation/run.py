@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,13 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from popmargin.account import Step
-from popmargin.data.goals import goal_facts
+from popmargin.config import EvaluationConfig
+from popmargin.data.goals import check_goals, goal_facts
 from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generating import generate_and_score, generation_step
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
+from popmargin.evaluation.goal_sweep import GOALS, GoalSweep, goal_curve
 from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.evaluation.held_out_scores import held_out_scores
 from popmargin.files import PARQUET, whole_file
@@ -157,6 +160,7 @@ def evaluate_policy(
         The contents of evaluation/metrics.json: intervals, reliability curve, counts, and the account.
     """
     settings, directory = run.evaluation, run.directory
+    _check_sweep(settings, workspace, rewards)
     margins = held_out_margins(policy, run, workspace)
     margins.save(directory.evaluation / "margins.parquet")
     edges = workspace.test_edges(settings.pop_k, settings.seed)
@@ -181,6 +185,9 @@ def evaluate_policy(
         if "tokens" in workspace.task.provides:
             facts |= {"own_settings": own_settings(policy), "ends": workspace.task.ends(workspace.test.encoded)}
         metrics["sampling"] = asdict(generations.drawn) | facts
+        shutil.rmtree(directory.evaluation / GOALS, ignore_errors=True)  # of an earlier evaluation
+        if settings.goals is not None:
+            metrics["goals"] = _sweep(policy, run, workspace, rewards, progress=progress)
     workspace.tell(steps)
     metrics["account"] = [step.to_dict() for step in (*earlier, *steps)]
     metrics["intervals"] = dict(sorted(metrics["intervals"].items()))
@@ -188,6 +195,26 @@ def evaluate_policy(
     with whole_file(directory.evaluation / "metrics.json") as partial:
         partial.write_text(text + "\n", encoding="utf-8")
     return metrics
+
+
+def _check_sweep(settings: EvaluationConfig, workspace: Workspace, rewards: Rewards | None) -> None:
+    check_goals(settings.goals, workspace.test.preferences)
+    if settings.goals is not None and rewards is None:
+        raise ConfigError("evaluation.goals (--goals): name the reward of the answers with --evaluation.reward.")
+
+
+def _sweep(policy: Any, run: Run, workspace: Workspace, rewards: Rewards, *, progress: bool) -> dict[str, Any]:
+    """Answer the same prompts at each of `evaluation.goals`, store the generations, and say what they show."""
+    settings, how = run.evaluation, {"prompts": run.evaluation.prompts, "progress": progress}
+    sweep = GoalSweep(
+        {
+            goal: generate_and_score(policy, settings, workspace, Rewards(rewards.first), goal=goal, **how)
+            for goal in sorted(settings.goals or ())
+        }
+    )
+    sweep.save(run.directory.evaluation / GOALS)
+    curve = goal_curve([sweep])
+    return curve.to_dict() | {"note": curve.note()}
 
 
 def evaluate_run(
@@ -230,6 +257,7 @@ def evaluate_run(
     workspace.tell(steps)
     _check_models(run, workspace)
     rewards = configured_rewards(settings, images="images" in task.provides, first=reward)
+    _check_sweep(settings, workspace, rewards)
     reference = baseline = None
     if rewards is not None:
         reference = generate_and_score(None, settings, workspace, rewards, prompts=settings.prompts, progress=True)

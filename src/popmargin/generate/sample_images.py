@@ -195,7 +195,12 @@ class ImageSampler:
 
 
 def sample_images(
-    denoiser: Denoiser, prompts: Sequence[Any], sampling: ImageSampling, *, progress: bool = False
+    denoiser: Denoiser,
+    prompts: Sequence[Any],
+    sampling: ImageSampling,
+    *,
+    progress: bool = False,
+    keys: Sequence[str] | None = None,
 ) -> list[UInt8[np.ndarray, "H W 3"]]:
     """Images for prompts as RGB pixels, all samples of a prompt one after the other; see `ImageSampler`.
 
@@ -204,8 +209,9 @@ def sample_images(
         prompts: texts.
         sampling: how to sample.
         progress: show a progress bar.
+        keys: as in `ImageSampler`.
     """
-    sampler = ImageSampler(denoiser, prompts, sampling)
+    sampler = ImageSampler(denoiser, prompts, sampling, keys=keys)
     found: list[np.ndarray] = []
     for places in tqdm(sampler.batches, desc="sampling images", disable=not progress):
         found += sampler.draw(places)
@@ -213,7 +219,12 @@ def sample_images(
 
 
 def image_samples(
-    denoiser: Denoiser, prompts: Sequence[Any], settings: EvaluationConfig, *, progress: bool = False
+    denoiser: Denoiser,
+    prompts: Sequence[Any],
+    settings: EvaluationConfig,
+    *,
+    progress: bool = False,
+    keys: Sequence[str] | None = None,
 ) -> Samples:
     """What a task's `sample` gives: images for held-out prompts, as a run's evaluation says.
 
@@ -222,6 +233,7 @@ def image_samples(
         prompts: texts.
         settings: how to sample.
         progress: show a progress bar.
+        keys: as in `ImageSampler`.
     """
     sampling = ImageSampling(
         samples=settings.samples,
@@ -230,6 +242,6 @@ def image_samples(
         batch_size=settings.generation_batch_size,
         seed=settings.seed,
     )
-    files = [encode_png(pixels) for pixels in sample_images(denoiser, prompts, sampling, progress=progress)]
+    files = [encode_png(pixels) for pixels in sample_images(denoiser, prompts, sampling, progress=progress, keys=keys)]
     names = [image_name(file) for file in files]
     return Samples(texts=names, drawn=drawn_by(denoiser, sampling), images=files)

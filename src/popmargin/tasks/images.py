@@ -236,7 +236,8 @@ class ImageTask(Task):
         settings: EvaluationConfig,
         *,
         progress: bool,
+        keys: Sequence[str] | None = None,
     ) -> Samples:
         model = self.reference_model if model is None else model
         denoiser = self.pipeline.denoiser(model, self.settings.model.precision)
-        return image_samples(denoiser, prompts, settings, progress=progress)
+        return image_samples(denoiser, prompts, settings, progress=progress, keys=keys)
