@@ -60,3 +60,41 @@ def test_two_steps(configure: Configure) -> None:
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["accuracy"] == 0.5
     assert first["winner_error_change"] == first["loser_error_change"] == first["d_std"] == 0
     assert second["loss"] != first["loss"] and second["d_std"] > 0
+
+
+EDGES: dict[str, Any] = {"pop": {"k": 2}}
+EVERY = [
+    ({"objective": {"name": name}, **more}, None)
+    for name, more in (
+        ("dpo", {}),
+        ("ipo", {}),
+        ("hinge", {}),
+        ("ropo", {}),
+        ("aps", {}),
+        ("amapo", {}),
+        ("simpo", {}),
+        ("geometric_dpo", {"data": {"soft_label_temperature": "range"}}),
+        ("smpo", {"data": {"soft_label_temperature": "quantiles"}}),
+        ("dpo_rating_margin", {}),
+        ("dpo_fixed_margin", {}),
+        ("pop", {"target": {"kind": "ema"}}),
+        ("pop", {"target": {"kind": "policy"}}),
+        ("pop", {"target": {"kind": "bank"}}),
+        ("pop_rank", {}),
+        ("pop_scale", {}),
+        ("dpo", {"regularizers": [{"name": "sft"}]}),
+    )
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [changes for changes, _ in EVERY], ids=lambda changes: "-".join(
+        [changes["objective"]["name"], *changes.get("target", {}).values(), *(["sft"] if "regularizers" in changes else [])]
+    )
+)  # fmt: skip
+def test_every_objective_trains(configure: Configure, changes: dict[str, Any]) -> None:
+    run, _ = train(configure(changes))
+    lines = metrics(run)
+    assert len(lines) == 2 and all(math.isfinite(line["loss"]) for line in lines)
+    assert lines[0]["grad_norm"] > 0
