@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from popmargin.cli.main import main
 from popmargin.config import RunConfig, from_dict
