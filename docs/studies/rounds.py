@@ -4,7 +4,8 @@
     python docs/studies/rounds.py docs/studies/rounds-spa.yaml --base.evaluation.prompts null --seeds '[0,1,2,3,4]'
 
 The file holds a configuration of rounds with `seeds`, `baseline`, and `arms`: a mapping from a name to what differs.
-Finished arms and seeds are kept; several processes share the work. Values have 95% intervals over prompts and seeds;
+Finished arms and seeds are kept, and arms share the stages that are the same in both; several processes share
+the work. Values have 95% intervals over prompts and seeds;
 differences are from the baseline arm, seed by seed.
 """
 
@@ -23,6 +24,7 @@ from popmargin.evaluation.generative import generative_differences, generative_m
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.recipes.base import plan_of
 from popmargin.report.metrics import is_known, metric
+from popmargin.rounds.reuse import is_plan
 from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.run_rounds import run_rounds
 from popmargin.statistics.intervals import Interval
@@ -118,7 +120,8 @@ def main() -> None:
     if not args.table_only:
         for configs in zip(*arms.values(), strict=True):  # seed by seed, so that a stopped study has whole seeds
             for config in configs:
-                run_rounds(config, plan_of(config))
+                others = [Path(other.output) for other in configs if other is not config]
+                run_rounds(config, plan_of(config), reuse=[folder for folder in others if is_plan(folder)])
     print("\n".join(table(values, arms)))
 
 

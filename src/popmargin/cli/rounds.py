@@ -18,8 +18,8 @@ def add_parser(subparsers: Any) -> None:
         "command goes on after an interruption; several processes share the work. RECIPE is a YAML file, or the name "
         "of an example on the embedded model and data. Any field can be set: --recipe.rounds 2 "
         "--base.train.learning_rate 1e-5. Values are YAML.",
-        usage="popmargin rounds RECIPE [--until STAGE] [--status] [--print-config] [--output FOLDER] [--overwrite] "
-        "[--FIELD VALUE ...]",
+        usage="popmargin rounds RECIPE [--until STAGE] [--status] [--print-config] [--output FOLDER] [--reuse FOLDER] "
+        "[--overwrite] [--FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument("recipe", help="YAML file, or the name of an example")
@@ -27,6 +27,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--status", action="store_true", help="show where every stage stands, and run nothing")
     parser.add_argument("--print-config", action="store_true", help="write the configuration as YAML, and run nothing")
     parser.add_argument("--output", help="folder of the stages")
+    parser.add_argument(
+        "--reuse",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="take finished stages from another folder of rounds where inputs and settings are the same; can be given "
+        "several times",
+    )
     parser.add_argument("--overwrite", action="store_true", help="repeat stages whose inputs or settings have changed")
     add_fields(parser, RoundsConfig)
     parser.set_defaults(func=run, standing=standing)
@@ -97,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from popmargin.rounds.run_rounds import run_rounds
 
-    report = run_rounds(config, plan, until=args.until, overwrite=args.overwrite)
+    report = run_rounds(config, plan, until=args.until, overwrite=args.overwrite, reuse=args.reuse)
     if args.until is not None:
         print(f"stopped after {args.until}; without --until, the same command goes on")
     print(f"report: {report}")

@@ -2,6 +2,7 @@
 
 FOLDER/STAGE/manifest.json   written last, when the stage is finished
 FOLDER/STAGE/begun.json      the same of a stage that was begun and is not finished
+FOLDER/plan.txt              says that a folder is a plan's
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from popmargin.files import no_such_file, whole_file
 from popmargin.rounds.plan import Output, Stage
 
 _CHUNK = 2**22
-FINISHED, BEGUN = "manifest.json", "begun.json"
+FINISHED, BEGUN, MARK = "manifest.json", "begun.json", "plan.txt"
 
 
 def fingerprint(path: Path) -> str:
@@ -62,6 +63,7 @@ class Manifest:
         started: when the last attempt began, ISO 8601.
         seconds: that the last attempt took.
         attempts: how often it was begun.
+        taken_from: folder of the plan that did it, if it was copied from there.
     """
 
     stage: str
@@ -74,6 +76,7 @@ class Manifest:
     started: str = ""
     seconds: float = 0.0
     attempts: int = 1
+    taken_from: str = ""
 
     def save(self, file: Path) -> None:
         """Write it as JSON."""
@@ -188,7 +191,7 @@ def _refuse_vanished(stage: Stage, known: Manifest) -> None:
         section, _, field = name.partition(".")
         named = stage.settings.get(section)
         now = named.get(field) if field and isinstance(named, Mapping) else named if name == "policy" else None
-        if name not in stage.inputs and isinstance(now, str):
+        if isinstance(now, str) and name not in stage.inputs and name not in stage.files:
             raise RunError(
                 f"Stage '{stage.name}' was made with a file or folder as {name}, and there is no {now} here (looked in "
                 f"{Path.cwd()}). Start the command where it was started before, or put it back. For a name on the hub, "
