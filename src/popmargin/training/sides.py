@@ -45,6 +45,7 @@ def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences
         seed=config.split_seed,
         bad_rows=config.bad_rows,
         columns=config.columns or None,
+        max_image_pixels=config.max_image_pixels,
     )
 
 
