@@ -191,7 +191,7 @@ def _refuse_vanished(stage: Stage, known: Manifest) -> None:
         section, _, field = name.partition(".")
         named = stage.settings.get(section)
         now = named.get(field) if field and isinstance(named, Mapping) else named if name == "policy" else None
-        if name not in stage.inputs and isinstance(now, str):
+        if isinstance(now, str) and name not in stage.inputs and name not in stage.files:
             raise RunError(
                 f"Stage '{stage.name}' was made with a file or folder as {name}, and there is no {now} here (looked in "
                 f"{Path.cwd()}). Start the command where it was started before, or put it back. For a name on the hub, "

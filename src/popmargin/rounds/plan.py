@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.errors import ConfigError, did_you_mean
-from popmargin.rounds.named_files import named_files, place_of
+from popmargin.rounds.named_files import named_files, place_of, with_bases
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?(/[a-z0-9]([a-z0-9_.-]*[a-z0-9])?)*")
 
@@ -80,8 +80,8 @@ class Stage:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Files whose content counts although they are no inputs: the user's code and models that settings name."""
-        return named_files(self.function, self.settings)
+        """Files whose content counts although they are no inputs: the user's code, files and models of settings."""
+        return with_bases(self.inputs) | named_files(self.function, self.settings)
 
 
 class Plan:

@@ -68,8 +68,6 @@ def train_stage(work: Work) -> dict[str, Any]:
     train(config, resume=directory.started)
     facts = directory.facts()
     metrics = [line for line in directory.metrics() if "loss" in line]
-    if metrics and not any(line.get("learning_rate") for line in metrics):
-        work.say("  Nothing was trained: every step was a warm-up step at a learning rate of 0 (train.warmup_ratio).")
     suspected = [line["suspected"] for line in metrics if line.get("suspected") is not None]
     return {
         "rows": facts["rows"],
