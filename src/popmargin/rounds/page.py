@@ -13,7 +13,7 @@ from popmargin.report.tables import Cell, cell, duration, visible_text
 from popmargin.rounds.gathered import Measured, RoundsResults, gather
 from popmargin.rounds.plan import Plan
 from popmargin.rounds.round_figures import by_confidence, over_rounds, ranked_margins
-from popmargin.rounds.rounds_config import RoundsConfig
+from popmargin.rounds.rounds_config import REPORT, RoundsConfig
 from popmargin.statistics.intervals import Interval
 
 _TEMPLATE = Path(__file__).parent / "templates" / "rounds.html.j2"
@@ -32,7 +32,7 @@ def write_rounds_report(config: RoundsConfig, plan: Plan, folder: Path) -> Path:
         folder: of the stages.
     """
     results = gather(config.title, dump_yaml(to_dict(config)), plan, folder)
-    path = folder / "report.html"
+    path = folder / REPORT
     write_text(path, render_rounds(results, planned=len(plan)), HTML)
     return path
 
@@ -73,10 +73,11 @@ def render_rounds(results: RoundsResults, *, planned: int) -> str:
 def _lead(results: RoundsResults, planned: int) -> str:
     done = len(results.stages)
     stages = f"All {planned} stages are finished." if done == planned else f"{done} of {planned} stages are finished."
+    standing = " ".join([stages, *results.waiting])
     return (
-        f"{stages} Every policy is measured on the same held-out preferences and prompts. Margins and KL are against "
-        "the start model; differences are from the first trained policy. Intervals are 95%, over prompts; they do not "
-        "include the spread over training seeds."
+        f"{standing} Every policy is measured on the same held-out preferences and prompts. "
+        "Margins and KL are against the start model; differences are from the first trained policy. Intervals are 95%, "
+        "over prompts; they do not include the spread over training seeds."
     )
 
 

@@ -29,6 +29,24 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """What a stage waits for before it can start.
+
+    Attributes:
+        done: answers that are there.
+        of: answers that it needs.
+        how: a sentence that says how to give the others.
+    """
+
+    done: int
+    of: int
+    how: str
+
+    def __str__(self) -> str:
+        return f"waiting for people ({self.done} of {self.of} answered)"
+
+
+@dataclass(frozen=True)
 class Work:
     """What the function of a stage gets.
 
@@ -60,6 +78,7 @@ class Stage:
         inputs: by name: outputs of earlier stages, or files and folders of the user.
         settings: whatever else decides the result, as JSON has it.
         outputs: name -> file or folder below the folder of the stage.
+        waits: says from the settings whether people have to answer before it can start; None where nobody has to.
     """
 
     name: str
@@ -67,6 +86,7 @@ class Stage:
     inputs: Mapping[str, Output | Path] = field(default_factory=dict[str, Output | Path])
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     outputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    waits: Callable[[Mapping[str, Any]], Waiting | None] | None = None
 
     def __getitem__(self, name: str) -> Output:
         if name not in self.outputs:
@@ -107,6 +127,7 @@ class Plan:
         inputs: Mapping[str, Output | Path] | None = None,
         settings: Mapping[str, Any] | None = None,
         outputs: Mapping[str, str] | None = None,
+        waits: Callable[[Mapping[str, Any]], Waiting | None] | None = None,
     ) -> Stage:
         """Append a stage; see `Stage` for the arguments.
 
@@ -128,7 +149,7 @@ class Plan:
             plain = json.loads(json.dumps(dict(settings or {}), allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"Stage '{name}': its settings are not JSON ({error}).") from error
-        stage = Stage(name, function, dict(inputs or {}), plain, dict(outputs or {}))
+        stage = Stage(name, function, dict(inputs or {}), plain, dict(outputs or {}), waits)
         self._stages[name] = stage
         return stage
 
