@@ -13,6 +13,7 @@ from popmargin.errors import ConfigError, WaitingError
 from popmargin.label.store.address import open_store
 from popmargin.pop.active import ActiveSampler
 from popmargin.pop.edges import PopEdges
+from popmargin.recipes.base import RECIPES
 from popmargin.recipes.iterate import IterateOptions
 from popmargin.rounds import Plan, Work, run_plan
 from popmargin.rounds.runner import states_of
@@ -38,6 +39,13 @@ def plan_of_questions(folder: Path, ask: Ask = "preference", **options: Any) -> 
     plan.add("after", other_stage, inputs={"rows": last["preferences"]}, outputs={"text": "text.txt"})
     plan.add("beside", other_stage, outputs={"text": "text.txt"})  # nobody has to answer for this one
     return plan
+
+
+@pytest.fixture
+def own_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes that a test registers are forgotten after it."""
+    RECIPES.names()
+    monkeypatch.setattr(RECIPES, "_entries", dict(RECIPES._entries))  # pyright: ignore[reportPrivateUsage]
 
 
 def answer(folder: Path, count: int | None = None) -> None:
@@ -101,6 +109,7 @@ def asking(plan, config, options):
 """
 
 
+@pytest.mark.usefixtures("own_recipes")
 def test_the_command_ends_well_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +131,7 @@ def test_the_command_ends_well_and_says_how_to_go_on(
     assert capsys.readouterr().out == "report: out/report.html\n"
 
 
+@pytest.mark.usefixtures("own_recipes")
 def test_after_ctrl_c_there_is_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     own = RECIPE.partition("@recipe")[0] + (

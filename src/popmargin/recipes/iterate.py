@@ -37,6 +37,8 @@ class IterateOptions:
         max_new_tokens: longest response.
         labels: what labels the samples: `implicit`, `random`, `people`, or a reward or judge as `evaluation.reward`
             names it.
+        label_options: of that reward or judge (as `evaluation.reward_options`); of a judge on a server also `price`, of
+            a call, and `limit`, most calls of a round: further prompts are left out, and counted.
         pairs: which samples become preferences.
         min_gap: least gap of the label.
         unfinished: keep or drop pairs in which a response was cut at `max_new_tokens`.
@@ -66,6 +68,7 @@ class IterateOptions:
     top_k: Count = 0
     max_new_tokens: Size = 256
     labels: str = IMPLICIT
+    label_options: dict[str, Any] = field(default_factory=dict[str, Any])
     pairs: Literal["best_vs_worst", "best_vs_random", "all"] = "best_vs_worst"
     min_gap: NotNegative = 0.0
     unfinished: Literal["keep", "drop"] = "keep"
@@ -88,6 +91,8 @@ class IterateOptions:
             raise ConfigError("recipe.labels: people needs recipe.store, e.g. labels.db, and nothing else uses it.")
         if self.project is not None and self.labels != PEOPLE:
             raise ConfigError("recipe.project has no effect: it is for recipe.labels: people. Remove it.")
+        if self.label_options and self.labels == PEOPLE:
+            raise ConfigError("recipe.label_options has no effect: labels: people takes none. Remove it.")
         self._check_choice()
         implicit = self.labels == IMPLICIT or (self.labels == PEOPLE and self.ask == "pop")
         if implicit and not self.seed_prompts:
@@ -185,7 +190,15 @@ def _labelled(
 
     def by(what: str, stage: str, of: Output) -> Output:
         return add_labels(
-            plan, f"{name}/{stage}", base, responses=of, by=what, policy=policy, reference=start, seed=seed
+            plan,
+            f"{name}/{stage}",
+            base,
+            responses=of,
+            by=what,
+            policy=policy,
+            reference=start,
+            options=options.label_options if what == options.labels else None,
+            seed=seed,
         )["responses"]
 
     if options.budget is not None and options.choose != "pairs":

@@ -139,13 +139,14 @@ def _label_row(name: str, facts: dict[str, Any], training: dict[str, Any]) -> di
     sample, label, pair = (facts.get(kind, {}) for kind in ("sample", "label", "pair"))
     last = training.get("last", {})
     agreement = label.get("agreement", {}).get("overall", {})
-    left_out = {**pair.get("left_out", {})}
+    left_out = {**label.get("left_out", {}), **pair.get("left_out", {})}
     return {
         "round": name,
         "prompts": str(sample.get("prompts", "–")),
         "responses": str(sample.get("responses", "–")),
         "unfinished": _share(sample.get("unfinished"), sample.get("responses")),
         "distinct-2": _number(sample.get("distinct_2"), share=True),
+        "without a label": str(label.get("missing") or "–"),
         "pairs": str(pair.get("pairs", "–")),
         "left out": "; ".join(f"{reason.replace('_', ' ')}: {count}" for reason, count in left_out.items()) or "–",
         "longer is chosen": _number(pair.get("longer_chosen"), share=True),

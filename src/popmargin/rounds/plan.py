@@ -56,6 +56,7 @@ class Work:
         settings: of the stage, as in its plan.
         outputs: where each output is expected.
         say: prints a line for the user.
+        how: as in the plan: what may differ from call to call.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Work:
     settings: Mapping[str, Any]
     outputs: Mapping[str, Path]
     say: Callable[[str], None]
+    how: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 Function = Callable[[Work], Mapping[str, Any] | None]
@@ -79,6 +81,8 @@ class Stage:
         settings: whatever else decides the result, as JSON has it.
         outputs: name -> file or folder below the folder of the stage.
         waits: says from the settings whether people have to answer before it can start; None where nobody has to.
+        how: settings that do not decide the result, such as the workers and the price of a judge; they may change
+            between calls.
     """
 
     name: str
@@ -87,6 +91,7 @@ class Stage:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     outputs: Mapping[str, str] = field(default_factory=dict[str, str])
     waits: Callable[[Mapping[str, Any]], Waiting | None] | None = None
+    how: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __getitem__(self, name: str) -> Output:
         if name not in self.outputs:
@@ -128,6 +133,7 @@ class Plan:
         settings: Mapping[str, Any] | None = None,
         outputs: Mapping[str, str] | None = None,
         waits: Callable[[Mapping[str, Any]], Waiting | None] | None = None,
+        how: Mapping[str, Any] | None = None,
     ) -> Stage:
         """Append a stage; see `Stage` for the arguments.
 
@@ -149,7 +155,7 @@ class Plan:
             plain = json.loads(json.dumps(dict(settings or {}), allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"Stage '{name}': its settings are not JSON ({error}).") from error
-        stage = Stage(name, function, dict(inputs or {}), plain, dict(outputs or {}), waits)
+        stage = Stage(name, function, dict(inputs or {}), plain, dict(outputs or {}), waits, dict(how or {}))
         self._stages[name] = stage
         return stage
 

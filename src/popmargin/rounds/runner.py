@@ -182,7 +182,7 @@ def _do(stage: Stage, folder: Path, state: State, say: Callable[[str], None]) ->
     started = time.perf_counter()
     try:
         with running("function"):
-            facts = dict(stage.function(Work(own, inputs, stage.settings, outputs, say)) or {})
+            facts = dict(stage.function(Work(own, inputs, stage.settings, outputs, say, stage.how)) or {})
             _check_facts(facts)
     except PopmarginError as error:
         raise type(error)(f"stage '{stage.name}': {error}") from error
