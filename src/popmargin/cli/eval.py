@@ -20,12 +20,17 @@ def add_parser(subparsers: Any) -> None:
         description="Evaluate a run on exactly the preferences held out in training and, with a reward, on "
         "generations. Fields of evaluation can be set: --evaluation.reward my_module:my_reward. To use other "
         "held-out data: --data.test FILE; none of its prompts may have been trained on.",
-        usage="popmargin eval RUN [--against RUN] [--json] [--SECTION.FIELD VALUE ...]",
+        usage="popmargin eval RUN [--against RUN] [--goals 1,4,7,10] [--json] [--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--against", type=Path, help="another evaluated run, for a paired win rate")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    parser.add_argument(
+        "--goals",
+        metavar="1,4,7,10",
+        help="answer the same prompts at each of these goals, for a run that was trained on goals (evaluation.goals)",
+    )
     add_fields(parser, RunConfig, ["evaluation"])
     parser.set_defaults(func=run, standing=standing)
 
@@ -37,7 +42,8 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
-    config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), args.overrides))
+    goals = [] if args.goals is None else ["--evaluation.goals", f"[{args.goals}]"]
+    config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), [*args.overrides, *goals]))
     check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
     from popmargin.evaluation.run import evaluate_run
     from popmargin.tasks.base import TASKS
@@ -53,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name:24} {interval['estimate']:9.4f}   95% {low} to {high}")
     if "goal" in metrics:
         print(f"Goals: {metrics['goal']['note']}.")
+    if "goals" in metrics:
+        print(f"Sweep over goals: {metrics['goals']['note']}.")
     if "sampling" in metrics:
         print(f"Completions are sampled at {metrics['sampling']['drawn']}.")
     task = TASKS.get(config.task)

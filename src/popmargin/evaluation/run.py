@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,14 +14,16 @@ import pyarrow.parquet as pq
 
 from popmargin.account import Step
 from popmargin.config import EvaluationConfig
+from popmargin.data.conversation import prompt_key
 from popmargin.data.goal_tokens import refuse_cut_prompts
-from popmargin.data.goals import best_prompts, bodies, distinct_rows, goal_facts
+from popmargin.data.goals import asked_prompts, bodies, check_goals, distinct_rows, goal_facts
 from popmargin.data.responses import Responses
 from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import ConfigError, RunError, counted
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
+from popmargin.evaluation.goal_sweep import GOALS, GoalSweep, goal_curve
 from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.evaluation.held_out_scores import held_out_scores
 from popmargin.files import PARQUET, whole_file
@@ -118,7 +121,7 @@ class PromptSet:
     """Distinct held-out prompts to generate for, in data order.
 
     Attributes:
-        prompts: as they are asked; of runs that were trained on goals, for the best goal.
+        prompts: as they are asked; of runs that were trained on goals, for the best goal or another.
         bodies: the same without goals, as rewards and other runs see them.
         clusters: what depends on each other.
     """
@@ -128,10 +131,10 @@ class PromptSet:
     clusters: list[str]
 
     @staticmethod
-    def of(workspace: Workspace, count: int | None) -> "PromptSet":
-        """The first `count` distinct held-out prompts; None for all."""
+    def of(workspace: Workspace, count: int | None, goal: float | None = None) -> "PromptSet":
+        """The first `count` distinct held-out prompts; None for all, and for the best goal."""
         preferences = workspace.test.preferences
-        prompts, plain, clusters = best_prompts(preferences), list(bodies(preferences)), preferences.clusters
+        prompts, plain, clusters = asked_prompts(preferences, goal), list(bodies(preferences)), preferences.clusters
         rows = distinct_rows(preferences, count)
         return PromptSet([prompts[row] for row in rows], [plain[row] for row in rows], [clusters[row] for row in rows])
 
@@ -143,6 +146,7 @@ def generate_and_score(
     reward: Reward,
     *,
     prompts: int | None,
+    goal: float | None = None,
     progress: bool = False,
 ) -> Generations:
     """Completions of held-out prompts with rewards, and their log-ratio to the reference.
@@ -153,17 +157,21 @@ def generate_and_score(
         workspace: prompts, tokenizer and reference model.
         reward: scores them.
         prompts: number of prompts; None for all.
+        goal: to ask for, of runs that were trained on goals. Each completion then has random numbers of its own, the
+            same at every goal. None asks for the best one.
         progress: show a progress bar.
     """
     task = workspace.task
-    chosen = PromptSet.of(workspace, prompts)
-    goal = goal_facts(workspace.test.preferences)
-    if goal is not None:
+    chosen = PromptSet.of(workspace, prompts, goal)
+    facts = goal_facts(workspace.test.preferences)
+    if facts is not None:
         refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
-    samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress)
+    own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies]}
+    samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress, **own)
     repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
     scores = {"reward": np.array(reward.score(repeated, samples.texts), dtype=np.float64), "kl": samples.log_ratio}
-    asked = {} if goal is None or goal.best is None else {"goal": [goal.line(goal.best)] * len(chosen.bodies)}
+    scores_asked = None if facts is None else facts.best if goal is None else facts.alike(goal)
+    asked = {} if scores_asked is None else {"goal": [facts.line(scores_asked)] * len(chosen.bodies)}
     responses = Responses(
         chosen.bodies,
         [samples.texts[start : start + settings.samples] for start in range(0, len(samples.texts), settings.samples)],
@@ -252,6 +260,7 @@ def evaluate_policy(
         The contents of evaluation/metrics.json: intervals, reliability curve, counts, and the account.
     """
     settings, directory = run.evaluation, run.directory
+    _check_sweep(settings, workspace, reward)
     margins = held_out_margins(policy, run, workspace)
     margins.save(directory.evaluation / "margins.parquet")
     edges = workspace.test_edges(settings.pop_k, settings.seed)
@@ -278,6 +287,9 @@ def evaluate_policy(
             "ends": workspace.task.ends(workspace.test.encoded),
         }
         metrics["sampling"] = asdict(generations.drawn) | facts
+        shutil.rmtree(directory.evaluation / GOALS, ignore_errors=True)  # of an earlier evaluation
+        if settings.goals is not None:
+            metrics["goals"] = _sweep(policy, run, workspace, reward, progress=progress)
     workspace.tell(steps)
     metrics["account"] = [step.to_dict() for step in (*earlier, *steps)]
     metrics["intervals"] = dict(sorted(metrics["intervals"].items()))
@@ -285,6 +297,26 @@ def evaluate_policy(
     with whole_file(directory.evaluation / "metrics.json") as partial:
         partial.write_text(text + "\n", encoding="utf-8")
     return metrics
+
+
+def _check_sweep(settings: EvaluationConfig, workspace: Workspace, reward: Reward | None) -> None:
+    check_goals(settings.goals, workspace.test.preferences)
+    if settings.goals is not None and reward is None:
+        raise ConfigError("evaluation.goals (--goals): name the reward of the answers with --evaluation.reward.")
+
+
+def _sweep(policy: Any, run: Run, workspace: Workspace, reward: Reward, *, progress: bool) -> dict[str, Any]:
+    """Answer the same prompts at each of `evaluation.goals`, store the generations, and say what they show."""
+    settings, how = run.evaluation, {"prompts": run.evaluation.prompts, "progress": progress}
+    sweep = GoalSweep(
+        {
+            goal: generate_and_score(policy, settings, workspace, reward, goal=goal, **how)
+            for goal in sorted(settings.goals or ())
+        }
+    )
+    sweep.save(run.directory.evaluation / GOALS)
+    curve = goal_curve([sweep])
+    return curve.to_dict() | {"note": curve.note()}
 
 
 def evaluate_run(
@@ -327,6 +359,7 @@ def evaluate_run(
     workspace.tell(steps)
     _check_models(run, workspace)
     reward = reward if reward is not None else configured_reward(settings)
+    _check_sweep(settings, workspace, reward)
     reference = baseline = None
     if reward is not None:
         reference = generate_and_score(None, settings, workspace, reward, prompts=settings.prompts, progress=True)

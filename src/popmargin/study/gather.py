@@ -16,6 +16,7 @@ from popmargin.errors import RunError, counted
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics
+from popmargin.evaluation.goal_sweep import GOALS, GoalCurve, GoalSweep, goal_curve
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.files import read_jsonl
 from popmargin.objectives.aps import TAU_BINS
@@ -51,6 +52,7 @@ class Arm:
     configs: list[RunConfig]
     margins: list[HeldOutMargins]
     generations: list[Generations] | None
+    goals: GoalCurve | None = None
 
     @staticmethod
     def load(name: str, runs: Sequence[RunDirectory]) -> "Arm":
@@ -64,7 +66,10 @@ class Arm:
         margins = [HeldOutMargins.load(run.evaluation / "margins.parquet") for run in runs]
         files = [run.evaluation / "generations.parquet" for run in runs]
         generations = [Generations.load(file) for file in files] if all(f.is_file() for f in files) else None
-        return Arm(name, list(runs), [run.config() for run in runs], margins, generations)
+        sweeps = [GoalSweep.load(run.evaluation / GOALS) for run in runs]
+        found = [sweep for sweep in sweeps if sweep is not None]
+        goals = goal_curve(found) if found and len(found) == len(sweeps) else None
+        return Arm(name, list(runs), [run.config() for run in runs], margins, generations, goals)
 
     @property
     def margins_by_seed(self) -> np.ndarray:
@@ -138,6 +143,7 @@ def collect(
         baseline=baseline,
         reading=[
             *read_results(results, baseline),
+            *_over_goals(arms, labels),
             *_against_controls(arms, reference, labels),
             *_against_references(arms, results),
         ],
@@ -177,6 +183,11 @@ def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, la
                 names = (labels.get(arm.name, arm.name), labels.get(control.name, control.name))
                 sentences.append(read_control(*names, differences, told=len(arm.runs) > 1))
     return sentences
+
+
+def _over_goals(arms: Mapping[str, Arm], labels: Mapping[str, str]) -> list[str]:
+    """How well each arm that was asked for several goals follows them."""
+    return [f"{labels.get(arm.name, arm.name)}: {arm.goals.note()}." for arm in arms.values() if arm.goals is not None]
 
 
 def _against_references(arms: Mapping[str, Arm], results: Sequence[ArmResult]) -> list[str]:
@@ -238,6 +249,8 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
     if arm.generations is not None:
         paired = arm.name != base.name and len(arm.runs) == len(base.runs)
         metrics |= generative_metrics(arm.generations, reference, base.generations if paired else None)
+    if arm.goals is not None:
+        metrics["goal_spearman"] = arm.goals.spearman
     loss = _loss(arm)
     return ArmResult(
         name=arm.name,
@@ -249,6 +262,7 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
         differences=differences,
         reliability=measured.reliability,
         curves=_curves(arm, reference),
+        goals=[] if arm.goals is None else arm.goals.rows(),
         training=_training(arm),
         overhead=_overhead(arm, base),
         samples=_samples(arm),

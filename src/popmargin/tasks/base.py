@@ -327,7 +327,14 @@ class Task(ABC):
         """
 
     def sample(
-        self, model: Any, prompts: Sequence[Any], encoded: Any, settings: EvaluationConfig, *, progress: bool
+        self,
+        model: Any,
+        prompts: Sequence[Any],
+        encoded: Any,
+        settings: EvaluationConfig,
+        *,
+        progress: bool,
+        keys: Sequence[str] | None = None,
     ) -> "Samples":
         """Completions of prompts, with their log-ratio to the reference; for tasks that provide `generation`.
 
@@ -337,6 +344,8 @@ class Task(ABC):
             encoded: the preferences they belong to.
             settings: how to sample.
             progress: show a progress bar.
+            keys: what says which prompt is which, where each completion is to have random numbers of its own, the same
+                whatever else the prompt says; given only by a sweep over goals.
         """
         raise NotImplementedError(f"{self.noun} does not generate")
 

@@ -314,6 +314,7 @@ class LanguageTask(TextTask):
         settings: EvaluationConfig,
         *,
         progress: bool,
+        keys: Sequence[str] | None = None,
     ) -> Samples:
         model = self.reference_model if model is None else model
         precision = self.settings.model.precision
@@ -329,7 +330,8 @@ class LanguageTask(TextTask):
             seed=settings.seed,
             precision=precision,
         )
-        completions = sample(model, self.tokenizer, tokens, sampling, ends=self.ends(encoded), progress=progress)
+        ends = self.ends(encoded)
+        completions = sample(model, self.tokenizer, tokens, sampling, ends=ends, keys=keys, progress=progress)
         rows = [tokens[place] for place in range(len(tokens)) for _ in range(settings.samples)]
         ids = [completion.tokens for completion in completions]
         log_ratio = np.zeros(len(ids))
