@@ -77,8 +77,8 @@ def refuse_too_few(reward: Reward, missing: int, count: int) -> None:
     if isinstance(reward, JudgeReward) and missing > reward.max_unparsed * count:
         raise RunError(
             f"{reward.name} gave no rating for {missing} of {counted(count, 'response')} (allowed: "
-            f"{reward.max_unparsed:.0%}). The others are in {reward.cache}: run again to ask for those without an answer "
-            "(recipe.label_options.again: true for those without a rating, too), or raise "
+            f"{reward.max_unparsed:.0%}). The others are in {reward.cache}: run again to ask for those without an "
+            "answer (recipe.label_options.again: true for those without a rating, too), or raise "
             "recipe.label_options.max_unparsed."
         )
 
