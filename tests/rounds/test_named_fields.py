@@ -47,7 +47,7 @@ OF_RECIPES: dict[str, Any] = {
     "objective": {"name": "mine.py:thing", "table": "given.json"},
 }
 """The same of the options of recipes."""
-NAME_NOTHING_IN_RECIPES = {"store", "project"}  # answers go in there
+NAME_NOTHING_IN_RECIPES = {"store", "project", "known_flips"}  # where answers go, and a column
 
 
 def holds_text(kind: Any) -> bool:

@@ -165,7 +165,7 @@ def _label_row(name: str, facts: dict[str, Any], training: dict[str, Any]) -> di
 def _rank_row(name: str, facts: dict[str, Any]) -> dict[str, str]:
     """What became of the original preferences in one round, as text."""
     rank, replace = facts.get("rank", {}), facts.get("replace", {})
-    lengths = rank.get("chosen_characters", {})
+    lengths, flips = rank.get("chosen_characters", {}), rank.get("known_flips", {})
     return {
         "round": name,
         "preferences": str(rank.get("rows", "–")),
@@ -175,6 +175,10 @@ def _rank_row(name: str, facts: dict[str, Any]) -> dict[str, str]:
         "margin below zero": _number(rank.get("contradicted"), share=True),
         "largest dropped margin": _number(rank.get("cut")),
         "characters of chosen, kept / dropped": f"{_number(lengths.get('kept'))} / {_number(lengths.get('dropped'))}",
+        "known flips": str(flips.get("flips", "–")),
+        "AUC of the loss for them": _interval(flips.get("auc", {})),
+        "dropped rows that are flips": _interval(flips.get("precision", {})),
+        "flips that are dropped": _interval(flips.get("recall", {})),
         "replaced": str(replace.get("replaced", "–")),
         "not replaced": "; ".join(f"{why}: {count}" for why, count in replace.get("not_replaced", {}).items()) or "–",
     }
