@@ -10,6 +10,7 @@ differences are from the baseline arm, seed by seed.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,6 +111,22 @@ def table(values: Mapping[str, Any], arms: Mapping[str, list[RoundsConfig]]) -> 
     return lines
 
 
+def filters(arms: Mapping[str, list[RoundsConfig]]) -> list[str]:
+    """How well the last ranking of each arm finds known flips, means over seeds; empty where none are known."""
+    lines: list[str] = []
+    for arm, configs in arms.items():
+        ranks = [max(Path(config.output).glob("round-*/rank/manifest.json"), default=None) for config in configs]
+        said = [json.loads(file.read_text())["facts"].get("known_flips") for file in ranks if file is not None]
+        if said and None not in said:
+            found = [[one[key]["estimate"] for one in said] for key in ("auc", "precision", "recall")]
+            shown = ["–" if None in values else f"{np.mean(values):.2f}" for values in found]
+            lines.append(
+                f"| {arm.replace('_', ' ')} | {np.mean([one['flips'] for one in said]):.0f} | {' | '.join(shown)} |"
+            )
+    head = "| arm | flips | AUC of the loss | dropped rows that are flips | flips that are dropped |"
+    return ["", head, f"|{'---|' * 5}", *lines] if lines else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
@@ -122,7 +139,7 @@ def main() -> None:
             for config in configs:
                 others = [Path(other.output) for other in configs if other is not config]
                 run_rounds(config, plan_of(config), reuse=[folder for folder in others if is_plan(folder)])
-    print("\n".join(table(values, arms)))
+    print("\n".join([*table(values, arms), *filters(arms)]))
 
 
 if __name__ == "__main__":
