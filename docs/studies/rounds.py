@@ -8,7 +8,6 @@ Finished arms and seeds are kept; several processes share the work. Values have 
 differences are from the baseline arm, seed by seed.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from popmargin.config import apply_overrides, from_dict, merge, read_yaml
+from popmargin.config import from_dict, merge
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics
@@ -28,6 +27,7 @@ from popmargin.rounds.run_rounds import run_rounds
 from popmargin.statistics.intervals import Interval
 
 sys.path.insert(0, str(Path(__file__).parent))
+from driver import arguments
 from tables import cell, difference
 
 COLUMNS = ("mean_reward", "win_rate_reference", "accuracy", "kl_per_token", "length", "distinct_2")
@@ -109,13 +109,9 @@ def table(values: Mapping[str, Any], arms: Mapping[str, list[RoundsConfig]]) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--table-only", action="store_true", help="of finished arms; run nothing")
-    args, overrides = parser.parse_known_args()
-    values = apply_overrides(read_yaml(args.study), overrides)
+    values, table_only = arguments(__doc__)
     arms = configurations(values)
-    if not args.table_only:
+    if not table_only:
         for configs in zip(*arms.values(), strict=True):  # seed by seed, so that a stopped study has whole seeds
             for config in configs:
                 run_rounds(config, plan_of(config))
