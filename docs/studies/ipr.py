@@ -97,7 +97,7 @@ def plan_of_seed(config: RoundsConfig, options: RankingOptions) -> Plan:
             changes = {
                 "task": "reward",
                 "objective": {"name": "dpo", "beta": 1.0},
-                "train": {"max_steps": options.reward_steps},
+                "train": {"max_steps": options.reward_steps, "frozen_cache_gb": 0},  # only policies have it
                 "evaluation": {"reward": None},
             }
             inputs["reward"] = add_training(
