@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 
 import httpx
 import pytest
-from tiny_pipelines import pixel_pipeline
 
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.study.config import load_study
+from tiny_pipelines import pixel_pipeline
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

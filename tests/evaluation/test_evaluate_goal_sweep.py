@@ -15,9 +15,9 @@ from popmargin.data.goals import as_given, asking, goal_facts
 from popmargin.data.load import load_preferences
 from popmargin.data.responses import Responses
 from popmargin.errors import ConfigError, DataError
-from popmargin.evaluation.generating import PromptSet
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.goal_sweep import GOALS, GoalSweep, goal_curve
+from popmargin.evaluation.prompt_set import PromptSet
 from popmargin.evaluation.run import evaluate_run
 from popmargin.training.build import Run
 from popmargin.training.run import train

@@ -1,6 +1,5 @@
 """Responses of a model to held-out prompts: sampled, scored, and accounted for."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,35 +8,13 @@ from popmargin.account import Step
 from popmargin.config import EvaluationConfig
 from popmargin.data.conversation import prompt_key
 from popmargin.data.goal_tokens import refuse_cut_prompts
-from popmargin.data.goals import asked_prompts, bodies, distinct_rows, goal_facts
+from popmargin.data.goals import goal_facts
 from popmargin.data.responses import Responses
 from popmargin.errors import counted
 from popmargin.evaluation.generations import Generations
+from popmargin.evaluation.prompt_set import PromptSet
 from popmargin.rewards.configured import Rewards
 from popmargin.training.workspace import Workspace
-
-
-@dataclass
-class PromptSet:
-    """Distinct held-out prompts to generate for, in data order.
-
-    Attributes:
-        prompts: as they are asked; of runs that were trained on goals, for the best goal or another.
-        bodies: the same without goals, as rewards and other runs see them.
-        clusters: what depends on each other.
-    """
-
-    prompts: list[Any]
-    bodies: list[Any]
-    clusters: list[str]
-
-    @staticmethod
-    def of(workspace: Workspace, count: int | None, goal: float | None = None) -> "PromptSet":
-        """The first `count` distinct held-out prompts; None for all, and for the best goal."""
-        preferences = workspace.test.preferences
-        prompts, plain, clusters = asked_prompts(preferences, goal), list(bodies(preferences)), preferences.clusters
-        rows = distinct_rows(preferences, count)
-        return PromptSet([prompts[row] for row in rows], [plain[row] for row in rows], [clusters[row] for row in rows])
 
 
 def generate_and_score(
@@ -59,7 +36,7 @@ def generate_and_score(
         rewards: score them.
         prompts: number of prompts; None for all.
         goal: to ask for, of runs that were trained on goals. Each completion then has random numbers of its own, the
-            same at every goal. None asks for the best one.
+            same at every goal, and no log-ratio is measured. None asks for the best one.
         progress: show a progress bar.
     """
     task = workspace.task
@@ -67,7 +44,7 @@ def generate_and_score(
     facts = goal_facts(workspace.test.preferences)
     if facts is not None:
         refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
-    own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies]}
+    own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies], "log_ratio": False}
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress, **own)
     repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
     scores = rewards.scores(repeated, samples.texts, samples.images)
@@ -121,7 +98,7 @@ def _cut_and_empty(
             len(prompts),
         ),
         f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
-            int(responses.unfinished.sum()),
+            int(responses.unfinished.sum()) if "finished" in responses.field_names else 0,
             answers,
         ),
         "empty answers": (sum(not str(text).strip() for text in responses.texts), answers),

@@ -18,6 +18,7 @@ from popmargin.data.goals import check_goals, goal_facts
 from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
+from popmargin.evaluation.elsewhere import Elsewhere
 from popmargin.evaluation.generating import generate_and_score, generation_step
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
@@ -143,6 +144,7 @@ def evaluate_policy(
     baseline: Generations | None = None,
     progress: bool = False,
     earlier: Sequence[Step] = (),
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Evaluate a policy and write margins, generations and metrics into its run directory.
 
@@ -155,6 +157,7 @@ def evaluate_policy(
         baseline: another run's generations, for win rates.
         progress: show progress bars.
         earlier: the account of the held-out preferences, if run.json does not have it.
+        elsewhere: where the policy's generations come from; None samples them here.
 
     Returns:
         The contents of evaluation/metrics.json: intervals, reliability curve, counts, and the account.
@@ -174,9 +177,13 @@ def evaluate_policy(
     if reference is not None:
         steps.append(generation_step(reference, settings, workspace, "the reference"))
     if rewards is not None:
-        generations = generate_and_score(
-            policy, settings, workspace, rewards, prompts=settings.prompts, progress=progress
-        )
+        if elsewhere is None:
+            generations = generate_and_score(
+                policy, settings, workspace, rewards, prompts=settings.prompts, progress=progress
+            )
+        else:
+            folder = directory.evaluation
+            generations = elsewhere.generations(settings, workspace, rewards, prompts=settings.prompts, folder=folder)
         generations.save(directory.evaluation / "generations.parquet")
         steps.append(generation_step(generations, settings, workspace, "the policy"))
         intervals = generative_metrics(generations, reference, baseline)
@@ -184,6 +191,7 @@ def evaluate_policy(
         facts: dict[str, Any] = {"drawn": str(generations.drawn)}
         if "tokens" in workspace.task.provides:
             facts |= {"own_settings": own_settings(policy), "ends": workspace.task.ends(workspace.test.encoded)}
+        facts |= {} if elsewhere is None else {"elsewhere": elsewhere.note}
         metrics["sampling"] = asdict(generations.drawn) | facts
         shutil.rmtree(directory.evaluation / GOALS, ignore_errors=True)  # of an earlier evaluation
         if settings.goals is not None:
@@ -222,6 +230,7 @@ def evaluate_run(
     *,
     against: str | Path | None = None,
     reward: str | Callable[..., Any] | AnyReward | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on exactly the preferences held out in training.
 
@@ -230,12 +239,14 @@ def evaluate_run(
             whose results go to a folder of their own, from `Run.opened`.
         against: another evaluated run to compute a win rate against.
         reward: scores generations; None takes the run's own.
+        elsewhere: where the policy's generations come from; None samples them here.
 
     Returns:
         As `evaluate_policy`.
 
     Raises:
-        ConfigError: the run is a reward model, and generations are asked for.
+        ConfigError: the run is a reward model, and generations are asked for; or they come from elsewhere, and no
+            reward scores them, or other goals are to be asked for.
         DataError: other held-out data shares prompts with the training data.
         RunError: the run has not finished, its held-out preferences, models or code have changed, or the other run has
             no generations.
@@ -244,8 +255,10 @@ def evaluate_run(
     path = run.directory.path
     run.directory.facts()
     task = TASKS.get(run.task.name)
-    if "generation" not in task.provides and (reward is not None or against is not None):
+    if "generation" not in task.provides and (reward, against, elsewhere) != (None, None, None):
         raise ConfigError(f"{path} is {task.noun}: it generates nothing to score or to compare with a run.")
+    if "images" in task.provides and elsewhere is not None:
+        raise ConfigError(f"{path} makes images, and servers and files give texts: remove --server or --answers.")
     chosen = held_out(run)
     run = replace(run, directory=chosen.directory)
     directory, settings = run.directory, run.evaluation
@@ -258,6 +271,10 @@ def evaluate_run(
     _check_models(run, workspace)
     rewards = configured_rewards(settings, images="images" in task.provides, first=reward)
     _check_sweep(settings, workspace, rewards)
+    if elsewhere is not None and (rewards is None or settings.goals is not None):
+        what = "name the reward that scores them, with" if rewards is None else "those at other goals are not: remove"
+        field = "evaluation.reward" if rewards is None else "evaluation.goals"
+        raise ConfigError(f"The responses come from {elsewhere.source}: {what} {field}.")
     reference = baseline = None
     if rewards is not None:
         reference = generate_and_score(None, settings, workspace, rewards, prompts=settings.prompts, progress=True)
@@ -277,6 +294,7 @@ def evaluate_run(
         baseline=baseline,
         progress=True,
         earlier=steps,
+        elsewhere=elsewhere,
     )
 
 

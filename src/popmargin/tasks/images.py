@@ -237,6 +237,7 @@ class ImageTask(Task):
         *,
         progress: bool,
         keys: Sequence[str] | None = None,
+        log_ratio: bool = True,
     ) -> Samples:
         model = self.reference_model if model is None else model
         denoiser = self.pipeline.denoiser(model, self.settings.model.precision)
