@@ -213,7 +213,8 @@ def _check_sweep(settings: EvaluationConfig, workspace: Workspace, rewards: Rewa
 
 def _sweep(policy: Any, run: Run, workspace: Workspace, rewards: Rewards, *, progress: bool) -> dict[str, Any]:
     """Answer the same prompts at each of `evaluation.goals`, store the generations, and say what they show."""
-    settings, how = run.evaluation, {"prompts": run.evaluation.prompts, "progress": progress}
+    settings = run.evaluation
+    how: dict[str, Any] = {"prompts": settings.prompts, "progress": progress}
     sweep = GoalSweep(
         {
             goal: generate_and_score(policy, settings, workspace, Rewards(rewards.first), goal=goal, **how)

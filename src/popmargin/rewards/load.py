@@ -111,6 +111,11 @@ def load_image_reward(spec: str | Callable[..., Any] | ImageReward, **options: A
     return _code_of_images(load_object(named.place, "reward"), named.place, options)
 
 
+def loader(*, images: bool) -> Callable[..., Reward | ImageReward]:
+    """What loads a reward: `load_image_reward`, or `load_reward` for texts."""
+    return load_image_reward if images else load_reward
+
+
 def check_reward(spec: str, options: Mapping[str, Any], *, images: bool = False) -> None:
     """Find mistakes in a specification or its options before any work; only user code is loaded.
 
@@ -123,8 +128,7 @@ def check_reward(spec: str, options: Mapping[str, Any], *, images: bool = False)
     """
     named = read_name(spec)
     if (images and named.kind != "model") or named.kind in ("code", "ratings"):
-        load: Callable[..., Any] = load_image_reward if images else load_reward
-        load(spec, **options)
+        loader(images=images)(spec, **options)
         return
     for option in options:
         if option not in (known := _of_image_models() if images else option_names(spec)):
