@@ -9,7 +9,6 @@ the work. Values have 95% intervals over prompts and seeds;
 differences are from the baseline arm, seed by seed.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from popmargin.config import apply_overrides, from_dict, merge, read_yaml
+from popmargin.config import from_dict, merge
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics
@@ -31,6 +30,7 @@ from popmargin.rounds.run_rounds import run_rounds
 from popmargin.statistics.intervals import Interval
 
 sys.path.insert(0, str(Path(__file__).parent))
+from driver import arguments
 from tables import cell, difference
 
 COLUMNS = ("mean_reward", "win_rate_reference", "accuracy", "kl_per_token", "length", "distinct_2")
@@ -128,13 +128,9 @@ def filters(arms: Mapping[str, list[RoundsConfig]]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--table-only", action="store_true", help="of finished arms; run nothing")
-    args, overrides = parser.parse_known_args()
-    values = apply_overrides(read_yaml(args.study), overrides)
+    values, table_only = arguments(__doc__)
     arms = configurations(values)
-    if not args.table_only:
+    if not table_only:
         for configs in zip(*arms.values(), strict=True):  # seed by seed, so that a stopped study has whole seeds
             for config in configs:
                 others = [Path(other.output) for other in configs if other is not config]

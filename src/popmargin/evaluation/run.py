@@ -137,7 +137,7 @@ def generate_and_score(
         reward: scores them.
         prompts: number of prompts; None for all.
         goal: to ask for, of runs that were trained on goals. Each completion then has random numbers of its own, the
-            same at every goal. None asks for the best one.
+            same at every goal, and no log-ratio is measured. None asks for the best one.
         progress: show a progress bar.
     """
     task = workspace.task
@@ -145,7 +145,7 @@ def generate_and_score(
     facts = goal_facts(workspace.test.preferences)
     if facts is not None:
         refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
-    own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies]}
+    own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies], "log_ratio": False}
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress, **own)
     repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
     scores = {"reward": np.array(reward.score(repeated, samples.texts), dtype=np.float64), "kl": samples.log_ratio}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import DataConfig, RunConfig, from_dict, merge, to_dict
+from popmargin.config_names import EMBEDDED
 from popmargin.data.exchange import flipped
 from popmargin.data.load import load_preferences
 from popmargin.data.locate import local_paths
@@ -78,7 +79,7 @@ def add_split(
     data = to_dict(config.data)
     local: dict[str, Output | Path] = {}
     for side in ("train", "test"):
-        paths = [] if data[side] in (None, "demo") else local_paths(data[side])
+        paths = [] if data[side] in (None, *EMBEDDED) else local_paths(data[side])
         if len(paths) == 1 and Path(data[side]).expanduser() == paths[0]:
             data.pop(side)
             local[f"data.{side}"] = paths[0].absolute()
