@@ -25,7 +25,7 @@ from popmargin.data.schema import (
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
 from popmargin.files import whole_file
-from popmargin.label.export.image_columns import FEATURES, image_columns
+from popmargin.label.export.stored_images import FEATURES, image_columns
 from popmargin.label.export.judged_wrong import (
     DECIDED,
     OnWrong,
