@@ -25,7 +25,6 @@ from popmargin.data.schema import (
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
 from popmargin.files import whole_file
-from popmargin.label.export.stored_images import FEATURES, image_columns
 from popmargin.label.export.judged_wrong import (
     DECIDED,
     OnWrong,
@@ -35,6 +34,7 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings
+from popmargin.label.export.stored_images import FEATURES, image_columns
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
