@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict
 
-from popmargin.bounds import NotNegative, PartialShare, Positive, Seed, ShareOrCount, Size
+from popmargin.bounds import NotNegative, PartialShare, Pixels, Positive, Seed, ShareOrCount, Size
 from popmargin.config.checked import section
 from popmargin.errors import ConfigError
 
@@ -40,7 +40,8 @@ class DataConfig:
     """The preferences.
 
     Attributes:
-        train: a file, a glob, a folder of files, a saved data set, a hub id (each of these also as a list), or `demo`.
+        train: a file, a glob, a folder of files, a saved data set, a hub id (each of these also as a list), or embedded
+            data: `demo`, or `demo-digits` for pictures.
         test: held-out preferences, in the same forms; null splits `test_size` off `train`, by prompt.
         split: the split of `train`, if it has several; `name:split` works too, also for `test`.
         format: the layout of the rows; `auto` detects it.
@@ -57,6 +58,7 @@ class DataConfig:
         reasoning: `template` trains on a completion as the chat template writes it; `keep` (with prompt `sampling`) on
             its full text if the template drops part of it, such as reasoning.
         bad_rows: `error` stops at unusable rows, `drop` leaves them out and reports them.
+        max_image_pixels: the most pixels (width times height) of an image; larger ones are not decoded, but unusable.
         columns: maps popmargin's column names to the file's.
         soft_label_temperature: soft labels of training preferences from their ratings, σ(gap / temperature), in rating
             points; replaces the `soft_label` column. null reads that column, the probability that chosen is better;
@@ -79,6 +81,7 @@ class DataConfig:
     prompt: Literal["template", "sampling"] = "template"
     reasoning: Literal["template", "keep"] = "template"
     bad_rows: Literal["error", "drop"] = "error"
+    max_image_pixels: Pixels = 2**25
     columns: dict[str, str] = field(default_factory=dict[str, str])
     soft_label_temperature: Positive | None = None
     flip: PartialShare = 0.0

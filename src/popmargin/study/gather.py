@@ -41,6 +41,11 @@ _TRAINING = (
     *(f"tau_bin_{number}" for number in range(1, TAU_BINS + 1)),
 )
 _SAMPLES = 5
+_DATA = {
+    "demo": "the embedded controlled-sentiment data",
+    "demo-digits": "pairs of pictures of the embedded digit model, by the amount of ink",
+}
+_MODELS = {"demo": "SmolLM2-135M-Instruct (embedded)", "demo-digits": "coloured digits, U-Net of 0.5 M (embedded)"}
 
 
 @dataclass(frozen=True)
@@ -335,8 +340,8 @@ def _data_facts(facts: Mapping[str, Any], config: RunConfig, arms: Mapping[str, 
     strength = np.concatenate([arm.margins[0].strength for arm in list(arms.values())[:1]])
     known = strength[np.isfinite(strength)]
     rows = {
-        "Source": config.data.train if config.data.train != "demo" else "the embedded controlled-sentiment data",
-        "Start model": config.model.path if config.model.path != "demo" else "SmolLM2-135M-Instruct (embedded)",
+        "Source": _DATA.get(config.data.train, config.data.train),
+        "Start model": _MODELS.get(config.model.path, config.model.path),
         "Training preferences": str(facts["train_preferences"]),
         "Held-out preferences": str(facts["test_preferences"]),
         "Flipped training labels": f"{config.data.flip:.0%}",

@@ -33,11 +33,11 @@ def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences
     Raises:
         DataError: unusable rows.
     """
-    from popmargin.demo import demo_data_path
+    from popmargin.demo import embedded_data
 
     named, split = (config.train, config.split) if side == "train" or config.test is None else (config.test, None)
     return load_preferences(
-        str(demo_data_path()) if named == "demo" else named,
+        embedded_data(named) or named,
         split=split,
         format=config.format,
         pairs=config.pairs,
@@ -45,6 +45,7 @@ def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences
         seed=config.split_seed,
         bad_rows=config.bad_rows,
         columns=config.columns or None,
+        max_image_pixels=config.max_image_pixels,
     )
 
 
