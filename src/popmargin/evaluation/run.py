@@ -149,8 +149,8 @@ def generate_and_score(
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress, **own)
     repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
     scores = {"reward": np.array(reward.score(repeated, samples.texts), dtype=np.float64), "kl": samples.log_ratio}
-    scores_asked = None if facts is None else facts.best if goal is None else facts.alike(goal)
-    asked = {} if scores_asked is None else {"goal": [facts.line(scores_asked)] * len(chosen.bodies)}
+    wanted = None if facts is None else facts.best if goal is None else facts.alike(goal)
+    asked = {} if facts is None or wanted is None else {"goal": [facts.line(wanted)] * len(chosen.bodies)}
     responses = Responses(
         chosen.bodies,
         [samples.texts[start : start + settings.samples] for start in range(0, len(samples.texts), settings.samples)],
@@ -293,13 +293,13 @@ def _check_sweep(settings: EvaluationConfig, workspace: Workspace, reward: Rewar
 
 def _sweep(policy: Any, run: Run, workspace: Workspace, reward: Reward, *, progress: bool) -> dict[str, Any]:
     """Answer the same prompts at each of `evaluation.goals`, store the generations, and say what they show."""
-    settings, how = run.evaluation, {"prompts": run.evaluation.prompts, "progress": progress}
-    sweep = GoalSweep(
-        {
-            goal: generate_and_score(policy, settings, workspace, reward, goal=goal, **how)
-            for goal in sorted(settings.goals or ())
-        }
-    )
+    settings = run.evaluation
+
+    def at(goal: float) -> Generations:
+        count = settings.prompts
+        return generate_and_score(policy, settings, workspace, reward, prompts=count, goal=goal, progress=progress)
+
+    sweep = GoalSweep({goal: at(goal) for goal in sorted(settings.goals or ())})
     sweep.save(run.directory.evaluation / GOALS)
     curve = goal_curve([sweep])
     return curve.to_dict() | {"note": curve.note()}
