@@ -23,6 +23,7 @@ ROOMS = [
     "statistics",
     "data",
     "pop",
+    "recommend",
     "margin", "objectives", "regularizers", "tokens", "margin_sources",
     "kernels", "engine", "models", "demo",
     "generate",

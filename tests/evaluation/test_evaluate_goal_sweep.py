@@ -17,7 +17,8 @@ from popmargin.data.responses import Responses
 from popmargin.errors import ConfigError, DataError
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.goal_sweep import GOALS, GoalSweep, goal_curve
-from popmargin.evaluation.run import PromptSet, evaluate_run
+from popmargin.evaluation.prompt_set import PromptSet
+from popmargin.evaluation.run import evaluate_run
 from popmargin.training.build import Run
 from popmargin.training.run import train
 

@@ -41,9 +41,13 @@ NAME_NOTHING = {
     "name", "output", "data.split", "data.format", "data.columns", "signals", "reference.cache", "train.scheduler",
     "train.report_to",
 }  # fmt: skip
-OF_RECIPES: dict[str, Any] = {"labels": "mine.py:thing", "objective": {"name": "mine.py:thing", "table": "given.json"}}
+OF_RECIPES: dict[str, Any] = {
+    "labels": "mine.py:thing",
+    "label_options": {"template": "given.json"},
+    "objective": {"name": "mine.py:thing", "table": "given.json"},
+}
 """The same of the options of recipes."""
-NAME_NOTHING_IN_RECIPES = {"store"}  # answers go in there
+NAME_NOTHING_IN_RECIPES = {"store", "project", "known_flips"}  # where answers go, and a column
 
 
 def holds_text(kind: Any) -> bool:

@@ -16,16 +16,18 @@ from popmargin.account import Step
 from popmargin.config import EvaluationConfig
 from popmargin.data.conversation import prompt_key
 from popmargin.data.goal_tokens import refuse_cut_prompts
-from popmargin.data.goals import asked_prompts, bodies, check_goals, distinct_rows, goal_facts
+from popmargin.data.goals import check_goals, goal_facts
 from popmargin.data.responses import Responses
 from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import ConfigError, RunError, counted
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
+from popmargin.evaluation.elsewhere import Elsewhere
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
 from popmargin.evaluation.goal_sweep import GOALS, GoalSweep, goal_curve
 from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.evaluation.held_out_scores import held_out_scores
+from popmargin.evaluation.prompt_set import PromptSet
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
@@ -116,29 +118,6 @@ def margin_metrics(margins: HeldOutMargins, edges: PopEdges | None) -> Discrimin
     )
 
 
-@dataclass
-class PromptSet:
-    """Distinct held-out prompts to generate for, in data order.
-
-    Attributes:
-        prompts: as they are asked; of runs that were trained on goals, for the best goal or another.
-        bodies: the same without goals, as rewards and other runs see them.
-        clusters: what depends on each other.
-    """
-
-    prompts: list[Any]
-    bodies: list[Any]
-    clusters: list[str]
-
-    @staticmethod
-    def of(workspace: Workspace, count: int | None, goal: float | None = None) -> "PromptSet":
-        """The first `count` distinct held-out prompts; None for all, and for the best goal."""
-        preferences = workspace.test.preferences
-        prompts, plain, clusters = asked_prompts(preferences, goal), list(bodies(preferences)), preferences.clusters
-        rows = distinct_rows(preferences, count)
-        return PromptSet([prompts[row] for row in rows], [plain[row] for row in rows], [clusters[row] for row in rows])
-
-
 def generate_and_score(
     policy: Any,
     settings: EvaluationConfig,
@@ -158,7 +137,7 @@ def generate_and_score(
         reward: scores them.
         prompts: number of prompts; None for all.
         goal: to ask for, of runs that were trained on goals. Each completion then has random numbers of its own, the
-            same at every goal. None asks for the best one.
+            same at every goal, and no log-ratio is measured. None asks for the best one.
         progress: show a progress bar.
     """
     task = workspace.task
@@ -166,7 +145,7 @@ def generate_and_score(
     facts = goal_facts(workspace.test.preferences)
     if facts is not None:
         refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
-    own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies]}
+    own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies], "log_ratio": False}
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress, **own)
     repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
     scores = {"reward": np.array(reward.score(repeated, samples.texts), dtype=np.float64), "kl": samples.log_ratio}
@@ -195,7 +174,7 @@ def generation_step(generations: Generations, settings: EvaluationConfig, worksp
             asked,
         ),
         f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
-            int(responses.unfinished.sum()),
+            int(responses.unfinished.sum()) if "finished" in responses.field_names else 0,
             answers,
         ),
         "empty answers": (sum(not str(text).strip() for text in responses.texts), answers),
@@ -243,6 +222,7 @@ def evaluate_policy(
     baseline: Generations | None = None,
     progress: bool = False,
     earlier: Sequence[Step] = (),
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Evaluate a policy and write margins, generations and metrics into its run directory.
 
@@ -255,6 +235,7 @@ def evaluate_policy(
         baseline: another run's generations, for win rates.
         progress: show progress bars.
         earlier: the account of the held-out preferences, if run.json does not have it.
+        elsewhere: where the policy's generations come from; None samples them here.
 
     Returns:
         The contents of evaluation/metrics.json: intervals, reliability curve, counts, and the account.
@@ -274,9 +255,13 @@ def evaluate_policy(
     if reference is not None:
         steps.append(generation_step(reference, settings, workspace, "the reference"))
     if reward is not None:
-        generations = generate_and_score(
-            policy, settings, workspace, reward, prompts=settings.prompts, progress=progress
-        )
+        if elsewhere is None:
+            generations = generate_and_score(
+                policy, settings, workspace, reward, prompts=settings.prompts, progress=progress
+            )
+        else:
+            folder = directory.evaluation
+            generations = elsewhere.generations(settings, workspace, reward, prompts=settings.prompts, folder=folder)
         generations.save(directory.evaluation / "generations.parquet")
         steps.append(generation_step(generations, settings, workspace, "the policy"))
         intervals = generative_metrics(generations, reference, baseline)
@@ -286,6 +271,7 @@ def evaluate_policy(
             "own_settings": own_settings(policy),
             "ends": workspace.task.ends(workspace.test.encoded),
         }
+        facts |= {} if elsewhere is None else {"elsewhere": elsewhere.note}
         metrics["sampling"] = asdict(generations.drawn) | facts
         shutil.rmtree(directory.evaluation / GOALS, ignore_errors=True)  # of an earlier evaluation
         if settings.goals is not None:
@@ -324,6 +310,7 @@ def evaluate_run(
     *,
     against: str | Path | None = None,
     reward: Reward | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on exactly the preferences held out in training.
 
@@ -332,12 +319,14 @@ def evaluate_run(
             whose results go to a folder of their own, from `Run.opened`.
         against: another evaluated run to compute a win rate against.
         reward: scores generations; None takes the run's own.
+        elsewhere: where the policy's generations come from; None samples them here.
 
     Returns:
         As `evaluate_policy`.
 
     Raises:
-        ConfigError: the run is a reward model, and generations are asked for.
+        ConfigError: the run is a reward model, and generations are asked for; or they come from elsewhere, and no
+            reward scores them, or other goals are to be asked for.
         DataError: other held-out data shares prompts with the training data.
         RunError: the run has not finished, its held-out preferences, models or code have changed, or the other run has
             no generations.
@@ -346,7 +335,7 @@ def evaluate_run(
     path = run.directory.path
     run.directory.facts()
     task = TASKS.get(run.task.name)
-    if "generation" not in task.provides and (reward is not None or against is not None):
+    if "generation" not in task.provides and (reward, against, elsewhere) != (None, None, None):
         raise ConfigError(f"{path} is {task.noun}: it generates nothing to score or to compare with a run.")
     chosen = held_out(run)
     run = replace(run, directory=chosen.directory)
@@ -360,6 +349,10 @@ def evaluate_run(
     _check_models(run, workspace)
     reward = reward if reward is not None else configured_reward(settings)
     _check_sweep(settings, workspace, reward)
+    if elsewhere is not None and (reward is None or settings.goals is not None):
+        what = "name the reward that scores them, with" if reward is None else "those at other goals are not: remove"
+        field = "evaluation.reward" if reward is None else "evaluation.goals"
+        raise ConfigError(f"The responses come from {elsewhere.source}: {what} {field}.")
     reference = baseline = None
     if reward is not None:
         reference = generate_and_score(None, settings, workspace, reward, prompts=settings.prompts, progress=True)
@@ -379,6 +372,7 @@ def evaluate_run(
         baseline=baseline,
         progress=True,
         earlier=steps,
+        elsewhere=elsewhere,
     )
 
 

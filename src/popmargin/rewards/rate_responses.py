@@ -56,7 +56,7 @@ def rate_responses(responses: Responses, reward: str | Callable[..., Any] | Rewa
     if name in taken:
         raise DataError(f"The responses have '{name}' already. Give the new score another name (--name NAME).")
     scorer = load_reward(reward)
-    answers = _answers(responses)
+    answers = answers_of(responses)
     values: list[float] = []
     for start in range(0, len(answers), _BATCH):
         batch = answers[start : start + _BATCH]
@@ -71,7 +71,7 @@ def rate_responses(responses: Responses, reward: str | Callable[..., Any] | Rewa
     return RatedResponses(responses.with_scores({name: values}), missing, notes_of(scorer))
 
 
-def _answers(responses: Responses) -> list[Answer]:
+def answers_of(responses: Responses) -> list[Answer]:
     """All responses as a reward takes them, with what is known of their tokens."""
     fields, counts = responses.field_names, responses.counts
     known: list[Any] = responses.column("prompt_tokens") if "prompt_tokens" in responses.column_names else []

@@ -335,6 +335,7 @@ class Task(ABC):
         *,
         progress: bool,
         keys: Sequence[str] | None = None,
+        log_ratio: bool = True,
     ) -> "Samples":
         """Completions of prompts, with their log-ratio to the reference; for tasks that provide `generation`.
 
@@ -346,6 +347,7 @@ class Task(ABC):
             progress: show a progress bar.
             keys: what says which prompt is which, where each completion is to have random numbers of its own, the same
                 whatever else the prompt says; given only by a sweep over goals.
+            log_ratio: whether to measure the log-ratio, which takes two forward passes; nan without.
         """
         raise NotImplementedError(f"{self.noun} does not generate")
 

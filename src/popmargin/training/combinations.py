@@ -61,6 +61,7 @@ def refuse_meaningless(
     name, provided = loss.objective.name, loss.provides
     of_some_tasks = {
         "evaluation.reward": ("generation", evaluation.reward, "it generates nothing to score"),
+        "evaluation.goals": ("generation", evaluation.goals, "it generates nothing to ask for"),
         "reference.model": ("reference", reference.model, "its rewards need no reference"),
         "tokens": ("tokens", loss.tokens, "it scores whole responses, not tokens"),
         "train.token_statistics": ("tokens", train.token_statistics, "it does not predict tokens"),

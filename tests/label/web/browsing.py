@@ -93,7 +93,10 @@ def task(browser: Any) -> str:
 
 
 def press(browser: Any, key: str) -> None:
-    browser.switch_to.active_element.send_keys(key)
+    """Keys as from a keyboard: to whatever has the focus, which a dialog that is just closing may still have."""
+    from selenium.webdriver import ActionChains
+
+    ActionChains(browser).send_keys(key).perform()
 
 
 def idle(browser: Any) -> bool:

@@ -15,6 +15,7 @@ from popmargin.label.web.screen import screen_of, verdict_of
 
 pytestmark = MARKS
 STRANGE = ("script", "iframe", "img", "svg", "style", "object", "base")
+COMPLETE = "return document.readyState === 'complete'"  # with its styles
 LONG = "A sentence that goes on for a while and says little of interest to anybody. " * 60
 CODE = """Use a *generator*:
 
@@ -325,7 +326,7 @@ def test_contrast_names_and_focus(browser, serve, make_site, kind: str, scheme: 
     for path, load in pages:
         if path == "/admin":
             browser.get(f"{server.url}/login/{ADMIN}")
-            wait(lambda: task(browser) == "admin")
+            wait(lambda: task(browser) == "admin" and browser.execute_script(COMPLETE))
         elif load:
             browser.get(server.url + path)
         assert browser.execute_script(CONTRAST) == [], path

@@ -25,6 +25,7 @@ from popmargin.data.schema import (
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
 from popmargin.files import whole_file
+from popmargin.label.export.image_columns import FEATURES, image_columns
 from popmargin.label.export.judged_wrong import (
     DECIDED,
     OnWrong,
@@ -76,7 +77,7 @@ def preferences_of(
         votes. If responses were rated, the ratings are means over annotators only, and imported ratings and strengths,
         which are on another scale, are dropped; equal means stay, as a gap of 0. With a soft label below ½, for which
         loading swaps the responses, ratings and strengths that say the opposite are left empty. Everything else is as
-        imported.
+        imported; of images, the files are.
 
     Raises:
         ConfigError: an unknown value of `wrong`, `unrated` or `votes`.
@@ -145,7 +146,10 @@ def preferences_of(
     tools = any(holds_tools(columns[name]) for name in TEXT_COLUMNS)
     schema = arrow_schema(conversational=bool(project.conversational), tools=tools)
     table = pa.Table.from_pydict({name: columns[name] for name in COLUMNS}, schema=schema)
-    everything = Preferences(as_dataset(table, {}), report).with_columns(others)
+    if project.images:  # those of the names as they stand now, so they need no swapping
+        for name, column in image_columns(store, table).items():
+            table = table.append_column(name, column)
+    everything = Preferences(as_dataset(table, FEATURES if project.images else {}), report).with_columns(others)
     return everything.select([row for row in range(count) if row not in out]) if out else everything
 
 

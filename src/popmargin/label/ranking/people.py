@@ -7,7 +7,6 @@ comparisons that are wanted next, so it can be killed anywhere, and be run by ha
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from popmargin.data.conversation import Text, prompt_key
@@ -22,6 +21,7 @@ from popmargin.label.ranking.ranking import PromptRanking, Ranking, fate_of
 from popmargin.label.ranking.schemes import Outcome, Pair, Scheme, replay, turned
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
+from popmargin.label.web.guidelines import guidelines_of
 
 PREFIX = "rank-"
 """Of the ids of compared pairs, which are digests of prompt and responses."""
@@ -53,7 +53,9 @@ class PeopleStep:
         )
 
 
-def open_ranking(store: LabelStore, name: str, *, overlap: int | None = None, seed: int = 0) -> Project:
+def open_ranking(
+    store: LabelStore, name: str, *, overlap: int | None = None, seed: int = 0, images: bool = False
+) -> Project:
     """The project of a ranking, made if there is none of this name.
 
     Args:
@@ -61,6 +63,7 @@ def open_ranking(store: LabelStore, name: str, *, overlap: int | None = None, se
         name: of the project.
         overlap: people per comparison; None is 1 for a new project, and whatever an existing one has.
         seed: of a new project: of the order of its items and of their sides on the screen.
+        images: the responses are images, which the guidelines of a new project should say.
 
     Raises:
         ConfigError: an existing project has another overlap.
@@ -68,8 +71,9 @@ def open_ranking(store: LabelStore, name: str, *, overlap: int | None = None, se
     """
     found = next((project for project in store.projects() if project.name == name), None)
     if found is None:
-        text = files("popmargin.label.web").joinpath("guidelines_preference.md").read_text(encoding="utf-8")
-        return store.create_project(name, overlap=overlap or 1, seed=seed, guidelines=text)
+        return store.create_project(
+            name, overlap=overlap or 1, seed=seed, guidelines=guidelines_of("preference", images=images)
+        )
     refuse_other_settings(found, {"overlap": overlap})
     other = [key for key in store.preference_columns(found.id)["id"] if not key.startswith(PREFIX)]
     if other:

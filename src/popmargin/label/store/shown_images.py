@@ -8,9 +8,9 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from popmargin.bounds import MOST_PIXELS
 from popmargin.data.images import (
     COLUMNS,
-    HIGHEST_LIMIT,
     decode,
     encode_png,
     image_bytes,
@@ -72,10 +72,10 @@ def stored_image(data: bytes, name: str, *, where: str = "") -> StoredImage:
     Raises:
         ImageError: it is not an image, broken, or too large.
     """
-    facts = inspect(data, max_pixels=HIGHEST_LIMIT, where=where)
+    facts = inspect(data, max_pixels=MOST_PIXELS, where=where)
     as_it_is = facts.format in _MEDIA_TYPES and facts.frames == 1 and _shown_alike(data, facts.format)
     large = facts.width * facts.height > LARGE
-    pixels = None if as_it_is and not large else decode(data, max_pixels=HIGHEST_LIMIT, where=where)
+    pixels = None if as_it_is and not large else decode(data, max_pixels=MOST_PIXELS, where=where)
     reduced = None
     if large and pixels is not None:
         share = REDUCED_SIDE / max(facts.size)
