@@ -31,7 +31,7 @@ from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import half_normal_strengths
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
-from popmargin.tasks.base import TASKS, Scorer, Task, TaskSettings, open_task
+from popmargin.tasks.base import Scorer, Task, TaskSettings, open_task, read_task
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.arguments import QuietProgress, micro_batch_size
 from popmargin.training.batches import Collator, TrainingRows
@@ -57,7 +57,7 @@ def make_loss(config: RunConfig) -> Loss:
     """
     values = dict(config.objective)
     objective = OBJECTIVES.get(_name_of(values, "objective"))
-    task = TASKS.get(config.task)
+    task, _ = read_task(config.task)
     if task.beta is not None and "beta" in {field.name for field in dataclasses.fields(objective.options)}:
         values = {"beta": task.beta} | values
     options = objective.make_options(values)
@@ -98,7 +98,7 @@ def make_loss(config: RunConfig) -> Loss:
     loss = dataclasses.replace(loss, signals=make_signals(config.signals, loss.needs.columns))
     refuse_meaningless(
         loss,
-        config.task,
+        config.task_name,
         task.noun,
         data=config.data,
         model=config.model,
@@ -184,7 +184,13 @@ class Run:
     def task(self) -> TaskSettings:
         """What its task is opened with."""
         config = self.config
-        return TaskSettings(name=config.task, data=config.data, model=config.model, reference=config.reference)
+        return TaskSettings(
+            name=config.task_name,
+            options=read_task(config.task)[1],
+            data=config.data,
+            model=config.model,
+            reference=config.reference,
+        )
 
     @property
     def data(self) -> DataConfig:

@@ -91,7 +91,6 @@ class PreferenceTrainer(Trainer):
         self.step_metrics = MeanMetrics()
         self.step_rows = RowValues(loss.objective.every_row)
         self.tokens_seen = 0
-        self._parts_seen = 0
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
         self._checks: list[tuple[Tensor, Tensor]] = []
         self.write = write
@@ -139,11 +138,10 @@ class PreferenceTrainer(Trainer):
 
     # -- loss ------------------------------------------------------------------------------------------------------
 
-    def _seed_of_part(self) -> int:
-        """Seed of the random numbers for this part of a batch: the same in a resumed run."""
-        self._parts_seen += 1
-        part = (self.args.seed, self.state.global_step, self._parts_seen, self.args.process_index)
-        return int(np.random.SeedSequence(part).generate_state(1, np.uint64)[0] >> 1)
+    def _seed_of_step(self) -> int:
+        """Seed of the random numbers of an optimizer step: the same in all its parts, processes, and a resumed run."""
+        step = (self.args.seed, self.state.global_step)
+        return int(np.random.SeedSequence(step).generate_state(1, np.uint64)[0] >> 1)
 
     def compute_loss(
         self,
@@ -153,7 +151,7 @@ class PreferenceTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Mean loss over the rows of the optimizer step; this part's share of it."""
-        seed = self._seed_of_part()
+        seed = self._seed_of_step()
         target_P = self._target_gaps(model, inputs, seed)
         scores = self.scorer.score(model, inputs["policy"], torch.Generator().manual_seed(seed), log=True)
         if self.loss.target is not None:
@@ -291,7 +289,6 @@ class PreferenceTrainer(Trainer):
 
     def finish_step(self) -> None:
         """Update target and objective after an optimizer step."""
-        self._parts_seen = 0
         if self.loss.target is not None:
             self.loss.target.step()
         if self.loss.objective.update_state is not None:
