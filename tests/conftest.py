@@ -9,7 +9,8 @@ from jaxtyping import install_import_hook
 
 # Where tensors and arrays are; before popmargin is imported. Row-by-row readers of data would only become slow.
 CHECKED = ("data.ragged", "engine", "evaluation", "generate", "margin", "margin_sources", "models", "objectives", "pop")
-CHECKED += ("regularizers", "study", "tokens", "training")
+CHECKED += tuple(f"recommend.{name}" for name in ("baselines", "cooccurrence", "denoising", "item_vectors", "ranks"))
+CHECKED += ("recommend.ranking_metrics", "recommend.splitting", "regularizers", "study", "tokens", "training")
 install_import_hook([f"popmargin.{name}" for name in CHECKED], "strict_types.check")
 
 import gc  # noqa: E402
@@ -218,6 +219,15 @@ def reward_path(tmp_path: Path) -> str:
         "    return [sum(c in 'aeiou' for c in text) / max(len(text), 1) for text in completions]\n"
     )
     return f"{file}:vowels"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data, beside the repository; tests that need them skip without."""
+    folder = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("real data sets are absent (../shared/data)")
+    return folder.resolve()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,4 @@
-"""Tokenizers built in code, and the folder of real data sets where it is present."""
-
-from pathlib import Path
+"""Tokenizers built in code."""
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -55,11 +53,3 @@ def chatml():
 @pytest.fixture(scope="session")
 def plain():
     return build_tokenizer(chat_template=None)
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    folder = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("real data sets are absent (../shared/data)")
-    return folder.resolve()

@@ -191,3 +191,20 @@ def test_plans_are_checked(tmp_path: Path, source: Path) -> None:
         run_plan(missing, tmp_path / "out", say=lambda _: None)
     with pytest.raises(RunError, match="not empty, and not a folder of rounds"):
         run_plan(plan, source.parent)
+
+
+def test_finished_stages_are_taken_from_another_folder_where_they_are_the_same(tmp_path: Path, source: Path) -> None:
+    first, second, said = tmp_path / "first", tmp_path / "second", list[str]()
+    run_plan(example(source), first, say=said.append)
+    (first / "round-1/lines.txt").write_text("edited since\n")
+    said.clear()
+    manifests = run_plan(example(source, end="."), second, reuse=[first], say=said.append)
+    assert said == [f"[1/3] round-0, taken from {first}", "[2/3] round-1", "[3/3] all/join"]
+    assert [manifests[name].taken_from for name in ("round-0", "round-1")] == [str(first), ""]
+    assert (second / "all/join/all.txt").read_text() == "0\n1\n2\n" + "0\n1\n2\n3\n" + "s\n" + "."
+    assert not list(second.glob("**/*.partial"))
+    said.clear()
+    run_plan(example(source, end="."), second, say=said.append)  # it stays finished without the other folder
+    assert said == []
+    with pytest.raises(RunError, match="not a folder of rounds"):
+        run_plan(example(source), tmp_path / "third", reuse=[tmp_path])

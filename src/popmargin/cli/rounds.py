@@ -1,12 +1,13 @@
 """`popmargin rounds`."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
 from popmargin.cli.overrides import add_fields
-from popmargin.errors import ConfigError
-from popmargin.rounds.rounds_config import RoundsConfig, load_rounds
+from popmargin.errors import ConfigError, WaitingError
+from popmargin.rounds.rounds_config import REPORT, RoundsConfig, load_rounds
 
 
 def add_parser(subparsers: Any) -> None:
@@ -18,8 +19,8 @@ def add_parser(subparsers: Any) -> None:
         "command goes on after an interruption; several processes share the work. RECIPE is a YAML file, or the name "
         "of an example on the embedded model and data. Any field can be set: --recipe.rounds 2 "
         "--base.train.learning_rate 1e-5. Values are YAML.",
-        usage="popmargin rounds RECIPE [--until STAGE] [--status] [--print-config] [--output FOLDER] [--overwrite] "
-        "[--FIELD VALUE ...]",
+        usage="popmargin rounds RECIPE [--until STAGE] [--status] [--print-config] [--output FOLDER] [--reuse FOLDER] "
+        "[--overwrite] [--FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument("recipe", help="YAML file, or the name of an example")
@@ -27,6 +28,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--status", action="store_true", help="show where every stage stands, and run nothing")
     parser.add_argument("--print-config", action="store_true", help="write the configuration as YAML, and run nothing")
     parser.add_argument("--output", help="folder of the stages")
+    parser.add_argument(
+        "--reuse",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="take finished stages from another folder of rounds where inputs and settings are the same; can be given "
+        "several times",
+    )
     parser.add_argument("--overwrite", action="store_true", help="repeat stages whose inputs or settings have changed")
     add_fields(parser, RoundsConfig)
     parser.set_defaults(func=run, standing=standing)
@@ -63,7 +73,9 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
     config = config_of(args)
     states = states_of(plan_of(config), Path(config.output))
     done = sum(state.standing == "finished" for state in states.values())
-    return f"{done} of {len(states)} stages of {config.output} are finished, and are kept.", []
+    report = Path(config.output) / REPORT
+    shown = f" Their report: {report}." if done and report.is_file() else ""
+    return f"{done} of {len(states)} stages of {config.output} are finished, and are kept.{shown}", []
 
 
 def commented(config: RoundsConfig) -> str:
@@ -97,7 +109,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from popmargin.rounds.run_rounds import run_rounds
 
-    report = run_rounds(config, plan, until=args.until, overwrite=args.overwrite)
+    try:
+        report = run_rounds(config, plan, until=args.until, overwrite=args.overwrite, reuse=args.reuse)
+    except WaitingError as waiting:
+        same = shlex.join(["popmargin", *(word for word in args.arguments if word != "--overwrite")])
+        print(f"{waiting}\nthen go on with: {same}\nreport: {Path(config.output) / REPORT}")
+        return 0
     if args.until is not None:
         print(f"stopped after {args.until}; without --until, the same command goes on")
     print(f"report: {report}")

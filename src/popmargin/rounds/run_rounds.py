@@ -1,5 +1,6 @@
 """Running the rounds of a configuration, and writing their report."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from popmargin.config import dump_yaml, to_dict
@@ -13,20 +14,28 @@ from popmargin.rounds.runner import run_plan, states_of
 from popmargin.study.sharing import LOCKS, claimed
 
 
-def run_rounds(config: RoundsConfig, plan: Plan, *, until: str | None = None, overwrite: bool = False) -> Path:
-    """Run the stages that are not finished, and write the report of all that are, also when one of them stops.
+def run_rounds(
+    config: RoundsConfig,
+    plan: Plan,
+    *,
+    until: str | None = None,
+    overwrite: bool = False,
+    reuse: Sequence[Path] = (),
+) -> Path:
+    """Run the stages that are not finished, and write the report of all that are, also when it ends before the last.
 
     Args:
         config: of the rounds.
         plan: its stages (`popmargin.recipes.base.plan_of`).
         until: the last stage to run.
         overwrite: repeat stages whose inputs or settings have changed.
+        reuse: folders of other rounds, whose finished stages are taken where they are the same.
 
     Returns:
         The path of the HTML report.
 
     Raises:
-        ConfigError, DataError, RunError: see `run_plan`.
+        ConfigError, DataError, RunError, WaitingError: see `run_plan`.
     """
     if process_count() > 1:
         raise ConfigError(
@@ -35,9 +44,9 @@ def run_rounds(config: RoundsConfig, plan: Plan, *, until: str | None = None, ov
         )
     folder = Path(config.output)
     try:
-        run_plan(plan, folder, until=until, overwrite=overwrite)
-    except PopmarginError:
-        if _is_as_planned(plan, folder):  # a stage failed, or waits for people
+        run_plan(plan, folder, until=until, overwrite=overwrite, reuse=reuse)
+    except (PopmarginError, KeyboardInterrupt):
+        if _is_as_planned(plan, folder):  # a stage failed or was stopped, or people have to answer
             _report(config, plan, folder)
         raise
     return _report(config, plan, folder)

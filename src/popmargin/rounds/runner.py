@@ -4,21 +4,21 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from popmargin.errors import PopmarginError, RunError
+from popmargin.errors import PopmarginError, RunError, WaitingError
 from popmargin.files import whole_file
-from popmargin.rounds.manifest import BEGUN, FINISHED, Manifest, State, fingerprint, state_of, where
+from popmargin.rounds.manifest import BEGUN, FINISHED, MARK, Manifest, State, fingerprint, state_of, where
 from popmargin.rounds.plan import Plan, Stage, Work
+from popmargin.rounds.reuse import check_reused, is_plan, take_finished
 from popmargin.study.sharing import LOCKS, claimed
 from popmargin.training.run_directory import versions
 from popmargin.user_code import running
-
-_MARK = "plan.txt"  # says that a folder is a plan's
 
 
 def say(message: str) -> None:
@@ -32,6 +32,7 @@ def run_plan(
     *,
     until: str | None = None,
     overwrite: bool = False,
+    reuse: Sequence[Path] = (),
     say: Callable[[str], None] = say,
 ) -> dict[str, Manifest]:
     """Do all stages that are not finished.
@@ -44,6 +45,7 @@ def run_plan(
         folder: of the plan; made when missing.
         until: the last stage to do; None does all.
         overwrite: delete and repeat stages whose inputs or settings have changed, and go on from there.
+        reuse: folders of other plans; a finished stage of the same name, inputs and settings is copied from there.
         say: is told what happens.
 
     Returns:
@@ -53,6 +55,7 @@ def run_plan(
         ConfigError: there is no stage `until`.
         RunError: a finished or begun stage is not what is planned, a stage fails or does not write its outputs, or the
             folder holds something else.
+        WaitingError: nothing is left to do before people have answered.
 
     Example:
         >>> plan = Plan()
@@ -64,20 +67,24 @@ def run_plan(
     """
     folder, stages = Path(folder), plan.until(until)
     _check_folder(folder)
+    check_reused(reuse)
     if not overwrite:
         refuse_changed(states_of(plan, folder))
-    with whole_file(folder / _MARK) as partial:
-        partial.write_text("".join(f"{stage.name}\n" for stage in plan), encoding="utf-8")
+    with whole_file(folder / MARK) as unfinished:
+        unfinished.write_text("".join(f"{stage.name}\n" for stage in plan), encoding="utf-8")
     places = {stage.name: place for place, stage in enumerate(stages, 1)}
     while True:
         states = states_of(stages, folder)
         left = [stage for stage in stages if states[stage.name].standing != "finished"]
         if not left:
             return {name: state.manifest for name, state in states.items() if state.manifest is not None}
-        able = [stage for stage in left if states[stage.name].standing != "waiting"]
-        done = [stage for stage in able if _try(stage, folder, places, len(stages), overwrite, say, wait=False)]
+        able = [stage for stage in left if states[stage.name].standing not in ("waiting", "asking")]
+        if not able:
+            raise WaitingError(next(waiting_lines(states)))
+        attempt = partial(_try, folder=folder, places=places, overwrite=overwrite, reuse=reuse, say=say)
+        done = [stage for stage in able if attempt(stage, wait=False)]
         if not done:  # other processes are at all of them
-            _try(able[0], folder, places, len(stages), overwrite, say, wait=True)
+            attempt(able[0], wait=True)
 
 
 def states_of(stages: Plan | Sequence[Stage], folder: Path) -> dict[str, State]:
@@ -88,6 +95,13 @@ def states_of(stages: Plan | Sequence[Stage], folder: Path) -> dict[str, State]:
         states[stage.name] = state = state_of(stage, folder, finished)
         finished |= {stage.name} if state.standing == "finished" else set()
     return states
+
+
+def waiting_lines(states: dict[str, State]) -> Iterator[str]:
+    """A sentence for each stage that waits for people."""
+    for name, state in states.items():
+        if state.standing == "asking" and state.people is not None:
+            yield f"{name}: {state.people}. {state.people.how}"
 
 
 def refuse_changed(states: dict[str, State]) -> None:
@@ -109,18 +123,18 @@ def refuse_changed(states: dict[str, State]) -> None:
 def _check_folder(folder: Path) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not folder.is_dir() or not (folder / _MARK).is_file():
+    if not is_plan(folder):
         raise RunError(f"{folder} is not empty, and not a folder of rounds. Choose another one.")
 
 
 def _try(
     stage: Stage,
+    *,
     folder: Path,
     places: dict[str, int],
-    total: int,
     overwrite: bool,
+    reuse: Sequence[Path],
     say: Callable[[str], None],
-    *,
     wait: bool,
 ) -> bool:
     """Do a stage unless another process is at it; says whether it was done here."""
@@ -129,15 +143,18 @@ def _try(
             return False
         before = {value.stage for value in stage.inputs.values() if not isinstance(value, Path)}
         state = state_of(stage, folder, before)  # another process may have finished it by now
-        if state.standing == "finished":
+        if state.standing in ("finished", "asking"):
             return False
         if state.standing == "changed":
             if not overwrite:
                 refuse_changed({stage.name: state})
             shutil.rmtree(folder / stage.name)
             state = replace(state, manifest=None)
-        again = "" if state.manifest is None else ", going on"
-        say(f"[{places[stage.name]}/{total}] {stage.name}{again}")
+        place = f"[{places[stage.name]}/{len(places)}] {stage.name}"
+        if state.manifest is None and (other := take_finished(stage, state, folder, reuse)) is not None:
+            say(f"{place}, taken from {other}")
+            return True
+        say(place if state.manifest is None else f"{place}, going on")
         _do(stage, folder, state, say)
         return True
 
@@ -165,7 +182,7 @@ def _do(stage: Stage, folder: Path, state: State, say: Callable[[str], None]) ->
     started = time.perf_counter()
     try:
         with running("function"):
-            facts = dict(stage.function(Work(own, inputs, stage.settings, outputs, say)) or {})
+            facts = dict(stage.function(Work(own, inputs, stage.settings, outputs, say, stage.how)) or {})
             _check_facts(facts)
     except PopmarginError as error:
         raise type(error)(f"stage '{stage.name}': {error}") from error

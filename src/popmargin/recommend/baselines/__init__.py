@@ -1,0 +1,1 @@
+"""Baselines of recommendation, one file each."""
