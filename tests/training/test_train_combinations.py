@@ -110,7 +110,10 @@ def test_a_third_task_is_asked_what_it_provides(configure: Configure) -> None:
         except ConfigError as error:
             assert "which a toy does not have" in str(error)
             refused.add(name)
-    assert refused == {"amapo", "cpo", "dpop", "orpo", "preferdiff", "simpo", "simpo_pop", "spa"} and {"dpo", "pop", "aps"} <= fine
+    assert (
+        refused == {"amapo", "cpo", "dpop", "orpo", "preferdiff", "simpo", "simpo_pop", "spa"}
+        and {"dpo", "pop", "aps"} <= fine
+    )
 
 
 def test_a_budget_is_in_the_reward_units_of_its_objective(configure: Configure) -> None:
