@@ -26,6 +26,10 @@ Size = Annotated[int, Strict(), Field(ge=1)]
 """A count of at least 1."""
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
 """A seed of random generators."""
+MOST_PIXELS = 178_956_970
+"""Pillow opens no larger image."""
+Pixels = Annotated[int, Strict(), Field(ge=1, le=MOST_PIXELS)]
+"""A limit of an image's width times height."""
 NotNegative = Annotated[float, Strict(), Field(ge=0)]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 PartialShare = Annotated[float, Strict(), Field(ge=0, lt=1)]

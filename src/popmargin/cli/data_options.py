@@ -4,6 +4,9 @@ import argparse
 import sys
 from typing import Any
 
+from popmargin.bounds import Pixels
+from popmargin.cli.numbers import number
+from popmargin.data.images import MAX_PIXELS
 from popmargin.data.load import Ties, load_preferences
 from popmargin.data.pairs import PAIRINGS
 from popmargin.data.schema import Preferences
@@ -41,6 +44,13 @@ def add_pair_arguments(parser: Any, seed_flag: str) -> None:
     parser.add_argument(
         "--min-gap", type=float, default=0.0, help="minimum strength of a preference (default: %(default)s)"
     )
+    parser.add_argument(
+        "--max-image-pixels",
+        type=number(Pixels),
+        default=MAX_PIXELS,
+        metavar="N",
+        help="largest image to decode, width times height (default: %(default)s)",
+    )
     parser.add_argument(seed_flag, type=seed, default=0, help="seed for sampling pairs of responses (default: 0)")
 
 
@@ -64,6 +74,7 @@ def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> 
         bad_rows=args.bad_rows,
         columns=dict(args.column),
         ties=ties,
+        max_image_pixels=args.max_image_pixels,
     )
     tell_left_out(preferences, source)
     return preferences

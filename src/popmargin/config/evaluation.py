@@ -16,6 +16,9 @@ class EvaluationConfig:
         reward: scores generations: `module:function`, `file.py:function`, `model:PATH` or `judge:MODEL@URL`; null
             generates nothing.
         reward_options: further arguments of the reward (for a judge: api_key_env, cache, request …).
+        also: further rewards of the same generations, reported beside the first under the names of their functions,
+            such as whether an image still shows its prompt. A list of `module:function`, `file.py:function` or
+            `model:PATH`.
         prompts: held-out prompts to generate for; null uses all.
         samples: completions per prompt.
         max_new_tokens: maximum completion length, tokens.
@@ -25,7 +28,9 @@ class EvaluationConfig:
         generation_config: `ignore` ignores and reports what the model's own generation_config.json would change
             (penalties, cuts, beams …); `model` follows that file, and temperature, top_k and top_p have no
             effect.
-        generation_batch_size: completions generated at once (does not change the metrics' weights).
+        denoising_steps: of the sampler of images.
+        guidance_scale: of classifier-free guidance when images are sampled; 1 means none.
+        generation_batch_size: completions or images generated at once (does not change the metrics' weights).
         tokens_per_batch: maximum tokens per forward pass when scoring responses.
         seed: seed of sampling.
         pop_k: held-out PoP edges per preference, for the PoP accuracy.
@@ -36,6 +41,7 @@ class EvaluationConfig:
 
     reward: str | None = None
     reward_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    also: list[str] = field(default_factory=list[str])
     prompts: Size | None = None
     samples: Size = 1
     max_new_tokens: Size = 256
@@ -43,6 +49,8 @@ class EvaluationConfig:
     top_k: Count = 0
     top_p: PositiveShare = 1.0
     generation_config: Literal["ignore", "model"] = "ignore"
+    denoising_steps: Size = 20
+    guidance_scale: NotNegative = 1.0
     generation_batch_size: Size = 64
     tokens_per_batch: Size = 4096
     seed: Seed = 0
@@ -51,6 +59,10 @@ class EvaluationConfig:
     curve_prompts: Size = 32
 
     def __post_init__(self) -> None:
+        if self.also and self.reward is None:
+            raise ConfigError(
+                "evaluation.also names further rewards beside evaluation.reward, which is not set: set it first."
+            )
         if self.generation_config == "model" and (self.temperature, self.top_k, self.top_p) != (1.0, 0, 1.0):
             raise ConfigError(
                 "evaluation.generation_config: model uses the model's own settings, so evaluation.temperature, "

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict
 
-from popmargin.bounds import NotNegative, PartialShare, Positive, Seed, ShareOrCount, Size
+from popmargin.bounds import NotNegative, PartialShare, Pixels, Positive, Seed, ShareOrCount, Size
 from popmargin.config.checked import section
 from popmargin.errors import ConfigError
 
@@ -57,10 +57,12 @@ class DataConfig:
         reasoning: `template` trains on a completion as the chat template writes it; `keep` (with prompt `sampling`) on
             its full text if the template drops part of it, such as reasoning.
         bad_rows: `error` stops at unusable rows, `drop` leaves them out and reports them.
+        max_image_pixels: the most pixels (width times height) of an image; larger ones are not decoded, but unusable.
         columns: maps popmargin's column names to the file's.
         soft_label_temperature: soft labels of training preferences from their ratings, σ(gap / temperature), in rating
-            points; replaces the `soft_label` column. null reads that column, the probability that chosen is better;
-            below ½, chosen and rejected are swapped.
+            points: a number; or `range`, the largest rating less the smallest of all training preferences, as in SmPO;
+            or `quantiles`, the 99% less the 1% quantile, with ratings cut there. Replaces the `soft_label` column. null
+            reads that column, the probability that chosen is better; below ½, chosen and rejected are swapped.
         flip: share of training preferences whose label is flipped, to study noise.
         limit: maximum number of training preferences.
     """
@@ -79,8 +81,9 @@ class DataConfig:
     prompt: Literal["template", "sampling"] = "template"
     reasoning: Literal["template", "keep"] = "template"
     bad_rows: Literal["error", "drop"] = "error"
+    max_image_pixels: Pixels = 2**25
     columns: dict[str, str] = field(default_factory=dict[str, str])
-    soft_label_temperature: Positive | None = None
+    soft_label_temperature: Positive | Literal["range", "quantiles"] | None = None
     flip: PartialShare = 0.0
     limit: Size | None = None
 

@@ -25,6 +25,8 @@ from popmargin.data.formats import (
     unused_columns,
 )
 from popmargin.data.formats.columns import normal_name
+from popmargin.data.formats.image_cells import beside, image_fields
+from popmargin.data.images import COLUMNS as IMAGE_COLUMNS
 from popmargin.data.load_report import LoadReport, RowProblem
 from popmargin.data.schema import COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS, Preferences, arrow_schema
 from popmargin.data.sources import RawBatch, Source
@@ -66,6 +68,7 @@ class Collector:
         self._found: dict[str, None] = {}
         self._names: dict[str, str] = {}
         self._meaning: Meaning | None = None
+        self._image_fields: frozenset[str] | None = None
         self._facts: dict[str, None] = {}
         self._groups: dict[str, _Group] = {}
         self._ids = IdGiver()
@@ -94,19 +97,22 @@ class Collector:
         self._prepare(batch, source)
         # Of one response a row, all columns are looked at when the rows are paired.
         everything = cast(Format, self._format).single is not None
-        read = batch.read(None if everything else set(self._names.values()))
+        images = (beside(self._names[name]) for name in self._reader.image_fields)
+        read = batch.read(None if everything else {*self._names.values(), *images})
         kept: list[Draft] = []
         numbers: list[int] = []
         for number, (row, position) in enumerate(zip(read, batch.positions, strict=True)):
             kept += self._read(row, _Place(source, position))
             numbers += [number] * (len(kept) - len(numbers))
-        names = [*self._kept_columns(), *self._sides]
+        names = list(dict.fromkeys([*self._kept_columns(), *self._sides]))
         table = None if batch.table is None else columns_of(batch.table, names, numbers)
         rows = [
             read[number] | draft["fields"] if "fields" in draft else read[number]
             for number, draft in zip(numbers, kept, strict=True)
         ]
         self._store(kept, rows, table, names)
+        if not everything:
+            self._reader.images.found.clear()
 
     def _read(self, row: Mapping[str, Any], place: _Place) -> list[Draft]:
         """The preferences of a row; anything else is reported."""
@@ -123,12 +129,21 @@ class Collector:
         kept: list[Draft] = []
         for draft in drafts:
             errors = [draft] if isinstance(draft, RowError) else self._errors(draft)
+            if self._reader.image_fields and not errors:
+                self._keep_images(cast(Draft, draft))
             if errors:
                 self._reject(place, errors)
             else:
                 self._rows_in += 1
                 kept.append(cast(Draft, draft))
         return kept
+
+    def _keep_images(self, draft: Draft) -> None:
+        """Put the images of a preference beside their names; turned like these, so not once more."""
+        images = self._reader.images.of_pair(draft["chosen"], draft["rejected"])
+        if draft.get("turned"):
+            images = {partner(name): image for name, image in images.items()}
+        draft["fields"] = draft.get("fields", {}) | images
 
     def _store(self, kept: list[Draft], rows: Sequence[Mapping[str, Any]], table: Any, names: Sequence[str]) -> None:
         """Add preferences, along with their rows, whose other columns are kept."""
@@ -140,7 +155,8 @@ class Collector:
         schema = arrow_schema(conversational=talks, tools=talks, more=OPTIONAL_COLUMNS)
         self._tables.append(pa.Table.from_pylist(kept, schema=schema))
         turned = np.array([bool(draft.get("turned")) for draft in kept])
-        for column in self._extra.add(rows, table, names, turned):
+        images = IMAGE_COLUMNS if self._reader.image_fields else ()
+        for column in self._extra.add(rows, table, names, turned, images):
             for chunk in column.chunks:
                 for buffer in chunk.buffers():
                     self._ids.rolling.update(buffer if buffer is not None else b"")
@@ -183,9 +199,9 @@ class Collector:
                 row = {name: group.rows[0].get(name) for name in self._shared}
                 for side, number in zip(("chosen", "rejected"), draft["pair"], strict=True):
                     row |= {f"{side}_{name}": group.rows[number].get(name) for name in own}
-                rows.append(row)
-        self._sides = _of_sides(own)
-        self._store(kept, rows, None, [*self._shared, *self._sides])
+                rows.append(row | draft.get("fields", {}))
+        self._sides = [*_of_sides(own), *(IMAGE_COLUMNS if self._image_fields else ())]
+        self._store(kept, rows, None, list(dict.fromkeys([*self._shared, *self._sides])))
         lone = sum(len(group.rows) == 1 for group in self._groups.values())
         self._facts[
             f"rows with one rated response each: {count}, prompts: {len(self._groups)}, prompts with a single row: "
@@ -206,12 +222,17 @@ class Collector:
                 if self._format is None:
                     self._format = FORMATS.get(self._format_name) or detect_format(rows[:100], found, candidates)
                 self._names = names_for(self._format, found, candidates)
+                if self._image_fields is None:
+                    self._image_fields = image_fields(rows[:100], self._names, source.folder)
+                    self._sides += IMAGE_COLUMNS if self._image_fields else ()
         except DataError as error:
             raise DataError(f"{self._source.name}: {error}") from None
         self._reader = replace(
             self._reader, names=self._names, nested=nested, text_cells=source.text_cells,
             decimal_comma=batch.decimal_comma, ends=self._meaning.ends if self._meaning is not None else None,
+            image_fields=self._image_fields or frozenset(),
         )  # fmt: skip
+        self._reader.images.folder = source.folder
 
     def _resolve(
         self, rows: Sequence[Mapping[str, Any]], found: Sequence[str]
@@ -228,8 +249,11 @@ class Collector:
         return {name: hits for name, hits in candidates.items() if hits}, nested
 
     def _errors(self, draft: Draft) -> list[RowError]:
-        errors = check_draft(draft)
         conversational = not isinstance(draft["prompt"], str)
+        if conversational and self._reader.image_fields:
+            message, remedy = "the prompt of images is messages.", "write it as text, without a system message."
+            return [RowError("type", message, remedy, column="prompt")]
+        errors = check_draft(draft)
         if self._conversational is None:
             if errors:
                 return errors
@@ -294,6 +318,7 @@ class Collector:
     def _notes(self) -> Iterator[str]:
         used = self._names
         yield from self._facts
+        yield from self._reader.images.notes()
         if used.get("strength", "strength") != "strength":
             yield f"the column '{used['strength']}' is used as the strength"
         strength = used.get("strength") or used.get("preference")

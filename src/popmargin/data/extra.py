@@ -3,7 +3,7 @@
 import json
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import datasets
@@ -18,6 +18,8 @@ from popmargin.errors import DataError, counted
 
 pc: Any = pyarrow.compute
 _ARROW_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
+IMAGE_TYPE: Any = datasets.Image().pa_type
+"""How an image is stored: its bytes, or else its path."""
 _MOST_KEYS = 64
 """Limit of distinct keys of objects: more are those of a dictionary, which a struct column would fill with nulls."""
 
@@ -31,7 +33,14 @@ class ExtraColumns:
         self._features: dict[str, Any] = {}
         self._as_text: set[str] = set()
 
-    def add(self, rows: Sequence[Mapping[str, Any]], table: Any, names: Sequence[str], turned: np.ndarray) -> list[Any]:
+    def add(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        table: Any,
+        names: Sequence[str],
+        turned: np.ndarray,
+        images: Collection[str] = (),
+    ) -> list[Any]:
         """Add the kept rows of a batch.
 
         Args:
@@ -39,14 +48,18 @@ class ExtraColumns:
             table: their Arrow table, which keeps its types; None if they come from text or memory.
             names: the columns to keep.
             turned: rows (N,) whose chosen and rejected were swapped.
+            images: those of the columns whose values, in `rows`, are images, `{bytes, path}`.
 
         Returns:
             The new arrays.
         """
         part: dict[str, Any] = {}
         features = {} if table is None else _features(table.schema)
+        self._features.update(dict.fromkeys(images, datasets.Image()))
         for name in names:
-            if table is not None and name in table.schema.names:
+            if name in images:
+                part[name] = pa.chunked_array([pa.array([row.get(name) for row in rows], IMAGE_TYPE)])
+            elif table is not None and name in table.schema.names:
                 part[name] = table[name]
                 self._features.setdefault(name, features.get(name))
             else:

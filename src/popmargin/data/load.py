@@ -6,8 +6,11 @@ from typing import Any, Literal
 
 import datasets
 
+from popmargin.bounds import MOST_PIXELS
 from popmargin.data.collect import Collector
 from popmargin.data.formats import FORMATS, Reader
+from popmargin.data.formats.image_cells import ImageCells
+from popmargin.data.images import MAX_PIXELS
 from popmargin.data.load_report import LoadReport
 from popmargin.data.locate import open_source
 from popmargin.data.pairs import Pairing, check_pairing
@@ -30,6 +33,7 @@ def load_preferences(
     bad_rows: BadRows = "error",
     columns: Mapping[str, str] | None = None,
     ties: Ties = "drop",
+    max_image_pixels: int = MAX_PIXELS,
 ) -> Preferences:
     """Load preferences; every row is kept or reported (`.report`), never skipped silently.
 
@@ -53,6 +57,7 @@ def load_preferences(
             of each rated response.
         ties: "drop" drops and reports rated responses, signed strengths, winners and votes that prefer neither; "keep"
             makes them preferences of strength 0, so that people can label them.
+        max_image_pixels: the most pixels, width times height, of an image; larger ones are reported, not decoded.
 
     Raises:
         DataError: unreadable source, unknown or ambiguous format, unusable rows, or no rows left.
@@ -66,8 +71,9 @@ def load_preferences(
     if bad_rows not in ("error", "drop"):
         raise ConfigError(f"bad_rows='{bad_rows}' is unknown. {did_you_mean(bad_rows, ['error', 'drop'])}")
     preferences, report = scan_preferences(
-        source, format=format, split=split, pairs=pairs, min_gap=min_gap, seed=seed, columns=columns, ties=ties
-    )
+        source, format=format, split=split, pairs=pairs, min_gap=min_gap, seed=seed, columns=columns, ties=ties,
+        max_image_pixels=max_image_pixels,
+    )  # fmt: skip
     if bad_rows == "error":
         raise_problems(report.problems, report.rows_in)
     if preferences is None:
@@ -91,6 +97,7 @@ def scan_preferences(
     seed: int = 0,
     columns: Mapping[str, str] | None = None,
     ties: str = "drop",
+    max_image_pixels: int = MAX_PIXELS,
 ) -> tuple[Preferences | None, LoadReport]:
     """Read everything and report every problem; the preferences are None if no row is usable.
 
@@ -105,8 +112,12 @@ def scan_preferences(
         raise ConfigError(f"format='{format}' is unknown. {did_you_mean(format, ['auto', *FORMATS])}")
     if ties not in ("drop", "keep"):
         raise ConfigError(f"ties='{ties}' is unknown. {did_you_mean(ties, ['drop', 'keep'])}")
+    if not 1 <= max_image_pixels <= MOST_PIXELS:
+        raise ConfigError(f"max_image_pixels is {max_image_pixels}; it must be from 1 to {MOST_PIXELS:,}.")
     opened = open_source(source, split=split)
-    collector = Collector(opened, format, Reader({}, pairs=pairs, min_gap=min_gap, seed=seed, ties=ties), columns)
+    images = ImageCells(max_pixels=max_image_pixels)
+    reader = Reader({}, pairs=pairs, min_gap=min_gap, seed=seed, ties=ties, images=images)
+    collector = Collector(opened, format, reader, columns)
     for batch in opened.batches():
         collector.add(batch)
     return collector.finish()

@@ -160,7 +160,8 @@ def _open_file(path: Path) -> Source:
         container = "jsonl"
     reader = FILE_READERS[container]
     by_line = container not in ("parquet", "json")
-    return Source(path.name, container, by_line, container in ("csv", "tsv"), lambda: read_file(path, reader))
+    text_cells = container in ("csv", "tsv")
+    return Source(path.name, container, by_line, text_cells, lambda: read_file(path, reader), path.parent)
 
 
 def container_of(path: Path) -> str | None:

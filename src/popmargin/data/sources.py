@@ -22,6 +22,7 @@ from popmargin.data.validate import RowError
 from popmargin.errors import DataError, a_kind, counted
 
 Row = dict[str, Any]
+_BATCH_BYTES = 2**28
 
 
 @dataclass
@@ -71,6 +72,7 @@ class Source:
         by_line: positions are line numbers from 1, otherwise row numbers from 0.
         text_cells: every cell is text (CSV, TSV), so numbers must be parsed and an empty cell means "missing".
         batches: starts reading.
+        folder: where relative paths of images start: the file's folder, otherwise the working directory.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Source:
     by_line: bool
     text_cells: bool
     batches: Callable[[], Iterator[RawBatch]]
+    folder: Path = Path()
 
 
 def dataset_batches(dataset: datasets.Dataset) -> Iterator[RawBatch]:
@@ -322,7 +325,11 @@ def _add_cells(batch: RawBatch, position: int, header: list[str], cells: list[st
 def _read_parquet(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
     source = pa.BufferReader(stream.read()) if path.suffix.lower() == ".gz" else stream
     start = 0
-    for chunk in pq.ParquetFile(source).iter_batches(batch_size=BATCH_ROWS):
+    file = pq.ParquetFile(source)
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    heaviest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
+    rows = max(1, min(BATCH_ROWS, int(_BATCH_BYTES / max(heaviest, 1))))  # images are large
+    for chunk in file.iter_batches(batch_size=rows):
         yield _arrow_batch(pa.Table.from_batches([chunk]), start)
         start += chunk.num_rows
 

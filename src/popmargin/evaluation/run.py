@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from popmargin.account import Step
-from popmargin.config import EvaluationConfig
-from popmargin.data.goal_tokens import refuse_cut_prompts
-from popmargin.data.goals import best_prompts, bodies, distinct_rows, goal_facts
-from popmargin.data.responses import Responses
+from popmargin.data.goals import goal_facts
 from popmargin.engine.scores import PairScores, scores_of
-from popmargin.errors import ConfigError, RunError, counted
+from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
+from popmargin.evaluation.generating import generate_and_score, generation_step
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
 from popmargin.evaluation.held_out import check_models, held_out
@@ -26,8 +24,7 @@ from popmargin.evaluation.held_out_scores import held_out_scores
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
-from popmargin.rewards.base import Reward, notes_of
-from popmargin.rewards.load import load_reward
+from popmargin.rewards.configured import AnyReward, Rewards, configured_rewards
 from popmargin.tasks.base import TASKS
 from popmargin.training.account import edge_step, encoding_step
 from popmargin.training.build import Run
@@ -47,7 +44,8 @@ class HeldOutMargins:
         clusters: (N,): the prompt, or the data's `cluster`.
         reward_margin: β·gap by the objective's own score (N,), reward units.
         strength: (N,), nan where unknown.
-        longer_chosen: 1 where chosen has more tokens, ½ where equally many, otherwise 0 (N,).
+        longer_chosen: 1 where chosen has more tokens, ½ where equally many, otherwise 0 (N,); nan if responses have no
+            length.
         reference_margin: the margin of the reference model's own log-probs by the same score (N,), reward units; nan if
             the score is a log-ratio, for which it is always 0.
     """
@@ -63,6 +61,11 @@ class HeldOutMargins:
     def of_reference(self) -> np.ndarray | None:
         """`reference_margin`; None if the score is a log-ratio."""
         return self.reference_margin if np.isfinite(self.reference_margin).all() else None
+
+    @property
+    def of_lengths(self) -> np.ndarray | None:
+        """`longer_chosen`; None if responses have no length."""
+        return self.longer_chosen if np.isfinite(self.longer_chosen).all() else None
 
     def save(self, path: Path) -> None:
         """Write a Parquet file."""
@@ -97,6 +100,8 @@ def held_out_margins(model: Any, run: Run, workspace: Workspace, scores: PairSco
         reference_gaps = (chosen - rejected).double().numpy()
     chosen, rejected = data.encoded.sizes()
     longer = np.sign(chosen - rejected) / 2 + 0.5
+    if not chosen.any() and not rejected.any():  # responses without a length
+        longer = np.full(len(data), np.nan)
     margins, of_references = loss.beta * gaps, loss.beta * reference_gaps
     return HeldOutMargins(data.ids, data.clusters, margins, data.strength, longer, of_references)
 
@@ -107,104 +112,9 @@ def margin_metrics(margins: HeldOutMargins, edges: PopEdges | None) -> Discrimin
         reward_margin=margins.reward_margin,
         strength=margins.strength,
         clusters=margins.clusters,
-        longer_chosen=margins.longer_chosen,
+        longer_chosen=margins.of_lengths,
         reference_margin=margins.of_reference,
         edges=edges.resolve(margins.ids) if edges is not None else None,
-    )
-
-
-@dataclass
-class PromptSet:
-    """Distinct held-out prompts to generate for, in data order.
-
-    Attributes:
-        prompts: as they are asked; of runs that were trained on goals, for the best goal.
-        bodies: the same without goals, as rewards and other runs see them.
-        clusters: what depends on each other.
-    """
-
-    prompts: list[Any]
-    bodies: list[Any]
-    clusters: list[str]
-
-    @staticmethod
-    def of(workspace: Workspace, count: int | None) -> "PromptSet":
-        """The first `count` distinct held-out prompts; None for all."""
-        preferences = workspace.test.preferences
-        prompts, plain, clusters = best_prompts(preferences), list(bodies(preferences)), preferences.clusters
-        rows = distinct_rows(preferences, count)
-        return PromptSet([prompts[row] for row in rows], [plain[row] for row in rows], [clusters[row] for row in rows])
-
-
-def generate_and_score(
-    policy: Any,
-    settings: EvaluationConfig,
-    workspace: Workspace,
-    reward: Reward,
-    *,
-    prompts: int | None,
-    progress: bool = False,
-) -> Generations:
-    """Completions of held-out prompts with rewards, and their log-ratio to the reference.
-
-    Args:
-        policy: samples the completions; None for the reference.
-        settings: how to sample.
-        workspace: prompts, tokenizer and reference model.
-        reward: scores them.
-        prompts: number of prompts; None for all.
-        progress: show a progress bar.
-    """
-    task = workspace.task
-    chosen = PromptSet.of(workspace, prompts)
-    goal = goal_facts(workspace.test.preferences)
-    if goal is not None:
-        refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
-    samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress)
-    repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
-    scores = {"reward": np.array(reward.score(repeated, samples.texts), dtype=np.float64), "kl": samples.log_ratio}
-    asked = {} if goal is None or goal.best is None else {"goal": [goal.line(goal.best)] * len(chosen.bodies)}
-    responses = Responses(
-        chosen.bodies,
-        [samples.texts[start : start + settings.samples] for start in range(0, len(samples.texts), settings.samples)],
-        {name: values for name, values in scores.items() if not np.isnan(values).all()},
-        tokens=samples.lengths,
-        finished=samples.finished,
-        columns={"cluster": chosen.clusters, **asked},
-    )
-    return Generations(responses, samples.drawn, notes_of(reward))
-
-
-def generation_step(generations: Generations, settings: EvaluationConfig, workspace: Workspace, whose: str) -> Step:
-    """The account of generations: prompts used and truncated, completions truncated and empty."""
-    everyone, task, responses = PromptSet.of(workspace, None), workspace.task, generations.responses
-    asked, room = len(responses), task.room_for_prompts(settings)
-    lengths = task.prompt_lengths(everyone.prompts[:asked])
-    answers = len(responses.texts)
-    counts = {
-        f"prompts truncated to the {counted(room, 'token')} that fit beside the answer": (
-            int((lengths > room).sum()),
-            asked,
-        ),
-        f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
-            int(responses.unfinished.sum()),
-            answers,
-        ),
-        "empty answers": (sum(not str(text).strip() for text in responses.texts), answers),
-    }
-    more = len(everyone.prompts) - asked
-    goal = goal_facts(workspace.test.preferences)
-    return Step(
-        name=f"generations of {whose}",
-        rows_in=len(everyone.prompts),
-        kept={"answered": asked},
-        left_out={"not used, beyond evaluation.prompts": more} if more else {},
-        notes=(
-            *(() if goal is None else (goal.note(),)),
-            *(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count),
-            *generations.notes,
-        ),
-        unit="prompts",
     )
 
 
@@ -220,17 +130,12 @@ def _test_edge_step(edges: PopEdges | None, workspace: Workspace) -> list[Step]:
                  left_out={"unknown": unknown}, notes=(note,))]  # fmt: skip
 
 
-def configured_reward(config: EvaluationConfig) -> Reward | None:
-    """The reward that the configuration names; None if it names none."""
-    return load_reward(config.reward, **config.reward_options) if config.reward is not None else None
-
-
 def evaluate_policy(
     policy: Any,
     run: Run,
     workspace: Workspace,
     *,
-    reward: Reward | None,
+    rewards: Rewards | None,
     reference: Generations | None,
     baseline: Generations | None = None,
     progress: bool = False,
@@ -242,7 +147,7 @@ def evaluate_policy(
         policy: the policy to evaluate.
         run: the run it belongs to, where the results go.
         workspace: held-out data and reference.
-        reward: scores generations; None generates nothing.
+        rewards: score generations; None generates nothing.
         reference: the reference model's generations on the same prompts.
         baseline: another run's generations, for win rates.
         progress: show progress bars.
@@ -264,19 +169,17 @@ def evaluate_policy(
     steps = _test_edge_step(edges, workspace)
     if reference is not None:
         steps.append(generation_step(reference, settings, workspace, "the reference"))
-    if reward is not None:
+    if rewards is not None:
         generations = generate_and_score(
-            policy, settings, workspace, reward, prompts=settings.prompts, progress=progress
+            policy, settings, workspace, rewards, prompts=settings.prompts, progress=progress
         )
         generations.save(directory.evaluation / "generations.parquet")
         steps.append(generation_step(generations, settings, workspace, "the policy"))
         intervals = generative_metrics(generations, reference, baseline)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
-        facts = {
-            "drawn": str(generations.drawn),
-            "own_settings": own_settings(policy),
-            "ends": workspace.task.ends(workspace.test.encoded),
-        }
+        facts: dict[str, Any] = {"drawn": str(generations.drawn)}
+        if "tokens" in workspace.task.provides:
+            facts |= {"own_settings": own_settings(policy), "ends": workspace.task.ends(workspace.test.encoded)}
         metrics["sampling"] = asdict(generations.drawn) | facts
     workspace.tell(steps)
     metrics["account"] = [step.to_dict() for step in (*earlier, *steps)]
@@ -291,7 +194,7 @@ def evaluate_run(
     run: Run | str | Path,
     *,
     against: str | Path | None = None,
-    reward: Reward | None = None,
+    reward: str | Callable[..., Any] | AnyReward | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on exactly the preferences held out in training.
 
@@ -326,10 +229,10 @@ def evaluate_run(
     steps = [*chosen.steps, replace(encoded, notes=(*encoded.notes, *run.copies))]
     workspace.tell(steps)
     _check_models(run, workspace)
-    reward = reward if reward is not None else configured_reward(settings)
+    rewards = configured_rewards(settings, images="images" in task.provides, first=reward)
     reference = baseline = None
-    if reward is not None:
-        reference = generate_and_score(None, settings, workspace, reward, prompts=settings.prompts, progress=True)
+    if rewards is not None:
+        reference = generate_and_score(None, settings, workspace, rewards, prompts=settings.prompts, progress=True)
         reference.save(directory.evaluation / "reference_generations.parquet")
     if against is not None:
         other = replace(directory, path=Path(against)).evaluation / "generations.parquet"
@@ -341,7 +244,7 @@ def evaluate_run(
         policy,
         run,
         workspace,
-        reward=reward,
+        rewards=rewards,
         reference=reference,
         baseline=baseline,
         progress=True,
@@ -357,7 +260,7 @@ def _check_models(run: Run, workspace: Workspace) -> None:
     facts = {name: value for name, value in facts.items() if name not in tokens}
     own, now = run.as_trained.evaluation, run.evaluation
     code, of_reward = run.code, reward_facts(now)
-    if (now.reward, now.reward_options) != (own.reward, own.reward_options):  # another one, on purpose
+    if (now.reward, now.reward_options, now.also) != (own.reward, own.reward_options, own.also):  # others, on purpose
         code, of_reward = [one for one in code if one not in code_of_reward(now)], {}
     check_models(directory, facts | code_facts(code) | of_reward)
     if directory.measured == RunDirectory(directory.path).measured:  # other data has no stored tokens to compare with

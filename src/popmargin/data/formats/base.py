@@ -10,6 +10,8 @@ from typing import Any, cast
 import numpy as np
 
 from popmargin.data.conversation import Message, Text, holds_tools
+from popmargin.data.formats.image_cells import ImageCells, beside
+from popmargin.data.images import is_image_name
 from popmargin.data.messages import Notes, as_text, as_values, harmonise, offer
 from popmargin.data.schema import NUMBER_COLUMNS
 from popmargin.data.tools import tools_text
@@ -36,6 +38,8 @@ class Reader:
         fields: of each response, kept as columns of its side.
         ties: "drop" reports them, "keep" makes them preferences of strength 0.
         unfinished: "drop" reports pairs with a response whose field `finished` is false, "keep" keeps them.
+        images: reads the cells that hold images.
+        image_fields: our fields that hold images.
         rated: number of rows of rated responses, by whether their ratings are 1 to n without ties, like ranks.
     """
 
@@ -50,6 +54,8 @@ class Reader:
     ties: str = "drop"
     unfinished: str = "keep"
     fields: tuple[str, ...] = ()
+    images: ImageCells = field(default_factory=ImageCells)
+    image_fields: frozenset[str] = frozenset()
     notes: Notes = field(default_factory=Counter[str])
     rated: Counter[bool] = field(default_factory=Counter[bool])
 
@@ -63,8 +69,31 @@ class Reader:
         return as_values(self.value(row, name))
 
     def text(self, row: Row, name: str) -> Text:
-        """The cell as text or messages."""
+        """The cell as text or messages; an image as its name."""
+        if name in self.image_fields:
+            return self.image(row, name)
         return as_text(self.value(row, name), name, self.notes)
+
+    def image(self, row: Row, name: str) -> str:
+        """The name of the image in a cell, or of the one beside its name."""
+        value = self.value(row, name)
+        if not is_image_name(value):
+            return self.images.read(value, name)
+        return self.images.read(row.get(beside(self.names[name])), name, name=value)
+
+    def response(self, value: object, fields: Row, what: str) -> Text:
+        """One of several responses as text or messages, or as the name of its image.
+
+        Args:
+            value: its text.
+            fields: all of it.
+            what: how messages call it.
+        """
+        if "responses" not in self.image_fields:
+            return as_text(value, what, self.notes)
+        held = fields.get("image")
+        name = value if isinstance(value, str) and is_image_name(value) else None
+        return self.images.read(value if held is None else held, "responses", what=what, name=name)
 
     def prompt(self, row: Row) -> Text:
         """The prompt; an instruction and its input are joined by an empty line, as in Alpaca."""

@@ -44,6 +44,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "votes_a": ("votes_a", "winner_model_a"),
     "votes_b": ("votes_b", "winner_model_b"),
     "votes_equal": ("votes_equal", "votes_tie", "winner_tie"),
+    "caption": ("caption", "prompt"),
+    "image_0": ("image_0", "jpg_0"),
+    "image_1": ("image_1", "jpg_1"),
+    "label_0": ("label_0",),
+    "label_1": ("label_1",),
+    "has_label": ("has_label",),
+    "image": ("image", "images", "image_path", "file_path"),
+    "human_preference": ("human_preference",),
 }  # fmt: skip
 """Our field -> its column names, in any case, with spaces or hyphens for underscores; our own name comes first."""
 

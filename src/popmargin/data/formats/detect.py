@@ -7,7 +7,9 @@ from typing import Any
 
 from popmargin.data.formats import (
     hh_rlhf,
+    hpd,
     implicit_prompt,
+    pick_a_pic,
     preference,
     responses,
     signed_strength,
@@ -32,6 +34,8 @@ FORMATS: dict[str, Format] = {
         signed_strength,
         winner,
         votes,
+        pick_a_pic,
+        hpd,
     )
 }
 SIGNED_NAMES = ("preference_strength", "overall_preference", "signed_strength")
@@ -173,6 +177,8 @@ def detect_format(
 def _hint(candidates: Mapping[str, Sequence[str]]) -> str:
     """The remedy if nothing fits, given the columns."""
     has = candidates.keys()
+    if {"label_0", "label_1"} <= has and not {"image_0", "image_1"} <= has:
+        return "Remedy: there are labels but no images; add these as jpg_0 and jpg_1 (addresses are not images)."
     if {"response_a", "response_b"} <= has:
         return "Remedy: name the column that says which response is better, e.g. --column winner=… or preference=…"
     if "responses" in has or {"chosen", "rejected"} <= has:

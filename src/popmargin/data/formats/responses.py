@@ -7,7 +7,7 @@ from typing import Any, cast
 from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.formats.base import Format, Reader, Row, as_number, finite, tied
 from popmargin.data.formats.columns import ranks_by_name
-from popmargin.data.messages import as_text
+from popmargin.data.formats.image_cells import is_stored
 from popmargin.data.pairs import SEVERAL, logit, make_pairs
 from popmargin.data.validate import Draft, RowError
 from popmargin.errors import a_kind, counted
@@ -80,8 +80,8 @@ def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float],
     ratings: list[float] = []
     kept: list[Mapping[str, Any]] = []
     for number, item in enumerate(items):
-        fields = cast(Mapping[str, Any], item) if isinstance(item, Mapping) else {"text": item}
-        text = fields[_nested_name("text", TEXT_FIELDS, fields, reader)]
+        fields = cast(Mapping[str, Any], item) if isinstance(item, Mapping) and not is_stored(item) else {"text": item}
+        text = _text_of(fields, reader)
         if beside is not None:
             name, value = column, as_number(beside[number], f"{column} of response {number}")
         else:
@@ -91,10 +91,16 @@ def _rated_responses(row: Row, reader: Reader) -> tuple[list[Text], list[float],
             reader.notes[f"responses without a {'text' if text is None else 'rating'}, dropped from their row"] += 1
             continue
         kept.append(fields)
-        texts.append(as_text(text, f"text of response {number}", reader.notes))
+        texts.append(reader.response(text, fields, f"text of response {number}"))
         rating = finite(value, f"{name} of response {number}", "responses" if beside is None else column)
         ratings.append(_as_rating(rating, name, reader, first=not ratings))
     return texts, ratings, kept
+
+
+def _text_of(fields: Mapping[str, Any], reader: Reader) -> Any:
+    if "responses" in reader.image_fields and "image" in fields:
+        return fields.get("text", fields["image"])
+    return fields[_nested_name("text", TEXT_FIELDS, fields, reader)]
 
 
 def items_of(responses: object) -> Sequence[object]:

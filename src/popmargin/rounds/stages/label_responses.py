@@ -9,7 +9,6 @@ import numpy as np
 from popmargin.config import RunConfig
 from popmargin.data.conversation import prompt_key
 from popmargin.data.responses import Responses
-from popmargin.evaluation.run import configured_reward
 from popmargin.rewards.base import Reward
 from popmargin.rewards.implicit import NO_REFERENCE, ImplicitReward
 from popmargin.rewards.load import check_reward, load_reward
@@ -90,9 +89,7 @@ def label_stage(work: Work) -> dict[str, Any]:
         }
     trusted = settings["trusted"]
     if trusted["reward"] is not None:
-        config = RunConfig(evaluation={"reward": trusted["reward"], "reward_options": trusted["options"]})  # pyright: ignore
-        reward = configured_reward(config.evaluation)
-        assert reward is not None
+        reward = load_reward(trusted["reward"], **trusted["options"])
         labelled = rate_responses(labelled, reward, name=TRUSTED).responses
         found = agreement(labelled, LABEL, TRUSTED)
         facts["agreement"] = found.to_dict()

@@ -1,0 +1,186 @@
+"""Cells that hold images: which columns do, and how a cell becomes an image's name, with its bytes or path kept."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from popmargin.data.images import (
+    MAX_PIXELS,
+    SUFFIXES,
+    ImageError,
+    ImageFacts,
+    examine,
+    image_bytes,
+    image_name,
+    is_image_name,
+    is_pillow,
+)
+from popmargin.data.validate import RowError
+from popmargin.errors import DataError, counted
+
+Row = Mapping[str, Any]
+Stored = dict[str, Any]
+"""An image as `datasets.Image` stores it: its bytes, or else its absolute path."""
+RESPONSES = ("chosen", "rejected", "response_a", "response_b", "response", "responses")
+"""Fields that may hold images or texts."""
+ALWAYS = ("image", "image_0", "image_1")
+"""Fields that hold images only."""
+_SHOWN_SIZES = 5
+
+
+@dataclass
+class ImageCells:
+    """Reads cells with images.
+
+    Attributes:
+        folder: where relative paths start.
+        max_pixels: the most pixels that an image may have.
+        found: name -> the image, of the rows read since it was last emptied.
+        facts: name -> what its header says, of all images.
+        uneven: number of preferences whose two images differ in size.
+    """
+
+    folder: Path = Path()
+    max_pixels: int = MAX_PIXELS
+    found: dict[str, Stored] = field(default_factory=dict[str, Stored])
+    facts: dict[str, ImageFacts] = field(default_factory=dict[str, ImageFacts])
+    uneven: int = 0
+
+    def read(self, value: object, column: str, *, what: str = "", name: str | None = None) -> str:
+        """The name of a cell's image, which can be decoded.
+
+        Args:
+            value: bytes, a path, `{bytes, path}` or a `PIL.Image.Image`.
+            column: our name of its column.
+            what: how messages call it, if not after its column.
+            name: the image's name, if the data say which it is.
+
+        Raises:
+            RowError: it is missing, no image, broken or too large.
+        """
+        try:
+            stored = self._stored(value)
+            data = image_bytes(stored, name=name)
+            found = name or image_name(data)
+            if found not in self.facts:
+                self.facts[found] = examine(data, max_pixels=self.max_pixels)
+        except ImageError as error:
+            message = f"{what}: {error.message}" if what else error.message
+            raise RowError(error.kind, message, error.remedy, column=column) from error
+        self.found.setdefault(found, stored)
+        return found
+
+    def _stored(self, value: object) -> Stored:
+        """A cell as `{bytes, path}`, with an absolute path only where there are no bytes."""
+        fields = cast(Row, value) if isinstance(value, Mapping) else {}
+        data = fields.get("bytes") if fields else value
+        if isinstance(data, bytes | bytearray | memoryview):
+            path = fields.get("path")
+            return {"bytes": bytes(data), "path": Path(path).name if isinstance(path, str) and path else None}
+        path = fields.get("path") if fields else value
+        if not isinstance(path, str) or not path.strip():
+            if path is None or path == "":
+                raise ImageError("missing_image", "the image is missing.", "write a path or bytes, or drop the row.")
+            return {"bytes": image_bytes(path), "path": None}
+        place = Path(path).expanduser()
+        return {"bytes": None, "path": str((self.folder / place).absolute())}
+
+    def of_pair(self, chosen: str, rejected: str) -> dict[str, Stored]:
+        """The columns with the two images of a preference."""
+        self.uneven += self.facts[chosen].size != self.facts[rejected].size
+        return {"chosen_image": self.found[chosen], "rejected_image": self.found[rejected]}
+
+    def notes(self) -> list[str]:
+        """Sentences on the images: sizes in pixels, animations."""
+        if not self.facts:
+            return []
+        sizes = Counter(facts.size for facts in self.facts.values()).most_common()
+        shown = ", ".join(f"{width} × {height} ({count})" for (width, height), count in sizes[:_SHOWN_SIZES])
+        more = f", … and {counted(len(sizes) - _SHOWN_SIZES, 'other size')}" if len(sizes) > _SHOWN_SIZES else ""
+        notes = [f"{counted(len(self.facts), 'distinct image')}, width × height in pixels: {shown}{more}"]
+        if self.uneven:
+            notes.append(
+                f"pairs whose two images differ in size: {self.uneven}; they cannot share noise, so set the task's size"
+            )
+        animated = sum(facts.frames > 1 for facts in self.facts.values())
+        if animated:
+            notes.append(f"animated images, of which the first frame is used: {animated}")
+        return notes
+
+
+def is_stored(value: object) -> bool:
+    """Whether a cell is an image in itself: bytes, `{bytes, path}` or a `PIL.Image.Image`."""
+    if isinstance(value, bytes | bytearray | memoryview) or is_pillow(value):
+        return True
+    return isinstance(value, Mapping) and bool(value) and set(cast(Row, value)) <= {"bytes", "path"}
+
+
+def image_fields(rows: Sequence[Row], names: Mapping[str, str], folder: Path) -> frozenset[str]:
+    """Which of our fields hold images, by the first rows.
+
+    Bytes and `{bytes, path}` are images; so are texts that all end like image files, if one of them is there; names of
+    images are, if the data hold these.
+
+    Args:
+        rows: the first rows.
+        names: our field -> the source's column.
+        folder: where relative paths start.
+
+    Raises:
+        DataError: texts that all end like image files, none of which is there.
+    """
+    values = {name: _cells(rows, names[name], name) for name in RESPONSES if name in names}
+    found = {name for name in ALWAYS if name in names}
+    paths: dict[str, list[str]] = {}
+    for name, cells in values.items():
+        if cells and all(is_stored(cell) for cell in cells):
+            found.add(name)
+        elif cells and all(isinstance(cell, str) for cell in cells):
+            texts = cast(list[str], cells)
+            if all(map(is_image_name, texts)) and _have_images(rows, names[name], name):
+                found.add(name)
+            elif all(text.strip().lower().endswith(SUFFIXES) and "\n" not in text for text in texts):
+                paths[name] = texts
+    if paths and not any((folder / Path(text).expanduser()).is_file() for texts in paths.values() for text in texts):
+        name, texts = next(iter(paths.items()))
+        raise DataError(
+            f"the column '{names[name]}' names image files, and none of the first ones is there ('{texts[0]}'; "
+            f"relative paths start at {folder.absolute()}). Remedy: correct the paths, or move the images there; write "
+            "texts that are only file names as messages."
+        )
+    found |= paths.keys()
+    couples = [{"chosen", "rejected"}, {"response_a", "response_b"}]
+    return frozenset(found.union(*(couple & names.keys() for couple in couples if couple & found)))
+
+
+def _cells(rows: Sequence[Row], column: str, name: str) -> list[object]:
+    """What a field holds in the first rows, without missing values; for lists, their items' images or texts."""
+    cells = [row.get(column) for row in rows]
+    if name == "responses":
+        lists = [cast(list[object], cell) for cell in cells if isinstance(cell, list)]
+        cells = [_item(item) for items in lists for item in items]
+    return [cell for cell in cells if cell is not None and cell != ""]
+
+
+def _item(item: object) -> object:
+    if not isinstance(item, Mapping) or is_stored(item):
+        return item
+    fields = cast(Row, item)
+    return fields.get("image") or next((fields[name] for name in ("text", "response", "path") if name in fields), None)
+
+
+def _have_images(rows: Sequence[Row], column: str, name: str) -> bool:
+    """Whether images stand beside their names, as `Preferences.save` writes them."""
+    return name != "responses" and any(row.get(beside(column)) is not None for row in rows)
+
+
+def beside(column: str) -> str:
+    """The column with the images that a column names.
+
+    Example:
+        >>> beside("chosen")
+        'chosen_image'
+    """
+    return f"{column}_image"
