@@ -61,15 +61,14 @@ class Elsewhere:
         repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
         texts = [last_turn(prompt, text, f"prompt {row}")[1]
                  for row, (prompt, text) in enumerate(zip(repeated, made.texts, strict=True))]  # fmt: skip
-        fields = {name: made.field(name) for name in ("tokens", "finished") if name in made.field_names}
-        known: dict[str, Any] = {name: values for name, values in fields.items() if None not in values}
+        known = {name: made.field(name) for name in ("tokens", "finished") if name in made.field_names}
         asked = {} if goal is None or goal.best is None else {"goal": [goal.line(goal.best)] * len(chosen.bodies)}
         responses = Responses(
             chosen.bodies,
             [texts[start : start + settings.samples] for start in range(0, len(texts), settings.samples)],
             rewards.scores(repeated, texts, None),
+            fields={name: values for name, values in known.items() if None not in values},
             columns={"cluster": chosen.clusters, **asked},
-            **known,
         )
         drawn = Drawn(settings.temperature, settings.top_k, top_p=settings.top_p)
         before = len(texts) - produced.new

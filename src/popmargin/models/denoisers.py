@@ -126,7 +126,7 @@ def kind_of_denoiser(model: Any, path: str) -> Denoising:
         ConfigError: a kind that is not known.
     """
     name, config = type(model).__name__, model.config
-    if name == "UNet2DConditionModel" and config.addition_embed_type == "text_time":
+    if name == "UNet2DConditionModel" and config.get("addition_embed_type") == "text_time":
         return _StableDiffusionXL()
     more = [key for key in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if config.get(key)]
     if config.get("use_additional_conditions"):

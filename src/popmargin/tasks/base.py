@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_chec
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import TrainerCallback
 
 from popmargin.config import DataConfig, EvaluationConfig, ModelConfig, ReferenceConfig, TaskChoice, TrainConfig, opened
 from popmargin.data.schema import Preferences
@@ -235,6 +236,14 @@ class Task(ABC):
             tokens: a token selector and its options.
             statistics: also return entropy and top-1 agreement of every token, to log.
         """
+
+    def watch(self, beta: float) -> Sequence[TrainerCallback]:
+        """What looks at the log of a training and warns.
+
+        Args:
+            beta: of the objective, reward units per nat.
+        """
+        return ()
 
     def decoupled(self, scorer: Any, weight: float) -> Scorer:
         """A scorer that also gives `PairScores.decoupled`; of tasks that provide `decoupled`.

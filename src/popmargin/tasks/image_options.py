@@ -48,8 +48,6 @@ class ImagesOptions:
         snr_limit: maximum weight of an error of a model that predicts images, in the noise: ᾱ/(1 − ᾱ) grows without
             bound where there is little noise.
         prompt_dropout: share of pairs that are trained with the empty prompt, for guidance.
-        average: decay of an average of the trained weights, which is saved and sampled from instead of the last
-            weights; null for none.
     """
 
     size: Size | None = None
@@ -60,4 +58,3 @@ class ImagesOptions:
     space: Literal["epsilon", "native"] = "epsilon"
     snr_limit: Positive = 20.0
     prompt_dropout: PartialShare = 0.0
-    average: PartialShare | None = None

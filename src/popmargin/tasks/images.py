@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import send_to_device
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers import TrainerCallback
 
 from popmargin.config import EvaluationConfig, ModelConfig
 from popmargin.data.schema import Preferences
@@ -25,6 +26,7 @@ from popmargin.models.saved import choose_dtype, round_weights, write_model, wri
 from popmargin.models.saved_pipelines import load_trained, make_denoiser, save_lora, save_whole
 from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import Task, TaskSettings, task
+from popmargin.tasks.image_guards import SaturationWatch
 from popmargin.tasks.image_inputs import ImageInputs, ImagePreferences, encode_preferences, stored_errors
 from popmargin.tasks.image_options import ImagesOptions
 from popmargin.tasks.image_scores import ImageScorer
@@ -173,6 +175,9 @@ class ImageTask(Task):
         statistics: bool = False,
     ) -> ImageScorer:
         return ImageScorer(self.pipeline, kind, precision, self.options, self.reference_model, wide)
+
+    def watch(self, beta: float) -> Sequence[TrainerCallback]:
+        return (SaturationWatch(beta),)
 
     def inputs(
         self,

@@ -344,10 +344,17 @@ def _say_what_is_unknown(scale: StrengthScale) -> None:
         )
 
 
-def make_trainer(arguments: TrainingArguments, parts: Parts, *, clustered: bool = False) -> PreferenceTrainer:
-    """The trainer of a run; this creates the run's checkpoint folder."""
-    settings: Any = getattr(parts.policy, "config", None)
-    arguments.use_cache = getattr(settings, "use_cache", False)  # otherwise transformers saves False, whatever it was
+def make_trainer(arguments: TrainingArguments, parts: Parts, settings: TrainConfig | None = None) -> PreferenceTrainer:
+    """The trainer of a run; this creates the run's checkpoint folder.
+
+    Args:
+        arguments: transformers' own.
+        parts: of the run.
+        settings: the order of its rows, and whether weights are averaged; None for the defaults.
+    """
+    chosen = TrainConfig() if settings is None else settings
+    config: Any = getattr(parts.policy, "config", None)
+    arguments.use_cache = getattr(config, "use_cache", False)  # otherwise transformers saves False, whatever it was
     try:
         trainer = PreferenceTrainer(
             model=parts.policy,
@@ -356,7 +363,8 @@ def make_trainer(arguments: TrainingArguments, parts: Parts, *, clustered: bool 
             collator=parts.collator,
             scorer=parts.scorer,
             write=parts.task.checkpoint,
-            clustered=clustered,
+            clustered=chosen.edge_batching == "clustered",
+            average=None if chosen.average is None else EMATarget(parts.policy, chosen.average),
         )
     except PopmarginError:
         raise

@@ -16,6 +16,7 @@ from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from popmargin.engine.scores import scores_of
+from popmargin.engine.target import EMATarget
 from popmargin.errors import RunError
 from popmargin.models.adapters import is_stacked
 from popmargin.models.saved import read_adapter, refuse_difference
@@ -42,6 +43,7 @@ class PreferenceTrainer(Trainer):
         scorer: scores preferences with the model.
         write: writes weights into a folder; see `tasks.base.Task.checkpoint`.
         clustered: order edges so that a batch shares preferences.
+        average: of the trained weights, which replaces them at the end; None for none.
         callbacks: further transformers callbacks.
         options: further options of transformers' trainer.
     """
@@ -56,6 +58,7 @@ class PreferenceTrainer(Trainer):
         scorer: Scorer,
         write: Callable[[Any, Path, Mapping[str, Tensor] | None], None],
         clustered: bool = False,
+        average: EMATarget | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **options: Any,
     ) -> None:
@@ -72,6 +75,8 @@ class PreferenceTrainer(Trainer):
             raise RunError(
                 "DeepSpeed cannot keep an averaged target: set target.kind to `bank` or `policy`, or use fsdp instead."
             )
+        if average is not None and self.is_deepspeed_enabled:
+            raise RunError("DeepSpeed cannot keep averaged weights: remove train.average, or use fsdp instead.")
         if args.fsdp and not self.is_fsdp_enabled:
             raise RunError(
                 "train.trainer_arguments requests fsdp, which accelerate does not support here: it needs several "
@@ -87,6 +92,7 @@ class PreferenceTrainer(Trainer):
         self.collator = collator
         self.scorer = scorer
         self.clustered = clustered
+        self.average = average
         self.metrics = MeanMetrics()
         self.step_metrics = MeanMetrics()
         self.step_rows = RowValues(loss.objective.every_row)
@@ -289,6 +295,8 @@ class PreferenceTrainer(Trainer):
 
     def finish_step(self) -> None:
         """Update target and objective after an optimizer step."""
+        if self.average is not None:
+            self.average.step()
         if self.loss.target is not None:
             self.loss.target.step()
         if self.loss.objective.update_state is not None:
@@ -336,6 +344,7 @@ class PreferenceTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if _internal_call and output_dir is not None:
             state = dict(self.loss.target.state()) if self.loss.target is not None else {}  # over all processes' shards
+            state |= {f"average.{name}": value for name, value in self.average.state().items()} if self.average else {}
             if not self.args.should_save:
                 return
             state |= {f"objective.{name}": value for name, value in self.state_of_objective.items()}
@@ -353,6 +362,9 @@ class PreferenceTrainer(Trainer):
         state = load_file(file)
         if self.loss.target is not None:
             self.loss.target.load_state(state)
+        if self.average is not None:
+            self.average.load_state({name.removeprefix("average."): value for name, value in state.items()
+                                     if name.startswith("average.")})  # fmt: skip
         self.state_of_objective = {name: state[f"objective.{name}"] for name in self.state_of_objective}
 
 
