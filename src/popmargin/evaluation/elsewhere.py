@@ -67,8 +67,8 @@ class Elsewhere:
             chosen.bodies,
             [texts[start : start + settings.samples] for start in range(0, len(texts), settings.samples)],
             rewards.scores(repeated, texts, None),
+            fields={name: values for name, values in known.items() if None not in values},
             columns={"cluster": chosen.clusters, **asked},
-            **{name: values for name, values in known.items() if None not in values},
         )
         drawn = Drawn(settings.temperature, settings.top_k, top_p=settings.top_p)
         before = len(texts) - produced.new

@@ -213,13 +213,13 @@ def _check_sweep(settings: EvaluationConfig, workspace: Workspace, rewards: Rewa
 
 def _sweep(policy: Any, run: Run, workspace: Workspace, rewards: Rewards, *, progress: bool) -> dict[str, Any]:
     """Answer the same prompts at each of `evaluation.goals`, store the generations, and say what they show."""
-    settings, how = run.evaluation, {"prompts": run.evaluation.prompts, "progress": progress}
-    sweep = GoalSweep(
-        {
-            goal: generate_and_score(policy, settings, workspace, Rewards(rewards.first), goal=goal, **how)
-            for goal in sorted(settings.goals or ())
-        }
-    )
+    settings, first = run.evaluation, Rewards(rewards.first)
+
+    def at(goal: float) -> Generations:
+        count = settings.prompts
+        return generate_and_score(policy, settings, workspace, first, prompts=count, goal=goal, progress=progress)
+
+    sweep = GoalSweep({goal: at(goal) for goal in sorted(settings.goals or ())})
     sweep.save(run.directory.evaluation / GOALS)
     curve = goal_curve([sweep])
     return curve.to_dict() | {"note": curve.note()}

@@ -1,7 +1,7 @@
 """The base model of the image demo: a small U-Net that draws coloured digits, trained in about a minute.
 
 It is a pipeline folder of diffusers without a VAE, so that its latents are the pixels, from -1 to 1:
-`DiffusionPipeline.from_pretrained(folder)("red 3", guidance_scale=1, output_type="latent")` draws one.
+`DiffusionPipeline.from_pretrained(folder, vae=None)("red 3", guidance_scale=1, output_type="latent")` draws one.
 """
 
 import math
@@ -24,7 +24,7 @@ from popmargin.models.quiet import quiet_loading
 
 RECIPE = 1
 """Raise it when anything here changes what is trained: models are cached by it."""
-STEPS, BATCH, LEARNING_RATE, SEED = 464, 64, 4e-3, 0
+STEPS, BATCH, LEARNING_RATE, SEED = 1200, 64, 4e-3, 0
 EMPTY_PROMPTS, AVERAGING = 0.1, 0.98
 TIMES = 1000
 _HIDDEN, _WORDS = 64, 4
@@ -43,7 +43,7 @@ def digits_base_path() -> Path:
         if not (folder / "model_index.json").is_file():
             pipeline = untrained_pipeline()
             train_base(pipeline, progress=True)
-            with whole_folder(folder, replace=True) as partial, quiet_loading():
+            with whole_folder(folder, replace=True) as partial, quiet_diffusers():
                 pipeline.save_pretrained(partial)
     return folder
 
@@ -61,16 +61,33 @@ def only_one(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def quiet_diffusers() -> Iterator[None]:
+    """Without the progress bars of diffusers and transformers, and without the warning that there is no VAE."""
+    from diffusers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with quiet_loading():
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def untrained_pipeline(seed: int = SEED) -> Any:
     """The pipeline with random weights: `StableDiffusionPipeline` without a VAE; U-Net of 0.5 M parameters."""
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    with torch.random.fork_rng(devices=[]), quiet_loading():
+    with torch.random.fork_rng(devices=[]), quiet_diffusers():
         torch.manual_seed(seed)
         tokenizer = _tokenizer()
         unet = diffusers.UNet2DConditionModel(
-            sample_size=SIZE, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(24, 48),
+            sample_size=SIZE, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(16, 48),
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             cross_attention_dim=_HIDDEN, attention_head_dim=4, norm_num_groups=8,
@@ -118,8 +135,8 @@ def _tokenizer() -> Any:
 def train_base(pipeline: Any, *, steps: int = STEPS, seed: int = SEED, progress: bool = False) -> list[float]:
     """Train U-Net and text encoder on the shipped digits in random colours; the averaged weights are kept.
 
-    v-prediction, times uniform, one prompt in ten empty; AdamW, warm-up, cosine decay. Equal seeds give equal weights
-    on one machine with one number of threads.
+    v-prediction, times uniform (spread evenly over a batch), one prompt in ten empty; AdamW, warm-up, cosine decay.
+    Equal seeds give equal weights on one machine with one number of threads.
 
     Args:
         pipeline: of `untrained_pipeline`, changed in place.
@@ -133,7 +150,7 @@ def train_base(pipeline: Any, *, steps: int = STEPS, seed: int = SEED, progress:
     unet, text = pipeline.unet, pipeline.text_encoder
     params = [*unet.parameters(), *text.parameters()]
     unet.train(), text.train()
-    optimizer = torch.optim.AdamW(params, lr=LEARNING_RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(params, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     averaged = [param.detach().clone() for param in params]
     losses: list[float] = []
     batches = _batches(pipeline, np.random.default_rng(seed), torch.Generator().manual_seed(seed))
@@ -181,7 +198,8 @@ def _batches(
             for drop, name, digit in zip(empty, chosen, digits.labels[rows], strict=True)
         ]
         clean = torch.from_numpy(coloured(digits.light[rows], chosen)).float().movedim(-1, 1) * 2 - 1
-        times = torch.randint(TIMES, (BATCH,), generator=draws)
+        spaced = torch.arange(BATCH) + torch.rand(BATCH, generator=draws)  # evenly over all times: less noise
+        times = (spaced * (TIMES / BATCH)).long().clamp(max=TIMES - 1)
         noise = torch.randn(clean.shape, generator=draws)
         signal, spread = (level.sqrt()[:, None, None, None] for level in (levels[times], 1 - levels[times]))
         yield signal * clean + spread * noise, times, signal * noise - spread * clean, token_ids(pipeline, prompts)
