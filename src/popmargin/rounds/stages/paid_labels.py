@@ -83,6 +83,11 @@ def refuse_too_few(reward: Reward, missing: int, count: int) -> None:
         )
 
 
+def measuring_cost(reward: Reward | None, responses: int) -> dict[str, float]:
+    """What rating generations costs at most: a call for each, of a judge on a server; nothing of other rewards."""
+    return {"calls at most": responses} if isinstance(reward, JudgeReward) and responses else {}
+
+
 @dataclass(frozen=True)
 class Paid:
     """What labels cost at most.
