@@ -12,6 +12,7 @@ from popmargin.config import RunConfig
 from popmargin.data.responses import Responses
 from popmargin.errors import ConfigError, RunError
 from popmargin.recipes.iterate import IterateOptions
+from popmargin.rewards.configured import Rewards
 from popmargin.rewards.load import load_reward
 from popmargin.rounds import Plan, Work, run_plan
 from popmargin.rounds.gathered import gather
@@ -141,6 +142,7 @@ def test_settings_that_decide_are_kept_apart() -> None:
 
 def test_measuring_by_a_judge_has_a_cost(server: Server, tmp_path: Path) -> None:
     judge = load_reward(f"judge:grader@{server.url}", cache=tmp_path / "cache.jsonl")
-    assert measuring_cost(judge, 12) == {"calls at most": 12}
-    assert measuring_cost(load_reward(lambda prompts, completions: [0.0 for _ in prompts]), 12) == {}
-    assert measuring_cost(None, 12) == {}
+    code = load_reward(lambda prompts, completions: [0.0 for _ in prompts])
+    assert measuring_cost(Rewards(judge), 12) == {"calls at most": 12}
+    assert measuring_cost(Rewards(code, {"also": judge}), 12) == {"calls at most": 12}
+    assert measuring_cost(Rewards(code), 12) == measuring_cost(None, 12) == {}

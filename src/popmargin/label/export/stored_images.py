@@ -14,7 +14,7 @@ FEATURES = dict.fromkeys(COLUMNS, datasets.Image())
 _ROWS = 256  # an Arrow array holds at most 2 GB
 
 
-def image_columns(store: LabelStore, table: Any) -> dict[str, Any]:
+def images_of_table(store: LabelStore, table: Any) -> dict[str, Any]:
     """The columns with the images that `chosen` and `rejected` of a table name: their files, as they were imported.
 
     Raises:

@@ -80,8 +80,9 @@ def known_flips(rows: Preferences, column: str) -> np.ndarray:
     missing = np.flatnonzero(np.isnan(values))
     if len(missing):
         raise DataError(
-            f"Column '{column}' has no number for {len(missing)} of {counted(len(rows), 'row')} (first: "
-            f"'{rows.ids[missing[0]]}'). Give 1 where a label is known to be wrong, and 0 elsewhere."
+            f"Column '{column}' has no number in {len(missing)} of {counted(len(rows), 'row')} (first: "
+            f"'{rows.ids[missing[0]]}')."
+            " Give 1 where a label is known to be wrong, and 0 elsewhere."
         )
     return values != 0
 
