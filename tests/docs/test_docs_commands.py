@@ -20,6 +20,7 @@ import pytest
 from popmargin.data.images import encode_png
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.study.config import load_study
+from tiny_pipelines import pixel_pipeline
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -122,6 +123,9 @@ def serves(line: str, folder: Path) -> None:
     "page", [p for p in PAGES if any(c.startswith("popmargin") for c in commands(p))], ids=lambda p: p.name
 )
 def test_every_command_works(page: Path, folder: Path, popmargin: Run) -> None:
+    if page.name == "images.md":
+        pixel_pipeline(folder / "my-pipeline")
+        (folder / "prompts.txt").write_text("red 3\nblue 5\n", encoding="utf-8")
     for line in commands(page):
         if line.startswith("popmargin annotate "):
             serves(line, folder)

@@ -25,7 +25,6 @@ from popmargin.data.schema import (
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
 from popmargin.files import whole_file
-from popmargin.label.export.image_columns import FEATURES, image_columns
 from popmargin.label.export.judged_wrong import (
     DECIDED,
     OnWrong,
@@ -35,6 +34,7 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings
+from popmargin.label.export.stored_images import FEATURES, images_of_table
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
@@ -147,7 +147,7 @@ def preferences_of(
     schema = arrow_schema(conversational=bool(project.conversational), tools=tools)
     table = pa.Table.from_pydict({name: columns[name] for name in COLUMNS}, schema=schema)
     if project.images:  # those of the names as they stand now, so they need no swapping
-        for name, column in image_columns(store, table).items():
+        for name, column in images_of_table(store, table).items():
             table = table.append_column(name, column)
     everything = Preferences(as_dataset(table, FEATURES if project.images else {}), report).with_columns(others)
     return everything.select([row for row in range(count) if row not in out]) if out else everything

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from popmargin.data.conversation import Text, prompt_key
+from popmargin.data.images import COLUMNS, image_bytes
 from popmargin.data.load import load_preferences
 from popmargin.data.questions import Verdict
 from popmargin.data.responses import Responses
@@ -17,7 +18,7 @@ from popmargin.errors import DataError, counted
 from popmargin.files import digest
 from popmargin.label.projects.same_project import refuse_other_settings
 from popmargin.label.ranking.contests import plan_ranking
-from popmargin.label.ranking.ranking import PromptRanking, Ranking, fate_of
+from popmargin.label.ranking.ranking import PromptRanking, Ranking, are_images, fate_of
 from popmargin.label.ranking.schemes import Outcome, Pair, Scheme, replay, turned
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
@@ -161,11 +162,19 @@ class _Pairs:
     def __init__(self, responses: Responses) -> None:
         self._prompts, self._texts = responses.prompts, responses.texts
         self._starts = [0, *responses.counts.cumsum().tolist()]
+        self._images = responses.field("image") if are_images(responses) else None
 
     def texts(self, row: int, pair: Pair) -> tuple[Text, Text, Text]:
         """The prompt and both responses."""
         first, second = (self._texts[self._starts[row] + number] for number in pair)
         return self._prompts[row], first, second
+
+    def images(self, row: int, pair: Pair) -> dict[str, Any]:
+        """The columns with both images; none if the responses are texts."""
+        if self._images is None:
+            return {}
+        files = [image_bytes(self._images[self._starts[row] + number]) for number in pair]
+        return {column: {"bytes": file, "path": None} for column, file in zip(COLUMNS, files, strict=True)}
 
     def key(self, row: int, pair: Pair) -> str:
         """The id of a pair in the store."""
@@ -200,7 +209,8 @@ def _add(store: LabelStore, project: Project, pairs: _Pairs, wanted: Mapping[str
     rows: list[dict[str, Any]] = []
     for key in (key for key in new if key not in stored):
         prompt, first, second = pairs.texts(*wanted[key])
-        rows.append({"id": key, "prompt": prompt, "chosen": first, "rejected": second})
+        texts = {"id": key, "prompt": prompt, "chosen": first, "rejected": second}
+        rows.append(texts | pairs.images(*wanted[key]))
     if rows:
         store.import_preferences(project.id, load_preferences(rows))
     if new:

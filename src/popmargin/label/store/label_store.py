@@ -141,7 +141,6 @@ class LabelStore:
             raise DataError(
                 f"{self.name} has no project. Create one with: popmargin label import DATA --db {self.name}"
             )
-
         if name is None:
             if len(known) > 1:
                 raise DataError(
@@ -207,31 +206,18 @@ class LabelStore:
         return items.item_batches(self._database, project, unlabelled_by)
 
     def texts(self, project: int, ids: Sequence[str]) -> dict[str, PreferenceText]:
-        """Texts of preferences, by id, in the order of the ids.
-
-        Raises:
-            DataError: an id that the project does not have.
-        """
+        """Texts of preferences, by id, in the order of the ids. A DataError if the project lacks one of them."""
         with self._database.read() as connection:
             return items.texts(connection, project, ids)
 
     def image_file(self, project: int, name: str, *, reduced: bool = False) -> tuple[str, bytes] | None:
-        """The media type and the bytes of an image as a browser is given them; None if the project does not have it.
-
-        Args:
-            project: id of the project.
-            name: as in the preferences, `image:` and 32 hex digits.
-            reduced: the smaller copy, if there is one.
-        """
+        """The media type and the bytes of an image as a browser is given them, or of its smaller copy, if there is one;
+        None if the project does not have it."""
         with self._database.read() as connection:
             return image_rows.image_file(connection, project, name, reduced=reduced)
 
     def images(self, names: Sequence[str]) -> dict[str, bytes]:
-        """The files of images by name, byte for byte as they were imported.
-
-        Raises:
-            DataError: the store lacks one.
-        """
+        """The files of images by name, byte for byte as they were imported. A DataError if the store lacks one."""
         with self._database.read() as connection:
             return dict(image_rows.image_contents(connection, names))
 

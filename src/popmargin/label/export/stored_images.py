@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from popmargin.data.extra import IMAGE_TYPE
+from popmargin.data.image_columns import IMAGE_TYPE
 from popmargin.data.images import COLUMNS
 from popmargin.label.store.label_store import LabelStore
 
@@ -14,7 +14,7 @@ FEATURES = dict.fromkeys(COLUMNS, datasets.Image())
 _ROWS = 256  # an Arrow array holds at most 2 GB
 
 
-def image_columns(store: LabelStore, table: Any) -> dict[str, Any]:
+def images_of_table(store: LabelStore, table: Any) -> dict[str, Any]:
     """The columns with the images that `chosen` and `rejected` of a table name: their files, as they were imported.
 
     Raises:
