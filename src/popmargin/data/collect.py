@@ -284,21 +284,10 @@ class Collector:
         candidate = self._rows_in
         self._rows_in += 1
         source = place.source
+        at = (source.name, place.position, source.by_line, candidate)
         for error in errors:
-            column = self._column(error.column)
-            self._problems.append(
-                RowProblem(
-                    source.name,
-                    place.position,
-                    source.by_line,
-                    candidate,
-                    column,
-                    error.kind,
-                    error.message,
-                    error.remedy,
-                    error.fatal,
-                )  # fmt: skip
-            )
+            said = (error.kind, error.message, error.remedy, error.fatal)
+            self._problems.append(RowProblem(*at, self._column(error.column), *said))
 
     def _column(self, name: str | None) -> str | None:
         """The source's column for one of our names; for values from a list of responses, the list's column."""
