@@ -1,8 +1,8 @@
 """Preferences that hold the bytes of their images instead of the paths of files."""
 
+from popmargin.data.image_arrow import image_array
 from popmargin.data.images import COLUMNS, image_bytes
 from popmargin.data.schema import Preferences
-from popmargin.data.stored_images import image_array
 
 
 def with_embedded_images(preferences: Preferences) -> Preferences:
