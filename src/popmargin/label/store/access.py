@@ -102,7 +102,7 @@ def clean_name(name: str, what: str) -> str:
 
 def project_of(row: Any) -> Project:
     """A row of the table of projects as a record."""
-    values = {name: getattr(row, name) for name in Project.__dataclass_fields__}
+    values: dict[str, Any] = {name: getattr(row, name) for name in Project.__dataclass_fields__}
     return Project(**{**values, "images": bool(row.images)})
 
 
