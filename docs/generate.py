@@ -7,6 +7,7 @@ python docs/generate.py --check  exit 1 if one is out of date
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import demo_paragraph
 import objective_pages
@@ -16,6 +17,7 @@ from popmargin.config import RunConfig
 from popmargin.config.described import fields_of
 from popmargin.recipes.base import RECIPES
 from popmargin.study.config import StudyConfig
+from popmargin.tasks.base import TASKS
 
 HERE = Path(__file__).parent
 FIELDS = "<!-- fields: made by docs/generate.py from popmargin.config and popmargin.study.config -->"
@@ -33,13 +35,28 @@ def configuration_page() -> str:
     before, start, _ = (Path(__file__).parent / "configuration.md").read_text(encoding="utf-8").partition(FIELDS)
     if not start:
         raise SystemExit(f"docs/configuration.md lacks the line {FIELDS!r} before its fields.")
-    lines = [FIELDS]
+    lines, of_tasks = [FIELDS], list[str]()
+    for name in TASKS.names():
+        if options := task_options(TASKS.get(name).options):
+            of_tasks += ["", f"### `task: {name}`", "", *options]
     for title, kind in (("A run", RunConfig), ("A study", StudyConfig)):
         lines += ["", f"## {title}", "", *(STUDY if kind is StudyConfig else ()), *attributes(kind, "")]
         for field in fields_of(kind):
             if field.section is not None:
                 lines += ["", f"### `{field.name}`", "", *attributes(field.section, f"{field.name}.")]
+            elif field.name == "task":
+                lines += of_tasks
     return before + "\n".join(lines) + "\n"
+
+
+def task_options(kind: Any) -> list[str]:
+    """The options of a task, each section followed by its fields."""
+    lines: list[str] = []
+    for field in fields_of(kind, "task."):
+        about = f" ({field.about})" if field.about else ""
+        lines.append(f"- `{field.name}`{about}: {field.help}")
+        lines += [] if field.section is None else [f"  {line}" for line in attributes(field.section, f"{field.name}.")]
+    return lines
 
 
 def rounds_page() -> str:

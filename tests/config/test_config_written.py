@@ -28,6 +28,7 @@ TEXTS = [
     "*a",
     "",
     "0x1",
+    "\U000d8b8a\xa0",
 ]
 TEXT = st.sampled_from(TEXTS) | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=100)
 PLAIN = TEXT | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.none()

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from popmargin import Preferences, Responses, load_preferences
+from popmargin.cli.main import main
 from popmargin.config import DataConfig
 from popmargin.data import scan_preferences
+from popmargin.data.embed_images import with_embedded_images
 from popmargin.data.images import MAX_PIXELS, encode_png, image_bytes, image_name
 from popmargin.data.sources import RawBatch
 from popmargin.errors import ConfigError, DataError
@@ -249,3 +251,31 @@ def test_runs_read_the_limit(tmp_path: Path) -> None:
         load_preferences([PAIR], max_image_pixels=0)
     with pytest.raises(ConfigError, match="max_image_pixels"):
         DataConfig(max_image_pixels=10**9)
+
+
+def test_images_can_be_embedded_and_a_changed_file_is_found(tmp_path: Path) -> None:
+    rows = [{"prompt": str(n), "chosen": "im/a.png", "rejected": "im/b.png"} for n in range(3)]
+    by_path = load_preferences(folder(tmp_path, rows, a=A, b=B))
+    held = with_embedded_images(by_path)
+    (tmp_path / "im" / "a.png").write_bytes(C)
+    assert sides(held) == [(A, B)] * 3
+    assert (held.ids, held.fingerprint()) == (by_path.ids, by_path.fingerprint())
+    held.save(tmp_path / "x.parquet")
+    assert sides(load_preferences(tmp_path / "x.parquet")) == [(A, B)] * 3
+    with pytest.raises(DataError, match=r"column 'chosen_image': the image .*a\.png has changed since it was read"):
+        with_embedded_images(by_path)
+
+
+def test_the_verbs_show_images_without_their_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = folder(tmp_path, [{"prompt": "a cat", "chosen": "im/a.png", "rejected": "im/b.png"}], a=A, b=png(2, 5, 4))
+    assert main(["data", "convert", str(file), str(tmp_path / "x.parquet"), "--images", "embed"]) == 0
+    assert main(["data", "inspect", str(tmp_path / "x.parquet")]) == 0
+    shown = capsys.readouterr().out
+    assert "1 preference on 1 prompt, images" in shown
+    assert "4 × 4 (1), 5 × 4 (1)" in shown
+    assert "longer completion" not in shown
+    for verb in ("inspect", "check"):
+        assert main(["data", verb, str(tmp_path / "x.parquet"), "--json"]) == 0
+        assert f'"bytes": "{len(A)} bytes"' in capsys.readouterr().out
+    assert main(["data", "check", str(file), "--max-image-pixels", "16"]) == 1
+    assert "5 × 4 pixels; the limit is 16" in capsys.readouterr().out

@@ -38,7 +38,7 @@ def with_tests(study: StudyResults, seeds: int) -> StudyResults:
 def test_the_table_tells_what_stands_beside_the_others(study: StudyResults) -> None:
     some = with_tests(study, 3)
     assert [one.stands for one in differences(some.arms, "dpo")] == [True, False, False, False, False, False]
-    cells = [row[0] for _, row in summary_rows(some, summary_columns())]
+    cells = [row[0] for _, row in summary_rows(some, summary_columns(some))]
     assert [cell.symbol for cell in cells[1:4]] == ["▲", "△", "○"]
     page = render_report(some)
     assert "Of 6 differences in the summary, 2 exclude zero at 95%" in page
@@ -48,7 +48,7 @@ def test_the_table_tells_what_stands_beside_the_others(study: StudyResults) -> N
 def test_one_seed_gives_no_verdict(study: StudyResults) -> None:
     some = with_tests(study, 1)
     assert differences(some.arms, "dpo") == []
-    cells = [row[0] for _, row in summary_rows(some, summary_columns())]
+    cells = [row[0] for _, row in summary_rows(some, summary_columns(some))]
     assert {cell.verdict for cell in cells[1:]} == {"one seed"}
     page = render_report(some)
     assert "▲ better" in page and "diff-one-seed" in page
@@ -56,4 +56,4 @@ def test_one_seed_gives_no_verdict(study: StudyResults) -> None:
     assert page.count("▲") == 1  # the legend
     base = replace(some.arms[0], seeds=[0, 1, 2])
     known = replace(some, arms=[base, *some.arms[1:]])
-    assert [row[0].symbol for _, row in summary_rows(known, summary_columns())][1] == "▲"
+    assert [row[0].symbol for _, row in summary_rows(known, summary_columns(known))][1] == "▲"

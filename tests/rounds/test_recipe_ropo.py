@@ -91,7 +91,7 @@ def test_known_flips_measure_the_filter() -> None:
     assert (found["precision"]["estimate"], found["recall"]["estimate"]) == (0.5, 0.5)
     nothing = about_flips(data, loss, np.ones(6, dtype=bool), np.zeros(6, dtype=bool))
     assert nothing["precision"]["estimate"] is nothing["auc"]["estimate"] is None
-    with pytest.raises(DataError, match=r"'wrong' has no number for 1 of 6 rows \(first: '.*'\)"):
+    with pytest.raises(DataError, match=r"'wrong' has no number in 1 of 6 rows \(first: '.*'\)"):
         known_flips(load_preferences([*rows[:5], {**rows[5], "wrong": None}]), "wrong")
 
 

@@ -19,8 +19,7 @@ from popmargin.evaluation.run import evaluate_run, held_out_margins
 from popmargin.files import digest, whole_folder
 from popmargin.models.saved import write_model
 from popmargin.pop.edges import PopEdges
-from popmargin.rewards.base import Reward
-from popmargin.rewards.load import load_reward
+from popmargin.rewards.configured import AnyReward
 from popmargin.tasks.text import cache_folder, tokenizer_fingerprint
 from popmargin.training.account import memory_steps
 from popmargin.training.build import Run
@@ -184,15 +183,15 @@ def train(
 def evaluate(
     run: TrainedRun | RunDirectory | str | Path,
     *,
-    reward: str | Callable[..., Any] | Reward | None = None,
+    reward: str | Callable[..., Any] | AnyReward | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on the preferences held out in training, and on generations if there is a reward.
 
     Args:
         run: the result of `train`, or a run directory.
-        reward: a function of (prompts, completions) → list of floats, or a specification as in `load_reward`; None
-            for the run's own.
+        reward: a function of (prompts, completions) → list of floats, of images (prompts, images) → list of floats, or
+            a specification as in `load_reward`; None for the run's own.
         config: other evaluation settings: {"prompts": 100, "max_new_tokens": 64}.
 
     Returns:
@@ -213,7 +212,7 @@ def evaluate(
     if config:
         settings = from_dict(type(own.evaluation), merge(vars(own.evaluation), config), "evaluation")
         own = replace(own, evaluation=settings)
-    return evaluate_run(Run.opened(directory.path, own), reward=None if reward is None else load_reward(reward))
+    return evaluate_run(Run.opened(directory.path, own), reward=reward)
 
 
 def _read(data: Any, test: Any, config: Mapping[str, Any]) -> tuple[Any, Any, Mapping[str, Any]]:

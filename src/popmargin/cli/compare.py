@@ -7,7 +7,7 @@ from typing import Any
 from popmargin.cli.overrides import add_fields
 from popmargin.errors import ConfigError
 from popmargin.models.path import check_models
-from popmargin.rewards.naming import FORMS, model_path
+from popmargin.rewards.naming import FORMS, reward_models
 from popmargin.study.config import StudyConfig, load_study
 
 
@@ -63,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare and say where the report is."""
     study = study_of(args)
     for configs in study.run_configs().values():
-        reward = model_path(configs[0].evaluation.reward)
-        check_models(configs[0].model.path, configs[0].reference.model, reward)
+        check_models(configs[0].model.path, configs[0].reference.model, *reward_models(configs[0].evaluation))
     from popmargin.study.compare import compare
 
     if args.study is not None:

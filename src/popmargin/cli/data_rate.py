@@ -11,7 +11,7 @@ from popmargin.data.read_responses import holds_responses
 from popmargin.data.responses import Responses
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.errors import ConfigError, counted
-from popmargin.rewards.naming import read_name
+from popmargin.rewards.naming import Named, read_name
 
 _NAMES = {"implicit": "implicit", "server": "judge", "model": "reward"}
 """What a score is called by default, by the kind of reward; that of a function has the function's name."""
@@ -43,16 +43,16 @@ def add_parser(verbs: Any) -> None:
 
 def _rate(args: argparse.Namespace) -> int:
     check_outputs(args, {"--out": args.out}, SAVE_SUFFIXES, [args.source])
-    reward = reward_of(args)
+    named = read_name(args.reward)  # a name that means nothing, before any work
     columns = dict(args.column)
     if args.format == "auto" and holds_responses(args.source, split=args.split, columns=columns):
-        return _rate_responses(args, reward, Responses.load(args.source, split=args.split, columns=columns))
+        return _rate_responses(args, named, Responses.load(args.source, split=args.split, columns=columns))
     if args.name is not None:
         raise ConfigError(f"{args.source} holds preferences, whose ratings have names of their own. Remove --name.")
-    from popmargin.rewards.rate import response_ratings, with_ratings
+    from popmargin.rewards.rate import of_images, response_ratings, with_ratings
 
     prefs, disagree = load_source(args), args.disagree or "error"
-    ratings = response_ratings(prefs, reward)
+    ratings = response_ratings(prefs, reward_of(args, images=of_images(prefs)))
     against = int((ratings.gap < 0).sum())
     rated = with_ratings(prefs, ratings, disagree=disagree)
     rated.save(args.out)
@@ -63,8 +63,8 @@ def _rate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _rate_responses(args: argparse.Namespace, reward: Any, responses: Responses) -> int:
-    from popmargin.rewards.rate_responses import rate_responses
+def _rate_responses(args: argparse.Namespace, named: Named, responses: Responses) -> int:
+    from popmargin.rewards.rate_responses import holds_images, rate_responses
 
     if args.disagree is not None or (args.pairs, args.min_gap, args.seed) != ("best_vs_worst", 0.0, 0):
         raise ConfigError(
@@ -72,9 +72,8 @@ def _rate_responses(args: argparse.Namespace, reward: Any, responses: Responses)
             "for preferences. Make pairs of rated responses with popmargin data pairs, or read the file as preferences "
             "with --format responses."
         )
-    named = read_name(args.reward)
     name = args.name or _NAMES.get(named.kind) or named.place.rpartition(":")[2].rpartition(".")[2]
-    rated = rate_responses(responses, reward, name=name)
+    rated = rate_responses(responses, reward_of(args, images=holds_images(responses)), name=name)
     rated.responses.save(args.out)
     for note in rated.notes:
         print(note)

@@ -10,7 +10,7 @@ from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
 from popmargin.errors import ConfigError
 from popmargin.models.path import check_models
-from popmargin.rewards.naming import FORMS, model_path
+from popmargin.rewards.naming import FORMS, reward_models
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     goals = [] if args.goals is None else ["--evaluation.goals", f"[{args.goals}]"]
     config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), [*args.overrides, *goals]))
-    check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
+    check_models(config.model.path, config.reference.model, *reward_models(config.evaluation))
     from popmargin.evaluation.run import evaluate_run
     from popmargin.tasks.base import TASKS
     from popmargin.training.build import Run
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"Completions are sampled at {metrics['sampling']['drawn']}.")
         if "elsewhere" in metrics["sampling"]:
             print(f"Those of the policy are {metrics['sampling']['elsewhere']}.")
-    task = TASKS.get(config.task)
+    task = TASKS.get(config.task_name)
     if "generation" not in task.provides:
         print(f"The run is {task.noun}, which generates nothing.{task.use.format(model=args.run / 'model')}")
     elif config.evaluation.reward is None:

@@ -14,7 +14,8 @@ from popmargin.files import PARQUET
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.stats import EdgeStatistics, edge_statistics
-from popmargin.rewards.rate import response_ratings
+from popmargin.rewards.naming import read_name
+from popmargin.rewards.rate import of_images, response_ratings
 
 
 def add_parser(subparsers: Any) -> None:
@@ -68,8 +69,10 @@ def add_parser(subparsers: Any) -> None:
 
 def _sample(args: argparse.Namespace) -> int:
     check_outputs(args, {"--out": args.out}, PARQUET, [args.data])
-    reward = reward_of(args) if args.reward is not None else None
+    if args.reward is not None:
+        read_name(args.reward)  # a name that means nothing, before any work
     preferences = load_data(args, args.data)
+    reward = None if args.reward is None else reward_of(args, images=of_images(preferences))
     ratings = None if reward is None else response_ratings(preferences, reward)
     strength = preferences.strength if ratings is None else ratings.gap
     for note in () if ratings is None else ratings.notes:

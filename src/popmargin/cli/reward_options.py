@@ -1,13 +1,15 @@
 """Flags of verbs that use a reward."""
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import yaml
 
 from popmargin.errors import ConfigError
 from popmargin.rewards.base import Reward
-from popmargin.rewards.load import load_reward
+from popmargin.rewards.image_rewards import ImageReward
+from popmargin.rewards.load import load_image_reward, load_reward
 from popmargin.rewards.naming import FORMS
 from popmargin.yaml_file import parse_yaml
 
@@ -44,10 +46,11 @@ def reward_options(args: argparse.Namespace) -> dict[str, Any]:
     return {str(name): value for name, value in options.items()}
 
 
-def reward_of(args: argparse.Namespace) -> Reward:
-    """The reward that the flags name.
+def reward_of(args: argparse.Namespace, *, images: bool = False) -> Reward | ImageReward:
+    """The reward that the flags name, of texts or of images.
 
     Raises:
         ConfigError: the specification or an option is not understood.
     """
-    return load_reward(args.reward, **reward_options(args))
+    load: Callable[..., Reward | ImageReward] = load_image_reward if images else load_reward
+    return load(args.reward, **reward_options(args))

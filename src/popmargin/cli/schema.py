@@ -40,7 +40,7 @@ def run_schema() -> dict[str, Any]:
 
     schema, null, text = schema_of(RunConfig), {"type": "null"}, {"type": "string"}
     parts = schema["properties"]
-    parts["task"] |= {"anyOf": [{"enum": TASKS.names()}, text]}
+    parts["task"] |= {"anyOf": [{"enum": TASKS.names()}, text, _named("name", TASKS)]}
     parts["objective"] |= _named("name", OBJECTIVES)
     parts["regularizers"]["items"] = _named("name", REGULARIZERS, {"weight": {"type": "number"}})
     parts["tokens"]["anyOf"] = [_named("name", TOKEN_SELECTORS, {"reference": text}), null]
@@ -83,14 +83,16 @@ def _named(key: str, registry: Any, more: Mapping[str, Any] | None = None) -> di
         registry: the components' registry.
         more: schemas of further keys that all of them take.
     """
-    from popmargin.config.described import fields_of
+    from popmargin.config.described import fields_of, schema_of
+
+    def schema(field: Any) -> dict[str, Any]:
+        if field.section is not None:
+            return schema_of(field.section) | {"description": field.sentence}
+        return dict(field.schema) | {"description": field.sentence, "default": field.default}
 
     rules: list[Any] = []
     for name in registry.names():
-        own = {
-            field.name: dict(field.schema) | {"description": field.sentence, "default": field.default}
-            for field in fields_of(registry.get(name).options)
-        }
+        own = {field.name: schema(field) for field in fields_of(registry.get(name).options)}
         allowed = {key: {}, **(more or {}), **own}
         chosen = {"properties": {key: {"const": name}}, "required": [key]}
         rules.append({"if": chosen, "then": {"properties": allowed, "additionalProperties": False}})

@@ -11,7 +11,7 @@ from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, t
 from popmargin.config.written import commented_yaml
 from popmargin.errors import ConfigError, counted
 from popmargin.models.path import check_models
-from popmargin.rewards.naming import model_path
+from popmargin.rewards.naming import reward_models
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if args.print_config:
         print(commented_yaml(config), end="")
         return 0
-    check_models(config.model.path, config.reference.model, model_path(config.evaluation.reward))
+    check_models(config.model.path, config.reference.model, *reward_models(config.evaluation))
     import torch
 
     from popmargin.training.build import make_loss

@@ -6,8 +6,8 @@ from popmargin.config.model import ModelConfig, ReferenceConfig
 from popmargin.config.optimisation import TrainConfig
 from popmargin.config.pop import PopConfig, TargetConfig
 from popmargin.config.preferences import DataConfig, check_writing
-from popmargin.config.run import RunConfig
-from popmargin.config.values import apply_overrides, merge, read_saved, read_yaml, to_dict
+from popmargin.config.run import RunConfig, TaskChoice
+from popmargin.config.values import apply_overrides, merge, opened, read_saved, read_yaml, to_dict
 from popmargin.yaml_file import dump_yaml
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ReferenceConfig",
     "RunConfig",
     "TargetConfig",
+    "TaskChoice",
     "TrainConfig",
     "apply_overrides",
     "build",
@@ -27,6 +28,7 @@ __all__ = [
     "dump_yaml",
     "from_dict",
     "merge",
+    "opened",
     "read_saved",
     "read_yaml",
     "section",

@@ -6,7 +6,7 @@ pydantic validates; its errors become sentences with the field, the value, what 
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pydantic.dataclasses
@@ -119,8 +119,25 @@ def settings(kind: Any) -> list[str]:
 
 
 def _sentences(error: ValidationError, annotation: Any, where: str) -> str:
-    schema = schema_of(annotation)
-    return "\n".join(_sentence(problem, annotation, schema, where) for problem in error.errors(include_url=False))
+    schema, problems = schema_of(annotation), dict[tuple[int | str, ...], ErrorDetails]()
+    for problem in error.errors(include_url=False):
+        value, place = problem["input"], _place_of(problem["loc"], schema)
+        # Of a value that fits none of several types: that of its own kind.
+        if place not in problems or (problem["type"] == "literal_error") == isinstance(value, str):
+            problems[place] = problem
+    return "\n".join(_sentence(problem | {"loc": place}, annotation, schema, where)  # pyright: ignore[reportArgumentType]
+                     for place, problem in problems.items())  # fmt: skip
+
+
+def _place_of(steps: Sequence[int | str], whole: dict[str, Any]) -> tuple[int | str, ...]:
+    """The location of an error without the name of one of several types of a field."""
+    kept: tuple[int | str, ...] = ()
+    for step in steps:
+        options = [option for option in _find(kept, whole, "").schema.get("anyOf", ()) if option.get("type") != "null"]
+        if len(options) > 1:
+            break
+        kept += (step,)
+    return kept
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,9 @@ class EvaluationConfig:
         reward: scores generations: `module:function`, `file.py:function`, `model:PATH` or `judge:MODEL@URL`; null
             generates nothing.
         reward_options: further arguments of the reward (for a judge: api_key_env, cache, request …).
+        also: further rewards of the same generations, reported beside the first under the names of their functions,
+            such as whether an image still shows its prompt. A list of `module:function`, `file.py:function` or
+            `model:PATH`.
         goals: scores from 1 to 10 that the same prompts ask for in turn, each for every attribute, of a run that was
             trained on goals; the report shows the reward at each. null asks for the best goal alone.
         prompts: held-out prompts to generate for; null uses all.
@@ -27,7 +30,9 @@ class EvaluationConfig:
         generation_config: `ignore` ignores and reports what the model's own generation_config.json would change
             (penalties, cuts, beams …); `model` follows that file, and temperature, top_k and top_p have no
             effect.
-        generation_batch_size: completions generated at once (does not change the metrics' weights).
+        denoising_steps: of the sampler of images.
+        guidance_scale: of classifier-free guidance when images are sampled; 1 means none.
+        generation_batch_size: completions or images generated at once (does not change the metrics' weights).
         tokens_per_batch: maximum tokens per forward pass when scoring responses.
         seed: seed of sampling.
         pop_k: held-out PoP edges per preference, for the PoP accuracy.
@@ -38,6 +43,7 @@ class EvaluationConfig:
 
     reward: str | None = None
     reward_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    also: list[str] = field(default_factory=list[str])
     goals: list[Goal] | None = None
     prompts: Size | None = None
     samples: Size = 1
@@ -46,6 +52,8 @@ class EvaluationConfig:
     top_k: Count = 0
     top_p: PositiveShare = 1.0
     generation_config: Literal["ignore", "model"] = "ignore"
+    denoising_steps: Size = 20
+    guidance_scale: NotNegative = 1.0
     generation_batch_size: Size = 64
     tokens_per_batch: Size = 4096
     seed: Seed = 0
@@ -54,6 +62,10 @@ class EvaluationConfig:
     curve_prompts: Size = 32
 
     def __post_init__(self) -> None:
+        if self.also and self.reward is None:
+            raise ConfigError(
+                "evaluation.also names further rewards beside evaluation.reward, which is not set: set it first."
+            )
         if self.goals is not None and not 2 <= len(self.goals) == len(set(self.goals)):
             raise ConfigError("evaluation.goals: name two or more different goals, e.g. [1, 4, 7, 10].")
         if self.generation_config == "model" and (self.temperature, self.top_k, self.top_p) != (1.0, 0, 1.0):

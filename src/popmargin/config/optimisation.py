@@ -26,6 +26,8 @@ class TrainConfig:
         weight_decay: weight decay of AdamW.
         betas: β₁ and β₂ of AdamW.
         max_grad_norm: gradients of a larger norm are scaled down to it; 0 for no clipping.
+        average: decay of a running average of the trained weights, updated after every optimizer step; it is evaluated
+            and saved in place of the last weights. null for none.
         edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so fewer preferences
             are scored twice per epoch.
         gradient_checkpointing: recompute activations in the backward pass.
@@ -53,6 +55,7 @@ class TrainConfig:
     weight_decay: NotNegative = 0.05
     betas: Annotated[list[PartialShare], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.9, 0.95])
     max_grad_norm: NotNegative = 1.0
+    average: PartialShare | None = None
     edge_batching: Literal["random", "clustered"] = "random"
     gradient_checkpointing: bool = False
     frozen_cache_gb: NotNegative = 0.0

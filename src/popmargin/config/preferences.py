@@ -61,8 +61,9 @@ class DataConfig:
         max_image_pixels: the most pixels (width times height) of an image; larger ones are not decoded, but unusable.
         columns: maps popmargin's column names to the file's.
         soft_label_temperature: soft labels of training preferences from their ratings, σ(gap / temperature), in rating
-            points; replaces the `soft_label` column. null reads that column, the probability that chosen is better;
-            below ½, chosen and rejected are swapped.
+            points: a number; or `range`, the largest rating less the smallest of all training preferences, as in SmPO;
+            or `quantiles`, the 99% less the 1% quantile, with ratings cut there. Replaces the `soft_label` column. null
+            reads that column, the probability that chosen is better; below ½, chosen and rejected are swapped.
         flip: share of training preferences whose label is flipped, to study noise.
         limit: maximum number of training preferences.
     """
@@ -83,7 +84,7 @@ class DataConfig:
     bad_rows: Literal["error", "drop"] = "error"
     max_image_pixels: Pixels = 2**25
     columns: dict[str, str] = field(default_factory=dict[str, str])
-    soft_label_temperature: Positive | None = None
+    soft_label_temperature: Positive | Literal["range", "quantiles"] | None = None
     flip: PartialShare = 0.0
     limit: Size | None = None
 

@@ -1,7 +1,10 @@
 """The configuration of a run: its sections."""
 
+from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Annotated, Any, cast
+
+from pydantic import BeforeValidator
 
 from popmargin.bounds import Seed
 from popmargin.config.checked import section
@@ -10,6 +13,26 @@ from popmargin.config.model import ModelConfig, ReferenceConfig
 from popmargin.config.optimisation import TrainConfig
 from popmargin.config.pop import PopConfig, TargetConfig
 from popmargin.config.preferences import DataConfig
+from popmargin.errors import ConfigError
+
+
+def _task(value: Any) -> Any:
+    """A task without options is its name alone, however it is written."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"task must be a name, or a mapping with `name` and options, not {value!r}.")
+    given = cast("Mapping[Any, Any]", value)
+    if strange := [key for key in given if not isinstance(key, str)]:
+        raise ConfigError(f"task.{strange[0]}: a key must be text. Write it in quotes.")
+    if not isinstance(given.get("name"), str):
+        found = f" (it has {', '.join(given)})" if given else ""
+        raise ConfigError(f"task.name is missing or not text{found}, e.g. {{name: images}}.")
+    return given["name"] if len(given) == 1 else dict(given)
+
+
+TaskChoice = Annotated[str | dict[str, Any], BeforeValidator(_task)]
+"""The name of a task, or a mapping with its name and options."""
 
 
 @section(of_all=True)
@@ -25,8 +48,9 @@ class RunConfig:
         name: shown in reports.
         output: the run directory.
         seed: seed for initialisation, order and dropout.
-        task: train a `policy`, or a `reward` model: a head on the start model whose reward replaces the log-ratio in
-            the objective, in reward units (so `objective.beta` is 1 unless set).
+        task: train a `policy`; a `reward` model: a head on the start model whose reward replaces the log-ratio in the
+            objective, in reward units (so `objective.beta` is 1 unless set); or `images`, a text-to-image model. With
+            options: a mapping with `name`, e.g. {name: images, prompt_dropout: 0.2}.
         model: the start model.
         data: the preferences.
         objective: `name` and its options.
@@ -50,7 +74,7 @@ class RunConfig:
     name: str = "run"
     output: str = "runs/run"
     seed: Seed = 0
-    task: str = "policy"
+    task: TaskChoice = "policy"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: dict[str, Any] = field(default_factory=lambda: {"name": "pop"})
@@ -63,3 +87,8 @@ class RunConfig:
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task, without its options."""
+        return self.task if isinstance(self.task, str) else str(self.task["name"])

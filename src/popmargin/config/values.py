@@ -40,6 +40,11 @@ def read_saved(path: str | Path) -> dict[str, Any]:
     return kept(read_yaml(path), "")
 
 
+def opened(key: str, value: Any) -> Any:
+    """The value of a key; of `task`, which may be a name alone, the mapping that takes options."""
+    return {"name": value} if key == "task" and isinstance(value, str) else value
+
+
 def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, Any]:
     """A copy of nested values with `--any.field value` (or `--any.field=value`) flags applied; values are YAML.
 
@@ -66,7 +71,7 @@ def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, A
         for parent in parents:
             if node.get(parent) is None:
                 node[parent] = {}
-            node = node[parent]
+            node[parent] = node = opened(parent, node[parent])
             if not isinstance(node, dict):
                 raise ConfigError(f"{flag}: '{parent}' is not a mapping.")
         try:
@@ -82,10 +87,12 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     Example:
         >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
         {'a': {'b': 3, 'c': 2}}
+        >>> merge({"task": "images"}, {"task": {"size": 8}})
+        {'task': {'name': 'images', 'size': 8}}
     """
     result: dict[str, Any] = {k: merge({}, v) if isinstance(v, Mapping) else v for k, v in base.items()}
     for key, value in changes.items():
-        old = result.get(key)
+        old = opened(key, result.get(key)) if isinstance(value, Mapping) else None
         if isinstance(value, Mapping) and isinstance(old, Mapping) and not _renamed(old, value):
             result[key] = merge(typing.cast("Mapping[str, Any]", old), typing.cast("Mapping[str, Any]", value))
         else:

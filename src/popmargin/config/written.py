@@ -25,5 +25,5 @@ def commented_yaml(config: Any, indent: str = "") -> str:
         if dataclasses.is_dataclass(value):
             lines += ["", comment, f"{indent}{setting.name}:", commented_yaml(value, f"{indent}  ")]
         else:
-            lines += [comment, textwrap.indent(dump_yaml({setting.name: value}), indent).rstrip()]
+            lines += [comment, textwrap.indent(dump_yaml({setting.name: value}), indent).rstrip("\n")]
     return "\n".join(lines) + ("" if indent else "\n")

@@ -7,7 +7,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute
 
-from popmargin.data.images import COLUMNS, image_bytes
+from popmargin.data.images import COLUMNS
 
 pc: Any = pyarrow.compute
 IMAGE_TYPE: Any = datasets.Image().pa_type
@@ -36,18 +36,3 @@ def images_by_path(schema: Any, tables: Sequence[Any]) -> tuple[Any, Sequence[An
 def _paths(column: Any) -> Any:
     paths = pc.struct_field(column, "path").combine_chunks()
     return pa.chunked_array([pa.StructArray.from_arrays([paths], ["path"])])
-
-
-def embedded(images: Sequence[Mapping[str, Any]], names: Sequence[str], where: Sequence[str]) -> Any:
-    """Images with their bytes instead of their paths, as an Arrow column.
-
-    Args:
-        images: `{bytes, path}`.
-        names: what each must be.
-        where: row and column of each, for messages.
-
-    Raises:
-        ImageError: a file is gone or has changed.
-    """
-    found = zip(images, names, where, strict=True)
-    return image_array([{"bytes": image_bytes(image, name=name, where=at), "path": None} for image, name, at in found])

@@ -150,6 +150,13 @@ class EMATarget:
             average.lerp_(_local(parameter).float(), 1 - self._decay)
 
     @torch.no_grad()
+    def take(self) -> None:
+        """Give the model the averaged weights for good."""
+        self._give_up_gathered()
+        for parameter, average in self._pairs():
+            _local(parameter).copy_(average)
+
+    @torch.no_grad()
     def distance(self) -> float:
         """‖θ − θ_target‖, L2 over all trained weights."""
         squares = [(_local(parameter).float() - average).square().sum() for parameter, average in self._pairs()]

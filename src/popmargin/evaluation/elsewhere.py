@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from popmargin.config import EvaluationConfig
 from popmargin.data.goals import goal_facts
 from popmargin.data.read_prompts import Prompts
@@ -20,7 +18,7 @@ from popmargin.generate.from_file import file_responses
 from popmargin.generate.from_server import ServerSampling, server_responses
 from popmargin.generate.part_file import part_beside
 from popmargin.generate.produced import Produced
-from popmargin.rewards.base import Reward, notes_of
+from popmargin.rewards.configured import Rewards
 from popmargin.rewards.rate import last_turn
 from popmargin.training.workspace import Workspace
 
@@ -43,14 +41,14 @@ class Elsewhere:
         return f"from {self.source}: their log-ratio to the reference, and so the KL, is unknown"
 
     def generations(
-        self, settings: EvaluationConfig, workspace: Workspace, reward: Reward, *, prompts: int | None, folder: Path
+        self, settings: EvaluationConfig, workspace: Workspace, rewards: Rewards, *, prompts: int | None, folder: Path
     ) -> Generations:
         """The responses to held-out prompts with their rewards; no log-ratio.
 
         Args:
             settings: how many are needed, and how they are said to be sampled.
             workspace: the prompts.
-            reward: scores them.
+            rewards: score them.
             prompts: number of prompts; None for all.
             folder: of the evaluation.
 
@@ -68,14 +66,14 @@ class Elsewhere:
         responses = Responses(
             chosen.bodies,
             [texts[start : start + settings.samples] for start in range(0, len(texts), settings.samples)],
-            {"reward": np.array(reward.score(repeated, texts), dtype=np.float64)},
+            rewards.scores(repeated, texts, None),
+            fields={name: values for name, values in known.items() if None not in values},
             columns={"cluster": chosen.clusters, **asked},
-            **{name: values for name, values in known.items() if None not in values},
         )
         drawn = Drawn(settings.temperature, settings.top_k, top_p=settings.top_p)
         before = len(texts) - produced.new
         kept = (f"responses that were kept in {folder} from before: {before}",) if before else ()
-        return Generations(responses, drawn, (self.note, *kept, *produced.notes, *notes_of(reward)))
+        return Generations(responses, drawn, (self.note, *kept, *produced.notes, *rewards.notes()))
 
 
 def from_server(

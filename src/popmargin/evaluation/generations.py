@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from popmargin.data.responses import Responses
 from popmargin.errors import DataError
 from popmargin.files import PARQUET, whole_file
-from popmargin.generate.drawn import POLICY_ITSELF, Drawn
+from popmargin.generate.drawn import POLICY_ITSELF, Drawn, DrawnImages
 
 _DRAWN_KEY = b"popmargin.drawn"
 _NOTES_KEY = b"popmargin.notes"
@@ -22,24 +22,25 @@ class Generations:
     """Responses of one model to held-out prompts, and how they were sampled.
 
     Attributes:
-        responses: texts with their `tokens` and whether they are `finished`; the scores `reward` (reward units) and
-            `kl`, the summed log π(y) - log π_ref(y) of a response (nats), each if measured; and the prompts' column
-            `cluster`, if the data has one.
+        responses: texts with their `tokens` and whether they are `finished`, or names of images with their PNG files
+            in `image`; the scores `reward` (reward units), those of further rewards by their names, and `kl`, the
+            summed log π(y) - log π_ref(y) of a response (nats), each if measured; and the prompts' column `cluster`,
+            if the data has one.
         drawn: how they were sampled; the mean of `kl` estimates a KL only for samples from the policy itself.
         notes: what the reward did with responses that it could not score in full, in sentences.
 
     Raises:
-        DataError: only some responses have a reward or KL, or one consists of messages.
+        DataError: only some responses have a score, or one consists of messages.
     """
 
     responses: Responses
-    drawn: Drawn = POLICY_ITSELF
+    drawn: Drawn | DrawnImages = POLICY_ITSELF
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         of, prompt = self.responses, np.repeat(np.arange(len(self.responses)), self.responses.counts)
-        for name in ("reward", "kl"):
-            wrong = np.flatnonzero(np.isnan(of.score(name))) if name in of.score_names else []
+        for name in of.score_names:
+            wrong = np.flatnonzero(np.isnan(of.score(name)))
             if 0 < len(wrong) < len(of.texts):
                 raise DataError(
                     f"{len(wrong)} responses have no {name}, first response {wrong[0]} (prompt "
@@ -48,6 +49,16 @@ class Generations:
         talks = [place for place, text in enumerate(of.texts) if not isinstance(text, str)]
         if talks:
             raise DataError(f"Response {talks[0]} is messages. Give generations as texts.")
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the responses are images."""
+        return "image" in self.responses.field_names
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Names of the scores beside `reward` and `kl`: those of `evaluation.also`."""
+        return tuple(name for name in self.responses.score_names if name not in ("reward", "kl"))
 
     def save(self, path: str | Path) -> None:
         """Write Parquet that `Responses.load` and `load_preferences` also read: one row per prompt.
@@ -81,7 +92,8 @@ class Generations:
             facts = pq.read_schema(path).metadata or {}
             if _DRAWN_KEY not in facts:
                 raise DataError(f"{path} does not say how its responses were sampled. Generate again: popmargin eval.")
-            drawn = Drawn(**json.loads(facts[_DRAWN_KEY]))
+            said = json.loads(facts[_DRAWN_KEY])
+            drawn = DrawnImages(**said) if "denoising_steps" in said else Drawn(**said)
             notes = tuple(json.loads(facts.get(_NOTES_KEY, "[]")))
             return Generations(Responses.load(path), drawn, notes)
         except DataError:

@@ -48,9 +48,10 @@ def generative_metrics(
         level: of the intervals.
 
     Returns:
-        mean_reward, win_rate_reference, win_rate_baseline, win_rate_equal_length (against the reference; ours, see
-        `win_rate_at_equal_length`), length (tokens), length_difference (tokens, minus the reference's), distinct_1,
-        distinct_2, kl_per_token (or its other name), finished; nan if undefined.
+        mean_reward, mean_NAME of each further reward (`evaluation.also`), win_rate_reference, win_rate_baseline,
+        win_rate_equal_length (against the reference; ours, see `win_rate_at_equal_length`), length (tokens),
+        length_difference (tokens, minus the reference's), distinct_1, distinct_2, kl_per_token (or its other name),
+        finished; nan if undefined. Of images, only rewards and win rates.
 
     Raises:
         DataError: runs on different prompts or drawn differently, prompts with different numbers of samples, or numbers
@@ -62,6 +63,12 @@ def generative_metrics(
         "baseline": None if baseline is None else _aligned(baseline, runs, "baseline"),
     }
     return _metrics([runs], [against], level)
+
+
+def no_log_ratio(reference: Generations) -> dict[str, Interval]:
+    """The reference's log-ratio to itself, which is 0; nothing for images, which have none."""
+    name = reference.drawn.log_ratio
+    return {} if name is None else {name: Interval(0.0, 0.0, 0.0)}
 
 
 def generative_differences(
@@ -140,7 +147,7 @@ def _metrics(arms: list[list[Generations]], against: list[Against], level: float
     found = [_estimates(arm, others, groups) for arm, others in zip(arms, against, strict=True)]
     result: dict[str, Interval] = {}
     for name in found[0]:
-        estimates = [of_arm[name] for of_arm in found]
+        estimates = [of_arm.get(name) for of_arm in found]
         if any(estimate is None for estimate in estimates):
             result[name] = UNDEFINED  # nothing to compare with, or not scored
         elif len(estimates) == 2:
@@ -159,13 +166,20 @@ def _estimates(runs: list[Generations], against: Against, groups: Clusters) -> d
         "mean_reward": _columns(runs, "reward"),
         "win_rate_reference": reference and _wins(runs, reference),
         "win_rate_baseline": baseline and _wins(runs, baseline),
-        "length": _columns(runs, "tokens"),
-        "length_difference": reference and _length_columns(runs, reference),
-        runs[0].drawn.log_ratio: _columns(runs, "kl", "tokens"),
-        "finished": _columns(runs, "finished"),
     }
+    columns |= {further_metric(name): _columns(runs, name) for name in runs[0].further}
+    name = runs[0].drawn.log_ratio
+    if not runs[0].of_images:
+        columns |= {
+            "length": _columns(runs, "tokens"),
+            "length_difference": reference and _length_columns(runs, reference),
+            **({name: _columns(runs, "kl", "tokens")} if name else {}),
+            "finished": _columns(runs, "finished"),
+        }
     known = {name: part is not None and bool(np.isfinite(part).all()) for name, part in columns.items()}
     found = {name: without_each(part, groups, ratio) if known[name] else None for name, part in columns.items()}
+    if runs[0].of_images:
+        return found
     found["win_rate_equal_length"] = won = found["win_rate_reference"]
     if won is not None and found["length_difference"] is None:
         found["win_rate_equal_length"] = None
@@ -174,6 +188,16 @@ def _estimates(runs: list[Generations], against: Against, groups: Clusters) -> d
     for n in (1, 2):
         found[f"distinct_{n}"] = _distinct(runs, groups, n)
     return found
+
+
+def further_metric(name: str) -> str:
+    """The metric of a further reward.
+
+    Example:
+        >>> further_metric("is_still_the_prompt")
+        'mean_is_still_the_prompt'
+    """
+    return f"mean_{name}"
 
 
 def _numbers(run: Generations, name: str) -> Any:

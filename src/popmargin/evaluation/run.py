@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,21 @@ import pyarrow.parquet as pq
 
 from popmargin.account import Step
 from popmargin.config import EvaluationConfig
-from popmargin.data.conversation import prompt_key
-from popmargin.data.goal_tokens import refuse_cut_prompts
 from popmargin.data.goals import check_goals, goal_facts
-from popmargin.data.responses import Responses
 from popmargin.engine.scores import PairScores, scores_of
-from popmargin.errors import ConfigError, RunError, counted
+from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
 from popmargin.evaluation.elsewhere import Elsewhere
+from popmargin.evaluation.generating import generate_and_score, generation_step
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
 from popmargin.evaluation.goal_sweep import GOALS, GoalSweep, goal_curve
 from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.evaluation.held_out_scores import held_out_scores
-from popmargin.evaluation.prompt_set import PromptSet
 from popmargin.files import PARQUET, whole_file
 from popmargin.generate.settings import own_settings
 from popmargin.pop.edges import PopEdges
-from popmargin.rewards.base import Reward, notes_of
-from popmargin.rewards.load import load_reward
+from popmargin.rewards.configured import AnyReward, Rewards, configured_rewards
 from popmargin.tasks.base import TASKS
 from popmargin.training.account import edge_step, encoding_step
 from popmargin.training.build import Run
@@ -52,7 +48,8 @@ class HeldOutMargins:
         clusters: (N,): the prompt, or the data's `cluster`.
         reward_margin: β·gap by the objective's own score (N,), reward units.
         strength: (N,), nan where unknown.
-        longer_chosen: 1 where chosen has more tokens, ½ where equally many, otherwise 0 (N,).
+        longer_chosen: 1 where chosen has more tokens, ½ where equally many, otherwise 0 (N,); nan if responses have no
+            length.
         reference_margin: the margin of the reference model's own log-probs by the same score (N,), reward units; nan if
             the score is a log-ratio, for which it is always 0.
     """
@@ -68,6 +65,11 @@ class HeldOutMargins:
     def of_reference(self) -> np.ndarray | None:
         """`reference_margin`; None if the score is a log-ratio."""
         return self.reference_margin if np.isfinite(self.reference_margin).all() else None
+
+    @property
+    def of_lengths(self) -> np.ndarray | None:
+        """`longer_chosen`; None if responses have no length."""
+        return self.longer_chosen if np.isfinite(self.longer_chosen).all() else None
 
     def save(self, path: Path) -> None:
         """Write a Parquet file."""
@@ -102,6 +104,8 @@ def held_out_margins(model: Any, run: Run, workspace: Workspace, scores: PairSco
         reference_gaps = (chosen - rejected).double().numpy()
     chosen, rejected = data.encoded.sizes()
     longer = np.sign(chosen - rejected) / 2 + 0.5
+    if not chosen.any() and not rejected.any():  # responses without a length
+        longer = np.full(len(data), np.nan)
     margins, of_references = loss.beta * gaps, loss.beta * reference_gaps
     return HeldOutMargins(data.ids, data.clusters, margins, data.strength, longer, of_references)
 
@@ -112,86 +116,9 @@ def margin_metrics(margins: HeldOutMargins, edges: PopEdges | None) -> Discrimin
         reward_margin=margins.reward_margin,
         strength=margins.strength,
         clusters=margins.clusters,
-        longer_chosen=margins.longer_chosen,
+        longer_chosen=margins.of_lengths,
         reference_margin=margins.of_reference,
         edges=edges.resolve(margins.ids) if edges is not None else None,
-    )
-
-
-def generate_and_score(
-    policy: Any,
-    settings: EvaluationConfig,
-    workspace: Workspace,
-    reward: Reward,
-    *,
-    prompts: int | None,
-    goal: float | None = None,
-    progress: bool = False,
-) -> Generations:
-    """Completions of held-out prompts with rewards, and their log-ratio to the reference.
-
-    Args:
-        policy: samples the completions; None for the reference.
-        settings: how to sample.
-        workspace: prompts, tokenizer and reference model.
-        reward: scores them.
-        prompts: number of prompts; None for all.
-        goal: to ask for, of runs that were trained on goals. Each completion then has random numbers of its own, the
-            same at every goal, and no log-ratio is measured. None asks for the best one.
-        progress: show a progress bar.
-    """
-    task = workspace.task
-    chosen = PromptSet.of(workspace, prompts, goal)
-    facts = goal_facts(workspace.test.preferences)
-    if facts is not None:
-        refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
-    own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies], "log_ratio": False}
-    samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress, **own)
-    repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
-    scores = {"reward": np.array(reward.score(repeated, samples.texts), dtype=np.float64), "kl": samples.log_ratio}
-    scores_asked = None if facts is None else facts.best if goal is None else facts.alike(goal)
-    asked = {} if scores_asked is None else {"goal": [facts.line(scores_asked)] * len(chosen.bodies)}
-    responses = Responses(
-        chosen.bodies,
-        [samples.texts[start : start + settings.samples] for start in range(0, len(samples.texts), settings.samples)],
-        {name: values for name, values in scores.items() if not np.isnan(values).all()},
-        tokens=samples.lengths,
-        finished=samples.finished,
-        columns={"cluster": chosen.clusters, **asked},
-    )
-    return Generations(responses, samples.drawn, notes_of(reward))
-
-
-def generation_step(generations: Generations, settings: EvaluationConfig, workspace: Workspace, whose: str) -> Step:
-    """The account of generations: prompts used and truncated, completions truncated and empty."""
-    everyone, task, responses = PromptSet.of(workspace, None), workspace.task, generations.responses
-    asked, room = len(responses), task.room_for_prompts(settings)
-    lengths = task.prompt_lengths(everyone.prompts[:asked])
-    answers = len(responses.texts)
-    counts = {
-        f"prompts truncated to the {counted(room, 'token')} that fit beside the answer": (
-            int((lengths > room).sum()),
-            asked,
-        ),
-        f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
-            int(responses.unfinished.sum()) if "finished" in responses.field_names else 0,
-            answers,
-        ),
-        "empty answers": (sum(not str(text).strip() for text in responses.texts), answers),
-    }
-    more = len(everyone.prompts) - asked
-    goal = goal_facts(workspace.test.preferences)
-    return Step(
-        name=f"generations of {whose}",
-        rows_in=len(everyone.prompts),
-        kept={"answered": asked},
-        left_out={"not used, beyond evaluation.prompts": more} if more else {},
-        notes=(
-            *(() if goal is None else (goal.note(),)),
-            *(f"{what}: {count} of {of}" for what, (count, of) in counts.items() if count),
-            *generations.notes,
-        ),
-        unit="prompts",
     )
 
 
@@ -207,17 +134,12 @@ def _test_edge_step(edges: PopEdges | None, workspace: Workspace) -> list[Step]:
                  left_out={"unknown": unknown}, notes=(note,))]  # fmt: skip
 
 
-def configured_reward(config: EvaluationConfig) -> Reward | None:
-    """The reward that the configuration names; None if it names none."""
-    return load_reward(config.reward, **config.reward_options) if config.reward is not None else None
-
-
 def evaluate_policy(
     policy: Any,
     run: Run,
     workspace: Workspace,
     *,
-    reward: Reward | None,
+    rewards: Rewards | None,
     reference: Generations | None,
     baseline: Generations | None = None,
     progress: bool = False,
@@ -230,7 +152,7 @@ def evaluate_policy(
         policy: the policy to evaluate.
         run: the run it belongs to, where the results go.
         workspace: held-out data and reference.
-        reward: scores generations; None generates nothing.
+        rewards: score generations; None generates nothing.
         reference: the reference model's generations on the same prompts.
         baseline: another run's generations, for win rates.
         progress: show progress bars.
@@ -241,7 +163,7 @@ def evaluate_policy(
         The contents of evaluation/metrics.json: intervals, reliability curve, counts, and the account.
     """
     settings, directory = run.evaluation, run.directory
-    _check_sweep(settings, workspace, reward)
+    _check_sweep(settings, workspace, rewards)
     margins = held_out_margins(policy, run, workspace)
     margins.save(directory.evaluation / "margins.parquet")
     edges = workspace.test_edges(settings.pop_k, settings.seed)
@@ -254,28 +176,26 @@ def evaluate_policy(
     steps = _test_edge_step(edges, workspace)
     if reference is not None:
         steps.append(generation_step(reference, settings, workspace, "the reference"))
-    if reward is not None:
+    if rewards is not None:
         if elsewhere is None:
             generations = generate_and_score(
-                policy, settings, workspace, reward, prompts=settings.prompts, progress=progress
+                policy, settings, workspace, rewards, prompts=settings.prompts, progress=progress
             )
         else:
             folder = directory.evaluation
-            generations = elsewhere.generations(settings, workspace, reward, prompts=settings.prompts, folder=folder)
+            generations = elsewhere.generations(settings, workspace, rewards, prompts=settings.prompts, folder=folder)
         generations.save(directory.evaluation / "generations.parquet")
         steps.append(generation_step(generations, settings, workspace, "the policy"))
         intervals = generative_metrics(generations, reference, baseline)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
-        facts = {
-            "drawn": str(generations.drawn),
-            "own_settings": own_settings(policy),
-            "ends": workspace.task.ends(workspace.test.encoded),
-        }
+        facts: dict[str, Any] = {"drawn": str(generations.drawn)}
+        if "tokens" in workspace.task.provides:
+            facts |= {"own_settings": own_settings(policy), "ends": workspace.task.ends(workspace.test.encoded)}
         facts |= {} if elsewhere is None else {"elsewhere": elsewhere.note}
         metrics["sampling"] = asdict(generations.drawn) | facts
         shutil.rmtree(directory.evaluation / GOALS, ignore_errors=True)  # of an earlier evaluation
         if settings.goals is not None:
-            metrics["goals"] = _sweep(policy, run, workspace, reward, progress=progress)
+            metrics["goals"] = _sweep(policy, run, workspace, rewards, progress=progress)
     workspace.tell(steps)
     metrics["account"] = [step.to_dict() for step in (*earlier, *steps)]
     metrics["intervals"] = dict(sorted(metrics["intervals"].items()))
@@ -285,21 +205,21 @@ def evaluate_policy(
     return metrics
 
 
-def _check_sweep(settings: EvaluationConfig, workspace: Workspace, reward: Reward | None) -> None:
+def _check_sweep(settings: EvaluationConfig, workspace: Workspace, rewards: Rewards | None) -> None:
     check_goals(settings.goals, workspace.test.preferences)
-    if settings.goals is not None and reward is None:
+    if settings.goals is not None and rewards is None:
         raise ConfigError("evaluation.goals (--goals): name the reward of the answers with --evaluation.reward.")
 
 
-def _sweep(policy: Any, run: Run, workspace: Workspace, reward: Reward, *, progress: bool) -> dict[str, Any]:
+def _sweep(policy: Any, run: Run, workspace: Workspace, rewards: Rewards, *, progress: bool) -> dict[str, Any]:
     """Answer the same prompts at each of `evaluation.goals`, store the generations, and say what they show."""
-    settings, how = run.evaluation, {"prompts": run.evaluation.prompts, "progress": progress}
-    sweep = GoalSweep(
-        {
-            goal: generate_and_score(policy, settings, workspace, reward, goal=goal, **how)
-            for goal in sorted(settings.goals or ())
-        }
-    )
+    settings, first = run.evaluation, Rewards(rewards.first)
+
+    def at(goal: float) -> Generations:
+        count = settings.prompts
+        return generate_and_score(policy, settings, workspace, first, prompts=count, goal=goal, progress=progress)
+
+    sweep = GoalSweep({goal: at(goal) for goal in sorted(settings.goals or ())})
     sweep.save(run.directory.evaluation / GOALS)
     curve = goal_curve([sweep])
     return curve.to_dict() | {"note": curve.note()}
@@ -309,7 +229,7 @@ def evaluate_run(
     run: Run | str | Path,
     *,
     against: str | Path | None = None,
-    reward: Reward | None = None,
+    reward: str | Callable[..., Any] | AnyReward | None = None,
     elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on exactly the preferences held out in training.
@@ -337,6 +257,8 @@ def evaluate_run(
     task = TASKS.get(run.task.name)
     if "generation" not in task.provides and (reward, against, elsewhere) != (None, None, None):
         raise ConfigError(f"{path} is {task.noun}: it generates nothing to score or to compare with a run.")
+    if "images" in task.provides and elsewhere is not None:
+        raise ConfigError(f"{path} makes images, and servers and files give texts: remove --server or --answers.")
     chosen = held_out(run)
     run = replace(run, directory=chosen.directory)
     directory, settings = run.directory, run.evaluation
@@ -347,15 +269,15 @@ def evaluate_run(
     steps = [*chosen.steps, replace(encoded, notes=(*encoded.notes, *run.copies))]
     workspace.tell(steps)
     _check_models(run, workspace)
-    reward = reward if reward is not None else configured_reward(settings)
-    _check_sweep(settings, workspace, reward)
-    if elsewhere is not None and (reward is None or settings.goals is not None):
-        what = "name the reward that scores them, with" if reward is None else "those at other goals are not: remove"
-        field = "evaluation.reward" if reward is None else "evaluation.goals"
+    rewards = configured_rewards(settings, images="images" in task.provides, first=reward)
+    _check_sweep(settings, workspace, rewards)
+    if elsewhere is not None and (rewards is None or settings.goals is not None):
+        what = "name the reward that scores them, with" if rewards is None else "those at other goals are not: remove"
+        field = "evaluation.reward" if rewards is None else "evaluation.goals"
         raise ConfigError(f"The responses come from {elsewhere.source}: {what} {field}.")
     reference = baseline = None
-    if reward is not None:
-        reference = generate_and_score(None, settings, workspace, reward, prompts=settings.prompts, progress=True)
+    if rewards is not None:
+        reference = generate_and_score(None, settings, workspace, rewards, prompts=settings.prompts, progress=True)
         reference.save(directory.evaluation / "reference_generations.parquet")
     if against is not None:
         other = replace(directory, path=Path(against)).evaluation / "generations.parquet"
@@ -367,7 +289,7 @@ def evaluate_run(
         policy,
         run,
         workspace,
-        reward=reward,
+        rewards=rewards,
         reference=reference,
         baseline=baseline,
         progress=True,
@@ -384,7 +306,7 @@ def _check_models(run: Run, workspace: Workspace) -> None:
     facts = {name: value for name, value in facts.items() if name not in tokens}
     own, now = run.as_trained.evaluation, run.evaluation
     code, of_reward = run.code, reward_facts(now)
-    if (now.reward, now.reward_options) != (own.reward, own.reward_options):  # another one, on purpose
+    if (now.reward, now.reward_options, now.also) != (own.reward, own.reward_options, own.also):  # others, on purpose
         code, of_reward = [one for one in code if one not in code_of_reward(now)], {}
     check_models(directory, facts | code_facts(code) | of_reward)
     if directory.measured == RunDirectory(directory.path).measured:  # other data has no stored tokens to compare with

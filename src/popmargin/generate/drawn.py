@@ -1,4 +1,4 @@
-"""How completions were sampled, and the name of their mean log-ratio."""
+"""How completions or images were sampled, and the name of their mean log-ratio."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -49,6 +49,36 @@ class Drawn:
             return "log_ratio_per_token_own"
         cut = f"_p{self.top_p:g}" if self.top_p < 1 else ""
         return f"log_ratio_per_token_t{self.temperature:g}_k{self.top_k}{cut}"
+
+
+@dataclass(frozen=True)
+class DrawnImages:
+    """How images were sampled from a diffusion model.
+
+    Attributes:
+        denoising_steps: of the sampler.
+        guidance_scale: of classifier-free guidance; 1 means none.
+        sampler: `DDIM`, or `flow Euler` for models of a flow.
+
+    Example:
+        >>> str(DrawnImages(20, 7.5))
+        '20 steps of DDIM, guidance 7.5'
+        >>> str(DrawnImages(8, 1.0, "flow Euler"))
+        '8 steps of flow Euler, no guidance'
+    """
+
+    denoising_steps: int
+    guidance_scale: float
+    sampler: str = "DDIM"
+
+    @property
+    def log_ratio(self) -> None:
+        """Images have no log-ratio: what a diffusion model gives them is known only as a bound."""
+        return None
+
+    def __str__(self) -> str:
+        guided = "no guidance" if self.guidance_scale == 1 else f"guidance {self.guidance_scale:g}"
+        return f"{self.denoising_steps} steps of {self.sampler}, {guided}"
 
 
 POLICY_ITSELF = Drawn()

@@ -1,4 +1,4 @@
-"""Random numbers that belong to one completion, so that what is sampled does not depend on what else is in the batch.
+"""Random numbers that belong to one response, so that what is sampled does not depend on what else is in the batch.
 
 Axis suffixes: B completions of a batch, V vocabulary, T tokens of the longest completion.
 """
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 from transformers import LogitsProcessor
 
@@ -24,8 +24,23 @@ def uniforms(seed: int, key: str, number: int, count: int) -> Float64[np.ndarray
         number: of the completion among those of the prompt.
         count: tokens of the longest completion.
     """
+    return _generator(seed, key, number).random(count)
+
+
+def noise(seed: int, key: str, number: int, shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
+    """The standard normal noise that one image begins as, of this shape; arguments as in `uniforms`.
+
+    Example:
+        >>> first, again = noise(0, "red 3", 1, (3, 2, 2)), noise(0, "red 3", 1, (3, 2, 2))
+        >>> bool((first == again).all()), bool((first == noise(0, "red 3", 2, (3, 2, 2))).any())
+        (True, False)
+    """
+    return _generator(seed, key, number).standard_normal(shape, dtype=np.float32)
+
+
+def _generator(seed: int, key: str, number: int) -> np.random.Generator:
     digest = hashlib.sha256(f"{seed}\x1f{number}\x1f{key}".encode("utf-8", "surrogatepass")).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big")).random(count)
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def token_probabilities(logits_BV: Float[Tensor, "B V"], drawn: Drawn) -> Float64[Tensor, "B V"]:

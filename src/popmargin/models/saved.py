@@ -1,6 +1,7 @@
 """Writing trained weights and reading them back: a run whose saved weights differ from memory has failed."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from popmargin.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from popmargin.models.adapters import START, as_one_adapter, is_stacked
 from popmargin.models.quiet import quiet_loading
 
+_LOG = logging.getLogger(__name__)
 _INDEX = "model.safetensors.index.json"
 _KEPT = 0.9  # share of the training kept: below this, the start model's dtype is too coarse
 
@@ -72,11 +74,23 @@ def write_state(model: nn.Module, folder: Path, state: Mapping[str, Tensor] | No
     Raises:
         RunError: the file differs from the weights in memory.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = model.state_dict() if state is None else state
-    save_file({name: value.contiguous() for name, value in weights.items()}, folder / "model.safetensors",
-              metadata={"format": "pt"})  # fmt: skip
-    _refuse(folder, _difference(weights, _tensors([folder / "model.safetensors"])))
+    write_tensors(model.state_dict() if state is None else state, folder / "model.safetensors")
+
+
+def write_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Save tensors in one file, and read them back.
+
+    Args:
+        tensors: by name.
+        file: its folder is created if missing.
+        metadata: of the file.
+
+    Raises:
+        RunError: the file differs from them.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, file, {"format": "pt", **(metadata or {})})
+    _refuse(file.parent, _difference(tensors, _tensors([file])))
 
 
 def read_adapter(model: Any, folder: Path) -> None:
@@ -181,6 +195,23 @@ def dtype_to_save(
         kept += float(((saved - old) * change).sum(dtype=torch.float64))
     share = kept / total if total else 1.0
     return (dtype, share) if wanted is not None or share >= _KEPT else (torch.float32, 1.0)
+
+
+def choose_dtype(
+    weights: Mapping[str, Tensor], start: nn.Module, stored: torch.dtype, wanted: str
+) -> tuple[torch.dtype, float]:
+    """As `dtype_to_save`, for a run's `model.save_dtype`; the log says where it keeps more or less than expected."""
+    choice = {"start": None, "fp32": torch.float32, "bf16": torch.bfloat16}[wanted]
+    dtype, kept = dtype_to_save(weights, start, stored, choice)
+    if choice is None and dtype != stored:
+        _LOG.warning(
+            "The weights are saved in fp32: %s, the start model's dtype, would round much of the training away. "
+            "To use it anyway, set model.save_dtype.",
+            str(stored).removeprefix("torch."),
+        )
+    elif kept < _KEPT:
+        _LOG.warning("Rounding to model.save_dtype keeps %.0f%% of the training.", 100 * kept)
+    return dtype, kept
 
 
 def round_weights(model: nn.Module, dtype: torch.dtype) -> None:

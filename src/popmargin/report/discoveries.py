@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from popmargin.report.metrics import SUMMARY_COLUMNS, has_bounds, metric
+from popmargin.report.metrics import SUMMARY_COLUMNS, has_bounds, is_further, metric
 from popmargin.report.results import ArmResult
 from popmargin.statistics.intervals import Interval
 
@@ -49,6 +49,11 @@ def benjamini_hochberg(p: Sequence[float], rate: float = RATE) -> list[bool]:
     return [bool(below) and value <= below[-1] for value in p]
 
 
+def further_metrics(arms: Sequence[ArmResult]) -> list[str]:
+    """The metrics of further rewards that arms have, in their order."""
+    return list(dict.fromkeys(key for arm in arms for key in arm.metrics if is_further(key)))
+
+
 def differences(arms: Sequence[ArmResult], baseline: str) -> list[Difference]:
     """All tested differences in the summary whose intervals cover the spread of seeds.
 
@@ -61,7 +66,7 @@ def differences(arms: Sequence[ArmResult], baseline: str) -> list[Difference]:
     for arm in arms:
         if base is None or arm is base or not seeds_tell(arm, base):
             continue
-        for key in SUMMARY_COLUMNS:
+        for key in (*SUMMARY_COLUMNS, *further_metrics(arms)):
             own = key == "win_rate_baseline"  # is itself a difference, from ½
             interval = (arm.metrics if own else arm.differences).get(key)
             if interval is not None and has_bounds(interval) and math.isfinite(interval.p):

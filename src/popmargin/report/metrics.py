@@ -70,21 +70,21 @@ METRICS: dict[str, Metric] = dict(
             "Mean reward",
             "gold reward",
             "higher",
-            "Average score of completions sampled on held-out prompts, by the study's reward (not the policy's).",
+            "Average score of what was sampled on held-out prompts, by the study's reward (not the policy's).",
         ),
         _metric(
             "win_rate_reference",
             "Win rate vs reference",
             "%",
             "higher",
-            "How often the arm's completion scores above the reference policy's on the same prompt; ties count half.",
+            "How often the arm's sample scores above the reference policy's on the same prompt; ties count half.",
         ),
         _metric(
             "win_rate_baseline",
             "Win rate vs baseline arm",
             "%",
             "higher",
-            "The same, against the completions of the baseline arm.",
+            "The same, against the samples of the baseline arm.",
         ),
         _metric(
             "kl_per_token",
@@ -147,6 +147,8 @@ METRICS: dict[str, Metric] = dict(
     ]
 )  # fmt: skip
 
+FURTHER = "mean_"
+"""What the metric of a further reward (`evaluation.also`) begins with; its name follows."""
 LOG_RATIO = "log_ratio_per_token_"
 _LOG_RATIO_MEANING = (
     "Log-probability under the policy minus that under the reference, both at temperature 1, averaged over tokens "
@@ -159,10 +161,24 @@ SUMMARY_COLUMNS = (
 )  # fmt: skip
 
 
+def is_further(key: str) -> bool:
+    """Whether a metric is that of a further reward.
+
+    Example:
+        >>> is_further("mean_is_still_the_prompt"), is_further("mean_reward")
+        (True, False)
+    """
+    return key.startswith(FURTHER) and key not in METRICS
+
+
 def metric(key: str) -> Metric:
     """The entry of a metric; one not in the table is shown under its own name."""
     if key.startswith(LOG_RATIO):
         return Metric(key, f"Log-ratio per token ({_settings(key)})", "nats", None, _LOG_RATIO_MEANING)
+    if is_further(key):
+        name = key.removeprefix(FURTHER).replace("_", " ")
+        meaning = f"Average of the further reward {name} over the same samples."
+        return Metric(key, f"Mean {name}", "", "higher", meaning)
     return METRICS.get(key) or Metric(key, key.replace("_", " ").capitalize(), "", None, "")
 
 

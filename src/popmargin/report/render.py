@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from popmargin.files import HTML
-from popmargin.report import curves, goal_plot, plots, tables
+from popmargin.report import curves, goal_plot, pictures, plots, tables
 from popmargin.report.discoveries import differences, discovery_note, seeds_tell
 from popmargin.report.metrics import is_known, metric
 from popmargin.report.results import ArmResult, StudyResults, write_text
@@ -69,11 +69,12 @@ def write_report(results: StudyResults, path: str | Path) -> Path:
 
 
 def _context(study: StudyResults) -> dict[str, Any]:
-    columns = tables.summary_columns()
+    columns = tables.summary_columns(study)
     styles = plots.arm_styles(study)
     key = plots.tradeoff_axis(study)
     others = tables.other_metrics(study)
-    blocks, left_out = tables.sample_blocks(study)
+    blocks, left_out = ([], 0) if study.responses == "images" else tables.sample_blocks(study)
+    shown, not_shown = pictures.picture_rows(study)
     return {
         "study": study,
         "styles": {style.name: style for style in styles},
@@ -103,6 +104,9 @@ def _context(study: StudyResults) -> dict[str, Any]:
         "account": tables.account_rows(study),
         "samples": blocks,
         "samples_left_out": left_out,
+        "pictures": shown,
+        "pictures_left_out": not_shown,
+        "reduced": pictures.LARGEST if pictures.any_reduced(study) else 0,
         "definitions": [*columns, *(entry for entry, _ in others if entry.meaning)],
         "text": tables.visible_text,
     }

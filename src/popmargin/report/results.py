@@ -33,7 +33,8 @@ class ArmResult:
         curves: held-out metric over training, rows ``[step, mean, low, high]``.
         training: logged value over training, rows ``[step, value]``; log-ratios and target margins in nats.
         overhead: ``train_seconds``, ``tokens_per_second``, ``peak_memory_mb``, ``time_ratio``.
-        samples: ``{"prompt", "completion", "reward"}``, the same prompts in every arm.
+        samples: ``{"prompt", "completion", "reward"}``, the same prompts in every arm; of images ``"image"`` in place
+            of the completion (`popmargin.report.pictures.thumbnail`), and further rewards by name in ``"also"``.
 
     Raises:
         RunError: the origin is not one of the four.
@@ -75,6 +76,8 @@ class StudyResults:
         fingerprint: hash of data, configuration and split.
         account: what came in, was kept and was dropped: steps from `popmargin.training.account.Step.to_dict`, with
             `arms`, the labels of the arms they belong to (none: all).
+        responses: what policies generate: texts or images.
+        reference_samples: those of the reference policy, as `ArmResult.samples`.
 
     Raises:
         RunError: two arms have the same name.
@@ -90,6 +93,8 @@ class StudyResults:
     versions: dict[str, str] = field(default_factory=dict[str, str])
     fingerprint: str = ""
     account: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    responses: Literal["texts", "images"] = "texts"
+    reference_samples: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -125,6 +130,7 @@ class StudyResults:
         try:
             arms = [_arm(arm, f"{where}, arm {row}") for row, arm in enumerate(values.pop("arms", []))]
             values["reference"] = _intervals(values.get("reference", {}))
+            values["reference_samples"] = _samples(values.get("reference_samples", []))
             _check_fields(cls, {**values, "arms": arms}, where)
             return cls(arms=arms, **values)
         except (TypeError, KeyError, AttributeError) as error:
@@ -196,11 +202,12 @@ def _arm(tree: dict[str, Any], where: str) -> ArmResult:
     values["goals"] = _series({"": tree.get("goals", [])})[""]
     values["reliability"] = [{k: _nan_if_none(v) for k, v in row.items()} for row in tree.get("reliability", [])]
     values["overhead"] = {key: _nan_if_none(value) for key, value in tree.get("overhead", {}).items()}
-    values["samples"] = [
-        {key: _nan_if_none(value) if key == "reward" else value for key, value in row.items()}
-        for row in tree.get("samples", [])
-    ]
+    values["samples"] = _samples(tree.get("samples", []))
     return ArmResult(**values)
+
+
+def _samples(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: _nan_if_none(value) if key == "reward" else value for key, value in row.items()} for row in rows]
 
 
 def _check_fields(cls: type[Any], values: Mapping[str, Any], where: str) -> None:

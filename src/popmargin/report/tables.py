@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from popmargin.account import Step
-from popmargin.report.discoveries import differences, seeds_tell
+from popmargin.report.discoveries import differences, further_metrics, seeds_tell
 from popmargin.report.metrics import (
     DASH,
     METRICS,
@@ -114,9 +114,14 @@ def cell(
     return Cell(estimate, interval, shown, verdict(difference, entry, told=told), stands)
 
 
-def summary_columns() -> list[Metric]:
-    """All columns of the summary table, so that missing measurements can be seen."""
-    return [METRICS[key] for key in SUMMARY_COLUMNS]
+def summary_columns(study: StudyResults) -> list[Metric]:
+    """All columns of the summary table, so that missing measurements can be seen; further rewards where there are some.
+
+    Images have neither tokens nor a log-ratio.
+    """
+    keys = [key for key in SUMMARY_COLUMNS if study.responses == "texts" or key not in ("kl_per_token", "length")]
+    after = keys.index("mean_reward") + 1
+    return [metric(key) for key in (*keys[:after], *further_metrics(study.arms), *keys[after:])]
 
 
 def _places(study: StudyResults, entry: Metric) -> int:
@@ -158,7 +163,7 @@ def reference_row(study: StudyResults, columns: Sequence[Metric]) -> list[Cell]:
 def other_metrics(study: StudyResults) -> list[tuple[Metric, list[Cell]]]:
     """Measured metrics without a column in the summary: one row per metric, one cell per arm."""
     measured = {key for arm in study.arms for key, value in arm.metrics.items() if is_known(value)}
-    measured -= set(SUMMARY_COLUMNS)
+    measured -= {entry.key for entry in summary_columns(study)}
     keys = [key for key in METRICS if key in measured] + sorted(measured - set(METRICS))
     rows: list[tuple[Metric, list[Cell]]] = []
     for entry in map(metric, keys):

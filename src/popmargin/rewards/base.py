@@ -22,7 +22,7 @@ class Reward(Protocol):
 
 
 @runtime_checkable
-class NotedReward(Reward, Protocol):
+class Noted(Protocol):
     """A reward that cannot score every text in full, and reports what it did with those."""
 
     def take_notes(self) -> list[str]:
@@ -67,9 +67,9 @@ class AnswerReward(Reward, Protocol):
         ...
 
 
-def notes_of(reward: Reward) -> tuple[str, ...]:
-    """A reward's notes on the texts it has just scored."""
-    return tuple(reward.take_notes()) if isinstance(reward, NotedReward) else ()
+def notes_of(reward: Any) -> tuple[str, ...]:
+    """A reward's notes on what it has just scored."""
+    return tuple(reward.take_notes()) if isinstance(reward, Noted) else ()
 
 
 class CallableReward:
@@ -102,14 +102,15 @@ class CallableReward:
             return self._function(prompts=prompts, completions=completions)
 
 
-def checked_rewards(values: Any, count: int, name: str, *, some: bool = False) -> list[float]:
+def checked_rewards(values: Any, count: int, name: str, *, some: bool = False, of: str = "completion") -> list[float]:
     """Rewards as floats.
 
     Args:
         values: what a reward returned.
-        count: of completions.
+        count: of completions, or images.
         name: of the reward, for messages.
         some: None and nan stand for no reward, and come back as nan.
+        of: what is scored, for messages.
 
     Raises:
         RunError: there are not `count` values, or one is not a finite number.
@@ -120,14 +121,13 @@ def checked_rewards(values: Any, count: int, name: str, *, some: bool = False) -
         raise RunError(f"Reward {name!r} returned {type(values).__name__}, not numbers ({error}).") from error
     if rewards.shape != (count,):
         raise RunError(
-            f"Reward {name!r} returned shape {rewards.shape} for {counted(count, 'completion')}; return one number "
-            "each."
+            f"Reward {name!r} returned shape {rewards.shape} for {counted(count, of)}; return one number each."
         )
     wrong = np.flatnonzero(np.isinf(rewards) if some else ~np.isfinite(rewards))
     if len(wrong):
         raise RunError(
-            f"Reward {name!r} returned {rewards[wrong[0]]} for completion {wrong[0]} ({len(wrong)} of {count} are not "
-            "finite). Return a finite number for every completion, including an empty one."
+            f"Reward {name!r} returned {rewards[wrong[0]]} for {of} {wrong[0]} ({len(wrong)} of {count} are not "
+            f"finite). Return a finite number for every {of}{', including an empty one' if of == 'completion' else ''}."
         )
     return cast("list[float]", rewards.tolist())
 

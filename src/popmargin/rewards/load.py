@@ -9,8 +9,11 @@ from popmargin.errors import ConfigError, RunError, did_you_mean
 from popmargin.files import no_such_file
 from popmargin.models.path import looks_like_path
 from popmargin.rewards.base import CallableReward, Reward
+from popmargin.rewards.image_rewards import CallableImageReward, ImageReward, scores_images
 from popmargin.rewards.naming import Named, read_name
 from popmargin.user_code import load_object
+
+IMAGE_FORMS = "module:function, file.py:function or model:PATH"
 
 
 def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Reward:
@@ -72,14 +75,57 @@ def load_reward(spec: str | Callable[..., Any] | Reward, **options: Any) -> Rewa
     return _of_code(load_object(named.place, "reward"), named.place, options)
 
 
-def check_reward(spec: str, options: Mapping[str, Any]) -> None:
+def load_image_reward(spec: str | Callable[..., Any] | ImageReward, **options: Any) -> ImageReward:
+    """A reward of images from its specification.
+
+    Specifications:
+        "module:function", "file.py:function": a Python function of (prompts, images), or an object with a
+            `score_images` method; images are `PIL.Image.Image` in RGB;
+        "model:PATH": a model with a text tower and an image tower, such as CLIP or PickScore (options of
+            `ImageTextReward`);
+        a function or an `ImageReward`: itself.
+
+    Args:
+        spec: the specification.
+        options: of the model.
+
+    Raises:
+        ConfigError: the specification names nothing usable, or something that scores texts.
+
+    Example:
+        >>> from PIL import Image
+        >>> redness = load_image_reward(lambda prompts, images: [image.getpixel((0, 0))[0] for image in images])
+        >>> redness.score_images(["a red dot"], [Image.new("RGB", (1, 1), (200, 0, 0))])
+        [200.0]
+    """
+    if not isinstance(spec, str):
+        return _code_of_images(spec, getattr(spec, "__qualname__", repr(spec)), options)
+    named = read_name(spec)
+    if named.kind == "model" and named.use != "judge":
+        from popmargin.rewards.image_text import ImageTextReward
+
+        return ImageTextReward(named.place, **_known(ImageTextReward, spec, options))
+    if named.kind != "code":
+        raise ConfigError(
+            f"{spec!r} scores texts, and the responses here are images. Give a reward of images: {IMAGE_FORMS}."
+        )
+    return _code_of_images(load_object(named.place, "reward"), named.place, options)
+
+
+def check_reward(spec: str, options: Mapping[str, Any], *, images: bool = False) -> None:
     """Find mistakes in a specification or its options before any work; only user code is loaded.
+
+    Args:
+        spec, options: as in `load_reward`.
+        images: the responses are images.
 
     Raises:
         ConfigError, RunError: as for `load_reward`; a folder of a model or run is missing.
     """
     named = read_name(spec)
-    if named.kind in ("code", "ratings"):
+    if images and named.kind != "model":
+        load_image_reward(spec, **options)
+    elif named.kind in ("code", "ratings"):
         load_reward(spec, **options)
         return
     for option in options:
@@ -141,6 +187,11 @@ def _of_code(target: Any, name: str, options: Mapping[str, Any]) -> Reward:
         raise ConfigError(f"Reward {name!r} is Python code and takes no options, but got {', '.join(sorted(options))}.")
     if not isinstance(target, type) and isinstance(target, Reward):
         return target
+    if scores_images(target):
+        raise ConfigError(
+            f"Reward {name!r} scores images, and the responses here are texts. Give a reward that takes prompts and "
+            "completions."
+        )
     if callable(target):
         _check_signature(target, name)
         return CallableReward(target, name)
@@ -157,6 +208,26 @@ def _check_signature(function: Callable[..., Any], name: str) -> None:
             f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both as "
             f"lists of equal length and returns one number per completion."
         ) from error
+
+
+def _code_of_images(target: Any, name: str, options: dict[str, Any]) -> ImageReward:
+    if options:
+        raise ConfigError(f"Reward {name!r} is Python code and takes no options, but got {', '.join(sorted(options))}.")
+    if not isinstance(target, type) and isinstance(target, ImageReward):
+        return target
+    if isinstance(target, Reward) or not callable(target):
+        raise ConfigError(
+            f"Reward {name!r} is of type {type(target).__name__} and does not score images; give a function of "
+            "(prompts, images), or an object with a score_images method."
+        )
+    try:
+        inspect.signature(target).bind(prompts=[], images=[])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"Reward {name!r} cannot be called with prompts= and images= ({error}). The responses here are images: a "
+            "reward takes prompts and PIL images as lists of equal length and returns one number per image."
+        ) from error
+    return CallableImageReward(target, name)
 
 
 def _known(kind: type, spec: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from popmargin.config import EvaluationConfig
 from popmargin.errors import ConfigError
 from popmargin.user_code import name_hint
 
@@ -102,6 +103,11 @@ def _refuse_two_meanings(prefix: str, rest: str) -> None:
             f"'{prefix}:{rest}' names a {kind}, but there is also a {prefix}.py here. For your function: "
             f"'{prefix}.py:{rest}'. For the {kind}: rename the file."
         )
+
+
+def reward_models(config: EvaluationConfig) -> list[str]:
+    """The paths of the models that a configuration's rewards are; as `model_path`."""
+    return [path for spec in (config.reward, *config.also) if (path := model_path(spec)) is not None]
 
 
 def model_path(spec: str | None) -> str | None:

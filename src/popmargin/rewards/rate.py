@@ -12,11 +12,13 @@ from jaxtyping import Float64
 
 from popmargin.data.conversation import Text
 from popmargin.data.encode import join_turns
+from popmargin.data.images import COLUMNS, decode, image_bytes, pillow
 from popmargin.data.schema import Preferences
 from popmargin.data.tools import said
-from popmargin.errors import DataError, counted
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.rewards.base import Prompt, Reward, notes_of
-from popmargin.rewards.load import load_reward
+from popmargin.rewards.image_rewards import ImageReward
+from popmargin.rewards.load import load_image_reward, load_reward
 
 Disagree = Literal["error", "equal", "swap", "drop"]
 _BATCH = 256  # preferences passed to the reward at once
@@ -42,17 +44,23 @@ class Ratings:
         return self.chosen - self.rejected
 
 
-def response_ratings(preferences: Preferences, reward: Reward) -> Ratings:
+def response_ratings(preferences: Preferences, reward: Reward | ImageReward) -> Ratings:
     """Rate both responses of every preference.
 
     Args:
-        preferences: text or conversations; a conversation must end with the assistant's turn.
-        reward: see `load_reward`.
+        preferences: text or conversations; a conversation must end with the assistant's turn. Or images.
+        reward: see `load_reward`; for images `load_image_reward`.
 
     Raises:
-        DataError: a completion does not end with the assistant's turn.
+        ConfigError: a reward of texts for images, or the reverse.
+        DataError: an image cannot be read, or a completion does not end with the assistant's turn.
         RunError: the reward gives something other than finite numbers.
     """
+    if of_images(preferences) and isinstance(reward, ImageReward):
+        return _image_ratings(preferences, reward)
+    if of_images(preferences) or not isinstance(reward, Reward):
+        made, scored = ("images", "texts") if of_images(preferences) else ("texts", "images")
+        raise ConfigError(f"The reward scores {scored}, and the responses are {made}. Name a reward of {made}.")
     rated: dict[str, list[float]] = {"chosen": [], "rejected": []}
     ids = preferences.ids
     for batch in preferences.batches("prompt", *rated, size=_BATCH):
@@ -61,6 +69,26 @@ def response_ratings(preferences: Preferences, reward: Reward) -> Ratings:
             rows = enumerate(zip(batch["prompt"], batch[side], strict=True), start)
             asked = [last_turn(prompt, text, f"the preference '{ids[row]}'") for row, (prompt, text) in rows]
             values += reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
+    chosen, rejected = (np.array(rated[side], dtype=np.float64) for side in ("chosen", "rejected"))
+    return Ratings(chosen, rejected, notes_of(reward))
+
+
+def of_images(preferences: Preferences) -> bool:
+    """Whether the responses are images."""
+    return set(COLUMNS) <= set(preferences.columns)
+
+
+def _image_ratings(preferences: Preferences, reward: ImageReward) -> Ratings:
+    rated: dict[str, list[float]] = {"chosen": [], "rejected": []}
+    ids = preferences.ids
+    for batch in preferences.batches("prompt", *rated, *COLUMNS, size=_BATCH):
+        for side, values in rated.items():
+            start = len(values)
+            images: list[Any] = []
+            for row, (name, image) in enumerate(zip(batch[side], batch[f"{side}_image"], strict=True), start):
+                where = f"the {side} image of the preference '{ids[row]}'"
+                images.append(pillow().fromarray(decode(image_bytes(image, name=name, where=where), where=where)))
+            values += reward.score_images(list(batch["prompt"]), images)
     chosen, rejected = (np.array(rated[side], dtype=np.float64) for side in ("chosen", "rejected"))
     return Ratings(chosen, rejected, notes_of(reward))
 
@@ -87,7 +115,7 @@ def last_turn(prompt: Text, completion: Text, whose: str) -> tuple[Prompt, str]:
 
 
 def rate_preferences(
-    preferences: Preferences, reward: str | Callable[..., Any] | Reward, *, disagree: Disagree = "error"
+    preferences: Preferences, reward: str | Callable[..., Any] | Reward | ImageReward, *, disagree: Disagree = "error"
 ) -> Preferences:
     """The preferences with chosen_rating and rejected_rating from a reward.
 
@@ -96,7 +124,8 @@ def rate_preferences(
 
     Args:
         preferences: as loaded.
-        reward: a function of (prompts, completions), or a specification as in `load_reward`.
+        reward: a function of (prompts, completions), or a specification as in `load_reward`; of images a function of
+            (prompts, images), or one as in `load_image_reward`.
         disagree: `error`; `equal`: both ratings are their mean, a gap of 0 (the label stays); `swap`: chosen and
             rejected are swapped (the reward relabels); `drop`: the preference is dropped.
 
@@ -110,7 +139,8 @@ def rate_preferences(
         >>> rate_preferences(data, lambda prompts, completions: [len(text) for text in completions]).strength.tolist()
         [3.0]
     """
-    return with_ratings(preferences, response_ratings(preferences, load_reward(reward)), disagree=disagree)
+    load: Callable[..., Reward | ImageReward] = load_image_reward if of_images(preferences) else load_reward
+    return with_ratings(preferences, response_ratings(preferences, load(reward)), disagree=disagree)
 
 
 def with_ratings(preferences: Preferences, ratings: Ratings, *, disagree: Disagree = "error") -> Preferences:

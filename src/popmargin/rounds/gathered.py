@@ -8,7 +8,7 @@ from typing import Any
 from popmargin.data.tokenize import prompt_text
 from popmargin.evaluation.discriminative import discriminative_differences
 from popmargin.evaluation.generations import Generations
-from popmargin.evaluation.generative import generative_differences, generative_metrics
+from popmargin.evaluation.generative import generative_differences, generative_metrics, no_log_ratio
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.pop.edges import PopEdges
 from popmargin.rounds.manifest import Manifest
@@ -103,7 +103,7 @@ def _measured(names: list[str], folder: Path) -> list[Measured]:
     trained = [name for name in names if name != start]
     policies: list[Measured] = []
     if reference is not None:
-        metrics = dict(generative_metrics(reference)) | {reference.drawn.log_ratio: Interval(0.0, 0.0, 0.0)}
+        metrics = dict(generative_metrics(reference)) | no_log_ratio(reference)
         policies.append(Measured("start", metrics, {}, _samples(reference)))
     for name in trained:
         own = folder / name

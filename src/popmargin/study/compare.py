@@ -7,14 +7,15 @@ from typing import Any
 
 from popmargin.config import EvaluationConfig, dump_yaml, from_dict, to_dict
 from popmargin.errors import ConfigError, RunError
+from popmargin.evaluation.generating import generate_and_score
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
-from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score, held_out_margins
+from popmargin.evaluation.run import evaluate_policy, held_out_margins
 from popmargin.files import whole_file
 from popmargin.models.policies import process_count
 from popmargin.report.render import write_report
 from popmargin.report.results import StudyResults
-from popmargin.rewards.base import Reward
+from popmargin.rewards.configured import Rewards, configured_rewards
 from popmargin.statistics.calibration import share_right
 from popmargin.statistics.jackknife import row_means
 from popmargin.study.config import StudyConfig
@@ -129,7 +130,7 @@ def _train_all(study: StudyConfig, overwrite: bool) -> None:
             workspace = workspace if workspace is not None and workspace.fits(run.task) else run.workspace()
             if _is_as_it_was(run, workspace, overwrite):
                 say(f"{title(number, run)}: already done")
-    rewards: dict[str, Reward | None] = {}
+    loaded: dict[str, Rewards | None] = {}
     references: dict[str, Generations] = {}
 
     def do(number: int, run: Run) -> None:
@@ -140,16 +141,16 @@ def _train_all(study: StudyConfig, overwrite: bool) -> None:
             workspace = run.workspace()
             references.clear()
         key = repr(config.evaluation)
-        if key not in rewards:
-            rewards[key] = configured_reward(config.evaluation)
-        reward = rewards[key]
-        if reward is not None and key not in references:
-            references[key] = _reference(output, config.evaluation, workspace, reward, len(references))
+        if key not in loaded:
+            loaded[key] = configured_rewards(config.evaluation, images="images" in workspace.task.provides)
+        rewards = loaded[key]
+        if rewards is not None and key not in references:
+            references[key] = _reference(output, config.evaluation, workspace, rewards, len(references))
         if run.loss.uses_reference:
             _ = workspace.train.reference, workspace.test.reference  # now, not inside the first run's progress bar
         if run.directory.started and not overwrite:
             run.directory.check_record(_record(run, workspace))
-        _run(run, workspace, reward, references.get(key))
+        _run(run, workspace, rewards, references.get(key))
 
     share({f"{run.config.name}-{run.config.seed}": run for run in todo}, output / LOCKS, _is_done, do)
 
@@ -196,10 +197,10 @@ def _is_as_it_was(run: Run, workspace: Workspace, overwrite: bool) -> bool:
 
 
 def _reference(
-    output: Path, settings: EvaluationConfig, workspace: Workspace, reward: Reward, number: int
+    output: Path, settings: EvaluationConfig, workspace: Workspace, rewards: Rewards, number: int
 ) -> Generations:
     say("sampling from the reference model")
-    generations = generate_and_score(None, settings, workspace, reward, prompts=settings.prompts)
+    generations = generate_and_score(None, settings, workspace, rewards, prompts=settings.prompts)
     generations.save(output / f"reference_generations{f'-{number}' if number else ''}.parquet")
     return generations
 
@@ -207,16 +208,16 @@ def _reference(
 def _run(
     run: Run,
     workspace: Workspace,
-    reward: Reward | None,
+    rewards: Rewards | None,
     reference: Generations | None,
 ) -> None:
     config, directory = run.config, run.directory
-    probe = _probe(run, workspace, reward, reference) if config.evaluation.curve_points else None
+    probe = _probe(run, workspace, rewards, reference) if config.evaluation.curve_points else None
     stale = directory.path.exists() and _is_stale(run, workspace)
     _, policy = train(config, workspace=workspace, resume=not stale, overwrite=stale, probe=probe, keep_model=True)
     if reference is not None:
         reference.save(directory.evaluation / "reference_generations.parquet")
-    evaluate_policy(policy, run, workspace, reward=reward, reference=reference)
+    evaluate_policy(policy, run, workspace, rewards=rewards, reference=reference)
 
 
 def _is_stale(run: Run, workspace: Workspace) -> bool:
@@ -232,12 +233,13 @@ def _is_stale(run: Run, workspace: Workspace) -> bool:
 def _probe(
     run: Run,
     workspace: Workspace,
-    reward: Reward | None,
+    rewards: Rewards | None,
     reference: Generations | None,
 ) -> Probe:
     """Held-out accuracy, and KL and win rate on some prompts, during training."""
     settings, directory = run.config.evaluation, run.directory
     count = min(settings.curve_prompts, settings.prompts or settings.curve_prompts)
+    first = None if rewards is None else Rewards(rewards.first)  # curves show nothing else
     some = None if reference is None else reference.first(count)
 
     def measure(policy: Any, step: int) -> dict[str, Any]:
@@ -246,11 +248,12 @@ def _probe(
         margins.save(folder / "margins.parquet")
         right = share_right(margins.reward_margin[None])
         values = {"accuracy": row_means(right, margins.clusters).interval(scale="share").to_dict()}
-        if reward is not None:
-            generations = generate_and_score(policy, settings, workspace, reward, prompts=count)
+        if first is not None:
+            generations = generate_and_score(policy, settings, workspace, first, prompts=count)
             generations.save(folder / "generations.parquet")
             intervals = generative_metrics(generations, some)
-            values |= {name: intervals[name].to_dict() for name in (generations.drawn.log_ratio, "win_rate_reference")}
+            named = filter(None, (generations.drawn.log_ratio, "win_rate_reference"))
+            values |= {name: intervals[name].to_dict() for name in named}
         return values
 
     return measure

@@ -15,12 +15,14 @@ from popmargin.data.tokenize import prompt_text
 from popmargin.errors import RunError, counted
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
-from popmargin.evaluation.generative import generative_differences, generative_metrics
+from popmargin.evaluation.generative import generative_differences, generative_metrics, no_log_ratio
 from popmargin.evaluation.goal_sweep import GOALS, GoalCurve, GoalSweep, goal_curve
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.files import read_jsonl
 from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
+from popmargin.report.curves import ERRORS
+from popmargin.report.pictures import MAX_ROWS, thumbnail
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.statistics.calibration import share_right
 from popmargin.statistics.intervals import Interval
@@ -38,6 +40,7 @@ _TRAINING = (
     "target_margin_clipped",
     "chosen_logratio",
     "rejected_logratio",
+    *ERRORS,
     *(f"tau_bin_{number}" for number in range(1, TAU_BINS + 1)),
 )
 _SAMPLES = 5
@@ -139,12 +142,14 @@ def collect(
     of_reference: dict[str, Interval] = {}
     if reference is not None:
         of_reference = generative_metrics(reference)
-        of_reference[reference.drawn.log_ratio] = Interval(0.0, 0.0, 0.0)
+        of_reference |= no_log_ratio(reference)
     of_base = base.runs[0].facts()
     return StudyResults(
         title=title,
         arms=results,
         reference=of_reference,
+        responses="images" if "images" in _loss(base).provides else "texts",
+        reference_samples=[] if reference is None else _samples(reference),
         baseline=baseline,
         reading=[
             *read_results(results, baseline),
@@ -244,7 +249,7 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
     shared: dict[str, Any] = {"strength": held_out.strength, "clusters": held_out.clusters, "edges": _load_edges(arm)}
     measured = discriminative_metrics(
         reward_margin=arm.margins_by_seed,
-        longer_chosen=held_out.longer_chosen,
+        longer_chosen=held_out.of_lengths,
         reference_margin=held_out.of_reference,
         **shared,
     )
@@ -270,7 +275,7 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
         goals=[] if arm.goals is None else arm.goals.rows(),
         training=_training(arm),
         overhead=_overhead(arm, base),
-        samples=_samples(arm),
+        samples=[] if arm.generations is None else _samples(arm.generations[0]),
     )
 
 
@@ -293,7 +298,7 @@ def _curves(arm: Arm, reference: Generations | None) -> dict[str, list[list[floa
             generations = [Generations.load(file).first(settings.curve_prompts) for file in files]
             start = reference.first(len(generations[0].responses)) if reference is not None else None
             intervals = generative_metrics(generations, start)
-            for metric in (generations[0].drawn.log_ratio, "win_rate_reference"):
+            for metric in filter(None, (generations[0].drawn.log_ratio, "win_rate_reference")):
                 curves.setdefault(metric, []).append(_point(step, intervals[metric]))
     return curves
 
@@ -324,15 +329,28 @@ def _overhead(arm: Arm, base: Arm) -> dict[str, float]:
     return result | {"time_ratio": result["train_seconds"] / mean(base, "train_seconds")}
 
 
-def _samples(arm: Arm) -> list[dict[str, Any]]:
-    if arm.generations is None:
-        return []
-    first = arm.generations[0].responses[:_SAMPLES]
+def _samples(generations: Generations) -> list[dict[str, Any]]:
+    """A few samples of one seed; of images a row of each prompt, then second rows."""
+    if generations.of_images:
+        return _pictures(generations)
+    first = generations.responses[:_SAMPLES]
     shown: list[dict[str, Any]] = []
     for prompt, row in zip(first.prompts, first, strict=True):
         response = row["responses"][0]
         reward = response.get("reward", math.nan)
         shown.append({"prompt": prompt_text(prompt), "completion": response["text"], "reward": reward})
+    return shown
+
+
+def _pictures(generations: Generations) -> list[dict[str, Any]]:
+    responses, further = generations.responses, generations.further
+    places = [(number, row) for row, count in enumerate(responses.counts.tolist()) for number in range(count)]
+    shown: list[dict[str, Any]] = []
+    for number, row in sorted(sorted(places)[:MAX_ROWS], key=lambda place: place[::-1]):
+        response = responses[row]["responses"][number]
+        sample = {"prompt": responses.prompts[row], "image": thumbnail(response["image"])}
+        sample["reward"] = response.get("reward", math.nan)
+        shown.append(sample | ({"also": {name: response[name] for name in further}} if further else {}))
     return shown
 
 

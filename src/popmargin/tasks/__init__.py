@@ -1,4 +1,4 @@
-"""Tasks: training a policy, a reward model, or a custom task; one file each."""
+"""Tasks: training a policy, a reward model, a text-to-image model, or a custom task; one file each."""
 
 from popmargin.tasks.base import TASKS as TASKS
 from popmargin.tasks.base import Encoded as Encoded

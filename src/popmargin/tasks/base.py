@@ -10,20 +10,21 @@ Axis suffix P: the distinct preferences of a batch.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import TrainerCallback
 
-from popmargin.config import DataConfig, EvaluationConfig, ModelConfig, ReferenceConfig, TrainConfig
+from popmargin.config import DataConfig, EvaluationConfig, ModelConfig, ReferenceConfig, TaskChoice, TrainConfig, opened
 from popmargin.data.schema import Preferences
 from popmargin.engine.scores import PairScores
 from popmargin.models.saved import write_state
 from popmargin.objectives.base import ScoreKind
-from popmargin.registry import Registry
+from popmargin.registry import Registry, make_options
 
 if TYPE_CHECKING:
     from popmargin.generate.samples import Samples
@@ -92,7 +93,7 @@ class Inputs(Protocol):
         ...
 
     def work(self) -> np.ndarray:
-        """Tokens of each preference for tokens per second (N,)."""
+        """Tokens of each preference for tokens per second (N,); images where responses are images."""
         ...
 
     def collate(self, preferences: np.ndarray) -> dict[str, Any]:
@@ -119,7 +120,9 @@ class Scorer(Protocol):
         Args:
             model: the scorer's own, wrapped or not, possibly with the target's weights.
             batch: from `Inputs.collate`, on the model's device.
-            generator: random numbers; policy and target get the same ones for the same rows.
+            generator: seeded alike in all parts and processes of an optimizer step, for policy and target. What is
+                drawn for a row should depend only on `generator.initial_seed()` and on the row: then it is the same
+                however rows are batched, and for all models that score it.
             log: also return values to log that are costly to compute.
 
         Returns:
@@ -129,17 +132,24 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """The options of a task without any."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskSettings:
     """What a task is opened with; runs whose tasks have the same settings can share one.
 
     Attributes:
         name: of the task in configurations.
+        options: its own options, of the class that it was registered with.
         data: how preferences become what the model takes, such as its longest row.
         model: the start model.
         reference: the reference model and its cache.
     """
 
     name: str = "policy"
+    options: Any = field(default_factory=NoOptions)
     data: DataConfig
     model: ModelConfig
     reference: ReferenceConfig
@@ -154,7 +164,7 @@ class Task(ABC):
         provides: the kind of its scores and what else it provides, matched with what components require: the score
             kinds `log_ratio`, `mean_log_ratio`, `logp` and `mean_logp`; `reward`: scores are rewards; `reference`:
             there is a reference model, so single scores have a zero; `tokens`: responses have token log-probs;
-            `decoupled`: gaps with de-coupled log-probs; `generation`: it can sample.
+            `decoupled`: gaps with de-coupled log-probs; `generation`: it can sample; `images`: responses are images.
         noun: the kind of model, for messages.
         beta: the default β of objectives; None for the objective's own default.
         columns: other columns of the data that `encode` reads, such as features.
@@ -226,6 +236,14 @@ class Task(ABC):
             tokens: a token selector and its options.
             statistics: also return entropy and top-1 agreement of every token, to log.
         """
+
+    def watch(self, beta: float) -> Sequence[TrainerCallback]:
+        """What looks at the log of a training and warns.
+
+        Args:
+            beta: of the objective, reward units per nat.
+        """
+        return ()
 
     def decoupled(self, scorer: Any, weight: float) -> Scorer:
         """A scorer that also gives `PairScores.decoupled`; of tasks that provide `decoupled`.
@@ -359,10 +377,12 @@ class TaskEntry:
     Attributes:
         name: its name in configurations.
         function: the class, called with the settings of the task.
+        options: its frozen options dataclass, whose docstring describes them.
     """
 
     name: str
     function: type[Task]
+    options: type[Any] = NoOptions
 
     @property
     def summary(self) -> str:
@@ -395,14 +415,25 @@ TASKS: Registry[TaskEntry] = Registry("task", "popmargin.tasks")
 ClassT = TypeVar("ClassT", bound=type[Task])
 
 
-def task(name: str) -> Callable[[ClassT], ClassT]:
-    """Register the decorated class as a task."""
+def task(name: str, *, options: type[Any] = NoOptions) -> Callable[[ClassT], ClassT]:
+    """Register the decorated class as a task, with the frozen dataclass of its options, if it has some."""
 
     def register(kind: ClassT) -> ClassT:
-        TASKS.add(TaskEntry(name=name, function=kind))
+        TASKS.add(TaskEntry(name=name, function=kind, options=options))
         return kind
 
     return register
+
+
+def read_task(choice: TaskChoice) -> tuple[TaskEntry, Any]:
+    """A task and its options from the run's `task`.
+
+    Raises:
+        ConfigError: an unknown task, or an unknown or invalid option.
+    """
+    values = dict(opened("task", choice))
+    entry = TASKS.get(str(values.pop("name")))
+    return entry, make_options(entry.options, values, f"task '{entry.name}'")
 
 
 def open_task(settings: TaskSettings) -> Task:

@@ -1,7 +1,6 @@
 """Shared by policies and reward models: a start model with a tokenizer, and preferences as tokens."""
 
 import json
-import logging
 import os
 import weakref
 from abc import abstractmethod
@@ -24,11 +23,9 @@ from popmargin.engine.trial import unwrapped
 from popmargin.files import digest
 from popmargin.models.loading import stored_dtype
 from popmargin.models.policies import BASE_FILE, base_dtype, load_tokenizer, merged
-from popmargin.models.saved import dtype_to_save, refuse_other_base, round_weights, write_model
+from popmargin.models.saved import choose_dtype, refuse_other_base, round_weights, write_model
 from popmargin.tasks.base import Task, TaskSettings
 from popmargin.tasks.checks import check_padding, check_rows
-
-_LOG = logging.getLogger(__name__)
 
 
 def cache_folder(configured: str | None) -> Path:
@@ -126,23 +123,12 @@ class TextTask(Task):
         merges = self.merges(settings)
         model = merged(model) if merges else model
         adapter = bool(settings.lora_rank) and not merges
-        dtype, kept = (None, 1.0) if adapter else self._dtype(settings, state or model.state_dict())
+        weights = state or model.state_dict()
+        dtype, kept = (None, 1.0)
+        if not adapter:
+            dtype, kept = choose_dtype(weights, self.start_model, self.start_dtype, settings.save_dtype)
         write_model(model, folder, state, dtype=dtype)
         return {"dtype": str(dtype or torch.float32).removeprefix("torch."), "kept": kept}
-
-    def _dtype(self, settings: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[torch.dtype, float]:
-        stored = self.start_dtype
-        wanted = {"start": None, "fp32": torch.float32, "bf16": torch.bfloat16}[settings.save_dtype]
-        dtype, kept = dtype_to_save(weights, self.start_model, stored, wanted)
-        if wanted is None and dtype != stored:
-            _LOG.warning(
-                "The weights are saved in fp32: %s, the start model's dtype, would round much of the training away. "
-                "To use it anyway, set model.save_dtype.",
-                str(stored).removeprefix("torch."),
-            )
-        elif kept < 0.9:
-            _LOG.warning("Rounding to model.save_dtype keeps %.0f%% of the training.", 100 * kept)
-        return dtype, kept
 
     def finish(
         self,

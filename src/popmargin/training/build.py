@@ -31,7 +31,7 @@ from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import half_normal_strengths
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
-from popmargin.tasks.base import TASKS, Scorer, Task, TaskSettings, open_task
+from popmargin.tasks.base import Scorer, Task, TaskSettings, open_task, read_task
 from popmargin.tokens.base import TOKEN_SELECTORS
 from popmargin.training.arguments import QuietProgress, micro_batch_size
 from popmargin.training.batches import Collator, TrainingRows
@@ -57,7 +57,7 @@ def make_loss(config: RunConfig) -> Loss:
     """
     values = dict(config.objective)
     objective = OBJECTIVES.get(_name_of(values, "objective"))
-    task = TASKS.get(config.task)
+    task, _ = read_task(config.task)
     if task.beta is not None and "beta" in {field.name for field in dataclasses.fields(objective.options)}:
         values = {"beta": task.beta} | values
     options = objective.make_options(values)
@@ -98,7 +98,7 @@ def make_loss(config: RunConfig) -> Loss:
     loss = dataclasses.replace(loss, signals=make_signals(config.signals, loss.needs.columns))
     refuse_meaningless(
         loss,
-        config.task,
+        config.task_name,
         task.noun,
         data=config.data,
         model=config.model,
@@ -184,7 +184,13 @@ class Run:
     def task(self) -> TaskSettings:
         """What its task is opened with."""
         config = self.config
-        return TaskSettings(name=config.task, data=config.data, model=config.model, reference=config.reference)
+        return TaskSettings(
+            name=config.task_name,
+            options=read_task(config.task)[1],
+            data=config.data,
+            model=config.model,
+            reference=config.reference,
+        )
 
     @property
     def data(self) -> DataConfig:
@@ -338,10 +344,17 @@ def _say_what_is_unknown(scale: StrengthScale) -> None:
         )
 
 
-def make_trainer(arguments: TrainingArguments, parts: Parts, *, clustered: bool = False) -> PreferenceTrainer:
-    """The trainer of a run; this creates the run's checkpoint folder."""
-    settings: Any = getattr(parts.policy, "config", None)
-    arguments.use_cache = getattr(settings, "use_cache", False)  # otherwise transformers saves False, whatever it was
+def make_trainer(arguments: TrainingArguments, parts: Parts, settings: TrainConfig | None = None) -> PreferenceTrainer:
+    """The trainer of a run; this creates the run's checkpoint folder.
+
+    Args:
+        arguments: transformers' own.
+        parts: of the run.
+        settings: the order of its rows, and whether weights are averaged; None for the defaults.
+    """
+    chosen = TrainConfig() if settings is None else settings
+    config: Any = getattr(parts.policy, "config", None)
+    arguments.use_cache = getattr(config, "use_cache", False)  # otherwise transformers saves False, whatever it was
     try:
         trainer = PreferenceTrainer(
             model=parts.policy,
@@ -350,7 +363,8 @@ def make_trainer(arguments: TrainingArguments, parts: Parts, *, clustered: bool 
             collator=parts.collator,
             scorer=parts.scorer,
             write=parts.task.checkpoint,
-            clustered=clustered,
+            clustered=chosen.edge_batching == "clustered",
+            average=None if chosen.average is None else EMATarget(parts.policy, chosen.average),
         )
     except PopmarginError:
         raise

@@ -1,5 +1,6 @@
 """Callbacks of training: metric lines, and evaluations of the policy along the way."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -73,7 +74,9 @@ class ProbeCallback(TrainerCallback):
             return
         started = time.perf_counter()
         self.memory = max(self.memory, peak_megabytes())
-        values = self._probe(self._trainer.model, state.global_step)
+        average = self._trainer.average
+        with contextlib.nullcontext() if average is None else average.scoring():
+            values = self._probe(self._trainer.model, state.global_step)
         append_jsonl(self._directory.path / "curves.jsonl", {**values, "step": state.global_step})
         reset_peak()
         self.seconds += time.perf_counter() - started

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from popmargin.config import RunConfig, from_dict, to_dict
+from popmargin.config import RunConfig, from_dict, opened, to_dict
 from popmargin.config_names import EMBEDDED
 from popmargin.errors import ConfigError
 
 _FIELDS = (
     "task",
+    "task.name",
     "model.path",
     "data.train",
     "data.test",
@@ -24,6 +25,7 @@ _FIELDS = (
     "objective.name",
     "margin.source",
     "evaluation.reward",
+    "evaluation.also",
     "evaluation.reward_options.cache",
     "evaluation.reward_options.template",
     "evaluation.reward_options.reference",
@@ -31,12 +33,15 @@ _FIELDS = (
 _DATA = ("data.train", "data.test")  # several names separated by commas, and splits
 _CODE = {
     "task": "task",
+    "task.name": "task",
     "objective.name": "objective",
     "margin.source": "margin",
     "tokens.name": "tokens",
     "evaluation.reward": "reward",
 }
 """Fields that may name user code, and where a run directory keeps a copy of it."""
+_ALSO = "evaluation.also"
+"""A list of names of user code; the copy of each is kept by its number."""
 _TEMPLATE = "evaluation.reward_options.template"
 """A file of the user's own that is no code; its copy is kept like one."""
 _OWN = ("output", "reference.cache")  # locations, which do not affect training
@@ -62,7 +67,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 def make_absolute(values: dict[str, Any]) -> None:
     """The same, in place, for some of a configuration's settings as plain values, except `output`."""
     for name in _FIELDS:
-        how = _absolute_data if name in _DATA else _absolute_code if name in _CODE else _absolute
+        how = _absolute_data if name in _DATA else _absolute_code if name in (*_CODE, _ALSO) else _absolute
         _change(values, name.split("."), how)
     for regularizer in values.get("regularizers") or []:
         _change(regularizer, ["name"], _absolute_code)
@@ -159,6 +164,8 @@ def _change_code(values: dict[str, Any], change: Callable[[str], Callable[[str],
         _change(values, name.split("."), change(field))
     for number, regularizer in enumerate(values["regularizers"]):
         _change(regularizer, ["name"], change(f"regularizers.{number}"))
+    also = values["evaluation"]["also"]
+    also[:] = [change(f"also.{number}")(text) for number, text in enumerate(also)]
 
 
 def _parts(text: str) -> tuple[str, str, str]:
@@ -178,7 +185,7 @@ def input_paths(config: RunConfig) -> dict[str, Path]:
             prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
             place = Path(_parts(text.removeprefix(prefix))[0])
             if text not in EMBEDDED and "://" not in text and place.exists():
-                found[name] = place
+                found[name if name not in found else f"{name} ({text})"] = place
             return text
 
         return look
@@ -211,7 +218,10 @@ def differences(before: RunConfig, now: RunConfig) -> dict[str, str]:
 
     Paths are compared as absolute ones; the locations of output and reference cache do not count.
     """
-    old, new = (flat(to_dict(with_absolute_paths(config))) for config in (before, now))
+    whole = [to_dict(with_absolute_paths(config)) for config in (before, now)]
+    if any(isinstance(values["task"], dict) for values in whole):
+        whole = [values | {"task": opened("task", values["task"])} for values in whole]
+    old, new = map(flat, whole)
     missing = "not set"
     return {
         name: f"{old.get(name, missing)} → {new.get(name, missing)}"

@@ -77,11 +77,16 @@ def own_code(task: str, loss: Loss, evaluation: EvaluationConfig) -> list[OwnCod
 
 
 def code_of_reward(config: EvaluationConfig) -> list[OwnCode]:
-    """The code of a user's own reward, and the template of a judge."""
-    spec, template = config.reward or "", config.reward_options.get("template")
+    """The code of a user's own rewards, and the template of a judge."""
+    template = config.reward_options.get("template")
+    named = [("reward", "the reward", config.reward or "")]
+    named += [
+        (f"also.{number}", f"the further reward '{_short(spec)}'", spec) for number, spec in enumerate(config.also)
+    ]
     found: list[OwnCode] = []
-    if not spec.startswith(("model:", "implicit:", "judge:")) and (file := file_of(spec)) is not None:
-        found.append(OwnCode.of("reward", "the reward", file))
+    for field, name, spec in named:
+        if not spec.startswith(("model:", "implicit:", "judge:")) and (file := file_of(spec)) is not None:
+            found.append(OwnCode.of(field, name, file))
     if isinstance(template, str) and Path(template).is_file():
         file = Path(template)
         found.append(OwnCode("template", "the judge's template", file, {file.name: file.read_bytes()}))
@@ -89,20 +94,31 @@ def code_of_reward(config: EvaluationConfig) -> list[OwnCode]:
 
 
 def reward_facts(config: EvaluationConfig) -> dict[str, str]:
-    """A fingerprint of the reward model's files; none where the reward is no model, or the model is not here yet."""
-    path = model_path(config.reward)
+    """Fingerprints of the files of reward models; none where a reward is no model, or the model is not here yet."""
+    named = {"the reward model": config.reward} | {
+        f"the model of the further reward '{_short(spec)}'": spec for spec in config.also
+    }
+    places = {name: place for name, spec in named.items() if (place := _folder_of(model_path(spec))) is not None}
+    return {name: folder_digest(place, _MODEL_FILES) for name, place in places.items()}
+
+
+def _short(spec: str) -> str:
+    """A further reward's name, the same wherever its file lies."""
+    return spec.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+
+
+def _folder_of(path: str | None) -> Path | None:
+    """The folder of a model, if it is on this machine."""
     if path is None:
-        return {}
+        return None
     try:
         place = Path(resolve_path(path))
     except RunError:
-        return {}
-    if not place.is_dir():
-        kept = huggingface_hub.try_to_load_from_cache(str(place), "config.json")
-        if not isinstance(kept, str):
-            return {}
-        place = Path(kept).parent
-    return {"the reward model": folder_digest(place, _MODEL_FILES)}
+        return None
+    if place.is_dir():
+        return place
+    kept = huggingface_hub.try_to_load_from_cache(str(place), "config.json")
+    return Path(kept).parent if isinstance(kept, str) else None
 
 
 def code_facts(code: Sequence[OwnCode]) -> dict[str, str]:

@@ -112,16 +112,19 @@ def _optimise(
     """Run the remaining optimizer steps; returns the trainer after the last one, and measurements of the training."""
     directory = run.directory
     checkpoint = directory.checkpoint() if resume else None
-    trainer = make_trainer(arguments, parts, clustered=run.train.edge_batching == "clustered")
+    trainer = make_trainer(arguments, parts, run.train)
     if checkpoint is not None:
         trainer.load_state(checkpoint)
     pauses = ProbeCallback(probe, trainer, directory, run.evaluation.curve_points if probe else 0)
-    trainer.add_callback(pauses)
+    for callback in (pauses, *parts.task.watch(parts.loss.beta)):
+        trainer.add_callback(callback)
     trainer.add_callback(JsonlCallback(trainer, directory, pauses))
     reset_peak()
     started = time.perf_counter()
     with contextlib.suppress(NothingLeftError):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.average is not None:
+        trainer.average.take()
     seconds = time.perf_counter() - started - pauses.seconds
     return trainer, {
         "steps": trainer.state.global_step,

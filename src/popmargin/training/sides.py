@@ -16,6 +16,10 @@ from popmargin.data.split import check_leak, normalised_key, split_preferences
 from popmargin.errors import DataError, counted
 from popmargin.training.account import reading_step
 
+RATINGS = ("chosen_rating", "rejected_rating")
+QUANTILES = (0.01, 0.99)
+"""Of the ratings, in place of the smallest and the largest, which outliers set."""
+
 
 def load_split(config: DataConfig) -> tuple[Preferences, Preferences]:
     """Training and held-out preferences, checked for leaks, with label noise only on the training side.
@@ -100,8 +104,11 @@ def read_split(config: DataConfig) -> Split:
         train = train.select(np.sort(order[: config.limit]))
         left_out["beyond data.limit, drawn with data.split_seed"] = len(whole) - len(train)
     if config.soft_label_temperature is not None:
-        train = with_soft_labels(train, config.soft_label_temperature)
-        notes.append(f"soft labels derived from ratings, data.soft_label_temperature {config.soft_label_temperature:g}")
+        low, high, temperature = rating_scale(train, config.soft_label_temperature)
+        train = with_soft_labels(train, temperature, low=low, high=high)
+        named = config.soft_label_temperature
+        how = f"{named:g}" if isinstance(named, float) else f"{named}, {temperature:.6g} rating points"
+        notes.append(f"soft labels derived from ratings, data.soft_label_temperature {how}")
     if config.flip:
         count = int(flipped(len(train), config.flip, config.split_seed).sum())
         notes.append(f"training labels flipped, data.flip {config.flip:g}: {count}")
@@ -129,7 +136,40 @@ def _hold_out(preferences: Preferences, size: float, seed: int) -> tuple[Prefere
     return split_preferences(preferences, test_size=int(size) if size >= 1 else size, seed=seed)
 
 
-def with_soft_labels(preferences: Preferences, temperature: float) -> Preferences:
+def rating_scale(
+    preferences: Preferences, temperature: float | Literal["range", "quantiles"]
+) -> tuple[float, float, float]:
+    """Least and largest rating that count, and the temperature of soft labels, rating points.
+
+    Args:
+        preferences: their ratings give the scale.
+        temperature: rating points; or `range` or `quantiles` of the ratings.
+
+    Raises:
+        DataError: all ratings are equal, so they have no range.
+    """
+    if not isinstance(temperature, str):
+        return -np.inf, np.inf, temperature
+    ratings = np.concatenate([preferences.column(name) for name in RATINGS if name in preferences.columns] or [[]])
+    ratings = ratings[np.isfinite(ratings)]
+    if not len(ratings):
+        return -np.inf, np.inf, 1.0  # `with_soft_labels` names the preferences without ratings
+    shares = (0.0, 1.0) if temperature == "range" else QUANTILES
+    low, high = map(float, np.quantile(ratings, shares))
+    if not high > low:
+        equal = f"all {len(ratings)} ratings are {low:g}" if ratings.min() == ratings.max() else (
+            f"the 1% and 99% quantiles of the ratings are both {low:g}"
+        )  # fmt: skip
+        raise DataError(
+            f"data.soft_label_temperature: {temperature} divides by the range of the ratings, but {equal}: they do not "
+            "say which response is better. Rate the responses with another reward, or set a number of rating points."
+        )
+    return low, high, high - low
+
+
+def with_soft_labels(
+    preferences: Preferences, temperature: float, *, low: float = -np.inf, high: float = np.inf
+) -> Preferences:
     """The preferences with soft labels from their ratings, treated as rewards of a Bradley–Terry model.
 
     p = σ((chosen_rating − rejected_rating) / temperature): ½ at equal ratings, 0.73 at a gap of one temperature.
@@ -137,6 +177,8 @@ def with_soft_labels(preferences: Preferences, temperature: float) -> Preference
     Args:
         preferences: all with both ratings; any existing `soft_label` is replaced.
         temperature: rating points, above 0.
+        low: ratings below count as this one.
+        high: ratings above count as this one.
 
     Raises:
         DataError: a temperature that is not a finite number above 0, or preferences without ratings.
@@ -150,4 +192,8 @@ def with_soft_labels(preferences: Preferences, temperature: float) -> Preference
             f"{len(missing)} of {len(preferences)} preferences lack (first: '{preferences.ids[missing[0]]}'). Add "
             "these columns to the data (`popmargin data rate` writes them), or remove the key to read soft_label."
         )
-    return preferences.with_columns(soft_label=expit(preferences.rating_gap / temperature))
+    gap = preferences.rating_gap
+    if np.isfinite([low, high]).any():
+        better, worse = (np.clip(preferences.column(name), low, high) for name in RATINGS)
+        gap = better - worse
+    return preferences.with_columns(soft_label=expit(gap / temperature))

@@ -16,6 +16,7 @@ from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from popmargin.engine.scores import scores_of
+from popmargin.engine.target import EMATarget
 from popmargin.errors import RunError
 from popmargin.models.adapters import is_stacked
 from popmargin.models.saved import read_adapter, refuse_difference
@@ -42,6 +43,7 @@ class PreferenceTrainer(Trainer):
         scorer: scores preferences with the model.
         write: writes weights into a folder; see `tasks.base.Task.checkpoint`.
         clustered: order edges so that a batch shares preferences.
+        average: of the trained weights, which replaces them at the end; None for none.
         callbacks: further transformers callbacks.
         options: further options of transformers' trainer.
     """
@@ -56,6 +58,7 @@ class PreferenceTrainer(Trainer):
         scorer: Scorer,
         write: Callable[[Any, Path, Mapping[str, Tensor] | None], None],
         clustered: bool = False,
+        average: EMATarget | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **options: Any,
     ) -> None:
@@ -72,6 +75,8 @@ class PreferenceTrainer(Trainer):
             raise RunError(
                 "DeepSpeed cannot keep an averaged target: set target.kind to `bank` or `policy`, or use fsdp instead."
             )
+        if average is not None and self.is_deepspeed_enabled:
+            raise RunError("DeepSpeed cannot keep averaged weights: remove train.average, or use fsdp instead.")
         if args.fsdp and not self.is_fsdp_enabled:
             raise RunError(
                 "train.trainer_arguments requests fsdp, which accelerate does not support here: it needs several "
@@ -87,11 +92,11 @@ class PreferenceTrainer(Trainer):
         self.collator = collator
         self.scorer = scorer
         self.clustered = clustered
+        self.average = average
         self.metrics = MeanMetrics()
         self.step_metrics = MeanMetrics()
         self.step_rows = RowValues(loss.objective.every_row)
         self.tokens_seen = 0
-        self._parts_seen = 0
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
         self._checks: list[tuple[Tensor, Tensor]] = []
         self.write = write
@@ -139,11 +144,10 @@ class PreferenceTrainer(Trainer):
 
     # -- loss ------------------------------------------------------------------------------------------------------
 
-    def _seed_of_part(self) -> int:
-        """Seed of the random numbers for this part of a batch: the same in a resumed run."""
-        self._parts_seen += 1
-        part = (self.args.seed, self.state.global_step, self._parts_seen, self.args.process_index)
-        return int(np.random.SeedSequence(part).generate_state(1, np.uint64)[0] >> 1)
+    def _seed_of_step(self) -> int:
+        """Seed of the random numbers of an optimizer step: the same in all its parts, processes, and a resumed run."""
+        step = (self.args.seed, self.state.global_step)
+        return int(np.random.SeedSequence(step).generate_state(1, np.uint64)[0] >> 1)
 
     def compute_loss(
         self,
@@ -153,7 +157,7 @@ class PreferenceTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Mean loss over the rows of the optimizer step; this part's share of it."""
-        seed = self._seed_of_part()
+        seed = self._seed_of_step()
         target_P = self._target_gaps(model, inputs, seed)
         scores = self.scorer.score(model, inputs["policy"], torch.Generator().manual_seed(seed), log=True)
         if self.loss.target is not None:
@@ -291,7 +295,8 @@ class PreferenceTrainer(Trainer):
 
     def finish_step(self) -> None:
         """Update target and objective after an optimizer step."""
-        self._parts_seen = 0
+        if self.average is not None:
+            self.average.step()
         if self.loss.target is not None:
             self.loss.target.step()
         if self.loss.objective.update_state is not None:
@@ -339,6 +344,7 @@ class PreferenceTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if _internal_call and output_dir is not None:
             state = dict(self.loss.target.state()) if self.loss.target is not None else {}  # over all processes' shards
+            state |= {f"average.{name}": value for name, value in self.average.state().items()} if self.average else {}
             if not self.args.should_save:
                 return
             state |= {f"objective.{name}": value for name, value in self.state_of_objective.items()}
@@ -356,6 +362,9 @@ class PreferenceTrainer(Trainer):
         state = load_file(file)
         if self.loss.target is not None:
             self.loss.target.load_state(state)
+        if self.average is not None:
+            self.average.load_state({name.removeprefix("average."): value for name, value in state.items()
+                                     if name.startswith("average.")})  # fmt: skip
         self.state_of_objective = {name: state[f"objective.{name}"] for name in self.state_of_objective}
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from popmargin.config import RunConfig
 from popmargin.data.conversation import prompt_key
 from popmargin.data.responses import Responses
-from popmargin.evaluation.run import configured_reward
 from popmargin.rewards.base import Reward
 from popmargin.rewards.implicit import NO_REFERENCE, ImplicitReward
 from popmargin.rewards.load import load_reward
@@ -97,9 +96,7 @@ def label_stage(work: Work) -> dict[str, Any]:
         } | ({"left_out": paid.left_out} if paid.left_out else {})
     trusted = settings["trusted"]
     if trusted["reward"] is not None:
-        config = RunConfig(evaluation={"reward": trusted["reward"], "reward_options": trusted["options"]})  # pyright: ignore
-        reward = configured_reward(config.evaluation)
-        assert reward is not None
+        reward = load_reward(trusted["reward"], **trusted["options"])
         _, paid = announced(reward, labelled, work.say)
         facts["cost"] = facts.get("cost", {}) | {
             f"{what} of the evaluation's judge": n for what, n in paid.cost.items()

@@ -6,9 +6,10 @@ from typing import Any
 
 from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
+from popmargin.evaluation.generating import generate_and_score
 from popmargin.evaluation.generations import Generations
-from popmargin.evaluation.run import configured_reward, evaluate_policy, generate_and_score
-from popmargin.rewards.load import check_reward
+from popmargin.evaluation.run import evaluate_policy
+from popmargin.rewards.configured import check_rewards, configured_rewards
 from popmargin.rounds.plan import Output, Plan, Stage, Work
 from popmargin.rounds.stages.trained_models import load_trained
 from popmargin.training.build import Run
@@ -30,8 +31,7 @@ def add_measure(
     Raises:
         ConfigError, RunError: `evaluation.reward` names nothing usable.
     """
-    if config.evaluation.reward is not None:
-        check_reward(config.evaluation.reward, config.evaluation.reward_options)
+    check_rewards(config.evaluation, images=False)
     values = to_dict(config)
     settings = {key: values[key] for key in ("seed", "model", "evaluation")} | {"data": _reading(values["data"])}
     for key in inputs:
@@ -65,11 +65,11 @@ def _opened(work: Work) -> tuple[Run, Workspace]:
 def measure_start(work: Work) -> dict[str, Any]:
     """Generations of the start model, with their rewards."""
     run, workspace = _opened(work)
-    reward = configured_reward(run.config.evaluation)
-    if reward is None:
+    rewards = configured_rewards(run.config.evaluation, images="images" in workspace.task.provides)
+    if rewards is None:
         return {}
     settings = run.config.evaluation
-    generations = generate_and_score(None, settings, workspace, reward, prompts=settings.prompts, progress=True)
+    generations = generate_and_score(None, settings, workspace, rewards, prompts=settings.prompts, progress=True)
     generations.save(work.outputs["generations"])
     return {}
 
@@ -78,7 +78,7 @@ def measure_stage(work: Work) -> dict[str, Any]:
     """Margins of held-out preferences in log-ratios to the start model, and generations with their rewards."""
     run, workspace = _opened(work)
     policy = load_trained(work.inputs["policy"])
-    reward = configured_reward(run.config.evaluation)
+    rewards = configured_rewards(run.config.evaluation, images="images" in workspace.task.provides)
     reference = Generations.load(work.inputs["reference"]) if "reference" in work.inputs else None
-    metrics = evaluate_policy(policy, run, workspace, reward=reward, reference=reference, progress=True)
+    metrics = evaluate_policy(policy, run, workspace, rewards=rewards, reference=reference, progress=True)
     return {"intervals": metrics["intervals"], "account": metrics["account"]}

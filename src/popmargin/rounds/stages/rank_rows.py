@@ -12,7 +12,7 @@ import torch
 from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.evaluation.run import held_out_margins
 from popmargin.files import PARQUET, whole_file
 from popmargin.objectives.base import OBJECTIVES, Rows
@@ -80,7 +80,8 @@ def known_flips(rows: Preferences, column: str) -> np.ndarray:
     missing = np.flatnonzero(np.isnan(values))
     if len(missing):
         raise DataError(
-            f"Column '{column}' has no number for {len(missing)} of {len(rows)} rows (first: '{rows.ids[missing[0]]}')."
+            f"Column '{column}' has no number in {len(missing)} of {counted(len(rows), 'row')} (first: "
+            f"'{rows.ids[missing[0]]}')."
             " Give 1 where a label is known to be wrong, and 0 elsewhere."
         )
     return values != 0
