@@ -78,8 +78,8 @@ class RewardLabeller:
         **options: Any,
     ) -> None:
         self.name = name or (f"reward:{reward}" if isinstance(reward, str) else "reward")
-        load: Callable[..., Reward | ImageReward] = load_reward if images is None else load_image_reward
-        self.reward = load(reward, **options)
+        load: Any = load_reward if images is None else load_image_reward
+        self.reward: Reward | ImageReward = load(reward, **options)
         self.of_images = images is not None
         self._images = images
         self._gaps: dict[str, float] = {}
