@@ -9,7 +9,7 @@ the work. Values have 95% intervals over prompts and seeds;
 differences are from the baseline arm, seed by seed.
 """
 
-import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from popmargin.config import apply_overrides, from_dict, merge, read_yaml
+from popmargin.config import from_dict, merge
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics
@@ -30,6 +30,7 @@ from popmargin.rounds.run_rounds import run_rounds
 from popmargin.statistics.intervals import Interval
 
 sys.path.insert(0, str(Path(__file__).parent))
+from driver import arguments
 from tables import cell, difference
 
 COLUMNS = ("mean_reward", "win_rate_reference", "accuracy", "kl_per_token", "length", "distinct_2")
@@ -110,19 +111,31 @@ def table(values: Mapping[str, Any], arms: Mapping[str, list[RoundsConfig]]) -> 
     return lines
 
 
+def filters(arms: Mapping[str, list[RoundsConfig]]) -> list[str]:
+    """How well the last ranking of each arm finds known flips, means over seeds; empty where none are known."""
+    lines: list[str] = []
+    for arm, configs in arms.items():
+        ranks = [max(Path(config.output).glob("round-*/rank/manifest.json"), default=None) for config in configs]
+        said = [json.loads(file.read_text())["facts"].get("known_flips") for file in ranks if file is not None]
+        if said and None not in said:
+            found = [[one[key]["estimate"] for one in said] for key in ("auc", "precision", "recall")]
+            shown = ["–" if None in values else f"{np.mean(values):.2f}" for values in found]
+            lines.append(
+                f"| {arm.replace('_', ' ')} | {np.mean([one['flips'] for one in said]):.0f} | {' | '.join(shown)} |"
+            )
+    head = "| arm | flips | AUC of the loss | dropped rows that are flips | flips that are dropped |"
+    return ["", head, f"|{'---|' * 5}", *lines] if lines else []
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--table-only", action="store_true", help="of finished arms; run nothing")
-    args, overrides = parser.parse_known_args()
-    values = apply_overrides(read_yaml(args.study), overrides)
+    values, table_only = arguments(__doc__)
     arms = configurations(values)
-    if not args.table_only:
+    if not table_only:
         for configs in zip(*arms.values(), strict=True):  # seed by seed, so that a stopped study has whole seeds
             for config in configs:
                 others = [Path(other.output) for other in configs if other is not config]
                 run_rounds(config, plan_of(config), reuse=[folder for folder in others if is_plan(folder)])
-    print("\n".join(table(values, arms)))
+    print("\n".join([*table(values, arms), *filters(arms)]))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 
 from popmargin.errors import did_you_mean
 
+EMBEDDED = ("demo", "demo-digits")
+"""Models and data that come with the package, by the names that stand in the place of a path."""
 ELSEWHERE: Mapping[str, str] = {
     "lr": "train.learning_rate",
     "num_train_epochs": "train.epochs",

@@ -76,6 +76,15 @@ class RunError(PopmarginError):
     """
 
 
+class WaitingError(PopmarginError):
+    """Nothing is wrong: work cannot go on before people have answered; the message says how they do.
+
+    Example:
+        >>> issubclass(WaitingError, PopmarginError)
+        True
+    """
+
+
 class MissingExtraError(PopmarginError, ImportError):
     """An optional dependency is needed and not installed; the message names the extra.
 

@@ -14,6 +14,7 @@ from popmargin.data.images import (
     ImageError,
     decode,
     encode_png,
+    examine,
     image_bytes,
     image_name,
     inspect,
@@ -59,7 +60,7 @@ def test_exif_orientation_turns_pixels_and_size_as_pillow_does(orientation: int)
         data = saved(image, kind, exif=exif)
         shown = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
         np.testing.assert_array_equal(decode(data), shown)
-        assert inspect(data).size == (shown.shape[1], shown.shape[0])
+        assert inspect(data).size == examine(data).size == (shown.shape[1], shown.shape[0])
 
 
 def test_transparency_lies_on_white() -> None:

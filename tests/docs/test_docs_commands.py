@@ -14,14 +14,17 @@ from typing import Any
 from xml.etree import ElementTree
 
 import httpx
+import numpy as np
 import pytest
 
+from popmargin.data.images import encode_png
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.recommend.denoising.saved_denoiser import write_start
 from popmargin.recommend.item_preferences import case_rows, training_rows
 from popmargin.recommend.item_sequences import Sequences
 from popmargin.recommend.splitting import split_by_user
 from popmargin.study.config import load_study
+from tiny_pipelines import pixel_pipeline
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -71,6 +74,10 @@ def folder(tmp_path: Path, model_path: str, data_path: str, monkeypatch: pytest.
     (tmp_path / "run.yaml").write_text(
         "model: {path: my-model}\ndata: {train: preferences.jsonl}\noutput: runs/yaml\ntrain: {batch_size: 8}\n"
     )
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "pairs.jsonl").write_text(blocks(ROOT / "docs" / "images.md", "jsonl")[0])
+    for number, name in enumerate("abcd"):
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(encode_png(np.full((8, 8, 3), number, np.uint8)))
     (tmp_path / "rounds.yaml").write_text(blocks(ROOT / "docs" / "rounds.md", "yaml")[0])
     _write_shop(tmp_path)
     (tmp_path / "my_objective.py").write_text(blocks(ROOT / "README.md", "python")[-1])
@@ -130,6 +137,9 @@ def serves(line: str, folder: Path) -> None:
     "page", [p for p in PAGES if any(c.startswith("popmargin") for c in commands(p))], ids=lambda p: p.name
 )
 def test_every_command_works(page: Path, folder: Path, popmargin: Run) -> None:
+    if page.name == "images.md":
+        pixel_pipeline(folder / "my-pipeline")
+        (folder / "prompts.txt").write_text("red 3\nblue 5\n", encoding="utf-8")
     for line in commands(page):
         if line.startswith("popmargin annotate "):
             serves(line, folder)

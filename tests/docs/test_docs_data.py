@@ -4,11 +4,13 @@ import doctest
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from popmargin.data import load_preferences
 from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.formats.responses import RATING_FIELDS, TEXT_FIELDS
+from popmargin.data.images import encode_png
 from popmargin.data.pairs import PAIRINGS
 from popmargin.pop.edges import SCHEMA, PopEdges
 
@@ -33,6 +35,8 @@ def test_every_layout_has_a_heading_and_a_file() -> None:
 def test_small_files_are_read_as_the_layout_they_stand_under(tmp_path: Path, name: str, kind: str, text: str) -> None:
     file = tmp_path / f"x.{kind}"
     file.write_text(text, encoding="utf-8")
+    for number, image in enumerate(sorted(set(re.findall(r"\w+\.png", text)))):
+        (tmp_path / image).write_bytes(encode_png(np.full((2, 2, 3), number, np.uint8)))
     preferences = load_preferences(file)
     assert preferences.report.format == name
     assert not preferences.report.problems

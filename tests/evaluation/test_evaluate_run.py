@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from popmargin.config import RunConfig
-from popmargin.errors import RunError
+from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run
 from popmargin.training.build import Run
@@ -141,3 +141,50 @@ def test_a_run_that_has_not_finished(run: RunDirectory) -> None:
     (run.path / "run.json").unlink()
     with pytest.raises(RunError, match="has not finished training"):
         evaluate_run(run.path)
+
+
+FURTHER = """
+def vowels(prompts, completions):
+    return [sum(letter in "aeiou" for letter in text) for text in completions]
+
+def reward(prompts, completions):
+    return [0.0] * len(completions)
+"""
+
+
+def test_further_rewards_are_measured_beside_the_first(run: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "more.py").write_text(FURTHER)
+    metrics = evaluate_run(Run.opened(run.path, with_evaluation(run, also=[f"{tmp_path / 'more.py'}:vowels"])))
+    generations = Generations.load(run.evaluation / "generations.parquet")
+    expected = [sum(letter in "aeiou" for letter in str(text)) for text in generations.responses.texts]
+    assert generations.responses.score("vowels").tolist() == expected
+    assert metrics["intervals"]["mean_vowels"]["estimate"] == pytest.approx(np.mean(expected))
+    assert generations.further == ("vowels",)
+
+
+def test_further_rewards_have_names_of_their_own(run: RunDirectory, tmp_path: Path) -> None:
+    place = tmp_path / "more.py"
+    place.write_text(FURTHER)
+    for also, message in (
+        ([f"{place}:reward"], "would be called 'reward', but generations have it already"),
+        ([f"{place}:vowels", f"{place}:vowels"], "would be called 'vowels', but .* has it as well"),
+        (["judge:m@http://localhost:1/v1"], "takes functions and models, not 'judge:m"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate_run(Run.opened(run.path, with_evaluation(run, also=also)))
+    with pytest.raises(ConfigError, match=r"further rewards beside evaluation.reward, which is not set"):
+        with_evaluation(run, reward=None, also=[f"{place}:vowels"])
+
+
+def test_code_of_further_rewards_is_kept_and_compared(configure: Configure, reward_path: str, tmp_path: Path) -> None:
+    place = tmp_path / "more.py"
+    place.write_text(FURTHER)
+    config = configure({"evaluation": {"reward": reward_path, "also": [f"{place}:vowels"]}, "data": {"test_size": 12}})
+    run = train(config)[0]
+    kept = run.path / "code" / "also.0" / "more.py"
+    assert kept.read_text() == FURTHER
+    place.write_text(FURTHER.replace("aeiou", "e"))
+    with pytest.raises(RunError, match="the further reward 'vowels'"):
+        evaluate_run(run.path)
+    place.unlink()
+    assert evaluate_run(run.path)["intervals"]["mean_vowels"]["estimate"] > 0

@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from popmargin.config import EvaluationConfig
+from popmargin.data.images import encode_png, image_name
 from popmargin.errors import RunError
 from popmargin.generate.drawn import DrawnImages
 from popmargin.generate.own_draws import noise
-from popmargin.generate.sample_images import ImageSampler, ImageSampling, sample_images
+from popmargin.generate.sample_images import ImageSampler, ImageSampling, image_samples, sample_images
 
 WORDS = ["", "red 3", "blue 7", "green 1"]
 
@@ -165,3 +167,18 @@ def test_what_cannot_be_an_image_is_an_error() -> None:
         model.model.conv_in.bias.fill_(float("nan"))
     with pytest.raises(RunError, match="The image for 'red 3' is not made of finite numbers: the model has diverged"):
         sample_images(model, ["red 3"], ImageSampling(denoising_steps=1))
+
+
+def test_a_task_samples_as_the_evaluation_says() -> None:
+    """The names of the images are those of their files, and there is no log-ratio: it is unknown."""
+    model = denoiser()
+    settings = EvaluationConfig(samples=2, denoising_steps=3, guidance_scale=2.0, seed=5, generation_batch_size=3)
+    found = image_samples(model, ["red 3", "blue 7"], settings)
+    sampling = ImageSampling(samples=2, denoising_steps=3, guidance_scale=2.0, seed=5, batch_size=3)
+    expected = [encode_png(pixels) for pixels in sample_images(model, ["red 3", "blue 7"], sampling)]
+    assert found.images == expected
+    assert found.texts == [image_name(file) for file in expected]
+    assert found.drawn == DrawnImages(3, 2.0)
+    assert found.lengths is None
+    assert found.finished is None
+    assert found.log_ratio is None

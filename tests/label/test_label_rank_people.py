@@ -5,18 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from label_stores import preferences
 
 from popmargin.cli.main import main
+from popmargin.data.images import encode_png, image_name
 from popmargin.data.load import load_preferences
 from popmargin.data.questions import Verdict
 from popmargin.data.responses import Responses
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.ranking.people import PeopleStep, open_ranking, people_step
 from popmargin.label.ranking.rank import rank_responses
-from popmargin.label.ranking.ranking import EVEN
+from popmargin.label.ranking.ranking import EVEN, are_images
 from popmargin.label.ranking.ranking_report import ranking_report
 from popmargin.label.ranking.schemes import Scheme, comparisons_of
 from popmargin.label.store.label_store import LabelStore
@@ -48,7 +50,7 @@ def answer_all(store: LabelStore, who: int, says: Says) -> int:
 def rank(store: LabelStore, responses: Responses, *says: Says, **settings: Any) -> tuple[PeopleStep, int]:
     """Step and answer in turns; the last step, and all answers."""
     overlap = settings.pop("overlap", 1)
-    project = open_ranking(store, "ranking", overlap=overlap)
+    project = open_ranking(store, "ranking", overlap=overlap, images=are_images(responses))
     people = [store.add_annotator(project.id, f"P{number}")[0].id for number in range(len(says))]
     answers = 0
     for _ in range(40):
@@ -149,3 +151,24 @@ def test_the_command_goes_on_step_by_step(
         assert f"{more[0]} is for judges" in capsys.readouterr().err
     assert main(["label", "rank", "responses.jsonl", "--judge", "m:f", "--out", "o.jsonl", "--db", "x.db"]) == 2
     assert "--db is for --judge people" in capsys.readouterr().err
+
+
+def test_images_are_ranked_with_their_files(store: LabelStore, tmp_path: Path) -> None:
+    files = [encode_png(np.full((3, 4, 3), 40 * number, np.uint8)) for number in range(4)]
+    names = [image_name(file) for file in files]
+    responses = Responses(["red 3"], [names], fields={"image": [files]})
+    brighter = {name: number for number, name in enumerate(names)}
+    step, _ = rank(store, responses, lambda one, other: "first" if brighter[one] > brighter[other] else "second")
+    found = store.project("ranking")
+    assert found.images and "image" in found.guidelines
+    assert store.image_file(found.id, names[2]) == ("image/png", files[2])
+    assert step.ranking is not None
+    assert not any("longer" in line for line in ranking_report(step.ranking).lines())  # names have no length
+    step.ranking.preferences().save(tmp_path / "pairs.parquet")
+    row = load_preferences(tmp_path / "pairs.parquet")[0]
+    assert (row["chosen"], row["rejected"]) == (names[3], names[0])
+    assert [row[f"{side}_image"]["bytes"] for side in ("chosen", "rejected")] == [files[3], files[0]]
+    responses.save(tmp_path / "responses.parquet")
+    asked = ["label", "rank", str(tmp_path / "responses.parquet"), "--judge", "judge:x@http://127.0.0.1:1/v1"]
+    assert main([*asked, "--out", str(tmp_path / "out.parquet")]) == 2
+    assert not (tmp_path / "out.parquet").exists()

@@ -130,14 +130,17 @@ def test_an_intransitive_judge_shows_in_the_round_robin() -> None:
     assert LOST in fates and KEPT not in fates
 
 
-def simulated(scheme: Scheme, orders: Any, *, prompts: int, seed: int = 1) -> tuple[list[float], list[float]]:
-    """The three shares of the note's table for T = .5, no bias, M = 4, and their standard errors."""
+def simulated(
+    scheme: Scheme, orders: Any, *, temperature: float, bias: float, count: int, prompts: int, seed: int = 1
+) -> tuple[list[float], list[float]]:
+    """The three shares of the note's table, and their standard errors."""
     rng = np.random.default_rng(seed)
-    qualities = rng.normal(size=(prompts, 4)).round(9)
+    qualities = rng.normal(size=(prompts, count)).round(9)
     coin = random.Random(seed)
 
     def judge(asked: Sequence[Any], first: Sequence[Any], second: Sequence[Any]) -> list[Verdict]:
-        chances = [1 / (1 + math.exp((float(b) - float(a)) / 0.5)) for a, b in zip(first, second, strict=True)]
+        gaps = [(float(b) - float(a)) / temperature - bias for a, b in zip(first, second, strict=True)]
+        chances = [1 / (1 + math.exp(gap)) for gap in gaps]
         return ["first" if coin.random() < chance else "second" for chance in chances]
 
     ranking = rank_responses(numbers(qualities.tolist()), judge, scheme=scheme, orders=orders, seed=seed)
@@ -152,17 +155,30 @@ def simulated(scheme: Scheme, orders: Any, *, prompts: int, seed: int = 1) -> tu
 
 
 @pytest.mark.parametrize(
-    ("scheme", "orders", "expected"),
+    ("judge", "scheme", "orders", "expected"),
     [
-        ("champion", "both", (0.85, 0.74, 0.02)),
-        ("pairs", "both", (0.82, 0.71, 0.03)),
-        ("round_robin", "both", (0.88, 0.76, 0.01)),
-        ("champion", "one", (0.80, 0.71, 0.04)),
+        ((0.5, 0, 4), "champion", "both", (0.85, 0.74, 0.02)),
+        ((0.5, 0, 4), "pairs", "both", (0.82, 0.71, 0.03)),
+        ((0.5, 0, 4), "round_robin", "both", (0.88, 0.76, 0.01)),
+        ((0.5, 0, 4), "champion", "one", (0.80, 0.71, 0.04)),
+        ((0.5, 1, 8), "champion", "both", (0.86, 0.63, 0.00)),
+        ((0.5, 1, 8), "pairs", "both", (0.84, 0.60, 0.00)),
+        ((0.5, 1, 8), "champion", "one", (0.76, 0.56, 0.02)),
+        ((1.0, 1, 8), "champion", "both", (0.69, 0.46, 0.03)),
+        ((1.0, 1, 8), "pairs", "both", (0.64, 0.43, 0.05)),
+        ((1.0, 1, 8), "champion", "one", (0.49, 0.35, 0.13)),
     ],
 )
-def test_what_both_orders_and_more_comparisons_buy(scheme: Scheme, orders: Any, expected: tuple[float, ...]) -> None:
-    """The first row of the simulation: share of the largest possible gap, best is the true best, chosen is worse."""
-    shares, errors = simulated(scheme, orders, prompts=1500)
+def test_what_both_orders_and_more_comparisons_buy(
+    judge: tuple[float, float, int], scheme: Scheme, orders: Any, expected: tuple[float, ...]
+) -> None:
+    """The simulation: share of the largest possible gap, best is the true best, chosen is worse than rejected.
+
+    A judge is its temperature, its bias to the first place, and the number of responses.
+    """
+    temperature, bias, count = judge
+    prompts = 1500 if count == 4 else 500
+    shares, errors = simulated(scheme, orders, temperature=temperature, bias=bias, count=count, prompts=prompts)
     for share, error, value in zip(shares, errors, expected, strict=True):
         assert abs(share - value) < 3.5 * math.hypot(error, 0.008) + 0.005
 

@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 
 from popmargin.config import RunConfig
+from popmargin.data.load import load_preferences
 from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.recipes.base import plan_of
 from popmargin.rounds import Plan, Work, run_plan
+from popmargin.rounds.manifest import where
 from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.runner import states_of
 from popmargin.rounds.stages.split_data import add_split
+from popmargin.rounds.stages.train_policy import run_of
 from popmargin.rounds.stages.trained_models import start_inputs
+from popmargin.training.sides import load_split
 from popmargin.user_code import load_object
 
 MakeRounds = Callable[..., RoundsConfig]
@@ -94,6 +98,29 @@ def test_every_file_of_the_data_is_an_input(here: Path) -> None:
         (here / "a.jsonl").write_text(before)
     with pytest.raises(DataError, match=r"c\.jsonl: no such file"):
         plan("a.jsonl,c.jsonl")
+
+
+def test_what_was_read_is_not_read_as_before(here: Path, make_rounds: MakeRounds) -> None:
+    """How the user's data are read and changed counts once: a training takes the rows of its stage as they are.
+
+    Flipping the same rows twice gave back the clean labels.
+    """
+    rows = [f'{{"question": "{n}?", "chosen": "y{n}", "rejected": "n{n}"}}\n' for n in range(40)]
+    (here / "rows.jsonl").write_text("".join(rows))
+    data = {"train": "rows.jsonl", "columns": {"prompt": "question"}, "flip": 0.3, "limit": 30, "test_size": 4}
+    config = make_rounds(
+        {"name": "ropo", "rounds": 0}, {"data": {**data, "format": "preference", "validation_size": 3}}
+    )
+    plan, folder = plan_of(config), here / "out"
+    run_plan(plan, folder, until="data", say=quiet)
+    stage = plan["round-0/train"]
+    inputs = {name: where(value, folder) for name, value in stage.inputs.items()}
+    train, test = load_split(run_of(Work(folder / stage.name, inputs, stage.settings, {}, quiet)).data)
+    given = load_preferences(folder / "data/seed.parquet")
+    assert [train[row] for row in range(len(train))] == [given[row] for row in range(len(given))]
+    wrong = given.column("known_flip")
+    assert [train[row]["chosen"][0] for row in range(len(train))] == ["n" if one else "y" for one in wrong]
+    assert len(train) == 30 and 0 < wrong.sum() < 30 and len(test) == 3
 
 
 def test_a_model_folder_that_is_gone_is_not_taken_for_a_name(here: Path) -> None:

@@ -9,7 +9,7 @@ from tests.rounds.conftest import facts
 
 from popmargin.data.load import load_preferences
 from popmargin.data.responses import Responses
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, WaitingError
 from popmargin.label.store.address import open_store
 from popmargin.pop.edges import PopEdges
 from popmargin.recipes.base import plan_of
@@ -79,7 +79,7 @@ def test_people_answer_between_two_calls(tmp_path: Path, make_rounds: MakeRounds
     recipe: dict[str, Any] = {"name": "iterate", "rounds": 1, "labels": "people", "store": store_path, "ask": ask}
     recipe |= {"objective": {"name": "pop"}, "seed_prompts": 8} if ask == "pop" else {"objective": {"name": "dpo"}}
     config = make_rounds(recipe)
-    with pytest.raises(RunError, match=r"0 of \d+ questions of project 'rounds-round-1'.*popmargin annotate"):
+    with pytest.raises(WaitingError, match=r"waiting for people \(0 of \d+ answered\).*annotate .* rounds-round-1,"):
         run_rounds(config, plan_of(config))
     assert "stages are finished" in (tmp_path / "rounds/report.html").read_text()
     with open_store(store_path) as store:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,10 +12,11 @@ from tests.rounds.conftest import facts
 
 from popmargin.data.load import load_preferences
 from popmargin.data.responses import Responses
+from popmargin.errors import ConfigError, DataError
 from popmargin.recipes.base import plan_of
 from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.run_rounds import run_rounds
-from popmargin.rounds.stages.rank_rows import keep_smallest, robust_loss
+from popmargin.rounds.stages.rank_rows import about_flips, keep_rows, keep_smallest, known_flips, robust_loss
 from popmargin.rounds.stages.replace_rows import against_original, best_and_worst, weighted
 
 MakeRounds = Callable[..., RoundsConfig]
@@ -68,6 +70,65 @@ def test_replacements() -> None:
     new, reasons = against_original(samples, originals)
     assert [(row["prompt"], row["chosen"], row["rejected"]) for row in new] == [("a?", "a2", "l"), ("c?", "c1", "l")]
     assert sum(reasons.values()) == 1
+
+
+def test_the_controls_of_the_filter() -> None:
+    """At random as many rows are dropped, others with each seed; the oracle drops what is known to be wrong."""
+    loss, wrong = np.arange(10.0), np.arange(10) % 4 == 0
+    drawn = [keep_rows(loss, 0.3, by="random", seed=seed) for seed in range(20)]
+    assert {int(kept.sum()) for kept in drawn} == {7} and len({tuple(kept) for kept in drawn}) > 10
+    assert 0.6 < np.mean(drawn) < 0.8 and np.mean(drawn, axis=0)[-3:].max() > 0.4  # the largest losses are kept, too
+    assert (keep_rows(loss, 0.0, by="oracle", wrong=wrong) == ~wrong).all()
+    assert (keep_rows(loss, 0.3, by="loss") == keep_smallest(loss, 0.3)).all()
+
+
+def test_known_flips_measure_the_filter() -> None:
+    flips, loss = [1, 1, 0, 0, 0, 0], np.array([3.0, 0.5, 2.0, 1.0, 0.1, np.nan])
+    rows = [{"prompt": f"{n}?", "chosen": "y", "rejected": "n", "wrong": wrong} for n, wrong in enumerate(flips)]
+    data, kept = load_preferences(rows), np.array([False, True, False, True, True, False])
+    found = about_flips(data, loss, kept, known_flips(data, "wrong"))
+    assert (found["flips"], found["auc"]["estimate"]) == (2, 4 / 6)  # of 2 · 3 pairs; the last row is not ranked
+    assert (found["precision"]["estimate"], found["recall"]["estimate"]) == (0.5, 0.5)
+    nothing = about_flips(data, loss, np.ones(6, dtype=bool), np.zeros(6, dtype=bool))
+    assert nothing["precision"]["estimate"] is nothing["auc"]["estimate"] is None
+    with pytest.raises(DataError, match=r"'wrong' has no number in 1 of 6 rows \(first: '.*'\)"):
+        known_flips(load_preferences([*rows[:5], {**rows[5], "wrong": None}]), "wrong")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "sentence"),
+    [
+        ({"filter": "oracle"}, {}, r"oracle needs to know which labels are wrong: set base\.data\.flip"),
+        ({"filter": "oracle", "noise_share": 0.2}, {"flip": 0.2}, r"recipe\.noise_share has no effect"),
+        ({"filter": "random"}, {"flip": 0.2}, r"random needs recipe\.noise_share"),
+    ],
+)
+def test_controls_that_do_not_fit(
+    make_rounds: MakeRounds, recipe: dict[str, Any], data: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        plan_of(make_rounds({"name": "ropo", **recipe}, {"data": data}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["random", "oracle"])
+def test_a_round_with_a_control(tmp_path: Path, make_rounds: MakeRounds, control: str) -> None:
+    recipe = {"name": "ropo", "rounds": 1, "filter": control, "replace": "none"}
+    recipe |= {"noise_share": 0.25} if control == "random" else {}
+    config = make_rounds(recipe, {"data": {"flip": 0.3}, "train": {"max_steps": 2}})
+    page = run_rounds(config, plan_of(config)).read_text()
+    folder = tmp_path / "rounds"
+    said, flips = facts(folder, "round-1/rank"), load_preferences(folder / "data/seed.parquet").column("known_flip")
+    found = said["known_flips"]
+    assert said["kept"] + said["dropped"] == said["rows"] == 32 and found["flips"] == flips.sum()
+    lines = [json.loads(line) for line in (folder / "rows/rows.jsonl").read_text().splitlines()]
+    assert sum(line["flipped"] for line in lines) == flips.sum()
+    dropped = [line["flipped"] for line in lines if not line["kept_1"]]
+    assert found["precision"]["estimate"] == pytest.approx(np.mean(dropped))
+    assert (said["dropped"], all(dropped)) == ((8, False) if control == "random" else (flips.sum(), True))
+    assert "AUC of the loss for them" in page and "dropped rows that are flips" in page
+    trained = load_preferences(folder / "round-1/rank/kept.parquet")
+    assert facts(folder, "round-1/train")["rows"] == len(trained) == said["kept"]
 
 
 def test_no_noise_share_drops_nothing(make_rounds: MakeRounds) -> None:

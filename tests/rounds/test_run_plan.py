@@ -202,7 +202,7 @@ def test_finished_stages_are_taken_from_another_folder_where_they_are_the_same(t
     assert said == [f"[1/3] round-0, taken from {first}", "[2/3] round-1", "[3/3] all/join"]
     assert [manifests[name].taken_from for name in ("round-0", "round-1")] == [str(first), ""]
     assert (second / "all/join/all.txt").read_text() == "0\n1\n2\n" + "0\n1\n2\n3\n" + "s\n" + "."
-    assert not list(second.glob("**/*.partial"))
+    assert not list(second.glob("**/*.part"))
     said.clear()
     run_plan(example(source, end="."), second, say=said.append)  # it stays finished without the other folder
     assert said == []

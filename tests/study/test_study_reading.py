@@ -109,3 +109,20 @@ def test_what_training_adds_to_an_order_that_was_there() -> None:
         "SIMPO scores by the policy's own log-probs, by which the reference model is already right for 64.4% of the "
         "held-out preferences; training adds +5.0 points, 95% +1.0 to +9.0."
     )
+
+
+def test_further_rewards_are_read_like_the_first() -> None:
+    """An arm that gains reward and loses the prompt does not simply win."""
+    known = Interval(0.9, 0.8, 1.0)
+    arms = [
+        replace(arm("dpo"), metrics={"mean_still_the_prompt": known}),
+        replace(
+            arm("pop", "published", mean_reward=UP, mean_still_the_prompt=DOWN),
+            metrics={"mean_still_the_prompt": known},
+        ),
+    ]
+    text = read_results(arms, "dpo")
+    assert "Mean still the prompt, compared with DPO: lower for POP (-0.200, 95% -0.300 to -0.100)." in text
+    assert "POP trades: better than DPO on mean reward, worse on mean still the prompt." in text
+    control = read_control("POP", "DPO", arms[1].differences)
+    assert "mean reward +0.050, 95% +0.010 to +0.090; mean still the prompt -0.200, 95% -0.300 to -0.100" in control

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from image_runs import Configure, Folder, metrics
+from safetensors.torch import load_file
 
 from popmargin.errors import ConfigError, RunError
 from popmargin.models.pipelines import INDEX, load_pipeline
-from popmargin.models.saved_pipelines import LORA_WEIGHTS, load_trained
+from popmargin.models.saved_pipelines import LORA_WEIGHTS, WEIGHTS, load_trained
 from popmargin.training.build import Run
 from popmargin.training.run import train
 
@@ -119,14 +121,13 @@ def test_lora_weights_of_another_start_model_are_refused(
 ], ids=["bf16", "bf16-lora", "checkpointing", "saved-bf16"])  # fmt: skip
 def test_precision_and_memory(configure: Configure, change: dict[str, Any]) -> None:
     run, model = train(configure(change, kind="sd"), keep_model=True)
-    assert all(0.5 < line["loss"] < 1.5 for line in metrics(run))
+    first, second = (line["loss"] for line in metrics(run))
+    assert first == pytest.approx(math.log(2), abs=1e-6) and math.isfinite(second) and second != first
     if change.get("model", {}).get("save_dtype"):
-        from diffusers import UNet2DConditionModel
-
-        saved = UNet2DConditionModel.from_pretrained(run.model / "unet")
-        assert {value.dtype for value in saved.state_dict().values()} == {torch.bfloat16}
+        saved = load_file(run.model / "unet" / WEIGHTS)
+        assert {value.dtype for value in saved.values()} == {torch.bfloat16}
         ours = model.state_dict()
-        assert all(torch.equal(value.float(), ours[name]) for name, value in saved.state_dict().items())
+        assert all(torch.equal(value.float(), ours[name]) for name, value in saved.items())
 
 
 def broken(folder: Path, start: Path, change: Any) -> str:
@@ -175,7 +176,9 @@ def test_kinds_that_are_not_known_are_named(pipeline_folder: Folder) -> None:
     model: Any = load_pipeline(str(pipeline_folder("pixels")), torch.float32).model
     conditioned = copy.copy(model)
     conditioned._internal_dict = {**model.config, "class_embed_type": "timestep"}
-    with pytest.raises(ConfigError, match=r"with class_embed_type, whose inputs are not known here. Known are the U-Ne"):
+    with pytest.raises(
+        ConfigError, match=r"with class_embed_type, whose inputs are not known here. Known are"
+    ):
         kind_of_denoiser(conditioned, "x")
     with pytest.raises(ConfigError, match="of the class Linear"):
         other: Any = torch.nn.Linear(1, 1)

@@ -263,3 +263,22 @@ def test_generations_are_counted(configure: Configure, reward_path: str) -> None
     assert f"answers cut at evaluation.max_new_tokens 4: {round(5 * cut)} of 5" in policy.notes or np.isclose(cut, 0)
     assert steps["generations of the reference"].rows_in == 8
     assert to_dict(run.config())["evaluation"]["prompts"] == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"warmup_ratio": 0.03}, "nothing was trained: every step was a warm-up step at a learning rate of 0; lower"),
+        ({"learning_rate": 0.0}, "nothing was trained: train.learning_rate is 0"),
+        ({}, None),
+    ],
+)
+def test_a_run_that_trained_nothing_says_so(
+    configure: Configure, capsys: pytest.CaptureFixture[str], change: dict[str, Any], sentence: str | None
+) -> None:
+    """The only step of a short run is a warm-up step. `train` itself says it, so that studies and rounds do, too."""
+    directory, _ = train(configure({"train": {"scheduler": "linear", "max_steps": 1, **change}}))
+    notes = [note for step in directory.facts()["account"] for note in step["notes"]]
+    told = [note for note in notes if "nothing was trained" in note]
+    assert len(told) == (sentence is not None) and (sentence is None or told[0].startswith(sentence))
+    assert sentence is None or sentence in capsys.readouterr().err

@@ -51,9 +51,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"objective": {"name": "dpo"}, "regularizers": [{"weight": 1.0}]}, r"\[0\].name is missing \(it has weight\)"),
     ({"objective": {"name": "dpo"}, "tokens": {"share": 0.3}}, r"is missing \(it has share\), e.g. {name: selective}"),
     ({"objective": {"name": "pop_lagrangian", "lambda_lr": -5.0}}, "lambda_lr must be 0 or more"),
+    (
+        {"objective": {"name": "dpo"}, "evaluation": {"guidance_scale": 2.0}},
+        "evaluation.guidance_scale has no meaning for a policy: it samples no images",
+    ),
+    (
+        {"task": "images", "objective": {"name": "dpo"}, "evaluation": {"top_k": 5}},
+        "evaluation.top_k has no meaning for a text-to-image model: it samples images, which have no tokens",
+    ),
 ]
 REFUSED_IDS = ["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft", "frozen-all", "frozen-no-adapter", "frozen-rewards",
-               "twice", "negative", "unnamed", "unnamed-tokens", "descent"]  # fmt: skip
+               "twice", "negative", "unnamed", "unnamed-tokens", "descent", "guided-texts", "cut-images"]  # fmt: skip
 
 
 @pytest.mark.parametrize(("values", "reason"), REFUSED, ids=REFUSED_IDS)

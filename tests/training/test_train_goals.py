@@ -15,7 +15,8 @@ from popmargin.data.goals import HEAD, GoalFacts
 from popmargin.data.load import load_preferences
 from popmargin.errors import DataError
 from popmargin.evaluation.generations import Generations
-from popmargin.evaluation.run import PromptSet, evaluate_run
+from popmargin.evaluation.prompt_set import PromptSet
+from popmargin.evaluation.run import evaluate_run
 from popmargin.training.build import Run
 from popmargin.training.inputs import with_data
 from popmargin.training.run import train

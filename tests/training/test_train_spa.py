@@ -1,6 +1,7 @@
 """`spa` in training: de-coupled gaps, the noise detector's state, and what changes neither."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from popmargin.config import RunConfig
@@ -88,6 +90,65 @@ def test_a_named_reference_is_the_one_that_is_contrasted(
     scores = parts.scorer.score(parts.policy.eval(), parts.collator.inputs.collate(np.arange(3)), None)
     expected = [gap(parts.policy, other, workspace.train.encoded, place, 0.25) for place in range(3)]
     assert scores.decoupled is not None and scores.decoupled.tolist() == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.fixture
+def adapted_start(tmp_path: Path, make_model: Callable[..., Any], tiny_tokenizer: Any) -> tuple[str, Any]:
+    """A start model that is an adapter, and what it is when merged by peft alone."""
+    base = make_model()
+    base.save_pretrained(tmp_path / "base")
+    policy = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"))
+    policy.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    torch.manual_seed(5)
+    for parameter in policy.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    policy.save_pretrained(tmp_path / "sft", save_embedding_layers=False)
+    tiny_tokenizer.save_pretrained(tmp_path / "sft")
+    return str(tmp_path / "sft"), policy.merge_and_unload().eval()
+
+
+@pytest.mark.parametrize("kept", ["merge", "stack"])
+def test_an_adapter_as_the_start_is_what_is_contrasted(
+    configure: Configure, adapted_start: tuple[str, Any], kept: str
+) -> None:
+    """Switching off the trained adapter leaves the start adapter on, whether it was merged or stays below."""
+    path, start = adapted_start
+    change = {"model": {"path": path, "lora_rank": 2, "start_adapter": kept}}
+    parts, workspace = made(configure({"objective": {**SPA, "decoupling": 0.5}}, change))
+    scores = parts.scorer.score(parts.policy.eval(), parts.collator.inputs.collate(np.arange(3)), None)
+    expected = [gap(parts.policy, start, workspace.train.encoded, place, 0.5) for place in range(3)]
+    assert scores.decoupled is not None and scores.decoupled.tolist() == pytest.approx(expected, abs=5e-4)
+    assert (scores.decoupled - scores.gap).abs().max() > 0.1
+
+
+@pytest.mark.slow
+def test_stacked_and_merged_starts_train_alike(
+    configure: Configure, metrics: Metrics, adapted_start: tuple[str, Any], tmp_path: Path
+) -> None:
+    """The same start model in two forms: the same numbers, also of a run that was stopped and went on."""
+    found: list[list[dict[str, Any]]] = []
+    for kept in ("merge", "stack"):
+        model = {"path": adapted_start[0], "lora_rank": 2, "start_adapter": kept}
+        base = {
+            "objective": SPA,
+            "model": model,
+            "output": str(tmp_path / kept),
+            "train": {"save_steps": 2},
+            **CONFLICTS,
+        }
+        run, policy = train(configure(base, {"train": {"max_steps": 4}}), keep_model=True)
+        found.append(metrics(run))
+        (run.path / "run.json").unlink()
+        shutil.rmtree(run.checkpoints / "checkpoint-4")
+        _, again = train(configure(base, {"train": {"max_steps": 4}}), resume=True, keep_model=True)
+        assert metrics(run) == found[-1]
+        ids = torch.arange(5, 15)[None]
+        with torch.no_grad():
+            assert torch.equal(again.eval()(input_ids=ids).logits, policy.eval()(input_ids=ids).logits)
+    for merged, stacked in zip(*found, strict=True):
+        for name in ("loss", "reward_margin", "decoupled_margin"):
+            assert stacked[name] == pytest.approx(merged[name], abs=1e-4), name
 
 
 def test_dropped_tokens_are_dropped_there_too(configure: Configure) -> None:

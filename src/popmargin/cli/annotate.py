@@ -5,7 +5,6 @@ import os
 import secrets
 import webbrowser
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments
@@ -48,7 +47,9 @@ def _annotate(args: argparse.Namespace) -> int:
     for module in _MODULES:
         import_extra(module, "label")
     from popmargin.label.projects.open_project import open_project
+    from popmargin.label.store.shown_images import has_images
     from popmargin.label.web.app import create_app
+    from popmargin.label.web.guidelines import guidelines_of
     from popmargin.label.web.serve import address, is_loopback, listen, serve
 
     admin_token = _admin_token(args)
@@ -63,8 +64,7 @@ def _annotate(args: argparse.Namespace) -> int:
     with listen(args.host, args.port) as listening, open_store(args.db, create=data is not None) as store:
         name = store.project(args.project).name if data is None else args.project or NEW_PROJECT
         if args.guidelines is None and all(known.name != name for known in store.projects()):
-            file = files("popmargin.label.web").joinpath(f"guidelines_{args.kind or 'pop'}.md")
-            settings["guidelines"] = file.read_text(encoding="utf-8")
+            settings["guidelines"] = guidelines_of(args.kind or "pop", images=data is not None and has_images(data))
         project = open_project(store, data, name, **settings)
         links = _links(store, project, args.annotators or [LOCAL])
         site = address(args.host, listening) + args.root_path.rstrip("/")

@@ -12,10 +12,11 @@ from popmargin.cli.data_source import add_bad_rows, add_source, load_source, pri
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.conversation import Message
+from popmargin.data.embed_images import with_embedded_images
 from popmargin.data.goals import body_keys
 from popmargin.data.load import scan_preferences
 from popmargin.data.load_report import LoadReport
-from popmargin.data.saving import SAVE_SUFFIXES
+from popmargin.data.saving import SAVE_SUFFIXES, plain_value
 from popmargin.data.schema import NUMBER_COLUMNS, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.summary import example_rows, summarise
@@ -55,6 +56,12 @@ def add_parser(subparsers: Any) -> None:
     convert = verbs.add_parser("convert", help="write the canonical columns as .parquet, .jsonl or .jsonl.gz")
     add_source(convert)
     convert.add_argument("out", type=Path, help="file to write")
+    convert.add_argument(
+        "--images",
+        choices=("keep", "embed"),
+        default="keep",
+        help="keep images as they are, bytes or paths, or embed the files' bytes (.parquet) (default: %(default)s)",
+    )
     add_overwrite(convert)
     add_bad_rows(convert)
     convert.set_defaults(func=_convert)
@@ -97,7 +104,7 @@ def _inspect(args: argparse.Namespace) -> int:
     template = _template_notes(args.model, prefs)
     if args.json:
         content = {"load": report.to_dict(limit=20), "data": summary, "template": template}
-        print(json.dumps(content, ensure_ascii=False, indent=2))
+        print(json.dumps(content, ensure_ascii=False, indent=2, default=_as_json))
         return 0
     print_report(report, limit=5)
     _print_template(template)
@@ -122,7 +129,7 @@ def _check(args: argparse.Namespace) -> int:
     if args.json:
         content = {"ok": good, "leak": leak, "template": template, "examples": examples}
         content |= report.to_dict(limit=args.limit)
-        print(json.dumps(content, ensure_ascii=False, indent=2))
+        print(json.dumps(content, ensure_ascii=False, indent=2, default=_as_json))
     else:
         print_report(report, limit=args.limit)
         _print_template(template)
@@ -163,6 +170,8 @@ def _print_template(notes: list[str] | None) -> None:
 def _convert(args: argparse.Namespace) -> int:
     check_outputs(args, {"OUT": args.out}, SAVE_SUFFIXES, [args.source])
     prefs = load_source(args)
+    if args.images == "embed":
+        prefs = with_embedded_images(prefs)
     prefs.save(args.out)
     print(f"wrote {counted(len(prefs), 'preference')} to {args.out}")
     return 0
@@ -179,14 +188,21 @@ def _split(args: argparse.Namespace) -> int:
     return 0
 
 
+def _as_json(value: Any) -> Any:
+    """Values of other columns without a JSON type; of bytes, such as images, only how many there are."""
+    return counted(len(value), "byte") if isinstance(value, bytes) else plain_value(value)
+
+
 def _print_summary(summary: dict[str, Any]) -> None:
-    kind = "conversations" if summary["conversational"] else "text"
+    kind = "images" if summary["images"] else "conversations" if summary["conversational"] else "text"
     print(f"{counted(summary['rows'], 'preference')} on {counted(summary['prompts'], 'prompt')}, {kind}")
     print(f"  fingerprint {summary['fingerprint'][:16]}, annotators named: {summary['annotators']}")
     print("  characters      min      p10   median      p90      max")
     for name, spread in summary["characters"].items():
-        print(f"    {name:<9}{_quantiles(spread)}")
-    print(f"  longer completion: chosen {summary['longer_chosen']:.1%}, rejected {summary['longer_rejected']:.1%}")
+        if name == "prompt" or not summary["images"]:  # the names of images are all as long
+            print(f"    {name:<9}{_quantiles(spread)}")
+    if not summary["images"]:
+        print(f"  longer completion: chosen {summary['longer_chosen']:.1%}, rejected {summary['longer_rejected']:.1%}")
     strength = summary["strength"]
     if strength is None:
         print("  strength: unknown (no strength column, no ratings)")

@@ -11,6 +11,7 @@ from popmargin.cli.data_options import SOURCE_HELP, SPLIT_HELP, column
 from popmargin.cli.data_source import print_report
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
+from popmargin.data.images import COLUMNS as IMAGES
 from popmargin.data.pairs import PAIRINGS
 from popmargin.data.responses import Responses
 from popmargin.data.saving import SAVE_SUFFIXES
@@ -55,7 +56,8 @@ def _pairs(args: argparse.Namespace) -> int:
     prefs = responses.pairs(args.how, by=by, min_gap=args.min_gap, seed=args.seed, unfinished=args.unfinished)
     prefs.save(args.out)
     print_report(prefs.report, limit=5)
-    print(_lengths(prefs))
+    if not set(IMAGES) <= set(prefs.columns):
+        print(_lengths(prefs))
     print(f"wrote {counted(len(prefs), 'preference')}, by {by}, to {args.out}")
     return 0
 

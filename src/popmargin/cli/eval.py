@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.judge_options import add_server_options, request_values
 from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
+from popmargin.errors import ConfigError
 from popmargin.models.path import check_models
 from popmargin.rewards.naming import FORMS, reward_models
 from popmargin.training.run_directory import RunDirectory
@@ -20,12 +22,23 @@ def add_parser(subparsers: Any) -> None:
         description="Evaluate a run on exactly the preferences held out in training and, with a reward, on "
         "generations. Fields of evaluation can be set: --evaluation.reward my_module:my_reward. To use other "
         "held-out data: --data.test FILE; none of its prompts may have been trained on.",
-        usage="popmargin eval RUN [--against RUN] [--json] [--SECTION.FIELD VALUE ...]",
+        usage="popmargin eval RUN [--against RUN] [--server URL --model NAME | --answers FILE] [--goals 1,4,7,10] "
+        "[--json] [--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--against", type=Path, help="another evaluated run, for a paired win rate")
+    parser.add_argument("--answers", metavar="FILE", help="take the policy's responses from a file, by the prompt")
+    server = parser.add_argument_group("a policy that a server has")
+    server.add_argument("--server", metavar="URL", help="an OpenAI-compatible server that samples the policy")
+    server.add_argument("--model", metavar="NAME", help="the policy's name on the server")
+    add_server_options(server)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    parser.add_argument(
+        "--goals",
+        metavar="1,4,7,10",
+        help="answer the same prompts at each of these goals, for a run that was trained on goals (evaluation.goals)",
+    )
     add_fields(parser, RunConfig, ["evaluation"])
     parser.set_defaults(func=run, standing=standing)
 
@@ -35,15 +48,41 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
     return f"the evaluation of {args.run} was not written; the run is unchanged.", []
 
 
+def _elsewhere(args: argparse.Namespace, config: RunConfig) -> Any:
+    """Where the policy's responses come from; None where it is sampled here.
+
+    Raises:
+        ConfigError: flags that do not fit together.
+    """
+    from popmargin.evaluation.elsewhere import from_file, from_server
+
+    names = ("workers", "requests_per_minute", "retries", "timeout", "api_key_env")
+    given = {name: value for name in ("model", *names) if (value := getattr(args, name)) is not None}
+    given |= {"no_logprobs": True} if args.no_logprobs else {}
+    given |= {"request": request_values(args.request)} if args.request else {}
+    if args.server is None:
+        if given:
+            raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is for --server. Remove it, or name a server.")
+        return None if args.answers is None else from_file(args.answers)
+    if args.answers is not None:
+        raise ConfigError("Give --server or --answers, not both.")
+    if "model" not in given:
+        raise ConfigError(f"--server {args.server}: give the policy's name there with --model.")
+    logprobs = not given.pop("no_logprobs", False)
+    return from_server(args.server, given.pop("model"), config.evaluation, logprobs=logprobs, **given)
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
-    config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), args.overrides))
+    goals = [] if args.goals is None else ["--evaluation.goals", f"[{args.goals}]"]
+    config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), [*args.overrides, *goals]))
     check_models(config.model.path, config.reference.model, *reward_models(config.evaluation))
     from popmargin.evaluation.run import evaluate_run
     from popmargin.tasks.base import TASKS
     from popmargin.training.build import Run
 
-    metrics = evaluate_run(Run.opened(args.run, config), against=args.against)
+    opened = Run.opened(args.run, config)
+    metrics = evaluate_run(opened, against=args.against, elsewhere=_elsewhere(args, config))
     if args.json:
         print(json.dumps(metrics, indent=2, sort_keys=True))
         return 0
@@ -53,8 +92,12 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name:24} {interval['estimate']:9.4f}   95% {low} to {high}")
     if "goal" in metrics:
         print(f"Goals: {metrics['goal']['note']}.")
+    if "goals" in metrics:
+        print(f"Sweep over goals: {metrics['goals']['note']}.")
     if "sampling" in metrics:
         print(f"Completions are sampled at {metrics['sampling']['drawn']}.")
+        if "elsewhere" in metrics["sampling"]:
+            print(f"Those of the policy are {metrics['sampling']['elsewhere']}.")
     task = TASKS.get(config.task_name)
     if "generation" not in task.provides:
         print(f"The run is {task.noun}, which generates nothing.{task.use.format(model=args.run / 'model')}")

@@ -1,4 +1,4 @@
-"""popmargin generate: responses to prompts, from a policy, a server or a file."""
+"""popmargin generate: responses to prompts, from a policy, a text-to-image model, a server or a file."""
 
 import argparse
 import sys
@@ -14,6 +14,7 @@ from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.read_prompts import Prompts, load_prompts
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.errors import ConfigError, counted
+from popmargin.files import digest
 from popmargin.generate.drawn import Drawn
 
 _DESCRIPTION = """Make responses to prompts, a table that `data rate` scores and `data pairs` makes preferences of.
@@ -35,7 +36,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--model",
         metavar="RUN",
-        help="a run directory, a model's folder, a hub id, or demo; with --server its name there",
+        help="a run directory, a model's folder, a hub id, or demo; with --server its name there. A diffusers pipeline "
+        "makes images",
     )
     parser.add_argument(
         "--answers", metavar="FILE", help="take the responses from a file, such as AlpacaEval's outputs, by the prompt"
@@ -69,7 +71,7 @@ def add_parser(subparsers: Any) -> None:
     drawn.add_argument("--max-new-tokens", type=number(Size), default=256, help="default: %(default)s")
     drawn.add_argument("--seed", type=number(Seed), default=0, help="default: %(default)s")
     local = parser.add_argument_group("a model on this machine")
-    local.add_argument("--batch-size", type=number(Size), help="responses at once (default: 64)")
+    local.add_argument("--batch-size", type=number(Size), help="responses at once (default: 64; images: 16)")
     local.add_argument("--max-prompt-tokens", type=number(Size), help="cut longer prompts at their start")
     local.add_argument("--precision", choices=("fp32", "bf16"), help="default: the run's own, else fp32")
     local.add_argument(
@@ -82,6 +84,14 @@ def add_parser(subparsers: Any) -> None:
         metavar="SCORE",
         help="of a run that was trained on goals: 7, Helpfulness=8,Honesty=9, or none (default: the best seen in "
         "training)",
+    )
+    images = parser.add_argument_group("images")
+    images.add_argument("--denoising-steps", type=number(Size), help="of the sampler (default: 20)")
+    images.add_argument(
+        "--guidance-scale", type=number(NotNegative), help="of classifier-free guidance (default: 1, none)"
+    )
+    images.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="also write PNG files here, with a metadata.jsonl that lists them"
     )
     server = parser.add_argument_group("a server")
     server.add_argument(
@@ -103,6 +113,8 @@ def _standing(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 def _run(args: argparse.Namespace) -> int:
     check_outputs(args, {"--out": args.out}, SAVE_SUFFIXES, [args.prompts, args.answers])
+    if args.images is not None and not args.overwrite and args.images.exists():
+        raise ConfigError(f"--images {args.images} exists. Choose another folder, or pass --overwrite.")
     produce = _producer(args)
     prompts = load_prompts(args.prompts, split=args.split, columns=dict(args.column)).first(args.limit)
     if args.chat:
@@ -120,6 +132,10 @@ def _run(args: argparse.Namespace) -> int:
     made = produced.responses
     counts = f"{counted(len(made.texts), 'response')} to {counted(len(made), 'prompt')}"
     print(f"wrote {counts} to {args.out}")
+    if args.images is not None:
+        from popmargin.generate.from_denoiser import save_images
+
+        print(f"wrote {counted(save_images(made, args.images, overwrite=args.overwrite), 'PNG file')} to {args.images}")
     return 0
 
 
@@ -135,12 +151,19 @@ def _producer(args: argparse.Namespace) -> Produce:
             "them."
         )
     if args.answers is not None:
-        _refuse(args, (*_LOCAL, *_SERVER, *_SAMPLING), "--answers takes responses as they are")
+        _refuse(args, (*_LOCAL, *_SERVER, *_SAMPLING, *_IMAGES), "--answers takes responses as they are")
         return _file(args)
     if args.server is not None:
-        _refuse(args, _LOCAL, "--server samples on the server")
+        _refuse(args, (*_LOCAL, *_IMAGES), "--server samples texts on the server")
         return _server(args)
     _refuse(args, _SERVER, "without --server the model is sampled on this machine")
+    pipeline = _pipeline(args.model)
+    if pipeline is not None:
+        _refuse(args, _OF_TEXTS, f"{args.model} makes images, which have no tokens")
+        if args.out.suffix.lower() != ".parquet":
+            raise ConfigError(f"Images need a .parquet file, and --out is {args.out}: JSON holds no bytes.")
+        return _images(args, pipeline)
+    _refuse(args, _IMAGES, f"{args.model} writes texts")
     return _policy(args)
 
 
@@ -152,10 +175,14 @@ _SERVER: dict[str, Any] = {
     "api_key_env": None, "no_logprobs": False, "request": [],
 }  # fmt: skip
 _SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 256, "seed": 0}
+_IMAGES: dict[str, Any] = {"denoising_steps": None, "guidance_scale": None, "images": None}
+_OF_TEXTS: dict[str, Any] = {"chat": False} | {
+    name: value for name, value in (_SAMPLING | _LOCAL).items() if name not in ("seed", "batch_size", "precision")
+}
 
 
 def _refuse(args: argparse.Namespace, flags: Iterable[str], reason: str) -> None:
-    defaults = {**_LOCAL, **_SERVER, **_SAMPLING}
+    defaults = {**_LOCAL, **_SERVER, **_SAMPLING, **_IMAGES, **_OF_TEXTS}
     for name in flags:
         if getattr(args, name) != defaults[name]:
             raise ConfigError(f"--{name.replace('_', '-')} has no effect: {reason}. Remove it.")
@@ -244,6 +271,44 @@ def _policy(args: argparse.Namespace) -> Produce:
             round=args.round,
             goal=goal,
             max_prompt_tokens=args.max_prompt_tokens,
+            part=part,
+            progress=True,
+        )
+
+    return produce
+
+
+def _pipeline(name: str) -> Any:
+    """The text-to-image model that a name means; None if it is none."""
+    from popmargin.models.named_pipeline import find_pipeline
+
+    return find_pipeline(name)
+
+
+def _images(args: argparse.Namespace, named: Any) -> Produce:
+    from popmargin.generate.from_denoiser import image_responses
+    from popmargin.generate.sample_images import ImageSampling, drawn_by
+    from popmargin.models.pipelines import part_fingerprint
+
+    sampling = ImageSampling(
+        samples=args.n or 1,
+        denoising_steps=args.denoising_steps or 20,
+        guidance_scale=1.0 if args.guidance_scale is None else args.guidance_scale,
+        batch_size=args.batch_size or 16,
+        seed=args.seed,
+    )
+
+    def produce(prompts: Prompts, part: Path) -> Any:
+        pipeline, model = named.load()
+        denoiser = pipeline.denoiser(model, args.precision or named.precision)
+        print(f"sampling images from {named.name} with {drawn_by(denoiser, sampling)}", file=sys.stderr)
+        return image_responses(
+            prompts,
+            denoiser,
+            sampling,
+            source=named.name if args.source is None else args.source,
+            fingerprint=digest(pipeline.fingerprint().encode(), part_fingerprint(model).encode()),
+            round=args.round,
             part=part,
             progress=True,
         )

@@ -14,7 +14,7 @@ from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.responses import Responses
 from popmargin.data.saving import SAVE_SUFFIXES
-from popmargin.errors import ConfigError, counted
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.ranking.contests import plan_ranking
 from popmargin.label.ranking.schemes import SCHEMES
 from popmargin.rewards.naming import FORMS
@@ -82,6 +82,7 @@ def _rank(args: argparse.Namespace) -> int:
 def _by_people(args: argparse.Namespace) -> int:
     """One step, or one every few seconds until all is decided."""
     from popmargin.label.ranking.people import open_ranking, people_step
+    from popmargin.label.ranking.ranking import are_images
     from popmargin.label.store.address import open_store
 
     flags = {name: getattr(args, name) for name in ("limit", "price", "prompt")} | judge_options(args)
@@ -96,7 +97,9 @@ def _by_people(args: argparse.Namespace) -> int:
         print("\n".join([*plan.step().lines(), plan.cost()]))
         return 0
     with open_store(args.db or "labels.db", create=True) as store:
-        project = open_ranking(store, args.project or "ranking", overlap=args.overlap, seed=args.seed)
+        project = open_ranking(
+            store, args.project or "ranking", overlap=args.overlap, seed=args.seed, images=are_images(responses)
+        )
         while True:
             step = people_step(store, project, responses, scheme=args.scheme, seed=args.seed)
             print(step, flush=True)
@@ -113,15 +116,21 @@ def _by_people(args: argparse.Namespace) -> int:
 def _by_judge(args: argparse.Namespace) -> int:
     from popmargin.label.ranking.comparers import load_comparer
     from popmargin.label.ranking.rank import rank_responses
+    from popmargin.label.ranking.ranking import are_images
 
     every = _outputs(args)
+    responses = _responses(args)
+    if are_images(responses):
+        raise DataError(
+            f"{args.responses}: these responses are images, and judges and rewards here compare texts. Nothing was "
+            "asked. Rank them with --judge people, or score them with data rate and pair them with data pairs."
+        )
     comparer = load_comparer(args.judge, prompt=args.prompt, progress=not args.json, **judge_options(args))
     if args.limit is not None and comparer.pays == "response":
         raise ConfigError(
             f"--limit counts the calls of a judge, but {args.judge} is a reward, called once for each response. Remove "
             "it, or give fewer prompts."
         )
-    responses = _responses(args)
     settings: dict[str, Any] = {"scheme": args.scheme, "seed": args.seed, "orders": args.orders, "limit": args.limit}
     plan = plan_ranking(responses, **settings)
     said = [*plan.step().lines(), plan.cost(args.price, scored=comparer.pays == "response")]

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown:
             flags = {flag for flag in known_flags(parser, own) if flag.startswith("--")}
             raise ConfigError(f"Unknown argument '{unknown[0]}'. {did_you_mean(unknown[0].partition('=')[0], flags)}")
-        args.overrides = overrides
+        args.overrides, args.arguments = overrides, arguments
         return int(args.func(args))
     except PopmarginError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,12 +1,13 @@
 """`popmargin rounds`."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
 from popmargin.cli.overrides import add_fields
-from popmargin.errors import ConfigError
-from popmargin.rounds.rounds_config import RoundsConfig, load_rounds
+from popmargin.errors import ConfigError, WaitingError
+from popmargin.rounds.rounds_config import REPORT, RoundsConfig, load_rounds
 
 
 def add_parser(subparsers: Any) -> None:
@@ -72,7 +73,9 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
     config = config_of(args)
     states = states_of(plan_of(config), Path(config.output))
     done = sum(state.standing == "finished" for state in states.values())
-    return f"{done} of {len(states)} stages of {config.output} are finished, and are kept.", []
+    report = Path(config.output) / REPORT
+    shown = f" Their report: {report}." if done and report.is_file() else ""
+    return f"{done} of {len(states)} stages of {config.output} are finished, and are kept.{shown}", []
 
 
 def commented(config: RoundsConfig) -> str:
@@ -106,7 +109,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from popmargin.rounds.run_rounds import run_rounds
 
-    report = run_rounds(config, plan, until=args.until, overwrite=args.overwrite, reuse=args.reuse)
+    try:
+        report = run_rounds(config, plan, until=args.until, overwrite=args.overwrite, reuse=args.reuse)
+    except WaitingError as waiting:
+        same = shlex.join(["popmargin", *(word for word in args.arguments if word != "--overwrite")])
+        print(f"{waiting}\nthen go on with: {same}\nreport: {Path(config.output) / REPORT}")
+        return 0
     if args.until is not None:
         print(f"stopped after {args.until}; without --until, the same command goes on")
     print(f"report: {report}")

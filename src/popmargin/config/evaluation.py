@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Any, Literal
 
-from popmargin.bounds import Count, NotNegative, PositiveShare, Seed, Size
+from popmargin.bounds import Count, Goal, NotNegative, PositiveShare, Seed, Size
 from popmargin.config.checked import section
 from popmargin.errors import ConfigError
 
@@ -19,6 +19,8 @@ class EvaluationConfig:
         also: further rewards of the same generations, reported beside the first under the names of their functions,
             such as whether an image still shows its prompt. A list of `module:function`, `file.py:function` or
             `model:PATH`.
+        goals: scores from 1 to 10 that the same prompts ask for in turn, each for every attribute, of a run that was
+            trained on goals; the report shows the reward at each. null asks for the best goal alone.
         prompts: held-out prompts to generate for; null uses all.
         samples: completions per prompt.
         max_new_tokens: maximum completion length, tokens.
@@ -42,6 +44,7 @@ class EvaluationConfig:
     reward: str | None = None
     reward_options: dict[str, Any] = field(default_factory=dict[str, Any])
     also: list[str] = field(default_factory=list[str])
+    goals: list[Goal] | None = None
     prompts: Size | None = None
     samples: Size = 1
     max_new_tokens: Size = 256
@@ -63,6 +66,8 @@ class EvaluationConfig:
             raise ConfigError(
                 "evaluation.also names further rewards beside evaluation.reward, which is not set: set it first."
             )
+        if self.goals is not None and not 2 <= len(self.goals) == len(set(self.goals)):
+            raise ConfigError("evaluation.goals: name two or more different goals, e.g. [1, 4, 7, 10].")
         if self.generation_config == "model" and (self.temperature, self.top_k, self.top_p) != (1.0, 0, 1.0):
             raise ConfigError(
                 "evaluation.generation_config: model uses the model's own settings, so evaluation.temperature, "

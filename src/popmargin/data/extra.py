@@ -14,12 +14,11 @@ from datasets.table import InMemoryTable
 
 from popmargin.data.conversation import is_blank
 from popmargin.data.exchange import exchange_rows
+from popmargin.data.image_columns import image_array
 from popmargin.errors import DataError, counted
 
 pc: Any = pyarrow.compute
 _ARROW_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
-IMAGE_TYPE: Any = datasets.Image().pa_type
-"""How an image is stored: its bytes, or else its path."""
 _MOST_KEYS = 64
 """Limit of distinct keys of objects: more are those of a dictionary, which a struct column would fill with nulls."""
 
@@ -58,7 +57,7 @@ class ExtraColumns:
         self._features.update(dict.fromkeys(images, datasets.Image()))
         for name in names:
             if name in images:
-                part[name] = pa.chunked_array([pa.array([row.get(name) for row in rows], IMAGE_TYPE)])
+                part[name] = image_array([row.get(name) for row in rows])
             elif table is not None and name in table.schema.names:
                 part[name] = table[name]
                 self._features.setdefault(name, features.get(name))

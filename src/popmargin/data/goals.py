@@ -56,6 +56,10 @@ class GoalFacts:
         """
         return ", ".join(f"{name}: {score:g}" for name, score in zip(self.attributes, scores, strict=True))
 
+    def alike(self, score: float) -> tuple[float, ...]:
+        """The same score for every attribute."""
+        return (score,) * len(self.attributes)
+
     def prefix(self, scores: Sequence[float]) -> str:
         """The text that asks for these scores."""
         return self.text.replace("{goal}", self.line(scores))
@@ -294,9 +298,37 @@ def distinct_rows(preferences: Preferences, count: int | None = None) -> list[in
     return sorted(first.values())[:count]
 
 
-def best_prompts(preferences: Preferences) -> list[Text]:
-    """The prompts (N,) as a run answers them: where they carry goals, with the best one seen in training."""
+def asked_prompts(preferences: Preferences, goal: float | None = None) -> list[Text]:
+    """The prompts (N,) as a run answers them: where they carry goals, with the best one seen in training, or another.
+
+    Args:
+        preferences: held out.
+        goal: score to ask for, of every attribute; None for the best.
+    """
     facts = goal_facts(preferences)
     if facts is None:
         return [prompt for rows in preferences.batches("prompt") for prompt in rows["prompt"]]
-    return with_goal(list(bodies(preferences)), None, facts)
+    return with_goal(list(bodies(preferences)), None if goal is None else facts.alike(goal), facts)
+
+
+def as_given(preferences: Preferences) -> Preferences:
+    """Held-out preferences as they were before `asking`: without goals in their prompts."""
+    facts = goal_facts(preferences)
+    return preferences if facts is None else preferences.with_columns({"prompt": list(bodies(preferences))})
+
+
+def check_goals(goals: Sequence[float] | None, preferences: Preferences) -> None:
+    """Check before any work that held-out prompts can ask for some goals in turn.
+
+    Args:
+        goals: scores; None for none.
+        preferences: held out.
+
+    Raises:
+        ConfigError: the run was not trained on goals.
+    """
+    if goals is not None and goal_facts(preferences) is None:
+        raise ConfigError(
+            "evaluation.goals (--goals): the run was trained on no goals, so it cannot be asked for one. Leave them "
+            "out, or train on data from popmargin data augment."
+        )

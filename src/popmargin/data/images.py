@@ -159,7 +159,7 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS, where: str = "") -> Im
     """
     with _opened(data, max_pixels, where) as image, _decoding(where):
         facts = _facts(image)
-        image.draft("RGB", (image.width // 8, image.height // 8))
+        image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
         image.load()
         _refuse_floats(image)
         return facts

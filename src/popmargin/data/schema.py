@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float64
 from popmargin.data.conversation import TOOL_FIELDS, prompt_key
 from popmargin.data.exchange import CLAIMS, exchange_rows, flipped
 from popmargin.data.extra import as_dataset, as_numbers, put_columns
+from popmargin.data.image_columns import images_by_path
 from popmargin.data.load_report import LoadReport
 from popmargin.data.row_numbers import place_of, row_numbers
 from popmargin.data.saving import known_fields, save_table
@@ -361,6 +362,8 @@ class Preferences:
     def save(self, path: str | Path) -> None:
         """Write the rows as `.parquet`, `.jsonl` or `.jsonl.gz`; the file appears only when it is complete.
 
+        Images are written as they are held: by their bytes, or by their absolute paths.
+
         Raises:
             ConfigError: the path has another suffix.
             DataError: a column has bytes, which JSON cannot hold.
@@ -370,7 +373,10 @@ class Preferences:
         schema = schema if self.extra_columns else schema.remove_metadata()
         # With other columns, all `COLUMNS` are written, or one of the others could be read in their place.
         always = COLUMNS if len(self.columns) > len(COLUMNS) else ()
-        save_table(path, schema, self._tables(), always=always, once=self.extra_columns, texts=TEXT_COLUMNS)
+        tables = self._tables()
+        if not str(path).lower().endswith(".parquet"):
+            schema, tables = images_by_path(schema, list(tables))
+        save_table(path, schema, tables, always=always, once=self.extra_columns, texts=TEXT_COLUMNS)
 
     def __len__(self) -> int:
         return len(self._dataset)

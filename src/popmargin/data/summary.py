@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from popmargin.data.conversation import Text
+from popmargin.data.images import COLUMNS, is_image_name
 from popmargin.data.schema import Preferences
 from popmargin.data.split import leak_keys
 from popmargin.data.tools import said
@@ -51,6 +52,7 @@ def summarise(prefs: Preferences, *, examples: int = 3) -> dict[str, Any]:
         "rows": len(prefs),
         "prompts": len(set(leak_keys(prefs))),
         "conversational": prefs.conversational,
+        "images": set(COLUMNS) <= set(prefs.extra_columns) and is_image_name(prefs[0]["chosen"]),
         "fingerprint": prefs.fingerprint(),
         "characters": {name: _spread(np.array(values, dtype=np.float64)) for name, values in lengths.items()},
         "longer_chosen": float(np.mean(chosen > rejected)),

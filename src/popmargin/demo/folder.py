@@ -10,6 +10,22 @@ def demo_data_path() -> Path:
     return _HERE / "sentiment.parquet"
 
 
+def embedded_data(name: str) -> Path | None:
+    """The file of embedded preferences, made first if need be; None for any other name.
+
+    Args:
+        name: as `data.train` takes it; one of `popmargin.config_names.EMBEDDED` for these.
+
+    Raises:
+        MissingExtraError: what makes it is not installed.
+    """
+    if name == "demo-digits":
+        from popmargin.demo.images.digit_preferences import digits_data_path
+
+        return digits_data_path()
+    return demo_data_path() if name == "demo" else None
+
+
 def demo_study_path() -> Path:
     """The study that `popmargin demo` runs."""
     return _HERE / "study.yaml"

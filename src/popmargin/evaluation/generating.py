@@ -1,42 +1,20 @@
 """Responses of a model to held-out prompts: sampled, scored, and accounted for."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from popmargin.account import Step
 from popmargin.config import EvaluationConfig
+from popmargin.data.conversation import prompt_key
 from popmargin.data.goal_tokens import refuse_cut_prompts
-from popmargin.data.goals import best_prompts, bodies, distinct_rows, goal_facts
+from popmargin.data.goals import goal_facts
 from popmargin.data.responses import Responses
 from popmargin.errors import counted
 from popmargin.evaluation.generations import Generations
+from popmargin.evaluation.prompt_set import PromptSet
 from popmargin.rewards.configured import Rewards
 from popmargin.training.workspace import Workspace
-
-
-@dataclass
-class PromptSet:
-    """Distinct held-out prompts to generate for, in data order.
-
-    Attributes:
-        prompts: as they are asked; of runs that were trained on goals, for the best goal.
-        bodies: the same without goals, as rewards and other runs see them.
-        clusters: what depends on each other.
-    """
-
-    prompts: list[Any]
-    bodies: list[Any]
-    clusters: list[str]
-
-    @staticmethod
-    def of(workspace: Workspace, count: int | None) -> "PromptSet":
-        """The first `count` distinct held-out prompts; None for all."""
-        preferences = workspace.test.preferences
-        prompts, plain, clusters = best_prompts(preferences), list(bodies(preferences)), preferences.clusters
-        rows = distinct_rows(preferences, count)
-        return PromptSet([prompts[row] for row in rows], [plain[row] for row in rows], [clusters[row] for row in rows])
 
 
 def generate_and_score(
@@ -46,6 +24,7 @@ def generate_and_score(
     rewards: Rewards,
     *,
     prompts: int | None,
+    goal: float | None = None,
     progress: bool = False,
 ) -> Generations:
     """Responses to held-out prompts with their rewards, and their log-ratio to the reference if it is known.
@@ -56,19 +35,23 @@ def generate_and_score(
         workspace: prompts, tokenizer and reference model.
         rewards: score them.
         prompts: number of prompts; None for all.
+        goal: to ask for, of runs that were trained on goals. Each completion then has random numbers of its own, the
+            same at every goal, and no log-ratio is measured. None asks for the best one.
         progress: show a progress bar.
     """
     task = workspace.task
-    chosen = PromptSet.of(workspace, prompts)
-    goal = goal_facts(workspace.test.preferences)
-    if goal is not None:
+    chosen = PromptSet.of(workspace, prompts, goal)
+    facts = goal_facts(workspace.test.preferences)
+    if facts is not None:
         refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
-    samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress)
+    own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies], "log_ratio": False}
+    samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress, **own)
     repeated = [prompt for prompt in chosen.bodies for _ in range(settings.samples)]
     scores = rewards.scores(repeated, samples.texts, samples.images)
     if samples.log_ratio is not None:
         scores["kl"] = samples.log_ratio
-    asked = {} if goal is None or goal.best is None else {"goal": [goal.line(goal.best)] * len(chosen.bodies)}
+    scores_asked = None if facts is None else facts.best if goal is None else facts.alike(goal)
+    asked = {} if scores_asked is None else {"goal": [facts.line(scores_asked)] * len(chosen.bodies)}
     responses = Responses(
         chosen.bodies,
         [samples.texts[start : start + settings.samples] for start in range(0, len(samples.texts), settings.samples)],
@@ -115,7 +98,7 @@ def _cut_and_empty(
             len(prompts),
         ),
         f"answers cut at evaluation.max_new_tokens {settings.max_new_tokens}": (
-            int(responses.unfinished.sum()),
+            int(responses.unfinished.sum()) if "finished" in responses.field_names else 0,
             answers,
         ),
         "empty answers": (sum(not str(text).strip() for text in responses.texts), answers),

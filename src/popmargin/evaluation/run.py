@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,13 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from popmargin.account import Step
-from popmargin.data.goals import goal_facts
+from popmargin.config import EvaluationConfig
+from popmargin.data.goals import check_goals, goal_facts
 from popmargin.engine.scores import PairScores, scores_of
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.discriminative import DiscriminativeMetrics, discriminative_metrics
+from popmargin.evaluation.elsewhere import Elsewhere
 from popmargin.evaluation.generating import generate_and_score, generation_step
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
+from popmargin.evaluation.goal_sweep import GOALS, GoalSweep, goal_curve
 from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.evaluation.held_out_scores import held_out_scores
 from popmargin.files import PARQUET, whole_file
@@ -140,6 +144,7 @@ def evaluate_policy(
     baseline: Generations | None = None,
     progress: bool = False,
     earlier: Sequence[Step] = (),
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Evaluate a policy and write margins, generations and metrics into its run directory.
 
@@ -152,11 +157,13 @@ def evaluate_policy(
         baseline: another run's generations, for win rates.
         progress: show progress bars.
         earlier: the account of the held-out preferences, if run.json does not have it.
+        elsewhere: where the policy's generations come from; None samples them here.
 
     Returns:
         The contents of evaluation/metrics.json: intervals, reliability curve, counts, and the account.
     """
     settings, directory = run.evaluation, run.directory
+    _check_sweep(settings, workspace, rewards)
     margins = held_out_margins(policy, run, workspace)
     margins.save(directory.evaluation / "margins.parquet")
     edges = workspace.test_edges(settings.pop_k, settings.seed)
@@ -170,9 +177,13 @@ def evaluate_policy(
     if reference is not None:
         steps.append(generation_step(reference, settings, workspace, "the reference"))
     if rewards is not None:
-        generations = generate_and_score(
-            policy, settings, workspace, rewards, prompts=settings.prompts, progress=progress
-        )
+        if elsewhere is None:
+            generations = generate_and_score(
+                policy, settings, workspace, rewards, prompts=settings.prompts, progress=progress
+            )
+        else:
+            folder = directory.evaluation
+            generations = elsewhere.generations(settings, workspace, rewards, prompts=settings.prompts, folder=folder)
         generations.save(directory.evaluation / "generations.parquet")
         steps.append(generation_step(generations, settings, workspace, "the policy"))
         intervals = generative_metrics(generations, reference, baseline)
@@ -180,7 +191,11 @@ def evaluate_policy(
         facts: dict[str, Any] = {"drawn": str(generations.drawn)}
         if "tokens" in workspace.task.provides:
             facts |= {"own_settings": own_settings(policy), "ends": workspace.task.ends(workspace.test.encoded)}
+        facts |= {} if elsewhere is None else {"elsewhere": elsewhere.note}
         metrics["sampling"] = asdict(generations.drawn) | facts
+        shutil.rmtree(directory.evaluation / GOALS, ignore_errors=True)  # of an earlier evaluation
+        if settings.goals is not None:
+            metrics["goals"] = _sweep(policy, run, workspace, rewards, progress=progress)
     workspace.tell(steps)
     metrics["account"] = [step.to_dict() for step in (*earlier, *steps)]
     metrics["intervals"] = dict(sorted(metrics["intervals"].items()))
@@ -190,11 +205,32 @@ def evaluate_policy(
     return metrics
 
 
+def _check_sweep(settings: EvaluationConfig, workspace: Workspace, rewards: Rewards | None) -> None:
+    check_goals(settings.goals, workspace.test.preferences)
+    if settings.goals is not None and rewards is None:
+        raise ConfigError("evaluation.goals (--goals): name the reward of the answers with --evaluation.reward.")
+
+
+def _sweep(policy: Any, run: Run, workspace: Workspace, rewards: Rewards, *, progress: bool) -> dict[str, Any]:
+    """Answer the same prompts at each of `evaluation.goals`, store the generations, and say what they show."""
+    settings, first = run.evaluation, Rewards(rewards.first)
+
+    def at(goal: float) -> Generations:
+        count = settings.prompts
+        return generate_and_score(policy, settings, workspace, first, prompts=count, goal=goal, progress=progress)
+
+    sweep = GoalSweep({goal: at(goal) for goal in sorted(settings.goals or ())})
+    sweep.save(run.directory.evaluation / GOALS)
+    curve = goal_curve([sweep])
+    return curve.to_dict() | {"note": curve.note()}
+
+
 def evaluate_run(
     run: Run | str | Path,
     *,
     against: str | Path | None = None,
     reward: str | Callable[..., Any] | AnyReward | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on exactly the preferences held out in training.
 
@@ -203,12 +239,14 @@ def evaluate_run(
             whose results go to a folder of their own, from `Run.opened`.
         against: another evaluated run to compute a win rate against.
         reward: scores generations; None takes the run's own.
+        elsewhere: where the policy's generations come from; None samples them here.
 
     Returns:
         As `evaluate_policy`.
 
     Raises:
-        ConfigError: the run is a reward model, and generations are asked for.
+        ConfigError: the run is a reward model, and generations are asked for; or they come from elsewhere, and no
+            reward scores them, or other goals are to be asked for.
         DataError: other held-out data shares prompts with the training data.
         RunError: the run has not finished, its held-out preferences, models or code have changed, or the other run has
             no generations.
@@ -217,8 +255,10 @@ def evaluate_run(
     path = run.directory.path
     run.directory.facts()
     task = TASKS.get(run.task.name)
-    if "generation" not in task.provides and (reward is not None or against is not None):
+    if "generation" not in task.provides and (reward, against, elsewhere) != (None, None, None):
         raise ConfigError(f"{path} is {task.noun}: it generates nothing to score or to compare with a run.")
+    if "images" in task.provides and elsewhere is not None:
+        raise ConfigError(f"{path} makes images, and servers and files give texts: remove --server or --answers.")
     chosen = held_out(run)
     run = replace(run, directory=chosen.directory)
     directory, settings = run.directory, run.evaluation
@@ -230,6 +270,11 @@ def evaluate_run(
     workspace.tell(steps)
     _check_models(run, workspace)
     rewards = configured_rewards(settings, images="images" in task.provides, first=reward)
+    _check_sweep(settings, workspace, rewards)
+    if elsewhere is not None and (rewards is None or settings.goals is not None):
+        what = "name the reward that scores them, with" if rewards is None else "those at other goals are not: remove"
+        field = "evaluation.reward" if rewards is None else "evaluation.goals"
+        raise ConfigError(f"The responses come from {elsewhere.source}: {what} {field}.")
     reference = baseline = None
     if rewards is not None:
         reference = generate_and_score(None, settings, workspace, rewards, prompts=settings.prompts, progress=True)
@@ -249,6 +294,7 @@ def evaluate_run(
         baseline=baseline,
         progress=True,
         earlier=steps,
+        elsewhere=elsewhere,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from popmargin.data.read_prompts import Prompts
 from popmargin.data.responses import Responses
+from popmargin.errors import counted
 
 _OWN = ("prompt", "number", "text")
 
@@ -33,6 +34,8 @@ class Produced:
     def lines(self) -> list[str]:
         """The account for a person."""
         responses = self.responses
+        if "image" in responses.field_names:
+            return self._of_images()
         speed = f", {self.new_tokens / self.seconds:,.0f} tokens/s" if self.seconds > 0 and self.new_tokens else ""
         said = [f"{self.new} responses made, {self.new_tokens:,} tokens{speed}"]
         total = len(responses.texts)
@@ -45,6 +48,12 @@ class Produced:
         said += [f"empty responses: {empty} of {total}"] if empty else []
         said += [f"missing responses ({reason}): {count}" for reason, count in (self.missing or {}).items()]
         return [*said, *self.notes]
+
+    def _of_images(self) -> list[str]:
+        speed = f", {self.new / self.seconds:,.1f} images/s" if self.seconds > 0 and self.new else ""
+        before = len(self.responses.texts) - self.new
+        told = [f"images that were there before: {before}"] if before else []
+        return [f"{counted(self.new, 'image')} made{speed}", *told, *self.notes]
 
 
 def as_responses(

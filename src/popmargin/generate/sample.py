@@ -88,14 +88,15 @@ def sample(
     sampling: Sampling,
     *,
     ends: Sequence[int] | None = None,
+    keys: Sequence[str] | None = None,
     progress: bool = False,
 ) -> list[Completion]:
     """Completions of prompts, all samples of a prompt one after the other.
 
     At temperature 1 without truncation these are samples from the model itself: whatever its own generation config
-    would change (penalties, cuts, beams …) is ignored, and the log says what. All batches draw from one stream of
-    random numbers, so that a completion depends on the batches before it; see `Sampler.draw` for completions that do
-    not.
+    would change (penalties, cuts, beams …) is ignored, and the log says what. Without keys, all batches draw from one
+    stream of random numbers, so that a completion depends on the batches before it; with them, it does not (see
+    `Sampler.draw`).
 
     Args:
         model: a causal language model with transformers' `generate`.
@@ -103,6 +104,7 @@ def sample(
         prompts: token ids.
         sampling: how to sample.
         ends: ids of the tokens that end a completion; None takes `end_tokens` of tokenizer and model.
+        keys: what says which prompt is which, where each completion is to have random numbers of its own.
         progress: show a progress bar.
 
     Returns:
@@ -111,7 +113,7 @@ def sample(
     Raises:
         RunError: prompt and completion together may exceed the model's context; see `context_limit`.
     """
-    sampler = Sampler(model, tokenizer, prompts, sampling, ends=ends)
+    sampler = Sampler(model, tokenizer, prompts, sampling, ends=ends, keys=keys)
     result: dict[int, Completion] = {}
     with _random_state_kept(model, seed=sampling.seed):
         for places in tqdm(sampler.batches, desc="sampling", disable=not progress):

@@ -14,10 +14,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from popmargin.config import EvaluationConfig
+from popmargin.data.images import encode_png, image_name
 from popmargin.engine.trial import evaluating
 from popmargin.errors import RunError
 from popmargin.generate.drawn import DrawnImages
 from popmargin.generate.own_draws import noise
+from popmargin.generate.samples import Samples
 
 
 @runtime_checkable
@@ -93,6 +96,12 @@ def sampler_of(scheduler: Any) -> Any:
     return DDIMScheduler.from_config(scheduler.config, clip_sample=clips)
 
 
+def drawn_by(denoiser: Denoiser, sampling: ImageSampling) -> DrawnImages:
+    """How images of a model are drawn."""
+    name = "flow Euler" if is_flow(denoiser.scheduler) else "DDIM"
+    return DrawnImages(sampling.denoising_steps, sampling.guidance_scale, name)
+
+
 class ImageSampler:
     """Sampling of images for some prompts, batch by batch.
 
@@ -129,8 +138,7 @@ class ImageSampler:
         self._keys = list(prompts if keys is None else keys)
         total, size = len(prompts) * sampling.samples, sampling.batch_size
         self.batches = [list(range(start, min(start + size, total))) for start in range(0, total, size)]
-        name = "flow Euler" if is_flow(denoiser.scheduler) else "DDIM"
-        self.drawn = DrawnImages(sampling.denoising_steps, sampling.guidance_scale, name)
+        self.drawn = drawn_by(denoiser, sampling)
         self._scheduler = sampler_of(denoiser.scheduler)
 
     @torch.no_grad()
@@ -165,11 +173,11 @@ class ImageSampler:
         return list(levels.permute(0, 2, 3, 1).cpu().numpy())
 
     def _guided(self, x_BCHW: Tensor, time: Tensor, prompts: list[str]) -> Tensor:
-        scale = self._sampling.guidance_scale
+        scale, times_B = self._sampling.guidance_scale, time.to(x_BCHW.dtype).expand(len(x_BCHW))
         if scale == 1:
-            return self._denoiser.predict(x_BCHW, time.expand(len(x_BCHW)), prompts)
+            return self._denoiser.predict(x_BCHW, times_B, prompts)
         both = self._denoiser.predict(
-            torch.cat([x_BCHW, x_BCHW]), time.expand(2 * len(x_BCHW)), [""] * len(prompts) + prompts
+            torch.cat([x_BCHW, x_BCHW]), torch.cat([times_B, times_B]), [""] * len(prompts) + prompts
         )
         without_BCHW, with_BCHW = both.chunk(2)
         return without_BCHW + scale * (with_BCHW - without_BCHW)
@@ -187,7 +195,12 @@ class ImageSampler:
 
 
 def sample_images(
-    denoiser: Denoiser, prompts: Sequence[Any], sampling: ImageSampling, *, progress: bool = False
+    denoiser: Denoiser,
+    prompts: Sequence[Any],
+    sampling: ImageSampling,
+    *,
+    progress: bool = False,
+    keys: Sequence[str] | None = None,
 ) -> list[UInt8[np.ndarray, "H W 3"]]:
     """Images for prompts as RGB pixels, all samples of a prompt one after the other; see `ImageSampler`.
 
@@ -196,9 +209,39 @@ def sample_images(
         prompts: texts.
         sampling: how to sample.
         progress: show a progress bar.
+        keys: as in `ImageSampler`.
     """
-    sampler = ImageSampler(denoiser, prompts, sampling)
+    sampler = ImageSampler(denoiser, prompts, sampling, keys=keys)
     found: list[np.ndarray] = []
     for places in tqdm(sampler.batches, desc="sampling images", disable=not progress):
         found += sampler.draw(places)
     return found
+
+
+def image_samples(
+    denoiser: Denoiser,
+    prompts: Sequence[Any],
+    settings: EvaluationConfig,
+    *,
+    progress: bool = False,
+    keys: Sequence[str] | None = None,
+) -> Samples:
+    """What a task's `sample` gives: images for held-out prompts, as a run's evaluation says.
+
+    Args:
+        denoiser: of the model that samples.
+        prompts: texts.
+        settings: how to sample.
+        progress: show a progress bar.
+        keys: as in `ImageSampler`.
+    """
+    sampling = ImageSampling(
+        samples=settings.samples,
+        denoising_steps=settings.denoising_steps,
+        guidance_scale=settings.guidance_scale,
+        batch_size=settings.generation_batch_size,
+        seed=settings.seed,
+    )
+    files = [encode_png(pixels) for pixels in sample_images(denoiser, prompts, sampling, progress=progress, keys=keys)]
+    names = [image_name(file) for file in files]
+    return Samples(texts=names, drawn=drawn_by(denoiser, sampling), images=files)

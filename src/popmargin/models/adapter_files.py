@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from popmargin.config_names import EMBEDDED
 from popmargin.errors import RunError
 from popmargin.models.path import resolve_path
 from popmargin.models.refusals import reason, refuse_pickles
@@ -39,7 +40,7 @@ def find_adapter(path: str) -> Adapter | None:
     Raises:
         RunError: it names no base, its weights are not in safetensors, or there is a whole model next to it.
     """
-    if path == "demo":
+    if path in EMBEDDED:
         return None
     from transformers.utils.hub import cached_file
     from transformers.utils.peft_utils import find_adapter_config_file

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from popmargin.errors import ConfigError
+from popmargin.models.quiet import quiet_imports
 
 Text = dict[str, Tensor]
 """What text encoders give for prompts, by name, one row a prompt."""
@@ -148,7 +149,8 @@ def text_pipeline(kind: Denoising, parts: Mapping[str, Any]) -> Any:
     """
     import diffusers
 
-    made = getattr(diffusers, kind.pipeline)
+    with quiet_imports():
+        made = getattr(diffusers, kind.pipeline)
     wanted = [name for name in inspect.signature(made.__init__).parameters if name != "self"]
     known = {name: part for name, part in parts.items() if name in wanted and name not in ("vae", "scheduler")}
     needed = {name: None for name in wanted if name in ("vae", "scheduler", "safety_checker", "feature_extractor")}

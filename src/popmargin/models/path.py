@@ -1,12 +1,15 @@
 """Which model a user names: the demo's, a folder, or one on the hub, where paths are not looked up."""
 
+import importlib
 import re
 from pathlib import Path
 
+from popmargin.config_names import EMBEDDED
 from popmargin.errors import RunError
 from popmargin.files import no_such_file
 from popmargin.models.demo_model import demo_model_path
 
+_BASES = {"demo-digits": "popmargin.demo.images.digit_base"}
 HUB = "https://huggingface.co/"
 _SUFFIXES = re.compile(
     r"\.(safetensors|bin|gguf|pt|pth|ckpt|onnx|h5|jsonl?|ya?ml|csv|tsv|parquet|txt|zip|tar|gz|xlsx|py)", re.IGNORECASE
@@ -45,8 +48,8 @@ def resolve_path(path: str) -> str:
     """What transformers should load: a folder, or the id of a model on the hub.
 
     Args:
-        path: `demo` (the embedded model), a folder (`~` is the home folder), a hub id, or its address on the hub,
-            which cannot mean a folder.
+        path: an embedded model (`demo`, `demo-digits`), a folder (`~` is the home folder), a hub id, or its address on
+            the hub, which cannot mean a folder.
 
     Raises:
         RunError: it looks like a path, or its first part is a folder here, but there is no model folder; the hub is
@@ -54,6 +57,8 @@ def resolve_path(path: str) -> str:
     """
     if path == "demo":
         return str(demo_model_path())
+    if path in EMBEDDED:  # made by the demo, which lies above
+        return str(importlib.import_module(_BASES[path]).digits_base_path())
     if path.startswith(HUB):
         return "/".join(path.removeprefix(HUB).strip("/").split("/")[:2])
     if not path.strip():
@@ -89,5 +94,5 @@ def check_models(*names: str | None) -> None:
         RunError: one looks like a path, but there is no model folder.
     """
     for name in names:
-        if name is not None and name != "demo":
+        if name is not None and name not in EMBEDDED:
             resolve_path(name)

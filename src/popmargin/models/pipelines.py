@@ -239,7 +239,10 @@ def part_fingerprint(part: Any) -> str:
         return digest(*rows)
     if hasattr(part, "get_vocab"):
         core = getattr(part, "backend_tokenizer", None)
-        rules = sorted(part.get_vocab().items()) if core is None else core.to_str()
+        rules: Any = sorted(part.get_vocab().items())
+        if core is not None:  # padding and truncation are those of its last use
+            rules = {key: value for key, value in json.loads(core.to_str()).items()
+                     if key not in ("padding", "truncation")}  # fmt: skip
         return digest(json.dumps([rules, part.model_max_length], default=str).encode())
     return digest(json.dumps(dict(part.config), sort_keys=True, default=str).encode())
 

@@ -9,7 +9,15 @@ from popmargin.errors import RunError
 FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 """What transformers and safetensors raise for files that they cannot load."""
 
-_PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "model*.bin", "diffusion_pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+_PICKLES = (
+    "pytorch_model*.bin",
+    "adapter_model.bin",
+    "model*.bin",
+    "diffusion_pytorch_model*.bin",
+    "*.pt",
+    "*.pth",
+    "*.ckpt",
+)
 
 
 def reason(error: Exception) -> str:

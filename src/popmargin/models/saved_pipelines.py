@@ -35,7 +35,8 @@ def make_denoiser(start: nn.Module, config: ModelConfig) -> Any:
     from peft import LoraConfig
 
     model: Any = copy.deepcopy(start)
-    model.gradient_checkpointing_enable = lambda *_, **__: model.enable_gradient_checkpointing()  # transformers' name
+    for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):  # transformers' names
+        setattr(model, name, lambda *_, **__: model.enable_gradient_checkpointing())
     if not config.lora_rank:
         return model.requires_grad_(True)
     if config.lora_last_layers is not None:

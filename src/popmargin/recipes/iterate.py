@@ -37,12 +37,18 @@ class IterateOptions:
         max_new_tokens: longest response.
         labels: what labels the samples: `implicit`, `random`, `people`, or a reward or judge as `evaluation.reward`
             names it.
+        label_options: of that reward or judge (as `evaluation.reward_options`); of a judge on a server also `price`, of
+            a call, and `limit`, most calls of a round: further prompts are left out, and counted.
         pairs: which samples become preferences.
         min_gap: least gap of the label.
         unfinished: keep or drop pairs in which a response was cut at `max_new_tokens`.
-        budget: label at most so many prompts in each round; null labels all.
-        choose: which ones: those whose responses the policy tells apart least, or any.
+        budget: label at most so many prompts in each round; null labels all. With `choose: pairs`: ask about so many
+            pairs of preferences.
+        choose: which ones: the prompts whose responses the policy tells apart least, or any; or, with `people` and
+            `ask: pop`, the pairs of preferences that say most about the strength scale (`pairs`).
+        batches: with `choose: pairs`: ask the budget in so many parts, each chosen from the answers to those before.
         store: with `people`: the label store, a file or database URL.
+        project: with `people`: name of the projects, before the number of the round; null takes that of the folder.
         ask: with `people`: which of two responses is better, or which of two preferences (labelled by the implicit
             reward) is stronger; these PoP edges are then trained on.
         overlap: with `people`: people for each question.
@@ -62,12 +68,15 @@ class IterateOptions:
     top_k: Count = 0
     max_new_tokens: Size = 256
     labels: str = IMPLICIT
+    label_options: dict[str, Any] = field(default_factory=dict[str, Any])
     pairs: Literal["best_vs_worst", "best_vs_random", "all"] = "best_vs_worst"
     min_gap: NotNegative = 0.0
     unfinished: Literal["keep", "drop"] = "keep"
     budget: Size | None = None
-    choose: Literal["uncertain", "random"] = "uncertain"
+    choose: Literal["uncertain", "random", "pairs"] = "uncertain"
+    batches: Size = 1
     store: str | None = None
+    project: str | None = None
     ask: Literal["preference", "pop"] = "preference"
     overlap: Size = 1
     start: Literal["previous", "initial"] = "previous"
@@ -80,12 +89,35 @@ class IterateOptions:
             raise ConfigError("recipe.samples must be at least 2: a pair needs two responses.")
         if (self.labels == PEOPLE) != (self.store is not None):
             raise ConfigError("recipe.labels: people needs recipe.store, e.g. labels.db, and nothing else uses it.")
+        if self.project is not None and self.labels != PEOPLE:
+            raise ConfigError("recipe.project has no effect: it is for recipe.labels: people. Remove it.")
+        if self.label_options and self.labels == PEOPLE:
+            raise ConfigError("recipe.label_options has no effect: labels: people takes none. Remove it.")
+        self._check_choice()
         implicit = self.labels == IMPLICIT or (self.labels == PEOPLE and self.ask == "pop")
         if implicit and not self.seed_prompts:
             raise ConfigError(
                 "The implicit reward needs recipe.seed_prompts: that of an untrained policy is 0 for every response. "
                 "Set it, or let something else label."
             )
+
+    def _check_choice(self) -> None:
+        """Check what is chosen within the budget.
+
+        Raises:
+            ConfigError: options that do not fit together.
+        """
+        if self.choose == "pairs":
+            if (self.labels, self.ask) != (PEOPLE, "pop"):
+                raise ConfigError(
+                    "recipe.choose: pairs chooses what to ask people about two preferences, so it needs recipe.labels: "
+                    "people and recipe.ask: pop. For edges from other labels, set base.pop.sampling: active and "
+                    "base.pop.budget."
+                )
+            if self.budget is None or self.budget < self.batches:
+                raise ConfigError("recipe.choose: pairs needs recipe.budget, with at least one question in each batch.")
+        elif self.batches > 1:
+            raise ConfigError("recipe.batches has no effect: it is for recipe.choose: pairs. Remove it.")
 
 
 @recipe("iterate", options=IterateOptions)
@@ -158,10 +190,18 @@ def _labelled(
 
     def by(what: str, stage: str, of: Output) -> Output:
         return add_labels(
-            plan, f"{name}/{stage}", base, responses=of, by=what, policy=policy, reference=start, seed=seed
+            plan,
+            f"{name}/{stage}",
+            base,
+            responses=of,
+            by=what,
+            policy=policy,
+            reference=start,
+            options=options.label_options if what == options.labels else None,
+            seed=seed,
         )["responses"]
 
-    if options.budget is not None:
+    if options.budget is not None and options.choose != "pairs":
         scored = by(IMPLICIT, "score", responses)
         responses = add_choice(plan, f"{name}/choose", scored, budget=options.budget, choose=options.choose, seed=seed)[
             "responses"
@@ -185,8 +225,10 @@ def _labelled(
         f"{name}/people",
         pairs["preferences"],
         store=store,
-        project=f"{Path(config.output).name}-{name}",
+        project=f"{options.project or Path(config.output).name}-{name}",
         ask=options.ask,
         overlap=options.overlap,
         seed=seed,
+        budget=options.budget if options.choose == "pairs" else None,
+        batches=options.batches,
     )

@@ -12,10 +12,10 @@ from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.stages.fates import add_fates
 from popmargin.rounds.stages.label_responses import IMPLICIT, add_labels
 from popmargin.rounds.stages.opening import Opening, open_plan, sampling_of
-from popmargin.rounds.stages.rank_rows import add_ranking
+from popmargin.rounds.stages.rank_rows import Filter, add_ranking
 from popmargin.rounds.stages.replace_rows import add_replacements
 from popmargin.rounds.stages.sample_responses import add_samples
-from popmargin.rounds.stages.split_data import add_halves
+from popmargin.rounds.stages.split_data import FLIPPED, add_halves
 from popmargin.rounds.stages.train_policy import add_training
 from popmargin.rounds.stages.trained_models import start_model
 
@@ -27,6 +27,10 @@ class RopoOptions:
     Attributes:
         rounds: rounds after the first training; each ranks all original preferences again.
         noise_share: f, the share of preferences to drop; 0 drops nothing, and shows the histogram to choose by.
+        filter: what is dropped: the rows with the largest `loss`; or, as controls, as many at `random`, or the rows
+            that are known to be wrong (`oracle`, whatever `noise_share`).
+        known_flips: column of the data that is 1 where a label is known to be wrong, to measure the filter by; null
+            takes the labels that `base.data.flip` has flipped.
         replace: for a prompt that lost its preference: the best against the worst of its samples, taken when the gap
             is at least the median gap of the kept ones (`best_worst`); the best sample against the original response
             with the lower implicit reward (`against_original`); or nothing (`none`).
@@ -43,6 +47,8 @@ class RopoOptions:
 
     rounds: Count = 2
     noise_share: PartialShare = 0.0
+    filter: Filter = "loss"
+    known_flips: str | None = None
     replace: Literal["best_worst", "against_original", "none"] = "best_worst"
     samples: Size = 4
     temperature: Positive = 1.0
@@ -56,6 +62,10 @@ class RopoOptions:
     def __post_init__(self) -> None:
         if self.samples < 2 and self.replace == "best_worst":
             raise ConfigError("recipe.samples must be at least 2: `best_worst` pairs two samples.")
+        if self.filter == "oracle" and self.noise_share:
+            raise ConfigError("recipe.noise_share has no effect: filter: oracle drops the known flips. Remove it.")
+        if self.filter == "random" and not self.noise_share:
+            raise ConfigError("recipe.filter: random needs recipe.noise_share, the share to drop.")
 
 
 @recipe("ropo", options=RopoOptions)
@@ -66,6 +76,12 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
     """
     opening = open_plan(plan, config, own={"objective": "recipe.objective", "train.epochs": "recipe.epochs"})
     base, data = opening.base, opening.data
+    known = options.known_flips or (FLIPPED if base.data.flip else None)
+    if options.filter == "oracle" and known is None:
+        raise ConfigError(
+            "recipe.filter: oracle needs to know which labels are wrong: set base.data.flip, or recipe.known_flips to "
+            "a column of the data that is 1 there."
+        )
     halves = add_halves(plan, data["seed"], seed=config.seed) if options.cross_fit else None
     ranking: dict[str, Any] = {"name": "ropo", "beta": options.beta, "alpha": options.alpha}
     objective = ranking if options.objective == "ropo" else {"name": "dpo", "beta": options.beta}
@@ -100,9 +116,12 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
             inputs=opening.start,
             noise_share=options.noise_share,
             objective=ranking,
+            by=options.filter,
+            known=known,
+            seed=config.seed + number,
         )
         ranks.append(ranked["ranks"])
-        if not options.noise_share:
+        if not options.noise_share and options.filter != "oracle":
             break  # nothing is dropped, so nothing would change
         rows = ranked["kept"]
         rows_of = {half: ranked[f"kept-{half}"] for half in rows_of}
@@ -111,7 +130,7 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
         policy = trained(f"{name}/train", rows)
         opening.measure(name, policy)
     if ranks:
-        add_fates(plan, "rows", rows=data["seed"], ranks=ranks, replaced=replaced)
+        add_fates(plan, "rows", rows=data["seed"], ranks=ranks, replaced=replaced, known=known)
 
 
 def _replaced(

@@ -34,6 +34,8 @@ class SpaOptions:
         top_k: of sampling; 0 means all.
         max_new_tokens: longest response [code].
         labels: what labels the samples: `implicit` is SPA; `random` and a reward (`file.py:function` …) are controls.
+        label_options: of that reward (as `evaluation.reward_options`); of a judge on a server also `price`, of a call,
+            and `limit`, most calls of a round: further prompts are left out, and counted.
         judge_reference: reference of the implicit reward: the start model [code]; the previous policy, or none, are the
             variants that do worse in the paper.
         per_token: divide the implicit reward by the length in tokens (ours).
@@ -58,6 +60,7 @@ class SpaOptions:
     top_k: Count = 0
     max_new_tokens: Size = 300
     labels: str = "implicit"
+    label_options: dict[str, Any] = field(default_factory=dict[str, Any])
     judge_reference: Literal["initial", "previous", "none"] = "initial"
     per_token: bool = False
     unfinished: Literal["keep", "drop"] = "keep"
@@ -125,6 +128,7 @@ def spa(plan: Plan, config: RoundsConfig, options: SpaOptions) -> None:
             policy=policy,
             reference=_judge_reference(options, start_model(base), before),
             per_token=options.per_token,
+            options=options.label_options,
             seed=config.seed + number,
         )
         pairs = add_pairs(

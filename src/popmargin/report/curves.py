@@ -140,9 +140,16 @@ def tau_histograms(study: StudyResults) -> list[Markup]:
     return _panels(study, bins, (x, y), (PANEL_WIDTH, 148), draw)
 
 
+ERRORS = ("winner_error_change", "loser_error_change")
+"""Logged denoising errors of chosen and rejected images, minus the reference's."""
+
+
 def log_ratios(study: StudyResults) -> list[Markup]:
-    """Mean log-ratio of chosen and rejected responses over training (nats), one panel per arm on one scale."""
-    keys = ("chosen_logratio", "rejected_logratio")
+    """Mean log-ratio of chosen and rejected responses over training (nats), one panel per arm on one scale.
+
+    Of images, the change of the denoising error from the reference's, on forward noise.
+    """
+    keys = ERRORS if study.responses == "images" else ("chosen_logratio", "rejected_logratio")
     found = {arm.name: [_rows(arm.training.get(key, ())) for key in keys] for arm in study.arms}
     lines = {name: pair for name, pair in found.items() if all(len(rows) > 1 for rows in pair)}
     points = [row for pair in lines.values() for rows in pair for row in rows]
@@ -163,8 +170,10 @@ def log_ratios(study: StudyResults) -> list[Markup]:
         for words, at in (("chosen", middle - apart), ("rejected", middle + apart)):
             plot.text(words, x.end + 5, min(max(at, 34), 168) + 4, "name")
         plot.x_axis(count=4, grid=False)
-        return (f"Log-ratios of {style.label} over training: chosen ends at {chosen[-1][1]:.2f}, rejected at "
-                f"{rejected[-1][1]:.2f} nats.")  # fmt: skip
+        what = "Change of the denoising error" if study.responses == "images" else "Log-ratios"
+        unit = "" if study.responses == "images" else " nats"
+        return (f"{what} of {style.label} over training: chosen ends at {chosen[-1][1]:.2f}, rejected at "
+                f"{rejected[-1][1]:.2f}{unit}.")  # fmt: skip
 
     return _panels(study, lines, (x, y), (PANEL_WIDTH, 194), draw)
 

@@ -140,6 +140,9 @@ METRICS: dict[str, Metric] = dict(
         _metric("distinct_1", "Distinct-1", "%", "higher", "Distinct words as a share of all sampled words. Falls "
             "with the number of completions."),
         _metric("distinct_2", "Distinct-2", "%", "higher", "The same for word bigrams."),
+        _metric("goal_spearman", "Spearman ρ of goals", "rank correlation, −1 to 1", "higher", "Rank correlation of "
+            "the goal that a prompt asks for and the reward of the answer, over all prompts and goals. At 0, the "
+            "policy does not follow goals."),
         _metric("finished", "Finished", "%", "higher", "Share of completions that ended before the length limit."),
     ]
 )  # fmt: skip

@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from popmargin.files import HTML
-from popmargin.report import curves, pictures, plots, tables
+from popmargin.report import curves, goal_plot, pictures, plots, tables
 from popmargin.report.discoveries import differences, discovery_note, seeds_tell
 from popmargin.report.metrics import is_known, metric
 from popmargin.report.results import ArmResult, StudyResults, write_text
@@ -93,6 +93,9 @@ def _context(study: StudyResults) -> dict[str, Any]:
         "not_placed": _without(study, ["accuracy", *([key] if key else [])]),
         "buckets": [plots.buckets(study, width) for width in (plots.WIDER, plots.NARROW)],
         "curves": [figure for name in curves.curve_names(study) if (figure := curves.curve(study, name))],
+        "goals": [figure for width in (plots.WIDE, plots.NARROW) if (figure := goal_plot.reward_by_goal(study, width))],
+        "goal_styles": goal_plot.goal_styles(study),
+        "without_goals": [style.label for style, _ in goal_plot.arms_without_goals(study)],
         "target_margins": curves.target_margins(study),
         "tau_histograms": curves.tau_histograms(study),
         "log_ratios": curves.log_ratios(study),

@@ -29,6 +29,7 @@ class ArmResult:
         metrics: metric name to value with interval (names: ``popmargin.report.metrics``).
         differences: paired difference with the baseline arm, same names and units.
         reliability: bins ``{"low", "high", "predicted", "observed", "count"}``.
+        goals: gold reward by the goal that was asked for, rows ``[goal, mean, low, high]``; empty without a sweep.
         curves: held-out metric over training, rows ``[step, mean, low, high]``.
         training: logged value over training, rows ``[step, value]``; log-ratios and target margins in nats.
         overhead: ``train_seconds``, ``tokens_per_second``, ``peak_memory_mb``, ``time_ratio``.
@@ -48,6 +49,7 @@ class ArmResult:
     differences: dict[str, Interval] = field(default_factory=dict[str, Interval])
     reliability: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     curves: dict[str, list[list[float]]] = field(default_factory=dict[str, list[list[float]]])
+    goals: list[list[float]] = field(default_factory=list[list[float]])
     training: dict[str, list[list[float]]] = field(default_factory=dict[str, list[list[float]]])
     overhead: dict[str, float] = field(default_factory=dict[str, float])
     samples: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -197,6 +199,7 @@ def _arm(tree: dict[str, Any], where: str) -> ArmResult:
         values[key] = _intervals(tree.get(key, {}))
     for key in ("curves", "training"):
         values[key] = _series(tree.get(key, {}))
+    values["goals"] = _series({"": tree.get("goals", [])})[""]
     values["reliability"] = [{k: _nan_if_none(v) for k, v in row.items()} for row in tree.get("reliability", [])]
     values["overhead"] = {key: _nan_if_none(value) for key, value in tree.get("overhead", {}).items()}
     values["samples"] = _samples(tree.get("samples", []))

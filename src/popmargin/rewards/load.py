@@ -113,7 +113,7 @@ def load_image_reward(spec: str | Callable[..., Any] | ImageReward, **options: A
 
 
 def check_reward(spec: str, options: Mapping[str, Any], *, images: bool = False) -> None:
-    """Find mistakes in a specification before any work; user code is loaded, models and servers are not.
+    """Find mistakes in a specification or its options before any work; only user code is loaded.
 
     Args:
         spec, options: as in `load_reward`.
@@ -127,10 +127,43 @@ def check_reward(spec: str, options: Mapping[str, Any], *, images: bool = False)
         load_image_reward(spec, **options)
     elif named.kind in ("code", "ratings"):
         load_reward(spec, **options)
+        return
+    for option in options:
+        if option not in (known := option_names(spec)):
+            raise ConfigError(f"Reward {spec!r} has no option '{option}'. {did_you_mean(option, known)}")
+    if named.kind == "server":
+        with_model(named, options)
     elif named.kind in ("model", "implicit"):
         for path in filter(None, (named.place, named.reference)):
             if not Path(path).expanduser().exists() and looks_like_path(path):
                 raise RunError(no_such_file(path, what="folder or model"))
+
+
+def option_names(spec: str) -> list[str]:
+    """Names of the options that a reward takes; none for Python code.
+
+    Example:
+        >>> option_names("implicit:runs/dpo")
+        ['reference', 'per_token', 'tokens_per_batch', 'precision']
+    """
+    kind = read_name(spec).kind
+    if kind == "server":
+        from popmargin.rewards.rating_judge import JudgeReward
+
+        return _keywords(JudgeReward)
+    if kind == "implicit":
+        from popmargin.rewards.implicit import ImplicitReward
+
+        return _keywords(ImplicitReward)
+    if kind == "model":
+        from popmargin.rewards.reward_model import ModelReward
+
+        return _keywords(ModelReward)
+    return []
+
+
+def _keywords(kind: type) -> list[str]:
+    return [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 def with_model(named: Named, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,8 +231,7 @@ def _code_of_images(target: Any, name: str, options: dict[str, Any]) -> ImageRew
 
 
 def _known(kind: type, spec: str, options: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(kind).parameters.values()
-    names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    names = _keywords(kind)
     for option in options:
         if option not in names:
             raise ConfigError(f"Reward {spec!r} has no option '{option}'. {did_you_mean(option, names)}")

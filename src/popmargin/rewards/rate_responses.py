@@ -66,7 +66,7 @@ def rate_responses(
         image_scorer = load_image_reward(reward)  # pyright: ignore[reportArgumentType]
         return _rated(responses, name, _image_scores(responses, image_scorer), image_scorer)
     scorer = load_reward(reward)  # pyright: ignore[reportArgumentType]
-    answers = _answers(responses)
+    answers = answers_of(responses)
     values: list[float] = []
     for start in range(0, len(answers), _BATCH):
         batch = answers[start : start + _BATCH]
@@ -109,7 +109,7 @@ def _image_scores(responses: Responses, scorer: ImageReward) -> list[float]:
     return values
 
 
-def _answers(responses: Responses) -> list[Answer]:
+def answers_of(responses: Responses) -> list[Answer]:
     """All responses as a reward takes them, with what is known of their tokens."""
     fields, counts = responses.field_names, responses.counts
     known: list[Any] = responses.column("prompt_tokens") if "prompt_tokens" in responses.column_names else []

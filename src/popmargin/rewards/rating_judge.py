@@ -10,7 +10,7 @@ from typing import Any
 from popmargin.errors import ConfigError, RunError, counted
 from popmargin.files import no_such_file
 from popmargin.generate.server import Failure, request_fields
-from popmargin.judges.answer_cache import AnswerCache, cache_file
+from popmargin.judges.answer_cache import AnswerCache, cache_file, request_key
 from popmargin.judges.client import ChatClient, answer_text
 from popmargin.judges.prompts import readable
 from popmargin.judges.read_rating import parse_rating
@@ -54,12 +54,14 @@ class JudgeReward:
         retries: further attempts after a lost connection, a 408, 429 or 5xx answer, with doubling waits.
         backoff: seconds before the first retry.
         timeout: seconds for one request.
+        requests_per_minute: at most so many; null for no limit.
         max_tokens: maximum length of an answer.
         request: further fields of the request, such as {max_completion_tokens: 512}; null omits a field.
         again: ask again if the cached answer has no rating.
         max_unparsed: maximum share of completions without a rating; more is an error.
 
     Attributes:
+        max_unparsed: as given.
         unparsed: completions without a rating in the last `score`.
         failed: those whose question got no answer.
 
@@ -80,6 +82,7 @@ class JudgeReward:
         retries: int = 5,
         backoff: float = 1.0,
         timeout: float = 120.0,
+        requests_per_minute: float | None = None,
         max_tokens: int = 16,
         request: Mapping[str, Any] | None = None,
         again: bool = False,
@@ -96,19 +99,37 @@ class JudgeReward:
             retries=retries,
             backoff=backoff,
             timeout=timeout,
+            requests_per_minute=requests_per_minute,
         )
         self._model = model
         self._template = _template(template)
         self._fields = request_fields({"temperature": 0, "max_tokens": max_tokens}, request)
         self._again = again
-        self._max_unparsed = max_unparsed
+        self.max_unparsed = max_unparsed
         self.unparsed = self.failed = 0
         self._scored, self._missing = 0, Counter[str]()
+
+    @property
+    def name(self) -> str:
+        """For messages: the model and its server."""
+        return f"judge {self._model} at {self._client.url}"
+
+    @property
+    def cache(self) -> Path:
+        """The file that keeps its answers."""
+        return self._client.cache.path
 
     @property
     def requests(self) -> int:
         """Calls made by this object (including retries)."""
         return self._client.requests
+
+    def questions(self, prompts: list[Prompt], completions: list[str]) -> list[tuple[str, bool]]:
+        """For every completion the key of its question, and whether the cache answers it; nothing is asked."""
+        check_rows(prompts, completions)
+        known = self._client.cache.answers
+        keys = [request_key(self._body(prompt, text)) for prompt, text in zip(prompts, completions, strict=True)]
+        return [(key, key in known and not (self._again and parse_rating(known[key]) is None)) for key in keys]
 
     def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
         """One rating from 1 to 10 per completion.
@@ -162,9 +183,9 @@ class JudgeReward:
         shown = str(first) if isinstance(first, Failure) else repr(first[:200])
         what = (
             f"Judge {self._model} gave no rating from 1 to 10 in {len(missing)} of {counted(count, 'answer')} "
-            f"({listed}; allowed: {self._max_unparsed:.0%}); the first, for completion {row}, is {shown}."
+            f"({listed}; allowed: {self.max_unparsed:.0%}); the first, for completion {row}, is {shown}."
         )
-        if len(missing) > self._max_unparsed * count:
+        if len(missing) > self.max_unparsed * count:
             raise RunError(
                 f"{what} Use a stronger judge, more max_tokens or another template, or raise max_unparsed; again: "
                 "true asks again where an answer has no rating."

@@ -3,5 +3,6 @@
 from popmargin.rounds.plan import Output as Output
 from popmargin.rounds.plan import Plan as Plan
 from popmargin.rounds.plan import Stage as Stage
+from popmargin.rounds.plan import Waiting as Waiting
 from popmargin.rounds.plan import Work as Work
 from popmargin.rounds.runner import run_plan as run_plan

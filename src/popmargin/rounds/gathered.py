@@ -13,7 +13,7 @@ from popmargin.evaluation.run import HeldOutMargins
 from popmargin.pop.edges import PopEdges
 from popmargin.rounds.manifest import Manifest
 from popmargin.rounds.plan import Plan
-from popmargin.rounds.runner import states_of
+from popmargin.rounds.runner import states_of, waiting_lines
 from popmargin.statistics.intervals import Interval
 
 
@@ -46,6 +46,7 @@ class RoundsResults:
         stages: manifests of all finished stages, in the order of the plan.
         config: YAML.
         ranks: name of a round -> what its ranking of the original preferences, and their replacement, said.
+        waiting: a sentence for each stage that waits for people.
     """
 
     title: str
@@ -55,6 +56,7 @@ class RoundsResults:
     stages: list[Manifest]
     config: str
     ranks: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    waiting: list[str] = field(default_factory=list[str])
 
 
 _SAMPLES = 4
@@ -91,6 +93,7 @@ def gather(title: str, config: str, plan: Plan, folder: Path) -> RoundsResults:
         ranks=ranks,
         stages=list(finished.values()),
         config=config,
+        waiting=list(waiting_lines(states)),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from popmargin.errors import RunError
 from popmargin.files import no_such_file, whole_file
-from popmargin.rounds.plan import Output, Stage
+from popmargin.rounds.plan import Output, Stage, Waiting
 
 _CHUNK = 2**22
 FINISHED, BEGUN, MARK = "manifest.json", "begun.json", "plan.txt"
@@ -121,7 +121,7 @@ def _verb(before: str | None, now: str | None) -> str:
     return "been added" if before is None else "been removed" if now is None else "changed"
 
 
-Standing = Literal["finished", "begun", "ready", "waiting", "changed"]
+Standing = Literal["finished", "begun", "ready", "waiting", "asking", "changed"]
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,19 @@ class State:
     """Where a stage stands.
 
     Attributes:
-        standing: finished; begun, and not finished; ready to start; waiting for another stage; or changed: what was
-            done is not what is planned.
+        standing: finished; begun, and not finished; ready to start; waiting for another stage; asking: people have to
+            answer first; or changed: what was done is not what is planned.
         changes: what differs, a phrase each.
         manifest: of what was done, if anything.
         planned: what would be done; None while inputs are missing.
+        people: what it waits for, while it is asking.
     """
 
     standing: Standing
     changes: tuple[str, ...] = ()
     manifest: Manifest | None = None
     planned: Manifest | None = None
+    people: Waiting | None = None
 
 
 def state_of(stage: Stage, folder: Path, finished: set[str]) -> State:
@@ -165,8 +167,9 @@ def state_of(stage: Stage, folder: Path, finished: set[str]) -> State:
     inputs = {name: fingerprint(where(value, folder)) for name, value in stage.inputs.items()}
     inputs |= {name: fingerprint(path) for name, path in stage.files.items()}
     planned = Manifest(stage.name, stage.does, stage.settings, inputs)
+    people = stage.waits(stage.settings) if stage.waits is not None and done is None else None
     if known is None:
-        return State("ready", planned=planned)
+        return State("ready" if people is None else "asking", planned=planned, people=people)
     changes = list(known.changes(planned))
     if done is not None:
         for name, path in stage.outputs.items():
@@ -177,8 +180,8 @@ def state_of(stage: Stage, folder: Path, finished: set[str]) -> State:
                 changes.append(f"{file} is missing")
             elif fingerprint(file) != done.outputs[name]:
                 changes.append(f"{file} is not what the stage wrote")
-    standing: Standing = "changed" if changes else "finished" if done else "begun"
-    return State(standing, tuple(changes), known, planned)
+    standing: Standing = "changed" if changes else "finished" if done else "begun" if people is None else "asking"
+    return State(standing, tuple(changes), known, planned, people)
 
 
 def _refuse_vanished(stage: Stage, known: Manifest) -> None:
@@ -191,7 +194,7 @@ def _refuse_vanished(stage: Stage, known: Manifest) -> None:
         section, _, field = name.partition(".")
         named = stage.settings.get(section)
         now = named.get(field) if field and isinstance(named, Mapping) else named if name == "policy" else None
-        if name not in stage.inputs and isinstance(now, str):
+        if isinstance(now, str) and name not in stage.inputs and name not in stage.files:
             raise RunError(
                 f"Stage '{stage.name}' was made with a file or folder as {name}, and there is no {now} here (looked in "
                 f"{Path.cwd()}). Start the command where it was started before, or put it back. For a name on the hub, "

@@ -1,14 +1,22 @@
-"""Files that a stage reads although no input names them: the user's code, and models and runs of rewards."""
+"""Files that a stage reads although no input names them: the user's code, models, and files in settings."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from popmargin.errors import ConfigError
+from popmargin.label.store.address import is_store
 from popmargin.rewards.naming import read_name
 from popmargin.user_code import home, written_by_user
 from popmargin.user_files import file_of, files_of
+
+MODEL_FIELDS = ("model.path", "reference.model", "tokens.reference", "options.reference")
+"""Ends of settings that name a model's folder; others are inputs, or named by a prefix (`model:`, `implicit:`)."""
+NO_INPUTS = ("cache", "output", "store", "report_to")
+"""Names of settings whose files are written, or grow by themselves, and so are no inputs of a stage."""
+_ADAPTER = "adapter_config.json"
 
 
 def place_of(function: Callable[..., Any]) -> str:
@@ -25,24 +33,58 @@ def named_files(function: Callable[..., Any], settings: Mapping[str, Any]) -> di
 
     Args:
         function: of the stage; a user's own counts with the modules that it imports.
-        settings: of the stage; every text that names code (`file.py:NAME`), a reward model (`model:PATH`) or a policy
-            (`implicit:RUN@REFERENCE`) counts.
+        settings: of the stage. Every text counts that names code (`file.py:NAME`), a reward model (`model:PATH`), a
+            policy (`implicit:RUN@REFERENCE`), or an existing file by a path or a name with a suffix; of folders, those
+            in `MODEL_FIELDS`. Label stores and the names in `NO_INPUTS` do not count.
 
     Returns:
-        Name → file or folder that exists; names of code are relative to its folder.
+        Name → file or folder that exists: files by the setting that names them, code relative to its folder.
     """
     found: dict[str, Path] = {}
     own = Path(home(function))
     if own.is_file() and written_by_user(str(own)):
         found |= _code(own)
-    for text in _texts(settings):
+    for key, text in _texts(settings):
         spec = text.removeprefix("reward:")
         file = file_of(spec)
         if file is not None:
             found |= _code(file)
         elif spec.startswith(("model:", "implicit:")):
             found |= {f"model/{name}": Path(name) for name in _models(spec) if Path(name).exists()}
+        elif (place := _named(key, text)) is not None:
+            found[key] = place
+    return found | with_bases(found)
+
+
+def with_bases(places: Mapping[str, object]) -> dict[str, Path]:
+    """The models below adapters among some folders: an adapter's weights alone do not say what it does."""
+    found: dict[str, Path] = {}
+    for name, place in places.items():
+        if isinstance(place, Path):
+            base = _base(place) or _base(place / "model")
+            found |= {} if base is None else {f"{name}/base": base}
     return found
+
+
+def _base(folder: Path) -> Path | None:
+    try:
+        named = json.loads((folder / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return Path(named) if isinstance(named, str) and Path(named).is_dir() else None
+
+
+def _named(key: str, text: str) -> Path | None:
+    """The file, or the folder of a model, that a setting names; None where it names neither."""
+    if key.rpartition(".")[2] in NO_INPUTS or is_store(text) or "\n" in text:
+        return None
+    place = Path(text).expanduser()
+    try:
+        if place.is_dir():
+            return place if key.endswith(MODEL_FIELDS) else None
+        return place if (place.suffix or "/" in text) and place.is_file() else None
+    except OSError:  # too long for a name
+        return None
 
 
 def _code(file: Path) -> dict[str, Path]:
@@ -57,12 +99,14 @@ def _models(spec: str) -> list[str]:
     return [name for name in (named.place, named.reference) if name]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in settings, with the dotted name of its setting."""
     if isinstance(value, str):
-        yield value
+        yield key, value
     elif isinstance(value, Mapping):
-        for one in cast(Mapping[str, Any], value).values():
-            yield from _texts(one)
+        for name, one in cast(Mapping[str, Any], value).items():
+            if name not in NO_INPUTS:
+                yield from _texts(one, f"{key}.{name}" if key else name)
     elif isinstance(value, list):
-        for one in cast(list[Any], value):
-            yield from _texts(one)
+        for place, one in enumerate(cast(list[Any], value)):
+            yield from _texts(one, f"{key}.{place}" if key else str(place))

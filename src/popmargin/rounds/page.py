@@ -13,7 +13,7 @@ from popmargin.report.tables import Cell, cell, duration, visible_text
 from popmargin.rounds.gathered import Measured, RoundsResults, gather
 from popmargin.rounds.plan import Plan
 from popmargin.rounds.round_figures import by_confidence, over_rounds, ranked_margins
-from popmargin.rounds.rounds_config import RoundsConfig
+from popmargin.rounds.rounds_config import REPORT, RoundsConfig
 from popmargin.statistics.intervals import Interval
 
 _TEMPLATE = Path(__file__).parent / "templates" / "rounds.html.j2"
@@ -32,7 +32,7 @@ def write_rounds_report(config: RoundsConfig, plan: Plan, folder: Path) -> Path:
         folder: of the stages.
     """
     results = gather(config.title, dump_yaml(to_dict(config)), plan, folder)
-    path = folder / "report.html"
+    path = folder / REPORT
     write_text(path, render_rounds(results, planned=len(plan)), HTML)
     return path
 
@@ -73,10 +73,11 @@ def render_rounds(results: RoundsResults, *, planned: int) -> str:
 def _lead(results: RoundsResults, planned: int) -> str:
     done = len(results.stages)
     stages = f"All {planned} stages are finished." if done == planned else f"{done} of {planned} stages are finished."
+    standing = " ".join([stages, *results.waiting])
     return (
-        f"{stages} Every policy is measured on the same held-out preferences and prompts. Margins and KL are against "
-        "the start model; differences are from the first trained policy. Intervals are 95%, over prompts; they do not "
-        "include the spread over training seeds."
+        f"{standing} Every policy is measured on the same held-out preferences and prompts. "
+        "Margins and KL are against the start model; differences are from the first trained policy. Intervals are 95%, "
+        "over prompts; they do not include the spread over training seeds."
     )
 
 
@@ -138,13 +139,14 @@ def _label_row(name: str, facts: dict[str, Any], training: dict[str, Any]) -> di
     sample, label, pair = (facts.get(kind, {}) for kind in ("sample", "label", "pair"))
     last = training.get("last", {})
     agreement = label.get("agreement", {}).get("overall", {})
-    left_out = {**pair.get("left_out", {})}
+    left_out = {**label.get("left_out", {}), **pair.get("left_out", {})}
     return {
         "round": name,
         "prompts": str(sample.get("prompts", "–")),
         "responses": str(sample.get("responses", "–")),
         "unfinished": _share(sample.get("unfinished"), sample.get("responses")),
         "distinct-2": _number(sample.get("distinct_2"), share=True),
+        "without a label": str(label.get("missing") or "–"),
         "pairs": str(pair.get("pairs", "–")),
         "left out": "; ".join(f"{reason.replace('_', ' ')}: {count}" for reason, count in left_out.items()) or "–",
         "longer is chosen": _number(pair.get("longer_chosen"), share=True),
@@ -163,7 +165,7 @@ def _label_row(name: str, facts: dict[str, Any], training: dict[str, Any]) -> di
 def _rank_row(name: str, facts: dict[str, Any]) -> dict[str, str]:
     """What became of the original preferences in one round, as text."""
     rank, replace = facts.get("rank", {}), facts.get("replace", {})
-    lengths = rank.get("chosen_characters", {})
+    lengths, flips = rank.get("chosen_characters", {}), rank.get("known_flips", {})
     return {
         "round": name,
         "preferences": str(rank.get("rows", "–")),
@@ -173,6 +175,10 @@ def _rank_row(name: str, facts: dict[str, Any]) -> dict[str, str]:
         "margin below zero": _number(rank.get("contradicted"), share=True),
         "largest dropped margin": _number(rank.get("cut")),
         "characters of chosen, kept / dropped": f"{_number(lengths.get('kept'))} / {_number(lengths.get('dropped'))}",
+        "known flips": str(flips.get("flips", "–")),
+        "AUC of the loss for them": _interval(flips.get("auc", {})),
+        "dropped rows that are flips": _interval(flips.get("precision", {})),
+        "flips that are dropped": _interval(flips.get("recall", {})),
         "replaced": str(replace.get("replaced", "–")),
         "not replaced": "; ".join(f"{why}: {count}" for why, count in replace.get("not_replaced", {}).items()) or "–",
     }

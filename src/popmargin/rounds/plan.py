@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.errors import ConfigError, did_you_mean
-from popmargin.rounds.named_files import named_files, place_of
+from popmargin.rounds.named_files import named_files, place_of, with_bases
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?(/[a-z0-9]([a-z0-9_.-]*[a-z0-9])?)*")
 
@@ -29,6 +29,24 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """What a stage waits for before it can start.
+
+    Attributes:
+        done: answers that are there.
+        of: answers that it needs.
+        how: a sentence that says how to give the others.
+    """
+
+    done: int
+    of: int
+    how: str
+
+    def __str__(self) -> str:
+        return f"waiting for people ({self.done} of {self.of} answered)"
+
+
+@dataclass(frozen=True)
 class Work:
     """What the function of a stage gets.
 
@@ -38,6 +56,7 @@ class Work:
         settings: of the stage, as in its plan.
         outputs: where each output is expected.
         say: prints a line for the user.
+        how: as in the plan: what may differ from call to call.
     """
 
     folder: Path
@@ -45,6 +64,7 @@ class Work:
     settings: Mapping[str, Any]
     outputs: Mapping[str, Path]
     say: Callable[[str], None]
+    how: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 Function = Callable[[Work], Mapping[str, Any] | None]
@@ -60,6 +80,9 @@ class Stage:
         inputs: by name: outputs of earlier stages, or files and folders of the user.
         settings: whatever else decides the result, as JSON has it.
         outputs: name -> file or folder below the folder of the stage.
+        waits: says from the settings whether people have to answer before it can start; None where nobody has to.
+        how: settings that do not decide the result, such as the workers and the price of a judge; they may change
+            between calls.
     """
 
     name: str
@@ -67,6 +90,8 @@ class Stage:
     inputs: Mapping[str, Output | Path] = field(default_factory=dict[str, Output | Path])
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     outputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    waits: Callable[[Mapping[str, Any]], Waiting | None] | None = None
+    how: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __getitem__(self, name: str) -> Output:
         if name not in self.outputs:
@@ -80,8 +105,8 @@ class Stage:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Files whose content counts although they are no inputs: the user's code and models that settings name."""
-        return named_files(self.function, self.settings)
+        """Files whose content counts although they are no inputs: the user's code, files and models of settings."""
+        return with_bases(self.inputs) | named_files(self.function, self.settings)
 
 
 class Plan:
@@ -107,6 +132,8 @@ class Plan:
         inputs: Mapping[str, Output | Path] | None = None,
         settings: Mapping[str, Any] | None = None,
         outputs: Mapping[str, str] | None = None,
+        waits: Callable[[Mapping[str, Any]], Waiting | None] | None = None,
+        how: Mapping[str, Any] | None = None,
     ) -> Stage:
         """Append a stage; see `Stage` for the arguments.
 
@@ -128,7 +155,7 @@ class Plan:
             plain = json.loads(json.dumps(dict(settings or {}), allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"Stage '{name}': its settings are not JSON ({error}).") from error
-        stage = Stage(name, function, dict(inputs or {}), plain, dict(outputs or {}))
+        stage = Stage(name, function, dict(inputs or {}), plain, dict(outputs or {}), waits, dict(how or {}))
         self._stages[name] = stage
         return stage
 

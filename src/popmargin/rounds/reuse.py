@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from popmargin.errors import RunError
+from popmargin.files import whole_folder
 from popmargin.rounds.manifest import FINISHED, MARK, Manifest, State, fingerprint
 from popmargin.rounds.plan import Stage
 
@@ -44,13 +45,9 @@ def take_finished(stage: Stage, state: State, folder: Path, others: Sequence[Pat
             continue
         if done.outputs != {name: _found(other / stage.name / path) for name, path in stage.outputs.items()}:
             continue
-        own = folder / stage.name
-        partial = own.with_name(f"{own.name}.partial")
-        for left in (own, partial):  # by a killed copy, or an attempt that did not begin
-            shutil.rmtree(left, ignore_errors=True)
-        shutil.copytree(other / stage.name, partial)
-        replace(done, taken_from=str(other)).save(partial / FINISHED)
-        partial.rename(own)
+        with whole_folder(folder / stage.name, replace=True) as unfinished:
+            shutil.copytree(other / stage.name, unfinished, dirs_exist_ok=True)
+            replace(done, taken_from=str(other)).save(unfinished / FINISHED)
         return other
     return None
 

@@ -9,6 +9,9 @@ from popmargin.bounds import Seed
 from popmargin.config import RunConfig, apply_overrides, from_dict, merge, read_yaml, section
 from popmargin.errors import ConfigError
 
+REPORT = "report.html"
+"""The report in the folder of the stages."""
+
 
 @section()
 class RoundsConfig:

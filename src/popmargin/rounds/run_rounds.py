@@ -22,7 +22,7 @@ def run_rounds(
     overwrite: bool = False,
     reuse: Sequence[Path] = (),
 ) -> Path:
-    """Run the stages that are not finished, and write the report of all that are, also when one of them stops.
+    """Run the stages that are not finished, and write the report of all that are, also when it ends before the last.
 
     Args:
         config: of the rounds.
@@ -35,7 +35,7 @@ def run_rounds(
         The path of the HTML report.
 
     Raises:
-        ConfigError, DataError, RunError: see `run_plan`.
+        ConfigError, DataError, RunError, WaitingError: see `run_plan`.
     """
     if process_count() > 1:
         raise ConfigError(
@@ -45,8 +45,8 @@ def run_rounds(
     folder = Path(config.output)
     try:
         run_plan(plan, folder, until=until, overwrite=overwrite, reuse=reuse)
-    except PopmarginError:
-        if _is_as_planned(plan, folder):  # a stage failed, or waits for people
+    except (PopmarginError, KeyboardInterrupt):
+        if _is_as_planned(plan, folder):  # a stage failed or was stopped, or people have to answer
             _report(config, plan, folder)
         raise
     return _report(config, plan, folder)

@@ -4,14 +4,14 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from popmargin.errors import PopmarginError, RunError
+from popmargin.errors import PopmarginError, RunError, WaitingError
 from popmargin.files import whole_file
 from popmargin.rounds.manifest import BEGUN, FINISHED, MARK, Manifest, State, fingerprint, state_of, where
 from popmargin.rounds.plan import Plan, Stage, Work
@@ -55,6 +55,7 @@ def run_plan(
         ConfigError: there is no stage `until`.
         RunError: a finished or begun stage is not what is planned, a stage fails or does not write its outputs, or the
             folder holds something else.
+        WaitingError: nothing is left to do before people have answered.
 
     Example:
         >>> plan = Plan()
@@ -77,7 +78,9 @@ def run_plan(
         left = [stage for stage in stages if states[stage.name].standing != "finished"]
         if not left:
             return {name: state.manifest for name, state in states.items() if state.manifest is not None}
-        able = [stage for stage in left if states[stage.name].standing != "waiting"]
+        able = [stage for stage in left if states[stage.name].standing not in ("waiting", "asking")]
+        if not able:
+            raise WaitingError(next(waiting_lines(states)))
         attempt = partial(_try, folder=folder, places=places, overwrite=overwrite, reuse=reuse, say=say)
         done = [stage for stage in able if attempt(stage, wait=False)]
         if not done:  # other processes are at all of them
@@ -92,6 +95,13 @@ def states_of(stages: Plan | Sequence[Stage], folder: Path) -> dict[str, State]:
         states[stage.name] = state = state_of(stage, folder, finished)
         finished |= {stage.name} if state.standing == "finished" else set()
     return states
+
+
+def waiting_lines(states: dict[str, State]) -> Iterator[str]:
+    """A sentence for each stage that waits for people."""
+    for name, state in states.items():
+        if state.standing == "asking" and state.people is not None:
+            yield f"{name}: {state.people}. {state.people.how}"
 
 
 def refuse_changed(states: dict[str, State]) -> None:
@@ -133,7 +143,7 @@ def _try(
             return False
         before = {value.stage for value in stage.inputs.values() if not isinstance(value, Path)}
         state = state_of(stage, folder, before)  # another process may have finished it by now
-        if state.standing == "finished":
+        if state.standing in ("finished", "asking"):
             return False
         if state.standing == "changed":
             if not overwrite:
@@ -172,7 +182,7 @@ def _do(stage: Stage, folder: Path, state: State, say: Callable[[str], None]) ->
     started = time.perf_counter()
     try:
         with running("function"):
-            facts = dict(stage.function(Work(own, inputs, stage.settings, outputs, say)) or {})
+            facts = dict(stage.function(Work(own, inputs, stage.settings, outputs, say, stage.how)) or {})
             _check_facts(facts)
     except PopmarginError as error:
         raise type(error)(f"stage '{stage.name}': {error}") from error

@@ -23,7 +23,8 @@ def status_lines(plan: Plan, folder: Path) -> Iterator[str]:
             extra = "running in another process" if _is_held(folder, name) else "was stopped, and will go on"
         elif state.standing == "changed":
             extra = "; ".join(state.changes)
-        yield f"  {name:<{width}}  {state.standing:<8}  {extra}".rstrip()
+        said = str(state.people) if state.standing == "asking" else f"{state.standing:<8}  {extra}"
+        yield f"  {name:<{width}}  {said}".rstrip()
 
 
 def _is_held(folder: Path, name: str) -> bool:

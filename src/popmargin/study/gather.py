@@ -16,10 +16,12 @@ from popmargin.errors import RunError, counted
 from popmargin.evaluation.discriminative import discriminative_differences, discriminative_metrics
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics, no_log_ratio
+from popmargin.evaluation.goal_sweep import GOALS, GoalCurve, GoalSweep, goal_curve
 from popmargin.evaluation.run import HeldOutMargins
 from popmargin.files import read_jsonl
 from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
+from popmargin.report.curves import ERRORS
 from popmargin.report.pictures import MAX_ROWS, thumbnail
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.statistics.calibration import share_right
@@ -38,9 +40,15 @@ _TRAINING = (
     "target_margin_clipped",
     "chosen_logratio",
     "rejected_logratio",
+    *ERRORS,
     *(f"tau_bin_{number}" for number in range(1, TAU_BINS + 1)),
 )
 _SAMPLES = 5
+_DATA = {
+    "demo": "the embedded controlled-sentiment data",
+    "demo-digits": "pairs of pictures of the embedded digit model, by the amount of ink",
+}
+_MODELS = {"demo": "SmolLM2-135M-Instruct (embedded)", "demo-digits": "coloured digits, U-Net of 0.5 M (embedded)"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Arm:
     configs: list[RunConfig]
     margins: list[HeldOutMargins]
     generations: list[Generations] | None
+    goals: GoalCurve | None = None
 
     @staticmethod
     def load(name: str, runs: Sequence[RunDirectory]) -> "Arm":
@@ -65,7 +74,10 @@ class Arm:
         margins = [HeldOutMargins.load(run.evaluation / "margins.parquet") for run in runs]
         files = [run.evaluation / "generations.parquet" for run in runs]
         generations = [Generations.load(file) for file in files] if all(f.is_file() for f in files) else None
-        return Arm(name, list(runs), [run.config() for run in runs], margins, generations)
+        sweeps = [GoalSweep.load(run.evaluation / GOALS) for run in runs]
+        found = [sweep for sweep in sweeps if sweep is not None]
+        goals = goal_curve(found) if found and len(found) == len(sweeps) else None
+        return Arm(name, list(runs), [run.config() for run in runs], margins, generations, goals)
 
     @property
     def margins_by_seed(self) -> np.ndarray:
@@ -141,6 +153,7 @@ def collect(
         baseline=baseline,
         reading=[
             *read_results(results, baseline),
+            *_over_goals(arms, labels),
             *_against_controls(arms, reference, labels),
             *_against_references(arms, results),
         ],
@@ -180,6 +193,11 @@ def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, la
                 names = (labels.get(arm.name, arm.name), labels.get(control.name, control.name))
                 sentences.append(read_control(*names, differences, told=len(arm.runs) > 1))
     return sentences
+
+
+def _over_goals(arms: Mapping[str, Arm], labels: Mapping[str, str]) -> list[str]:
+    """How well each arm that was asked for several goals follows them."""
+    return [f"{labels.get(arm.name, arm.name)}: {arm.goals.note()}." for arm in arms.values() if arm.goals is not None]
 
 
 def _against_references(arms: Mapping[str, Arm], results: Sequence[ArmResult]) -> list[str]:
@@ -241,6 +259,8 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
     if arm.generations is not None:
         paired = arm.name != base.name and len(arm.runs) == len(base.runs)
         metrics |= generative_metrics(arm.generations, reference, base.generations if paired else None)
+    if arm.goals is not None:
+        metrics["goal_spearman"] = arm.goals.spearman
     loss = _loss(arm)
     return ArmResult(
         name=arm.name,
@@ -252,6 +272,7 @@ def _arm_result(arm: Arm, base: Arm, reference: Generations | None, label: str) 
         differences=differences,
         reliability=measured.reliability,
         curves=_curves(arm, reference),
+        goals=[] if arm.goals is None else arm.goals.rows(),
         training=_training(arm),
         overhead=_overhead(arm, base),
         samples=[] if arm.generations is None else _samples(arm.generations[0]),
@@ -337,8 +358,8 @@ def _data_facts(facts: Mapping[str, Any], config: RunConfig, arms: Mapping[str, 
     strength = np.concatenate([arm.margins[0].strength for arm in list(arms.values())[:1]])
     known = strength[np.isfinite(strength)]
     rows = {
-        "Source": config.data.train if config.data.train != "demo" else "the embedded controlled-sentiment data",
-        "Start model": config.model.path if config.model.path != "demo" else "SmolLM2-135M-Instruct (embedded)",
+        "Source": _DATA.get(config.data.train, config.data.train),
+        "Start model": _MODELS.get(config.model.path, config.model.path),
         "Training preferences": str(facts["train_preferences"]),
         "Held-out preferences": str(facts["test_preferences"]),
         "Flipped training labels": f"{config.data.flip:.0%}",

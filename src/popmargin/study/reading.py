@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from popmargin.report.discoveries import differences, discovery_note, seeds_tell
+from popmargin.report.discoveries import differences, discovery_note, further_metrics, seeds_tell
+from popmargin.report.metrics import FURTHER, is_further
 from popmargin.report.results import ArmResult
 from popmargin.statistics.intervals import Interval
 
@@ -27,7 +28,8 @@ def read_results(arms: Sequence[ArmResult], baseline: str) -> list[str]:
     """
     base = next(arm for arm in arms if arm.name == baseline)
     others = [arm for arm in arms if arm.name != baseline]
-    sentences = [_compare(metric, base, others) for metric in _METRICS if _known(metric, others)]
+    named = [*_METRICS, *further_metrics(arms)]
+    sentences = [_compare(metric, base, others) for metric in named if _known(metric, others)]
     sentences += [
         _pop_sentence(arm, base)
         for arm in others
@@ -68,9 +70,9 @@ def read_control(arm: str, control: str, found: Mapping[str, Interval], *, told:
         found: paired differences, arm minus control.
         told: whether either has several seeds.
     """
-    known = {metric: found[metric] for metric in _METRICS if metric in found}
+    known = {metric: found[metric] for metric in (*_METRICS, *filter(is_further, found)) if metric in found}
     known = {metric: interval for metric, interval in known.items() if _finite(interval)}
-    amounts = "; ".join(f"{_METRICS[metric][0]} {_amount(metric, interval)}" for metric, interval in known.items())
+    amounts = "; ".join(f"{_described(metric)[0]} {_amount(metric, interval)}" for metric, interval in known.items())
     clear = {_verdict(interval) for interval in known.values()} - {"unclear"}
     if not told:
         return (
@@ -109,7 +111,7 @@ def _finite(interval: Interval) -> bool:
 
 
 def _compare(metric: str, base: ArmResult, others: Sequence[ArmResult]) -> str:
-    title = _METRICS[metric][0]
+    title, _, _ = _described(metric)
     known = [arm for arm in others if metric in arm.differences and _finite(arm.differences[metric])]
     told = [arm for arm in known if seeds_tell(arm, base)]
     if not told:
@@ -130,10 +132,11 @@ def _compare(metric: str, base: ArmResult, others: Sequence[ArmResult]) -> str:
 
 
 def _pop_sentence(arm: ArmResult, base: ArmResult) -> str:
-    known = {metric: arm.differences[metric] for metric in _METRICS if _known(metric, [arm])}
+    named = (*_METRICS, *further_metrics([arm]))
+    known = {metric: arm.differences[metric] for metric in named if _known(metric, [arm])}
     verdicts = {metric: _verdict(interval) for metric, interval in known.items()}
-    wins = [_METRICS[m][0] for m, verdict in verdicts.items() if verdict == "better"]
-    losses = [_METRICS[m][0] for m, verdict in verdicts.items() if verdict == "worse"]
+    wins = [_described(m)[0] for m, verdict in verdicts.items() if verdict == "better"]
+    losses = [_described(m)[0] for m, verdict in verdicts.items() if verdict == "worse"]
     if wins and not losses:
         return f"{arm.label} beats {base.label} on {_join(wins)} and loses on none of these metrics."
     if losses and not wins:
@@ -143,12 +146,17 @@ def _pop_sentence(arm: ArmResult, base: ArmResult) -> str:
     return f"{arm.label} does not win here: no clear difference from {base.label} on any of these metrics."
 
 
+def _described(metric: str) -> tuple[str, int, str]:
+    """What a metric is called, its scale and its unit; of a further reward, its name."""
+    return _METRICS.get(metric) or (f"mean {metric.removeprefix(FURTHER).replace('_', ' ')}", 1, "")
+
+
 def _verdict(interval: Interval) -> str:
     return "better" if interval.low > 0 else "worse" if interval.high < 0 else "unclear"
 
 
 def _amount(metric: str, interval: Interval) -> str:
-    _, scale, unit = _METRICS[metric]
+    _, scale, unit = _described(metric)
     digits = 1 if scale == 100 else 3
     low, estimate, high = (f"{scale * value:+.{digits}f}" for value in (interval.low, interval.estimate, interval.high))
     return f"{estimate}{unit}, 95% {low} to {high}"

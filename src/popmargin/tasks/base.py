@@ -93,7 +93,7 @@ class Inputs(Protocol):
         ...
 
     def work(self) -> np.ndarray:
-        """Tokens of each preference for tokens per second (N,)."""
+        """Tokens of each preference for tokens per second (N,); images where responses are images."""
         ...
 
     def collate(self, preferences: np.ndarray) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Task(ABC):
         provides: the kind of its scores and what else it provides, matched with what components require: the score
             kinds `log_ratio`, `mean_log_ratio`, `logp` and `mean_logp`; `reward`: scores are rewards; `reference`:
             there is a reference model, so single scores have a zero; `tokens`: responses have token log-probs;
-            `decoupled`: gaps with de-coupled log-probs; `generation`: it can sample.
+            `decoupled`: gaps with de-coupled log-probs; `generation`: it can sample; `images`: responses are images.
         noun: the kind of model, for messages.
         beta: the default β of objectives; None for the objective's own default.
         columns: other columns of the data that `encode` reads, such as features.
@@ -345,7 +345,15 @@ class Task(ABC):
         """
 
     def sample(
-        self, model: Any, prompts: Sequence[Any], encoded: Any, settings: EvaluationConfig, *, progress: bool
+        self,
+        model: Any,
+        prompts: Sequence[Any],
+        encoded: Any,
+        settings: EvaluationConfig,
+        *,
+        progress: bool,
+        keys: Sequence[str] | None = None,
+        log_ratio: bool = True,
     ) -> "Samples":
         """Completions of prompts, with their log-ratio to the reference; for tasks that provide `generation`.
 
@@ -355,6 +363,9 @@ class Task(ABC):
             encoded: the preferences they belong to.
             settings: how to sample.
             progress: show a progress bar.
+            keys: what says which prompt is which, where each completion is to have random numbers of its own, the same
+                whatever else the prompt says; given only by a sweep over goals.
+            log_ratio: whether to measure the log-ratio, which takes two forward passes; nan without.
         """
         raise NotImplementedError(f"{self.noun} does not generate")
 

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from popmargin.config import EvaluationConfig, ModelConfig
-from popmargin.data.images import encode_png, image_name
 from popmargin.data.schema import Preferences
 from popmargin.engine.sequences import split_to_budget
 from popmargin.errors import ConfigError, RunError
 from popmargin.files import digest
-from popmargin.generate.sample_images import ImageSampler, ImageSampling, sample_images
+from popmargin.generate.sample_images import image_samples
 from popmargin.generate.samples import Samples
 from popmargin.models.pipelines import Pipeline, load_pipeline, part_fingerprint
 from popmargin.models.policies import base_dtype
@@ -54,7 +53,7 @@ class ImageTask(Task):
     """A text-to-image model, whose score of an image is minus half its denoising error, or the change of that."""
 
     provides: ClassVar[frozenset[str]] = frozenset(
-        {"log_ratio", "mean_log_ratio", "logp", "mean_logp", "reference", "generation"}
+        {"log_ratio", "mean_log_ratio", "logp", "mean_logp", "reference", "generation", "images"}
     )
     noun: ClassVar[str] = "a text-to-image model"
     beta: ClassVar[float | None] = 2000.0
@@ -242,16 +241,9 @@ class ImageTask(Task):
         settings: EvaluationConfig,
         *,
         progress: bool,
+        keys: Sequence[str] | None = None,
+        log_ratio: bool = True,
     ) -> Samples:
         model = self.reference_model if model is None else model
         denoiser = self.pipeline.denoiser(model, self.settings.model.precision)
-        sampling = ImageSampling(
-            samples=settings.samples,
-            denoising_steps=settings.denoising_steps,
-            guidance_scale=settings.guidance_scale,
-            batch_size=settings.generation_batch_size,
-            seed=settings.seed,
-        )
-        files = [encode_png(pixels) for pixels in sample_images(denoiser, prompts, sampling, progress=progress)]
-        drawn = ImageSampler(denoiser, prompts, sampling).drawn
-        return Samples(texts=[image_name(file) for file in files], drawn=drawn, images=files)
+        return image_samples(denoiser, prompts, settings, progress=progress, keys=keys)

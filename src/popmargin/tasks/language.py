@@ -314,6 +314,8 @@ class LanguageTask(TextTask):
         settings: EvaluationConfig,
         *,
         progress: bool,
+        keys: Sequence[str] | None = None,
+        log_ratio: bool = True,
     ) -> Samples:
         model = self.reference_model if model is None else model
         precision = self.settings.model.precision
@@ -329,17 +331,18 @@ class LanguageTask(TextTask):
             seed=settings.seed,
             precision=precision,
         )
-        completions = sample(model, self.tokenizer, tokens, sampling, ends=self.ends(encoded), progress=progress)
+        ends = self.ends(encoded)
+        completions = sample(model, self.tokenizer, tokens, sampling, ends=ends, keys=keys, progress=progress)
         rows = [tokens[place] for place in range(len(tokens)) for _ in range(settings.samples)]
         ids = [completion.tokens for completion in completions]
-        log_ratio = np.zeros(len(ids))
-        if model is not self.reference_model:
-            log_ratio = self._sums(model, rows, ids, settings) - self._sums(self.reference_model, rows, ids, settings)
+        log_ratios = np.full(len(ids), 0.0 if log_ratio else np.nan)
+        if log_ratio and model is not self.reference_model:
+            log_ratios = self._sums(model, rows, ids, settings) - self._sums(self.reference_model, rows, ids, settings)
         return Samples(
             texts=[completion.text for completion in completions],
             lengths=np.array([len(row) for row in ids], dtype=np.int64),
             finished=np.array([completion.finished for completion in completions]),
-            log_ratio=log_ratio,
+            log_ratio=log_ratios,
             drawn=sampling.drawn,
         )
 

@@ -34,6 +34,9 @@ _REASONS = {
 """How a part uses something a task must provide; "which …" follows."""
 _TERMS = {"logp": "is a term of log-probs", "reference": "compares log-probs with those of a reference"}
 """The same of regularizers."""
+_OF_TEXTS = ("max_new_tokens", "temperature", "top_k", "top_p", "generation_config")
+_OF_IMAGES = ("denoising_steps", "guidance_scale")
+"""Settings of the sampling, by what is sampled."""
 
 
 def refuse_meaningless(
@@ -61,6 +64,7 @@ def refuse_meaningless(
     name, provided = loss.objective.name, loss.provides
     of_some_tasks = {
         "evaluation.reward": ("generation", evaluation.reward, "it generates nothing to score"),
+        "evaluation.goals": ("generation", evaluation.goals, "it generates nothing to ask for"),
         "reference.model": ("reference", reference.model, "its rewards need no reference"),
         "tokens": ("tokens", loss.tokens, "it scores whole responses, not tokens"),
         "train.token_statistics": ("tokens", train.token_statistics, "it does not predict tokens"),
@@ -68,6 +72,7 @@ def refuse_meaningless(
     for field, (required, value, reason) in of_some_tasks.items():
         if value and required not in provided:
             raise ConfigError(f"{field} has no meaning for {noun}: {reason}. Remove it, or set task: policy.")
+    _refuse_other_sampling(evaluation, noun, images="images" in provided)
     for registry, part, options in _parts(loss):
         missing = part.requires(options) - provided
         if missing:
@@ -102,6 +107,15 @@ def refuse_meaningless(
             f"train.tokens_per_batch their number varies between passes and processes: set train.micro_batch_size "
             f"instead, or let the objective use running statistics (amapo: objective.running)."
         )
+
+
+def _refuse_other_sampling(evaluation: EvaluationConfig, noun: str, *, images: bool) -> None:
+    """Refuse settings of how texts are sampled where images are, and the reverse."""
+    default = EvaluationConfig()
+    for name in _OF_TEXTS if images else _OF_IMAGES:
+        if getattr(evaluation, name) != getattr(default, name):
+            reason = "it samples images, which have no tokens" if images else "it samples no images"
+            raise ConfigError(f"evaluation.{name} has no meaning for {noun}: {reason}. Remove it.")
 
 
 def without_effect(loss: Loss, *, pop: PopConfig, target: TargetConfig, data: DataConfig) -> list[str]:

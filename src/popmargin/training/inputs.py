@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from popmargin.config import RunConfig, from_dict, opened, to_dict
+from popmargin.config_names import EMBEDDED
 from popmargin.errors import ConfigError
 
 _FIELDS = (
@@ -92,7 +93,7 @@ def _absolute(text: str) -> str:
     if prefix == "implicit:" and at and not Path(f"{run}@{reference}").exists():
         return f"{_absolute(f'{prefix}{run}')}@{_absolute(reference)}"
     place, mark, rest = _parts(text.removeprefix(prefix))
-    if text == "demo" or not place or "://" in place or Path(place).is_absolute():
+    if text in EMBEDDED or not place or "://" in place or Path(place).is_absolute():
         return text
     found = Path(place).exists() or (any(sign in place for sign in "*?[") and any(Path().glob(place)))
     return f"{prefix}{Path(place).absolute()}{mark}{rest}" if found else text
@@ -183,7 +184,7 @@ def input_paths(config: RunConfig) -> dict[str, Path]:
         def look(text: str) -> str:
             prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
             place = Path(_parts(text.removeprefix(prefix))[0])
-            if text != "demo" and "://" not in text and place.exists():
+            if text not in EMBEDDED and "://" not in text and place.exists():
                 found[name if name not in found else f"{name} ({text})"] = place
             return text
 

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from popmargin.account import Step
 from popmargin.config import RunConfig
-from popmargin.data.goals import goal_facts
+from popmargin.data.goals import as_given, goal_facts
 from popmargin.models.policies import bf16_is_slower
 from popmargin.training.arguments import training_arguments
 from popmargin.training.build import Parts, Run, make_parts, make_trainer
@@ -153,7 +153,7 @@ def _facts(run: Run, workspace: Workspace, parts: Parts) -> dict[str, Any]:
         "objective": run.objective,
         "versions": versions(),
         "train_fingerprint": workspace.train.preferences.fingerprint(),
-        "test_fingerprint": workspace.test.preferences.fingerprint(),
+        "test_fingerprint": as_given(workspace.test.preferences).fingerprint(),
         "train_preferences": len(workspace.train),
         "test_preferences": len(workspace.test),
         "train_tokenization": workspace.train.encoded.report.to_dict(),

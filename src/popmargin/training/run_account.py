@@ -65,7 +65,7 @@ def _idle(preferences: Preferences, numbers: Sequence[str], used: Collection[str
 
 
 def seen_steps(run: Run, done: int, rows: int) -> list[Step]:
-    """Facts known only after training: rows it never reached, and clamped margins.
+    """Facts known only after training: rows it never reached, clamped margins, and that nothing was trained.
 
     Args:
         run: with its metrics.
@@ -81,6 +81,7 @@ def seen_steps(run: Run, done: int, rows: int) -> list[Step]:
         if clamped and max(clamped) > 0
         else []
     )
+    notes += untrained(run)
     if seen == rows and not notes:
         return []
     return [
@@ -93,3 +94,14 @@ def seen_steps(run: Run, done: int, rows: int) -> list[Step]:
             unit="rows",
         )
     ]
+
+
+def untrained(run: Run) -> list[str]:
+    """A sentence if every logged step had a learning rate of 0, as a run of a single step that is all warm-up."""
+    rates = [line["learning_rate"] for line in run.directory.metrics() if "learning_rate" in line]
+    if not rates or any(rates):
+        return []
+    if not run.train.learning_rate:
+        return ["nothing was trained: train.learning_rate is 0"]
+    why = "every step was a warm-up step at a learning rate of 0"
+    return [f"nothing was trained: {why}; lower train.warmup_ratio, or train for more steps"]

@@ -37,11 +37,11 @@ def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences
     Raises:
         DataError: unusable rows.
     """
-    from popmargin.demo import demo_data_path
+    from popmargin.demo import embedded_data
 
     named, split = (config.train, config.split) if side == "train" or config.test is None else (config.test, None)
     return load_preferences(
-        str(demo_data_path()) if named == "demo" else named,
+        embedded_data(named) or named,
         split=split,
         format=config.format,
         pairs=config.pairs,

@@ -11,7 +11,7 @@ import pyarrow as pa
 from popmargin.account import Step
 from popmargin.config import DataConfig, EvaluationConfig, PopConfig
 from popmargin.data.goal_tokens import refuse_cut_prompts
-from popmargin.data.goals import best_prompts, distinct_rows, goal_facts
+from popmargin.data.goals import asked_prompts, check_goals, distinct_rows, goal_facts
 from popmargin.data.schema import Preferences
 from popmargin.errors import DataError
 from popmargin.pop.edge_sources import read_edges
@@ -96,9 +96,12 @@ class Workspace:
         """
         self.task.check((self.train.encoded, self.test.encoded), evaluation)
         test = self.test.preferences
+        check_goals(evaluation.goals, test)
         if goal_facts(test) is not None and evaluation.reward is not None and "generation" in self.task.provides:
-            prompts = best_prompts(test.select(distinct_rows(test, evaluation.prompts)))
-            refuse_cut_prompts(self.task.prompt_lengths(prompts), self.task.room_for_prompts(evaluation))
+            some = test.select(distinct_rows(test, evaluation.prompts))
+            for goal in (None, *(evaluation.goals or ())):
+                lengths = self.task.prompt_lengths(asked_prompts(some, goal))
+                refuse_cut_prompts(lengths, self.task.room_for_prompts(evaluation))
 
     def edges(self, config: PopConfig, order: Signal | None = None) -> PopEdges:
         """PoP edges between training preferences: from a file or a label store, or sampled from their strengths.

@@ -1,5 +1,6 @@
-"""A store with a few preferences, its application, and people who label."""
+"""A store with a few preferences, its application, people who label, and a browser."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ import pytest
 
 pytest.importorskip("fastapi")
 pytest.importorskip("sqlalchemy")
+pytest.importorskip("uvicorn")
 
+from browsing import Server
 from web_site import ADMIN, Site, preferences_of, rows_of
 
+from chromium import chromium
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.web.app import create_app
 
@@ -53,3 +57,27 @@ def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
 def site(make_site: Callable[..., Site]) -> Site:
     """Six pairs of preferences."""
     return make_site()
+
+
+@pytest.fixture(scope="module")
+def open_browser() -> Iterator[Callable[[], Any]]:
+    with contextlib.ExitStack() as opened:
+        yield lambda: opened.enter_context(chromium())
+
+
+@pytest.fixture(scope="module")
+def browser(open_browser: Callable[[], Any]) -> Any:
+    return open_browser()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    running = list[Server]()
+
+    def start(site: Site, port: int = 0) -> Server:
+        running.append(Server(site, port))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()

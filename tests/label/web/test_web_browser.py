@@ -1,25 +1,21 @@
 """The annotator in a real browser, on a real server."""
 
-import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 pytest.importorskip("uvicorn")
 
-import uvicorn
+from browsing import CONTRAST, NAMELESS, complaints, fits, look, press, press_and_wait, sign_in, task, wait
 from test_web_text import ATTACKS
-from web_site import ADMIN, Site
+from web_site import ADMIN
 
-from chromium import MARKS, chromium
+from chromium import MARKS
 from popmargin.label.web.screen import screen_of, verdict_of
-from popmargin.label.web.serve import address, listen, server_of
 
 pytestmark = MARKS
 STRANGE = ("script", "iframe", "img", "svg", "style", "object", "base")
+COMPLETE = "return document.readyState === 'complete'"  # with its styles
 LONG = "A sentence that goes on for a while and says little of interest to anybody. " * 60
 CODE = """Use a *generator*:
 
@@ -31,104 +27,6 @@ def squares(n: int):
 
 It is lazy."""
 TABLE = "| a | b |\n|---|---|\n" + "| wide cell | and another |\n" * 3
-
-
-@pytest.fixture(scope="module")
-def open_browser() -> Iterator[Callable[[], Any]]:
-    with contextlib.ExitStack() as opened:
-        yield lambda: opened.enter_context(chromium())
-
-
-@pytest.fixture(scope="module")
-def browser(open_browser: Callable[[], Any]) -> Any:
-    return open_browser()
-
-
-class Server:
-    """The application on a port of its own; can go away and come back there."""
-
-    def __init__(self, site: Site, port: int = 0) -> None:
-        self.site = site
-        self.socket = listen("127.0.0.1", port)
-        self.url = address("127.0.0.1", self.socket)
-        self.port = self.socket.getsockname()[1]
-        self.server: uvicorn.Server = server_of(site.app)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
-        self.thread.start()
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-        self.server.force_exit = True
-        self.thread.join(20)
-        self.socket.close()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    running = list[Server]()
-
-    def start(site: Site, port: int = 0) -> Server:
-        running.append(Server(site, port))
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.stop()
-
-
-def look(browser: Any, width: int = 1280, height: int = 800, scheme: str = "light") -> None:
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 600})
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.get_log("browser")  # what earlier tests left
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
-def wait(condition: Callable[[], Any], seconds: float = 15) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if found := condition():
-                return found
-        except Exception as error:  # the page is just being replaced
-            if "stale" not in str(error).lower() and "no such element" not in str(error).lower():
-                raise
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
-
-
-def sign_in(browser: Any, server: Server, token: str) -> None:
-    browser.delete_all_cookies()
-    browser.get(f"{server.url}/login/{token}")
-    ready = "return document.readyState === 'complete' && !!window.htmx"
-    wait(lambda: "/login/" not in browser.current_url and browser.execute_script(ready) and task(browser))
-
-
-def task(browser: Any) -> str:
-    """Number of the task on the screen, or the kind of another page."""
-    script = "const t = document.getElementById('task'); return t && (t.dataset.number || t.dataset.kind)"
-    return str(browser.execute_script(script))
-
-
-def press(browser: Any, key: str) -> None:
-    browser.switch_to.active_element.send_keys(key)
-
-
-def idle(browser: Any) -> bool:
-    return not browser.execute_script("return document.body.classList.contains('sending')")
-
-
-def press_and_wait(browser: Any, key: str) -> str:
-    before = task(browser)
-    press(browser, key)
-    wait(lambda: task(browser) != before and idle(browser))
-    return task(browser)
-
-
-def complaints(browser: Any) -> list[str]:
-    """What the browser's console has to say, such as what the content policy refused."""
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 def test_twenty_tasks_by_keyboard_with_undo_and_refresh(browser, serve, make_site) -> None:
@@ -381,15 +279,6 @@ def test_hostile_texts_do_nothing(browser, serve, make_site) -> None:
     assert complaints(browser) == []  # nothing was even tried and refused by the policy
 
 
-def fits(browser, width: int) -> bool:
-    """No page is wider than the screen; a page may be read a moment before the rules for small screens hold."""
-    for _ in range(50):
-        if browser.execute_script("return document.documentElement.scrollWidth") <= width:
-            return True
-        time.sleep(0.1)
-    return False
-
-
 @pytest.mark.parametrize("kind", ["pop", "preference", "rating"])
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640), (768, 1024), (1280, 800)])
 def test_fits_every_screen(browser, serve, make_site, kind: str, width: int, height: int) -> None:
@@ -421,34 +310,6 @@ def test_fits_every_screen(browser, serve, make_site, kind: str, width: int, hei
         assert fits(browser, width)
 
 
-CONTRAST = """
-const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
-const part = v => v / 255 <= .03928 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
-const light = ([r, g, b]) => .2126 * part(r) + .7152 * part(g) + .0722 * part(b);
-const behind = e => {
-  for (; e; e = e.parentElement) {
-    const c = parse(getComputedStyle(e).backgroundColor);
-    if (c.length === 3 || c[3] === 1) return c;
-  }
-  return [255, 255, 255];
-};
-const low = [];
-for (const e of document.querySelectorAll('body *:not(.visually-hidden)')) {
-  if (!e.checkVisibility() || ![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue;
-  const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
-  const ratio = (a + .05) / (b + .05);
-  if (ratio < 4.5) low.push([e.tagName, e.className, e.textContent.slice(0, 30), ratio.toFixed(2)]);
-}
-return low;
-"""
-NAMELESS = """
-const all = 'button, a, input:not([type=hidden]), textarea, summary, progress, [tabindex="0"]';
-return [...document.querySelectorAll(all)]
-  .filter(e => e.checkVisibility() && !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length))
-  .map(e => e.outerHTML.slice(0, 90))
-"""
-
-
 @pytest.mark.parametrize(
     ("kind", "scheme"), [("pop", "light"), ("pop", "dark"), ("rating", "light"), ("rating", "dark")]
 )
@@ -465,7 +326,7 @@ def test_contrast_names_and_focus(browser, serve, make_site, kind: str, scheme: 
     for path, load in pages:
         if path == "/admin":
             browser.get(f"{server.url}/login/{ADMIN}")
-            wait(lambda: task(browser) == "admin")
+            wait(lambda: task(browser) == "admin" and browser.execute_script(COMPLETE))
         elif load:
             browser.get(server.url + path)
         assert browser.execute_script(CONTRAST) == [], path

@@ -1,7 +1,7 @@
 """Cells that hold images: which columns do, and how a cell becomes an image's name, with its bytes or path kept."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -120,8 +120,8 @@ def is_stored(value: object) -> bool:
 def image_fields(rows: Sequence[Row], names: Mapping[str, str], folder: Path) -> frozenset[str]:
     """Which of our fields hold images, by the first rows.
 
-    Bytes and `{bytes, path}` are images; so are texts that all end like image files, if one of them is there; names of
-    images are, if the data hold these.
+    Bytes and `{bytes, path}` are images; so are texts of which most end like image files, if one of them is there;
+    names of images are, if the data hold these. What does not fit is reported row by row later.
 
     Args:
         rows: the first rows.
@@ -131,28 +131,32 @@ def image_fields(rows: Sequence[Row], names: Mapping[str, str], folder: Path) ->
     Raises:
         DataError: texts that all end like image files, none of which is there.
     """
-    values = {name: _cells(rows, names[name], name) for name in RESPONSES if name in names}
+    cells = {name: _cells(rows, names[name], name) for name in RESPONSES if name in names}
     found = {name for name in ALWAYS if name in names}
-    paths: dict[str, list[str]] = {}
-    for name, cells in values.items():
-        if cells and all(is_stored(cell) for cell in cells):
-            found.add(name)
-        elif cells and all(isinstance(cell, str) for cell in cells):
-            texts = cast(list[str], cells)
-            if all(map(is_image_name, texts)) and _have_images(rows, names[name], name):
-                found.add(name)
-            elif all(text.strip().lower().endswith(SUFFIXES) and "\n" not in text for text in texts):
-                paths[name] = texts
-    if paths and not any((folder / Path(text).expanduser()).is_file() for texts in paths.values() for text in texts):
-        name, texts = next(iter(paths.items()))
+    found |= {name for name in cells if _mostly(is_stored, cells[name])}
+    found |= {name for name in cells if _mostly(is_image_name, cells[name]) and _have_images(rows, names[name], name)}
+    paths = {name for name in cells if _mostly(_is_path, cells[name])}
+    if any(
+        _is_path(cell) and (folder / Path(cast(str, cell)).expanduser()).is_file() for n in paths for cell in cells[n]
+    ):
+        found |= paths
+    elif not found and paths and all(map(_is_path, (cell for of_field in cells.values() for cell in of_field))):
+        name = min(paths)
         raise DataError(
-            f"the column '{names[name]}' names image files, and none of the first ones is there ('{texts[0]}'; "
+            f"the column '{names[name]}' names image files, and none of the first ones is there ('{cells[name][0]}'; "
             f"relative paths start at {folder.absolute()}). Remedy: correct the paths, or move the images there; write "
             "texts that are only file names as messages."
         )
-    found |= paths.keys()
     couples = [{"chosen", "rejected"}, {"response_a", "response_b"}]
     return frozenset(found.union(*(couple & names.keys() for couple in couples if couple & found)))
+
+
+def _mostly(check: Callable[[object], bool], cells: Sequence[object]) -> bool:
+    return sum(map(check, cells)) * 2 > len(cells)
+
+
+def _is_path(cell: object) -> bool:
+    return isinstance(cell, str) and "\n" not in cell and cell.strip().lower().endswith(SUFFIXES)
 
 
 def _cells(rows: Sequence[Row], column: str, name: str) -> list[object]:

@@ -34,6 +34,7 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings
+from popmargin.label.export.stored_images import FEATURES, images_of_table
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
@@ -76,7 +77,7 @@ def preferences_of(
         votes. If responses were rated, the ratings are means over annotators only, and imported ratings and strengths,
         which are on another scale, are dropped; equal means stay, as a gap of 0. With a soft label below ½, for which
         loading swaps the responses, ratings and strengths that say the opposite are left empty. Everything else is as
-        imported.
+        imported; of images, the files are.
 
     Raises:
         ConfigError: an unknown value of `wrong`, `unrated` or `votes`.
@@ -145,7 +146,10 @@ def preferences_of(
     tools = any(holds_tools(columns[name]) for name in TEXT_COLUMNS)
     schema = arrow_schema(conversational=bool(project.conversational), tools=tools)
     table = pa.Table.from_pydict({name: columns[name] for name in COLUMNS}, schema=schema)
-    everything = Preferences(as_dataset(table, {}), report).with_columns(others)
+    if project.images:  # those of the names as they stand now, so they need no swapping
+        for name, column in images_of_table(store, table).items():
+            table = table.append_column(name, column)
+    everything = Preferences(as_dataset(table, FEATURES if project.images else {}), report).with_columns(others)
     return everything.select([row for row in range(count) if row not in out]) if out else everything
 
 

@@ -11,6 +11,7 @@ from popmargin.data.questions import PreferenceText
 from popmargin.errors import DataError
 from popmargin.judges.labeller import Account, Labeller, Opinion, Question
 from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Project
 from popmargin.pop.edges import PopEdges
 
 BATCH = 512  # questions between two writes to the store
@@ -92,9 +93,12 @@ def label_store(
         New labels and revisions in the store. Rating items are left to people: labellers only compare.
 
     Raises:
-        DataError: the project asks only for ratings.
+        DataError: the project asks only for ratings, or its responses are images and the labeller reads texts.
     """
     account = Account() if account is None else account
+    for found in store.projects():
+        if found.id == project:
+            refuse_images(found, kind=labeller.kind)
     kinds = (kind for batch in store.items(project) for kind in batch["kind"].unique().to_pylist())
     if next(kinds, None) == "rating" and all(kind == "rating" for kind in kinds):
         raise DataError(
@@ -124,6 +128,23 @@ def label_store(
         if changed:
             written += store.record_many(annotator, _verdicts(changed, labeller.name, revisions))
     return written
+
+
+def refuse_images(found: Project, *, kind: str) -> None:
+    """Refuse a labeller that reads texts, for a project whose responses are images: it would judge their names.
+
+    Args:
+        found: the project.
+        kind: of the labeller; the data's own ratings need no texts.
+
+    Raises:
+        DataError: the responses are images.
+    """
+    if found.images and kind != "ratings":
+        raise DataError(
+            f"The responses of project '{found.name}' are images, and judges and rewards here read texts. Nothing was "
+            "asked. Let people label them (popmargin annotate), or use --judge ratings if the data have ratings."
+        )
 
 
 def count_unsure(store: LabelStore, project: int, name: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from popmargin.data.images import COLUMNS as IMAGE_COLUMNS
 from popmargin.data.questions import Kind
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, counted
@@ -17,6 +18,7 @@ from popmargin.label.projects.same_project import (
 from popmargin.label.store.items import STORED, storable_columns
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
+from popmargin.label.store.shown_images import has_images
 from popmargin.pop.edges import PopEdges
 
 
@@ -72,11 +74,12 @@ def open_project(
     draft = draft_items(data, kind=kind, scale=scale, seed=seed, **asked, **settings)
     if draft.kind == "rating":
         settings["scale"] = scale or SCALE
-    # Three transactions: a project without preferences or items comes from an interrupted run, and is completed.
+    # Several transactions: a project without preferences or items comes from an interrupted run, and is completed.
     project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:
         store.import_preferences(project.id, data)
-        left = [name for name in data.columns if name not in (*STORED, *storable_columns(data))]
+        images = IMAGE_COLUMNS if has_images(data) else ()
+        left = [name for name in data.columns if name not in (*STORED, *storable_columns(data), *images)]
         if left:
             say(f"columns of bytes are not stored: {', '.join(left)}")
     store.add_items(project.id, draft.kind, draft.first, draft.second, gold=draft.gold, response=draft.response)

@@ -7,10 +7,10 @@ comparisons that are wanted next, so it can be killed anywhere, and be run by ha
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from popmargin.data.conversation import Text, prompt_key
+from popmargin.data.images import COLUMNS, image_bytes
 from popmargin.data.load import load_preferences
 from popmargin.data.questions import Verdict
 from popmargin.data.responses import Responses
@@ -18,10 +18,11 @@ from popmargin.errors import DataError, counted
 from popmargin.files import digest
 from popmargin.label.projects.same_project import refuse_other_settings
 from popmargin.label.ranking.contests import plan_ranking
-from popmargin.label.ranking.ranking import PromptRanking, Ranking, fate_of
+from popmargin.label.ranking.ranking import PromptRanking, Ranking, are_images, fate_of
 from popmargin.label.ranking.schemes import Outcome, Pair, Scheme, replay, turned
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
+from popmargin.label.web.guidelines import guidelines_of
 
 PREFIX = "rank-"
 """Of the ids of compared pairs, which are digests of prompt and responses."""
@@ -53,7 +54,9 @@ class PeopleStep:
         )
 
 
-def open_ranking(store: LabelStore, name: str, *, overlap: int | None = None, seed: int = 0) -> Project:
+def open_ranking(
+    store: LabelStore, name: str, *, overlap: int | None = None, seed: int = 0, images: bool = False
+) -> Project:
     """The project of a ranking, made if there is none of this name.
 
     Args:
@@ -61,6 +64,7 @@ def open_ranking(store: LabelStore, name: str, *, overlap: int | None = None, se
         name: of the project.
         overlap: people per comparison; None is 1 for a new project, and whatever an existing one has.
         seed: of a new project: of the order of its items and of their sides on the screen.
+        images: the responses are images, which the guidelines of a new project should say.
 
     Raises:
         ConfigError: an existing project has another overlap.
@@ -68,8 +72,9 @@ def open_ranking(store: LabelStore, name: str, *, overlap: int | None = None, se
     """
     found = next((project for project in store.projects() if project.name == name), None)
     if found is None:
-        text = files("popmargin.label.web").joinpath("guidelines_preference.md").read_text(encoding="utf-8")
-        return store.create_project(name, overlap=overlap or 1, seed=seed, guidelines=text)
+        return store.create_project(
+            name, overlap=overlap or 1, seed=seed, guidelines=guidelines_of("preference", images=images)
+        )
     refuse_other_settings(found, {"overlap": overlap})
     other = [key for key in store.preference_columns(found.id)["id"] if not key.startswith(PREFIX)]
     if other:
@@ -157,11 +162,19 @@ class _Pairs:
     def __init__(self, responses: Responses) -> None:
         self._prompts, self._texts = responses.prompts, responses.texts
         self._starts = [0, *responses.counts.cumsum().tolist()]
+        self._images = responses.field("image") if are_images(responses) else None
 
     def texts(self, row: int, pair: Pair) -> tuple[Text, Text, Text]:
         """The prompt and both responses."""
         first, second = (self._texts[self._starts[row] + number] for number in pair)
         return self._prompts[row], first, second
+
+    def images(self, row: int, pair: Pair) -> dict[str, Any]:
+        """The columns with both images; none if the responses are texts."""
+        if self._images is None:
+            return {}
+        files = [image_bytes(self._images[self._starts[row] + number]) for number in pair]
+        return {column: {"bytes": file, "path": None} for column, file in zip(COLUMNS, files, strict=True)}
 
     def key(self, row: int, pair: Pair) -> str:
         """The id of a pair in the store."""
@@ -196,7 +209,8 @@ def _add(store: LabelStore, project: Project, pairs: _Pairs, wanted: Mapping[str
     rows: list[dict[str, Any]] = []
     for key in (key for key in new if key not in stored):
         prompt, first, second = pairs.texts(*wanted[key])
-        rows.append({"id": key, "prompt": prompt, "chosen": first, "rejected": second})
+        texts = {"id": key, "prompt": prompt, "chosen": first, "rejected": second}
+        rows.append(texts | pairs.images(*wanted[key]))
     if rows:
         store.import_preferences(project.id, load_preferences(rows))
     if new:

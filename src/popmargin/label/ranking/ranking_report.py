@@ -10,7 +10,7 @@ from popmargin.account import Step
 from popmargin.data.conversation import Text
 from popmargin.data.tools import said
 from popmargin.label.quality.label_quality import Cycles, cycles_of
-from popmargin.label.ranking.ranking import KEPT, PromptRanking, Ranking
+from popmargin.label.ranking.ranking import KEPT, PromptRanking, Ranking, are_images
 from popmargin.label.ranking.schemes import turned
 from popmargin.statistics.intervals import UNDEFINED, Interval, binomial_interval
 from popmargin.statistics.jackknife import row_means, share_of_sums
@@ -32,8 +32,8 @@ class RankingReport:
             bias, which both orders turn into ties.
         cycles: comparisons that contradict one another; None where nothing was decided.
         pairs: prompts that are kept.
-        longer: share of them in which the longer response is chosen.
-        length_gap: mean of log(length of chosen / length of rejected), in characters.
+        longer: share of them in which the longer response is chosen; not defined for images.
+        length_gap: mean of log(length of chosen / length of rejected), in characters; likewise.
     """
 
     step: Step
@@ -86,7 +86,7 @@ class RankingReport:
                 f"cycles: {_share(self.cycles.cyclic)} of {self.cycles.triads} triples (a coin: 25%); "
                 f"{self.cycles.on_cycles:.1%} of the decided comparisons lie on a cycle"
             )
-        if self.pairs:
+        if self.pairs and not math.isnan(self.length_gap.estimate):
             lines.append(
                 f"the longer response is chosen in {_share(self.longer)} of {self.pairs} pairs; chosen is "
                 f"{_ratio(self.length_gap)} times as long as rejected"
@@ -108,7 +108,8 @@ def ranking_report(ranking: Ranking) -> RankingReport:
     prompts = ranking.prompts
     ties = [[of.count("tie"), len(of.games) - of.count("unknown")] for of in prompts]
     lengths = np.array([_lengths(ranking, of) for of in prompts if of.fate == KEPT]).reshape(-1, 2)
-    gaps = np.log(lengths[:, 0] / lengths[:, 1]) if len(lengths) else np.zeros(0)
+    texts = len(lengths) > 0 and not are_images(ranking.responses)
+    gaps = np.log(lengths[:, 0] / lengths[:, 1]) if texts else np.zeros(0)
     both = ranking.orders == "both"
     return RankingReport(
         step=ranking.step(),
@@ -122,7 +123,7 @@ def ranking_report(ranking: Ranking) -> RankingReport:
         cycles=cycles_of([row for of in prompts for row in _games(of)]),
         pairs=len(lengths),
         longer=binomial_interval(int((gaps > 0).sum()), len(gaps)),
-        length_gap=row_means(gaps[None], list(range(len(gaps)))).interval() if len(gaps) else UNDEFINED,
+        length_gap=row_means(gaps[None], list(range(len(gaps)))).interval() if texts else UNDEFINED,
     )
 
 

@@ -14,6 +14,7 @@ from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.database import CHUNK, Database
+from popmargin.label.store.shown_images import has_images
 from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
 STORED = tuple(name for name in COLUMNS if name != "cluster")
@@ -68,8 +69,12 @@ def lock_project(connection: Connection, number: int) -> Any:
     return row
 
 
-def import_preferences(database: Database, connection: Connection, number: int, preferences: Preferences) -> int:
-    """Store preferences with all their columns, after those that the project has."""
+def check_import(connection: Connection, number: int, preferences: Preferences) -> Any:
+    """The row of the project into which the preferences can be imported.
+
+    Raises:
+        DataError: it already has one of the ids, or other kinds of responses.
+    """
     found = lock_project(connection, number)
     if found.conversational not in (None, preferences.conversational):
         kinds = ["plain text", "messages"]
@@ -77,7 +82,19 @@ def import_preferences(database: Database, connection: Connection, number: int, 
             f"Project '{found.name}' holds {kinds[found.conversational]}, {preferences.report.source} "
             f"{kinds[preferences.conversational]}. Use a separate project."
         )
+    if found.preferences and bool(found.images) != has_images(preferences):
+        kinds = ["texts", "images"]
+        raise DataError(
+            f"The responses of project '{found.name}' are {kinds[bool(found.images)]}, those of "
+            f"{preferences.report.source} {kinds[has_images(preferences)]}. Use a separate project."
+        )
     _refuse_known(connection, found, preferences)
+    return found
+
+
+def import_preferences(database: Database, connection: Connection, number: int, preferences: Preferences) -> int:
+    """Store preferences with all their columns, after those that the project has."""
+    found = check_import(connection, number, preferences)
     position = found.preferences
     others = storable_columns(preferences)
     for batch in preferences.batches(*STORED, *others, size=CHUNK):
@@ -93,7 +110,7 @@ def import_preferences(database: Database, connection: Connection, number: int, 
     connection.execute(
         update(project)
         .where(project.c.id == number)
-        .values(preferences=position, conversational=preferences.conversational)
+        .values(preferences=position, conversational=preferences.conversational, images=has_images(preferences))
     )
     return len(preferences)
 

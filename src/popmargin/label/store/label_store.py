@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences
 from popmargin.errors import DataError, counted, did_you_mean
-from popmargin.label.store import access, answers, assign, items, queries, sql_tables
+from popmargin.label.store import access, answers, assign, image_rows, items, queries, sql_tables
 from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import (
@@ -23,6 +23,7 @@ from popmargin.label.store.records import (
     Project,
     Wrong,
 )
+from popmargin.label.store.shown_images import has_images, images_of
 
 MANY = 5_000
 
@@ -140,7 +141,6 @@ class LabelStore:
             raise DataError(
                 f"{self.name} has no project. Create one with: popmargin label import DATA --db {self.name}"
             )
-
         if name is None:
             if len(known) > 1:
                 raise DataError(
@@ -153,12 +153,19 @@ class LabelStore:
         return known[name]
 
     def import_preferences(self, project: int, preferences: Preferences) -> int:
-        """Store preferences with every column they have; returns how many.
+        """Store preferences with every column they have, and the files of their images; returns how many.
+
+        Images are stored first, in transactions of a few: an import that ends early is repeated without harm.
 
         Raises:
-            DataError: the project already has one of the ids, or has the other kind of texts; nothing is stored.
+            DataError: the project already has one of the ids, or has the other kind of responses, and nothing is
+                stored; or an image cannot be read, and no preference is stored.
         """
         database = self._database
+        if has_images(preferences):
+            database.write(lambda c: items.check_import(c, project, preferences))
+            for images in images_of(preferences):
+                database.write(lambda c, images=images: image_rows.add_images(c, project, images))
         return database.write(lambda c: items.import_preferences(database, c, project, preferences))
 
     def add_items(
@@ -199,13 +206,20 @@ class LabelStore:
         return items.item_batches(self._database, project, unlabelled_by)
 
     def texts(self, project: int, ids: Sequence[str]) -> dict[str, PreferenceText]:
-        """Texts of preferences, by id, in the order of the ids.
-
-        Raises:
-            DataError: an id that the project does not have.
-        """
+        """Texts of preferences, by id, in the order of the ids. A DataError if the project lacks one of them."""
         with self._database.read() as connection:
             return items.texts(connection, project, ids)
+
+    def image_file(self, project: int, name: str, *, reduced: bool = False) -> tuple[str, bytes] | None:
+        """The media type and the bytes of an image as a browser is given them, or of its smaller copy, if there is one;
+        None if the project does not have it."""
+        with self._database.read() as connection:
+            return image_rows.image_file(connection, project, name, reduced=reduced)
+
+    def images(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The files of images by name, byte for byte as they were imported. A DataError if the store lacks one."""
+        with self._database.read() as connection:
+            return dict(image_rows.image_contents(connection, names))
 
     def preference_columns(self, project: int) -> dict[str, list[Any]]:
         """The imported preferences as columns, those of the schema and the data's own, in the order of import."""

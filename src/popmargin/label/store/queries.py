@@ -1,6 +1,7 @@
 """Reading back: assignments to show, tables of labels, progress."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, func, select
 from popmargin.errors import DataError
 from popmargin.label.store.answers import label_of
 from popmargin.label.store.assign import leased
+from popmargin.label.store.image_rows import known_images
 from popmargin.label.store.items import active_people, preference_text
 from popmargin.label.store.records import Assignment, Progress, Shown
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference, project
@@ -54,12 +56,14 @@ _ASSIGNMENTS = (
         *(assignment.c[name] for name in ("id", "item", "annotator", "number", "state", "expires_at", *_SHOWN)),
         item.c.kind,
         item.c.response,
+        project.c.images,
         *(_ONE.c[name].label(f"one_{name}") for name in ("key", "prompt", "chosen", "rejected")),
         *(_OTHER.c[name].label(f"other_{name}") for name in ("key", "prompt", "chosen", "rejected")),
     )
     .join_from(assignment, item, item.c.id == assignment.c.item)
     .join(_ONE, _ONE.c.id == item.c.first)
     .outerjoin(_OTHER, _OTHER.c.id == item.c.second)
+    .join(project, project.c.id == assignment.c.project)
 )
 
 
@@ -78,7 +82,13 @@ def load_assignments(connection: Connection, who: int, numbers: Sequence[int]) -
         row.assignment: label_of(row)
         for row in connection.execute(select(label).join(assignment, _CURRENT).where(chosen))
     }  # fmt: skip
-    return [_assignment(rows[number], current.get(number)) for number in numbers]
+    assignments = [_assignment(rows[number], current.get(number)) for number in numbers]
+    if not any(row.images for row in rows.values()):
+        return assignments
+    sides = [side for one in assignments for side in (one.first, one.second) if side is not None]
+    named = {name for side in sides for name in (side.chosen, side.rejected) if isinstance(name, str)}
+    known = known_images(connection, sorted(named))
+    return [replace(one, images=known) for one in assignments]
 
 
 def _assignment(row: Any, current: Any) -> Assignment:

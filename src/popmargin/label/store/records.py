@@ -1,5 +1,6 @@
 """Records returned by the label store: projects, annotators, assignments and labels, plain and immutable."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -27,6 +28,7 @@ class Project:
         items: number of items, including gold ones.
         conversational: whether texts are lists of messages; None before the first import.
         scale: ratings go from 1 to this; None if nothing is rated.
+        images: whether responses are images.
     """
 
     id: int
@@ -42,6 +44,29 @@ class Project:
     conversational: bool | None
     scale: int | None
     created_at: datetime
+    images: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownImage:
+    """What is known of an image in a project without reading it.
+
+    Attributes:
+        name: `image:` and 32 hex digits, as in the preferences.
+        width: in pixels, as it is shown.
+        height: the same.
+        reduced: it is so large that pages first show a smaller copy.
+    """
+
+    name: str
+    width: int
+    height: int
+    reduced: bool
+
+    @property
+    def digits(self) -> str:
+        """The hex digits of the name, which stand in addresses."""
+        return self.name.removeprefix("image:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +126,7 @@ class Assignment:
         expires_at: end of the lease; None unless leased.
         label: the current label, if there was any answer.
         number: this annotator's n-th assignment, from 1.
+        images: the images that its preferences name, by name; None if the responses are texts.
     """
 
     id: int
@@ -115,6 +141,7 @@ class Assignment:
     label: Label | None
     number: int
     response: Side | None = None
+    images: Mapping[str, ShownImage] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0003"
+REVISION = "0004"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -89,6 +90,8 @@ project = Table(
     Column("preferences", Integer, nullable=False, default=0),
     Column("conversational", Boolean),
     Column("scale", Integer),
+    # Whether responses are images; null before the first import, and in projects older than images.
+    Column("images", Boolean),
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -112,6 +115,28 @@ preference = Table(
     Column("extra", Text),
     UniqueConstraint("project", "key"),
     UniqueConstraint("project", "position"),
+)
+
+# Every distinct image once, in however many preferences and projects it is; bytes last, so the rest is read without.
+image = Table(
+    "image",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("media_type", String(100), nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    # PNG files: the pixels that training reads, if a browser would show others; and smaller, if there are too many.
+    Column("reduced", LargeBinary),
+    Column("converted", LargeBinary),
+    Column("content", LargeBinary, nullable=False),
+)
+
+project_image = Table(
+    "project_image",
+    metadata,
+    Column("project", _ID, ForeignKey("project.id"), primary_key=True),
+    Column("image", _ID, ForeignKey("image.id"), primary_key=True),
 )
 
 item = Table(

@@ -16,6 +16,7 @@ from popmargin.label.web.forms import Name, RowId
 from popmargin.label.web.view import page, store_of
 
 router = APIRouter(prefix="/admin")
+_PARQUET = "application/vnd.apache.parquet"
 ProjectId = Annotated[RowId, Form()]
 
 
@@ -70,7 +71,7 @@ def export_labels(request: Request, project: RowId | None = None) -> Response:
 def export_edges(request: Request, project: RowId | None = None) -> Response:
     """The pop labels as PoP edges, as training reads them."""
     edges, _ = pop_edges(store_of(request), _exported(request, project))
-    return _download("edges.parquet", "application/vnd.apache.parquet", edges.save)
+    return _download("edges.parquet", _PARQUET, edges.save)
 
 
 @router.get("/export/preferences.jsonl")
@@ -78,6 +79,13 @@ def export_preferences(request: Request, project: RowId | None = None) -> Respon
     """The preferences with what the labels say about them, such as mean ratings of their responses."""
     preferences = preferences_of(store_of(request), _exported(request, project))
     return _download("preferences.jsonl", "application/x-ndjson", preferences.save)
+
+
+@router.get("/export/preferences.parquet")
+def export_whole_preferences(request: Request, project: RowId | None = None) -> Response:
+    """The same as Parquet, which also holds images."""
+    preferences = preferences_of(store_of(request), _exported(request, project))
+    return _download("preferences.parquet", _PARQUET, preferences.save)
 
 
 def _download(name: str, media_type: str, save: Callable[[Path], None]) -> FileResponse:

@@ -2,15 +2,16 @@
 
 from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict
 
 from popmargin.data.conversation import Text
 from popmargin.data.tools import said
 from popmargin.errors import DataError
-from popmargin.label.store.records import Assignment, Project
+from popmargin.label.store.records import Assignment, Project, ShownImage
 from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId
+from popmargin.label.web.image_routes import RESPONSES, Digits, address, whole_image
 from popmargin.label.web.screen import Choice, Side, choice_of, screen_of, verdict_of
 from popmargin.label.web.view import person_of, seconds_since_shown, store_of
 
@@ -30,16 +31,32 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     409: {"model": Refusal, "description": "The store rejects this answer."},
     422: {"model": Refusal, "description": "The request does not match the schema."},
 }
+_NO_IMAGE: dict[str, Any] = {"model": Refusal, "description": "The project has no such image."}
 _BARE: dict[int | str, dict[str, Any]] = {401: _ERRORS[401]}
 # The guard has already refused requests without a session; this documents it in OpenAPI.
 router = APIRouter(prefix="/api", dependencies=[Depends(_bearer)])
 
 
+class ImageOut(BaseModel):
+    """An image: where it is, at full size, and how large it is in pixels.
+
+    Ask for it with the same token. It never changes, so it can be kept.
+    """
+
+    url: str
+    width: int
+    height: int
+
+
 class ResponseOut(BaseModel):
-    """A response; `preferred` is null where the annotator is not told."""
+    """A response; `preferred` is null where the annotator is not told, `image` where the response is a text.
+
+    The text of an image is its name.
+    """
 
     text: str | list[dict[str, str]]
     preferred: bool | None
+    image: ImageOut | None
 
 
 class SideOut(BaseModel):
@@ -104,7 +121,7 @@ def next_task(request: Request) -> Next:
     """The annotator's open task: the same one until it is answered."""
     person = person_of(request)
     assignment = store_of(request).next_assignment(person.annotator.id)
-    return Next(task=None if assignment is None else _task(assignment, person.project))
+    return Next(task=None if assignment is None else _task(request, assignment, person.project))
 
 
 @router.post("/labels", responses=_ERRORS)
@@ -135,7 +152,7 @@ def undo(request: Request) -> Next:
     """Withdraw the newest answer; its task is the open one again. Null when there was nothing to withdraw."""
     person = person_of(request)
     assignment = store_of(request).undo(person.annotator.id)
-    return Next(task=None if assignment is None else _task(assignment, person.project))
+    return Next(task=None if assignment is None else _task(request, assignment, person.project))
 
 
 @router.get("/progress", responses=_BARE)
@@ -146,22 +163,36 @@ def progress(request: Request) -> ProgressOut:
     return ProgressOut(**{name: getattr(found, name) for name in ProgressOut.model_fields})
 
 
-def _task(assignment: Assignment, project: Project) -> Task:
-    screen = screen_of(assignment)
+@router.get("/images/{digits}", responses={**RESPONSES, 401: _ERRORS[401], 404: _NO_IMAGE}, response_class=Response)
+def image(request: Request, digits: Digits) -> Response:
+    """An image of the annotator's project at full size, by the digits of its name."""
+    return whole_image(request, digits)
+
+
+def _task(request: Request, assignment: Assignment, project: Project) -> Task:
+    screen, root = screen_of(assignment), f"{request.scope.get('root_path', '')}/api"
     return Task(
         assignment=assignment.id,
         number=assignment.number,
         kind=assignment.kind,
-        left=_side(screen.left),
-        right=None if screen.right is None else _side(screen.right),
+        left=_side(screen.left, root),
+        right=None if screen.right is None else _side(screen.right, root),
         scale=project.scale if assignment.kind == "rating" else None,
         choice=choice_of(assignment),
     )
 
 
-def _side(side: Side) -> SideOut:
-    responses = [ResponseOut(text=_text(r.text), preferred=r.preferred) for r in side.responses]
+def _side(side: Side, root: str) -> SideOut:
+    responses = [
+        ResponseOut(text=_text(r.text), preferred=r.preferred, image=_image(r.image, root)) for r in side.responses
+    ]
     return SideOut(prompt=_text(side.prompt), responses=responses)
+
+
+def _image(image: ShownImage | None, root: str) -> ImageOut | None:
+    if image is None:
+        return None
+    return ImageOut(url=address(root, image, reduced=False), width=image.width, height=image.height)
 
 
 def _text(text: Text) -> str | list[dict[str, str]]:

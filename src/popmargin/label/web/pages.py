@@ -12,21 +12,24 @@ from fastapi.responses import RedirectResponse
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment
 from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId, new_request
+from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
 from popmargin.label.web.screen import (
-    QUESTIONS,
     SURE,
-    WORDS,
     Choice,
     buttons_of,
     choice_of,
+    question_of,
     screen_of,
     sure_of,
     verdict_of,
+    words_of,
 )
 from popmargin.label.web.security import Person, cookie_name
 from popmargin.label.web.view import page, person_of, seconds_since_shown, store_of
 
 router = APIRouter()
+router.get("/images/{digits}", responses=RESPONSES)(whole_image)
+router.get("/images/{digits}/reduced", responses=RESPONSES)(reduced_image)
 PAGE_ROWS = 50
 _MONTH = 30 * 24 * 3600
 
@@ -144,13 +147,14 @@ def logout(request: Request) -> Response:
 
 
 def _task_page(request: Request, person: Person, assignment: Assignment, *, editing: bool) -> Response:
+    images = assignment.images is not None
     return page(
         request,
         "task.html.j2",
         assignment=assignment,
         screen=screen_of(assignment),
-        question=QUESTIONS[assignment.kind],
-        words=WORDS[assignment.kind],
+        question=question_of(assignment.kind, images=images),
+        words=words_of(assignment.kind, images=images),
         buttons=buttons_of(assignment.kind, person.project.scale),
         present=choice_of(assignment),
         note="" if assignment.label is None else assignment.label.note,

@@ -3,6 +3,7 @@
 The three-level shuffle is stored with the assignment (`Shown`), so the screen of any label can be rebuilt later.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -11,21 +12,28 @@ from markupsafe import Markup
 from popmargin.data.conversation import Text
 from popmargin.data.questions import RATINGS, Kind, PreferenceText, Rating, Verdict
 from popmargin.errors import DataError
-from popmargin.label.store.records import Assignment, Shown, Wrong
+from popmargin.label.store.records import Assignment, Shown, ShownImage, Wrong
 from popmargin.label.web.marked_text import render, render_pair
 
 Place = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]
 Choice = Place | Rating
 """An answer as shown on the screen."""
+Shape = Literal["square", "wide", "tall"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A response on the screen; `preferred` says whether the data calls it the better one (None = not shown)."""
+    """A response on the screen; `preferred` says whether the data calls it the better one (None = not shown).
+
+    Attributes:
+        html: the text; empty for an image.
+        image: None for a text.
+    """
 
     text: Text
     preferred: bool | None
     html: Markup
+    image: ShownImage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +63,48 @@ class Screen:
         """All, from left to right (on a phone: from top to bottom)."""
         return (self.left,) if self.right is None else (self.left, self.right)
 
+    @property
+    def shape(self) -> Shape | None:
+        """The shape of all boxes for images, whatever is in them; None if the responses are texts."""
+        images = [response.image for side in self.sides for response in side.responses if response.image is not None]
+        return box_shape([(image.width, image.height) for image in images]) if images else None
+
+
+def box_shape(sizes: Sequence[tuple[int, int]]) -> Shape:
+    """The shape of a box that suits all of these widths and heights.
+
+    Example:
+        >>> box_shape([(640, 480), (1024, 512)]), box_shape([(640, 480), (480, 640)])
+        ('wide', 'square')
+    """
+    if all(4 * width > 5 * height for width, height in sizes):
+        return "wide"
+    return "tall" if all(4 * height > 5 * width for width, height in sizes) else "square"
+
 
 def screen_of(assignment: Assignment) -> Screen:
     """An assignment's screen, in its stored order."""
-    shown, first, second = assignment.shown, assignment.first, assignment.second
+    shown, first, second, images = assignment.shown, assignment.first, assignment.second, assignment.images
     if assignment.response is not None:
         text = first.chosen if assignment.response == "chosen" else first.rejected
-        only = Response(text=text, preferred=None, html=render(text))
+        only = _image(text, None, images) if images is not None else _text(text, None, render(text))
         return Screen(kind="rating", left=Side(place="left", prompt=first.prompt, responses=(only,)), right=None)
     if second is None:
-        return _responses(first, swapped(assignment.kind, shown))
+        left, right = _responses(first, images, swap=swapped(assignment.kind, shown), marked=False)
+        return Screen(
+            kind="preference",
+            left=Side(place="left", prompt=first.prompt, responses=(left,)),
+            right=Side(place="right", prompt=first.prompt, responses=(right,)),
+        )
     pairs = [(first, shown.swap_first), (second, shown.swap_second)]
     if swapped(assignment.kind, shown):
         pairs.reverse()
-    return Screen(kind="pop", left=_pair("left", *pairs[0]), right=_pair("right", *pairs[1]))
+    responses = [_responses(preference, images, swap=swap, marked=True) for preference, swap in pairs]
+    return Screen(
+        kind="pop",
+        left=Side(place="left", prompt=pairs[0][0].prompt, responses=responses[0]),
+        right=Side(place="right", prompt=pairs[1][0].prompt, responses=responses[1]),
+    )
 
 
 def swapped(kind: Kind, shown: Shown) -> bool:
@@ -76,24 +112,26 @@ def swapped(kind: Kind, shown: Shown) -> bool:
     return shown.swap_pairs if kind == "pop" else shown.swap_first
 
 
-def _responses(preference: PreferenceText, swap: bool) -> Screen:
-    texts = (preference.rejected, preference.chosen) if swap else (preference.chosen, preference.rejected)
-    html = render_pair(*texts)
-    left, right = (Response(text=text, preferred=None, html=html[i]) for i, text in enumerate(texts))
-    return Screen(
-        kind="preference",
-        left=Side(place="left", prompt=preference.prompt, responses=(left,)),
-        right=Side(place="right", prompt=preference.prompt, responses=(right,)),
-    )
+def _responses(
+    preference: PreferenceText, images: Mapping[str, ShownImage] | None, *, swap: bool, marked: bool
+) -> tuple[Response, ...]:
+    """Both responses in the order on the screen; `marked`: it is shown which one the data prefer."""
+    both = ((preference.chosen, True if marked else None), (preference.rejected, False if marked else None))
+    both = both[::-1] if swap else both
+    if images is not None:
+        return tuple(_image(text, preferred, images) for text, preferred in both)
+    html = render_pair(both[0][0], both[1][0])
+    return tuple(_text(text, preferred, html[place]) for place, (text, preferred) in enumerate(both))
 
 
-def _pair(place: Literal["left", "right"], preference: PreferenceText, swap: bool) -> Side:
-    html = render_pair(preference.chosen, preference.rejected)
-    responses = (
-        Response(text=preference.chosen, preferred=True, html=html[0]),
-        Response(text=preference.rejected, preferred=False, html=html[1]),
-    )
-    return Side(place=place, prompt=preference.prompt, responses=responses[::-1] if swap else responses)
+def _text(text: Text, preferred: bool | None, html: Markup) -> Response:
+    return Response(text=text, preferred=preferred, html=html)
+
+
+def _image(name: Text, preferred: bool | None, images: Mapping[str, ShownImage]) -> Response:
+    # One that the store lacks is asked for all the same: the page then says that it did not load.
+    image = images.get(str(name)) or ShownImage(name=str(name), width=1, height=1, reduced=False)
+    return Response(text=name, preferred=preferred, html=Markup(), image=image)
 
 
 def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong | None]:
@@ -163,6 +201,30 @@ QUESTIONS: dict[Kind, str] = {
     "preference": "Which response is better?",
     "rating": "How good is this response?",
 }
+
+
+def words_of(kind: Kind, *, images: bool) -> dict[Choice, str]:
+    """The answers as worded on a page.
+
+    Example:
+        >>> words_of("preference", images=True)["left"]
+        'Image 1'
+    """
+    return {choice: _of_images(words) if images else words for choice, words in WORDS[kind].items()}
+
+
+def question_of(kind: Kind, *, images: bool) -> str:
+    """The question of a page.
+
+    Example:
+        >>> question_of("preference", images=True)
+        'Which image is better?'
+    """
+    return _of_images(QUESTIONS[kind]) if images else QUESTIONS[kind]
+
+
+def _of_images(words: str) -> str:
+    return words.replace("Response", "Image").replace("response", "image")
 
 
 @dataclass(frozen=True, kw_only=True)

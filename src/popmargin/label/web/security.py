@@ -22,6 +22,7 @@ from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Annotator, Project
 
 PUBLIC = ("/login/", "/static/")
+_IMAGES = ("/images/", "/api/images/")
 MAX_BODY = 1 << 20
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -107,7 +108,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
-                headers["Cache-Control"] = "no-cache" if path.startswith("/static/") else "no-store"
+                headers["Cache-Control"] = _keeping(path, message["status"])
             await send(message)
 
         headers, session = Headers(scope=scope), None
@@ -128,6 +129,13 @@ class Guard:
         if path == "/admin" or path.startswith("/admin/"):
             return self.sessions.admin(cookies.get(cookie_name("admin", headers), ""))
         return self.sessions.annotator(cookies.get(cookie_name("annotator", headers), ""))
+
+
+def _keeping(path: str, status: int) -> str:
+    """How long a browser may keep an answer: images by content for good, in nobody else's cache."""
+    if path.startswith(_IMAGES) and status in (200, 304):
+        return "private, max-age=31536000, immutable"
+    return "no-cache" if path.startswith("/static/") else "no-store"
 
 
 def cookie_name(role: Literal["annotator", "admin"], headers: Headers) -> str:

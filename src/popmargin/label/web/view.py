@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
 from popmargin.label.web.marked_text import document, plain
-from popmargin.label.web.screen import SURE, WORDS, choice_of, sure_of
+from popmargin.label.web.screen import SURE, choice_of, screen_of, sure_of, words_of
 from popmargin.label.web.security import Person, Session
 from popmargin.report.metrics import has_bounds, number
 
@@ -26,7 +26,7 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    filters: dict[str, Any] = {"markdown": document, "bounded": has_bounds}
+    filters: dict[str, Any] = {"markdown": document, "bounded": has_bounds, "screen": screen_of}
     filters |= {found.__name__: found for found in (plain, answer, sure, clock, share, short, plain_number)}
     made.filters.update(filters)
     return made
@@ -73,7 +73,7 @@ def seconds_since_shown(assignment: Assignment, lease_seconds: int) -> float | N
 def answer(assignment: Assignment) -> str:
     """The answer in the words of the page."""
     choice = choice_of(assignment)
-    return "no answer" if choice is None else WORDS[assignment.kind][choice]
+    return "no answer" if choice is None else words_of(assignment.kind, images=assignment.images is not None)[choice]
 
 
 def sure(assignment: Assignment) -> str:

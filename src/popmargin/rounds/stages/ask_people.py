@@ -1,57 +1,83 @@
 """Asking people, through a label store: a stage that puts questions in, and one that waits for the answers."""
 
+import shlex
 from collections import Counter
-from typing import Any, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
-from popmargin.errors import RunError, counted
+from popmargin.errors import RunError, WaitingError, counted
 from popmargin.files import whole_file
-from popmargin.label.export.pop_edges import pop_edges
-from popmargin.label.export.preferences import preferences_of
-from popmargin.label.projects.open_project import open_project
 from popmargin.label.store.address import open_store
-from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.pop.active import ActiveSampler
+from popmargin.pop.edges import PopEdges
+from popmargin.rounds.plan import Output, Plan, Stage, Waiting, Work
 from popmargin.rounds.stages.pair_responses import about_pairs
 from popmargin.statistics.intervals import Clusters
 from popmargin.statistics.jackknife import share_of_sums
+
+if TYPE_CHECKING:  # what they need is an extra, and the recipe is for those who label otherwise, too
+    from popmargin.label.store.label_store import LabelStore
+    from popmargin.label.store.records import Project
 
 Ask = Literal["preference", "pop"]
 
 
 def add_people(
-    plan: Plan, name: str, pairs: Output, *, store: str, project: str, ask: Ask, overlap: int, seed: int
+    plan: Plan,
+    name: str,
+    pairs: Output,
+    *,
+    store: str,
+    project: str,
+    ask: Ask,
+    overlap: int,
+    seed: int,
+    budget: int | None = None,
+    batches: int = 1,
 ) -> Stage:
     """Append the asking and the waiting; the outputs of the second are `preferences`, and `edges` for kind `pop`.
 
     Args:
         plan: of the recipe.
-        name: of the stages, below which they are `ask` and `answers`.
+        name: of the stages, below which they are `ask` and `answers`; those of earlier batches have a number.
         pairs: preferences to ask about.
         store: a label store: a file, or a database URL.
         project: its project; made when missing.
         ask: `preference`: which response is better; `pop`: which of two preferences is stronger.
         overlap: people for each question.
         seed: of the order, and of the pairs of preferences.
+        budget: with `pop`: ask about so many pairs of preferences, the most informative ones (`pop/active.py`); None
+            draws as many as there are preferences.
+        batches: the budget is asked in so many parts, each chosen from the answers to those before.
     """
-    where = {"store": store, "project": project}
-    asked = plan.add(
-        f"{name}/ask",
-        ask_stage,
-        inputs={"pairs": pairs},
-        settings=where | {"ask": ask, "overlap": overlap, "seed": seed},
-        outputs={"asked": "asked.txt"},
-    )
-    outputs = {"preferences": "preferences.parquet"} | ({"edges": "edges.parquet"} if ask == "pop" else {})
-    return plan.add(
-        f"{name}/answers",
-        answers_stage,
-        inputs={"pairs": pairs, "asked": asked["asked"]},
-        settings=where | {"ask": ask, "overlap": overlap},
-        outputs=outputs,
-    )
+    where = {"store": store, "project": project, "ask": ask, "overlap": overlap}
+    answers: Stage | None = None
+    for number in range(1, batches + 1):
+        end = "" if number == batches else f"-{number}"
+        before: dict[str, Output | Path] = {} if answers is None else {"before": answers["edges"]}
+        total = {} if budget is None else {"questions": round(budget * number / batches)}
+        asked = plan.add(
+            f"{name}/ask{end}",
+            ask_stage,
+            inputs={"pairs": pairs} | before,
+            settings=where | {"seed": seed} | total,
+            outputs={"asked": "asked.txt"},
+        )
+        answers = plan.add(
+            f"{name}/answers{end}",
+            answers_stage,
+            inputs={"pairs": pairs, "asked": asked["asked"]},
+            settings=where | ({"batch": number} if end else {}),
+            outputs={"preferences": "preferences.parquet"} | ({"edges": "edges.parquet"} if ask == "pop" else {}),
+            waits=missing_answers,
+        )
+    assert answers is not None
+    return answers
 
 
 def ask_stage(work: Work) -> dict[str, Any]:
@@ -59,42 +85,87 @@ def ask_stage(work: Work) -> dict[str, Any]:
     settings = work.settings
     data = _without_ratings(load_preferences(work.inputs["pairs"], ties="keep"))
     with open_store(settings["store"], create=True) as store:
-        project = open_project(
-            store,
-            data,
-            settings["project"],
-            kind=settings["ask"],
-            overlap=settings["overlap"],
-            seed=settings["seed"],
-            say=lambda line: work.say(f"  {line}"),
-        )
+        from popmargin.label.projects.open_project import open_project
+
+        if "before" in work.inputs:
+            project = store.project(settings["project"])
+            _ask_more(store, project, settings)
+        else:
+            project = open_project(
+                store,
+                data,
+                settings["project"],
+                kind=settings["ask"],
+                edges=first_pairs(data, settings["questions"], settings["seed"]) if "questions" in settings else None,
+                overlap=settings["overlap"],
+                seed=settings["seed"],
+                say=lambda line: work.say(f"  {line}"),
+            )
         items = store.progress(project.id).items
+    wanted = settings.get("questions", items)
+    if items < wanted:
+        work.say(f"  {items} of {wanted} questions are asked: there are no other pairs of preferences")
     with whole_file(work.outputs["asked"]) as partial:
         partial.write_text(f"{items}\n", encoding="utf-8")
     return {"questions": items}
+
+
+def first_pairs(data: Preferences, count: int, seed: int) -> PopEdges:
+    """Pairs of preferences to ask about before anything is answered; which side is called stronger means nothing."""
+    pairs = ActiveSampler(data.ids, seed=seed).ask(count)
+    return PopEdges.from_columns([first for first, _ in pairs], [second for _, second in pairs])
+
+
+def _ask_more(store: "LabelStore", project: "Project", settings: Mapping[str, Any]) -> None:
+    """Add the pairs of preferences that are most informative after the answers so far."""
+    from popmargin.label.export.pop_edges import pop_edges
+
+    asked = [(row["first"], row["second"]) for batch in store.items(project.id) for row in batch.to_pylist()]
+    wanted = settings["questions"] - len(asked)
+    if wanted < 1:  # they were added before the stage was killed
+        return
+    sampler = ActiveSampler(store.preference_columns(project.id)["id"], seed=settings["seed"])
+    edges, _ = pop_edges(store, project)
+    if len(edges):
+        sampler.tell(edges)
+    sampler.pass_over(asked)
+    pairs = sampler.ask(wanted)
+    if pairs:
+        store.add_items(project.id, "pop", [first for first, _ in pairs], [second for _, second in pairs])
+
+
+def missing_answers(settings: Mapping[str, Any]) -> Waiting | None:
+    """How many questions people have answered, and where the others are asked; None once all are answered."""
+    with open_store(settings["store"]) as store:
+        project = store.project(settings["project"])
+        items = store.progress(project.id).items
+        counts = Counter(store.labels(project.id, columns=("item",))["item"].to_pylist())
+    done = sum(count >= settings["overlap"] for count in counts.values())
+    if done >= items:
+        return None
+    where = shlex.join(["--db", settings["store"], "--project", settings["project"]])
+    return Waiting(done, items, f"Answer with: popmargin annotate {where}, or popmargin label judge {where} --judge …")
 
 
 def answers_stage(work: Work) -> dict[str, Any]:
     """Take the answers out, once all are there.
 
     Raises:
-        RunError: some are missing; it says how to give them, and the next call goes on.
+        WaitingError: some are missing; it says how to give them.
+        RunError: no answer can be trained on.
     """
     settings = work.settings
+    waiting = missing_answers(settings)
+    if waiting is not None:
+        raise WaitingError(f"{waiting}. {waiting.how}")
     with open_store(settings["store"]) as store:
+        from popmargin.label.export.pop_edges import pop_edges
+        from popmargin.label.export.preferences import preferences_of
+
         project = store.project(settings["project"])
-        items = store.progress(project.id).items
-        counts = Counter(store.labels(project.id, columns=("item",))["item"].to_pylist())
-        done = sum(count >= settings["overlap"] for count in counts.values())
-        if done < items:
-            raise RunError(
-                f"{done} of {items} questions of project '{project.name}' are answered. Label them "
-                f"with popmargin annotate --db {settings['store']} --project {project.name}, or popmargin label judge; "
-                "then run the same command again."
-            )
         if settings["ask"] == "pop":
             edges, report = pop_edges(store, project)
-            if all(edges.table["tie"].to_pylist()):
+            if "batch" not in settings and all(edges.table["tie"].to_pylist()):
                 raise RunError(
                     f"No answer of project '{project.name}' says which preference is stronger ({report}), so there is "
                     "nothing to train on."

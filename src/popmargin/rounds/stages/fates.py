@@ -12,14 +12,27 @@ from popmargin.data.load import load_preferences
 from popmargin.data.tokenize import prompt_text
 from popmargin.files import whole_file
 from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.rounds.stages.rank_rows import known_flips
 
 
-def add_fates(plan: Plan, name: str, *, rows: Output, ranks: Sequence[Output], replaced: Sequence[Output]) -> Stage:
-    """Append the table of all original rows: losses, kept or dropped, and replacement, by round."""
+def add_fates(
+    plan: Plan,
+    name: str,
+    *,
+    rows: Output,
+    ranks: Sequence[Output],
+    replaced: Sequence[Output],
+    known: str | None = None,
+) -> Stage:
+    """Append the table of all original rows: losses, kept or dropped, and replacement, by round.
+
+    With `known`, a column that is not 0 where a label is known to be wrong, also whether it is.
+    """
     inputs: dict[str, Output | Path] = {"rows": rows}
     inputs |= {f"ranks-{number}": output for number, output in enumerate(ranks, 1)}
+    settings = {"rounds": len(ranks)} | ({} if known is None else {"known": known})
     inputs |= {f"replacements-{number}": output for number, output in enumerate(replaced, 1)}
-    return plan.add(name, fates_stage, inputs=inputs, settings={"rounds": len(ranks)}, outputs={"rows": "rows.jsonl"})
+    return plan.add(name, fates_stage, inputs=inputs, settings=settings, outputs={"rows": "rows.jsonl"})
 
 
 def fates_stage(work: Work) -> dict[str, Any]:
@@ -30,6 +43,8 @@ def fates_stage(work: Work) -> dict[str, Any]:
     replacements = {
         number: _by_prompt(path) for number in rounds if (path := work.inputs.get(f"replacements-{number}")) is not None
     }
+    known = work.settings.get("known")
+    wrong = None if known is None else known_flips(rows, known)
     lines: list[dict[str, Any]] = []
     for place, name in enumerate(rows.ids):
         row = rows[place]
@@ -39,6 +54,8 @@ def fates_stage(work: Work) -> dict[str, Any]:
             "chosen": _text(row["chosen"]),
             "rejected": _text(row["rejected"]),
         }
+        if wrong is not None:
+            line["flipped"] = bool(wrong[place])
         for number in rounds:
             rank = ranks[number][place]
             line[f"loss_{number}"], line[f"reward_margin_{number}"] = rank["loss"], rank["reward_margin"]

@@ -1,6 +1,7 @@
 """Labelling responses: by the policy's own implicit reward, by a reward or judge, or at random."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ from popmargin.data.conversation import prompt_key
 from popmargin.data.responses import Responses
 from popmargin.rewards.base import Reward
 from popmargin.rewards.implicit import NO_REFERENCE, ImplicitReward
-from popmargin.rewards.load import check_reward, load_reward
+from popmargin.rewards.load import load_reward
 from popmargin.rewards.rate_responses import rate_responses
 from popmargin.rounds.label_agreement import agreement
 from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.rounds.stages.paid_labels import IMPLICIT, OF_LABELLING, RANDOM, announced, label_options, refuse_too_few
 from popmargin.rounds.stages.trained_models import policy_of
 
 LABEL, TRUSTED = "label", "trusted"
 """Scores of labelled responses: the one that pairs are made by, and the reward of the evaluation, for comparison."""
-IMPLICIT, RANDOM = "implicit", "random"
 
 
 def add_labels(
@@ -32,6 +33,7 @@ def add_labels(
     policy: Output | Path | str,
     reference: Output | Path | str | None,
     per_token: bool = False,
+    options: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Stage:
     """Append the labelling; its output `responses` has the score `label`, and `trusted` where a reward is configured.
@@ -45,13 +47,13 @@ def add_labels(
         policy: of the implicit reward.
         reference: of the implicit reward; None for log-probs without one.
         per_token: divide the implicit reward by the tokens of the response.
+        options: of the reward or judge; see `paid_labels.py` for those that are of labelling alone.
         seed: of random labels.
 
     Raises:
         ConfigError, RunError: the labels or the reward of the evaluation name nothing usable.
     """
-    if by not in (IMPLICIT, RANDOM):
-        check_reward(by, {})
+    decides, how = label_options(by, options or {})
     settings: dict[str, Any] = {
         "by": by,
         "trusted": {"reward": config.evaluation.reward, "options": config.evaluation.reward_options},
@@ -70,7 +72,9 @@ def add_labels(
                 inputs[key] = model
     elif by == RANDOM:
         settings["seed"] = seed
-    return plan.add(name, label_stage, inputs=inputs, settings=settings, outputs={"responses": "responses.parquet"})
+    settings |= {"options": decides} if decides else {}
+    outputs = {"responses": "responses.parquet"}
+    return plan.add(name, label_stage, inputs=inputs, settings=settings, outputs=outputs, how=how)
 
 
 def label_stage(work: Work) -> dict[str, Any]:
@@ -80,16 +84,23 @@ def label_stage(work: Work) -> dict[str, Any]:
     if settings["by"] == RANDOM:
         labelled = responses.with_scores({LABEL: random_labels(responses, settings["seed"])})
     else:
-        rated = rate_responses(responses, _labeller(work), name=LABEL)
+        labeller, limit = _labeller(work), settings.get("options", {}).get("limit")
+        responses, paid = announced(labeller, responses, work.say, limit=limit, price=work.how.get("price"))
+        rated = rate_responses(responses, labeller, name=LABEL)
         labelled = rated.responses
+        refuse_too_few(labeller, rated.missing, len(labelled.texts))
         facts |= {
             "missing": rated.missing,
             "notes": list(rated.notes),
-            "cost": {"scored responses": len(labelled.texts)},
-        }
+            "cost": {"scored responses": len(labelled.texts)} | paid.cost,
+        } | ({"left_out": paid.left_out} if paid.left_out else {})
     trusted = settings["trusted"]
     if trusted["reward"] is not None:
         reward = load_reward(trusted["reward"], **trusted["options"])
+        _, paid = announced(reward, labelled, work.say)
+        facts["cost"] = facts.get("cost", {}) | {
+            f"{what} of the evaluation's judge": n for what, n in paid.cost.items()
+        }
         labelled = rate_responses(labelled, reward, name=TRUSTED).responses
         found = agreement(labelled, LABEL, TRUSTED)
         facts["agreement"] = found.to_dict()
@@ -102,7 +113,8 @@ def label_stage(work: Work) -> dict[str, Any]:
 def _labeller(work: Work) -> Reward:
     settings = work.settings
     if settings["by"] != IMPLICIT:
-        return load_reward(settings["by"])
+        given = settings.get("options", {}) | work.how
+        return load_reward(settings["by"], **{name: given[name] for name in given if name not in OF_LABELLING})
     policy, reference = (str(work.inputs.get(key, settings.get(key))) for key in ("policy", "reference"))
     policy = policy_of(policy).name
     reference = NO_REFERENCE if reference == NO_REFERENCE else policy_of(reference).name

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +12,19 @@ import torch
 from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.evaluation.run import held_out_margins
 from popmargin.files import PARQUET, whole_file
 from popmargin.objectives.base import OBJECTIVES, Rows
 from popmargin.rounds.plan import Output, Plan, Stage, Work
 from popmargin.rounds.stages.trained_models import load_trained
+from popmargin.statistics.intervals import UNDEFINED, Clusters
+from popmargin.statistics.jackknife import share_of_sums
+from popmargin.statistics.roc import roc_area
 from popmargin.training.build import Run
 
 _BINS = 40
+Filter = Literal["loss", "random", "oracle"]
 
 
 def keep_smallest(loss: np.ndarray, noise_share: float) -> np.ndarray:
@@ -43,6 +47,72 @@ def keep_smallest(loss: np.ndarray, noise_share: float) -> np.ndarray:
     return kept
 
 
+def keep_rows(
+    loss: np.ndarray, noise_share: float, *, by: Filter, wrong: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
+    """Which rows to keep, by the loss or by one of its controls.
+
+    Args:
+        loss: of each row (N,), without nan.
+        noise_share: f, the share of rows to drop; the oracle drops those that are wrong.
+        by: `loss`; `random` drops as many rows, whatever their loss; `oracle` drops the rows known to be wrong.
+        wrong: which rows are (N,), for the oracle.
+        seed: of the random choice.
+
+    Returns:
+        True where a row is kept (N,).
+    """
+    if by == "random":
+        return keep_smallest(np.random.default_rng(seed).random(len(loss)), noise_share)
+    if by == "oracle":
+        assert wrong is not None
+        return ~wrong
+    return keep_smallest(loss, noise_share)
+
+
+def known_flips(rows: Preferences, column: str) -> np.ndarray:
+    """Which labels a column says are wrong (N,).
+
+    Raises:
+        DataError: there is no such column of numbers, or a row has no number in it.
+    """
+    values = rows.column(column)
+    missing = np.flatnonzero(np.isnan(values))
+    if len(missing):
+        raise DataError(
+            f"Column '{column}' has no number in {len(missing)} of {counted(len(rows), 'row')} (first: "
+            f"'{rows.ids[missing[0]]}')."
+            " Give 1 where a label is known to be wrong, and 0 elsewhere."
+        )
+    return values != 0
+
+
+def about_flips(rows: Preferences, loss: np.ndarray, kept: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
+    """How well the loss finds labels that are known to be wrong, over the ranked rows; intervals are over prompts.
+
+    Returns:
+        `flips` among the ranked rows; `auc`, the probability that a flipped row has a larger loss than another one;
+        `precision`, the share of the dropped rows that are flipped; `recall`, the share of the flipped rows that are
+        dropped.
+    """
+    ranked = np.flatnonzero(np.isfinite(loss))
+    wrong, dropped = wrong[ranked], ~kept[ranked]
+    keys = rows.prompt_keys
+    groups = Clusters([keys[row] for row in ranked])
+
+    def share(of: np.ndarray) -> dict[str, Any]:
+        if not of.any():
+            return UNDEFINED.to_dict()
+        return share_of_sums(groups.sums(np.stack([wrong & dropped, of], axis=1).astype(float))).to_dict()
+
+    return {
+        "flips": int(wrong.sum()),
+        "auc": roc_area(loss[ranked], wrong, groups).to_dict(),
+        "precision": share(dropped),
+        "recall": share(wrong),
+    }
+
+
 def robust_loss(margin: np.ndarray, alpha: float) -> np.ndarray:
     """The ROPO loss of reward margins β·Δ (N,), without gradient."""
     gap = torch.from_numpy(margin)
@@ -62,6 +132,9 @@ def add_ranking(
     inputs: Mapping[str, Output | Path],
     noise_share: float,
     objective: Mapping[str, Any],
+    by: Filter = "loss",
+    known: str | None = None,
+    seed: int = 0,
 ) -> Stage:
     """Append the ranking of all original preferences.
 
@@ -75,6 +148,9 @@ def add_ranking(
         inputs: `model.path` where the start model is a folder.
         noise_share: f, the share to drop.
         objective: ropo with its options.
+        by: what decides which rows are dropped: see `keep_rows`.
+        known: column that is not 0 where a label is known to be wrong, to measure the filter by.
+        seed: of a random filter.
     """
     values = to_dict(config)
     settings: dict[str, Any] = {key: values[key] for key in ("seed", "model")} | {
@@ -83,13 +159,15 @@ def add_ranking(
         "evaluation": {"tokens_per_batch": config.evaluation.tokens_per_batch},
         "noise_share": noise_share,
     }
+    settings |= {"by": by, "random_seed": seed} if by == "random" else {"by": by} if by != "loss" else {}
+    settings |= {} if known is None else {"known": known}
     for key in inputs:
         section, _, field = key.partition(".")
         settings[section].pop(field, None)
     given: dict[str, Output | Path] = {"rows": rows, **inputs, **policies}
     given |= {f"half-{half}": output for half, output in (halves or {}).items()}
     outputs = {"ranks": "ranks.parquet", "kept": "kept.parquet"}
-    outputs |= {"dropped": "dropped.parquet"} if noise_share else {}
+    outputs |= {"dropped": "dropped.parquet"} if noise_share or by == "oracle" else {}
     outputs |= {f"kept-{half}": f"kept-{half}.parquet" for half in halves or ()}
     return plan.add(name, rank_stage, inputs=given, settings=settings, outputs=outputs)
 
@@ -116,12 +194,22 @@ def rank_stage(work: Work) -> dict[str, Any]:
     loss = np.full(len(rows), np.nan)
     loss[ranked] = robust_loss(margin[ranked], work.settings["objective"].get("alpha", 14.0))
     kept = np.zeros(len(rows), dtype=bool)
-    kept[ranked] = keep_smallest(loss[ranked], work.settings["noise_share"])
+    settings = work.settings
+    wrong = known_flips(rows, settings["known"]) if "known" in settings else None
+    kept[ranked] = keep_rows(
+        loss[ranked],
+        settings["noise_share"],
+        by=settings.get("by", "loss"),
+        wrong=None if wrong is None else wrong[ranked],
+        seed=settings.get("random_seed", 0),
+    )
     _save(work, rows, margin, loss, kept)
     for half, names in halves.items():
         own = [row for row, name in enumerate(rows.ids) if name in names and kept[row]]
         rows.select(own).save(work.outputs[f"kept-{half.removeprefix('half-')}"])
     facts = _facts(rows, margin, loss, kept)
+    if wrong is not None:
+        facts["known_flips"] = about_flips(rows, loss, kept, wrong)
     work.say(
         f"  {len(rows)} in = {facts['kept']} kept + {facts['dropped']} dropped + {facts['not_ranked']} not ranked; "
         f"the policy contradicts {facts['contradicted']:.0%}"
@@ -131,7 +219,7 @@ def rank_stage(work: Work) -> dict[str, Any]:
 
 def _margins(work: Work, rows: Preferences, policy: Path) -> dict[str, float]:
     """Reward margin β·Δ of each row under a policy, by id; rows that are too long have none."""
-    settings = {key: value for key, value in work.settings.items() if key != "noise_share"}
+    settings = {key: work.settings[key] for key in ("seed", "model", "data", "objective", "evaluation")}
     placed: dict[str, Any] = {"output": str(work.folder)}
     if "model.path" in work.inputs:
         placed["model"] = {"path": str(work.inputs["model.path"])}

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.config import DataConfig, RunConfig, from_dict, merge, to_dict
+from popmargin.config_names import EMBEDDED
+from popmargin.data.exchange import flipped
 from popmargin.data.load import load_preferences
 from popmargin.data.locate import local_paths
 from popmargin.data.schema import Preferences
@@ -14,6 +16,9 @@ from popmargin.data.split import leak_keys, normalised_key
 from popmargin.errors import ConfigError
 from popmargin.rounds.plan import Output, Plan, Stage, Work
 from popmargin.training.sides import read_split
+
+FLIPPED = "known_flip"
+"""Column of the parts: 1 where `data.flip` has flipped the label, else 0."""
 
 
 def split_by_prompt(preferences: Preferences, sizes: Sequence[int | None], seed: int) -> list[Preferences]:
@@ -74,7 +79,7 @@ def add_split(
     data = to_dict(config.data)
     local: dict[str, Output | Path] = {}
     for side in ("train", "test"):
-        paths = [] if data[side] in (None, "demo") else local_paths(data[side])
+        paths = [] if data[side] in (None, *EMBEDDED) else local_paths(data[side])
         if len(paths) == 1 and Path(data[side]).expanduser() == paths[0]:
             data.pop(side)
             local[f"data.{side}"] = paths[0].absolute()
@@ -94,10 +99,14 @@ def add_split(
 def split_stage(work: Work) -> dict[str, Any]:
     """Read the data, split them, and write the parts."""
     own = {name.removeprefix("data."): str(path) for name, path in work.inputs.items() if name.startswith("data.")}
-    split = read_split(from_dict(DataConfig, merge(work.settings["data"], own)))
+    config = from_dict(DataConfig, merge(work.settings["data"], own))
+    split = read_split(config)
     rounds, per_round = work.settings["rounds"], work.settings["prompts_per_round"]
     sizes = [work.settings["seed_prompts"], *[per_round] * rounds]
-    parts = split_by_prompt(split.train, sizes, work.settings["seed"])
+    train = split.train
+    if config.flip:
+        train = train.with_columns(**{FLIPPED: flipped(len(train), config.flip, config.split_seed).astype(float)})
+    parts = split_by_prompt(train, sizes, work.settings["seed"])
     names = ["seed", *(f"round-{r}" for r in range(1, rounds + 1)), "test"]
     facts: dict[str, Any] = {}
     for name, part in zip(names, [*parts, split.test], strict=True):

@@ -5,12 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from popmargin.config import RunConfig, from_dict, merge, to_dict
+from popmargin.config import DataConfig, RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.rounds.plan import Output, Plan, Stage, Work
 from popmargin.training.build import make_loss
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
+
+_READ_ALREADY: dict[str, Any] = {
+    name: getattr(DataConfig(), name) for name in ("split", "format", "columns", "flip", "limit", "validation_size")
+}
+"""How the user's data were read and changed: it must not happen again to what a stage has made of them. Flipping the
+same rows twice would undo it."""
 
 
 def add_training(
@@ -40,6 +46,8 @@ def add_training(
     values = to_dict(changed)
     for key in ("output", "name", "evaluation"):  # they do not change the training
         values.pop(key)
+    if "data.train" in inputs:
+        values["data"] |= _READ_ALREADY
     for key in inputs:
         section, _, field = key.partition(".")
         values[section].pop(field)
@@ -49,8 +57,8 @@ def add_training(
     return plan.add(name, train_stage, inputs=inputs, settings=values, outputs=outputs)
 
 
-def train_stage(work: Work) -> dict[str, Any]:
-    """Train, or go on from the last checkpoint."""
+def run_of(work: Work) -> RunConfig:
+    """The run that a training stage is."""
     placed: dict[str, Any] = {}
     for key, path in work.inputs.items():
         section, _, field = key.partition(".")
@@ -60,7 +68,12 @@ def train_stage(work: Work) -> dict[str, Any]:
     few = work.settings.get("epochs_if_few")
     if few is not None and len(load_preferences(values["data"]["train"])) < few["below"]:
         values = merge(values, {"train": {"epochs": few["epochs"]}})
-    config = from_dict(RunConfig, values)
+    return from_dict(RunConfig, values)
+
+
+def train_stage(work: Work) -> dict[str, Any]:
+    """Train, or go on from the last checkpoint."""
+    config = run_of(work)
     directory = RunDirectory(Path(config.output))
     if directory.started and directory.stored().data.train != config.data.train:
         work.say("  The folder was moved while this was training, which now starts over.")
@@ -68,8 +81,6 @@ def train_stage(work: Work) -> dict[str, Any]:
     train(config, resume=directory.started)
     facts = directory.facts()
     metrics = [line for line in directory.metrics() if "loss" in line]
-    if metrics and not any(line.get("learning_rate") for line in metrics):
-        work.say("  Nothing was trained: every step was a warm-up step at a learning rate of 0 (train.warmup_ratio).")
     suspected = [line["suspected"] for line in metrics if line.get("suspected") is not None]
     return {
         "rows": facts["rows"],

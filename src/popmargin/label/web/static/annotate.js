@@ -18,13 +18,14 @@
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing) return;
+    if (document.querySelector("dialog[open]")) return;
     const writing = event.target.matches("textarea, input:not([type=checkbox], [type=radio]), select");
     if (event.key === "Escape") {
       if (writing) return event.target.blur();
       const open = document.querySelector("details.wrong[open]");
       if (open) { open.open = false; return; }
     }
-    if (writing || byId("help")?.open) return;
+    if (writing) return;
     if (event.target.type === "radio") {
       // Arrows walk through the levels of "how sure"; Enter would press the form's first answer.
       if (event.key.startsWith("Arrow")) return;

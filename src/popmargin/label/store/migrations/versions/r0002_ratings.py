@@ -1,5 +1,7 @@
 """Ratings: a scale of the project, items that ask about one response, numbers as verdicts."""
 
+import re
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -46,7 +48,8 @@ def make_anew(table: str, lines: list[str]) -> None:
     statement = "".join([start, *(f"\t{line}, \n" for line in lines), constraint, rest])
     columns = connection.execute(sa.text(f"SELECT name FROM pragma_table_info('{table}')")).scalars()
     names = ", ".join(f'"{name}"' for name in columns)
-    op.execute(statement.replace(f"CREATE TABLE {table} ", f"CREATE TABLE {table}_anew ", 1))
+    # Once renamed, SQLite quotes the name.
+    op.execute(re.sub(rf'^CREATE TABLE "?{table}"? ', f"CREATE TABLE {table}_anew ", statement))
     op.execute(f"INSERT INTO {table}_anew ({names}) SELECT {names} FROM {table}")
     op.execute(f"DROP TABLE {table}")
     op.execute(f"ALTER TABLE {table}_anew RENAME TO {table}")

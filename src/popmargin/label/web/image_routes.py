@@ -1,0 +1,37 @@
+"""The files of images, by content: to people of a project that has them, and kept by their browsers for good."""
+
+from typing import Annotated
+
+from fastapi import HTTPException, Path, Request, Response
+
+from popmargin.label.store.records import ShownImage
+from popmargin.label.web.view import person_of, store_of
+
+Digits = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="The hex digits of the image's name.")]
+RESPONSES = {200: {"content": {"image/*": {}}}, 304: {"description": "The client's copy is the same."}}
+
+
+def address(root: str, image: ShownImage, *, reduced: bool) -> str:
+    """The address of an image below `root`, the site's or the API's."""
+    return f"{root}/images/{image.digits}{'/reduced' if reduced and image.reduced else ''}"
+
+
+def whole_image(request: Request, digits: Digits) -> Response:
+    """An image of the annotator's project, at full size."""
+    return _image(request, digits, reduced=False)
+
+
+def reduced_image(request: Request, digits: Digits) -> Response:
+    """A smaller copy of a large image, otherwise the image itself."""
+    return _image(request, digits, reduced=True)
+
+
+def _image(request: Request, digits: str, *, reduced: bool) -> Response:
+    found = store_of(request).image_file(person_of(request).project.id, f"image:{digits}", reduced=reduced)
+    if found is None:
+        raise HTTPException(404, "This project has no such image.")
+    media_type, content = found
+    headers = {"ETag": f'"{digits}{"-reduced" if reduced else ""}"'}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)

@@ -1,0 +1,72 @@
+"""The drivers of the studies, each with a tiny model: they run, keep what is finished, and print their tables."""
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+STUDIES = Path(__file__).parents[2] / "docs" / "studies"
+Drive = Callable[..., str]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def drive(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_path: str, tmp_path: Path
+) -> Drive:
+    """Runs a driver with its design in fp32 on the tiny model, and gives what it prints."""
+    monkeypatch.syspath_prepend(str(STUDIES))
+    monkeypatch.chdir(STUDIES.parents[1])
+
+    def drive(name: str, *changes: str) -> str:
+        words = [f"{name}.yaml", "--output", str(tmp_path / name), "--seeds", "[0]"]
+        words += ["--base.model", f"{{path: {model_path}, lora_rank: 2}}", "--base.train.max_steps", "2"]
+        words += ["--base.evaluation.max_new_tokens", "4", "--base.train.frozen_cache_gb", "0"]
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", str(STUDIES / words[0]), *words[1:], *changes])
+        runpy.run_path(str(STUDIES / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return drive
+
+
+def test_goals(drive: Drive, tmp_path: Path) -> None:
+    """Five arms; the one without goals is asked for none; a second call trains nothing and says the same."""
+    changes = ["--data.train_prompts", "8", "--data.test_prompts", "4", "--goals", "[1.0, 10.0]"]
+    changes += ["--base.data.max_length", "640"]
+    said = drive("goals", *changes)
+    lines = said.splitlines()
+    assert lines[0] == "Seeds: 0" and len(lines) == 2 + 2 + 5
+    assert "asked for none" in lines[4] and lines[4].endswith("baseline |") and lines[5].startswith("| DPO on goals |")
+    runs = list((tmp_path / "goals/study/runs").glob("*/seed-*/run.json"))
+    assert len(runs) == 5
+    before = {run: run.stat().st_mtime_ns for run in runs}
+    assert drive("goals", *changes, "--table-only") == said
+    assert drive("goals", *changes) == said and before == {run: run.stat().st_mtime_ns for run in runs}
+    assert 'id="goals"' in (tmp_path / "goals/study/report.html").read_text(encoding="utf-8")
+
+
+def test_ipr(drive: Drive, model_path: str, reward_path: str, tmp_path: Path) -> None:
+    """The exact judge always chooses the best and the worst, whatever the scheme, and pays what each scheme costs."""
+    changes = ["--ranking.prompts", "6", "--ranking.samples", "3", "--ranking.reward_prompts", "8"]
+    changes += [
+        "--ranking.judge",
+        f"model:{model_path}",
+        "--ranking.reward_steps",
+        "2",
+        "--ranking.max_new_tokens",
+        "6",
+    ]
+    changes += ["--base.data.test_size", "4", "--base.evaluation.reward", reward_path]
+    (tmp_path / "judge.txt").write_text("{prompt} {first} {second} A or B?")  # the tiny model takes few tokens
+    changes += ["--ranking.judge_prompt", str(tmp_path / "judge.txt")]
+    said = drive("ipr", *changes)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line.startswith("|")]
+    exact = {row[1]: row for row in rows if row[0] == "exact" and len(row) == 10}
+    assert len(exact) == 6
+    for scheme, row in exact.items():
+        assert row[7].startswith("100.0%") and row[8].startswith("1.00"), scheme
+    assert [row[0] for row in rows[-5:]] == ["nothing", "exact", "noisy", "model", "pointwise"]
+    assert drive("ipr", *changes, "--table-only") == said
