@@ -100,6 +100,17 @@ def test_losses_compose(folder: Path, objective: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+def test_ratings_give_pop_margins_between_preferences(folder: Path) -> None:
+    """Under the averaged policy of the first step every margin is the gap of the policy itself."""
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    rated = [row | {"chosen_rating": 5.0, "rejected_rating": 1.0 + place % 4} for place, row in enumerate(rows)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rated))
+    run = train(folder, {"name": "pop"}, "--model.precision", "bf16")
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["target_distance"] == 0 and first["target_margin_mean"] > 0
+
+
+@pytest.mark.slow
 def test_the_score_does_not_depend_on_the_batch(folder: Path) -> None:
     """Held-out margins of one run, forwarded together and one by one."""
     run = train(folder)

@@ -67,7 +67,7 @@ def read_pair(name: str, prompt: Any, chosen: Any, rejected: Any) -> ItemPair:
         ItemPair(history=('7',), chosen='9', rejected=None)
     """
     try:
-        told = cast(Any, json.loads(prompt))
+        told = json.loads(prompt)
         history = tuple(str(item) for item in cast(list[Any], told["history"]))
     except (TypeError, ValueError, KeyError) as error:
         raise DataError(
