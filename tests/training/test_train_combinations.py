@@ -56,8 +56,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "evaluation.guidance_scale has no meaning for a policy: it samples no images",
     ),
     (
-        {"task": "images", "objective": {"name": "dpo"}, "evaluation": {"top_k": 5}},
-        "evaluation.top_k has no meaning for a text-to-image model: it samples images, which have no tokens",
+        {"task": "images", "objective": {"name": "dpo"}, "evaluation": {"max_new_tokens": 5}},
+        "evaluation.max_new_tokens has no meaning for a text-to-image model: it samples images, which have no tokens",
     ),
 ]
 REFUSED_IDS = ["orpo-tokens", "amapo-parts", "orpo-sft", "cpo-sft", "frozen-all", "frozen-no-adapter", "frozen-rewards",
