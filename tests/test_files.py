@@ -65,12 +65,16 @@ WRITE_IN_PLACE = {
     ("training/memory.py", "reset_peak"): "a switch of the system's, no file",
     ("models/demo_model.py", "_convert"): "into a folder of its own, which is renamed",
     ("models/saved.py", "write_model"): "into the part of `save_trained`, or a checkpoint, whose last file tells",
-    ("models/saved.py", "write_state"): "likewise",
+    ("models/saved.py", "write_tensors"): "likewise",
+    ("models/saved_pipelines.py", "save_whole"): "likewise",
+    ("models/saved_pipelines.py", "save_lora"): "likewise",
     ("models/saved.py", "_say_dtype"): "likewise",
     ("models/reward_models.py", "save"): "likewise",
     ("generate/ends.py", "save_ends"): "likewise",
     ("tasks/text.py", "finish"): "likewise",
     ("training/trainer.py", "save_model"): "likewise",
+    ("tasks/image_inputs.py", "_store_latents"): "into a folder of the cache that is renamed when it is whole",
+    ("tasks/image_inputs.py", "stored_errors"): "likewise",
 }
 """File, function: why it may write outside `whole_file` and `whole_folder`."""
 
