@@ -7,7 +7,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popmargin.engine.diffusion.draws import Drawing, draw, one_of, pair_key
@@ -81,6 +81,7 @@ def test_schedulers_of_other_kinds_are_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=20)
 @given(times=st.lists(st.integers(1, 998), min_size=1, max_size=4), seed=st.integers(0, 2**31))
 def test_the_error_is_that_of_the_noise_whatever_is_predicted(kind: Any, times: list[int], seed: int) -> None:
     """The weights of `noise_weight` are right, and a perfect prediction gives the noise itself."""

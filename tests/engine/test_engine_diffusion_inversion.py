@@ -2,13 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import diffusers
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popmargin.engine.diffusion.inversion import Inversion, ddim_step, inversion_levels, invert, inverted_noise
@@ -17,6 +16,7 @@ from popmargin.engine.diffusion.schedules import CLEAN, Schedule
 
 TWO = Schedule.of_alphas([0.9, 0.5])
 LINEAR = Schedule.of_scheduler(diffusers.DDPMScheduler())
+COSINE = Schedule.of_scheduler(diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"))
 
 
 def smooth(images: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
@@ -96,26 +96,36 @@ def test_published_levels_do_not_invert_early_times(time: int) -> None:
     assert (exact - limit).abs().max() < 0.5 * (published - limit).abs().max()
 
 
-def back(z: torch.Tensor, time: int, steps: int, predict: Callable[..., Any]) -> torch.Tensor:
+def back(z: torch.Tensor, time: int, steps: int) -> torch.Tensor:
     """DDIM sampling from a time to the image."""
     levels = inversion_levels(at(time), 1000, steps)[:, 0].flip(0)
     for now, then in itertools.pairwise(levels):
-        noise = predict(z, now.clamp(min=0)[None].expand(len(z)))
-        z = ddim_step(z, noise, *(Levels(*LINEAR.levels(level[None].expand(len(z)))) for level in (now, then)))
+        noise = gentle(z, now.clamp(min=0)[None].expand(len(z)))
+        z = ddim_step(z, noise, *(Levels(*COSINE.levels(level[None].expand(len(z)))) for level in (now, then)))
     return z
 
 
-@pytest.mark.parametrize("time", [999, 500, 60])
+def gentle(images: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """ε̂ of a model that changes little from step to step."""
+    return 0.3 * torch.tanh(images) + 1e-4 * times.double().view(-1, 1)
+
+
+@pytest.mark.parametrize("time", [700, 500, 60])
 def test_the_way_there_and_back(time: int) -> None:
-    """n = 50 comes back to the image within 1e-2, with ReNoise nearer."""
-    start, distance = images(0.9, 0.1, -0.8), dict[bool, float]()
-    for renoise in (False, True):
-        how = Inversion(steps=50, renoise=renoise, renoise_time="later")
-        there = invert(start, at(*[time] * 3), smooth, LINEAR, how)
-        distance[renoise] = (back(there, time, 50, smooth) - start).abs().max().item()
-    assert distance[True] < distance[False] < 1e-2
+    """n = 50 comes back to the image within 1e-2, nearer with ReNoise; twice the steps halve the distance."""
+    start = images(0.9, 0.1, -0.8)
+
+    def distance(steps: int, **options: Any) -> float:
+        there = invert(start, at(*[time] * 3), gentle, COSINE, Inversion(steps=steps, **options))
+        return (back(there, time, steps) - start).abs().max().item()
+
+    plain = distance(50, renoise=False)
+    assert distance(50, renoise_time="later") < distance(50) < plain < 1e-2
+    if time > 100:
+        assert distance(100, renoise=False) == pytest.approx(plain / 2, rel=0.1)
 
 
+@settings(max_examples=15)
 @given(times=st.lists(st.integers(0, 999), min_size=2, max_size=8), grid=st.sampled_from(["exact", "published"]))
 def test_any_batch_gives_the_same(times: list[int], grid: Any) -> None:
     start = torch.linspace(-1, 1, len(times), dtype=torch.float64)[:, None]
