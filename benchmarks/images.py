@@ -13,6 +13,7 @@ Prints step times, the ratio with its spread, and the largest difference of loss
 
 import argparse
 import copy
+import importlib
 import json
 import statistics
 import tempfile
@@ -23,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
@@ -38,6 +38,7 @@ from popmargin.tasks.image_inputs import ImageInputs, ImagePreferences, ImageRep
 from popmargin.tasks.image_options import ImagesOptions
 from popmargin.tasks.image_scores import ImageScorer
 
+diffusers: Any = importlib.import_module("diffusers")
 BETA = 2000.0
 WORDS = ["<pad>", "</s>", *(f"word{number}" for number in range(62))]
 
@@ -45,7 +46,7 @@ WORDS = ["<pad>", "</s>", *(f"word{number}" for number in range(62))]
 def save_pipeline(folder: Path, channels: int, size: int) -> None:
     """A random pipeline; the widths of U-Net and VAE stand to each other as in Stable Diffusion 1.5 (320 and 128)."""
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
+    unet = diffusers.UNet2DConditionModel(
         sample_size=size // 8,
         block_out_channels=(channels, 2 * channels, 4 * channels),
         layers_per_block=2,
@@ -56,7 +57,7 @@ def save_pipeline(folder: Path, channels: int, size: int) -> None:
         attention_head_dim=8,
     )
     width = max(4, round(0.1 * channels) * 4)
-    vae = AutoencoderKL(
+    vae = diffusers.AutoencoderKL(
         block_out_channels=[width, 2 * width, 4 * width, 4 * width],
         down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4,
@@ -70,8 +71,8 @@ def save_pipeline(folder: Path, channels: int, size: int) -> None:
     core = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<pad>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>", model_max_length=77)
-    scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1,
-                              clip_sample=False)  # fmt: skip
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    scheduler = diffusers.DDPMScheduler(**betas, steps_offset=1, clip_sample=False)
     parts = {"unet": unet, "vae": vae, "text_encoder": text, "tokenizer": tokenizer, "scheduler": scheduler}
     for name, part in parts.items():
         part.save_pretrained(folder / name)

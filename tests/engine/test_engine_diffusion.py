@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popmargin.engine.diffusion.draws import Drawing, draw, one_of, pair_key, refuse_other_shape
+from popmargin.engine.diffusion.draws import Drawing, draw, one_of, pair_key
 from popmargin.engine.diffusion.predictions import (
     Levels,
     denoising_errors,
@@ -20,7 +20,7 @@ from popmargin.engine.diffusion.predictions import (
     target,
 )
 from popmargin.engine.diffusion.schedules import CLEAN, Prediction, Schedule
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError
 
 KINDS: list[Any] = list(get_args(Prediction))
 
@@ -146,9 +146,3 @@ def test_times_are_uniform() -> None:
     times = draw(range(4000), 1, Drawing(times=4, shape=(1,))).times
     assert np.abs(np.bincount(times.numpy(), minlength=4) / 1000 - 1).max() < 0.1
     assert set(one_of(range(100), 3, 3).tolist()) == {0, 1, 2} and (one_of([5], 3, 7) == one_of([4, 5], 3, 7)[1:]).all()
-
-
-def test_images_of_different_sizes_cannot_share_noise() -> None:
-    with pytest.raises(DataError, match="row 'p1': the chosen image is 4×8×8 and the rejected one 4×8×16; images of"):
-        refuse_other_shape((4, 8, 8), (4, 8, 16), "row 'p1'")
-    refuse_other_shape((4, 8, 8), [4, 8, 8], "row 'p1'")

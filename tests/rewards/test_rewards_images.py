@@ -215,3 +215,44 @@ def test_a_broken_image_is_named() -> None:
     responses = Responses(["a"], [["image:" + "0" * 32]], fields={"image": Flat([b"<html>"])})
     with pytest.raises(DataError, match="response 0: the file is a web page, not an image"):
         rate_responses(responses, ink, name="ink")
+
+
+@pytest.fixture(scope="module", params=[3, 1], ids=["labels", "one-output"])
+def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("classifier")
+    names = {} if request.param == 1 else {"id2label": {0: "Red", 1: "green", 2: "blue"}}
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ViTConfig(image_size=8, patch_size=4, **sizes, **(names or {"num_labels": 1}))
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(folder)
+    return folder, request.param
+
+
+def test_a_classifier_gives_a_probability_or_its_one_output(classifier: tuple[Path, int]) -> None:
+    """Of 8 × 8 images, which need no resizing: pixels from -1 to 1, softmax over labels."""
+    from transformers import ViTForImageClassification
+
+    folder, outputs = classifier
+    images, prompts = [picture(0), picture(1), picture(2)], ["red", "Blue", "red"]
+    pixels = torch.stack([torch.tensor(np.asarray(one) / 127.5 - 1).permute(2, 0, 1) for one in images]).float()
+    with torch.no_grad():
+        logits = ViTForImageClassification.from_pretrained(folder)(pixel_values=pixels).logits
+    expected = logits[:, 0] if outputs == 1 else logits.softmax(-1)[torch.arange(3), torch.tensor([0, 2, 0])]
+    reward = load_image_reward(f"model:{folder}", batch_size=2)
+    assert reward.score_images(list(prompts), images) == pytest.approx(expected.tolist(), abs=1e-5)
+    if outputs == 3:
+        green = load_image_reward(f"model:{folder}", label="green").score_images(list(prompts), images)
+        assert green == pytest.approx(logits.softmax(-1)[:, 1].tolist(), abs=1e-5)
+        with pytest.raises(RunError, match=r"no label for the prompt 'gren'. Did you mean 'green'"):
+            reward.score_images(["gren"], images[:1])
+    with pytest.raises(ConfigError, match="has no label 'gren'"):
+        load_image_reward(f"model:{folder}", label="gren")
+
+
+def test_options_of_models_of_images_are_checked_before_they_are_loaded(clip_folder: Path) -> None:
+    check_reward(f"model:{clip_folder}", {"batch_size": 4}, images=True)
+    with pytest.raises(ConfigError, match="has no option 'max_length'"):
+        check_reward(f"model:{clip_folder}", {"max_length": 4}, images=True)

@@ -176,9 +176,7 @@ def test_kinds_that_are_not_known_are_named(pipeline_folder: Folder) -> None:
     model: Any = load_pipeline(str(pipeline_folder("pixels")), torch.float32).model
     conditioned = copy.copy(model)
     conditioned._internal_dict = {**model.config, "class_embed_type": "timestep"}
-    with pytest.raises(
-        ConfigError, match=r"with class_embed_type, whose inputs are not known here. Known are"
-    ):
+    with pytest.raises(ConfigError, match=r"with class_embed_type, whose inputs are not known here. Known are"):
         kind_of_denoiser(conditioned, "x")
     with pytest.raises(ConfigError, match="of the class Linear"):
         other: Any = torch.nn.Linear(1, 1)

@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from popmargin.objectives.base import Rows
 from popmargin.objectives.dpo import DPOOptions, dpo
+from popmargin.tasks.image_inputs import as_model_sees
 from popmargin.tasks.image_scores import ImageScorer
 from popmargin.tasks.images import ImageTask
 from popmargin.training.build import Run
@@ -207,3 +208,26 @@ def test_mean_log_probs_are_minus_half_an_error(ready: Any) -> None:
     assert torch.equal(scores["log_ratio"].gap, scores["mean_log_ratio"].gap)
     logps = scores["log_ratio"].logps
     torch.testing.assert_close(scores["log_ratio"].chosen, logps.chosen - logps.chosen_reference)
+
+
+@pytest.mark.parametrize("kind", ["sd", "sd3"])
+def test_latents_are_shifted_and_scaled_alike(ready: Any, kind: str) -> None:
+    """Both images of a pair, and as diffusers' own pipelines decode them; the shift is that of Stable Diffusion 3."""
+    pipeline = ready(kind)[0].pipeline
+    pixels = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    vae, shift = pipeline.vae, 0.1 if kind == "sd3" else 0.0
+    with torch.no_grad():
+        wanted = (vae.encode(pixels).latent_dist.mode() - shift) * 0.7
+        torch.testing.assert_close(pipeline.encode_images(pixels), wanted)
+        torch.testing.assert_close(pipeline.decode(wanted), vae.decode(wanted / 0.7 + shift).sample)
+    encoded = ready(kind)[1].encoded
+    assert encoded.latents.shape[1:] == (4, 8, 8) and set(encoded.chosen).isdisjoint(encoded.rejected)
+
+
+def test_images_of_any_size_are_brought_to_one(ready: Any) -> None:
+    """Images of different sizes could not share noise; the account says how many were scaled."""
+    wide = np.zeros((4, 12, 3), np.uint8)
+    wide[:, 4:8] = 255
+    assert (as_model_sees(wide, 4) == 1).all() and as_model_sees(wide, 8).shape == (3, 8, 8)
+    assert ready("sd")[1].encoded.report.notes() == ["images scaled and cut to 16 × 16 pixels: 16"]
+    assert ready("pixels")[1].encoded.report.notes() == []

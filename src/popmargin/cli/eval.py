@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), [*args.overrides, *goals]))
     check_models(config.model.path, config.reference.model, *reward_models(config.evaluation))
     from popmargin.evaluation.run import evaluate_run
+    from popmargin.rewards.load import IMAGE_FORMS
     from popmargin.tasks.base import TASKS
     from popmargin.training.build import Run
 
@@ -90,17 +91,19 @@ def run(args: argparse.Namespace) -> int:
         if interval["estimate"] is not None:
             low, high = (f"{interval[end]:.4f}" if interval[end] is not None else "?" for end in ("low", "high"))
             print(f"{name:24} {interval['estimate']:9.4f}   95% {low} to {high}")
+    task = TASKS.get(config.task_name)
+    images = "images" in task.provides
     if "goal" in metrics:
         print(f"Goals: {metrics['goal']['note']}.")
     if "goals" in metrics:
         print(f"Sweep over goals: {metrics['goals']['note']}.")
     if "sampling" in metrics:
-        print(f"Completions are sampled at {metrics['sampling']['drawn']}.")
+        drawn = metrics["sampling"]["drawn"]
+        print(f"Images are sampled with {drawn}." if images else f"Completions are sampled at {drawn}.")
         if "elsewhere" in metrics["sampling"]:
             print(f"Those of the policy are {metrics['sampling']['elsewhere']}.")
-    task = TASKS.get(config.task_name)
     if "generation" not in task.provides:
         print(f"The run is {task.noun}, which generates nothing.{task.use.format(model=args.run / 'model')}")
     elif config.evaluation.reward is None:
-        print(f"No generations: name a reward with --evaluation.reward ({FORMS}).")
+        print(f"No generations: name a reward with --evaluation.reward ({IMAGE_FORMS if images else FORMS}).")
     return 0

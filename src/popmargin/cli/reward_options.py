@@ -1,7 +1,6 @@
 """Flags of verbs that use a reward."""
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -9,7 +8,7 @@ import yaml
 from popmargin.errors import ConfigError
 from popmargin.rewards.base import Reward
 from popmargin.rewards.image_rewards import ImageReward
-from popmargin.rewards.load import load_image_reward, load_reward
+from popmargin.rewards.load import loader
 from popmargin.rewards.naming import FORMS
 from popmargin.yaml_file import parse_yaml
 
@@ -52,5 +51,4 @@ def reward_of(args: argparse.Namespace, *, images: bool = False) -> Reward | Ima
     Raises:
         ConfigError: the specification or an option is not understood.
     """
-    load: Callable[..., Reward | ImageReward] = load_image_reward if images else load_reward
-    return load(args.reward, **reward_options(args))
+    return loader(images=images)(args.reward, **reward_options(args))

@@ -42,7 +42,7 @@ def generate_and_score(
     task = workspace.task
     chosen = PromptSet.of(workspace, prompts, goal)
     facts = goal_facts(workspace.test.preferences)
-    if facts is not None:
+    if facts is not None and "tokens" in task.provides:
         refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
     own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies], "log_ratio": False}
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress, **own)
@@ -51,7 +51,7 @@ def generate_and_score(
     if samples.log_ratio is not None:
         scores["kl"] = samples.log_ratio
     scores_asked = None if facts is None else facts.best if goal is None else facts.alike(goal)
-    asked = {} if scores_asked is None else {"goal": [facts.line(scores_asked)] * len(chosen.bodies)}
+    asked = {} if facts is None or scores_asked is None else {"goal": [facts.line(scores_asked)] * len(chosen.bodies)}
     responses = Responses(
         chosen.bodies,
         [samples.texts[start : start + settings.samples] for start in range(0, len(samples.texts), settings.samples)],

@@ -147,7 +147,7 @@ def _metrics(arms: list[list[Generations]], against: list[Against], level: float
     found = [_estimates(arm, others, groups) for arm, others in zip(arms, against, strict=True)]
     result: dict[str, Interval] = {}
     for name in found[0]:
-        estimates = [of_arm.get(name) for of_arm in found]
+        estimates: list[Any] = [of_arm.get(name) for of_arm in found]
         if any(estimate is None for estimate in estimates):
             result[name] = UNDEFINED  # nothing to compare with, or not scored
         elif len(estimates) == 2:

@@ -88,7 +88,8 @@ def sampler_of(scheduler: Any) -> Any:
 
     Grid, betas, offsets and clipping are the pipeline's; predictions are not clipped where its scheduler does not say.
     """
-    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
     if is_flow(scheduler):
         return FlowMatchEulerDiscreteScheduler.from_config(scheduler.config, stochastic_sampling=False)

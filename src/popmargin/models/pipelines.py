@@ -109,6 +109,17 @@ class Pipeline:
             return self.kind.encode(text_pipeline(self.kind, {**self.parts, self.name: self.model}), list(prompts),
                                     self.device)  # fmt: skip
 
+    def cut_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """A sentence if prompts are longer than all text encoders take, so that their ends are not seen."""
+        tokenizers = [part for name, part in self.parts.items() if name.startswith("tokenizer")]
+        lengths = [[len(one(prompt, verbose=False)["input_ids"]) for prompt in prompts] for one in tokenizers]
+        over = [[length > one.model_max_length for length in of] for one, of in zip(tokenizers, lengths, strict=True)]
+        cut = sum(all(of_prompt) for of_prompt in zip(*over, strict=True))
+        limit = max((int(one.model_max_length) for one in tokenizers), default=0)
+        return (
+            [f"prompts cut to the {limit} tokens that the text encoder takes: {cut} of {len(prompts)}"] if cut else []
+        )
+
     def fingerprint(self, *names: str) -> str:
         """Hash of the weights and configurations of some parts; of all if none is named."""
         chosen = {**self.parts, self.name: self.model}
@@ -251,8 +262,7 @@ def _folder(path: str) -> Path:
     place = Path(resolve_path(path))
     if place.is_dir():
         return place
-    import diffusers
-
+    diffusers: Any = importlib.import_module("diffusers")
     try:
         with quiet_loading():
             return Path(diffusers.DiffusionPipeline.download(path, use_safetensors=True, trust_remote_code=False))
@@ -272,13 +282,13 @@ def _index(folder: Path, path: str) -> dict[str, tuple[str, str]]:
 
 def _load(folder: Path, name: str, kind: tuple[str, str], path: str, dtype: torch.dtype) -> Any:
     library, class_name = kind
-    found = getattr(importlib.import_module(library), class_name, None) if library in _LIBRARIES else None
+    found: Any = getattr(importlib.import_module(library), class_name, None) if library in _LIBRARIES else None
     if found is None:
         raise RunError(
             f"The part '{name}' of '{path}' is of the class {library}.{class_name}, which neither diffusers nor "
             "transformers has: code next to a model never runs here."
         )
-    is_model = isinstance(found, type) and issubclass(found, nn.Module)
+    is_model = _is_module(found)
     if is_model:
         refuse_pickles(str(folder / name), f"{path}/{name}")
     names = {"diffusers": "torch_dtype", "transformers": "dtype"}
@@ -289,6 +299,10 @@ def _load(folder: Path, name: str, kind: tuple[str, str], path: str, dtype: torc
     except FAILURES as error:
         raise RunError(f"The part '{name}' of '{path}' cannot be loaded: {reason(error)}") from error
     return part.to(device()).eval().requires_grad_(False) if is_model else part
+
+
+def _is_module(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, nn.Module)
 
 
 def _own_size(model: Any, vae: Any, path: str) -> int:

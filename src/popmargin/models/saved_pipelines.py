@@ -35,8 +35,12 @@ def make_denoiser(start: nn.Module, config: ModelConfig) -> Any:
     from peft import LoraConfig
 
     model: Any = copy.deepcopy(start)
+
+    def recompute(*_: Any, **__: Any) -> None:
+        model.enable_gradient_checkpointing()
+
     for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):  # transformers' names
-        setattr(model, name, lambda *_, **__: model.enable_gradient_checkpointing())
+        setattr(model, name, recompute)
     if not config.lora_rank:
         return model.requires_grad_(True)
     if config.lora_last_layers is not None:

@@ -12,7 +12,7 @@ from popmargin.data.images import decode, pillow
 from popmargin.errors import ConfigError
 from popmargin.rewards.base import Prompt, Reward, notes_of
 from popmargin.rewards.image_rewards import ImageReward
-from popmargin.rewards.load import check_reward, load_image_reward, load_reward
+from popmargin.rewards.load import check_reward, loader
 from popmargin.rewards.naming import read_name
 
 AnyReward = Reward | ImageReward
@@ -92,7 +92,7 @@ def configured_rewards(
     Raises:
         ConfigError: one names nothing usable, or scores the other kind of response; or a name is used twice.
     """
-    load: Callable[..., AnyReward] = load_image_reward if images else load_reward
+    load = loader(images=images)
     if first is not None:
         main = load(first)
     elif config.reward is not None:

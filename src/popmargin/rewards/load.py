@@ -82,7 +82,7 @@ def load_image_reward(spec: str | Callable[..., Any] | ImageReward, **options: A
         "module:function", "file.py:function": a Python function of (prompts, images), or an object with a
             `score_images` method; images are `PIL.Image.Image` in RGB;
         "model:PATH": a model with a text tower and an image tower, such as CLIP or PickScore (options of
-            `ImageTextReward`);
+            `ImageTextReward`), or an image classifier (options of `ImageClassifierReward`);
         a function or an `ImageReward`: itself.
 
     Args:
@@ -102,14 +102,18 @@ def load_image_reward(spec: str | Callable[..., Any] | ImageReward, **options: A
         return _code_of_images(spec, getattr(spec, "__qualname__", repr(spec)), options)
     named = read_name(spec)
     if named.kind == "model" and named.use != "judge":
-        from popmargin.rewards.image_text import ImageTextReward
-
-        return ImageTextReward(named.place, **_known(ImageTextReward, spec, options))
+        kind = _model_of_images(named.place)
+        return kind(named.place, **_known(kind, spec, options))
     if named.kind != "code":
         raise ConfigError(
             f"{spec!r} scores texts, and the responses here are images. Give a reward of images: {IMAGE_FORMS}."
         )
     return _code_of_images(load_object(named.place, "reward"), named.place, options)
+
+
+def loader(*, images: bool) -> Callable[..., Reward | ImageReward]:
+    """What loads a reward: `load_image_reward`, or `load_reward` for texts."""
+    return load_image_reward if images else load_reward
 
 
 def check_reward(spec: str, options: Mapping[str, Any], *, images: bool = False) -> None:
@@ -123,13 +127,11 @@ def check_reward(spec: str, options: Mapping[str, Any], *, images: bool = False)
         ConfigError, RunError: as for `load_reward`; a folder of a model or run is missing.
     """
     named = read_name(spec)
-    if images and named.kind != "model":
-        load_image_reward(spec, **options)
-    elif named.kind in ("code", "ratings"):
-        load_reward(spec, **options)
+    if (images and named.kind != "model") or named.kind in ("code", "ratings"):
+        loader(images=images)(spec, **options)
         return
     for option in options:
-        if option not in (known := option_names(spec)):
+        if option not in (known := _of_image_models() if images else option_names(spec)):
             raise ConfigError(f"Reward {spec!r} has no option '{option}'. {did_you_mean(option, known)}")
     if named.kind == "server":
         with_model(named, options)
@@ -160,6 +162,14 @@ def option_names(spec: str) -> list[str]:
 
         return _keywords(ModelReward)
     return []
+
+
+def _of_image_models() -> list[str]:
+    """Names of the options that some model of images takes; which it is, only its files say."""
+    from popmargin.rewards.image_classifier import ImageClassifierReward
+    from popmargin.rewards.image_text import ImageTextReward
+
+    return list(dict.fromkeys([*_keywords(ImageTextReward), *_keywords(ImageClassifierReward)]))
 
 
 def _keywords(kind: type) -> list[str]:
@@ -208,6 +218,14 @@ def _check_signature(function: Callable[..., Any], name: str) -> None:
             f"Reward {name!r} cannot be called with prompts= and completions= ({error}). A reward takes both as "
             f"lists of equal length and returns one number per completion."
         ) from error
+
+
+def _model_of_images(path: str) -> type[Any]:
+    """The class of reward that a model of images is."""
+    from popmargin.rewards.image_classifier import ImageClassifierReward, is_classifier
+    from popmargin.rewards.image_text import ImageTextReward
+
+    return ImageClassifierReward if is_classifier(path) else ImageTextReward
 
 
 def _code_of_images(target: Any, name: str, options: dict[str, Any]) -> ImageReward:

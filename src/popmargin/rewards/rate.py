@@ -18,7 +18,7 @@ from popmargin.data.tools import said
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.rewards.base import Prompt, Reward, notes_of
 from popmargin.rewards.image_rewards import ImageReward
-from popmargin.rewards.load import load_image_reward, load_reward
+from popmargin.rewards.load import loader
 
 Disagree = Literal["error", "equal", "swap", "drop"]
 _BATCH = 256  # preferences passed to the reward at once
@@ -139,7 +139,7 @@ def rate_preferences(
         >>> rate_preferences(data, lambda prompts, completions: [len(text) for text in completions]).strength.tolist()
         [3.0]
     """
-    load: Callable[..., Reward | ImageReward] = load_image_reward if of_images(preferences) else load_reward
+    load = loader(images=of_images(preferences))
     return with_ratings(preferences, response_ratings(preferences, load(reward)), disagree=disagree)
 
 

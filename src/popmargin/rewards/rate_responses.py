@@ -8,7 +8,7 @@ from typing import Any
 from popmargin.data.images import decode, image_bytes, pillow
 from popmargin.data.responses import Responses
 from popmargin.errors import DataError
-from popmargin.rewards.base import Answer, AnswerReward, PartialReward, Prompt, Reward, notes_of
+from popmargin.rewards.base import Answer, AnswerReward, PartialReward, Reward, notes_of
 from popmargin.rewards.image_rewards import ImageReward, PartialImageReward
 from popmargin.rewards.load import load_image_reward, load_reward
 from popmargin.rewards.rate import last_turn
@@ -91,7 +91,7 @@ def _rated(responses: Responses, name: str, values: list[float], scorer: object)
 
 
 def _image_scores(responses: Responses, scorer: ImageReward) -> list[float]:
-    prompts: list[Prompt] = [
+    prompts: list[Any] = [
         prompt for prompt, count in zip(responses.prompts, responses.counts, strict=True) for _ in range(count)
     ]
     files, values = responses.field("image"), list[float]()

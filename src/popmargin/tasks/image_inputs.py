@@ -3,7 +3,7 @@
 Axis suffixes: N preferences, P those of a batch, U distinct images or prompts, K fixed draws.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -200,7 +200,7 @@ def _texts(preferences: Preferences) -> tuple[tuple[list[str], list[str]], list[
 
 
 @contextmanager
-def _built(folder: Path) -> Iterator[Path | None]:
+def _built(folder: Path) -> Generator[Path | None]:
     """A folder of the cache, built by one process while others wait; None if it is there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):

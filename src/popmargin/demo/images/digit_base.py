@@ -1,7 +1,7 @@
 """The base model of the image demo: a small U-Net that draws coloured digits, trained in about a minute.
 
 It is a pipeline folder of diffusers without a VAE, so that its latents are the pixels, from -1 to 1:
-`DiffusionPipeline.from_pretrained(folder)("red 3", guidance_scale=1, output_type="latent")` draws one.
+`DiffusionPipeline.from_pretrained(folder, vae=None)("red 3", guidance_scale=1, output_type="latent")` draws one.
 """
 
 import math
@@ -24,7 +24,7 @@ from popmargin.models.quiet import quiet_loading
 
 RECIPE = 1
 """Raise it when anything here changes what is trained: models are cached by it."""
-STEPS, BATCH, LEARNING_RATE, SEED = 700, 64, 4e-3, 0
+STEPS, BATCH, LEARNING_RATE, SEED = 1200, 64, 4e-3, 0
 EMPTY_PROMPTS, AVERAGING = 0.1, 0.98
 TIMES = 1000
 _HIDDEN, _WORDS = 64, 4
@@ -43,7 +43,7 @@ def digits_base_path() -> Path:
         if not (folder / "model_index.json").is_file():
             pipeline = untrained_pipeline()
             train_base(pipeline, progress=True)
-            with whole_folder(folder, replace=True) as partial, quiet_loading():
+            with whole_folder(folder, replace=True) as partial, quiet_diffusers():
                 pipeline.save_pretrained(partial)
     return folder
 
@@ -61,12 +61,29 @@ def only_one(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def quiet_diffusers() -> Iterator[None]:
+    """Without the progress bars of diffusers and transformers, and without the warning that there is no VAE."""
+    from diffusers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with quiet_loading():
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def untrained_pipeline(seed: int = SEED) -> Any:
     """The pipeline with random weights: `StableDiffusionPipeline` without a VAE; U-Net of 0.5 M parameters."""
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    with torch.random.fork_rng(devices=[]), quiet_loading():
+    with torch.random.fork_rng(devices=[]), quiet_diffusers():
         torch.manual_seed(seed)
         tokenizer = _tokenizer()
         unet = diffusers.UNet2DConditionModel(

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from popmargin.data.images import encode_png, image_name
 from popmargin.data.load import load_preferences
 from popmargin.demo.images.digit_base import RECIPE as BASE
-from popmargin.demo.images.digit_base import demo_cache, digits_base_path, draw_digits, only_one
+from popmargin.demo.images.digit_base import demo_cache, digits_base_path, draw_digits, only_one, quiet_diffusers
 from popmargin.demo.images.digits import as_pictures, digit_prompts
 from popmargin.errors import import_extra
 
@@ -29,8 +29,9 @@ def digits_data_path() -> Path:
     base = digits_base_path()
     with only_one(path):
         if not path.is_file():
-            pipeline = diffusers.StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
-            load_preferences(digit_pairs(pipeline, progress=True), bad_rows="drop").save(path)
+            with quiet_diffusers():
+                pipeline = diffusers.DiffusionPipeline.from_pretrained(base, vae=None)
+            load_preferences(digit_pairs(pipeline, pairs=PAIRS, progress=True), bad_rows="drop").save(path)
     return path
 
 

@@ -6,7 +6,6 @@ in a resumed run, and under every model: policy, reference and target. Both imag
 Axis suffix P: pairs.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,8 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-from popmargin.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,22 +103,3 @@ def _generator(*numbers: int) -> torch.Generator:
 def one_of(keys: Sequence[int] | np.ndarray, seed: int, count: int) -> np.ndarray:
     """For each pair (P,), which of `count` fixed draws is used with this seed."""
     return np.array([np.random.default_rng((seed, int(key))).integers(count) for key in keys], dtype=np.int64)
-
-
-def refuse_other_shape(chosen: Sequence[int], rejected: Sequence[int], where: str) -> None:
-    """Check that two images can share noise.
-
-    Args:
-        chosen: shape of the one image.
-        rejected: shape of the other.
-        where: the row, for the message.
-
-    Raises:
-        DataError: they differ in size.
-    """
-    if tuple(chosen) != tuple(rejected):
-        ours, theirs = ("×".join(map(str, shape)) for shape in (chosen, rejected))
-        raise DataError(
-            f"{where}: the chosen image is {ours} and the rejected one {theirs}; images of different sizes cannot "
-            f"share noise ({math.prod(chosen):,} and {math.prod(rejected):,} numbers). Resize them to one size."
-        )
