@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from popmargin.data.image_columns import IMAGE_TYPE
+from popmargin.data.image_arrow import IMAGE_TYPE
 from popmargin.data.images import COLUMNS
 from popmargin.label.store.label_store import LabelStore
 
