@@ -55,6 +55,7 @@ SAME_NAME = {
     "pop.py": "PoP edges: the section of the configuration, the component `pop` of its room, the verb",
     "spa.py": "SPA: the training loss, and the recipe of its rounds",
     "ropo.py": "ROPO: the training loss, and the recipe of its rounds",
+    "items.py": "items: those that people label, and the task that recommends some",
     "images.py": "images as responses: their files, and the task of the models that make them",
     "pop_scale.py": "the objective `pop_scale`, and the verb that fits the same scale",
 }

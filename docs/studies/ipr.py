@@ -56,6 +56,7 @@ class RankingOptions:
         temperature: of the noisy judge.
         bias: of the noisy judge.
         judge: the language model.
+        judge_prompts: of which it ranks the responses.
         judge_prompt: file with its prompt.
         reward_steps: optimizer steps of the reward model.
     """
@@ -68,6 +69,7 @@ class RankingOptions:
     temperature: float = 0.25
     bias: float = 1.0
     judge: str = "model:demo"
+    judge_prompts: int = 32
     judge_prompt: str = "docs/studies/ipr-judge.txt"
     reward_steps: int = 15
 
@@ -85,7 +87,9 @@ def plan_of_seed(config: RoundsConfig, options: RankingOptions) -> Plan:
     )["responses"]  # fmt: skip
     for judge, schemes in options.judges.items():
         settings = {
-            "judge": judge, "schemes": schemes, "seed": config.seed, "gold": opening.base.evaluation.reward,
+            "judge": judge,
+            "prompts": min(options.prompts, options.judge_prompts) if judge == "model" else options.prompts,
+            "schemes": schemes, "seed": config.seed, "gold": opening.base.evaluation.reward,
         }  # fmt: skip
         inputs: dict[str, Output | Path] = {"responses": responses}
         if judge == "noisy":
@@ -130,7 +134,7 @@ def rankings(folders: list[Path], options: RankingOptions) -> list[str]:
             name, _, orders = scheme.partition("/")
             how = "" if name == SCORES else ", one order" if orders else ", both orders"
             cells = [
-                f"{sum(entry['calls'] for entry in found) / (options.prompts * len(found)):.1f}",
+                f"{sum(entry['calls'] for entry in found) / sum(entry['ranked'] for entry in found):.1f}",
                 *(_mean_of(found, key) for key in ("ties", "contradictions", "first_place")),
                 cell(_mean(rows, "kept", "share"), 1, share=True),
                 cell(_mean(kept, "best", "share"), 1, share=True),

@@ -50,7 +50,7 @@ def judge_stage(work: Work) -> dict[str, Any]:
     """Rank by every scheme; the pairs of the first one are written."""
     settings = work.settings
     drawn = Responses.load(work.inputs["responses"])
-    responses = rate_responses(drawn, load_reward(settings["gold"]), name=GOLD).responses
+    responses = rate_responses(drawn[: settings["prompts"]], load_reward(settings["gold"]), name=GOLD).responses
     gold = dict(zip(_keys(responses), responses.score(GOLD).tolist(), strict=True))
     comparer, scored = _JUDGES[settings["judge"]](work, responses, gold)
     found: list[dict[str, Any]] = []
@@ -71,7 +71,7 @@ def judge_stage(work: Work) -> dict[str, Any]:
             entry = {key: report[key] for key in ("calls", "ties", "contradictions", "first_place")}
         if not place:
             pairs.save(work.outputs["pairs"])
-        found.append({"scheme": scheme, **entry, "prompts": against_gold(pairs, responses)})
+        found.append({"scheme": scheme, "ranked": len(responses), **entry, "prompts": against_gold(pairs, responses)})
         work.say(f"  {scheme}: {len(pairs)} pairs of {len(responses)} prompts, {entry['calls']} calls")
     with whole_file(work.outputs["found"]) as partial:
         partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

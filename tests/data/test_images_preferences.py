@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from popmargin.data import scan_preferences
 from popmargin.data.embed_images import with_embedded_images
 from popmargin.data.images import MAX_PIXELS, encode_png, image_bytes, image_name
 from popmargin.data.sources import RawBatch
-from popmargin.errors import ConfigError, DataError
+from popmargin.errors import ConfigError, DataError, MissingExtraError
 from popmargin.training.sides import load_split
 
 
@@ -279,3 +280,9 @@ def test_the_verbs_show_images_without_their_bytes(tmp_path: Path, capsys: pytes
         assert f'"bytes": "{len(A)} bytes"' in capsys.readouterr().out
     assert main(["data", "check", str(file), "--max-image-pixels", "16"]) == 1
     assert "5 × 4 pixels; the limit is 16" in capsys.readouterr().out
+
+
+def test_without_pillow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'popmargin\[images\]'"):
+        load_preferences([PAIR])

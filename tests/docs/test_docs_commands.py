@@ -19,6 +19,10 @@ import pytest
 
 from popmargin.data.images import encode_png
 from popmargin.objectives.base import OBJECTIVES
+from popmargin.recommend.denoising.saved_denoiser import write_start
+from popmargin.recommend.item_preferences import case_rows, training_rows
+from popmargin.recommend.item_sequences import Sequences
+from popmargin.recommend.splitting import split_by_user
 from popmargin.study.config import load_study
 from tiny_pipelines import pixel_pipeline
 
@@ -47,6 +51,15 @@ def _strong(line: str) -> str:
     return json.dumps(row | signals) + "\n"
 
 
+def _write_shop(folder: Path) -> None:
+    """Items, preferences between them and the run that trains on them."""
+    parts = split_by_user(Sequences.of([[1, 2, 3], [2, 3, 1], [3, 1, 2]] * 10))
+    write_start(folder / "my-shop", parts.catalogue)
+    for name, rows in (("train", training_rows(parts)), ("valid", case_rows(parts, parts.valid))):
+        (folder / f"shop-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "items.yaml").write_text(blocks(ROOT / "docs" / "recommend.md", "yaml")[0])
+
+
 @pytest.fixture
 def folder(tmp_path: Path, model_path: str, data_path: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's working folder: a model, preferences, a reward, an objective and a configuration of their own."""
@@ -66,6 +79,7 @@ def folder(tmp_path: Path, model_path: str, data_path: str, monkeypatch: pytest.
     for number, name in enumerate("abcd"):
         (tmp_path / "pictures" / f"{name}.png").write_bytes(encode_png(np.full((8, 8, 3), number, np.uint8)))
     (tmp_path / "rounds.yaml").write_text(blocks(ROOT / "docs" / "rounds.md", "yaml")[0])
+    _write_shop(tmp_path)
     (tmp_path / "my_objective.py").write_text(blocks(ROOT / "README.md", "python")[-1])
     monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -161,8 +175,11 @@ def test_the_python_of_the_page_on_trl_works(folder: Path) -> None:
     assert "Table of 40 rows: id (p000, p001" in result.stdout and (folder / "log_probs.parquet").is_file()
 
 
-@pytest.mark.parametrize("name", ["rank.md", "augment.md"])
-def test_the_python_of_pages_with_prompts_gives_what_it_shows(name: str) -> None:
+@pytest.mark.parametrize("name", ["rank.md", "augment.md", "recommend.md"])
+def test_the_python_of_pages_with_prompts_gives_what_it_shows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     text = "".join(blocks(ROOT / "docs" / name, "python"))
     test = doctest.DocTestParser().get_doctest(text, {}, name, name, 0)
     runner = doctest.DocTestRunner()

@@ -1,6 +1,7 @@
 """Generations that are images, and further rewards: what is measured, stored, and left out."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from popmargin.data.images import encode_png, image_name
 from popmargin.data.response_parts import Flat
 from popmargin.data.responses import Responses
-from popmargin.errors import DataError
+from popmargin.errors import ConfigError, DataError
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics, no_log_ratio
 from popmargin.generate.drawn import Drawn, DrawnImages
+from popmargin.rewards.configured import Rewards
+from popmargin.rewards.load import load_image_reward
 
 DRAWN = DrawnImages(20, 1.0)
 
@@ -98,3 +101,19 @@ def test_images_drawn_differently_are_not_compared() -> None:
         generative_metrics(images(0), other)
     with pytest.raises(DataError, match="was sampled at"):
         generative_metrics(images(0), Generations(images(1).responses, Drawn()))
+
+
+def test_images_are_scored_a_few_at_a_time_and_in_order() -> None:
+    """Decoded images are large: a reward sees at most 64 of them at once."""
+    seen: list[int] = []
+
+    def level(prompts: list[str], images: list[Any]) -> list[float]:
+        seen.append(len(images))
+        return [float(image.getpixel((0, 0))[0]) for image in images]
+
+    rewards = Rewards(load_image_reward(level))
+    files = [encode_png(np.full((1, 1, 3), number, np.uint8)) for number in range(150)]
+    assert rewards.scores(["x"] * 150, [""] * 150, files)["reward"].tolist() == list(range(150))
+    assert max(seen) <= 64
+    with pytest.raises(ConfigError, match=r"The reward \(reward\) scores images, and the generations are texts"):
+        rewards.scores(["x"], ["y"], None)

@@ -175,12 +175,19 @@ class _Asked:
 def test_what_reads_texts_is_refused_and_the_datas_ratings_label(store, data) -> None:
     project = open_project(store, data, k=1, say=lambda _: None)
     for labeller in (_Asked(), RewardLabeller(lambda prompts, completions: [len(text) for text in completions])):
-        with pytest.raises(DataError, match=r"are images, and judges and rewards here read texts\. Nothing was asked"):
+        with pytest.raises(DataError, match=r"are images, and (costly|reward) reads texts\. Nothing was asked"):
             label_store(store, project.id, labeller)
     assert store.annotators(project.id) == []
+    bright = RewardLabeller(
+        lambda prompts, images: [round(one.getpixel((5, 3))[0] / 50) for one in images], images=store.images
+    )
+    assert label_store(store, project.id, bright) == 4
+    for row in store.labels(project.id).to_pylist():
+        first, second = (one - other for one, other in (PAIRS[int(row[side][1:])] for side in ("first", "second")))
+        assert row["verdict"] == ("first" if first > second else "second" if first < second else "tie")
     ratings = RatingLabeller(store_strengths(store, project.id))
     assert label_store(store, project.id, ratings) == 4
-    assert {row["verdict"] for row in store.labels(project.id).to_pylist()} <= {"first", "second"}
+    assert {row["annotator"] for row in store.labels(project.id).to_pylist()} == {"reward", "ratings"}
 
 
 def test_on_the_command_line(data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +196,7 @@ def test_on_the_command_line(data, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["label", "import", str(file), "--db", db, "--kind", "preference"]) == 0
     assert "columns of bytes are not stored" not in capsys.readouterr().out
     assert main(["label", "judge", "--db", db, "--judge", "judge:gpt@http://127.0.0.1:1/v1"]) == 2
-    assert "are images, and judges and rewards here read texts. Nothing was asked." in capsys.readouterr().err
+    assert "scores texts, and the responses here are images. Give a reward of images" in capsys.readouterr().err
     assert main(["label", "export", "--db", db, "--as", "preferences", "--out", str(tmp_path / "out.jsonl")]) == 2
     assert "Write a .parquet file" in capsys.readouterr().err and not (tmp_path / "out.jsonl").exists()
     assert main(["label", "export", "--db", db, "--as", "preferences", "--out", str(tmp_path / "out.parquet")]) == 0

@@ -18,10 +18,11 @@ from popmargin.data.responses import Responses
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.ranking.people import PeopleStep, open_ranking, people_step
 from popmargin.label.ranking.rank import rank_responses
-from popmargin.label.ranking.ranking import EVEN, are_images
+from popmargin.label.ranking.ranking import EVEN
 from popmargin.label.ranking.ranking_report import ranking_report
 from popmargin.label.ranking.schemes import Scheme, comparisons_of
 from popmargin.label.store.label_store import LabelStore
+from popmargin.rewards.rate_responses import holds_images
 
 Says = Callable[[str, str], Verdict]
 
@@ -50,7 +51,7 @@ def answer_all(store: LabelStore, who: int, says: Says) -> int:
 def rank(store: LabelStore, responses: Responses, *says: Says, **settings: Any) -> tuple[PeopleStep, int]:
     """Step and answer in turns; the last step, and all answers."""
     overlap = settings.pop("overlap", 1)
-    project = open_ranking(store, "ranking", overlap=overlap, images=are_images(responses))
+    project = open_ranking(store, "ranking", overlap=overlap, images=holds_images(responses))
     people = [store.add_annotator(project.id, f"P{number}")[0].id for number in range(len(says))]
     answers = 0
     for _ in range(40):

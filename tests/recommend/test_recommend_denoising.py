@@ -13,9 +13,13 @@ from popmargin.recommend.denoising.denoiser import Denoiser, time_features
 from popmargin.recommend.denoising.guided_sampler import fixed_noise, guided, sample_vectors
 from popmargin.recommend.denoising.history_encoder import CausalAttention, HistoryEncoder
 from popmargin.recommend.denoising.item_denoiser import (
+    Background,
+    DenoisingErrors,
     DenoisingRecommender,
+    ErrorDraws,
     ItemDenoiser,
     ItemDenoiserOptions,
+    draw_errors,
     padded,
 )
 from popmargin.recommend.denoising.negatives import negative_vectors
@@ -31,6 +35,19 @@ TARGETS = torch.tensor([4, 5, 6, 4])
 def model(**options: Any) -> ItemDenoiser:
     torch.manual_seed(0)
     return ItemDenoiser(6, dimension=8, options=ItemDenoiserOptions(**options)).eval()
+
+
+KINDS = pytest.mark.parametrize(
+    "kind", [{}, {"negatives": "hardest"}, {"negatives": "random"}, {"negatives": "random", "negative_count": 3}]
+)
+
+
+def errors_of(
+    denoiser: ItemDenoiser, histories: Ragged, targets: torch.Tensor, *, seed: int = 0, **more: Any
+) -> DenoisingErrors:
+    """With draws of a seed."""
+    draws = draw_errors(denoiser.options, len(targets), 8, seeded(seed))
+    return denoiser(*padded(histories, 10), targets, draws, generator=seeded(seed), **more)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -98,65 +115,78 @@ def test_the_centroid_leaves_out_the_target_of_other_users() -> None:
 
 def test_negatives_are_never_the_target() -> None:
     table = torch.arange(10.0)[:, None].expand(10, 2).contiguous()
-    drawn, _ = negative_vectors(50, TARGETS, table[TARGETS], generator=seeded())
+    drawn, _ = negative_vectors("random", TARGETS, table[TARGETS], count=50, generator=seeded())
     for target, row in zip(TARGETS.tolist(), drawn[..., 0].tolist(), strict=True):
         assert set(row) == {4.0, 5.0, 6.0} - {float(target)}
-    one, _ = negative_vectors(1, TARGETS, table[TARGETS], generator=seeded())
+    one, _ = negative_vectors("random", TARGETS, table[TARGETS], generator=seeded())
     assert one.shape == (4, 1, 2)
     predicted = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, 1.0], [1.0, 1.0]])
     hardest, _ = negative_vectors("hardest", TARGETS, table[TARGETS], predicted_BD=predicted)
     assert hardest[:, 0, 0].tolist() == [6, 4, 5, 6]
-    for bad in ("nearest", 0, True):
-        with pytest.raises(ConfigError, match="negatives are"):
-            negative_vectors(bad, TARGETS, table[TARGETS])
+    with pytest.raises(ConfigError, match=r"negatives are 'hardst', 1 of them\. Did you mean 'hardest'"):
+        negative_vectors("hardst", TARGETS, table[TARGETS])
 
 
-@pytest.mark.parametrize("kind", ["centroid", "hardest", 1, 3])
-def test_a_batch_of_one_has_no_negative(kind: Any) -> None:
+@KINDS
+def test_a_batch_of_one_has_no_negative(kind: dict[str, Any]) -> None:
     """The difference of the errors is 0 and has no gradient, so that only the regression is left."""
-    places, real = padded(HISTORIES[:1], 10)
-    denoiser = model(negatives=kind)
-    errors = denoiser.errors(places, real, TARGETS[:1], generator=seeded())
+    denoiser = model(**kind)
+    errors = errors_of(denoiser, HISTORIES[:1], TARGETS[:1])
     assert not errors.has_negative.any() and torch.equal(errors.positive, errors.negative)
     (errors.positive - errors.negative).sum().backward()
     assert all(not each.grad.any() for each in denoiser.parameters() if each.grad is not None)
 
 
-@pytest.mark.parametrize("kind", ["centroid", "hardest", 1, 3])
-def test_the_regression_does_not_depend_on_negatives(kind: Any) -> None:
+@KINDS
+def test_the_regression_does_not_depend_on_negatives(kind: dict[str, Any]) -> None:
     """With λ = 1 they need not be computed, and ℓ⁺ is plain regression of x_0 with the same random numbers."""
     places, real = padded(HISTORIES, 10)
-    denoiser = model(negatives=kind, null_share=0.0)
-    errors = denoiser.errors(places, real, TARGETS, generator=seeded())
-    plain = denoiser.errors(places, real, TARGETS, generator=seeded(), without_negatives=True)
+    denoiser = model(**kind, null_share=0.0)
+    errors = errors_of(denoiser, HISTORIES, TARGETS)
+    plain = errors_of(denoiser, HISTORIES, TARGETS, without_negatives=True)
     assert torch.equal(errors.positive, plain.positive) and torch.equal(plain.positive, plain.negative)
     assert errors.negative.shape == (4,) and not torch.equal(errors.positive, errors.negative)
-    random = seeded()
-    torch.rand(4, generator=random)  # null states
-    times = torch.randint(2000, (4,), generator=random)
+    draws = draw_errors(denoiser.options, 4, 8, seeded())
     vectors = denoiser.item_vectors()[TARGETS - 1]
-    x = noised(vectors, torch.randn(4, 8, generator=random), signal_shares("linear", 2000)[times])
-    predicted = denoiser.denoiser(x, denoiser.states(places, real), times)
+    x = noised(vectors, draws.noise, signal_shares("linear", 2000)[draws.times])
+    predicted = denoiser.denoiser(x, denoiser.states(places, real), draws.times)
     cosine = torch.nn.functional.cosine_similarity(vectors, predicted, dim=1)
     torch.testing.assert_close(plain.positive, (1 - cosine).square())
 
 
 def test_the_negative_has_the_same_time_and_state() -> None:
     """The denoiser is called twice, with the same t and h."""
-    places, real = padded(HISTORIES, 10)
     denoiser = model(null_share=0.0)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     denoiser.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[1], inputs[2])))
-    denoiser.errors(places, real, TARGETS, generator=seeded())
+    errors_of(denoiser, HISTORIES, TARGETS)
     assert len(seen) == 2 and torch.equal(seen[0][0], seen[1][0]) and torch.equal(seen[0][1], seen[1][1])
 
 
+def test_given_negatives_and_a_background_do_not_depend_on_the_batch() -> None:
+    """A row alone has the errors that it has among others."""
+    denoiser = model()
+    background = Background(torch.tensor([4, 5, 6]), torch.tensor([2.0, 1.0, 1.0]))
+    rejected = torch.tensor([0, 2, 0, 3])
+    draws = draw_errors(denoiser.options, 4, 8, seeded())
+    together = denoiser(*padded(HISTORIES, 10), TARGETS, draws, rejected_B=rejected, background=background)
+    for row in range(4):
+        one = slice(row, row + 1)
+        alone = ErrorDraws(*(getattr(draws, name)[one] for name in ("times", "null", "noise", "negative_noise")))
+        errors = denoiser(
+            *padded(HISTORIES[one], 10), TARGETS[one], alone, rejected_B=rejected[one], background=background
+        )
+        torch.testing.assert_close(errors.negative[0], together.negative[row])
+    means, _ = background.without(TARGETS, denoiser.table)
+    torch.testing.assert_close(means[0, 0], (denoiser.table[5] + denoiser.table[6]) / 2)  # without its target, 4
+    torch.testing.assert_close(means[1, 0], (2 * denoiser.table[4] + denoiser.table[6]) / 3)
+
+
 def test_some_states_are_replaced_by_the_null_state() -> None:
-    places, real = padded(Ragged.of([[1]] * 2000), 10)
     denoiser = model(null_share=0.25)
     seen: list[torch.Tensor] = []
     denoiser.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
-    denoiser.errors(places, real, torch.arange(2000) % 6 + 1, generator=seeded(), without_negatives=True)
+    errors_of(denoiser, Ragged.of([[1]] * 2000), torch.arange(2000) % 6 + 1, without_negatives=True)
     share = (seen[0] == denoiser.null).all(dim=1).float().mean()
     assert 0.2 < share < 0.3
 
@@ -215,7 +245,7 @@ def test_the_scale_of_attention_is_an_option() -> None:
 
 def test_the_denoiser_is_one_linear_map_or_has_hidden_layers() -> None:
     assert [each.weight.shape for each in Denoiser(8).layers] == [(8, 24)]  # type: ignore[union-attr]
-    assert [each.weight.shape for each in Denoiser(8, (16, 5)).layers[::2]] == [(16, 24), (5, 16), (8, 5)]  # type: ignore[union-attr]
+    assert [each.weight.shape for each in Denoiser(8, [16, 5]).layers[::2]] == [(16, 24), (5, 16), (8, 5)]  # type: ignore[union-attr]
     features = time_features(torch.tensor([0, 3]), 4)
     expected = [math.sin(3), math.sin(3e-4), math.cos(3), math.cos(3e-4)]
     assert features[1].tolist() == pytest.approx(expected, abs=1e-6)
@@ -297,12 +327,10 @@ def test_it_learns_what_follows_what() -> None:
     options = ItemDenoiserOptions(dropout=0.0, schedule="cosine")
     denoiser = ItemDenoiser(8, vectors=vectors, options=options)
     histories = Ragged.of([[number] for number in range(1, 8)])
-    places, real = padded(histories, 10)
     targets = torch.arange(2, 9)
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-2, weight_decay=0.0)
-    generator = seeded()
-    for _ in range(80):
-        errors = denoiser.errors(places, real, targets, generator=generator)
+    for step in range(150):
+        errors = errors_of(denoiser, histories, targets, seed=step)
         loss = 0.4 * errors.positive + 0.6 * torch.nn.functional.softplus(5 * (errors.positive - errors.negative))
         optimizer.zero_grad()
         loss.mean().backward()

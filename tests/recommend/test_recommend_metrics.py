@@ -139,18 +139,14 @@ def test_baselines_by_hand(parts: Parts) -> None:
 def test_a_test_target_changes_no_baseline(parts: Parts) -> None:
     other = Parts(parts.catalogue, parts.train, parts.known, parts.valid,
                   Cases(parts.test.users, parts.test.histories, np.array([1])))  # fmt: skip
+    small = {"dimension": 2, "epochs": 2}
+    tried = {"item_knn": {"transductive": True}, "nearest_vectors": {"dimension": 2}, "sasrec": small}
     for name in BASELINES.names():
-        for options in (
-            ({}, {"transductive": True})
-            if name == "item_knn"
-            else ({"dimension": 2},)
-            if name == "nearest_vectors"
-            else ({},)
-        ):
-            one, two = (
-                BASELINES.get(name).fit(each, options).scores(parts.test.histories, ("5",)) for each in (parts, other)
-            )
-            np.testing.assert_array_equal(one, two)
+        found = [
+            BASELINES.get(name).fit(each, tried.get(name, {})).scores(parts.test.histories, ("5",))
+            for each in (parts, other)
+        ]
+        np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +155,7 @@ def test_a_test_target_changes_no_baseline(parts: Parts) -> None:
         ("item_knn", {"decay": 0.0}, "decay must be above 0"),
         ("item_knn", {"deacy": 0.5}, "baseline 'item_knn' has no option 'deacy'. Did you mean 'decay'"),
         ("markov", {"popularity_weight": -1.0}, "popularity_weight must be 0 or more"),
+        ("sasrec", {"heads": 3}, "3 heads do not divide the dimension 64"),
         ("nearest_vectors", {"dimension": 0}, "dimension 1 or more"),
     ],
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_report_pictures import image_study
 
 from chromium import MARKS, chromium
 from popmargin.report import StudyResults, write_report
@@ -52,6 +53,20 @@ def test_no_sideways_scrolling_and_all_sections_visible(
         " (e.getBoundingClientRect().right > innerWidth + 1)).map(e => e.outerHTML.slice(0, 80))"
     )
     assert outside == []
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize(("width", "arms"), [(360, 9), (500, 2), (1280, 9)])
+def test_sampled_images_are_shown_without_scrolling_the_page(browser, tmp_path: Path, width: int, arms: int) -> None:
+    """Of 8 × 8 pixels: loaded, large enough to see, with square pixels; a wide grid scrolls by itself."""
+    visit(browser, image_study(arms), tmp_path, width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    found = browser.execute_script(
+        "return [...document.querySelectorAll('.pictures img')].map(e => [e.naturalWidth, e.clientWidth, e.alt.length,"
+        " getComputedStyle(e).imageRendering])"
+    )
+    assert len(found) == 3 * (arms + 1)
+    assert all(natural == 8 and shown > 50 and words and how == "pixelated" for natural, shown, words, how in found)
     assert browser.get_log("browser") == []
 
 

@@ -34,6 +34,7 @@ OF_RUNS: dict[str, Any] = {
     "reference.model": "policy",
     "train.trainer_arguments": {"deepspeed": "given.json"},
     "evaluation.reward": "mine.py:thing",
+    "evaluation.also": ["mine.py:thing"],
     "evaluation.reward_options": {"template": "given.json", "reference": "policy"},
 }
 """A value of every field of a run that can name a file, a folder or code."""

@@ -12,12 +12,14 @@ from popmargin.config import RunConfig
 from popmargin.data.responses import Responses
 from popmargin.errors import ConfigError, RunError
 from popmargin.recipes.iterate import IterateOptions
+from popmargin.rewards.configured import Rewards
+from popmargin.rewards.load import load_reward
 from popmargin.rounds import Plan, Work, run_plan
 from popmargin.rounds.gathered import gather
 from popmargin.rounds.page import render_rounds
 from popmargin.rounds.runner import states_of
 from popmargin.rounds.stages.label_responses import add_labels
-from popmargin.rounds.stages.paid_labels import label_options
+from popmargin.rounds.stages.paid_labels import label_options, measuring_cost
 
 
 @pytest.fixture
@@ -136,3 +138,11 @@ def test_settings_that_decide_are_kept_apart() -> None:
     decides, how = label_options(JUDGE, {"max_tokens": 8, "limit": 4, "workers": 2, "price": 0.1, "cache": "x.jsonl"})
     assert (decides, how) == ({"max_tokens": 8, "limit": 4}, {"workers": 2, "price": 0.1, "cache": "x.jsonl"})
     assert json.loads(json.dumps(decides)) == decides
+
+
+def test_measuring_by_a_judge_has_a_cost(server: Server, tmp_path: Path) -> None:
+    judge = load_reward(f"judge:grader@{server.url}", cache=tmp_path / "cache.jsonl")
+    code = load_reward(lambda prompts, completions: [0.0 for _ in prompts])
+    assert measuring_cost(Rewards(judge), 12) == {"calls at most": 12}
+    assert measuring_cost(Rewards(code, {"also": judge}), 12) == {"calls at most": 12}
+    assert measuring_cost(Rewards(code), 12) == measuring_cost(None, 12) == {}

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,7 @@ def _images(args: argparse.Namespace, named: Any) -> Produce:
         pipeline, model = named.load()
         denoiser = pipeline.denoiser(model, args.precision or named.precision)
         print(f"sampling images from {named.name} with {drawn_by(denoiser, sampling)}", file=sys.stderr)
-        return image_responses(
+        made = image_responses(
             prompts,
             denoiser,
             sampling,
@@ -312,5 +313,6 @@ def _images(args: argparse.Namespace, named: Any) -> Produce:
             part=part,
             progress=True,
         )
+        return replace(made, notes=(*made.notes, *pipeline.cut_prompts([str(prompt) for prompt in prompts.prompts])))
 
     return produce

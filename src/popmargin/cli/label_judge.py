@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _judge(args: argparse.Namespace) -> int:
     from popmargin.judges.labeller import Account
-    from popmargin.label.labellers.labelling import count_unsure, label_store, refuse_images, store_strengths
+    from popmargin.label.labellers.labelling import count_unsure, label_store, store_strengths
     from popmargin.label.labellers.load import load_labeller
     from popmargin.label.store.address import open_store
 
@@ -49,13 +49,13 @@ def _judge(args: argparse.Namespace) -> int:
     prompts: Any = {"pop": args.prompt, "preference": args.preference_prompt}
     with open_store(args.db) as store:
         project = store.project(args.project)
-        refuse_images(project, kind=read_name(args.judge).kind)  # before a model is loaded
         labeller = load_labeller(
             args.judge,
             strengths=store_strengths(store, project.id) if read_name(args.judge).kind == "ratings" else None,
             prompts={kind: path for kind, path in prompts.items() if path is not None},
             orders=args.orders,
             name=args.name,
+            images=store.images if project.images else None,
             **options,
         )
         account = Account()

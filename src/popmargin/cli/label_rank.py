@@ -82,8 +82,8 @@ def _rank(args: argparse.Namespace) -> int:
 def _by_people(args: argparse.Namespace) -> int:
     """One step, or one every few seconds until all is decided."""
     from popmargin.label.ranking.people import open_ranking, people_step
-    from popmargin.label.ranking.ranking import are_images
     from popmargin.label.store.address import open_store
+    from popmargin.rewards.rate_responses import holds_images
 
     flags = {name: getattr(args, name) for name in ("limit", "price", "prompt")} | judge_options(args)
     flags["orders"] = args.orders if args.orders != "both" else None
@@ -98,7 +98,7 @@ def _by_people(args: argparse.Namespace) -> int:
         return 0
     with open_store(args.db or "labels.db", create=True) as store:
         project = open_ranking(
-            store, args.project or "ranking", overlap=args.overlap, seed=args.seed, images=are_images(responses)
+            store, args.project or "ranking", overlap=args.overlap, seed=args.seed, images=holds_images(responses)
         )
         while True:
             step = people_step(store, project, responses, scheme=args.scheme, seed=args.seed)
@@ -116,11 +116,11 @@ def _by_people(args: argparse.Namespace) -> int:
 def _by_judge(args: argparse.Namespace) -> int:
     from popmargin.label.ranking.comparers import load_comparer
     from popmargin.label.ranking.rank import rank_responses
-    from popmargin.label.ranking.ranking import are_images
+    from popmargin.rewards.rate_responses import holds_images
 
     every = _outputs(args)
     responses = _responses(args)
-    if are_images(responses):
+    if holds_images(responses):
         raise DataError(
             f"{args.responses}: these responses are images, and judges and rewards here compare texts. Nothing was "
             "asked. Rank them with --judge people, or score them with data rate and pair them with data pairs."

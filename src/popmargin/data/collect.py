@@ -129,21 +129,14 @@ class Collector:
         kept: list[Draft] = []
         for draft in drafts:
             errors = [draft] if isinstance(draft, RowError) else self._errors(draft)
-            if self._reader.image_fields and not errors:
-                self._keep_images(cast(Draft, draft))
+            if self._image_fields and not errors:
+                self._reader.images.put_beside(cast(Draft, draft))
             if errors:
                 self._reject(place, errors)
             else:
                 self._rows_in += 1
                 kept.append(cast(Draft, draft))
         return kept
-
-    def _keep_images(self, draft: Draft) -> None:
-        """Put the images of a preference beside their names; turned like these, so not once more."""
-        images = self._reader.images.of_pair(draft["chosen"], draft["rejected"])
-        if draft.get("turned"):
-            images = {partner(name): image for name, image in images.items()}
-        draft["fields"] = draft.get("fields", {}) | images
 
     def _store(self, kept: list[Draft], rows: Sequence[Mapping[str, Any]], table: Any, names: Sequence[str]) -> None:
         """Add preferences, along with their rows, whose other columns are kept."""
@@ -155,8 +148,7 @@ class Collector:
         schema = arrow_schema(conversational=talks, tools=talks, more=OPTIONAL_COLUMNS)
         self._tables.append(pa.Table.from_pylist(kept, schema=schema))
         turned = np.array([bool(draft.get("turned")) for draft in kept])
-        images = IMAGE_COLUMNS if self._reader.image_fields else ()
-        for column in self._extra.add(rows, table, names, turned, images):
+        for column in self._extra.add(rows, table, names, turned, IMAGE_COLUMNS if self._image_fields else ()):
             for chunk in column.chunks:
                 for buffer in chunk.buffers():
                     self._ids.rolling.update(buffer if buffer is not None else b"")
@@ -250,9 +242,8 @@ class Collector:
 
     def _errors(self, draft: Draft) -> list[RowError]:
         conversational = not isinstance(draft["prompt"], str)
-        if conversational and self._reader.image_fields:
-            message, remedy = "the prompt of images is messages.", "write it as text, without a system message."
-            return [RowError("type", message, remedy, column="prompt")]
+        if conversational and self._image_fields:
+            return [RowError("type", "the prompt of images is messages.", "write it as text.", column="prompt")]
         errors = check_draft(draft)
         if self._conversational is None:
             if errors:
@@ -293,21 +284,10 @@ class Collector:
         candidate = self._rows_in
         self._rows_in += 1
         source = place.source
+        at = (source.name, place.position, source.by_line, candidate)
         for error in errors:
-            column = self._column(error.column)
-            self._problems.append(
-                RowProblem(
-                    source.name,
-                    place.position,
-                    source.by_line,
-                    candidate,
-                    column,
-                    error.kind,
-                    error.message,
-                    error.remedy,
-                    error.fatal,
-                )
-            )
+            said = (error.kind, error.message, error.remedy, error.fatal)
+            self._problems.append(RowProblem(*at, self._column(error.column), *said))
 
     def _column(self, name: str | None) -> str | None:
         """The source's column for one of our names; for values from a list of responses, the list's column."""

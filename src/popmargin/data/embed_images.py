@@ -1,6 +1,6 @@
 """Preferences that hold the bytes of their images instead of the paths of files."""
 
-from popmargin.data.image_columns import image_array
+from popmargin.data.image_arrow import image_array
 from popmargin.data.images import COLUMNS, image_bytes
 from popmargin.data.schema import Preferences
 

@@ -14,7 +14,7 @@ from datasets.table import InMemoryTable
 
 from popmargin.data.conversation import is_blank
 from popmargin.data.exchange import exchange_rows
-from popmargin.data.image_columns import image_array
+from popmargin.data.image_arrow import image_array
 from popmargin.errors import DataError, counted
 
 pc: Any = pyarrow.compute

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float64
 from popmargin.data.conversation import TOOL_FIELDS, prompt_key
 from popmargin.data.exchange import CLAIMS, exchange_rows, flipped
 from popmargin.data.extra import as_dataset, as_numbers, put_columns
-from popmargin.data.image_columns import images_by_path
+from popmargin.data.image_arrow import images_by_path
 from popmargin.data.load_report import LoadReport
 from popmargin.data.row_numbers import place_of, row_numbers
 from popmargin.data.saving import known_fields, save_table

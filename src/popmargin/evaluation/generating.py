@@ -42,7 +42,7 @@ def generate_and_score(
     task = workspace.task
     chosen = PromptSet.of(workspace, prompts, goal)
     facts = goal_facts(workspace.test.preferences)
-    if facts is not None:
+    if facts is not None and "tokens" in task.provides:
         refuse_cut_prompts(task.prompt_lengths(chosen.prompts), task.room_for_prompts(settings))
     own = {} if goal is None else {"keys": [prompt_key(body) for body in chosen.bodies], "log_ratio": False}
     samples = task.sample(policy, chosen.prompts, workspace.test.encoded, settings, progress=progress, **own)

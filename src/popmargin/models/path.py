@@ -22,7 +22,8 @@ _FOLDERS = re.compile(
 """First parts of a path that are unlikely to be an owner on the hub."""
 
 
-_MODEL_FILES = ("config.json", "model_index.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
+_MODEL_FILES = ("config.json", "model_index.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json",
+                "items.json")  # fmt: skip
 
 
 def looks_like_path(name: str) -> bool:

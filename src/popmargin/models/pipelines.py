@@ -109,6 +109,17 @@ class Pipeline:
             return self.kind.encode(text_pipeline(self.kind, {**self.parts, self.name: self.model}), list(prompts),
                                     self.device)  # fmt: skip
 
+    def cut_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """A sentence if prompts are longer than all text encoders take, so that their ends are not seen."""
+        tokenizers = [part for name, part in self.parts.items() if name.startswith("tokenizer")]
+        lengths = [[len(one(prompt, verbose=False)["input_ids"]) for prompt in prompts] for one in tokenizers]
+        over = [[length > one.model_max_length for length in of] for one, of in zip(tokenizers, lengths, strict=True)]
+        cut = sum(all(of_prompt) for of_prompt in zip(*over, strict=True))
+        limit = max((int(one.model_max_length) for one in tokenizers), default=0)
+        return (
+            [f"prompts cut to the {limit} tokens that the text encoder takes: {cut} of {len(prompts)}"] if cut else []
+        )
+
     def fingerprint(self, *names: str) -> str:
         """Hash of the weights and configurations of some parts; of all if none is named."""
         chosen = {**self.parts, self.name: self.model}

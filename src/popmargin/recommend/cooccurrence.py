@@ -1,6 +1,6 @@
 """Item vectors from which items occur with the same users: positive pointwise mutual information and its SVD."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -68,7 +68,7 @@ def cooccurrence_vectors(sequences: Ragged, items: int, dimension: int) -> Float
         raise ConfigError(f"dimension is {dimension}; {items} items allow 1 to {items - 1}.")
     pmi = positive_pmi(sequences, items)
     start = np.random.default_rng(0).standard_normal(items)
-    left, size, _ = svds(pmi, k=dimension, v0=start, solver="arpack")
+    left, size, _ = cast(Any, svds(pmi, k=dimension, v0=start, solver="arpack"))
     order = np.argsort(-size, kind="stable")
     return fixed_signs(left[:, order] * np.sqrt(np.maximum(size[order], 0.0))).astype(np.float32)
 

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 
 from popmargin.data.ragged import Ragged
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.recommend.item_sequences import Catalogue, ItemId
 from popmargin.recommend.splitting import Cases
 
 
@@ -169,3 +170,40 @@ def top_items(
             without_history(scores_BI, part)
         found.append(best_items(scores_BI, count))
     return np.concatenate(found) if found else np.zeros((0, count), dtype=np.int64)
+
+
+def recommend_items(
+    recommender: Recommender,
+    catalogue: Catalogue,
+    histories: Sequence[Sequence[ItemId]],
+    *,
+    users: Sequence[str] | None = None,
+    count: int = 10,
+    exclude_history: bool = True,
+) -> list[list[str]]:
+    """The best items for each history, by name, best first.
+
+    Args:
+        recommender: what scores items.
+        catalogue: the items that it knows.
+        histories: ids, oldest first.
+        users, count, exclude_history: as in `top_items`.
+
+    Raises:
+        DataError: an unknown item, or a history without any.
+
+    Example:
+        >>> from popmargin.recommend.baselines.base import Observed
+        >>> from popmargin.recommend.baselines.popularity import PopularityOptions, fit_popularity
+        >>> found = fit_popularity(Observed(Ragged.of([[1, 2], [2], [3, 2]]), Ragged.of([]), 3), PopularityOptions())
+        >>> recommend_items(found, Catalogue.of(["cup", "milk", "tea"]), [["milk"], ["tea"]], count=1)
+        [['cup'], ['milk']]
+    """
+    empty = [place for place, history in enumerate(histories) if not len(history)]
+    if empty:
+        raise DataError(f"History {empty[0]} is empty. Remedy: give an item or more, or recommend what is popular.")
+    numbers = Ragged.of([catalogue.numbers(history).tolist() for history in histories])
+    best_NK = top_items(
+        recommender, numbers, items=len(catalogue), users=users, exclude_history=exclude_history, count=count
+    )
+    return [[catalogue.names[number - 1] for number in row if number] for row in best_NK.tolist()]

@@ -31,6 +31,7 @@ TAKEN = (
     "goal",
 )
 """Names that generations have of their own."""
+_DECODED = 64  # images in memory at once
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,14 @@ class Rewards:
             ConfigError: a reward of texts for images, or the reverse.
             RunError: a reward fails or gives something other than finite numbers.
         """
-        pictures = None if images is None else [pillow().fromarray(decode(png)) for png in images]
         found: dict[str, np.ndarray] = {}
         for name, reward in {"reward": self.first, **self.also}.items():
-            if pictures is not None and isinstance(reward, ImageReward):
-                values = reward.score_images(list(prompts), pictures)
-            elif pictures is None and isinstance(reward, Reward):
+            if images is not None and isinstance(reward, ImageReward):
+                values = _of_images(reward, list(prompts), images)
+            elif images is None and isinstance(reward, Reward):
                 values = reward.score(list(prompts), list(texts))
             else:
-                made, scored = ("images", "texts") if pictures is not None else ("texts", "images")
+                made, scored = ("images", "texts") if images is not None else ("texts", "images")
                 raise ConfigError(
                     f"The reward ({name}) scores {scored}, and the generations are {made}. Name a reward of {made}."
                 )
@@ -77,6 +77,15 @@ class Rewards:
     def notes(self) -> tuple[str, ...]:
         """What the rewards did with responses that they could not score in full, since the last call."""
         return tuple(note for reward in (self.first, *self.also.values()) for note in notes_of(reward))
+
+
+def _of_images(reward: ImageReward, prompts: list[Prompt], files: Sequence[bytes]) -> list[float]:
+    """Scores of images, of which a few are decoded at a time."""
+    values: list[float] = []
+    for start in range(0, len(files), _DECODED):
+        batch = [pillow().fromarray(decode(png)) for png in files[start : start + _DECODED]]
+        values += reward.score_images(prompts[start : start + _DECODED], batch)
+    return values
 
 
 def configured_rewards(

@@ -22,6 +22,7 @@ from popmargin.rewards.load import loader
 
 Disagree = Literal["error", "equal", "swap", "drop"]
 _BATCH = 256  # preferences passed to the reward at once
+_IMAGES = 64  # between images, which are large
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def of_images(preferences: Preferences) -> bool:
 def _image_ratings(preferences: Preferences, reward: ImageReward) -> Ratings:
     rated: dict[str, list[float]] = {"chosen": [], "rejected": []}
     ids = preferences.ids
-    for batch in preferences.batches("prompt", *rated, *COLUMNS, size=_BATCH):
+    for batch in preferences.batches("prompt", *rated, *COLUMNS, size=_IMAGES):
         for side, values in rated.items():
             start = len(values)
             images: list[Any] = []

@@ -14,6 +14,7 @@ from popmargin.rewards.load import load_image_reward, load_reward
 from popmargin.rewards.rate import last_turn
 
 _BATCH = 256  # responses that are handed to the reward at once
+_IMAGES = 64  # images, which are large
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,11 @@ def _image_scores(responses: Responses, scorer: ImageReward) -> list[float]:
     missing = [place for place, file in enumerate(files) if file is None]
     if missing:
         raise DataError(f"Response {missing[0]} has no image, and others have one. Rate images and texts apart.")
-    for start in range(0, len(files), _BATCH):
-        asked = prompts[start : start + _BATCH]
+    for start in range(0, len(files), _IMAGES):
+        asked = prompts[start : start + _IMAGES]
         images = [
             pillow().fromarray(decode(image_bytes(file), where=f"response {start + place}"))
-            for place, file in enumerate(files[start : start + _BATCH])
+            for place, file in enumerate(files[start : start + _IMAGES])
         ]
         some = isinstance(scorer, PartialImageReward)
         values += scorer.score_some_images(asked, images) if some else scorer.score_images(asked, images)

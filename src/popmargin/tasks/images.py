@@ -246,4 +246,5 @@ class ImageTask(Task):
     ) -> Samples:
         model = self.reference_model if model is None else model
         denoiser = self.pipeline.denoiser(model, self.settings.model.precision)
-        return image_samples(denoiser, prompts, settings, progress=progress, keys=keys)
+        made = image_samples(denoiser, prompts, settings, progress=progress, keys=keys)
+        return replace(made, notes=tuple(self.pipeline.cut_prompts(prompts)))

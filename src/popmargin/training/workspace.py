@@ -97,7 +97,8 @@ class Workspace:
         self.task.check((self.train.encoded, self.test.encoded), evaluation)
         test = self.test.preferences
         check_goals(evaluation.goals, test)
-        if goal_facts(test) is not None and evaluation.reward is not None and "generation" in self.task.provides:
+        samples = {"generation", "tokens"} <= self.task.provides  # images are asked for by whole prompts
+        if goal_facts(test) is not None and evaluation.reward is not None and samples:
             some = test.select(distinct_rows(test, evaluation.prompts))
             for goal in (None, *(evaluation.goals or ())):
                 lengths = self.task.prompt_lengths(asked_prompts(some, goal))

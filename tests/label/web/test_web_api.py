@@ -18,7 +18,8 @@ def test_next_save_undo_progress(site: Site) -> None:
     screen = screen_of(site.store.next_assignment(person.id))
     for place, side in zip(("left", "right"), screen.sides, strict=True):
         assert task[place]["prompt"] == side.prompt
-        assert task[place]["responses"] == [{"text": r.text, "preferred": r.preferred} for r in side.responses]
+        shown = [{"text": r.text, "preferred": r.preferred, "image": None} for r in side.responses]
+        assert task[place]["responses"] == shown
     body = {"assignment": task["assignment"], "choice": "left", "request": "request-1", "confidence": 0.5}
     saved = [client.post("/api/labels", json=body) for _ in range(2)]
     assert saved[0].status_code == 200 and saved[0].json() == saved[1].json()
@@ -92,7 +93,7 @@ def test_nul_in_notes_is_left_out_and_lone_surrogates_are_refused(site: Site) ->
 def test_openapi_describes_the_api_alone(site: Site) -> None:
     client = site.client(headers=headers(site.add("anna")[1]))
     paths = client.get("/api/openapi.json").json()["paths"]
-    assert set(paths) == {"/api/next", "/api/labels", "/api/undo", "/api/progress"}
+    assert set(paths) == {"/api/next", "/api/labels", "/api/undo", "/api/progress", "/api/images/{digits}"}
 
 
 @pytest.mark.slow

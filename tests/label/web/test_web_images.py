@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image
-from test_web_pages import answer, fields, number
+from test_web_pages import answer, number
 from web_site import ADMIN, Site, image_rows, picture, preferences_of
 
 from popmargin.data.images import decode, image_name
@@ -25,8 +25,16 @@ def addresses(html: str) -> list[str]:
     return re.findall(r'<img src="([^"]*)"', html)
 
 
+QUESTIONS = {
+    "pop": "In which pair is the difference in quality larger?",
+    "preference": "Which image is better?",
+    "rating": "How good is this image?",
+}
+ALTERNATIVE = r"(Pair [12], (first|second) image|Image( [12])?), for the prompt: Prompt number \d\?"
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_page_shows_the_files_in_the_stored_order(images, kind: str) -> None:
+def test_the_page_shows_the_files_in_the_stored_order_and_tells_no_side(images, kind: str) -> None:
     site = images(kind, seed=3)
     person, token = site.add("anna")
     client = site.client(token)
@@ -36,36 +44,20 @@ def test_the_page_shows_the_files_in_the_stored_order(images, kind: str) -> None
         shown = addresses(html)
         names = [str(response.text) for side in screen.sides for response in side.responses]
         assert shown == [f"/images/{name.removeprefix('image:')}" for name in names]
+        assert re.findall(r'<a class="box" href="([^"]*)"', html) == shown  # also without scripts
+        texts = re.findall(r'alt="([^"]*)"', html)
+        assert len(texts) == len(set(texts)) == len(names) and all(re.fullmatch(ALTERNATIVE, text) for text in texts)
+        words = html.partition("<body>")[2]
+        assert QUESTIONS[kind] in words and not re.search("esponse|ifferences|chosen|rejected", words)
         assert "image:" not in re.sub("<[^>]*>", "", html)  # the name is nowhere to be read
         for address, name in zip(shown, names, strict=True):
             got = client.get(address)
             assert got.content == files[name] and got.headers["content-type"] == "image/png"
+        assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src=)", html)
         answer(client, "4" if kind == "rating" else "left")
     assert site.store.progress(site.project.id, person.id).own_done == {"pop": 2, "preference": 4, "rating": 8}[kind]
     history = client.get("/history").text
     assert "image:" not in re.sub("<[^>]*>", "", history) and len(re.findall('<img class="thumbnail', history)) == 8
-
-
-def test_alternative_texts_come_from_the_prompt_and_tell_no_side(images) -> None:
-    for kind in KINDS:
-        site = images(kind)
-        html = site.client(site.add("anna")[1]).get("/").text
-        texts = re.findall(r'alt="([^"]*)"', html)
-        assert len(texts) == {"pop": 4, "preference": 2, "rating": 1}[kind] == len(set(texts))
-        for text in texts:
-            assert re.fullmatch(
-                r"(Pair [12], (first|second) image|Image( [12])?), for the prompt: Prompt number \d\?", text
-            )
-        links = re.findall(r'<a class="box" href="([^"]*)"', html)
-        assert links == addresses(html)  # also without scripts
-        assert not re.search("chosen|rejected", html)
-
-
-def test_words_are_those_of_images(images) -> None:
-    for kind, words in (("preference", "Which image is better?"), ("rating", "How good is this image?")):
-        site = images(kind)
-        main = site.client(site.add("anna")[1]).get("/").text.partition("<body>")[2]
-        assert words in main and "esponse" not in main and "ifferences" not in main
 
 
 def test_a_browser_keeps_an_image_for_good_and_asks_again_with_its_tag(images) -> None:
@@ -205,14 +197,20 @@ def test_a_large_image_is_first_shown_smaller(make_site, monkeypatch: pytest.Mon
 
 
 def test_small_images_keep_their_pixels_and_boxes_one_shape(make_site) -> None:
-    for sizes, shape, pixels in (
-        ([(8, 8), (8, 8)], "square", 2), ([(300, 100), (40, 20)], "wide", 1), ([(10, 200), (130, 260)], "tall", 0),
-        ([(300, 100), (100, 300)], "square", 0),
-    ):  # fmt: skip
-        files = [picture(place, *size) for place, size in enumerate(sizes)]
-        site = make_site("preference", rows=image_rows(1, files))
-        html = site.client(site.add("anna")[1]).get("/").text
-        assert f'data-images="{shape}"' in html and html.count('class="picture pixels"') == pixels
+    sizes = [
+        ((8, 8), (9, 9), "square", 2), ((300, 100), (40, 20), "wide", 1), ((10, 200), (130, 260), "tall", 0),
+        ((300, 110), (110, 300), "square", 0),
+    ]  # fmt: skip
+    files = [picture(row, *size) for row, (*both, _, _) in enumerate(sizes) for size in both]
+    site = make_site("preference", rows=image_rows(4, files))
+    client = site.client(site.add("anna")[1])
+    seen = {}
+    for _ in range(4):
+        html = client.get("/").text
+        row = re.findall(r"Prompt number (\d)", html)[0]
+        seen[int(row)] = (re.findall(r'data-images="(\w+)"', html)[0], html.count('class="picture pixels"'))
+        answer(client, "tie")
+    assert seen == {row: tuple(shown) for row, (*_, shape, pixels) in enumerate(sizes) for shown in [(shape, pixels)]}
 
 
 def test_an_image_that_the_store_has_lost_is_asked_for_all_the_same(images) -> None:
@@ -226,12 +224,3 @@ def test_an_image_that_the_store_has_lost_is_asked_for_all_the_same(images) -> N
     assert "did not load" in client.get("/").text
     with pytest.raises(Exception, match="Restore a backup"):
         site.store.images([f"image:{before[0].removeprefix('/images/')}"])
-
-
-def test_pages_of_images_hold_no_inline_script_or_style(images) -> None:
-    site = images()
-    client = site.client(site.add("anna")[1])
-    for html in (client.get("/").text, client.get("/history").text):
-        assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src=)", html)
-    assert "images.js" in client.get("/").text and fields(client.get("/").text, "/answer")
-    assert client.get("/static/images.css").status_code == 200

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from popmargin.data.images import (
+    COLUMNS,
     MAX_PIXELS,
     SUFFIXES,
     ImageError,
@@ -17,7 +18,7 @@ from popmargin.data.images import (
     is_image_name,
     is_pillow,
 )
-from popmargin.data.validate import RowError
+from popmargin.data.validate import Draft, RowError
 from popmargin.errors import DataError, counted
 
 Row = Mapping[str, Any]
@@ -87,10 +88,15 @@ class ImageCells:
         place = Path(path).expanduser()
         return {"bytes": None, "path": str((self.folder / place).absolute())}
 
-    def of_pair(self, chosen: str, rejected: str) -> dict[str, Stored]:
-        """The columns with the two images of a preference."""
-        self.uneven += self.facts[chosen].size != self.facts[rejected].size
-        return {"chosen_image": self.found[chosen], "rejected_image": self.found[rejected]}
+    def put_beside(self, draft: Draft) -> None:
+        """Put the two images of a preference beside their names, among the fields of its row.
+
+        Of a draft whose responses have been exchanged they are in the old order: fields are exchanged later.
+        """
+        names = [draft["chosen"], draft["rejected"]]
+        self.uneven += self.facts[names[0]].size != self.facts[names[1]].size
+        images = [self.found[name] for name in (reversed(names) if draft.get("turned") else names)]
+        draft["fields"] = draft.get("fields", {}) | dict(zip(COLUMNS, images, strict=True))
 
     def notes(self) -> list[str]:
         """Sentences on the images: sizes in pixels, animations."""

@@ -6,7 +6,7 @@ It is a pipeline folder of diffusers without a VAE, so that its latents are the 
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def demo_cache() -> Path:
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
+def only_one(path: Path) -> Generator[None]:
     """Let one process make something that several may want; the others wait for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
@@ -62,7 +62,7 @@ def only_one(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def quiet_diffusers() -> Iterator[None]:
+def quiet_diffusers() -> Generator[None]:
     """Without the progress bars of diffusers and transformers, and without the warning that there is no VAE."""
     from diffusers.utils import logging
 
@@ -80,9 +80,9 @@ def quiet_diffusers() -> Iterator[None]:
 
 def untrained_pipeline(seed: int = SEED) -> Any:
     """The pipeline with random weights: `StableDiffusionPipeline` without a VAE; U-Net of 0.5 M parameters."""
-    import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    diffusers: Any = import_extra("diffusers", "images")
     with torch.random.fork_rng(devices=[]), quiet_diffusers():
         torch.manual_seed(seed)
         tokenizer = _tokenizer()
@@ -92,7 +92,7 @@ def untrained_pipeline(seed: int = SEED) -> Any:
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             cross_attention_dim=_HIDDEN, attention_head_dim=4, norm_num_groups=8,
         )  # fmt: skip
-        text = CLIPTextModel(
+        text: Any = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(tokenizer), hidden_size=_HIDDEN, intermediate_size=2 * _HIDDEN, num_hidden_layers=1,
                 num_attention_heads=4, max_position_embeddings=_WORDS, projection_dim=_HIDDEN,
@@ -109,7 +109,7 @@ def untrained_pipeline(seed: int = SEED) -> Any:
         parts: dict[str, Any] = {"unet": unet, "text_encoder": text, "tokenizer": tokenizer, "scheduler": scheduler}
         return diffusers.StableDiffusionPipeline(
             **parts, vae=None, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-        )  # type: ignore[arg-type]
+        )
 
 
 def _tokenizer() -> Any:
@@ -149,7 +149,8 @@ def train_base(pipeline: Any, *, steps: int = STEPS, seed: int = SEED, progress:
     """
     unet, text = pipeline.unet, pipeline.text_encoder
     params = [*unet.parameters(), *text.parameters()]
-    unet.train(), text.train()
+    unet.train()
+    text.train()
     optimizer = torch.optim.AdamW(params, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     averaged = [param.detach().clone() for param in params]
     losses: list[float] = []
@@ -174,7 +175,8 @@ def train_base(pipeline: Any, *, steps: int = STEPS, seed: int = SEED, progress:
     with torch.no_grad():
         for param, mean in zip(params, averaged, strict=True):
             param.copy_(mean)
-    unet.eval(), text.eval()
+    unet.eval()
+    text.eval()
     return losses
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 from popmargin.data.questions import PreferenceText
 from popmargin.errors import DataError
 from popmargin.judges.labeller import Account, Labeller, Opinion, Question
+from popmargin.label.labellers.numeric import RewardLabeller
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.store.records import Project
 from popmargin.pop.edges import PopEdges
 
 BATCH = 512  # questions between two writes to the store
@@ -96,9 +96,7 @@ def label_store(
         DataError: the project asks only for ratings, or its responses are images and the labeller reads texts.
     """
     account = Account() if account is None else account
-    for found in store.projects():
-        if found.id == project:
-            refuse_images(found, kind=labeller.kind)
+    _refuse_images(store, project, labeller)
     kinds = (kind for batch in store.items(project) for kind in batch["kind"].unique().to_pylist())
     if next(kinds, None) == "rating" and all(kind == "rating" for kind in kinds):
         raise DataError(
@@ -130,23 +128,6 @@ def label_store(
     return written
 
 
-def refuse_images(found: Project, *, kind: str) -> None:
-    """Refuse a labeller that reads texts, for a project whose responses are images: it would judge their names.
-
-    Args:
-        found: the project.
-        kind: of the labeller; the data's own ratings need no texts.
-
-    Raises:
-        DataError: the responses are images.
-    """
-    if found.images and kind != "ratings":
-        raise DataError(
-            f"The responses of project '{found.name}' are images, and judges and rewards here read texts. Nothing was "
-            "asked. Let people label them (popmargin annotate), or use --judge ratings if the data have ratings."
-        )
-
-
 def count_unsure(store: LabelStore, project: int, name: str) -> tuple[int, int]:
     """Number of current labels of a labeller, and of those that are "unsure"."""
     labels = store.labels(project, columns=["annotator", "verdict"])
@@ -162,6 +143,16 @@ def store_strengths(store: LabelStore, project: int) -> dict[str, float]:
         name: strength if strength is not None else math.nan if None in (chosen, rejected) else chosen - rejected
         for name, strength, chosen, rejected in zip(*(columns[column] for column in names), strict=True)
     }
+
+
+def _refuse_images(store: LabelStore, project: int, labeller: Labeller) -> None:
+    """Refuse a labeller of texts for a project about images, of which it would judge the names."""
+    able = labeller.kind == "ratings" or (isinstance(labeller, RewardLabeller) and labeller.of_images)
+    if not able and any(found.images for found in store.projects() if found.id == project):
+        raise DataError(
+            f"The responses of this project are images, and {labeller.name} reads texts. Nothing was asked. Let people "
+            "label them (popmargin annotate), or a reward of images: a function of (prompts, images)."
+        )
 
 
 def _annotator(store: LabelStore, project: int, labeller: Labeller) -> int | None:

@@ -11,7 +11,7 @@ from popmargin.judges.backends import LocalBackend, ServerBackend
 from popmargin.judges.client import ChatClient
 from popmargin.judges.comparing import Judge
 from popmargin.judges.labeller import Labeller
-from popmargin.label.labellers.numeric import RatingLabeller, RewardLabeller
+from popmargin.label.labellers.numeric import Files, RatingLabeller, RewardLabeller
 from popmargin.models.kind import is_classifier
 from popmargin.rewards.load import with_model
 from popmargin.rewards.naming import Named, read_name
@@ -24,6 +24,7 @@ def load_labeller(
     prompts: Mapping[Kind, str | Path] | None = None,
     orders: str = "both",
     name: str | None = None,
+    images: Files | None = None,
     **options: Any,
 ) -> Labeller:
     """A labeller from its specification.
@@ -41,6 +42,8 @@ def load_labeller(
         strengths: strength by id of the preference, for "ratings".
         prompts, orders: of a judge, see `Judge`.
         name: as an annotator; None takes it from the specification.
+        images: gives the files of images by their names, if the responses are images; then only rewards of images
+            (`load_image_reward`) and ratings label.
         options: of the kind of labeller.
 
     Raises:
@@ -55,7 +58,12 @@ def load_labeller(
     if name is not None and not name.strip():
         raise ConfigError(f"The name for judge {spec!r} is empty. Give one, or omit it to use the judge's own.")
     named = read_name(spec)
-    if named.use == "reward" or named.kind in ("code", "implicit", "ratings") or (named.use is None and _rates(named)):
+    if (
+        images is not None
+        or named.use == "reward"
+        or named.kind in ("code", "implicit", "ratings")
+        or (named.use is None and _rates(named))
+    ):
         if prompts or orders != "both":
             raise ConfigError(
                 f"Judge {spec!r} compares numbers, so it has no prompt and no orders. Remove these options."
@@ -63,7 +71,7 @@ def load_labeller(
         if named.kind == "ratings":
             _refuse(spec, options, ())
             return RatingLabeller(strengths or {}, name or "ratings")
-        return RewardLabeller(spec.removeprefix("reward:") if named.use else spec, name, **options)
+        return RewardLabeller(spec.removeprefix("reward:") if named.use else spec, name, images=images, **options)
     if named.kind == "model":
         _refuse(spec, options, (LocalBackend,))
         return Judge(LocalBackend(named.place, **options), prompts=prompts, orders=orders, name=name)

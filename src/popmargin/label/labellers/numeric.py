@@ -4,14 +4,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from popmargin.data.questions import PreferenceText
+from popmargin.data.questions import SIDES, PreferenceText
 from popmargin.data.schema import Preferences
 from popmargin.errors import DataError
 from popmargin.judges.labeller import Account, Opinion, Question, count_verdicts
 from popmargin.rewards.base import Reward
-from popmargin.rewards.load import load_reward
+from popmargin.rewards.image_rewards import ImageReward
+from popmargin.rewards.load import load_image_reward, load_reward
 from popmargin.rewards.rate import response_ratings
 
+Files = Callable[[Sequence[str]], Mapping[str, bytes]]
+"""Names of images -> their files."""
 _MISSING = Opinion("unsure", note="no rating")
 
 
@@ -53,19 +56,32 @@ class RewardLabeller:
     """Labels by a reward: the preference with the larger reward gap, negative if the rejected response is ahead.
 
     Args:
-        reward: a function of (prompts, completions), or a specification as in `load_reward`.
+        reward: a function of (prompts, completions), or a specification as in `load_reward`; if `images` is given, a
+            function of (prompts, images), or one as in `load_image_reward`.
         name: as an annotator.
+        images: gives the files of images by their names; None if the responses are texts.
         options: of a reward model.
 
     Attributes:
         reward: what scores.
+        of_images: whether it scores images.
     """
 
     kind: Literal["reward"] = "reward"
 
-    def __init__(self, reward: str | Callable[..., Any] | Reward, name: str | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        reward: str | Callable[..., Any] | Reward,
+        name: str | None = None,
+        *,
+        images: Files | None = None,
+        **options: Any,
+    ) -> None:
         self.name = name or (f"reward:{reward}" if isinstance(reward, str) else "reward")
-        self.reward = load_reward(reward, **options)
+        load: Any = load_reward if images is None else load_image_reward
+        self.reward: Reward | ImageReward = load(reward, **options)
+        self.of_images = images is not None
+        self._images = images
         self._gaps: dict[str, float] = {}
 
     def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
@@ -75,7 +91,7 @@ class RewardLabeller:
         for text in (True, False):  # rewards take one kind of prompt at a time
             rows = [side for side in new if isinstance(side.prompt, str) == text]
             if rows:
-                ratings = response_ratings(_preferences(rows), self.reward)
+                ratings = response_ratings(_preferences(rows, self._images), self.reward)
                 account.notes += ratings.notes
                 self._gaps.update(zip((side.id for side in rows), ratings.gap.tolist(), strict=True))
         account.asked += 2 * len(new)
@@ -93,8 +109,12 @@ def by_difference(difference: float) -> Opinion:
     return Opinion("tie" if difference == 0 else "first" if difference > 0 else "second")
 
 
-def _preferences(sides: Sequence[PreferenceText]) -> Preferences:
+def _preferences(sides: Sequence[PreferenceText], images: Files | None) -> Preferences:
     from popmargin.data.load import load_preferences
 
     columns = ("id", "prompt", "chosen", "rejected")
-    return load_preferences([{name: getattr(side, name) for name in columns} for side in sides])
+    rows: list[dict[str, Any]] = [{name: getattr(side, name) for name in columns} for side in sides]
+    if images is not None:
+        files = images(sorted({row[side] for row in rows for side in SIDES}))
+        rows = [row | {side: files[row[side]] for side in SIDES} for row in rows]
+    return load_preferences(rows)

@@ -73,7 +73,7 @@ def load_comparer(spec: str, *, prompt: str | Path | None = None, progress: bool
         return Comparer(spec, _of_function(function, spec))
     prompts: Any = None if prompt is None else {"preference": prompt}
     labeller = load_labeller(spec, prompts=prompts, **options)
-    if isinstance(labeller, RewardLabeller):
+    if isinstance(labeller, RewardLabeller) and isinstance(labeller.reward, Reward):
         account = Account()
         return Comparer(labeller.name, _ByScore(labeller.reward, account), pays="response", account=account)
     if not isinstance(labeller, Judge):

@@ -18,11 +18,12 @@ from popmargin.errors import DataError, counted
 from popmargin.files import digest
 from popmargin.label.projects.same_project import refuse_other_settings
 from popmargin.label.ranking.contests import plan_ranking
-from popmargin.label.ranking.ranking import PromptRanking, Ranking, are_images, fate_of
+from popmargin.label.ranking.ranking import PromptRanking, Ranking, fate_of
 from popmargin.label.ranking.schemes import Outcome, Pair, Scheme, replay, turned
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.label.web.guidelines import guidelines_of
+from popmargin.rewards.rate_responses import holds_images
 
 PREFIX = "rank-"
 """Of the ids of compared pairs, which are digests of prompt and responses."""
@@ -162,7 +163,7 @@ class _Pairs:
     def __init__(self, responses: Responses) -> None:
         self._prompts, self._texts = responses.prompts, responses.texts
         self._starts = [0, *responses.counts.cumsum().tolist()]
-        self._images = responses.field("image") if are_images(responses) else None
+        self._images = responses.field("image") if holds_images(responses) else None
 
     def texts(self, row: int, pair: Pair) -> tuple[Text, Text, Text]:
         """The prompt and both responses."""

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from popmargin.account import Step
 from popmargin.data.conversation import Text, prompt_key
-from popmargin.data.images import is_image_name
 from popmargin.data.questions import Verdict
 from popmargin.data.responses import Responses
 from popmargin.data.saving import save_table
@@ -262,11 +261,6 @@ class Ranking:
             RunError: the path is a folder, or cannot be written.
         """
         save_table(path, _COMPARISONS, [self.comparisons()])
-
-
-def are_images(responses: Responses) -> bool:
-    """Whether responses are images: their texts are names, and the field `image` has their files."""
-    return "image" in responses.field_names and all(map(is_image_name, responses.texts))
 
 
 _COMPARISONS = pa.schema(

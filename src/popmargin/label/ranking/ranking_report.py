@@ -10,8 +10,9 @@ from popmargin.account import Step
 from popmargin.data.conversation import Text
 from popmargin.data.tools import said
 from popmargin.label.quality.label_quality import Cycles, cycles_of
-from popmargin.label.ranking.ranking import KEPT, PromptRanking, Ranking, are_images
+from popmargin.label.ranking.ranking import KEPT, PromptRanking, Ranking
 from popmargin.label.ranking.schemes import turned
+from popmargin.rewards.rate_responses import holds_images
 from popmargin.statistics.intervals import UNDEFINED, Interval, binomial_interval
 from popmargin.statistics.jackknife import row_means, share_of_sums
 
@@ -108,7 +109,7 @@ def ranking_report(ranking: Ranking) -> RankingReport:
     prompts = ranking.prompts
     ties = [[of.count("tie"), len(of.games) - of.count("unknown")] for of in prompts]
     lengths = np.array([_lengths(ranking, of) for of in prompts if of.fate == KEPT]).reshape(-1, 2)
-    texts = len(lengths) > 0 and not are_images(ranking.responses)
+    texts = len(lengths) > 0 and not holds_images(ranking.responses)
     gaps = np.log(lengths[:, 0] / lengths[:, 1]) if texts else np.zeros(0)
     both = ranking.orders == "both"
     return RankingReport(

@@ -102,8 +102,9 @@ def clean_name(name: str, what: str) -> str:
 
 def project_of(row: Any) -> Project:
     """A row of the table of projects as a record."""
-    values = {name: getattr(row, name) for name in Project.__dataclass_fields__}
-    return Project(**{**values, "images": bool(row.images)})
+    values: dict[str, Any] = {name: getattr(row, name) for name in Project.__dataclass_fields__}
+    values["images"] = bool(row.images)
+    return Project(**values)
 
 
 def _change(connection: Connection, number: int, values: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The files of images, by content: to people of a project that has them, and kept by their browsers for good."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import HTTPException, Path, Request, Response
 
@@ -8,7 +8,10 @@ from popmargin.label.store.records import ShownImage
 from popmargin.label.web.view import person_of, store_of
 
 Digits = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="The hex digits of the image's name.")]
-RESPONSES = {200: {"content": {"image/*": {}}}, 304: {"description": "The client's copy is the same."}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/*": {}}},
+    304: {"description": "The client's copy is the same."},
+}
 
 
 def address(root: str, image: ShownImage, *, reduced: bool) -> str:

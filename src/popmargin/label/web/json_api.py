@@ -31,7 +31,12 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     409: {"model": Refusal, "description": "The store rejects this answer."},
     422: {"model": Refusal, "description": "The request does not match the schema."},
 }
-_NO_IMAGE: dict[str, Any] = {"model": Refusal, "description": "The project has no such image."}
+_IMAGE: dict[int | str, dict[str, Any]] = {
+    **RESPONSES,
+    401: _ERRORS[401],
+    404: {"model": Refusal, "description": "The project has no such image."},
+    422: {"model": Refusal, "description": "These are not 32 hex digits."},
+}
 _BARE: dict[int | str, dict[str, Any]] = {401: _ERRORS[401]}
 # The guard has already refused requests without a session; this documents it in OpenAPI.
 router = APIRouter(prefix="/api", dependencies=[Depends(_bearer)])
@@ -163,7 +168,7 @@ def progress(request: Request) -> ProgressOut:
     return ProgressOut(**{name: getattr(found, name) for name in ProgressOut.model_fields})
 
 
-@router.get("/images/{digits}", responses={**RESPONSES, 401: _ERRORS[401], 404: _NO_IMAGE}, response_class=Response)
+@router.get("/images/{digits}", responses=_IMAGE, response_class=Response)
 def image(request: Request, digits: Digits) -> Response:
     """An image of the annotator's project at full size, by the digits of its name."""
     return whole_image(request, digits)

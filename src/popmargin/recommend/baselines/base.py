@@ -1,13 +1,15 @@
-"""Baselines: recommenders that need no training, each fitted by one function."""
+"""Baselines: recommenders that one function fits."""
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from popmargin.data.ragged import Ragged
 from popmargin.recommend.ranks import Recommender
-from popmargin.recommend.splitting import Parts
+from popmargin.recommend.splitting import Cases, Parts
 from popmargin.registry import Registry, decorator, make_options
 
 
@@ -19,16 +21,18 @@ class Observed:
         train: training sequences.
         known: everything but the test targets, each user once (`Parts.known`).
         items: size of the catalogue.
+        valid: validation cases, to choose by.
     """
 
     train: Ragged
     known: Ragged
     items: int
+    valid: Cases = field(default_factory=lambda: Cases((), Ragged.of([]), np.zeros(0, dtype=np.int64)))
 
     @classmethod
     def of(cls, parts: Parts) -> "Observed":
         """Of a split."""
-        return cls(parts.train, parts.known, len(parts.catalogue))
+        return cls(parts.train, parts.known, len(parts.catalogue), parts.valid)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Axis suffixes: B rows, D dimensions.
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -39,7 +40,7 @@ class Denoiser(nn.Module):
         torch.Size([2, 4])
     """
 
-    def __init__(self, dimension: int, hidden: tuple[int, ...] = ()) -> None:
+    def __init__(self, dimension: int, hidden: Sequence[int] = ()) -> None:
         super().__init__()
         if dimension % 2 or dimension < 2 or any(width < 1 for width in hidden):
             raise ConfigError(f"The dimension must be even and widths 1 or more, not {dimension} and {hidden}.")

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, did_you_mean
 
-Negatives = Literal["centroid", "hardest"] | int
-"""The mean of all other targets; the other target that the model would rank highest; or K random ones."""
+Negatives = Literal["centroid", "hardest", "random"]
+NEGATIVES: tuple[Negatives, ...] = ("centroid", "hardest", "random")
 
 
 def other_targets(targets_B: Int[Tensor, " B"]) -> Bool[Tensor, "B B"]:
@@ -28,10 +28,11 @@ def other_targets(targets_B: Int[Tensor, " B"]) -> Bool[Tensor, "B B"]:
 
 
 def negative_vectors(
-    kind: str | int,
+    kind: str,
     targets_B: Int[Tensor, " B"],
     vectors_BD: Float[Tensor, "B D"],
     *,
+    count: int = 1,
     predicted_BD: Float[Tensor, "B D"] | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Float[Tensor, "B K D"], Bool[Tensor, " B"]]:
@@ -39,21 +40,22 @@ def negative_vectors(
 
     `centroid`, as published (but for the mask): the mean of the other targets' vectors. Of 255 random vectors it is
     nearly zero and nearly the same for all rows. `hardest` (ours): the other target whose vector has the largest inner
-    product with the prediction, which is how items are ranked. A number K (ours): K other targets, drawn with
-    replacement; 1 is one random negative.
+    product with the prediction, which is how items are ranked. `random` (ours): K other targets, drawn with
+    replacement.
 
     Args:
         kind: see above.
         targets_B: item numbers.
         vectors_BD: their vectors.
         predicted_BD: the denoiser's prediction for each row, for `hardest`; it gets no gradient from the choice.
-        generator: random numbers for K.
+        count: K of `random`.
+        generator: random numbers of `random`.
 
     Returns:
         The negatives, zeros for rows without any (all targets of the batch are the same, as with one row), and a mask.
 
     Raises:
-        ConfigError: an unknown kind, or a number below 1.
+        ConfigError: an unknown kind, or a count below 1.
 
     Example:
         >>> vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
@@ -61,6 +63,8 @@ def negative_vectors(
         >>> found[:, 0].tolist(), some.tolist()
         ([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], [True, True, True])
     """
+    if kind not in NEGATIVES or count < 1:
+        raise ConfigError(f"negatives are '{kind}', {count} of them. {did_you_mean(kind, NEGATIVES)}")
     allowed_BB = other_targets(targets_B)
     some_B = allowed_BB.any(dim=1)
     if kind == "centroid":
@@ -71,9 +75,7 @@ def negative_vectors(
             raise ConfigError("negatives: 'hardest' needs the predictions.")
         products_BB = predicted_BD.detach() @ vectors_BD.detach().T
         places_BK = products_BB.masked_fill(~allowed_BB, -torch.inf).argmax(dim=1, keepdim=True)
-    elif isinstance(kind, int) and not isinstance(kind, bool) and kind >= 1:
-        weights_BB = torch.where(some_B[:, None], allowed_BB, torch.ones_like(allowed_BB)).to(torch.float32)
-        places_BK = torch.multinomial(weights_BB, kind, replacement=True, generator=generator)
     else:
-        raise ConfigError(f"negatives are {kind!r}; give 'centroid', 'hardest', or how many are drawn for a row.")
+        weights_BB = torch.where(some_B[:, None], allowed_BB, torch.ones_like(allowed_BB)).to(torch.float32)
+        places_BK = torch.multinomial(weights_BB, count, replacement=True, generator=generator)
     return vectors_BD[places_BK] * some_B[:, None, None], some_B

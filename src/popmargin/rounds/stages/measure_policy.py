@@ -11,6 +11,7 @@ from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.run import evaluate_policy
 from popmargin.rewards.configured import check_rewards, configured_rewards
 from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.rounds.stages.paid_labels import measuring_cost
 from popmargin.rounds.stages.trained_models import load_trained
 from popmargin.training.build import Run
 from popmargin.training.workspace import Workspace
@@ -71,7 +72,7 @@ def measure_start(work: Work) -> dict[str, Any]:
     settings = run.config.evaluation
     generations = generate_and_score(None, settings, workspace, rewards, prompts=settings.prompts, progress=True)
     generations.save(work.outputs["generations"])
-    return {}
+    return {"cost": measuring_cost(rewards, len(generations.responses.texts))}
 
 
 def measure_stage(work: Work) -> dict[str, Any]:
@@ -81,4 +82,9 @@ def measure_stage(work: Work) -> dict[str, Any]:
     rewards = configured_rewards(run.config.evaluation, images="images" in workspace.task.provides)
     reference = Generations.load(work.inputs["reference"]) if "reference" in work.inputs else None
     metrics = evaluate_policy(policy, run, workspace, rewards=rewards, reference=reference, progress=True)
-    return {"intervals": metrics["intervals"], "account": metrics["account"]}
+    rated = 0 if reference is None else len(reference.responses.texts)  # the policy gives as many
+    return {
+        "intervals": metrics["intervals"],
+        "account": metrics["account"],
+        "cost": measuring_cost(rewards, rated),
+    }

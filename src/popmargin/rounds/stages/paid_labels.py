@@ -7,6 +7,7 @@ from typing import Any
 from popmargin.data.responses import Responses
 from popmargin.errors import ConfigError, RunError, counted, did_you_mean
 from popmargin.rewards.base import Reward
+from popmargin.rewards.configured import Rewards
 from popmargin.rewards.load import check_reward, option_names
 from popmargin.rewards.naming import read_name
 from popmargin.rewards.rate_responses import answers_of
@@ -81,6 +82,13 @@ def refuse_too_few(reward: Reward, missing: int, count: int) -> None:
             "answer (recipe.label_options.again: true for those without a rating, too), or raise "
             "recipe.label_options.max_unparsed."
         )
+
+
+def measuring_cost(rewards: Rewards | None, responses: int) -> dict[str, float]:
+    """What rating generations costs at most: a call for each, of every judge on a server; nothing of other rewards."""
+    every = () if rewards is None else (rewards.first, *rewards.also.values())
+    calls = responses * sum(isinstance(reward, JudgeReward) for reward in every)
+    return {"calls at most": calls} if calls else {}
 
 
 @dataclass(frozen=True)
