@@ -123,3 +123,17 @@ def test_the_same_numbers_are_the_same_and_a_last_bit_is_not(tmp_path: Path) -> 
     assert same.returncode == 0 and "| simpo | same | – | refused | – |" in same.stdout
     other = identity("--compare", str(results["old"]), str(results["other"]))
     assert other.returncode == 1 and "straight: differs in" in other.stdout and "weights" in other.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draws", [0, 2])
+def test_steps_of_images_are_those_of_the_example(draws: int) -> None:
+    """With one pair, where the example's mean inside log σ is none: the same loss and the same gradient."""
+    words = ["--channels", "8", "--size", "32", "--batch", "1", "--steps", "1", "--threads", "1", "--json"]
+    script = ROOT / "benchmarks" / "images.py"
+    shown = subprocess.run(
+        [sys.executable, str(script), *words, "--draws", str(draws)], capture_output=True, text=True, check=True
+    )
+    found = json.loads(shown.stdout.splitlines()[-1])
+    assert found["loss_abs_diff"] < 1e-3 and found["grad_rel_diff"] < 1e-2
+    assert found["step_seconds"] > 0 and found["peer_step_seconds"] > 0 and found["setting"]["draws"] == draws

@@ -330,6 +330,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "reward": ({}, {"config": {"evaluation": {"reward": "a:b"}}}, r"evaluation\.reward, but .* generates nothing"),
     "task": ({}, {"config": {"task": "reward"}}, "trains policies"),
     "length": ({}, {"config": {"data": {"max_length": 5}}}, r"data\.max_length, but args\.max_length"),
+    "average": ({}, {"config": {"train": {"average": 0.9}}}, r"train\.average, but PreferenceTrainer keeps the last"),
     "rate": ({}, {"config": {"train": {"learning_rate": 1.0}}}, r"train\.learning_rate, but args"),
     "flip": ({}, {"config": {"data": {"flip": 0.5}}}, r"data\.flip, but the data is already read and split"),
     "pairs": ({}, {"config": {"data": {"pairs": "all"}}}, r"data\.pairs, but the data is already read"),

@@ -126,6 +126,7 @@ def check_sections(config: Mapping[str, Any], args: TrainingArguments) -> None:
     said |= {"model.dropout": "args.disable_dropout"} if hasattr(args, "disable_dropout") else {}
     said |= {f"data.{name}": "load_preferences" for name in _others(DataConfig, *_DATA, "train", "test", "max_length")}
     said |= {f"train.{name}": "args" for name in _others(TrainConfig, *_TRAIN)}
+    said["train.average"] = "popmargin.train"
     said |= {f"evaluation.{name}": "popmargin.evaluate" for name in _others(EvaluationConfig, *_EVALUATION)}
     for name in config:
         section = config[name]
@@ -152,6 +153,8 @@ def _instead(said_by: str) -> str:
             "but PreferenceTrainer measures margins and generates nothing. popmargin.train and popmargin.evaluate "
             "sample and score."
         )
+    if said_by == "popmargin.train":
+        return "but PreferenceTrainer keeps the last weights. popmargin.train averages them."
     return f"but {said_by} sets this. Set it only there."
 
 
