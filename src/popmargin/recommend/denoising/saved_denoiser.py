@@ -13,7 +13,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file
 
-from popmargin.errors import ConfigError, RunError
+from popmargin.errors import ConfigError, RunError, counted
 from popmargin.files import whole_file, whole_folder
 from popmargin.recommend.denoising.item_denoiser import ItemDenoiser, ItemDenoiserOptions
 from popmargin.recommend.item_sequences import Catalogue
@@ -38,7 +38,7 @@ def write_start(folder: str | Path, catalogue: Catalogue, vectors: Float[np.ndar
         (('a', 'b'), (2, 2))
     """
     if vectors is not None and len(vectors) != len(catalogue):
-        raise ConfigError(f"There are {len(vectors)} vectors for {len(catalogue)} items.")
+        raise ConfigError(f"There are {counted(len(vectors), 'vector')} for {counted(len(catalogue), 'item')}.")
     with whole_folder(folder) as partial:
         (partial / ITEMS).write_text(json.dumps({"items": catalogue.names}, ensure_ascii=False), encoding="utf-8")
         if vectors is not None:
