@@ -208,3 +208,7 @@ def test_finished_stages_are_taken_from_another_folder_where_they_are_the_same(t
     assert said == []
     with pytest.raises(RunError, match="not a folder of rounds"):
         run_plan(example(source), tmp_path / "third", reuse=[tmp_path])
+    (first / "round-0" / "manifest.json").write_text("{")  # says nothing of its stage, which is done here
+    said.clear()
+    run_plan(example(source), tmp_path / "third", reuse=[first], say=said.append)
+    assert said[0] == "[1/3] round-0"

@@ -48,7 +48,11 @@ class Elsewhere:
         """
         chosen = PromptSet.of(workspace, settings.prompts)
         produced = self.produce(Prompts(chosen.prompts), settings.samples, folder)
-        return replace(self, produce=lambda prompts, samples, folder: produced)
+
+        def there(prompts: Prompts, samples: int, folder: Path) -> Produced:
+            return produced
+
+        return replace(self, produce=there)
 
     def generations(
         self, settings: EvaluationConfig, workspace: Workspace, rewards: Rewards, *, prompts: int | None, folder: Path

@@ -40,7 +40,10 @@ def take_finished(stage: Stage, state: State, folder: Path, others: Sequence[Pat
         The folder that it was copied from; None where none has it.
     """
     for other in others:
-        done = Manifest.load(other / stage.name / FINISHED)
+        try:
+            done = Manifest.load(other / stage.name / FINISHED)
+        except RunError:  # it cannot be read, so it says nothing of its stage
+            continue
         if done is None or state.planned is None or list(done.changes(state.planned)):
             continue
         if done.outputs != {name: _found(other / stage.name / path) for name, path in stage.outputs.items()}:
