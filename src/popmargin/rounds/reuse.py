@@ -48,7 +48,10 @@ def take_finished(stage: Stage, state: State, folder: Path, others: Sequence[Pat
             continue
         if done.outputs != {name: _found(other / stage.name / path) for name, path in stage.outputs.items()}:
             continue
-        with whole_folder(folder / stage.name, replace=True) as unfinished:
+        own = folder / stage.name
+        for left in own.parent.glob(f".{own.name}.*.part"):  # of a copy that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with whole_folder(own, replace=True) as unfinished:
             shutil.copytree(other / stage.name, unfinished, dirs_exist_ok=True)
             replace(done, taken_from=str(other)).save(unfinished / FINISHED)
         return other
