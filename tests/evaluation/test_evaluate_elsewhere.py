@@ -129,3 +129,16 @@ def test_a_reward_model_generates_nothing(configure: Configure) -> None:
     directory, _ = train(configure({"task": "reward", "train": {"max_steps": 1}}))
     with pytest.raises(ConfigError, match="it generates nothing"):
         evaluate_run(Run.opened(directory.path), elsewhere=from_file("x.json"))
+
+
+def test_mistakes_are_found_before_anything_is_sampled_here(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sampled(*args: Any, **options: Any) -> None:
+        raise AssertionError("the reference was sampled first")
+
+    monkeypatch.setattr("popmargin.evaluation.run.generate_and_score", sampled)
+    with pytest.raises(DataError, match="no such file"):
+        evaluate_run(str(run.path), elsewhere=from_file(tmp_path / "nope.jsonl"))
+    with pytest.raises(ConfigError, match="is not a URL"):
+        evaluate_run(str(run.path), elsewhere=from_server("localhost:8000", "mine", run.config().evaluation))

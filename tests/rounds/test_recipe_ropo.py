@@ -100,6 +100,7 @@ def test_known_flips_measure_the_filter() -> None:
     [
         ({"filter": "oracle"}, {}, r"oracle needs to know which labels are wrong: set base\.data\.flip"),
         ({"filter": "oracle", "noise_share": 0.2}, {"flip": 0.2}, r"recipe\.noise_share has no effect"),
+        ({}, {"soft_label_temperature": 1.0}, r"base\.data\.soft_label_temperature has no effect"),
         ({"filter": "random"}, {"flip": 0.2}, r"random needs recipe\.noise_share"),
     ],
 )

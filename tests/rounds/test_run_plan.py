@@ -198,6 +198,8 @@ def test_finished_stages_are_taken_from_another_folder_where_they_are_the_same(t
     run_plan(example(source), first, say=said.append)
     (first / "round-1/lines.txt").write_text("edited since\n")
     said.clear()
+    (second / ".round-0.1.part").mkdir(parents=True)  # of a copy that was killed
+    (second / "plan.txt").touch()
     manifests = run_plan(example(source, end="."), second, reuse=[first], say=said.append)
     assert said == [f"[1/3] round-0, taken from {first}", "[2/3] round-1", "[3/3] all/join"]
     assert [manifests[name].taken_from for name in ("round-0", "round-1")] == [str(first), ""]
@@ -208,3 +210,7 @@ def test_finished_stages_are_taken_from_another_folder_where_they_are_the_same(t
     assert said == []
     with pytest.raises(RunError, match="not a folder of rounds"):
         run_plan(example(source), tmp_path / "third", reuse=[tmp_path])
+    (first / "round-0" / "manifest.json").write_text("{")  # says nothing of its stage, which is done here
+    said.clear()
+    run_plan(example(source), tmp_path / "third", reuse=[first], say=said.append)
+    assert said[0] == "[1/3] round-0"

@@ -206,3 +206,10 @@ def wrong_options() -> Iterator[tuple[dict[str, Any], str]]:
 def test_options_that_do_not_fit_together(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         IterateOptions(**options)
+
+
+def test_a_project_of_other_questions_names_the_option_of_the_recipe(tmp_path: Path) -> None:
+    with pytest.raises(WaitingError):
+        run_plan(plan_of_questions(tmp_path), tmp_path / "one", say=lambda line: None)
+    with pytest.raises(ConfigError, match=r"--recipe\.project NAME"):
+        run_plan(plan_of_questions(tmp_path, "pop"), tmp_path / "two", say=lambda line: None)

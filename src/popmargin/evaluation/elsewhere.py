@@ -1,7 +1,7 @@
 """Generations of a policy that is not sampled here: a server gives them, or a file has them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,20 @@ class Elsewhere:
     def note(self) -> str:
         """What is not known of them, in a sentence."""
         return f"from {self.source}: their log-ratio to the reference, and so the KL, is unknown"
+
+    def asked(self, settings: EvaluationConfig, workspace: Workspace, folder: Path) -> "Elsewhere":
+        """The same with the responses already there, so that mistakes are found before anything is sampled here.
+
+        Raises:
+            ConfigError, DataError, RunError: as for `generations`.
+        """
+        chosen = PromptSet.of(workspace, settings.prompts)
+        produced = self.produce(Prompts(chosen.prompts), settings.samples, folder)
+
+        def there(prompts: Prompts, samples: int, folder: Path) -> Produced:
+            return produced
+
+        return replace(self, produce=there)
 
     def generations(
         self, settings: EvaluationConfig, workspace: Workspace, rewards: Rewards, *, prompts: int | None, folder: Path

@@ -275,6 +275,8 @@ def evaluate_run(
         what = "name the reward that scores them, with" if rewards is None else "those at other goals are not: remove"
         field = "evaluation.reward" if rewards is None else "evaluation.goals"
         raise ConfigError(f"The responses come from {elsewhere.source}: {what} {field}.")
+    if elsewhere is not None:
+        elsewhere = elsewhere.asked(settings, workspace, directory.evaluation)
     reference = baseline = None
     if rewards is not None:
         reference = generate_and_score(None, settings, workspace, rewards, prompts=settings.prompts, progress=True)

@@ -74,7 +74,9 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
 
     data → round-0/train → for each round: rank → sample → label → replace → train; every policy is measured.
     """
-    opening = open_plan(plan, config, own={"objective": "recipe.objective", "train.epochs": "recipe.epochs"})
+    own = {"objective": "recipe.objective", "train.epochs": "recipe.epochs"}
+    own |= {"data.soft_label_temperature": "nothing"}  # neither objective has soft labels, and replacements no ratings
+    opening = open_plan(plan, config, own=own)
     base, data = opening.base, opening.data
     known = options.known_flips or (FLIPPED if base.data.flip else None)
     if options.filter == "oracle" and known is None:

@@ -134,7 +134,10 @@ def check_reward(spec: str, options: Mapping[str, Any], *, images: bool = False)
         if option not in (known := _of_image_models() if images else option_names(spec)):
             raise ConfigError(f"Reward {spec!r} has no option '{option}'. {did_you_mean(option, known)}")
     if named.kind == "server":
+        from popmargin.rewards.rating_judge import check_options
+
         with_model(named, options)
+        check_options(options)
     elif named.kind in ("model", "implicit"):
         for path in filter(None, (named.place, named.reference)):
             if not Path(path).expanduser().exists() and looks_like_path(path):

@@ -5,7 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from popmargin.errors import ConfigError, RunError, counted
 from popmargin.files import no_such_file
@@ -197,6 +199,21 @@ class JudgeReward:
         # One pass, so that a placeholder inside a response is not filled in again.
         content = _PLACEHOLDER.sub(lambda match: parts[match[1]], self._template)
         return {"model": self._model, "messages": [{"role": "user", "content": content}], **self._fields}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Find options of a wrong type, and a template that cannot be used, before a judge is needed.
+
+    Raises:
+        ConfigError: it names the option.
+    """
+    types = get_type_hints(JudgeReward.__init__)
+    for name, value in options.items():
+        try:
+            TypeAdapter(types[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ConfigError(f"Option {name} of the judge is {value!r}. {error.errors()[0]['msg']}.") from error
+    _template(options.get("template"))
 
 
 def _template(path: str | Path | None) -> str:

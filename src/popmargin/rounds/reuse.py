@@ -40,12 +40,18 @@ def take_finished(stage: Stage, state: State, folder: Path, others: Sequence[Pat
         The folder that it was copied from; None where none has it.
     """
     for other in others:
-        done = Manifest.load(other / stage.name / FINISHED)
+        try:
+            done = Manifest.load(other / stage.name / FINISHED)
+        except RunError:  # it cannot be read, so it says nothing of its stage
+            continue
         if done is None or state.planned is None or list(done.changes(state.planned)):
             continue
         if done.outputs != {name: _found(other / stage.name / path) for name, path in stage.outputs.items()}:
             continue
-        with whole_folder(folder / stage.name, replace=True) as unfinished:
+        own = folder / stage.name
+        for left in own.parent.glob(f".{own.name}.*.part"):  # of a copy that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with whole_folder(own, replace=True) as unfinished:
             shutil.copytree(other / stage.name, unfinished, dirs_exist_ok=True)
             replace(done, taken_from=str(other)).save(unfinished / FINISHED)
         return other

@@ -10,7 +10,7 @@ import numpy as np
 
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
-from popmargin.errors import RunError, WaitingError, counted
+from popmargin.errors import ConfigError, DataError, RunError, WaitingError, counted
 from popmargin.files import whole_file
 from popmargin.label.store.address import open_store
 from popmargin.pop.active import ActiveSampler
@@ -91,16 +91,20 @@ def ask_stage(work: Work) -> dict[str, Any]:
             project = store.project(settings["project"])
             _ask_more(store, project, settings)
         else:
-            project = open_project(
-                store,
-                data,
-                settings["project"],
-                kind=settings["ask"],
-                edges=first_pairs(data, settings["questions"], settings["seed"]) if "questions" in settings else None,
-                overlap=settings["overlap"],
-                seed=settings["seed"],
-                say=lambda line: work.say(f"  {line}"),
-            )
+            edges = first_pairs(data, settings["questions"], settings["seed"]) if "questions" in settings else None
+            try:
+                project = open_project(
+                    store,
+                    data,
+                    settings["project"],
+                    kind=settings["ask"],
+                    edges=edges,
+                    overlap=settings["overlap"],
+                    seed=settings["seed"],
+                    say=lambda line: work.say(f"  {line}"),
+                )
+            except (ConfigError, DataError) as error:  # there is no --project here
+                raise type(error)(str(error).replace("--project NAME", "--recipe.project NAME")) from error
         items = store.progress(project.id).items
     wanted = settings.get("questions", items)
     if items < wanted:

@@ -1,5 +1,6 @@
 """What a judge may be told about labelling, and what its labels cost, said before the first call."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,7 @@ def label_options(by: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 def _check_number(options: Mapping[str, Any], name: str, kinds: tuple[type, ...], what: str) -> None:
     value = options.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, kinds) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < math.inf:
         raise ConfigError(f"recipe.label_options.{name} is {value!r}; give {what}, 0 or more.")
 
 
