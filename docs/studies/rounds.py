@@ -111,11 +111,19 @@ def table(values: Mapping[str, Any], arms: Mapping[str, list[RoundsConfig]]) -> 
     return lines
 
 
+def round_of(manifest: Path) -> int:
+    """The number of the round that a ranking belongs to."""
+    return int(manifest.parts[-3].removeprefix("round-"))
+
+
 def filters(arms: Mapping[str, list[RoundsConfig]]) -> list[str]:
     """How well the last ranking of each arm finds known flips, means over seeds; empty where none are known."""
     lines: list[str] = []
     for arm, configs in arms.items():
-        ranks = [max(Path(config.output).glob("round-*/rank/manifest.json"), default=None) for config in configs]
+        ranks = [
+            max(Path(config.output).glob("round-*/rank/manifest.json"), key=round_of, default=None)
+            for config in configs
+        ]
         said = [json.loads(file.read_text())["facts"].get("known_flips") for file in ranks if file is not None]
         if said and None not in said:
             found = [[one[key]["estimate"] for one in said] for key in ("auc", "precision", "recall")]

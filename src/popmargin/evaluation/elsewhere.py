@@ -86,8 +86,10 @@ class Elsewhere:
         )
         drawn = Drawn(settings.temperature, settings.top_k, top_p=settings.top_p)
         before = len(texts) - produced.new
-        kept = (f"responses that were kept in {folder} from before: {before}",) if before else ()
-        return Generations(responses, drawn, (self.note, *kept, *produced.notes, *rewards.notes()))
+        kept = (
+            f"{before} of {len(texts)} were asked for in an earlier evaluation (delete {folder}/served-* to ask again)",
+        )
+        return Generations(responses, drawn, (self.note, *(kept if before else ()), *produced.notes, *rewards.notes()))
 
 
 def from_server(
@@ -95,8 +97,8 @@ def from_server(
 ) -> Elsewhere:
     """A policy behind an OpenAI-compatible server, asked for what `settings` say.
 
-    What it gave is kept in the folder of the evaluation, in a file for each model, sampling and prompts. A later
-    evaluation takes it from there: a response is paid for once.
+    What it gave is kept in the folder of the evaluation, in a file for each server, model, sampling and prompts. A
+    later evaluation takes it from there, and says so: a response is paid for once.
 
     Args:
         url: base of the API.
@@ -127,7 +129,10 @@ def from_server(
 
     def produce(prompts: Prompts, samples: int, folder: Path) -> Produced:
         asked = digest(
-            model.encode(), repr(sampling).encode(), *(key.encode("utf-8", "surrogatepass") for key in prompts.keys)
+            url.encode(),
+            model.encode(),
+            repr(sampling).encode(),
+            *(key.encode("utf-8", "surrogatepass") for key in prompts.keys),
         )
         with part_beside(folder / f"served-{asked[:16]}") as part:
             return server_responses(prompts, url, model, sampling, part=part, progress=True, **options)

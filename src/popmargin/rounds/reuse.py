@@ -52,10 +52,15 @@ def take_finished(stage: Stage, state: State, folder: Path, others: Sequence[Pat
         for left in own.parent.glob(f".{own.name}.*.part"):  # of a copy that was killed
             shutil.rmtree(left, ignore_errors=True)
         with whole_folder(own, replace=True) as unfinished:
-            shutil.copytree(other / stage.name, unfinished, dirs_exist_ok=True)
+            shutil.copytree(other / stage.name, unfinished, dirs_exist_ok=True, ignore=_checkpoints)
             replace(done, taken_from=str(other)).save(unfinished / FINISHED)
         return other
     return None
+
+
+def _checkpoints(folder: str, names: list[str]) -> set[str]:
+    """What a finished training does not need any more."""
+    return {"checkpoints"} & set(names) if Path(folder).name == "run" else set()
 
 
 def _found(file: Path) -> str | None:

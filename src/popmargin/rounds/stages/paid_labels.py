@@ -55,7 +55,7 @@ def label_options(by: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], 
             raise ConfigError(f"recipe.label_options: {by!r} has no option '{name}'.{of_judges} "
                               f"{did_you_mean(name, known)}")  # fmt: skip
     _check_number(options, "price", (int, float), "a number")
-    _check_number(options, "limit", (int,), "a whole number")
+    _check_number(options, "limit", (int,), "a whole number", least=1)
     check_reward(by, {name: value for name, value in options.items() if name not in OF_LABELLING or not judge})
     how = _HOW if judge else ()
     return (
@@ -64,10 +64,10 @@ def label_options(by: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], 
     )
 
 
-def _check_number(options: Mapping[str, Any], name: str, kinds: tuple[type, ...], what: str) -> None:
-    value = options.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < math.inf:
-        raise ConfigError(f"recipe.label_options.{name} is {value!r}; give {what}, 0 or more.")
+def _check_number(options: Mapping[str, Any], name: str, kinds: tuple[type, ...], what: str, *, least: int = 0) -> None:
+    value = options.get(name, least)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < math.inf:
+        raise ConfigError(f"recipe.label_options.{name} is {value!r}; give {what}, {least} or more.")
 
 
 def refuse_too_few(reward: Reward, missing: int, count: int) -> None:
