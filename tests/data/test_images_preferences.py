@@ -217,6 +217,25 @@ def test_texts_that_look_like_files_are_asked_about(tmp_path: Path) -> None:
     assert load_preferences([row, row | {"chosen": "a text", "id": "2"}])[0]["chosen"] == "a.png"
 
 
+def test_images_without_a_prompt_and_addresses_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no prompt column, and images hold no prompt"):
+        load_preferences([{"chosen": A, "rejected": B}])
+    path = folder(tmp_path, [PAIR | {"chosen": "https://host/a.png", "rejected": "im/a.png"}], a=A)
+    with pytest.raises(DataError, match=r"'https://host/a\.png' is an address"):
+        load_preferences(path)
+    with pytest.raises(DataError, match="is an ndarray"):
+        load_preferences([PAIR | {name: np.zeros((2, 2, 3), np.uint8) for name in ("chosen", "rejected")}])
+
+
+def test_nothing_is_said_of_columns_where_no_row_is_kept(tmp_path: Path) -> None:
+    _, report = scan_preferences(folder(tmp_path, [PAIR | {"chosen": "im/a.png", "rejected": "no.png"}], a=A))
+    assert report.rows_kept == 0 and not any("several types" in note for note in report.notes)
+
+
+def test_preferences_say_that_they_are_images() -> None:
+    assert "images" in repr(load_preferences([PAIR])) and "images" not in repr(load_preferences([PAIR])[:0])
+
+
 def test_a_prompt_of_messages_is_refused() -> None:
     with pytest.raises(DataError, match="the prompt of images is messages"):
         load_preferences([PAIR | {"prompt": [{"role": "user", "content": "a cat"}]}])

@@ -169,6 +169,11 @@ def test_what_cannot_be_an_image_is_an_error() -> None:
         sample_images(model, ["red 3"], ImageSampling(denoising_steps=1))
 
 
+def test_more_steps_than_the_scheduler_has_are_refused() -> None:
+    with pytest.raises(RunError, match=r"denoising_steps 5,000 does not fit the scheduler"):
+        sample_images(denoiser(), WORDS[1:], ImageSampling(denoising_steps=5_000))
+
+
 def test_a_task_samples_as_the_evaluation_says() -> None:
     """The names of the images are those of their files, and there is no log-ratio: it is unknown."""
     model = denoiser()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from popmargin.report.results import ArmResult
 from popmargin.statistics.intervals import Interval
-from popmargin.study.reading import read_control, read_reference, read_results
+from popmargin.study.reading import _amount, read_control, read_reference, read_results
 
 NAN = float("nan")
 
@@ -126,3 +126,8 @@ def test_further_rewards_are_read_like_the_first() -> None:
     assert "POP trades: better than DPO on mean reward, worse on mean still the prompt." in text
     control = read_control("POP", "DPO", arms[1].differences)
     assert "mean reward +0.050, 95% +0.010 to +0.090; mean still the prompt -0.200, 95% -0.300 to -0.100" in control
+
+
+def test_small_clear_differences_are_not_shown_as_zero() -> None:
+    assert _amount("mean_reward", Interval(0.00021, 0.000042, 0.0004)) == "+0.00021, 95% +0.00004 to +0.00040"
+    assert _amount("mean_reward", Interval(0.00001, -0.00002, 0.00003)) == "+0.000, 95% -0.000 to +0.000"

@@ -159,6 +159,12 @@ def test_preferences_between_texts_are_refused(configure: Configure, data_path: 
         train(configure({"data": {"train": data_path}}))
 
 
+@pytest.mark.parametrize("task", ["policy", "reward"])
+def test_language_models_refuse_preferences_between_images(configure: Configure, task: str) -> None:
+    with pytest.raises(DataError, match="are between images, which a language model cannot read"):
+        train(configure({"task": task, "objective": {"name": "dpo"}}))
+
+
 def test_too_large_a_beta_is_said_once(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
     watch, logs = SaturationWatch(2000.0), list[dict[str, float]]()
     for step, spread in ((1, 0.0), (2, 0.02), (10, 0.004), (11, 0.006), (12, 0.01)):

@@ -100,6 +100,8 @@ class ExtraColumns:
         return found, notes
 
     def _joined(self, name: str, pieces: list[Any]) -> Any:
+        if not pieces:
+            return pa.chunked_array([], pa.null())
         if name not in self._as_text:
             try:
                 tables = [pa.table({name: piece}) for piece in pieces]

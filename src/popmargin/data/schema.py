@@ -16,6 +16,8 @@ from popmargin.data.conversation import TOOL_FIELDS, prompt_key
 from popmargin.data.exchange import CLAIMS, exchange_rows, flipped
 from popmargin.data.extra import as_dataset, as_numbers, put_columns
 from popmargin.data.image_arrow import images_by_path
+from popmargin.data.images import COLUMNS as IMAGE_COLUMNS
+from popmargin.data.images import is_image_name
 from popmargin.data.load_report import LoadReport
 from popmargin.data.row_numbers import place_of, row_numbers
 from popmargin.data.saving import known_fields, save_table
@@ -394,5 +396,13 @@ class Preferences:
         return {name: known_fields(value) if name in TEXT_COLUMNS else value for name, value in row.items()}
 
     def __repr__(self) -> str:
-        kind = "conversational" if self.conversational else "text"
+        kind = "images" if holds_images(self) else "conversational" if self.conversational else "text"
         return f"Preferences({counted(len(self), 'row')}, {kind}, from {self._report.source})"
+
+
+def holds_images(preferences: Preferences) -> bool:
+    """Whether the responses are names of images, which stand beside them."""
+    if not len(preferences) or not set(IMAGE_COLUMNS) <= set(preferences.columns):
+        return False
+    row = preferences[0]
+    return is_image_name(row["chosen"]) and is_image_name(row["rejected"])

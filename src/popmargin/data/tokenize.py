@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from popmargin.data.conversation import Text
 from popmargin.data.encode import AS_TEMPLATE, Encoder, Tokens, Writing, make_encoder
 from popmargin.data.ragged import Ragged
-from popmargin.data.schema import Preferences
+from popmargin.data.schema import Preferences, holds_images
 from popmargin.data.template import content_of
 from popmargin.data.tokenization_report import TruncationReport
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
@@ -60,6 +60,19 @@ class TokenizedPreferences:
         return self.chosen.lengths, self.rejected.lengths
 
 
+def refuse_images(prefs: Preferences) -> None:
+    """Refuse preferences between images, whose names are no texts to train on.
+
+    Raises:
+        DataError: the responses are images.
+    """
+    if holds_images(prefs):
+        raise DataError(
+            f"The preferences from {prefs.report.source} are between images, which a language model cannot read. Set "
+            "task: images, with a text-to-image model."
+        )
+
+
 def tokenize_preferences(
     prefs: Preferences,
     tokenizer: PreTrainedTokenizerBase,
@@ -86,10 +99,11 @@ def tokenize_preferences(
         writing: which text is prompt, and which is completion.
 
     Raises:
-        DataError: no chat template, no EOS token, a conversation that the template refuses, no rows left, or rows that
-            are too long under "error".
+        DataError: responses that are images, no chat template, no EOS token, a conversation that the template refuses,
+            no rows left, or rows that are too long under "error".
         ConfigError: an unknown truncation, or max_length below 2.
     """
+    refuse_images(prefs)
     if truncation not in TRUNCATIONS:
         raise ConfigError(f"truncation='{truncation}' is unknown. {did_you_mean(truncation, TRUNCATIONS)}")
     if max_length is not None and max_length < 2:

@@ -159,7 +159,12 @@ class ImageSampler:
         weights: Any = next(denoiser.model.parameters())
         x_BCHW = torch.from_numpy(np.stack(own)).to(weights.device)
         scheduler = copy.deepcopy(self._scheduler)  # it counts its steps
-        scheduler.set_timesteps(sampling.denoising_steps, device=weights.device, **self._shift())
+        try:
+            scheduler.set_timesteps(sampling.denoising_steps, device=weights.device, **self._shift())
+        except ValueError as error:
+            raise RunError(
+                f"denoising_steps {sampling.denoising_steps:,} does not fit the scheduler: {error}"
+            ) from error
         with evaluating(denoiser.model):
             for time in scheduler.timesteps:
                 x_BCHW = scheduler.step(self._guided(x_BCHW, time, prompts), time, x_BCHW).prev_sample

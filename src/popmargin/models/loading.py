@@ -96,6 +96,10 @@ def load_tokenizer_files(path: str) -> Any:
         adapter = find_adapter(path)
         if adapter is not None and adapter.base != path and not (Path(path) / "tokenizer_config.json").is_file():
             return load_tokenizer_files(adapter.base)
+        if (Path(resolve_path(path)) / "model_index.json").is_file():
+            raise RunError(
+                f"'{path}' is a text-to-image model. Set task: images, and preferences between images."
+            ) from None
         raise RunError(f"Cannot load a tokenizer from '{path}': {reason(error)}") from error
 
 

@@ -203,7 +203,7 @@ def _of_code(target: Any, name: str, options: Mapping[str, Any]) -> Reward:
     if scores_images(target):
         raise ConfigError(
             f"Reward {name!r} scores images, and the responses here are texts. Give a reward that takes prompts and "
-            "completions."
+            "completions, or set task: images, with a text-to-image model."
         )
     if callable(target):
         _check_signature(target, name)

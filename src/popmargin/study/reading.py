@@ -158,6 +158,9 @@ def _verdict(interval: Interval) -> str:
 def _amount(metric: str, interval: Interval) -> str:
     _, scale, unit = _described(metric)
     digits = 1 if scale == 100 else 3
+    nearest = scale * min(abs(interval.low), abs(interval.high))
+    while interval.low * interval.high > 0 and digits < 8 and round(nearest, digits) == 0:
+        digits += 1  # a clear difference is not shown as zero
     low, estimate, high = (f"{scale * value:+.{digits}f}" for value in (interval.low, interval.estimate, interval.high))
     return f"{estimate}{unit}, 95% {low} to {high}"
 

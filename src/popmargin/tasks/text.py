@@ -17,7 +17,7 @@ from popmargin.config import EvaluationConfig, ModelConfig
 from popmargin.data.encode import Writing
 from popmargin.data.goal_tokens import refuse_lost_goals
 from popmargin.data.schema import Preferences
-from popmargin.data.tokenize import TokenizedPreferences, tokenize_preferences
+from popmargin.data.tokenize import TokenizedPreferences, refuse_images, tokenize_preferences
 from popmargin.engine.reference import model_fingerprint
 from popmargin.engine.trial import unwrapped
 from popmargin.files import digest
@@ -85,6 +85,7 @@ class TextTask(Task):
         return self._plans[inner]
 
     def encode(self, preferences: Preferences) -> TokenizedPreferences:
+        refuse_images(preferences)  # before the tokenizer, which a text-to-image model may lack
         data = self.settings.data
         encoded = tokenize_preferences(
             preferences,

@@ -85,6 +85,8 @@ class ImageCells:
             if path is None or path == "":
                 raise ImageError("missing_image", "the image is missing.", "write a path or bytes, or drop the row.")
             return {"bytes": image_bytes(path), "path": None}
+        if "://" in path:
+            raise ImageError("missing_image", f"'{path}' is an address.", "download the image, and write its path.")
         place = Path(path).expanduser()
         return {"bytes": None, "path": str((self.folder / place).absolute())}
 
@@ -171,7 +173,7 @@ def _cells(rows: Sequence[Row], column: str, name: str) -> list[object]:
     if name == "responses":
         lists = [cast(list[object], cell) for cell in cells if isinstance(cell, list)]
         cells = [_item(item) for items in lists for item in items]
-    return [cell for cell in cells if cell is not None and cell != ""]
+    return [cell for cell in cells if cell is not None and not (isinstance(cell, str) and not cell)]
 
 
 def _item(item: object) -> object:

@@ -10,6 +10,9 @@ from popmargin.data.validate import Draft, RowError
 
 
 def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
+    if "chosen" in reader.image_fields:
+        message = "there is no prompt column, and images hold no prompt."
+        raise RowError("no_prompt", message, "name it: --column prompt=…", column="chosen")
     chosen, rejected = reader.text(row, "chosen"), reader.text(row, "rejected")
     if isinstance(chosen, str) and reader.value(row, "system"):
         message = "there is a system text but no prompt column, so its place is unknown."
