@@ -208,3 +208,8 @@ def test_a_process_of_its_own(bad):
         1,
         *(getattr(run("check", bad), name) for name in ("stdout", "stderr")),
     )
+
+
+def test_the_embedded_preferences_are_read_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "demo", "--pairs", "best_vs_random"]) == 0
+    assert "sentiment.parquet" in capsys.readouterr().out

@@ -93,7 +93,12 @@ def test_what_was_paid_before_a_failure_is_kept(
     server.mode = ""
     metrics = evaluate_run(run.path, elsewhere=of_server(server, run))
     assert len(server.served) == len(set(server.served)) == 2 * len(WAYS) and server.served[: len(before)] == before
-    assert f"from before: {len(before)}" in json.dumps(metrics["account"])
+    said = f"{len(before)} of {2 * len(WAYS)} were asked for in an earlier evaluation"
+    assert said in json.dumps(metrics["account"])
+    with pytest.raises(RunError):  # another server under the same name has its own answers
+        evaluate_run(
+            run.path, elsewhere=from_server("http://127.0.0.1:1/v1", "mine", run.config().evaluation, retries=0)
+        )
 
 
 def test_responses_of_a_file(run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

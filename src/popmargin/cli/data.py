@@ -21,6 +21,7 @@ from popmargin.data.schema import NUMBER_COLUMNS, Preferences
 from popmargin.data.split import check_leak, split_preferences
 from popmargin.data.summary import example_rows, summarise
 from popmargin.data.tools import said
+from popmargin.demo.folder import embedded_data
 from popmargin.errors import DataError, counted
 
 _SHOWN = 160
@@ -95,7 +96,7 @@ def _size(text: str) -> float | int:
 
 
 def _scan(args: argparse.Namespace, source: str) -> tuple[Preferences | None, LoadReport]:
-    return scan_preferences(source, **source_options(args))
+    return scan_preferences(embedded_data(source) or source, **source_options(args))
 
 
 def _inspect(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from popmargin.data.formats import ALIASES, FORMATS
 from popmargin.data.load import load_preferences
 from popmargin.data.load_report import LoadReport
 from popmargin.data.schema import Preferences
+from popmargin.demo.folder import embedded_data
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,7 @@ def source_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def load_source(args: argparse.Namespace) -> Preferences:
     """The preferences of SOURCE, with the account on stdout."""
-    prefs = load_preferences(args.source, bad_rows=args.bad_rows, **source_options(args))
+    prefs = load_preferences(embedded_data(args.source) or args.source, bad_rows=args.bad_rows, **source_options(args))
     print_report(prefs.report, limit=5)
     return prefs
 

@@ -78,10 +78,10 @@ def resolve_path(path: str) -> str:
 def _refuse_a_folder_without_model(path: str, folder: Path) -> None:
     if any((folder / name).is_file() for name in _MODEL_FILES):
         return
-    inside = sorted(config.parent for config in folder.glob("*/config.json"))
-    inside += sorted(config.parent for config in folder.glob("*/adapter_config.json") if config.parent not in inside)
+    kinds = ("config.json", "model_index.json", "adapter_config.json")
+    inside = [config.parent for kind in kinds for config in sorted(folder.glob(f"*/{kind}"))]
     hint = f" Did you mean {inside[0]}?" if inside else " Give the folder that save_pretrained wrote."
-    raise RunError(f"{path} does not contain a model: it has no config.json.{hint}")
+    raise RunError(f"{path} does not contain a model: it has no config.json or model_index.json.{hint}")
 
 
 def check_models(*names: str | None) -> None:
