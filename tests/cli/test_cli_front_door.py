@@ -68,10 +68,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("./tinny", "Did you mean tiny?"),
         ("tiny/config.json", "tiny/config.json is a file. Give the folder that contains the model: tiny"),
         ("run", "run does not contain a model: it has no config.json or model_index.json. Did you mean run/model?"),
-        (
-            "empty",
-            "empty does not contain a model: it has no config.json or model_index.json. Give the folder that save_pretrained wrote.",
-        ),
+        ("empty", "it has no config.json or model_index.json. Give the folder that save_pretrained wrote."),
         ("''", "The model is empty"),
     ],
 )
