@@ -139,7 +139,8 @@ def test_one_time_for_a_step() -> None:
 @given(parts=st.integers(1, 9), key=st.integers(0, 2**63 - 1))
 def test_fixed_draws_cover_all_times(parts: int, key: int) -> None:
     draws = [draw([key], 0, DRAWING, part=(place, parts)) for place in range(parts)]
-    assert [int(one.times[0] * parts // 1000) for one in draws] == list(range(parts))
+    for place, one in enumerate(draws):
+        assert place * 1000 // parts <= one.times[0] < (place + 1) * 1000 / parts
     assert len({one.chosen[0, 0, 0].item() for one in draws}) == parts
 
 
