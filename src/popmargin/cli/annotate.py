@@ -46,8 +46,8 @@ def add_parser(subparsers: Any) -> None:
 def _annotate(args: argparse.Namespace) -> int:
     for module in _MODULES:
         import_extra(module, "label")
+    from popmargin.data.schema import holds_images
     from popmargin.label.projects.open_project import open_project
-    from popmargin.label.store.shown_images import has_images
     from popmargin.label.web.app import create_app
     from popmargin.label.web.guidelines import guidelines_of
     from popmargin.label.web.serve import address, is_loopback, listen, serve
@@ -64,7 +64,7 @@ def _annotate(args: argparse.Namespace) -> int:
     with listen(args.host, args.port) as listening, open_store(args.db, create=data is not None) as store:
         name = store.project(args.project).name if data is None else args.project or NEW_PROJECT
         if args.guidelines is None and all(known.name != name for known in store.projects()):
-            settings["guidelines"] = guidelines_of(args.kind or "pop", images=data is not None and has_images(data))
+            settings["guidelines"] = guidelines_of(args.kind or "pop", images=data is not None and holds_images(data))
         project = open_project(store, data, name, **settings)
         links = _links(store, project, args.annotators or [LOCAL])
         site = address(args.host, listening) + args.root_path.rstrip("/")

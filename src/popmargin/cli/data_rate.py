@@ -49,10 +49,11 @@ def _rate(args: argparse.Namespace) -> int:
         return _rate_responses(args, named, Responses.load(args.source, split=args.split, columns=columns))
     if args.name is not None:
         raise ConfigError(f"{args.source} holds preferences, whose ratings have names of their own. Remove --name.")
-    from popmargin.rewards.rate import of_images, response_ratings, with_ratings
+    from popmargin.data.schema import holds_images
+    from popmargin.rewards.rate import response_ratings, with_ratings
 
     prefs, disagree = load_source(args), args.disagree or "error"
-    ratings = response_ratings(prefs, reward_of(args, images=of_images(prefs)))
+    ratings = response_ratings(prefs, reward_of(args, images=holds_images(prefs)))
     against = int((ratings.gap < 0).sum())
     rated = with_ratings(prefs, ratings, disagree=disagree)
     rated.save(args.out)

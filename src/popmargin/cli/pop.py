@@ -9,13 +9,14 @@ from popmargin.cli import pop_scale
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.reward_options import add_reward_arguments, reward_of
+from popmargin.data.schema import holds_images
 from popmargin.errors import counted
 from popmargin.files import PARQUET
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.stats import EdgeStatistics, edge_statistics
 from popmargin.rewards.naming import read_name
-from popmargin.rewards.rate import of_images, response_ratings
+from popmargin.rewards.rate import response_ratings
 
 
 def add_parser(subparsers: Any) -> None:
@@ -72,7 +73,7 @@ def _sample(args: argparse.Namespace) -> int:
     if args.reward is not None:
         read_name(args.reward)  # a name that means nothing, before any work
     preferences = load_data(args, args.data)
-    reward = None if args.reward is None else reward_of(args, images=of_images(preferences))
+    reward = None if args.reward is None else reward_of(args, images=holds_images(preferences))
     ratings = None if reward is None else response_ratings(preferences, reward)
     strength = preferences.strength if ratings is None else ratings.gap
     for note in () if ratings is None else ratings.notes:

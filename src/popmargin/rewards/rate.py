@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from popmargin.data.conversation import Text
 from popmargin.data.encode import join_turns
 from popmargin.data.images import COLUMNS, decode, image_bytes, pillow
-from popmargin.data.schema import Preferences
+from popmargin.data.schema import Preferences, holds_images
 from popmargin.data.tools import said
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.rewards.base import Prompt, Reward, notes_of
@@ -57,10 +57,10 @@ def response_ratings(preferences: Preferences, reward: Reward | ImageReward) -> 
         DataError: an image cannot be read, or a completion does not end with the assistant's turn.
         RunError: the reward gives something other than finite numbers.
     """
-    if of_images(preferences) and isinstance(reward, ImageReward):
+    if holds_images(preferences) and isinstance(reward, ImageReward):
         return _image_ratings(preferences, reward)
-    if of_images(preferences) or not isinstance(reward, Reward):
-        made, scored = ("images", "texts") if of_images(preferences) else ("texts", "images")
+    if holds_images(preferences) or not isinstance(reward, Reward):
+        made, scored = ("images", "texts") if holds_images(preferences) else ("texts", "images")
         raise ConfigError(f"The reward scores {scored}, and the responses are {made}. Name a reward of {made}.")
     rated: dict[str, list[float]] = {"chosen": [], "rejected": []}
     ids = preferences.ids
@@ -72,11 +72,6 @@ def response_ratings(preferences: Preferences, reward: Reward | ImageReward) -> 
             values += reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
     chosen, rejected = (np.array(rated[side], dtype=np.float64) for side in ("chosen", "rejected"))
     return Ratings(chosen, rejected, notes_of(reward))
-
-
-def of_images(preferences: Preferences) -> bool:
-    """Whether the responses are images."""
-    return set(COLUMNS) <= set(preferences.columns)
 
 
 def _image_ratings(preferences: Preferences, reward: ImageReward) -> Ratings:
@@ -140,7 +135,7 @@ def rate_preferences(
         >>> rate_preferences(data, lambda prompts, completions: [len(text) for text in completions]).strength.tolist()
         [3.0]
     """
-    load = loader(images=of_images(preferences))
+    load = loader(images=holds_images(preferences))
     return with_ratings(preferences, response_ratings(preferences, load(reward)), disagree=disagree)
 
 

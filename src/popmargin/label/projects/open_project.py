@@ -5,7 +5,7 @@ from typing import Any
 
 from popmargin.data.images import COLUMNS as IMAGE_COLUMNS
 from popmargin.data.questions import Kind
-from popmargin.data.schema import Preferences
+from popmargin.data.schema import Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.draft import SCALE, draft_items
 from popmargin.label.projects.same_project import (
@@ -18,7 +18,6 @@ from popmargin.label.projects.same_project import (
 from popmargin.label.store.items import STORED, storable_columns
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
-from popmargin.label.store.shown_images import has_images
 from popmargin.pop.edges import PopEdges
 
 
@@ -78,7 +77,7 @@ def open_project(
     project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:
         store.import_preferences(project.id, data)
-        images = IMAGE_COLUMNS if has_images(data) else ()
+        images = IMAGE_COLUMNS if holds_images(data) else ()
         left = [name for name in data.columns if name not in (*STORED, *storable_columns(data), *images)]
         if left:
             say(f"columns of bytes are not stored: {', '.join(left)}")

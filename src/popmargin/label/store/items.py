@@ -11,10 +11,9 @@ from sqlalchemy import Connection, select, update
 
 from popmargin.data.questions import KINDS, RATINGS, SIDES, VERDICTS, Kind, PreferenceText, Side, Verdict
 from popmargin.data.saving import holds_bytes, known_fields, plain_value
-from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences
+from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.database import CHUNK, Database
-from popmargin.label.store.shown_images import has_images
 from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
 STORED = tuple(name for name in COLUMNS if name != "cluster")
@@ -82,11 +81,11 @@ def check_import(connection: Connection, number: int, preferences: Preferences) 
             f"Project '{found.name}' holds {kinds[found.conversational]}, {preferences.report.source} "
             f"{kinds[preferences.conversational]}. Use a separate project."
         )
-    if found.preferences and bool(found.images) != has_images(preferences):
+    if found.preferences and bool(found.images) != holds_images(preferences):
         kinds = ["texts", "images"]
         raise DataError(
             f"The responses of project '{found.name}' are {kinds[bool(found.images)]}, those of "
-            f"{preferences.report.source} {kinds[has_images(preferences)]}. Use a separate project."
+            f"{preferences.report.source} {kinds[holds_images(preferences)]}. Use a separate project."
         )
     _refuse_known(connection, found, preferences)
     return found
@@ -110,7 +109,7 @@ def import_preferences(database: Database, connection: Connection, number: int, 
     connection.execute(
         update(project)
         .where(project.c.id == number)
-        .values(preferences=position, conversational=preferences.conversational, images=has_images(preferences))
+        .values(preferences=position, conversational=preferences.conversational, images=holds_images(preferences))
     )
     return len(preferences)
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
-from popmargin.data.schema import Preferences
+from popmargin.data.schema import Preferences, holds_images
 from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.label.store import access, answers, assign, image_rows, items, queries, sql_tables
 from popmargin.label.store.access import clean_name, project_of
@@ -23,7 +23,7 @@ from popmargin.label.store.records import (
     Project,
     Wrong,
 )
-from popmargin.label.store.shown_images import has_images, images_of
+from popmargin.label.store.shown_images import images_of
 
 MANY = 5_000
 
@@ -162,7 +162,7 @@ class LabelStore:
                 stored; or an image cannot be read, and no preference is stored.
         """
         database = self._database
-        if has_images(preferences):
+        if holds_images(preferences):
             database.write(lambda c: items.check_import(c, project, preferences))
             for images in images_of(preferences):
                 database.write(lambda c, images=images: image_rows.add_images(c, project, images))

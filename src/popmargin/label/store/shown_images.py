@@ -61,11 +61,6 @@ class StoredImage:
         return sum(len(part) for part in (self.content, self.converted, self.reduced) if part)
 
 
-def has_images(preferences: Preferences) -> bool:
-    """Whether the responses are images."""
-    return set(COLUMNS) <= set(preferences.columns)
-
-
 def stored_image(data: bytes, name: str, *, where: str = "") -> StoredImage:
     """An image from the bytes of its file.
 
