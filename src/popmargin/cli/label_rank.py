@@ -83,7 +83,7 @@ def _rank(args: argparse.Namespace) -> int:
 def _by_people(args: argparse.Namespace) -> int:
     """One step, or one every few seconds until all is decided."""
     from popmargin.label.ranking.people import open_ranking, people_step
-    from popmargin.label.store.address import open_store
+    from popmargin.label.store.address import in_words, open_store
     from popmargin.rewards.rate_responses import holds_images
 
     flags = {name: getattr(args, name) for name in ("limit", "price", "prompt")} | judge_options(args)
@@ -114,7 +114,7 @@ def _by_people(args: argparse.Namespace) -> int:
                 break
             time.sleep(args.watch)
     if step.ranking is None:
-        where = shlex.join(["--db", args.db or "labels.db", "--project", project.name])
+        where = f"--db {in_words(args.db or 'labels.db')} --project {shlex.quote(project.name)}"
         print(f"answer with: popmargin annotate {where}; then run this again")
         return 0
     return _write(args, step.ranking, every)
