@@ -31,8 +31,8 @@ def _ask(args: argparse.Namespace) -> int:
         if items and not waiting:
             raise DataError(
                 f"Project '{project.name}' has items of kind '{items[0]['kind']}', but this adds comparisons of kind "
-                f"'pop'. Put them in a separate project: popmargin label import DATA --db {in_words(args.db)} --project "
-                "NAME"
+                "'pop'. Put them in a separate project: "
+                f"popmargin label import DATA --db {in_words(args.db)} --project NAME"
             )
         sampler = ActiveSampler(store.preference_columns(project.id)["id"], seed=args.seed)
         edges, _ = pop_edges(store, project)
