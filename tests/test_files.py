@@ -64,7 +64,7 @@ WRITE_IN_PLACE = {
     ("generate/part_file.py", "_append"): "a log, whole lines at its end",
     ("training/memory.py", "reset_peak"): "a switch of the system's, no file",
     ("models/demo_model.py", "_convert"): "into a folder of its own, which is renamed",
-    ("models/saved.py", "write_model"): "into the part of `save_trained`, or a checkpoint, whose last file tells",
+    ("models/saved.py", "write_model"): "into the part of `save_trained`, or a checkpoint before it is sealed",
     ("models/saved.py", "write_tensors"): "likewise",
     ("models/saved_pipelines.py", "save_whole"): "likewise",
     ("models/saved_pipelines.py", "save_lora"): "likewise",
@@ -73,6 +73,9 @@ WRITE_IN_PLACE = {
     ("generate/ends.py", "save_ends"): "likewise",
     ("tasks/text.py", "finish"): "likewise",
     ("training/trainer.py", "save_model"): "likewise",
+    ("training/trainer.py", "_name_best"): "into a checkpoint before it is sealed",
+    ("training/checkpoints.py", "publish"): "into a checkpoint that is renamed when it is whole",
+    ("training/checkpoints.py", "_sync"): "opens a folder to have its names written",
     ("tasks/image_inputs.py", "_store_latents"): "into a folder of the cache that is renamed when it is whole",
     ("tasks/image_inputs.py", "stored_errors"): "likewise",
 }

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from popmargin.config import RunConfig, dump_yaml, to_dict
 from popmargin.errors import RunError
-from popmargin.training import build, saving
+from popmargin.training import build, checkpoint_times
 from popmargin.training import trainer as loop
 from popmargin.training.checkpoints import (
     MANIFEST,
@@ -196,7 +196,7 @@ def test_asked_to_stop_it_saves_first_and_goes_on_alike(
     try:
         with monkeypatch.context() as patched:
             patched.setattr(build, "PreferenceTrainer", Asked)
-            with pytest.raises(saving.StoppedError) as stop:
+            with pytest.raises(checkpoint_times.StoppedError) as stop:
                 train(config)
         assert signal.getsignal(signal.SIGTERM) is before[1]
     finally:

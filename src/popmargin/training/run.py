@@ -25,7 +25,7 @@ from popmargin.training.fingerprints import Record
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.run_account import seen_steps, training_steps
 from popmargin.training.run_directory import RunDirectory, versions
-from popmargin.training.saving import SavingCallback, stopping_with_a_checkpoint
+from popmargin.training.checkpoint_times import SavingCallback, stopping_with_a_checkpoint
 from popmargin.training.trainer import NothingLeftError, PreferenceTrainer
 from popmargin.training.workspace import Workspace
 
