@@ -18,7 +18,7 @@ from popmargin.data.schema import Preferences
 from popmargin.engine.sequences import split_to_budget
 from popmargin.errors import ConfigError, RunError
 from popmargin.files import digest
-from popmargin.generate.sample_images import image_samples
+from popmargin.generate.sample_images import check_sampling_of_images, image_samples
 from popmargin.generate.samples import Samples
 from popmargin.models.pipelines import Pipeline, load_pipeline, part_fingerprint
 from popmargin.models.policies import base_dtype
@@ -99,6 +99,10 @@ class ImageTask(Task):
 
     def encode(self, preferences: Preferences) -> ImagePreferences:
         return encode_preferences(preferences, self.pipeline, self.cache)
+
+    def check(self, sides: Sequence[ImagePreferences], evaluation: EvaluationConfig) -> None:
+        if evaluation.reward is not None:
+            check_sampling_of_images(self.pipeline.denoiser(self.pipeline.model), evaluation)
 
     # -- reference -------------------------------------------------------------------------------------------------
 
