@@ -73,6 +73,14 @@ class ImageTask(Task):
         same_dtype = base_dtype(settings.model) == base_dtype(self.settings.model)
         return same_dtype and plain(settings) == plain(self.settings)
 
+    def samples_like(self, other: Any) -> bool:
+        def sampled(settings: TaskSettings) -> tuple[Any, ...]:
+            model, options = settings.model, settings.options
+            named = settings.reference.model or model.path
+            return model.path, named, base_dtype(model), model.precision, options.size
+
+        return isinstance(other, ImageTask) and sampled(self.settings) == sampled(other.settings)
+
     @cached_property
     def pipeline(self) -> Pipeline:
         """The start model with its other parts, frozen."""
