@@ -151,6 +151,51 @@ def test_it_learns_the_ring(folder: Path, parts: Parts) -> None:
     assert ranks.mean() < 1  # at random: 5.5
 
 
+@pytest.mark.slow
+def test_it_stops_where_validation_is_best_and_resumes_exactly(folder: Path, parts: Parts) -> None:
+    """The saved weights are those of the best epoch; a run that goes on from a checkpoint ends with the same files."""
+    flags = ["--train.stop_on", "recall@5", "--train.patience", "3", "--train.scheduler", "constant",
+             "--train.epochs", "30", "--train.max_steps", "null", "--train.save_steps", "3"]  # fmt: skip
+    run = train(folder, None, *flags)
+    curves = [json.loads(line) for line in (run / "curves.jsonl").read_text().splitlines()]
+    values, steps = [line["recall@5"] for line in curves], [line["step"] for line in curves]
+    best = values.index(max(values))
+    assert steps == list(range(3, 3 * len(steps) + 1, 3)) and len(values) == best + 4 < 30
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["stopping"] == {"metric": "recall@5", "best": max(values), "step": steps[best], "evaluations_since": 3}
+    assert any("whose weights are kept" in note for step in facts["account"] for note in step["notes"])
+    model, _ = load_item_denoiser(run / "model")
+    found = rank_cases(DenoisingRecommender(model), parts.valid, items=ITEMS).ranks
+    assert float((found < 5).mean()) == max(values)
+    before, told = weights(run), {name: (run / name).read_bytes() for name in ("metrics.jsonl", "curves.jsonl")}
+    (run / "run.json").unlink()
+    for again in range(2):  # from the last checkpoint, where it had stopped, and from one before
+        assert main(["train", "--resume", "--output", str(run)]) == 0
+        assert told == {name: (run / name).read_bytes() for name in told}
+        assert all(torch.equal(weights(run)[name], value) for name, value in before.items())
+        if not again:
+            (run / "run.json").unlink()
+            (run / "checkpoints" / f"checkpoint-{steps[-1]}").rename(folder / "gone")
+
+
+@pytest.mark.slow
+def test_stopping_changes_nothing_until_it_stops(folder: Path) -> None:
+    plain = train(folder)
+    stopping = train(folder, None, "--train.stop_on", "ndcg@10", "--train.patience", "9", name="other")
+    assert (plain / "metrics.jsonl").read_bytes() == (stopping / "metrics.jsonl").read_bytes()
+
+
+def test_what_cannot_be_stopped_on_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError):
+        train(folder, None, "--train.stop_on", "recal@5")
+    assert "train.stop_on is 'recal@5', which a recommender of items does not measure. Did you mean 'recall@5'" in (
+        capsys.readouterr().err
+    )
+    with pytest.raises(AssertionError):
+        train(folder, None, "--task", "policy", "--train.stop_on", "recall@5")
+    assert "train.stop_on has no meaning for" in capsys.readouterr().err
+
+
 def test_what_is_no_item_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = (folder / "train.jsonl").read_text()
     (folder / "train.jsonl").write_text(lines.replace('"item i3"', '"item i99"'))
