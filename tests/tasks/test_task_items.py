@@ -17,11 +17,13 @@ from popmargin.errors import DataError, RunError
 from popmargin.recommend.cooccurrence import cooccurrence_vectors
 from popmargin.recommend.denoising.item_denoiser import DenoisingRecommender
 from popmargin.recommend.denoising.saved_denoiser import load_item_denoiser, read_start, write_start
+from popmargin.recommend.graded_preferences import edges_within_users, graded_rows
 from popmargin.recommend.item_preferences import case_rows, read_pair, training_rows
 from popmargin.recommend.item_sequences import Sequences
 from popmargin.recommend.item_vectors import whiten
 from popmargin.recommend.ranks import rank_cases
-from popmargin.recommend.splitting import Parts, split_by_user
+from popmargin.recommend.read_sequences import load_sequences
+from popmargin.recommend.splitting import Parts, leave_one_out, split_by_user
 
 ITEMS = 12
 
@@ -108,6 +110,29 @@ def test_ratings_give_pop_margins_between_preferences(folder: Path) -> None:
     run = train(folder, {"name": "pop"}, "--model.precision", "bf16")
     first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     assert first["target_distance"] == 0 and first["target_margin_mean"] > 0
+
+
+@pytest.mark.slow
+def test_graded_feedback_trains_with_margins_soft_labels_and_edges(folder: Path, parts: Parts) -> None:
+    """A few steps with each way to use the strengths of clicks, carts and purchases."""
+    events = [
+        {"user": f"u{user}", "item": f"i{(user + 3 * step) % ITEMS}", "time": step, "feedback": kind}
+        for user in range(20)
+        for step, kind in enumerate(("click", "buy", "click", "cart", "buy"))
+    ]
+    data = load_sequences(events, grades={"click": 1, "cart": 2, "buy": 4})
+    rows, step = graded_rows(data, leave_one_out(data), pairs="all")
+    assert step.kept == {"users with preferences": 20} and len(rows) == 20
+    edges_within_users(rows).save(folder / "edges.parquet")
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for flags, name in (
+        (["--margin.source", "ratings"], "dpo"),
+        (["--data.soft_label_temperature", "1"], "geometric_dpo"),
+        (["--pop.edges", str(folder / "edges.parquet")], "pop"),
+    ):
+        run = train(folder, {"name": name}, *flags, name=name)
+        first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+        assert math.isfinite(first["loss"]) and first["without_negative"] == 0
 
 
 @pytest.mark.slow
