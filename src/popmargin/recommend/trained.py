@@ -82,9 +82,11 @@ def load(folder: str | Path) -> TrainedRecommender:
     if not (path / ITEMS).is_file() and not inside.is_dir():
         if (path / "config.yaml").is_file():
             raise RunError(f"{folder} has not finished training. Go on with --resume.")
+        runs = sorted(path.glob("runs/*/seed-*/model"))
+        near = f" Did you mean {runs[0].parent}?" if runs else ""
         raise RunError(
-            f"{folder} is neither a run nor a model. Give a run directory of popmargin recommend train, or its folder "
-            "model."
+            f"{folder} is neither a run nor a model.{near} Give a run directory of popmargin recommend train, or its "
+            "folder model."
         )
     if inside.is_dir() and not (inside / ITEMS).is_file():
         raise RunError(f"{inside} holds no recommender of items. Give a run of popmargin recommend train.")

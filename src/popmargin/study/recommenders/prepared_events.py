@@ -49,12 +49,15 @@ def split_events(data: Sequences, settings: EventsConfig) -> Parts:
         ConfigError, DataError: there are no times, or a part is empty.
     """
     shares = (settings.shares[0], settings.shares[1], settings.shares[2])
-    if settings.split == "time":
-        parts = split_by_time(data, shares=shares)
-    elif settings.split == "leave_one_out":
-        parts = leave_one_out(data)
-    else:
-        parts = split_by_user(data, seed=settings.seed, shares=shares)
+    try:
+        if settings.split == "time":
+            parts = split_by_time(data, shares=shares)
+        elif settings.split == "leave_one_out":
+            parts = leave_one_out(data)
+        else:
+            parts = split_by_user(data, seed=settings.seed, shares=shares)
+    except DataError as error:
+        raise DataError(f"{settings.path}, split {settings.split}: {error}") from error
     read = () if data.report is None else (data.report.step,)
     return Parts(parts.catalogue, parts.train, parts.known, parts.valid, parts.test, (*read, *parts.account))
 
@@ -116,7 +119,8 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         names = [name for name in names if name == "prefixes"]  # the rest made no difference
     sentences = [f"data.{name}: {old.get(name)} → {new[name]}" for name in names]
     if before["digest"] != now["digest"] and not sentences:
-        sentences.append(f"the events of {new['path']} have changed (before: {old.get('path')})")
+        same = old.get("path") == new["path"]
+        sentences.append(f"the events of {new['path']} are not those of {'before' if same else old.get('path')}")
     return sentences
 
 

@@ -161,7 +161,7 @@ def do_job(job: Job) -> None:
     peak = max(peak_megabytes(), float(costs.get("peak_memory_mb", 0.0)))
     costs |= {
         "rank_seconds": clock.wall / len(recommenders), "rank_cpu_seconds": clock.cpu / len(recommenders),
-        "peak_memory_mb": peak, "start_memory_mb": before,
+        "peak_memory_mb": peak, "start_memory_mb": costs.get("start_memory_mb", before),
     }  # fmt: skip
     save_rankings(Path(job.output), rankings, {"record": job.record, "costs": costs})
 
@@ -210,16 +210,20 @@ def train_run(config: RunConfig, *, resume: bool, overwrite: bool) -> dict[str, 
     Raises:
         PopmarginError: with the remedy.
     """
+    from popmargin.training.memory import peak_megabytes, reset_peak
     from popmargin.training.run import train
     from popmargin.training.run_directory import RunDirectory
 
     directory = RunDirectory(Path(config.output))
     clock, was_finished = Clock(), directory.finished and not overwrite
+    reset_peak()
+    start = peak_megabytes()
     with clock.running():
         train(config, resume=resume, overwrite=overwrite)
     if not was_finished:
         with whole_file(directory.path / COSTS) as partial:
-            partial.write_text(json.dumps({"fit_seconds": clock.wall, "fit_cpu_seconds": clock.cpu}), encoding="utf-8")
+            told = {"fit_seconds": clock.wall, "fit_cpu_seconds": clock.cpu, "start_memory_mb": start}
+            partial.write_text(json.dumps(told), encoding="utf-8")
     return costs_of_run(directory.path)
 
 
@@ -239,6 +243,7 @@ def costs_of_run(folder: Path) -> dict[str, Any]:
     return {
         "fit_seconds": told.get("fit_seconds", facts["train_seconds"]),
         "fit_cpu_seconds": told.get("fit_cpu_seconds"),
+        "start_memory_mb": told.get("start_memory_mb"),
         "peak_memory_mb": facts["peak_memory_mb"],
         "resumed": bool(facts.get("resumed")),
     }

@@ -108,8 +108,8 @@ def against_item_knn(contenders: Sequence[Contender], cutoffs: Sequence[int], *,
         who = "The denoiser does not beat" if len(models) == 1 else f"None of the {len(models)} denoisers beats"
         return f"{who} item-kNN: {numbers}."
     why = "" if gap.low <= 0 <= gap.high else "; one training seed cannot tell it from chance"
-    who = "the denoiser beats" if len(models) == 1 else f"any of the {len(models)} denoisers beats"
-    return f"No denoiser is shown to beat item-kNN, and whether {who} it remains open: {numbers}{why}."
+    who = "the denoiser" if len(models) == 1 else f"any of the {len(models)} denoisers"
+    return f"It remains open whether {who} beats item-kNN: {numbers}{why}."
 
 
 def _numbers(best: Contender, knn: Contender, metric: str, beside: str, gap: Interval, models: int) -> str:
