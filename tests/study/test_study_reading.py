@@ -54,6 +54,23 @@ def test_better_worse_and_unclear() -> None:
     assert text[-1] == "2 training seeds: the intervals cover other prompts and other seeds."
 
 
+def test_of_many_arms_a_sentence_names_the_two_that_differ_most() -> None:
+    """Sixteen arms are no wall of text: the summary has the rest."""
+    gains = [Interval(0.01 * number, 0.005 * number, 0.02 * number) for number in range(1, 16)]
+    many = [arm("dpo"), *(arm(f"a{number}", "published", accuracy=gain) for number, gain in enumerate(gains, 1))]
+    text = read_results(many, "dpo")
+    assert text[0].startswith("Held-out accuracy, compared with DPO: higher for A15 (+15.0 points")
+    assert "), A14 (" in text[0] and text[0].endswith(") and 13 more.") and "A13" not in text[0]
+    assert (
+        text[1]
+        == f"Among the metrics above, compared with DPO: {', '.join(f'A{n}' for n in range(1, 15))} and A15 only win."
+    )
+    alone = [replace(one, seeds=[0]) for one in many]
+    text = read_results(alone, "dpo")
+    assert "the largest and smallest of 15: A15 " in text[0] and text[0].count("points") == 4
+    assert len(" ".join(text)) < 1200
+
+
 def test_one_run_of_each_arm_is_no_verdict() -> None:
     """However far the interval is from zero: it knows nothing of another seed."""
     arms = [arm("dpo", seeds=1), arm("pop", "published", 1, accuracy=UP), arm("ipo", seeds=1, accuracy=DOWN)]
