@@ -1,10 +1,16 @@
 """Sentences about numbers: wins, losses, and what cannot be told apart."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from popmargin.config import RunConfig, from_dict
 from popmargin.report.results import ArmResult
 from popmargin.statistics.intervals import Interval
+from popmargin.study import gather
 from popmargin.study.reading import _amount, read_control, read_reference, read_results
+from popmargin.training.run_directory import RunDirectory
 
 NAN = float("nan")
 
@@ -148,3 +154,16 @@ def test_further_rewards_are_read_like_the_first() -> None:
 def test_small_clear_differences_are_not_shown_as_zero() -> None:
     assert _amount("mean_reward", Interval(0.00021, 0.000042, 0.0004)) == "+0.00021, 95% +0.00004 to +0.00040"
     assert _amount("mean_reward", Interval(0.00001, -0.00002, 0.00003)) == "+0.000, 95% -0.000 to +0.000"
+
+
+def test_a_margin_is_compared_with_a_control_that_is_trained_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arm with fewer steps than the control would say what the steps do."""
+
+    def arm(name: str, objective: str, steps: int) -> gather.Arm:
+        config = from_dict(RunConfig, {"objective": {"name": objective}, "train": {"max_steps": steps}})
+        return gather.Arm(name, [RunDirectory(Path(name))] * 2, [config] * 2, [], None)
+
+    monkeypatch.setattr(gather, "_differences", lambda *arms: {"accuracy": UP})
+    made = [arm("pop", "pop", 150), arm("pop 60", "pop", 60), arm("control", "dpo_stronger", 60), arm("dpo", "dpo", 60)]
+    said = gather._against_controls({one.name: one for one in made}, None, {})
+    assert len(said) == 1 and said[0].startswith("What the margin adds: pop 60 against control")

@@ -176,6 +176,8 @@ def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], fro
     if kind == "literal_error":
         known = [choice for part in (place.schema, *place.schema.get("anyOf", ())) for choice in choices_of(part)]
         return f"{place.name} is {value!r}. {did_you_mean(str(value), known)}"
+    if kind == "password":
+        return f"{place.name} {problem['msg']}."  # without the value
     bounds = bounds_of(place.schema)
     if kind == "finite_number":
         return f"{place.name} must be a finite number{f' ({bounds})' if bounds else ''}, not {value}."

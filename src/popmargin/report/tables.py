@@ -230,7 +230,7 @@ def overhead_rows(study: StudyResults) -> list[Cost]:
             bar=100 * row["time_ratio"] / longest if math.isfinite(row["time_ratio"]) and longest > 0 else 0.0,
             speed=number(row["tokens_per_second"], 0),
             speed_ratio=ratio(row, "tokens_per_second"),
-            memory=_memory(row["peak_memory_mb"]),
+            memory=megabytes(row["peak_memory_mb"]),
             memory_ratio=ratio(row, "peak_memory_mb"),
         )
         for arm, row in zip(study.arms, values, strict=True)
@@ -271,10 +271,16 @@ def _times(value: float) -> str:
     return DASH if not math.isfinite(value) else f"{value:.2f} ×"
 
 
-def _memory(megabytes: float) -> str:
-    if not math.isfinite(megabytes):
+def megabytes(amount: float) -> str:
+    """An amount of memory.
+
+    Example:
+        >>> megabytes(512.3), megabytes(12_300)
+        ('512 MB', '12.3 GB')
+    """
+    if not math.isfinite(amount):
         return DASH
-    return f"{megabytes:,.0f} MB" if megabytes < 10_000 else f"{megabytes / 1000:.1f} GB"
+    return f"{amount:,.0f} MB" if amount < 10_000 else f"{amount / 1000:.1f} GB"
 
 
 # --- samples --------------------------------------------------------------------------------------------------------

@@ -190,11 +190,12 @@ def _account(arms: Mapping[str, Arm], labels: Mapping[str, str]) -> list[dict[st
 
 
 def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, labels: Mapping[str, str]) -> list[str]:
-    """The margin's effect beyond resampling: PoP arms against the control on the same edges."""
+    """The margin's effect beyond resampling: PoP arms against the control on the same edges, trained alike."""
     sentences: list[str] = []
     for control in (arm for arm in arms.values() if _loss(arm).origin == "control"):
         for arm in arms.values():
-            same = arm.configs[0].pop == control.configs[0].pop and len(arm.runs) == len(control.runs)
+            ours, theirs = arm.configs[0], control.configs[0]
+            same = (ours.pop, ours.train) == (theirs.pop, theirs.train) and len(arm.runs) == len(control.runs)
             if same and _loss(arm).needs.weaker == "target":
                 differences = _differences(arm, control, reference)
                 names = (labels.get(arm.name, arm.name), labels.get(control.name, control.name))

@@ -1,6 +1,6 @@
 """Which combinations of objectives, margins, token selectors and batches are meaningful."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from popmargin.config import (
@@ -12,7 +12,7 @@ from popmargin.config import (
     TargetConfig,
     TrainConfig,
 )
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, did_you_mean
 from popmargin.margin_sources.base import MARGIN_SOURCES, MarginSource
 from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.registry import Registry
@@ -77,6 +77,7 @@ def refuse_meaningless(
     _refuse_other_sampling(evaluation, noun, images="images" in provided)
     if "images" in provided:
         _refuse_token_limits(data, noun)
+    _refuse_to_stop_on(train.stop_on, TASKS.get(task).stops_on, noun)
     for registry, part, options in _parts(loss):
         missing = part.requires(options) - provided
         if missing:
@@ -130,6 +131,14 @@ def _refuse_token_limits(data: DataConfig, noun: str) -> None:
                 f"data.{name} has no meaning for {noun}: images have no tokens, and the model's own text encoder says "
                 "how long a prompt may be. Remove it; task.size sets the size of the images."
             )
+
+
+def _refuse_to_stop_on(metric: str | None, known: Sequence[str], noun: str) -> None:
+    if metric is None or metric in known:
+        return
+    if not known:
+        raise ConfigError(f"train.stop_on has no meaning for {noun}, which has no metrics to stop on. Remove it.")
+    raise ConfigError(f"train.stop_on is '{metric}', which {noun} does not measure. {did_you_mean(metric, known)}")
 
 
 def without_effect(loss: Loss, *, pop: PopConfig, target: TargetConfig, data: DataConfig) -> list[str]:
