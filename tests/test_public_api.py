@@ -40,6 +40,7 @@ NAMES = [
     "margins",
     "objective",
     "rate_preferences",
+    "recommend",
     "regularizer",
     "sample_edges",
     "split_preferences",

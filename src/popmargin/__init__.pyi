@@ -1,6 +1,7 @@
 """popmargin: preference optimization with margins from preferences over preferences (PoP)."""
 
 from . import losses as losses
+from . import recommend as recommend
 from .api.preference_trainer import PreferenceTrainer as PreferenceTrainer
 from .api.runs import TrainedRun as TrainedRun
 from .api.runs import evaluate as evaluate

@@ -25,6 +25,7 @@ VERBS = {
     "generate": "sample responses to prompts",
     "compare": "train and evaluate several objectives, and write a report",
     "rounds": "run a recipe of rounds: sample, label, pair, train, and again",
+    "recommend": "recommend items: train a model, measure it, compare it with baselines",
     "report": "rebuild a report from finished runs",
     "demo": "run the controlled-sentiment study on the embedded model and data",
     "schema": "write the JSON schema of a configuration, for editors",

@@ -8,7 +8,7 @@ from typing import Any
 
 from popmargin.errors import ConfigError
 
-CONFIGURED = ("train", "eval", "compare", "demo", "rounds")
+CONFIGURED = ("train", "eval", "compare", "demo", "rounds", "recommend")
 
 
 _METAVARS = {"integer": "INTEGER", "string": "TEXT", "array": "LIST", "object": "MAPPING"}
@@ -76,7 +76,7 @@ def split_overrides(
     """
     if verb not in CONFIGURED:
         return list(arguments), []
-    actions = list(_actions(_verb_parser(parser, verb)))
+    actions = [action for inner in _verb_parsers(parser, arguments) for action in _actions(inner)]
     own_flags = {flag for action in actions if not isinstance(action, Field) for flag in action.option_strings}
     fields = {flag for action in actions if isinstance(action, Field) for flag in action.option_strings}
     own, overrides = list[str](), list[str]()
@@ -96,11 +96,15 @@ def split_overrides(
     return own, overrides
 
 
-def _verb_parser(parser: argparse.ArgumentParser, verb: str) -> argparse.ArgumentParser:
+def _verb_parsers(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Iterator[argparse.ArgumentParser]:
+    """The parsers of the verbs that the arguments name, one inside the other."""
     for action in _actions(parser):
         if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
-            return action.choices[verb]
-    raise AssertionError("the parser has no verbs")
+            verb = next((argument for argument in arguments if argument in action.choices), None)
+            if verb is not None:
+                inner = action.choices[verb]
+                yield inner
+                yield from _verb_parsers(inner, arguments[arguments.index(verb) + 1 :])
 
 
 def known_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:

@@ -65,6 +65,8 @@ def load_sequences(
             f"{describe_problems(fatal)}\nFix these rows, or leave them out and report them: bad_rows='drop'."
         )
     if not reading.rows:
+        if not reading.problems:
+            raise DataError(f"{opened.name}: it has no rows. Remedy: give a file with at least one event.")
         raise DataError(f"{opened.name}: no row can be used.\n{describe_problems(reading.problems)}")
     return reading.sequences()
 

@@ -4,11 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from popmargin.report.metrics import SUMMARY_COLUMNS, has_bounds, is_further, metric
+from popmargin.report.metrics import SUMMARY_COLUMNS, has_bounds, is_further, is_ranking, metric
 from popmargin.report.results import ArmResult
 from popmargin.statistics.intervals import Interval
 
 RATE = 0.05
+NAMED = 6
+"""At most this many are named in a sentence; more are in the summary."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Difference:
 
 
 def seeds_tell(arm: ArmResult, base: ArmResult) -> bool:
-    """Whether the interval of a difference covers the spread of seeds: one of the two arms has several."""
-    return len(arm.seeds) > 1 or len(base.seeds) > 1
+    """Whether the interval of a difference covers the spread of seeds: an arm has several, or neither has any."""
+    return len(arm.seeds) > 1 or len(base.seeds) > 1 or not (arm.seeds or base.seeds)
 
 
 def benjamini_hochberg(p: Sequence[float], rate: float = RATE) -> list[bool]:
@@ -66,7 +68,7 @@ def differences(arms: Sequence[ArmResult], baseline: str) -> list[Difference]:
     for arm in arms:
         if base is None or arm is base or not seeds_tell(arm, base):
             continue
-        for key in (*SUMMARY_COLUMNS, *further_metrics(arms)):
+        for key in (*SUMMARY_COLUMNS, *further_metrics(arms), *filter(is_ranking, arm.differences)):
             own = key == "win_rate_baseline"  # is itself a difference, from ½
             interval = (arm.metrics if own else arm.differences).get(key)
             if interval is not None and has_bounds(interval) and math.isfinite(interval.p):
@@ -98,5 +100,9 @@ def discovery_note(shown: Sequence[Difference]) -> str:
         rest = "None of them holds up" if len(clear) > 1 else "It does not hold up"
     else:
         rest = f"{len(clear) - len(fallen)} of them hold{'s' if len(clear) - len(fallen) == 1 else ''} up"
-    named = f"; {', '.join(fallen)} {'does' if len(fallen) == 1 else 'do'} not" if 0 < len(fallen) < len(clear) else ""
+    if len(fallen) > NAMED:
+        named = "; the others have the marks △ and ▽ in the summary"
+    else:
+        named = f"; {', '.join(fallen)} {'does' if len(fallen) == 1 else 'do'} not"
+    named = named if 0 < len(fallen) < len(clear) else ""
     return f"{opening} {rest} at a false discovery rate of {RATE:.0%} (Benjamini–Hochberg){named}."

@@ -1,7 +1,7 @@
 """Names, units and definitions in plain words of every number in the report."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -155,6 +155,15 @@ _LOG_RATIO_MEANING = (
     "sampled as the title says. It is not a KL, since these are not plain samples from the policy."
 )
 
+_AT: Mapping[str, tuple[str, str, Literal["higher", "lower"] | None, str]] = {
+    "recall": ("Recall", "%", "higher", "Share of users whose next item is among the first {k} of all items."),
+    "ndcg": ("NDCG", "0 to 1", "higher", "Mean of 1 / log₂(rank + 1) of the next item, 0 if its rank is above {k}."),
+    "coverage": ("Coverage", "%", None, "Share of the catalogue that is among the first {k} of anyone."),
+    "popularity": ("Popularity", "%", None, "Mean popularity percentile of the first {k}; 50% without any bias."),
+    "gini": ("Gini", "0 to 1", None, "How unequally often items are among the first {k}; 0 if all are equally often."),
+}  # fmt: skip
+"""Metrics of recommendations, which have a number of places behind an @: title, unit, what is better, meaning."""
+
 SUMMARY_COLUMNS = (
     "accuracy", "pop_accuracy", "spearman", "mean_reward",
     "win_rate_reference", "win_rate_baseline", "kl_per_token", "length",
@@ -171,8 +180,23 @@ def is_further(key: str) -> bool:
     return key.startswith(FURTHER) and key not in METRICS
 
 
+def is_ranking(key: str) -> bool:
+    """Whether a metric is of recommendations.
+
+    Example:
+        >>> is_ranking("recall@10"), is_ranking("accuracy")
+        (True, False)
+    """
+    name, _, places = key.partition("@")
+    return name in _AT and places.isdigit()
+
+
 def metric(key: str) -> Metric:
     """The entry of a metric; one not in the table is shown under its own name."""
+    if is_ranking(key):
+        name, _, places = key.partition("@")
+        title, unit, better, meaning = _AT[name]
+        return Metric(key, f"{title}@{places}", unit, better, meaning.format(k=places))
     if key.startswith(LOG_RATIO):
         return Metric(key, f"Log-ratio per token ({_settings(key)})", "nats", None, _LOG_RATIO_MEANING)
     if is_further(key):

@@ -196,6 +196,10 @@ class Task(ABC):
         """Whether a run with these settings can share this task."""
         return settings == self.settings
 
+    def samples_like(self, other: Any) -> bool:
+        """Whether another task's reference samples the same from the same prompts; by default, with equal settings."""
+        return self.settings == other.settings
+
     @abstractmethod
     def encode(self, preferences: Preferences) -> Encoded:
         """Preferences in this task's form."""
