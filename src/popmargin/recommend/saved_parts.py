@@ -37,6 +37,7 @@ def save_parts(folder: Path, parts: Parts) -> None:
         np.savez(file, **_arrays(parts))
     told = {
         "items": parts.catalogue.names,
+        "train": parts.train_users,
         "valid": parts.valid.users,
         "test": parts.test.users,
         "account": [step.to_dict() for step in parts.account],
@@ -58,6 +59,8 @@ def load_parts(folder: Path) -> Parts:
         >>> parts = load_parts(Path("split"))
         >>> parts.catalogue.names, parts.train[0].tolist(), parts.test.users, parts.test.targets.tolist()
         (('a', 'b', 'c', 'd'), [1, 2], ('0',), [4])
+        >>> parts.train_users
+        ('0',)
     """
     try:
         told = json.loads((folder / NAMES).read_text(encoding="utf-8"))
@@ -74,7 +77,8 @@ def load_parts(folder: Path) -> Parts:
         catalogue = Catalogue(tuple(told["items"]))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RunError(f"{folder} holds no split that can be read ({error}). Delete it, and run again.") from error
-    return Parts(catalogue, ragged["train"], ragged["known"], cases["valid"], cases["test"], account)
+    users = tuple(told.get("train", ()))
+    return Parts(catalogue, ragged["train"], ragged["known"], cases["valid"], cases["test"], account, users)
 
 
 def _arrays(parts: Parts) -> dict[str, np.ndarray]:
