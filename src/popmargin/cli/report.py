@@ -11,7 +11,9 @@ from popmargin.files import HTML
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser("report", help="rebuild a report from finished runs", allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of studies")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, help="run directories, or folders of studies or of compared recommenders"
+    )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file (default: report.html)")
     add_overwrite(parser)
     parser.add_argument("--title", help="heading")
@@ -27,6 +29,13 @@ def run(args: argparse.Namespace) -> int:
     from popmargin.study.gather import collect, group_runs
 
     check_outputs(args, {"--out": args.out}, HTML)
+    if len(args.runs) == 1 and (args.runs[0] / "recommend.yaml").is_file():
+        from popmargin.report.recommendation_page import write_recommendation_report
+        from popmargin.study.recommenders.recommend_study import results_in
+
+        write_recommendation_report(results_in(args.runs[0], title=args.title, baseline=args.baseline), args.out)
+        print(f"report: {args.out}")
+        return 0
     runs = group_runs(args.runs)
     labels: dict[str, str] = {}
     title, baseline = "Comparison of runs", next(iter(runs))
