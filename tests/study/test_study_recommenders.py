@@ -1,4 +1,4 @@
-"""Recommenders from the command line on a small generated shop: compared, killed and gone on with, trained, measured."""
+"""Recommenders from the command line on a small generated shop: compared, killed, gone on with, measured."""
 
 import json
 import signal
@@ -91,7 +91,7 @@ def test_a_comparison_is_killed_goes_on_and_is_kept(tmp_path: Path, popmargin: R
     for arm in results.arms:
         assert {
             f"{name}@{k}" for name in ("recall", "ndcg", "coverage", "popularity", "gini") for k in (5, 10, 20)
-        } == (set(arm.metrics))
+        } == set(arm.metrics)
         assert all(arm.overhead[cost] > 0 for cost in ("fit_seconds", "fit_cpu_seconds", "rank_seconds"))
         assert arm.overhead["peak_memory_mb"] > arm.overhead["start_memory_mb"] > 50
     again = popmargin("recommend", "compare", str(file))
