@@ -1,6 +1,6 @@
 """One training step of popmargin's `task: images` against that of diffusers' Diffusion-DPO example, interleaved.
 
-    python benchmarks/images.py --json
+    python benchmarks/images.py --threads 1 --json
 
 Both train a LoRA adapter of rank 8 on the attention of one random Stable-Diffusion-like pipeline, on the same images,
 times and noise, in fp32. The peer's step is written here from the example's published algorithm: it encodes images and
@@ -8,7 +8,9 @@ prompts in every step, forwards policy and reference (the adapter switched off),
 popmargin encodes once, before the first step; with `--draws` fixed draws of every pair it also knows the reference's
 errors. The losses that both report are compared pair by pair, before the mean.
 
-Prints step times, the ratio with its spread, and the largest difference of losses and gradients.
+Prints CPU seconds of a step (the machine may have other work), the ratio with its spread, the parts of a step apart,
+and the largest difference of losses and gradients. `bound` is the ratio if a step were only what both must compute: the
+policy forward and backward, the optimizer, and without known errors the reference forward.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +47,11 @@ WORDS = ["<pad>", "</s>", *(f"word{number}" for number in range(62))]
 
 
 def save_pipeline(folder: Path, channels: int, size: int) -> None:
-    """A random pipeline; the widths of U-Net and VAE stand to each other as in Stable Diffusion 1.5 (320 and 128)."""
+    """A random pipeline in the proportions of Stable Diffusion 1.5.
+
+    U-Net and VAE are 320 and 128 channels wide there, and attention heads 40: narrower ones, more of them, would spend
+    most of a step on softmaxes.
+    """
     torch.manual_seed(0)
     unet = diffusers.UNet2DConditionModel(
         sample_size=size // 8,
@@ -54,7 +61,7 @@ def save_pipeline(folder: Path, channels: int, size: int) -> None:
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=64,
         norm_num_groups=8,
-        attention_head_dim=8,
+        attention_head_dim=max(1, channels // 40),  # heads, in spite of its name
     )
     width = max(4, round(0.1 * channels) * 4)
     vae = diffusers.AutoencoderKL(
@@ -114,8 +121,8 @@ class Peer:
 
     def __init__(self, pipeline: Pipeline, data: Data) -> None:
         self.pipeline, self.data, self.model = pipeline, data, adapted(pipeline.model)
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.trained, self.optimizer = trained, torch.optim.AdamW(trained, lr=1e-5)
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-5)
         scheduler: Any = pipeline.parts["scheduler"]
         self.scheduler = scheduler
 
@@ -155,6 +162,7 @@ class Ours(Peer):
 
     def __init__(self, pipeline: Pipeline, data: Data, draws: int) -> None:
         super().__init__(pipeline, data)
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-5, fused=True)  # transformers' default
         count = len(data.prompts)
         images = torch.cat([pipeline.encode_images(part) for part in data.pixels.flatten(0, 1).split(8)]).numpy()
         text = pipeline.encode_prompts([*data.prompts, ""])
@@ -202,34 +210,81 @@ def compare(*, channels: int, size: int, batch: int, steps: int, draws: int, thr
     started = time.perf_counter()
     ours, theirs = Ours(pipeline, data, draws), Peer(pipeline, data)
     once = time.perf_counter() - started
-    ratios, seconds, losses = list[float](), list[tuple[float, float]](), list[float]()
-    gradient = 0.0
+    ratios, seconds = list[float](), list[tuple[float, float]]()
+    difference = gradient = 0.0
     for number in range(steps + 1):
         rows = np.arange(number * batch, (number + 1) * batch)
         given, taken, values = ours.draws(rows, number), dict[str, float](), dict[str, Tensor]()
         order = ("ours", "theirs") if number % 2 else ("theirs", "ours")
         for side in order:
-            begun = time.perf_counter()
+            begun = time.process_time()
             values[side] = ours.train(rows, number) if side == "ours" else theirs.step(rows, given)
-            taken[side] = time.perf_counter() - begun
+            taken[side] = time.process_time() - begun
         if not number:
-            losses.append(float((values["ours"] - values["theirs"]).abs().max()))
+            difference = float((values["ours"] - values["theirs"]).abs().max())
             if batch == 1:  # with more pairs the example's mean stands inside log σ, and is another gradient
                 gradient = float((ours.gradient - theirs.gradient).norm() / theirs.gradient.norm())
             continue
         ratios.append(taken["theirs"] / taken["ours"])
         seconds.append((taken["ours"], taken["theirs"]))
+    parts = parts_of_a_step(ours, np.arange(batch), steps)
+    needed = parts["policy"] + parts["optimizer"] + (0.0 if draws else parts["reference"])
     return {
         "setting": {"channels": channels, "size": size, "batch": batch, "draws": draws, "threads": threads},
         "parameters": sum(parameter.numel() for parameter in pipeline.model.parameters()),
         "encoding_seconds": once,
-        "step_seconds": statistics.median(mine for mine, _ in seconds),
-        "peer_step_seconds": statistics.median(other for _, other in seconds),
+        "cpu_seconds": statistics.median(mine for mine, _ in seconds),
+        "peer_cpu_seconds": statistics.median(other for _, other in seconds),
         "speedup": statistics.median(ratios),
         "speedup_spread": [min(ratios), max(ratios)],
-        "loss_abs_diff": max(losses),
+        "parts": parts,
+        "bound": sum(parts.values()) / needed,
+        "loss_abs_diff": difference,
         "grad_rel_diff": gradient,
     }
+
+
+def parts_of_a_step(side: Ours, rows: np.ndarray, repeats: int) -> dict[str, float]:
+    """CPU seconds of the parts of the example's step, each measured alone."""
+    pipeline, scorer = side.pipeline, side.scorer
+    pixels = side.data.pixels[rows].transpose(0, 1).flatten(0, 1)
+    batch = side.inputs.collate(rows)
+    asked = scorer._noised(batch, side.draws(rows, 0))  # pyright: ignore[reportPrivateUsage]
+
+    def reference() -> None:
+        with torch.no_grad():
+            scorer.errors(pipeline.model, asked)
+
+    def optimizer() -> None:
+        for parameter in side.trained:
+            parameter.grad = torch.zeros_like(parameter)
+        side.finish()
+
+    def policy() -> None:
+        scorer.errors(side.model, asked).sum().backward()
+        side.optimizer.zero_grad()
+
+    def encode_images() -> None:
+        for part in pixels.split(8):
+            pipeline.encode_images(part)
+
+    def encode_prompts() -> None:
+        pipeline.encode_prompts([side.data.prompts[row] for row in rows])
+
+    return {
+        run.__name__: _cpu_seconds(run, repeats)
+        for run in (encode_images, encode_prompts, policy, reference, optimizer)
+    }
+
+
+def _cpu_seconds(run: Callable[[], None], repeats: int) -> float:
+    """The median; the first one warms up."""
+    taken: list[float] = []
+    for _ in range(repeats + 1):
+        begun = time.process_time()
+        run()
+        taken.append(time.process_time() - begun)
+    return statistics.median(taken[1:])
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import gpu
 from frozen import compare_frozen
+from images import compare as compare_images
 from performance_page import write_page
 from reference import compare_reference
 from scaling import scaling_points
@@ -54,6 +55,11 @@ def plan() -> dict[str, Callable[[], Any]]:
     entries["targets, LoRA, bf16"] = lambda: compare_targets(Setting(dtype="bf16", lora=True))
     entries["frozen layers"] = compare_frozen
     entries["scaling"] = scaling_points
+    for size, draws in ((128, 0), (128, 8), (256, 0), (256, 8)):
+        name = f"images of {size} pixels, {f'{draws} fixed draws' if draws else 'new draws in every step'}"
+        entries[name] = lambda size=size, draws=draws: compare_images(
+            channels=32, size=size, batch=4, steps=6, draws=draws, threads=1
+        )
     return entries
 
 

@@ -136,4 +136,5 @@ def test_steps_of_images_are_those_of_the_example(draws: int) -> None:
     )
     found = json.loads(shown.stdout.splitlines()[-1])
     assert found["loss_abs_diff"] < 1e-3 and found["grad_rel_diff"] < 1e-2
-    assert found["step_seconds"] > 0 and found["peer_step_seconds"] > 0 and found["setting"]["draws"] == draws
+    assert found["cpu_seconds"] > 0 and found["peer_cpu_seconds"] > 0 and found["setting"]["draws"] == draws
+    assert found["bound"] > 1 and min(found["parts"].values()) > 0

@@ -75,6 +75,11 @@ WRITE_IN_PLACE = {
     ("training/trainer.py", "save_model"): "likewise",
     ("tasks/image_inputs.py", "_store_latents"): "into a folder of the cache that is renamed when it is whole",
     ("tasks/image_inputs.py", "stored_errors"): "likewise",
+    ("recommend/baselines/recbole.py", "__init__"): "into a temporary folder that two processes share and one deletes",
+    ("recommend/baselines/recbole.py", "_write"): "likewise",
+    ("recommend/recbole_worker.py", "answer"): "likewise, and it must not import popmargin",
+    ("recommend/recbole_worker.py", "main"): "standard output",
+    ("recommend/recbole_worker.py", "write_benchmark"): "likewise",
 }
 """File, function: why it may write outside `whole_file` and `whole_folder`."""
 

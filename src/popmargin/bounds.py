@@ -8,6 +8,7 @@ Example:
     {'minimum': 0, 'type': 'integer'}
 """
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, Strict
@@ -17,6 +18,16 @@ from pydantic_core import PydanticCustomError
 def _whole(value: float) -> float:
     if value >= 1 and value != int(value):
         raise PydanticCustomError("share_or_count", "Input should be below 1 or a whole number")
+    return value
+
+
+def _without_password(value: str) -> str:
+    if re.match(r"[\w+.-]+://[^/@:]*:[^/@]+@", value):
+        raise PydanticCustomError(
+            "password",
+            "holds a password, which would be stored with the run and its report. Leave it out, and set the "
+            "environment variable PGPASSWORD",
+        )
     return value
 
 
@@ -30,6 +41,8 @@ MOST_PIXELS = 178_956_970
 """Pillow opens no larger image."""
 Pixels = Annotated[int, Strict(), Field(ge=1, le=MOST_PIXELS)]
 """A limit of an image's width times height."""
+Address = Annotated[str, AfterValidator(_without_password)]
+"""The name of a file or the URL of a database, without a password."""
 NotNegative = Annotated[float, Strict(), Field(ge=0)]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 PartialShare = Annotated[float, Strict(), Field(ge=0, lt=1)]

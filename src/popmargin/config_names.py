@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from popmargin.errors import did_you_mean
 
-EMBEDDED = ("demo", "demo-digits")
+EMBEDDED = ("demo", "demo-digits", "demo-emoji")
 """Models and data that come with the package, by the names that stand in the place of a path."""
 ELSEWHERE: Mapping[str, str] = {
     "lr": "train.learning_rate",

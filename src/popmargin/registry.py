@@ -174,4 +174,16 @@ def make_options(options: type[Any], values: Mapping[str, Any], owner: str) -> A
     if unknown:
         raise ConfigError(f"{owner} has no option '{unknown[0]}'. {did_you_mean(unknown[0], fields)}")
     types = get_type_hints(options, include_extras=True)  # a user's file may have annotations as strings
-    return build(options, {name: coerce(types[name], value, f"{owner}.{name}") for name, value in values.items()})
+    place = _section(owner)
+    return build(options, {name: coerce(types[name], value, f"{place}.{name}") for name, value in values.items()})
+
+
+def _section(owner: str) -> str:
+    """Where a configuration has the options of an owner.
+
+    Example:
+        >>> _section("task 'images'"), _section("token selector 'selective'"), _section("signals.weight")
+        ('task', 'tokens', 'signals.weight')
+    """
+    kind, named, _ = owner.partition(" '")
+    return {"token selector": "tokens", "regularizer": "regularizers"}.get(kind, kind) if named else owner

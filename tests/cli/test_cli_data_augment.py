@@ -56,6 +56,11 @@ def test_several_scores_and_another_place(data: str, tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit):
         main([*words, "--scale", "4"])
     assert "is not MIN:MAX" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*words, "--scale", "5:0"])
+    assert "the smaller end comes first" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--score", "Style=help", "--score", "Style=style"]) == 2
+    assert "--score Style is given twice" in capsys.readouterr().err
 
 
 def test_the_place_is_read_from_a_model(

@@ -58,7 +58,10 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("/nowhere/model", "No such folder or model: /nowhere/model (there is no folder /nowhere)."),
         (
             "models/foo",
-            "models/foo (there is no folder models). Give a model folder, a hub id, or demo. (For a model on",
+            (
+                "models/foo (there is no folder models). Give a model folder, a hub id, demo, demo-digits or demo-emoji. "
+                "(For a model on"
+            ),
         ),
         ("~/nomodel-of-mine", "No such folder or model: ~/nomodel-of-mine"),
         ("a/b/c", "No such folder or model: a/b/c"),

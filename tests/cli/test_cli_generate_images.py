@@ -13,7 +13,6 @@ from popmargin.cli.main import main
 from popmargin.data.images import image_name
 from popmargin.data.load import load_preferences
 from popmargin.data.responses import Responses
-from tiny_pipelines import pixel_pipeline
 
 REWARD = """
 import numpy as np
@@ -29,7 +28,9 @@ PROMPTS = ["red 3", "blue 7", "green 1"]
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(pixel_pipeline(tmp_path_factory.mktemp("pipeline")))
+    from tiny_pipelines import saved  # diffusers takes seconds to import
+
+    return str(saved(tmp_path_factory.mktemp("pipeline")))
 
 
 @pytest.fixture

@@ -69,6 +69,15 @@ def test_a_limit_leaves_prompts_out_and_says_so(folder: Path, capsys: pytest.Cap
     assert len((folder / "all.jsonl").read_text().splitlines()) >= 6
 
 
+def test_where_nothing_would_be_ranked_nothing_is_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rank("--limit", "3") == 2
+    assert "--limit 3 is too low for the calls of any prompt: 3 in = 0 ranked" in capsys.readouterr().err
+    (folder / "responses.jsonl").write_text(json.dumps({"prompt": "q", "responses": ["a", "a"]}) + "\n")
+    assert rank() == 2
+    assert "responses.jsonl: there is nothing to rank: 1 in = 0 ranked + 1 left out" in capsys.readouterr().err
+    assert not (folder / "calls").exists() and not list(folder.glob("pairs*"))
+
+
 def test_where_nothing_is_kept_the_comparisons_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["label", "rank", "responses.jsonl", "--judge", "judges.py:place", "--out", "pairs.jsonl"]
     assert main(words) == 2

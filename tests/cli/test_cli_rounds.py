@@ -47,7 +47,7 @@ def test_typos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ([str(tmp_path / "ownn.yaml")], "Did you mean"),
         ([str(file)], "base: Unknown key 'train.learning_rat'. Did you mean 'learning_rate'"),
         (["spa", "--recipe.round", "1"], "Did you mean 'rounds'?"),
-        (["spa", "--recipe.rounds", "two"], "recipe 'spa'.rounds must be a whole number"),
+        (["spa", "--recipe.rounds", "two"], "recipe.rounds must be a whole number"),
         (["spa", "--until", "round-9", "--output", str(tmp_path / "x")], "no stage 'round-9'"),
         (["spa", "--statuss"], "--status"),
         (["spa", "--recipe.name", "spo"], "Unknown recipe 'spo'"),

@@ -1,5 +1,6 @@
 """Preferences whose responses are images: every layout, every place, and every fault reported by row."""
 
+import base64
 import io
 import json
 import sys
@@ -50,11 +51,14 @@ def folder(path: Path, rows: list[dict[str, Any]], **files: bytes) -> Path:
     return path / "rows.jsonl"
 
 
-PAIR = {"prompt": "a cat", "chosen": A, "rejected": B}
+PAIR: dict[str, Any] = {"prompt": "a cat", "chosen": A, "rejected": B}
 STRUCTS = {"chosen": {"bytes": A, "path": None}, "rejected": {"bytes": B, "path": "b.png"}}
 PILLOW = {
     name: Image.fromarray(np.full((4, 4, 3), value, np.uint8)) for name, value in (("chosen", 1), ("rejected", 2))
 }
+PIXELS = {name: np.full((4, 4, 3), value, np.uint8) for name, value in (("chosen", 1), ("rejected", 2))}
+URIS = {name: f"data:image/png;base64,{base64.b64encode(PAIR[name]).decode()}" for name in ("chosen", "rejected")}
+SCORES = (("chosen", 2), ("rejected", 1))
 PICK = {"caption": "a cat", "jpg_0": B, "jpg_1": A, "label_0": 0.0, "label_1": 1.0, "has_label": True}
 HPD = {"prompt": "a cat", "image": [{"bytes": data, "path": None} for data in (C, A, B)]}
 
@@ -65,6 +69,10 @@ HPD = {"prompt": "a cat", "image": [{"bytes": data, "path": None} for data in (C
         ([PAIR], "preference"),
         ([PAIR | STRUCTS], "preference"),
         ([PAIR | PILLOW], "preference"),
+        ([PAIR | PIXELS], "preference"),
+        ([PAIR | URIS], "preference"),
+        ([{"prompt": "a cat", "responses": [{"image": PIXELS[side], "score": score} for side, score in SCORES]}],
+         "responses"),
         ([PAIR | {"chosen": B, "rejected": A, "soft_label": 0.2}], "preference"),
         ([{"prompt": "a cat", "response_a": B, "response_b": A, "winner": "b"}], "winner"),
         ([{"prompt": "a cat", "response_a": B, "response_b": A, "votes_a": 1, "votes_b": 4}], "votes"),
@@ -191,6 +199,21 @@ def test_sizes_and_animations_are_told() -> None:
     assert "animated images, of which the first frame is used: 1" in notes
 
 
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (np.zeros((4, 4, 3)), r"is an array of float64 of shape \(4, 4, 3\)\. Remedy: give RGB pixels from 0 to 255"),
+        (np.zeros((4, 4), np.uint8), r"is an array of uint8 of shape \(4, 4\)"),
+        ("data:image/png,abc", r"the data URI 'data:image/png' is not in base64\. Remedy: write base64"),
+        ("data:image/png;base64,ab*c", r"the data URI 'data:image/png;base64' is broken"),
+        ("data:image/png;base64,YWJj", r"the 3 bytes are no image that Pillow can read"),
+    ],
+)
+def test_pixels_and_data_uris_that_are_no_images_say_so(cell: object, message: str) -> None:
+    with pytest.raises(DataError, match=rf"row 0 .*column 'chosen': .*{message}"):
+        load_preferences([PAIR | {"chosen": cell}])
+
+
 def test_ties_and_unlabelled_pairs_are_reported() -> None:
     rows = [PICK | {"label_0": 0.5, "label_1": 0.5}, PICK | {"has_label": False, "label_0": None}, PICK]
     data = load_preferences(rows)
@@ -223,7 +246,7 @@ def test_images_without_a_prompt_and_addresses_are_reported(tmp_path: Path) -> N
     path = folder(tmp_path, [PAIR | {"chosen": "https://host/a.png", "rejected": "im/a.png"}], a=A)
     with pytest.raises(DataError, match=r"'https://host/a\.png' is an address"):
         load_preferences(path)
-    with pytest.raises(DataError, match="is an ndarray"):
+    with pytest.raises(DataError, match="chosen and rejected are the same"):
         load_preferences([PAIR | {name: np.zeros((2, 2, 3), np.uint8) for name in ("chosen", "rejected")}])
 
 

@@ -13,7 +13,7 @@ from popmargin.config import DataConfig
 from popmargin.data import load_preferences
 from popmargin.data.images import decode, image_bytes
 from popmargin.demo.images import digit_base, digit_preferences
-from popmargin.demo.images.digit_base import draw_digits, token_ids, train_base, untrained_pipeline
+from popmargin.demo.images.digit_base import train_base, untrained_pipeline
 from popmargin.demo.images.digit_classifier import colour_of, confusion, digit_of, prompt_kept
 from popmargin.demo.images.digit_preferences import digit_pairs
 from popmargin.demo.images.digit_rewards import background, fidelity, ink, red_share, symmetry
@@ -26,6 +26,8 @@ from popmargin.demo.images.digits import (
     read_prompt,
 )
 from popmargin.demo.images.emoji import emoji_path
+from popmargin.demo.images.small_base import draw as draw_digits
+from popmargin.demo.images.small_base import token_ids
 from popmargin.errors import DataError
 from popmargin.models.path import check_models, resolve_path
 from popmargin.training.sides import load_side

@@ -19,7 +19,6 @@ from popmargin.evaluation.run import evaluate_run
 from popmargin.generate.drawn import DrawnImages
 from popmargin.models.pipelines import load_pipeline
 from popmargin.training.run import train
-from tiny_pipelines import pixel_pipeline
 
 CODE = """
 import numpy as np
@@ -38,8 +37,10 @@ def length(prompts, completions):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny pipeline, preferences between random images, and rewards."""
+    from tiny_pipelines import saved  # diffusers takes seconds to import
+
     folder = tmp_path_factory.mktemp("images")
-    pixel_pipeline(folder / "base")
+    saved(folder / "base")
     random = np.random.default_rng(0)
     files = [encode_png(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(24)]
     names = [image_name(file) for file in files]

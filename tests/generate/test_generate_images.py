@@ -13,7 +13,7 @@ from torch import Tensor
 
 from popmargin.config import EvaluationConfig
 from popmargin.data.images import encode_png, image_name
-from popmargin.errors import RunError
+from popmargin.errors import ConfigError, RunError
 from popmargin.generate.drawn import DrawnImages
 from popmargin.generate.own_draws import noise
 from popmargin.generate.sample_images import ImageSampler, ImageSampling, image_samples, sample_images
@@ -170,7 +170,7 @@ def test_what_cannot_be_an_image_is_an_error() -> None:
 
 
 def test_more_steps_than_the_scheduler_has_are_refused() -> None:
-    with pytest.raises(RunError, match=r"denoising_steps 5,000 does not fit the scheduler"):
+    with pytest.raises(ConfigError, match=r"denoising_steps 5,000 does not fit the scheduler.* Set at most 1,000"):
         sample_images(denoiser(), WORDS[1:], ImageSampling(denoising_steps=5_000))
 
 

@@ -51,7 +51,8 @@ def answer_all(store: LabelStore, who: int, says: Says) -> int:
 def rank(store: LabelStore, responses: Responses, *says: Says, **settings: Any) -> tuple[PeopleStep, int]:
     """Step and answer in turns; the last step, and all answers."""
     overlap = settings.pop("overlap", 1)
-    project = open_ranking(store, "ranking", overlap=overlap, images=holds_images(responses))
+    own: dict[str, Any] = {key: settings[key] for key in ("scheme", "seed") if key in settings}
+    project = open_ranking(store, "ranking", overlap=overlap, images=holds_images(responses), **own)
     people = [store.add_annotator(project.id, f"P{number}")[0].id for number in range(len(says))]
     answers = 0
     for _ in range(40):
@@ -127,6 +128,22 @@ def test_another_project_is_left_alone(tmp_path: Path) -> None:
         store.import_preferences(project.id, preferences(3))
         with pytest.raises(DataError, match="project 'mine' holds preferences that are no comparisons"):
             open_ranking(store, "mine")
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [({"scheme": "pairs"}, "asks by the scheme champion, not pairs"), ({"seed": 5}, "has seed 4, not 5")],
+)
+def test_a_ranking_goes_on_as_it_began(
+    tmp_path: Path, responses: Responses, other: dict[str, Any], sentence: str
+) -> None:
+    """Another scheme or order of play would ask people about other pairs, on top of those they have answered."""
+    with LabelStore.open(tmp_path / "labels.db") as store:
+        project = open_ranking(store, "ranking", seed=4)
+        people_step(store, project, responses, seed=4)
+        open_ranking(store, "ranking", seed=4)
+        with pytest.raises(ConfigError, match=sentence):
+            open_ranking(store, "ranking", **{"seed": 4} | other)
 
 
 def test_the_command_goes_on_step_by_step(

@@ -51,8 +51,11 @@ def test_it_sees_no_future() -> None:
     assert not torch.allclose(one[:, 2], other[:, 2])
 
 
-def test_it_learns_the_ring_and_a_seed_fixes_it() -> None:
-    options = SASRecOptions(dimension=16, epochs=12, batch_size=6, learning_rate=0.01, patience=12)
+@pytest.mark.parametrize("sampled", [None, 8])
+def test_it_learns_the_ring_and_a_seed_fixes_it(sampled: int | None) -> None:
+    options = SASRecOptions(
+        dimension=16, epochs=12, batch_size=6, learning_rate=0.01, patience=12, sampled=sampled, dropout=0.2
+    )
     before, observed = torch.get_rng_state(), ring(30)
     model, again = (fit_sasrec(observed, options) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state()) and not model.training

@@ -167,3 +167,39 @@ def test_a_further_reward_of_one_arm_alone_is_a_dash_in_others(missing: str) -> 
     bare = replace(study.arms[1], metrics={"mean_reward": Interval(0.5, 0.4, 0.6)}, differences={})
     words = Images(render_report(replace(study, arms=[study.arms[0], bare]))).words
     assert "Mean is still the prompt" in words
+
+
+def test_the_reward_has_its_name_under_pictures_and_in_the_summary() -> None:
+    study = replace(image_study(), reward="how_blue")
+    rows, _ = picture_rows(study)
+    assert rows[0].cells[1].captions[0] == ("how blue", "0.50")  # pyright: ignore
+    page = render_report(study)
+    assert "Mean reward <small>how blue</small>" in page and "gold reward</small>" not in page
+    assert "Mean how blue →" in page
+
+
+def test_what_the_reward_costs_is_drawn_for_every_further_reward() -> None:
+    """Few arms are named in the plot, many in a legend; a study without further rewards has no such section."""
+    few, many = render_report(image_study(arms=3)), render_report(image_study(arms=12))
+    costs = [page[page.index('id="costs"') : page.index('id="tradeoff"')] for page in (few, many)]
+    for page, arms in zip(costs, (3, 12), strict=True):
+        assert all(f"Arm &lt;{number}&gt;: 0.50" in page for number in range(arms))
+        assert page.count("<svg") - page.count('class="key"') == 1
+    assert 'aria-label="Legend"' not in costs[0] and costs[1].count("<li>") == 12
+    bare = replace(image_study(), arms=[replace(arm, metrics={"mean_reward": Interval(0.5, 0.4, 0.6)}, differences={})
+                                        for arm in image_study().arms])  # fmt: skip
+    assert 'id="costs"' not in render_report(bare)
+
+
+def test_captions_of_images_do_not_speak_of_lengths() -> None:
+    words = Images(render_report(image_study())).words
+    assert "longer response" not in words and "evaluation interval" not in words
+    assert "evaluation.curve_points" in words
+
+
+def test_a_clear_difference_is_not_shown_as_zero() -> None:
+    study = image_study()
+    small = {"mean_is_still_the_prompt": Interval(0.0013, 0.001, 0.0016, 0.001)}
+    study = replace(study, arms=[study.arms[0], replace(study.arms[1], differences=small)])
+    page = render_report(study)
+    assert "+0.001 better" in page and ">0.00 better" not in page

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.rewards.rating_server import Server, by_length
 
-from popmargin.config import RunConfig
+from popmargin.config import RunConfig, from_dict
 from popmargin.data.responses import Responses
 from popmargin.errors import ConfigError, RunError
 from popmargin.recipes.iterate import IterateOptions
@@ -149,3 +149,21 @@ def test_measuring_by_a_judge_has_a_cost(server: Server, tmp_path: Path) -> None
     assert measuring_cost(Rewards(judge), 12) == {"calls at most": 12}
     assert measuring_cost(Rewards(code, {"also": judge}), 12) == {"calls at most": 12}
     assert measuring_cost(Rewards(code), 12) == measuring_cost(None, 12) == {}
+
+
+def test_a_missing_key_is_found_before_anything_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = "judge:m@http://localhost:8000/v1"
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    assert label_options(judge, {"api_key_env": "JUDGE_KEY"}) == ({}, {"api_key_env": "JUDGE_KEY"})
+    monkeypatch.delenv("JUDGE_KEY")
+    with pytest.raises(ConfigError, match="environment variable JUDGE_KEY"):
+        label_options(judge, {"api_key_env": "JUDGE_KEY"})
+
+
+def test_a_password_is_not_stored_with_the_rounds() -> None:
+    with pytest.raises(ConfigError, match=r"store holds a password, .* PGPASSWORD") as caught:
+        from_dict(IterateOptions, {"labels": "people", "store": "postgresql://ann:secret@host/labels"})
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"pop\.edges holds a password"):
+        from_dict(RunConfig, {"pop": {"edges": "postgresql://ann:secret@host/labels#p"}})
+    assert from_dict(RunConfig, {"pop": {"edges": "postgresql://ann@host/labels"}}).pop.edges is not None

@@ -16,8 +16,10 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.recipes.base import plan_of
 from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.run_rounds import run_rounds
-from popmargin.rounds.stages.rank_rows import about_flips, keep_rows, keep_smallest, known_flips, robust_loss
+from popmargin.rounds.runner import run_plan
+from popmargin.rounds.stages.rank_rows import about_flips, keep_rows, keep_smallest, robust_loss
 from popmargin.rounds.stages.replace_rows import against_original, best_and_worst, weighted
+from popmargin.rounds.stages.split_data import known_flips
 
 MakeRounds = Callable[..., RoundsConfig]
 
@@ -101,6 +103,7 @@ def test_known_flips_measure_the_filter() -> None:
         ({"filter": "oracle"}, {}, r"oracle needs to know which labels are wrong: set base\.data\.flip"),
         ({"filter": "oracle", "noise_share": 0.2}, {"flip": 0.2}, r"recipe\.noise_share has no effect"),
         ({}, {"soft_label_temperature": 1.0}, r"base\.data\.soft_label_temperature has no effect"),
+        ({"known_flips": ""}, {}, r"recipe\.known_flips is empty"),
         ({"filter": "random"}, {"flip": 0.2}, r"random needs recipe\.noise_share"),
     ],
 )
@@ -109,6 +112,12 @@ def test_controls_that_do_not_fit(
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):
         plan_of(make_rounds({"name": "ropo", **recipe}, {"data": data}))
+
+
+def test_a_missing_column_of_known_flips_is_found_before_any_training(make_rounds: MakeRounds) -> None:
+    config = make_rounds({"name": "ropo", "rounds": 1, "noise_share": 0.2, "known_flips": "wrnog"})
+    with pytest.raises(DataError, match=r"stage 'data': .*wrnog"):
+        run_plan(plan_of(config), config.output)
 
 
 @pytest.mark.slow
@@ -127,6 +136,8 @@ def test_a_round_with_a_control(tmp_path: Path, make_rounds: MakeRounds, control
     dropped = [line["flipped"] for line in lines if not line["kept_1"]]
     assert found["precision"]["estimate"] == pytest.approx(np.mean(dropped))
     assert (said["dropped"], all(dropped)) == ((8, False) if control == "random" else (flips.sum(), True))
+    assert "largest margin that was dropped" not in page
+    assert ("dropped, chosen at random" if control == "random" else "dropped, those known to be wrong") in page
     assert "AUC of the loss for them" in page and "dropped rows that are flips" in page
     trained = load_preferences(folder / "round-1/rank/kept.parquet")
     assert facts(folder, "round-1/train")["rows"] == len(trained) == said["kept"]

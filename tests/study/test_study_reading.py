@@ -1,10 +1,16 @@
 """Sentences about numbers: wins, losses, and what cannot be told apart."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from popmargin.config import RunConfig, from_dict
 from popmargin.report.results import ArmResult
 from popmargin.statistics.intervals import Interval
+from popmargin.study import gather
 from popmargin.study.reading import _amount, read_control, read_reference, read_results
+from popmargin.training.run_directory import RunDirectory
 
 NAN = float("nan")
 
@@ -46,6 +52,23 @@ def test_better_worse_and_unclear() -> None:
     assert not any(line.startswith("IPO does") for line in text)
     assert any("longer wins" in line and "55.0%" in line and "70.0%" in line for line in text)
     assert text[-1] == "2 training seeds: the intervals cover other prompts and other seeds."
+
+
+def test_of_many_arms_a_sentence_names_the_two_that_differ_most() -> None:
+    """Sixteen arms are no wall of text: the summary has the rest."""
+    gains = [Interval(0.01 * number, 0.005 * number, 0.02 * number) for number in range(1, 16)]
+    many = [arm("dpo"), *(arm(f"a{number}", "published", accuracy=gain) for number, gain in enumerate(gains, 1))]
+    text = read_results(many, "dpo")
+    assert text[0].startswith("Held-out accuracy, compared with DPO: higher for A15 (+15.0 points")
+    assert "), A14 (" in text[0] and text[0].endswith(") and 13 more.") and "A13" not in text[0]
+    assert (
+        text[1]
+        == f"Among the metrics above, compared with DPO: {', '.join(f'A{n}' for n in range(1, 15))} and A15 only win."
+    )
+    alone = [replace(one, seeds=[0]) for one in many]
+    text = read_results(alone, "dpo")
+    assert "the largest and smallest of 15: A15 " in text[0] and text[0].count("points") == 4
+    assert len(" ".join(text)) < 1200
 
 
 def test_one_run_of_each_arm_is_no_verdict() -> None:
@@ -131,3 +154,16 @@ def test_further_rewards_are_read_like_the_first() -> None:
 def test_small_clear_differences_are_not_shown_as_zero() -> None:
     assert _amount("mean_reward", Interval(0.00021, 0.000042, 0.0004)) == "+0.00021, 95% +0.00004 to +0.00040"
     assert _amount("mean_reward", Interval(0.00001, -0.00002, 0.00003)) == "+0.000, 95% -0.000 to +0.000"
+
+
+def test_a_margin_is_compared_with_a_control_that_is_trained_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arm with fewer steps than the control would say what the steps do."""
+
+    def arm(name: str, objective: str, steps: int) -> gather.Arm:
+        config = from_dict(RunConfig, {"objective": {"name": objective}, "train": {"max_steps": steps}})
+        return gather.Arm(name, [RunDirectory(Path(name))] * 2, [config] * 2, [], None)
+
+    monkeypatch.setattr(gather, "_differences", lambda *arms: {"accuracy": UP})
+    made = [arm("pop", "pop", 150), arm("pop 60", "pop", 60), arm("control", "dpo_stronger", 60), arm("dpo", "dpo", 60)]
+    said = gather._against_controls({one.name: one for one in made}, None, {})
+    assert len(said) == 1 and said[0].startswith("What the margin adds: pop 60 against control")

@@ -12,13 +12,13 @@ from popmargin.config import RunConfig, from_dict, merge
 @pytest.fixture(scope="session")
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """The folder of a tiny pipeline of a kind, made once."""
-    import pipelines  # diffusers takes seconds to import
+    import tiny_pipelines  # diffusers takes seconds to import
 
     made: dict[str, Path] = {}
 
     def folder(kind: str) -> Path:
         if kind not in made:
-            made[kind] = pipelines.saved(tmp_path_factory.mktemp(kind), kind)
+            made[kind] = tiny_pipelines.saved(tmp_path_factory.mktemp(kind), kind)
         return made[kind]
 
     return folder
@@ -27,9 +27,9 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 @pytest.fixture(scope="session")
 def image_preferences(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Twelve preferences between images, with ratings."""
-    import pipelines
+    import tiny_pipelines
 
-    return pipelines.write_preferences(tmp_path_factory.mktemp("images"))
+    return tiny_pipelines.write_preferences(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="session")

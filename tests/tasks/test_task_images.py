@@ -146,12 +146,29 @@ def test_evaluation_uses_the_same_draws_of_every_run(configure: Configure) -> No
         ({"task": {"noise": {"source": "inverted"}}}, "noise.source is 'inverted'"),
         ({"objective": {"name": "spa"}}, "'spa'"),
         ({"tokens": {"name": "selective"}}, "tokens has no meaning for a text-to-image model"),
+        (
+            {"task": {"noise": "inversion"}},
+            "task.noise must be a mapping of keys to values, not 'inversion'. Write {source",
+        ),
+        (
+            {"data": {"max_length": 77}},
+            "data.max_length has no meaning for a text-to-image model: images have no tokens",
+        ),
+        ({"data": {"truncation": "drop"}}, "data.truncation has no meaning"),
     ],
 )
 def test_what_has_no_meaning_is_refused(configure: Configure, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         Run.read(configure(change))
     assert message in str(error.value)
+
+
+def test_more_denoising_steps_than_times_are_refused_before_training(configure: Configure) -> None:
+    steps = {"reward": "popmargin.demo.images.digit_rewards:ink", "denoising_steps": 5000}
+    config = configure({"evaluation": steps})
+    with pytest.raises(ConfigError, match=r"denoising_steps 5,000 does not fit .* Set at most 1,000"):
+        train(config)
+    assert not (Path(config.output) / "metrics.jsonl").exists()
 
 
 def test_preferences_between_texts_are_refused(configure: Configure, data_path: str) -> None:

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -161,6 +161,10 @@ def with_pickle(folder: Path) -> None:
         (with_class("unet", ["mine", "UNet"]), "code next to a model never runs here"),
         (with_class("unet", ["diffusers", "NoSuchModel"]), "which neither diffusers nor transformers has"),
         (with_pickle, "pickle"),
+        (
+            with_class("unet", ["diffusers", "FluxTransformer2DModel"]),
+            "of the class FluxTransformer2DModel, whose inputs",
+        ),
     ],
 )
 def test_folders_that_are_no_pipeline(pipeline_folder: Folder, tmp_path: Path, change: Any, message: str) -> None:
@@ -182,6 +186,27 @@ def test_kinds_that_are_not_known_are_named(pipeline_folder: Folder) -> None:
         other: Any = torch.nn.Linear(1, 1)
         other.config = {}
         kind_of_denoiser(other, "x")
+
+
+def test_a_transformer_that_is_told_the_size_is_refused_with_a_remedy() -> None:
+    from popmargin.models.denoisers import kind_of_denoiser
+
+    class PixArtTransformer2DModel:
+        config: ClassVar[dict[str, Any]] = {"use_additional_conditions": True}
+
+    with pytest.raises(ConfigError, match=r"PixArt that is also told the size .* at one size: start from one of these"):
+        kind_of_denoiser(PixArtTransformer2DModel(), "x")
+
+
+def test_a_lora_run_is_no_start_model(tmp_path: Path) -> None:
+    """Neither the folder of the weights nor its run has the model; the message says how to make one."""
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "pytorch_lora_weights.safetensors").touch()
+    for path in (tmp_path / "run", tmp_path / "run" / "model"):
+        with pytest.raises(
+            RunError, match=r"LoRA weights of a text-to-image model, without the model\. Merge them .*fuse"
+        ):
+            load_pipeline(str(path), torch.float32)
 
 
 def test_sizes_that_do_not_fit_are_refused(configure: Configure, pipeline_folder: Folder) -> None:

@@ -17,11 +17,13 @@ from popmargin.errors import DataError, RunError
 from popmargin.recommend.cooccurrence import cooccurrence_vectors
 from popmargin.recommend.denoising.item_denoiser import DenoisingRecommender
 from popmargin.recommend.denoising.saved_denoiser import load_item_denoiser, read_start, write_start
+from popmargin.recommend.graded_preferences import edges_within_users, graded_rows
 from popmargin.recommend.item_preferences import case_rows, read_pair, training_rows
 from popmargin.recommend.item_sequences import Sequences
 from popmargin.recommend.item_vectors import whiten
 from popmargin.recommend.ranks import rank_cases
-from popmargin.recommend.splitting import Parts, split_by_user
+from popmargin.recommend.read_sequences import load_sequences
+from popmargin.recommend.splitting import Parts, leave_one_out, split_by_user
 
 ITEMS = 12
 
@@ -111,6 +113,29 @@ def test_ratings_give_pop_margins_between_preferences(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_graded_feedback_trains_with_margins_soft_labels_and_edges(folder: Path, parts: Parts) -> None:
+    """A few steps with each way to use the strengths of clicks, carts and purchases."""
+    events = [
+        {"user": f"u{user}", "item": f"i{(user + 3 * step) % ITEMS}", "time": step, "feedback": kind}
+        for user in range(20)
+        for step, kind in enumerate(("click", "buy", "click", "cart", "buy"))
+    ]
+    data = load_sequences(events, grades={"click": 1, "cart": 2, "buy": 4})
+    rows, step = graded_rows(data, leave_one_out(data), pairs="all")
+    assert step.kept == {"users with preferences": 20} and len(rows) == 20
+    edges_within_users(rows).save(folder / "edges.parquet")
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for flags, name in (
+        (["--margin.source", "ratings"], "dpo"),
+        (["--data.soft_label_temperature", "1"], "geometric_dpo"),
+        (["--pop.edges", str(folder / "edges.parquet")], "pop"),
+    ):
+        run = train(folder, {"name": name}, *flags, name=name)
+        first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+        assert math.isfinite(first["loss"]) and first["without_negative"] == 0
+
+
+@pytest.mark.slow
 def test_the_score_does_not_depend_on_the_batch(folder: Path) -> None:
     """Held-out margins of one run, forwarded together and one by one."""
     run = train(folder)
@@ -149,6 +174,51 @@ def test_it_learns_the_ring(folder: Path, parts: Parts) -> None:
     model, _ = load_item_denoiser(run / "model")
     ranks = rank_cases(DenoisingRecommender(model), parts.test, items=ITEMS).ranks
     assert ranks.mean() < 1  # at random: 5.5
+
+
+@pytest.mark.slow
+def test_it_stops_where_validation_is_best_and_resumes_exactly(folder: Path, parts: Parts) -> None:
+    """The saved weights are those of the best epoch; a run that goes on from a checkpoint ends with the same files."""
+    flags = ["--train.stop_on", "recall@5", "--train.patience", "3", "--train.scheduler", "constant",
+             "--train.epochs", "30", "--train.max_steps", "null", "--train.save_steps", "3"]  # fmt: skip
+    run = train(folder, None, *flags)
+    curves = [json.loads(line) for line in (run / "curves.jsonl").read_text().splitlines()]
+    values, steps = [line["recall@5"] for line in curves], [line["step"] for line in curves]
+    best = values.index(max(values))
+    assert steps == list(range(3, 3 * len(steps) + 1, 3)) and len(values) == best + 4 < 30
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["stopping"] == {"metric": "recall@5", "best": max(values), "step": steps[best], "evaluations_since": 3}
+    assert any("whose weights are kept" in note for step in facts["account"] for note in step["notes"])
+    model, _ = load_item_denoiser(run / "model")
+    found = rank_cases(DenoisingRecommender(model), parts.valid, items=ITEMS).ranks
+    assert float((found < 5).mean()) == max(values)
+    before, told = weights(run), {name: (run / name).read_bytes() for name in ("metrics.jsonl", "curves.jsonl")}
+    (run / "run.json").unlink()
+    for again in range(2):  # from the last checkpoint, where it had stopped, and from one before
+        assert main(["train", "--resume", "--output", str(run)]) == 0
+        assert told == {name: (run / name).read_bytes() for name in told}
+        assert all(torch.equal(weights(run)[name], value) for name, value in before.items())
+        if not again:
+            (run / "run.json").unlink()
+            (run / "checkpoints" / f"checkpoint-{steps[-1]}").rename(folder / "gone")
+
+
+@pytest.mark.slow
+def test_stopping_changes_nothing_until_it_stops(folder: Path) -> None:
+    plain = train(folder)
+    stopping = train(folder, None, "--train.stop_on", "ndcg@10", "--train.patience", "9", name="other")
+    assert (plain / "metrics.jsonl").read_bytes() == (stopping / "metrics.jsonl").read_bytes()
+
+
+def test_what_cannot_be_stopped_on_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError):
+        train(folder, None, "--train.stop_on", "recal@5")
+    assert "train.stop_on is 'recal@5', which a recommender of items does not measure. Did you mean 'recall@5'" in (
+        capsys.readouterr().err
+    )
+    with pytest.raises(AssertionError):
+        train(folder, None, "--task", "policy", "--train.stop_on", "recall@5")
+    assert "train.stop_on has no meaning for" in capsys.readouterr().err
 
 
 def test_what_is_no_item_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from popmargin.config import RunConfig, dump_yaml, merge
+from popmargin.config import RunConfig, dump_yaml, from_dict, merge
 from popmargin.engine.logps import token_logps
 from popmargin.engine.sequences import make_sequences
 from popmargin.files import read_jsonl
@@ -286,3 +286,38 @@ def test_fsdp_on_the_gpu_is_training_without_it(
     whole, _ = train(configure({"output": str(tmp_path / "whole")}))
     values = merge(base_run, {"output": str(tmp_path / "sharded")})
     compare_runs(train_with_fsdp(tmp_path, values, {**popmargin_environment, "CUDA_VISIBLE_DEVICES": "0"}, 1), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "noise", [{"source": "shared"}, {"source": "inversion", "steps": 2}], ids=["shared", "inversion"]
+)
+def test_two_processes_train_on_images_as_one_does(
+    tmp_path: Path, popmargin: Callable[..., Any], noise: dict[str, Any]
+) -> None:
+    """The draws of a pair are its own, whichever process has it."""
+    from tiny_pipelines import saved, write_preferences
+
+    values: dict[str, Any] = {
+        "task": {"name": "images", "noise": noise, "prompt_dropout": 0.2},
+        "model": {"path": str(saved(tmp_path / "base"))},
+        "data": {"train": write_preferences(tmp_path / "images"), "test_size": 4},
+        "objective": {"name": "pop"},
+        "target": {"kind": "ema"},
+        "reference": {"cache": str(tmp_path / "cache")},
+        "train": {"batch_size": 4, "learning_rate": 1e-3, "max_steps": 3, "warmup_ratio": 0.0},
+    }
+    one, _ = train(from_dict(RunConfig, values | {"output": str(tmp_path / "one")}))
+    (tmp_path / "run.yaml").write_text(dump_yaml(values | {"output": str(tmp_path / "two")}))
+    done = popmargin("train", str(tmp_path / "run.yaml"), processes=2)
+    assert done.returncode == 0, done.stderr
+    lines, expected = read_jsonl(tmp_path / "two" / "metrics.jsonl"), read_jsonl(one.path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    for mine, other in zip(lines, expected, strict=True):
+        assert mine.keys() == other.keys()
+        for name in ("loss", "accuracy", "target_margin_mean", "winner_error_change", "loser_error_change", "d_std"):
+            assert mine[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
+    folder = Path("unet") / "diffusion_pytorch_model.safetensors"
+    found, wanted = (load_file(run / "model" / folder) for run in (tmp_path / "two", one.path))
+    for name, tensor in wanted.items():  # Adam steps are 1e-3
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)

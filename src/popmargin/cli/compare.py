@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("study", nargs="?", type=Path, help="YAML file")
     parser.add_argument("--data", help="preferences: file, saved data set or hub id")
-    parser.add_argument("--model", help="start model: folder, hub id, or demo")
+    parser.add_argument("--model", help="start model: folder, hub id, demo, demo-digits or demo-emoji")
     parser.add_argument("--reward", help=f"scores generations: {FORMS}")
     parser.add_argument("--output", help="folder of the study")
     parser.add_argument(

@@ -1,6 +1,7 @@
 """popmargin data augment: every pair twice, under the goal of either response."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from popmargin.cli.data_options import seed
 from popmargin.cli.data_source import add_bad_rows, add_source, load_source
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.saving import SAVE_SUFFIXES
-from popmargin.errors import counted
+from popmargin.errors import ConfigError, counted
 
 
 def add_parser(verbs: Any) -> None:
@@ -57,14 +58,31 @@ def add_parser(verbs: Any) -> None:
 def _scale(text: str) -> tuple[float, float]:
     low, _, high = text.partition(":")
     try:
-        return float(low), float(high)
+        ends = float(low), float(high)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not MIN:MAX, e.g. 0:4") from None
+    if not ends[0] < ends[1]:
+        raise argparse.ArgumentTypeError(f"'{text}' is not MIN:MAX: the smaller end comes first, e.g. 0:4")
+    return ends
 
 
 def _name(text: str) -> tuple[str, str]:
     name, equals, column = text.partition("=")
     return (name.strip(), column.strip()) if equals else (text.strip(), text.strip())
+
+
+def _scores(given: Sequence[str]) -> dict[str, str] | None:
+    """What is printed, and its columns; None takes the ratings.
+
+    Raises:
+        ConfigError: a name is given twice.
+    """
+    scores: dict[str, str] = {}
+    for name, column in map(_name, given):
+        if name in scores:
+            raise ConfigError(f"--score {name} is given twice. A goal has one score of each name; choose another name.")
+        scores[name] = column
+    return scores or None
 
 
 def _augment(args: argparse.Namespace) -> int:
@@ -79,7 +97,7 @@ def _augment(args: argparse.Namespace) -> int:
         place = place_for(load_tokenizer(args.model))
     rows = augment(
         preferences,
-        scores=dict(map(_name, args.score)) or None,
+        scores=_scores(args.score),
         scale="quantile" if args.quantiles else args.scale,
         step=args.step,
         half=args.half,

@@ -37,8 +37,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--model",
         metavar="RUN",
-        help="a run directory, a model's folder, a hub id, or demo; with --server its name there. A diffusers pipeline "
-        "makes images",
+        help="a run directory, a model's folder, a hub id, or demo; with --server its name there. A diffusers "
+        "pipeline, demo-digits and demo-emoji make images",
     )
     parser.add_argument(
         "--answers", metavar="FILE", help="take the responses from a file, such as AlpacaEval's outputs, by the prompt"

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.files import PARQUET, whole_folder
-from popmargin.label.store.address import may_exist, open_store
+from popmargin.label.store.address import in_words, may_exist, open_store
 from popmargin.pop.edges import PopEdges
 
 EXPORTS = ("edges", "preferences", "dataset", "labels", "history", "jsonl")
@@ -197,7 +198,8 @@ def _import(args: argparse.Namespace) -> int:
         from popmargin.label.projects.open_project import open_project
 
         project = open_project(store, data, args.project or NEW_PROJECT, **settings)
-    print(f"next: popmargin label annotators add NAME --db {args.db} --project {project.name}")
+    where = f"--db {in_words(args.db)} --project {shlex.quote(project.name)}"
+    print(f"next: popmargin label annotators add NAME {where}")
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from popmargin.cli.data_options import seed
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.errors import ConfigError, DataError, counted
-from popmargin.label.store.address import open_store
+from popmargin.label.store.address import in_words, open_store
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,7 +31,8 @@ def _ask(args: argparse.Namespace) -> int:
         if items and not waiting:
             raise DataError(
                 f"Project '{project.name}' has items of kind '{items[0]['kind']}', but this adds comparisons of kind "
-                f"'pop'. Put them in a separate project: popmargin label import DATA --db {args.db} --project NAME"
+                "'pop'. Put them in a separate project: "
+                f"popmargin label import DATA --db {in_words(args.db)} --project NAME"
             )
         sampler = ActiveSampler(store.preference_columns(project.id)["id"], seed=args.seed)
         edges, _ = pop_edges(store, project)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.responses import Responses
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.errors import ConfigError, DataError, counted
-from popmargin.label.ranking.contests import plan_ranking
+from popmargin.label.ranking.contests import BEYOND, Plan, plan_ranking
 from popmargin.label.ranking.schemes import SCHEMES
 from popmargin.rewards.naming import FORMS
 
@@ -82,7 +83,7 @@ def _rank(args: argparse.Namespace) -> int:
 def _by_people(args: argparse.Namespace) -> int:
     """One step, or one every few seconds until all is decided."""
     from popmargin.label.ranking.people import open_ranking, people_step
-    from popmargin.label.store.address import open_store
+    from popmargin.label.store.address import in_words, open_store
     from popmargin.rewards.rate_responses import holds_images
 
     flags = {name: getattr(args, name) for name in ("limit", "price", "prompt")} | judge_options(args)
@@ -96,9 +97,15 @@ def _by_people(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join([*plan.step().lines(), plan.cost()]))
         return 0
+    _refuse_nothing(plan, args)
     with open_store(args.db or "labels.db", create=True) as store:
         project = open_ranking(
-            store, args.project or "ranking", overlap=args.overlap, seed=args.seed, images=holds_images(responses)
+            store,
+            args.project or "ranking",
+            overlap=args.overlap,
+            scheme=args.scheme,
+            seed=args.seed,
+            images=holds_images(responses),
         )
         while True:
             step = people_step(store, project, responses, scheme=args.scheme, seed=args.seed)
@@ -107,7 +114,7 @@ def _by_people(args: argparse.Namespace) -> int:
                 break
             time.sleep(args.watch)
     if step.ranking is None:
-        where = f"--db {args.db or 'labels.db'} --project {project.name}"
+        where = f"--db {in_words(args.db or 'labels.db')} --project {shlex.quote(project.name)}"
         print(f"answer with: popmargin annotate {where}; then run this again")
         return 0
     return _write(args, step.ranking, every)
@@ -138,8 +145,26 @@ def _by_judge(args: argparse.Namespace) -> int:
         print("\n".join(said), flush=True)
     if args.dry_run:
         return 0
+    _refuse_nothing(plan, args)
     ranking = rank_responses(responses, comparer.compare, again=comparer.again, **settings)
     return _write(args, ranking, every, comparer.account.usage())
+
+
+def _refuse_nothing(plan: Plan, args: argparse.Namespace) -> None:
+    """Before anything is asked or written.
+
+    Raises:
+        ConfigError: the limit is too low for the first prompt.
+        DataError: no prompt has two different responses.
+    """
+    if plan.contests:
+        return
+    if BEYOND in plan.left_out.values():
+        raise ConfigError(
+            f"--limit {args.limit} is too low for the calls of any prompt: {plan.step().arithmetic}. Nothing was asked."
+            " See how many are needed with --dry-run and without --limit."
+        )
+    raise DataError(f"{args.responses}: there is nothing to rank: {plan.step().arithmetic}. Nothing was asked.")
 
 
 def _outputs(args: argparse.Namespace) -> Path:

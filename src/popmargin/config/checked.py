@@ -176,6 +176,8 @@ def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], fro
     if kind == "literal_error":
         known = [choice for part in (place.schema, *place.schema.get("anyOf", ())) for choice in choices_of(part)]
         return f"{place.name} is {value!r}. {did_you_mean(str(value), known)}"
+    if kind == "password":
+        return f"{place.name} {problem['msg']}."  # without the value
     bounds = bounds_of(place.schema)
     if kind == "finite_number":
         return f"{place.name} must be a finite number{f' ({bounds})' if bounds else ''}, not {value}."
@@ -184,7 +186,9 @@ def _sentence(problem: ErrorDetails, annotation: Any, whole: dict[str, Any], fro
     if not place.schema:
         return f"{place.name}: {problem['msg'].lower()}, not {value!r}."
     wanted = f"{kind_of(place.schema)}{f' ({bounds})' if bounds else ''}"
-    return f"{place.name} must be {wanted}, not {value!r}.{_hint(kind, value, place.name)}"
+    return (
+        f"{place.name} must be {wanted}, not {value!r}.{_hint(kind, value, place.name, _resolved(place.schema, whole))}"
+    )
 
 
 def _unknown(key: str, place: _Place, annotation: Any) -> str:
@@ -195,8 +199,9 @@ def _unknown(key: str, place: _Place, annotation: Any) -> str:
     return f"Unknown key '{place.name}'. {said}"
 
 
-def _hint(kind: str, value: Any, where: str) -> str:
-    key = _PARTS.get(where.partition("[")[0])
+def _hint(kind: str, value: Any, where: str, schema: Mapping[str, Any]) -> str:
+    inside = (key for key in ("source", "name", "kind") if key in schema.get("properties", {}))
+    key = _PARTS.get(where.partition("[")[0]) or next(inside, None)
     if key is not None and isinstance(value, str):
         return f" Write {{{key}: {value}}}."
     return " Write it in quotes." if kind == "string_type" and isinstance(value, int | float) else ""

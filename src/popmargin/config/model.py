@@ -11,8 +11,9 @@ class ModelConfig:
     """The start model, which is also the reference unless another is named.
 
     Attributes:
-        path: a folder, a hub id, or an embedded model: `demo`, SmolLM2-135M-Instruct, or `demo-digits`, a U-Net that
-            draws coloured digits; a LoRA adapter is merged into its base first (see `start_adapter`).
+        path: a folder, a hub id, or an embedded model: `demo`, SmolLM2-135M-Instruct, or `demo-digits` and
+            `demo-emoji`, U-Nets that draw coloured digits and emoji; a LoRA adapter is merged into its base first (see
+            `start_adapter`).
         precision: `fp32`, or `bf16`: bf16 matmuls; trained weights stay in fp32, frozen ones are kept in bf16.
         lora_rank: rank of a LoRA adapter on all linear layers; 0 trains all weights.
         lora_alpha: LoRA scaling; null means twice the rank.

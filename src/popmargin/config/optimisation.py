@@ -28,6 +28,11 @@ class TrainConfig:
         max_grad_norm: gradients of a larger norm are scaled down to it; 0 for no clipping.
         average: decay of a running average of the trained weights, updated after every optimizer step; it is evaluated
             and saved in place of the last weights. null for none.
+        stop_on: a metric of the held-out preferences, larger is better, that is measured after every epoch, such as
+            recall@5 with `task: items`; training stops when it gets no better, and the weights where it was best are
+            saved. What chooses the weights must not be what judges them: give validation rows as `data.test`, and test
+            elsewhere. null trains to the end.
+        patience: with `stop_on`, stop after so many epochs without a better value.
         edge_batching: `random` edges in a batch, or `clustered`: edges that share preferences, so fewer preferences
             are scored twice per epoch.
         gradient_checkpointing: recompute activations in the backward pass.
@@ -56,6 +61,8 @@ class TrainConfig:
     betas: Annotated[list[PartialShare], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.9, 0.95])
     max_grad_norm: NotNegative = 1.0
     average: PartialShare | None = None
+    stop_on: str | None = None
+    patience: Size = 10
     edge_batching: Literal["random", "clustered"] = "random"
     gradient_checkpointing: bool = False
     frozen_cache_gb: NotNegative = 0.0

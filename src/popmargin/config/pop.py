@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from popmargin.bounds import NotNegative, PartialShare, Seed, Share, Size
+from popmargin.bounds import Address, NotNegative, PartialShare, Seed, Share, Size
 from popmargin.config.checked import section
 
 
@@ -26,7 +26,7 @@ class PopConfig:
         ridge: precision of the prior on fitted strengths.
     """
 
-    edges: str | None = None
+    edges: Address | None = None
     sampling: Literal["iterative", "random", "active"] = "iterative"
     k: Size = 1
     seed: Seed = 0

@@ -41,7 +41,7 @@ class DataConfig:
 
     Attributes:
         train: a file, a glob, a folder of files, a saved data set, a hub id (each of these also as a list), or embedded
-            data: `demo`, or `demo-digits` for pictures.
+            data: `demo`, or `demo-digits` and `demo-emoji` for pictures.
         test: held-out preferences, in the same forms; null splits `test_size` off `train`, by prompt.
         split: the split of `train`, if it has several; `name:split` works too, also for `test`.
         format: the layout of the rows; `auto` detects it.

@@ -105,11 +105,17 @@ def is_pillow(value: object) -> bool:
     return hasattr(value, "save") and hasattr(value, "convert")
 
 
+def is_pixels(value: object) -> bool:
+    """Whether a value is an array of pixels: three dimensions, or two of them for grey."""
+    return isinstance(value, np.ndarray) and value.ndim in (2, 3)
+
+
 def image_bytes(image: object, *, name: str | None = None, where: str = "") -> bytes:
     """The bytes of an image's file.
 
     Args:
-        image: bytes, a path, `{"bytes": …, "path": …}` (bytes come first), or a `PIL.Image.Image`, which becomes PNG.
+        image: bytes, a path, `{"bytes": …, "path": …}` (bytes come first), or a `PIL.Image.Image` or RGB pixels (H, W,
+            3) as uint8, which become PNG.
         name: the image's name, if it is known: then the bytes must be that image's.
         where: the row and column, for messages.
 
@@ -137,9 +143,19 @@ def _given_bytes(image: object, where: str) -> bytes:
         return _file_bytes(Path(image).expanduser(), where)
     if is_pillow(image):
         return encode_png(_as_rgb(cast("Image.Image", image)))
-    held = "missing" if image is None or image == "" else a_kind(image)
+    if is_pixels(image):
+        return _png_of_pixels(cast(np.ndarray, image), where)
+    held = "missing" if image is None or (isinstance(image, str) and not image) else a_kind(image)
     remedy = 'write a path, bytes or {"bytes": …, "path": …}.'
     raise ImageError("missing_image", f"the image is {held}.", remedy, where=where)
+
+
+def _png_of_pixels(pixels: np.ndarray, where: str) -> bytes:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
+        message = f"the image is an array of {pixels.dtype} of shape {pixels.shape}."
+        remedy = "give RGB pixels from 0 to 255, (height, width, 3), as uint8; or bytes, or a path."
+        raise ImageError("not_an_image", message, remedy, where=where)
+    return encode_png(pixels)
 
 
 def _file_bytes(path: Path, where: str) -> bytes:

@@ -23,6 +23,10 @@ def embedded_data(name: str) -> Path | None:
         from popmargin.demo.images.digit_preferences import digits_data_path
 
         return digits_data_path()
+    if name == "demo-emoji":
+        from popmargin.demo.images.emoji_preferences import emoji_data_path
+
+        return emoji_data_path()
     return demo_data_path() if name == "demo" else None
 
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from popmargin.config import EvaluationConfig
 from popmargin.data.images import encode_png, image_name
 from popmargin.engine.trial import evaluating
-from popmargin.errors import RunError
+from popmargin.errors import ConfigError, RunError
 from popmargin.generate.drawn import DrawnImages
 from popmargin.generate.own_draws import noise
 from popmargin.generate.samples import Samples
@@ -159,12 +159,7 @@ class ImageSampler:
         weights: Any = next(denoiser.model.parameters())
         x_BCHW = torch.from_numpy(np.stack(own)).to(weights.device)
         scheduler = copy.deepcopy(self._scheduler)  # it counts its steps
-        try:
-            scheduler.set_timesteps(sampling.denoising_steps, device=weights.device, **self._shift())
-        except ValueError as error:
-            raise RunError(
-                f"denoising_steps {sampling.denoising_steps:,} does not fit the scheduler: {error}"
-            ) from error
+        self._set_steps(scheduler, weights.device)
         with evaluating(denoiser.model):
             for time in scheduler.timesteps:
                 x_BCHW = scheduler.step(self._guided(x_BCHW, time, prompts), time, x_BCHW).prev_sample
@@ -177,6 +172,24 @@ class ImageSampler:
             )
         levels = ((pixels_B3HW / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         return list(levels.permute(0, 2, 3, 1).cpu().numpy())
+
+    def check(self) -> None:
+        """Check that the scheduler has as many steps as are asked for; nothing is sampled.
+
+        Raises:
+            ConfigError: it has not.
+        """
+        self._set_steps(copy.deepcopy(self._scheduler), "cpu")
+
+    def _set_steps(self, scheduler: Any, device: Any) -> None:
+        steps, most = self._sampling.denoising_steps, int(scheduler.config.num_train_timesteps)
+        try:
+            scheduler.set_timesteps(steps, device=device, **self._shift())
+        except ValueError as error:
+            raise ConfigError(
+                f"denoising_steps {steps:,} does not fit the scheduler of the model: {error}. Set at most {most:,}; 20 "
+                "to 50 are usual."
+            ) from error
 
     def _guided(self, x_BCHW: Tensor, time: Tensor, prompts: list[str]) -> Tensor:
         scale, times_B = self._sampling.guidance_scale, time.to(x_BCHW.dtype).expand(len(x_BCHW))
@@ -224,6 +237,25 @@ def sample_images(
     return found
 
 
+def check_sampling_of_images(denoiser: Denoiser, settings: EvaluationConfig) -> None:
+    """Check before training that the model can be sampled as a run's evaluation says.
+
+    Raises:
+        ConfigError: `denoising_steps` does not fit its scheduler.
+    """
+    ImageSampler(denoiser, [], _sampling(settings)).check()
+
+
+def _sampling(settings: EvaluationConfig) -> ImageSampling:
+    return ImageSampling(
+        samples=settings.samples,
+        denoising_steps=settings.denoising_steps,
+        guidance_scale=settings.guidance_scale,
+        batch_size=settings.generation_batch_size,
+        seed=settings.seed,
+    )
+
+
 def image_samples(
     denoiser: Denoiser,
     prompts: Sequence[Any],
@@ -241,13 +273,7 @@ def image_samples(
         progress: show a progress bar.
         keys: as in `ImageSampler`.
     """
-    sampling = ImageSampling(
-        samples=settings.samples,
-        denoising_steps=settings.denoising_steps,
-        guidance_scale=settings.guidance_scale,
-        batch_size=settings.generation_batch_size,
-        seed=settings.seed,
-    )
+    sampling = _sampling(settings)
     files = [encode_png(pixels) for pixels in sample_images(denoiser, prompts, sampling, progress=progress, keys=keys)]
     names = [image_name(file) for file in files]
     return Samples(texts=names, drawn=drawn_by(denoiser, sampling), images=files)

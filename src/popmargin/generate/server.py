@@ -127,7 +127,7 @@ class Server:
             )
         base = url.rstrip("/").removesuffix("/completions").removesuffix("/chat")
         self.url = f"{base}/{endpoint}"
-        self._headers = _headers(api_key_env, what)
+        self._headers = key_headers(api_key_env, what)
         self._workers = workers
         self._retries = retries
         self._backoff = backoff
@@ -343,7 +343,12 @@ def request_fields(settings: Mapping[str, Any], request: Mapping[str, Any] | Non
     return {name: value for name, value in {**settings, **own}.items() if value is not None}
 
 
-def _headers(api_key_env: str | None, what: str) -> dict[str, str]:
+def key_headers(api_key_env: str | None, what: str) -> dict[str, str]:
+    """What tells a server that the caller may ask; nothing without a key.
+
+    Raises:
+        ConfigError: there is no such environment variable.
+    """
     if api_key_env is None:
         return {}
     key = os.environ.get(api_key_env)

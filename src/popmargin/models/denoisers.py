@@ -115,6 +115,24 @@ _KINDS: Mapping[str, Denoising] = {
 }
 
 
+_KNOWN = (
+    "Known are the U-Nets of Stable Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and of PixArt at "
+    "one size: start from one of these."
+)
+
+
+def refuse_unknown_class(name: str, path: str) -> None:
+    """Refuse the class of a denoising model before its weights are loaded.
+
+    Raises:
+        ConfigError: its inputs are not known, such as those of `FluxTransformer2DModel`.
+    """
+    if name not in _KINDS:
+        raise ConfigError(
+            f"'{path}' has a denoising model of the class {name}, whose inputs are not known here. {_KNOWN}"
+        )
+
+
 def kind_of_denoiser(model: Any, path: str) -> Denoising:
     """How a model takes its inputs.
 
@@ -130,13 +148,13 @@ def kind_of_denoiser(model: Any, path: str) -> Denoising:
         return _StableDiffusionXL()
     more = [key for key in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if config.get(key)]
     if config.get("use_additional_conditions"):
-        more.append("use_additional_conditions")
-    if name not in _KINDS or more:
-        what = f"with {more[0]}" if more else f"of the class {name}"
         raise ConfigError(
-            f"'{path}' has a denoising model {what}, whose inputs are not known here. Known are the U-Nets of Stable "
-            "Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and of PixArt at one size."
+            f"'{path}' has a transformer of PixArt that is also told the size of each image "
+            f"(use_additional_conditions), as those for 1024 pixels. {_KNOWN}"
         )
+    refuse_unknown_class(name, path)
+    if more:
+        raise ConfigError(f"'{path}' has a denoising model with {more[0]}, whose inputs are not known here. {_KNOWN}")
     return _KINDS[name]
 
 

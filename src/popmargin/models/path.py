@@ -9,7 +9,13 @@ from popmargin.errors import RunError
 from popmargin.files import no_such_file
 from popmargin.models.demo_model import demo_model_path
 
-_BASES = {"demo-digits": "popmargin.demo.images.digit_base"}
+_BASES = {
+    "demo-digits": ("popmargin.demo.images.digit_base", "digits_base_path"),
+    "demo-emoji": ("popmargin.demo.images.emoji_base", "emoji_base_path"),
+}
+_NAMES = "demo, demo-digits or demo-emoji"
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
+"""The name under which diffusers looks for LoRA weights."""
 HUB = "https://huggingface.co/"
 _SUFFIXES = re.compile(
     r"\.(safetensors|bin|gguf|pt|pth|ckpt|onnx|h5|jsonl?|ya?ml|csv|tsv|parquet|txt|zip|tar|gz|xlsx|py)", re.IGNORECASE
@@ -48,8 +54,8 @@ def resolve_path(path: str) -> str:
     """What transformers should load: a folder, or the id of a model on the hub.
 
     Args:
-        path: an embedded model (`demo`, `demo-digits`), a folder (`~` is the home folder), a hub id, or its address on
-            the hub, which cannot mean a folder.
+        path: an embedded model (`demo`, `demo-digits`, `demo-emoji`), a folder (`~` is the home folder), a hub id, or
+            its address on the hub, which cannot mean a folder.
 
     Raises:
         RunError: it looks like a path, or its first part is a folder here, but there is no model folder; the hub is
@@ -58,11 +64,12 @@ def resolve_path(path: str) -> str:
     if path == "demo":
         return str(demo_model_path())
     if path in EMBEDDED:  # made by the demo, which lies above
-        return str(importlib.import_module(_BASES[path]).digits_base_path())
+        module, function = _BASES[path]
+        return str(getattr(importlib.import_module(module), function)())
     if path.startswith(HUB):
         return "/".join(path.removeprefix(HUB).strip("/").split("/")[:2])
     if not path.strip():
-        raise RunError("The model is empty. Give a folder, a hub id, or demo.")
+        raise RunError(f"The model is empty. Give a folder, a hub id, {_NAMES}.")
     folder = Path(path).expanduser()
     if folder.is_dir():
         _refuse_a_folder_without_model(path, folder)
@@ -71,13 +78,19 @@ def resolve_path(path: str) -> str:
         raise RunError(f"{path} is a file. Give the folder that contains the model: {folder.parent}")
     if looks_like_path(path) or ("/" in path and Path(Path(path).parts[0]).is_dir()):
         hub = f" (For a model on the hub: {HUB}{path})" if path.count("/") == 1 and path[0].isalnum() else ""
-        raise RunError(f"{no_such_file(path, what='folder or model')} Give a model folder, a hub id, or demo.{hub}")
+        raise RunError(f"{no_such_file(path, what='folder or model')} Give a model folder, a hub id, {_NAMES}.{hub}")
     return path
 
 
 def _refuse_a_folder_without_model(path: str, folder: Path) -> None:
     if any((folder / name).is_file() for name in _MODEL_FILES):
         return
+    if any((place / LORA_WEIGHTS).is_file() for place in (folder, folder / "model")):
+        raise RunError(
+            f"{path} has the LoRA weights of a text-to-image model, without the model. Merge them into the model that "
+            "they were trained on, and start from that folder: pipe = DiffusionPipeline.from_pretrained(MODEL); "
+            "pipe.load_lora_weights(FOLDER); pipe.fuse_lora(); pipe.unload_lora_weights(); pipe.save_pretrained(NEW)"
+        )
     kinds = ("config.json", "model_index.json", "adapter_config.json")
     inside = [config.parent for kind in kinds for config in sorted(folder.glob(f"*/{kind}"))]
     hint = f" Did you mean {inside[0]}?" if inside else " Give the folder that save_pretrained wrote."

@@ -18,7 +18,14 @@ from popmargin.engine.diffusion.schedules import Schedule
 from popmargin.engine.logps import autocast
 from popmargin.errors import ConfigError, RunError, import_extra
 from popmargin.files import digest
-from popmargin.models.denoisers import Denoising, Text, encoded_rows, kind_of_denoiser, text_pipeline
+from popmargin.models.denoisers import (
+    Denoising,
+    Text,
+    encoded_rows,
+    kind_of_denoiser,
+    refuse_unknown_class,
+    text_pipeline,
+)
 from popmargin.models.path import resolve_path
 from popmargin.models.policies import device
 from popmargin.models.quiet import quiet_loading
@@ -288,6 +295,8 @@ def _load(folder: Path, name: str, kind: tuple[str, str], path: str, dtype: torc
             f"The part '{name}' of '{path}' is of the class {library}.{class_name}, which neither diffusers nor "
             "transformers has: code next to a model never runs here."
         )
+    if name in TRAINED:
+        refuse_unknown_class(class_name, path)
     is_model = _is_module(found)
     if is_model:
         refuse_pickles(str(folder / name), f"{path}/{name}")

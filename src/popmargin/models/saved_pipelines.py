@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from popmargin.config import ModelConfig
 from popmargin.errors import ConfigError, RunError
 from popmargin.models.lora import add_adapter
+from popmargin.models.path import LORA_WEIGHTS
 from popmargin.models.pipelines import INDEX, Pipeline, load_part
 from popmargin.models.policies import BASE_FILE
 from popmargin.models.saved import write_tensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
-"""The name under which diffusers looks for LoRA weights."""
 _METADATA = "lora_adapter_metadata"  # diffusers' key
 _PREFIX = "base_model.model."
 

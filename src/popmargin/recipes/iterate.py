@@ -4,7 +4,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
-from popmargin.bounds import Count, NotNegative, Positive, Size
+from popmargin.bounds import Address, Count, NotNegative, Positive, Size
 from popmargin.config import section
 from popmargin.errors import ConfigError
 from popmargin.recipes.base import recipe
@@ -75,7 +75,7 @@ class IterateOptions:
     budget: Size | None = None
     choose: Literal["uncertain", "random", "pairs"] = "uncertain"
     batches: Size = 1
-    store: str | None = None
+    store: Address | None = None
     project: str | None = None
     ask: Literal["preference", "pop"] = "preference"
     overlap: Size = 1

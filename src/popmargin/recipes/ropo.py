@@ -60,6 +60,8 @@ class RopoOptions:
     epochs: Positive = 1.0
 
     def __post_init__(self) -> None:
+        if self.known_flips == "":
+            raise ConfigError("recipe.known_flips is empty. Name a column of the data, or remove it.")
         if self.samples < 2 and self.replace == "best_worst":
             raise ConfigError("recipe.samples must be at least 2: `best_worst` pairs two samples.")
         if self.filter == "oracle" and self.noise_share:
@@ -76,7 +78,7 @@ def ropo(plan: Plan, config: RoundsConfig, options: RopoOptions) -> None:
     """
     own = {"objective": "recipe.objective", "train.epochs": "recipe.epochs"}
     own |= {"data.soft_label_temperature": "nothing"}  # neither objective has soft labels, and replacements no ratings
-    opening = open_plan(plan, config, own=own)
+    opening = open_plan(plan, config, own=own, known=options.known_flips)
     base, data = opening.base, opening.data
     known = options.known_flips or (FLIPPED if base.data.flip else None)
     if options.filter == "oracle" and known is None:

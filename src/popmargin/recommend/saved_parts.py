@@ -39,6 +39,7 @@ def save_parts(folder: Path, parts: Parts) -> None:
         "items": parts.catalogue.names,
         "valid": parts.valid.users,
         "test": parts.test.users,
+        "train": parts.train_users,
         "account": [step.to_dict() for step in parts.account],
     }
     (folder / NAMES).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
@@ -71,10 +72,10 @@ def load_parts(folder: Path) -> Parts:
                 for name in ("valid", "test")
             }
         account = tuple(Step.from_dict(step) for step in told["account"])
-        catalogue = Catalogue(tuple(told["items"]))
+        catalogue, users = Catalogue(tuple(told["items"])), tuple(told["train"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RunError(f"{folder} holds no split that can be read ({error}). Delete it, and run again.") from error
-    return Parts(catalogue, ragged["train"], ragged["known"], cases["valid"], cases["test"], account)
+    return Parts(catalogue, ragged["train"], ragged["known"], cases["valid"], cases["test"], account, users)
 
 
 def _arrays(parts: Parts) -> dict[str, np.ndarray]:

@@ -44,6 +44,7 @@ class Parts:
             sequences and test histories. For recipes that use them (`ItemKNNOptions.transductive`).
         valid, test: cases.
         account: where the users (or events) went.
+        train_users: names of the users of `train`, whose first events a training sequence holds.
     """
 
     catalogue: Catalogue
@@ -52,6 +53,7 @@ class Parts:
     valid: Cases
     test: Cases
     account: tuple[Step, ...] = field(default=())
+    train_users: tuple[str, ...] = ()
 
 
 def split_by_user(data: Sequences, *, seed: int = 0, shares: tuple[float, float, float] = SHARES) -> Parts:
@@ -92,7 +94,8 @@ def split_by_user(data: Sequences, *, seed: int = 0, shares: tuple[float, float,
                 left_out={"no history before the target": valid_short + test_short})  # fmt: skip
     whole = data.items.take(numbers["valid"])
     known = Ragged.concatenate([train, whole, test.histories])
-    return _checked(Parts(data.catalogue, train, known, valid, test, (step,)))
+    users = tuple(data.users[number] for number in numbers["train"])
+    return _checked(Parts(data.catalogue, train, known, valid, test, (step,), users))
 
 
 def leave_one_out(data: Sequences) -> Parts:
@@ -118,7 +121,7 @@ def leave_one_out(data: Sequences) -> Parts:
     valid = Cases(users, train.take(long), _item_at(data.items, long, -2))
     kept = {"users with both targets": len(long), "training users alone": len(data) - len(long)}
     step = Step(name="leave one out", rows_in=len(data), kept=kept, unit="users")
-    return _checked(Parts(data.catalogue, train, known, valid, test, (step,)))
+    return _checked(Parts(data.catalogue, train, known, valid, test, (step,), data.users))
 
 
 def split_by_time(data: Sequences, *, shares: tuple[float, float, float] = SHARES) -> Parts:
@@ -153,7 +156,8 @@ def split_by_time(data: Sequences, *, shares: tuple[float, float, float] = SHARE
     user_T = np.repeat(np.arange(len(data)), data.items.lengths)
     before = [np.bincount(user_T[data.times < point], minlength=len(data)) for point in (first, second)]
     train, known = (_first(data.items, lengths) for lengths in before)
-    train, known = train.take(np.flatnonzero(before[0])), known.take(np.flatnonzero(before[1]))
+    some = np.flatnonzero(before[0])
+    train, known = train.take(some), known.take(np.flatnonzero(before[1]))
     notes: list[str] = []
     cases: list[Cases] = []
     for name, history, end in (("validation", before[0], before[1]), ("test", before[1], data.items.lengths)):
@@ -173,7 +177,8 @@ def split_by_time(data: Sequences, *, shares: tuple[float, float, float] = SHARE
         "after": int((data.items.lengths - before[1]).sum()),
     }
     step = Step(name="split by time", rows_in=len(user_T), kept=kept, notes=tuple(notes), unit="events")
-    return _checked(Parts(data.catalogue, train, known, cases[0], cases[1], (step,)))
+    train_users = tuple(data.users[number] for number in some)
+    return _checked(Parts(data.catalogue, train, known, cases[0], cases[1], (step,), train_users))
 
 
 def _first(items: Ragged, lengths: np.ndarray) -> Ragged:

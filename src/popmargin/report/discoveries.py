@@ -9,6 +9,8 @@ from popmargin.report.results import ArmResult
 from popmargin.statistics.intervals import Interval
 
 RATE = 0.05
+NAMED = 6
+"""At most this many are named in a sentence; more are in the summary."""
 
 
 @dataclass(frozen=True)
@@ -98,5 +100,9 @@ def discovery_note(shown: Sequence[Difference]) -> str:
         rest = "None of them holds up" if len(clear) > 1 else "It does not hold up"
     else:
         rest = f"{len(clear) - len(fallen)} of them hold{'s' if len(clear) - len(fallen) == 1 else ''} up"
-    named = f"; {', '.join(fallen)} {'does' if len(fallen) == 1 else 'do'} not" if 0 < len(fallen) < len(clear) else ""
+    if len(fallen) > NAMED:
+        named = "; the others have the marks △ and ▽ in the summary"
+    else:
+        named = f"; {', '.join(fallen)} {'does' if len(fallen) == 1 else 'do'} not"
+    named = named if 0 < len(fallen) < len(clear) else ""
     return f"{opening} {rest} at a false discovery rate of {RATE:.0%} (Benjamini–Hochberg){named}."

@@ -25,7 +25,7 @@ class Picture:
         source: a data URI.
         width, height: of the file in the page, pixels.
         alt: what it is, in words.
-        captions: the reward, and the further rewards by name, as text.
+        captions: the reward and the further rewards, by name, as text.
     """
 
     source: str
@@ -92,7 +92,7 @@ def picture_rows(study: StudyResults) -> tuple[list[PictureRow], int]:
             seen[prompt] = seen.get(prompt, 0) + 1
             if "image" in sample:
                 row = rows.setdefault((prompt, seen[prompt]), [None] * len(columns))
-                row[place] = _picture(sample, prompt, label)
+                row[place] = _picture(sample, prompt, label, study.reward or "reward")
     listed = [PictureRow(prompt, cells) for (prompt, _), cells in rows.items()]
     return listed[:MAX_ROWS], max(0, len(listed) - MAX_ROWS)
 
@@ -107,11 +107,11 @@ def _label(arm: ArmResult) -> str:
     return arm.label or arm.name
 
 
-def _picture(sample: dict[str, Any], prompt: str, label: str) -> Picture:
+def _picture(sample: dict[str, Any], prompt: str, label: str, reward: str) -> Picture:
     image = sample["image"]
-    scores = {"reward": sample.get("reward"), **sample.get("also", {})}
+    scores = {reward: sample.get("reward"), **sample.get("also", {})}
     captions = tuple((name.replace("_", " "), _score(value)) for name, value in scores.items())
-    alt = f"{prompt}, by {label}, reward {captions[0][1]}"
+    alt = f"{prompt}, by {label}, {captions[0][0]} {captions[0][1]}"
     return Picture(image["source"], image["width"], image["height"], alt, captions)
 
 

@@ -118,7 +118,7 @@ def tradeoff(study: StudyResults, width: float = WIDE) -> Markup:
     said = [f"{style.label}: {shown('accuracy', across)} and {shown(key, up)}" for style, across, up in arms]
     hints = [f"{style.label}: accuracy {shown('accuracy', across)}, {entry.title.lower()} {shown(key, up)}"
              for style, across, up in arms]  # fmt: skip
-    _crosses(plot, arms, hints, width)
+    crosses(plot, arms, hints, width)
     plot.text(f"↑ {entry.title}", 0, 14, "axis-title")
     plot.text("Accuracy on held-out preferences →", plot.x.end, height - 6, "axis-title end")
     return plot.picture(width, height, f"Scatter plot of accuracy and {entry.title.lower()}. {'; '.join(said)}.")
@@ -148,8 +148,15 @@ def _note_lines(plot: Plot, study: StudyResults, key: str) -> None:
         plot.text("level with the reference", plot.x.end - 4, plot.y(level) - 5, "tick end")
 
 
-def _crosses(plot: Plot, arms: Sequence[tuple[Style, Interval, Interval]], hints: Sequence[str], width: float) -> None:
-    """Every arm's mark with the bars of both intervals, and its name near it."""
+def crosses(
+    plot: Plot,
+    arms: Sequence[tuple[Style, Interval, Interval]],
+    hints: Sequence[str],
+    width: float,
+    *,
+    named: bool = True,
+) -> None:
+    """Every arm's mark with the bars of both intervals, and its name near it if they are `named`."""
     points = [(plot.x(across.estimate), plot.y(up.estimate)) for _, across, up in arms]
     bars: list[Box] = []
     for (style, across, up), (cx, cy) in zip(arms, points, strict=True):
@@ -159,6 +166,9 @@ def _crosses(plot: Plot, arms: Sequence[tuple[Style, Interval, Interval]], hints
         if has_bounds(up):
             bars.append(Box(cx - 1, plot.y(up.high), cx + 1, plot.y(up.low)))
             plot.segment((cx, cx), (bars[-1].bottom, bars[-1].top), f"bar soft {style.colour}")
+    if not named:
+        plot.body.extend(style.mark(*at, 6, hint) for (style, _, _), at, hint in zip(arms, points, hints, strict=True))
+        return
     size = 12.5 if width > 500 else 11
     names = short_names([style for style, _, _ in arms], width * 0.4, size)
     frame = Box(plot.x.start + 4, plot.y.end + 3, plot.x.end - 3, plot.y.start - 4)

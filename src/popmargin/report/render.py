@@ -8,12 +8,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from popmargin.files import HTML
-from popmargin.report import curves, goal_plot, pictures, plots, tables
+from popmargin.report import cost_plot, curves, goal_plot, pictures, plots, tables
 from popmargin.report.discoveries import differences, discovery_note, seeds_tell
 from popmargin.report.metrics import is_known, metric
 from popmargin.report.results import ArmResult, StudyResults, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
+COST = 420.0  # px
 
 
 def render_report(results: StudyResults) -> str:
@@ -91,6 +92,10 @@ def _context(study: StudyResults) -> dict[str, Any]:
         "tradeoff": [plots.tradeoff(study, width) for width in (plots.WIDE, plots.NARROW)],
         "tradeoff_metric": metric(key) if key else None,
         "not_placed": _without(study, ["accuracy", *([key] if key else [])]),
+        "costs": [cost_plot.reward_against(study, key, COST) for key in cost_plot.cost_keys(study)],
+        "cost_styles": cost_plot.placed(study) if len(study.arms) > cost_plot.NAMED else [],
+        "costs_not_placed": _without(study, [cost_plot.REWARD, *cost_plot.cost_keys(study)]),
+        "reward": study.reward.replace("_", " ") or "reward",
         "buckets": [plots.buckets(study, width) for width in (plots.WIDER, plots.NARROW)],
         "curves": [figure for name in curves.curve_names(study) if (figure := curves.curve(study, name))],
         "goals": [figure for width in (plots.WIDE, plots.NARROW) if (figure := goal_plot.reward_by_goal(study, width))],

@@ -78,6 +78,7 @@ class StudyResults:
             `arms`, the labels of the arms they belong to (none: all).
         responses: what policies generate: texts or images.
         reference_samples: those of the reference policy, as `ArmResult.samples`.
+        reward: the name of the reward, such as `ink`; without one it is called reward.
 
     Raises:
         RunError: two arms have the same name.
@@ -95,6 +96,7 @@ class StudyResults:
     account: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     responses: Literal["texts", "images"] = "texts"
     reference_samples: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    reward: str = ""
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from popmargin.account import Step
@@ -26,6 +26,7 @@ Verdict = Literal["better", "worse", "higher", "lower", "unclear", "one seed", "
 SYMBOLS: dict[str, str] = {
     "better": "▲", "worse": "▼", "higher": "↑", "lower": "↓", "unclear": "○", "one seed": "·", "": "",
 }  # fmt: skip
+_CLEAR = ("better", "worse", "higher", "lower")
 ALONE = {"▲": "△", "▼": "▽"}  # a difference that is clear by itself but not after correction for multiple comparisons
 MAX_PROMPTS, MAX_CHARACTERS = 6, 3000
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -110,8 +111,10 @@ def cell(
         return Cell(estimate, interval, "", verdict(value, entry, level=0.5, told=told), stands)
     if difference is None or not is_known(difference):
         return Cell(estimate, interval)
-    shown = number((100 if share else 1) * difference.estimate, places, sign=True)
-    return Cell(estimate, interval, shown, verdict(difference, entry, told=told), stands)
+    found, amount = verdict(difference, entry, told=told), (100 if share else 1) * difference.estimate
+    while found in _CLEAR and places < 8 and round(amount, places) == 0:
+        places += 1  # a clear difference is not shown as zero
+    return Cell(estimate, interval, number(amount, places, sign=True), found, stands)
 
 
 def summary_columns(study: StudyResults) -> list[Metric]:
@@ -121,7 +124,9 @@ def summary_columns(study: StudyResults) -> list[Metric]:
     """
     keys = [key for key in SUMMARY_COLUMNS if study.responses == "texts" or key not in ("kl_per_token", "length")]
     after = keys.index("mean_reward") + 1
-    return [metric(key) for key in (*keys[:after], *further_metrics(study.arms), *keys[after:])]
+    found = [metric(key) for key in (*keys[:after], *further_metrics(study.arms), *keys[after:])]
+    named = study.reward.replace("_", " ")
+    return [replace(entry, unit=named) if named and entry.key == "mean_reward" else entry for entry in found]
 
 
 def _places(study: StudyResults, entry: Metric) -> int:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from popmargin.errors import ConfigError, RunError, counted
 from popmargin.files import no_such_file
-from popmargin.generate.server import Failure, request_fields
+from popmargin.generate.server import Failure, key_headers, request_fields
 from popmargin.judges.answer_cache import AnswerCache, cache_file, request_key
 from popmargin.judges.client import ChatClient, answer_text
 from popmargin.judges.prompts import readable
@@ -202,10 +202,10 @@ class JudgeReward:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Find options of a wrong type, and a template that cannot be used, before a judge is needed.
+    """Find options of a wrong type, a template that cannot be used and a missing key before a judge is needed.
 
     Raises:
-        ConfigError: it names the option.
+        ConfigError: it names the option, or the environment variable of the key.
     """
     types = get_type_hints(JudgeReward.__init__)
     for name, value in options.items():
@@ -214,6 +214,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         except ValidationError as error:
             raise ConfigError(f"Option {name} of the judge is {value!r}. {error.errors()[0]['msg']}.") from error
     _template(options.get("template"))
+    key_headers(options.get("api_key_env"), "Judge")
 
 
 def _template(path: str | Path | None) -> str:

@@ -61,6 +61,7 @@ def render_rounds(results: RoundsResults, *, planned: int) -> str:
         ],
         ranks=_known_columns([_rank_row(name, facts) for name, facts in results.ranks.items()]),
         margins=[ranked_margins(name, facts["rank"]) for name, facts in results.ranks.items() if "rank" in facts],
+        by_loss=any(facts["rank"].get("by") == "loss" for facts in results.ranks.values() if "rank" in facts),
         stages=[_stage_row(stage) for stage in results.stages],
         total=duration(sum(stage.seconds for stage in results.stages)),
         prompts=_prompts(results.policies),

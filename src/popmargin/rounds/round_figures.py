@@ -12,6 +12,7 @@ from popmargin.rounds.gathered import Measured
 from popmargin.statistics.intervals import Interval
 
 _WIDTH, _HEIGHT = 360.0, 250.0
+_CHOICE = {"random": "chosen at random", "oracle": "those known to be wrong"}
 
 
 def over_rounds(policies: Sequence[Measured], key: str) -> Markup:
@@ -76,12 +77,15 @@ def ranked_margins(name: str, facts: Mapping[str, Any]) -> Markup:
         left, top = plot.x(low), plot.y(count)
         size = {"width": max(plot.x(high) - left - 0.5, 0.5), "height": plot.y(0) - top}
         plot.draw("rect", hint, x=left, y=top, class_="dot s1", **size)
-    cut = facts["cut"]
+    cut = facts["cut"] if facts["by"] == "loss" else None
     if cut is not None:
         plot.upright(cut, "level")
     plot.text(f"{name}: preferences by reward margin", 0, 13, "panel-title")
     plot.text("reward margin, reward units", (44 + _WIDTH - 8) / 2, _HEIGHT - 3, "tick mid")
-    said = "nothing is dropped" if cut is None else f"dropped up to {number(cut, 2)}"
+    said = "nothing is dropped"
+    if facts["dropped"]:
+        how = f"up to {number(facts['cut'], 2)}" if facts["by"] == "loss" else _CHOICE[facts["by"]]
+        said = f"{facts['dropped']} are dropped, {how}"
     below = f"{facts['contradicted']:.0%} are below zero"
     words = f"Reward margins of the {facts['rows']} preferences in {name}: {below}; {said}."
     return plot.picture(_WIDTH, _HEIGHT, words)

@@ -138,8 +138,9 @@ def _train_all(study: StudyConfig, overwrite: bool) -> None:
         config = run.config
         say(title(number, run))
         if workspace is None or not workspace.fits(run.task):
-            workspace = run.workspace()
-            references.clear()
+            before, workspace = workspace, run.workspace()
+            if before is None or not workspace.samples_like(before):
+                references.clear()
         key = repr(config.evaluation)
         if key not in loaded:
             loaded[key] = configured_rewards(config.evaluation, images="images" in workspace.task.provides)

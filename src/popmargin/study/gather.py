@@ -24,6 +24,7 @@ from popmargin.pop.edges import PopEdges
 from popmargin.report.curves import ERRORS
 from popmargin.report.pictures import MAX_ROWS, thumbnail
 from popmargin.report.results import ArmResult, StudyResults
+from popmargin.rewards.naming import read_name
 from popmargin.statistics.calibration import share_right
 from popmargin.statistics.intervals import Interval
 from popmargin.statistics.jackknife import row_means
@@ -47,8 +48,13 @@ _SAMPLES = 5
 _DATA = {
     "demo": "the embedded controlled-sentiment data",
     "demo-digits": "pairs of pictures of the embedded digit model, by the amount of ink",
+    "demo-emoji": "pairs of pictures of the embedded emoji model, by the amount of red",
 }
-_MODELS = {"demo": "SmolLM2-135M-Instruct (embedded)", "demo-digits": "coloured digits, U-Net of 0.5 M (embedded)"}
+_MODELS = {
+    "demo": "SmolLM2-135M-Instruct (embedded)",
+    "demo-digits": "coloured digits, U-Net of 0.5 M (embedded)",
+    "demo-emoji": "emoji, U-Net of 2.1 M (embedded)",
+}
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,7 @@ def collect(
         reference=of_reference,
         responses="images" if "images" in _loss(base).provides else "texts",
         reference_samples=[] if reference is None else _samples(reference),
+        reward=_reward_name(base) if "images" in _loss(base).provides else "",
         baseline=baseline,
         reading=[
             *read_results(results, baseline),
@@ -183,11 +190,12 @@ def _account(arms: Mapping[str, Arm], labels: Mapping[str, str]) -> list[dict[st
 
 
 def _against_controls(arms: Mapping[str, Arm], reference: Generations | None, labels: Mapping[str, str]) -> list[str]:
-    """The margin's effect beyond resampling: PoP arms against the control on the same edges."""
+    """The margin's effect beyond resampling: PoP arms against the control on the same edges, trained alike."""
     sentences: list[str] = []
     for control in (arm for arm in arms.values() if _loss(arm).origin == "control"):
         for arm in arms.values():
-            same = arm.configs[0].pop == control.configs[0].pop and len(arm.runs) == len(control.runs)
+            ours, theirs = arm.configs[0], control.configs[0]
+            same = (ours.pop, ours.train) == (theirs.pop, theirs.train) and len(arm.runs) == len(control.runs)
             if same and _loss(arm).needs.weaker == "target":
                 differences = _differences(arm, control, reference)
                 names = (labels.get(arm.name, arm.name), labels.get(control.name, control.name))
@@ -218,6 +226,13 @@ def _against_references(arms: Mapping[str, Arm], results: Sequence[ArmResult]) -
 
 def _loss(arm: Arm) -> Loss:
     return make_loss(arm.configs[0])
+
+
+def _reward_name(arm: Arm) -> str:
+    """The function of a reward in Python; empty for a model's."""
+    reward = arm.configs[0].evaluation.reward
+    named = None if reward is None else read_name(reward)
+    return named.place.rpartition(":")[2] if named is not None and named.kind == "code" else ""
 
 
 def _differences(arm: Arm, other: Arm, reference: Generations | None) -> dict[str, Interval]:

@@ -15,6 +15,10 @@ _METRICS = {
 }
 
 
+_FEW, _MANY = 4, 8
+"""Arms beside the baseline from which on a sentence names only the two that differ most; the summary has all."""
+
+
 def read_results(arms: Sequence[ArmResult], baseline: str) -> list[str]:
     """Sentences computed from the intervals of the paired differences.
 
@@ -30,11 +34,10 @@ def read_results(arms: Sequence[ArmResult], baseline: str) -> list[str]:
     others = [arm for arm in arms if arm.name != baseline]
     named = [*_METRICS, *further_metrics(arms)]
     sentences = [_compare(metric, base, others) for metric in named if _known(metric, others)]
-    sentences += [
-        _pop_sentence(arm, base)
-        for arm in others
-        if arm.origin in ("published", "ours") and arm.differences and seeds_tell(arm, base)
-    ]
+    sentences += _on_methods(
+        [arm for arm in others if arm.origin in ("published", "ours") and arm.differences and seeds_tell(arm, base)],
+        base,
+    )
     longer = base.metrics.get("accuracy_longer")
     if longer is not None and longer.estimate == longer.estimate:
         sentences.append(
@@ -72,7 +75,10 @@ def read_control(arm: str, control: str, found: Mapping[str, Interval], *, told:
     """
     known = {metric: found[metric] for metric in (*_METRICS, *filter(is_further, found)) if metric in found}
     known = {metric: interval for metric, interval in known.items() if _finite(interval)}
-    amounts = "; ".join(f"{_described(metric)[0]} {_amount(metric, interval)}" for metric, interval in known.items())
+    told_apart = {metric: interval for metric, interval in known.items() if _verdict(interval) != "unclear"}
+    many = told and len(known) > len(_METRICS)  # with further rewards, only what is clear
+    shown = told_apart if many else known
+    amounts = "; ".join(f"{_described(metric)[0]} {_amount(metric, interval)}" for metric, interval in shown.items())
     clear = {_verdict(interval) for interval in known.values()} - {"unclear"}
     if not told:
         return (
@@ -80,10 +86,13 @@ def read_control(arm: str, control: str, found: Mapping[str, Interval], *, told:
             f"edges without it: {amounts}, over prompts only."
         )
     if not clear:
+        listed = "" if many else f" ({amounts})"
         return (
             f"What the margin adds: {arm} cannot be told apart from {control}, which trains on the same edges without "
-            f"it ({amounts}). Its difference from the baseline comes from which preferences are trained on."
+            f"it{listed}. Its difference from the baseline comes from which preferences are trained on."
         )
+    rest = len(known) - len(shown)
+    amounts += f"; unclear in {rest} more" if rest else ""
     return f"What the margin adds: {arm} against {control}, which trains on the same edges without it: {amounts}."
 
 
@@ -115,15 +124,16 @@ def _compare(metric: str, base: ArmResult, others: Sequence[ArmResult]) -> str:
     known = [arm for arm in others if metric in arm.differences and _finite(arm.differences[metric])]
     told = [arm for arm in known if seeds_tell(arm, base)]
     if not told:
-        amounts = "; ".join(f"{arm.label} {_amount(metric, arm.differences[metric])}" for arm in known)
-        return f"{_upper(title)}, one run each against one of {base.label}, over prompts only: {amounts}."
+        amounts = "; ".join(f"{arm.label} {_amount(metric, arm.differences[metric])}" for arm in _ends(metric, known))
+        most = f"the largest and smallest of {len(known)}: " if len(known) >= _MANY else ""
+        return f"{_upper(title)}, one run each against one of {base.label}, over prompts only: {most}{amounts}."
     better = [arm for arm in told if arm.differences[metric].low > 0]
     worse = [arm for arm in told if arm.differences[metric].high < 0]
     parts: list[str] = []
     if better:
-        parts.append("higher for " + ", ".join(f"{a.label} ({_amount(metric, a.differences[metric])})" for a in better))
+        parts.append(f"higher for {_largest(metric, better, len(others))}")
     if worse:
-        parts.append("lower for " + ", ".join(f"{a.label} ({_amount(metric, a.differences[metric])})" for a in worse))
+        parts.append(f"lower for {_largest(metric, worse, len(others))}")
     if not parts:
         return f"{_upper(title)}: no arm differs clearly from {base.label}."
     unclear = len(told) - len(better) - len(worse)
@@ -131,12 +141,55 @@ def _compare(metric: str, base: ArmResult, others: Sequence[ArmResult]) -> str:
     return f"{_upper(title)}, compared with {base.label}: {'; '.join(parts)}{rest}."
 
 
-def _pop_sentence(arm: ArmResult, base: ArmResult) -> str:
+def _ends(metric: str, arms: Sequence[ArmResult]) -> list[ArmResult]:
+    """All arms; if there are many, those with the largest and the smallest differences."""
+    if len(arms) < _MANY:
+        return list(arms)
+    ordered = sorted(arms, key=lambda arm: -arm.differences[metric].estimate)
+    return [*ordered[:2], *ordered[-2:]]
+
+
+def _largest(metric: str, arms: Sequence[ArmResult], count: int) -> str:
+    """Arms with their differences; if the study has many (`count`), the two largest."""
+    ordered = sorted(arms, key=lambda arm: -abs(arm.differences[metric].estimate))
+    shown = list(arms) if count < _MANY else ordered[:2]
+    more = len(arms) - len(shown)
+    amounts = ", ".join(f"{arm.label} ({_amount(metric, arm.differences[metric])})" for arm in shown)
+    return f"{amounts} and {more} more" if more else amounts
+
+
+def _on_methods(arms: Sequence[ArmResult], base: ArmResult) -> list[str]:
+    """A sentence on each arm; if there are many, one on all of them."""
+    if len(arms) <= _FEW:
+        return [_pop_sentence(arm, base) for arm in arms]
+    groups: dict[str, list[str]] = {}
+    for arm in arms:
+        wins, losses = _wins_and_losses(arm)
+        kind = "trade one metric for another" if wins and losses else "only win" if wins else "only lose"
+        groups.setdefault(kind if wins or losses else "differ in none", []).append(arm.label)
+    words = "; ".join(f"{_join(labels)} {_verb(kind, len(labels))}" for kind, labels in groups.items())
+    return [f"Among the metrics above, compared with {base.label}: {words}."]
+
+
+def _verb(kind: str, count: int) -> str:
+    if count > 1:
+        return kind
+    first, space, rest = kind.partition(" ")
+    if first == "only":
+        return f"only {rest.replace('win', 'wins').replace('lose', 'loses')}"
+    return f"{first}s{space}{rest}"
+
+
+def _wins_and_losses(arm: ArmResult) -> tuple[list[str], list[str]]:
+    """What the metrics are called in which an arm is clearly better, and worse."""
     named = (*_METRICS, *further_metrics([arm]))
-    known = {metric: arm.differences[metric] for metric in named if _known(metric, [arm])}
-    verdicts = {metric: _verdict(interval) for metric, interval in known.items()}
+    verdicts = {metric: _verdict(arm.differences[metric]) for metric in named if _known(metric, [arm])}
     wins = [_described(m)[0] for m, verdict in verdicts.items() if verdict == "better"]
-    losses = [_described(m)[0] for m, verdict in verdicts.items() if verdict == "worse"]
+    return wins, [_described(m)[0] for m, verdict in verdicts.items() if verdict == "worse"]
+
+
+def _pop_sentence(arm: ArmResult, base: ArmResult) -> str:
+    wins, losses = _wins_and_losses(arm)
     if wins and not losses:
         return f"{arm.label} beats {base.label} on {_join(wins)} and loses on none of these metrics."
     if losses and not wins:

@@ -169,6 +169,7 @@ class Task(ABC):
         beta: the default β of objectives; None for the objective's own default.
         columns: other columns of the data that `encode` reads, such as features.
         use: a sentence about how to use a trained model, after a space; `{model}` is its folder.
+        stops_on: metrics that `held_out` gives, on which training can stop.
         settings: what it was opened with.
     """
 
@@ -177,6 +178,7 @@ class Task(ABC):
     beta: ClassVar[float | None] = None
     columns: ClassVar[tuple[str, ...]] = ()
     use: ClassVar[str] = ""
+    stops_on: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -193,6 +195,10 @@ class Task(ABC):
     def fits(self, settings: TaskSettings) -> bool:
         """Whether a run with these settings can share this task."""
         return settings == self.settings
+
+    def samples_like(self, other: Any) -> bool:
+        """Whether another task's reference samples the same from the same prompts; by default, with equal settings."""
+        return self.settings == other.settings
 
     @abstractmethod
     def encode(self, preferences: Preferences) -> Encoded:
@@ -244,6 +250,15 @@ class Task(ABC):
             beta: of the objective, reward units per nat.
         """
         return ()
+
+    def held_out(self, model: Any, encoded: Any) -> Mapping[str, float]:
+        """Metrics of held-out preferences by name, larger is better, for `train.stop_on`; those of `stops_on`.
+
+        Args:
+            model: in evaluation mode; it is not changed, and nothing is drawn from PyTorch's own random numbers.
+            encoded: the held-out preferences.
+        """
+        raise NotImplementedError(f"{self.noun} has no metrics to stop on")
 
     def decoupled(self, scorer: Any, weight: float) -> Scorer:
         """A scorer that also gives `PairScores.decoupled`; of tasks that provide `decoupled`.
@@ -403,6 +418,11 @@ class TaskEntry:
     def use(self) -> str:
         """How to use a trained model; `{model}` is its folder."""
         return self.function.use
+
+    @property
+    def stops_on(self) -> tuple[str, ...]:
+        """Metrics on which training can stop."""
+        return self.function.stops_on
 
     @property
     def beta(self) -> float | None:

@@ -18,7 +18,7 @@ from popmargin.data.schema import Preferences
 from popmargin.engine.sequences import split_to_budget
 from popmargin.errors import ConfigError, RunError
 from popmargin.files import digest
-from popmargin.generate.sample_images import image_samples
+from popmargin.generate.sample_images import check_sampling_of_images, image_samples
 from popmargin.generate.samples import Samples
 from popmargin.models.pipelines import Pipeline, load_pipeline, part_fingerprint
 from popmargin.models.policies import base_dtype
@@ -73,6 +73,14 @@ class ImageTask(Task):
         same_dtype = base_dtype(settings.model) == base_dtype(self.settings.model)
         return same_dtype and plain(settings) == plain(self.settings)
 
+    def samples_like(self, other: Any) -> bool:
+        def sampled(settings: TaskSettings) -> tuple[Any, ...]:
+            model, options = settings.model, settings.options
+            named = settings.reference.model or model.path
+            return model.path, named, base_dtype(model), model.precision, options.size
+
+        return isinstance(other, ImageTask) and sampled(self.settings) == sampled(other.settings)
+
     @cached_property
     def pipeline(self) -> Pipeline:
         """The start model with its other parts, frozen."""
@@ -99,6 +107,10 @@ class ImageTask(Task):
 
     def encode(self, preferences: Preferences) -> ImagePreferences:
         return encode_preferences(preferences, self.pipeline, self.cache)
+
+    def check(self, sides: Sequence[ImagePreferences], evaluation: EvaluationConfig) -> None:
+        if evaluation.reward is not None:
+            check_sampling_of_images(self.pipeline.denoiser(self.pipeline.model), evaluation)
 
     # -- reference -------------------------------------------------------------------------------------------------
 

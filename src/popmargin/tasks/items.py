@@ -26,6 +26,7 @@ from popmargin.objectives.base import Logps, ScoreKind
 from popmargin.recommend.denoising.item_denoiser import (
     Background,
     DenoisingErrors,
+    DenoisingRecommender,
     ErrorDraws,
     ItemDenoiser,
     ItemDenoiserOptions,
@@ -34,8 +35,12 @@ from popmargin.recommend.denoising.item_denoiser import (
 from popmargin.recommend.denoising.saved_denoiser import WEIGHTS, load_item_denoiser, read_start, write_trained
 from popmargin.recommend.item_preferences import read_pair
 from popmargin.recommend.item_sequences import Catalogue
+from popmargin.recommend.ranking_metrics import CUTOFFS, ndcg, recall
+from popmargin.recommend.ranks import rank_cases
+from popmargin.recommend.splitting import Cases
 from popmargin.tasks.base import Task, TaskSettings, task
 
+_RANKED = {"recall": recall, "ndcg": ndcg}
 FIXED = 0
 """Seed of draws that are the same in every run."""
 
@@ -220,6 +225,7 @@ class ItemTask(Task):
     provides: ClassVar[frozenset[str]] = frozenset({"log_ratio", "mean_log_ratio", "logp", "mean_logp"})
     noun: ClassVar[str] = "a recommender of items"
     beta: ClassVar[float | None] = 5.0
+    stops_on: ClassVar[tuple[str, ...]] = tuple(f"{name}@{count}" for name in _RANKED for count in CUTOFFS)
     use: ClassVar[str] = " Load it with popmargin.recommend.denoising.saved_denoiser.load_item_denoiser('{model}')."
 
     def __init__(self, settings: TaskSettings) -> None:
@@ -286,6 +292,16 @@ class ItemTask(Task):
         statistics: bool = False,
     ) -> ItemScorer:
         return ItemScorer(self.options, self.dimension, precision, wide)
+
+    def held_out(self, model: Any, encoded: ItemInputs) -> dict[str, float]:
+        """Recall and NDCG of the targets in the whole catalogue, histories included; the noise is fixed by row."""
+        cases = Cases(tuple(encoded.ids), encoded.histories, encoded.chosen)
+        ranks_N = rank_cases(DenoisingRecommender(model), cases, items=len(self.start[0]), count=1).ranks
+        return {
+            f"{name}@{count}": float(measured(ranks_N, count).mean())
+            for name, measured in _RANKED.items()
+            for count in CUTOFFS
+        }
 
     def inputs(
         self, encoded: ItemInputs, scorer: ItemScorer, *, reference: Any = None, scoring: Any = None

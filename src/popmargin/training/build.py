@@ -43,6 +43,7 @@ from popmargin.training.own_code import OwnCode, copies_used, own_code, reward_f
 from popmargin.training.prepared import PreparedData
 from popmargin.training.run_directory import RunDirectory
 from popmargin.training.signals import make_signals
+from popmargin.training.stopping import Stopping, stopping_on
 from popmargin.training.trainer import PreferenceTrainer
 from popmargin.training.workspace import Workspace
 
@@ -277,6 +278,7 @@ class Parts:
     collator: Collator
     edges: PopEdges | None
     scale: StrengthScale | None = None
+    stopping: Stopping | None = None
 
 
 def make_parts(run: Run, workspace: Workspace) -> Parts:
@@ -332,7 +334,9 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
         target_forward=loss.target.forward if loss.target is not None else "none",
         tokens_per_batch=run.train.tokens_per_batch,
     )
-    return Parts(task, model, scorer, loss, collator, edges if edges is not None else fitted_to, scale)
+    used = edges if edges is not None else fitted_to
+    stopping = stopping_on(run.train, task, model, workspace.test.encoded)
+    return Parts(task, model, scorer, loss, collator, used, scale, stopping)
 
 
 def _say_what_is_unknown(scale: StrengthScale) -> None:
@@ -365,6 +369,7 @@ def make_trainer(arguments: TrainingArguments, parts: Parts, settings: TrainConf
             write=parts.task.checkpoint,
             clustered=chosen.edge_batching == "clustered",
             average=None if chosen.average is None else EMATarget(parts.policy, chosen.average),
+            stopping=parts.stopping,
         )
     except PopmarginError:
         raise

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from popmargin.files import append_jsonl
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.run_directory import RunDirectory
+from popmargin.training.stopping import Stopping
 from popmargin.training.trainer import PreferenceTrainer
 
 Probe = Callable[[Any, int], dict[str, Any]]
@@ -51,6 +52,30 @@ class JsonlCallback(TrainerCallback):
         }
         append_jsonl(self._directory.path / "timing.jsonl", timing)
         self._last = now
+
+
+class StopCallback(TrainerCallback):
+    """Measures the held-out side after every epoch, before a checkpoint is written, and stops the training.
+
+    Args:
+        stopping: what it measures and keeps.
+        trainer: the one with the policy.
+        directory: the run's files.
+    """
+
+    def __init__(self, stopping: Stopping, trainer: PreferenceTrainer, directory: RunDirectory) -> None:
+        self._stopping, self._trainer, self._directory = stopping, trainer, directory
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not float(state.epoch).is_integer() and state.global_step < state.max_steps:
+            return
+        average = self._trainer.average
+        with contextlib.nullcontext() if average is None else average.scoring():
+            values = self._stopping.look(state.global_step)
+        if state.is_world_process_zero:
+            append_jsonl(self._directory.path / "curves.jsonl", {**values, "step": state.global_step})
+        if self._stopping.over:
+            control.should_training_stop = True
 
 
 class ProbeCallback(TrainerCallback):

@@ -1,6 +1,6 @@
 """Which combinations of objectives, margins, token selectors and batches are meaningful."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from popmargin.config import (
@@ -12,7 +12,7 @@ from popmargin.config import (
     TargetConfig,
     TrainConfig,
 )
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, did_you_mean
 from popmargin.margin_sources.base import MARGIN_SOURCES, MarginSource
 from popmargin.objectives.base import OBJECTIVES, Objective
 from popmargin.registry import Registry
@@ -37,6 +37,8 @@ _TERMS = {"logp": "is a term of log-probs", "reference": "compares log-probs wit
 _OF_TEXTS = ("max_new_tokens", "temperature", "top_k", "top_p", "generation_config")
 _OF_IMAGES = ("denoising_steps", "guidance_scale")
 """Settings of the sampling, by what is sampled."""
+_OF_TOKENS = ("max_length", "truncation", "prompt", "reasoning")
+"""Settings of the data for texts alone."""
 
 
 def refuse_meaningless(
@@ -73,6 +75,9 @@ def refuse_meaningless(
         if value and required not in provided:
             raise ConfigError(f"{field} has no meaning for {noun}: {reason}. Remove it, or set task: policy.")
     _refuse_other_sampling(evaluation, noun, images="images" in provided)
+    if "images" in provided:
+        _refuse_token_limits(data, noun)
+    _refuse_to_stop_on(train.stop_on, TASKS.get(task).stops_on, noun)
     for registry, part, options in _parts(loss):
         missing = part.requires(options) - provided
         if missing:
@@ -116,6 +121,24 @@ def _refuse_other_sampling(evaluation: EvaluationConfig, noun: str, *, images: b
         if getattr(evaluation, name) != getattr(default, name):
             reason = "it samples images, which have no tokens" if images else "it samples no images"
             raise ConfigError(f"evaluation.{name} has no meaning for {noun}: {reason}. Remove it.")
+
+
+def _refuse_token_limits(data: DataConfig, noun: str) -> None:
+    """Refuse settings of how texts become tokens where responses are images."""
+    for name in _changed(data):
+        if name in _OF_TOKENS:
+            raise ConfigError(
+                f"data.{name} has no meaning for {noun}: images have no tokens, and the model's own text encoder says "
+                "how long a prompt may be. Remove it; task.size sets the size of the images."
+            )
+
+
+def _refuse_to_stop_on(metric: str | None, known: Sequence[str], noun: str) -> None:
+    if metric is None or metric in known:
+        return
+    if not known:
+        raise ConfigError(f"train.stop_on has no meaning for {noun}, which has no metrics to stop on. Remove it.")
+    raise ConfigError(f"train.stop_on is '{metric}', which {noun} does not measure. {did_you_mean(metric, known)}")
 
 
 def without_effect(loss: Loss, *, pop: PopConfig, target: TargetConfig, data: DataConfig) -> list[str]:

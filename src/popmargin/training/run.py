@@ -16,7 +16,7 @@ from popmargin.data.goals import as_given, goal_facts
 from popmargin.models.policies import bf16_is_slower
 from popmargin.training.arguments import training_arguments
 from popmargin.training.build import Parts, Run, make_parts, make_trainer
-from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback
+from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback, StopCallback
 from popmargin.training.final import save_trained
 from popmargin.training.fingerprints import Record
 from popmargin.training.memory import peak_megabytes, reset_peak
@@ -84,7 +84,9 @@ def train(
     sides = (workspace.train.encoded, workspace.test.encoded)
     facts = save_trained(trainer, workspace.task, run.model, directory.model, sides) | measured
     if trainer.is_world_process_zero():
-        seen = seen_steps(run, trainer.state.global_step, len(parts.collator.rows))
+        stopping = trainer.stopping
+        notes = () if stopping is None else (stopping.told(trainer.state.global_step),)
+        seen = seen_steps(run, trainer.state.global_step, len(parts.collator.rows), notes)
         workspace.tell(seen)
         facts["account"] = [step.to_dict() for step in (*account, *seen)]
         directory.finish(_facts(run, workspace, parts) | facts)
@@ -116,7 +118,9 @@ def _optimise(
     if checkpoint is not None:
         trainer.load_state(checkpoint)
     pauses = ProbeCallback(probe, trainer, directory, run.evaluation.curve_points if probe else 0)
-    for callback in (pauses, *parts.task.watch(parts.loss.beta)):
+    stopping = trainer.stopping
+    stops = () if stopping is None else (StopCallback(stopping, trainer, directory),)
+    for callback in (pauses, *stops, *parts.task.watch(parts.loss.beta)):
         trainer.add_callback(callback)
     trainer.add_callback(JsonlCallback(trainer, directory, pauses))
     reset_peak()
@@ -125,6 +129,8 @@ def _optimise(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.average is not None:
         trainer.average.take()
+    if stopping is not None:
+        stopping.take()
     seconds = time.perf_counter() - started - pauses.seconds
     return trainer, {
         "steps": trainer.state.global_step,
@@ -133,6 +139,7 @@ def _optimise(
         "tokens_per_second": trainer.tokens_seen / seconds,
         "peak_memory_mb": max(pauses.memory, peak_megabytes()),
         "resumed": checkpoint is not None,
+        **({} if stopping is None else {"stopping": stopping.facts()}),
     }
 
 

@@ -64,25 +64,24 @@ def _idle(preferences: Preferences, numbers: Sequence[str], used: Collection[str
     return [*own, *(name for name in preferences.columns if name not in {*COLUMNS, *used, *read})]
 
 
-def seen_steps(run: Run, done: int, rows: int) -> list[Step]:
+def seen_steps(run: Run, done: int, rows: int, notes: Sequence[str] = ()) -> list[Step]:
     """Facts known only after training: rows it never reached, clamped margins, and that nothing was trained.
 
     Args:
         run: with its metrics.
         done: optimizer steps.
         rows: rows per epoch.
+        notes: further sentences.
     """
     batch_size = run.train.batch_size
     seen = min(done * batch_size, rows)
     name = "target_margin_clipped"
     clamped = [line[name] for line in run.directory.metrics() if name in line]
-    notes = (
-        [f"share of clipped target margins, mean over the log: {np.mean(clamped):.1%}"]
-        if clamped and max(clamped) > 0
-        else []
-    )
-    notes += untrained(run)
-    if seen == rows and not notes:
+    told = [*notes]
+    if clamped and max(clamped) > 0:
+        told.append(f"share of clipped target margins, mean over the log: {np.mean(clamped):.1%}")
+    told += untrained(run)
+    if seen == rows and not told:
         return []
     return [
         Step(
@@ -90,7 +89,7 @@ def seen_steps(run: Run, done: int, rows: int) -> list[Step]:
             rows_in=rows,
             kept={"seen": seen},
             left_out={"training ended before the first epoch": rows - seen} if seen < rows else {},
-            notes=tuple(notes),
+            notes=tuple(told),
             unit="rows",
         )
     ]

@@ -25,6 +25,7 @@ from popmargin.tasks.base import Scorer
 from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
 from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
+from popmargin.training.stopping import Stopping
 from popmargin.user_code import running
 
 STATE_FILE = "popmargin_state.safetensors"
@@ -44,6 +45,7 @@ class PreferenceTrainer(Trainer):
         write: writes weights into a folder; see `tasks.base.Task.checkpoint`.
         clustered: order edges so that a batch shares preferences.
         average: of the trained weights, which replaces them at the end; None for none.
+        stopping: keeps the best weights by a metric of the held-out side, and stops; None for none.
         callbacks: further transformers callbacks.
         options: further options of transformers' trainer.
     """
@@ -59,6 +61,7 @@ class PreferenceTrainer(Trainer):
         write: Callable[[Any, Path, Mapping[str, Tensor] | None], None],
         clustered: bool = False,
         average: EMATarget | None = None,
+        stopping: Stopping | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **options: Any,
     ) -> None:
@@ -77,6 +80,8 @@ class PreferenceTrainer(Trainer):
             )
         if average is not None and self.is_deepspeed_enabled:
             raise RunError("DeepSpeed cannot keep averaged weights: remove train.average, or use fsdp instead.")
+        if stopping is not None and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            raise RunError("Sharded training cannot keep the best weights: remove train.stop_on.")
         if args.fsdp and not self.is_fsdp_enabled:
             raise RunError(
                 "train.trainer_arguments requests fsdp, which accelerate does not support here: it needs several "
@@ -93,6 +98,7 @@ class PreferenceTrainer(Trainer):
         self.scorer = scorer
         self.clustered = clustered
         self.average = average
+        self.stopping = stopping
         self.metrics = MeanMetrics()
         self.step_metrics = MeanMetrics()
         self.step_rows = RowValues(loss.objective.every_row)
@@ -345,6 +351,7 @@ class PreferenceTrainer(Trainer):
         if _internal_call and output_dir is not None:
             state = dict(self.loss.target.state()) if self.loss.target is not None else {}  # over all processes' shards
             state |= {f"average.{name}": value for name, value in self.average.state().items()} if self.average else {}
+            state |= {f"stop.{name}": value for name, value in self.stopping.state().items()} if self.stopping else {}
             if not self.args.should_save:
                 return
             state |= {f"objective.{name}": value for name, value in self.state_of_objective.items()}
@@ -365,6 +372,9 @@ class PreferenceTrainer(Trainer):
         if self.average is not None:
             self.average.load_state({name.removeprefix("average."): value for name, value in state.items()
                                      if name.startswith("average.")})  # fmt: skip
+        if self.stopping is not None:
+            self.stopping.load_state({name.removeprefix("stop."): value for name, value in state.items()
+                                      if name.startswith("stop.")})  # fmt: skip
         self.state_of_objective = {name: state[f"objective.{name}"] for name in self.state_of_objective}
 
 
@@ -379,7 +389,8 @@ class _StepCallback(TrainerCallback):
         self._trainer = trainer
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:  # transformers would do one more step
+        stopping = self._trainer.stopping
+        if state.global_step >= state.max_steps or (stopping and stopping.over):  # transformers would do one more step
             raise NothingLeftError
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:

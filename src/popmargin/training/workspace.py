@@ -54,6 +54,11 @@ class Workspace:
         """Whether a run whose task has these settings can use this workspace."""
         return self.task.fits(settings)
 
+    def samples_like(self, other: "Workspace") -> bool:
+        """Whether the references of both sample the same for their held-out prompts."""
+        same = self.test.preferences.fingerprint() == other.test.preferences.fingerprint()
+        return same and self.task.samples_like(other.task)
+
     @cached_property
     def _split(self) -> Split:
         return read_split(self._data) if self._given_split is None else self._given_split

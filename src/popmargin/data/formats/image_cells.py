@@ -1,5 +1,6 @@
 """Cells that hold images: which columns do, and how a cell becomes an image's name, with its bytes or path kept."""
 
+import base64
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from popmargin.data.images import (
     image_name,
     is_image_name,
     is_pillow,
+    is_pixels,
 )
 from popmargin.data.validate import Draft, RowError
 from popmargin.errors import DataError, counted
@@ -82,9 +84,11 @@ class ImageCells:
             return {"bytes": bytes(data), "path": Path(path).name if isinstance(path, str) and path else None}
         path = fields.get("path") if fields else value
         if not isinstance(path, str) or not path.strip():
-            if path is None or path == "":
+            if path is None or (isinstance(path, str) and not path):
                 raise ImageError("missing_image", "the image is missing.", "write a path or bytes, or drop the row.")
             return {"bytes": image_bytes(path), "path": None}
+        if path.startswith("data:image/"):
+            return {"bytes": _of_data_uri(path), "path": None}
         if "://" in path:
             raise ImageError("missing_image", f"'{path}' is an address.", "download the image, and write its path.")
         place = Path(path).expanduser()
@@ -118,10 +122,24 @@ class ImageCells:
         return notes
 
 
+def _of_data_uri(text: str) -> bytes:
+    """The bytes of an image in a text such as "data:image/png;base64,iVBO…"."""
+    head, comma, body = text.partition(",")
+    remedy = "write base64 after 'data:image/png;base64,', or the image's path."
+    if not comma or not head.endswith(";base64"):
+        raise ImageError("not_an_image", f"the data URI '{head[:40]}' is not in base64.", remedy)
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:
+        raise ImageError("broken_image", f"the data URI '{head[:40]}' is broken ({error}).", remedy) from error
+
+
 def is_stored(value: object) -> bool:
-    """Whether a cell is an image in itself: bytes, `{bytes, path}` or a `PIL.Image.Image`."""
-    if isinstance(value, bytes | bytearray | memoryview) or is_pillow(value):
+    """Whether a cell is an image in itself: bytes, `{bytes, path}`, a `PIL.Image.Image`, pixels or a data URI."""
+    if isinstance(value, bytes | bytearray | memoryview) or is_pillow(value) or is_pixels(value):
         return True
+    if isinstance(value, str):
+        return value.startswith("data:image/")
     return isinstance(value, Mapping) and bool(value) and set(cast(Row, value)) <= {"bytes", "path"}
 
 
@@ -180,7 +198,8 @@ def _item(item: object) -> object:
     if not isinstance(item, Mapping) or is_stored(item):
         return item
     fields = cast(Row, item)
-    return fields.get("image") or next((fields[name] for name in ("text", "response", "path") if name in fields), None)
+    held = [fields.get("image"), *(fields[name] for name in ("text", "response", "path") if name in fields)]
+    return next((value for value in held if value is not None and not (isinstance(value, str) and not value)), None)
 
 
 def _have_images(rows: Sequence[Row], column: str, name: str) -> bool:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from popmargin.label.store.address import open_store
+from popmargin.label.store.address import in_words, open_store
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.labelled import labels_between
 
@@ -32,6 +32,6 @@ def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
         f"Its labels are {' and '.join(other)}: train on the output of `popmargin label export --as preferences`, or "
         "collect comparisons in a project of kind 'pop'."
         if other
-        else f"Label some with: popmargin annotate --db {url}, or train on the data that was imported."
+        else f"Label some with: popmargin annotate --db {in_words(url)}, or train on the data that was imported."
     )
     return labels_between(edges, ids, f"{url}, project '{project.name}'", remedy)

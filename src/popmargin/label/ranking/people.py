@@ -14,7 +14,7 @@ from popmargin.data.images import COLUMNS, image_bytes
 from popmargin.data.load import load_preferences
 from popmargin.data.questions import Verdict
 from popmargin.data.responses import Responses
-from popmargin.errors import DataError, counted
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.files import digest
 from popmargin.label.projects.same_project import refuse_other_settings
 from popmargin.label.ranking.contests import plan_ranking
@@ -26,7 +26,7 @@ from popmargin.label.web.guidelines import guidelines_of
 from popmargin.rewards.rate_responses import holds_images
 
 PREFIX = "rank-"
-"""Of the ids of compared pairs, which are digests of prompt and responses."""
+"""Of the ids of compared pairs: scheme, and a digest of prompt and responses."""
 _COLUMNS = ("kind", "first", "annotator_kind", "verdict", "repeat_of", "swap_first")
 
 
@@ -56,7 +56,13 @@ class PeopleStep:
 
 
 def open_ranking(
-    store: LabelStore, name: str, *, overlap: int | None = None, seed: int = 0, images: bool = False
+    store: LabelStore,
+    name: str,
+    *,
+    overlap: int | None = None,
+    scheme: Scheme = "champion",
+    seed: int = 0,
+    images: bool = False,
 ) -> Project:
     """The project of a ranking, made if there is none of this name.
 
@@ -64,11 +70,11 @@ def open_ranking(
         store: where it is, or will be.
         name: of the project.
         overlap: people per comparison; None is 1 for a new project, and whatever an existing one has.
-        seed: of a new project: of the order of its items and of their sides on the screen.
+        scheme, seed: of the ranking. The seed is also that of the order of items, and of their sides on the screen.
         images: the responses are images, which the guidelines of a new project should say.
 
     Raises:
-        ConfigError: an existing project has another overlap.
+        ConfigError: an existing project has another overlap, or asks by another scheme or seed.
         DataError: it holds something else.
     """
     found = next((project for project in store.projects() if project.name == name), None)
@@ -77,12 +83,21 @@ def open_ranking(
             name, overlap=overlap or 1, seed=seed, guidelines=guidelines_of("preference", images=images)
         )
     refuse_other_settings(found, {"overlap": overlap})
-    other = [key for key in store.preference_columns(found.id)["id"] if not key.startswith(PREFIX)]
+    stored = store.preference_columns(found.id)["id"]
+    other = [key for key in stored if not key.startswith(PREFIX)]
     if other:
         raise DataError(
             f"{store.name}: project '{name}' holds preferences that are no comparisons of a ranking, such as "
             f"'{other[0]}'. Name another project with --project."
         )
+    refuse_other_settings(found, {"seed": seed})
+    for key in stored:
+        asked_by = key.removeprefix(PREFIX).split("-")[0]
+        if asked_by != scheme:
+            raise ConfigError(
+                f"Project '{name}' asks by the scheme {asked_by}, not {scheme}, which would ask people more. Go on "
+                f"with --scheme {asked_by}, or start another project with --project NAME."
+            )
     return found
 
 
@@ -104,7 +119,7 @@ def people_step(
         ConfigError: an unknown scheme.
     """
     plan = plan_ranking(responses, scheme=scheme, seed=seed, orders="one")
-    pairs = _Pairs(responses)
+    pairs = _Pairs(responses, scheme)
     answers = _answers(store, project)
     known: dict[str, Outcome] = {key: of.outcome for key, of in answers.items() if of.count >= project.overlap}
     ranked: list[PromptRanking] = []
@@ -160,7 +175,8 @@ class _Answers:
 class _Pairs:
     """Compared pairs by content: the same prompt and responses are one comparison, in whatever row they stand."""
 
-    def __init__(self, responses: Responses) -> None:
+    def __init__(self, responses: Responses, scheme: Scheme) -> None:
+        self._scheme = scheme
         self._prompts, self._texts = responses.prompts, responses.texts
         self._starts = [0, *responses.counts.cumsum().tolist()]
         self._images = responses.field("image") if holds_images(responses) else None
@@ -180,7 +196,7 @@ class _Pairs:
     def key(self, row: int, pair: Pair) -> str:
         """The id of a pair in the store."""
         parts = (prompt_key(text).encode("utf-8", "surrogatepass") for text in self.texts(row, pair))
-        return PREFIX + digest(*parts)[:24]
+        return f"{PREFIX}{self._scheme}-{digest(*parts)[:24]}"
 
 
 def _sorted(pair: Pair) -> Pair:

@@ -1,5 +1,7 @@
 """How a label store is named, and opened by its name."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +27,20 @@ def open_store(url: str, *, create: bool = False) -> "LabelStore":
 
     if not create and not may_exist(url):
         path = url.removeprefix("sqlite:///")
-        raise DataError(f"{path}: no such label store. Create one with: popmargin label import DATA --db {path}")
+        raise DataError(
+            f"{path}: no such label store. Create one with: popmargin label import DATA --db {in_words(path)}"
+        )
     return LabelStore.open(url)
+
+
+def in_words(url: str) -> str:
+    """The address for a command that is shown: quoted for a shell, and without a password.
+
+    Example:
+        >>> in_words("postgresql://ann:secret@host/labels"), in_words("my labels.db")
+        ('postgresql://ann@host/labels', "'my labels.db'")
+    """
+    return shlex.quote(re.sub(r"^([\w+.-]+://[^/@:]*):[^/@]+@", r"\1@", url))
 
 
 def may_exist(url: str) -> bool:

@@ -1,6 +1,6 @@
 """SASRec: self-attention over the history, and a softmax over all items whose table is that of the input.
 
-Axis suffixes: B sequences, L places, D dimensions, I items.
+Axis suffixes: B sequences, L places, T targets, D dimensions, I items.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from popmargin.data.ragged import Ragged
 from popmargin.errors import RunError
 from popmargin.recommend.baselines.base import Observed, baseline
 from popmargin.recommend.denoising.item_denoiser import padded
+from popmargin.recommend.item_softmax import sampled_softmax, whole_softmax
 from popmargin.recommend.ranking_metrics import recall
 from popmargin.recommend.ranks import rank_cases
 
@@ -37,6 +38,8 @@ class SASRecOptions:
         epochs: at most so many.
         patience: stop after so many epochs without a better validation recall@10, and keep the best weights.
         seed: of weights, order and dropout.
+        sampled: items drawn for each batch that stand for all others in the softmax, with the log-q correction; an
+            item is drawn in proportion to 1 + its occurrences in training. null for all items.
         output_gradient: the loss trains the table as output too. False is the public PreferDiff code's SASRec.
     """
 
@@ -50,6 +53,7 @@ class SASRecOptions:
     epochs: Size = 100
     patience: Size = 10
     seed: int = 0
+    sampled: Size | None = None
     output_gradient: bool = True
 
     def __post_init__(self) -> None:
@@ -89,19 +93,28 @@ class SASRec(nn.Module):
             x_BLD = block(x_BLD, src_mask=later)
         return self.last(x_BLD)
 
-    def logits(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B I"]:
-        """Scores of items 1 to I."""
-        table = self.table[1:]
-        return states @ (table if self.options.output_gradient else table.detach()).T
+    def loss(
+        self,
+        places_BL: Int[Tensor, "B L"],
+        real_BL: Bool[Tensor, "B L"],
+        *,
+        chances_I: Float[Tensor, " I"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy of every item but the first of its sequence, given those before it, nats.
 
-    def loss(self, places_BL: Int[Tensor, "B L"], real_BL: Bool[Tensor, "B L"]) -> Float[Tensor, ""]:
-        """Mean cross-entropy of every item but the first of its sequence, given those before it, nats."""
+        Args:
+            places_BL, real_BL: sequences, from `padded`.
+            chances_I: of each item to be drawn, for `sampled`; None sums over all items.
+        """
         if places_BL.shape[1] < 2 or not real_BL[:, 1:].any():
             return self.table.sum() * 0.0  # no item has one before it
-        states_BLD = self(places_BL[:, :-1])
-        return nn.functional.cross_entropy(
-            self.logits(states_BLD[real_BL[:, 1:]]), places_BL[:, 1:][real_BL[:, 1:]] - 1
-        )
+        states_TD = self(places_BL[:, :-1])[real_BL[:, 1:]]
+        targets_T = places_BL[:, 1:][real_BL[:, 1:]] - 1
+        table_ID = self.table[1:] if self.options.output_gradient else self.table[1:].detach()
+        if chances_I is None or self.options.sampled is None:
+            return whole_softmax(states_TD, table_ID, targets_T)
+        sampled_S = torch.multinomial(chances_I, self.options.sampled, replacement=True)
+        return sampled_softmax(states_TD, table_ID, targets_T, sampled_S, chances_I)
 
     @torch.no_grad()
     def scores(self, histories: Ragged, users: Sequence[str]) -> Float[np.ndarray, "B I"]:
@@ -109,7 +122,8 @@ class SASRec(nn.Module):
         places_BL, real_BL = (each.to(self.table.device) for each in padded(histories, self.options.length))
         states_BLD = self(places_BL)
         last_B = real_BL.sum(dim=1) - 1
-        return self.logits(states_BLD[torch.arange(len(last_B), device=last_B.device), last_B]).cpu().numpy()
+        states_BD = states_BLD[torch.arange(len(last_B), device=last_B.device), last_B]
+        return (states_BD @ self.table[1:].T).cpu().numpy()
 
 
 @baseline("sasrec", options=SASRecOptions)
@@ -129,13 +143,15 @@ def fit_sasrec(observed: Observed, options: SASRecOptions) -> SASRec:
 def _fitted(observed: Observed, options: SASRecOptions) -> SASRec:
     model = SASRec(observed.items, options)
     places_NL, real_NL = padded(observed.train, options.length + 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.0)
+    counts = np.bincount(observed.train.values, minlength=observed.items + 1)[1:] + 1.0
+    chances = None if options.sampled is None else torch.from_numpy(counts / counts.sum()).float()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.0, fused=True)
     best, waited = -1.0, 0
     kept = {name: value.clone() for name, value in model.state_dict().items()}
     for _ in range(options.epochs):
         model.train()
         for rows in torch.randperm(len(places_NL)).split(options.batch_size):
-            loss = model.loss(places_NL[rows], real_NL[rows])
+            loss = model.loss(places_NL[rows], real_NL[rows], chances_I=chances)
             if not torch.isfinite(loss):
                 raise RunError("sasrec: the loss is not finite. Lower learning_rate.")
             optimizer.zero_grad()

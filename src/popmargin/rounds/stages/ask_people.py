@@ -12,7 +12,7 @@ from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, RunError, WaitingError, counted
 from popmargin.files import whole_file
-from popmargin.label.store.address import open_store
+from popmargin.label.store.address import may_exist, open_store
 from popmargin.pop.active import ActiveSampler
 from popmargin.pop.edges import PopEdges
 from popmargin.rounds.plan import Output, Plan, Stage, Waiting, Work
@@ -140,6 +140,11 @@ def _ask_more(store: "LabelStore", project: "Project", settings: Mapping[str, An
 
 def missing_answers(settings: Mapping[str, Any]) -> Waiting | None:
     """How many questions people have answered, and where the others are asked; None once all are answered."""
+    if not may_exist(settings["store"]):
+        raise RunError(
+            f"{settings['store']}: the label store that holds the questions is gone. Put it back, or delete the folder "
+            "of the stage that asked, to ask again."
+        )
     with open_store(settings["store"]) as store:
         project = store.project(settings["project"])
         items = store.progress(project.id).items

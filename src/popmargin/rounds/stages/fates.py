@@ -12,7 +12,7 @@ from popmargin.data.load import load_preferences
 from popmargin.data.tokenize import prompt_text
 from popmargin.files import whole_file
 from popmargin.rounds.plan import Output, Plan, Stage, Work
-from popmargin.rounds.stages.rank_rows import known_flips
+from popmargin.rounds.stages.split_data import known_flips
 
 
 def add_fates(

@@ -50,6 +50,7 @@ def open_plan(
     seed_prompts: int | None = None,
     rounds: int = 0,
     prompts_per_round: int | None = None,
+    known: str | None = None,
 ) -> Opening:
     """Append the first stages of a recipe.
 
@@ -57,7 +58,7 @@ def open_plan(
         plan: of the recipe.
         config: of the rounds.
         own: fields of a run that the recipe sets, and the options that set them; `base` may not.
-        seed_prompts, rounds, prompts_per_round: see `add_split`.
+        seed_prompts, rounds, prompts_per_round, known: see `add_split`.
 
     Raises:
         ConfigError: `base` sets a field that the recipe sets.
@@ -71,6 +72,7 @@ def open_plan(
         rounds=rounds,
         prompts_per_round=prompts_per_round,
         seed=config.seed,
+        known=known,
     )
     measured = start | {"data.test": data["test"]}
     if base.evaluation.reward is not None:

@@ -12,11 +12,12 @@ import torch
 from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError, counted
+from popmargin.errors import ConfigError
 from popmargin.evaluation.run import held_out_margins
 from popmargin.files import PARQUET, whole_file
 from popmargin.objectives.base import OBJECTIVES, Rows
 from popmargin.rounds.plan import Output, Plan, Stage, Work
+from popmargin.rounds.stages.split_data import known_flips
 from popmargin.rounds.stages.trained_models import load_trained
 from popmargin.statistics.intervals import UNDEFINED, Clusters
 from popmargin.statistics.jackknife import share_of_sums
@@ -68,23 +69,6 @@ def keep_rows(
         assert wrong is not None
         return ~wrong
     return keep_smallest(loss, noise_share)
-
-
-def known_flips(rows: Preferences, column: str) -> np.ndarray:
-    """Which labels a column says are wrong (N,).
-
-    Raises:
-        DataError: there is no such column of numbers, or a row has no number in it.
-    """
-    values = rows.column(column)
-    missing = np.flatnonzero(np.isnan(values))
-    if len(missing):
-        raise DataError(
-            f"Column '{column}' has no number in {len(missing)} of {counted(len(rows), 'row')} (first: "
-            f"'{rows.ids[missing[0]]}')."
-            " Give 1 where a label is known to be wrong, and 0 elsewhere."
-        )
-    return values != 0
 
 
 def about_flips(rows: Preferences, loss: np.ndarray, kept: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
@@ -207,7 +191,7 @@ def rank_stage(work: Work) -> dict[str, Any]:
     for half, names in halves.items():
         own = [row for row, name in enumerate(rows.ids) if name in names and kept[row]]
         rows.select(own).save(work.outputs[f"kept-{half.removeprefix('half-')}"])
-    facts = _facts(rows, margin, loss, kept)
+    facts = _facts(rows, margin, loss, kept) | {"by": settings.get("by", "loss")}
     if wrong is not None:
         facts["known_flips"] = about_flips(rows, loss, kept, wrong)
     work.say(

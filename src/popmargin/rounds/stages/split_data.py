@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from popmargin.config import DataConfig, RunConfig, from_dict, merge, to_dict
 from popmargin.config_names import EMBEDDED
 from popmargin.data.exchange import flipped
@@ -13,7 +15,7 @@ from popmargin.data.load import load_preferences
 from popmargin.data.locate import local_paths
 from popmargin.data.schema import Preferences
 from popmargin.data.split import leak_keys, normalised_key
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, DataError, counted
 from popmargin.rounds.plan import Output, Plan, Stage, Work
 from popmargin.training.sides import read_split
 
@@ -63,8 +65,32 @@ def split_by_prompt(preferences: Preferences, sizes: Sequence[int | None], seed:
     return parts
 
 
+def known_flips(rows: Preferences, column: str) -> np.ndarray:
+    """Which labels a column says are wrong (N,).
+
+    Raises:
+        DataError: there is no such column of numbers, or a row has no number in it.
+    """
+    values = rows.column(column)
+    missing = np.flatnonzero(np.isnan(values))
+    if len(missing):
+        raise DataError(
+            f"Column '{column}' has no number in {len(missing)} of {counted(len(rows), 'row')} (first: "
+            f"'{rows.ids[missing[0]]}')."
+            " Give 1 where a label is known to be wrong, and 0 elsewhere."
+        )
+    return values != 0
+
+
 def add_split(
-    plan: Plan, config: RunConfig, *, seed_prompts: int | None, rounds: int, prompts_per_round: int | None, seed: int
+    plan: Plan,
+    config: RunConfig,
+    *,
+    seed_prompts: int | None,
+    rounds: int,
+    prompts_per_round: int | None,
+    seed: int,
+    known: str | None = None,
 ) -> Stage:
     """Append the split; its outputs are `seed`, `round-1` …, and `test`.
 
@@ -75,6 +101,7 @@ def add_split(
         rounds: how many need prompts of their own.
         prompts_per_round: distinct prompts of a round; None shares what is left evenly.
         seed: of the choice.
+        known: column that is not 0 where a label is known to be wrong; it is looked at before anything is trained.
     """
     data = to_dict(config.data)
     local: dict[str, Output | Path] = {}
@@ -93,6 +120,7 @@ def add_split(
         "prompts_per_round": prompts_per_round,
         "seed": seed,
     }
+    settings |= {} if known is None else {"known": known}
     return plan.add("data", split_stage, inputs=local, settings=settings, outputs=outputs)
 
 
@@ -106,6 +134,8 @@ def split_stage(work: Work) -> dict[str, Any]:
     train = split.train
     if config.flip:
         train = train.with_columns(**{FLIPPED: flipped(len(train), config.flip, config.split_seed).astype(float)})
+    if "known" in work.settings:
+        known_flips(train, work.settings["known"])
     parts = split_by_prompt(train, sizes, work.settings["seed"])
     names = ["seed", *(f"round-{r}" for r in range(1, rounds + 1)), "test"]
     facts: dict[str, Any] = {}
