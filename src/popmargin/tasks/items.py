@@ -226,7 +226,7 @@ class ItemTask(Task):
     noun: ClassVar[str] = "a recommender of items"
     beta: ClassVar[float | None] = 5.0
     stops_on: ClassVar[tuple[str, ...]] = tuple(f"{name}@{count}" for name in _RANKED for count in CUTOFFS)
-    use: ClassVar[str] = " Load it with popmargin.recommend.denoising.saved_denoiser.load_item_denoiser('{model}')."
+    use: ClassVar[str] = " popmargin recommend eval measures it; popmargin.recommend.load('{model}') ranks items."
 
     def __init__(self, settings: TaskSettings) -> None:
         super().__init__(settings)

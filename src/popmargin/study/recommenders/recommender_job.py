@@ -175,7 +175,7 @@ def do_job(job: Job) -> None:
 
 
 def _of_children() -> tuple[float, float]:
-    """Processor seconds and peak megabytes of processes that a recommender started, such as RecBole's; 0 without any."""
+    """Processor seconds and peak megabytes of processes that a recommender started, such as RecBole's; else 0."""
     gc.collect()  # they end with the recommender
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = used.ru_utime + used.ru_stime
