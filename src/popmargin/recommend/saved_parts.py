@@ -3,6 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,8 +79,8 @@ def load_parts(folder: Path) -> Parts:
     return Parts(catalogue, ragged["train"], ragged["known"], cases["valid"], cases["test"], account, users)
 
 
-def _arrays(parts: Parts) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
+def _arrays(parts: Parts) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
     for name, sequences in (
         ("train", parts.train),
         ("known", parts.known),

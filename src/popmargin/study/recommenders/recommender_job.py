@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ class Clock:
     cpu: float = 0.0
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None]:
         """Count what happens inside."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
