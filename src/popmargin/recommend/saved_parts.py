@@ -10,7 +10,7 @@ import numpy as np
 from popmargin.account import Step
 from popmargin.data.ragged import Ragged
 from popmargin.errors import RunError
-from popmargin.files import digest
+from popmargin.files import digest, whole_file
 from popmargin.recommend.item_sequences import Catalogue
 from popmargin.recommend.splitting import Cases, Parts
 
@@ -34,7 +34,7 @@ def parts_digest(parts: Parts) -> str:
 
 def save_parts(folder: Path, parts: Parts) -> None:
     """Write a split into a folder that is there."""
-    with (folder / ARRAYS).open("wb") as file:
+    with whole_file(folder / ARRAYS) as partial, partial.open("wb") as file:
         np.savez(file, **_arrays(parts))
     told = {
         "items": parts.catalogue.names,
@@ -43,7 +43,8 @@ def save_parts(folder: Path, parts: Parts) -> None:
         "train": parts.train_users,
         "account": [step.to_dict() for step in parts.account],
     }
-    (folder / NAMES).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+    with whole_file(folder / NAMES) as partial:
+        partial.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
 
 
 def load_parts(folder: Path) -> Parts:
