@@ -73,7 +73,6 @@ WRITE_IN_PLACE = {
     ("generate/ends.py", "save_ends"): "likewise",
     ("tasks/text.py", "finish"): "likewise",
     ("training/trainer.py", "save_model"): "likewise",
-    ("recommend/saved_parts.py", "save_parts"): "into a folder that is renamed when it is whole",
     ("training/checkpoints.py", "publish"): "into a checkpoint that is renamed when it is whole",
     ("tasks/image_inputs.py", "_store_latents"): "into a folder of the cache that is renamed when it is whole",
     ("tasks/image_inputs.py", "stored_errors"): "likewise",

@@ -11,14 +11,13 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from popmargin.study.recommenders.prepared_events import TRAIN, VALID, prepare, read_events, split_events, start_model
-from popmargin.study.recommenders.recommend_config import RecommendConfig, load_recommend_config
-
 from popmargin.recommend.denoising.item_denoiser import DenoisingRecommender
 from popmargin.recommend.denoising.saved_denoiser import load_item_denoiser
 from popmargin.recommend.ranking_metrics import recall
 from popmargin.recommend.ranks import rank_cases
 from popmargin.recommend.splitting import Parts
+from popmargin.study.recommenders.prepared_events import TRAIN, VALID, prepare, read_events, split_events, start_model
+from popmargin.study.recommenders.recommend_config import RecommendConfig, load_recommend_config
 from popmargin.training.run import train
 
 RATES = (3e-4, 1e-3, 3e-3)

@@ -17,8 +17,7 @@ from transformers import TrainerCallback
 
 from popmargin.config import RunConfig, dump_yaml, to_dict
 from popmargin.errors import RunError
-from popmargin.training import build, checkpoint_times
-from popmargin.training import trainer as loop
+from popmargin.training import build, checkpoint_times, checkpointing
 from popmargin.training.checkpoints import (
     MANIFEST,
     UNFINISHED,
@@ -147,7 +146,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         publish(unfinished, folder)
 
-    monkeypatch.setattr(loop, "publish", full)
+    monkeypatch.setattr(checkpointing, "publish", full)
     run, _ = train(configure(lora(tmp_path / "run", max_steps=3)))
     assert [path.name for path in checkpoints_in(run.checkpoints)] == ["checkpoint-1", "checkpoint-3"]
     assert run.facts()["steps"] == 3 and not (run.checkpoints / UNFINISHED).exists()

@@ -3,20 +3,17 @@
 The loop knows nothing of objectives: it scores preferences, matches the scores to the batch's rows, and passes them on.
 """
 
-import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from popmargin.engine.scores import scores_of
 from popmargin.engine.target import EMATarget
@@ -26,19 +23,18 @@ from popmargin.models.saved import read_adapter, refuse_difference
 from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
-from popmargin.training.checkpoints import UNFINISHED, newest_whole, publish, remove_old
+from popmargin.training.checkpointing import CheckpointingTrainer
 from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
 from popmargin.training.stopping import Stopping
 from popmargin.user_code import running
 
-_LOG = logging.getLogger(__name__)
 STATE_FILE = "popmargin_state.safetensors"
 LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "target_distance")
 """Log entries that are not means over rows."""
 
 
-class PreferenceTrainer(Trainer):
+class PreferenceTrainer(CheckpointingTrainer):
     """Trains a model on preferences with any registered objective.
 
     Args:
@@ -110,7 +106,6 @@ class PreferenceTrainer(Trainer):
         self.tokens_seen = 0
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
         self._checks: list[tuple[Tensor, Tensor]] = []
-        self._is_saving = False
         self.write = write
 
     # -- data order ------------------------------------------------------------------------------------------------
@@ -327,53 +322,6 @@ class PreferenceTrainer(Trainer):
         super().log(logs, start_time)
 
     # -- state -----------------------------------------------------------------------------------------------------
-
-    def _get_output_dir(self, trial: Any) -> str:
-        folder = super()._get_output_dir(trial)
-        return str(Path(folder) / UNFINISHED) if self._is_saving else folder
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint beside the others, seal it, and move it to its place: see `training/checkpoints.py`."""
-        folder = Path(self._get_output_dir(trial))
-        unfinished, name = folder / UNFINISHED, f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a save that was killed
-        self.accelerator.wait_for_everyone()
-        self._is_saving = True
-        try:
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()  # every process has written its part
-            if self.args.should_save:
-                self._name_best(unfinished / name, folder / name)
-                publish(unfinished / name, folder / name)
-                remove_old(folder, self.args.save_total_limit, [folder / name, self.state.best_model_checkpoint])
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if type(error) is RuntimeError and "PytorchStreamWriter" not in str(error):  # torch, where a disk is full
-                raise
-            self._tell_unsaved(error, folder, unfinished)
-        finally:
-            self._is_saving = False
-        self.accelerator.wait_for_everyone()
-
-    def _name_best(self, written: Path, place: Path) -> None:
-        """The best checkpoint by the name that it will have."""
-        if self.state.best_model_checkpoint == str(written):
-            self.state.best_model_checkpoint = str(place)
-            self.state.save_to_json(str(written / "trainer_state.json"))
-
-    def _tell_unsaved(self, error: Exception, folder: Path, unfinished: Path) -> None:
-        """A checkpoint could not be written: alone a process goes on, and says so.
-
-        Raises:
-            RunError: there are other processes, which wait for this one.
-        """
-        shutil.rmtree(unfinished, ignore_errors=True)
-        whole = newest_whole(folder)
-        last = "there is none yet" if whole is None else f"the last one is {whole}"
-        said = f"The checkpoint of step {self.state.global_step} could not be written ({error}); {last}."
-        if self.args.world_size > 1:
-            raise RunError(f"{said} Make room, and go on with --resume.") from error
-        _LOG.warning("%s Training goes on; make room for the next one.", said)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Called by `save_model`, with gathered weights if they are sharded; without pickled arguments."""
