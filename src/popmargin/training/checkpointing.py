@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
 from popmargin.errors import RunError
@@ -15,10 +17,39 @@ from popmargin.training.checkpoints import UNFINISHED, newest_whole, publish, re
 _LOG = logging.getLogger(__name__)
 
 
+def _own_part(value: Tensor) -> Tensor:
+    """What this process holds of a parameter."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
 class CheckpointingTrainer(Trainer):
     """Writes each checkpoint beside the others, seals it, and moves it to its place."""
 
     _is_saving = False
+
+    @torch.no_grad()
+    def refuse_bad_weights(self) -> None:
+        """Before weights are saved: each must be finite, in all processes.
+
+        A step is checked before it is taken; what it does to the weights is seen only here, or in the next step.
+
+        Raises:
+            RunError: some are not; the message names them and the last checkpoint.
+        """
+        model: Any = self.model
+        bad = [name for name, value in model.named_parameters() if not bool(torch.isfinite(_own_part(value)).all())]
+        found = len(bad)
+        if self.args.world_size > 1:
+            counts: Any = self.accelerator.gather(torch.tensor([found], device=self.args.device))
+            found = int(counts.max())
+        if not found:
+            return
+        whole = newest_whole(Path(str(self.args.output_dir)))
+        named = f" ({', '.join(bad[:3])}{' …' if len(bad) > 3 else ''})" if bad else ""
+        raise RunError(
+            f"Weights are not finite after step {self.state.global_step}{named}. They were not saved. Train again with "
+            "a lower train.learning_rate" + ("." if whole is None else f"; {whole} is from before.")
+        )
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = super()._get_output_dir(trial)
@@ -26,6 +57,7 @@ class CheckpointingTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint beside the others, seal it, and move it to its place: see `training/checkpoints.py`."""
+        self.refuse_bad_weights()
         folder = Path(self._get_output_dir(trial))
         unfinished, name = folder / UNFINISHED, f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
