@@ -117,7 +117,10 @@ def test_mistyped_flags(capsys: pytest.CaptureFixture[str], words: list[str], me
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["schema", "studdy"], "argument of: 'studdy' is unknown. Did you mean 'study'? Known: rounds, run, study."),
+        (
+            ["schema", "studdy"],
+            "argument of: 'studdy' is unknown. Did you mean 'study'? Known: recommend, rounds, run, study.",
+        ),
         (["label", "jugde"], "'jugde' is unknown. Did you mean 'judge'?"),
         (["label", "judge", "--timeout", "-1"], "argument --timeout: must be above 0, not -1."),
         (["label", "judge", "--max-tokens", "0"], "argument --max-tokens: must be at least 1, not 0."),
