@@ -5,7 +5,7 @@
 Items and users have vectors, a user's utility of an item is their inner product plus noise, and users mostly see what
 they like. Grades 1 to 5 are fifths of the utility. A preference is a higher grade over a lower one (`graded_rows`); the
 item vectors are given to the model, the users' are not. Held-out users say how often the preferred item has the smaller
-error, in thirds of the strength, and how the reward margin goes with the difference of the grades.
+error, and how the reward margin goes with the difference of the grades (Spearman).
 """
 
 import argparse
@@ -100,7 +100,7 @@ def main() -> None:
             write_shop(folder, seed)
         for arm in ARMS:
             found[arm].append(measured(folder, arm, seed))
-    names = ("accuracy", "accuracy_weak", "accuracy_medium", "accuracy_strong", "spearman")
+    names = ("accuracy", "spearman", "ece", "reward_margin")
     print("| |" + "".join(f" {name} |" for name in names) + "\n|---|" + "---|" * len(names))
     for arm, values in found.items():
         print(f"| {arm} |" + "".join(f" {np.mean([each[name] for each in values]):.3f} |" for name in names))

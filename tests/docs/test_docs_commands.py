@@ -24,6 +24,7 @@ from popmargin.recommend.item_preferences import case_rows, training_rows
 from popmargin.recommend.item_sequences import Sequences
 from popmargin.recommend.splitting import split_by_user
 from popmargin.study.config import load_study
+from popmargin.study.recommenders.recommend_config import RecommendConfig, load_recommend_config
 from small_shop import write_shop
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +112,13 @@ def test_study_commands_are_configurations_that_load() -> None:
     assert len(studies) >= 8
     for path, *flags in studies:
         load_study(ROOT / path, flags)
+    text = "".join(blocks(ROOT / "docs" / "studies" / "recommend.md", "text")).replace("\\\n", " ")
+    recommenders = [line for line in text.splitlines() if line.startswith("popmargin recommend compare ")]
+    assert len(recommenders) >= 4
+    for line in recommenders:
+        path, *flags = shlex.split(line)[3:]
+        output = flags[:2] if "--output" in flags else []
+        load_recommend_config(RecommendConfig, ROOT / path, flags[len(output) :])
 
 
 def serves(line: str, folder: Path) -> None:
