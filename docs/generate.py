@@ -17,10 +17,12 @@ from popmargin.config import RunConfig
 from popmargin.config.described import fields_of
 from popmargin.recipes.base import RECIPES
 from popmargin.study.config import StudyConfig
+from popmargin.study.recommenders.recommend_config import RecommendConfig
 from popmargin.tasks.base import TASKS
 
 HERE = Path(__file__).parent
 FIELDS = "<!-- fields: made by docs/generate.py from popmargin.config and popmargin.study.config -->"
+SETTINGS = "<!-- settings: made by docs/generate.py from popmargin.study.recommenders.recommend_config -->"
 OPTIONS = "<!-- recipes: made by docs/generate.py from popmargin.recipes -->"
 STUDY = (
     "For `popmargin compare`. A stopped study continues where it was. The same command can run several times at once,",
@@ -71,11 +73,24 @@ def rounds_page() -> str:
     return before + "\n".join(lines) + "\n"
 
 
+def recommend_page() -> str:
+    """The page on recommendation, with every setting of a comparison."""
+    before, start, _ = (Path(__file__).parent / "recommend.md").read_text(encoding="utf-8").partition(SETTINGS)
+    if not start:
+        raise SystemExit(f"docs/recommend.md lacks the line {SETTINGS!r} before its settings.")
+    lines = [SETTINGS, "", *attributes(RecommendConfig, "")]
+    for field in fields_of(RecommendConfig):
+        if field.section is not None:
+            lines += ["", f"### `{field.name}`", "", *attributes(field.section, f"{field.name}.")]
+    return before + "\n".join(lines) + "\n"
+
+
 def outputs() -> dict[str, str]:
     """Every generated file, by its path in the documentation."""
     found = {
         "configuration.md": configuration_page(),
         "rounds.md": rounds_page(),
+        "recommend.md": recommend_page(),
         "../README.md": demo_paragraph.readme(),
     }
     return found | {f"objectives/{name}": text for name, text in objective_pages.pages().items()}

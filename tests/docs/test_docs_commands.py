@@ -24,6 +24,7 @@ from popmargin.recommend.item_preferences import case_rows, training_rows
 from popmargin.recommend.item_sequences import Sequences
 from popmargin.recommend.splitting import split_by_user
 from popmargin.study.config import load_study
+from small_shop import write_shop
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -51,12 +52,14 @@ def _strong(line: str) -> str:
 
 
 def _write_shop(folder: Path) -> None:
-    """Items, preferences between them and the run that trains on them."""
+    """Events with their study and run; and items, preferences between them and the run that trains on them."""
+    write_shop(folder / "events.jsonl", users=200)
     parts = split_by_user(Sequences.of([[1, 2, 3], [2, 3, 1], [3, 1, 2]] * 10))
     write_start(folder / "my-shop", parts.catalogue)
     for name, rows in (("train", training_rows(parts)), ("valid", case_rows(parts, parts.valid))):
         (folder / f"shop-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "items.yaml").write_text(blocks(ROOT / "docs" / "recommend.md", "yaml")[0])
+    for name, text in zip(("shop-study", "shop", "items"), blocks(ROOT / "docs" / "recommend.md", "yaml"), strict=True):
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
 @pytest.fixture
@@ -147,6 +150,10 @@ def test_every_command_works(page: Path, folder: Path, popmargin: Run) -> None:
         elif line.startswith("popmargin "):
             result = popmargin(*shlex.split(line)[1:], cwd=folder)
             assert result.returncode == 0, f"{line}\n{result.stderr[-2000:]}"
+    if page.name == "recommend.md":
+        code = next(block for block in blocks(page, "python") if not block.startswith(">>>"))
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_coverage_and_popularity_are_told_beside_the_ranks() -> None:
         ({"data": {"path": "x", "shares": [0.5, 0.5]}}, r"Give three shares that add up to 1."),
         ({"vectors": {"source": "file"}}, r"source file needs path"),
         ({"evaluation": {"cutoffs": [10, 5]}}, r"the smallest first"),
-        ({"baseline": "knn"}, r"The baseline 'knn' is not an arm. Did you mean 'item_knn'\?"),
+        ({"baseline": "item_kn"}, r"The baseline 'item_kn' is not an arm. Did you mean 'item_knn'\?"),
         (
             {"arms": {"item_knn": {"recommender": "item_kn"}}},
             r"arm 'item_knn': Unknown baseline 'item_kn'. Did you mean",
@@ -127,7 +127,7 @@ def test_coverage_and_popularity_are_told_beside_the_ranks() -> None:
         ({"arms": {"item_knn": {"task": "policy"}}}, r"the task is 'policy', but recommenders need items"),
         ({"base": {"model": {"path": "x"}}, "arms": {"item_knn": {}}}, r"model.path is set by the comparison"),
         ({"arms": {"item_knn": {"data": {"train": "x"}}}}, r"data.train is set by the comparison"),
-        ({"arms": {"../x": {}}, "baseline": "../x"}, r"cannot be a folder's name"),
+        ({"arms": {"../x": {}}, "baseline": "../x"}, r"'../x' cannot be the name of a folder"),
         ({"seeds": [0, 0]}, r"each once"),
     ],
 )

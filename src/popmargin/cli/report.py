@@ -27,6 +27,13 @@ def run(args: argparse.Namespace) -> int:
     from popmargin.study.gather import collect, group_runs
 
     check_outputs(args, {"--out": args.out}, HTML)
+    if len(args.runs) == 1 and (args.runs[0] / "recommend.yaml").is_file():
+        from popmargin.report.recommendation_page import write_recommendation_report
+        from popmargin.study.recommenders.recommend_study import results_in
+
+        write_recommendation_report(results_in(args.runs[0], title=args.title, baseline=args.baseline), args.out)
+        print(f"report: {args.out}")
+        return 0
     runs = group_runs(args.runs)
     labels: dict[str, str] = {}
     title, baseline = "Comparison of runs", next(iter(runs))

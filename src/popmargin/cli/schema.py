@@ -11,19 +11,21 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "schema",
         help="write the JSON schema of a configuration, for editors",
-        description="Write the JSON schema of the configuration of a run, a study or rounds, with which an editor "
-        "completes, explains and checks YAML: popmargin schema > popmargin.schema.json",
+        description="Write the JSON schema of the configuration of a run, a study, rounds or recommenders, with "
+        "which an editor completes, explains and checks YAML: popmargin schema > popmargin.schema.json",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "of", nargs="?", choices=["run", "study", "rounds"], default="run", help="of which (default run)"
+        "of", nargs="?", choices=["run", "study", "rounds", "recommend"], default="run", help="of which (default run)"
     )
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the schema."""
-    schema = {"run": run_schema, "study": study_schema, "rounds": rounds_schema}[args.of]()
+    schema = {"run": run_schema, "study": study_schema, "rounds": rounds_schema, "recommend": recommend_schema}[
+        args.of
+    ]()
     print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=1))
     return 0
 
@@ -72,6 +74,26 @@ def rounds_schema() -> dict[str, Any]:
     schema["$defs"] = schema.get("$defs", {}) | base.pop("$defs")
     schema["properties"]["base"] |= base
     schema["properties"]["recipe"] |= _named("name", RECIPES)
+    return schema
+
+
+def recommend_schema() -> dict[str, Any]:
+    """The schema of compared recommenders: their own fields, what the models share, and the arms."""
+    from popmargin.config.described import schema_of
+    from popmargin.recommend.baselines.base import BASELINES
+    from popmargin.study.recommenders.recommend_config import RecommendConfig
+
+    schema, base = schema_of(RecommendConfig), run_schema()
+    schema["$defs"] = schema.get("$defs", {}) | base.pop("$defs")
+    schema["properties"]["base"] |= base
+    more: dict[str, Any] = {
+        "label": {"type": "string", "description": "What the report calls the arm."},
+        "vectors": schema["properties"]["vectors"],
+        "recommender": {"anyOf": [{"enum": BASELINES.names()}, {"type": "string"}]},
+        "options": {"type": "object", "description": "Of the recommender."},
+    }
+    arm = base | {"description": "A recommender, or what differs in a model.", "properties": base["properties"] | more}
+    schema["properties"]["arms"]["additionalProperties"] = arm
     return schema
 
 

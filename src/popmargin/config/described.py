@@ -108,7 +108,9 @@ class Setting:
         default = self.default if isinstance(self.default, str) else json.dumps(self.default, ensure_ascii=False)
         others = ", ".join(choice for choice in choices_of(self.schema) if choice != self.default)
         return "; ".join(
-            part for part in (f"default {default}", bounds_of(self.schema), others and f"or {others}") if part
+            part
+            for part in (default and f"default {default}", bounds_of(self.schema), others and f"or {others}")
+            if part
         )
 
 

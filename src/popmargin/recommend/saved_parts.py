@@ -3,13 +3,14 @@
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from popmargin.account import Step
 from popmargin.data.ragged import Ragged
 from popmargin.errors import RunError
-from popmargin.files import digest
+from popmargin.files import digest, whole_file
 from popmargin.recommend.item_sequences import Catalogue
 from popmargin.recommend.splitting import Cases, Parts
 
@@ -33,15 +34,17 @@ def parts_digest(parts: Parts) -> str:
 
 def save_parts(folder: Path, parts: Parts) -> None:
     """Write a split into a folder that is there."""
-    with (folder / ARRAYS).open("wb") as file:
+    with whole_file(folder / ARRAYS) as partial, partial.open("wb") as file:
         np.savez(file, **_arrays(parts))
     told = {
         "items": parts.catalogue.names,
         "valid": parts.valid.users,
         "test": parts.test.users,
+        "train": parts.train_users,
         "account": [step.to_dict() for step in parts.account],
     }
-    (folder / NAMES).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+    with whole_file(folder / NAMES) as partial:
+        partial.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
 
 
 def load_parts(folder: Path) -> Parts:
@@ -71,14 +74,14 @@ def load_parts(folder: Path) -> Parts:
                 for name in ("valid", "test")
             }
         account = tuple(Step.from_dict(step) for step in told["account"])
-        catalogue = Catalogue(tuple(told["items"]))
+        catalogue, users = Catalogue(tuple(told["items"])), tuple(told["train"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RunError(f"{folder} holds no split that can be read ({error}). Delete it, and run again.") from error
-    return Parts(catalogue, ragged["train"], ragged["known"], cases["valid"], cases["test"], account)
+    return Parts(catalogue, ragged["train"], ragged["known"], cases["valid"], cases["test"], account, users)
 
 
-def _arrays(parts: Parts) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
+def _arrays(parts: Parts) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
     for name, sequences in (
         ("train", parts.train),
         ("known", parts.known),

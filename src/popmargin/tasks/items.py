@@ -47,23 +47,9 @@ FIXED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class ItemsOptions(ItemDenoiserOptions):
-    """Options of `task: items`.
+    """Options of `task: items`: those of the model, and two more.
 
     Attributes:
-        hidden: widths of the denoiser's hidden layers; none: linear, as published.
-        length: the last items of a history that count.
-        heads: of the encoder's attention.
-        dropout: of the encoder.
-        attention_scale: `published` divides scores by √D, `head` by √(D / heads).
-        schedule: of the noise: `linear`, `scaled` to the number of steps, or `cosine`.
-        steps: T of the schedule.
-        grid: `trained` asks the denoiser at times it was trained on; `published` is off by one.
-        points: of the grid of sampling.
-        null_share: how often a row's state is replaced by the null state in training.
-        guidance: w of sampling; 0 for none.
-        error: of a predicted vector: (1 − cos)², 1 − cos, or the mean squared difference.
-        negatives: the `centroid` of the other targets of the batch, the `hardest` of them, or `random` ones.
-        negative_count: how many random ones a row has; their errors are averaged.
         dimension: of vectors that are learned; only if the start model has no vectors.
         evaluation_draws: fixed draws of time and noise over which scores of held-out preferences are averaged.
     """
@@ -240,7 +226,7 @@ class ItemTask(Task):
     noun: ClassVar[str] = "a recommender of items"
     beta: ClassVar[float | None] = 5.0
     stops_on: ClassVar[tuple[str, ...]] = tuple(f"{name}@{count}" for name in _RANKED for count in CUTOFFS)
-    use: ClassVar[str] = " Load it with popmargin.recommend.denoising.saved_denoiser.load_item_denoiser('{model}')."
+    use: ClassVar[str] = " popmargin recommend eval measures it; popmargin.recommend.load('{model}') ranks items."
 
     def __init__(self, settings: TaskSettings) -> None:
         super().__init__(settings)

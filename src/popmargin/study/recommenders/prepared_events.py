@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def split_events(data: Sequences, settings: EventsConfig) -> Parts:
     except DataError as error:
         raise DataError(f"{settings.path}, split {settings.split}: {error}") from error
     read = () if data.report is None else (data.report.step,)
-    return Parts(parts.catalogue, parts.train, parts.known, parts.valid, parts.test, (*read, *parts.account))
+    return replace(parts, account=(*read, *parts.account))
 
 
 def prepare(parts: Parts, settings: EventsConfig, folder: Path, *, overwrite: bool) -> str:

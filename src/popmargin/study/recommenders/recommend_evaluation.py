@@ -164,7 +164,7 @@ def known_parts(parts: Parts, catalogue: Catalogue, folder: Path, settings: Even
                           kept={"kept": int(train.lengths.sum())}, left_out={"an unknown item": lost},
                           unit="events"))  # fmt: skip
     valid, test = cases(parts.valid, "validation"), cases(parts.test, "test")
-    found = Parts(catalogue, train, known, valid, test, (*parts.account, *steps))
+    found = Parts(catalogue, train, known, valid, test, (*parts.account, *steps), parts.train_users)
     return found, [line for step in steps for line in step.lines()]
 
 

@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from popmargin.config import dump_yaml, to_dict
+from popmargin.config import dump_yaml, from_dict, read_saved, to_dict
 from popmargin.errors import ConfigError, RunError
 from popmargin.files import whole_file
 from popmargin.models.policies import process_count
+from popmargin.recommend.saved_parts import load_parts
 from popmargin.recommend.splitting import Parts
 from popmargin.report.recommendation_page import write_recommendation_report
 from popmargin.report.results import StudyResults
@@ -116,7 +117,7 @@ def compare_recommenders(study: RecommendConfig, *, overwrite: bool = False) -> 
 
     share({piece.name: piece for piece in pieces}, output / LOCKS, _is_done, do)
     with claimed(output / LOCKS / "report.lock", wait=True):
-        return report_study(study, parts, pieces)
+        return report_study(study, parts)
 
 
 def _checked_run(study: RecommendConfig, arm: str, seed: int) -> None:
@@ -147,7 +148,7 @@ def pieces_of(study: RecommendConfig, parts: Parts, fingerprint: str, *, overwri
     for arm in study.arms:
         seeds = list[int | None](study.seeds) if study.has_seeds(arm) else [None]
         for seed in seeds:
-            folder = output / "rankings" / arm / ("once" if seed is None else f"seed-{seed}")
+            folder = rankings_folder(output, arm, seed)
             title = study.label(arm) + ("" if seed is None else f", seed {seed}")
             shared: dict[str, Any] = {
                 "data": str(output / "data"), "output": str(folder), "part": study.evaluation.part,
@@ -248,15 +249,50 @@ def _is_done(piece: Piece) -> bool:
     return measured is not None and not record_changes(measured["record"], piece.job.record)
 
 
-def report_study(study: RecommendConfig, parts: Parts, pieces: list[Piece]) -> tuple[StudyResults, Path]:
-    """Write results.json and report.html of finished pieces."""
+def rankings_folder(output: Path, arm: str, seed: int | None) -> Path:
+    """Where the rankings of an arm with a seed lie."""
+    return output / "rankings" / arm / ("once" if seed is None else f"seed-{seed}")
+
+
+def finished_arms(study: RecommendConfig, output: Path) -> dict[str, list[Measurement]]:
+    """What is measured so far, by arm.
+
+    Args:
+        study: its configuration.
+        output: its folder, which may have been moved.
+    """
+    found: dict[str, list[Measurement]] = {}
+    for arm in study.arms:
+        for seed in list[int | None](study.seeds) if study.has_seeds(arm) else [None]:
+            folder = rankings_folder(output, arm, seed)
+            measured = read_measured(folder)
+            if measured is not None:
+                found.setdefault(arm, []).append(Measurement(seed, read_rankings(folder), measured["costs"]))
+    return found
+
+
+def report_study(study: RecommendConfig, parts: Parts) -> tuple[StudyResults, Path]:
+    """Write results.json and report.html of a finished comparison."""
     output = Path(study.output)
-    measurements: dict[str, list[Measurement]] = {}
-    for piece in pieces:
-        measured = read_measured(piece.folder)
-        assert measured is not None
-        found = Measurement(piece.seed, read_rankings(piece.folder), measured["costs"])
-        measurements.setdefault(piece.arm, []).append(found)
-    results = collect_recommenders(study, parts, measurements, versions())
+    results = collect_recommenders(study, parts, finished_arms(study, output), versions())
     results.save(output / "results.json")
     return results, write_recommendation_report(results, output / "report.html")
+
+
+def results_in(folder: Path, *, title: str | None = None, baseline: str | None = None) -> StudyResults:
+    """The results of what is finished in the folder of a comparison.
+
+    Args:
+        folder: of the comparison.
+        title, baseline: instead of its own.
+
+    Raises:
+        ConfigError: the baseline is not an arm.
+        RunError: the baseline is not finished.
+    """
+    study = from_dict(RecommendConfig, read_saved(folder / SETTINGS))
+    study = replace(study, title=title or study.title, baseline=baseline or study.baseline)
+    measured = finished_arms(study, folder)
+    if study.baseline not in measured:
+        raise RunError(f"{folder}: the arm '{study.baseline}' is not finished. Go on with popmargin recommend compare.")
+    return collect_recommenders(study, load_parts(folder / "data"), measured, versions())

@@ -217,7 +217,7 @@ def collect_recommenders(
         versions: package to version.
     """
     arms: list[Recommended] = []
-    for name in study.arms:
+    for name in filter(measured.__contains__, study.arms):
         found = study.baseline_of(name)
         if found is not None:
             arms.append(Recommended(name, study.label(name), found.name, found.name, "baseline", measured[name]))
