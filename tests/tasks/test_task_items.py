@@ -221,6 +221,12 @@ def test_what_cannot_be_stopped_on_is_named(folder: Path, capsys: pytest.Capture
     assert "train.stop_on has no meaning for" in capsys.readouterr().err
 
 
+def test_limits_of_tokens_have_no_meaning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError):
+        train(folder, None, "--data.max_length", "64")
+    assert "data.max_length has no meaning for a recommender of items: items have no tokens" in capsys.readouterr().err
+
+
 def test_what_is_no_item_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = (folder / "train.jsonl").read_text()
     (folder / "train.jsonl").write_text(lines.replace('"item i3"', '"item i99"'))

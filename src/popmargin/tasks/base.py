@@ -170,6 +170,7 @@ class Task(ABC):
         columns: other columns of the data that `encode` reads, such as features.
         use: a sentence about how to use a trained model, after a space; `{model}` is its folder.
         stops_on: metrics that `held_out` gives, on which training can stop.
+        no_tokens: why settings of texts have no meaning, and what has; empty for a task of texts.
         settings: what it was opened with.
     """
 
@@ -179,6 +180,7 @@ class Task(ABC):
     columns: ClassVar[tuple[str, ...]] = ()
     use: ClassVar[str] = ""
     stops_on: ClassVar[tuple[str, ...]] = ()
+    no_tokens: ClassVar[str] = ""
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -418,6 +420,11 @@ class TaskEntry:
     def use(self) -> str:
         """How to use a trained model; `{model}` is its folder."""
         return self.function.use
+
+    @property
+    def no_tokens(self) -> str:
+        """Why settings of texts have no meaning; empty for a task of texts."""
+        return self.function.no_tokens
 
     @property
     def stops_on(self) -> tuple[str, ...]:

@@ -59,6 +59,10 @@ class ImageTask(Task):
     beta: ClassVar[float | None] = 2000.0
     columns: ClassVar[tuple[str, ...]] = ("chosen_image", "rejected_image")
     use: ClassVar[str] = " Load it with diffusers."
+    no_tokens: ClassVar[str] = (
+        "images have no tokens, and the model's own text encoder says how long a prompt may be. Remove it; task.size "
+        "sets the size of the images."
+    )
 
     def __init__(self, settings: TaskSettings) -> None:
         super().__init__(settings)

@@ -225,6 +225,7 @@ class ItemTask(Task):
     provides: ClassVar[frozenset[str]] = frozenset({"log_ratio", "mean_log_ratio", "logp", "mean_logp"})
     noun: ClassVar[str] = "a recommender of items"
     beta: ClassVar[float | None] = 5.0
+    no_tokens: ClassVar[str] = "items have no tokens. Remove it; task.length says how many items of a history count."
     stops_on: ClassVar[tuple[str, ...]] = tuple(f"{name}@{count}" for name in _RANKED for count in CUTOFFS)
     use: ClassVar[str] = " popmargin recommend eval measures it; popmargin.recommend.load('{model}') ranks items."
 

@@ -75,9 +75,10 @@ def refuse_meaningless(
         if value and required not in provided:
             raise ConfigError(f"{field} has no meaning for {noun}: {reason}. Remove it, or set task: policy.")
     _refuse_other_sampling(evaluation, noun, images="images" in provided)
-    if "images" in provided:
-        _refuse_token_limits(data, noun)
-    _refuse_to_stop_on(train.stop_on, TASKS.get(task).stops_on, noun)
+    kind = TASKS.get(task)
+    if kind.no_tokens:
+        _refuse_token_limits(data, noun, kind.no_tokens)
+    _refuse_to_stop_on(train.stop_on, kind.stops_on, noun)
     for registry, part, options in _parts(loss):
         missing = part.requires(options) - provided
         if missing:
@@ -123,14 +124,11 @@ def _refuse_other_sampling(evaluation: EvaluationConfig, noun: str, *, images: b
             raise ConfigError(f"evaluation.{name} has no meaning for {noun}: {reason}. Remove it.")
 
 
-def _refuse_token_limits(data: DataConfig, noun: str) -> None:
-    """Refuse settings of how texts become tokens where responses are images."""
+def _refuse_token_limits(data: DataConfig, noun: str, why: str) -> None:
+    """Refuse settings of how texts become tokens where there are none."""
     for name in _changed(data):
         if name in _OF_TOKENS:
-            raise ConfigError(
-                f"data.{name} has no meaning for {noun}: images have no tokens, and the model's own text encoder says "
-                "how long a prompt may be. Remove it; task.size sets the size of the images."
-            )
+            raise ConfigError(f"data.{name} has no meaning for {noun}: {why}")
 
 
 def _refuse_to_stop_on(metric: str | None, known: Sequence[str], noun: str) -> None:
