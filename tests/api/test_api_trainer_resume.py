@@ -1,5 +1,6 @@
 """The trainer goes on from a checkpoint with what it was trained on, and with nothing else."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from peft import LoraConfig
 from popmargin import PreferenceTrainer, load_preferences, sample_edges
 from popmargin.data.schema import Preferences
 from popmargin.errors import RunError
+from popmargin.training.checkpoints import MANIFEST, UNFINISHED, publish
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -106,16 +108,17 @@ def test_what_chooses_the_best_checkpoint_stays_too(
 def test_a_checkpoint_without_a_record_is_warned_of(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import shutil
-
+    """Such as one of `popmargin train`, whose record lies in the run directory; a lost record is another matter."""
     make().train()
-    record = tmp_path / "trl" / "checkpoint-2" / "popmargin"
-    (record / "settings.json").unlink()
-    going_on = make({"save_strategy": "no"})
-    with pytest.raises(RunError, match=r"checkpoint-2/popmargin: the record of its training cannot be read"):
-        going_on.train(resume_from_checkpoint=str(record.parent))
-    shutil.rmtree(record)
-    assert going_on.train(resume_from_checkpoint=str(record.parent)).global_step == 3
+    checkpoint, going_on = tmp_path / "trl" / "checkpoint-2", make({"save_strategy": "no"})
+    (checkpoint / "popmargin" / "settings.json").unlink()
+    with pytest.raises(RunError, match=r"checkpoint-2 cannot be resumed from: popmargin/settings\.json is missing"):
+        going_on.train(resume_from_checkpoint=str(checkpoint))
+    shutil.rmtree(checkpoint / "popmargin")
+    (checkpoint / MANIFEST).unlink()
+    (tmp_path / UNFINISHED).mkdir()
+    publish(checkpoint.rename(tmp_path / UNFINISHED / "checkpoint-2"), checkpoint)
+    assert going_on.train(resume_from_checkpoint=str(checkpoint)).global_step == 3
     assert "has no record of what it was trained on" in caplog.text
 
 

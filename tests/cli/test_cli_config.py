@@ -15,6 +15,7 @@ from popmargin.cli.main import VERBS, main
 from popmargin.config import RunConfig, from_dict
 from popmargin.config.described import Setting, choices_of, settings_of
 from popmargin.study.config import StudyConfig
+from popmargin.study.recommenders.recommend_config import RecommendConfig, load_recommend_config
 from popmargin.yaml_file import parse_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -116,7 +117,10 @@ def test_mistyped_flags(capsys: pytest.CaptureFixture[str], words: list[str], me
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["schema", "studdy"], "argument of: 'studdy' is unknown. Did you mean 'study'? Known: rounds, run, study."),
+        (
+            ["schema", "studdy"],
+            "argument of: 'studdy' is unknown. Did you mean 'study'? Known: recommend, rounds, run, study.",
+        ),
         (["label", "jugde"], "'jugde' is unknown. Did you mean 'judge'?"),
         (["label", "judge", "--timeout", "-1"], "argument --timeout: must be above 0, not -1."),
         (["label", "judge", "--max-tokens", "0"], "argument --max-tokens: must be at least 1, not 0."),
@@ -165,7 +169,11 @@ def test_editors_accept_every_study_of_ours_and_every_default(schemas: dict[str,
     of_drivers = [ROOT / "docs/studies" / name for name in ("goals.yaml", "ipr.yaml")]  # which have fields of their own
     for file in of_drivers:
         assert [str(error) for error in schemas["run"].iter_errors(parse_yaml(file.read_text())["base"])] == [], file
-    others = set(ROOT.glob("docs/studies/*.yaml")) - {*of_rounds, *of_drivers}
+    of_recommenders = [*ROOT.glob("docs/studies/recommend-*.yaml")]
+    assert len(of_recommenders) == 2
+    for file in of_recommenders:
+        load_recommend_config(RecommendConfig, file)  # every arm's options too
+    others = set(ROOT.glob("docs/studies/*.yaml")) - {*of_rounds, *of_drivers, *of_recommenders}
     files = [*ROOT.glob("src/popmargin/*/*.yaml"), *others]
     assert len(files) > 8
     for file in files:

@@ -59,8 +59,8 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (
             "models/foo",
             (
-                "models/foo (there is no folder models). Give a model folder, a hub id, demo, demo-digits or demo-emoji. "
-                "(For a model on"
+                "models/foo (there is no folder models). Give a model folder, a hub id, demo, demo-digits or "
+                "demo-emoji. (For a model on"
             ),
         ),
         ("~/nomodel-of-mine", "No such folder or model: ~/nomodel-of-mine"),

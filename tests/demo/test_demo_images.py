@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from popmargin.config import DataConfig
+from popmargin.config import DataConfig, RunConfig, from_dict, merge, to_dict
 from popmargin.data import load_preferences
 from popmargin.data.images import decode, image_bytes
-from popmargin.demo.images import digit_base, digit_preferences
+from popmargin.demo.images import digit_base, digit_preferences, emoji_base, emoji_preferences, emoji_rewards
 from popmargin.demo.images.digit_base import train_base, untrained_pipeline
 from popmargin.demo.images.digit_classifier import colour_of, confusion, digit_of, prompt_kept
 from popmargin.demo.images.digit_preferences import digit_pairs
@@ -25,11 +26,16 @@ from popmargin.demo.images.digits import (
     load_digits,
     read_prompt,
 )
-from popmargin.demo.images.emoji import emoji_path
+from popmargin.demo.images.emoji import emoji_path, load_emoji
 from popmargin.demo.images.small_base import draw as draw_digits
 from popmargin.demo.images.small_base import token_ids
 from popmargin.errors import DataError
+from popmargin.evaluation.run import evaluate_run
 from popmargin.models.path import check_models, resolve_path
+from popmargin.models.saved_pipelines import WEIGHTS
+from popmargin.study.config import load_study
+from popmargin.training.build import Run
+from popmargin.training.run import train
 from popmargin.training.sides import load_side
 
 CARD = (emoji_path().parent / "DATA_CARD.md").read_text(encoding="utf-8")
@@ -122,6 +128,27 @@ def test_the_emoji_are_those_that_may_be_shipped() -> None:
     assert emoji_path().stat().st_size < 5 * 2**20
 
 
+def test_rewards_of_emoji_drawn_by_hand() -> None:
+    half = np.full((1, 32, 32, 3), 255, np.uint8)
+    half[0, :, :16, 1:] = 0  # the left half red, the right one white
+    image = [Image.fromarray(picture) for picture in half]
+    assert emoji_rewards.redness(["x"], image) == [0.5]
+    assert emoji_rewards.symmetry(["x"], image) == [pytest.approx(-2 / 3)]
+    with pytest.raises(DataError, match=r"names none of the 340 emoji that demo-emoji draws\. Remedy: ask for one"):
+        emoji_rewards.fidelity(["x"], image)
+    with pytest.raises(DataError, match="Picture 0 has 8 × 8 pixels, the emoji 32 × 32"):
+        emoji_rewards.redness(["x"], [Image.new("RGB", (8, 8))])
+
+
+def test_the_emoji_that_the_base_draws_are_faithful_to_themselves() -> None:
+    emoji = load_emoji()
+    assert len(emoji) == len(set(emoji.prompts)) == 340
+    shown = [Image.fromarray(pixels) for pixels in emoji.pixels[:2]]
+    assert emoji_rewards.fidelity(emoji.prompts[:2], shown) == [0.0, 0.0]
+    assert max(emoji_rewards.fidelity(emoji.prompts[:2][::-1], shown)) < -0.1
+    assert f"{len(emoji)} of its pictures" in CARD
+
+
 def test_names_of_embedded_models_and_data_lead_to_what_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,3 +222,23 @@ def test_base_and_pairs_are_made_once_and_load_in_diffusers(tmp_path: Path, monk
     assert kept <= set(found)
     sampled = draw_digits(loaded, ["red 3", "blue 1"], seed=3, steps=2)
     np.testing.assert_array_equal(sampled, draw_digits(loaded, ["red 3", "blue 1"], seed=3, steps=2))
+
+
+@pytest.mark.slow
+def test_the_emoji_are_trained_on_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model, pairs, training and pictures with their rewards, each for a few steps."""
+    monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(emoji_base, "STEPS", 2)
+    monkeypatch.setattr(emoji_preferences, "PAIRS", 6)
+    train_base, draw = emoji_base.train_emoji, emoji_preferences.emoji_pairs
+    monkeypatch.setattr(emoji_base, "train_emoji", lambda pipeline, **_: train_base(pipeline, steps=2))
+    monkeypatch.setattr(emoji_preferences, "emoji_pairs", lambda pipeline, **_: draw(pipeline, pairs=6))
+    study = load_study(Path(__file__).parents[2] / "docs" / "studies" / "images-emoji.yaml")
+    values = to_dict(study.run_config("dpo", 0))
+    few = {"train": {"max_steps": 1, "batch_size": 2}, "evaluation": {"prompts": 1, "denoising_steps": 2}}
+    values = merge(values, few | {"output": str(tmp_path / "run"), "data": {"test_size": 2}})
+    run, _ = train(from_dict(RunConfig, values))
+    found = evaluate_run(Run.opened(run.path))["intervals"]
+    assert 0 <= found["mean_reward"]["estimate"] <= 1 and found["mean_fidelity"]["estimate"] < 0
+    folder = Path(resolve_path("demo-emoji"))
+    assert 1e6 < sum(value.numel() for value in load_file(folder / "unet" / WEIGHTS).values()) < 3e6

@@ -1,5 +1,6 @@
 """The drivers of the studies, each with a tiny model: they run, keep what is finished, and print their tables."""
 
+import json
 import runpy
 import sys
 from collections.abc import Callable
@@ -70,3 +71,21 @@ def test_ipr(drive: Drive, model_path: str, reward_path: str, tmp_path: Path) ->
         assert row[7].startswith("100.0%") and row[8].startswith("1.00"), scheme
     assert [row[0] for row in rows[-5:]] == ["nothing", "exact", "noisy", "model", "pointwise"]
     assert drive("ipr", *changes, "--table-only") == said
+
+
+def test_recommend_tune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One arm on a ring of items: a row for each learning rate, a best among all, and nothing trained twice."""
+    lines = [json.dumps({"items": [(start + step) % 12 + 1 for step in range(4)]}) for start in range(40)]
+    (tmp_path / "ring.jsonl").write_text("\n".join(lines))
+    words = [str(STUDIES / "recommend-beauty.yaml"), "--output", str(tmp_path / "tune"), "--arms", "regression"]
+    words += ["--rates", "0.003", "0.01", "--data.path", str(tmp_path / "ring.jsonl"), "--base.train.max_steps", "6"]
+    words += ["--vectors.dimension", "8", "--base.train.batch_size", "16"]
+    said: list[str] = []
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["recommend_tune.py", *words])
+        runpy.run_path(str(STUDIES / "recommend_tune.py"), run_name="__main__")
+        said.append(capsys.readouterr().out)
+    table = said[0].splitlines()
+    assert [line.split("|")[2].strip() for line in table[2:]] == ["0.003", "0.01"]
+    assert said[0].count("*") == 1 and said[1] == said[0]
+    assert len(list((tmp_path / "tune" / "runs").glob("regression/*/run.json"))) == 2

@@ -160,9 +160,9 @@ def test_the_fingerprint_of_a_tokenizer_does_not_know_its_last_use(place: Path) 
 def test_prompts_that_the_text_encoder_cuts_are_counted(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of two prompts, one has more tokens (its letters) than the 12 that the encoder takes."""
+    """Of two prompts, one has more tokens (its words) than the 8 that the encoder takes."""
     pipeline = load_pipeline(str(place / "base"), torch.float32)
-    told = "prompts cut to the 12 tokens that the text encoder takes: 1 of 2"
+    told = "prompts cut to the 8 tokens that the text encoder takes: 1 of 2"
     assert pipeline.cut_prompts(["red 3", "a very long prompt about a red digit"]) == [told]
     assert pipeline.cut_prompts(["red 3"]) == []
     (tmp_path / "prompts.txt").write_text("red 3\na very long prompt about a red digit\n")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from objective_cases import Arrays, Contract, gaps, loss, nls, refused, rows_of
 
-from popmargin.objectives.base import Rows
+from popmargin.objectives.base import Logps, Rows
+from popmargin.regularizers.sft import SFTOptions, sft
 
 
 def formula(rows: Arrays, o: Any) -> np.ndarray:
@@ -50,6 +51,18 @@ def test_one_is_regression_and_no_gamma_is_a_constant() -> None:
 def test_without_regression_it_is_dpo_of_the_errors() -> None:
     rows = rows_of([0.3, -0.2])
     torch.testing.assert_close(loss("preferdiff", rows, regression=0.0), loss("dpo", rows, beta=5.0))
+
+
+def test_with_regression_it_is_dpo_and_a_supervised_term() -> None:
+    """(1 − λ)·(dpo + λ / (1 − λ)·sft): so margins and PoP edges, which dpo takes, compose with it."""
+    rows = rows_with()
+    one = torch.ones(2, dtype=torch.float64)
+    logps = Logps(
+        chosen=rows.chosen, rejected=rows.rejected, chosen_reference=None, rejected_reference=None, chosen_tokens=one,
+        rejected_tokens=one,
+    )  # fmt: skip
+    both = loss("dpo", rows, beta=5.0) + 0.4 / 0.6 * sft(logps, SFTOptions())
+    torch.testing.assert_close(loss("preferdiff", rows), 0.6 * both)
 
 
 def test_the_mean_of_the_batch_has_its_own_gradient() -> None:

@@ -128,7 +128,7 @@ def test_graded_feedback_trains_with_margins_soft_labels_and_edges(folder: Path,
     for flags, name in (
         (["--margin.source", "ratings"], "dpo"),
         (["--data.soft_label_temperature", "1"], "geometric_dpo"),
-        (["--pop.edges", str(folder / "edges.parquet")], "pop"),
+        (["--pop.edges", str(folder / "edges.parquet"), "--regularizers", "[{name: sft, weight: 0.667}]"], "pop"),
     ):
         run = train(folder, {"name": name}, *flags, name=name)
         first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from popmargin.config import RunConfig
 from popmargin.errors import DataError, RunError
@@ -16,7 +17,9 @@ from popmargin.objectives.base import OBJECTIVES
 from popmargin.tasks import language
 from popmargin.training import build as training
 from popmargin.training.build import Run
+from popmargin.training.checkpoints import checkpoints_in
 from popmargin.training.run import train
+from popmargin.training.run_directory import RunDirectory
 from popmargin.training.workspace import Workspace
 
 Configure = Callable[..., RunConfig]
@@ -109,6 +112,39 @@ def test_a_bad_gradient_is_caught_before_the_step(configure: Configure, policies
         with pytest.raises(RunError, match="gradient is not finite at step 1 for the preferences p"):
             train(config, workspace=workspace)
     assert untouched(policies[0], workspace)
+
+
+@pytest.mark.parametrize(("steps", "saved"), [(1, 0), (2, 1)])
+def test_what_the_last_step_does_to_the_weights_is_checked(
+    tmp_path: Path, configure: Configure, steps: int, saved: int
+) -> None:
+    """Each step is checked before it is taken; after the last one there is no next step that would notice."""
+    config = configure({"train": {"max_steps": steps, "save_steps": 1, "learning_rate": 1e-3}})
+    workspace = Run.read(config).workspace()
+
+    class Blown(TrainerCallback):
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            if state.global_step == steps - 1:
+                next(iter(model.parameters())).data.fill_(math.inf)
+
+    class Blowing(training.PreferenceTrainer):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            self.add_callback(Blown())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "PreferenceTrainer", Blowing)
+        with pytest.raises(
+            RunError, match=rf"Weights are not finite after step {steps} \(.*lower train\.learning_rate"
+        ):
+            train(config, workspace=workspace)
+    run = RunDirectory(Path(config.output))
+    assert not run.finished and not run.model.exists() and len(checkpoints_in(run.checkpoints)) == saved
+
+
+def test_a_rate_without_bounds_is_no_success(configure: Configure) -> None:
+    with pytest.raises(RunError, match="Weights are not finite after step 1"):
+        train(configure({"train": {"max_steps": 1, "learning_rate": 1e39, "max_grad_norm": 0.0}}))
 
 
 @pytest.mark.parametrize(

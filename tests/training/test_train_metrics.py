@@ -13,6 +13,7 @@ from popmargin.errors import RunError
 from popmargin.files import append_jsonl, read_jsonl
 from popmargin.pop.edges import PopEdges
 from popmargin.tasks.log_probs import kl_estimate
+from popmargin.training.checkpoints import publish
 from popmargin.training.fingerprints import Record, Rows
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
@@ -78,34 +79,6 @@ def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     assert run.checkpoint() is None and read_jsonl(tmp_path / "none.jsonl") == []
 
 
-def make_checkpoint(run: RunDirectory, step: int) -> Path:
-    folder = run.checkpoints / f"checkpoint-{step}"
-    folder.mkdir(parents=True)
-    (folder / "trainer_state.json").write_text("{}")
-    return folder
-
-
-def test_checkpoints_are_ordered_by_number(tmp_path: Path) -> None:
-    for step in (9, 10, 100):
-        make_checkpoint(RunDirectory(tmp_path), step)
-    found = RunDirectory(tmp_path).checkpoint()
-    assert found is not None and found.name == "checkpoint-100"
-
-
-@pytest.mark.parametrize("left", [None, "", '{"epoch": 1'])
-def test_a_torn_checkpoint_is_passed_over_with_a_word(
-    tmp_path: Path, left: str | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its last file tells: it is missing, empty, or breaks off."""
-    run = RunDirectory(tmp_path)
-    whole, torn = make_checkpoint(run, 2), make_checkpoint(run, 4) / "trainer_state.json"
-    torn.unlink() if left is None else torn.write_text(left)
-    assert run.checkpoint() == whole
-    assert "checkpoint-4 is incomplete" in caplog.text
-    (whole / "trainer_state.json").unlink()
-    assert run.checkpoint() is None
-
-
 def test_a_torn_line_of_a_log_is_left_out_and_cut_off_with_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,7 +121,8 @@ def test_a_new_start_drops_lines_after_the_checkpoint(tmp_path: Path, configure:
         Record({side: Rows([], [], []) for side in ("train", "test")}, {}),
     )
     run.start(config, record, resume=False, overwrite=False)
-    make_checkpoint(run, 2)
+    (run.checkpoints / ".unfinished" / "checkpoint-2").mkdir(parents=True)
+    publish(run.checkpoints / ".unfinished" / "checkpoint-2", run.checkpoints / "checkpoint-2")
     lines = [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run.start(config, record, resume=True, overwrite=False)

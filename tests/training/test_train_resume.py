@@ -146,15 +146,6 @@ def test_without_a_checkpoint_it_starts_anew(
     assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 3 and not run.facts()["resumed"]
 
 
-def test_a_checkpoint_of_something_else(tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = configure(settings(tmp_path / "run"), VARIANTS["full-ema"])
-    killed_at(3, monkeypatch, config)
-    state = tmp_path / "run" / "checkpoints" / "checkpoint-2" / STATE_FILE
-    state.unlink()
-    with pytest.raises(RunError, match=rf"checkpoint-2 has no {STATE_FILE}"):
-        train(config, resume=True)
-
-
 def test_rules_of_the_run_directory(tmp_path: Path, configure: Configure) -> None:
     config = configure({"train": {"max_steps": 1}})
     run, _ = train(config)

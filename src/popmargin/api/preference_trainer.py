@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PredictionOutput, TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from popmargin.api.checkpoint_record import CheckpointRecord
 from popmargin.api.scoring import as_preferences
@@ -26,6 +26,7 @@ from popmargin.pop.edges import PopEdges
 from popmargin.training import trainer as loop
 from popmargin.training.account import encoding_step, memory_steps
 from popmargin.training.build import Run, make_parts
+from popmargin.training.checkpoints import newest_whole, refuse_broken
 from popmargin.training.final import save_trained
 from popmargin.training.run_account import training_steps
 from popmargin.training.sides import Split
@@ -140,7 +141,8 @@ class PreferenceTrainer(loop.PreferenceTrainer):
                 loss or gradient is not finite.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
+            newest = newest_whole(Path(str(self.args.output_dir)), _LOG.warning)
+            resume_from_checkpoint = None if newest is None else str(newest)
             if resume_from_checkpoint is None:
                 raise RunError(f"{self.args.output_dir} has no checkpoint to resume from. Train without resuming.")
         if resume_from_checkpoint:
@@ -286,13 +288,14 @@ class PreferenceTrainer(loop.PreferenceTrainer):
         return CheckpointRecord.of(self._run, self.args, adapter, record, held_out)
 
     def _refuse_other_training(self, checkpoint: Path) -> None:
-        """Check that a checkpoint is from training with the same data, models, settings and code.
+        """Check that a checkpoint is whole, and from training with the same data, models, settings and code.
 
         Raises:
-            RunError: it is not; the message says what differs.
+            RunError: it is not; the message says what is broken or differs.
         """
         if not checkpoint.is_dir():
             raise RunError(f"There is no checkpoint {checkpoint}. Train without resuming, or give another folder.")
+        refuse_broken(checkpoint)
         before = CheckpointRecord.load(checkpoint)
         if before is None:
             _LOG.warning("%s has no record of what it was trained on, so nothing can be checked.", checkpoint)

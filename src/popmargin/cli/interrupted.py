@@ -54,8 +54,7 @@ def run_standing(config: RunConfig) -> tuple[str, list[str]]:
     checkpoint = directory.checkpoint()
     where = f"{directory.path} reached step {step}"
     if checkpoint is None:
-        hint = "" if config.train.save_steps else " (--train.save_steps N saves one every N steps)"
-        return f"{where}, without a checkpoint{hint}: it will start over.", ["--resume"]
+        return f"{where}, without a checkpoint: it will start over.", ["--resume"]
     return f"{where}; its last checkpoint is at step {checkpoint.name.rpartition('-')[2]}.", ["--resume"]
 
 

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Collection, Sequence
@@ -84,11 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PopmarginError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         from popmargin.cli.interrupted import say_where_it_stands
 
         print(f"\n{say_where_it_stands(arguments, args)}", file=sys.stderr)
-        return 130
+        return 128 + getattr(stop, "signal", signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

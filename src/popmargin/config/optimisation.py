@@ -43,7 +43,9 @@ class TrainConfig:
             needs a C++ compiler).
         logging_steps: optimizer steps between metric lines.
         token_statistics: also log the policy's entropy and top-1 agreement on completion tokens.
-        save_steps: optimizer steps between checkpoints; 0 saves only the final model.
+        save_steps: optimizer steps between checkpoints; 0 for none by steps.
+        save_minutes: minutes between checkpoints, which are also made at the end of epochs of a minute or more; 0 for
+            none. With `save_steps` 0, they are deleted once the run has finished.
         save_total_limit: checkpoints kept.
         report_to: trackers in addition to the JSONL metrics, e.g. [tensorboard].
         trainer_arguments: more arguments for transformers.TrainingArguments (fsdp, deepspeed …), passed through.
@@ -70,6 +72,7 @@ class TrainConfig:
     logging_steps: Size = 1
     token_statistics: bool = False
     save_steps: Count = 0
+    save_minutes: NotNegative = 30.0
     save_total_limit: Size = 2
     report_to: list[str] = field(default_factory=list[str])
     trainer_arguments: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -32,8 +32,9 @@ def save_trained(
         In the first process, for run.json: the task's facts about the saved weights.
 
     Raises:
-        RunError: the files differ from the weights in memory.
+        RunError: weights are not finite, or the files differ from those in memory.
     """
+    trainer.refuse_bad_weights()
     first = trainer.is_world_process_zero()
     with whole_folder(folder, replace=True) if first else contextlib.nullcontext(folder) as place:
         return _save(trainer, task, settings, place, sides)

@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
 from popmargin.account import Step
@@ -17,6 +19,8 @@ from popmargin.models.policies import bf16_is_slower
 from popmargin.training.arguments import training_arguments
 from popmargin.training.build import Parts, Run, make_parts, make_trainer
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback, StopCallback
+from popmargin.training.checkpoint_times import SavingCallback, stopping_with_a_checkpoint
+from popmargin.training.checkpoints import checkpoints_in
 from popmargin.training.final import save_trained
 from popmargin.training.fingerprints import Record
 from popmargin.training.memory import peak_megabytes, reset_peak
@@ -90,6 +94,8 @@ def train(
         workspace.tell(seen)
         facts["account"] = [step.to_dict() for step in (*account, *seen)]
         directory.finish(_facts(run, workspace, parts) | facts)
+        if arguments.save_strategy == "no":  # those by the clock were for going on
+            shutil.rmtree(directory.checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()  # so that every process sees the finished run
     merged = keep_model and workspace.task.merges(run.model)
     return directory, (workspace.task.load(directory.model) if merged else trainer.model if keep_model else None)
@@ -113,19 +119,20 @@ def _optimise(
 ) -> tuple[PreferenceTrainer, dict[str, Any]]:
     """Run the remaining optimizer steps; returns the trainer after the last one, and measurements of the training."""
     directory = run.directory
-    checkpoint = directory.checkpoint() if resume else None
     trainer = make_trainer(arguments, parts, run.train)
+    checkpoint = _checkpoint(directory, trainer) if resume else None
     if checkpoint is not None:
         trainer.load_state(checkpoint)
     pauses = ProbeCallback(probe, trainer, directory, run.evaluation.curve_points if probe else 0)
+    saving = SavingCallback(run.train.save_minutes, trainer)
     stopping = trainer.stopping
     stops = () if stopping is None else (StopCallback(stopping, trainer, directory),)
-    for callback in (pauses, *stops, *parts.task.watch(parts.loss.beta)):
+    for callback in (pauses, saving, *stops, *parts.task.watch(parts.loss.beta)):
         trainer.add_callback(callback)
     trainer.add_callback(JsonlCallback(trainer, directory, pauses))
     reset_peak()
     started = time.perf_counter()
-    with contextlib.suppress(NothingLeftError):
+    with contextlib.suppress(NothingLeftError), stopping_with_a_checkpoint(saving):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.average is not None:
         trainer.average.take()
@@ -141,6 +148,16 @@ def _optimise(
         "resumed": checkpoint is not None,
         **({} if stopping is None else {"stopping": stopping.facts()}),
     }
+
+
+def _checkpoint(directory: RunDirectory, trainer: PreferenceTrainer) -> Path | None:
+    """The checkpoint to go on from; the first process looks, and says which it cannot use."""
+    found: list[Path | None] = [None]
+    if trainer.is_world_process_zero():
+        found = [directory.checkpoint(_LOG.warning)]
+        if found == [None] and checkpoints_in(directory.checkpoints):
+            _LOG.warning("No checkpoint in %s is whole, so training begins anew.", directory.checkpoints)
+    return broadcast_object_list(found)[0]
 
 
 @functools.cache

@@ -16,10 +16,9 @@ evaluation/       held-out margins, generations and metrics
 """
 
 import json
-import logging
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,12 +27,11 @@ from typing import TYPE_CHECKING, Any
 from popmargin.config import RunConfig, dump_yaml, from_dict, read_saved, to_dict
 from popmargin.errors import RunError
 from popmargin.files import no_such_file, read_jsonl, whole_file
+from popmargin.training.checkpoints import newest_whole, step_of
 from popmargin.training.inputs import differences, refuse_inputs_inside, with_code_of, with_kept_code
 
 if TYPE_CHECKING:
     from popmargin.training.fingerprints import Record
-
-_LOG = logging.getLogger(__name__)
 
 
 def versions() -> dict[str, str]:
@@ -121,13 +119,9 @@ class RunDirectory:
         """The lines of metrics.jsonl."""
         return read_jsonl(self.path / "metrics.jsonl")
 
-    def checkpoint(self) -> Path | None:
-        """The last complete checkpoint, if any."""
-        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-        whole = [folder for folder in found if _is_whole(folder)]
-        for folder in found[found.index(whole[-1]) + 1 :] if whole else found:
-            _LOG.warning("%s is incomplete and is skipped.", folder)
-        return whole[-1] if whole else None
+    def checkpoint(self, say: Callable[[str], None] | None = None) -> Path | None:
+        """The newest checkpoint whose files are as they were written, if any; `say` is told of broken newer ones."""
+        return newest_whole(self.checkpoints, say)
 
     def says_where_code_is(self) -> str:
         """A sentence about copies of user code; empty without any."""
@@ -203,7 +197,7 @@ class RunDirectory:
         with whole_file(self.path / "config.yaml") as partial:
             partial.write_text(dump_yaml(to_dict(config)), encoding="utf-8")
         checkpoint = self.checkpoint()
-        step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        step = step_of(checkpoint) if checkpoint else 0
         for name in ("metrics.jsonl", "timing.jsonl", "curves.jsonl"):
             kept = [line for line in read_jsonl(self.path / name) if line["step"] <= step and checkpoint]
             with whole_file(self.path / name) as partial:
@@ -214,12 +208,3 @@ class RunDirectory:
         text = json.dumps(dict(sorted(facts.items())), indent=1)  # an account keeps the order of its entries
         with whole_file(self.path / "run.json") as partial:
             partial.write_text(text + "\n", encoding="utf-8")
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has its last file, and all of it."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from popmargin.engine.scores import scores_of
 from popmargin.engine.target import EMATarget
@@ -23,6 +23,7 @@ from popmargin.models.saved import read_adapter, refuse_difference
 from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
+from popmargin.training.checkpointing import CheckpointingTrainer
 from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
 from popmargin.training.stopping import Stopping
@@ -33,7 +34,7 @@ LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "target_distanc
 """Log entries that are not means over rows."""
 
 
-class PreferenceTrainer(Trainer):
+class PreferenceTrainer(CheckpointingTrainer):
     """Trains a model on preferences with any registered objective.
 
     Args:
