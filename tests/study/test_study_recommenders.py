@@ -179,6 +179,7 @@ def test_mistakes_are_answered_before_any_work(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_an_error_of_a_process_is_that_of_the_parent(tmp_path: Path) -> None:
     """Its kind and its words."""
     job = Job(data=str(tmp_path), output=str(tmp_path / "out"), part="test", places=5, exclude_history=True, draws=1,
