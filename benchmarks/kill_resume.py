@@ -10,6 +10,7 @@ that is broken, how many resumes came to their end, and how many of these ended 
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -57,7 +58,9 @@ def main() -> int:
         straight = {
             (kind, two): alone(folder, kind, two) for kind in KINDS for two in (False, True)[: 1 + (args.runs > 4)]
         }
-        for number in range(args.runs):
+        for number in itertools.count():
+            if counts["kills"] == args.runs:
+                break
             kind, two = list(KINDS)[number % len(KINDS)], number % 5 == 4
             seconds, marks = straight[kind, two]
             run = folder / f"killed-{number}"
