@@ -142,6 +142,8 @@ def test_a_test_target_changes_no_baseline(parts: Parts) -> None:
     small = {"dimension": 2, "epochs": 2}
     tried = {"item_knn": {"transductive": True}, "nearest_vectors": {"dimension": 2}, "sasrec": small}
     for name in BASELINES.names():
+        if name == "recbole":  # needs an environment of its own
+            continue
         found = [
             BASELINES.get(name).fit(each, tried.get(name, {})).scores(parts.test.histories, ("5",))
             for each in (parts, other)

@@ -106,6 +106,8 @@ def make_loss(config: RunConfig) -> Loss:
         reference=config.reference,
         train=config.train,
         evaluation=config.evaluation,
+        stops_on=task.stops_on,
+        no_tokens=task.no_tokens,
     )
     return loss
 

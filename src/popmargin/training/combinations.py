@@ -51,6 +51,8 @@ def refuse_meaningless(
     reference: ReferenceConfig,
     train: TrainConfig,
     evaluation: EvaluationConfig,
+    stops_on: Sequence[str] = (),
+    no_tokens: str = "",
 ) -> None:
     """Check what the parts declare, not their names, so that user components follow the same rules.
 
@@ -59,6 +61,7 @@ def refuse_meaningless(
         task: the name of its task.
         noun: what the task trains, in words ("a reward model").
         data, model, reference, train, evaluation: settings that not every loss and task can serve.
+        stops_on, no_tokens: of the task, see `tasks.base.Task`.
 
     Raises:
         ConfigError: a meaningless combination; the message says why, and what to do.
@@ -75,10 +78,9 @@ def refuse_meaningless(
         if value and required not in provided:
             raise ConfigError(f"{field} has no meaning for {noun}: {reason}. Remove it, or set task: policy.")
     _refuse_other_sampling(evaluation, noun, images="images" in provided)
-    kind = TASKS.get(task)
-    if kind.no_tokens:
-        _refuse_token_limits(data, noun, kind.no_tokens)
-    _refuse_to_stop_on(train.stop_on, kind.stops_on, noun)
+    if no_tokens:
+        _refuse_token_limits(data, noun, no_tokens)
+    _refuse_to_stop_on(train.stop_on, stops_on, noun)
     for registry, part, options in _parts(loss):
         missing = part.requires(options) - provided
         if missing:
