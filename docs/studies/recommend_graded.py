@@ -64,7 +64,7 @@ def write_shop(folder: Path, seed: int) -> None:
     edges_within_users(training, seed=seed).save(folder / "edges.parquet")
 
 
-def measured(folder: Path, arm: str, seed: int) -> dict[str, float]:
+def measured(folder: Path, arm: str, seed: int, epochs: int) -> dict[str, float]:
     """Held-out metrics of an arm, trained unless it is."""
     run = folder / arm.replace(" ", "-")
     base: dict[str, Any] = {
@@ -73,7 +73,7 @@ def measured(folder: Path, arm: str, seed: int) -> dict[str, float]:
         "model": {"path": str(folder / "start")},
         "data": {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")},
         "target": {"kind": "ema", "tau": 0.9},
-        "train": {"batch_size": 128, "learning_rate": 3e-3, "weight_decay": 0.0, "epochs": 25, "logging_steps": 20},
+        "train": {"batch_size": 128, "learning_rate": 3e-3, "weight_decay": 0.0, "epochs": epochs, "logging_steps": 20},
     }  # fmt: skip
     config = merge(base, ARMS[arm])
     if "pop" in config:
@@ -91,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=6)
     args = parser.parse_args()
     found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     for seed in args.seeds:
@@ -99,7 +100,7 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             write_shop(folder, seed)
         for arm in ARMS:
-            found[arm].append(measured(folder, arm, seed))
+            found[arm].append(measured(folder, arm, seed, args.epochs))
     names = ("accuracy", "spearman", "ece", "reward_margin")
     print("| |" + "".join(f" {name} |" for name in names) + "\n|---|" + "---|" * len(names))
     for arm, values in found.items():
