@@ -217,7 +217,14 @@ class Task(ABC):
 
     @abstractmethod
     def make_model(self, settings: ModelConfig) -> Any:
-        """A model to train, from a copy of the start model; random weights use torch's random numbers."""
+        """A model to train, from the start model; random weights use torch's random numbers.
+
+        It may be the start model itself: whoever needs that too loads it again. Reference scores should be asked for
+        before, while it is there anyway.
+        """
+
+    def release(self) -> None:  # noqa: B027
+        """Let go of models in memory that are not trained; they are loaded again when they are needed."""
 
     def prepare(self, model: Any, scorer: Any, training: TrainConfig) -> Any:
         """The scorer, with anything that speeds up training this model applied."""

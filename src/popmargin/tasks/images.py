@@ -229,7 +229,7 @@ class ImageTask(Task):
             save_lora(self.pipeline, model, state, folder)
             return {"dtype": "float32", "kept": 1.0}
         weights = model.state_dict() if state is None else state
-        dtype, kept = choose_dtype(weights, self.pipeline.model, self.start_dtype, settings.save_dtype)
+        dtype, kept = choose_dtype(weights, lambda: self.pipeline.model, self.start_dtype, settings.save_dtype)
         save_whole(self.pipeline, model, weights, folder, dtype)
         return {"dtype": str(dtype).removeprefix("torch."), "kept": kept}
 

@@ -68,23 +68,26 @@ class RewardTask(TextTask):
         """The start model's tokenizer, with a padding token that does not end responses."""
         return padding_apart(super().tokenizer)
 
-    @cached_property
-    def start_model(self) -> nn.Module:
-        """The start model with a head, frozen."""
+    def _read_start(self, place: torch.device | None) -> nn.Module:
         if self.settings.model.start_adapter == "stack":
             raise ConfigError(
                 "model.start_adapter: stack is only for policies with model.lora_rank above 0. Remove it."
             )
-        return super().start_model
+        return super()._read_start(place)
 
-    def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
-        return load_reward_model(path, dtype, self.tokenizer.pad_token_id, dropout=dropout)
+    def _load(
+        self, path: str, dtype: torch.dtype, *, dropout: bool = False, place: torch.device | None = None
+    ) -> nn.Module:
+        return load_reward_model(path, dtype, self.tokenizer.pad_token_id, dropout=dropout, place=place)
 
     def _find_plan(self, model: Any) -> RewardPlan:
         return reward_plan(model)
 
     def make_model(self, settings: ModelConfig) -> Any:
-        return make_reward_model(self.start_model, settings)
+        if settings.lora_rank:
+            return make_reward_model(self._lend_start(), settings)
+        start = self._give_start()
+        return make_reward_model(start, settings, own=start)
 
     def prepare(self, model: Any, scorer: RewardScorer, training: TrainConfig) -> RewardScorer:
         if not self.settings.model.dropout:
