@@ -18,6 +18,7 @@ from popmargin.models.adapter_files import find_adapter
 from popmargin.models.adapters import is_stacked, put_on_top, without_start_adapter
 from popmargin.models.loading import cast_weights, load_pretrained, load_tokenizer_files
 from popmargin.models.lora import add_adapter
+from popmargin.models.quantized import in_four_bits
 from popmargin.models.sharing import copy_to_merge, shared_copy
 
 BASE_FILE = "popmargin_base.txt"
@@ -69,7 +70,13 @@ def with_padding(tokenizer: Any, path: str) -> Any:
 
 
 def load_model(
-    path: str, dtype: torch.dtype, *, dropout: bool = False, stack: bool = False, place: torch.device | None = None
+    path: str,
+    dtype: torch.dtype,
+    *,
+    dropout: bool = False,
+    stack: bool = False,
+    place: torch.device | None = None,
+    quantization: str = "none",
 ) -> Any:
     """A causal language model from a folder or hub id; see `loading.load_pretrained`.
 
@@ -79,21 +86,25 @@ def load_model(
         dropout: keep the dropout of the model's own configuration on in training.
         stack: keep an adapter on its base, frozen, instead of merging it.
         place: where it is put; None for the default accelerator.
+        quantization: `nf4` keeps the weights of its linear layers, except the head, in 4 bits.
 
     Raises:
+        ConfigError: bitsandbytes, which quantizes, is not installed, or an adapter would have to be merged.
         RunError: it cannot be loaded, or has missing weights, such as a reward model without an LM head.
     """
     from transformers import AutoModelForCausalLM
 
+    place = place or device()
+    options: dict[str, Any] = {} if quantization == "none" else in_four_bits(path, dtype, place, stack=stack)
     model, info = load_pretrained(AutoModelForCausalLM, path, "a causal language model", dtype=dtype, dropout=dropout,
-                                  stack=stack)  # fmt: skip
+                                  stack=stack, **options)  # fmt: skip
     # With tied embeddings a classifier has no missing weights, but it is no longer a language model.
     classifier = f"{HEAD}.weight" in info["unexpected_keys"]
     if info["missing_keys"] or classifier:
         what = "is a classifier, such as a reward model" if classifier else "has missing weights"
         lacks = f" ({min(info['missing_keys'])} would be random)" if info["missing_keys"] else ""
         raise RunError(f"'{path}' is not a trained causal language model: it {what}{lacks}. Choose another model.")
-    return model.to(place or device())
+    return model.to(place)
 
 
 def device() -> torch.device:

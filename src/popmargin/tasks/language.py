@@ -35,11 +35,13 @@ from popmargin.models.policies import (
     load_model,
     load_policy,
     load_tokenizer,
+    lora_config,
     make_policy,
     process_count,
     stands_alone,
 )
 from popmargin.models.sharing import shared_copy
+from popmargin.models.sketch import sketch_adapter, sketch_pretrained
 from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import TaskSettings, task
 from popmargin.tasks.checks import check_sampling
@@ -89,13 +91,19 @@ class LanguageTask(TextTask):
     def _read_start(self, place: torch.device | None) -> nn.Module:
         """With its own adapter on it if that is stacked."""
         settings = self.settings.model
-        if settings.start_adapter == "merge":
-            return super()._read_start(place)
-        if not settings.lora_rank:
+        stack = settings.start_adapter == "stack"
+        if stack and not settings.lora_rank:
             raise ConfigError(
                 "model.start_adapter: stack is only for policies with model.lora_rank above 0. Remove it."
             )
-        return load_model(settings.path, base_dtype(settings), dropout=settings.dropout, stack=True, place=place)
+        return load_model(
+            settings.path,
+            base_dtype(settings),
+            dropout=settings.dropout,
+            stack=stack,
+            place=place,
+            quantization=settings.quantization,
+        )
 
     def _load(
         self, path: str, dtype: torch.dtype, *, dropout: bool = False, place: torch.device | None = None
@@ -217,6 +225,15 @@ class LanguageTask(TextTask):
             return make_policy(self._lend_start(), settings, own=self._own, adapter=self.adapter)
         start = self._give_start()
         return make_policy(start, settings, own=start)
+
+    def sketch(self, settings: ModelConfig) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        model = sketch_pretrained(AutoModelForCausalLM, settings.path, dtype=base_dtype(settings))
+        if not settings.lora_rank:
+            return model
+        lora = lora_config(model, settings, head=model.get_output_embeddings(), task_type="CAUSAL_LM")
+        return sketch_adapter(model, lora.target_modules, settings.lora_rank, lora.layers_to_transform)
 
     def scorer(
         self,

@@ -13,10 +13,11 @@ from popmargin.config import ModelConfig, TrainConfig
 from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine.batch import TokenInputs
 from popmargin.engine.compiled import compile_layers
-from popmargin.engine.rewards import RewardPlan, pair_rewards, response_rewards, reward_plan
+from popmargin.engine.rewards import HEAD, RewardPlan, pair_rewards, response_rewards, reward_plan
 from popmargin.engine.scores import PairScores
 from popmargin.engine.trial import refuse_noise, trial_sequences
 from popmargin.errors import ConfigError, RunError
+from popmargin.models.policies import base_dtype, lora_config
 from popmargin.models.reward_models import (
     FORMAT_FILE,
     RewardFormat,
@@ -24,6 +25,7 @@ from popmargin.models.reward_models import (
     make_reward_model,
     padding_apart,
 )
+from popmargin.models.sketch import sketch_adapter, sketch_pretrained
 from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import task
 from popmargin.tasks.text import TextTask
@@ -88,6 +90,20 @@ class RewardTask(TextTask):
             return make_reward_model(self._lend_start(), settings)
         start = self._give_start()
         return make_reward_model(start, settings, own=start)
+
+    def sketch(self, settings: ModelConfig) -> Any:
+        from transformers import AutoModelForSequenceClassification
+
+        model = sketch_pretrained(
+            AutoModelForSequenceClassification, settings.path, dtype=base_dtype(settings), num_labels=1
+        )
+        if not settings.lora_rank:
+            return model
+        head = model.get_submodule(HEAD)
+        lora = lora_config(model, settings, head=head, task_type="SEQ_CLS")
+        sketch_adapter(model, lora.target_modules, settings.lora_rank, lora.layers_to_transform)
+        head.requires_grad_(True)
+        return model
 
     def prepare(self, model: Any, scorer: RewardScorer, training: TrainConfig) -> RewardScorer:
         if not self.settings.model.dropout:

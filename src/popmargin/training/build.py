@@ -329,7 +329,7 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
         )
     loss = _with_target(loss, run.target, bank, model)
     collator = Collator(
-        rows=_training_rows(loss, workspace, edges),
+        rows=training_rows(loss, workspace, edges),
         inputs=task.inputs(
             data.encoded,
             scorer,
@@ -388,7 +388,12 @@ def make_trainer(arguments: TrainingArguments, parts: Parts, settings: TrainConf
     return trainer
 
 
-def _training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> TrainingRows:
+def training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> TrainingRows:
+    """The rows of an epoch: preferences, or PoP edges between them.
+
+    Raises:
+        DataError: no edge says which preference is stronger.
+    """
     if edges is None:
         return TrainingRows.of_preferences(len(workspace.train))
     stronger, weaker = edges.resolve(workspace.train.ids)
