@@ -110,17 +110,22 @@ class MemoryPlan:
         parts: name -> bytes, and how they come about.
         passes: the most forward passes of a step.
         pass_tokens: tokens of the largest of them; 0 where rows have none.
+        apart: bytes of the head that are gone before a layer is computed again, and so are never beside it.
     """
 
     parts: Mapping[str, tuple[int, str]]
     passes: int
     pass_tokens: int
+    apart: int = 0
 
     @property
     def peak(self) -> int:
         """The largest sum at any time."""
         bytes_of = {name: size for name, (size, _) in self.parts.items()}
-        forward, gradients = bytes_of.pop("activations", 0) + bytes_of.pop("head", 0), bytes_of.pop("gradients", 0)
+        forward, gradients = (
+            bytes_of.pop("activations", 0) + bytes_of.pop("head", 0) - self.apart,
+            bytes_of.pop("gradients", 0),
+        )
         return sum(bytes_of.values()) + (forward + gradients if self.passes > 1 else max(forward, gradients))
 
 
@@ -160,7 +165,10 @@ def plan(shapes: Shapes, sizes: RowSizes, setting: Setting) -> MemoryPlan:
     if shapes.hidden and tokens:
         chunk = min(tokens, max(chunk_elements(device()) // max(shapes.vocabulary, 1), 1)) * shapes.vocabulary
         parts["head"] = (4 * (2 * tokens * shapes.hidden + chunk), "hidden states, and a chunk of logits")
-    return MemoryPlan(parts, passes, tokens)
+    apart = 0
+    if shapes.activations is not None and setting.train.gradient_checkpointing:
+        apart = min(shapes.activations.layer.at(tokens), parts.get("head", (0, ""))[0])
+    return MemoryPlan(parts, passes, tokens, apart)
 
 
 def forward_passes(sizes: RowSizes, setting: Setting) -> tuple[int, int]:
