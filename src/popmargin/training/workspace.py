@@ -65,6 +65,11 @@ class Workspace:
     def _split(self) -> Split:
         return read_split(self._data) if self._given_split is None else self._given_split
 
+    @property
+    def train_rows(self) -> Preferences:
+        """Training preferences before they are encoded."""
+        return self._split.train
+
     @cached_property
     def train(self) -> PreparedData:
         """Training preferences."""
