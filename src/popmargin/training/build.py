@@ -28,7 +28,6 @@ from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edge_sources import source_of
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale
-from popmargin.pop.strengths import half_normal_strengths
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.tasks.base import Scorer, Task, TaskSettings, open_task, read_task
@@ -297,7 +296,7 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
     scale = fitted_to = strengths = None
     if needs.scale:
         scale, fitted_to = workspace.scale(run.pop, order)
-        strengths = half_normal_strengths(scale.strength)
+        strengths = workspace.strengths(run.pop, scale)
         _say_what_is_unknown(scale)
     columns = {
         name: data.column(name, loss.signals.get(name), beta=loss.beta, scale=strengths)
