@@ -153,8 +153,7 @@ def plan(shapes: Shapes, sizes: RowSizes, setting: Setting) -> MemoryPlan:
         "reference": (live // divided, _of_reference(setting, sizes)),
         "gradients": (each // divided * (2 if buckets else 1) + shapes.tied_bytes, _of_gradients(shapes, buckets)),
         "optimizer": (a_trained * shapes.trained // divided, f"{optim}, {a_trained} bytes a trained parameter"),
-        "target": (setting.averages * each // divided, f"{setting.averages} averages of the trained weights"
-                   if setting.averages != 1 else "one average of the trained weights"),
+        "target": (setting.averages * each // divided, _of_averages(setting.averages)),
     }  # fmt: skip
     if shapes.activations is not None and tokens:
         checkpointing = setting.train.gradient_checkpointing
@@ -194,6 +193,10 @@ def _optimizer(train: TrainConfig) -> tuple[str, int]:
 def _of_weights(shapes: Shapes, setting: Setting) -> str:
     share = f", 1/{setting.processes} of them and one layer whole" if setting.sharded else ""
     return f"{_count(shapes.parameters)} parameters, {shapes.weight_bytes / shapes.parameters:.3g} bytes each{share}"
+
+
+def _of_averages(count: int) -> str:
+    return {0: "none", 1: "one average of the trained weights"}.get(count, f"{count} averages of the trained weights")
 
 
 def _of_gradients(shapes: Shapes, buckets: bool) -> str:
