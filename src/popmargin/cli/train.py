@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.outputs import add_code
 from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
 from popmargin.config.written import commented_yaml
@@ -22,7 +23,8 @@ def add_parser(subparsers: Any) -> None:
         help="train one policy or reward model",
         description="Train one policy or reward model. Any field of the configuration can be set, even in a mapping: "
         "--train.learning_rate 1e-5 --objective.name simpo --objective.gamma 0.5. Values are YAML.",
-        usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--SECTION.FIELD VALUE ...]",
+        usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--code FILE] "
+        "[--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -36,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--print-config", action="store_true", help="write the configuration as YAML with comments, and train nothing"
     )
+    add_code(parser)
     add_fields(parser, RunConfig)
     parser.set_defaults(func=run, standing=standing)
 
