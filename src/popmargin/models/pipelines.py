@@ -30,6 +30,7 @@ from popmargin.models.path import resolve_path
 from popmargin.models.policies import device
 from popmargin.models.quiet import quiet_loading
 from popmargin.models.refusals import FAILURES, reason, refuse_pickles
+from popmargin.safe_reading import read_json
 
 INDEX = "model_index.json"
 TRAINED = ("unet", "transformer")
@@ -282,7 +283,7 @@ def _index(folder: Path, path: str) -> dict[str, tuple[str, str]]:
     file = folder / INDEX
     if not file.is_file():
         raise RunError(f"'{path}' is no text-to-image model: it has no {INDEX}. Give a folder that diffusers saved.")
-    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    values: dict[str, Any] = read_json(file)
     pairs = {name: value for name, value in values.items() if isinstance(value, list) and name not in _SKIPPED}
     return {name: (str(value[0]), str(value[1])) for name, value in pairs.items() if value[0] is not None}
 
