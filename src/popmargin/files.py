@@ -175,7 +175,8 @@ def is_folder_name(name: str) -> bool:
         >>> [is_folder_name(name) for name in ("dpo β=0.1", "../dpo", "/dpo", ".dpo", "a\\nb")]
         [True, False, False, False, False]
     """
-    return bool(name) and Path(name).name == name and not name.startswith(".") and name.isprintable() and "\\" not in name
+    plain = name.isprintable() and "\\" not in name and not name.startswith(".")
+    return bool(name) and plain and Path(name).name == name
 
 
 def no_such_file(path: str | Path, *, what: str = "file") -> str:

@@ -13,13 +13,19 @@ from popmargin.files import no_such_file
 from popmargin.safe_reading import read_text
 
 _DATA = (".jsonl", ".csv", ".tsv", ".parquet", ".gz", ".arrow")
-_MOST_VALUES = 100_000
+_MOST_VALUES, _DEEPEST = 100_000, 100
 MOST_YAML = 4 * 2**20
 """Bytes of a YAML file: it is parsed in Python, a megabyte or so a second."""
 
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, but strict about duplicate keys and about aliases that multiply or never end."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= _DEEPEST:
+            problem = f"lists and mappings lie in one another more than {_DEEPEST} levels deep"
+            raise yaml.scanner.ScannerError(None, None, problem, self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
     def compose_document(self) -> yaml.Node | None:
         node = super().compose_document()
