@@ -13,8 +13,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from popmargin.config import ModelConfig
 from popmargin.errors import ConfigError, RunError
 from popmargin.models.loading import load_tokenizer_files, stored_dtype
+from popmargin.models.named_policy import NamedPolicy
 from popmargin.models.policies import load_model, load_tokenizer
 from popmargin.models.reward_models import load_reward_model
 from popmargin.models.saved import write_model
@@ -112,6 +114,15 @@ def test_pickled_weights_are_refused(
     torch.save(tiny_model.state_dict(), tmp_path / name)
     with pytest.raises((RunError, ConfigError), match=rf"are a pickle \({name}\).*can run code.*Convert them once"):
         LOADERS[loader](str(tmp_path))
+
+
+def test_a_pickled_adapter_in_a_run_is_refused(tmp_path: Path, model_path: str) -> None:
+    """Though it could be read without executing it: peft would fall back to it, or ask the hub."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "x"}))
+    torch.save({}, tmp_path / "adapter_model.bin")
+    run = NamedPolicy("run", str(tmp_path), ModelConfig(path=model_path))
+    with pytest.raises(RunError, match=r"are a pickle \(adapter_model\.bin\).*can run code"):
+        run.load()
 
 
 @pytest.mark.parametrize("path", ["./nomodel", "/gone/model", "~/gone-model", "a/b/c"])

@@ -14,6 +14,7 @@ from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError, RunError
 from popmargin.models.path import resolve_path
 from popmargin.models.policies import base_dtype, load_model, load_policy, load_tokenizer
+from popmargin.models.refusals import refuse_pickles
 from popmargin.safe_reading import read_json
 
 _START = "start model"
@@ -75,6 +76,7 @@ class NamedPolicy:
         if not (Path(self.folder) / "adapter_config.json").is_file():
             return load_model(self.folder, base_dtype(self.trained)).eval()
         start = self._start()
+        refuse_pickles(self.folder, self.folder)
         return load_policy(Path(self.folder), start, fingerprint=lambda: model_fingerprint(start)).eval()
 
     def load_reference(self) -> Any:

@@ -296,13 +296,19 @@ def _load(folder: Path, name: str, kind: tuple[str, str], path: str, dtype: torc
             f"The part '{name}' of '{path}' is of the class {library}.{class_name}, which neither diffusers nor "
             "transformers has: code next to a model never runs here."
         )
+    if not _is_part(found):
+        raise RunError(
+            f"The part '{name}' of '{path}' is of the class {library}.{class_name}, which is no model, tokenizer, "
+            f"processor or scheduler. Write the class itself into {INDEX}: an Auto class may ask for code next to it."
+        )
     if name in TRAINED:
         refuse_unknown_class(class_name, path)
     is_model = _is_module(found)
     if is_model:
         refuse_pickles(str(folder / name), f"{path}/{name}")
     names = {"diffusers": "torch_dtype", "transformers": "dtype"}
-    options = {names[library]: dtype, "use_safetensors": True} if is_model else {}
+    options: dict[str, Any] = {names[library]: dtype, "use_safetensors": True} if is_model else {}
+    options |= {"trust_remote_code": False} if library == "transformers" else {}
     try:
         with quiet_loading():
             part = found.from_pretrained(folder / name, **options)
@@ -313,6 +319,19 @@ def _load(folder: Path, name: str, kind: tuple[str, str], path: str, dtype: torc
 
 def _is_module(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, nn.Module)
+
+
+def _is_part(found: Any) -> bool:
+    """Whether a class is one that only reads files; pipelines and Auto classes can run code that lies beside them."""
+    transformers: Any = importlib.import_module("transformers")
+    diffusers: Any = importlib.import_module("diffusers")
+    readers = (
+        transformers.PreTrainedTokenizerBase,
+        transformers.ImageProcessingMixin,
+        transformers.FeatureExtractionMixin,
+        diffusers.SchedulerMixin,
+    )
+    return _is_module(found) or (isinstance(found, type) and issubclass(found, readers))
 
 
 def _own_size(model: Any, vae: Any, path: str) -> int:

@@ -38,6 +38,7 @@ from popmargin.models.policies import (
     process_count,
     stands_alone,
 )
+from popmargin.models.refusals import refuse_pickles
 from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import TaskSettings, task
 from popmargin.tasks.checks import check_sampling
@@ -284,6 +285,7 @@ class LanguageTask(TextTask):
         save_ends(folder, self.start_model, ends, self.tokenizer.pad_token_id)
 
     def load(self, folder: Path) -> nn.Module:
+        refuse_pickles(str(folder), str(folder))
         return load_policy(folder, self.start_model, fingerprint=lambda: self.start_fingerprint)
 
     # -- generation ------------------------------------------------------------------------------------------------
