@@ -6,6 +6,7 @@ until the user names it too: on the command line, in a YAML file of this command
 """
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +50,17 @@ def allow_code(files: Iterable[str | Path]) -> None:
         _NAMED.add(_keys(f"{one}:all")[0])
 
 
+def code_flags(values: Any) -> str:
+    """The flags that allow the files of code in a configuration, each after a space, for a command to run next.
+
+    Example:
+        >>> code_flags({"objective": {"name": "my_objective.py:hinge"}, "evaluation": {"reward": None}})
+        ' --code my_objective.py'
+    """
+    places = (text.rpartition(":")[0].removeprefix("reward:") for _, text in _texts(values))
+    return "".join(f" --code {shlex.quote(place)}" for place in dict.fromkeys(places) if place.endswith(".py"))
+
+
 def note_stored(values: Any, source: Path) -> None:
     """Note the code that a stored configuration names.
 
@@ -86,9 +98,10 @@ def refuse_unnamed(spec: str, what: str) -> None:
     unnamed.setdefault(named, what)
     lines = [f"  {field} is {key}{_contents(key)}\n" for key, field in unnamed.items()]
     places = dict.fromkeys(key.rpartition(":")[0] for key in unnamed)
+    flags = " ".join(f"--code {shlex.quote(place)}" for place in places)
     raise RunError(
         f"{source} names code that this command does not name, so it was not run:\n{''.join(lines)}Read it. If you "
-        f"trust it, repeat the command with {' '.join(f'--code {one}' for one in places)} (in Python: allow_code=)."
+        f"trust it, repeat the command with {flags} (in Python: allow_code=)."
     )
 
 

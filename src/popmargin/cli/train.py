@@ -8,6 +8,7 @@ from typing import Any
 
 from popmargin.cli.outputs import add_code
 from popmargin.cli.overrides import add_fields
+from popmargin.code_permission import code_flags
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
 from popmargin.config.written import commented_yaml
 from popmargin.errors import ConfigError, counted
@@ -105,6 +106,6 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"trained {config.name} ({config.objective['name']}) on {counted(facts['rows'], 'row')} in "
         f"{counted(facts['steps'], 'step')}, {facts['train_seconds']:.0f} s\n"
-        f"next: popmargin eval {directory.path}"
+        f"next: popmargin eval {directory.path}{code_flags(to_dict(config))}"
     )
     return 0
