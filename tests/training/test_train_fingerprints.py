@@ -114,6 +114,10 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: rewrite(f / "train.jsonl", lambda rows: [*rows, {**rows[0], "id": "x", "prompt": "new"}]),
         r"of 24 training preferences: 1 new \(x\)",
     ),
+    "dropped": (
+        lambda f: rewrite(f / "train.jsonl", lambda rows: rows[1:]),
+        r"of 24 training preferences: 1 gone \(p000\)",
+    ),
     "shuffled": (
         lambda f: rewrite(f / "train.jsonl", lambda rows: rows[::-1]),
         "they are in a different order",
