@@ -168,6 +168,17 @@ def _lies_in(target: Path, source: Path) -> bool:
     return False
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether a name is that of one visible folder, which leads nowhere else.
+
+    Example:
+        >>> [is_folder_name(name) for name in ("dpo β=0.1", "../dpo", "/dpo", ".dpo", "a\\nb")]
+        [True, False, False, False, False]
+    """
+    plain = name.isprintable() and "\\" not in name and not name.startswith(".")
+    return bool(name) and plain and Path(name).name == name
+
+
 def no_such_file(path: str | Path, *, what: str = "file") -> str:
     """A sentence that a file or folder does not exist, with similar names in its folder, or the missing folder.
 

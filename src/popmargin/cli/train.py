@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.outputs import add_code
 from popmargin.cli.overrides import add_fields
+from popmargin.code_permission import code_flags
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
 from popmargin.config.written import commented_yaml
 from popmargin.errors import ConfigError, counted
@@ -22,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
         help="train one policy or reward model",
         description="Train one policy or reward model. Any field of the configuration can be set, even in a mapping: "
         "--train.learning_rate 1e-5 --objective.name simpo --objective.gamma 0.5. Values are YAML.",
-        usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--dry-run] "
+        usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--dry-run] [--code FILE] "
         "[--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
@@ -42,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="show the rows, the steps and the memory that a training would need, and train nothing",
     )
+    add_code(parser)
     add_fields(parser, RunConfig)
     parser.set_defaults(func=run, standing=standing)
 
@@ -120,6 +123,6 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"trained {config.name} ({config.objective['name']}) on {counted(facts['rows'], 'row')} in "
         f"{counted(facts['steps'], 'step')}, {facts['train_seconds']:.0f} s\n"
-        f"next: popmargin eval {directory.path}"
+        f"next: popmargin eval {directory.path}{code_flags(to_dict(config))}"
     )
     return 0

@@ -21,6 +21,7 @@ from popmargin.data.split import normalised_key
 from popmargin.errors import RunError
 from popmargin.files import PARQUET, digest, whole_file
 from popmargin.pop.scale import StrengthScale
+from popmargin.safe_reading import read_json
 
 SIDES = {"train": "training", "test": "held-out"}
 _ALL_SIDES = (*SIDES, "aside")
@@ -146,7 +147,7 @@ class Record:
                              for name in ("id", "prompt", "content")))
                 for side in _ALL_SIDES
             }  # fmt: skip
-            return Record(rows, json.loads(facts.read_text(encoding="utf-8")))
+            return Record(rows, read_json(facts))
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise RunError(f"{folder}: its record of the training data cannot be read ({error}).") from error
 

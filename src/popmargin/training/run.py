@@ -13,7 +13,8 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
 from popmargin.account import Step
-from popmargin.config import RunConfig
+from popmargin.code_permission import note_given
+from popmargin.config import RunConfig, to_dict
 from popmargin.data.goals import as_given, goal_facts
 from popmargin.models.policies import bf16_is_slower
 from popmargin.training.arguments import training_arguments
@@ -59,6 +60,7 @@ def train(
     Raises:
         ConfigError, DataError, RunError: with the remedy.
     """
+    note_given(to_dict(config))
     # First: it joins the other processes, if any, and chooses this one's device.
     directory = RunDirectory(Path(config.output))
     arguments = training_arguments(config.train, config.seed, directory.checkpoints)

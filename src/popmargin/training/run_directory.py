@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popmargin.config import RunConfig, dump_yaml, from_dict, read_saved, to_dict
-from popmargin.errors import RunError
+from popmargin.errors import ConfigError, RunError
 from popmargin.files import no_such_file, read_jsonl, whole_file
+from popmargin.safe_reading import read_json
 from popmargin.training.checkpoints import newest_whole, step_of
 from popmargin.training.inputs import differences, refuse_inputs_inside, with_code_of, with_kept_code
 
@@ -103,7 +104,10 @@ class RunDirectory:
             raise RunError(
                 f"{self.path} is not a run directory: it has no config.yaml. Create one with popmargin train."
             )
-        return from_dict(RunConfig, read_saved(file))
+        try:
+            return from_dict(RunConfig, read_saved(file))
+        except ConfigError as error:
+            raise error if str(file) in str(error) else RunError(f"{file}: {error}") from error
 
     def facts(self) -> dict[str, Any]:
         """The contents of run.json.
@@ -113,7 +117,7 @@ class RunDirectory:
         """
         if not self.finished:
             raise RunError(f"{self.path} has not finished training. Continue with popmargin train --resume.")
-        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return read_json(self.path / "run.json")
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
