@@ -64,6 +64,7 @@ WRITE_IN_PLACE = {
     ("generate/part_file.py", "_append"): "a log, whole lines at its end",
     ("training/memory.py", "reset_peak"): "a switch of the system's, no file",
     ("models/demo_model.py", "_convert"): "into a folder of its own, which is renamed",
+    ("training/checkpointing.py", "_save_checkpoint"): "into a checkpoint before it is sealed",
     ("models/saved.py", "write_model"): "into the part of `save_trained`, or a checkpoint before it is sealed",
     ("models/saved.py", "write_tensors"): "likewise",
     ("models/saved_pipelines.py", "save_whole"): "likewise",

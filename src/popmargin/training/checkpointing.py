@@ -2,29 +2,27 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import nn
 from transformers import Trainer
 
 from popmargin.errors import RunError
 from popmargin.training.checkpoints import UNFINISHED, newest_whole, publish, remove_old
+from popmargin.training.finite import bad_weights
 
 _LOG = logging.getLogger(__name__)
-
-
-def _own_part(value: Tensor) -> Tensor:
-    """What this process holds of a parameter."""
-    return value.to_local() if isinstance(value, DTensor) else value
 
 
 class CheckpointingTrainer(Trainer):
     """Writes each checkpoint beside the others, seals it, and moves it to its place."""
 
+    logs: Sequence[Path] = ()
+    """Files that grow along with the training; each checkpoint holds them as they were."""
     _is_saving = False
 
     @torch.no_grad()
@@ -37,7 +35,7 @@ class CheckpointingTrainer(Trainer):
             RunError: some are not; the message names them and the last checkpoint.
         """
         model: Any = self.model
-        bad = [name for name, value in model.named_parameters() if not bool(torch.isfinite(_own_part(value)).all())]
+        bad = bad_weights(model)
         found = len(bad)
         if self.args.world_size > 1:
             counts: Any = self.accelerator.gather(torch.tensor([found], device=self.args.device))
@@ -69,6 +67,9 @@ class CheckpointingTrainer(Trainer):
             self.accelerator.wait_for_everyone()  # every process has written its part
             if self.args.should_save:
                 self._name_best(unfinished / name, folder / name)
+                for log in self.logs:
+                    if log.is_file():
+                        shutil.copyfile(log, unfinished / name / log.name)
                 publish(unfinished / name, folder / name)
                 remove_old(folder, self.args.save_total_limit, [folder / name, self.state.best_model_checkpoint])
         except (OSError, RuntimeError, SafetensorError) as error:

@@ -25,7 +25,7 @@ from popmargin.training.final import save_trained
 from popmargin.training.fingerprints import Record
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.run_account import seen_steps, training_steps
-from popmargin.training.run_directory import RunDirectory, versions
+from popmargin.training.run_directory import LOGS, RunDirectory, versions
 from popmargin.training.trainer import NothingLeftError, PreferenceTrainer
 from popmargin.training.workspace import Workspace
 
@@ -77,6 +77,8 @@ def train(
     if resume and directory.started:
         directory.check_record(record)
     if resume and directory.finished:
+        directory.facts()
+        directory.check_model()
         return directory, (workspace.task.load(directory.model) if keep_model else None)
     parts = make_parts(run, workspace)
     account += (rows := training_steps(started, workspace, parts))
@@ -107,6 +109,7 @@ def _start(run: Run, record: Record, parts: Parts, *, resume: bool, overwrite: b
         parts.edges.save(run.directory.path / "edges.parquet")
     if parts.scale is not None:
         parts.scale.save(run.directory.path / "scale.parquet")
+    run.directory.list_files()
 
 
 def _optimise(
@@ -120,6 +123,7 @@ def _optimise(
     """Run the remaining optimizer steps; returns the trainer after the last one, and measurements of the training."""
     directory = run.directory
     trainer = make_trainer(arguments, parts, run.train)
+    trainer.logs = [directory.path / name for name in LOGS]
     checkpoint = _checkpoint(directory, trainer) if resume else None
     if checkpoint is not None:
         trainer.load_state(checkpoint)
