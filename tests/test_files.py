@@ -74,7 +74,6 @@ WRITE_IN_PLACE = {
     ("generate/ends.py", "save_ends"): "likewise",
     ("tasks/text.py", "finish"): "likewise",
     ("training/trainer.py", "save_model"): "likewise",
-    ("training/checkpoints.py", "publish"): "into a checkpoint that is renamed when it is whole",
     ("tasks/image_inputs.py", "_store_latents"): "into a folder of the cache that is renamed when it is whole",
     ("tasks/image_inputs.py", "stored_errors"): "likewise",
     ("recommend/baselines/recbole.py", "__init__"): "into a temporary folder that two processes share and one deletes",

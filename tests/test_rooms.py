@@ -18,7 +18,7 @@ ROOT = SOURCE.parents[1]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 ROOMS = [
-    "errors", "files", "manifest", "yaml_file", "bounds", "account", "user_code", "user_files", "config_names",
+    "errors", "files", "listed_files", "yaml_file", "bounds", "account", "user_code", "user_files", "config_names",
     "config", "registry",
     "statistics",
     "data",

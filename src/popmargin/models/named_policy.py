@@ -14,7 +14,7 @@ from popmargin.data.goals import GoalFacts
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError, RunError
 from popmargin.files import read_json
-from popmargin.manifest import refuse_changed
+from popmargin.listed_files import refuse_changed
 from popmargin.models.path import resolve_path
 from popmargin.models.policies import base_dtype, load_model, load_policy, load_tokenizer
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from popmargin.config_names import EMBEDDED
 from popmargin.errors import RunError
 from popmargin.files import no_such_file
-from popmargin.manifest import refuse_changed
+from popmargin.listed_files import refuse_changed
 from popmargin.models.demo_model import demo_model_path
 
 _BASES = {

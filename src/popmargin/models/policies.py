@@ -14,7 +14,7 @@ from torch import nn
 from popmargin.config import ModelConfig
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
-from popmargin.manifest import refuse_changed
+from popmargin.listed_files import refuse_changed
 from popmargin.models.adapter_files import find_adapter
 from popmargin.models.adapters import is_stacked, put_on_top, without_start_adapter
 from popmargin.models.loading import cast_weights, load_pretrained, load_tokenizer_files

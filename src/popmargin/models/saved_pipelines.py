@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from popmargin.config import ModelConfig
 from popmargin.errors import ConfigError, RunError
-from popmargin.manifest import refuse_changed
+from popmargin.listed_files import refuse_changed
 from popmargin.models.lora import add_adapter
 from popmargin.models.path import LORA_WEIGHTS
 from popmargin.models.pipelines import INDEX, Pipeline, load_part

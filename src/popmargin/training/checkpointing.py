@@ -13,6 +13,7 @@ from transformers import Trainer
 
 from popmargin.errors import RunError
 from popmargin.training.checkpoints import UNFINISHED, newest_whole, publish, remove_old
+from popmargin.training.disk_space import refuse_full, sizes
 from popmargin.training.finite import bad_weights
 
 _LOG = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ class CheckpointingTrainer(Trainer):
 
     logs: Sequence[Path] = ()
     """Files that grow along with the training; each checkpoint holds them as they were."""
+    saved_copies = 0
+    """Of the trained weights in fp32, which a checkpoint holds besides those and the optimizer's."""
     _is_saving = False
 
     @torch.no_grad()
@@ -63,6 +66,8 @@ class CheckpointingTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._is_saving = True
         try:
+            if self.args.should_save:
+                refuse_full(folder, sizes(self)[0])
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # every process has written its part
             if self.args.should_save:
@@ -93,9 +98,9 @@ class CheckpointingTrainer(Trainer):
             RunError: there are other processes, which wait for this one.
         """
         shutil.rmtree(unfinished, ignore_errors=True)
-        whole = newest_whole(folder)
+        whole, told = newest_whole(folder), getattr(error, "strerror", None) or error
         last = "there is none yet" if whole is None else f"the last one is {whole}"
-        said = f"The checkpoint of step {self.state.global_step} could not be written ({error}); {last}."
+        said = f"The checkpoint of step {self.state.global_step} could not be written ({told}); {last}."
         if self.args.world_size > 1:
             raise RunError(f"{said} Make room, and go on with --resume.") from error
         _LOG.warning("%s Training goes on; make room for the next one.", said)

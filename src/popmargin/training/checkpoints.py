@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from popmargin import manifest
+from popmargin import listed_files
 from popmargin.errors import RunError
 
 MANIFEST = "checkpoint.json"
@@ -24,11 +24,11 @@ def publish(unfinished: Path, folder: Path) -> None:
         folder: where it goes, on the same file system.
     """
     files = [file for file in unfinished.rglob("*") if file.is_file()]
-    manifest.write_list(unfinished, files, name=MANIFEST, facts={"step": step_of(folder)})
+    listed_files.write_list(unfinished, files, name=MANIFEST, facts={"step": step_of(folder)})
     if folder.exists():
         shutil.rmtree(folder)
     unfinished.replace(folder)
-    manifest.sync_folder(folder.parent)
+    listed_files.sync_folder(folder.parent)
     shutil.rmtree(unfinished.parent, ignore_errors=True)
 
 
@@ -45,8 +45,8 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 def fault_of(checkpoint: Path) -> str | None:
     """Why a checkpoint must not be used, as the end of a sentence; None if every file is as it was written."""
-    fault = manifest.fault_of(checkpoint, name=MANIFEST)
-    if fault is None and (step := manifest.read_list(checkpoint, MANIFEST).get("step")) != step_of(checkpoint):
+    fault = listed_files.fault_of(checkpoint, name=MANIFEST)
+    if fault is None and (step := listed_files.read_list(checkpoint, MANIFEST).get("step")) != step_of(checkpoint):
         return f"its {MANIFEST} is that of step {step}"
     return fault
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from popmargin.config import ModelConfig
 from popmargin.errors import RunError
 from popmargin.files import whole_folder
-from popmargin.manifest import sync_folder, write_list
+from popmargin.listed_files import sync_folder, write_list
 from popmargin.tasks.base import Task
 from popmargin.training.checkpoints import newest_whole
 from popmargin.training.trainer import PreferenceTrainer

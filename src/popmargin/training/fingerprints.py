@@ -20,7 +20,7 @@ from popmargin.data.schema import COLUMNS, Preferences
 from popmargin.data.split import normalised_key
 from popmargin.errors import RunError
 from popmargin.files import PARQUET, digest, read_json, whole_file
-from popmargin.manifest import refuse_changed
+from popmargin.listed_files import refuse_changed
 from popmargin.pop.scale import StrengthScale
 
 SIDES = {"train": "training", "test": "held-out"}

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from popmargin.config import RunConfig, dump_yaml, from_dict, read_saved, to_dict
 from popmargin.errors import RunError
 from popmargin.files import no_such_file, read_json, read_jsonl, whole_file
-from popmargin.manifest import LISTED, fault_of, refuse_changed, write_list
+from popmargin.listed_files import LISTED, fault_of, refuse_changed, write_list
 from popmargin.training.checkpoints import checkpoints_in, newest_whole, step_of
 from popmargin.training.inputs import differences, refuse_inputs_inside, with_code_of, with_kept_code
 

@@ -3,6 +3,7 @@
 The loop knows nothing of objectives: it scores preferences, matches the scores to the batch's rows, and passes them on.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ from popmargin.training.finite import Checked, own_part, what_is_not
 from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
 from popmargin.training.stopping import Stopping
+from popmargin.training.watch import Watch, watchers_of
 from popmargin.user_code import running
 
+_LOG = logging.getLogger(__name__)
 STATE_FILE = "popmargin_state.safetensors"
 LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "target_distance")
 """Log entries that are not means over rows."""
@@ -100,6 +103,9 @@ class PreferenceTrainer(CheckpointingTrainer):
         self.clustered = clustered
         self.average = average
         self.stopping = stopping
+        averaged = loss.target is not None and loss.target.forward == "all"
+        self.watch = Watch(watchers_of(loss))
+        self.saved_copies = sum((averaged, average is not None, stopping is not None))
         self.metrics = MeanMetrics()
         self.step_metrics = MeanMetrics()
         self.step_rows = RowValues(loss.objective.every_row)
@@ -313,6 +319,9 @@ class PreferenceTrainer(CheckpointingTrainer):
             if self.loss.target is not None:
                 logs["target_distance"] = self.loss.target.distance()
         super().log(logs, start_time)
+        if "loss" in logs and self.is_world_process_zero():
+            for sentence in self.watch.see({**logs, "step": self.state.global_step}):
+                _LOG.warning("%s", sentence)
 
     # -- state -----------------------------------------------------------------------------------------------------
 

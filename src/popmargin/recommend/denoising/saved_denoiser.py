@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from popmargin.errors import ConfigError, RunError, counted
 from popmargin.files import whole_file, whole_folder
-from popmargin.manifest import refuse_changed
+from popmargin.listed_files import refuse_changed
 from popmargin.recommend.denoising.item_denoiser import ItemDenoiser, ItemDenoiserOptions
 from popmargin.recommend.item_sequences import Catalogue
 from popmargin.registry import make_options
