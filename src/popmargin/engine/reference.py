@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine.dropout import draws
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
 from popmargin.engine.sequences import Layout, make_sequences, sequences_to, split_to_budget
-from popmargin.errors import RunError
+from popmargin.errors import RunError, counted
 from popmargin.files import whole_file
 
 _LOG = logging.getLogger(__name__)
@@ -94,10 +95,14 @@ class ReferenceCache:
         text = json.dumps(settings, sort_keys=True)
         self.precision = precision
         self.folder = directory / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+<<<<<<< HEAD
         self.folder.mkdir(parents=True, exist_ok=True)
         told = self.folder / "settings.json"
         if not told.is_file() or told.read_bytes() != text.encode():  # a whole cache may be on a disk to be read only
             _write_whole(told, text.encode())
+=======
+        self._settings = text.encode()
+>>>>>>> 6cfbc6cb531a2e33d07bab8a92575325da6f6a0c
         self._values: dict[bytes, np.ndarray] = {}
         self._read: set[str] = set()
         self._read_new_shards()
@@ -146,6 +151,7 @@ class ReferenceCache:
         wanted = {key: number for number, key in enumerate(keys)}
         pieces = [piece for piece in _pieces(wanted, prompts, completions) if self._missing(piece)]
         if pieces:
+            self._open_to_write(sum(len(self._missing(piece)) for piece in pieces))
             reference = model()
             scorer = _Scorer(reference, plan(reference), self.precision, prompts, completions, tokens_per_batch, pad_id)
             with tqdm(
@@ -160,6 +166,22 @@ class ReferenceCache:
                 for piece in begun:
                     self._build(piece, wanted, scorer, bar, wait=True)
         return [self._values[key] for key in keys]
+
+    def _open_to_write(self, missing: int) -> None:
+        """Make the folder, only now that something is stored: a complete cache may be on a read-only disk."""
+        file = self.folder / "settings.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (file.is_file() and file.read_bytes() == self._settings):
+                _write_whole(file, self._settings)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except (OSError, RunError) as error:
+            raise RunError(
+                f"The reference cache {self.folder} lacks log-probs of {counted(missing, 'response')}, and cannot be "
+                f"written ({error.strerror if isinstance(error, OSError) else error}). Set reference.cache to another "
+                "folder."
+            ) from error
 
     def _missing(self, piece: list[bytes]) -> list[bytes]:
         return [key for key in piece if key not in self._values]

@@ -18,6 +18,7 @@ from popmargin.models.loading import load_pretrained
 from popmargin.models.lora import add_adapter
 from popmargin.models.policies import device, lora_config
 from popmargin.models.refusals import reason
+from popmargin.models.sharing import shared_copy
 
 FORMAT_FILE = "popmargin_reward.json"
 _KNOWN = {"truncation": TRUNCATIONS, "prompt": ("template", "sampling"), "reasoning": ("template", "keep")}
@@ -82,14 +83,17 @@ def padding_apart(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def load_reward_model(path: str, dtype: torch.dtype, pad_id: int, *, dropout: bool = False) -> Any:
-    """A reward model from a folder or hub id, on the default accelerator; an untrained head is all zeros.
+def load_reward_model(
+    path: str, dtype: torch.dtype, pad_id: int, *, dropout: bool = False, place: torch.device | None = None
+) -> Any:
+    """A reward model from a folder or hub id; an untrained head is all zeros.
 
     Args:
         path: a causal language model, or a sequence classifier with one output.
         dtype: of the weights; the head is in fp32.
         pad_id: the tokenizer's padding token.
         dropout: keep the dropout of the model's own configuration on in training.
+        place: where it is put; None for the default accelerator.
 
     Raises:
         RunError: it cannot be loaded, or transformers has no classifier of this kind that reads the last token.
@@ -121,18 +125,25 @@ def load_reward_model(path: str, dtype: torch.dtype, pad_id: int, *, dropout: bo
     if info["missing_keys"]:
         nn.init.zeros_(head.weight)
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = pad_id
-    return model.to(device())
+    return model.to(place or device())
 
 
-def make_reward_model(start: nn.Module, config: ModelConfig) -> Any:
-    """A reward model to train, from a copy of the start model: all weights, or a LoRA adapter and the head.
+def make_reward_model(start: nn.Module, config: ModelConfig, *, own: Any = None) -> Any:
+    """A reward model to train: all weights of a copy of the start model, or a LoRA adapter around them, and the head.
 
     An untrained head is drawn from torch's random numbers, like the model's own linear layers.
+
+    Args:
+        start: the start model, whose weights stay as they are; those under an adapter are not copied.
+        config: whether it gets an adapter, and which one.
+        own: as in `make_policy`.
 
     Raises:
         ConfigError: adapter settings that do not fit the model.
     """
-    model: Any = copy.deepcopy(start)
+    model: Any = own
+    if own is None:
+        model = shared_copy(start, apart=start.get_submodule(HEAD)) if config.lora_rank else copy.deepcopy(start)
     head = model.get_submodule(HEAD)
     if not head.weight.any():
         # OPT and others have another name for the deviation; most use 0.02.

@@ -20,10 +20,12 @@ from popmargin.data.schema import Preferences
 from popmargin.data.tokenize import TokenizedPreferences, refuse_images, tokenize_preferences
 from popmargin.engine.reference import model_fingerprint
 from popmargin.engine.trial import unwrapped
+from popmargin.errors import RunError
 from popmargin.files import digest
 from popmargin.models.loading import stored_dtype
 from popmargin.models.policies import BASE_FILE, base_dtype, load_tokenizer, merged
 from popmargin.models.saved import choose_dtype, refuse_other_base, round_weights, write_model
+from popmargin.models.sharing import outline
 from popmargin.tasks.base import Task, TaskSettings
 from popmargin.tasks.checks import check_padding, check_rows
 
@@ -40,6 +42,9 @@ class TextTask(Task):
     def __init__(self, settings: TaskSettings) -> None:
         super().__init__(settings)
         self._plans: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+        self._start: nn.Module | None = None
+        self._outline: nn.Module | None = None
+        self._lent = False  # whether adapters are around the weights of `_start`
 
     def fits(self, settings: TaskSettings) -> bool:
         mine = self.settings
@@ -53,11 +58,56 @@ class TextTask(Task):
         """The start model's tokenizer."""
         return load_tokenizer(self.settings.model.path)
 
-    @cached_property
+    @property
     def start_model(self) -> nn.Module:
-        """The start model, frozen."""
+        """The start model, frozen; loaded again if it has been given away to be trained.
+
+        Raises:
+            RunError: it cannot be loaded, or its files have changed since the first time.
+        """
+        if self._start is None:
+            self._start = self._load_start()
+            self._lent = False
+        return self._start
+
+    def _load_start(self, place: torch.device | None = None) -> nn.Module:
+        """The start model, on the default accelerator or elsewhere."""
+        model = self._read_start(place).eval().requires_grad_(False)
+        known = vars(self).get("start_fingerprint")
+        if known is not None and model_fingerprint(model) != known:
+            raise RunError(
+                f"The start model '{self.settings.model.path}' has changed since it was first loaded. Restore its "
+                "files, and start again."
+            )
+        return model
+
+    def _read_start(self, place: torch.device | None) -> nn.Module:
         settings = self.settings.model
-        return self._load(settings.path, base_dtype(settings), dropout=settings.dropout).eval().requires_grad_(False)
+        return self._load(settings.path, base_dtype(settings), dropout=settings.dropout, place=place)
+
+    @property
+    def start_outline(self) -> Any:
+        """The start model where only its settings and shapes matter; without its weights if it was given away."""
+        return self._start or self._outline or self.start_model
+
+    def _give_start(self) -> nn.Module:
+        """The start model itself, to be trained: there is no second copy, until it is loaded again."""
+        if self._lent:  # adapters that still exist are not changed with it
+            self._start = None
+        model = self.start_model
+        self._start, self._outline = None, outline(model)
+        self._plans.pop(model, None)
+        return model
+
+    def _lend_start(self) -> nn.Module:
+        """The start model, for an adapter around its weights."""
+        model = self.start_model
+        self._lent = True
+        return model
+
+    def _start_to_compare(self) -> nn.Module:
+        """The start model beside a trained one; in main memory if it has to be loaded for that."""
+        return self._start or self._load_start(torch.device("cpu"))
 
     @cached_property
     def start_dtype(self) -> torch.dtype:
@@ -65,8 +115,10 @@ class TextTask(Task):
         return stored_dtype(self.settings.model.path)
 
     @abstractmethod
-    def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
-        """A model of this task from a folder or hub id."""
+    def _load(
+        self, path: str, dtype: torch.dtype, *, dropout: bool = False, place: torch.device | None = None
+    ) -> nn.Module:
+        """A model of this task from a folder or hub id, on the default accelerator or elsewhere."""
 
     @cached_property
     def start_fingerprint(self) -> str:
@@ -127,7 +179,7 @@ class TextTask(Task):
         weights = state or model.state_dict()
         dtype, kept = (None, 1.0)
         if not adapter:
-            dtype, kept = choose_dtype(weights, self.start_model, self.start_dtype, settings.save_dtype)
+            dtype, kept = choose_dtype(weights, self._start_to_compare, self.start_dtype, settings.save_dtype)
         write_model(model, folder, state, dtype=dtype)
         return {"dtype": str(dtype or torch.float32).removeprefix("torch."), "kept": kept}
 
@@ -143,10 +195,19 @@ class TextTask(Task):
         if settings.lora_rank and not self.merges(settings):
             if model is not None:
                 refuse_other_base(model, self.start_model, folder, settings.path)
+                self._refuse_changed_base()
             (folder / BASE_FILE).write_text(self.start_fingerprint + "\n", encoding="utf-8")
         elif saved["dtype"] != "float32" and not settings.lora_rank and model is not None:
             round_weights(model, getattr(torch, saved["dtype"]))
         self.tokenizer.save_pretrained(folder)
+
+    def _refuse_changed_base(self) -> None:
+        """Check that training has left the weights under its adapter as they were."""
+        if model_fingerprint(self.start_model) != self.start_fingerprint:
+            raise RunError(
+                f"The frozen weights of '{self.settings.model.path}' have changed in training, and an adapter does not "
+                "save them. Train all weights (model.lora_rank: 0)."
+            )
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
