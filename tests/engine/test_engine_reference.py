@@ -1,7 +1,6 @@
 """The reference cache: found again by what determines a value, by nothing else, and never silently wrong."""
 
 import contextlib
-import errno
 import os
 import subprocess
 import sys
@@ -237,20 +236,6 @@ def test_what_is_damaged_is_said_and_computed_again(
         said = "its values are computed again" in caplog.text
         assert said == (file.suffix == ".safetensors" and damage != "missing")
         fill(cache(tmp_path, tiny_model), tokenized, no_model)
-
-
-def test_a_whole_cache_on_a_read_only_disk_is_read(
-    tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model)
-
-    def read_only(*_: Any, **__: Any) -> Any:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(os, "replace", read_only)
-    monkeypatch.setattr(Path, "replace", read_only)
-    monkeypatch.setattr(reference, "FileLock", read_only)
-    fill(cache(tmp_path, tiny_model), tokenized, no_model)
 
 
 def test_a_broken_reference_is_refused(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:

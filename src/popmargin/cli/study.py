@@ -29,9 +29,7 @@ def add_parser(subparsers: Any) -> None:
         help="of held-out preferences, or of generations (default: %(default)s)",
     )
     power.add_argument("--baseline", help="the arm that others are compared with (default: the first)")
-    power.add_argument(
-        "--arm", action="append", default=[], help="an arm that counts; repeatable (default: all)"
-    )
+    power.add_argument("--arm", action="append", default=[], help="an arm that counts; repeatable (default: all)")
     power.add_argument("--difference", type=float, help="to be found: points of accuracy, or reward units")
     power.add_argument(
         "--prompts", type=_sizes, default=(100, 400, 1600), help="held-out prompts (default: 100,400,1600)"

@@ -95,14 +95,7 @@ class ReferenceCache:
         text = json.dumps(settings, sort_keys=True)
         self.precision = precision
         self.folder = directory / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-<<<<<<< HEAD
-        self.folder.mkdir(parents=True, exist_ok=True)
-        told = self.folder / "settings.json"
-        if not told.is_file() or told.read_bytes() != text.encode():  # a whole cache may be on a disk to be read only
-            _write_whole(told, text.encode())
-=======
         self._settings = text.encode()
->>>>>>> 6cfbc6cb531a2e33d07bab8a92575325da6f6a0c
         self._values: dict[bytes, np.ndarray] = {}
         self._read: set[str] = set()
         self._read_new_shards()
@@ -115,7 +108,7 @@ class ReferenceCache:
                 self._values.update(_read_shard(shard))
                 self._read.add(shard.name)
             except RunError as error:
-                _LOG.warning("%s It is deleted, and its values are computed again.", error)
+                _LOG.warning("%s It is not used, and its values are computed again.", error)
                 with contextlib.suppress(OSError):
                     shard.unlink(missing_ok=True)
 
