@@ -92,7 +92,7 @@ def what_is_not(parts: Sequence[Checked], ids: Sequence[str], model: nn.Module, 
     rows_bad = any(bool(rows.any()) for rows in bad)
     named = torch.cat([part.preferences[rows] if rows_bad else part.preferences
                        for part, rows in zip(parts, bad, strict=True)])  # fmt: skip
-    names = first_few([ids[place] for place in named.tolist()])
+    names = first_few([ids[int(place)] for place in named])
     weights = bad_weights(model)
     if weights:
         cause = f"Weights are not finite already ({first_few(weights, 3)}): the step before was too large."
