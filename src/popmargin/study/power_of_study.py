@@ -127,7 +127,7 @@ def plan_study(
         baseline=baseline,
         prompts=len(first.sizes),
         seeds=len(first.per_seed),
-        differences={name: gap.interval() for name, gap in gaps.items()},
+        differences={name: gap.interval(null=0.0) for name, gap in gaps.items()},
         components=components,
         designs=designs,
     )
