@@ -67,14 +67,17 @@ def with_padding(tokenizer: Any, path: str) -> Any:
     return tokenizer
 
 
-def load_model(path: str, dtype: torch.dtype, *, dropout: bool = False, stack: bool = False) -> Any:
-    """A causal language model from a folder or hub id, on the default accelerator; see `loading.load_pretrained`.
+def load_model(
+    path: str, dtype: torch.dtype, *, dropout: bool = False, stack: bool = False, place: torch.device | None = None
+) -> Any:
+    """A causal language model from a folder or hub id; see `loading.load_pretrained`.
 
     Args:
         path: a folder, a hub id, or `demo`.
         dtype: of the weights.
         dropout: keep the dropout of the model's own configuration on in training.
         stack: keep an adapter on its base, frozen, instead of merging it.
+        place: where its weights are kept; None for the default accelerator.
 
     Raises:
         RunError: it cannot be loaded, or has missing weights, such as a reward model without an LM head.
@@ -89,7 +92,7 @@ def load_model(path: str, dtype: torch.dtype, *, dropout: bool = False, stack: b
         what = "is a classifier, such as a reward model" if classifier else "has missing weights"
         lacks = f" ({min(info['missing_keys'])} would be random)" if info["missing_keys"] else ""
         raise RunError(f"'{path}' is not a trained causal language model: it {what}{lacks}. Choose another model.")
-    return model.to(device())
+    return model.to(place or device())
 
 
 def device() -> torch.device:

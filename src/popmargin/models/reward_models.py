@@ -82,14 +82,17 @@ def padding_apart(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def load_reward_model(path: str, dtype: torch.dtype, pad_id: int, *, dropout: bool = False) -> Any:
-    """A reward model from a folder or hub id, on the default accelerator; an untrained head is all zeros.
+def load_reward_model(
+    path: str, dtype: torch.dtype, pad_id: int, *, dropout: bool = False, place: torch.device | None = None
+) -> Any:
+    """A reward model from a folder or hub id; an untrained head is all zeros.
 
     Args:
         path: a causal language model, or a sequence classifier with one output.
         dtype: of the weights; the head is in fp32.
         pad_id: the tokenizer's padding token.
         dropout: keep the dropout of the model's own configuration on in training.
+        place: where its weights are kept; None for the default accelerator.
 
     Raises:
         RunError: it cannot be loaded, or transformers has no classifier of this kind that reads the last token.
@@ -121,18 +124,23 @@ def load_reward_model(path: str, dtype: torch.dtype, pad_id: int, *, dropout: bo
     if info["missing_keys"]:
         nn.init.zeros_(head.weight)
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = pad_id
-    return model.to(device())
+    return model.to(place or device())
 
 
-def make_reward_model(start: nn.Module, config: ModelConfig) -> Any:
+def make_reward_model(start: nn.Module, config: ModelConfig, *, own: Any = None) -> Any:
     """A reward model to train, from a copy of the start model: all weights, or a LoRA adapter and the head.
 
     An untrained head is drawn from torch's random numbers, like the model's own linear layers.
 
+    Args:
+        start: the start model.
+        config: whether it gets an adapter, and which one.
+        own: another model with the weights of the start model, to train in place of a copy.
+
     Raises:
         ConfigError: adapter settings that do not fit the model.
     """
-    model: Any = copy.deepcopy(start)
+    model: Any = copy.deepcopy(start) if own is None else own
     head = model.get_submodule(HEAD)
     if not head.weight.any():
         # OPT and others have another name for the deviation; most use 0.02.

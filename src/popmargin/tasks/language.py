@@ -21,6 +21,7 @@ from popmargin.engine.dropout import switch_off_dropout
 from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.limits import token_count
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
+from popmargin.engine.processes import is_divided
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.trial import refuse_noise, trial_sequences
@@ -90,11 +91,15 @@ class LanguageTask(TextTask):
             raise ConfigError(
                 "model.start_adapter: stack is only for policies with model.lora_rank above 0. Remove it."
             )
-        model = load_model(settings.path, base_dtype(settings), dropout=settings.dropout, stack=True)
-        return model.eval().requires_grad_(False)
+        return self.frozen(
+            lambda place: self._load(settings.path, base_dtype(settings), dropout=settings.dropout, place=place)
+        )
 
-    def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
-        return load_model(path, dtype, dropout=dropout)
+    def _load(
+        self, path: str, dtype: torch.dtype, *, dropout: bool = False, place: torch.device | None = None
+    ) -> nn.Module:
+        stack = self.settings.model.start_adapter == "stack" and path == self.settings.model.path
+        return load_model(path, dtype, dropout=dropout, stack=stack, place=place)
 
     def _find_plan(self, model: Any) -> ForwardPlan:
         return forward_plan(model)
@@ -116,7 +121,7 @@ class LanguageTask(TextTask):
         named = self.settings.reference.model
         if named is None:
             return self.start_model
-        return load_model(named, base_dtype(self.settings.model)).eval().requires_grad_(False)
+        return self.frozen(lambda place: load_model(named, base_dtype(self.settings.model), place=place))
 
     @cached_property
     def reference_fingerprint(self) -> str:
@@ -136,6 +141,7 @@ class LanguageTask(TextTask):
             fingerprint,
             self.settings.model.precision,
             next(model.parameters()).dtype,
+            together=is_divided(model),
         )
 
     def reference(self, encoded: TokenizedPreferences, model: str | None = None) -> ReferenceLogps:
@@ -158,8 +164,8 @@ class LanguageTask(TextTask):
                     f"'{self.settings.model.path}' (of size {len(ours)}), so its log-probs are for different tokens. "
                     "Use a model with the same tokenizer."
                 )
-            model = load_model(path, base_dtype(self.settings.model)).eval().requires_grad_(False)
-            self._scoring[path] = model
+            dtype = base_dtype(self.settings.model)
+            self._scoring[path] = self.frozen(lambda place: load_model(path, dtype, place=place))
         return self._scoring[path]
 
     def _look_up(self, cache: ReferenceCache, encoded: TokenizedPreferences, model: nn.Module) -> ReferenceLogps:
@@ -198,8 +204,9 @@ class LanguageTask(TextTask):
         named = self.settings.reference.model
         return super()._scoring_models() | ({} if named is None else {named: self.reference_model})
 
-    def make_model(self, settings: ModelConfig) -> Any:
-        return make_policy(self.start_model, settings, own=self._own, adapter=self.adapter)
+    def _to_train(self, settings: ModelConfig, own: Any = None) -> Any:
+        own = self._own if own is None else own
+        return make_policy(self.start_model if own is None else own, settings, own=own, adapter=self.adapter)
 
     def scorer(
         self,

@@ -77,14 +77,16 @@ class RewardTask(TextTask):
             )
         return super().start_model
 
-    def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
-        return load_reward_model(path, dtype, self.tokenizer.pad_token_id, dropout=dropout)
+    def _load(
+        self, path: str, dtype: torch.dtype, *, dropout: bool = False, place: torch.device | None = None
+    ) -> nn.Module:
+        return load_reward_model(path, dtype, self.tokenizer.pad_token_id, dropout=dropout, place=place)
 
     def _find_plan(self, model: Any) -> RewardPlan:
         return reward_plan(model)
 
-    def make_model(self, settings: ModelConfig) -> Any:
-        return make_reward_model(self.start_model, settings)
+    def _to_train(self, settings: ModelConfig, own: Any = None) -> Any:
+        return make_reward_model(self.start_model if own is None else own, settings, own=own)
 
     def prepare(self, model: Any, scorer: RewardScorer, training: TrainConfig) -> RewardScorer:
         if not self.settings.model.dropout:

@@ -4,7 +4,7 @@ import json
 import os
 import weakref
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from popmargin.files import digest
 from popmargin.models.loading import stored_dtype
 from popmargin.models.policies import BASE_FILE, base_dtype, load_tokenizer, merged
 from popmargin.models.saved import choose_dtype, refuse_other_base, round_weights, write_model
+from popmargin.models.sharding import MAIN_MEMORY
 from popmargin.tasks.base import Task, TaskSettings
 from popmargin.tasks.checks import check_padding, check_rows
 
@@ -57,7 +58,19 @@ class TextTask(Task):
     def start_model(self) -> nn.Module:
         """The start model, frozen."""
         settings = self.settings.model
-        return self._load(settings.path, base_dtype(settings), dropout=settings.dropout).eval().requires_grad_(False)
+        return self.frozen(
+            lambda place: self._load(settings.path, base_dtype(settings), dropout=settings.dropout, place=place)
+        )
+
+    def frozen(self, load: Callable[[torch.device | None], nn.Module]) -> nn.Module:
+        """A model that is not trained, whole or divided among processes.
+
+        Args:
+            load: returns it, given where its weights are kept; None for the default accelerator.
+        """
+        if self.sharding is None:
+            return load(None).eval().requires_grad_(False)
+        return self.sharding.divide(lambda: load(MAIN_MEMORY).eval().requires_grad_(False))
 
     @cached_property
     def start_dtype(self) -> torch.dtype:
@@ -65,8 +78,26 @@ class TextTask(Task):
         return stored_dtype(self.settings.model.path)
 
     @abstractmethod
-    def _load(self, path: str, dtype: torch.dtype, *, dropout: bool = False) -> nn.Module:
-        """A model of this task from a folder or hub id."""
+    def _load(
+        self, path: str, dtype: torch.dtype, *, dropout: bool = False, place: torch.device | None = None
+    ) -> nn.Module:
+        """A model of this task from a folder or hub id; arguments as in `load_model`."""
+
+    @abstractmethod
+    def _to_train(self, settings: ModelConfig, own: Any = None) -> Any:
+        """A model to train: from a copy of the start model, or in place, from another one with its weights."""
+
+    def _whole_to_train(self, settings: ModelConfig) -> Any:
+        """A model to train, in main memory."""
+        start = self.settings.model
+        with torch.random.fork_rng([]):  # what is drawn for the new weights is what one process draws
+            model = self._load(start.path, base_dtype(start), dropout=start.dropout, place=MAIN_MEMORY)
+        return self._to_train(settings, model)
+
+    def make_model(self, settings: ModelConfig) -> Any:
+        if self.sharding is None:
+            return self._to_train(settings)
+        return self.sharding.divide(lambda: self._whole_to_train(settings), checkpointed=True)
 
     @cached_property
     def start_fingerprint(self) -> str:
@@ -122,12 +153,19 @@ class TextTask(Task):
         self, model: Any, folder: Path, state: Mapping[str, Tensor] | None, settings: ModelConfig
     ) -> dict[str, Any]:
         merges = self.merges(settings)
+        if merges and state is not None:  # of a divided model
+            model = self._whole_to_train(settings)
+            model.load_state_dict(state)
+            state = None
         model = merged(model) if merges else model
         adapter = bool(settings.lora_rank) and not merges
         weights = state or model.state_dict()
         dtype, kept = (None, 1.0)
         if not adapter:
-            dtype, kept = choose_dtype(weights, self.start_model, self.start_dtype, settings.save_dtype)
+            start = self.start_model
+            if self.sharding is not None:  # only the first process saves
+                start = self._load(self.settings.model.path, self.start_dtype, place=MAIN_MEMORY)
+            dtype, kept = choose_dtype(weights, start, self.start_dtype, settings.save_dtype)
         write_model(model, folder, state, dtype=dtype)
         return {"dtype": str(dtype or torch.float32).removeprefix("torch."), "kept": kept}
 

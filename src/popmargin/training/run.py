@@ -16,6 +16,7 @@ from popmargin.account import Step
 from popmargin.config import RunConfig
 from popmargin.data.goals import as_given, goal_facts
 from popmargin.models.policies import bf16_is_slower
+from popmargin.models.sharding import Sharding
 from popmargin.training.arguments import training_arguments
 from popmargin.training.build import Parts, Run, make_parts, make_trainer
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback, StopCallback
@@ -66,6 +67,7 @@ def train(
     if first:  # a slower process might find files that this one has begun
         run.check(resume=resume, overwrite=overwrite)
     workspace = workspace or run.workspace()
+    workspace.task.sharding = Sharding.of(arguments)
     if run.model.precision == "bf16":
         _say_if_bf16_is_slow()
     account = [*earlier, *workspace.account]

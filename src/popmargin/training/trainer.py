@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
 from transformers import TrainerCallback, TrainingArguments
 
+from popmargin.engine.processes import give_up_gathered, is_divided
 from popmargin.engine.scores import scores_of
 from popmargin.engine.target import EMATarget
 from popmargin.errors import RunError
@@ -107,6 +108,31 @@ class PreferenceTrainer(CheckpointingTrainer):
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
         self._checks: list[tuple[Tensor, Tensor]] = []
         self.write = write
+
+    # -- processes -------------------------------------------------------------------------------------------------
+
+    def _prepare_for_training(self, *args: Any, **values: Any) -> Any:
+        """accelerate finds an optimizer's weights again by their storage, which empty parts of them do not have."""
+        if not is_divided(self.model):  # pyright: ignore[reportArgumentType]
+            return super()._prepare_for_training(*args, **values)
+        give_up_gathered(self.model)  # pyright: ignore[reportArgumentType]
+        accelerator: Any = self.accelerator
+        plugin = accelerator.state.fsdp_plugin
+        plugin.auto_wrap_policy, plugin.activation_checkpointing = None, False  # the layers are wrapped already
+        prepare = accelerator.prepare
+
+        def prepare_divided(model: Any, optimizer: Any) -> tuple[Any, Any]:
+            kept = [list(group["params"]) for group in optimizer.param_groups]
+            model, optimizer = prepare(model, optimizer)
+            for group, weights in zip(optimizer.param_groups, kept, strict=True):
+                group["params"] = weights
+            return model, optimizer
+
+        accelerator.prepare = prepare_divided
+        try:
+            return super()._prepare_for_training(*args, **values)
+        finally:
+            accelerator.prepare = prepare
 
     # -- data order ------------------------------------------------------------------------------------------------
 
