@@ -63,7 +63,7 @@ def is_divided(model: nn.Module) -> bool:
 
 
 def give_up_gathered(model: nn.Module) -> None:
-    """Have a divided model hold only this process's parts; after a forward pass it may still hold some weights whole."""
+    """Have a divided model hold only this process's parts: after a forward pass some weights are still whole."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

@@ -76,12 +76,14 @@ class PreferenceTrainer(CheckpointingTrainer):
             callbacks=[*(callbacks or []), _StepCallback(self)],
             **options,
         )
-        if loss.target is not None and self.is_deepspeed_enabled and loss.target.forward == "all":
+        hides = self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3
+        if loss.target is not None and hides and loss.target.forward == "all":
             raise RunError(
-                "DeepSpeed cannot keep an averaged target: set target.kind to `bank` or `policy`, or use fsdp instead."
+                "ZeRO-3 hides the weights that an averaged target needs: set target.kind to `bank` or `policy`, or use "
+                "ZeRO-2 or FSDP2, which divides the target too."
             )
-        if average is not None and self.is_deepspeed_enabled:
-            raise RunError("DeepSpeed cannot keep averaged weights: remove train.average, or use fsdp instead.")
+        if average is not None and hides:
+            raise RunError("ZeRO-3 hides the weights that train.average needs: remove it, or use ZeRO-2 or FSDP2.")
         if stopping is not None and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             raise RunError("Sharded training cannot keep the best weights: remove train.stop_on.")
         if args.fsdp and not self.is_fsdp_enabled:
