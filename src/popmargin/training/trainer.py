@@ -384,6 +384,7 @@ class PreferenceTrainer(CheckpointingTrainer):
             if not self.args.should_save:
                 return
             state |= {f"objective.{name}": value for name, value in self.state_of_objective.items()}
+            Path(output_dir).mkdir(parents=True, exist_ok=True)  # FSDP's sharded weights are written after this
             save_file({name: value.contiguous() for name, value in state.items()}, Path(output_dir) / STATE_FILE)
 
     def load_state(self, checkpoint: Path) -> None:
