@@ -53,12 +53,7 @@ def configuration_page() -> str:
 
 def task_options(kind: Any) -> list[str]:
     """The options of a task, each section followed by its fields."""
-    lines: list[str] = []
-    for field in fields_of(kind, "task."):
-        about = f" ({field.about})" if field.about else ""
-        lines.append(f"- `{field.name}`{about}: {field.help}")
-        lines += [] if field.section is None else [f"  {line}" for line in attributes(field.section, f"{field.name}.")]
-    return lines
+    return attributes(kind, "task.")
 
 
 def rounds_page() -> str:

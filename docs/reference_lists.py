@@ -12,8 +12,10 @@ def attributes(kind: Any, prefix: str) -> list[str]:
         kind: the dataclass.
         prefix: what stands before a field's name.
     """
-    return [
-        f"- `{field.name}`{f' ({field.about})' if field.about else ''}: {field.help}"
-        for field in fields_of(kind, prefix)
-        if field.help
-    ]
+    lines: list[str] = []
+    for field in fields_of(kind, prefix):
+        if field.help:
+            lines.append(f"- `{field.name}`{f' ({field.about})' if field.about else ''}: {field.help}")
+        if prefix and field.section is not None:  # a section of a section
+            lines += [f"  {line}" for line in attributes(field.section, f"{field.name}.")]
+    return lines

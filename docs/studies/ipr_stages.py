@@ -65,26 +65,31 @@ def judge_stage(work: Work) -> dict[str, Any]:
             )  # fmt: skip
             try:
                 pairs = ranking.preferences()
-            except DataError as error:
-                raise DataError(f"judge '{settings['judge']}', {scheme}: {error}") from error
+            except DataError as error:  # nothing but ties: a result, unless its pairs are to be trained on
+                if not place:
+                    raise DataError(f"judge '{settings['judge']}', {scheme}: {error}") from error
+                pairs = None
             report = ranking_report(ranking).to_dict()
             entry = {key: report[key] for key in ("calls", "ties", "contradictions", "first_place")}
-        if not place:
+        if not place and pairs is not None:
             pairs.save(work.outputs["pairs"])
         found.append({"scheme": scheme, "ranked": len(responses), **entry, "prompts": against_gold(pairs, responses)})
-        work.say(f"  {scheme}: {len(pairs)} pairs of {len(responses)} prompts, {entry['calls']} calls")
+        count = 0 if pairs is None else len(pairs)
+        work.say(f"  {scheme}: {count} pairs of {len(responses)} prompts, {entry['calls']} calls")
     with whole_file(work.outputs["found"]) as partial:
         partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return {"pairs": {entry["scheme"]: sum(row["kept"] for row in entry["prompts"]) for entry in found}}
 
 
-def against_gold(pairs: Preferences, responses: Responses) -> list[dict[str, Any]]:
+def against_gold(pairs: Preferences | None, responses: Responses) -> list[dict[str, Any]]:
     """What became of each prompt: whether a pair is left, whether chosen is the best by gold, the pair's share of the
     largest gap of gold, and whether chosen is worse than rejected. Prompts whose gold rewards are all equal are left
     out.
     """
-    chosen, rejected = pairs.column(f"chosen_{GOLD}"), pairs.column(f"rejected_{GOLD}")
-    sides = dict(zip(pairs.prompt_keys, zip(chosen.tolist(), rejected.tolist(), strict=True), strict=True))
+    sides: dict[str, tuple[float, float]] = {}
+    if pairs is not None:
+        chosen, rejected = pairs.column(f"chosen_{GOLD}"), pairs.column(f"rejected_{GOLD}")
+        sides = dict(zip(pairs.prompt_keys, zip(chosen.tolist(), rejected.tolist(), strict=True), strict=True))
     rows: list[dict[str, Any]] = []
     for key, gold in zip(responses.prompt_keys, np.split(responses.score(GOLD), np.cumsum(responses.counts)[:-1]),
                          strict=True):  # fmt: skip

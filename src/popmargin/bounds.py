@@ -49,6 +49,8 @@ PartialShare = Annotated[float, Strict(), Field(ge=0, lt=1)]
 """A share or probability below 1."""
 PositiveShare = Annotated[float, Strict(), Field(gt=0, le=1)]
 """A share or probability that is never none."""
+RightShare = Annotated[float, Strict(), Field(gt=0.5, lt=1)]
+"""A share of two answers that is better than chance, and not all."""
 Goal = Annotated[float, Strict(), Field(ge=1, le=10)]
 """A score that a prompt asks for."""
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]

@@ -67,7 +67,7 @@ def test_one_command_to_the_first_label(data: Path, tmp_path: Path, served: Stan
 
     served.visit = visit
     assert main(["annotate", "--db", str(db), "--port", "0", "--no-browser"]) == 0  # goes on without the data
-    assert "In which pair is the difference in quality larger?" in titles[0]
+    assert "In which pair is the preferred response better by more?" in titles[0]
     with LabelStore.open(db) as store:
         (project,) = store.projects()
         assert (project.name, project.items, project.preferences) == ("default", 12, 12)

@@ -1,9 +1,12 @@
 """The reference cache: found again by what determines a value, by nothing else, and never silently wrong."""
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +229,55 @@ def test_a_broken_reference_is_refused(tmp_path: Path, tiny_model: Any, tokenize
     with pytest.raises(RunError, match="non-finite"):
         fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model)
     assert not list(tmp_path.glob("*/shard-*"))
+
+
+def first_nine(tokenized: TokenizedPreferences) -> TokenizedPreferences:
+    sides = {name: getattr(tokenized, name).take(np.arange(9)) for name in ("prompt", "chosen", "rejected")}
+    return replace(tokenized, ids=tokenized.ids[:9], index=tokenized.index[:9], **sides)
+
+
+@contextlib.contextmanager
+def as_nobody() -> Generator[None]:
+    """Without root's rights to write anywhere."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def read_only(tiny_model: Any, tokenized: TokenizedPreferences) -> Generator[Path]:
+    """A cache of most of the preferences, in folders that nobody may write to."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        fill(cache(place, tiny_model), first_nine(tokenized), lambda: tiny_model)
+        folders = [place, *(entry for entry in place.iterdir() if entry.is_dir())]
+        for entry in folders:
+            entry.chmod(0o555)
+        yield place
+        for entry in folders:
+            entry.chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights of other users")
+def test_a_complete_cache_is_only_read(read_only: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:
+    with as_nobody():
+        with pytest.raises(PermissionError):
+            (read_only / "file").touch()
+        found = fill(cache(read_only, tiny_model), first_nine(tokenized), no_model)
+    assert len(found.chosen) == 9
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights of other users")
+def test_an_incomplete_cache_says_where_to_write(
+    read_only: Path, tiny_model: Any, tokenized: TokenizedPreferences
+) -> None:
+    with (
+        as_nobody(),
+        pytest.raises(RunError, match=r"lacks log-probs of 6 responses.*Permission denied.*Set reference\.cache"),
+    ):
+        fill(cache(read_only, tiny_model), tokenized, no_model)

@@ -1,5 +1,6 @@
 """A whole study on the tiny model: train, evaluate, compare, report; and what happens the second time."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from popmargin.cli.main import main
 from popmargin.errors import DataError, RunError
-from popmargin.report.results import StudyResults
+from popmargin.report.results import ArmResult, StudyResults
 from popmargin.study.compare import compare
 from popmargin.study.config import StudyConfig
 from popmargin.study.gather import collect, group_runs
+from popmargin.study.power_of_study import plan_study
 from popmargin.study.standard import keep_possible
 from popmargin.training.run_directory import RunDirectory
 
@@ -45,12 +48,34 @@ def test_a_study_and_its_second_call(tmp_path: Path, make_study: MakeStudy, caps
     assert rows[2][-2] == "baseline" and rows[3][1].startswith(f"{pop.metrics['accuracy'].estimate:.1%} [")
     gap = 100 * (pop.metrics["accuracy"].estimate - pop.metrics["accuracy_longer"].estimate)
     assert float(rows[3][-1].split()[0].replace("−", "-")) == pytest.approx(gap, abs=0.06)
+    the_power_of_larger_studies(report.parent, pop, capsys)
     before = snapshot(tmp_path / "study")
     capsys.readouterr()
     again, _ = compare(study)
     assert snapshot(tmp_path / "study") == before
     assert capsys.readouterr().err.count("already done") == 4
     assert again.arms[1].metrics == pop.metrics
+
+
+def the_power_of_larger_studies(folder: Path, pop: ArmResult, capsys: pytest.CaptureFixture[str]) -> None:
+    """`study power` takes the report's own differences, and refuses what it cannot know."""
+    for metric in ("accuracy", "mean_reward"):
+        plan = plan_study([folder], metric=metric, difference=0.02, prompts=[20, 80], seeds=[2, 8], studies=50)
+        assert plan.differences["pop"] == pop.differences[metric] and (plan.baseline, plan.seeds) == ("dpo", 2)
+        assert len(plan.designs) == 4 and all(0 <= (design.power or 0) <= 1 for design in plan.designs)
+    capsys.readouterr()
+    flags = ["--prompts", "20", "--seeds", "2,4", "--arm", "pop"]
+    assert main(["study", "power", str(folder), *flags, "--difference", "5"]) == 0
+    said = capsys.readouterr().out
+    assert "2 seeds; accuracy against 'dpo', points" in said and said.splitlines()[-1].startswith("20 ")
+    assert main(["study", "power", str(folder), *flags, "--json"]) == 0
+    assert [design["seeds"] for design in json.loads(capsys.readouterr().out)["designs"]] == [2, 4]
+    assert main(["study", "power", str(folder), "--baseline", "dpp"]) == 2
+    assert "Did you mean 'dpo'" in capsys.readouterr().err
+    with pytest.raises(DataError, match="needs two arms, and the pilot has one"):
+        plan_study([folder / "runs" / "pop" / "seed-0"])
+    with pytest.raises(DataError, match="needs at least two of both"):
+        plan_study([folder / "runs" / "pop" / "seed-0", folder / "runs" / "dpo" / "seed-0"])
 
 
 def test_samples_that_are_not_of_the_policy_itself_have_no_kl(make_study: MakeStudy) -> None:

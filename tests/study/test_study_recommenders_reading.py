@@ -124,6 +124,8 @@ def test_coverage_and_popularity_are_told_beside_the_ranks() -> None:
         ({"arms": {"item_knn": {"recommender": "item_knn", "options": {"decy": 1}}}}, r"Did you mean 'decay'\?"),
         ({"arms": {"item_knn": {"trian": {}}}}, r"arm 'item_knn': Unknown key 'trian'. Did you mean 'train'\?"),
         ({"arms": {"item_knn": {"vectors": {"sourc": 1}}}}, r"arm 'item_knn': Unknown key 'vectors.sourc'"),
+        ({"arms": {"item_knn": {"task": {"guidence": 2}}}}, r"arm 'item_knn': .*Did you mean 'guidance'\?"),
+        ({"arms": {"item_knn": {"objective": {"beta": -1}}}}, r"arm 'item_knn': .*beta"),
         ({"arms": {"item_knn": {"task": "policy"}}}, r"the task is 'policy', but recommenders need items"),
         ({"base": {"model": {"path": "x"}}, "arms": {"item_knn": {}}}, r"model.path is set by the comparison"),
         ({"arms": {"item_knn": {"data": {"train": "x"}}}}, r"data.train is set by the comparison"),

@@ -85,6 +85,39 @@ def test_preferences_without_a_comparison_are_said_and_get_the_middle(
     assert len(np.unique(column[8:])) == 1 and column[:4].min() > column[8] > column[4:8].max()
 
 
+def test_a_zero_turns_the_weakest_preferences_round(configure: Configure, tmp_path: Path) -> None:
+    """Their strengths are negative: as right answers in a known share say, or answers about the labels."""
+    half = half_normal_strengths(Run.read(configure(scaled(k=3))).workspace().train.strength)
+    for number, zero in enumerate(({"right": 0.75}, {"agreement": 0.625})):
+        config = configure(scaled(k=3, zero=zero), {"output": str(tmp_path / str(number))})
+        z = make_parts(Run.read(config), Run.read(config).workspace()).collator.columns["scale"]
+        assert (z < 0).mean() == pytest.approx(0.25, abs=0.05) and np.abs(z).mean() == pytest.approx(1, abs=1e-5)
+        assert np.corrcoef(z, half)[0, 1] > 0.5
+    with pytest.raises(DataError, match="no column 'doubt'"):
+        config = configure(scaled(k=3, zero={"wrong": "doubt"}))
+        make_parts(Run.read(config), Run.read(config).workspace())
+
+
+def test_what_sampled_edges_say_of_a_flipped_label(configure: Configure, tmp_path: Path) -> None:
+    """Signed: by how much the response that is preferred now is better; before_flip: as somebody saw the old label."""
+
+    def run_of(strength: str, sampling: str = "random") -> tuple[Any, PopEdges]:
+        pop = {"strength": strength, "sampling": sampling, "k": 2}
+        workspace = Run.read(configure({"objective": {"name": "pop"}, "pop": pop, "data": {"flip": 0.4}})).workspace()
+        return workspace, workspace.edges(Run.read(configure({"pop": pop})).pop)
+
+    claims = Run.read(configure({})).workspace().train.strength
+    for strength in ("signed", "unsigned", "before_flip"):
+        workspace, edges = run_of(strength)
+        flipped = np.array([name in workspace.train.flipped for name in workspace.train.ids])
+        assert flipped.any() and not flipped.all()
+        truth = np.where(flipped, -claims, claims) if strength == "signed" else claims
+        stronger, weaker = edges.resolve(workspace.train.ids)
+        assert (truth[stronger] > truth[weaker]).all()
+    _, chain = run_of("signed", "chain")
+    assert len(chain) == 2 * len(claims)
+
+
 def test_a_negative_ridge_is_refused(configure: Configure) -> None:
     with pytest.raises(ConfigError, match=r"pop\.ridge must be at least 0"):
         configure(scaled(ridge=-1.0))

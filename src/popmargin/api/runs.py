@@ -26,7 +26,7 @@ from popmargin.training.build import Run
 from popmargin.training.run import train as train_run
 from popmargin.training.run_directory import RunDirectory
 
-_READING = ("format", "split", "pairs", "min_gap", "bad_rows", "columns")
+_READING = ("format", "split", "pairs", "min_gap", "bad_rows", "contradictions", "columns")
 """The fields of a configuration about reading data."""
 
 

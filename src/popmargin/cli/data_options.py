@@ -45,6 +45,13 @@ def add_pair_arguments(parser: Any, seed_flag: str) -> None:
         "--min-gap", type=float, default=0.0, help="minimum strength of a preference (default: %(default)s)"
     )
     parser.add_argument(
+        "--contradictions",
+        choices=("error", "keep"),
+        default="error",
+        help="where ratings, strength or soft label say that rejected is better: stop (or swap, by the soft label), or "
+        "keep the label, with a negative strength (default: %(default)s)",
+    )
+    parser.add_argument(
         "--max-image-pixels",
         type=number(Pixels),
         default=MAX_PIXELS,
@@ -74,6 +81,7 @@ def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> 
         bad_rows=args.bad_rows,
         columns=dict(args.column),
         ties=ties,
+        contradictions=args.contradictions,
         max_image_pixels=args.max_image_pixels,
     )
     tell_left_out(preferences, source)

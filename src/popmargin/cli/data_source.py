@@ -46,6 +46,7 @@ def source_options(args: argparse.Namespace) -> dict[str, Any]:
         "min_gap": args.min_gap,
         "seed": args.seed,
         "columns": dict(args.column),
+        "contradictions": args.contradictions,
         "max_image_pixels": args.max_image_pixels,
     }
 

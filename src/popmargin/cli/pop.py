@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from popmargin.cli import pop_scale
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.outputs import add_overwrite, check_outputs
@@ -13,7 +15,7 @@ from popmargin.data.schema import holds_images
 from popmargin.errors import counted
 from popmargin.files import PARQUET
 from popmargin.pop.edges import PopEdges
-from popmargin.pop.sampling import sample_edges
+from popmargin.pop.sampling import SAMPLINGS, sample_edges
 from popmargin.pop.stats import EdgeStatistics, edge_statistics
 from popmargin.rewards.naming import read_name
 from popmargin.rewards.rate import response_ratings
@@ -30,10 +32,18 @@ def add_parser(subparsers: Any) -> None:
     sample.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     sample.add_argument(
         "--sampling",
-        choices=("iterative", "random", "active"),
+        choices=SAMPLINGS,
         default="iterative",
         help="iterative: every preference is the stronger side of k edges; random: k random pairs per preference; "
-        "active: as many pairs, chosen to be informative about the strength scale (default: %(default)s)",
+        "chain: as many, each of which shares a preference with the one before; active: as many, chosen to be "
+        "informative about the strength scale (default: %(default)s)",
+    )
+    sample.add_argument(
+        "--strength",
+        choices=("signed", "unsigned"),
+        default="signed",
+        help="compare by how much the preferred response is better, negative where it is worse, or the absolute values "
+        "(default: %(default)s)",
     )
     sample.add_argument("--k", type=int, default=1, help="edges per preference (default: %(default)s)")
     sample.add_argument("--seed", type=seed, default=0, help="random seed (default: %(default)s)")
@@ -78,6 +88,8 @@ def _sample(args: argparse.Namespace) -> int:
     strength = preferences.strength if ratings is None else ratings.gap
     for note in () if ratings is None else ratings.notes:
         print(note)
+    if args.strength == "unsigned":
+        strength = np.abs(strength)
     edges = sample_edges(
         preferences.ids,
         strength,

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from popmargin.bounds import Positive
+from popmargin.bounds import Positive, RightShare
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
@@ -21,6 +21,7 @@ from popmargin.pop.edge_sources import read_edges
 from popmargin.pop.fit import fit_strengths
 from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import SLOPE, with_strengths
+from popmargin.pop.zero import right_share
 
 
 def add_parsers(verbs: Any) -> None:
@@ -65,6 +66,14 @@ def add_parsers(verbs: Any) -> None:
         default=SLOPE,
         help="log-odds of the soft label per unit of strength (default: 1.5)",
     )
+    zero = scale.add_mutually_exclusive_group()
+    zero.add_argument(
+        "--right",
+        type=number(RightShare),
+        help="share of labels that are right: preferences below that place turn round (default: all are right)",
+    )
+    zero.add_argument("--agreement", type=number(RightShare), help="the same from how often a second annotator agrees")
+    zero.add_argument("--wrong", metavar="COLUMN", help="the same from a column: 1 where a label was called wrong")
     scale.add_argument("--json", action="store_true", help="print JSON")
     add_overwrite(scale)
     add_data_arguments(scale)
@@ -112,7 +121,9 @@ def _scale(args: argparse.Namespace) -> int:
     )
     scale.save(args.out)
     if args.preferences_out is not None:
-        with_strengths(preferences, scale, use=args.use, slope=args.slope).save(args.preferences_out)
+        wrong = None if args.wrong is None else preferences.column(args.wrong)
+        right = right_share(scale.strength, right=args.right, agreement=args.agreement, wrong=wrong)
+        with_strengths(preferences, scale, use=args.use, slope=args.slope, right=right).save(args.preferences_out)
     if args.json:
         print(json.dumps(_facts(scale), indent=2))
         return 0

@@ -22,7 +22,8 @@ def add_parser(subparsers: Any) -> None:
         help="train one policy or reward model",
         description="Train one policy or reward model. Any field of the configuration can be set, even in a mapping: "
         "--train.learning_rate 1e-5 --objective.name simpo --objective.gamma 0.5. Values are YAML.",
-        usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--SECTION.FIELD VALUE ...]",
+        usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--dry-run] "
+        "[--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -35,6 +36,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="delete an existing run in the output folder")
     parser.add_argument(
         "--print-config", action="store_true", help="write the configuration as YAML with comments, and train nothing"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show the rows, the steps and the memory that a training would need, and train nothing",
     )
     add_fields(parser, RunConfig)
     parser.set_defaults(func=run, standing=standing)
@@ -76,6 +82,16 @@ def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
     return run_standing(load_config(args.config, args.overrides, resume=args.resume))
 
 
+def _dry_run(config: RunConfig) -> int:
+    """Print what a training would do, and what it would need."""
+    from popmargin.training.build import Run
+    from popmargin.training.dry_run import dry_run
+
+    run = Run.read(config)
+    print("\n".join(dry_run(run, run.workspace())))
+    return 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Train."""
     config = load_config(args.config, args.overrides, resume=args.resume)
@@ -89,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
     from popmargin.training.combinations import without_effect
     from popmargin.training.run import train
 
+    if args.dry_run:
+        return _dry_run(config)
     first = os.environ.get("RANK", "0") == "0"  # of several processes, only the first one prints
     idle = without_effect(make_loss(config), pop=config.pop, target=config.target, data=config.data) if first else ()
     for sentence in idle:

@@ -4,7 +4,7 @@ from popmargin.config.checked import GONE, build, coerce, from_dict, section, se
 from popmargin.config.evaluation import EvaluationConfig
 from popmargin.config.model import ModelConfig, ReferenceConfig
 from popmargin.config.optimisation import TrainConfig
-from popmargin.config.pop import PopConfig, TargetConfig
+from popmargin.config.pop import PopConfig, TargetConfig, ZeroConfig
 from popmargin.config.preferences import DataConfig, check_writing
 from popmargin.config.run import RunConfig, TaskChoice
 from popmargin.config.values import apply_overrides, merge, opened, read_saved, read_yaml, to_dict
@@ -34,4 +34,5 @@ __all__ = [
     "section",
     "settings",
     "to_dict",
+    "ZeroConfig",
 ]

@@ -19,6 +19,8 @@ class ModelConfig:
         lora_alpha: LoRA scaling; null means twice the rank.
         lora_dropout: dropout inside the adapter.
         lora_last_layers: adapt only the last layers, this many; null adapts all.
+        quantization: `nf4` keeps the frozen weights of linear layers in 4 bits (QLoRA), doubly quantized, with
+            bitsandbytes; needs `lora_rank`. The saved adapter is an ordinary one.
         start_adapter: a start model that is a LoRA adapter is merged into its base's weights (`merge`), or kept frozen
             under the trained adapter (`stack`, with `lora_rank`); both are then saved as one adapter on the same base.
         dropout: keep the start model's own dropout on, in the policy only; without it the policy's log-ratios are 0 at
@@ -33,6 +35,7 @@ class ModelConfig:
     lora_alpha: Positive | None = None
     lora_dropout: PartialShare = 0.0
     lora_last_layers: Size | None = None
+    quantization: Literal["none", "nf4"] = "none"
     start_adapter: Literal["merge", "stack"] = "merge"
     dropout: bool = False
     save_dtype: Literal["start", "fp32", "bf16"] = "start"

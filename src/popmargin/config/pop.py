@@ -1,9 +1,34 @@
 """Settings of PoP edges, and of what scores their weaker side."""
 
+from dataclasses import field
 from typing import Literal
 
-from popmargin.bounds import Address, NotNegative, PartialShare, Seed, Share, Size
+from popmargin.bounds import Address, NotNegative, PartialShare, RightShare, Seed, Share, Size
 from popmargin.config.checked import section
+from popmargin.errors import ConfigError
+
+
+@section("pop.zero")
+class ZeroConfig:
+    """How many labels are right, which places zero on the strength scale (ours).
+
+    At most one of three is given; without any, every preference is above zero, as if all labels were right.
+
+    Attributes:
+        right: share of the preferences whose label is right.
+        agreement: how often a second annotator agrees with a label; r² + (1 − r)² if each is right with probability r.
+        wrong: a column of the data that is 1 where somebody called the label wrong, 0 where right, and empty where
+            nobody was asked.
+    """
+
+    right: RightShare | None = None
+    agreement: RightShare | None = None
+    wrong: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("right", "agreement", "wrong") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ConfigError(f"pop.zero has {' and '.join(given)}; give one of them.")
 
 
 @section("pop")
@@ -13,8 +38,12 @@ class PopConfig:
     Attributes:
         edges: a file of edges (Parquet, JSONL or CSV), or a label store (`labels.db`, a project of it as
             `labels.db#name`, or a database's URL); null samples them from the strengths in the data.
-        sampling: `iterative` (every preference is the stronger side of k edges), `random` (k·N random pairs) or
-            `active` (ours: as many pairs, chosen to be informative about the strength scale).
+        sampling: `iterative` (every preference is the stronger side of k edges), `random` (k·N random pairs), `chain`
+            (ours: as many pairs, each of which shares a preference with the one before) or `active` (ours: as many,
+            chosen to be informative about the strength scale).
+        strength: what sampled edges compare: `signed`, by how much the preferred response is better, negative where it
+            is worse; `unsigned`, its absolute value; or `before_flip`, the same as `signed` by somebody who saw the
+            preferences before `data.flip` (ours).
         k: edges per preference.
         seed: seed of the sampling and its noise.
         flip: probability that a label is flipped.
@@ -24,10 +53,12 @@ class PopConfig:
         unmatched: preferences without a weaker partner: `keep` (margin 0) or `drop`.
         scale: a Parquet file of strengths from `popmargin pop scale`; null fits them from the edges.
         ridge: precision of the prior on fitted strengths.
+        zero: what places zero on the strength scale, so that preferences below it are turned round.
     """
 
     edges: Address | None = None
-    sampling: Literal["iterative", "random", "active"] = "iterative"
+    sampling: Literal["iterative", "random", "chain", "active"] = "iterative"
+    strength: Literal["signed", "unsigned", "before_flip"] = "signed"
     k: Size = 1
     seed: Seed = 0
     flip: Share = 0.0
@@ -36,6 +67,7 @@ class PopConfig:
     unmatched: Literal["keep", "drop"] = "keep"
     scale: str | None = None
     ridge: NotNegative = 0.1
+    zero: ZeroConfig = field(default_factory=lambda: ZeroConfig())
 
 
 @section("target")

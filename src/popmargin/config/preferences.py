@@ -58,6 +58,9 @@ class DataConfig:
         reasoning: `template` trains on a completion as the chat template writes it; `keep` (with prompt `sampling`) on
             its full text if the template drops part of it, such as reasoning.
         bad_rows: `error` stops at unusable rows, `drop` leaves them out and reports them.
+        contradictions: rows whose ratings, strength or soft label say that rejected is better: `error` refuses ratings
+            and strengths, and swaps the responses of such a soft label; `keep` takes the label as it is, with a
+            negative strength or a soft label below ½.
         max_image_pixels: the most pixels (width times height) of an image; larger ones are not decoded, but unusable.
         columns: maps popmargin's column names to the file's.
         soft_label_temperature: soft labels of training preferences from their ratings, σ(gap / temperature), in rating
@@ -82,6 +85,7 @@ class DataConfig:
     prompt: Literal["template", "sampling"] = "template"
     reasoning: Literal["template", "keep"] = "template"
     bad_rows: Literal["error", "drop"] = "error"
+    contradictions: Literal["error", "keep"] = "error"
     max_image_pixels: Pixels = 2**25
     columns: dict[str, str] = field(default_factory=dict[str, str])
     soft_label_temperature: Positive | Literal["range", "quantiles"] | None = None

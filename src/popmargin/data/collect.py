@@ -30,7 +30,7 @@ from popmargin.data.images import COLUMNS as IMAGE_COLUMNS
 from popmargin.data.load_report import LoadReport, RowProblem
 from popmargin.data.schema import COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS, Preferences, arrow_schema
 from popmargin.data.sources import RawBatch, Source
-from popmargin.data.validate import Draft, IdGiver, RowError, check_draft, prefers_rejected
+from popmargin.data.validate import Draft, IdGiver, RowError, check_draft, prefers_rejected, speaks_for_rejected
 from popmargin.errors import DataError
 
 _RESERVED = {*COLUMNS, *OPTIONAL_COLUMNS}
@@ -53,6 +53,7 @@ class _Place:
     position: int
 
 
+_AGAINST = "labels kept although the row's numbers say that rejected is better"
 _CONTEXT = {alias for name in ("prompt", "system") for alias in ALIASES[name]} | {"history", "chat_history"}
 
 
@@ -244,7 +245,8 @@ class Collector:
         conversational = not isinstance(draft["prompt"], str)
         if conversational and self._image_fields:
             return [RowError("type", "the prompt of images is messages.", "write it as text.", column="prompt")]
-        errors = check_draft(draft)
+        keep = self._reader.contradictions == "keep"
+        errors = check_draft(draft, contradictions=self._reader.contradictions)
         if self._conversational is None:
             if errors:
                 return errors
@@ -253,7 +255,8 @@ class Collector:
             kinds = ("text", "messages") if self._conversational else ("messages", "text")
             message = f"the row is {kinds[0]}, but earlier rows are {kinds[1]}."
             errors.append(RowError("mixed", message, "use the same form in all rows.", column="prompt"))
-        turned = not errors and prefers_rejected(draft)
+        against = not errors and keep and speaks_for_rejected(draft)
+        turned = not errors and not keep and prefers_rejected(draft)
         if turned:
             exchange(draft)
             draft["turned"] = True
@@ -265,6 +268,7 @@ class Collector:
             except RowError as error:
                 errors.append(error)
         self._turned += turned and not errors
+        self._reader.notes[_AGAINST] += against and not errors
         return errors
 
     def _weak(self, draft: Draft) -> list[RowError]:

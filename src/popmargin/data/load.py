@@ -20,6 +20,7 @@ from popmargin.errors import ConfigError, DataError, did_you_mean
 
 BadRows = Literal["error", "drop"]
 Ties = Literal["drop", "keep"]
+Contradictions = Literal["error", "keep"]
 
 
 def load_preferences(
@@ -33,6 +34,7 @@ def load_preferences(
     bad_rows: BadRows = "error",
     columns: Mapping[str, str] | None = None,
     ties: Ties = "drop",
+    contradictions: Contradictions = "error",
     max_image_pixels: int = MAX_PIXELS,
 ) -> Preferences:
     """Load preferences; every row is kept or reported (`.report`), never skipped silently.
@@ -57,6 +59,8 @@ def load_preferences(
             of each rated response.
         ties: "drop" drops and reports rated responses, signed strengths, winners and votes that prefer neither; "keep"
             makes them preferences of strength 0, so that people can label them.
+        contradictions: "error": as above; "keep" takes the label as it is, also where ratings, a strength or a soft
+            label say that rejected is better: the strength is negative, the soft label below ½.
         max_image_pixels: the most pixels, width times height, of an image; larger ones are reported, not decoded.
 
     Raises:
@@ -72,7 +76,7 @@ def load_preferences(
         raise ConfigError(f"bad_rows='{bad_rows}' is unknown. {did_you_mean(bad_rows, ['error', 'drop'])}")
     preferences, report = scan_preferences(
         source, format=format, split=split, pairs=pairs, min_gap=min_gap, seed=seed, columns=columns, ties=ties,
-        max_image_pixels=max_image_pixels,
+        contradictions=contradictions, max_image_pixels=max_image_pixels,
     )  # fmt: skip
     if bad_rows == "error":
         raise_problems(report.problems, report.rows_in)
@@ -97,6 +101,7 @@ def scan_preferences(
     seed: int = 0,
     columns: Mapping[str, str] | None = None,
     ties: str = "drop",
+    contradictions: str = "error",
     max_image_pixels: int = MAX_PIXELS,
 ) -> tuple[Preferences | None, LoadReport]:
     """Read everything and report every problem; the preferences are None if no row is usable.
@@ -112,11 +117,15 @@ def scan_preferences(
         raise ConfigError(f"format='{format}' is unknown. {did_you_mean(format, ['auto', *FORMATS])}")
     if ties not in ("drop", "keep"):
         raise ConfigError(f"ties='{ties}' is unknown. {did_you_mean(ties, ['drop', 'keep'])}")
+    if contradictions not in ("error", "keep"):
+        nearest = did_you_mean(contradictions, ["error", "keep"])
+        raise ConfigError(f"contradictions='{contradictions}' is unknown. {nearest}")
     if not 1 <= max_image_pixels <= MOST_PIXELS:
         raise ConfigError(f"max_image_pixels is {max_image_pixels}; it must be from 1 to {MOST_PIXELS:,}.")
     opened = open_source(source, split=split)
     images = ImageCells(max_pixels=max_image_pixels)
-    reader = Reader({}, pairs=pairs, min_gap=min_gap, seed=seed, ties=ties, images=images)
+    reader = Reader({}, pairs=pairs, min_gap=min_gap, seed=seed, ties=ties, images=images,
+                    contradictions=contradictions)  # fmt: skip
     collector = Collector(opened, format, reader, columns)
     for batch in opened.batches():
         collector.add(batch)

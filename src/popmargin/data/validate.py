@@ -43,10 +43,10 @@ class RowError(Exception):
         self.fatal = fatal
 
 
-def check_draft(draft: Draft) -> list[RowError]:
+def check_draft(draft: Draft, *, contradictions: str = "error") -> list[RowError]:
     """Everything wrong with one preference by itself (excluding duplicate ids).
 
-    Ratings and strengths must not contradict the preference, nor a soft label below ½.
+    Ratings and strengths must not contradict the preference, nor a soft label below ½, unless contradictions are kept.
 
     An empty prompt is an error too, in text and in conversations: it is nearly always a lost column, and all such rows
     would count as one prompt. For unconditional text, write the tokenizer's BOS token as the prompt.
@@ -64,7 +64,14 @@ def check_draft(draft: Draft) -> list[RowError]:
     if draft["weight"] is not None and draft["weight"] < 0:
         remedy = "give the row a weight of 0 or more; if the column is something else, rename it."
         errors.append(RowError("weight", f"the weight is {draft['weight']:g}.", remedy, column="weight"))
+    if contradictions == "keep":
+        return errors
     return errors + (against_soft_label(draft) if prefers_rejected(draft) else _against_chosen(draft))
+
+
+def speaks_for_rejected(draft: Draft) -> bool:
+    """Whether a rating, strength or soft label says that rejected is the better response."""
+    return prefers_rejected(draft) or bool(_against_chosen(draft))
 
 
 def _against_chosen(draft: Draft) -> list[RowError]:
@@ -72,12 +79,15 @@ def _against_chosen(draft: Draft) -> list[RowError]:
     errors: list[RowError] = []
     strength = draft["strength"]
     if strength is not None and strength < 0:
-        remedy = "strengths must be ≥ 0; for a signed scale use format='signed_strength', or swap chosen and rejected."
+        remedy = "swap chosen and rejected, or keep the label against it: contradictions='keep' (data.contradictions)."
         errors.append(RowError("negative_strength", f"the strength is {strength:g}.", remedy, column="strength"))
     better, worse = draft["chosen_rating"], draft["rejected_rating"]
     if better is not None and worse is not None and better < worse:
         message = f"chosen is rated {better:g}, below rejected at {worse:g}: are the columns swapped?"
-        remedy = "swap the texts, or the ratings, of this row; for all rows: columns={'chosen': …, 'rejected': …}."
+        remedy = (
+            "swap the texts, or the ratings, of this row; for all rows: columns={'chosen': …, 'rejected': …}; or keep "
+            "the label against them: contradictions='keep' (data.contradictions)."
+        )
         errors.append(RowError("swapped", message, remedy, column="chosen_rating"))
     return errors
 

@@ -21,6 +21,11 @@ _HAS_TRITON = importlib.util.find_spec("triton") is not None
 _BLOCK_ELEMENTS = 1_000_000  # of logits that element-wise passes go through at once: they stay in the cache of a CPU
 
 
+def chunk_elements(device: torch.device) -> int:
+    """How many logits there are at once, at most."""
+    return _CHUNK_ELEMENTS if device.type == "cpu" else _CHUNK_ELEMENTS_ELSEWHERE
+
+
 @dataclass(frozen=True)
 class TokenScores:
     """What a forward pass gives for completion tokens.
@@ -181,7 +186,7 @@ class _Head:
         self._settings, self._dtype = settings, dtype
 
     def chunks(self, count: int) -> Generator[slice]:
-        elements = _CHUNK_ELEMENTS if self.weight_VH.device.type == "cpu" else _CHUNK_ELEMENTS_ELSEWHERE
+        elements = chunk_elements(self.weight_VH.device)
         size = max(1, elements // len(self.weight_VH))
         pieces = max(1, -(-count // size))
         size = -(-count // pieces) if count else 1  # even pieces: no small remainder

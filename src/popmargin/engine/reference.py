@@ -8,6 +8,7 @@ matter. Shards are memory-mapped: a run touches only the pages it needs, and sev
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from popmargin.engine.processes import (
     whole,
 )
 from popmargin.engine.sequences import Layout, make_sequences, sequences_to, split_to_budget
-from popmargin.errors import RunError
+from popmargin.errors import RunError, counted
 from popmargin.files import whole_file
 
 _FORMAT = 4  # raise it when the meaning of the stored numbers changes
@@ -108,8 +109,7 @@ class ReferenceCache:
         text = json.dumps(settings, sort_keys=True)
         self.precision, self._together = precision, together
         self.folder = directory / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(self.folder / "settings.json", text.encode())
+        self._settings = text.encode()
         self._values: dict[bytes, np.ndarray] = {}
         self._read: set[str] = set()
         self._read_new_shards()
@@ -154,6 +154,7 @@ class ReferenceCache:
         if self._together:
             pieces = from_first_process(pieces)  # another run may have written some while this process looked
         if pieces:
+            self._open_to_write(sum(len(self._missing(piece)) for piece in pieces))
             reference = model()
             scorer = _Scorer(reference, plan(reference), self.precision, prompts, completions, tokens_per_batch, pad_id)
             with tqdm(
@@ -171,6 +172,22 @@ class ReferenceCache:
                 for piece in begun:
                     self._build(piece, wanted, scorer, bar, wait=True)
         return [self._values[key] for key in keys]
+
+    def _open_to_write(self, missing: int) -> None:
+        """Make the folder, only now that something is stored: a complete cache may be on a read-only disk."""
+        file = self.folder / "settings.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (file.is_file() and file.read_bytes() == self._settings):
+                _write_whole(file, self._settings)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except (OSError, RunError) as error:
+            raise RunError(
+                f"The reference cache {self.folder} lacks log-probs of {counted(missing, 'response')}, and cannot be "
+                f"written ({error.strerror if isinstance(error, OSError) else error}). Set reference.cache to another "
+                "folder."
+            ) from error
 
     def _build_together(self, pieces: list[list[bytes]], wanted: dict[bytes, int], scorer: "_Scorer", bar: Any) -> None:
         """Compute and store pieces with a model that is divided among processes: each scores its share of them.

@@ -190,6 +190,19 @@ def _estimates(runs: list[Generations], against: Against, groups: Clusters) -> d
     return found
 
 
+def reward_estimate(run: Runs) -> Estimate:
+    """The mean reward of generations, with what each prompt adds to it.
+
+    Args:
+        run: of one arm, a run or one for each seed.
+
+    Raises:
+        DataError: as `generative_metrics`.
+    """
+    runs = _aligned(run, None, "run")
+    return without_each(_columns(runs, "reward"), Clusters(runs[0].responses.clusters), ratio)
+
+
 def further_metric(name: str) -> str:
     """The metric of a further reward.
 

@@ -1,6 +1,5 @@
 """Merging a saved adapter into the weights of its base, so that one whole model is trained and saved."""
 
-import copy
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from torch import nn
 from popmargin.errors import ConfigError, RunError
 from popmargin.models.adapter_files import ADAPTER_CONFIG, Adapter, find_adapter
 from popmargin.models.refusals import reason
+from popmargin.models.sharing import shared_copy
 
 _PREFIX = "base_model.model."  # of peft's names
 _ALLOWED = 1e-3  # maximum change of a logit by merging in fp32, relative to the largest logit
@@ -211,8 +211,8 @@ def put_on_top(model: Any, config: Any) -> Any:
 
 
 def without_start_adapter(model: Any) -> Any:
-    """A copy of only the base."""
-    base = copy.deepcopy(model).unload()
+    """Only the base, around the same weights."""
+    base = shared_copy(model).unload()
     vars(base).pop("peft_config", None)
     return base
 

@@ -102,7 +102,10 @@ class NamedPolicy:
         assert self.trained is not None
         settings = self.trained
         stack = settings.start_adapter == "stack"
-        return load_model(settings.path, base_dtype(settings), dropout=settings.dropout, stack=stack).eval()
+        quantization = settings.quantization
+        return load_model(
+            settings.path, base_dtype(settings), dropout=settings.dropout, stack=stack, quantization=quantization
+        ).eval()
 
     def _check(self, model: Any, what: str, path: str) -> None:
         """Refuse a model whose weights are others than those that the run was trained with."""

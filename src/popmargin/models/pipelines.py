@@ -228,6 +228,27 @@ def load_pipeline(path: str, dtype: torch.dtype, *, size: int | None = None, dro
     return pipeline
 
 
+def sketch_denoiser(path: str) -> nn.Module:
+    """The trained part of a text-to-image model, of the right shapes, made from its configuration alone.
+
+    Raises:
+        RunError: it is no text-to-image pipeline, or its configuration cannot be read.
+        MissingExtraError: diffusers is not installed.
+    """
+    diffusers = import_extra("diffusers", "images")
+    folder = _folder(path)
+    index = _index(folder, path)
+    name = next((part for part in TRAINED if part in index), None)
+    found: Any = None if name is None else getattr(diffusers, index[name][1], None)
+    if name is None or found is None:
+        raise RunError(f"'{path}' has no {' or '.join(TRAINED)} of diffusers' in its {INDEX}.")
+    try:
+        with quiet_loading():
+            return found.from_config(found.load_config(folder / name))
+    except FAILURES as error:
+        raise RunError(f"The part '{name}' of '{path}' cannot be read: {reason(error)}") from error
+
+
 def load_part(folder: Path, like: nn.Module, path: str, dtype: torch.dtype) -> nn.Module:
     """The trained part of a saved pipeline, of the class of another.
 

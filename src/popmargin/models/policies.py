@@ -18,6 +18,8 @@ from popmargin.models.adapter_files import find_adapter
 from popmargin.models.adapters import is_stacked, put_on_top, without_start_adapter
 from popmargin.models.loading import cast_weights, load_pretrained, load_tokenizer_files
 from popmargin.models.lora import add_adapter
+from popmargin.models.quantized import in_four_bits
+from popmargin.models.sharing import copy_to_merge, shared_copy
 
 BASE_FILE = "popmargin_base.txt"
 """Next to an adapter: the fingerprint of the start model it was trained on."""
@@ -68,7 +70,13 @@ def with_padding(tokenizer: Any, path: str) -> Any:
 
 
 def load_model(
-    path: str, dtype: torch.dtype, *, dropout: bool = False, stack: bool = False, place: torch.device | None = None
+    path: str,
+    dtype: torch.dtype,
+    *,
+    dropout: bool = False,
+    stack: bool = False,
+    place: torch.device | None = None,
+    quantization: str = "none",
 ) -> Any:
     """A causal language model from a folder or hub id; see `loading.load_pretrained`.
 
@@ -77,22 +85,26 @@ def load_model(
         dtype: of the weights.
         dropout: keep the dropout of the model's own configuration on in training.
         stack: keep an adapter on its base, frozen, instead of merging it.
-        place: where its weights are kept; None for the default accelerator.
+        place: where it is put; None for the default accelerator.
+        quantization: `nf4` keeps the weights of its linear layers, except the head, in 4 bits.
 
     Raises:
+        ConfigError: bitsandbytes, which quantizes, is not installed, or an adapter would have to be merged.
         RunError: it cannot be loaded, or has missing weights, such as a reward model without an LM head.
     """
     from transformers import AutoModelForCausalLM
 
+    place = place or device()
+    options: dict[str, Any] = {} if quantization == "none" else in_four_bits(path, dtype, place, stack=stack)
     model, info = load_pretrained(AutoModelForCausalLM, path, "a causal language model", dtype=dtype, dropout=dropout,
-                                  stack=stack)  # fmt: skip
+                                  stack=stack, **options)  # fmt: skip
     # With tied embeddings a classifier has no missing weights, but it is no longer a language model.
     classifier = f"{HEAD}.weight" in info["unexpected_keys"]
     if info["missing_keys"] or classifier:
         what = "is a classifier, such as a reward model" if classifier else "has missing weights"
         lacks = f" ({min(info['missing_keys'])} would be random)" if info["missing_keys"] else ""
         raise RunError(f"'{path}' is not a trained causal language model: it {what}{lacks}. Choose another model.")
-    return model.to(place or device())
+    return model.to(place)
 
 
 def device() -> torch.device:
@@ -129,20 +141,21 @@ def _matmul_seconds(dtype: torch.dtype) -> float:
 
 
 def make_policy(start: nn.Module, config: ModelConfig, *, own: Any = None, adapter: Any = None) -> Any:
-    """A model to train, from a copy of the start model: all weights, or a LoRA adapter.
+    """A model to train: all weights of a copy of the start model, or a LoRA adapter around its own weights.
 
     Args:
-        start: the start model.
+        start: the start model, whose weights stay as they are; those under an adapter are not copied.
         config: whether it gets an adapter, and which one.
-        own: another model with the weights of the start model, to train in place of a copy.
+        own: a model with the weights of the start model to be trained itself, which may be the start model.
         adapter: peft's configuration of the adapter; None makes it from `config`.
 
     Raises:
         ConfigError: adapter settings that do not fit the model.
     """
-    model: Any = copy.deepcopy(start) if own is None else own
     if not config.lora_rank:
+        model: Any = copy.deepcopy(start) if own is None else own
         return model.requires_grad_(True)
+    model = shared_copy(start) if own is None else own
     settings = adapter or lora_config(model, config, head=model.get_output_embeddings(), task_type="CAUSAL_LM")
     return put_on_top(model, settings) if is_stacked(model) else add_adapter(model, settings)
 
@@ -192,20 +205,23 @@ def _linear_layers(model: Any, head: nn.Module | None) -> dict[str, type[nn.Modu
 
 
 def merged(model: Any) -> Any:
-    """A copy in main memory with the adapter merged, in fp32: bf16 would lose small changes."""
+    """A copy in main memory with the adapter merged, in fp32: bf16 would lose small changes.
+
+    Weights that are in main memory, and in fp32, and without an adapter, are not copied.
+    """
     where = next(model.parameters()).device
-    result = copy.deepcopy(model.to("cpu"))
+    result = copy_to_merge(model.to("cpu"))
     model.to(where)
     cast_weights(result, torch.float32)
-    return result.merge_and_unload()
+    return result.merge_and_unload(safe_merge=True)  # not in place
 
 
 def load_policy(folder: Path, start: nn.Module, *, fingerprint: Callable[[], str] | None = None) -> Any:
-    """A trained policy: from a folder with full weights, or an adapter put on a copy of the start model.
+    """A trained policy: from a folder with full weights, or an adapter around the weights of the start model.
 
     Args:
         folder: of a run's model.
-        start: the start model.
+        start: the start model; those weights are not copied.
         fingerprint: of the start model; computed only if the folder says which one its adapter was trained on.
 
     Raises:
@@ -220,7 +236,7 @@ def load_policy(folder: Path, start: nn.Module, *, fingerprint: Callable[[], str
     if (folder / "adapter_config.json").is_file():
         from peft import PeftModel
 
-        base = without_start_adapter(start) if is_stacked(start) else copy.deepcopy(start)
+        base = without_start_adapter(start) if is_stacked(start) else shared_copy(start)
         return PeftModel.from_pretrained(base, folder)  # pyright: ignore[reportArgumentType]
     if (folder / "config.json").is_file():
         return load_model(str(folder), next(start.parameters()).dtype)

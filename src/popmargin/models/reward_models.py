@@ -18,6 +18,7 @@ from popmargin.models.loading import load_pretrained
 from popmargin.models.lora import add_adapter
 from popmargin.models.policies import device, lora_config
 from popmargin.models.refusals import reason
+from popmargin.models.sharing import shared_copy
 
 FORMAT_FILE = "popmargin_reward.json"
 _KNOWN = {"truncation": TRUNCATIONS, "prompt": ("template", "sampling"), "reasoning": ("template", "keep")}
@@ -92,7 +93,7 @@ def load_reward_model(
         dtype: of the weights; the head is in fp32.
         pad_id: the tokenizer's padding token.
         dropout: keep the dropout of the model's own configuration on in training.
-        place: where its weights are kept; None for the default accelerator.
+        place: where it is put; None for the default accelerator.
 
     Raises:
         RunError: it cannot be loaded, or transformers has no classifier of this kind that reads the last token.
@@ -128,19 +129,21 @@ def load_reward_model(
 
 
 def make_reward_model(start: nn.Module, config: ModelConfig, *, own: Any = None) -> Any:
-    """A reward model to train, from a copy of the start model: all weights, or a LoRA adapter and the head.
+    """A reward model to train: all weights of a copy of the start model, or a LoRA adapter around them, and the head.
 
     An untrained head is drawn from torch's random numbers, like the model's own linear layers.
 
     Args:
-        start: the start model.
+        start: the start model, whose weights stay as they are; those under an adapter are not copied.
         config: whether it gets an adapter, and which one.
-        own: another model with the weights of the start model, to train in place of a copy.
+        own: as in `make_policy`.
 
     Raises:
         ConfigError: adapter settings that do not fit the model.
     """
-    model: Any = copy.deepcopy(start) if own is None else own
+    model: Any = own
+    if own is None:
+        model = shared_copy(start, apart=start.get_submodule(HEAD)) if config.lora_rank else copy.deepcopy(start)
     head = model.get_submodule(HEAD)
     if not head.weight.any():
         # OPT and others have another name for the deviation; most use 0.02.

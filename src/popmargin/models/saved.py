@@ -137,7 +137,7 @@ def refuse_other_base(policy: Any, start: nn.Module, folder: Path, path: str) ->
     """Check that an adapter's frozen weights are still the start model's, and that its folder names that model.
 
     Args:
-        policy: an adapter on a copy of the start model.
+        policy: an adapter around the weights of the start model, or around a copy of them.
         start: the start model.
         folder: where the adapter was saved.
         path: of the start model, as the user gave it.
@@ -198,11 +198,16 @@ def dtype_to_save(
 
 
 def choose_dtype(
-    weights: Mapping[str, Tensor], start: nn.Module, stored: torch.dtype, wanted: str
+    weights: Mapping[str, Tensor], start: Callable[[], nn.Module], stored: torch.dtype, wanted: str
 ) -> tuple[torch.dtype, float]:
-    """As `dtype_to_save`, for a run's `model.save_dtype`; the log says where it keeps more or less than expected."""
+    """As `dtype_to_save`, for a run's `model.save_dtype`; the log says where it keeps more or less than expected.
+
+    The start model is asked for only where fp32 is not certain.
+    """
     choice = {"start": None, "fp32": torch.float32, "bf16": torch.bfloat16}[wanted]
-    dtype, kept = dtype_to_save(weights, start, stored, choice)
+    if (choice or stored) == torch.float32:
+        return torch.float32, 1.0
+    dtype, kept = dtype_to_save(weights, start(), stored, choice)
     if choice is None and dtype != stored:
         _LOG.warning(
             "The weights are saved in fp32: %s, the start model's dtype, would round much of the training away. "

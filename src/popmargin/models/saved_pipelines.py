@@ -19,6 +19,7 @@ from popmargin.models.path import LORA_WEIGHTS
 from popmargin.models.pipelines import INDEX, Pipeline, load_part
 from popmargin.models.policies import BASE_FILE
 from popmargin.models.saved import write_tensors
+from popmargin.models.sharing import shared_copy
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _METADATA = "lora_adapter_metadata"  # diffusers' key
@@ -26,14 +27,14 @@ _PREFIX = "base_model.model."
 
 
 def make_denoiser(start: nn.Module, config: ModelConfig) -> Any:
-    """A model to train, from a copy of the start model: all weights, or a LoRA adapter on all linear layers.
+    """A model to train: all weights of a copy of the start model, or a LoRA adapter on all its linear layers.
 
     Raises:
         ConfigError: adapter settings that do not fit the model.
     """
     from peft import LoraConfig
 
-    model: Any = copy.deepcopy(start)
+    model: Any = shared_copy(start) if config.lora_rank else copy.deepcopy(start)
 
     def recompute(*_: Any, **__: Any) -> None:
         model.enable_gradient_checkpointing()
@@ -137,7 +138,7 @@ def _load_lora(folder: Path, pipeline: Pipeline) -> Any:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"The LoRA weights in {folder} cannot be read ({error}). Train again.") from error
     settings = {key.removeprefix(f"{pipeline.name}."): value for key, value in told.items()}
-    model = add_adapter(copy.deepcopy(pipeline.model), LoraConfig(**settings))
+    model = add_adapter(shared_copy(pipeline.model), LoraConfig(**settings))
     set_peft_model_state_dict(
         model, {f"{_PREFIX}{name.removeprefix(f'{pipeline.name}.')}": value for name, value in weights.items()}
     )

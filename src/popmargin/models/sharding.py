@@ -56,12 +56,15 @@ class Sharding:
         plugin.cpu_ram_efficient_loading = False  # which is done here, for any model and adapter
         return Sharding(plugin, arguments.device)
 
-    def divide(self, load: Callable[[], _M], *, checkpointed: bool = False) -> _M:
+    def divide(
+        self, load: Callable[[], _M], *, checkpointed: bool = False, seen: Callable[[_M], None] | None = None
+    ) -> _M:
         """A model of which each process holds its part.
 
         Args:
             load: returns the model in main memory, as it is to be trained or used; called in the first process alone.
             checkpointed: whether its layers are to be recomputed in the backward pass, if the configuration says so.
+            seen: is given the model before it is divided, without values.
 
         Raises:
             PopmarginError: it cannot be loaded; in every process.
@@ -77,6 +80,8 @@ class Sharding:
         model = from_first_process(told)
         if isinstance(model, PopmarginError):
             raise model
+        if seen is not None:
+            seen(model)
         self._wrap(model, checkpointed=checkpointed)
         self._fill(model, source)
         return model

@@ -78,7 +78,8 @@ def pop_scale(rows: Rows, options: PopScaleOptions) -> Float[Tensor, "B"]:
 
     Not in the paper, where a label moves only the stronger of its two preferences and the margin comes from the
     current policy. Here a Bradley–Terry fit to all edges gives every preference a strength, once, before training; z
-    is its rank mapped to a half-normal of mean 1. Rows are preferences, each trained on once per epoch.
+    is its rank mapped to a half-normal of mean 1, or with `pop.zero` to a normal distribution whose share of right
+    labels is above zero: then p < ½ turns a preference round. Rows are preferences, each trained on once per epoch.
 
     Golden values: h = 1 with 1.5·z = log 3, so that p = ¾, gives log(1 + e⁻¹) + ¼; z = 0, p = ½ adds ½. Margin: h = z
     = 1 gives log 2, h = 0 with z = ½ log(1 + e^½) = 0.9740770. Squared: (1 − 3)² and (0 − ½)².
@@ -94,7 +95,8 @@ def pop_scale(rows: Rows, options: PopScaleOptions) -> Float[Tensor, "B"]:
         warning says how many). The half-normal shape is an assumption; `soft_label` depends on it least.
 
     Noise:
-        ordinal, averaged over all comparisons of a preference; flipped preferences are not detected (ours, simulated)
+        ordinal, averaged over all comparisons of a preference; flipped preferences are turned round if comparisons are
+        signed and `pop.zero` is set, else not detected (ours, simulated)
 
     Args:
         rows: scores are log-ratios (B,), nats; `scale` is z (B,).

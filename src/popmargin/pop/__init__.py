@@ -12,5 +12,7 @@ from popmargin.pop.scale import StrengthScale as StrengthScale
 from popmargin.pop.stats import EdgeStatistics as EdgeStatistics
 from popmargin.pop.stats import edge_statistics as edge_statistics
 from popmargin.pop.strengths import half_normal_strengths as half_normal_strengths
+from popmargin.pop.strengths import normal_strengths as normal_strengths
 from popmargin.pop.strengths import soft_labels as soft_labels
 from popmargin.pop.strengths import with_strengths as with_strengths
+from popmargin.pop.zero import right_share as right_share

@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike
 
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.pop.active import ActiveSampler
+from popmargin.pop.chains import chain_pairs
 from popmargin.pop.edges import PopEdges, unique_ids
 from popmargin.pop.noise import bradley_terry_labels, check_noise, flip_labels, label_probability
 
 _Rows = Int64[np.ndarray, " n"]
+SAMPLINGS = ("iterative", "random", "chain", "active")
 
 
 def sample_edges(
@@ -44,6 +46,10 @@ def sample_edges(
     *random*: k·N distinct pairs of distinct preferences, uniformly; the one called stronger comes first. Equal
     strengths give edges with tie=True.
 
+    *chain* (ours): k·N distinct pairs along k rings through all preferences, in the order in which they are asked
+    (`chains.chain_pairs`); labelled and tied as in random sampling. A comparison shares a preference with the one
+    before it, so people read half as much as for random pairs, and every preference is in 2k comparisons.
+
     *active* (ours): k·N distinct pairs, or `budget` of them, chosen by `ActiveSampler` to be informative about
     the strength scale given the answers so far; labelled and tied as in random sampling. Designed for fitting a scale
     (`pop_scale`): its pairs are close, so as edges of `pop` their targets are near the stronger side's own margin.
@@ -55,8 +61,8 @@ def sample_edges(
 
     Args:
         ids: unique ids of the preferences (N,).
-        strength: how much better chosen is than rejected (N,), any scale, finite.
-        sampling: "iterative", "random" or "active".
+        strength: how much better chosen is than rejected (N,), any scale, finite; negative if it is worse.
+        sampling: "iterative", "random", "chain" or "active".
         k: edges for each preference.
         seed: of all draws; the same arguments give the same edges.
         flip: probability that a label is flipped.
@@ -70,7 +76,8 @@ def sample_edges(
         The edges with their parameters.
 
     Raises:
-        ConfigError: a setting is outside its range, or `random` or `active` asks for more pairs than there are.
+        ConfigError: a setting is outside its range, or `random`, `chain` or `active` asks for more pairs than there
+            are.
         DataError: fewer than two preferences, repeated ids, or strengths that are missing or not finite.
 
     Example:
@@ -90,8 +97,9 @@ def sample_edges(
     if sampling == "iterative":
         stronger, weaker, facts = _iterative(strength_N, k, budget, unmatched, noise, rng)
         tie = np.zeros(len(stronger), dtype=bool)
-    elif sampling == "random":
-        stronger, weaker, tie = _label(strength_N, *_random_pairs(count, k, rng), noise, rng)
+    elif sampling in ("random", "chain"):
+        pairs = (_random_pairs if sampling == "random" else chain_pairs)(count, k, rng)
+        stronger, weaker, tie = _label(strength_N, *pairs, noise, rng)
         facts = {"comparisons": len(stronger)}
     else:
         stronger, weaker, tie = _active(ids, strength_N, k * count if budget is None else budget, seed, noise, rng)
@@ -143,17 +151,17 @@ def _strengths(ids: Sequence[str], strength: ArrayLike) -> Float64[np.ndarray, "
 
 
 def _check_settings(sampling: str, k: int, budget: int | None, unmatched: str, count: int) -> None:
-    if sampling not in ("iterative", "random", "active"):
-        raise ConfigError(f"sampling is {sampling!r}; choose 'iterative', 'random' or 'active'.")
+    if sampling not in SAMPLINGS:
+        raise ConfigError(f"sampling is {sampling!r}; choose one of {', '.join(SAMPLINGS)}.")
     if unmatched not in ("keep", "drop"):
         raise ConfigError(f"unmatched is {unmatched!r}; choose 'keep' (margin 0) or 'drop'.")
     if k < 1:
         raise ConfigError(f"k is {k}; every preference needs at least 1 edge.")
     if budget is not None and budget < 1:
         raise ConfigError(f"budget is {budget}; allow at least 1 comparison, or None for the default.")
-    if sampling == "random" and budget is not None:
+    if sampling in ("random", "chain") and budget is not None:
         raise ConfigError(
-            "budget limits iterative and active sampling; random sampling makes k comparisons for each preference."
+            f"budget limits iterative and active sampling; {sampling} sampling makes k comparisons for each preference."
         )
     if sampling == "iterative" and k > count - 1:
         raise ConfigError(

@@ -1,8 +1,8 @@
 """From a strength scale to what training uses: half-normal strengths, soft labels, margins, and data columns.
 
 A fitted strength is only an order with distances in log-odds of *comparisons*. Training needs a reward margin, so the
-ranks are mapped to the strengths of a typical set of preferences: |x| of a normal x, in units of their mean. The map is
-ours.
+ranks are mapped to the strengths of a typical set of preferences: |x| of a normal x, or x itself where zero is known
+(`zero.py`), in units of the mean of |x|. Both maps are ours.
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
-from scipy.special import erfinv, expit
+from scipy.special import erfinv, expit, ndtri
 from scipy.stats import rankdata
 
 from popmargin.data.schema import Preferences
@@ -44,8 +44,40 @@ def half_normal_strengths(strength: ArrayLike) -> Float64[np.ndarray, " N"]:
     return z / z.mean()
 
 
-def soft_labels(strength: ArrayLike, *, slope: float = SLOPE) -> Float64[np.ndarray, " N"]:
-    """Probabilities that chosen is the better response, σ(slope·z) with half-normal strengths z (N,); all above ½.
+def normal_strengths(strength: ArrayLike, right: float) -> Float64[np.ndarray, " N"]:
+    """Strengths with the same order, mapped to a normal distribution of which a share `right` is above zero.
+
+    z = Φ⁻¹((rank − ½)/N) + Φ⁻¹(right), divided by the mean of its absolute values.
+
+    Args:
+        strength: fitted strengths (N,), any scale.
+        right: share of the preferences whose label is right, above 0 and below 1 (`zero.right_share`).
+
+    Returns:
+        Normal strengths (N,), negative where the preferred response is the worse one.
+
+    Example:
+        >>> normal_strengths([0.3, -2.0, 8.0, 1.0], right=0.8).round(2).tolist()
+        [0.55, -0.32, 2.08, 1.21]
+    """
+    if not 0 < right < 1:
+        raise ConfigError(f"right is {right}; give a share above 0 and below 1.")
+    strength_N = np.asarray(strength, dtype=np.float64)
+    if not len(strength_N):
+        return strength_N
+    z = ndtri((rankdata(strength_N) - 0.5) / len(strength_N)) + ndtri(right)
+    return z / np.abs(z).mean()
+
+
+def trained_strengths(strength: ArrayLike, right: float | None = None) -> Float64[np.ndarray, " N"]:
+    """What training reads (N,): half-normal strengths, or normal ones if the share of right labels is known."""
+    return half_normal_strengths(strength) if right is None else normal_strengths(strength, right)
+
+
+def soft_labels(strength: ArrayLike, *, slope: float = SLOPE, right: float | None = None) -> Float64[np.ndarray, " N"]:
+    """Probabilities that chosen is the better response, σ(slope·z) with the strengths z of `trained_strengths` (N,).
+
+    All are above ½ unless `right` is given.
 
     Example:
         >>> soft_labels([0.3, -2.0, 8.0]).round(2).tolist()
@@ -53,11 +85,16 @@ def soft_labels(strength: ArrayLike, *, slope: float = SLOPE) -> Float64[np.ndar
     """
     if not 0 < slope < np.inf:
         raise ConfigError(f"slope is {slope}; give a finite number above 0.")
-    return expit(slope * half_normal_strengths(strength))
+    return expit(slope * trained_strengths(strength, right))
 
 
 def with_strengths(
-    preferences: Preferences, scale: StrengthScale, *, use: As = "soft_label", slope: float = SLOPE
+    preferences: Preferences,
+    scale: StrengthScale,
+    *,
+    use: As = "soft_label",
+    slope: float = SLOPE,
+    right: float | None = None,
 ) -> Preferences:
     """The preferences with the scale in their columns, for any objective that reads them.
 
@@ -67,12 +104,13 @@ def with_strengths(
         use: `soft_label` writes σ(slope·z); `margin` writes ratings z and 0, whose gap is the margin (replacing the
             data's ratings and strength); `strength` writes z as the strength.
         slope: log-odds per unit of z.
+        right: share of right labels, which places zero; None has every z above zero.
 
     Raises:
         DataError: the scale does not have all preferences.
     """
     fitted = scale.strengths_of(preferences.ids)
-    z, p = half_normal_strengths(fitted), soft_labels(fitted, slope=slope)
+    z, p = trained_strengths(fitted, right), soft_labels(fitted, slope=slope, right=right)
 
     if use == "soft_label":
         return preferences.with_columns(soft_label=p)

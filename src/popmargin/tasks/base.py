@@ -170,6 +170,7 @@ class Task(ABC):
         beta: the default β of objectives; None for the objective's own default.
         columns: other columns of the data that `encode` reads, such as features.
         use: a sentence about how to use a trained model, after a space; `{model}` is its folder.
+        encodes_with_weights: whether `encode` needs the model, as where images become latents.
         stops_on: metrics that `held_out` gives, on which training can stop.
         no_tokens: why settings of texts have no meaning, and what has; empty for a task of texts.
         sharding: how processes divide the models that are loaded from now on, set before a training; None for whole
@@ -182,6 +183,7 @@ class Task(ABC):
     beta: ClassVar[float | None] = None
     columns: ClassVar[tuple[str, ...]] = ()
     use: ClassVar[str] = ""
+    encodes_with_weights: ClassVar[bool] = False
     stops_on: ClassVar[tuple[str, ...]] = ()
     no_tokens: ClassVar[str] = ""
     sharding: Sharding | None = None
@@ -221,7 +223,22 @@ class Task(ABC):
 
     @abstractmethod
     def make_model(self, settings: ModelConfig) -> Any:
-        """A model to train, from a copy of the start model; random weights use torch's random numbers."""
+        """A model to train, from the start model; random weights use torch's random numbers.
+
+        It may be the start model itself: whoever needs that too loads it again. Reference scores should be asked for
+        before, while it is there anyway.
+        """
+
+    def sketch(self, settings: ModelConfig) -> Any | None:
+        """The model to train with the right shapes, and without loading weights; None where only loading tells.
+
+        Args:
+            settings: of the model.
+        """
+        return None
+
+    def release(self) -> None:  # noqa: B027
+        """Let go of models in memory that are not trained; they are loaded again when they are needed."""
 
     def prepare(self, model: Any, scorer: Any, training: TrainConfig) -> Any:
         """The scorer, with anything that speeds up training this model applied."""

@@ -20,10 +20,11 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.files import digest
 from popmargin.generate.sample_images import check_sampling_of_images, image_samples
 from popmargin.generate.samples import Samples
-from popmargin.models.pipelines import Pipeline, load_pipeline, part_fingerprint
+from popmargin.models.pipelines import Pipeline, load_pipeline, part_fingerprint, sketch_denoiser
 from popmargin.models.policies import base_dtype
 from popmargin.models.saved import choose_dtype, round_weights, write_model, write_state
 from popmargin.models.saved_pipelines import load_trained, make_denoiser, save_lora, save_whole
+from popmargin.models.sketch import sketch_adapter
 from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import Task, TaskSettings, task
 from popmargin.tasks.image_guards import SaturationWatch
@@ -58,6 +59,7 @@ class ImageTask(Task):
     noun: ClassVar[str] = "a text-to-image model"
     beta: ClassVar[float | None] = 2000.0
     columns: ClassVar[tuple[str, ...]] = ("chosen_image", "rejected_image")
+    encodes_with_weights: ClassVar[bool] = True
     use: ClassVar[str] = " Load it with diffusers."
     no_tokens: ClassVar[str] = (
         "images have no tokens, and the model's own text encoder says how long a prompt may be. Remove it; task.size "
@@ -177,6 +179,11 @@ class ImageTask(Task):
 
     # -- training --------------------------------------------------------------------------------------------------
 
+    def sketch(self, settings: ModelConfig) -> Any:
+        model = sketch_denoiser(settings.path)
+        names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        return sketch_adapter(model, names, settings.lora_rank) if settings.lora_rank else model
+
     def make_model(self, settings: ModelConfig) -> Any:
         return make_denoiser(self.pipeline.model, settings)
 
@@ -229,7 +236,7 @@ class ImageTask(Task):
             save_lora(self.pipeline, model, state, folder)
             return {"dtype": "float32", "kept": 1.0}
         weights = model.state_dict() if state is None else state
-        dtype, kept = choose_dtype(weights, self.pipeline.model, self.start_dtype, settings.save_dtype)
+        dtype, kept = choose_dtype(weights, lambda: self.pipeline.model, self.start_dtype, settings.save_dtype)
         save_whole(self.pipeline, model, weights, folder, dtype)
         return {"dtype": str(dtype).removeprefix("torch."), "kept": kept}
 

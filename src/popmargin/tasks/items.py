@@ -282,6 +282,9 @@ class ItemTask(Task):
             )
         return ItemDenoiser(len(catalogue), dimension=dimension, vectors=vectors, options=self.options)
 
+    def sketch(self, settings: ModelConfig) -> ItemDenoiser:
+        return self.make_model(settings)  # its vectors are read with the items
+
     def scorer(
         self,
         model: Any,

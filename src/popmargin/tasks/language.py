@@ -29,16 +29,20 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.generate.ends import end_tokens, save_ends
 from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.generate.samples import Samples
+from popmargin.models.adapter_files import ADAPTER_CONFIG
 from popmargin.models.policies import (
     base_dtype,
     device,
     load_model,
     load_policy,
     load_tokenizer,
+    lora_config,
     make_policy,
     process_count,
     stands_alone,
 )
+from popmargin.models.sharing import shared_copy
+from popmargin.models.sketch import sketch_adapter, sketch_pretrained
 from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import TaskSettings, task
 from popmargin.tasks.checks import check_sampling
@@ -63,43 +67,49 @@ class LanguageTask(TextTask):
         self._scoring: dict[str, nn.Module] = {}
         self._frozen: FrozenOutputs | None = None
         self._own: Any = None
+        self._reference: nn.Module | None = None
+        self._reference_is_given = False
         self.adapter: Any = None
 
     def take(self, model: Any, tokenizer: Any) -> None:
         """Start from a model in memory, not `model.path`; it is trained in place, on the default accelerator, and a
-        frozen copy of it is the reference.
+        frozen copy of it is the reference. Under an adapter both have the same weights in memory.
         """
         if not self.settings.model.dropout:
             switch_off_dropout(model)
         model.name_or_path = model.config.name_or_path = self.settings.model.path  # an adapter names this as its base
         self._own = model.to(device())
         self.tokenizer, self.start_dtype = tokenizer, next(model.parameters()).dtype
-        self.start_model = copy.deepcopy(model).eval().requires_grad_(False)
+        start = shared_copy(model) if _keeps_base(self.adapter) else copy.deepcopy(model)
+        self._start = start.eval().requires_grad_(False)
 
     def take_reference(self, model: Any) -> None:
         """Score with a reference in memory instead of `reference.model`."""
         switch_off_dropout(model)
-        self.reference_model = model.to(device()).eval().requires_grad_(False)
+        self._reference = model.to(device()).eval().requires_grad_(False)
+        self._reference_is_given = True
 
-    @cached_property
-    def start_model(self) -> nn.Module:
-        """The start model, frozen; with its own adapter on it if that is stacked."""
+    def _read_start(self, place: torch.device | None) -> nn.Module:
+        """With its own adapter on it if that is stacked."""
         settings = self.settings.model
-        if settings.start_adapter == "merge":
-            return super().start_model
-        if not settings.lora_rank:
+        stack = settings.start_adapter == "stack"
+        if stack and not settings.lora_rank:
             raise ConfigError(
                 "model.start_adapter: stack is only for policies with model.lora_rank above 0. Remove it."
             )
-        return self.frozen(
-            lambda place: self._load(settings.path, base_dtype(settings), dropout=settings.dropout, place=place)
+        return load_model(
+            settings.path,
+            base_dtype(settings),
+            dropout=settings.dropout,
+            stack=stack,
+            place=place,
+            quantization=settings.quantization,
         )
 
     def _load(
         self, path: str, dtype: torch.dtype, *, dropout: bool = False, place: torch.device | None = None
     ) -> nn.Module:
-        stack = self.settings.model.start_adapter == "stack" and path == self.settings.model.path
-        return load_model(path, dtype, dropout=dropout, stack=stack, place=place)
+        return load_model(path, dtype, dropout=dropout, place=place)
 
     def _find_plan(self, model: Any) -> ForwardPlan:
         return forward_plan(model)
@@ -110,18 +120,25 @@ class LanguageTask(TextTask):
         Args:
             encoded: preferences whose completions also end with some.
         """
-        start: Any = self.start_model
-        return end_tokens(self.tokenizer, start.generation_config, encoded.report.ends)
+        return end_tokens(self.tokenizer, self.start_outline.generation_config, encoded.report.ends)
 
     # -- reference -------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def reference_model(self) -> nn.Module:
-        """The reference model, frozen."""
+        """The reference model, frozen; loaded again if it was released."""
         named = self.settings.reference.model
-        if named is None:
-            return self.start_model
-        return self.frozen(lambda place: load_model(named, base_dtype(self.settings.model), place=place))
+        if self._reference is None:
+            if named is None:
+                return self.start_model
+            dtype = base_dtype(self.settings.model)
+            self._reference = self.frozen(lambda place: load_model(named, dtype, place=place))
+        return self._reference
+
+    def release(self) -> None:
+        if not self._reference_is_given:
+            self._reference = None
+        self._scoring.clear()
 
     @cached_property
     def reference_fingerprint(self) -> str:
@@ -146,9 +163,9 @@ class LanguageTask(TextTask):
 
     def reference(self, encoded: TokenizedPreferences, model: str | None = None) -> ReferenceLogps:
         if model is None:
-            return self._look_up(self.reference_cache, encoded, self.reference_model)
+            return self._look_up(self.reference_cache, encoded, lambda: self.reference_model)
         other = self._scoring_model(model)
-        return self._look_up(self._cache(other, model_fingerprint(other)), encoded, other)
+        return self._look_up(self._cache(other, model_fingerprint(other)), encoded, lambda: other)
 
     def _scoring_model(self, path: str) -> nn.Module:
         """A token selector's own reference.
@@ -168,10 +185,12 @@ class LanguageTask(TextTask):
             self._scoring[path] = self.frozen(lambda place: load_model(path, dtype, place=place))
         return self._scoring[path]
 
-    def _look_up(self, cache: ReferenceCache, encoded: TokenizedPreferences, model: nn.Module) -> ReferenceLogps:
+    def _look_up(
+        self, cache: ReferenceCache, encoded: TokenizedPreferences, model: Callable[[], nn.Module]
+    ) -> ReferenceLogps:
         return cache.preferences(
             encoded,
-            lambda: model,
+            model,
             tokens_per_batch=self.settings.reference.tokens_per_batch,
             pad_id=self.tokenizer.pad_token_id,
             plan=self.plan,
@@ -205,8 +224,21 @@ class LanguageTask(TextTask):
         return super()._scoring_models() | ({} if named is None else {named: self.reference_model})
 
     def _to_train(self, settings: ModelConfig, own: Any = None) -> Any:
-        own = self._own if own is None else own
-        return make_policy(self.start_model if own is None else own, settings, own=own, adapter=self.adapter)
+        if own is not None:
+            return make_policy(own, settings, own=own, adapter=self.adapter)
+        if settings.lora_rank or self._own is not None:
+            return make_policy(self._lend_start(), settings, own=self._own, adapter=self.adapter)
+        start = self._give_start()
+        return make_policy(start, settings, own=start)
+
+    def sketch(self, settings: ModelConfig) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        model = sketch_pretrained(AutoModelForCausalLM, settings.path, dtype=base_dtype(settings))
+        if not settings.lora_rank:
+            return model
+        lora = lora_config(model, settings, head=model.get_output_embeddings(), task_type="CAUSAL_LM")
+        return sketch_adapter(model, lora.target_modules, settings.lora_rank, lora.layers_to_transform)
 
     def scorer(
         self,
@@ -237,13 +269,13 @@ class LanguageTask(TextTask):
     def decoupled(self, scorer: LanguageScorer, weight: float) -> LanguageScorer:
         """The same scorer with the reference beside the policy.
 
-        It is the reference model that is in memory anyway, not the policy with its adapter off: that would be none
-        where a reference is named or an adapter lies under the trained one.
+        It is the reference model, not the policy with its adapter off: that would be none where a reference is named
+        or an adapter lies under the trained one. Its weights are those under the policy's adapter, or a second copy.
 
         Raises:
             ConfigError: the reference has another vocabulary.
         """
-        ours, theirs = token_count(self.start_model), token_count(self.reference_model)
+        ours, theirs = token_count(self.start_outline), token_count(self.reference_model)
         if ours != theirs:
             raise ConfigError(
                 f"De-coupled log-probs compare logits of the whole vocabulary, but reference.model "
@@ -288,10 +320,12 @@ class LanguageTask(TextTask):
     ) -> None:
         super().finish(model, folder, saved, settings, sides)
         ends = sorted({token for encoded in sides for token in self.ends(encoded)})
-        save_ends(folder, self.start_model, ends, self.tokenizer.pad_token_id)
+        save_ends(folder, self.start_outline, ends, self.tokenizer.pad_token_id)
 
     def load(self, folder: Path) -> nn.Module:
-        return load_policy(folder, self.start_model, fingerprint=lambda: self.start_fingerprint)
+        if (folder / ADAPTER_CONFIG).is_file():
+            return load_policy(folder, self._lend_start(), fingerprint=lambda: self.start_fingerprint)
+        return load_policy(folder, self.start_outline, fingerprint=lambda: self.start_fingerprint)
 
     # -- generation ------------------------------------------------------------------------------------------------
 
@@ -365,3 +399,11 @@ class LanguageTask(TextTask):
             precision=self.settings.model.precision,
             pad_id=self.tokenizer.pad_token_id,
         )
+
+
+def _keeps_base(adapter: Any) -> bool:
+    """Whether an adapter leaves the weights that it is put on as they are; only then can they be the reference's."""
+    if adapter is None or str(adapter.peft_type).rpartition(".")[2] != "LORA":
+        return False
+    settings = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian"), "trainable_token_indices": (None,)}
+    return all(getattr(adapter, name, known[0]) in known for name, known in settings.items())

@@ -13,10 +13,11 @@ from popmargin.config import ModelConfig, TrainConfig
 from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine.batch import TokenInputs
 from popmargin.engine.compiled import compile_layers
-from popmargin.engine.rewards import RewardPlan, pair_rewards, response_rewards, reward_plan
+from popmargin.engine.rewards import HEAD, RewardPlan, pair_rewards, response_rewards, reward_plan
 from popmargin.engine.scores import PairScores
 from popmargin.engine.trial import refuse_noise, trial_sequences
 from popmargin.errors import ConfigError, RunError
+from popmargin.models.policies import base_dtype, lora_config
 from popmargin.models.reward_models import (
     FORMAT_FILE,
     RewardFormat,
@@ -24,6 +25,7 @@ from popmargin.models.reward_models import (
     make_reward_model,
     padding_apart,
 )
+from popmargin.models.sketch import sketch_adapter, sketch_pretrained
 from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import task
 from popmargin.tasks.text import TextTask
@@ -68,14 +70,12 @@ class RewardTask(TextTask):
         """The start model's tokenizer, with a padding token that does not end responses."""
         return padding_apart(super().tokenizer)
 
-    @cached_property
-    def start_model(self) -> nn.Module:
-        """The start model with a head, frozen."""
+    def _read_start(self, place: torch.device | None) -> nn.Module:
         if self.settings.model.start_adapter == "stack":
             raise ConfigError(
                 "model.start_adapter: stack is only for policies with model.lora_rank above 0. Remove it."
             )
-        return super().start_model
+        return super()._read_start(place)
 
     def _load(
         self, path: str, dtype: torch.dtype, *, dropout: bool = False, place: torch.device | None = None
@@ -86,7 +86,26 @@ class RewardTask(TextTask):
         return reward_plan(model)
 
     def _to_train(self, settings: ModelConfig, own: Any = None) -> Any:
-        return make_reward_model(self.start_model if own is None else own, settings, own=own)
+        if own is not None:
+            return make_reward_model(own, settings, own=own)
+        if settings.lora_rank:
+            return make_reward_model(self._lend_start(), settings)
+        start = self._give_start()
+        return make_reward_model(start, settings, own=start)
+
+    def sketch(self, settings: ModelConfig) -> Any:
+        from transformers import AutoModelForSequenceClassification
+
+        model = sketch_pretrained(
+            AutoModelForSequenceClassification, settings.path, dtype=base_dtype(settings), num_labels=1
+        )
+        if not settings.lora_rank:
+            return model
+        head = model.get_submodule(HEAD)
+        lora = lora_config(model, settings, head=head, task_type="SEQ_CLS")
+        sketch_adapter(model, lora.target_modules, settings.lora_rank, lora.layers_to_transform)
+        head.requires_grad_(True)
+        return model
 
     def prepare(self, model: Any, scorer: RewardScorer, training: TrainConfig) -> RewardScorer:
         if not self.settings.model.dropout:

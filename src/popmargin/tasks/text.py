@@ -18,13 +18,16 @@ from popmargin.data.encode import Writing
 from popmargin.data.goal_tokens import refuse_lost_goals
 from popmargin.data.schema import Preferences
 from popmargin.data.tokenize import TokenizedPreferences, refuse_images, tokenize_preferences
+from popmargin.engine.processes import is_divided
 from popmargin.engine.reference import model_fingerprint
 from popmargin.engine.trial import unwrapped
+from popmargin.errors import RunError
 from popmargin.files import digest
 from popmargin.models.loading import stored_dtype
 from popmargin.models.policies import BASE_FILE, base_dtype, load_tokenizer, merged
 from popmargin.models.saved import choose_dtype, refuse_other_base, round_weights, write_model
 from popmargin.models.sharding import MAIN_MEMORY
+from popmargin.models.sharing import outline
 from popmargin.tasks.base import Task, TaskSettings
 from popmargin.tasks.checks import check_padding, check_rows
 
@@ -41,6 +44,9 @@ class TextTask(Task):
     def __init__(self, settings: TaskSettings) -> None:
         super().__init__(settings)
         self._plans: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+        self._start: nn.Module | None = None
+        self._outline: nn.Module | None = None
+        self._lent = False  # whether adapters are around the weights of `_start`
 
     def fits(self, settings: TaskSettings) -> bool:
         mine = self.settings
@@ -54,23 +60,77 @@ class TextTask(Task):
         """The start model's tokenizer."""
         return load_tokenizer(self.settings.model.path)
 
-    @cached_property
+    @property
     def start_model(self) -> nn.Module:
-        """The start model, frozen."""
-        settings = self.settings.model
-        return self.frozen(
-            lambda place: self._load(settings.path, base_dtype(settings), dropout=settings.dropout, place=place)
-        )
+        """The start model, frozen; loaded again if it has been given away to be trained.
 
-    def frozen(self, load: Callable[[torch.device | None], nn.Module]) -> nn.Module:
+        Raises:
+            RunError: it cannot be loaded, or its files have changed since the first time.
+        """
+        if self._start is None:
+            self._start = self._load_start()
+            self._lent = False
+        return self._start
+
+    def _load_start(self, place: torch.device | None = None) -> nn.Module:
+        """The start model, on the default accelerator or elsewhere."""
+        if place is None:
+            model = self.frozen(self._read_start, seen=self._keep_outline)
+        else:
+            model = self._read_start(place).eval().requires_grad_(False)
+        known = vars(self).get("start_fingerprint")
+        if known is not None and model_fingerprint(model) != known:
+            raise RunError(
+                f"The start model '{self.settings.model.path}' has changed since it was first loaded. Restore its "
+                "files, and start again."
+            )
+        return model
+
+    def _read_start(self, place: torch.device | None) -> nn.Module:
+        settings = self.settings.model
+        return self._load(settings.path, base_dtype(settings), dropout=settings.dropout, place=place)
+
+    def frozen(
+        self, load: Callable[[torch.device | None], nn.Module], *, seen: Callable[[nn.Module], None] | None = None
+    ) -> nn.Module:
         """A model that is not trained, whole or divided among processes.
 
         Args:
             load: returns it, given where its weights are kept; None for the default accelerator.
+            seen: is given a model that is divided, before that, without its values.
         """
         if self.sharding is None:
             return load(None).eval().requires_grad_(False)
-        return self.sharding.divide(lambda: load(MAIN_MEMORY).eval().requires_grad_(False))
+        return self.sharding.divide(lambda: load(MAIN_MEMORY).eval().requires_grad_(False), seen=seen)
+
+    def _keep_outline(self, model: nn.Module) -> None:
+        self._outline = outline(model)
+
+    @property
+    def start_outline(self) -> Any:
+        """The start model where only its settings and shapes matter; without its weights if it was given away."""
+        return self._start or self._outline or self.start_model
+
+    def _give_start(self) -> nn.Module:
+        """The start model itself, to be trained: there is no second copy, until it is loaded again."""
+        if self._lent:  # adapters that still exist are not changed with it
+            self._start = None
+        model = self.start_model
+        self._start, self._outline = None, outline(model)
+        self._plans.pop(model, None)
+        return model
+
+    def _lend_start(self) -> nn.Module:
+        """The start model, for an adapter around its weights."""
+        model = self.start_model
+        self._lent = True
+        return model
+
+    def _start_to_compare(self) -> nn.Module:
+        """The start model, whole, beside a trained one; in main memory if it has to be loaded for that."""
+        if self._start is None or is_divided(self._start):
+            return self._load_start(MAIN_MEMORY)
+        return self._start
 
     @cached_property
     def start_dtype(self) -> torch.dtype:
@@ -81,22 +141,22 @@ class TextTask(Task):
     def _load(
         self, path: str, dtype: torch.dtype, *, dropout: bool = False, place: torch.device | None = None
     ) -> nn.Module:
-        """A model of this task from a folder or hub id; arguments as in `load_model`."""
+        """A model of this task from a folder or hub id, on the default accelerator or elsewhere."""
 
     @abstractmethod
     def _to_train(self, settings: ModelConfig, own: Any = None) -> Any:
-        """A model to train: from a copy of the start model, or in place, from another one with its weights."""
+        """A model to train, from the start model; or from `own`, another one with its weights, in place."""
 
     def _whole_to_train(self, settings: ModelConfig) -> Any:
         """A model to train, in main memory."""
-        start = self.settings.model
         with torch.random.fork_rng([]):  # what is drawn for the new weights is what one process draws
-            model = self._load(start.path, base_dtype(start), dropout=start.dropout, place=MAIN_MEMORY)
+            model = self._read_start(MAIN_MEMORY)
         return self._to_train(settings, model)
 
     def make_model(self, settings: ModelConfig) -> Any:
         if self.sharding is None:
             return self._to_train(settings)
+        self._start = None  # it has been scored, and would be a second part of every weight
         return self.sharding.divide(lambda: self._whole_to_train(settings), checkpointed=True)
 
     @cached_property
@@ -162,10 +222,7 @@ class TextTask(Task):
         weights = state or model.state_dict()
         dtype, kept = (None, 1.0)
         if not adapter:
-            start = self.start_model
-            if self.sharding is not None:  # only the first process saves
-                start = self._load(self.settings.model.path, self.start_dtype, place=MAIN_MEMORY)
-            dtype, kept = choose_dtype(weights, start, self.start_dtype, settings.save_dtype)
+            dtype, kept = choose_dtype(weights, self._start_to_compare, self.start_dtype, settings.save_dtype)
         write_model(model, folder, state, dtype=dtype)
         return {"dtype": str(dtype or torch.float32).removeprefix("torch."), "kept": kept}
 
@@ -181,10 +238,19 @@ class TextTask(Task):
         if settings.lora_rank and not self.merges(settings):
             if model is not None:
                 refuse_other_base(model, self.start_model, folder, settings.path)
+                self._refuse_changed_base()
             (folder / BASE_FILE).write_text(self.start_fingerprint + "\n", encoding="utf-8")
         elif saved["dtype"] != "float32" and not settings.lora_rank and model is not None:
             round_weights(model, getattr(torch, saved["dtype"]))
         self.tokenizer.save_pretrained(folder)
+
+    def _refuse_changed_base(self) -> None:
+        """Check that training has left the weights under its adapter as they were."""
+        if model_fingerprint(self.start_model) != self.start_fingerprint:
+            raise RunError(
+                f"The frozen weights of '{self.settings.model.path}' have changed in training, and an adapter does not "
+                "save them. Train all weights (model.lora_rank: 0)."
+            )
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

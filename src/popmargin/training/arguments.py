@@ -1,6 +1,7 @@
 """transformers' arguments for a run, and its progress bar."""
 
 import dataclasses
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,19 @@ def training_arguments(settings: TrainConfig, seed: int, folder: Path) -> Traini
         "ddp_find_unused_parameters": False,
         "disable_tqdm": False,
     }
+    _refuse_missing_optimizer(str(settings.trainer_arguments.get("optim", "")))
     try:
         return TrainingArguments(**(values | settings.trainer_arguments))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"train: {error}") from error
+
+
+def _refuse_missing_optimizer(name: str) -> None:
+    if any(part in name for part in ("8bit", "bnb", "paged")) and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"train.trainer_arguments: the optimizer {name} is bitsandbytes', which is not installed. Run: pip install "
+            "bitsandbytes"
+        )
 
 
 def micro_batch_size(settings: TrainConfig, processes: int) -> int:

@@ -28,7 +28,6 @@ from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edge_sources import source_of
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale
-from popmargin.pop.strengths import half_normal_strengths
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
 from popmargin.tasks.base import Scorer, Task, TaskSettings, open_task, read_task
@@ -297,7 +296,7 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
     scale = fitted_to = strengths = None
     if needs.scale:
         scale, fitted_to = workspace.scale(run.pop, order)
-        strengths = half_normal_strengths(scale.strength)
+        strengths = workspace.strengths(run.pop, scale)
         _say_what_is_unknown(scale)
     columns = {
         name: data.column(name, loss.signals.get(name), beta=loss.beta, scale=strengths)
@@ -306,6 +305,11 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
     if strengths is not None:
         columns["scale"] = strengths.astype(np.float32)
     workspace.check_rows(run.evaluation)
+    # The start model's scores are asked for first: it may itself become the model that is trained.
+    reference = data.reference if loss.uses_reference else None
+    scoring = None if loss.scoring is None else task.reference(data.encoded, loss.scoring)
+    bank = _bank_of_start_gaps(loss, run.target, data)
+    task.release()
     set_seed(run.seed)
     model = task.make_model(run.model)
     scorer = task.scorer(
@@ -322,14 +326,14 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
             "The model is forwarded one response at a time (the log says why), which several processes cannot do in "
             "lockstep: train in one process."
         )
-    loss = _with_target(loss, run.target, data, model)
+    loss = _with_target(loss, run.target, bank, model)
     collator = Collator(
-        rows=_training_rows(loss, workspace, edges),
+        rows=training_rows(loss, workspace, edges),
         inputs=task.inputs(
             data.encoded,
             scorer,
-            reference=data.reference if loss.uses_reference else None,
-            scoring=None if loss.scoring is None else task.reference(data.encoded, loss.scoring),
+            reference=reference,
+            scoring=scoring,
         ),
         columns=columns,
         weaker=needs.weaker,
@@ -383,7 +387,12 @@ def make_trainer(arguments: TrainingArguments, parts: Parts, settings: TrainConf
     return trainer
 
 
-def _training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> TrainingRows:
+def training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> TrainingRows:
+    """The rows of an epoch: preferences, or PoP edges between them.
+
+    Raises:
+        DataError: no edge says which preference is stronger.
+    """
     if edges is None:
         return TrainingRows.of_preferences(len(workspace.train))
     stronger, weaker = edges.resolve(workspace.train.ids)
@@ -396,13 +405,16 @@ def _training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> 
     return TrainingRows.of_edges(stronger, weaker, len(workspace.train), everyone=everyone)
 
 
-def _with_target(loss: Loss, settings: TargetConfig, data: PreparedData, model: Any) -> Loss:
+def _bank_of_start_gaps(loss: Loss, settings: TargetConfig, data: PreparedData) -> MarginBank | None:
+    if loss.needs.weaker != "target" or settings.kind != "bank":
+        return None
+    return MarginBank(data.task.start_gaps(data.encoded, loss.kind, lambda: data.reference), settings.decay)
+
+
+def _with_target(loss: Loss, settings: TargetConfig, bank: MarginBank | None, model: Any) -> Loss:
     if loss.needs.weaker != "target":
         return loss
-    target: Target = PolicyTarget()
+    target: Target = PolicyTarget() if bank is None else bank
     if settings.kind == "ema":
         target = EMATarget(model, settings.decay)
-    elif settings.kind == "bank":
-        gaps = data.task.start_gaps(data.encoded, loss.kind, lambda: data.reference)
-        target = MarginBank(gaps, settings.decay)
     return dataclasses.replace(loss, target=target)

@@ -103,6 +103,8 @@ def refuse_meaningless(
             f"The objective '{name}' already includes the negative log-likelihood of the chosen response, which the "
             f"regularizer '{doubled[0]}' would count twice: remove one of them, or change its weight in the objective."
         )
+    if model.quantization != "none":
+        _refuse_four_bits(model, noun, policy="tokens" in provided)
     adapter_above = bool(model.lora_rank) and model.lora_last_layers is not None
     if train.frozen_cache_gb and ("tokens" not in provided or not adapter_above):
         raise ConfigError(
@@ -124,6 +126,19 @@ def _refuse_other_sampling(evaluation: EvaluationConfig, noun: str, *, images: b
         if getattr(evaluation, name) != getattr(default, name):
             reason = "it samples images, which have no tokens" if images else "it samples no images"
             raise ConfigError(f"evaluation.{name} has no meaning for {noun}: {reason}. Remove it.")
+
+
+def _refuse_four_bits(model: ModelConfig, noun: str, *, policy: bool) -> None:
+    if not policy:
+        raise ConfigError(
+            f"model.quantization: {model.quantization} keeps frozen weights in 4 bits, but {noun} is saved whole, with "
+            "its adapter merged. Remove it, or set task: policy."
+        )
+    if not model.lora_rank:
+        raise ConfigError(
+            f"model.quantization: {model.quantization} keeps weights in 4 bits, which cannot be trained. Set "
+            "model.lora_rank above 0 to train an adapter on them, or remove it."
+        )
 
 
 def _refuse_token_limits(data: DataConfig, noun: str, why: str) -> None:

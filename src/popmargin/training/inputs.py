@@ -48,7 +48,7 @@ _OWN = ("output", "reference.cache")  # locations, which do not affect training
 _PREFIXES = ("model:", "implicit:", "sqlite:///")
 _FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
 """What an evaluation may name otherwise: where things lie, whose content is compared."""
-_READING = ("data.format", "data.pairs", "data.min_gap", "data.bad_rows", "data.columns")
+_READING = ("data.format", "data.pairs", "data.min_gap", "data.bad_rows", "data.contradictions", "data.columns")
 """How a file is read; another file may be read differently."""
 
 

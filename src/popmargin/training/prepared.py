@@ -21,11 +21,13 @@ class PreparedData:
         preferences: as loaded, split and flipped.
         encoded: the rows that the task can use.
         task: the task.
+        flipped: ids of preferences whose label was flipped; the data's numbers still speak of the label before.
     """
 
     preferences: Preferences
     encoded: Any
     task: Task
+    flipped: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -58,13 +60,23 @@ class PreparedData:
         rows = table.take(pa.array(self.encoded.index))
         return [name for name in NUMBER_COLUMNS if rows[name].null_count < len(rows)]
 
-    def order(self, signal: Signal | None = None) -> np.ndarray:
+    def order(self, signal: Signal | None = None, *, compared: str = "signed") -> np.ndarray:
         """How strong each encoded row is, for the order of sampled PoP edges; by default `strength`.
+
+        Args:
+            signal: where the numbers are; None for the data's own.
+            compared: `signed`, by how much the response that is preferred now is better; `unsigned`, the absolute
+                value; `before_flip`, as the data say it.
 
         Raises:
             DataError: some rows have no number.
         """
-        return self.strength if signal is None else signal.scale * self._known("order", signal)
+        values = self.strength if signal is None else signal.scale * self._known("order", signal)
+        if compared == "unsigned":
+            return np.abs(values)
+        if compared == "before_flip" or not self.flipped:
+            return values
+        return np.where([name in self.flipped for name in self.ids], 0.0 - values, values)
 
     def column(self, use: str, signal: Signal | None = None, *, beta: float = 1.0, scale: Any = None) -> np.ndarray:
         """A column of every encoded row, as read by the parts of a run (N,), float32; see `signals.column_of`.

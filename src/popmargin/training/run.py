@@ -67,7 +67,8 @@ def train(
     if first:  # a slower process might find files that this one has begun
         run.check(resume=resume, overwrite=overwrite)
     workspace = workspace or run.workspace()
-    workspace.task.sharding = Sharding.of(arguments)
+    if run.model.quantization == "none":  # accelerate knows which weights in 4 bits it cannot divide
+        workspace.task.sharding = Sharding.of(arguments)
     if run.model.precision == "bf16":
         _say_if_bf16_is_slow()
     account = [*earlier, *workspace.account]

@@ -48,6 +48,7 @@ def load_side(config: DataConfig, side: Literal["train", "test"]) -> Preferences
         min_gap=config.min_gap,
         seed=config.split_seed,
         bad_rows=config.bad_rows,
+        contradictions=config.contradictions,
         columns=config.columns or None,
         max_image_pixels=config.max_image_pixels,
     )
@@ -63,6 +64,7 @@ class Split:
         aside: the rest of the training file: beyond `data.limit`, or set aside when there are validation ones.
         passed_over: ids of training preferences dropped by `data.limit`.
         steps: the account of reading and splitting.
+        flipped: ids of training preferences whose label `data.flip` has flipped.
     """
 
     train: Preferences
@@ -70,6 +72,7 @@ class Split:
     aside: Preferences
     passed_over: frozenset[str]
     steps: tuple[Step, ...]
+    flipped: frozenset[str] = frozenset()
 
 
 def read_split(config: DataConfig) -> Split:
@@ -109,9 +112,11 @@ def read_split(config: DataConfig) -> Split:
         named = config.soft_label_temperature
         how = f"{named:g}" if isinstance(named, float) else f"{named}, {temperature:.6g} rating points"
         notes.append(f"soft labels derived from ratings, data.soft_label_temperature {how}")
+    wrong = frozenset[str]()
     if config.flip:
-        count = int(flipped(len(train), config.flip, config.split_seed).sum())
-        notes.append(f"training labels flipped, data.flip {config.flip:g}: {count}")
+        ids, mask = train.ids, flipped(len(train), config.flip, config.split_seed)
+        wrong = frozenset(ids[row] for row in np.flatnonzero(mask))
+        notes.append(f"training labels flipped, data.flip {config.flip:g}: {len(wrong)}")
     train = train.flip(config.flip, config.split_seed)
     goal = goal_facts(train)
     test = asking(test, goal)
@@ -121,7 +126,7 @@ def read_split(config: DataConfig) -> Split:
     steps.append(Step(name="split", rows_in=len(everything), kept=kept, left_out=left_out, notes=tuple(notes)))
     used = {*train.ids, *(() if apart is None else apart.ids)}
     aside = everything.select([number for number, name in enumerate(everything.ids) if name not in used])
-    return Split(train, test, aside, frozenset(whole.ids) - frozenset(train.ids), tuple(steps))
+    return Split(train, test, aside, frozenset(whole.ids) - frozenset(train.ids), tuple(steps), wrong)
 
 
 def _how_held_out(field: str, size: float, seed: int, train: Preferences, test: Preferences) -> str:

@@ -19,6 +19,8 @@ from popmargin.pop.edges import PopEdges
 from popmargin.pop.fit import fit_strengths
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale
+from popmargin.pop.strengths import trained_strengths
+from popmargin.pop.zero import right_share
 from popmargin.tasks.base import Task, TaskSettings
 from popmargin.training.account import encoding_step
 from popmargin.training.fingerprints import Record, Rows, column_facts, scale_fingerprint
@@ -63,18 +65,23 @@ class Workspace:
     def _split(self) -> Split:
         return read_split(self._data) if self._given_split is None else self._given_split
 
+    @property
+    def train_rows(self) -> Preferences:
+        """Training preferences before they are encoded."""
+        return self._split.train
+
     @cached_property
     def train(self) -> PreparedData:
         """Training preferences."""
-        return self._prepare(self._split.train)
+        return self._prepare(self._split.train, self._split.flipped)
 
     @cached_property
     def test(self) -> PreparedData:
         """Held-out preferences."""
         return self._prepare(self._split.test if self._given_test is None else self._given_test)
 
-    def _prepare(self, preferences: Preferences) -> PreparedData:
-        return PreparedData(preferences, self.task.encode(preferences), self.task)
+    def _prepare(self, preferences: Preferences, flipped: frozenset[str] = frozenset()) -> PreparedData:
+        return PreparedData(preferences, self.task.encode(preferences), self.task, flipped)
 
     @property
     def account(self) -> list[Step]:
@@ -128,7 +135,7 @@ class Workspace:
             return self._without_left_out(read_edges(config.edges, self.train.ids))
         return sample_edges(
             self.train.ids,
-            self.train.order(order),
+            self.train.order(order, compared=config.strength),
             sampling=config.sampling,
             k=config.k,
             seed=config.seed,
@@ -180,6 +187,18 @@ class Workspace:
         edges = self.edges(config, order)
         return fit_strengths(edges, self.train.ids, ridge=config.ridge), edges
 
+    def strengths(self, config: PopConfig, scale: StrengthScale) -> np.ndarray:
+        """What training reads of a scale (N,), with the zero that `pop.zero` places; see `trained_strengths`.
+
+        Raises:
+            DataError: the column of wrong answers is missing, or has other numbers.
+        """
+        zero, wrong = config.zero, None
+        if zero.wrong is not None:
+            wrong = self.train.preferences.column(zero.wrong)[self.train.encoded.index]
+        right = right_share(scale.strength, right=zero.right, agreement=zero.agreement, wrong=wrong)
+        return trained_strengths(scale.strength, right)
+
     def record(self, pop: PopConfig, loss: Loss, code: Sequence[OwnCode]) -> Record:
         """The record of what a run is trained on, by content.
 
@@ -198,6 +217,7 @@ class Workspace:
         if needs.scale:
             name = "strength scale" if pop.scale or pop.edges else "made: strength scale"
             facts[name] = scale_fingerprint(self.scale(pop, order)[0])
+            facts |= column_facts(self.train.preferences, [pop.zero.wrong] if pop.zero.wrong else [])
         return Record(self._rows, facts | code_facts(code), kept_files(code))
 
     @cached_property

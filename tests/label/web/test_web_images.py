@@ -26,7 +26,7 @@ def addresses(html: str) -> list[str]:
 
 
 QUESTIONS = {
-    "pop": "In which pair is the difference in quality larger?",
+    "pop": "In which pair is the preferred image better by more?",
     "preference": "Which image is better?",
     "rating": "How good is this image?",
 }

@@ -37,6 +37,7 @@ class Reader:
         ends: the numbers in the winner's column that mean the first and the second response, if it contains numbers.
         fields: of each response, kept as columns of its side.
         ties: "drop" reports them, "keep" makes them preferences of strength 0.
+        contradictions: "keep" takes a label as it is where the row's numbers prefer rejected; "error" does not.
         unfinished: "drop" reports pairs with a response whose field `finished` is false, "keep" keeps them.
         images: reads the cells that hold images.
         image_fields: our fields that hold images.
@@ -52,6 +53,7 @@ class Reader:
     min_gap: float = 0.0
     seed: int = 0
     ties: str = "drop"
+    contradictions: str = "error"
     unfinished: str = "keep"
     fields: tuple[str, ...] = ()
     images: ImageCells = field(default_factory=ImageCells)
@@ -166,9 +168,10 @@ class Reader:
         return draft
 
     def _strength_of_margin(self, draft: Draft) -> float | None:
-        """A margin gives a preference's strength if nothing else does, unless it is negative."""
+        """A margin gives a preference's strength if nothing else does, unless it is negative and may not be."""
         margin: float | None = draft["margin"]
-        if margin is None or margin >= 0 or prefers_rejected(draft):  # then both are swapped, and it is not negative
+        # Of a soft label below ½ both are swapped, and it is not negative.
+        if margin is None or margin >= 0 or self.contradictions == "keep" or prefers_rejected(draft):
             return margin
         self.notes["a negative margin does not give a strength, so it is unknown"] += margin < 0
         return None

@@ -197,7 +197,7 @@ WORDS: dict[Kind, dict[Choice, str]] = {
 """The answers as worded on the pages."""
 
 QUESTIONS: dict[Kind, str] = {
-    "pop": "In which pair is the difference in quality larger?",
+    "pop": "In which pair is the preferred response better by more?",
     "preference": "Which response is better?",
     "rating": "How good is this response?",
 }

@@ -295,6 +295,28 @@ def _check_baseline(arm: str, values: Mapping[str, Any]) -> None:
         raise ConfigError(f"arm '{arm}': {error}") from error
 
 
+def check_arms(study: RecommendConfig) -> None:
+    """Refuse options of an arm's task or objective before any work.
+
+    Raises:
+        ConfigError: an option that is unknown or does not fit; the message names the arm.
+    """
+    for arm in study.models:
+        config = study.run_config(arm, study.seeds[0])
+        try:
+            _check_parts(config)
+        except ConfigError as error:
+            raise ConfigError(f"arm '{arm}': {error}") from error
+
+
+def _check_parts(config: RunConfig) -> None:
+    from popmargin.tasks.base import read_task
+    from popmargin.training.build import make_loss
+
+    read_task(config.task)
+    make_loss(config)
+
+
 ConfigT = TypeVar("ConfigT", RecommendConfig, TrainedConfig)
 
 
@@ -312,10 +334,9 @@ def load_recommend_config(
         if not config.data.path:
             raise ConfigError("data.path is missing: name the file of events, e.g. data: {path: events.csv}.")
         if isinstance(config, RecommendConfig):
-            for arm in config.models:
-                config.run_config(arm, config.seeds[0])
+            check_arms(config)
         else:
-            config.run_config()
+            _check_parts(config.run_config())
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return config

@@ -25,7 +25,7 @@ from popmargin.study.recommenders.prepared_events import (
     start_model,
     tell,
 )
-from popmargin.study.recommenders.recommend_config import RecommendConfig
+from popmargin.study.recommenders.recommend_config import RecommendConfig, check_arms
 from popmargin.study.recommenders.recommender_job import Job, run_job
 from popmargin.study.recommenders.recommender_results import Measurement, collect_recommenders
 from popmargin.study.recommenders.saved_rankings import read_measured, read_rankings
@@ -91,9 +91,7 @@ def compare_recommenders(study: RecommendConfig, *, overwrite: bool = False) -> 
             "recommend compare does not run under torchrun. Start the same command several times: the processes share "
             "the arms."
         )
-    for arm in study.models:
-        for seed in study.seeds[:1]:
-            _checked_run(study, arm, seed)
+    check_arms(study)
     output = Path(study.output)
     check_folder(output)
     parts = split_events(read_events(study.data), study.data)
@@ -118,19 +116,6 @@ def compare_recommenders(study: RecommendConfig, *, overwrite: bool = False) -> 
     share({piece.name: piece for piece in pieces}, output / LOCKS, _is_done, do)
     with claimed(output / LOCKS / "report.lock", wait=True):
         return report_study(study, parts)
-
-
-def _checked_run(study: RecommendConfig, arm: str, seed: int) -> None:
-    """Refuse options of an arm's task or objective before any work."""
-    from popmargin.tasks.base import read_task
-    from popmargin.training.build import make_loss
-
-    config = study.run_config(arm, seed)
-    try:
-        read_task(config.task)
-        make_loss(config)
-    except ConfigError as error:
-        raise ConfigError(f"arm '{arm}': {error}") from error
 
 
 def pieces_of(study: RecommendConfig, parts: Parts, fingerprint: str, *, overwrite: bool) -> list[Piece]:

@@ -1,0 +1,191 @@
+"""Peak memory of a training, in bytes a parameter and process: what is trained x processes x target.
+
+    python benchmarks/memory.py --json memory.json
+    python benchmarks/memory.py --only lora --processes 1
+
+Trains a random Llama of 34 million parameters on the CPU, a few short rows a step, so that weights dominate. Tensors
+are counted, not the pages of the process: those that are alive before a phase, and what PyTorch's allocator hands out
+and takes back in it. Each cell runs in processes of its own, forked from one that has imported everything. `planned` is
+the estimate of `popmargin train --dry-run` for the same cell.
+"""
+
+import argparse
+import json
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+os.environ |= {"TOKENIZERS_PARALLELISM": "false"}
+
+import torch
+
+from popmargin.training.memory import TensorPeak
+
+MODEL = {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 8, "num_attention_heads": 6,
+         "num_key_value_heads": 6, "tie_word_embeddings": True, "max_position_embeddings": 1024}  # fmt: skip
+TRAINED = {"full": {}, "lora": {"model": {"lora_rank": 8}}}
+TARGETS = {
+    "none": {"objective": {"name": "dpo"}},
+    "ema": {"objective": {"name": "pop"}, "target": {"kind": "ema"}},
+    "bank": {"objective": {"name": "pop"}, "target": {"kind": "bank"}},
+}
+WRAPPED = ("ddp",)
+"""How several processes train one model here."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training.
+
+    Attributes:
+        trained: full or lora.
+        processes: how many.
+        wrapped: how they share the model.
+        target: none, ema or bank.
+    """
+
+    trained: str
+    processes: int
+    wrapped: str
+    target: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.trained}, {self.processes} x {self.wrapped}, {self.target}"
+
+
+def main() -> int:
+    """Run the cells, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path, help="the JSON file to write")
+    parser.add_argument("--only", choices=list(TRAINED), help="one way of training; default: all")
+    parser.add_argument("--target", choices=list(TARGETS), help="one target; default: all")
+    parser.add_argument("--processes", type=int, choices=[1, 2], help="default: both")
+    args = parser.parse_args()
+    cells = [Cell(trained, processes, wrapped, target)
+             for processes in (1, 2) for wrapped in (WRAPPED if processes > 1 else ("alone",))
+             for trained in TRAINED for target in TARGETS
+             if args.processes in (None, processes) and args.only in (None, trained)
+             and args.target in (None, target)]  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="memory-") as folder:
+        parameters = prepare(Path(folder))
+        entries = [measure(Path(folder), cell) | {"cell": asdict(cell)} for cell in cells]
+    print(table(entries, parameters))
+    if args.json is not None:
+        args.json.write_text(json.dumps({"parameters": parameters, "cells": entries}, indent=1) + "\n")
+    return 0
+
+
+def prepare(folder: Path) -> int:
+    """Import everything, and write the model; returns its parameters."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, trainer  # noqa: F401
+
+    import popmargin.demo
+    from popmargin.models.demo_model import demo_model_path
+    from popmargin.training import dry_run, run  # noqa: F401
+
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(demo_model_path())
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **MODEL))
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "data.parquet").symlink_to(Path(popmargin.demo.__file__).parent / "sentiment.parquet")
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def measure(folder: Path, cell: Cell) -> dict[str, Any]:
+    """Train one cell; the largest process counts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [os.pipe() for _ in range(cell.processes)]
+    children = [forked(lambda n=number: peaks(folder, cell, n, port), pipes[number][1])  # type: ignore[misc]
+                for number in range(cell.processes)]  # fmt: skip
+    texts: list[str] = []
+    for (out, into), child in zip(pipes, children, strict=True):
+        os.close(into)
+        with open(out, encoding="utf-8") as pipe:  # noqa: PTH123
+            texts.append(pipe.read())
+        os.waitpid(child, 0)
+    found = [json.loads(text) for text in texts if text]
+    if len(found) < cell.processes:
+        raise SystemExit(f"{cell.name}: a process failed")
+    print(f"{cell.name}: {found[0]}", file=sys.stderr, flush=True)
+    return {name: max(process[name] for process in found) for name in found[0]}
+
+
+def forked(work: Callable[[], dict[str, int]], into: int) -> int:
+    """Do some work in a child, which writes its result."""
+    child = os.fork()
+    if child == 0:
+        try:
+            text = json.dumps(work())
+            os.write(into, text.encode())
+        finally:
+            os._exit(0)
+    return child
+
+
+def peaks(folder: Path, cell: Cell, number: int, port: int) -> dict[str, int]:
+    """Peak bytes by phase, in one process."""
+    if cell.processes > 1:
+        os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(cell.processes),
+                       "LOCAL_WORLD_SIZE": str(cell.processes), "MASTER_ADDR": "127.0.0.1",
+                       "MASTER_PORT": str(port)}  # fmt: skip
+    from popmargin.config import RunConfig, from_dict, merge
+    from popmargin.training.arguments import training_arguments
+    from popmargin.training.build import Run, make_parts, make_trainer
+    from popmargin.training.dry_run import setting_of, shapes_of, sizes_of
+    from popmargin.training.final import save_trained
+    from popmargin.training.memory_plan import plan
+
+    output = folder / cell.name.replace(" ", "").replace(",", "-")
+    settings: dict[str, Any] = {
+        "output": str(output),
+        "model": {"path": str(folder / "model")},
+        "data": {"train": str(folder / "data.parquet"), "limit": 24, "test_size": 8, "max_length": 64},
+        "reference": {"cache": str(folder / "cache"), "tokens_per_batch": 128},
+        "train": {"batch_size": 2, "max_steps": 2, "save_minutes": 0},
+    }
+    settings = merge(merge(settings, TRAINED[cell.trained]), TARGETS[cell.target])
+    config = from_dict(RunConfig, settings)
+    arguments = training_arguments(config.train, config.seed, output / "checkpoints")
+    run = Run.read(config)
+    workspace = run.workspace()
+    shapes = shapes_of(run, workspace, run.model)
+    assert shapes is not None
+    planned = plan(shapes, sizes_of(run, workspace), setting_of(run)).peak
+    with TensorPeak() as load:
+        run.record(workspace)
+        parts = make_parts(run, workspace)
+    with TensorPeak() as training:
+        trainer = make_trainer(arguments, parts, run.train)
+        trainer.train()
+    with TensorPeak() as saving:
+        save_trained(trainer, workspace.task, run.model, output / "model", ([workspace.train.encoded] * 2))
+    return {"load": load.bytes, "training": training.bytes, "saving": saving.bytes, "planned": planned}
+
+
+def table(entries: list[dict[str, Any]], parameters: int) -> str:
+    """Bytes a parameter, in Markdown."""
+    lines = [
+        "| trained | processes | target | load and reference | training | saving | planned |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in entries:
+        cell = entry["cell"]
+        sizes = " | ".join(f"{entry[name] / parameters:.2f}" for name in ("load", "training", "saving", "planned"))
+        shared = cell["processes"] if cell["processes"] == 1 else f"{cell['processes']}, {cell['wrapped']}"
+        lines.append(f"| {cell['trained']} | {shared} | {cell['target']} | {sizes} |")
+    return "\n".join([f"Bytes a parameter and process ({parameters:,} parameters):", "", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
