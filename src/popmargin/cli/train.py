@@ -12,6 +12,7 @@ from popmargin.config.written import commented_yaml
 from popmargin.errors import ConfigError, counted
 from popmargin.models.path import check_models
 from popmargin.rewards.naming import reward_models
+from popmargin.training.launch_files import launch_file, launch_files
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -22,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         help="train one policy or reward model",
         description="Train one policy or reward model. Any field of the configuration can be set, even in a mapping: "
         "--train.learning_rate 1e-5 --objective.name simpo --objective.gamma 0.5. Values are YAML.",
-        usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--dry-run] "
+        usage="popmargin train [CONFIG] [--resume] [--overwrite] [--print-config] [--dry-run] [--launch-file NAME] "
         "[--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
@@ -41,6 +42,11 @@ def add_parser(subparsers: Any) -> None:
         "--dry-run",
         action="store_true",
         help="show the rows, the steps and the memory that a training would need, and train nothing",
+    )
+    parser.add_argument(
+        "--launch-file",
+        metavar="NAME",
+        help=f"print where a file lies that starts several processes, and train nothing: {', '.join(launch_files())}",
     )
     add_fields(parser, RunConfig)
     parser.set_defaults(func=run, standing=standing)
@@ -94,6 +100,9 @@ def _dry_run(config: RunConfig) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
+    if args.launch_file is not None:
+        print(launch_file(args.launch_file))
+        return 0
     config = load_config(args.config, args.overrides, resume=args.resume)
     if args.print_config:
         print(commented_yaml(config), end="")

@@ -15,7 +15,6 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
 from transformers import TrainerCallback, TrainingArguments
 
-from popmargin.engine.processes import give_up_gathered, is_divided
 from popmargin.engine.scores import scores_of
 from popmargin.engine.target import EMATarget
 from popmargin.errors import RunError
@@ -25,6 +24,7 @@ from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
 from popmargin.training.checkpointing import CheckpointingTrainer
+from popmargin.training.divided import prepared_once, refuse_undividable
 from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
 from popmargin.training.stopping import Stopping
@@ -76,26 +76,13 @@ class PreferenceTrainer(CheckpointingTrainer):
             callbacks=[*(callbacks or []), _StepCallback(self)],
             **options,
         )
-        hides = self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3
-        if loss.target is not None and hides and loss.target.forward == "all":
-            raise RunError(
-                "ZeRO-3 hides the weights that an averaged target needs: set target.kind to `bank` or `policy`, or use "
-                "ZeRO-2 or FSDP2, which divides the target too."
-            )
-        if average is not None and hides:
-            raise RunError("ZeRO-3 hides the weights that train.average needs: remove it, or use ZeRO-2 or FSDP2.")
-        if stopping is not None and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            raise RunError("Sharded training cannot keep the best weights: remove train.stop_on.")
-        if args.fsdp and not self.is_fsdp_enabled:
-            raise RunError(
-                "train.trainer_arguments requests fsdp, which accelerate does not support here: it needs several "
-                "processes with one accelerator each. Remove it, or use `accelerate launch` on such a machine."
-            )
-        if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and collator.tokens_per_batch is not None:
-            raise RunError(
-                "Sharded training needs the same number of forward passes in every process, which "
-                "train.tokens_per_batch does not guarantee: set train.micro_batch_size instead."
-            )
+        refuse_undividable(
+            self,
+            target=loss.target,
+            averages=average is not None,
+            stops=stopping is not None,
+            by_tokens=collator.tokens_per_batch is not None,
+        )
         self.model_accepts_loss_kwargs = True  # the loss below is already a mean over the whole optimizer step
         self.loss = loss
         self.collator = collator
@@ -111,30 +98,9 @@ class PreferenceTrainer(CheckpointingTrainer):
         self._checks: list[tuple[Tensor, Tensor]] = []
         self.write = write
 
-    # -- processes -------------------------------------------------------------------------------------------------
-
     def _prepare_for_training(self, *args: Any, **values: Any) -> Any:
-        """accelerate finds an optimizer's weights again by their storage, which empty parts of them do not have."""
-        if not is_divided(self.model):  # pyright: ignore[reportArgumentType]
+        with prepared_once(self):
             return super()._prepare_for_training(*args, **values)
-        give_up_gathered(self.model)  # pyright: ignore[reportArgumentType]
-        accelerator: Any = self.accelerator
-        plugin = accelerator.state.fsdp_plugin
-        plugin.auto_wrap_policy, plugin.activation_checkpointing = None, False  # the layers are wrapped already
-        prepare = accelerator.prepare
-
-        def prepare_divided(model: Any, optimizer: Any) -> tuple[Any, Any]:
-            kept = [list(group["params"]) for group in optimizer.param_groups]
-            model, optimizer = prepare(model, optimizer)
-            for group, weights in zip(optimizer.param_groups, kept, strict=True):
-                group["params"] = weights
-            return model, optimizer
-
-        accelerator.prepare = prepare_divided
-        try:
-            return super()._prepare_for_training(*args, **values)
-        finally:
-            accelerator.prepare = prepare
 
     # -- data order ------------------------------------------------------------------------------------------------
 
