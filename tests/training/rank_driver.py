@@ -43,6 +43,14 @@ def allow_fsdp_on_cpus() -> None:
     sharding.may_shard = lambda: True
 
 
+def without_compiled_operations() -> None:
+    """DeepSpeed would compile its exchange through shared memory, which takes minutes; gloo does the same."""
+    import deepspeed.ops
+
+    for name in deepspeed.ops.__compatible_ops__:
+        deepspeed.ops.__compatible_ops__[name] = False
+
+
 def start(run: dict[str, Any], rank: int, port: int) -> int:
     """One process of a run."""
     pid = os.fork()
@@ -56,6 +64,8 @@ def start(run: dict[str, Any], rank: int, port: int) -> int:
         with Path(f"{run['log']}.{rank}").open("w") as log, contextlib.redirect_stdout(log):
             os.dup2(log.fileno(), 2)
             allow_fsdp_on_cpus()
+            if "DS_ACCELERATOR" in os.environ:
+                without_compiled_operations()
             code = main(run["words"])
             log.flush()
     finally:

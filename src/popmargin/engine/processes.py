@@ -71,7 +71,9 @@ def give_up_gathered(model: nn.Module) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """All values of a tensor; if it is divided among processes, every one of them must call this."""
-    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+    if not isinstance(tensor, DTensor):
+        return tensor.detach()
+    return tensor.detach().to(tensor.device_mesh.device_type).full_tensor()  # parts may wait in main memory
 
 
 def divided_like(full: Tensor, pattern: DTensor) -> DTensor:

@@ -223,6 +223,9 @@ class LanguageTask(TextTask):
         named = self.settings.reference.model
         return super()._scoring_models() | ({} if named is None else {named: self.reference_model})
 
+    def make_model(self, settings: ModelConfig) -> Any:
+        return super().make_model(settings) if self._own is None else self._to_train(settings)
+
     def _to_train(self, settings: ModelConfig, own: Any = None) -> Any:
         if own is not None:
             return make_policy(own, settings, own=own, adapter=self.adapter)

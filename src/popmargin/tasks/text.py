@@ -1,5 +1,6 @@
 """Shared by policies and reward models: a start model with a tokenizer, and preferences as tokens."""
 
+import gc
 import json
 import os
 import weakref
@@ -157,6 +158,7 @@ class TextTask(Task):
         if self.sharding is None:
             return self._to_train(settings)
         self._start = None  # it has been scored, and would be a second part of every weight
+        gc.collect()  # a divided model refers to itself
         return self.sharding.divide(lambda: self._whole_to_train(settings), checkpointed=True)
 
     @cached_property

@@ -3,10 +3,11 @@
 import contextlib
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 from popmargin.engine.processes import give_up_gathered, is_divided
-from popmargin.errors import RunError
+from popmargin.errors import RunError, counted
 
 
 def refuse_undividable(trainer: Any, *, target: Any, averages: bool, stops: bool, by_tokens: bool) -> None:
@@ -44,6 +45,27 @@ def refuse_undividable(trainer: Any, *, target: Any, averages: bool, stops: bool
         raise RunError(
             "Sharded training needs the same number of forward passes in every process, which "
             "train.tokens_per_batch does not guarantee: set train.micro_batch_size instead."
+        )
+
+
+def refuse_other_division(trainer: Any, checkpoint: Path) -> None:
+    """Check that a checkpoint was written with the kind of sharding that is to go on with it.
+
+    Raises:
+        RunError: it was not, and optimizer states cannot move; with the remedy.
+    """
+    parts = len(list(checkpoint.glob("global_step*/*zero_pp_rank_*_optim_states.pt")))
+    written = "DeepSpeed" if parts else "FSDP" if any(checkpoint.glob("*_fsdp*")) else "whole weights"
+    now = "DeepSpeed" if trainer.is_deepspeed_enabled else "FSDP" if trainer.is_fsdp_enabled else "whole weights"
+    if written != now:
+        raise RunError(
+            f"{checkpoint} was written by a training with {written}, and this one is with {now}, which reads other "
+            "optimizer states. Go on as it began, or train from the start."
+        )
+    if parts not in (0, trainer.args.world_size):
+        raise RunError(
+            f"{checkpoint} is in parts of {counted(parts, 'process', 'processes')}, and DeepSpeed cannot give them to "
+            f"{trainer.args.world_size}. Go on with {parts}; FSDP2 goes on with any number."
         )
 
 

@@ -24,7 +24,7 @@ from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
 from popmargin.training.checkpointing import CheckpointingTrainer
-from popmargin.training.divided import prepared_once, refuse_undividable
+from popmargin.training.divided import prepared_once, refuse_other_division, refuse_undividable
 from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
 from popmargin.training.stopping import Stopping
@@ -357,11 +357,12 @@ class PreferenceTrainer(CheckpointingTrainer):
         """Restore target and objective state from a checkpoint.
 
         Raises:
-            RunError: the checkpoint was not written by popmargin, or is from another target.
+            RunError: the checkpoint was not written by popmargin, or is from another target or kind of sharding.
         """
         file = checkpoint / STATE_FILE
         if not file.is_file():
             raise RunError(f"{checkpoint} has no {STATE_FILE}: it cannot be resumed. Delete it to use an earlier one.")
+        refuse_other_division(self, checkpoint)
         state = load_file(file)
         if self.loss.target is not None:
             self.loss.target.load_state(state)
