@@ -109,7 +109,7 @@ class Sharding:
             part = self._part(empty, value).to(MAIN_MEMORY if offloaded and is_weight else self.device)
             new = nn.Parameter(part, requires_grad=empty.requires_grad) if is_weight else part
             for module, name in uses:  # tied weights stay one
-                (module._parameters if is_weight else module._buffers)[name] = new  # pyright: ignore[reportArgumentType]
+                setattr(module, name, new)
 
     @torch.no_grad()
     def _part(self, empty: Tensor, value: Tensor | None) -> Tensor:
@@ -145,8 +145,7 @@ def _places(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:
     """Where each weight and buffer is used, in an order that all copies of a model share; several places if tied."""
     found: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
-        for values in (module._parameters, module._buffers):
-            for name, value in values.items():
-                if value is not None:
-                    found.setdefault(id(value), []).append((module, name))
+        own = module.named_parameters(recurse=False, remove_duplicate=False)
+        for name, value in (*own, *module.named_buffers(recurse=False, remove_duplicate=False)):
+            found.setdefault(id(value), []).append((module, name))
     return list(found.values())

@@ -30,6 +30,7 @@ from popmargin.generate.ends import end_tokens, save_ends
 from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.generate.samples import Samples
 from popmargin.models.adapter_files import ADAPTER_CONFIG
+from popmargin.models.lora import keeps_base
 from popmargin.models.policies import (
     base_dtype,
     device,
@@ -80,7 +81,7 @@ class LanguageTask(TextTask):
         model.name_or_path = model.config.name_or_path = self.settings.model.path  # an adapter names this as its base
         self._own = model.to(device())
         self.tokenizer, self.start_dtype = tokenizer, next(model.parameters()).dtype
-        start = shared_copy(model) if _keeps_base(self.adapter) else copy.deepcopy(model)
+        start = shared_copy(model) if keeps_base(self.adapter) else copy.deepcopy(model)
         self._start = start.eval().requires_grad_(False)
 
     def take_reference(self, model: Any) -> None:
@@ -143,9 +144,8 @@ class LanguageTask(TextTask):
     @cached_property
     def reference_fingerprint(self) -> str:
         """Hash of the reference model's weights and architecture."""
-        return (
-            self.start_fingerprint if self.settings.reference.model is None else model_fingerprint(self.reference_model)
-        )
+        named = self.settings.reference.model
+        return self.start_fingerprint if named is None else model_fingerprint(self.reference_model)
 
     @cached_property
     def reference_cache(self) -> ReferenceCache:
@@ -402,11 +402,3 @@ class LanguageTask(TextTask):
             precision=self.settings.model.precision,
             pad_id=self.tokenizer.pad_token_id,
         )
-
-
-def _keeps_base(adapter: Any) -> bool:
-    """Whether an adapter leaves the weights that it is put on as they are; only then can they be the reference's."""
-    if adapter is None or str(adapter.peft_type).rpartition(".")[2] != "LORA":
-        return False
-    settings = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian"), "trainable_token_indices": (None,)}
-    return all(getattr(adapter, name, known[0]) in known for name, known in settings.items())
