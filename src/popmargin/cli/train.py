@@ -14,6 +14,7 @@ from popmargin.config.written import commented_yaml
 from popmargin.errors import ConfigError, counted
 from popmargin.models.path import check_models
 from popmargin.rewards.naming import reward_models
+from popmargin.training.launch_files import launch_file, launch_files
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -25,6 +26,7 @@ def add_parser(subparsers: Any) -> None:
         description="Train one policy or reward model. Any field of the configuration can be set, even in a mapping: "
         "--train.learning_rate 1e-5 --objective.name simpo --objective.gamma 0.5. Values are YAML.",
         usage="popmargin train [CONFIG] [--resume [auto]] [--overwrite] [--print-config] [--dry-run] [--code FILE] "
+        "[--launch-file NAME] "
         "[--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
@@ -52,6 +54,11 @@ def add_parser(subparsers: Any) -> None:
         help="show the rows, the steps and the memory that a training would need, and train nothing",
     )
     add_code(parser)
+    parser.add_argument(
+        "--launch-file",
+        metavar="NAME",
+        help=f"print where a file lies that starts several processes, and train nothing: {', '.join(launch_files())}",
+    )
     add_fields(parser, RunConfig)
     parser.set_defaults(func=run, standing=standing)
 
@@ -125,6 +132,9 @@ def _dry_run(config: RunConfig) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
+    if args.launch_file is not None:
+        print(launch_file(args.launch_file))
+        return 0
     config, resume = _settings(args)
     if args.print_config:
         print(commented_yaml(config), end="")
