@@ -251,7 +251,8 @@ def training_hashes(run: Path) -> dict[str, Any]:
     """Of a run or a study: metrics by name, weights, edges and strengths; the losses themselves too."""
     hashes: Hashes = {}
     losses: list[float] = []
-    folders = sorted(file.parent for file in run.rglob("metrics.jsonl"))
+    found = [file.parent for file in run.rglob("metrics.jsonl")]
+    folders = sorted(folder for folder in found if "checkpoints" not in folder.relative_to(run).parts)
     assert folders, f"no metrics.jsonl in {run}"
     for folder in folders:
         prefix = "" if folder == run else f"{folder.relative_to(run)}: "

@@ -81,13 +81,13 @@ def test_a_reference_is_counted_where_it_is_forwarded(configure: Configure, rank
     [
         {},
         {"model": {"lora_rank": 4}},
-        {"model": {"lora_rank": 4, "lora_last_layers": 1}},
-        {"task": "reward"},
-        {"task": "reward", "model": {"lora_rank": 4}},
-        {"objective": {"name": "pop"}, "model": {"lora_rank": 4}},
+        pytest.param({"model": {"lora_rank": 4, "lora_last_layers": 1}}, marks=pytest.mark.slow),
+        pytest.param({"task": "reward"}, marks=pytest.mark.slow),
+        pytest.param({"task": "reward", "model": {"lora_rank": 4}}, marks=pytest.mark.slow),
+        pytest.param({"objective": {"name": "pop"}, "model": {"lora_rank": 4}}, marks=pytest.mark.slow),
         {"objective": {"name": "pop"}},
         {"train": {"gradient_checkpointing": True}},
-        {"train": {"tokens_per_batch": 64}},
+        pytest.param({"train": {"tokens_per_batch": 64}}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

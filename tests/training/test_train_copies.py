@@ -56,7 +56,7 @@ def test_loading_makes_no_second_copy(tmp_path: Path, make_model: Any, stored: t
     make_model(dtype=stored).save_pretrained(tmp_path)
     with TensorPeak() as peak:
         model = load_model(str(tmp_path), torch.float32)
-    assert weight_bytes([model]) <= peak.bytes - peak.before + 1 < 1.5 * weight_bytes([model])
+    assert peak.bytes - peak.before < 1.5 * weight_bytes([model])
 
 
 @pytest.mark.parametrize("objective", ["dpo", "simpo", "spa"])
