@@ -5,8 +5,10 @@ weights and architecture, and how it is scored. Learning rates, objectives, spli
 matter. Shards are memory-mapped: a run touches only the pages it needs, and several runs share them.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +42,7 @@ from popmargin.engine.sequences import Layout, make_sequences, sequences_to, spl
 from popmargin.errors import RunError, counted
 from popmargin.files import whole_file
 
+_LOG = logging.getLogger(__name__)
 _FORMAT = 4  # raise it when the meaning of the stored numbers changes
 _PIECE_TOKENS = 32_000  # a killed build loses at most this many tokens of work
 # Settings of a configuration besides the architecture: none of them can change a log-prob.
@@ -116,9 +119,15 @@ class ReferenceCache:
 
     def _read_new_shards(self) -> None:
         for shard in sorted(self.folder.glob("shard-*.safetensors")):
-            if shard.name not in self._read:
+            if shard.name in self._read:
+                continue
+            try:
                 self._values.update(_read_shard(shard))
                 self._read.add(shard.name)
+            except RunError as error:
+                _LOG.warning("%s It is not used, and its values are computed again.", error)
+                with contextlib.suppress(OSError):
+                    shard.unlink(missing_ok=True)
 
     def responses(
         self,
@@ -146,7 +155,7 @@ class ReferenceCache:
             One float32 array per response, nats per token.
 
         Raises:
-            RunError: the model gave a non-finite value, or a shard is damaged.
+            RunError: the model gave a non-finite value, or what is computed cannot be written.
         """
         keys = [_key(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
         wanted = {key: number for number, key in enumerate(keys)}
@@ -360,16 +369,19 @@ def _pieces(
 
 
 def _read_shard(shard: Path) -> dict[bytes, np.ndarray]:
-    """Values of a shard, memory-mapped; its name is the digest of its content."""
-    remedy = "Delete this file; its values will be recomputed."
+    """Values of a shard, memory-mapped; its name is the digest of its content.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
         with shard.open("rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         if shard.stem.removeprefix("shard-") != digest:
-            raise RunError(f"The reference cache {shard} is damaged. {remedy}")
+            raise RunError(f"The reference cache {shard} is damaged.")
         tensors = load_file(shard)
     except (SafetensorError, OSError) as error:
-        raise RunError(f"The reference cache {shard} cannot be read ({error}). {remedy}") from error
+        raise RunError(f"The reference cache {shard} cannot be read ({error}).") from error
     keys, lengths, values = (tensors[name].numpy() for name in ("keys", "lengths", "values"))
     ends = np.cumsum(lengths)
     return {

@@ -18,13 +18,13 @@ from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics, no_log_ratio
 from popmargin.evaluation.goal_sweep import GOALS, GoalCurve, GoalSweep, goal_curve
 from popmargin.evaluation.run import HeldOutMargins
-from popmargin.files import read_jsonl
 from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
 from popmargin.report.curves import ERRORS
 from popmargin.report.pictures import MAX_ROWS, thumbnail
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.rewards.naming import read_name
+from popmargin.safe_reading import read_json
 from popmargin.statistics.calibration import share_right
 from popmargin.statistics.intervals import Interval
 from popmargin.statistics.jackknife import row_means
@@ -180,7 +180,7 @@ def _account(arms: Mapping[str, Arm], labels: Mapping[str, str]) -> list[dict[st
     for arm in arms.values():
         run = arm.runs[0]
         measured = run.evaluation / "metrics.json"
-        evaluated = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+        evaluated = read_json(measured) if measured.is_file() else {}
         for step in [*run.facts().get("account", []), *evaluated.get("account", [])]:
             label = labels.get(arm.name, arm.name)
             told = whose.setdefault(json.dumps(step), [])
@@ -324,7 +324,7 @@ def _point(step: int, interval: Interval) -> list[float]:
 
 def _training(arm: Arm) -> dict[str, list[list[float]]]:
     """Logged training metrics, averaged over seeds."""
-    lines = [line for run in arm.runs for line in read_jsonl(run.path / "metrics.jsonl")]
+    lines = [line for run in arm.runs for line in run.metrics()]
     result: dict[str, list[list[float]]] = {}
     for name in _TRAINING:
         by_step: dict[int, list[float]] = {}

@@ -42,6 +42,7 @@ from popmargin.models.policies import (
     process_count,
     stands_alone,
 )
+from popmargin.models.refusals import refuse_pickles
 from popmargin.models.sharing import shared_copy
 from popmargin.models.sketch import sketch_adapter, sketch_pretrained
 from popmargin.objectives.base import ScoreKind
@@ -326,6 +327,7 @@ class LanguageTask(TextTask):
         save_ends(folder, self.start_outline, ends, self.tokenizer.pad_token_id)
 
     def load(self, folder: Path) -> nn.Module:
+        refuse_pickles(str(folder), str(folder))
         if (folder / ADAPTER_CONFIG).is_file():
             return load_policy(folder, self._lend_start(), fingerprint=lambda: self.start_fingerprint)
         return load_policy(folder, self.start_outline, fingerprint=lambda: self.start_fingerprint)

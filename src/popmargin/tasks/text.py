@@ -116,14 +116,14 @@ class TextTask(Task):
         """The start model itself, to be trained: there is no second copy, until it is loaded again."""
         if self._lent:  # adapters that still exist are not changed with it
             self._start = None
-        model = self.start_model
+        model, _ = self.start_model, self.start_fingerprint  # while its weights are those that were loaded
         self._start, self._outline = None, outline(model)
         self._plans.pop(model, None)
         return model
 
     def _lend_start(self) -> nn.Module:
         """The start model, for an adapter around its weights."""
-        model = self.start_model
+        model, _ = self.start_model, self.start_fingerprint  # to see later that these have not changed
         self._lent = True
         return model
 
