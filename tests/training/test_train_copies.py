@@ -17,7 +17,7 @@ from popmargin.engine.logps import forward_plan
 from popmargin.errors import RunError
 from popmargin.models.policies import load_model, load_policy, make_policy, merged
 from popmargin.models.reward_models import make_reward_model
-from popmargin.models.sharing import weight_bytes
+from popmargin.models.shared_weights import weight_bytes
 from popmargin.tasks import language
 from popmargin.training.build import Parts, Run, make_parts
 from popmargin.training.memory import TensorPeak

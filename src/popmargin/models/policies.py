@@ -20,7 +20,7 @@ from popmargin.models.adapters import is_stacked, put_on_top, without_start_adap
 from popmargin.models.loading import cast_weights, load_pretrained, load_tokenizer_files
 from popmargin.models.lora import add_adapter
 from popmargin.models.quantized import in_four_bits, keep_gradients
-from popmargin.models.sharing import copy_to_merge, shared_copy
+from popmargin.models.shared_weights import copy_to_merge, shared_copy
 
 BASE_FILE = "popmargin_base.txt"
 """Next to an adapter: the fingerprint of the start model it was trained on."""

@@ -20,7 +20,7 @@ from popmargin.models.path import LORA_WEIGHTS
 from popmargin.models.pipelines import INDEX, Pipeline, load_part
 from popmargin.models.policies import BASE_FILE
 from popmargin.models.saved import write_tensors
-from popmargin.models.sharing import shared_copy
+from popmargin.models.shared_weights import shared_copy
 from popmargin.safe_reading import read_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

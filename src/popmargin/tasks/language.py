@@ -43,7 +43,7 @@ from popmargin.models.policies import (
     stands_alone,
 )
 from popmargin.models.refusals import refuse_pickles
-from popmargin.models.sharing import shared_copy
+from popmargin.models.shared_weights import shared_copy
 from popmargin.models.sketch import sketch_adapter, sketch_pretrained
 from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import TaskSettings, task

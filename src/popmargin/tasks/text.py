@@ -28,7 +28,7 @@ from popmargin.models.loading import stored_dtype
 from popmargin.models.policies import BASE_FILE, base_dtype, load_tokenizer, merged
 from popmargin.models.saved import choose_dtype, refuse_other_base, round_weights, write_model
 from popmargin.models.sharding import MAIN_MEMORY
-from popmargin.models.sharing import outline
+from popmargin.models.shared_weights import outline
 from popmargin.tasks.base import Task, TaskSettings
 from popmargin.tasks.checks import check_padding, check_rows
 
