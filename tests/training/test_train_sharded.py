@@ -91,7 +91,7 @@ def compare_runs(found: Path, expected: RunDirectory, steps: int = 3) -> None:
 def test_divided_weights_train_as_whole_ones(
     tmp_path: Path, configure: Callable[..., RunConfig], ranks: Ranks, make_model: Any, tiny_tokenizer: Any
 ) -> None:
-    """All weights with an averaged target, which four processes go on with; LoRA, a reward model, a bf16 start, SPA."""
+    """All weights with an averaged target, which four processes go on with; LoRA; rewards; a tied bf16 start; SPA."""
     start = make_model(dtype=torch.bfloat16)
     start.lm_head.weight, start.config.tie_word_embeddings = start.model.embed_tokens.weight, True
     for part in (start, tiny_tokenizer):
