@@ -52,7 +52,7 @@ NAMES = [
 PARAMETERS = {
     "compare": "study, *, overwrite=False",
     "edge_statistics": "edges, ids, strength",
-    "evaluate": "run, *, reward=None, config=None",
+    "evaluate": "run, *, reward=None, config=None, allow_code=()",
     "load_preferences": "source, *, format='auto', split=None, pairs='best_vs_worst', min_gap=0.0, seed=0, "
     "bad_rows='error', columns=None, ties='drop', max_image_pixels=33554432",
     "load_study": "path, overrides=(), changes=None",

@@ -139,32 +139,6 @@ def read_jsonl(path: Path, *, lenient: bool = False) -> list[dict[str, Any]]:
     return lines
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Args:
-        path: the file.
-        remedy: what to do where it cannot be read, a sentence.
-
-    Raises:
-        RunError: there is no such file, or it is not a JSON object.
-
-    Example:
-        >>> read_json(Path("nowhere/run.json"), "Train again.")
-        Traceback (most recent call last):
-        popmargin.errors.RunError: nowhere/run.json cannot be read (No such file or directory). Train again.
-    """
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror or error}). {remedy}") from error
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is not JSON ({error}). {remedy}") from error
-    if not isinstance(found, dict):
-        raise RunError(f"{path} is not a JSON object. {remedy}")
-    return cast(dict[str, Any], found)
-
-
 def check_suffix(path: str | Path, suffixes: Sequence[str]) -> None:
     """Refuse a name with the suffix of another format; no suffixes allow any name.
 
@@ -212,6 +186,17 @@ def _lies_in(target: Path, source: Path) -> bool:
             return True
         return source.resolve() in (target.resolve(), *(target.resolve().parents if source.is_dir() else ()))
     return False
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a name is that of one visible folder, which leads nowhere else.
+
+    Example:
+        >>> [is_folder_name(name) for name in ("dpo β=0.1", "../dpo", "/dpo", ".dpo", "a\\nb")]
+        [True, False, False, False, False]
+    """
+    plain = name.isprintable() and "\\" not in name and not name.startswith(".")
+    return bool(name) and plain and Path(name).name == name
 
 
 def no_such_file(path: str | Path, *, what: str = "file") -> str:

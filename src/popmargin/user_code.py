@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from popmargin.code_permission import refuse_unnamed
 from popmargin.errors import ConfigError, PopmarginError, RunError, did_you_mean
 
 FORMS = "'path/to/file.py:name' or 'package.module:name'"
@@ -47,6 +48,7 @@ def load_object(spec: str, what: str) -> Any:
     Raises:
         ConfigError: the specification is not understood, there is no such file, module or name, or the code does not
             run; the message says where, and what to do.
+        RunError: only a stored configuration names it, and not the user; see `code_permission`.
 
     Example:
         >>> load_object("math:sqrt", "reward")(4.0)
@@ -55,6 +57,7 @@ def load_object(spec: str, what: str) -> Any:
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise ConfigError(f"The {what} {spec!r} is not understood. Give your own as {FORMS}.{name_hint(spec)}")
+    refuse_unnamed(spec, what)
     target: Any = _file(place, what) if place.endswith(".py") else _module(place, what)
     for part in name.split("."):
         try:

@@ -10,13 +10,22 @@ import yaml
 
 from popmargin.errors import ConfigError
 from popmargin.files import no_such_file
+from popmargin.safe_reading import read_text
 
 _DATA = (".jsonl", ".csv", ".tsv", ".parquet", ".gz", ".arrow")
-_MOST_VALUES = 100_000
+_MOST_VALUES, _DEEPEST = 100_000, 100
+MOST_YAML = 4 * 2**20
+"""Bytes of a YAML file: it is parsed in Python, a megabyte or so a second."""
 
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, but strict about duplicate keys and about aliases that multiply or never end."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= _DEEPEST:
+            problem = f"lists and mappings lie in one another more than {_DEEPEST} levels deep"
+            raise yaml.scanner.ScannerError(None, None, problem, self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
     def compose_document(self) -> yaml.Node | None:
         node = super().compose_document()
@@ -65,9 +74,14 @@ def parse_yaml(text: str) -> Any:
         {'learning_rate': 1e-05, 'compile': False}
 
     Raises:
-        yaml.YAMLError: it is not YAML, has duplicate keys, or aliases make it too large.
+        yaml.YAMLError: it is not YAML, has duplicate keys, is too deep, or aliases make it too large.
     """
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise yaml.YAMLError("lists and mappings lie in one another too deeply") from error
+    except ValueError as error:  # a date such as 2023-13-45, or a number of thousands of digits
+        raise yaml.YAMLError(f"a value cannot be read ({error}); put it in quotes if it is a text") from error
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
@@ -89,12 +103,10 @@ def read_mapping(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} contains data, not a configuration. Pass it with --data.train {file}")
     text = ""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file, ConfigError, most=MOST_YAML)
         values = parse_yaml(text)
     except FileNotFoundError as error:
         raise ConfigError(no_such_file(file, what="configuration file").removesuffix(".")) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is not YAML: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}{_explained(error, text)}") from error
     if values is None:

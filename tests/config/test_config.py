@@ -167,7 +167,7 @@ def test_aliases_that_multiply_or_never_end(tmp_path: Path, text: str) -> None:
         ),
         ("list.yaml", "- 1", "must contain a mapping of keys to values, not list. Write 'key: value' lines"),
         ("text.yaml", "runs", "not str"),
-        ("latin.yaml", b"name: \xff", r"is not YAML: byte 6 is not UTF-8\. Save the file as UTF-8"),
+        ("latin.yaml", b"name: \xff", r"cannot be read: byte 6 is not UTF-8\. Save the file as UTF-8"),
         ("two.yaml", "a: 1\n---\nb: 2", "line 2, column 1: but found another document"),
         ("data.jsonl", "{}", r"data\.jsonl contains data, not a configuration\. Pass it with --data\.train"),
     ],

@@ -194,8 +194,8 @@ def test_what_a_length_limit_does_is_said() -> None:
     report = tokenize_preferences(load_preferences(rows), build("no_template"), max_length=20).report
     assert report.notes() == [
         "1 row left out after tokenization (alike): chosen and rejected are identical in their first 20 tokens.",
-        "1 row lost prompt tokens (data.max_length 20).",
-        "1 of 4 completions lost their end (data.max_length 20): the model does not learn where to stop.",
+        "1 row (long) lost prompt tokens (data.max_length 20).",
+        "1 of 4 completions (in ends) lost their end (data.max_length 20): the model does not learn where to stop.",
     ]
     rows.append({"id": "short", "prompt": "1", "chosen": "a", "rejected": "b"})
     dropped = tokenize_preferences(load_preferences(rows), build("no_template"), max_length=20, truncation="drop")

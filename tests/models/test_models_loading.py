@@ -12,12 +12,16 @@ import huggingface_hub
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
+from popmargin.config import ModelConfig
 from popmargin.errors import ConfigError, RunError
 from popmargin.models.loading import load_tokenizer_files, stored_dtype
+from popmargin.models.named_policy import NamedPolicy
 from popmargin.models.policies import load_model, load_tokenizer
 from popmargin.models.reward_models import load_reward_model
 from popmargin.models.saved import write_model
+from popmargin.models.sketch import sketch_pretrained
 from popmargin.rewards.reward_model import ModelReward
 
 CODE = """
@@ -49,6 +53,7 @@ LOADERS: dict[str, Callable[[str], Any]] = {
     "tokenizer": load_tokenizer,
     "judge": ModelReward,
     "dtype": stored_dtype,
+    "sketch": lambda path: sketch_pretrained(AutoModelForCausalLM, path, dtype=torch.float32),
 }
 
 
@@ -77,6 +82,21 @@ def test_code_of_a_model_folder_never_runs_and_nobody_is_asked(
     answers = io.StringIO("y\n" * 20)
     monkeypatch.setattr(sys, "stdin", answers)
     with pytest.raises((RunError, ConfigError), match=r"its own code \(auto_map\), which popmargin never runs\. Use"):
+        LOADERS[loader](str(tmp_path / "own"))
+    assert answers.tell() == 0 and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("loader", ["model", "reward", "sketch"])
+def test_a_kind_that_is_known_but_no_language_model_asks_nobody(
+    tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, loader: str
+) -> None:
+    """Then only the folder has a class for it: `from_config` of an Auto class would ask as `from_pretrained` does."""
+    tiny_model.save_pretrained(tmp_path / "own")
+    tiny_tokenizer.save_pretrained(tmp_path / "own")
+    with_code(tmp_path / "own", tmp_path / "ran", "clip")
+    answers = io.StringIO("y\n" * 20)
+    monkeypatch.setattr(sys, "stdin", answers)
+    with pytest.raises(RunError, match=r"its own code \(auto_map\)"):
         LOADERS[loader](str(tmp_path / "own"))
     assert answers.tell() == 0 and not (tmp_path / "ran").exists()
 
@@ -112,6 +132,15 @@ def test_pickled_weights_are_refused(
     torch.save(tiny_model.state_dict(), tmp_path / name)
     with pytest.raises((RunError, ConfigError), match=rf"are a pickle \({name}\).*can run code.*Convert them once"):
         LOADERS[loader](str(tmp_path))
+
+
+def test_a_pickled_adapter_in_a_run_is_refused(tmp_path: Path, model_path: str) -> None:
+    """Though it could be read without executing it: peft would fall back to it, or ask the hub."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "x"}))
+    torch.save({}, tmp_path / "adapter_model.bin")
+    run = NamedPolicy("run", str(tmp_path), ModelConfig(path=model_path))
+    with pytest.raises(RunError, match=r"are a pickle \(adapter_model\.bin\).*can run code"):
+        run.load()
 
 
 @pytest.mark.parametrize("path", ["./nomodel", "/gone/model", "~/gone-model", "a/b/c"])

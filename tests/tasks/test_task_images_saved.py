@@ -160,6 +160,10 @@ def with_pickle(folder: Path) -> None:
         (without_index, "is no text-to-image model: it has no model_index.json"),
         (with_class("unet", ["mine", "UNet"]), "code next to a model never runs here"),
         (with_class("unet", ["diffusers", "NoSuchModel"]), "which neither diffusers nor transformers has"),
+        (with_class("unet", ["transformers", "AutoModel"]), "is no model, tokenizer, processor or scheduler"),
+        (with_class("unet", ["diffusers", "AutoModel"]), "is no model, tokenizer, processor or scheduler"),
+        (with_class("scheduler", ["transformers", "AutoConfig"]), "is no model, tokenizer, processor or scheduler"),
+        (with_class("unet", ["transformers", "pipeline"]), "is no model, tokenizer, processor or scheduler"),
         (with_pickle, "pickle"),
         (
             with_class("unet", ["diffusers", "FluxTransformer2DModel"]),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from popmargin.cli.main import main
+from popmargin.code_permission import allow_code
 from popmargin.config import EvaluationConfig, RunConfig
 from popmargin.data import load_preferences
 from popmargin.errors import ConfigError, RunError
@@ -112,6 +113,10 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "grown": (
         lambda f: rewrite(f / "train.jsonl", lambda rows: [*rows, {**rows[0], "id": "x", "prompt": "new"}]),
         r"of 24 training preferences: 1 new \(x\)",
+    ),
+    "dropped": (
+        lambda f: rewrite(f / "train.jsonl", lambda rows: rows[1:]),
+        r"of 24 training preferences: 1 gone \(p000\)",
     ),
     "shuffled": (
         lambda f: rewrite(f / "train.jsonl", lambda rows: rows[::-1]),
@@ -217,6 +222,7 @@ def test_a_run_stands_alone_when_the_code_is_gone(
     assert "is gone" not in caplog.text
     for name in ("mine.py", "judge.txt", *HELPERS):
         (inputs / name).unlink()
+    allow_code([run.path / "code" / "objective" / "mine.py", run.path / "code" / "reward" / "liking.py"])
     plain = replace(plain, reward=run.config().evaluation.reward)
     after = evaluated(run.path)
     assert after["intervals"] == before["intervals"]
@@ -235,6 +241,7 @@ def test_a_run_stands_alone_when_the_code_is_gone(
     before = before["intervals"]
     moved = tmp_path / "moved"
     shutil.move(run.path, moved)
+    allow_code([moved / "code" / "objective" / "mine.py", moved / "code" / "reward" / "liking.py"])
     plain = replace(plain, reward=RunDirectory(moved).config().evaluation.reward)
     assert evaluated(moved)["intervals"] == before and str(moved) in str(plain.reward)
     add_line(moved / "code" / "objective" / "factors.py")

@@ -1,6 +1,6 @@
 """Train and evaluate from Python in a few lines: a run directory on disk, and the trained model in memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ import torch
 
 from popmargin.api.scoring import as_preferences
 from popmargin.api.table import Table
-from popmargin.config import RunConfig, from_dict, merge
+from popmargin.code_permission import allow_code as allow
+from popmargin.code_permission import note_named
+from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.engine.reference import model_fingerprint
@@ -176,6 +178,7 @@ def train(
         edges.save(file)
         values["pop"] = {"edges": str(file)}
     made = from_dict(RunConfig, merge(values, config))
+    note_named(to_dict(made))
     directory, trained = train_run(made, resume=resume, overwrite=overwrite, earlier=earlier, keep_model=True)
     return TrainedRun(directory, trained.eval())
 
@@ -185,6 +188,7 @@ def evaluate(
     *,
     reward: str | Callable[..., Any] | AnyReward | None = None,
     config: Mapping[str, Any] | None = None,
+    allow_code: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Evaluate a finished run on the preferences held out in training, and on generations if there is a reward.
 
@@ -193,19 +197,24 @@ def evaluate(
         reward: a function of (prompts, completions) → list of floats, of images (prompts, images) → list of floats, or
             a specification as in `load_reward`; None for the run's own.
         config: other evaluation settings: {"prompts": 100, "max_new_tokens": 64}.
+        allow_code: files of Python code (or modules) that may run although only the run's stored configuration names
+            them. Code that was named in this process, such as for `train`, needs no permission.
 
     Returns:
         `intervals` (name → estimate, low, high), `reliability`, `counts`, and `account`: which data was used, and
         what was dropped and why.
 
     Raises:
-        RunError: the run has not finished, or its held-out preferences, models or code have changed.
+        RunError: the run has not finished, its held-out preferences, models or code have changed, or its configuration
+            names code that is not allowed.
 
     Example:
         >>> result = evaluate(run)
         >>> 0 <= result["intervals"]["accuracy"]["estimate"] <= 1
         True
     """
+    allow(allow_code)
+    note_named(reward, config or {})
     run = run.directory if isinstance(run, TrainedRun) else run
     directory = run if isinstance(run, RunDirectory) else RunDirectory(Path(run))
     own = directory.config()

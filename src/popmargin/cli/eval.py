@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.cli.judge_options import add_server_options, request_values
+from popmargin.cli.outputs import add_code
 from popmargin.cli.overrides import add_fields
 from popmargin.config import RunConfig, apply_overrides, from_dict, to_dict
 from popmargin.errors import ConfigError
@@ -23,7 +24,8 @@ def add_parser(subparsers: Any) -> None:
         "generations. Fields of evaluation can be set: --evaluation.reward my_module:my_reward. To use other "
         "held-out data: --data.test FILE; none of its prompts may have been trained on.",
         usage="popmargin eval RUN [--against RUN] [--server URL --model NAME | --answers FILE] [--goals 1,4,7,10] "
-        "[--json] [--SECTION.FIELD VALUE ...]",
+        "[--json] [--code FILE] "
+        "[--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="run directory")
@@ -39,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="1,4,7,10",
         help="answer the same prompts at each of these goals, for a run that was trained on goals (evaluation.goals)",
     )
+    add_code(parser)
     add_fields(parser, RunConfig, ["evaluation"])
     parser.set_defaults(func=run, standing=standing)
 

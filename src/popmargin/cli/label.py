@@ -19,6 +19,7 @@ from popmargin.errors import ConfigError, DataError, counted
 from popmargin.files import PARQUET, whole_folder
 from popmargin.label.store.address import in_words, may_exist, open_store
 from popmargin.pop.edges import PopEdges
+from popmargin.safe_reading import read_text
 
 EXPORTS = ("edges", "preferences", "dataset", "labels", "history", "jsonl")
 _BY_SUFFIX = {".parquet": "edges", ".jsonl": "jsonl", "": "dataset"}
@@ -83,8 +84,8 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         DataError: a file that cannot be read.
     """
     try:
-        guidelines = None if args.guidelines is None else args.guidelines.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        guidelines = None if args.guidelines is None else read_text(args.guidelines, DataError)
+    except (OSError, DataError) as error:
         raise DataError(
             f"{args.guidelines}: guidelines cannot be read ({error}). Give a UTF-8 Markdown file."
         ) from error

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from popmargin.cli.overrides import known_flags, split_overrides
+from popmargin.code_permission import allow_code, note_named
 from popmargin.engine.memory_pages import use_huge_pages
 from popmargin.errors import ConfigError, PopmarginError, did_you_mean
 from popmargin.files import near_names
@@ -82,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             flags = {flag for flag in known_flags(parser, own) if flag.startswith("--")}
             raise ConfigError(f"Unknown argument '{unknown[0]}'. {did_you_mean(unknown[0].partition('=')[0], flags)}")
         args.overrides, args.arguments = overrides, arguments
+        note_named([part for word in arguments for part in (word, word.partition("=")[2])])
+        allow_code(getattr(args, "code", ()))
         return int(args.func(args))
     except PopmarginError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The --overwrite flag, and the check of output files before any work."""
+"""The --overwrite and --code flags, and the check of output files before any work."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -11,6 +11,18 @@ from popmargin.files import check_output
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add --overwrite."""
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist (default: refuse)")
+
+
+def add_code(parser: argparse.ArgumentParser) -> None:
+    """Add --code, which `main` reads."""
+    parser.add_argument(
+        "--code",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="Python file (or module) that may run although only the run's own configuration names it; can be given "
+        "several times",
+    )
 
 
 def check_outputs(

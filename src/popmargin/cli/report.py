@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from popmargin.cli.outputs import add_overwrite, check_outputs
+from popmargin.cli.outputs import add_code, add_overwrite, check_outputs
 from popmargin.files import HTML
 
 
@@ -14,6 +14,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of studies")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file (default: report.html)")
     add_overwrite(parser)
+    add_code(parser)
     parser.add_argument("--title", help="heading")
     parser.add_argument("--baseline", help="arm to compare with (default: the study's, or the first run's)")
     parser.set_defaults(func=run)

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.outputs import add_code
 from popmargin.cli.overrides import add_fields
+from popmargin.code_permission import code_flags
 from popmargin.config import RunConfig, apply_overrides, from_dict, read_yaml, to_dict
 from popmargin.config.written import commented_yaml
 from popmargin.errors import ConfigError, counted
 from popmargin.models.path import check_models
 from popmargin.rewards.naming import reward_models
+from popmargin.training.launch_files import launch_file, launch_files
 from popmargin.training.run_directory import RunDirectory
 
 
@@ -22,7 +25,8 @@ def add_parser(subparsers: Any) -> None:
         help="train one policy or reward model",
         description="Train one policy or reward model. Any field of the configuration can be set, even in a mapping: "
         "--train.learning_rate 1e-5 --objective.name simpo --objective.gamma 0.5. Values are YAML.",
-        usage="popmargin train [CONFIG] [--resume [auto]] [--overwrite] [--print-config] [--dry-run] "
+        usage="popmargin train [CONFIG] [--resume [auto]] [--overwrite] [--print-config] [--dry-run] [--code FILE] "
+        "[--launch-file NAME] "
         "[--SECTION.FIELD VALUE ...]",
         allow_abbrev=False,
     )
@@ -48,6 +52,12 @@ def add_parser(subparsers: Any) -> None:
         "--dry-run",
         action="store_true",
         help="show the rows, the steps and the memory that a training would need, and train nothing",
+    )
+    add_code(parser)
+    parser.add_argument(
+        "--launch-file",
+        metavar="NAME",
+        help=f"print where a file lies that starts several processes, and train nothing: {', '.join(launch_files())}",
     )
     add_fields(parser, RunConfig)
     parser.set_defaults(func=run, standing=standing)
@@ -122,6 +132,9 @@ def _dry_run(config: RunConfig) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
+    if args.launch_file is not None:
+        print(launch_file(args.launch_file))
+        return 0
     config, resume = _settings(args)
     if args.print_config:
         print(commented_yaml(config), end="")
@@ -150,6 +163,6 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"trained {config.name} ({config.objective['name']}) on {counted(facts['rows'], 'row')} in "
         f"{counted(facts['steps'], 'step')}, {facts['train_seconds']:.0f} s\n"
-        f"next: popmargin eval {directory.path}"
+        f"next: popmargin eval {directory.path}{code_flags(to_dict(config))}"
     )
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from popmargin.code_permission import note_named, note_stored
 from popmargin.config.checked import GONE
 from popmargin.errors import ConfigError
 from popmargin.yaml_file import parse_yaml, read_mapping
@@ -19,16 +20,21 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """The mapping in a YAML file that the user names, and with it the code that it names (see `code_permission`).
 
     Raises:
         ConfigError: no such file, or not a YAML mapping; the message names file and line.
     """
-    return read_mapping(Path(path))
+    values = read_mapping(Path(path))
+    note_named(values)
+    return values
 
 
 def read_saved(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file saved by a run or a study, perhaps by an earlier version: without removed keys."""
+    """The mapping in a YAML file saved by a run or a study, perhaps by an earlier version: without removed keys.
+
+    The code that it names may not run unless the user names it too (see `code_permission`).
+    """
 
     def kept(values: Mapping[str, Any], section: str) -> dict[str, Any]:
         return {
@@ -37,7 +43,9 @@ def read_saved(path: str | Path) -> dict[str, Any]:
             if f"{section}.{key}" not in GONE
         }
 
-    return kept(read_yaml(path), "")
+    values = read_mapping(Path(path))
+    note_stored(values, Path(path))
+    return kept(values, "")
 
 
 def opened(key: str, value: Any) -> Any:
@@ -76,6 +84,7 @@ def apply_overrides(values: dict[str, Any], flags: Sequence[str]) -> dict[str, A
                 raise ConfigError(f"{flag}: '{parent}' is not a mapping.")
         try:
             node[last] = parse_yaml(text)
+            note_named(node[last])
         except yaml.YAMLError as error:
             raise ConfigError(f"{flag}: '{text}' is not YAML. Quote it, as in \"{flag} '[0, 1]'\".") from error
     return result

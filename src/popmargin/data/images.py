@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 
 from popmargin.bounds import MOST_PIXELS
 from popmargin.errors import DataError, a_kind, counted, import_extra
+from popmargin.safe_reading import MOST_WHOLE, odd_kind
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -124,7 +125,8 @@ def image_bytes(image: object, *, name: str | None = None, where: str = "") -> b
     """
     data = _given_bytes(image, where)
     if not data:
-        raise ImageError("empty_image", "the image has no bytes.", "save or download it again.", where=where)
+        named = f" {image}" if isinstance(image, str | Path) else ""
+        raise ImageError("empty_image", f"the image{named} has no bytes.", "save or download it again.", where=where)
     if name is not None and image_name(data) != name:
         held = cast("Mapping[str, Any]", image).get("path") if isinstance(image, Mapping) else None
         message = f"the image {held or ''} has changed since it was read: it is {image_name(data)}, not {name}."
@@ -160,6 +162,11 @@ def _png_of_pixels(pixels: np.ndarray, where: str) -> bytes:
 
 def _file_bytes(path: Path, where: str) -> bytes:
     try:
+        kind = odd_kind(path)
+        if kind is not None:
+            raise ValueError(f"it is {kind}, not a file")
+        if path.stat().st_size > MOST_WHOLE:
+            raise ValueError(f"it has more than {MOST_WHOLE:,} bytes")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error

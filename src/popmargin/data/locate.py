@@ -21,6 +21,7 @@ from popmargin.data.sources import (
     read_file,
 )
 from popmargin.errors import DataError, a_kind, counted
+from popmargin.safe_reading import check_regular
 
 _SPLIT = re.compile(r"(.+):([\w.-]+)")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -129,6 +130,7 @@ def _open_named(source: str | Path, split: str | None) -> Source:
                 "split's file."
             )
         return _open_file(path)
+    check_regular(path, DataError)
     if isinstance(source, Path) or looks_local(source):
         raise DataError(f"{source}: no such file or folder. Remedy: check the path (looked in {Path.cwd()}).")
     return _open_dataset(_hub_dataset(source, split), source if split is None else f"{source}:{split}", None)

@@ -17,6 +17,7 @@ from popmargin.data.tools import tools_text
 from popmargin.data.validate import RowError
 from popmargin.errors import DataError
 from popmargin.files import no_such_file
+from popmargin.safe_reading import MOST_WHOLE, read_text
 
 _OF_RESPONSES = ("text", "responses", "finished", "tokens", "source", "round", "token_ids", "token_logps", "logp")
 """Names that responses give to what is theirs: a column of the prompts that is called so gets another name."""
@@ -129,11 +130,9 @@ def _prompt(reader: Reader, row: Mapping[str, Any], place: str) -> Text:
 
 def _of_lines(path: Path) -> Prompts:
     try:
-        lines = path.expanduser().read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path.expanduser(), DataError, most=MOST_WHOLE).splitlines()
     except FileNotFoundError as error:
         raise DataError(no_such_file(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}. Remedy: save it as UTF-8.") from error
     prompts: list[Text] = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise DataError(f"{path}: there are no prompts. Remedy: write one in each line.")

@@ -5,10 +5,9 @@ import csv
 import gzip
 import io
 import json
-import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -20,9 +19,14 @@ import pyarrow.parquet as pq
 from popmargin.data.schema import BATCH_ROWS
 from popmargin.data.validate import RowError
 from popmargin.errors import DataError, a_kind, counted
+from popmargin.safe_reading import MOST_LINE, MOST_WHOLE, check_regular, read_bounded
 
 Row = dict[str, Any]
 _BATCH_BYTES = 2**28
+MOST_DEPTH = 40
+"""Levels of lists and objects in a cell."""
+MOST_ROWS = 10**9
+"""Rows of a Parquet file: equal rows take no space on disk, so a small file can hold any number."""
 
 
 @dataclass
@@ -115,12 +119,24 @@ def memory_batches(rows: list[object]) -> Iterator[RawBatch]:
 
 
 def _add(batch: RawBatch, position: int, row: object) -> None:
-    if isinstance(row, Mapping):
+    if isinstance(row, dict) and any(_deeper(value, MOST_DEPTH) for value in cast(Row, row).values()):
+        message = f"its values lie in one another more than {MOST_DEPTH} levels deep."
+        batch.broken.append((position, RowError("bad_json", message, "write deep values as JSON text.")))
+    elif isinstance(row, Mapping):
         batch.rows.append({str(name): value for name, value in cast(Mapping[object, Any], row).items()})
         batch.positions.append(position)
     else:
         message = f"the row is {a_kind(row)}, not an object of columns."
         batch.broken.append((position, RowError("type", message, 'write {"prompt": …, "chosen": …, "rejected": …}.')))
+
+
+def _deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects lie in one another more levels deep than that; Arrow holds about 60."""
+    if isinstance(value, dict):
+        return not levels or any(_deeper(one, levels - 1) for one in cast(Row, value).values())
+    if isinstance(value, list):
+        return not levels or any(_deeper(one, levels - 1) for one in cast(list[object], value))
+    return False
 
 
 def _bad_utf8(error: UnicodeDecodeError) -> RowError:
@@ -129,6 +145,7 @@ def _bad_utf8(error: UnicodeDecodeError) -> RowError:
 
 def read_file(path: Path, reader: Callable[[IO[bytes], Path], Iterator[RawBatch]]) -> Iterator[RawBatch]:
     """Read a file, plain or gzip; failures below the level of rows become errors that name the file."""
+    check_regular(path, DataError)
     try:
         with path.open("rb") as raw, _decompressed(path, raw) as stream:
             yield from reader(stream, path)
@@ -147,7 +164,7 @@ def holds_lines(path: Path) -> bool:
     try:
         with path.open("rb") as raw, _decompressed(path, raw) as stream:
             text, _ = _as_utf8(stream, path)
-            first = json.loads(text.readline().decode("utf-8-sig"))
+            first = json.loads(text.readline(MOST_LINE).decode("utf-8-sig"))
             return isinstance(first, dict) and bool(text.read(65536).strip())
     except (ValueError, EOFError, OSError, zlib.error, RecursionError):
         return False
@@ -175,7 +192,7 @@ def _as_utf8(stream: IO[bytes], path: Path) -> tuple[IO[bytes], list[str]]:
     if name is None:
         return stream, []
     try:
-        text = stream.read().decode(name)
+        text = _whole(stream, path).decode(name)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not {name.upper()} at byte {error.start}. Remedy: save it as UTF-8.") from error
     return io.BytesIO(text.encode("utf-8", "surrogatepass")), [f"the file is {name[:6].upper()} and was read as such"]
@@ -191,7 +208,10 @@ def _load_json(text: str, notes: Counter[str]) -> Any:
             twice.update(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         return found
 
-    content = json.loads(text, object_pairs_hook=whole)
+    try:
+        content = json.loads(text, object_pairs_hook=whole)
+    except RecursionError as error:
+        raise ValueError("lists and objects lie in one another too deeply") from error
     for key, count in twice.items():
         notes[f"the key '{key}' occurs twice in an object; the last value is used"] += count
     return content
@@ -199,8 +219,8 @@ def _load_json(text: str, notes: Counter[str]) -> Any:
 
 def _read_jsonl(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
     stream, facts = _as_utf8(stream, path)
-    batch = RawBatch(facts=facts)
-    for position, raw in enumerate(stream, 1):
+    batch, size = RawBatch(facts=facts), 0
+    for position, raw in enumerate(_lines(stream, path), 1):
         line = raw.removeprefix(b"\xef\xbb\xbf") if position == 1 else raw
         if not line.strip():
             continue
@@ -208,18 +228,42 @@ def _read_jsonl(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
             _add(batch, position, _load_json(line.decode("utf-8"), batch.notes))
         except UnicodeDecodeError as error:
             batch.broken.append((position, _bad_utf8(error)))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             message = f"not valid JSON: {error}."
             batch.broken.append((position, RowError("bad_json", message, "write one JSON object per line.")))
-        if len(batch) >= BATCH_ROWS:
+        size += len(raw)
+        if len(batch) >= BATCH_ROWS or size > _BATCH_BYTES:
             yield batch
-            batch = RawBatch()
+            batch, size = RawBatch(), 0
     yield batch
+
+
+def _lines(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+    """The lines of a file; one that is longer than any row ends the reading before memory does."""
+    number = 0
+    while line := stream.readline(MOST_LINE + 1):
+        number += 1
+        _check_line(line, path, number)
+        yield line
+
+
+def _check_line(line: Sized, path: Path, number: int) -> None:
+    if len(line) > MOST_LINE:
+        raise DataError(
+            f"{path}:{number}: the line has more than {MOST_LINE:,} bytes. Remedy: write one row a line, and large "
+            "images as paths; if it unpacks to that, the file is damaged or not data."
+        )
+
+
+def _whole(stream: IO[bytes], path: Path) -> bytes:
+    """Everything in a file that cannot be read in parts."""
+    remedy = ", unpacked, and would be read whole. Remedy: save it as UTF-8 JSON lines, or as Parquet."
+    return read_bounded(stream, path, MOST_WHOLE, DataError, remedy)
 
 
 def _read_json(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
     stream, facts = _as_utf8(stream, path)
-    notes, data = Counter[str](), stream.read()
+    notes, data = Counter[str](), _whole(stream, path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -227,7 +271,7 @@ def _read_json(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
         raise DataError(f"{path}:{line}: not UTF-8 at byte {error.start}. Remedy: save the file as UTF-8.") from error
     try:
         content = _load_json(text, notes)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not valid JSON: {error}. Remedy: fix it at that line.") from error
     if isinstance(content, dict):
         tables = [value for value in cast(Row, content).values() if isinstance(value, list)]
@@ -240,10 +284,10 @@ def _read_json(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
 
 
 def _read_separated(stream: IO[bytes], path: Path, usual: str) -> Iterator[RawBatch]:
-    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default limit is 128 KiB per text
+    limit = csv.field_size_limit(MOST_LINE)  # the default limit is 128 KiB per text
     stream, facts = _as_utf8(stream, path)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    lines = _Lines(text)
+    lines = _Lines(text, path)
     delimiter, spaced = _separator(lines.first, usual)
     if delimiter != usual:
         facts.append(f"the columns are separated by {_SEPARATORS[delimiter]}")
@@ -254,6 +298,8 @@ def _read_separated(stream: IO[bytes], path: Path, usual: str) -> Iterator[RawBa
         header = next(reader, [])
         if len(set(header)) != len(header) or not any(header):
             raise DataError(f"{path}:1: the header is {header}. Remedy: give one line with distinct column names.")
+        if any("\udc80" <= letter <= "\udcff" for letter in "".join(header)):
+            raise DataError(f"{path}:1: the header is not UTF-8. Remedy: save the file as UTF-8.")
         batch, start = RawBatch(facts=facts, decimal_comma=delimiter == ";"), reader.line_num + 1
         for cells in reader:
             _add_cells(batch, start, header, cells)
@@ -278,10 +324,10 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 class _Lines:
     """Lines of a text, with a look-ahead at the first ones."""
 
-    def __init__(self, text: io.TextIOWrapper) -> None:
-        self.first = text.readline()
-        self._text = text
+    def __init__(self, text: io.TextIOWrapper, path: Path) -> None:
+        self._text, self._path, self._number = text, path, 0
         self._started = False
+        self.first = self._line()
 
     def __iter__(self) -> "_Lines":
         return self
@@ -291,7 +337,16 @@ class _Lines:
             self._started = True
             if self.first:
                 return self.first
-        return next(self._text)
+        line = self._line()
+        if not line:
+            raise StopIteration
+        return line
+
+    def _line(self) -> str:
+        line = self._text.readline(MOST_LINE + 1)
+        self._number += 1
+        _check_line(line, self._path, self._number)
+        return line
 
 
 def _separator(header: str, usual: str) -> tuple[str, bool]:
@@ -323,9 +378,14 @@ def _add_cells(batch: RawBatch, position: int, header: list[str], cells: list[st
 
 
 def _read_parquet(stream: IO[bytes], path: Path) -> Iterator[RawBatch]:
-    source = pa.BufferReader(stream.read()) if path.suffix.lower() == ".gz" else stream
+    source = pa.BufferReader(_whole(stream, path)) if path.suffix.lower() == ".gz" else stream
     start = 0
     file = pq.ParquetFile(source)
+    if file.metadata.num_rows > MOST_ROWS:
+        raise DataError(
+            f"{path}: the file says that it has {file.metadata.num_rows:,} rows; at most {MOST_ROWS:,} are read. "
+            "Remedy: split it, or use fewer."
+        )
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     heaviest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
     rows = max(1, min(BATCH_ROWS, int(_BATCH_BYTES / max(heaviest, 1))))  # images are large

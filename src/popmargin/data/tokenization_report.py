@@ -121,11 +121,14 @@ class TruncationReport:
     def _cut(self) -> list[str]:
         notes: list[str] = []
         if self.prompts_cut:
-            notes.append(f"{counted(self.prompts_cut, 'row')} lost prompt tokens (data.max_length {self.max_length}).")
+            notes.append(
+                f"{counted(self.prompts_cut, 'row')}{self._kind('prompts_cut')} lost prompt tokens (data.max_length "
+                f"{self.max_length})."
+            )
         if self.completions_cut:
             notes.append(
-                f"{self.completions_cut} of {counted(2 * self.rows_kept, 'completion')} lost their end "
-                f"(data.max_length {self.max_length}): the model does not learn where to stop."
+                f"{self._share('completions_cut')} lost their end (data.max_length {self.max_length}): the model does "
+                "not learn where to stop."
             )
         return notes
 

@@ -175,8 +175,6 @@ class _Fitter:
     index: list[int] = field(default_factory=list[int])
     dropped: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     too_long: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
-    prompts_cut: int = 0
-    completions_cut: int = 0
     shifted: list[int] = field(default_factory=list[int])
 
     def __post_init__(self) -> None:
@@ -214,8 +212,10 @@ class _Fitter:
             kept, (better, worse) = cut_to_length(prompt, [chosen, rejected], limit, keep_end, self.encoder.bos)
             if better == worse:
                 return "identical_after_truncation"
-            self.prompts_cut += len(kept) < len(prompt)
-            self.completions_cut += (len(chosen) > len(better)) + (len(rejected) > len(worse))
+            self.encoder.found["prompts_cut"] += [row] * (len(kept) < len(prompt))
+            self.encoder.found["completions_cut"] += [row] * (
+                (len(chosen) > len(better)) + (len(rejected) > len(worse))
+            )
             prompt, chosen, rejected = kept, better, worse
         if shifted:
             self.shifted.append(row)
@@ -247,8 +247,6 @@ class _Fitter:
             )
         report = TruncationReport.of(self.encoder, self.ids, self.index, self.shifted, {
             "rows_in": len(self.prefs),
-            "prompts_cut": self.prompts_cut,
-            "completions_cut": self.completions_cut,
             "dropped": tuple(self.dropped),
             "max_length": self.max_length,
         })  # fmt: skip

@@ -1,6 +1,5 @@
 """The files of a LoRA adapter: where they are, and which base they name."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from popmargin.config_names import EMBEDDED
 from popmargin.errors import RunError
 from popmargin.models.path import resolve_path
 from popmargin.models.refusals import reason, refuse_pickles
+from popmargin.safe_reading import read_json
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -53,7 +53,7 @@ def find_adapter(path: str) -> Adapter | None:
     if file is None:
         return None
     try:
-        settings = json.loads(Path(file).read_text(encoding="utf-8"))
+        settings = read_json(file)
         weights = cached_file(folder, ADAPTER_WEIGHTS, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError) as error:
         raise RunError(f"Cannot read the adapter '{path}': {reason(error)}") from error

@@ -1,12 +1,12 @@
 """The kind of model in a folder or hub id, from its configuration only, without reading weights."""
 
-import json
 from typing import Any
 
 from popmargin.errors import RunError
 from popmargin.models.adapter_files import ADAPTER_CONFIG, find_adapter
 from popmargin.models.path import resolve_path
 from popmargin.models.refusals import FAILURES, reason
+from popmargin.safe_reading import read_json
 
 
 def is_classifier(path: str) -> bool:
@@ -22,7 +22,7 @@ def is_classifier(path: str) -> bool:
 
     adapter = find_adapter(path)
     if adapter is not None:
-        settings = json.loads((adapter.weights.parent / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        settings = read_json(adapter.weights.parent / ADAPTER_CONFIG)
         return settings.get("task_type") == "SEQ_CLS"
     try:
         config: Any = AutoConfig.from_pretrained(resolve_path(path), trust_remote_code=False)

@@ -1,6 +1,5 @@
 """The policy that a name means: a run directory with what it has trained, or a model's folder or hub id."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +12,11 @@ from popmargin.data.encode import AS_TEMPLATE, Writing
 from popmargin.data.goals import GoalFacts
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError, RunError
-from popmargin.files import read_json
 from popmargin.listed_files import refuse_changed
 from popmargin.models.path import resolve_path
 from popmargin.models.policies import base_dtype, load_model, load_policy, load_tokenizer
+from popmargin.models.refusals import refuse_pickles
+from popmargin.safe_reading import read_json, read_object
 
 _START = "start model"
 """What a run's fingerprints.json calls the model that it started from."""
@@ -57,14 +57,14 @@ class NamedPolicy:
         file = Path(self.folder) / "generation_config.json"
         if self.trained is None or not file.is_file():
             return []
-        ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        ends = read_json(file).get("eos_token_id")
         return list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
 
     @cached_property
     def goal(self) -> GoalFacts | None:
         """What a run was trained to be asked for; None where it is none, or its data had no goals."""
         file = Path(self.name) / "run.json"
-        stored = read_json(file, _REMEDY).get("goal") if file.is_file() else None
+        stored = read_object(file, _REMEDY).get("goal") if file.is_file() else None
         return None if stored is None else GoalFacts.from_dict(stored)
 
     def load(self) -> Any:
@@ -78,6 +78,7 @@ class NamedPolicy:
         if not (Path(self.folder) / "adapter_config.json").is_file():
             return load_model(self.folder, base_dtype(self.trained)).eval()
         start = self._start()
+        refuse_pickles(self.folder, self.folder)
         return load_policy(Path(self.folder), start, fingerprint=lambda: model_fingerprint(start)).eval()
 
     def load_reference(self) -> Any:
@@ -113,7 +114,7 @@ class NamedPolicy:
     def _check(self, model: Any, what: str, path: str) -> None:
         """Refuse a model whose weights are others than those that the run was trained with."""
         file = Path(self.name) / "fingerprints.json"
-        known = read_json(file, _REMEDY).get(what) if file.is_file() else None
+        known = read_object(file, _REMEDY).get(what) if file.is_file() else None
         if known is not None and known != model_fingerprint(model):
             raise RunError(
                 f"The {what} '{path}' of {self.name} has changed since the run was trained, so log-ratios to it would "

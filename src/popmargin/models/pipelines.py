@@ -30,6 +30,7 @@ from popmargin.models.path import resolve_path
 from popmargin.models.policies import device
 from popmargin.models.quiet import quiet_loading
 from popmargin.models.refusals import FAILURES, reason, refuse_pickles
+from popmargin.safe_reading import read_json
 
 INDEX = "model_index.json"
 TRAINED = ("unet", "transformer")
@@ -240,7 +241,7 @@ def sketch_denoiser(path: str) -> nn.Module:
     index = _index(folder, path)
     name = next((part for part in TRAINED if part in index), None)
     found: Any = None if name is None else getattr(diffusers, index[name][1], None)
-    if name is None or found is None:
+    if name is None or not _is_module(found):
         raise RunError(f"'{path}' has no {' or '.join(TRAINED)} of diffusers' in its {INDEX}.")
     try:
         with quiet_loading():
@@ -303,7 +304,7 @@ def _index(folder: Path, path: str) -> dict[str, tuple[str, str]]:
     file = folder / INDEX
     if not file.is_file():
         raise RunError(f"'{path}' is no text-to-image model: it has no {INDEX}. Give a folder that diffusers saved.")
-    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    values: dict[str, Any] = read_json(file)
     pairs = {name: value for name, value in values.items() if isinstance(value, list) and name not in _SKIPPED}
     return {name: (str(value[0]), str(value[1])) for name, value in pairs.items() if value[0] is not None}
 
@@ -316,13 +317,19 @@ def _load(folder: Path, name: str, kind: tuple[str, str], path: str, dtype: torc
             f"The part '{name}' of '{path}' is of the class {library}.{class_name}, which neither diffusers nor "
             "transformers has: code next to a model never runs here."
         )
+    if not _is_part(found):
+        raise RunError(
+            f"The part '{name}' of '{path}' is of the class {library}.{class_name}, which is no model, tokenizer, "
+            f"processor or scheduler. Write the class itself into {INDEX}: an Auto class may ask for code next to it."
+        )
     if name in TRAINED:
         refuse_unknown_class(class_name, path)
     is_model = _is_module(found)
     if is_model:
         refuse_pickles(str(folder / name), f"{path}/{name}")
     names = {"diffusers": "torch_dtype", "transformers": "dtype"}
-    options = {names[library]: dtype, "use_safetensors": True} if is_model else {}
+    options: dict[str, Any] = {names[library]: dtype, "use_safetensors": True} if is_model else {}
+    options |= {"trust_remote_code": False} if library == "transformers" else {}
     try:
         with quiet_loading():
             part = found.from_pretrained(folder / name, **options)
@@ -333,6 +340,19 @@ def _load(folder: Path, name: str, kind: tuple[str, str], path: str, dtype: torc
 
 def _is_module(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, nn.Module)
+
+
+def _is_part(found: Any) -> bool:
+    """Whether a class is one that only reads files; pipelines and Auto classes can run code that lies beside them."""
+    transformers: Any = importlib.import_module("transformers")
+    diffusers: Any = importlib.import_module("diffusers")
+    readers = (
+        transformers.PreTrainedTokenizerBase,
+        transformers.ImageProcessingMixin,
+        transformers.FeatureExtractionMixin,
+        diffusers.SchedulerMixin,
+    )
+    return _is_module(found) or (isinstance(found, type) and issubclass(found, readers))
 
 
 def _own_size(model: Any, vae: Any, path: str) -> int:

@@ -19,8 +19,8 @@ from popmargin.models.adapter_files import find_adapter
 from popmargin.models.adapters import is_stacked, put_on_top, without_start_adapter
 from popmargin.models.loading import cast_weights, load_pretrained, load_tokenizer_files
 from popmargin.models.lora import add_adapter
-from popmargin.models.quantized import in_four_bits
-from popmargin.models.sharing import copy_to_merge, shared_copy
+from popmargin.models.quantized import in_four_bits, keep_gradients
+from popmargin.models.shared_weights import copy_to_merge, shared_copy
 
 BASE_FILE = "popmargin_base.txt"
 """Next to an adapter: the fingerprint of the start model it was trained on."""
@@ -105,6 +105,8 @@ def load_model(
         what = "is a classifier, such as a reward model" if classifier else "has missing weights"
         lacks = f" ({min(info['missing_keys'])} would be random)" if info["missing_keys"] else ""
         raise RunError(f"'{path}' is not a trained causal language model: it {what}{lacks}. Choose another model.")
+    if quantization != "none":
+        keep_gradients(model)
     return model.to(place)
 
 

@@ -18,7 +18,8 @@ from popmargin.models.loading import load_pretrained
 from popmargin.models.lora import add_adapter
 from popmargin.models.policies import device, lora_config
 from popmargin.models.refusals import reason
-from popmargin.models.sharing import shared_copy
+from popmargin.models.shared_weights import shared_copy
+from popmargin.safe_reading import read_json
 
 FORMAT_FILE = "popmargin_reward.json"
 _KNOWN = {"truncation": TRUNCATIONS, "prompt": ("template", "sampling"), "reasoning": ("template", "keep")}
@@ -59,7 +60,7 @@ class RewardFormat:
         if not file.is_file():
             return None
         try:
-            saved = json.loads(file.read_text(encoding="utf-8"))
+            saved = read_json(file)
             for name, known in _KNOWN.items():
                 if name in saved and saved[name] not in known:
                     raise ValueError(f"{name} is {saved[name]!r}")

@@ -20,7 +20,8 @@ from popmargin.models.path import LORA_WEIGHTS
 from popmargin.models.pipelines import INDEX, Pipeline, load_part
 from popmargin.models.policies import BASE_FILE
 from popmargin.models.saved import write_tensors
-from popmargin.models.sharing import shared_copy
+from popmargin.models.shared_weights import shared_copy
+from popmargin.safe_reading import read_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _METADATA = "lora_adapter_metadata"  # diffusers' key
@@ -69,7 +70,7 @@ def save_whole(pipeline: Pipeline, model: Any, weights: Mapping[str, Tensor], fo
         RunError: the files differ from the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    index = json.loads((pipeline.folder / INDEX).read_text(encoding="utf-8"))
+    index = read_json(pipeline.folder / INDEX)
     for place in sorted(pipeline.folder.iterdir()):
         if place.is_dir() and place.name in index and place.name != pipeline.name:
             shutil.copytree(place, folder / place.name, dirs_exist_ok=True)

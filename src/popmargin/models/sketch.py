@@ -34,7 +34,7 @@ def sketch_pretrained(auto: Any, path: str, *, dtype: torch.dtype, **options: An
     try:
         with quiet_loading(), no_init_weights():
             config = AutoConfig.from_pretrained(resolve_path(path), trust_remote_code=False, **options)
-            model = auto.from_config(config, dtype=dtype)
+            model = auto.from_config(config, dtype=dtype, trust_remote_code=False)
         model.tie_weights()
     except FAILURES as error:
         raise RunError(f"Cannot read the configuration of '{path}': {reason(error)}") from error

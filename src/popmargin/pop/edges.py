@@ -222,7 +222,10 @@ def _cells(path: Path, name: str, values: list[Any]) -> Any:
         wrong = wrong or (known == pa.float64() and value is not None and not isinstance(value, int | float))
         if wrong:
             raise DataError(f"{path}: row {row}: '{name}' is {value!r}, which is not {known}. Remedy: correct it.")
-    return pa.array(texts, known)
+    try:
+        return pa.array(texts, known)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}, column '{name}': a text is not UTF-8. Remedy: save the file as UTF-8.") from error
 
 
 _TRUTH = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from popmargin.code_permission import note_named
 from popmargin.errors import ConfigError
 from popmargin.registry import Registry, decorator, make_options
 from popmargin.rounds.plan import Plan
@@ -56,6 +57,7 @@ def plan_of(config: RoundsConfig) -> Plan:
         ConfigError: as for `options_of`.
         RunError: a user's own recipe fails.
     """
+    note_named(config.recipe, config.base)
     chosen, options = options_of(config)
     plan = Plan()
     with running(f"recipe '{chosen.name}'"):

@@ -1,6 +1,7 @@
 """Item vectors: from a file, and whitened."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from popmargin.files import no_such_file
 from popmargin.recommend.cooccurrence import fixed_signs
 from popmargin.recommend.event_columns import item_id
 from popmargin.recommend.item_sequences import Catalogue
+from popmargin.safe_reading import check_regular
 
 _FLAT = 1e-10  # a direction with less of the largest variance is rounding
 
@@ -72,6 +74,7 @@ def load_item_vectors(
 def _read(file: Path) -> tuple[list[str], np.ndarray]:
     readers: Mapping[str, Any] = {".npz": _of_npz, ".safetensors": _of_safetensors, ".parquet": _of_parquet}
     reader = readers.get(file.suffix.lower())
+    check_regular(file, DataError)
     if reader is None:
         raise DataError(f"{file}: unknown file type. Remedy: the name must end in {', '.join(readers)}.")
     try:
@@ -87,7 +90,15 @@ def _read(file: Path) -> tuple[list[str], np.ndarray]:
         raise DataError(f"{file}: cannot be read as vectors of items ({error}). Remedy: write it again.") from error
 
 
+_MOST_UNPACKED = 2**34
+"""Bytes of a packed array: 16 GiB, more than four million vectors of 1024 numbers."""
+
+
 def _of_npz(file: Path) -> tuple[list[Any], Any]:
+    with zipfile.ZipFile(file) as parts:
+        unpacked = sum(part.file_size for part in parts.infolist())
+    if unpacked > _MOST_UNPACKED:
+        raise DataError(f"{file} unpacks to {unpacked:,} bytes. Remedy: write the vectors as .safetensors or .parquet.")
     with np.load(file, allow_pickle=False) as arrays:
         return list(arrays["ids"].tolist()), arrays["vectors"]
 

@@ -18,6 +18,7 @@ from popmargin.errors import DataError, a_kind, counted
 from popmargin.files import no_such_file
 from popmargin.recommend.event_columns import item_id, number, resolve_columns, split_name
 from popmargin.recommend.item_sequences import Catalogue, ReadingReport, Sequences
+from popmargin.safe_reading import check_regular
 
 _Row = Mapping[str, Any]
 
@@ -74,6 +75,8 @@ def load_sequences(
 def _open(source: object) -> Source:
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
+        if not path.is_dir():
+            check_regular(path, DataError)
         if not path.exists():
             raise DataError(no_such_file(source))
         if ".inter" in [suffix.lower() for suffix in path.suffixes[-2:]]:

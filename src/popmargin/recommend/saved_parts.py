@@ -13,6 +13,7 @@ from popmargin.errors import RunError
 from popmargin.files import digest, whole_file
 from popmargin.recommend.item_sequences import Catalogue
 from popmargin.recommend.splitting import Cases, Parts
+from popmargin.safe_reading import read_json
 
 ARRAYS, NAMES = "parts.npz", "parts.json"
 
@@ -63,7 +64,7 @@ def load_parts(folder: Path) -> Parts:
         (('a', 'b', 'c', 'd'), [1, 2], ('0',), [4])
     """
     try:
-        told = json.loads((folder / NAMES).read_text(encoding="utf-8"))
+        told = read_json(folder / NAMES)
         with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
             ragged = {
                 name: Ragged(arrays[name], arrays[f"{name} offsets"])

@@ -17,6 +17,7 @@ from popmargin.judges.client import ChatClient, answer_text
 from popmargin.judges.prompts import readable
 from popmargin.judges.read_rating import parse_rating
 from popmargin.rewards.base import Prompt, check_rows, checked_rewards
+from popmargin.safe_reading import read_text
 
 TEMPLATE = """You grade the answer of an assistant.
 
@@ -221,11 +222,9 @@ def _template(path: str | Path | None) -> str:
     if path is None:
         return TEMPLATE
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path, ConfigError, what="Judge template")
     except FileNotFoundError as error:
         raise ConfigError(f"Judge template {path} cannot be read: {no_such_file(path)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Judge template {path} cannot be read: {error}") from error
     missing = {"prompt", "response"} - set(_PLACEHOLDER.findall(text))
     if missing:
         raise ConfigError(

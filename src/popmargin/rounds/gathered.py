@@ -1,6 +1,5 @@
 """What finished stages say, gathered for the report: measured policies, labels, trainings, costs."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from popmargin.pop.edges import PopEdges
 from popmargin.rounds.manifest import Manifest
 from popmargin.rounds.plan import Plan
 from popmargin.rounds.runner import states_of, waiting_lines
+from popmargin.safe_reading import read_json
 from popmargin.statistics.intervals import Interval
 
 
@@ -107,7 +107,7 @@ def _measured(names: list[str], folder: Path) -> list[Measured]:
         policies.append(Measured("start", metrics, {}, _samples(reference)))
     for name in trained:
         own = folder / name
-        metrics = json.loads((own / "evaluation/metrics.json").read_text(encoding="utf-8"))["intervals"]
+        metrics = read_json(own / "evaluation/metrics.json")["intervals"]
         generations = _generations(own)
         policies.append(
             Measured(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from popmargin.errors import RunError
 from popmargin.files import no_such_file, whole_file
 from popmargin.rounds.plan import Output, Stage, Waiting
+from popmargin.safe_reading import read_json
 
 _CHUNK = 2**22
 FINISHED, BEGUN, MARK = "manifest.json", "begun.json", "plan.txt"
@@ -92,7 +93,7 @@ class Manifest:
             RunError: it cannot be read.
         """
         try:
-            return Manifest(**json.loads(file.read_text(encoding="utf-8")))
+            return Manifest(**read_json(file))
         except FileNotFoundError:  # also if another process has just finished the stage
             return None
         except (OSError, ValueError, TypeError) as error:

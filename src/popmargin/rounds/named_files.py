@@ -1,6 +1,5 @@
 """Files that a stage reads although no input names them: the user's code, models, and files in settings."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, cast
 from popmargin.errors import ConfigError
 from popmargin.label.store.address import is_store
 from popmargin.rewards.naming import read_name
+from popmargin.safe_reading import read_json
 from popmargin.user_code import home, written_by_user
 from popmargin.user_files import file_of, files_of
 
@@ -68,7 +68,7 @@ def with_bases(places: Mapping[str, object]) -> dict[str, Path]:
 
 def _base(folder: Path) -> Path | None:
     try:
-        named = json.loads((folder / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        named = read_json(folder / _ADAPTER).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         return None
     return Path(named) if isinstance(named, str) and Path(named).is_dir() else None

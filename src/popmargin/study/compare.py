@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from popmargin.code_permission import note_named
 from popmargin.config import EvaluationConfig, dump_yaml, from_dict, to_dict
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.generating import generate_and_score
@@ -58,6 +59,7 @@ def compare(study: StudyConfig, *, overwrite: bool = False) -> tuple[StudyResult
             "compare does not run under torchrun. Start the same command several times, once per GPU: the processes "
             "share the runs. To train one run on several GPUs: torchrun -m popmargin train"
         )
+    note_named(to_dict(study))
     output = Path(study.output)
     check_folder(output)
     (output / LOCKS).mkdir(parents=True, exist_ok=True)  # marks the folder as a study's

@@ -8,6 +8,7 @@ from typing import Any
 from popmargin.bounds import Positive, Seed, SomeShareOrCount
 from popmargin.config import RunConfig, apply_overrides, from_dict, merge, read_yaml, section
 from popmargin.errors import ConfigError, did_you_mean
+from popmargin.files import is_folder_name
 
 
 @section("tune")
@@ -63,6 +64,11 @@ class StudyConfig:
     def __post_init__(self) -> None:
         if not self.arms or not self.seeds:
             raise ConfigError("A study needs at least one arm and one seed.")
+        strange = [arm for arm in self.arms if not is_folder_name(str(arm))]
+        if strange:
+            raise ConfigError(
+                f"arms: {strange[0]!r} cannot be the name of a folder. Rename it; `label` may be anything."
+            )
         if self.baseline not in self.arms:
             raise ConfigError(f"The baseline '{self.baseline}' is not an arm. {did_you_mean(self.baseline, self.arms)}")
 

@@ -24,6 +24,7 @@ from popmargin.report.curves import ERRORS
 from popmargin.report.pictures import MAX_ROWS, thumbnail
 from popmargin.report.results import ArmResult, StudyResults
 from popmargin.rewards.naming import read_name
+from popmargin.safe_reading import read_json
 from popmargin.statistics.calibration import share_right
 from popmargin.statistics.intervals import Interval
 from popmargin.statistics.jackknife import row_means
@@ -179,7 +180,7 @@ def _account(arms: Mapping[str, Arm], labels: Mapping[str, str]) -> list[dict[st
     for arm in arms.values():
         run = arm.runs[0]
         measured = run.evaluation / "metrics.json"
-        evaluated = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+        evaluated = read_json(measured) if measured.is_file() else {}
         for step in [*run.facts().get("account", []), *evaluated.get("account", [])]:
             label = labels.get(arm.name, arm.name)
             told = whose.setdefault(json.dumps(step), [])

@@ -70,7 +70,7 @@ def _save(
     def write(model: Any, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         saved.update(task.save(model, folder, state, settings))
 
-    merges = task.merges(settings)
+    merges = task.merges(settings) and not trainer.is_fsdp_enabled
     if not merges:
         trainer.write = write
         with _whole(trainer):

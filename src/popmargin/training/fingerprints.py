@@ -19,9 +19,10 @@ from popmargin.data.goals import body_keys
 from popmargin.data.schema import COLUMNS, Preferences
 from popmargin.data.split import normalised_key
 from popmargin.errors import RunError
-from popmargin.files import PARQUET, digest, read_json, whole_file
+from popmargin.files import PARQUET, digest, whole_file
 from popmargin.listed_files import refuse_changed
 from popmargin.pop.scale import StrengthScale
+from popmargin.safe_reading import read_object
 
 SIDES = {"train": "training", "test": "held-out"}
 _ALL_SIDES = (*SIDES, "aside")
@@ -143,7 +144,7 @@ class Record:
         refuse_changed(folder, [data.name, facts.name], remedy=_REMEDY)
         if not data.is_file():
             raise RunError(f"{data} is missing. {_REMEDY}")
-        read = read_json(facts, _REMEDY)
+        read = read_object(facts, _REMEDY)
         try:
             columns: dict[str, Any] = pq.read_table(data).to_pydict()
             sides = np.array(columns["side"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from popmargin.code_permission import note_stored
 from popmargin.config import RunConfig, from_dict, opened, to_dict
 from popmargin.config_names import EMBEDDED
 from popmargin.errors import ConfigError
@@ -140,6 +141,7 @@ def with_kept_code(config: RunConfig, folder: Path) -> RunConfig:
         return look
 
     _change_code(values, kept)
+    note_stored(values, folder.parent / "config.yaml")
     return from_dict(RunConfig, values)
 
 

@@ -13,9 +13,11 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
 from popmargin.account import Step
-from popmargin.config import RunConfig
+from popmargin.code_permission import note_given
+from popmargin.config import RunConfig, to_dict
 from popmargin.data.goals import as_given, goal_facts
 from popmargin.models.policies import bf16_is_slower
+from popmargin.models.sharding import Sharding
 from popmargin.training.arguments import training_arguments
 from popmargin.training.build import Parts, Run, make_parts, make_trainer
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback, StopCallback
@@ -61,6 +63,7 @@ def train(
     Raises:
         ConfigError, DataError, RunError: with the remedy.
     """
+    note_given(to_dict(config))
     # First: it joins the other processes, if any, and chooses this one's device.
     directory = RunDirectory(Path(config.output))
     arguments = training_arguments(config.train, config.seed, directory.checkpoints)
@@ -68,6 +71,8 @@ def train(
     if first:  # a slower process might find files that this one has begun
         run.check(resume=resume, overwrite=overwrite)
     workspace = workspace or run.workspace()
+    if run.model.quantization == "none":  # accelerate knows which weights in 4 bits it cannot divide
+        workspace.task.sharding = Sharding.of(arguments)
     if run.model.precision == "bf16":
         _say_if_bf16_is_slow()
     account = [*earlier, *workspace.account]

@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popmargin.config import RunConfig, dump_yaml, from_dict, read_saved, to_dict
-from popmargin.errors import RunError
-from popmargin.files import no_such_file, read_json, read_jsonl, whole_file
+from popmargin.errors import ConfigError, RunError
+from popmargin.files import no_such_file, read_jsonl, whole_file
 from popmargin.listed_files import LISTED, fault_of, refuse_changed, write_list
+from popmargin.safe_reading import read_object
 from popmargin.training.checkpoints import checkpoints_in, newest_whole, step_of
 from popmargin.training.inputs import differences, refuse_inputs_inside, with_code_of, with_kept_code
 
@@ -114,7 +115,10 @@ class RunDirectory:
                 f"{self.path} is not a run directory: it has no config.yaml. Create one with popmargin train."
             )
         refuse_changed(self.path, ["config.yaml", "code"], remedy=_AGAIN)
-        return from_dict(RunConfig, read_saved(file))
+        try:
+            return from_dict(RunConfig, read_saved(file))
+        except ConfigError as error:
+            raise error if str(file) in str(error) else RunError(f"{file}: {error}") from error
 
     def facts(self) -> dict[str, Any]:
         """The contents of run.json.
@@ -128,7 +132,7 @@ class RunDirectory:
             )
         remedy = "Delete it and continue with popmargin train --resume, which goes on from the last checkpoint if any."
         refuse_changed(self.path, ["run.json"], remedy=remedy)
-        return read_json(self.path / "run.json", remedy)
+        return read_object(self.path / "run.json", remedy)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl.

@@ -24,6 +24,7 @@ from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
 from popmargin.training.checkpointing import CheckpointingTrainer
+from popmargin.training.divided import prepared_once, refuse_other_division, refuse_undividable
 from popmargin.training.finite import Checked, own_part, what_is_not
 from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
@@ -78,24 +79,13 @@ class PreferenceTrainer(CheckpointingTrainer):
             callbacks=[*(callbacks or []), _StepCallback(self)],
             **options,
         )
-        if loss.target is not None and self.is_deepspeed_enabled and loss.target.forward == "all":
-            raise RunError(
-                "DeepSpeed cannot keep an averaged target: set target.kind to `bank` or `policy`, or use fsdp instead."
-            )
-        if average is not None and self.is_deepspeed_enabled:
-            raise RunError("DeepSpeed cannot keep averaged weights: remove train.average, or use fsdp instead.")
-        if stopping is not None and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            raise RunError("Sharded training cannot keep the best weights: remove train.stop_on.")
-        if args.fsdp and not self.is_fsdp_enabled:
-            raise RunError(
-                "train.trainer_arguments requests fsdp, which accelerate does not support here: it needs several "
-                "processes with one accelerator each. Remove it, or use `accelerate launch` on such a machine."
-            )
-        if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and collator.tokens_per_batch is not None:
-            raise RunError(
-                "Sharded training needs the same number of forward passes in every process, which "
-                "train.tokens_per_batch does not guarantee: set train.micro_batch_size instead."
-            )
+        refuse_undividable(
+            self,
+            target=loss.target,
+            averages=average is not None,
+            stops=stopping is not None,
+            by_tokens=collator.tokens_per_batch is not None,
+        )
         self.model_accepts_loss_kwargs = True  # the loss below is already a mean over the whole optimizer step
         self.loss = loss
         self.collator = collator
@@ -113,6 +103,10 @@ class PreferenceTrainer(CheckpointingTrainer):
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
         self._checks: list[Checked] = []
         self.write = write
+
+    def _prepare_for_training(self, *args: Any, **values: Any) -> Any:
+        with prepared_once(self):
+            return super()._prepare_for_training(*args, **values)
 
     # -- data order ------------------------------------------------------------------------------------------------
 
@@ -358,17 +352,19 @@ class PreferenceTrainer(CheckpointingTrainer):
             if not self.args.should_save:
                 return
             state |= {f"objective.{name}": value for name, value in self.state_of_objective.items()}
+            Path(output_dir).mkdir(parents=True, exist_ok=True)  # FSDP's sharded weights are written after this
             save_file({name: value.contiguous() for name, value in state.items()}, Path(output_dir) / STATE_FILE)
 
     def load_state(self, checkpoint: Path) -> None:
         """Restore target and objective state from a checkpoint.
 
         Raises:
-            RunError: the checkpoint was not written by popmargin, or is from another target.
+            RunError: the checkpoint was not written by popmargin, or is from another target or kind of sharding.
         """
         file = checkpoint / STATE_FILE
         if not file.is_file():
             raise RunError(f"{checkpoint} has no {STATE_FILE}: it cannot be resumed. Delete it to use an earlier one.")
+        refuse_other_division(self, checkpoint)
         state = load_file(file)
         if self.loss.target is not None:
             self.loss.target.load_state(state)

@@ -7,6 +7,8 @@ from pathlib import Path
 from popmargin.data.conversation import Text
 from popmargin.data.questions import Kind, PreferenceText
 from popmargin.errors import ConfigError
+from popmargin.files import no_such_file
+from popmargin.safe_reading import read_text
 
 HERE = Path(__file__).parent
 FILES: dict[Kind, str] = {"pop": "pop_pair.txt", "preference": "preference.txt"}
@@ -31,9 +33,9 @@ def load_prompt(kind: Kind, path: str | Path | None = None) -> str:
     """
     file = HERE / FILES[kind] if path is None else Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Judge prompt {file} cannot be read: {error}") from error
+        text = read_text(file, ConfigError, what="Judge prompt")
+    except FileNotFoundError as error:
+        raise ConfigError(f"Judge prompt {file} cannot be read: {no_such_file(file)}") from error
     found, needed = frozenset[str](_BRACES.findall(text)), PLACEHOLDERS[kind]
     if found != needed:
         missing, unknown = sorted(needed - found), sorted(found - needed)

@@ -19,6 +19,7 @@ from popmargin.listed_files import refuse_changed
 from popmargin.recommend.denoising.item_denoiser import ItemDenoiser, ItemDenoiserOptions
 from popmargin.recommend.item_sequences import Catalogue
 from popmargin.registry import make_options
+from popmargin.safe_reading import read_json
 
 ITEMS = "items.json"
 VECTORS = "vectors.safetensors"
@@ -95,7 +96,7 @@ def load_item_denoiser(folder: str | Path) -> tuple[ItemDenoiser, Catalogue]:
 def _told(folder: str | Path) -> Mapping[str, Any]:
     path = Path(folder) / ITEMS
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
         return {**told, "items": [str(item) for item in told["items"]]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(

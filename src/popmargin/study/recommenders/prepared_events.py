@@ -18,6 +18,7 @@ from popmargin.recommend.item_vectors import load_item_vectors, whiten
 from popmargin.recommend.read_sequences import load_sequences
 from popmargin.recommend.saved_parts import parts_digest, save_parts
 from popmargin.recommend.splitting import Parts, leave_one_out, split_by_time, split_by_user
+from popmargin.safe_reading import read_json
 from popmargin.study.recommenders.recommend_config import EventsConfig, VectorsConfig
 
 SETTINGS = "events.json"
@@ -102,7 +103,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         RunError: it is no such folder.
     """
     try:
-        told = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        told = read_json(folder / SETTINGS)
         return {"digest": str(told["digest"]), "settings": dict(told["settings"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
@@ -148,7 +149,7 @@ def start_model(parts: Parts, vectors: VectorsConfig, folder: Path) -> tuple[Pat
     place = folder / f"{vectors.source}-{digest(key.encode())[:12]}"
     note = place.with_suffix(".json")
     if place.is_dir() and note.is_file():
-        told = json.loads(note.read_text(encoding="utf-8"))
+        told = read_json(note)
         return place, float(told["seconds"]), list(told["notes"])
     began, notes = time.perf_counter(), list[str]()
     found = None

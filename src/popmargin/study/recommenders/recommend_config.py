@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from popmargin.bounds import Count, PositiveShare, Seed, Size
 from popmargin.config import RunConfig, apply_overrides, from_dict, merge, opened, read_yaml, section
 from popmargin.errors import ConfigError, did_you_mean
+from popmargin.files import is_folder_name
 from popmargin.recommend.baselines.base import BASELINES, Baseline
 from popmargin.registry import make_options
 
@@ -131,10 +132,10 @@ class RecommendConfig:
             raise ConfigError("A comparison needs an arm or more, and a seed or more, each once.")
         if self.baseline not in self.arms:
             raise ConfigError(f"The baseline '{self.baseline}' is not an arm. {did_you_mean(self.baseline, self.arms)}")
-        strange = [arm for arm in self.arms if Path(arm).name != arm or arm.startswith(".")]
+        strange = [arm for arm in self.arms if not is_folder_name(str(arm))]
         if strange:
             raise ConfigError(
-                f"arms: '{strange[0]}' cannot be the name of a folder. Rename it; `label` may be anything."
+                f"arms: {strange[0]!r} cannot be the name of a folder. Rename it; `label` may be anything."
             )
         for arm, values in self.arms.items():
             if "recommender" in values:

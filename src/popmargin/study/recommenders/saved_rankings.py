@@ -10,6 +10,7 @@ import numpy as np
 from popmargin.errors import RunError
 from popmargin.files import whole_folder
 from popmargin.recommend.ranks import Ranking
+from popmargin.safe_reading import read_json
 
 RANKING, MEASURED = "ranking.npz", "measured.json"
 
@@ -36,7 +37,7 @@ def read_measured(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told = read_json(file)
         return {"record": dict(told["record"]), "costs": dict(told["costs"])}
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file}: cannot be read ({error}). Delete {folder}, and run again.") from error
