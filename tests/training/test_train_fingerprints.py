@@ -245,6 +245,9 @@ def test_a_run_stands_alone_when_the_code_is_gone(
     plain = replace(plain, reward=RunDirectory(moved).config().evaluation.reward)
     assert evaluated(moved)["intervals"] == before and str(moved) in str(plain.reward)
     add_line(moved / "code" / "objective" / "factors.py")
+    with pytest.raises(RunError, match=r"code/objective/factors\.py has 19 bytes, and 10 were written\. Restore it"):
+        evaluated(moved)
+    (moved / "popmargin_files.json").unlink()  # as if it was meant
     with pytest.raises(RunError, match=r"inputs\. Changed: factors\.py, which 'mine_.*' imports\. Restore"):
         evaluated(moved)
 
@@ -370,7 +373,7 @@ def test_the_record_is_read_as_it_was_written(tmp_path: Path, configure: Configu
     record.save(tmp_path)
     assert Record.load(tmp_path) == record and not record.changes(record)
     (tmp_path / "data.parquet").write_bytes(b"no")
-    with pytest.raises(RunError, match="record of the training data cannot be read"):
+    with pytest.raises(RunError, match=r"data\.parquet cannot be read .* Restore it"):
         Record.load(tmp_path)
 
 

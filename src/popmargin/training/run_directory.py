@@ -127,7 +127,9 @@ class RunDirectory:
             RunError: the run has not finished.
         """
         if not self.finished:
-            raise RunError(f"{self.path} has not finished training. Continue with popmargin train --resume.")
+            raise RunError(
+                f"{self.path} has not finished training (it has no run.json). Continue with popmargin train --resume."
+            )
         remedy = "Delete it and continue with popmargin train --resume, which goes on from the last checkpoint if any."
         refuse_changed(self.path, ["run.json"], remedy=remedy)
         return read_object(self.path / "run.json", remedy)
