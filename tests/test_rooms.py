@@ -18,8 +18,8 @@ ROOT = SOURCE.parents[1]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 ROOMS = [
-    "errors", "files", "safe_reading", "yaml_file", "bounds", "account", "user_files", "code_permission", "user_code",
-    "config_names",
+    "errors", "files", "safe_reading", "listed_files", "yaml_file", "bounds", "account", "user_files",
+    "code_permission", "user_code", "config_names",
     "config", "registry",
     "statistics",
     "data",

@@ -16,6 +16,7 @@ _REASONS = {
     "tie": "a tie",
     "unfinished": "cut at the token limit",
     "missing": "a missing value",
+    "too_large": "a number beyond what fp32 holds",
     "bad_json": "invalid JSON",
     "bad_utf8": "invalid UTF-8",
 }

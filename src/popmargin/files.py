@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from popmargin.errors import ConfigError, RunError
 
@@ -78,13 +78,23 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Generator[Path]:
 
 
 def append_jsonl(path: Path, values: Mapping[str, Any]) -> None:
-    """Append one line of JSON to a log; a truncated last line is removed first, with a message."""
-    with path.open("ab+") as file:
-        torn = _torn_end(file)
-        if torn:
-            _LOG.warning("%s: its last line was not written to its end; its %d bytes are cut off.", path, torn)
-            file.truncate(file.seek(0, os.SEEK_END) - torn)
-        file.write((json.dumps(values, sort_keys=True) + "\n").encode())
+    """Append one line of JSON to a log; a truncated last line is removed first, with a message.
+
+    Raises:
+        RunError: it cannot be written, for instance because the disk is full.
+    """
+    try:
+        with path.open("ab+") as file:
+            torn = _torn_end(file)
+            if torn:
+                _LOG.warning("%s: its last line was not written to its end; its %d bytes are cut off.", path, torn)
+                file.truncate(file.seek(0, os.SEEK_END) - torn)
+            file.write((json.dumps(values, sort_keys=True) + "\n").encode())
+    except OSError as error:
+        raise RunError(
+            f"{path}: a line cannot be written ({error.strerror or error}). Make room or check its permissions, then "
+            "go on with the same command (train: with --resume)."
+        ) from error
 
 
 def _torn_end(file: IO[bytes]) -> int:
@@ -99,8 +109,12 @@ def _torn_end(file: IO[bytes]) -> int:
     return size - (file.read().rfind(b"\n") + 1)
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, *, lenient: bool = False) -> list[dict[str, Any]]:
     """All complete lines of a log; none if there is no such file. A truncated last line is skipped, with a message.
+
+    Args:
+        path: the log.
+        lenient: skip every line that is not JSON, with a message: for logs that nothing depends on.
 
     Raises:
         RunError: a line before it is not JSON.
@@ -111,11 +125,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if torn:
         _LOG.warning("%s: its last line is incomplete and is skipped.", path)
     lines: list[dict[str, Any]] = []
-    for number, line in enumerate(whole.splitlines(), 1):
+    for number, line in enumerate(whole.split(b"\n"), 1):
         try:
-            lines += [json.loads(line)] if line.strip() else []
+            found: Any = json.loads(line) if line.strip() else None
+            if found is not None and not isinstance(found, dict):
+                raise ValueError("no object")
         except ValueError as error:
-            raise RunError(f"{path}:{number}: not JSON ({error}). Remove the line, or train again.") from error
+            if not lenient:
+                raise RunError(f"{path}:{number}: not JSON ({error}). Remove the line, or train again.") from error
+            _LOG.warning("%s:%d is not JSON and is skipped.", path, number)
+        else:
+            lines += [] if found is None else [cast(dict[str, Any], found)]
     return lines
 
 

@@ -7,7 +7,7 @@ holds, and deep JSON ends Python's recursion: each becomes an error that names t
 import json
 import stat
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from popmargin.errors import PopmarginError, RunError
 
@@ -115,8 +115,12 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("lists and objects lie in one another too deeply") from error
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, remedy: str = "It is damaged: restore it, or make it again.") -> Any:
     """The value in a JSON file that popmargin or a library wrote.
+
+    Args:
+        path: the file.
+        remedy: what to do where it is not JSON, a sentence.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -126,4 +130,28 @@ def read_json(path: str | Path) -> Any:
     try:
         return parse_json(text)
     except ValueError as error:
-        raise RunError(f"{path} is not JSON ({error}). It is damaged: restore it, or make it again.") from error
+        raise RunError(f"{path} is not JSON ({error}). {remedy}") from error
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file that has to be there.
+
+    Args:
+        path: the file.
+        remedy: what to do where it cannot be read, a sentence.
+
+    Raises:
+        RunError: there is no such file, or it is not a JSON object.
+
+    Example:
+        >>> read_object(Path("nowhere/run.json"), "Train again.")
+        Traceback (most recent call last):
+        popmargin.errors.RunError: nowhere/run.json cannot be read (No such file or directory). Train again.
+    """
+    try:
+        found = read_json(path, remedy)
+    except FileNotFoundError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}). {remedy}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is not a JSON object. {remedy}")
+    return cast("dict[str, Any]", found)

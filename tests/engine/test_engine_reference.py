@@ -203,24 +203,39 @@ def test_several_processes_share_a_build(tmp_path: Path, tiny_model: Any, tokeni
     assert not list(folder.glob("*.part")) and not list(folder.glob("*.lock"))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign"])
-def test_a_damaged_shard_is_named(
-    tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences, damage: str
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "foreign", "missing"])
+def test_what_is_damaged_is_said_and_computed_again(
+    tmp_path: Path,
+    tiny_model: Any,
+    tokenized: TokenizedPreferences,
+    damage: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Whatever file of the cache it is."""
     made = cache(tmp_path, tiny_model)
-    fill(made, tokenized, lambda: tiny_model)
-    (shard,) = made.folder.glob("shard-*.safetensors")
-    content = bytearray(shard.read_bytes())
-    if damage == "truncated":
-        shard.write_bytes(content[: len(content) // 2])
-    elif damage == "flipped":
-        content[-3] ^= 1
-        shard.write_bytes(content)
-    else:
-        shard.with_name("shard-0.safetensors").write_bytes(b"not a shard")
-        shard = shard.with_name("shard-0.safetensors")
-    with pytest.raises(RunError, match=rf"{shard.name}.*Delete this file"):
-        cache(tmp_path, tiny_model)
+    monkeypatch.setattr(reference, "_PIECE_TOKENS", 100)
+    first = [values.copy() for side in vars(fill(made, tokenized, lambda: tiny_model)).values() for values in side]
+    files = sorted(file for file in made.folder.iterdir() if file.is_file())
+    assert len(files) > 3 and made.folder / "settings.json" in files
+    for file in files:
+        content = bytearray(file.read_bytes())
+        if damage != "foreign":
+            file.unlink()  # what is mapped stays as it is
+        if damage == "missing":
+            pass
+        elif damage == "foreign":
+            file.with_name(f"shard-0{file.suffix}").write_bytes(b"not a shard")
+        else:
+            content[len(content) // 2] ^= 1
+            file.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "flipped": content}[damage])
+        caplog.clear()
+        again = fill(cache(tmp_path, tiny_model), tokenized, lambda: tiny_model)
+        for mine, other in zip(first, again.chosen + again.rejected, strict=True):
+            np.testing.assert_array_equal(mine, other)
+        said = "its values are computed again" in caplog.text
+        assert said == (file.suffix == ".safetensors" and damage != "missing")
+        fill(cache(tmp_path, tiny_model), tokenized, no_model)
 
 
 def test_a_broken_reference_is_refused(tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences) -> None:

@@ -51,12 +51,9 @@ def test_what_the_command_says(
     config.write_text(dump_yaml(to_dict(configure({"model": {"path": large}, "train": {"max_steps": None}}))))
     monkeypatch.setattr(dry_run, "device_bytes", lambda: (80 * 10**9, "a device"))
     assert main(["train", str(config), "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert (
-        "32 rows an epoch, 4 steps of 8 rows (1 epochs)" in told
-        and "weights           5.9 GB  1.49B parameters" in told
-    )
-    assert "optimizer        11.9 GB" in told and told.endswith("It fits.\n")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "32 rows an epoch, 4 steps of 8 rows (1 epochs)" in told and "weights 5.9 GB 1.49B parameters" in told
+    assert "optimizer 11.9 GB" in told and told.endswith("It fits.")
     assert not Path(configure().output).exists()
     monkeypatch.setattr(dry_run, "device_bytes", lambda: (8 * 10**9, "a device"))
     assert main(["train", str(config), "--dry-run"]) == 0

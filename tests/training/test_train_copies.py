@@ -15,11 +15,12 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTr
 from popmargin.config import ModelConfig, RunConfig
 from popmargin.engine.logps import forward_plan
 from popmargin.errors import RunError
-from popmargin.models.policies import load_policy, make_policy, merged
+from popmargin.models.policies import load_model, load_policy, make_policy, merged
 from popmargin.models.reward_models import make_reward_model
-from popmargin.models.sharing import weight_bytes
+from popmargin.models.shared_weights import weight_bytes
 from popmargin.tasks import language
 from popmargin.training.build import Parts, Run, make_parts
+from popmargin.training.memory import TensorPeak
 from popmargin.training.run import train
 
 Configure = Callable[..., RunConfig]
@@ -47,6 +48,15 @@ def made(config: RunConfig) -> Parts:
 def whole(model_path: str) -> int:
     """Bytes of the start model."""
     return weight_bytes([LlamaForCausalLM.from_pretrained(model_path)])
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_loading_makes_no_second_copy(tmp_path: Path, make_model: Any, stored: torch.dtype) -> None:
+    """Weights are read, and cast, one after the other."""
+    make_model(dtype=stored).save_pretrained(tmp_path)
+    with TensorPeak() as peak:
+        model = load_model(str(tmp_path), torch.float32)
+    assert weight_bytes([model]) <= peak.bytes - peak.before + 1 < 1.5 * weight_bytes([model])
 
 
 @pytest.mark.parametrize("objective", ["dpo", "simpo", "spa"])

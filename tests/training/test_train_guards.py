@@ -1,7 +1,10 @@
 """NaN and Inf stop a run before they reach the weights, and the rows are named."""
 
+import json
 import math
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ import torch
 from transformers import TrainerCallback
 
 from popmargin.config import RunConfig
+from popmargin.data.load import scan_preferences
 from popmargin.errors import DataError, RunError
+from popmargin.margin import Margin
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.tasks import language
 from popmargin.training import build as training
@@ -103,8 +108,6 @@ def test_a_bad_gradient_is_caught_before_the_step(configure: Configure, policies
         def rooted(rows: Any, options: Any) -> torch.Tensor:
             return plain(rows, options) + (rows.gap - rows.gap.detach()).sqrt()
 
-        from dataclasses import replace
-
         return replace(loss, objective=replace(loss.objective, function=rooted))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -166,3 +169,78 @@ def test_a_preference_without_margin_or_label_is_named(
     data = {"train": str(tmp_path / "rows.parquet"), "test_size": 0, "test": str(tmp_path / "test.parquet")}
     with pytest.raises(DataError, match=r"row-7|row 7 \(from 0\)"):
         train(configure({"data": data, "objective": {"name": name}, "train": {"max_steps": 1}}))
+
+
+def poisoned(kind: str, loss: Any) -> Any:
+    """The loss with one thing in it that is not finite."""
+    objective = loss.objective
+
+    def function(rows: Any, options: Any) -> torch.Tensor:
+        values = objective.function(rows, options)
+        return values + rows.column("margin").square() if kind == "data" else values / torch.zeros_like(values)
+
+    if kind != "margin":
+        return replace(loss, objective=replace(objective, function=function))
+    source, options = loss.margin
+
+    def first_without_bound(rows: Any, _: Any) -> Margin:
+        place = torch.arange(len(rows.chosen)) == 0
+        return Margin(values=torch.where(place, -math.inf, 0.0 * rows.gap.detach()), unit="reward")
+
+    return replace(loss, margin=(replace(source, function=first_without_bound), options))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("objective", r"The loss is not finite .* the objective overflows on them. Lower train\.learning_rate"),
+        ("margin", r"The margin is not finite .* It comes from the run's margin source"),
+        ("data", r"The loss is not finite .* The data's margin of 'p\d\d\d' is 3e\+30: correct it"),
+    ],
+)
+def test_the_likely_cause_is_named(
+    configure: Configure, policies: list[Any], tmp_path: Path, data_path: str, kind: str, said: str
+) -> None:
+    """A margin of minus infinity once gave a loss of 0, and a training that looked perfect."""
+    rows = [json.loads(line) for line in Path(data_path).read_text().splitlines()]
+    if kind == "data":
+        rows[3]["chosen_rating"], rows[5]["chosen_rating"] = 2e30, 3e30
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    change: dict[str, Any] = {"data": {"train": str(tmp_path / "rows.jsonl")}, "train": {"batch_size": 32}}
+    config = configure(change, {"margin": {"source": "ratings"}} if kind == "margin" else {},
+                       {"objective": {"name": "dpo_rating_margin"}} if kind == "data" else {})  # fmt: skip
+    workspace = Run.read(config).workspace()
+    original = training.make_loss
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "make_loss", lambda settings: poisoned(kind, original(settings)))
+        with pytest.raises(RunError, match=rf"(?s){said}"):
+            train(config, workspace=workspace)
+    assert untouched(policies[0], workspace)
+
+
+def test_weights_that_were_spoilt_before_are_named(configure: Configure) -> None:
+    config = configure({"train": {"max_steps": 2}})
+
+    class Spoiling(training.PreferenceTrainer):
+        def finish_step(self) -> None:
+            super().finish_step()
+            next(iter(self.model.parameters())).data.fill_(math.nan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "PreferenceTrainer", Spoiling)
+        with pytest.raises(RunError, match=r"step 2 .* Weights are not finite already \(.*Lower train\.learning_rate"):
+            train(config)
+
+
+def test_a_rating_that_fp32_does_not_hold_is_named(tmp_path: Path, configure: Configure, data_path: str) -> None:
+    """It once passed `data check`; as an infinite margin it makes the loss 0."""
+    rows = [json.loads(line) for line in Path(data_path).read_text().splitlines()]
+    rows[3]["chosen_rating"] = 1e300
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = r"rows\.jsonl:4, column 'chosen_rating': the number is 1e\+300; .* fp32"
+    found, report = scan_preferences(str(tmp_path / "rows.jsonl"))
+    assert found is not None and len(found) == len(rows) - 1
+    (problem,) = report.fatal
+    assert re.search(said, str(problem)) and report.problem_counts == {"too_large": 1}
+    with pytest.raises(DataError, match=said):
+        train(configure({"data": {"train": str(tmp_path / "rows.jsonl")}}))

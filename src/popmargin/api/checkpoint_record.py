@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from popmargin.config import to_dict
 from popmargin.errors import RunError
 from popmargin.files import whole_file
+from popmargin.safe_reading import read_object
 from popmargin.training.build import Run
 from popmargin.training.fingerprints import Record, Rows
 from popmargin.training.inputs import flat
@@ -87,10 +88,7 @@ class CheckpointRecord:
         if not folder.is_dir():
             return None
         record = Record.load(folder)
-        try:
-            settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{folder}: the record of its training cannot be read ({error}).") from error
+        settings = read_object(folder / _SETTINGS, "Resume from another checkpoint, or train from the start.")
         if record is None:
             raise RunError(f"{folder}: the record of its training lacks data.parquet and fingerprints.json.")
         return CheckpointRecord(settings, record)

@@ -12,6 +12,7 @@ from popmargin.data.load_report import RowProblem
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS
 from popmargin.errors import DataError, counted
 
+_LARGEST = 3.4028234663852886e38
 Draft = dict[str, Any]
 """One preference on its way in: every name of `COLUMNS` and `OPTIONAL_COLUMNS`, None where unknown.
 
@@ -57,6 +58,9 @@ def check_draft(draft: Draft, *, contradictions: str = "error") -> list[RowError
         if value is not None and not math.isfinite(value):
             remedy = "write a finite number, or null if unknown."
             errors.append(RowError("nan", f"the number is {value}.", remedy, column=name))
+        elif value is not None and abs(value) > _LARGEST:
+            message = f"the number is {value:g}; models compute in fp32, which ends at {_LARGEST:.2g}."
+            errors.append(RowError("too_large", message, "correct it, or write null if unknown.", column=name))
     soft_label = draft["soft_label"]
     if soft_label is not None and not math.isnan(soft_label) and not 0 <= soft_label <= 1:
         remedy = "write the probability that chosen is better, 0 to 1."

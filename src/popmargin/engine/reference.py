@@ -5,11 +5,13 @@ weights and architecture, and how it is scored. Learning rates, objectives, spli
 matter. Shards are memory-mapped: a run touches only the pages it needs, and several runs share them.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +23,26 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 
 from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine.dropout import draws
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
+from popmargin.engine.processes import (
+    from_first_process,
+    is_divided,
+    largest_of_all,
+    place_of,
+    process_count,
+    process_number,
+    whole,
+)
 from popmargin.engine.sequences import Layout, make_sequences, sequences_to, split_to_budget
 from popmargin.errors import RunError, counted
 from popmargin.files import whole_file
 
+_LOG = logging.getLogger(__name__)
 _FORMAT = 4  # raise it when the meaning of the stored numbers changes
 _PIECE_TOKENS = 32_000  # a killed build loses at most this many tokens of work
 # Settings of a configuration besides the architecture: none of them can change a log-prob.
@@ -63,16 +76,20 @@ def model_fingerprint(model: Any) -> str:
     """Hash (hex) of all weights with their names, and of the architecture in the configuration.
 
     Settings such as a rotary base or a window change values without changing a weight. Settings that a newer
-    transformers adds, at their defaults, do not change the hash.
+    transformers adds, at their defaults, do not change the hash. It is the same for a model that is divided among
+    processes, which must all call this: they gather one weight at a time for the first one.
     """
     named = model.config.to_diff_dict()
     settings = {key: value for key, value in named.items() if key not in _NO_VALUE | _LABELS and not draws(key)}
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        flat = tensor.detach().cpu().contiguous().flatten()
+        gathered = whole(tensor)
+        if process_number() and isinstance(tensor, DTensor):
+            continue
+        flat = gathered.cpu().contiguous().flatten()
         digest.update(memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b"")
-    return digest.hexdigest()
+    return from_first_process(digest.hexdigest()) if is_divided(model) else digest.hexdigest()
 
 
 class ReferenceCache:
@@ -85,12 +102,15 @@ class ReferenceCache:
         fingerprint: `model_fingerprint` of the reference.
         precision: fp32 or bf16, as in `token_logps`.
         dtype: the dtype the reference's weights are kept in.
+        together: whether the reference is divided among processes, which then score in step, each its share.
     """
 
-    def __init__(self, directory: Path, fingerprint: str, precision: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, directory: Path, fingerprint: str, precision: str, dtype: torch.dtype, *, together: bool = False
+    ) -> None:
         settings = {"format": _FORMAT, "model": fingerprint, "precision": precision, "dtype": str(dtype)}
         text = json.dumps(settings, sort_keys=True)
-        self.precision = precision
+        self.precision, self._together = precision, together
         self.folder = directory / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
         self._settings = text.encode()
         self._values: dict[bytes, np.ndarray] = {}
@@ -99,9 +119,15 @@ class ReferenceCache:
 
     def _read_new_shards(self) -> None:
         for shard in sorted(self.folder.glob("shard-*.safetensors")):
-            if shard.name not in self._read:
+            if shard.name in self._read:
+                continue
+            try:
                 self._values.update(_read_shard(shard))
                 self._read.add(shard.name)
+            except RunError as error:
+                _LOG.warning("%s It is not used, and its values are computed again.", error)
+                with contextlib.suppress(OSError):
+                    shard.unlink(missing_ok=True)
 
     def responses(
         self,
@@ -129,11 +155,13 @@ class ReferenceCache:
             One float32 array per response, nats per token.
 
         Raises:
-            RunError: the model gave a non-finite value, or a shard is damaged.
+            RunError: the model gave a non-finite value, or what is computed cannot be written.
         """
         keys = [_key(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
         wanted = {key: number for number, key in enumerate(keys)}
         pieces = [piece for piece in _pieces(wanted, prompts, completions) if self._missing(piece)]
+        if self._together:
+            pieces = from_first_process(pieces)  # another run may have written some while this process looked
         if pieces:
             self._open_to_write(sum(len(self._missing(piece)) for piece in pieces))
             reference = model()
@@ -144,6 +172,9 @@ class ReferenceCache:
                 unit="response",
                 disable=not progress,
             ) as bar:
+                if self._together:
+                    self._build_together(pieces, wanted, scorer, bar)
+                    pieces = []
                 # First what no other process is working on, then what others have begun: done by then, unless they were
                 # killed.
                 begun = [piece for piece in pieces if not self._build(piece, wanted, scorer, bar, wait=False)]
@@ -166,6 +197,29 @@ class ReferenceCache:
                 f"written ({error.strerror if isinstance(error, OSError) else error}). Set reference.cache to another "
                 "folder."
             ) from error
+
+    def _build_together(self, pieces: list[list[bytes]], wanted: dict[bytes, int], scorer: "_Scorer", bar: Any) -> None:
+        """Compute and store pieces with a model that is divided among processes: each scores its share of them.
+
+        Every forward pass is one of all processes, so one with fewer passes than another repeats a short one.
+        """
+        number, processes = process_number(), process_count()
+        for start in range(0, len(pieces), processes):
+            mine = pieces[start + number] if start + number < len(pieces) else []
+            missing = {key: wanted[key] for key in self._missing(mine)}
+            passes = largest_of_all(scorer.passes(missing))
+            values = scorer.values(missing, passes=passes, idle={pieces[-1][-1]: wanted[pieces[-1][-1]]})
+            if values:
+                self._store(values)
+            bar.update(sum(len(piece) for piece in pieces[start : start + processes]))
+        largest_of_all(0)  # every process has written its share
+        self._read_new_shards()
+        lost = sum(key not in self._values for key in wanted)
+        if largest_of_all(lost):
+            raise RunError(
+                f"The reference cache {self.folder.parent} is not one folder for all processes, each of which computes "
+                "its share of the log-probs. Set reference.cache to a folder on a file system that they share."
+            )
 
     def _missing(self, piece: list[bytes]) -> list[bytes]:
         return [key for key in piece if key not in self._values]
@@ -235,24 +289,39 @@ class _Scorer:
     tokens_per_batch: int
     pad_id: int
 
+    def passes(self, numbers: dict[bytes, int]) -> int:
+        """How many forward passes `values` makes."""
+        batches = self._batches(numbers, self.plan.layout)
+        return sum(map(len, batches)) if self.plan.layout == "alone" else len(batches)
+
     @torch.no_grad()
-    def values(self, numbers: dict[bytes, int]) -> dict[bytes, np.ndarray]:
-        """Token log-probs of the responses with these numbers."""
+    def values(
+        self, numbers: dict[bytes, int], *, passes: int = 0, idle: Mapping[bytes, int] = {}
+    ) -> dict[bytes, np.ndarray]:
+        """Token log-probs of the responses with these numbers.
+
+        Args:
+            numbers: key -> number of the response.
+            passes: forward passes to make at least, because other processes make them too.
+            idle: a response for those without an own one.
+        """
         self.model.eval()
-        device = next(self.model.parameters()).device
-        plan = self.plan
         result: dict[bytes, np.ndarray] = {}
-        for batch in self._batches(numbers, plan.layout):
-            prompts, completions = (
-                [texts[numbers[key]] for key in batch] for texts in (self.prompts, self.completions)
-            )
-            sequences = sequences_to(make_sequences(prompts, completions, self.pad_id, plan.layout), device)
-            values = token_logps(self.model, sequences, precision=self.precision, plan=plan).float().cpu().numpy()
-            if not np.isfinite(values).all():
-                raise RunError("The reference model gives non-finite log-probs: are its weights intact?")
-            ends = np.cumsum([len(completion) for completion in completions])
-            result.update(zip(batch, np.split(values, ends[:-1]), strict=True))
+        for batch in self._batches(numbers, self.plan.layout):
+            result |= self._score(batch, numbers)
+        for _ in range(passes - self.passes(numbers)):
+            self._score(list(idle), idle)
         return result
+
+    def _score(self, batch: list[bytes], numbers: Mapping[bytes, int]) -> dict[bytes, np.ndarray]:
+        prompts, completions = ([texts[numbers[key]] for key in batch] for texts in (self.prompts, self.completions))
+        sequences = make_sequences(prompts, completions, self.pad_id, self.plan.layout)
+        sequences = sequences_to(sequences, place_of(self.model))
+        values = token_logps(self.model, sequences, precision=self.precision, plan=self.plan).float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise RunError("The reference model gives non-finite log-probs: are its weights intact?")
+        ends = np.cumsum([len(completion) for completion in completions])
+        return dict(zip(batch, np.split(values, ends[:-1]), strict=True))
 
     def _batches(self, numbers: dict[bytes, int], layout: Layout) -> list[list[bytes]]:
         """Forward passes; responses to a prompt stay together as long as they fit, so packed rows share the prompt."""
@@ -300,16 +369,19 @@ def _pieces(
 
 
 def _read_shard(shard: Path) -> dict[bytes, np.ndarray]:
-    """Values of a shard, memory-mapped; its name is the digest of its content."""
-    remedy = "Delete this file; its values will be recomputed."
+    """Values of a shard, memory-mapped; its name is the digest of its content.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
         with shard.open("rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         if shard.stem.removeprefix("shard-") != digest:
-            raise RunError(f"The reference cache {shard} is damaged. {remedy}")
+            raise RunError(f"The reference cache {shard} is damaged.")
         tensors = load_file(shard)
     except (SafetensorError, OSError) as error:
-        raise RunError(f"The reference cache {shard} cannot be read ({error}). {remedy}") from error
+        raise RunError(f"The reference cache {shard} cannot be read ({error}).") from error
     keys, lengths, values = (tensors[name].numpy() for name in ("keys", "lengths", "values"))
     ends = np.cumsum(lengths)
     return {

@@ -82,7 +82,7 @@ class _Count:
 
     def keep(self, value: Tensor) -> Tensor:
         storage = value.untyped_storage()
-        place = storage._cdata  # fake storages have no address
+        place = storage._cdata  # pyright: ignore[reportPrivateUsage] (fake storages have no address)
         if place not in self.weights and place not in self.kept:
             self.kept[place] = value
             self.of_layer[self.layer] = self.of_layer.get(self.layer, 0) + storage.nbytes()
@@ -122,7 +122,7 @@ def count_activations(model: Any, precision: str) -> Activations:
 
 
 def _pass(model: Any, base: Any, layers: list[nn.Module], tokens: int, precision: str) -> _Count:
-    count = _Count({parameter.untyped_storage()._cdata for parameter in model.parameters()})
+    count = _Count({p.untyped_storage()._cdata for p in model.parameters()})  # pyright: ignore[reportPrivateUsage]
     handles: list[Any] = []
     for number, layer in enumerate(layers):
 

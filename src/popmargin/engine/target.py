@@ -1,16 +1,15 @@
 """What scores the weaker side of a PoP edge: an averaged policy, the policy itself, or a bank of past gaps."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from popmargin.engine.processes import from_all_processes
+from popmargin.engine.processes import divided_like, from_all_processes, give_up_gathered, process_number, whole
 from popmargin.errors import RunError, counted
 
 
@@ -47,7 +46,7 @@ class Target(Protocol):
         """Tensors to save with a checkpoint."""
         ...
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore the state from a checkpoint."""
         ...
 
@@ -75,7 +74,7 @@ class PolicyTarget:
     def state(self) -> dict[str, Tensor]:
         return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """There is no state."""
 
 
@@ -96,6 +95,7 @@ class EMATarget:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model = model
         self._decay = decay
+        give_up_gathered(model)
         self._average = {name: p.detach().clone().float() for name, p in model.named_parameters() if p.requires_grad}
 
     def _pairs(self) -> list[tuple[nn.Parameter, Tensor]]:
@@ -112,7 +112,7 @@ class EMATarget:
 
     @contextlib.contextmanager
     def scoring(self) -> Generator[None]:
-        self._give_up_gathered()
+        give_up_gathered(self._model)
         pairs = self._pairs()
         sharded = any(isinstance(parameter, DTensor) for parameter, _ in pairs)
         own = [_local(p).clone() if sharded else p.data for p, _ in pairs]
@@ -123,18 +123,13 @@ class EMATarget:
         finally:
             exchange(own)
 
-    def _give_up_gathered(self) -> None:
-        for module in self._model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
-
     def _swap(self, values: list[Tensor]) -> None:
         for (parameter, _), value in zip(self._pairs(), values, strict=True):
             parameter.data = value.to(parameter.dtype)
 
     def _write(self, values: list[Tensor]) -> None:
         """In place: whatever gathers shards refers to their storage."""
-        self._give_up_gathered()
+        give_up_gathered(self._model)
         for (parameter, _), value in zip(self._pairs(), values, strict=True):
             _local(parameter).copy_(value)
 
@@ -152,7 +147,7 @@ class EMATarget:
     @torch.no_grad()
     def take(self) -> None:
         """Give the model the averaged weights for good."""
-        self._give_up_gathered()
+        give_up_gathered(self._model)
         for parameter, average in self._pairs():
             _local(parameter).copy_(average)
 
@@ -166,17 +161,27 @@ class EMATarget:
         return float(total.sqrt())
 
     def state(self) -> dict[str, Tensor]:
-        return {
-            f"ema.{name}": tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-            for name, tensor in self._average.items()
-        }
+        """The averaged weights; of sharded ones, gathered one at a time, in the first process alone."""
+        self._pairs()  # weights may have been sharded since
+        state: dict[str, Tensor] = {}
+        for name, tensor in self._average.items():
+            gathered = whole(tensor)
+            if not isinstance(tensor, DTensor):
+                state[f"ema.{name}"] = gathered
+            elif process_number() == 0:
+                state[f"ema.{name}"] = gathered.cpu()
+        return state
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         missing = [name for name in self._average if f"ema.{name}" not in state]
         if missing:
             raise RunError(f"The checkpoint has no averaged weights for '{missing[0]}' and {len(missing) - 1} others.")
         for name, tensor in self._average.items():
-            tensor.copy_(state[f"ema.{name}"])
+            value = state[f"ema.{name}"]
+            if isinstance(tensor, DTensor):
+                tensor.to_local().copy_(divided_like(value.to(tensor.device), tensor).to_local())
+            else:
+                tensor.copy_(value)
 
 
 def _local(tensor: Tensor) -> Tensor:
@@ -229,7 +234,7 @@ class MarginBank:
     def state(self) -> dict[str, Tensor]:
         return {"bank": self._gaps}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         if state["bank"].shape != self._gaps.shape:
             raise RunError(
                 f"The checkpoint's margin bank has {counted(len(state['bank']), 'preference')}, but this run has "

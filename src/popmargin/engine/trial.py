@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from popmargin.engine.attention import allow_packing, take_sights
 from popmargin.engine.head import HeadSettings
+from popmargin.engine.processes import place_of
 from popmargin.engine.sequences import Layout, Sequences, make_sequences, one_by_one, sequences_to
 from popmargin.engine.sight import watching
 from popmargin.errors import RunError
@@ -45,7 +46,7 @@ def trial_sequences(model: Any, layout: Layout, *, whole_to: int | None = None, 
         prompts, completions = prompts[-1:], completions[-1:]
         completions[0][-1] = (completions[0][-1] + 1) % vocabulary
     sequences = make_sequences(prompts, completions, whole_to or 0, layout, whole=whole_to is not None)
-    return sequences_to(sequences, next(model.parameters()).device)
+    return sequences_to(sequences, place_of(model))
 
 
 def refused(trial: Callable[[], Tensor], expected: Tensor, allowed: float) -> str | None:

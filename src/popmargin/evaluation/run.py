@@ -254,6 +254,7 @@ def evaluate_run(
     run = run if isinstance(run, Run) else Run.opened(run)
     path = run.directory.path
     run.directory.facts()
+    run.directory.check_model()
     task = TASKS.get(run.task.name)
     if "generation" not in task.provides and (reward, against, elsewhere) != (None, None, None):
         raise ConfigError(f"{path} is {task.noun}: it generates nothing to score or to compare with a run.")

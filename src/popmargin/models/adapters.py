@@ -10,7 +10,7 @@ from torch import nn
 from popmargin.errors import ConfigError, RunError
 from popmargin.models.adapter_files import ADAPTER_CONFIG, Adapter, find_adapter
 from popmargin.models.refusals import reason
-from popmargin.models.sharing import shared_copy
+from popmargin.models.shared_weights import shared_copy
 
 _PREFIX = "base_model.model."  # of peft's names
 _ALLOWED = 1e-3  # maximum change of a logit by merging in fp32, relative to the largest logit

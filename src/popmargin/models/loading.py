@@ -3,6 +3,8 @@
 Only safetensors are read, code next to them never runs, and a LoRA adapter is merged into its base.
 """
 
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +76,29 @@ def _load_whole(
     folder = resolve_path(path)
     refuse_pickles(folder, path)
     try:
-        with quiet_loading():
+        with quiet_loading(), _whole_weights():
             return auto.from_pretrained(
                 folder, dtype=dtype, output_loading_info=True, use_safetensors=True, trust_remote_code=False, **options
             )
     except FAILURES as error:
         raise RunError(f"Cannot load {what} from '{path}': {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _whole_weights() -> Generator[None]:
+    """Under ZeRO-3, transformers would load empty weights that only a DeepSpeed engine, made later, can fill."""
+    from transformers.integrations import deepspeed
+
+    if not deepspeed.is_deepspeed_zero3_enabled():
+        yield
+        return
+    reference: Any = deepspeed._hf_deepspeed_config_weak_ref  # pyright: ignore[reportPrivateUsage]
+    settings = reference()
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed.set_hf_deepspeed_config(settings)
 
 
 def load_tokenizer_files(path: str) -> Any:

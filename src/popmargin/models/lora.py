@@ -62,3 +62,11 @@ def _adapted(model: nn.Module) -> list[nn.Module]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def keeps_base(adapter: Any) -> bool:
+    """Whether an adapter leaves the weights that it is put on as they are; only then can they be the reference's."""
+    if adapter is None or str(adapter.peft_type).rpartition(".")[2] != "LORA":
+        return False
+    settings = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian"), "trainable_token_indices": (None,)}
+    return all(getattr(adapter, name, known[0]) in known for name, known in settings.items())

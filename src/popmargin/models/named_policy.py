@@ -12,13 +12,15 @@ from popmargin.data.encode import AS_TEMPLATE, Writing
 from popmargin.data.goals import GoalFacts
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError, RunError
+from popmargin.listed_files import refuse_changed
 from popmargin.models.path import resolve_path
 from popmargin.models.policies import base_dtype, load_model, load_policy, load_tokenizer
 from popmargin.models.refusals import refuse_pickles
-from popmargin.safe_reading import read_json
+from popmargin.safe_reading import read_json, read_object
 
 _START = "start model"
 """What a run's fingerprints.json calls the model that it started from."""
+_REMEDY = "Restore it from a copy, or train the run again with --overwrite."
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class NamedPolicy:
     def goal(self) -> GoalFacts | None:
         """What a run was trained to be asked for; None where it is none, or its data had no goals."""
         file = Path(self.name) / "run.json"
-        stored = read_json(file).get("goal") if file.is_file() else None
+        stored = read_object(file, _REMEDY).get("goal") if file.is_file() else None
         return None if stored is None else GoalFacts.from_dict(stored)
 
     def load(self) -> Any:
@@ -112,7 +114,7 @@ class NamedPolicy:
     def _check(self, model: Any, what: str, path: str) -> None:
         """Refuse a model whose weights are others than those that the run was trained with."""
         file = Path(self.name) / "fingerprints.json"
-        known = read_json(file).get(what) if file.is_file() else None
+        known = read_object(file, _REMEDY).get(what) if file.is_file() else None
         if known is not None and known != model_fingerprint(model):
             raise RunError(
                 f"The {what} '{path}' of {self.name} has changed since the run was trained, so log-ratios to it would "
@@ -137,6 +139,7 @@ def find_policy(name: str) -> NamedPolicy:
     if (folder / "config.yaml").is_file():
         if not (folder / "run.json").is_file():
             raise RunError(f"{name} has not finished training. Continue with popmargin train --resume.")
+        refuse_changed(folder, ["run.json", "fingerprints.json"], remedy=_REMEDY)
         saved = read_saved(folder / "config.yaml")
         model, data = from_dict(ModelConfig, saved.get("model", {}), "model"), saved.get("data", {})
         writing = Writing(data.get("prompt", "template"), data.get("reasoning", "template"))

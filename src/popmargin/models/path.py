@@ -7,6 +7,7 @@ from pathlib import Path
 from popmargin.config_names import EMBEDDED
 from popmargin.errors import RunError
 from popmargin.files import no_such_file
+from popmargin.listed_files import refuse_changed
 from popmargin.models.demo_model import demo_model_path
 
 _BASES = {
@@ -59,7 +60,7 @@ def resolve_path(path: str) -> str:
 
     Raises:
         RunError: it looks like a path, or its first part is a folder here, but there is no model folder; the hub is
-            not queried.
+            not queried. Or the folder lists its files, and one is not as it was written.
     """
     if path == "demo":
         return str(demo_model_path())
@@ -73,6 +74,7 @@ def resolve_path(path: str) -> str:
     folder = Path(path).expanduser()
     if folder.is_dir():
         _refuse_a_folder_without_model(path, folder)
+        refuse_changed(folder, remedy="Copy the folder again, or train again.")
         return str(folder)
     if folder.is_file():
         raise RunError(f"{path} is a file. Give the folder that contains the model: {folder.parent}")

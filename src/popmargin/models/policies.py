@@ -14,12 +14,13 @@ from torch import nn
 from popmargin.config import ModelConfig
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError, RunError
+from popmargin.listed_files import refuse_changed
 from popmargin.models.adapter_files import find_adapter
 from popmargin.models.adapters import is_stacked, put_on_top, without_start_adapter
 from popmargin.models.loading import cast_weights, load_pretrained, load_tokenizer_files
 from popmargin.models.lora import add_adapter
-from popmargin.models.quantized import in_four_bits
-from popmargin.models.sharing import copy_to_merge, shared_copy
+from popmargin.models.quantized import in_four_bits, keep_gradients
+from popmargin.models.shared_weights import copy_to_merge, shared_copy
 
 BASE_FILE = "popmargin_base.txt"
 """Next to an adapter: the fingerprint of the start model it was trained on."""
@@ -104,6 +105,8 @@ def load_model(
         what = "is a classifier, such as a reward model" if classifier else "has missing weights"
         lacks = f" ({min(info['missing_keys'])} would be random)" if info["missing_keys"] else ""
         raise RunError(f"'{path}' is not a trained causal language model: it {what}{lacks}. Choose another model.")
+    if quantization != "none":
+        keep_gradients(model)
     return model.to(place)
 
 
@@ -227,6 +230,7 @@ def load_policy(folder: Path, start: nn.Module, *, fingerprint: Callable[[], str
     Raises:
         RunError: the folder has neither, or its adapter was trained on other weights.
     """
+    refuse_changed(folder, remedy="Copy the folder again, or train again.")
     note = folder / BASE_FILE
     if fingerprint is not None and note.is_file() and note.read_text(encoding="utf-8").strip() != fingerprint():
         raise RunError(

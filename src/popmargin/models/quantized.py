@@ -4,6 +4,7 @@ import importlib.util
 from typing import Any
 
 import torch
+from torch import nn
 
 from popmargin.errors import ConfigError
 from popmargin.models.adapter_files import find_adapter
@@ -36,3 +37,14 @@ def in_four_bits(path: str, dtype: torch.dtype, place: torch.device, *, stack: b
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
     return {"quantization_config": settings, "device_map": {"": place}}
+
+
+def keep_gradients(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking weights for a kernel of CPUs that has no gradient.
+
+    It does so in place in the first forward pass in evaluation mode, such as the reference's: adapters below would then
+    be trained on wrong gradients.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

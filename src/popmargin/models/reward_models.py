@@ -18,7 +18,7 @@ from popmargin.models.loading import load_pretrained
 from popmargin.models.lora import add_adapter
 from popmargin.models.policies import device, lora_config
 from popmargin.models.refusals import reason
-from popmargin.models.sharing import shared_copy
+from popmargin.models.shared_weights import shared_copy
 from popmargin.safe_reading import read_json
 
 FORMAT_FILE = "popmargin_reward.json"

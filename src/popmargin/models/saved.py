@@ -55,7 +55,7 @@ def write_model(
         model.save_pretrained(folder, state_dict=state, selected_adapters=["default"], save_embedding_layers=False)
         refuse_difference(model, folder, state)
         return
-    weights = _all_as_saved(model, model.state_dict() if state is None else state, dtype)
+    weights = _all_as_saved(model, model.state_dict() if state is None else _tied_again(model, state), dtype)
     with own_dropout(model), quiet_loading():
         model.save_pretrained(folder, state_dict=weights, save_original_format=not own_names)
     if dtype is not None:
@@ -249,6 +249,13 @@ def _all_as_saved(model: Any, state: Mapping[str, Tensor], dtype: torch.dtype | 
     """Weights as they are saved; tied ones stay one tensor, saved once."""
     done: dict[tuple[int, torch.Size], Tensor] = {}
     return {n: done.setdefault((v.data_ptr(), v.shape), _as_saved(model, n, v, dtype)) for n, v in state.items()}
+
+
+def _tied_again(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gathered weights, of which those that are tied in the model are one tensor: they were gathered one by one."""
+    names: dict[int, str] = {}
+    first = {name: names.setdefault(id(value), name) for name, value in model.named_parameters(remove_duplicate=False)}
+    return {name: state[first.get(name, name)] for name in state}
 
 
 def _say_dtype(file: Path, dtype: torch.dtype) -> None:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from popmargin.config import ModelConfig
 from popmargin.errors import ConfigError, RunError
+from popmargin.listed_files import refuse_changed
 from popmargin.models.lora import add_adapter
 from popmargin.models.path import LORA_WEIGHTS
 from popmargin.models.pipelines import INDEX, Pipeline, load_part
 from popmargin.models.policies import BASE_FILE
 from popmargin.models.saved import write_tensors
-from popmargin.models.sharing import shared_copy
+from popmargin.models.shared_weights import shared_copy
 from popmargin.safe_reading import read_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -113,8 +114,9 @@ def load_trained(folder: Path, pipeline: Pipeline) -> Any:
         pipeline: the start model.
 
     Raises:
-        RunError: there is none, or its LoRA weights were trained on other weights.
+        RunError: there is none, it is not as it was written, or its LoRA weights were trained on other weights.
     """
+    refuse_changed(folder, remedy="Copy the folder again, or train again.")
     if (folder / LORA_WEIGHTS).is_file():
         return _load_lora(folder, pipeline)
     if not (folder / INDEX).is_file():

@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
     ]
 )
 pc: Any = pyarrow.compute  # its functions are made at import time, so a type checker cannot see them
-_METADATA_KEY = b"popmargin.pop"
+_METADATA_KEY, _DIGEST_KEY = b"popmargin.pop", b"popmargin.sha256"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class PopEdges:
             ConfigError: the name does not end in .parquet.
             RunError: the path is a folder, or cannot be written.
         """
-        metadata = {_METADATA_KEY: json.dumps(self.parameters, sort_keys=True).encode()}
+        stored = json.dumps(self.parameters, sort_keys=True).encode()
+        metadata = {_METADATA_KEY: stored, _DIGEST_KEY: self._digest(stored)}
         with whole_file(path, PARQUET) as partial:
             pq.write_table(self.table.replace_schema_metadata(metadata), partial, compression="zstd")
 
@@ -105,16 +106,29 @@ class PopEdges:
             return PopEdges(_checked(_read_rows(path), str(path)))
         try:
             table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             raise DataError(
                 f"{path}: not a readable Parquet file ({error}). Write it again with pop sample."
             ) from error
-        stored = (table.schema.metadata or {}).get(_METADATA_KEY, b"{}")
+        metadata = table.schema.metadata or {}
+        stored = metadata.get(_METADATA_KEY, b"{}")
+        damaged = DataError(f"{path}: its edges are not those that were written. Write it again, or copy it again.")
         try:
             parameters = json.loads(stored)
+            edges = PopEdges(_checked(table, str(path)), parameters)
+            if metadata.get(_DIGEST_KEY, b"") not in (b"", edges._digest(stored)):
+                raise damaged
+        except UnicodeDecodeError as error:
+            raise damaged from error
+        except DataError:
+            raise
         except ValueError as error:
             raise DataError(f"{path}: its edge parameters are not JSON ({error}). Write it again.") from error
-        return PopEdges(_checked(table, str(path)), parameters)
+        return edges
+
+    def _digest(self, parameters: bytes) -> bytes:
+        """What a file is compared with when it is read; other programs write none."""
+        return hashlib.sha256(parameters + self.fingerprint().encode()).hexdigest().encode()
 
     def swap(self) -> "PopEdges":
         """The same comparisons with every label flipped.

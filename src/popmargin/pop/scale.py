@@ -3,6 +3,7 @@
 Axis suffixes: N preferences.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from popmargin.errors import DataError, counted
 from popmargin.files import PARQUET, whole_file
 from popmargin.pop.likelihood import Model, link
 
-_METADATA_KEY = b"popmargin.scale"
+_METADATA_KEY, _DIGEST_KEY = b"popmargin.scale", b"popmargin.sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,8 @@ class StrengthScale:
             "component": self.component,
         }
         facts = {name: getattr(self, name) for name in _FACTS}
-        metadata = {_METADATA_KEY: json.dumps(facts, sort_keys=True).encode()}
+        stored = json.dumps(facts, sort_keys=True).encode()
+        metadata = {_METADATA_KEY: stored, _DIGEST_KEY: self._digest(stored)}
         with whole_file(path, PARQUET) as partial:
             pq.write_table(pa.table(columns).replace_schema_metadata(metadata), partial, compression="zstd")
 
@@ -147,9 +149,19 @@ class StrengthScale:
             intervals = {name: (low, high) for name, (low, high) in facts.pop("reliability_interval").items()}
             columns: dict[str, Any] = {name: table[name].to_numpy() for name in table.column_names if name != "id"}
             ids = table["id"].to_pylist()
-            return StrengthScale(ids=ids, reliability_interval=intervals, **columns, **facts)
-        except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
+            scale = StrengthScale(ids=ids, reliability_interval=intervals, **columns, **facts)
+            written = table.schema.metadata.get(_DIGEST_KEY, b"")
+            if written not in (b"", scale._digest(table.schema.metadata[_METADATA_KEY])):
+                raise ValueError("it is not what was written")
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
             raise DataError(f"{path}: not a strength scale ({error}). Write it again with pop scale.") from error
+        return scale
+
+    def _digest(self, facts: bytes) -> bytes:
+        """What a file is compared with when it is read; older versions wrote none."""
+        columns = (self.strength, self.standard_error, self.comparisons, self.component)
+        parts = [facts, json.dumps(self.ids).encode(), *(np.asarray(column).tobytes() for column in columns)]
+        return hashlib.sha256(b"\x1f".join(parts)).hexdigest().encode()
 
 
 _FACTS = ("model", "log_likelihood", "tie", "reliability", "reliability_interval", "converged", "parameters")

@@ -18,7 +18,6 @@ from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_differences, generative_metrics, no_log_ratio
 from popmargin.evaluation.goal_sweep import GOALS, GoalCurve, GoalSweep, goal_curve
 from popmargin.evaluation.run import HeldOutMargins
-from popmargin.files import read_jsonl
 from popmargin.objectives.aps import TAU_BINS
 from popmargin.pop.edges import PopEdges
 from popmargin.report.curves import ERRORS
@@ -325,7 +324,7 @@ def _point(step: int, interval: Interval) -> list[float]:
 
 def _training(arm: Arm) -> dict[str, list[list[float]]]:
     """Logged training metrics, averaged over seeds."""
-    lines = [line for run in arm.runs for line in read_jsonl(run.path / "metrics.jsonl")]
+    lines = [line for run in arm.runs for line in run.metrics()]
     result: dict[str, list[list[float]]] = {}
     for name in _TRAINING:
         by_step: dict[int, list[float]] = {}

@@ -23,6 +23,7 @@ from popmargin.config import DataConfig, EvaluationConfig, ModelConfig, Referenc
 from popmargin.data.schema import Preferences
 from popmargin.engine.scores import PairScores
 from popmargin.models.saved import write_state
+from popmargin.models.sharding import Sharding
 from popmargin.objectives.base import ScoreKind
 from popmargin.registry import Registry, make_options
 
@@ -172,6 +173,8 @@ class Task(ABC):
         encodes_with_weights: whether `encode` needs the model, as where images become latents.
         stops_on: metrics that `held_out` gives, on which training can stop.
         no_tokens: why settings of texts have no meaning, and what has; empty for a task of texts.
+        sharding: how processes divide the models that are loaded from now on, set before a training; None for whole
+            ones. Tasks that do not look at it load whole models, which are divided only where the policy is wrapped.
         settings: what it was opened with.
     """
 
@@ -183,6 +186,7 @@ class Task(ABC):
     encodes_with_weights: ClassVar[bool] = False
     stops_on: ClassVar[tuple[str, ...]] = ()
     no_tokens: ClassVar[str] = ""
+    sharding: Sharding | None = None
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings

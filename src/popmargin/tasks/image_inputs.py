@@ -3,6 +3,7 @@
 Axis suffixes: N preferences, P those of a batch, U distinct images or prompts, K fixed draws.
 """
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,8 +21,10 @@ from popmargin.data.schema import Preferences
 from popmargin.engine.diffusion.draws import pair_key
 from popmargin.errors import DataError
 from popmargin.files import digest, whole_folder
+from popmargin.listed_files import LISTED, fault_of, write_list
 from popmargin.models.pipelines import Pipeline
 
+_LOG = logging.getLogger(__name__)
 _BATCH = 32  # images or prompts that are encoded at once
 
 
@@ -201,14 +204,18 @@ def _texts(preferences: Preferences) -> tuple[tuple[list[str], list[str]], list[
 
 @contextmanager
 def _built(folder: Path) -> Generator[Path | None]:
-    """A folder of the cache, built by one process while others wait; None if it is there."""
+    """A folder of the cache, built by one process while others wait; None if it is there and as it was written."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if folder.is_dir():
-            yield None
-            return
-        with whole_folder(folder) as partial:
+            fault = fault_of(folder) if (folder / LISTED).exists() else None  # older versions made no list
+            if fault is None:
+                yield None
+                return
+            _LOG.warning("%s is not used: %s. It is made again.", folder, fault)
+        with whole_folder(folder, replace=True) as partial:
             yield partial
+            write_list(partial, list(partial.iterdir()))
 
 
 def _store_latents(

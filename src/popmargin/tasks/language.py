@@ -21,6 +21,7 @@ from popmargin.engine.dropout import switch_off_dropout
 from popmargin.engine.frozen import FrozenOutputs
 from popmargin.engine.limits import token_count
 from popmargin.engine.logps import ForwardPlan, forward_plan, token_logps
+from popmargin.engine.processes import is_divided
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
 from popmargin.engine.scores import pair_scores
 from popmargin.engine.trial import refuse_noise, trial_sequences
@@ -29,6 +30,7 @@ from popmargin.generate.ends import end_tokens, save_ends
 from popmargin.generate.sample import Sampling, completion_logps, sample
 from popmargin.generate.samples import Samples
 from popmargin.models.adapter_files import ADAPTER_CONFIG
+from popmargin.models.lora import keeps_base
 from popmargin.models.policies import (
     base_dtype,
     device,
@@ -41,7 +43,7 @@ from popmargin.models.policies import (
     stands_alone,
 )
 from popmargin.models.refusals import refuse_pickles
-from popmargin.models.sharing import shared_copy
+from popmargin.models.shared_weights import shared_copy
 from popmargin.models.sketch import sketch_adapter, sketch_pretrained
 from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import TaskSettings, task
@@ -80,7 +82,7 @@ class LanguageTask(TextTask):
         model.name_or_path = model.config.name_or_path = self.settings.model.path  # an adapter names this as its base
         self._own = model.to(device())
         self.tokenizer, self.start_dtype = tokenizer, next(model.parameters()).dtype
-        start = shared_copy(model) if _keeps_base(self.adapter) else copy.deepcopy(model)
+        start = shared_copy(model) if keeps_base(self.adapter) else copy.deepcopy(model)
         self._start = start.eval().requires_grad_(False)
 
     def take_reference(self, model: Any) -> None:
@@ -131,7 +133,8 @@ class LanguageTask(TextTask):
         if self._reference is None:
             if named is None:
                 return self.start_model
-            self._reference = load_model(named, base_dtype(self.settings.model)).eval().requires_grad_(False)
+            dtype = base_dtype(self.settings.model)
+            self._reference = self.frozen(lambda place: load_model(named, dtype, place=place))
         return self._reference
 
     def release(self) -> None:
@@ -142,9 +145,8 @@ class LanguageTask(TextTask):
     @cached_property
     def reference_fingerprint(self) -> str:
         """Hash of the reference model's weights and architecture."""
-        return (
-            self.start_fingerprint if self.settings.reference.model is None else model_fingerprint(self.reference_model)
-        )
+        named = self.settings.reference.model
+        return self.start_fingerprint if named is None else model_fingerprint(self.reference_model)
 
     @cached_property
     def reference_cache(self) -> ReferenceCache:
@@ -157,6 +159,7 @@ class LanguageTask(TextTask):
             fingerprint,
             self.settings.model.precision,
             next(model.parameters()).dtype,
+            together=is_divided(model),
         )
 
     def reference(self, encoded: TokenizedPreferences, model: str | None = None) -> ReferenceLogps:
@@ -179,8 +182,8 @@ class LanguageTask(TextTask):
                     f"'{self.settings.model.path}' (of size {len(ours)}), so its log-probs are for different tokens. "
                     "Use a model with the same tokenizer."
                 )
-            model = load_model(path, base_dtype(self.settings.model)).eval().requires_grad_(False)
-            self._scoring[path] = model
+            dtype = base_dtype(self.settings.model)
+            self._scoring[path] = self.frozen(lambda place: load_model(path, dtype, place=place))
         return self._scoring[path]
 
     def _look_up(
@@ -222,6 +225,11 @@ class LanguageTask(TextTask):
         return super()._scoring_models() | ({} if named is None else {named: self.reference_model})
 
     def make_model(self, settings: ModelConfig) -> Any:
+        return super().make_model(settings) if self._own is None else self._to_train(settings)
+
+    def _to_train(self, settings: ModelConfig, own: Any = None) -> Any:
+        if own is not None:
+            return make_policy(own, settings, own=own, adapter=self.adapter)
         if settings.lora_rank or self._own is not None:
             return make_policy(self._lend_start(), settings, own=self._own, adapter=self.adapter)
         start = self._give_start()
@@ -396,11 +404,3 @@ class LanguageTask(TextTask):
             precision=self.settings.model.precision,
             pad_id=self.tokenizer.pad_token_id,
         )
-
-
-def _keeps_base(adapter: Any) -> bool:
-    """Whether an adapter leaves the weights that it is put on as they are; only then can they be the reference's."""
-    if adapter is None or str(adapter.peft_type).rpartition(".")[2] != "LORA":
-        return False
-    settings = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian"), "trainable_token_indices": (None,)}
-    return all(getattr(adapter, name, known[0]) in known for name, known in settings.items())

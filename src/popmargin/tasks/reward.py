@@ -85,7 +85,9 @@ class RewardTask(TextTask):
     def _find_plan(self, model: Any) -> RewardPlan:
         return reward_plan(model)
 
-    def make_model(self, settings: ModelConfig) -> Any:
+    def _to_train(self, settings: ModelConfig, own: Any = None) -> Any:
+        if own is not None:
+            return make_reward_model(own, settings, own=own)
         if settings.lora_rank:
             return make_reward_model(self._lend_start(), settings)
         start = self._give_start()

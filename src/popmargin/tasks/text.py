@@ -1,10 +1,11 @@
 """Shared by policies and reward models: a start model with a tokenizer, and preferences as tokens."""
 
+import gc
 import json
 import os
 import weakref
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from popmargin.data.encode import Writing
 from popmargin.data.goal_tokens import refuse_lost_goals
 from popmargin.data.schema import Preferences
 from popmargin.data.tokenize import TokenizedPreferences, refuse_images, tokenize_preferences
+from popmargin.engine.processes import is_divided
 from popmargin.engine.reference import model_fingerprint
 from popmargin.engine.trial import unwrapped
 from popmargin.errors import RunError
@@ -25,7 +27,8 @@ from popmargin.files import digest
 from popmargin.models.loading import stored_dtype
 from popmargin.models.policies import BASE_FILE, base_dtype, load_tokenizer, merged
 from popmargin.models.saved import choose_dtype, refuse_other_base, round_weights, write_model
-from popmargin.models.sharing import outline
+from popmargin.models.sharding import MAIN_MEMORY
+from popmargin.models.shared_weights import outline
 from popmargin.tasks.base import Task, TaskSettings
 from popmargin.tasks.checks import check_padding, check_rows
 
@@ -72,7 +75,10 @@ class TextTask(Task):
 
     def _load_start(self, place: torch.device | None = None) -> nn.Module:
         """The start model, on the default accelerator or elsewhere."""
-        model = self._read_start(place).eval().requires_grad_(False)
+        if place is None:
+            model = self.frozen(self._read_start, seen=self._keep_outline)
+        else:
+            model = self._read_start(place).eval().requires_grad_(False)
         known = vars(self).get("start_fingerprint")
         if known is not None and model_fingerprint(model) != known:
             raise RunError(
@@ -85,6 +91,22 @@ class TextTask(Task):
         settings = self.settings.model
         return self._load(settings.path, base_dtype(settings), dropout=settings.dropout, place=place)
 
+    def frozen(
+        self, load: Callable[[torch.device | None], nn.Module], *, seen: Callable[[nn.Module], None] | None = None
+    ) -> nn.Module:
+        """A model that is not trained, whole or divided among processes.
+
+        Args:
+            load: returns it, given where its weights are kept; None for the default accelerator.
+            seen: is given a model that is divided, before that, without its values.
+        """
+        if self.sharding is None:
+            return load(None).eval().requires_grad_(False)
+        return self.sharding.divide(lambda: load(MAIN_MEMORY).eval().requires_grad_(False), seen=seen)
+
+    def _keep_outline(self, model: nn.Module) -> None:
+        self._outline = outline(model)
+
     @property
     def start_outline(self) -> Any:
         """The start model where only its settings and shapes matter; without its weights if it was given away."""
@@ -94,20 +116,22 @@ class TextTask(Task):
         """The start model itself, to be trained: there is no second copy, until it is loaded again."""
         if self._lent:  # adapters that still exist are not changed with it
             self._start = None
-        model = self.start_model
+        model, _ = self.start_model, self.start_fingerprint  # while its weights are those that were loaded
         self._start, self._outline = None, outline(model)
         self._plans.pop(model, None)
         return model
 
     def _lend_start(self) -> nn.Module:
         """The start model, for an adapter around its weights."""
-        model = self.start_model
+        model, _ = self.start_model, self.start_fingerprint  # to see later that these have not changed
         self._lent = True
         return model
 
     def _start_to_compare(self) -> nn.Module:
-        """The start model beside a trained one; in main memory if it has to be loaded for that."""
-        return self._start or self._load_start(torch.device("cpu"))
+        """The start model, whole, beside a trained one; in main memory if it has to be loaded for that."""
+        if self._start is None or is_divided(self._start):
+            return self._load_start(MAIN_MEMORY)
+        return self._start
 
     @cached_property
     def start_dtype(self) -> torch.dtype:
@@ -119,6 +143,23 @@ class TextTask(Task):
         self, path: str, dtype: torch.dtype, *, dropout: bool = False, place: torch.device | None = None
     ) -> nn.Module:
         """A model of this task from a folder or hub id, on the default accelerator or elsewhere."""
+
+    @abstractmethod
+    def _to_train(self, settings: ModelConfig, own: Any = None) -> Any:
+        """A model to train, from the start model; or from `own`, another one with its weights, in place."""
+
+    def _whole_to_train(self, settings: ModelConfig) -> Any:
+        """A model to train, in main memory."""
+        with torch.random.fork_rng([]):  # what is drawn for the new weights is what one process draws
+            model = self._read_start(MAIN_MEMORY)
+        return self._to_train(settings, model)
+
+    def make_model(self, settings: ModelConfig) -> Any:
+        if self.sharding is None:
+            return self._to_train(settings)
+        self._start = None  # it has been scored, and would be a second part of every weight
+        gc.collect()  # a divided model refers to itself
+        return self.sharding.divide(lambda: self._whole_to_train(settings), checkpointed=True)
 
     @cached_property
     def start_fingerprint(self) -> str:
@@ -174,6 +215,10 @@ class TextTask(Task):
         self, model: Any, folder: Path, state: Mapping[str, Tensor] | None, settings: ModelConfig
     ) -> dict[str, Any]:
         merges = self.merges(settings)
+        if merges and state is not None:  # of a divided model
+            model = self._whole_to_train(settings)
+            model.load_state_dict(state)
+            state = None
         model = merged(model) if merges else model
         adapter = bool(settings.lora_rank) and not merges
         weights = state or model.state_dict()

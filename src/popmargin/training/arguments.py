@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,14 @@ def training_arguments(settings: TrainConfig, seed: int, folder: Path) -> Traini
         folder: of the checkpoints.
 
     Raises:
-        ConfigError: a batch that cannot be divided, or unknown trainer_arguments.
+        ConfigError: a batch that cannot be divided, unknown trainer_arguments, or a precision of accelerate's own.
     """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched != "no" and not {"bf16", "fp16"} & settings.trainer_arguments.keys():
+        raise ConfigError(
+            f"accelerate's mixed_precision is {launched}, which the trained model would follow but not its reference. "
+            'Set it to "no" where accelerate is configured, and model.precision here.'
+        )
     processes = process_count()
     micro = micro_batch_size(settings, processes)
     accumulation, rest = divmod(settings.batch_size, micro * processes)

@@ -309,7 +309,8 @@ def make_parts(run: Run, workspace: Workspace) -> Parts:
     reference = data.reference if loss.uses_reference else None
     scoring = None if loss.scoring is None else task.reference(data.encoded, loss.scoring)
     bank = _bank_of_start_gaps(loss, run.target, data)
-    task.release()
+    if not loss.decoupling:
+        task.release()
     set_seed(run.seed)
     model = task.make_model(run.model)
     scorer = task.scorer(

@@ -2,29 +2,30 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import nn
 from transformers import Trainer
 
 from popmargin.errors import RunError
 from popmargin.training.checkpoints import UNFINISHED, newest_whole, publish, remove_old
+from popmargin.training.disk_space import refuse_full, sizes
+from popmargin.training.finite import bad_weights
 
 _LOG = logging.getLogger(__name__)
-
-
-def _own_part(value: Tensor) -> Tensor:
-    """What this process holds of a parameter."""
-    return value.to_local() if isinstance(value, DTensor) else value
 
 
 class CheckpointingTrainer(Trainer):
     """Writes each checkpoint beside the others, seals it, and moves it to its place."""
 
+    logs: Sequence[Path] = ()
+    """Files that grow along with the training; each checkpoint holds them as they were."""
+    saved_copies = 0
+    """Of the trained weights in fp32, which a checkpoint holds besides those and the optimizer's."""
     _is_saving = False
 
     @torch.no_grad()
@@ -37,7 +38,7 @@ class CheckpointingTrainer(Trainer):
             RunError: some are not; the message names them and the last checkpoint.
         """
         model: Any = self.model
-        bad = [name for name, value in model.named_parameters() if not bool(torch.isfinite(_own_part(value)).all())]
+        bad = bad_weights(model)
         found = len(bad)
         if self.args.world_size > 1:
             counts: Any = self.accelerator.gather(torch.tensor([found], device=self.args.device))
@@ -65,10 +66,15 @@ class CheckpointingTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._is_saving = True
         try:
+            if self.args.should_save:
+                refuse_full(folder, sizes(self)[0])
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # every process has written its part
             if self.args.should_save:
                 self._name_best(unfinished / name, folder / name)
+                for log in self.logs:
+                    if log.is_file():
+                        shutil.copyfile(log, unfinished / name / log.name)
                 publish(unfinished / name, folder / name)
                 remove_old(folder, self.args.save_total_limit, [folder / name, self.state.best_model_checkpoint])
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -92,9 +98,9 @@ class CheckpointingTrainer(Trainer):
             RunError: there are other processes, which wait for this one.
         """
         shutil.rmtree(unfinished, ignore_errors=True)
-        whole = newest_whole(folder)
+        whole, told = newest_whole(folder), getattr(error, "strerror", None) or error
         last = "there is none yet" if whole is None else f"the last one is {whole}"
-        said = f"The checkpoint of step {self.state.global_step} could not be written ({error}); {last}."
+        said = f"The checkpoint of step {self.state.global_step} could not be written ({told}); {last}."
         if self.args.world_size > 1:
             raise RunError(f"{said} Make room, and go on with --resume.") from error
         _LOG.warning("%s Training goes on; make room for the next one.", said)

@@ -4,15 +4,11 @@ checkpoint-N/checkpoint.json   the step, and size and SHA-256 of every other fil
 .unfinished/checkpoint-N       one that is being written; renamed when it is whole
 """
 
-import functools
-import hashlib
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
+from popmargin import listed_files
 from popmargin.errors import RunError
 
 MANIFEST = "checkpoint.json"
@@ -27,37 +23,13 @@ def publish(unfinished: Path, folder: Path) -> None:
         unfinished: the folder that was written, `.unfinished/checkpoint-N`.
         folder: where it goes, on the same file system.
     """
-    files = sorted(file for file in unfinished.rglob("*") if file.is_file())
-    written = {file.relative_to(unfinished).as_posix(): _seal(file) for file in files}
-    manifest = {"format": 1, "step": step_of(folder), "files": written}
-    with (unfinished / MANIFEST).open("w", encoding="utf-8") as opened:
-        opened.write(json.dumps(manifest, indent=1) + "\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-    for inner in {unfinished, *(file.parent for file in files)}:
-        _sync(inner)
+    files = [file for file in unfinished.rglob("*") if file.is_file()]
+    listed_files.write_list(unfinished, files, name=MANIFEST, facts={"step": step_of(folder)})
     if folder.exists():
         shutil.rmtree(folder)
     unfinished.replace(folder)
-    _sync(folder.parent)
+    listed_files.sync_folder(folder.parent)
     shutil.rmtree(unfinished.parent, ignore_errors=True)
-
-
-def _seal(file: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file, once it is on the disk."""
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
-
-
-def _sync(folder: Path) -> None:
-    """Have the disk know the names in a folder; where folders cannot be opened, this is left to the system."""
-    if os.name == "posix":
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -73,40 +45,10 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 def fault_of(checkpoint: Path) -> str | None:
     """Why a checkpoint must not be used, as the end of a sentence; None if every file is as it was written."""
-    try:
-        found = [(file.relative_to(checkpoint).as_posix(), file.stat())
-                 for file in sorted(checkpoint.rglob("*")) if file.is_file()]  # fmt: skip
-    except OSError as error:
-        return f"it cannot be read ({error.strerror or error})"
-    stamps = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in found]
-    return _fault_of(checkpoint, tuple(stamps))
-
-
-@functools.lru_cache(maxsize=64)
-def _fault_of(checkpoint: Path, stamps: tuple[tuple[str, int, int, int], ...]) -> str | None:
-    """Files are read once as long as none changes."""
-    sizes = {name: size for name, size, _, _ in stamps}
-    if MANIFEST not in sizes:
-        return f"it has no {MANIFEST}, which is written last"
-    try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        step, files = manifest["step"], {name: (of["size"], of["sha256"]) for name, of in manifest["files"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return f"its {MANIFEST} cannot be read"
-    if step != step_of(checkpoint):
+    fault = listed_files.fault_of(checkpoint, name=MANIFEST)
+    if fault is None and (step := listed_files.read_list(checkpoint, MANIFEST).get("step")) != step_of(checkpoint):
         return f"its {MANIFEST} is that of step {step}"
-    for name, (size, digest) in files.items():
-        if name not in sizes:
-            return f"{name} is missing"
-        if sizes[name] != size:
-            return f"{name} has {sizes[name]:,} bytes, and {size:,} were written"
-        try:
-            with (checkpoint / name).open("rb") as opened:
-                if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
-                    return f"{name} is not what was written"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror or error})"
-    return None
+    return fault
 
 
 def newest_whole(folder: Path, say: Callable[[str], None] | None = None) -> Path | None:

@@ -46,12 +46,21 @@ def shapes_of(run: Run, workspace: Workspace, model: ModelConfig) -> Shapes | No
             parameters=sum(value.numel() for value in weights.values()),
             trained=sum(value.numel() for value in weights.values() if value.requires_grad),
             weight_bytes=sum(_bytes_of(name, value, model) for name, value in weights.items()),
+            tied_bytes=_tied_bytes(sketch),
             layer_bytes=4 * max(blocks, default=0),
             vocabulary=int(text.vocab_size) if text is not None and run.task.name == "policy" else 0,
             hidden=int(text.hidden_size) if text is not None else 0,
             activations=activations,
             unknown=unknown,
         )
+
+
+def _tied_bytes(model: Any) -> int:
+    if not hasattr(model, "get_output_embeddings"):
+        return 0
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = head is not None and head.weight is embeddings.weight and head.weight.requires_grad
+    return 4 * head.weight.numel() if tied else 0
 
 
 def _bytes_of(name: str, value: Tensor, model: ModelConfig) -> int:

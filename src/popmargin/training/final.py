@@ -5,13 +5,19 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from popmargin.config import ModelConfig
 from popmargin.errors import RunError
 from popmargin.files import whole_folder
+from popmargin.listed_files import sync_folder, write_list
 from popmargin.tasks.base import Task
+from popmargin.training.checkpoints import newest_whole
 from popmargin.training.trainer import PreferenceTrainer
+
+_FREE = ("README.md", ".gitattributes")
+"""Files that people write about a model, which nothing reads."""
 
 
 def save_trained(
@@ -32,12 +38,28 @@ def save_trained(
         In the first process, for run.json: the task's facts about the saved weights.
 
     Raises:
-        RunError: weights are not finite, or the files differ from those in memory.
+        RunError: weights are not finite, the files differ from those in memory, or cannot be written.
     """
     trainer.refuse_bad_weights()
     first = trainer.is_world_process_zero()
-    with whole_folder(folder, replace=True) if first else contextlib.nullcontext(folder) as place:
-        return _save(trainer, task, settings, place, sides)
+    try:
+        with whole_folder(folder, replace=True) if first else contextlib.nullcontext(folder) as place:
+            saved = _save(trainer, task, settings, place, sides)
+            if first:
+                files = [file for file in place.rglob("*") if file.is_file() and file.name not in _FREE]
+                write_list(place, files)
+    except (RunError, OSError, SafetensorError) as error:
+        if isinstance(error, RunError) and not isinstance(error.__cause__, OSError):
+            raise
+        whole = newest_whole(Path(str(trainer.args.output_dir)))
+        since = "trains again" if whole is None else f"goes on from {whole}"
+        raise RunError(
+            f"{folder}: the trained model cannot be written ({error.__cause__ or error}). Make room or check its "
+            f"permissions; then popmargin train --resume {since}."
+        ) from error
+    if first:
+        sync_folder(folder.parent)
+    return saved
 
 
 def _save(
@@ -48,7 +70,7 @@ def _save(
     def write(model: Any, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         saved.update(task.save(model, folder, state, settings))
 
-    merges = task.merges(settings)
+    merges = task.merges(settings) and not trainer.is_fsdp_enabled
     if not merges:
         trainer.write = write
         with _whole(trainer):

@@ -20,14 +20,16 @@ from popmargin.data.schema import COLUMNS, Preferences
 from popmargin.data.split import normalised_key
 from popmargin.errors import RunError
 from popmargin.files import PARQUET, digest, whole_file
+from popmargin.listed_files import refuse_changed
 from popmargin.pop.scale import StrengthScale
-from popmargin.safe_reading import read_json
+from popmargin.safe_reading import read_object
 
 SIDES = {"train": "training", "test": "held-out"}
 _ALL_SIDES = (*SIDES, "aside")
 DERIVED = ("tokens of", "made:")
 """Name prefixes of facts that follow from the rows."""
 _SHOWN = 5
+_REMEDY = "Restore it from a copy, or train again with --overwrite or another output."
 
 
 def prompt_digests(preferences: Preferences) -> list[str]:
@@ -139,6 +141,10 @@ class Record:
         data, facts = folder / "data.parquet", folder / "fingerprints.json"
         if not data.is_file() and not facts.is_file():
             return None
+        refuse_changed(folder, [data.name, facts.name], remedy=_REMEDY)
+        if not data.is_file():
+            raise RunError(f"{data} is missing. {_REMEDY}")
+        read = read_object(facts, _REMEDY)
         try:
             columns: dict[str, Any] = pq.read_table(data).to_pydict()
             sides = np.array(columns["side"])
@@ -147,9 +153,9 @@ class Record:
                              for name in ("id", "prompt", "content")))
                 for side in _ALL_SIDES
             }  # fmt: skip
-            return Record(rows, read_json(facts))
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            raise RunError(f"{folder}: its record of the training data cannot be read ({error}).") from error
+        except (OSError, pa.ArrowException, KeyError, ValueError, MemoryError) as error:
+            raise RunError(f"{data} cannot be read ({error}). {_REMEDY}") from error
+        return Record(rows, read)
 
     def changes(self, now: "Record") -> list[str]:
         """The differences, a sentence each; empty if there are none."""

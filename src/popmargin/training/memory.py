@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def reset_peak() -> None:
@@ -74,6 +75,7 @@ def live_bytes() -> int:
     gc.collect()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tensors = [found for found in gc.get_objects() if isinstance(found, torch.Tensor)]
+        found = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
+        tensors = [tensor for tensor in found if not isinstance(tensor, FakeTensor)]
         storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type == "cpu"]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

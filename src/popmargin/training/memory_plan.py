@@ -6,7 +6,7 @@ Bytes of each process, with P parameters of which S are trained (n processes; al
 |---|---|---|
 | weights | 4 a parameter; frozen ones in bf16 2, in nf4 0.516 | `base_dtype`; nf4: Dettmers et al. 2023, §3 |
 | reference | those of its model where it is forwarded in training, else 0; under an adapter 0 | `engine.decoupled` |
-| gradients | 4 S; with DDP again 4 S for the buckets that are exchanged | PyTorch's DistributedDataParallel |
+| gradients | 4 S, and tied embeddings' twice; with DDP 4 S more, for its buckets | torch.nn.parallel |
 | optimizer | AdamW 8 S, 8-bit AdamW 2 S | Loshchilov & Hutter 2019; Dettmers et al. 2022 |
 | target, averages | 4 S for each average of the weights | `engine.target.EMATarget` |
 | activations | what autograd keeps of the largest forward pass | counted, `engine.saved_activations` |
@@ -46,6 +46,7 @@ class Shapes:
         trained: how many of them are trained.
         weight_bytes: of all in memory.
         layer_bytes: of the largest layer, in fp32.
+        tied_bytes: of trained embeddings that are also the head: their second gradient is added to the first.
         vocabulary, hidden: sizes of the head; 0 without one.
         activations: what its layers keep for the backward pass; None where that is not known.
         unknown: why not.
@@ -55,6 +56,7 @@ class Shapes:
     trained: int
     weight_bytes: int
     layer_bytes: int = 0
+    tied_bytes: int = 0
     vocabulary: int = 0
     hidden: int = 0
     activations: Activations | None = None
@@ -110,17 +112,20 @@ class MemoryPlan:
         parts: name -> bytes, and how they come about.
         passes: the most forward passes of a step.
         pass_tokens: tokens of the largest of them; 0 where rows have none.
+        apart: bytes of the head that are gone before a layer is computed again, and so are never beside it.
     """
 
     parts: Mapping[str, tuple[int, str]]
     passes: int
     pass_tokens: int
+    apart: int = 0
 
     @property
     def peak(self) -> int:
         """The largest sum at any time."""
         bytes_of = {name: size for name, (size, _) in self.parts.items()}
-        forward, gradients = bytes_of.pop("activations", 0) + bytes_of.pop("head", 0), bytes_of.pop("gradients", 0)
+        forward = bytes_of.pop("activations", 0) + bytes_of.pop("head", 0) - self.apart
+        gradients = bytes_of.pop("gradients", 0)
         return sum(bytes_of.values()) + (forward + gradients if self.passes > 1 else max(forward, gradients))
 
 
@@ -146,11 +151,9 @@ def plan(shapes: Shapes, sizes: RowSizes, setting: Setting) -> MemoryPlan:
     parts: dict[str, tuple[int, str]] = {
         "weights": (shapes.weight_bytes // divided + layer, _of_weights(shapes, setting)),
         "reference": (live // divided, _of_reference(setting, sizes)),
-        "gradients": (each // divided * (2 if buckets else 1), f"of {_count(shapes.trained)} trained parameters"
-                      + (", twice: DDP exchanges them in buckets" if buckets else "")),
+        "gradients": (each // divided * (2 if buckets else 1) + shapes.tied_bytes, _of_gradients(shapes, buckets)),
         "optimizer": (a_trained * shapes.trained // divided, f"{optim}, {a_trained} bytes a trained parameter"),
-        "target": (setting.averages * each // divided, f"{setting.averages} averages of the trained weights"
-                   if setting.averages != 1 else "one average of the trained weights"),
+        "target": (setting.averages * each // divided, _of_averages(setting.averages)),
     }  # fmt: skip
     if shapes.activations is not None and tokens:
         checkpointing = setting.train.gradient_checkpointing
@@ -160,7 +163,10 @@ def plan(shapes: Shapes, sizes: RowSizes, setting: Setting) -> MemoryPlan:
     if shapes.hidden and tokens:
         chunk = min(tokens, max(chunk_elements(device()) // max(shapes.vocabulary, 1), 1)) * shapes.vocabulary
         parts["head"] = (4 * (2 * tokens * shapes.hidden + chunk), "hidden states, and a chunk of logits")
-    return MemoryPlan(parts, passes, tokens)
+    apart = 0
+    if shapes.activations is not None and setting.train.gradient_checkpointing:
+        apart = min(shapes.activations.layer.at(tokens), parts.get("head", (0, ""))[0])
+    return MemoryPlan(parts, passes, tokens, apart)
 
 
 def forward_passes(sizes: RowSizes, setting: Setting) -> tuple[int, int]:
@@ -187,6 +193,16 @@ def _optimizer(train: TrainConfig) -> tuple[str, int]:
 def _of_weights(shapes: Shapes, setting: Setting) -> str:
     share = f", 1/{setting.processes} of them and one layer whole" if setting.sharded else ""
     return f"{_count(shapes.parameters)} parameters, {shapes.weight_bytes / shapes.parameters:.3g} bytes each{share}"
+
+
+def _of_averages(count: int) -> str:
+    return {0: "none", 1: "one average of the trained weights"}.get(count, f"{count} averages of the trained weights")
+
+
+def _of_gradients(shapes: Shapes, buckets: bool) -> str:
+    exchanged = ", twice: DDP exchanges them in buckets" if buckets else ""
+    tied = "; once more for the embeddings, which are also the head" if shapes.tied_bytes else ""
+    return f"of {_count(shapes.trained)} trained parameters{exchanged}{tied}"
 
 
 def _of_reference(setting: Setting, sizes: RowSizes) -> str:

@@ -17,17 +17,20 @@ from popmargin.code_permission import note_given
 from popmargin.config import RunConfig, to_dict
 from popmargin.data.goals import as_given, goal_facts
 from popmargin.models.policies import bf16_is_slower
+from popmargin.models.sharding import Sharding
 from popmargin.training.arguments import training_arguments
 from popmargin.training.build import Parts, Run, make_parts, make_trainer
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback, StopCallback
 from popmargin.training.checkpoint_times import SavingCallback, stopping_with_a_checkpoint
 from popmargin.training.checkpoints import checkpoints_in
+from popmargin.training.disk_space import sizes, warn_of_little_room
 from popmargin.training.final import save_trained
 from popmargin.training.fingerprints import Record
 from popmargin.training.memory import peak_megabytes, reset_peak
 from popmargin.training.run_account import seen_steps, training_steps
-from popmargin.training.run_directory import RunDirectory, versions
+from popmargin.training.run_directory import LOGS, RunDirectory, versions
 from popmargin.training.trainer import NothingLeftError, PreferenceTrainer
+from popmargin.training.watch import Watch, watchers_of
 from popmargin.training.workspace import Workspace
 
 _LOG = logging.getLogger(__name__)
@@ -68,6 +71,8 @@ def train(
     if first:  # a slower process might find files that this one has begun
         run.check(resume=resume, overwrite=overwrite)
     workspace = workspace or run.workspace()
+    if run.model.quantization == "none":  # accelerate knows which weights in 4 bits it cannot divide
+        workspace.task.sharding = Sharding.of(arguments)
     if run.model.precision == "bf16":
         _say_if_bf16_is_slow()
     account = [*earlier, *workspace.account]
@@ -79,6 +84,8 @@ def train(
     if resume and directory.started:
         directory.check_record(record)
     if resume and directory.finished:
+        directory.facts()
+        directory.check_model()
         return directory, (workspace.task.load(directory.model) if keep_model else None)
     parts = make_parts(run, workspace)
     account += (rows := training_steps(started, workspace, parts))
@@ -91,11 +98,13 @@ def train(
     facts = save_trained(trainer, workspace.task, run.model, directory.model, sides) | measured
     if trainer.is_world_process_zero():
         stopping = trainer.stopping
-        notes = () if stopping is None else (stopping.told(trainer.state.global_step),)
+        warned = Watch(watchers_of(parts.loss)).see_all(directory.metrics())
+        notes = [] if stopping is None else [stopping.told(trainer.state.global_step)]
+        notes += [f"warning at {sentence}" for sentence in warned]
         seen = seen_steps(run, trainer.state.global_step, len(parts.collator.rows), notes)
         workspace.tell(seen)
         facts["account"] = [step.to_dict() for step in (*account, *seen)]
-        directory.finish(_facts(run, workspace, parts) | facts)
+        directory.finish(_facts(run, workspace, parts) | facts | {"warnings": warned})
         if arguments.save_strategy == "no":  # those by the clock were for going on
             shutil.rmtree(directory.checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()  # so that every process sees the finished run
@@ -109,6 +118,7 @@ def _start(run: Run, record: Record, parts: Parts, *, resume: bool, overwrite: b
         parts.edges.save(run.directory.path / "edges.parquet")
     if parts.scale is not None:
         parts.scale.save(run.directory.path / "scale.parquet")
+    run.directory.list_files()
 
 
 def _optimise(
@@ -122,9 +132,11 @@ def _optimise(
     """Run the remaining optimizer steps; returns the trainer after the last one, and measurements of the training."""
     directory = run.directory
     trainer = make_trainer(arguments, parts, run.train)
+    trainer.logs = [directory.path / name for name in LOGS]
     checkpoint = _checkpoint(directory, trainer) if resume else None
     if checkpoint is not None:
         trainer.load_state(checkpoint)
+        trainer.watch.see_all(directory.metrics())  # what was said before is not said again
     pauses = ProbeCallback(probe, trainer, directory, run.evaluation.curve_points if probe else 0)
     saving = SavingCallback(run.train.save_minutes, trainer)
     stopping = trainer.stopping
@@ -132,6 +144,7 @@ def _optimise(
     for callback in (pauses, saving, *stops, *parts.task.watch(parts.loss.beta)):
         trainer.add_callback(callback)
     trainer.add_callback(JsonlCallback(trainer, directory, pauses))
+    _look_for_room(trainer, run)
     reset_peak()
     started = time.perf_counter()
     with contextlib.suppress(NothingLeftError), stopping_with_a_checkpoint(saving):
@@ -150,6 +163,24 @@ def _optimise(
         "resumed": checkpoint is not None,
         **({} if stopping is None else {"stopping": stopping.facts()}),
     }
+
+
+def _look_for_room(trainer: PreferenceTrainer, run: Run) -> None:
+    """Say once if the disk is too small for what the run keeps."""
+    if not trainer.is_world_process_zero():
+        return
+    arguments, rows = trainer.args, len(trainer.collator.rows)
+    steps = arguments.max_steps if arguments.max_steps > 0 else int(run.train.epochs * rows / run.train.batch_size) + 1
+    one, model = sizes(trainer)
+    warn_of_little_room(
+        run.directory.checkpoints,
+        one,
+        model,
+        steps=steps,
+        every=int(arguments.save_steps) if arguments.save_strategy == "steps" else 0,
+        limit=arguments.save_total_limit,
+        by_the_clock=run.train.save_minutes > 0,
+    )
 
 
 def _checkpoint(directory: RunDirectory, trainer: PreferenceTrainer) -> Path | None:

@@ -13,9 +13,12 @@ checkpoints/      to resume from
 edges.parquet     PoP edges, if the objective or its scale needs them
 scale.parquet     the strength scale, if the objective needs one
 evaluation/       held-out margins, generations and metrics
+
+popmargin_files.json lists, with SHA-256, the files that no longer change; each is compared with it before it is read.
 """
 
 import json
+import logging
 import platform
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,12 +30,19 @@ from typing import TYPE_CHECKING, Any
 from popmargin.config import RunConfig, dump_yaml, from_dict, read_saved, to_dict
 from popmargin.errors import ConfigError, RunError
 from popmargin.files import no_such_file, read_jsonl, whole_file
-from popmargin.safe_reading import read_json
-from popmargin.training.checkpoints import newest_whole, step_of
+from popmargin.listed_files import LISTED, fault_of, refuse_changed, write_list
+from popmargin.safe_reading import read_object
+from popmargin.training.checkpoints import checkpoints_in, newest_whole, step_of
 from popmargin.training.inputs import differences, refuse_inputs_inside, with_code_of, with_kept_code
 
 if TYPE_CHECKING:
     from popmargin.training.fingerprints import Record
+
+_LOG = logging.getLogger(__name__)
+LOGS = ("metrics.jsonl", "curves.jsonl")
+"""Those of a run that seed and data determine; a checkpoint holds them as they were."""
+_FIXED = ("config.yaml", "data.parquet", "fingerprints.json", "code", "edges.parquet", "scale.parquet")
+_AGAIN = "Restore it from a copy, or train again with --overwrite."
 
 
 def versions() -> dict[str, str]:
@@ -104,6 +114,7 @@ class RunDirectory:
             raise RunError(
                 f"{self.path} is not a run directory: it has no config.yaml. Create one with popmargin train."
             )
+        refuse_changed(self.path, ["config.yaml", "code"], remedy=_AGAIN)
         try:
             return from_dict(RunConfig, read_saved(file))
         except ConfigError as error:
@@ -117,11 +128,39 @@ class RunDirectory:
         """
         if not self.finished:
             raise RunError(f"{self.path} has not finished training. Continue with popmargin train --resume.")
-        return read_json(self.path / "run.json")
+        remedy = "Delete it and continue with popmargin train --resume, which goes on from the last checkpoint if any."
+        refuse_changed(self.path, ["run.json"], remedy=remedy)
+        return read_object(self.path / "run.json", remedy)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl.
+
+        Raises:
+            RunError: the run has finished, and they have changed since.
+        """
+        if self.finished:
+            refuse_changed(self.path, ["metrics.jsonl"], remedy=_AGAIN)
         return read_jsonl(self.path / "metrics.jsonl")
+
+    def check_model(self) -> None:
+        """Check that the trained weights are as they were written.
+
+        Raises:
+            RunError: they are not; the message says which file, and how the run saves them again.
+        """
+        if not (self.model / LISTED).exists() or fault_of(self.model) is None:
+            return
+        whole = self.checkpoint()
+        since = "trains again" if whole is None else f"goes on from {whole}"
+        remedy = f"Delete {self.path / 'run.json'} and continue with popmargin train --resume, which {since}."
+        refuse_changed(self.model, remedy=remedy)
+
+    def list_files(self) -> None:
+        """List the files that no longer change: once a run is ready to train, and once it has finished."""
+        names = (*_FIXED, *(("run.json", *LOGS) if self.finished else ()))
+        places = [self.path / name for name in names]
+        inner = [file for place in places if place.is_dir() for file in place.rglob("*") if file.is_file()]
+        write_list(self.path, [*(place for place in places if place.is_file()), *inner])
 
     def checkpoint(self, say: Callable[[str], None] | None = None) -> Path | None:
         """The newest checkpoint whose files are as they were written, if any; `say` is told of broken newer ones."""
@@ -140,10 +179,12 @@ class RunDirectory:
             RunError: the folder is in use by another run, or by the same one without `resume`.
         """
         file = self.path / "config.yaml"
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or all(_is_part(entry) for entry in self.path.iterdir()):
             return
         if not file.is_file():
-            raise RunError(f"{self.path} is not empty and not a run directory. Choose another output.")
+            raise RunError(
+                f"{self.path} is not empty and not a run directory (it has no config.yaml). Choose another output."
+            )
         if overwrite:
             refuse_inputs_inside(config, self.path)
             return
@@ -159,6 +200,12 @@ class RunDirectory:
                 f"again with --overwrite or another output."
             )
 
+    @property
+    def _half_begun(self) -> bool:
+        """Whether the run died before its record was written, which is before it trained."""
+        written = (self.path / "fingerprints.json").is_file() or (self.path / LISTED).exists()
+        return not (written or self.finished or checkpoints_in(self.checkpoints))
+
     def check_record(self, now: "Record") -> None:
         """Check that a resumed or finished run still has the data, models and code it was started with.
 
@@ -167,7 +214,7 @@ class RunDirectory:
         """
         from popmargin.training.fingerprints import Record
 
-        before = Record.load(self.path)
+        before = None if self._half_begun else Record.load(self.path)
         changed = [] if before is None else before.changes(now)
         if changed:
             raise RunError(
@@ -196,19 +243,49 @@ class RunDirectory:
             self.check_record(record)
             config = with_code_of(config, self.stored())
         self.path.mkdir(parents=True, exist_ok=True)
+        made_again = ["edges.parquet", "scale.parquet"]
+        if (self.path / LISTED).exists() and (fault := fault_of(self.path, only=made_again)) is not None:
+            _LOG.warning("%s: %s. It is made again.", self.path, fault)
+        (self.path / LISTED).unlink(missing_ok=True)  # until `list_files`: what it lists may change now
+        with whole_file(self.path / "config.yaml") as partial:  # first: it makes the folder a run directory
+            partial.write_text(dump_yaml(to_dict(config)), encoding="utf-8")
         if not (self.path / "fingerprints.json").is_file():
             record.save(self.path)
-        with whole_file(self.path / "config.yaml") as partial:
-            partial.write_text(dump_yaml(to_dict(config)), encoding="utf-8")
         checkpoint = self.checkpoint()
+        for name in LOGS:
+            self._restore(name, checkpoint)
         step = step_of(checkpoint) if checkpoint else 0
-        for name in ("metrics.jsonl", "timing.jsonl", "curves.jsonl"):
-            kept = [line for line in read_jsonl(self.path / name) if line["step"] <= step and checkpoint]
-            with whole_file(self.path / name) as partial:
-                partial.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in kept))
+        timing = read_jsonl(self.path / "timing.jsonl", lenient=True) if checkpoint else []
+        _write_lines(self.path / "timing.jsonl", [line for line in timing if line.get("step", step + 1) <= step])
+
+    def _restore(self, name: str, checkpoint: Path | None) -> None:
+        """A log as it was at a checkpoint, which holds a copy; those of older versions hold none."""
+        log = self.path / name
+        if checkpoint is None:
+            _write_lines(log, [])
+        elif (checkpoint / name).is_file():
+            content = (checkpoint / name).read_bytes()
+            if not log.is_file() or not log.read_bytes().startswith(content):
+                _LOG.warning("%s is not as it was written; its lines are taken from %s.", log, checkpoint)
+            with whole_file(log) as partial:
+                partial.write_bytes(content)
+        elif log.is_file():
+            step = step_of(checkpoint)
+            _write_lines(log, [line for line in read_jsonl(log) if line["step"] <= step])
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write run.json, which marks the run as finished."""
         text = json.dumps(dict(sorted(facts.items())), indent=1)  # an account keeps the order of its entries
         with whole_file(self.path / "run.json") as partial:
             partial.write_text(text + "\n", encoding="utf-8")
+        self.list_files()
+
+
+def _is_part(entry: Path) -> bool:
+    """Whether a file is what a killed process left of one that it was writing."""
+    return entry.name.startswith(".") and entry.name.endswith(".part")
+
+
+def _write_lines(log: Path, lines: list[dict[str, Any]]) -> None:
+    with whole_file(log) as partial:
+        partial.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines), encoding="utf-8")

@@ -3,6 +3,7 @@
 The loop knows nothing of objectives: it scores preferences, matches the scores to the batch's rows, and passes them on.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.data import RandomSampler, Sampler
 from transformers import TrainerCallback, TrainingArguments
 
@@ -24,11 +24,15 @@ from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
 from popmargin.training.checkpointing import CheckpointingTrainer
+from popmargin.training.divided import prepared_once, refuse_other_division, refuse_undividable
+from popmargin.training.finite import Checked, own_part, what_is_not
 from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
 from popmargin.training.stopping import Stopping
+from popmargin.training.watch import Watch, watchers_of
 from popmargin.user_code import running
 
+_LOG = logging.getLogger(__name__)
 STATE_FILE = "popmargin_state.safetensors"
 LOGGED = ("loss", "grad_norm", "learning_rate", "epoch", "step", "target_distance")
 """Log entries that are not means over rows."""
@@ -75,24 +79,13 @@ class PreferenceTrainer(CheckpointingTrainer):
             callbacks=[*(callbacks or []), _StepCallback(self)],
             **options,
         )
-        if loss.target is not None and self.is_deepspeed_enabled and loss.target.forward == "all":
-            raise RunError(
-                "DeepSpeed cannot keep an averaged target: set target.kind to `bank` or `policy`, or use fsdp instead."
-            )
-        if average is not None and self.is_deepspeed_enabled:
-            raise RunError("DeepSpeed cannot keep averaged weights: remove train.average, or use fsdp instead.")
-        if stopping is not None and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            raise RunError("Sharded training cannot keep the best weights: remove train.stop_on.")
-        if args.fsdp and not self.is_fsdp_enabled:
-            raise RunError(
-                "train.trainer_arguments requests fsdp, which accelerate does not support here: it needs several "
-                "processes with one accelerator each. Remove it, or use `accelerate launch` on such a machine."
-            )
-        if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and collator.tokens_per_batch is not None:
-            raise RunError(
-                "Sharded training needs the same number of forward passes in every process, which "
-                "train.tokens_per_batch does not guarantee: set train.micro_batch_size instead."
-            )
+        refuse_undividable(
+            self,
+            target=loss.target,
+            averages=average is not None,
+            stops=stopping is not None,
+            by_tokens=collator.tokens_per_batch is not None,
+        )
         self.model_accepts_loss_kwargs = True  # the loss below is already a mean over the whole optimizer step
         self.loss = loss
         self.collator = collator
@@ -100,13 +93,20 @@ class PreferenceTrainer(CheckpointingTrainer):
         self.clustered = clustered
         self.average = average
         self.stopping = stopping
+        averaged = loss.target is not None and loss.target.forward == "all"
+        self.watch = Watch(watchers_of(loss))
+        self.saved_copies = sum((averaged, average is not None, stopping is not None))
         self.metrics = MeanMetrics()
         self.step_metrics = MeanMetrics()
         self.step_rows = RowValues(loss.objective.every_row)
         self.tokens_seen = 0
         self.state_of_objective = loss.objective.init_state(loss.options) if loss.objective.init_state else {}
-        self._checks: list[tuple[Tensor, Tensor]] = []
+        self._checks: list[Checked] = []
         self.write = write
+
+    def _prepare_for_training(self, *args: Any, **values: Any) -> Any:
+        with prepared_once(self):
+            return super()._prepare_for_training(*args, **values)
 
     # -- data order ------------------------------------------------------------------------------------------------
 
@@ -181,9 +181,7 @@ class PreferenceTrainer(CheckpointingTrainer):
         )
         seen = self.loss.less_margin(rows)
         loss_R = self.loss.of_rows(rows, seen)
-        scores_R = [loss_R, rows.gap, rows.decoupled, None if rows.target is None else rows.target.values]
-        finite_R = torch.stack([torch.isfinite(values) for values in scores_R if values is not None]).all(0)
-        self._checks.append((finite_R, inputs["preferences"][inputs["stronger"]]))  # read once per step: no sync here
+        self._checks.append(Checked.of(loss_R, rows, seen, inputs["preferences"][inputs["stronger"]]))
         self._note(inputs, rows, seen, scores.logged)
         weight_R = rows.columns.get("weight")
         count = len(loss_R) if num_items_in_batch is None else num_items_in_batch
@@ -224,29 +222,24 @@ class PreferenceTrainer(CheckpointingTrainer):
         """Stop before an optimizer step that would write NaN into the weights; the one device sync of a step.
 
         Raises:
-            RunError: a loss, a log-prob or a gradient is not finite; the message names the preferences.
+            RunError: a loss, score, margin, target or gradient is not finite; the message names the preferences and
+                the likely cause.
         """
         model: Any = self.model
-        finite_R = torch.cat([finite for finite, _ in self._checks])
-        preferences_R = torch.cat([preferences for _, preferences in self._checks])
-        self._checks = []
+        parts, self._checks = self._checks, []
+        finite_R = torch.cat([part.finite for part in parts])
         gradients = (parameter.grad for parameter in model.parameters() if parameter.grad is not None)
         # For a sharded gradient, this process's part: a non-finite loss spoils the parts of all processes.
-        sums = [(grad.to_local() if isinstance(grad, DTensor) else grad).sum() for grad in gradients]
+        sums = [own_part(grad).sum() for grad in gradients]
         finite = torch.isfinite(torch.stack(sums)).all() if sums else torch.ones_like(finite_R[0])
         losses_fine, gradients_fine = torch.stack([finite_R.all(), finite]).tolist()
         if losses_fine and gradients_fine:
             return
-        what = "gradient" if losses_fine else "loss or a log-prob"
-        names = self._names(preferences_R if losses_fine else preferences_R[~finite_R])
+        what, names, cause = what_is_not(parts, self.collator.inputs.ids, model, fp16=self.args.fp16)
         raise RunError(
             f"The {what} is not finite at step {self.state.global_step + 1} for the preferences {names}. No weights "
-            "were changed. Look at these rows, lower train.learning_rate, or resume from the last checkpoint."
+            f"were changed. {cause} Look at these rows, lower train.learning_rate, or resume from the last checkpoint."
         )
-
-    def _names(self, places: Tensor) -> str:
-        ids = [self.collator.inputs.ids[place] for place in places.tolist()]
-        return ", ".join(ids[:5]) + (" …" if len(ids) > 5 else "")
 
     # -- metrics ---------------------------------------------------------------------------------------------------
 
@@ -320,6 +313,9 @@ class PreferenceTrainer(CheckpointingTrainer):
             if self.loss.target is not None:
                 logs["target_distance"] = self.loss.target.distance()
         super().log(logs, start_time)
+        if "loss" in logs and self.is_world_process_zero():
+            for sentence in self.watch.see({**logs, "step": self.state.global_step}):
+                _LOG.warning("%s", sentence)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -356,17 +352,19 @@ class PreferenceTrainer(CheckpointingTrainer):
             if not self.args.should_save:
                 return
             state |= {f"objective.{name}": value for name, value in self.state_of_objective.items()}
+            Path(output_dir).mkdir(parents=True, exist_ok=True)  # FSDP's sharded weights are written after this
             save_file({name: value.contiguous() for name, value in state.items()}, Path(output_dir) / STATE_FILE)
 
     def load_state(self, checkpoint: Path) -> None:
         """Restore target and objective state from a checkpoint.
 
         Raises:
-            RunError: the checkpoint was not written by popmargin, or is from another target.
+            RunError: the checkpoint was not written by popmargin, or is from another target or kind of sharding.
         """
         file = checkpoint / STATE_FILE
         if not file.is_file():
             raise RunError(f"{checkpoint} has no {STATE_FILE}: it cannot be resumed. Delete it to use an earlier one.")
+        refuse_other_division(self, checkpoint)
         state = load_file(file)
         if self.loss.target is not None:
             self.loss.target.load_state(state)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from popmargin.errors import ConfigError, RunError, counted
 from popmargin.files import whole_file, whole_folder
+from popmargin.listed_files import refuse_changed
 from popmargin.recommend.denoising.item_denoiser import ItemDenoiser, ItemDenoiserOptions
 from popmargin.recommend.item_sequences import Catalogue
 from popmargin.registry import make_options
@@ -73,8 +74,9 @@ def load_item_denoiser(folder: str | Path) -> tuple[ItemDenoiser, Catalogue]:
     """A trained model, in evaluation mode, and its items.
 
     Raises:
-        RunError: the folder holds no trained model.
+        RunError: the folder holds no trained model, or one that is not as it was written.
     """
+    refuse_changed(Path(folder), remedy="Copy the folder again, or train again.")
     told, path = _told(folder), Path(folder) / WEIGHTS
     if "options" not in told or not path.is_file():
         raise RunError(f"{folder} holds items, but no trained model of them.")

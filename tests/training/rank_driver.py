@@ -1,0 +1,111 @@
+"""Run the command line in several connected processes, one plan after the other, after importing everything once.
+
+    python rank_driver.py PLAN.json
+
+The plan is a list of runs: `processes`, `words` of the command line, `log` (one file a process: `LOG.RANK`), and
+optionally `stop` (a file; once it exists the first process gets SIGTERM), `remove` (a file to delete before) and
+`environment`. Prints the exit codes as JSON.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint.state_dict
+import torch.distributed.tensor
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+
+import popmargin.models.sharding as sharding
+from popmargin.cli.main import main
+
+torch.set_num_threads(1)
+
+
+def allow_fsdp_on_cpus() -> None:
+    """accelerate gives FSDP to accelerators alone; all else of it works with gloo too."""
+    start = AcceleratorState.__init__
+
+    def start_with_fsdp(self: Any, *args: Any, **values: Any) -> None:
+        start(self, *args, **values)
+        if values.get("fsdp_plugin") is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, values["fsdp_plugin"]
+            PartialState._shared_state["distributed_type"] = self.distributed_type
+
+    AcceleratorState.__init__ = start_with_fsdp
+    sharding.may_shard = lambda: True
+
+
+def without_compiled_operations() -> None:
+    """DeepSpeed would compile its exchange through shared memory, which takes minutes; gloo does the same."""
+    import deepspeed.ops
+
+    for name in deepspeed.ops.__compatible_ops__:
+        deepspeed.ops.__compatible_ops__[name] = False
+
+
+def start(run: dict[str, Any], rank: int, port: int) -> int:
+    """One process of a run."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        count = str(run["processes"])
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **run.get("environment", {})}
+        with Path(f"{run['log']}.{rank}").open("w") as log, contextlib.redirect_stdout(log):
+            os.dup2(log.fileno(), 2)
+            allow_fsdp_on_cpus()
+            if "DS_ACCELERATOR" in os.environ:
+                without_compiled_operations()
+            code = main(run["words"])
+            log.flush()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def wait(pids: list[int], stop: Path | None) -> list[int]:
+    """Exit codes; a process that fails takes the others with it, as a launcher does."""
+    codes: dict[int, int] = {}
+    while len(codes) < len(pids):
+        for pid in set(pids) - codes.keys():
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+        if stop is not None and stop.exists():
+            os.kill(pids[0], signal.SIGTERM)
+            stop = None
+        if any(codes.values()):
+            end = time.monotonic() + 10
+            while time.monotonic() < end and len(codes) < len(pids):
+                for pid in set(pids) - codes.keys():
+                    found, status = os.waitpid(pid, os.WNOHANG)
+                    if found:
+                        codes[pid] = os.waitstatus_to_exitcode(status)
+                time.sleep(0.05)
+            for pid in set(pids) - codes.keys():
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    return [codes[pid] for pid in pids]
+
+
+if __name__ == "__main__":
+    results: list[list[int]] = []
+    for entry in json.loads(Path(sys.argv[1]).read_text()):
+        if "remove" in entry:
+            Path(entry["remove"]).unlink(missing_ok=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            number = free.getsockname()[1]
+        children = [start(entry, rank, number) for rank in range(entry["processes"])]
+        results.append(wait(children, Path(entry["stop"]) if "stop" in entry else None))
+    print(json.dumps(results))
