@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.scanner import ScannerError
 
 from popmargin.errors import ConfigError
 from popmargin.files import no_such_file
@@ -24,7 +25,7 @@ class _Loader(yaml.SafeLoader):
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         if self.flow_level >= _DEEPEST:
             problem = f"lists and mappings lie in one another more than {_DEEPEST} levels deep"
-            raise yaml.scanner.ScannerError(None, None, problem, self.get_mark())
+            raise ScannerError(None, None, problem, self.get_mark())
         super().fetch_flow_collection_start(TokenClass)
 
     def compose_document(self) -> yaml.Node | None:
