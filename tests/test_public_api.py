@@ -54,7 +54,8 @@ PARAMETERS = {
     "edge_statistics": "edges, ids, strength",
     "evaluate": "run, *, reward=None, config=None, allow_code=()",
     "load_preferences": "source, *, format='auto', split=None, pairs='best_vs_worst', min_gap=0.0, seed=0, "
-    "bad_rows='error', columns=None, ties='drop', max_image_pixels=33554432",
+    "bad_rows='error', columns=None, ties='drop', contradictions='error', "
+    "max_image_pixels=33554432",
     "load_study": "path, overrides=(), changes=None",
     "log_probs": "model, tokenizer, preferences, *, per_token=False, max_length=1024, truncation='keep_prompt_end', "
     "precision='fp32', tokens_per_batch=4096",
