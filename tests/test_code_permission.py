@@ -14,6 +14,7 @@ from popmargin.cli.main import main
 from popmargin.code_permission import allow_code, note_named, note_stored
 from popmargin.config import RunConfig, apply_overrides, dump_yaml, from_dict, read_saved, read_yaml
 from popmargin.errors import ConfigError, RunError
+from popmargin.listed_files import LISTED
 from popmargin.models.named_policy import find_policy
 from popmargin.training.build import Run
 from popmargin.training.run import train
@@ -74,6 +75,7 @@ def named_by(run: RunDirectory, field: str, name: str) -> None:
             node[parent] = node = {"name": node[parent]} if isinstance(node.get(parent), str) else node[parent] or {}
         node[last] = name
     (run.path / "config.yaml").write_text(dump_yaml(values))
+    (run.path / LISTED).unlink(missing_ok=True)  # whoever made the run made its list of files too
 
 
 FIELDS = ("task", "objective.name", "margin.source", "tokens.name", "regularizers", "evaluation.reward")

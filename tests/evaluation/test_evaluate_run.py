@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from popmargin.code_permission import allow_code
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.generations import Generations
@@ -187,4 +188,7 @@ def test_code_of_further_rewards_is_kept_and_compared(configure: Configure, rewa
     with pytest.raises(RunError, match="the further reward 'vowels'"):
         evaluate_run(run.path)
     place.unlink()
+    with pytest.raises(RunError, match=rf"--code {kept}"):
+        evaluate_run(run.path)
+    allow_code([kept])
     assert evaluate_run(run.path)["intervals"]["mean_vowels"]["estimate"] > 0

@@ -70,7 +70,7 @@ def the_power_of_larger_studies(folder: Path, pop: ArmResult, capsys: pytest.Cap
     assert "2 seeds; accuracy against 'dpo', points" in said and said.splitlines()[-1].startswith("20 ")
     assert main(["study", "power", str(folder), *flags, "--json"]) == 0
     assert [design["seeds"] for design in json.loads(capsys.readouterr().out)["designs"]] == [2, 4]
-    assert main(["study", "power", str(folder), "--baseline", "dpp"]) == 2
+    assert main(["study", "power", str(folder), "--baseline", "dppo"]) == 2
     assert "Did you mean 'dpo'" in capsys.readouterr().err
     with pytest.raises(DataError, match="needs two arms, and the pilot has one"):
         plan_study([folder / "runs" / "pop" / "seed-0"])

@@ -150,7 +150,7 @@ def test_a_target_that_is_not_finite_stops_before_the_step(configure: Configure)
     trainer = make_trainer(training_arguments(config.train, config.seed, directory.checkpoints), parts)
     target: Any = parts.loss.target
     target.load_state({name: torch.full_like(value, torch.nan) for name, value in target.state().items()})
-    with pytest.raises(ValueError, match="loss or a log-prob is not finite at step 1"):
+    with pytest.raises(ValueError, match="The target's gap is not finite at step 1"):
         trainer.train()
 
 

@@ -73,7 +73,8 @@ def whole(tensor: Tensor) -> Tensor:
     """All values of a tensor; if it is divided among processes, every one of them must call this."""
     if not isinstance(tensor, DTensor):
         return tensor.detach()
-    return tensor.detach().to(tensor.device_mesh.device_type).full_tensor()  # parts may wait in main memory
+    here: Any = tensor.detach().to(tensor.device_mesh.device_type)  # parts may wait in main memory
+    return here.full_tensor()
 
 
 def divided_like(full: Tensor, pattern: DTensor) -> DTensor:

@@ -88,7 +88,8 @@ def model_fingerprint(model: Any) -> str:
         if process_number() and isinstance(tensor, DTensor):
             continue
         flat = gathered.cpu().contiguous().flatten()
-        digest.update(memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b"")
+        raw: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
+        digest.update(raw)
     return from_first_process(digest.hexdigest()) if is_divided(model) else digest.hexdigest()
 
 

@@ -45,6 +45,7 @@ def keep_gradients(model: nn.Module) -> None:
     It does so in place in the first forward pass in evaluation mode, such as the reference's: adapters below would then
     be trained on wrong gradients.
     """
-    for module in model.modules():
+    layers: Any = model.modules()
+    for module in layers:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

@@ -45,7 +45,7 @@ class Sharding:
 
         FSDP1 and further kinds of parallelism are left to accelerate, which divides whole models.
         """
-        asked = arguments.fsdp_plugin_args
+        asked: Any = arguments.fsdp_plugin_args
         launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
         further = os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "false").lower() == "true"
         if not (asked or launched) or further or not may_shard():

@@ -32,7 +32,7 @@ def chain_pairs(count: int, k: int, rng: np.random.Generator) -> tuple[_Rows, _R
     Example:
         >>> first, second = chain_pairs(4, 1, np.random.default_rng(0))
         >>> [{int(one), int(other)} for one, other in zip(first, second)]
-        [{2, 3}, {0, 3}, {0, 1}, {1, 2}]
+        [{0, 2}, {0, 1}, {1, 3}, {2, 3}]
     """
     if count == 2 and k == 1:
         return np.array([0]), np.array([1])

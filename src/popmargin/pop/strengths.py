@@ -58,7 +58,7 @@ def normal_strengths(strength: ArrayLike, right: float) -> Float64[np.ndarray, "
 
     Example:
         >>> normal_strengths([0.3, -2.0, 8.0, 1.0], right=0.8).round(2).tolist()
-        [0.55, -0.32, 2.08, 1.21]
+        [0.53, -0.31, 2.0, 1.16]
     """
     if not 0 < right < 1:
         raise ConfigError(f"right is {right}; give a share above 0 and below 1.")

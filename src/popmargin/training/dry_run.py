@@ -59,8 +59,9 @@ def _tied_bytes(model: Any) -> int:
     if not hasattr(model, "get_output_embeddings"):
         return 0
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    tied = head is not None and head.weight is embeddings.weight and head.weight.requires_grad
-    return 4 * head.weight.numel() if tied else 0
+    if head is None or head.weight is not embeddings.weight or not head.weight.requires_grad:
+        return 0
+    return 4 * head.weight.numel()
 
 
 def _bytes_of(name: str, value: Tensor, model: ModelConfig) -> int:
@@ -190,7 +191,7 @@ def _advice(run: Run, workspace: Workspace, shapes: Shapes, sizes: RowSizes, set
     for words, change in changes.items():
         peak = needed(change(setting))
         lines.append(f"  {words}: {told_bytes(peak)}{', which fits' if peak <= room else ''}")
-    together, so_far = list[str](), setting
+    together, so_far, peak = list[str](), setting, 0
     for words, change in changes.items():
         so_far = change(so_far)
         together.append(words)
