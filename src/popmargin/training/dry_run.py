@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from popmargin.config import ModelConfig
 from popmargin.engine.saved_activations import count_activations
 from popmargin.engine.trial import ERRORS
+from popmargin.errors import counted
 from popmargin.models.policies import device, process_count
 from popmargin.training.arguments import micro_batch_size
 from popmargin.training.build import Run, training_rows
@@ -149,7 +150,7 @@ def _work_lines(setting: Setting, sizes: RowSizes, workspace: Workspace) -> list
         passes, tokens = forward_passes(sizes, setting)
         lines.append(
             f"longest row: {int(sizes.costs.max()):,} tokens; {float(sizes.costs.mean()) * train.batch_size:,.0f} a "
-            f"step; at most {passes} forward passes of up to {tokens:,}"
+            f"step; at most {counted(passes, 'forward pass', 'forward passes')} of up to {tokens:,}"
         )
     if workspace.task.encodes_with_weights:
         lines.append("images are counted, and not looked at")
