@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from popmargin.config import dump_yaml, to_dict
+from popmargin.listed_files import LISTED
 from popmargin.rounds.rounds_config import RoundsConfig
 
 MakeRounds = Callable[..., RoundsConfig]
@@ -33,6 +34,9 @@ def contents(folder: Path) -> dict[str, Any]:
             found[name] = manifest
         elif path.name == "run.json":
             found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key not in _RUN_TIMES}
+        elif path.name == LISTED:
+            listed = json.loads(path.read_text())["files"]
+            found[name] = {file: entry for file, entry in listed.items() if file != "run.json"}
         elif path.name != "report.html":
             found[name] = path.read_bytes()
     return found
