@@ -11,7 +11,7 @@ import pytest
 
 from popmargin.cli.pop import add_parser
 from popmargin.data.load import load_preferences
-from popmargin.errors import DataError
+from popmargin.errors import ConfigError, DataError
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import soft_labels
@@ -63,6 +63,49 @@ def test_preferences_carry_the_scale(data: str, edges: str, tmp_path: Path, use:
     assert (np.diff(values[order]) >= 0).all() and np.isfinite(values).all()
     if use == "soft_label":
         np.testing.assert_allclose(values, soft_labels(scale.strength))
+
+
+@pytest.mark.parametrize(
+    ("zero", "wrong"), [(["--right", "0.75"], 5), (["--agreement", "0.625"], 5), (["--wrong", "doubt"], None)]
+)
+def test_a_zero_turns_the_weakest_round(
+    data: str, edges: str, tmp_path: Path, zero: list[str], wrong: int | None
+) -> None:
+    """In the written preferences; the scale itself has none, so without them it is refused."""
+    rows = [json.loads(line) for line in Path(data).read_text().splitlines()]
+    doubted = [row | {"doubt": float(number < 6)} for number, row in enumerate(rows)]
+    Path(data).write_text("".join(json.dumps(row) + "\n" for row in doubted))
+    words = ("pop", "scale", edges, "--data", data, "--out", str(tmp_path / "scale.parquet"), *zero)
+    with pytest.raises(ConfigError, match=f"{zero[0]} has no effect without --preferences-out"):
+        popmargin(*words)
+    prefs = str(tmp_path / "prefs.parquet")
+    popmargin(*words, "--preferences-out", prefs)
+    soft = load_preferences(prefs, contradictions="keep").soft_label
+    assert (soft < 0.5).sum() == wrong if wrong is not None else 3 <= (soft < 0.5).sum() <= 8
+    turned = load_preferences(prefs)  # read as usual, a soft label below one half swaps the responses
+    assert (turned.soft_label >= 0.5).all() and (turned.dataset["chosen"][0] == "bad 0") == (soft[0] < 0.5)
+    popmargin(*words, "--preferences-out", prefs, "--as", "margin", "--overwrite")
+    with pytest.raises(DataError, match="contradictions='keep'"):
+        load_preferences(prefs)
+    assert (load_preferences(prefs, contradictions="keep").rating_gap < 0).sum() == (soft < 0.5).sum()
+
+
+def test_chains_and_unsigned_strengths_from_the_command_line(tmp_path: Path) -> None:
+    """`--contradictions keep` reads a negative strength; `--strength unsigned` compares its absolute value."""
+    data, found = tmp_path / "signed.jsonl", dict[str, PopEdges]()
+    rows = [{"id": f"q{n}", "prompt": f"{n}?", "chosen": "a", "rejected": "b", "strength": n - 6.5} for n in range(10)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="contradictions='keep'"):
+        popmargin("pop", "sample", str(data), "--out", str(tmp_path / "none.parquet"))
+    for strength in ("signed", "unsigned"):
+        out = str(tmp_path / f"{strength}.parquet")
+        flags = ["--contradictions", "keep", "--sampling", "chain", "--k", "2", "--strength", strength]
+        assert popmargin("pop", "sample", str(data), "--out", out, *flags) == 0
+        found[strength] = PopEdges.load(out)
+        value = np.arange(10) - 6.5 if strength == "signed" else np.abs(np.arange(10) - 6.5)
+        stronger, weaker = found[strength].resolve([f"q{n}" for n in range(10)])
+        assert len(found[strength]) == 20 and (value[stronger] >= value[weaker]).all()
+    assert found["signed"].fingerprint() != found["unsigned"].fingerprint()
 
 
 def test_every_setting_reaches_the_fit(

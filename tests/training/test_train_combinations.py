@@ -199,6 +199,18 @@ def test_running_statistics_start_with_the_second_step(configure: Configure) -> 
         ),
         ({"objective": {"name": "pop_rank"}, "target": {"tau": 0.5}, "pop": {"k": 2}}, ["target.tau"]),
         ({"objective": {"name": "pop_scale"}, "pop": {"edges": "labels.db", "ridge": 1.0}}, []),
+        (
+            {"objective": {"name": "pop"}, "pop": {"zero": {"right": 0.8}}},
+            ["pop.zero. The objective 'pop' does not use"],
+        ),
+        (
+            {"objective": {"name": "pop"}, "pop": {"edges": "labels.db", "strength": "unsigned", "k": 2}},
+            ["pop.strength, pop.k. The edges are read from pop.edges, not sampled"],
+        ),
+        (
+            {"objective": {"name": "pop_scale"}, "pop": {"scale": "s.parquet", "ridge": 1.0, "zero": {"right": 0.8}}},
+            ["pop.ridge. The strengths are read from pop.scale"],
+        ),
         ({"margin": {"source": "pop"}, "pop": {"k": 2}, "target": {"kind": "bank"}}, []),
         ({"objective": {"name": "cdpo"}, "data": {"soft_label_temperature": 1.0}}, []),
         ({}, []),

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.data.saving import SAVE_SUFFIXES
-from popmargin.errors import counted
+from popmargin.errors import ConfigError, counted
 from popmargin.files import PARQUET, whole_file
 from popmargin.pop.active import ActiveSampler
 from popmargin.pop.edge_sources import read_edges
@@ -103,6 +104,13 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _scale(args: argparse.Namespace) -> int:
+    zero = {"--right": args.right, "--agreement": args.agreement, "--wrong": args.wrong}
+    given = [flag for flag, value in zero.items() if value is not None]
+    if given and args.preferences_out is None:
+        raise ConfigError(
+            f"{given[0]} has no effect without --preferences-out: the scale itself has no zero. Add it, or set "
+            f"--pop.zero.{given[0].removeprefix('--')} in training."
+        )
     inputs = [args.data, *_store_file(args.edges)]
     check_outputs(args, {"--out": args.out}, PARQUET, inputs)
     check_outputs(args, {"--preferences-out": args.preferences_out}, SAVE_SUFFIXES, [*inputs, args.out])
@@ -124,6 +132,9 @@ def _scale(args: argparse.Namespace) -> int:
         wrong = None if args.wrong is None else preferences.column(args.wrong)
         right = right_share(scale.strength, right=args.right, agreement=args.agreement, wrong=wrong)
         with_strengths(preferences, scale, use=args.use, slope=args.slope, right=right).save(args.preferences_out)
+        if right is not None and args.use != "soft_label":
+            print(f"{args.preferences_out}: where the {args.use} is negative, read it with --contradictions keep "
+                  "(data.contradictions)", file=sys.stderr)  # fmt: skip
     if args.json:
         print(json.dumps(_facts(scale), indent=2))
         return 0

@@ -8,7 +8,7 @@ ranks are mapped to the strengths of a typical set of preferences: |x| of a norm
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from numpy.typing import ArrayLike
 from scipy.special import erfinv, expit, ndtri
 from scipy.stats import rankdata
@@ -101,10 +101,12 @@ def with_strengths(
     Args:
         preferences: the data; the scale must hold all of its ids.
         scale: fitted strengths.
-        use: `soft_label` writes σ(slope·z); `margin` writes ratings z and 0, whose gap is the margin (replacing the
+        use: `soft_label` writes σ(slope·z), and empties ratings, strengths and margins that say the opposite of a soft
+            label below ½; `margin` writes ratings z and 0, whose gap is the margin (replacing the
             data's ratings and strength); `strength` writes z as the strength.
         slope: log-odds per unit of z.
-        right: share of right labels, which places zero; None has every z above zero.
+        right: share of right labels, which places zero; None has every z above zero. Margins and strengths can then be
+            negative: such files are read with contradictions="keep".
 
     Raises:
         DataError: the scale does not have all preferences.
@@ -113,7 +115,20 @@ def with_strengths(
     z, p = trained_strengths(fitted, right), soft_labels(fitted, slope=slope, right=right)
 
     if use == "soft_label":
-        return preferences.with_columns(soft_label=p)
+        return preferences.with_columns(soft_label=p, **_unsaid(preferences, p < 0.5))
     if use == "strength":
         return preferences.with_columns(strength=z, margin=None)
     return preferences.with_columns(chosen_rating=z, rejected_rating=np.zeros(len(z)), strength=None, margin=None)
+
+
+def _unsaid(preferences: Preferences, turned: Bool[np.ndarray, " N"]) -> dict[str, Float64[np.ndarray, " N"]]:
+    """The data's numbers without those that call chosen better where a soft label says that it is worse.
+
+    Args:
+        preferences: the data.
+        turned: where the soft label is below ½ (N,).
+    """
+    against = dict.fromkeys(("chosen_rating", "rejected_rating"), preferences.rating_gap)
+    against |= {name: preferences.column(name) for name in ("strength", "margin") if name in preferences.columns}
+    emptied = {name: turned & (claim > 0) for name, claim in against.items()}
+    return {name: np.where(rows, np.nan, preferences.column(name)) for name, rows in emptied.items() if rows.any()}

@@ -39,6 +39,8 @@ _OF_IMAGES = ("denoising_steps", "guidance_scale")
 """Settings of the sampling, by what is sampled."""
 _OF_TOKENS = ("max_length", "truncation", "prompt", "reasoning")
 """Settings of the data for texts alone."""
+_SAMPLING = ("sampling", "strength", "k", "seed", "flip", "temperature", "budget", "unmatched")
+"""Settings of PoP edges that are sampled."""
 
 
 def refuse_meaningless(
@@ -171,7 +173,10 @@ def without_effect(loss: Loss, *, pop: PopConfig, target: TargetConfig, data: Da
     if needs.scale:
         of_edges = []
     elif needs.edges:
-        of_edges, why = [field for field in of_edges if field in ("scale", "ridge")], "does not use the strength scale"
+        of_edges, why = (
+            [field for field in of_edges if field in ("scale", "ridge", "zero")],
+            "does not use the strength scale",
+        )
     read = {"weight", *needs.columns, *(["order"] if loss.samples_edges(pop) else [])}
     idle = {
         "pop": (of_edges, why),
@@ -182,11 +187,18 @@ def without_effect(loss: Loss, *, pop: PopConfig, target: TargetConfig, data: Da
             "does not use soft labels; geometric_dpo does, for example",
         ),
     }
-    return [
+    said = [
         f"No effect: {', '.join(f'{section}.{field}' for field in fields)}. The objective '{name}' {reason}."
         for section, (fields, reason) in idle.items()
         if fields
     ]
+    unread, why = tuple[str, ...](), ""
+    if needs.scale and not needs.edges and pop.scale is not None:
+        unread, why = (*_SAMPLING, "edges", "ridge"), "The strengths are read from pop.scale, not fitted to edges."
+    elif (needs.edges or needs.scale) and pop.edges is not None:
+        unread, why = _SAMPLING, "The edges are read from pop.edges, not sampled."
+    idle_pop = [f"pop.{field}" for field in _changed(pop) if field in unread]
+    return [*said, f"No effect: {', '.join(idle_pop)}. {why}"] if idle_pop else said
 
 
 def _changed(section: Any) -> list[str]:
