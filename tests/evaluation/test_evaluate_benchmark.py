@@ -216,7 +216,7 @@ def test_preferences_in_any_layout_are_read_and_every_row_is_accounted_for() -> 
         ([{"prompt": "p", "chosen": ["a"], "rejected": ["b"], "num_correct": 2}], "num_correct: it is 2"),
         ([{"prompt": None, "chosen": ["a"], "rejected": ["b"]}], "there is no prompt"),
         ([{"prompt": "p", "responses": ["a", "b"], "scores": [1.0, float("nan")]}], "column scores"),
-        ([{"prompt": "p", "responses": ["a", "b"], "scores": [1.0]}], "1 value, and there are 2 responses"),
+        ([{"prompt": "p", "responses": ["a", "b"], "scores": [1.0]}], "1 value, and the row has 2 responses"),
         ([{"prompt": "p", "responses": ["a", "b"], "scores": [1, 0], "conflict_pairs": [[0, 2]]}], "no pair of"),
         ([], "holds no rows"),
     ],

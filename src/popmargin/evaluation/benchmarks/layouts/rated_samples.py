@@ -32,8 +32,8 @@ def read(rows: Sequence[Row], places: Sequence[str], subset: str) -> list[Questi
         worth = [_worth(value, place, column) for value in row[column] or ()]
         if len(worth) != len(texts):
             raise DataError(
-                f"{place}, column {column}: it has {counted(len(worth), 'value')}, and there are {len(texts)} "
-                "responses. Remedy: give one value for each."
+                f"{place}, column {column}: it has {counted(len(worth), 'value')}, and the row has "
+                f"{counted(len(texts), 'response')}. Remedy: give one value for each."
             )
         pairs = _pairs(row, place, len(texts))
         chosen = [(i, j) if worth[i] > worth[j] else (j, i) for i, j in pairs if worth[i] != worth[j]]
