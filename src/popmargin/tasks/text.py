@@ -51,10 +51,8 @@ class TextTask(Task):
 
     def fits(self, settings: TaskSettings) -> bool:
         mine = self.settings
-        model = replace(settings.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
-        own = replace(mine.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
         same_dtype = base_dtype(settings.model) == base_dtype(mine.model)
-        return same_dtype and replace(settings, model=model) == replace(mine, model=own)
+        return same_dtype and replace(settings, model=settings.model.start) == replace(mine, model=mine.model.start)
 
     @cached_property
     def tokenizer(self) -> Any:
