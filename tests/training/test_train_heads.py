@@ -25,7 +25,7 @@ Configure = Callable[..., RunConfig]
 Metrics = Callable[[RunDirectory], list[dict[str, Any]]]
 HEAD_ALONE: dict[str, Any] = {"task": "reward", "model": {"train": "head"}}
 FULL: dict[str, Any] = {"task": "reward", "model": {"train": "full"}}
-NOT_COMPARED = ("epoch", "step")
+FAST = ("averaged target",)
 
 
 @pytest.fixture
@@ -57,7 +57,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_equal_to_training_with_a_frozen_trunk(
     tmp_path: Path, configure: Configure, metrics: Metrics, weights: Any, frozen_trunk: Any, case: str
 ) -> None:
@@ -109,6 +111,7 @@ def test_what_is_saved_is_an_ordinary_classifier(tmp_path: Path, configure: Conf
     assert np.abs(margins).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["dpo", "averaged target"])
 def test_a_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, configure: Configure, weights: Any, metrics: Metrics, case: str

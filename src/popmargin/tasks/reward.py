@@ -82,7 +82,10 @@ class HeadScorer:
 
     layout: Layout
     wide: bool = False
-    alone: ClassVar[bool] = False
+
+    @property
+    def alone(self) -> bool:
+        return False
 
     def score(
         self, model: nn.Module, batch: Mapping[str, Any], generator: torch.Generator | None, *, log: bool = False
