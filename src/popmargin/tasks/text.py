@@ -33,10 +33,10 @@ from popmargin.tasks.base import Task, TaskSettings
 from popmargin.tasks.checks import check_padding, check_rows
 
 
-def cache_folder(configured: str | None) -> Path:
-    """The folder of reference caches: the configured one, or the user's cache folder."""
+def cache_folder(configured: str | None, name: str = "reference") -> Path:
+    """The folder of caches: the configured one, or one of this name in the user's cache folder."""
     home = Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin"))
-    return Path(configured) if configured else home / "reference"
+    return Path(configured) if configured else home / name
 
 
 class TextTask(Task):
@@ -51,10 +51,8 @@ class TextTask(Task):
 
     def fits(self, settings: TaskSettings) -> bool:
         mine = self.settings
-        model = replace(settings.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
-        own = replace(mine.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
         same_dtype = base_dtype(settings.model) == base_dtype(mine.model)
-        return same_dtype and replace(settings, model=model) == replace(mine, model=own)
+        return same_dtype and replace(settings, model=settings.model.start) == replace(mine, model=mine.model.start)
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -104,6 +104,6 @@ def in_words(count: int) -> str:
 def sizes(trainer: Any) -> tuple[int, int]:
     """Bytes of a trainer's next checkpoint, and of its trained model."""
     folder, model = Path(str(trainer.args.output_dir)), trainer.model
-    adapter = any(not value.requires_grad for value in model.parameters())
+    adapter = hasattr(model, "peft_config")
     size = checkpoint_bytes(folder, model, adapter=adapter, copies=trainer.saved_copies)
     return size, model_bytes(model, adapter=adapter)

@@ -109,7 +109,9 @@ def train(
             shutil.rmtree(directory.checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()  # so that every process sees the finished run
     merged = keep_model and workspace.task.merges(run.model)
-    return directory, (workspace.task.load(directory.model) if merged else trainer.model if keep_model else None)
+    if merged:
+        return directory, workspace.task.load(directory.model)
+    return directory, (workspace.task.whole(trainer.model) if keep_model else None)
 
 
 def _start(run: Run, record: Record, parts: Parts, *, resume: bool, overwrite: bool) -> None:
