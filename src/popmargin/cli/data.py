@@ -160,7 +160,7 @@ def _template_notes(model: str | None, prefs: Preferences | None) -> list[str] |
     from popmargin.data.tokenize import tokenize_preferences
     from popmargin.models.policies import load_tokenizer
 
-    return tokenize_preferences(prefs, load_tokenizer(model), max_length=None).report.notes()
+    return tokenize_preferences(prefs, load_tokenizer(model), max_length=None, workers=None).report.notes()
 
 
 def _print_template(notes: list[str] | None) -> None:
