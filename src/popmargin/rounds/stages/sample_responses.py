@@ -65,8 +65,10 @@ def sample_stage(work: Work) -> dict[str, Any]:
     """Sample, or go on where it was stopped."""
     settings = work.settings
     part = work.folder / "responses.part"
+    prompts = load_prompts(work.inputs["prompts"])
+    account = work.tell(prompts.step())
     produced = policy_responses(
-        load_prompts(work.inputs["prompts"]),
+        prompts,
         policy_of(work.inputs.get("policy", settings.get("policy", ""))),
         Sampling(**settings["sampling"]),
         source="policy",
@@ -79,7 +81,8 @@ def sample_stage(work: Work) -> dict[str, Any]:
     part.unlink(missing_ok=True)
     for line in produced.lines():
         work.say(f"  {line}")
-    return about_responses(produced.responses) | {"cost": {"sampled tokens": sum(produced.responses.field("tokens"))}}
+    cost = {"sampled tokens": sum(produced.responses.field("tokens"))}
+    return about_responses(produced.responses) | {"cost": cost, "account": account}
 
 
 def about_responses(responses: Responses) -> dict[str, Any]:
