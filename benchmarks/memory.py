@@ -25,6 +25,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLI
 os.environ |= {"TOKENIZERS_PARALLELISM": "false"}
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(sys.prefix) / "deepspeed"))  # where make setup puts it
 
 import torch
 

@@ -22,6 +22,20 @@ pytestmark = [
         importlib.util.find_spec("deepspeed") is None and not APART.is_dir(), reason="needs DeepSpeed: make setup"
     ),
 ]
+ROOTED = '''
+import dataclasses
+import torch
+from popmargin.objectives.base import objective
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    "None."
+
+@objective("rooted", options=Options, score="log_ratio", origin="ours")
+def rooted(rows, options):
+    """The loss is finite, its gradient is not: that of a root at 0."""
+    return torch.nn.functional.softplus(-rows.gap) + (rows.gap - rows.gap.detach()).sqrt()
+'''
 STAGES: dict[str, tuple[int, dict[str, Any]]] = {
     "two": (2, EMA),
     "three": (3, EMA),
@@ -49,7 +63,8 @@ def ranks(tmp_path: Path, base_run: dict[str, Any], popmargin_environment: dict[
 def test_zero_trains_as_one_process(tmp_path: Path, configure: Callable[..., RunConfig], ranks: Ranks) -> None:
     """ZeRO-2 and ZeRO-3: all weights with an averaged target, LoRA, rewards, an averaged policy.
 
-    A run goes on with a checkpoint to the same numbers. A step that spoils the weights saves nothing.
+    A run goes on with a checkpoint to the same numbers. DeepSpeed leaves out a step with a gradient that is not finite,
+    and training stops; a step that spoils the weights saves nothing.
     """
     saving = {"train": {"save_steps": 2}}
     again = {name: {"words": ("--resume",), "remove": str(tmp_path / name / "run.json")} for name in ("two", "three")}
@@ -57,11 +72,16 @@ def test_zero_trains_as_one_process(tmp_path: Path, configure: Callable[..., Run
         ranks.add(name, change, zero(stage), saving if name in again else {})
     for name, more in again.items():
         ranks.add(name, EMA, zero(STAGES[name][0]), saving, **more)
+    (tmp_path / "rooted.py").write_text(ROOTED)
+    for stage in (2, 3):
+        ranks.add(f"rooted-{stage}", {"objective": {"name": f"{tmp_path}/rooted.py:rooted"}}, zero(stage))
     ranks.add("huge", {"train": {"learning_rate": 1e39, "max_steps": 1}}, zero(3))
     codes, logs = ranks.run()
-    assert codes[:-1] == [[0, 0]] * (len(STAGES) + 2), "\n".join(log[-3000:] for log in logs)
+    assert codes[:-3] == [[0, 0]] * (len(STAGES) + 2), "\n".join(log[-3000:] for log in logs)
     for name, (_, change) in STAGES.items():
         compare_runs(tmp_path / name, train(configure(change, {"output": str(tmp_path / f"{name}-whole")}))[0])
     assert all(json.loads((tmp_path / name / "run.json").read_text())["resumed"] for name in again)
+    for code, log in zip(codes[-3:-1], logs[-3:-1], strict=True):
+        assert 2 in code and "The gradient is not finite at step 1 for the preferences p" in log, log[-3000:]
     assert 2 in codes[-1] and "Weights are not finite after step 1" in logs[-1]
     assert not (tmp_path / "huge" / "model").exists()

@@ -65,8 +65,8 @@ def largest_of_all(number: int) -> int:
 
 
 def is_divided(model: nn.Module) -> bool:
-    """Whether FSDP2 divides a model's weights, so that all processes must make each forward pass together."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    """Whether each process holds a part of a model's weights, so that all must make each forward pass together."""
+    return any(isinstance(parameter, DTensor) or hasattr(parameter, "ds_tensor") for parameter in model.parameters())
 
 
 def give_up_gathered(model: nn.Module) -> None:

@@ -75,7 +75,7 @@ def prepared_once(trainer: Any) -> Generator[None]:
 
     accelerate finds the weights of an optimizer again by their storage, which empty parts of weights do not have.
     """
-    if not is_divided(trainer.model):
+    if not (trainer.is_fsdp_enabled and is_divided(trainer.model)):
         yield
         return
     give_up_gathered(trainer.model)
