@@ -17,6 +17,8 @@ from popmargin import PreferenceTrainer, losses, margins, sample_edges, target_m
 from popmargin.config import RunConfig
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, RunError
+from popmargin.listed_files import fault_of
+from popmargin.models.policies import load_model
 from popmargin.training.run import train
 
 pytestmark = [
@@ -416,3 +418,34 @@ def test_a_saved_model_is_whole(
     assert saved_tokenizer.get_vocab() == tokenizer.get_vocab()
     trainer.save_model(str(tmp_path / "twice"))
     assert_close(trained(loaded(str(tmp_path / "twice"))[0]), trained(model), atol=0)
+    assert fault_of(Path(args.output_dir)) is None and fault_of(tmp_path / "twice") is None
+
+
+def test_a_save_that_ends_half_way_is_refused(
+    tmp_path: Path,
+    arguments: Callable[..., Any],
+    sides: tuple[Preferences, Preferences],
+    model_path: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The list comes first: without it, old and new files beside each other would be read without a word."""
+    model, tokenizer = loaded(model_path)
+    trainer = PreferenceTrainer(model, args=arguments(), train_dataset=sides[0], processing_class=tokenizer)
+    trainer.save_model(str(tmp_path))
+    with torch.no_grad():
+        next(trainer.model.parameters()).add_(1.0)  # pyright: ignore[reportOptionalMemberAccess]
+    replace = Path.replace
+
+    def stopped(self: Path, target: Path) -> Path:
+        if self.name == "model.safetensors" and Path(target).parent == tmp_path:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.save_model(str(tmp_path))
+    with pytest.raises(RunError, match=r"model\.safetensors is not what was written"):
+        load_model(str(tmp_path), torch.float32)
+    monkeypatch.undo()
+    trainer.save_model(str(tmp_path))
+    assert fault_of(tmp_path) is None
