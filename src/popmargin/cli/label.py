@@ -185,6 +185,12 @@ def _add_export(verbs: Any) -> None:
         "(default: keep)",
     )
     parser.add_argument(
+        "--unjudged",
+        choices=("drop", "keep"),
+        help="preferences of which neither the data nor a label says which response is better: leave them out, or keep "
+        "them in the imported order (default: drop)",
+    )
+    parser.add_argument(
         "--votes",
         choices=("probability", "whole"),
         help="preferences: weight of a vote in soft_label, its confidence or always 1 (default: probability)",
@@ -284,7 +290,7 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: this name does not say what to export. Choose --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
         raise ConfigError(f"--aggregate is only for edges, not {kind}.")
-    for option in ("strengths", "unrated", "votes"):
+    for option in ("strengths", "unrated", "unjudged", "votes"):
         if getattr(args, option) and kind not in ("preferences", "dataset"):
             raise ConfigError(f"--{option} is only for preferences, not {kind}. Use --as preferences.")
     if args.wrong and kind in ("labels", "history", "jsonl"):
@@ -334,6 +340,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             strengths=strengths,
             wrong=args.wrong or "swap",
             unrated=args.unrated or "keep",
+            unjudged=args.unjudged or "drop",
             votes=args.votes or "probability",
         )
         if kind == "dataset":

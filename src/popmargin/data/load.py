@@ -58,7 +58,7 @@ def load_preferences(
         columns: our field -> the source's column, e.g. {"prompt": "question"}; "text" and "rating" name the fields
             of each rated response.
         ties: "drop" drops and reports rated responses, signed strengths, winners and votes that prefer neither; "keep"
-            makes them preferences of strength 0, so that people can label them.
+            makes them preferences of strength 0 and soft label ½, so that people can label them.
         contradictions: "error": as above; "keep" takes the label as it is, also where ratings, a strength or a soft
             label say that rejected is better: the strength is negative, the soft label below ½.
         max_image_pixels: the most pixels, width times height, of an image; larger ones are reported, not decoded.
