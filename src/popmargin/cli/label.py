@@ -1,4 +1,4 @@
-"""popmargin label: fill a label store, show progress, give people access, export labels."""
+"""popmargin label: fill a label store, show progress, give people access, export and back up labels."""
 
 import argparse
 import dataclasses
@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from popmargin.cli import label_ask, label_judge, label_rank, label_report
+from popmargin.cli import label_ask, label_backup, label_judge, label_rank, label_report
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_data, seed, tell_left_out
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
@@ -27,9 +27,9 @@ _TABLES = (".parquet", ".jsonl")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import | ask | status | annotators | export | judge | rank | report` to the command line."""
+    """Add `label import | ask | status | annotators | export | backup | judge | rank | report` to the command line."""
     parser = subparsers.add_parser(
-        "label", help="the label store: import, ask, status, annotators, export, judge, rank, report"
+        "label", help="the label store: import, ask, status, annotators, export, backup, judge, rank, report"
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
@@ -40,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
     _add_annotators(verbs)
     _add_export(verbs)
     label_ask.add_parser(verbs)
+    label_backup.add_parser(verbs)
     label_judge.add_parser(verbs)
     label_rank.add_parser(verbs)
     label_report.add_parser(verbs)
@@ -213,7 +214,7 @@ def _import(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         found: list[dict[str, Any]] = []
-        for project in store.projects():
+        for project in store.projects() or [store.project()]:  # which refuses a store without one
             people = [
                 {**dataclasses.asdict(who), **dataclasses.asdict(store.progress(project.id, who.id))}
                 for who in store.annotators(project.id)
