@@ -149,7 +149,7 @@ def test_the_exports_on_offer_are_those_of_the_kind(
     """Preferences always, edges where pairs of them are compared; each gives a file once something is labelled."""
     site = make_site(kind, items=2)
     client = site.client(site.add("anna")[1])
-    for _ in range(2 if kind == "pop" else 8):
+    for _ in range({"pop": 2, "preference": 4, "rating": 8}[kind]):
         answer(client, "3" if kind == "rating" else "left")
     admin = site.client(ADMIN)
     found = re.findall(r'href="(/admin/export/[^"]+)"', admin.get("/admin").text)
