@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import datasets
+import lazy_loader
 
 from popmargin.bounds import MOST_PIXELS
 from popmargin.data.collect import Collector
@@ -18,13 +18,18 @@ from popmargin.data.schema import Preferences
 from popmargin.data.validate import describe_problems, raise_problems
 from popmargin.errors import ConfigError, DataError, did_you_mean
 
+if TYPE_CHECKING:
+    import datasets
+else:  # it takes a second, and many commands need none of it
+    datasets = lazy_loader.load("datasets")
+
 BadRows = Literal["error", "drop"]
 Ties = Literal["drop", "keep"]
 Contradictions = Literal["error", "keep"]
 
 
 def load_preferences(
-    source: str | Path | Sequence[str | Path] | datasets.Dataset | datasets.DatasetDict | list[dict[str, Any]],
+    source: "str | Path | Sequence[str | Path] | datasets.Dataset | datasets.DatasetDict | list[dict[str, Any]]",
     *,
     format: str = "auto",
     split: str | None = None,

@@ -5,9 +5,9 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import datasets
+import lazy_loader
 import pyarrow as pa
 
 from popmargin.data.sources import (
@@ -22,6 +22,11 @@ from popmargin.data.sources import (
 )
 from popmargin.errors import DataError, a_kind, counted
 from popmargin.safe_reading import check_regular
+
+if TYPE_CHECKING:
+    import datasets
+else:  # it takes a second, and many commands need none of it
+    datasets = lazy_loader.load("datasets")
 
 _SPLIT = re.compile(r"(.+):([\w.-]+)")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")

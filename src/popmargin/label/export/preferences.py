@@ -34,7 +34,7 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings
-from popmargin.label.export.stored_images import FEATURES, images_of_table
+from popmargin.label.export.stored_images import image_features, images_of_table
 from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.address import in_words
@@ -171,7 +171,7 @@ def preferences_of(
     if project.images:  # those of the names as they stand now, so they need no swapping
         for name, column in images_of_table(store, table).items():
             table = table.append_column(name, column)
-    everything = Preferences(as_dataset(table, FEATURES if project.images else {}), report).with_columns(others)
+    everything = Preferences(as_dataset(table, image_features() if project.images else {}), report).with_columns(others)
     return everything.select([row for row in range(count) if row not in out]) if out else everything
 
 
