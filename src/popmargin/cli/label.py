@@ -1,4 +1,4 @@
-"""popmargin label: fill a label store, show progress, give people access, export labels."""
+"""popmargin label: fill a label store, show progress, give people access, export and back up labels."""
 
 import argparse
 import dataclasses
@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from popmargin.cli import label_ask, label_judge, label_rank, label_report
+from popmargin.cli import label_ask, label_backup, label_judge, label_rank, label_report
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_data, seed, tell_left_out
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
@@ -27,9 +27,9 @@ _TABLES = (".parquet", ".jsonl")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import | ask | status | annotators | export | judge | rank | report` to the command line."""
+    """Add `label import | ask | status | annotators | export | backup | judge | rank | report` to the command line."""
     parser = subparsers.add_parser(
-        "label", help="the label store: import, ask, status, annotators, export, judge, rank, report"
+        "label", help="the label store: import, ask, status, annotators, export, backup, judge, rank, report"
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
@@ -40,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
     _add_annotators(verbs)
     _add_export(verbs)
     label_ask.add_parser(verbs)
+    label_backup.add_parser(verbs)
     label_judge.add_parser(verbs)
     label_rank.add_parser(verbs)
     label_report.add_parser(verbs)
@@ -185,6 +186,12 @@ def _add_export(verbs: Any) -> None:
         "(default: keep)",
     )
     parser.add_argument(
+        "--unjudged",
+        choices=("drop", "keep"),
+        help="preferences of which neither the data nor a label says which response is better: leave them out, or keep "
+        "them in the imported order (default: drop)",
+    )
+    parser.add_argument(
         "--votes",
         choices=("probability", "whole"),
         help="preferences: weight of a vote in soft_label, its confidence or always 1 (default: probability)",
@@ -207,7 +214,7 @@ def _import(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         found: list[dict[str, Any]] = []
-        for project in store.projects():
+        for project in store.projects() or [store.project()]:  # which refuses a store without one
             people = [
                 {**dataclasses.asdict(who), **dataclasses.asdict(store.progress(project.id, who.id))}
                 for who in store.annotators(project.id)
@@ -284,7 +291,7 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: this name does not say what to export. Choose --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
         raise ConfigError(f"--aggregate is only for edges, not {kind}.")
-    for option in ("strengths", "unrated", "votes"):
+    for option in ("strengths", "unrated", "unjudged", "votes"):
         if getattr(args, option) and kind not in ("preferences", "dataset"):
             raise ConfigError(f"--{option} is only for preferences, not {kind}. Use --as preferences.")
     if args.wrong and kind in ("labels", "history", "jsonl"):
@@ -334,6 +341,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             strengths=strengths,
             wrong=args.wrong or "swap",
             unrated=args.unrated or "keep",
+            unjudged=args.unjudged or "drop",
             votes=args.votes or "probability",
         )
         if kind == "dataset":

@@ -25,12 +25,31 @@ def open_store(url: str, *, create: bool = False) -> "LabelStore":
         import_extra(module, "label")
     from popmargin.label.store.label_store import LabelStore
 
-    if not create and not may_exist(url):
+    if not create:
+        refuse_missing(url)
+    return LabelStore.open(url)
+
+
+def refuse_missing(url: str) -> None:
+    """Raise a DataError if the store is a file that is not there."""
+    if not may_exist(url):
         path = url.removeprefix("sqlite:///")
         raise DataError(
             f"{path}: no such label store. Create one with: popmargin label import DATA --db {in_words(path)}"
         )
-    return LabelStore.open(url)
+
+
+def missing_part(path: str) -> str:
+    """What to ask of a file that should hold a store and does not.
+
+    Example:
+        >>> missing_part("/mnt/copies/team.db").partition("?")[0]
+        'If it is a copy of a store in use, is team.db-wal missing'
+    """
+    return (
+        f"If it is a copy of a store in use, is {Path(path).name}-wal missing? The newest part is there: copy both, or "
+        "use `popmargin label backup`."
+    )
 
 
 def in_words(url: str) -> str:

@@ -5,7 +5,9 @@ time, while others wait. PostgreSQL: through pg8000.
 """
 
 import json
+import logging
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -22,10 +24,13 @@ from popmargin.errors import ConfigError, RunError, import_extra
 from popmargin.label.store.sql_tables import REVISION, metadata
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 WAIT_SECONDS = 60.0
 ATTEMPTS = 20
 CHUNK = 10_000
 SERVER_THREADS = 40
+CHECKPOINT_SECONDS = 5.0
+"""How long after a write SQLite's log is moved into the file, so that the file alone is nearly whole."""
 _MIGRATION_LOCK = 0x706F706D  # "popm"
 _LOST_RACE = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
 
@@ -45,6 +50,10 @@ class Database:
         self.url = _url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self._writer = threading.Lock()
+        self._timing = threading.Lock()
+        self._moving = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._closed = False
         options: dict[str, Any] = {"connect_args": {"timeout": WAIT_SECONDS}} if self.sqlite else {}
         # Each server thread may hold a connection; none should wait for another's, or open one per request.
         self._engine = create_engine(
@@ -73,8 +82,40 @@ class Database:
         return str(self.url.database) if self.sqlite else self.url.render_as_string(hide_password=True)
 
     def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
+        """Close all connections; the last one of a SQLite file leaves no log beside it."""
+        with self._timing:
+            self._closed = True
+            waiting, self._timer = self._timer, None
+        if waiting is not None:
+            waiting.cancel()
+            self.checkpoint()  # others may have the file open
+        with self._moving:
+            self._engine.dispose()
+
+    def checkpoint(self) -> None:
+        """Move SQLite's write-ahead log into the file; nobody waits for it, and it waits for nobody."""
+        connection = self._engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:  # nothing is lost: the log keeps it
+            _LOG.warning("%s: its write-ahead log could not be moved into the file: %s", self.name, error)
+        finally:
+            connection.close()
+
+    def _checkpoint_later(self) -> None:
+        with self._timing:
+            if self.sqlite and self._timer is None and not self._closed:
+                self._timer = threading.Timer(CHECKPOINT_SECONDS, self._checkpoint_now)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _checkpoint_now(self) -> None:
+        with self._moving:
+            with self._timing:
+                if self._closed:
+                    return
+                self._timer = None
+            self.checkpoint()
 
     @contextmanager
     def read(self) -> Generator[Connection]:
@@ -92,7 +133,9 @@ class Database:
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._write_once(work, schema)
+                done = self._write_once(work, schema)
+                self._checkpoint_later()
+                return done
             except DBAPIError as error:
                 if not _lost_race(error) or attempt == ATTEMPTS:
                     raise

@@ -13,6 +13,7 @@ from popmargin.data.schema import Preferences, holds_images
 from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.label.store import access, answers, assign, image_rows, items, queries, sql_tables
 from popmargin.label.store.access import clean_name, project_of
+from popmargin.label.store.address import missing_part
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import (
     Annotator,
@@ -62,7 +63,7 @@ class LabelStore:
         return self._database.name
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; a SQLite file then holds everything by itself."""
         self._database.close()
 
     def __enter__(self) -> "LabelStore":
@@ -138,8 +139,9 @@ class LabelStore:
         """
         known = {found.name: found for found in self.projects()}
         if not known:
+            copied = f"\n{missing_part(self.name)}" if self._database.sqlite else ""
             raise DataError(
-                f"{self.name} has no project. Create one with: popmargin label import DATA --db {self.name}"
+                f"{self.name} has no project. Create one with: popmargin label import DATA --db {self.name}{copied}"
             )
         if name is None:
             if len(known) > 1:

@@ -11,6 +11,7 @@ from starlette.background import BackgroundTask
 
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of, save_labels
+from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.records import Annotator, Project
 from popmargin.label.web.forms import Name, RowId
 from popmargin.label.web.view import page, store_of
@@ -113,6 +114,7 @@ def _overview(
         rows=rows,
         added=annotator,
         link=link,
+        kinds=item_kinds(store, project),
     )
 
 

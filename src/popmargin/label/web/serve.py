@@ -1,7 +1,12 @@
 """Running the annotator: its address and the server."""
 
 import ipaddress
+import signal
 import socket
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -10,6 +15,7 @@ from popmargin.errors import ConfigError
 
 _TRIES = 20
 _PORTS = 65536
+_GRACE_SECONDS = 5  # docker kills after ten
 
 
 def is_loopback(host: str) -> bool:
@@ -56,10 +62,33 @@ def address(host: str, listening: socket.socket) -> str:
 
 def server_of(app: FastAPI) -> uvicorn.Server:
     """The server; requests are not logged, since links contain tokens."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off")
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="off",
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
     return uvicorn.Server(config)
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until interrupted."""
-    server_of(app).run(sockets=[listening])
+    """Serve until interrupted; SIGTERM, as systemd and docker send it, ends the program after its stores are closed."""
+    with _exit_at_sigterm():
+        server_of(app).run(sockets=[listening])
+
+
+@contextmanager
+def _exit_at_sigterm() -> Generator[None]:
+    """uvicorn raises the signal again when it has stopped; by default that ends the program on the spot."""
+
+    def leave(_: int, __: FrameType | None) -> None:
+        sys.exit(0)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
