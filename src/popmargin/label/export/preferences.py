@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -58,6 +58,7 @@ def preferences_of(
     unrated: OnUnrated = "keep",
     unjudged: OnUnjudged = "drop",
     votes: Votes = "probability",
+    without: Collection[str] = (),
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -75,6 +76,7 @@ def preferences_of(
             out, "keep" keeps them in the imported order.
         votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
             if it has none); "whole", always 1.
+        without: names of annotators whose labels are left out, as are those of discarded ones.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -87,7 +89,7 @@ def preferences_of(
     Raises:
         ConfigError: an unknown value of `wrong`, `unrated`, `unjudged` or `votes`.
         DataError: strengths of preferences that the project does not have, below 0, or not finite; a project that asks
-            for ratings, and has none yet; nothing is left.
+            for ratings, and has none yet; nothing is left; no annotator of a name in `without`.
     """
     check_wrong(wrong)
     for name, value, known in (
@@ -99,8 +101,9 @@ def preferences_of(
             raise ConfigError(f"{name} is {value!r}; choose {', '.join(get_args(known))}.")
     columns = store.preference_columns(project.id)
     imported = {name: list(columns[name]) for name in ("id", "soft_label")}
-    labels = store.labels(project.id, columns=_VOTE_COLUMNS)
+    labels = store.labels(project.id, columns=_VOTE_COLUMNS, without=without)
     notes: list[str] = []
+    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - labels.num_rows
     against, missing = put_ratings(columns, labels, notes)
     kinds = item_kinds(store, project)
     rated = bool(notes)  # something was put
@@ -109,6 +112,8 @@ def preferences_of(
             f"Nobody has rated a response of project '{project.name}' yet: the ratings would be those of the imported "
             "data. Rate some first (popmargin annotate), or use the data as they are."
         )
+    if others:
+        notes.append(f"{counted(others, 'label')} of annotators who do not count left out")
     if strengths is not None:
         _put_strengths(columns, strengths)
     voted, by_most = _soft_labels(labels, votes), wrong_preferences(labels, votes)

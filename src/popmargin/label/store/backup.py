@@ -7,7 +7,8 @@ from typing import Any
 
 from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.files import whole_file
-from popmargin.label.store.address import in_words, missing_part
+from popmargin.label.store.address import in_words
+from popmargin.label.store.missing_log import missing_part
 
 _WAIT_SECONDS = 60.0
 

@@ -1,6 +1,6 @@
 """The label store: projects, items, assignments and labels in SQLite or PostgreSQL."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from popmargin.data.schema import Preferences, holds_images
 from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.label.store import access, answers, assign, image_rows, items, queries, sql_tables
 from popmargin.label.store.access import clean_name, project_of
-from popmargin.label.store.address import missing_part
 from popmargin.label.store.database import Database
+from popmargin.label.store.missing_log import missing_part
 from popmargin.label.store.records import (
     Annotator,
     AnnotatorKind,
@@ -154,6 +154,23 @@ class LabelStore:
             raise DataError(f"{self.name}: no project '{name}'. {did_you_mean(name, known)}")
         return known[name]
 
+    def set_guidelines(self, project: int, guidelines: str) -> Project:
+        """Change a project's guidelines, as Markdown; people see them with their next task, and labels stay.
+
+        Raises:
+            DataError: there is no such project.
+        """
+
+        def change(connection: Connection) -> Project:
+            found, text = items.lock_project(connection, project), answers.clean(guidelines)
+            if text == found.guidelines:
+                return project_of(found)
+            values = {"guidelines": text, "guidelines_version": (found.guidelines_version or 1) + 1}
+            changed = sql_tables.project.update().where(sql_tables.project.c.id == project).values(**values)
+            return project_of(connection.execute(changed.returning(sql_tables.project)).one())
+
+        return self._database.write(change)
+
     def import_preferences(self, project: int, preferences: Preferences) -> int:
         """Store preferences with every column they have, and the files of their images; returns how many.
 
@@ -253,8 +270,24 @@ class LabelStore:
             return access.annotators(connection, project)
 
     def set_active(self, annotator: int, active: bool) -> None:
-        """Activate or deactivate an annotator; deactivating returns open items and refuses the token."""
+        """Activate or deactivate an annotator; deactivating returns open items and refuses the token, and the answers
+        still count. Activating also takes back what `discard` did."""
         self._database.write(lambda connection: access.set_active(connection, annotator, active, self._clock()))
+
+    def discard(self, annotator: int) -> int:
+        """Deactivate an annotator whose answers shall no longer count; returns how many places others get.
+
+        Nothing is deleted: `label_history` has the answers, and `set_active` counts them again.
+
+        Raises:
+            DataError: there is no such annotator.
+        """
+        return self._database.write(lambda connection: access.discard(connection, annotator, self._clock()))
+
+    def is_switched_off(self, token: str) -> bool:
+        """Whether a token is that of an annotator who is not active."""
+        with self._database.read() as connection:
+            return access.is_switched_off(connection, token)
 
     def annotator_of(self, token: str) -> tuple[Project, Annotator] | None:
         """Project and annotator of a token; None if it is nobody's, or the annotator is not active."""
@@ -298,6 +331,8 @@ class LabelStore:
         confidence: float | None = None,
         note: str = "",
         seconds: float | None = None,
+        idle: float | None = None,
+        seen: int | None = None,
     ) -> Label:
         """Store an answer; it is on disk when this returns.
 
@@ -311,17 +346,21 @@ class LabelStore:
             wrong: with verdict "wrong": which of the two preferences is wrong.
             confidence: in [0, 1].
             note: free text.
-            seconds: from the item's appearance to the answer.
+            seconds: from the item's first appearance to the answer, without idle time.
+            idle: seconds in which the item was not open, or the annotator was away.
+            seen: the revision that the annotator saw (`Assignment.revision`): another answer that was given since then
+                is not replaced. None replaces it.
 
         Raises:
             DataError: an invalid answer, someone else's assignment, a slot that others have taken since, or a request
                 that already stored a different answer.
+            StaleAnswerError: a DataError: there is an answer that the annotator did not see.
         """
         answer = answers.Answer(
-            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds
+            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle
         )
         return self._database.write(
-            lambda c: answers.record(c, annotator, assignment, answer, self._clock())
+            lambda c: answers.record(c, annotator, assignment, answer, self._clock(), seen=seen)
         )  # fmt: skip
 
     def skip(self, annotator: int, assignment: int) -> None:
@@ -380,15 +419,29 @@ class LabelStore:
 
     # Reading
 
-    def labels(self, project: int, *, columns: Sequence[str] | None = None) -> Any:
-        """Arrow table of the current labels, one per answered assignment.
+    def labels(
+        self,
+        project: int,
+        *,
+        columns: Sequence[str] | None = None,
+        without: Collection[str] = (),
+        discarded: bool = False,
+    ) -> Any:
+        """Arrow table of the current labels that count, one per answered assignment.
 
         Args:
             project: id of the project.
             columns: names from `queries.LABEL_SCHEMA`, None for all; a few are read much faster.
+            without: names of annotators whose labels are left out.
+            discarded: also those of annotators who are discarded.
+
+        Raises:
+            DataError: the project has no annotator of a name in `without`.
         """
         with self._database.read() as connection:
-            return queries.label_table(connection, project, columns, every_revision=False)
+            access.refuse_unknown(connection, project, without)
+            left_out = None if discarded and not without else (without, discarded)
+            return queries.label_table(connection, project, columns, every_revision=False, left_out=left_out)
 
     def newest_label(self) -> int:
         """Number of the newest revision of any label, 0 without one: if it is the same, so are all labels."""

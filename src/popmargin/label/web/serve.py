@@ -1,5 +1,6 @@
 """Running the annotator: its address and the server."""
 
+import asyncio
 import ipaddress
 import signal
 import socket
@@ -10,12 +11,47 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from popmargin.errors import ConfigError
 
 _TRIES = 20
 _PORTS = 65536
+REQUEST_SECONDS = 30.0
+"""Within which a client has to send a whole request."""
 _GRACE_SECONDS = 5  # docker kills after ten
+
+
+class _Patient(H11Protocol):
+    """HTTP that ends a connection whose request is not whole after `REQUEST_SECONDS`; uvicorn waits for ever."""
+
+    _deadline: asyncio.TimerHandle
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next one."""
+        self._deadline.cancel()
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self._end)
+
+    def _end(self) -> None:
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            self._watch()  # the server itself is busy
+        elif not self.transport.is_closing():
+            self.transport.close()
 
 
 def is_loopback(host: str) -> bool:
@@ -70,6 +106,7 @@ def server_of(app: FastAPI) -> uvicorn.Server:
         ws="none",
         lifespan="off",
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        http=_Patient,
     )
     return uvicorn.Server(config)
 
