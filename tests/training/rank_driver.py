@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ def start(run: dict[str, Any], rank: int, port: int) -> int:
             allow_fsdp_on_cpus()
             if "DS_ACCELERATOR" in os.environ:
                 without_compiled_operations()
-            code = main(run["words"])
+            try:
+                code = main(run["words"])
+            except Exception:
+                traceback.print_exc()
             log.flush()
     finally:
         sys.stderr.flush()

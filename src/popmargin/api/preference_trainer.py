@@ -241,7 +241,7 @@ class PreferenceTrainer(loop.PreferenceTrainer):
             save_trained(self, self._task, self._run.model, part, sides)
             if self.is_world_process_zero():
                 # Its list comes first, so that a folder of which some files are not there yet is refused.
-                for file in (part / LISTED, *(file for file in part.iterdir() if file.name != LISTED)):
+                for file in (part / LISTED, *sorted(file for file in part.iterdir() if file.name != LISTED)):
                     file.replace(folder / file.name)
                 part.rmdir()
                 sync_folder(folder)

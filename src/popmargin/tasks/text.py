@@ -215,7 +215,9 @@ class TextTask(Task):
         merges = self.merges(settings)
         if merges and state is not None:  # of a divided model
             model = self._whole_to_train(settings)
-            model.load_state_dict(state)
+            left = model.load_state_dict(state, strict=False)  # DeepSpeed gathers what is trained alone
+            trained = {name for name, value in model.named_parameters() if value.requires_grad}
+            assert not left.unexpected_keys and not trained & set(left.missing_keys), left
             state = None
         model = merged(model) if merges else model
         adapter = bool(settings.lora_rank) and not merges

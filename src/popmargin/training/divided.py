@@ -6,6 +6,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import DistributedType
+
 from popmargin.engine.processes import give_up_gathered, is_divided
 from popmargin.errors import RunError, counted
 
@@ -34,6 +36,11 @@ def refuse_undividable(trainer: Any, *, stops: bool, by_tokens: bool) -> None:
     zero, fsdp = trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled
     if stops and (zero or fsdp):
         raise RunError("Sharded training cannot keep the best weights: remove train.stop_on.")
+    if zero and trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
+        raise RunError(
+            "deepspeed is requested, and accelerate does not use it here, as with ACCELERATE_USE_CPU: unset that, or "
+            "remove deepspeed from train.trainer_arguments."
+        )
     launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if (trainer.args.fsdp or launched) and not fsdp:
         who = "train.trainer_arguments requests" if trainer.args.fsdp else "The configuration of accelerate requests"
