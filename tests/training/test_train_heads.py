@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaModel
 
-from popmargin.config import ModelConfig, RunConfig
+from popmargin.config import ModelConfig, RunConfig, dump_yaml, merge
 from popmargin.engine.rewards import HEAD
 from popmargin.errors import ConfigError
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run, held_out_margins
@@ -87,6 +87,8 @@ def test_the_trunk_runs_once_for_all_runs_and_their_evaluation(
     workspace = Run.read(first).workspace()
     run, model = train(first, workspace=workspace, keep_model=True)
     margins = held_out_margins(model, Run.opened(run.path), workspace)
+    alone = held_out_margins(TrainedHead(model.get_submodule(HEAD)), Run.opened(run.path), workspace)  # as in training
+    np.testing.assert_array_equal(alone.reward_margin, margins.reward_margin)
     refuse_the_trunk(monkeypatch)
     other = configure(HEAD_ALONE, cache, CASES["averaged target"], {"output": str(tmp_path / "other"), "seed": 3})
     again, model = train(other, workspace=workspace, keep_model=True)
@@ -126,6 +128,22 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert metrics(again) == metrics(whole)
     ours, theirs = weights(again.model), weights(whole.model)
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_head(
+    tmp_path: Path, base_run: dict[str, Any], configure: Configure, popmargin: Callable[..., Any], weights: Any
+) -> None:
+    """They share the work of the hidden states, and exchange the head's gradients."""
+    change = merge(HEAD_ALONE, {"train": {"micro_batch_size": 2}, "reference": {"cache": str(tmp_path / "cache")}})
+    values = merge(merge(base_run, change), {"output": str(tmp_path / "two")})
+    (tmp_path / "run.yaml").write_text(dump_yaml(values), encoding="utf-8")
+    done = popmargin("train", str(tmp_path / "run.yaml"), processes=2)
+    assert done.returncode == 0, done.stderr
+    one, _ = train(configure(change, {"output": str(tmp_path / "one")}))
+    ours, theirs = weights(tmp_path / "two" / "model"), weights(one.model)
+    torch.testing.assert_close(ours["score.weight"], theirs["score.weight"], rtol=1e-3, atol=1e-5)
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items() if name != "score.weight")
 
 
 def test_a_head_with_a_hidden_layer(tmp_path: Path, configure: Configure) -> None:

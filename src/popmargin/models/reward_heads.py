@@ -108,10 +108,13 @@ def is_on_trunk(model: Any, start: nn.Module) -> bool:
 
 
 def has_trunk_of(model: Any, start: nn.Module) -> bool:
-    """Whether a reward model's trunk has the same weights as the start model's."""
+    """Whether a reward model's trunk has the same weights as the start model's, in the same dtype."""
     own = start.state_dict()
     trunk = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{HEAD}.")}
-    return all(name in own and torch.equal(own[name], value.to(own[name])) for name, value in trunk.items())
+    return all(
+        name in own and own[name].dtype == value.dtype and torch.equal(own[name], value.to(own[name].device))
+        for name, value in trunk.items()
+    )
 
 
 def empty_head(own: Any, width: int) -> HiddenHead:

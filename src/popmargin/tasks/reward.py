@@ -42,7 +42,7 @@ from popmargin.models.reward_models import (
 from popmargin.models.saved import write_state
 from popmargin.models.sketch import sketch_adapter, sketch_pretrained
 from popmargin.objectives.base import ScoreKind
-from popmargin.tasks.base import task
+from popmargin.tasks.base import TaskSettings, task
 from popmargin.tasks.text import TextTask, cache_folder
 
 
@@ -107,6 +107,10 @@ class RewardTask(TextTask):
     noun: ClassVar[str] = "a reward model"
     use: ClassVar[str] = " Use it as model:{model}, for instance with --evaluation.reward."
     beta: ClassVar[float | None] = 1.0  # rewards are already in reward units
+
+    def __init__(self, settings: TaskSettings) -> None:
+        super().__init__(settings)
+        self._features: dict[tuple[str, tuple[int, ...] | None], FeatureCache] = {}
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -173,16 +177,18 @@ class RewardTask(TextTask):
             RunError: the model gives a value that is not finite, or the cache cannot be written.
         """
         settings, start = self.settings, self.start_model
-        cache = FeatureCache(
-            cache_folder(settings.reference.cache, "features"),
-            self.start_fingerprint,
-            settings.model.precision,
-            next(start.parameters()).dtype,
-            pool=pool,
-            layers=layers,
-            together=is_divided(start),
-        )
-        return cache.preferences(
+        way = (pool, None if layers is None else tuple(layers))
+        if way not in self._features:
+            self._features[way] = FeatureCache(
+                cache_folder(settings.reference.cache, "features"),
+                self.start_fingerprint,
+                settings.model.precision,
+                next(start.parameters()).dtype,
+                pool=pool,
+                layers=layers,
+                together=is_divided(start),
+            )
+        return self._features[way].preferences(
             encoded,
             lambda: self.start_model,
             tokens_per_batch=settings.reference.tokens_per_batch,
