@@ -48,7 +48,7 @@ def _annotate(args: argparse.Namespace) -> int:
         import_extra(module, "label")
     from popmargin.label.projects.open_project import open_project
     from popmargin.label.web.app import create_app
-    from popmargin.label.web.serve import address, is_loopback, listen, serve
+    from popmargin.label.web.serve import address, exit_at_sigterm, is_loopback, listen, serve
 
     admin_token = _admin_token(args)
     alone = is_loopback(args.host)
@@ -57,7 +57,8 @@ def _annotate(args: argparse.Namespace) -> int:
     settings = project_settings(args)
     data = None if args.data is None else load_new_data(args, settings)
     # The address first: an unavailable one should not leave a project behind.
-    with listen(args.host, args.port) as listening, open_store(args.db, create=data is not None) as store:
+    listening = listen(args.host, args.port)
+    with exit_at_sigterm(), listening, open_store(args.db, create=data is not None) as store:
         name = store.project(args.project).name if data is None else args.project or NEW_PROJECT
         team = args.annotators or _team(store, name)
         if not alone and not team:

@@ -136,10 +136,16 @@ class Database:
             AwayError: the database does not answer.
         """
         try:
-            with self._engine.connect() as connection:
+            with self._connect() as connection:
                 yield connection
         except DBAPIError as error:
             self._raise(error)
+
+    def _connect(self) -> Connection:
+        try:
+            return self._engine.connect()
+        except DBAPIError as error:  # whatever it is: there is no connection
+            raise self._away_error(error) from error
 
     def write(self, work: Callable[[Connection], T], *, schema: bool = False) -> T:
         """The result of `work`, after its transaction is committed; it is run again if the transaction lost a race.
@@ -166,19 +172,20 @@ class Database:
 
     def _write_once(self, work: Callable[[Connection], T], schema: bool) -> T:
         if not self.sqlite:
-            with self._engine.begin() as connection:
+            with self._connect() as connection, connection.begin():
                 return work(connection)
         options = {"writes": True, "schema": schema}
-        with self._writer, self._engine.connect().execution_options(**options) as connection, connection.begin():
+        with self._writer, self._connect().execution_options(**options) as connection, connection.begin():
             return work(connection)
 
     def _raise(self, error: DBAPIError) -> NoReturn:
         """Raise an error of the driver, in words if the same request may work later."""
         if _away(error) or _lost_race(error):
-            raise AwayError(
-                f"{self.name}: the database does not answer ({error.orig}). Try again in a moment."
-            ) from error
+            raise self._away_error(error) from error
         raise error
+
+    def _away_error(self, error: DBAPIError) -> AwayError:
+        return AwayError(f"{self.name}: the database does not answer ({error.orig}). Try again in a moment.")
 
     def insert(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert many rows of the same columns.

@@ -1,7 +1,6 @@
 """The label store: projects, items, assignments and labels in SQLite or PostgreSQL."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from popmargin.data.schema import Preferences, holds_images
 from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.label.store import access, answers, assign, image_rows, items, queries, sql_tables
 from popmargin.label.store.access import clean_name, project_of
+from popmargin.label.store.annotator_store import AnnotatorStore
 from popmargin.label.store.database import Database
 from popmargin.label.store.missing_log import missing_part
 from popmargin.label.store.records import (
-    Annotator,
-    AnnotatorKind,
     Assignment,
     Label,
     Progress,
@@ -29,7 +27,7 @@ from popmargin.label.store.shown_images import images_of
 MANY = 5_000
 
 
-class LabelStore:
+class LabelStore(AnnotatorStore):
     """A store of labels that are never lost or overwritten; every method is one or several small transactions.
 
     Safe for several threads and processes. All times are UTC.
@@ -38,10 +36,6 @@ class LabelStore:
         database: an opened database; `LabelStore.open` makes one.
         clock: returns the time; for tests.
     """
-
-    def __init__(self, database: Database, *, clock: Callable[[], datetime] | None = None) -> None:
-        self._database = database
-        self._clock = clock or (lambda: datetime.now(UTC))
 
     @staticmethod
     def open(url: str | Path) -> "LabelStore":
@@ -244,55 +238,6 @@ class LabelStore:
         """The imported preferences as columns, those of the schema and the data's own, in the order of import."""
         with self._database.read() as connection:
             return items.preference_columns(connection, project)
-
-    # Annotators
-
-    def add_annotator(self, project: int, name: str, *, kind: AnnotatorKind = "person") -> tuple[Annotator, str]:
-        """A new annotator and their token, which is not stored: only its SHA-256 is.
-
-        Raises:
-            DataError: the name is taken in this project, or there is no such project.
-        """
-        try:
-            return self._database.write(
-                lambda connection: access.add_annotator(connection, project, name, kind, self._clock())
-            )
-        except IntegrityError as error:
-            raise DataError(f"The project already has an annotator '{name}'. Choose another name.") from error
-
-    def new_token(self, annotator: int) -> str:
-        """A new token for an annotator; the old one stops working."""
-        return self._database.write(lambda connection: access.new_token(connection, annotator))
-
-    def annotators(self, project: int) -> list[Annotator]:
-        """All annotators of a project, oldest first."""
-        with self._database.read() as connection:
-            return access.annotators(connection, project)
-
-    def set_active(self, annotator: int, active: bool) -> None:
-        """Activate or deactivate an annotator; deactivating returns open items and refuses the token, and the answers
-        still count. Activating also takes back what `discard` did."""
-        self._database.write(lambda connection: access.set_active(connection, annotator, active, self._clock()))
-
-    def discard(self, annotator: int) -> int:
-        """Deactivate an annotator whose answers shall no longer count; returns how many places others get.
-
-        Nothing is deleted: `label_history` has the answers, and `set_active` counts them again.
-
-        Raises:
-            DataError: there is no such annotator.
-        """
-        return self._database.write(lambda connection: access.discard(connection, annotator, self._clock()))
-
-    def is_switched_off(self, token: str) -> bool:
-        """Whether a token is that of an annotator who is not active."""
-        with self._database.read() as connection:
-            return access.is_switched_off(connection, token)
-
-    def annotator_of(self, token: str) -> tuple[Project, Annotator] | None:
-        """Project and annotator of a token; None if it is nobody's, or the annotator is not active."""
-        with self._database.read() as connection:
-            return access.annotator_of(connection, token)
 
     # Labelling
 

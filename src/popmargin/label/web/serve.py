@@ -112,14 +112,16 @@ def server_of(app: FastAPI) -> uvicorn.Server:
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until interrupted; SIGTERM, as systemd and docker send it, ends the program after its stores are closed."""
-    with _exit_at_sigterm():
-        server_of(app).run(sockets=[listening])
+    """Serve until interrupted."""
+    server_of(app).run(sockets=[listening])
 
 
 @contextmanager
-def _exit_at_sigterm() -> Generator[None]:
-    """uvicorn raises the signal again when it has stopped; by default that ends the program on the spot."""
+def exit_at_sigterm() -> Generator[None]:
+    """Let SIGTERM, as systemd and docker send it, end the program as if it had finished, so that its stores are closed.
+
+    By default it ends on the spot; uvicorn too raises the signal again when it has stopped.
+    """
 
     def leave(_: int, __: FrameType | None) -> None:
         sys.exit(0)
