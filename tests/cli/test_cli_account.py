@@ -18,7 +18,7 @@ from popmargin.cli.main import VERBS, build_parser, main
 
 NO_ROWS = {
     "label annotators add", "label annotators token", "label annotators deactivate", "label annotators list",
-    "label backup", "label status", "objectives", "study power", "schema", "completion", "report",
+    "label annotators activate", "label annotators discard", "label backup", "label guidelines", "label status", "objectives", "study power", "schema", "completion", "report",
 }  # fmt: skip
 """Verbs that read no rows of data; `report` shows the accounts that runs have stored."""
 ELSEWHERE = {
@@ -105,7 +105,7 @@ CASES = [
     ),
     Case(
         "data export responses.jsonl --best score --as alpaca_eval --name m --out answers.json",
-        ["21 responses in = 9 written (12 others not chosen by score)"],
+        ["21 responses in = 9 written + 12 left out (not the best by score: 12)"],
         {},
     ),
     Case("data pairs responses.jsonl --out pairs.jsonl", ["9 in = 4 kept + 5 left out"], {"pairs.jsonl": 4}),

@@ -23,7 +23,7 @@ def test_alpaca_eval_reads_them_back(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([*words, "--out", str(tmp_path / "out.json")]) == 2
     assert "With several responses: 2 prompts" in capsys.readouterr().err
     assert main([*words, "--best", "reward", "--out", str(tmp_path / "out.json")]) == 0
-    assert "4 responses in = 2 written (2 others not chosen by reward)" in capsys.readouterr().out
+    assert "4 responses in = 2 written + 2 left out (not the best by reward: 2)" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text()) == [
         {"dataset": "koala", "instruction": "2+2?", "output": "4", "generator": "mine"},
         {"dataset": "vicuna", "instruction": "Say “hi”.", "output": "no", "generator": "mine"},

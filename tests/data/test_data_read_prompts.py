@@ -71,7 +71,7 @@ def test_lines_of_text(tmp_path: Path) -> None:
     file.write_text("the sky\n\n  old birds \nthe sky\n", encoding="utf-8")
     found = load_prompts(file)
     assert found.prompts == ["the sky", "old birds"]
-    assert found.left_out == {"empty lines": 1, "the same content as an earlier row": 1}
+    assert found.left_out == {"an empty line": 1, "the same content as an earlier row": 1}
     assert found.as_chat().prompts[0] == [{"role": "user", "content": "the sky"}]
 
 

@@ -41,7 +41,7 @@ def _export(args: argparse.Namespace) -> int:
     rows = answer_rows(responses, args.layout, args.name)
     save_answers(rows, args.layout, args.out)
     written = len(responses.texts)
-    chosen = f" ({count - written} others not chosen by {args.best})" if written < count else ""
-    print(f"{counted(count, 'response')} in = {written} written{chosen}")
+    reasons = f" (not the best by {args.best}: {count - written})" if written < count else ""
+    print(f"{counted(count, 'response')} in = {written} written + {count - written} left out{reasons}")
     print(f"wrote {counted(len(rows), 'answer')} of {args.name} to {args.out}")
     return 0
