@@ -1,0 +1,75 @@
+"""Features of the responses of a budget study: from a file, or from a model that is not trained; whitened.
+
+Axis suffixes: U responses, D features.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from popmargin.errors import DataError, counted
+
+
+def text_key(prompt: str, response: str) -> str:
+    """The name of a response in a file of features: SHA-256 of prompt and response, in hex.
+
+    Example:
+        >>> text_key("2+2?", "4")[:8]
+        '57c3fb8e'
+    """
+    return hashlib.sha256(f"{prompt}\x1f{response}".encode()).hexdigest()
+
+
+def features_of_file(path: str, texts: Sequence[tuple[str, str]]) -> Float64[np.ndarray, "U D"]:
+    """Features of each response (U, D) from an .npz file with `features` and their `keys` (`text_key`).
+
+    Raises:
+        DataError: no such file, another layout, or a response that is not in it.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file. features.file is an .npz file with the arrays features and keys.")
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            features, keys = np.asarray(held["features"], dtype=np.float64), held["keys"].tolist()
+    except (KeyError, ValueError, OSError) as error:
+        raise DataError(f"{path}: not an .npz file with the arrays features and keys ({error}).") from error
+    if features.ndim != 2 or len(features) != len(keys):
+        raise DataError(f"{path}: features of shape {features.shape} for {counted(len(keys), 'key')}; give a row each.")
+    place = {key: row for row, key in enumerate(keys)}
+    wanted = [text_key(*text) for text in texts]
+    missing = [number for number, key in enumerate(wanted) if key not in place]
+    if missing:
+        raise DataError(
+            f"{path}: no features of {len(missing)} of {counted(len(texts), 'response')}, such as that beginning "
+            f"{texts[missing[0]][1][:40]!r}. Compute them from the same texts."
+        )
+    return features[[place[key] for key in wanted]]
+
+
+def whitened(
+    features: Float64[np.ndarray, "U D"], fitted_on: Int64[np.ndarray, " u"], dimensions: int
+) -> Float64[np.ndarray, "U K"]:
+    """Principal components of unit variance, of standardized features.
+
+    Args:
+        features: of each response.
+        fitted_on: the responses that say what is standard: those of the development part.
+        dimensions: how many components; 0 returns the standardized features.
+
+    Raises:
+        DataError: features that are not finite.
+    """
+    if not np.isfinite(features).all():
+        wrong = int((~np.isfinite(features).all(axis=1)).sum())
+        raise DataError(f"The features of {counted(wrong, 'response')} are not finite. Use a model in fp32 or bf16.")
+    known = features[fitted_on]
+    spread = known.std(axis=0)
+    standard = (features - known.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    if not dimensions:
+        return standard
+    _, lengths, axes = np.linalg.svd(standard[fitted_on], full_matrices=False)
+    kept = min(dimensions, int((lengths > 1e-8 * lengths[0]).sum()))
+    return standard @ axes[:kept].T / (lengths[:kept] / np.sqrt(len(fitted_on)))
