@@ -13,6 +13,8 @@ from popmargin.config import ModelConfig, TrainConfig
 from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine.batch import TokenInputs
 from popmargin.engine.compiled import compile_layers
+from popmargin.engine.features import FeatureCache, PreferenceFeatures
+from popmargin.engine.processes import is_divided
 from popmargin.engine.rewards import HEAD, RewardPlan, pair_rewards, response_rewards, reward_plan
 from popmargin.engine.scores import PairScores
 from popmargin.engine.trial import refuse_noise, trial_sequences
@@ -28,7 +30,7 @@ from popmargin.models.reward_models import (
 from popmargin.models.sketch import sketch_adapter, sketch_pretrained
 from popmargin.objectives.base import ScoreKind
 from popmargin.tasks.base import task
-from popmargin.tasks.text import TextTask
+from popmargin.tasks.text import TextTask, cache_folder
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,45 @@ class RewardTask(TextTask):
             return make_reward_model(self._lend_start(), settings)
         start = self._give_start()
         return make_reward_model(start, settings, own=start)
+
+    def features(
+        self,
+        encoded: TokenizedPreferences,
+        *,
+        pool: str = "last",
+        layers: Sequence[int] | None = None,
+        progress: bool = True,
+    ) -> PreferenceFeatures:
+        """Features of preferences under the frozen start model, from the cache or computed and stored.
+
+        Args:
+            encoded: the preferences.
+            pool: the tokens over which hidden states are pooled.
+            layers: as in `FeatureCache`; None for what the head reads.
+            progress: show a progress bar.
+
+        Raises:
+            ConfigError: an unknown pool or layer.
+            RunError: the model gives a value that is not finite, or the cache cannot be written.
+        """
+        settings, start = self.settings, self.start_model
+        cache = FeatureCache(
+            cache_folder(settings.reference.cache, "features"),
+            self.start_fingerprint,
+            settings.model.precision,
+            next(start.parameters()).dtype,
+            pool=pool,
+            layers=layers,
+            together=is_divided(start),
+        )
+        return cache.preferences(
+            encoded,
+            lambda: self.start_model,
+            tokens_per_batch=settings.reference.tokens_per_batch,
+            pad_id=self.tokenizer.pad_token_id,
+            plan=self.plan,
+            progress=progress,
+        )
 
     def sketch(self, settings: ModelConfig) -> Any:
         from transformers import AutoModelForSequenceClassification

@@ -33,10 +33,10 @@ from popmargin.tasks.base import Task, TaskSettings
 from popmargin.tasks.checks import check_padding, check_rows
 
 
-def cache_folder(configured: str | None) -> Path:
-    """The folder of reference caches: the configured one, or the user's cache folder."""
+def cache_folder(configured: str | None, name: str = "reference") -> Path:
+    """The folder of caches: the configured one, or one of this name in the user's cache folder."""
     home = Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin"))
-    return Path(configured) if configured else home / "reference"
+    return Path(configured) if configured else home / name
 
 
 class TextTask(Task):
