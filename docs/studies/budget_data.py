@@ -4,9 +4,9 @@
     python docs/studies/budget_data.py hanna.jsonl.gz runs/budget/hanna.jsonl
     python docs/studies/budget_data.py alpacaeval.jsonl.gz runs/budget/alpacaeval.jsonl --prompts 135 --responses 8
 
-UKP arguments keep their votes; the topic has both of its positions, which stay together in every split. A story of HANNA
-is rated by the mean of its six criteria. Of AlpacaEval, prompts and models are drawn by a hash; a response's rating is
-the log-odds of its win probability.
+UKP arguments keep their votes; the topic has both of its positions, which stay together in every split. A story of
+HANNA is rated by the mean of its six criteria. Of AlpacaEval, prompts and models are drawn by a hash; a response's
+rating is the log-odds of its win probability.
 """
 
 import argparse

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import expit
+
 from popmargin.cli.main import main
 from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.statistics.jackknife import Estimate
-from popmargin.study.budget import annotator as simulated
 from popmargin.study.budget import budget_study
-from popmargin.study.budget.annotator import Answers, calibrated, grades
+from popmargin.study.budget.annotator import Answers, calibrated, grades, rating_error
 from popmargin.study.budget.arms import ARMS
 from popmargin.study.budget.budget_config import BudgetConfig, FeaturesConfig, PricesConfig, StrengthsConfig
 from popmargin.study.budget.budget_study import DRAWS, run_budget
@@ -20,8 +21,7 @@ from popmargin.study.budget.gather_draws import advise
 from popmargin.study.budget.head_features import text_key, whitened
 from popmargin.study.budget.human_strengths import HumanStrengths, read_strengths
 from popmargin.study.budget.price_list import Prices
-from popmargin.study.budget.purchases import Market, Unaffordable, buy
-from scipy.special import expit
+from popmargin.study.budget.purchases import Market, UnaffordableError, buy
 
 PROMPTS, EACH, WIDTH = 14, 6, 5
 
@@ -126,7 +126,7 @@ def test_shares_of_unknown_numbers_of_votes_ask(tmp_path: Path) -> None:
     path = tmp_path / "shares.jsonl"
     rows = [{"prompt": f"p{n}", "chosen": "a", "rejected": "b", "soft_label": 0.8} for n in range(3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    with pytest.raises(DataError, match="data.votes"):
+    with pytest.raises(DataError, match=r"data\.votes"):
         read_strengths(str(path))
     assert len(read_strengths(str(path), votes=5).log_odds) == 3
 
@@ -159,9 +159,19 @@ def test_labels_and_comparisons_are_as_often_right_as_the_strengths_say() -> Non
     assert len(stronger) == asked == 500
 
 
-def test_the_gap_of_two_ratings_has_the_variance_of_a_label() -> None:
-    draws = np.random.default_rng(0).normal(0, simulated.RATING_ERROR, (200_000, 2))
-    assert (draws[:, 0] - draws[:, 1]).var() == pytest.approx(np.pi**2 / 3, rel=0.02)
+def test_two_ratings_are_right_as_often_as_a_label(strengths: HumanStrengths) -> None:
+    rows = np.arange(len(strengths.log_odds))
+    draws = [Answers.drawn(strengths, (0, draw), 0) for draw in range(100)]
+    by_label = np.mean([answers.right(rows).mean() for answers in draws])
+    by_rating = np.mean([(answers.rating_gap(rows) > 0).mean() for answers in draws])
+    assert by_rating == pytest.approx(by_label, abs=0.015)
+    gap = np.random.default_rng(0).normal(0, 2, 50)
+    plain = HumanStrengths(
+        texts=[("p", str(number)) for number in range(51)], better=np.arange(50), worse=np.full(50, 50),
+        log_odds=np.abs(gap), value=np.append(np.abs(gap), 0.0), clusters=["p"], cluster=np.zeros(50, np.int64),
+        apart=np.zeros(50, np.int64), kind="ratings",
+    )  # fmt: skip
+    assert rating_error(plain) == pytest.approx(np.pi / np.sqrt(6), rel=0.1)
 
 
 def test_grades_and_calibration_give_the_share_that_is_right() -> None:
@@ -207,7 +217,7 @@ def test_no_arm_spends_more_than_it_may_nor_leaves_a_label_unbought(market: Mark
     allowed = (1 + budget) * size * prices.preference
     try:
         bought = buy(ARMS[name], market, size, budget)
-    except Unaffordable:
+    except UnaffordableError:
         assert name.startswith("iterative") and budget == 1.0
         return
     assert bought.seconds <= allowed + 1e-6
@@ -231,7 +241,7 @@ def test_arms_share_the_labels_of_the_preferences_that_they_share(market: Market
 
 
 def test_too_small_a_pool_is_said(market: Market) -> None:
-    with pytest.raises(Unaffordable, match="the pool has 150 preferences, 200 could be bought"):
+    with pytest.raises(UnaffordableError, match="the pool has 150 preferences, 200 could be bought"):
         buy(ARMS["more"], market, 100, 1.0)
 
 
@@ -325,7 +335,7 @@ def test_whitened_features_are_standard_on_the_development_part() -> None:
 
 
 def test_mistakes_name_what_is_meant(files: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Did you mean.*chain_rank"):
+    with pytest.raises(ConfigError, match=r"Did you mean.*chain_rank"):
         config_of(files, tmp_path, arms=["chain_rnk"])
     other = tmp_path / "other.npz"
     np.savez(other, features=np.zeros((1, 2)), keys=np.array(["x"]))

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
+
 from popmargin.errors import ConfigError, DataError
 from popmargin.margin import Margin
 from popmargin.objectives.base import OBJECTIVES, Rows
@@ -12,7 +14,6 @@ from popmargin.pop.sampling import sample_edges
 from popmargin.training import head_fit
 from popmargin.training.batches import TrainingRows
 from popmargin.training.head_fit import HeadData, fit_heads, simple_loss
-from scipy.special import expit
 
 COUNT, RESPONSES, FEATURES = 40, 30, 4
 BETA = {"beta": 1.0}

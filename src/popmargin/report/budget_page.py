@@ -64,9 +64,9 @@ def _opening(study: BudgetResults) -> str:
     )
     return (
         f"A simulated annotator with the strengths of real people labels preferences; {arms} ways of spending the same "
-        f"minutes are compared, each {study.draws} times with other preferences, labels, comparisons and noise. Rewards "
-        f"are fitted on features that stay as they are, and measured on {study.preferences} held-out preferences of "
-        f"{study.clusters} clusters. {when}"
+        f"minutes are compared, each {study.draws} times with other preferences, labels, comparisons and noise. "
+        f"Rewards are fitted on features that stay as they are, and measured on {study.preferences} held-out "
+        f"preferences of {study.clusters} clusters. {when}"
     )
 
 

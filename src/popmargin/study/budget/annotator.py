@@ -1,8 +1,8 @@
 """A simulated annotator on human strengths: labels, grades, votes, ratings and comparisons.
 
 The annotator sees the gap of two responses, in log-odds, with a logistic error; its sign is the label and its size the
-grade. A rating sees one response with half that variance. A comparison of two preferences is right with probability
-σ(difference of their strengths / T).
+grade. A rating sees one response, with an error that makes two ratings right as often as a label. A comparison of two
+preferences is right with probability σ(difference of their strengths / T).
 
 Axis suffixes: P preferences of the data, N preferences that were bought, U responses, E comparisons.
 """
@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.optimize import brentq, minimize
+from scipy.special import expit, ndtr
 
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges
 from popmargin.study.budget.human_strengths import HumanStrengths
 
-RATING_ERROR = math.pi / math.sqrt(6)
-"""Standard deviation of a rating's error, log-odds: the gap of two ratings has the variance of a label's error."""
+_ERRORS = (-6.0, 6.0)  # log of the error of ratings, searched
 _JITTER = 1e-9  # equal strengths are a coin flip, not a tie
 
 
@@ -48,7 +47,7 @@ class Answers:
         """All answers of a draw, so that every arm that asks a question gets the same one."""
         log_odds = strengths.drawn(np.random.default_rng([*seed, 6]))
         seen = log_odds + np.random.default_rng([*seed, 1]).logistic(size=len(log_odds))
-        errors = np.random.default_rng([*seed, 2]).normal(0.0, RATING_ERROR, len(strengths.value))
+        errors = np.random.default_rng([*seed, 2]).normal(0.0, rating_error(strengths), len(strengths.value))
         return Answers(strengths, log_odds, seen, stepped(strengths.value + errors, rating_steps), seed)
 
     def right(self, rows: Int64[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
@@ -101,6 +100,24 @@ def _iterative(ids: list[str], strength_N: Float64[np.ndarray, " N"], count: int
             return edges
         found = edges
     return found
+
+
+def rating_error(strengths: HumanStrengths) -> float:
+    """Standard deviation of a rating's error, log-odds: the higher of two ratings is right as often as a label (ours).
+
+    About π/√6 where the gaps of the responses' values are the log-odds of labels.
+    """
+    gap_P = strengths.value[strengths.better] - strengths.value[strengths.worse]
+    right = float(expit(strengths.log_odds).mean())
+
+    def beyond(log_error: float) -> float:
+        return float(ndtr(gap_P / (math.sqrt(2) * math.exp(log_error))).mean()) - right
+
+    if beyond(_ERRORS[0]) <= 0:
+        return math.exp(_ERRORS[0])
+    if beyond(_ERRORS[1]) >= 0:
+        return math.exp(_ERRORS[1])
+    return math.exp(float(brentq(beyond, *_ERRORS)))  # pyright: ignore[reportArgumentType]
 
 
 def stepped(values: Float64[np.ndarray, " U"], steps: int) -> Float64[np.ndarray, " U"]:

@@ -18,8 +18,8 @@ Buys = Literal[
     "length",
 ]
 """nothing: the labels that are there; preferences: new ones; grades: new ones, all with a grade; inline: new ones, all
-compared with the one before; votes: of the old ones; rated: new ones with ratings in place of labels; ratings: of the old
-ones; comparisons: of the old ones; coin, untrained, length: controls that learn nothing."""
+compared with the one before; votes: of the old ones; rated: new ones with ratings in place of labels; ratings: of the
+old ones; comparisons: of the old ones; coin, untrained, length: controls that learn nothing."""
 Scheme = Literal["chain", "random", "iterative", "active"]
 
 

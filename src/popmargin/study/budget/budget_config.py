@@ -25,8 +25,8 @@ class StrengthsConfig:
         bad_rows: `error` stops at unusable rows, `drop` leaves them out and counts them.
         apart: a column whose rows stay in one part of the split, such as a topic; by default prompts (or clusters) do.
         votes: number of votes a preference, if the file has only their share.
-        agreement: how often two annotators agree, for ratings and strengths (with votes it is measured). 0.73 is that of
-            InstructGPT's labellers (Ouyang et al. 2022: 72.6%).
+        agreement: how often two annotators agree, for ratings and strengths (with votes it is measured). 0.73 is
+            that of InstructGPT's labellers (Ouyang et al. 2022: 72.6%).
     """
 
     path: str = ""
@@ -46,7 +46,8 @@ class FeaturesConfig:
 
     Attributes:
         model: folder or hub id of a causal language model; `demo` is the embedded one.
-        layers: hidden states that are averaged over the tokens of a response, and joined.
+        layers: hidden states that are averaged over the tokens of a response, and joined; the log of its length is
+            added.
         max_length: tokens of prompt and response; the rest is cut off.
         cache: folder of the features, kept for other studies; null is the study's own.
         file: an .npz file with `features` [responses, D] and `keys`, in place of a model.
@@ -68,8 +69,8 @@ class PricesConfig:
 
     Attributes:
         words_per_minute: of silent reading; 238 for English non-fiction is the mean of 190 studies (Brysbaert 2019).
-        decide_seconds: after reading, for a label, a comparison or a rating; ours, to be replaced by a pilot's (`popmargin
-            label report` has the times).
+        decide_seconds: after reading, for a label, a comparison or a rating; ours, to be replaced by a pilot's
+            (`popmargin label report` has the times).
         grade_seconds: for a grade beside a label (slightly, clearly, much better); ours.
         preference: seconds of a new preference, in place of the above; the same for the others.
         comparison: of two preferences drawn at random, both read.
@@ -135,7 +136,7 @@ class BudgetConfig:
     draws: Size = 24
     arms: list[str] = field(default_factory=list[str])
     hidden: Count = 0
-    ridges: list[Positive] = field(default_factory=lambda: [0.01, 0.03, 0.1, 0.3, 1.0])
+    ridges: list[Positive] = field(default_factory=lambda: [0.01, 0.03, 0.1, 0.3, 1.0, 3.0])
     comparison_noise: NotNegative = 1.4142
     rating_steps: Count = 5
     rank_weight: NotNegative = 1.0

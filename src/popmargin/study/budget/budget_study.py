@@ -1,11 +1,11 @@
 """Run a budget study: draws in processes of their own, each kept as soon as it is finished, then one report."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 
 from popmargin.config import dump_yaml, to_dict
-from popmargin.errors import ConfigError
 from popmargin.files import append_jsonl, digest, read_jsonl, whole_file
 from popmargin.report.budget_page import write_budget_report
 from popmargin.report.budget_results import BudgetResults
 from popmargin.study.budget.budget_config import NOT_OF_A_DRAW, BudgetConfig
 from popmargin.study.budget.draw import Ground, Parts, run_draw
 from popmargin.study.budget.gather_draws import gather
+from popmargin.study.budget.head_features import features_of_file, features_of_model, whitened
 from popmargin.study.budget.human_strengths import HumanStrengths, read_strengths
 from popmargin.study.budget.price_list import Prices
 from popmargin.study.budget.same_settings import check_same, forget
-from popmargin.study.budget.head_features import features_of_file, whitened
 
 DRAWS, SETTINGS, RESULTS, REPORT = "draws.jsonl", "budget.yaml", "budget.json", "report.html"
 _KEPT: dict[str, Any] = {}
@@ -71,7 +70,7 @@ def finished_draws(config: BudgetConfig) -> tuple[int, int]:
 
 
 def _ground(config: BudgetConfig) -> Ground:
-    data = {field.name: getattr(config.data, field.name) for field in dataclasses.fields(config.data)}
+    data = {field.name: getattr(config.data, field.name) for field in fields(config.data)}
     strengths = read_strengths(data.pop("path"), **data)
     parts = Parts.of(strengths, config)
     features = _features(config, strengths)
@@ -82,9 +81,10 @@ def _ground(config: BudgetConfig) -> Ground:
 
 
 def _features(config: BudgetConfig, strengths: HumanStrengths) -> Any:
-    if config.features.file is None:
-        raise ConfigError("features.file is missing: name an .npz file of features.")
-    return features_of_file(config.features.file, strengths.texts)
+    chosen = config.features
+    if chosen.file is not None:
+        return features_of_file(chosen.file, strengths.texts)
+    return features_of_model(strengths, chosen, str(Path(config.output) / "features"))
 
 
 def _facts(config: BudgetConfig, ground: Ground) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _run(ground: Ground, config: BudgetConfig, wanted: list[tuple[int, int]], lo
     os.environ["OMP_NUM_THREADS"] = "1"  # the processes read it as they start
     try:
         with ProcessPoolExecutor(
-            min(config.workers, len(wanted)), context, initializer=_keep, initargs=(ground, config)
+            min(config.workers, len(wanted)), context, initializer=_keep, initargs=(_lean(ground), config)
         ) as pool:
             waiting: list[Future[dict[str, Any]]] = [pool.submit(partial(_one, *part)) for part in wanted]
             try:
@@ -125,6 +125,11 @@ def _run(ground: Ground, config: BudgetConfig, wanted: list[tuple[int, int]], lo
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = before
+
+
+def _lean(ground: Ground) -> Ground:
+    """Without the rows themselves, which the processes do not need."""
+    return replace(ground, strengths=replace(ground.strengths, preferences=None))
 
 
 def _keep(ground: Ground, config: BudgetConfig) -> None:

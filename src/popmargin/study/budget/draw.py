@@ -19,7 +19,7 @@ from popmargin.study.budget.arms import ARMS, BudgetArm
 from popmargin.study.budget.budget_config import BudgetConfig
 from popmargin.study.budget.human_strengths import HumanStrengths
 from popmargin.study.budget.price_list import Prices
-from popmargin.study.budget.purchases import Market, Unaffordable, buy
+from popmargin.study.budget.purchases import Market, UnaffordableError, buy
 from popmargin.training.head_fit import fit_heads
 
 _OF_ARM = 7919  # keeps the numbers of untrained heads apart from those of other draws
@@ -111,7 +111,7 @@ def run_draw(ground: Ground, config: BudgetConfig, size: int, draw: int) -> dict
                 continue
             try:
                 arms[name] = _measured(arm, market, ground, config, size, budget, draw)
-            except Unaffordable as reason:
+            except UnaffordableError as reason:
                 left_out[name] = str(reason)
                 continue
             if arm.buys in ("nothing", "coin", "untrained", "length"):

@@ -41,14 +41,14 @@ def gather(rows: Sequence[Mapping[str, Any]], config: BudgetConfig, ground: Grou
     facts = {
         "Data": f"{config.data.path}: {counted(len(strengths.log_odds), 'preference')} of "
         f"{counted(len(strengths.clusters), 'cluster')}, {strengths.kind}",
-        "Left out": f"{strengths.facts.get('ties_left_out', 0)} ties, {strengths.facts.get('rows_reported', 0)} unusable "
-        "rows",
+        "Left out": f"{strengths.facts.get('ties_left_out', 0)} ties, "
+        f"{strengths.facts.get('rows_reported', 0)} unusable rows",
         "Two annotators agree": f"{strengths.agreement:.1%}" + (
             f" (measured from {strengths.facts['votes']:g} votes each)" if "votes" in strengths.facts else " (assumed)"
         ),
         "Words of a preference": "{:.0f} of the prompt, {:.0f} of each response".format(*strengths.words),
-        "Held out": f"{counted(len(held.measured), 'preference')} of {counted(len(held.clusters), 'cluster')}, the same "
-        "in every draw",
+        "Held out": f"{counted(len(held.measured), 'preference')} of {counted(len(held.clusters), 'cluster')}, the "
+        "same in every draw",
         "Not held out": counted(len(held.development), "preference"),
         "Features": f"{ground.features.shape[1]} of each of {counted(len(strengths.texts), 'response')}",
     }  # fmt: skip
@@ -141,6 +141,6 @@ def _main(found: Mapping[str, Estimate], config: BudgetConfig) -> list[Compariso
                 difference=one.minus(other),
                 power=drawn.power(config.difference / 100),
                 detectable=drawn.detectable(),
-            )  # fmt: skip
+            )
         )
     return made

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from popmargin.errors import DataError, counted
+from popmargin.study.budget.budget_config import FeaturesConfig
+from popmargin.study.budget.human_strengths import HumanStrengths
 
 
 def text_key(prompt: str, response: str) -> str:
@@ -47,6 +49,35 @@ def features_of_file(path: str, texts: Sequence[tuple[str, str]]) -> Float64[np.
             f"{texts[missing[0]][1][:40]!r}. Compute them from the same texts."
         )
     return features[[place[key] for key in wanted]]
+
+
+def features_of_model(strengths: HumanStrengths, config: FeaturesConfig, cache: str) -> Float64[np.ndarray, "U D"]:
+    """Hidden states of a model that is not trained, averaged over the tokens of each response, and its log length.
+
+    Raises:
+        DataError: a response has no features, since nothing of it is left after the cut.
+    """
+    from popmargin.tasks.response_features import response_features
+
+    assert strengths.preferences is not None, "strengths that were read from data have their preferences"
+    found = response_features(
+        strengths.preferences, model=config.model, pool="mean", layers=config.layers, max_length=config.max_length,
+        cache=config.cache or cache, progress=True,
+    )  # fmt: skip
+    place = {name: row for row, name in enumerate(strengths.preferences.ids)}
+    rows = np.array([place[name] for name in found.tokenized.ids], dtype=np.int64)
+    states = found.array()
+    features = np.full((len(strengths.texts), states.shape[1]), np.nan)
+    features[strengths.better[rows]] = states[found.chosen]
+    features[strengths.worse[rows]] = states[found.rejected]
+    without = int(np.isnan(features[:, 0]).sum())
+    if without:
+        raise DataError(
+            f"{counted(without, 'response has', 'responses have')} no features: nothing of them, or nothing that tells "
+            f"them apart, is left of {config.max_length} tokens. Raise features.max_length."
+        )
+    lengths = np.log([1 + len(text) for _, text in strengths.texts])
+    return np.column_stack([features, lengths])
 
 
 def whitened(

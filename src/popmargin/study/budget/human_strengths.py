@@ -1,7 +1,7 @@
 """Human strengths of preferences: what the votes or ratings of a data set say about a single annotator.
 
-Everything is in log-odds of one annotator's label: log_odds is the log-odds that somebody who compares the two responses
-prefers the one that most people prefer.
+Everything is in log-odds of one annotator's label: log_odds is the log-odds that somebody who compares the two
+responses prefers the one that most people prefer.
 
 Axis suffixes: U distinct responses, P preferences.
 """
@@ -45,6 +45,7 @@ class HumanStrengths:
         apart: the group that stays together in a split, of each preference (P,).
         kind: of the data: votes or ratings.
         facts: about noise and what was left out; JSON values.
+        preferences: the rows themselves, without ties; None if made by hand.
     """
 
     texts: list[tuple[str, str]]
@@ -58,6 +59,7 @@ class HumanStrengths:
     kind: Kind
     counts: Float64[np.ndarray, "P 2"] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    preferences: Preferences | None = None
 
     @property
     def agreement(self) -> float:
@@ -97,9 +99,10 @@ def read_strengths(
 ) -> HumanStrengths:
     """Read preferences with votes, soft labels or ratings.
 
-    *Votes*: a symmetric beta prior of the share of votes is fitted to them (ties count); each draw of a study takes the
-    shares from their posteriors, so that its annotators agree as often as the voters. *Ratings*: σ(gap / T), with the temperature T at which two annotators
-    agree as often as `agreement` says. Ties are left out afterwards, and counted.
+    *Votes*: a symmetric beta prior of the share of votes is fitted to those for a response (votes for neither do not
+    count); each draw of a study takes the shares from their posteriors, so that its annotators agree as often as the
+    voters. *Ratings*: σ(gap / T), with the
+    temperature T at which two annotators agree as often as `agreement` says. Ties are left out afterwards, and counted.
 
     Args:
         source, format, split, columns, bad_rows: as for `load_preferences`.
@@ -123,8 +126,9 @@ def read_strengths(
             "a strength. A simulated annotator needs one of them in every row: leave out the others."
         )
     if voted:
-        total = votes if votes is not None else _votes_of(source, split, preferences)
-        counts_P2, facts = _from_votes(preferences.soft_label, total)
+        share_P = preferences.soft_label
+        given = None if votes is None else votes * np.stack([share_P, 1 - share_P], axis=1)
+        counts_P2, facts = _from_votes(_votes_of(source, split, preferences) if given is None else given)
         log_odds_P = np.log(counts_P2[:, 0] / counts_P2[:, 1])
     else:
         counts_P2 = None
@@ -139,17 +143,19 @@ def read_strengths(
     return _gathered(preferences.select(kept), log_odds_P[kept], counts_P2, apart, facts)
 
 
-def _from_votes(share_P: Float64[np.ndarray, " P"], total: float) -> tuple[Float64[np.ndarray, "P 2"], dict[str, Any]]:
-    """Counts of the beta posteriors of the shares (P, 2), from the shares of `total` votes for the chosen response."""
-    own, other = share_P * total, (1 - share_P) * total
+def _from_votes(votes_P2: Float64[np.ndarray, "P 2"]) -> tuple[Float64[np.ndarray, "P 2"], dict[str, Any]]:
+    """Counts of the beta posteriors of the shares (P, 2), from the votes for the chosen and the rejected response.
+
+    The prior is symmetric, and the one under which the votes are most likely.
+    """
 
     def surprise(log_a: float) -> float:
         a = np.exp(log_a)
-        return -float((betaln(own + a, other + a) - betaln(a, a)).sum())
+        return -float((betaln(votes_P2[:, 0] + a, votes_P2[:, 1] + a) - betaln(a, a)).sum())
 
     found: Any = minimize_scalar(surprise, bounds=_SPREAD, method="bounded")
     a = float(np.exp(found.x))
-    return np.stack([own + a, other + a], axis=1), {"votes": float(total), "prior_votes": a}
+    return votes_P2 + a, {"votes": float(votes_P2.sum(axis=1).mean()), "prior_votes": a}
 
 
 def _from_ratings(
@@ -171,20 +177,27 @@ def _from_ratings(
     return gap_P / temperature, {"temperature": temperature, "gap_deviation": spread}
 
 
-def _votes_of(source: str, split: str | None, preferences: Preferences) -> float:
-    """Mean number of votes of a preference, from the columns that were read as votes."""
-    used = preferences.report.columns_used
-    names = [used[name] for name in ("votes_a", "votes_b", "votes_equal") if name in used]
-    if len(names) < 2:
+def _votes_of(source: str, split: str | None, preferences: Preferences) -> Float64[np.ndarray, "P 2"]:
+    """Votes for the chosen and the rejected response of each preference; votes for neither do not count.
+
+    A row of votes gives one preference, in the order of the rows, unless it was reported.
+    """
+    report = preferences.report
+    names = [report.columns_used.get(name) for name in ("votes_a", "votes_b")]
+    if None in names:
         raise DataError(
             f"{source}: the file has shares of votes but not how many votes they are of. Say so with data.votes."
         )
-    totals = [
-        sum(float(row.get(name) or 0) for name in names)
-        for batch in open_source(source, split=split).batches()
-        for row in batch.read()
+    opened = open_source(source, split=split)
+    refused = {(problem.source, problem.position) for problem in report.problems}
+    counts = [
+        sorted((float(row[name] or 0) for name in names), reverse=True)
+        for batch in opened.batches()
+        for row, position in zip(batch.read(), batch.positions, strict=True)
+        if ((batch.source or opened).name, position) not in refused
     ]
-    return float(np.mean([total for total in totals if total > 0]))
+    assert len(counts) == len(preferences), "a row of votes gives one preference"
+    return np.array(counts)
 
 
 def _gathered(
@@ -218,6 +231,7 @@ def _gathered(
     return HumanStrengths(
         texts=list(places), better=better, worse=worse, log_odds=log_odds_P, value=value_U, clusters=clusters,
         cluster=cluster, apart=groups, kind="ratings" if counts_P2 is None else "votes", counts=counts_P2, facts=facts,
+        preferences=preferences,
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ class Bought:
         )  # fmt: skip
 
 
-class Unaffordable(Exception):
+class UnaffordableError(Exception):
     """The minutes, or the data, are too few for this arm; the message says why."""
 
 
@@ -84,7 +84,7 @@ def buy(arm: BudgetArm, market: Market, size: int, budget: float) -> Bought:
     """What an arm has, with `size` labelled preferences at the beginning and `budget` times their price to spend.
 
     Raises:
-        Unaffordable: the pool has too few preferences, or the minutes buy nothing.
+        UnaffordableError: the pool has too few preferences, or the minutes buy nothing.
     """
     prices = market.prices
     spent = size * prices.preference
@@ -105,9 +105,9 @@ def buy(arm: BudgetArm, market: Market, size: int, budget: float) -> Bought:
 
 def _first(market: Market, count: int) -> Int64[np.ndarray, " N"]:
     if count > len(market.pool):
-        raise Unaffordable(f"the pool has {len(market.pool)} preferences, {count} could be bought")
+        raise UnaffordableError(f"the pool has {len(market.pool)} preferences, {count} could be bought")
     if count < 2:
-        raise Unaffordable("the minutes buy no two preferences")
+        raise UnaffordableError("the minutes buy no two preferences")
     return market.pool[:count]
 
 
@@ -148,7 +148,7 @@ def _rated(arm: BudgetArm, market: Market, count: int, seconds: float) -> Bought
         told = gap != 0
         rows, gap = rows[told], gap[told]
         if len(rows) < 2:
-            raise Unaffordable("all ratings are equal")
+            raise UnaffordableError("all ratings are equal")
         columns, loss = {"margin": slope * np.abs(gap)}, simple_loss("dpo_rating_margin", beta=1.0)
     else:
         columns, loss = {"soft_label": expit(slope * np.abs(gap))}, simple_loss("cdpo", beta=1.0)
@@ -163,7 +163,7 @@ def _voted(arm: BudgetArm, market: Market, size: int, spent: float, left: float)
     rows = _first(market, size)
     count = math.floor(left / market.prices.vote + 1e-9)
     if not count:
-        raise Unaffordable("the minutes buy no vote")
+        raise UnaffordableError("the minutes buy no vote")
     votes = count // size + (np.arange(size) < count % size)
     share = market.answers.vote_share(rows, votes)
     right = market.answers.right(rows)
@@ -179,7 +179,7 @@ def _rated_again(arm: BudgetArm, market: Market, size: int, spent: float, left: 
     rows, answers = _first(market, size), market.answers
     count = min(size, math.floor(left / market.prices.rating + 1e-9))
     if not count:
-        raise Unaffordable("the minutes buy no rating")
+        raise UnaffordableError("the minutes buy no rating")
 
     def toward_label(some: np.ndarray) -> np.ndarray:
         return np.where(answers.right(some), 1.0, -1.0) * answers.rating_gap(some)
@@ -204,13 +204,13 @@ def _compared(arm: BudgetArm, market: Market, size: int, spent: float, left: flo
     if arm.scheme == "iterative":  # each preference is read once, and one partner for each comparison
         count = math.floor((left - size * prices.reading) / prices.chained + 1e-9)
         if count < size:
-            raise Unaffordable("the minutes are fewer than one comparison for each preference takes")
+            raise UnaffordableError("the minutes are fewer than one comparison for each preference takes")
         asked = market.answers.compared(rows, count, scheme="iterative", signed=arm.signed, noise=market.noise)
         return _with_edges(arm, market, rows, count, spent + size * prices.reading, prices.chained, asked)
     each = prices.chained if arm.scheme == "chain" else prices.comparison
     count = math.floor(left / each + 1e-9)
     if not count:
-        raise Unaffordable("the minutes buy no comparison")
+        raise UnaffordableError("the minutes buy no comparison")
     most = size * max(1, (size - 1) // (4 if arm.scheme == "chain" else 2))
     return _with_edges(arm, market, rows, min(count, most), spent, each)
 

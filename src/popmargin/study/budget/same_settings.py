@@ -29,9 +29,9 @@ def check_same(output: str | Path, facts: dict[str, Any], *, rehearse: bool) -> 
         changed = [name for name in facts if before.get(name) != facts[name]]
         if changed:
             raise RunError(
-                f"{output} has draws of other {' and '.join(changed)}. Take another folder with --output, or --overwrite "
-                "to begin again. Settings that are chosen by what the held-out groups said measure too well on them: "
-                "try them with rehearse: true, which leaves those groups alone."
+                f"{output} has draws of other {' and '.join(changed)}. Take another folder with --output, or "
+                "--overwrite to begin again. Settings that are chosen by what the held-out groups said measure too "
+                "well on them: try them with rehearse: true, which leaves those groups alone."
             )
         return False
     first = None if rehearse else datetime.now(UTC).isoformat(timespec="minutes")
