@@ -18,10 +18,11 @@ from popmargin.study.budget.budget_config import BudgetConfig, FeaturesConfig, P
 from popmargin.study.budget.budget_study import DRAWS, run_budget
 from popmargin.study.budget.draw import Parts
 from popmargin.study.budget.gather_draws import advise
-from popmargin.study.budget.head_features import text_key, whitened
+from popmargin.study.budget.head_features import features_of_model, text_key, whitened
 from popmargin.study.budget.human_strengths import HumanStrengths, read_strengths
 from popmargin.study.budget.price_list import Prices
 from popmargin.study.budget.purchases import Market, UnaffordableError, buy
+from popmargin.tasks.response_features import response_features
 
 PROMPTS, EACH, WIDTH = 14, 6, 5
 
@@ -352,3 +353,19 @@ def test_the_command_prints_what_to_take(files: Any, tmp_path: Path, capsys: pyt
     assert json.loads((tmp_path / "out" / "budget.json").read_text())["format"] == "popmargin-budget-1"
     assert main(["study", "budget", *flags]) == 2
     assert "--data FILE" in capsys.readouterr().err
+
+
+def test_features_of_a_model_are_those_of_each_response_and_its_length(
+    files: Any, tmp_path: Path, model_path: str
+) -> None:
+    found = read_strengths(str(files[0]))
+    config = FeaturesConfig(model=model_path, layers=[1], max_length=64)
+    features = features_of_model(found, config, str(tmp_path / "cache"))
+    assert found.preferences is not None
+    states = response_features(
+        found.preferences, model=model_path, pool="mean", layers=[1], max_length=64, cache=str(tmp_path / "cache")
+    )
+    assert states.tokenized.ids == found.preferences.ids
+    np.testing.assert_array_equal(features[found.better][:, :-1], states.array()[states.chosen])
+    np.testing.assert_array_equal(features[found.worse][:, :-1], states.array()[states.rejected])
+    np.testing.assert_allclose(np.exp(features[:, -1]) - 1, [len(text) for _, text in found.texts])

@@ -75,7 +75,7 @@ def advice_rows(study: BudgetResults) -> list[dict[str, str]]:
 
     def row(cell: Cell) -> dict[str, str]:
         return {
-            "Preferences": str(cell.size),
+            "First labels": str(cell.size),
             "Minutes": f"{cell.minutes / (1 + cell.budget):.0f} + {cell.minutes * cell.budget / (1 + cell.budget):.0f}",
             "Accuracy": _share(cell.arms["base"].accuracy),
             "Take": _said(study, cell, cell.advice),
@@ -123,7 +123,7 @@ def power_rows(study: BudgetResults) -> list[dict[str, str]]:
     """The main comparisons and their power, as text by column."""
     return [
         {
-            "Preferences": str(cell.size),
+            "First labels": str(cell.size),
             "Budget": f"{cell.budget:g}",
             "Arm": study.label(one.name),
             "Against": study.label(one.against),
@@ -149,7 +149,7 @@ def budget_table(study: BudgetResults) -> str:
     lines: list[str] = []
     for row in advice_rows(study):
         lines += [
-            f"{row['Preferences']} preferences, {row['Minutes']} minutes: {row['Accuracy']} with nothing more",
+            f"{row['First labels']} preferences, {row['Minutes']} minutes: {row['Accuracy']} with nothing more",
             f"  take {row['Take']}",
             f"  without new preferences: {row['Without new preferences']}",
         ]
