@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from popmargin.yaml_file import parse_yaml
+
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 Drive = Callable[..., str]
 
@@ -89,3 +91,35 @@ def test_recommend_tune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert [line.split("|")[2].strip() for line in table[2:]] == ["0.003", "0.01"]
     assert said[0].count("*") == 1 and said[1] == said[0]
     assert len(list((tmp_path / "tune" / "runs").glob("regression/*/run.json"))) == 2
+
+
+def test_paper(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    model_path: str,
+    data_path: str,
+    tmp_path: Path,
+) -> None:
+    """Two arms of it with a tiny model: a plan of each, then runs and a report; a second call trains nothing."""
+    values = parse_yaml((STUDIES / "paper.yaml").read_text(encoding="utf-8"))
+    values["arms"] = {name: values["arms"][name] for name in ("dpo", "pop_random_1")}
+    values["base"]["data"] |= {"train": data_path, "test": None, "test_size": 4, "columns": {}}
+    values["base"]["train"] |= {"max_steps": 1, "batch_size": 4, "gradient_checkpointing": False}
+    values |= {"seeds": [0], "output": str(tmp_path / "paper")}
+    values["base"] |= {"model": {"path": model_path}, "evaluation": {}}
+    (tmp_path / "paper.yaml").write_text(json.dumps(values))
+    words = ["paper.py", str(tmp_path / "paper.yaml"), "--base.train.micro_batch_size", "4"]
+
+    def drive(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(STUDIES / "paper.py"), run_name="__main__")
+        assert not end.value.code
+        return capfd.readouterr().out
+
+    plan = drive("--plan")
+    assert plan.count("--dry-run") == 2 and not (tmp_path / "paper/runs").exists()
+    assert drive().count("$ popmargin train") == 2
+    runs = list((tmp_path / "paper/runs").glob("*/seed-0/run.json"))
+    assert len(runs) == 2 and "DPO-PoP on UltraFeedback" in (tmp_path / "paper/report.html").read_text()
+    assert "$ popmargin train" not in drive()
