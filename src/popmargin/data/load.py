@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import lazy_loader
-
 from popmargin.bounds import MOST_PIXELS
 from popmargin.data.collect import Collector
 from popmargin.data.formats import FORMATS, Reader
@@ -20,8 +18,10 @@ from popmargin.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     import datasets
-else:  # it takes a second, and many commands need none of it
-    datasets = lazy_loader.load("datasets")
+
+    DataSet = datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict
+else:  # datasets takes a second to import, and many commands need none of it
+    DataSet = Any
 
 BadRows = Literal["error", "drop"]
 Ties = Literal["drop", "keep"]
@@ -29,10 +29,7 @@ Contradictions = Literal["error", "keep"]
 
 
 def load_preferences(
-    source: (
-        "str | Path | Sequence[str | Path] | datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset"
-        " | datasets.IterableDatasetDict | list[dict[str, Any]]"
-    ),
+    source: "str | Path | Sequence[str | Path] | DataSet | list[dict[str, Any]]",
     *,
     format: str = "auto",
     split: str | None = None,
