@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from popmargin.data.cut_tokens import cut_to_length, split_sequences
 from popmargin.data.encode import Encoder, make_encoder, write_chat
-from popmargin.data.tokenize import cut_to_length, split_sequences
 from popmargin.errors import ConfigError, RunError, counted
 from popmargin.models.loading import load_tokenizer_files
 from popmargin.models.path import resolve_path
