@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, OPTConfig,
 
 from popmargin.config import ModelConfig
 from popmargin.errors import RunError
-from popmargin.models.reward_models import load_reward_model, make_reward_model
+from popmargin.models.reward_models import RewardFormat, load_reward_model, make_reward_model
 
 
 def test_a_start_model_whose_configuration_names_no_initializer_range(tmp_path: Path) -> None:
@@ -32,4 +32,13 @@ def test_a_classifier_with_two_outputs(tmp_path: Path) -> None:
         load_reward_model(str(tmp_path), torch.float32, 1)
     LlamaConfig.from_pretrained(tmp_path, num_labels=1, intermediate_size=8).save_pretrained(tmp_path)
     with pytest.raises(RunError, match=r"it has model\.layers\.0\.mlp\.\w+\.weight of shape \(16, 16\)"):
+        load_reward_model(str(tmp_path), torch.float32, 1)
+
+
+def test_a_folder_without_the_hidden_layer_that_it_should_have(tmp_path: Path) -> None:
+    config = LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                         num_attention_heads=2, num_labels=1)  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    RewardFormat(max_length=8, head_hidden=4).save(tmp_path)
+    with pytest.raises(RunError, match="should have a head with a hidden layer of 4, but its weights are others"):
         load_reward_model(str(tmp_path), torch.float32, 1)
