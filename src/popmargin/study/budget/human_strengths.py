@@ -183,8 +183,8 @@ def _votes_of(source: str, split: str | None, preferences: Preferences) -> Float
     A row of votes gives one preference, in the order of the rows, unless it was reported.
     """
     report = preferences.report
-    names = [report.columns_used.get(name) for name in ("votes_a", "votes_b")]
-    if None in names:
+    names = [report.columns_used[name] for name in ("votes_a", "votes_b") if name in report.columns_used]
+    if len(names) < 2:
         raise DataError(
             f"{source}: the file has shares of votes but not how many votes they are of. Say so with data.votes."
         )
