@@ -1,6 +1,6 @@
 """The Markdown tables of budget.md from finished budget studies.
 
-    python docs/studies/budget_tables.py runs/budget-ukp runs/budget-hanna
+    python docs/studies/budget_tables.py runs/budget-ukp runs/budget-hanna --into docs/studies/budget.md
 
 Gains are points of accuracy above nothing more, with 95% intervals over held-out clusters and draws; * marks an
 interval that does not include 0.
@@ -10,6 +10,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+TABLES = "<!-- tables: made by docs/studies/budget_tables.py -->"
 
 
 def points(value: dict[str, float | None] | None) -> str:
@@ -91,8 +93,20 @@ def said(cell: dict[str, Any], advice: dict[str, Any], labels: dict[str, str]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", type=Path, nargs="+")
-    for folder in parser.parse_args().studies:
-        print("\n".join(tables(json.loads((folder / "budget.json").read_text(encoding="utf-8")))))
+    parser.add_argument("--into", type=Path, help="a page whose end, from its line of tables on, is replaced")
+    args = parser.parse_args()
+    made = "\n".join(
+        line
+        for folder in args.studies
+        for line in tables(json.loads((folder / "budget.json").read_text(encoding="utf-8")))
+    )
+    if args.into is None:
+        print(made)
+        return
+    before, found, _ = args.into.read_text(encoding="utf-8").partition(TABLES)
+    if not found:
+        raise SystemExit(f"{args.into} lacks the line {TABLES!r}.")
+    args.into.write_text(f"{before}{TABLES}\n\n{made.rstrip()}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
