@@ -17,6 +17,7 @@ import os
 import socket
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -144,8 +145,9 @@ def forked(work: Callable[[], dict[str, int]], into: int) -> int:
     child = os.fork()
     if child == 0:
         try:
-            text = json.dumps(work())
-            os.write(into, text.encode())
+            os.write(into, json.dumps(work()).encode())
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(0)
     return child
@@ -161,6 +163,7 @@ def peaks(folder: Path, cell: Cell, number: int, port: int) -> dict[str, int]:
         allow_fsdp_on_cpus()
     if cell.wrapped == "zero3":
         os.environ["DS_ACCELERATOR"] = "cpu"
+        del os.environ["ACCELERATE_USE_CPU"]  # with which accelerate uses no DeepSpeed
         without_compiled_operations()
     from popmargin.config import RunConfig, from_dict, merge
     from popmargin.engine.processes import give_up_gathered
@@ -186,13 +189,13 @@ def peaks(folder: Path, cell: Cell, number: int, port: int) -> dict[str, int]:
     }
     settings = merge(merge(settings, TRAINED[cell.trained]), TARGETS[cell.target])
     config = from_dict(RunConfig, settings)
-    arguments = training_arguments(config.train, config.seed, output / "checkpoints")
     run = Run.read(config)
     workspace = run.workspace()
-    workspace.task.sharding = Sharding.of(arguments)
     shapes = shapes_of(run, workspace, run.model)
     assert shapes is not None
     planned = plan(shapes, sizes_of(run, workspace), setting_of(run)).peak
+    arguments = training_arguments(config.train, config.seed, output / "checkpoints")
+    workspace.task.sharding = Sharding.of(arguments)
     with TensorPeak() as load:
         run.record(workspace)
         parts = make_parts(run, workspace)
