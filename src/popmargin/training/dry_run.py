@@ -191,7 +191,8 @@ def _advice(run: Run, workspace: Workspace, shapes: Shapes, sizes: RowSizes, set
         changes["train.gradient_checkpointing: true"] = training(gradient_checkpointing=True)
     if not setting.model.lora_rank:
         words = f"model.lora_rank: {_ADAPTER_RANK}, model.precision: bf16"
-        changes[words] = lambda old: replace(old, model=replace(old.model, lora_rank=_ADAPTER_RANK, precision="bf16"))
+        adapter = {"train": "lora", "lora_rank": _ADAPTER_RANK, "precision": "bf16"}
+        changes[words] = lambda old: replace(old, model=replace(old.model.start, **adapter))
     for count in (8, 64):
         if setting.processes < count:
             changes[f"sharding over {count} processes (FSDP or DeepSpeed, docs/scaling.md)"] = (

@@ -71,8 +71,10 @@ def sample_stage(work: Work) -> dict[str, Any]:
     """Sample, or go on where it was stopped."""
     settings = work.settings
     part = work.folder / "responses.part"
+    prompts = load_prompts(work.inputs["prompts"])
+    account = work.tell(prompts.step())
     produced = policy_responses(
-        load_prompts(work.inputs["prompts"]),
+        prompts,
         policy_of(work.inputs.get("policy", settings.get("policy", ""))),
         Sampling(**settings["sampling"]),
         source="policy",
@@ -92,7 +94,7 @@ def sample_stage(work: Work) -> dict[str, Any]:
         work.say(f"  warning: {said}")
     cost = {"sampled tokens": sum(produced.responses.field("tokens"))}
     warned = {} if said is None else {"warnings": [said]}
-    return about_responses(produced.responses) | warned | {"cost": cost}
+    return about_responses(produced.responses) | warned | {"cost": cost, "account": account}
 
 
 def about_responses(responses: Responses) -> dict[str, Any]:
