@@ -190,11 +190,12 @@ def peaks(folder: Path, cell: Cell, number: int, port: int) -> dict[str, int]:
     settings = merge(merge(settings, TRAINED[cell.trained]), TARGETS[cell.target])
     config = from_dict(RunConfig, settings)
     run = Run.read(config)
-    workspace = run.workspace()
+    workspace = run.workspace()  # of the plan alone, which is made before processes are connected
     shapes = shapes_of(run, workspace, run.model)
     assert shapes is not None
     planned = plan(shapes, sizes_of(run, workspace), setting_of(run)).peak
     arguments = training_arguments(config.train, config.seed, output / "checkpoints")
+    workspace = run.workspace()
     workspace.task.sharding = Sharding.of(arguments)
     with TensorPeak() as load:
         run.record(workspace)
