@@ -6,8 +6,9 @@
 Trains a random Llama of 34 million parameters on the CPU, a few short rows a step, so that weights dominate. Tensors
 are counted, not the pages of the process: those that are alive before a phase, and what PyTorch's allocator hands out
 and takes back in it. Each cell runs in processes of its own, forked from one that has imported everything; the process
-with the most counts. `kept` is what is still alive after the last step. `planned` is the estimate of `popmargin train
---dry-run` for the same cell. ZeRO-3 needs DeepSpeed, with buckets of a million elements here, not 500 million.
+with the most counts. `planned` is the estimate of `popmargin train --dry-run` for the same cell, `kept` what is still
+alive after the last step, and `sent` what a process has sent to others in that step, as the system counts it (Linux).
+ZeRO-3 needs DeepSpeed, with buckets of a million elements here, not 500 million.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import socket
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(sys.prefix) / "deepspeed"))  # where make setup puts it
 
 import torch
+from transformers import TrainerCallback
 
 from popmargin.training.launch_files import launch_file
 from popmargin.training.memory import TensorPeak, live_bytes
@@ -41,7 +44,9 @@ TARGETS = {
     "ema": {"objective": {"name": "pop"}, "target": {"kind": "ema"}},
     "bank": {"objective": {"name": "pop"}, "target": {"kind": "bank"}},
 }
-COLUMNS = ("load", "training", "planned", "kept", "saving")
+COLUMNS = ("load", "training", "planned", "kept", "saving", "sent")
+SENT = slice(200, 208)
+"""Of `tcpi_bytes_sent` in Linux's `struct tcp_info`."""
 BUCKETS = dict.fromkeys(("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_max_live_parameters"), 10**6)
 WRAPPED: dict[str, dict[str, Any]] = {
     "ddp": {},
@@ -140,8 +145,9 @@ def forked(work: Callable[[], dict[str, int]], into: int) -> int:
     child = os.fork()
     if child == 0:
         try:
-            text = json.dumps(work())
-            os.write(into, text.encode())
+            os.write(into, json.dumps(work()).encode())
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(0)
     return child
@@ -157,6 +163,7 @@ def peaks(folder: Path, cell: Cell, number: int, port: int) -> dict[str, int]:
         allow_fsdp_on_cpus()
     if cell.wrapped == "zero3":
         os.environ["DS_ACCELERATOR"] = "cpu"
+        del os.environ["ACCELERATE_USE_CPU"]  # with which accelerate uses no DeepSpeed
         without_compiled_operations()
     from popmargin.config import RunConfig, from_dict, merge
     from popmargin.engine.processes import give_up_gathered
@@ -182,31 +189,59 @@ def peaks(folder: Path, cell: Cell, number: int, port: int) -> dict[str, int]:
     }
     settings = merge(merge(settings, TRAINED[cell.trained]), TARGETS[cell.target])
     config = from_dict(RunConfig, settings)
-    arguments = training_arguments(config.train, config.seed, output / "checkpoints")
     run = Run.read(config)
-    workspace = run.workspace()
-    workspace.task.sharding = Sharding.of(arguments)
+    workspace = run.workspace()  # of the plan alone, which is made before processes are connected
     shapes = shapes_of(run, workspace, run.model)
     assert shapes is not None
     planned = plan(shapes, sizes_of(run, workspace), setting_of(run)).peak
+    arguments = training_arguments(config.train, config.seed, output / "checkpoints")
+    workspace = run.workspace()
+    workspace.task.sharding = Sharding.of(arguments)
     with TensorPeak() as load:
         run.record(workspace)
         parts = make_parts(run, workspace)
     with TensorPeak() as training:
         trainer = make_trainer(arguments, parts, run.train)
+        steps = Sent()
+        trainer.add_callback(steps)
         trainer.train()
     give_up_gathered(trainer.model)
     kept = live_bytes()
     with TensorPeak() as saving:
         save_trained(trainer, workspace.task, run.model, output / "model", ([workspace.train.encoded] * 2))
-    return {"load": load.bytes, "training": training.bytes, "kept": kept, "saving": saving.bytes, "planned": planned}
+    found = {"load": load, "training": training, "saving": saving}
+    return {name: of.bytes for name, of in found.items()} | {"planned": planned, "kept": kept, "sent": steps.last}
+
+
+class Sent(TrainerCallback):
+    """What this process has sent in the last optimizer step, by all its connections."""
+
+    def __init__(self) -> None:
+        self.last = self._before = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now = sent_bytes()
+        self.last, self._before = now - self._before, now
+
+
+def sent_bytes() -> int:
+    """Bytes that this process has sent over TCP, with which gloo connects processes."""
+    total = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            with socket.socket(fileno=os.dup(int(entry.name))) as connection:
+                info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, SENT.stop)
+        except OSError:  # no socket, or another kind of one
+            continue
+        total += int.from_bytes(info[SENT], sys.byteorder)
+    return total
 
 
 def table(entries: list[dict[str, Any]], parameters: int) -> str:
     """Bytes a parameter, in Markdown."""
     lines = [
-        "| trained | processes | target | load and reference | training | planned | kept | saving |",
-        "|---|---|---|---|---|---|---|---|",
+        "| trained | processes | target | load and reference | training | planned | kept | saving | sent |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for entry in entries:
         cell = entry["cell"]

@@ -42,14 +42,18 @@ def shapes_of(run: Run, workspace: Workspace, model: ModelConfig) -> Shapes | No
                 unknown = f"activations are not estimated: {str(error).strip().partition(chr(10))[0][:120]}"
         config: Any = getattr(sketch, "config", None)
         text = config.get_text_config() if hasattr(config, "get_text_config") else None
-        blocks = [sum(p.numel() for p in block.parameters()) for module in sketch.modules()
-                  if isinstance(module, nn.ModuleList) for block in module]  # fmt: skip
+        layers = [block for module in sketch.modules() if isinstance(module, nn.ModuleList) for block in module]
+        blocks = [sum(p.numel() for p in block.parameters()) for block in layers]
+        inside = {id(p) for block in layers for p in block.parameters()}
+        rest = [p for p in weights.values() if id(p) not in inside] if layers else []
         return Shapes(
             parameters=sum(value.numel() for value in weights.values()),
             trained=sum(value.numel() for value in weights.values() if value.requires_grad),
             weight_bytes=sum(_bytes_of(name, value, model) for name, value in weights.items()),
             tied_bytes=_tied_bytes(sketch),
             layer_bytes=4 * max(blocks, default=0),
+            rest_bytes=4 * sum(p.numel() for p in rest),
+            rest_trained=4 * sum(p.numel() for p in rest if p.requires_grad),
             vocabulary=int(text.vocab_size) if text is not None and run.task.name == "policy" else 0,
             hidden=int(text.hidden_size) if text is not None else 0,
             activations=activations,

@@ -12,8 +12,9 @@ Bytes of each process, with P parameters of which S are trained (n processes; al
 | activations | what autograd keeps of the largest forward pass | counted, `engine.saved_activations` |
 | head | hidden states, and one chunk of logits | `engine.head` |
 
-Sharded training divides all but activations by n, and holds one layer whole; ZeRO-2 divides gradients and optimizer.
-Each stage of ZeRO holds another copy of the trained weights beside the optimizer. Before the backward pass there are
+Sharded training divides all but activations by n. It holds one layer whole, and what is in no layer (embeddings, head),
+of which it also holds the gradients whole, twice. ZeRO-2 divides gradients and optimizer. Each stage of ZeRO holds
+another copy of the trained weights beside the optimizer. Before the backward pass there are
 activations and no gradients, after it gradients and no activations: the peak has the larger of both, or, where a step
 has several forward passes, both.
 """
@@ -47,6 +48,8 @@ class Shapes:
         trained: how many of them are trained.
         weight_bytes: of all in memory.
         layer_bytes: of the largest layer, in fp32.
+        rest_bytes: of what is in no layer, such as embeddings and head, in fp32.
+        rest_trained: the same of what is trained.
         tied_bytes: of trained embeddings that are also the head: their second gradient is added to the first.
         vocabulary, hidden: sizes of the head; 0 without one.
         activations: what its layers keep for the backward pass; None where that is not known.
@@ -57,6 +60,8 @@ class Shapes:
     trained: int
     weight_bytes: int
     layer_bytes: int = 0
+    rest_bytes: int = 0
+    rest_trained: int = 0
     tied_bytes: int = 0
     vocabulary: int = 0
     hidden: int = 0
@@ -149,7 +154,9 @@ def plan(shapes: Shapes, sizes: RowSizes, setting: Setting) -> MemoryPlan:
     divided = several if setting.sharded else 1
     of_gradients = several if setting.sharded or setting.zero >= 2 else 1
     of_optimizer = several if setting.sharded or setting.zero else 1
-    layer = shapes.layer_bytes if setting.sharded else 0
+    layer = shapes.layer_bytes + shapes.rest_bytes if setting.sharded else 0
+    whole = 2 * shapes.rest_trained if setting.sharded else 0  # and once more, as it is cut up
+    kept_whole = shapes.tied_bytes + whole
     optim, a_trained = _optimizer(setting.train)
     live = shapes.weight_bytes if setting.live_reference and not setting.model.lora_rank else 0
     buckets = several > 1 and of_gradients == 1
@@ -158,7 +165,7 @@ def plan(shapes: Shapes, sizes: RowSizes, setting: Setting) -> MemoryPlan:
     parts: dict[str, tuple[int, str]] = {
         "weights": (shapes.weight_bytes // divided + layer, _of_weights(shapes, setting)),
         "reference": (live // divided, _of_reference(setting, sizes)),
-        "gradients": (each // of_gradients * (2 if buckets else 1) + shapes.tied_bytes, _of_gradients(shapes, buckets)),
+        "gradients": (each // of_gradients * (2 if buckets else 1) + kept_whole, _of_gradients(shapes, buckets)),
         "optimizer": (a_trained * shapes.trained // of_optimizer, _of_optimizer(optim, a_trained, setting)),
         "target": (setting.averages * each // divided, _of_averages(setting.averages)),
     }  # fmt: skip
@@ -198,7 +205,7 @@ def _optimizer(train: TrainConfig) -> tuple[str, int]:
 
 
 def _of_weights(shapes: Shapes, setting: Setting) -> str:
-    share = f", 1/{setting.processes} of them and one layer whole" if setting.sharded else ""
+    share = f", 1/{setting.processes} of them, one layer and what is in none whole" if setting.sharded else ""
     return f"{_count(shapes.parameters)} parameters, {shapes.weight_bytes / shapes.parameters:.3g} bytes each{share}"
 
 

@@ -80,11 +80,7 @@ class PreferenceTrainer(CheckpointingTrainer):
             callbacks=[*(callbacks or []), _StepCallback(self)],
             **options,
         )
-        refuse_undividable(
-            self,
-            stops=stopping is not None,
-            by_tokens=collator.tokens_per_batch is not None,
-        )
+        refuse_undividable(self, stops=stopping is not None, by_tokens=collator.tokens_per_batch is not None)
         self.model_accepts_loss_kwargs = True  # the loss below is already a mean over the whole optimizer step
         self.loss = loss
         self.collator = collator
