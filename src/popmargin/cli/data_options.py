@@ -11,7 +11,6 @@ from popmargin.data.load import Ties, load_preferences
 from popmargin.data.pairs import PAIRINGS
 from popmargin.data.schema import Preferences
 from popmargin.data.validate import describe_problems
-from popmargin.errors import counted
 
 SOURCE_HELP = "a file, glob, folder or hub id, or several separated by commas; `name:split` selects a split"
 SPLIT_HELP = "the split to use, if there are several"
@@ -91,11 +90,11 @@ def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> 
 
 
 def tell_left_out(preferences: Preferences, source: str) -> None:
-    """Report on stderr what was done to the rows of a source, and whether some were dropped."""
+    """The account of reading a source, on stderr: its rows, those that were dropped and why, and what was done."""
     report = preferences.report
-    if report.rows_kept != report.rows_in:
-        left_out = f"{report.rows_kept} of {counted(report.rows_in, 'row')} used"
-        print(f"{source}: {left_out}; see `popmargin data check {source}`", file=sys.stderr)
+    more = f"; list them with popmargin data check {source}" if report.problems else ""
+    print(f"{source}: {report.step().arithmetic}{more}", file=sys.stderr)
+    if report.problems:
         print(describe_problems(report.problems, limit=3), file=sys.stderr)
     for note in report.notes:
         print(f"{source}: {note}", file=sys.stderr)

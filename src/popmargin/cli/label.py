@@ -321,7 +321,8 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
                 prefs.dataset.save_to_disk(str(partial))
         else:
             prefs.save(args.out)
-        print("\n".join([*prefs.report.notes, f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
+        step = prefs.report.step(f"preferences of {project.name}", prefs.report.notes)
+        print("\n".join([*step.lines(), f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
     else:
         labels = (
             store.label_history(project.id) if kind == "history" else store.labels(project.id, without=args.without)

@@ -29,7 +29,10 @@ Contradictions = Literal["error", "keep"]
 
 
 def load_preferences(
-    source: "str | Path | Sequence[str | Path] | datasets.Dataset | datasets.DatasetDict | list[dict[str, Any]]",
+    source: (
+        "str | Path | Sequence[str | Path] | datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset"
+        " | datasets.IterableDatasetDict | list[dict[str, Any]]"
+    ),
     *,
     format: str = "auto",
     split: str | None = None,
@@ -50,8 +53,9 @@ def load_preferences(
 
     Args:
         source: a file (.jsonl, .json, .csv, .tsv, .parquet, each also .gz), a glob, a folder of such files or of
-            `Dataset.save_to_disk`, a hub id; several of these in a list or separated by commas; a `datasets.Dataset`,
-            or a list of dictionaries. `name:split` names the split of a folder or hub id.
+            `Dataset.save_to_disk`, a hub id; several of these in a list or separated by commas; a `datasets.Dataset`
+            (one that streams is written to the user's cache folder once), or a list of
+            dictionaries. `name:split` names the split of a folder or hub id.
         format: a name in `popmargin.data.formats.FORMATS`, or "auto" to detect it from the columns.
         split: the split of a data set that has several.
         pairs: how rated responses become pairs: "best_vs_worst", "best_vs_random", "best_vs_rest" or "all".

@@ -224,11 +224,11 @@ class Preferences:
                 )
         return [name or key for key, name in zip(self._prompt_keys, named, strict=True)]
 
-    def batches(self, *columns: str, size: int = BATCH_ROWS) -> Iterator[dict[str, list[Any]]]:
-        """The rows as Python values, `size` at a time; all columns if none are named."""
+    def batches(self, *columns: str, size: int = BATCH_ROWS, start: int = 0) -> Iterator[dict[str, list[Any]]]:
+        """The rows from `start` on as Python values, `size` at a time; all columns if none are named."""
         table = self._dataset.select_columns(list(columns or self.columns)).with_format("arrow")
-        for start in range(0, len(table), size):
-            rows = cast(Any, table[start : start + size]).to_pydict()
+        for first in range(start, len(table), size):
+            rows = cast(Any, table[first : first + size]).to_pydict()
             if self.tools:
                 rows |= {name: list(map(known_fields, rows[name])) for name in TEXT_COLUMNS if name in rows}
             yield rows

@@ -85,6 +85,8 @@ def open_project(
         if left:
             say(f"columns of bytes are not stored: {', '.join(left)}")
     store.add_items(project.id, draft.kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
+    for step in draft.steps:
+        say("\n".join(step.lines()))
     known = sum(answer is not None for answer in draft.gold or ())
     items = f"{counted(len(draft.first), 'item')} of kind '{draft.kind}'"
     say(f"project '{name}': {counted(len(data), 'preference')}, {items}, {known} of them gold")
