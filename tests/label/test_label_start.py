@@ -13,7 +13,7 @@ from popmargin.label.store.label_store import LabelStore
 CODE = """
 import json, sys
 from popmargin.cli.main import main
-seen, slow = {}, ("torch", "transformers", "datasets", "scipy")
+seen, slow = {}, ("torch", "transformers", "datasets")
 for words in json.loads(sys.argv[1]):
     code = main(words)
     loaded = [name for name in slow if name in sys.modules and type(sys.modules[name]).__module__ != "importlib.util"]
