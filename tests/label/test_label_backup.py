@@ -1,5 +1,6 @@
 """Copies of a store in use: by `label backup`, of the file alone, and after SIGTERM."""
 
+import functools
 import shutil
 import signal
 import sqlite3
@@ -159,7 +160,9 @@ def test_a_server_that_is_told_to_end_leaves_one_whole_file(tmp_path: Path, ende
     data, path = tmp_path / "data.jsonl", tmp_path / "labels.db"
     preferences(12).save(data)
     words = [sys.executable, "-m", "popmargin", "annotate", str(data), "--db", str(path), "--no-browser", "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in the background ignore it
+    with subprocess.Popen(words, preexec_fn=heard, **pipes) as server:
         assert server.stdout is not None
         try:
             said = list[str]()

@@ -16,7 +16,7 @@ from popmargin.cli.main import main
 seen, slow = {}, ("torch", "transformers", "datasets")
 for words in json.loads(sys.argv[1]):
     code = main(words)
-    loaded = [name for name in slow if name in sys.modules and type(sys.modules[name]).__name__ != "_LazyModule"]
+    loaded = [name for name in slow if name in sys.modules and type(sys.modules[name]).__module__ != "importlib.util"]
     seen[" ".join(words[1:3])] = [code, loaded]
 print("\\n" + json.dumps(seen))
 """

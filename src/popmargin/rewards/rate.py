@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float64
 
 from popmargin.data.conversation import Text
-from popmargin.data.encode import join_turns
 from popmargin.data.images import COLUMNS, decode, image_bytes, pillow
 from popmargin.data.schema import Preferences, holds_images
 from popmargin.data.tools import said
@@ -106,7 +105,12 @@ def last_turn(prompt: Text, completion: Text, whose: str) -> tuple[Prompt, str]:
             f"A completion of {whose} ends with a '{completion[-1]['role']}' turn, which rewards do "
             "not score. Remedy: end it with the assistant's turn."
         )
-    before: Any = prompt if len(completion) == 1 else join_turns(prompt, completion[:-1])
+    if len(completion) > 1:
+        from popmargin.data.encode import join_turns  # loads transformers
+
+        before: Any = join_turns(prompt, completion[:-1])
+    else:
+        before = prompt
     return before, said(completion[-1])
 
 

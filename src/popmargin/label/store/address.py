@@ -21,8 +21,7 @@ def open_store(url: str, *, create: bool = False) -> "LabelStore":
         DataError: there is no such file, and `create` is False.
         MissingExtraError: the extra is not installed.
     """
-    for module in ("sqlalchemy", "alembic"):
-        import_extra(module, "label")
+    import_extra("sqlalchemy", "label")  # alembic only where a schema changes
     from popmargin.label.store.label_store import LabelStore
 
     if not create:

@@ -27,7 +27,7 @@ def as_written(parser: MarkdownIt) -> MarkdownIt:
     parser.inline.ruler.at("escape", _backslash)
     parser.inline.ruler.before("escape", "formula", _formula)
     parser.inline.ruler.before("emphasis", "inside_words", _inside_words)
-    ends = {"alt": ["paragraph", "reference", "blockquote", "list"]}
+    ends: Any = {"alt": ["paragraph", "reference", "blockquote", "list"]}
     parser.block.ruler.before("code", "formula", _formula_block, ends)
     parser.add_render_rule("formula", _render_formula)
     parser.add_render_rule("formula_block", _render_formula)

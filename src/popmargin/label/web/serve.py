@@ -8,10 +8,11 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from popmargin.errors import ConfigError
 
@@ -27,7 +28,7 @@ class _Patient(H11Protocol):
 
     _deadline: asyncio.TimerHandle
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)
         self._watch()
@@ -47,7 +48,7 @@ class _Patient(H11Protocol):
         self._deadline = self.loop.call_later(REQUEST_SECONDS, self._end)
 
     def _end(self) -> None:
-        cycle = self.cycle
+        cycle = cast(RequestResponseCycle | None, self.cycle)
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
             self._watch()  # the server itself is busy
         elif not self.transport.is_closing():

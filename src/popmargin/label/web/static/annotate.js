@@ -59,13 +59,15 @@
     if (summary && !summary.parentElement.open) setTimeout(() => byId("note").focus());
   });
 
-  // --- the switch for differences is kept over tasks and visits, what goes with an answer over a reload ------------------
+  // --- the switches for differences and raw texts are kept over tasks and visits, what goes with an answer over a reload ------------------
   let sure = null; // the level that is pressed
   const levels = (fields) => [...(fields.confidence ?? [])]; // none if a response is rated
   const restore = () => {
     const box = byId("differences");
     // Where little is common, marks are on only while they are asked for.
     if (box) box.checked = box.defaultChecked && localStorage.getItem("differences") !== "off";
+    const raw = byId("raw");
+    if (raw) raw.checked = localStorage.getItem("raw") === "on";
     const fields = byId("answer")?.elements;
     if (!fields) return;
     const draft = JSON.parse(sessionStorage.getItem("draft"));
@@ -83,6 +85,9 @@
   };
   document.addEventListener("change", (event) => {
     if (event.target.id === "differences" && event.target.defaultChecked) localStorage.setItem("differences", event.target.checked ? "on" : "off");
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target.id === "raw") localStorage.setItem("raw", event.target.checked ? "on" : "off");
   });
   document.addEventListener("input", (event) => {
     if (event.target.id === "note") keep();
