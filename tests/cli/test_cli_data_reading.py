@@ -62,4 +62,4 @@ def test_ties_are_kept_for_labelling_and_left_out_of_samples(
     with LabelStore.open(str(db)) as store:
         assert store.project(None).preferences == 5
     assert main(["pop", "sample", str(folder), "--split", "train", "--out", str(tmp_path / "edges.parquet")]) == 0
-    assert "4 of 5 rows used" in capsys.readouterr().err
+    assert "5 in = 4 kept + 1 left out (a tie: 1)" in capsys.readouterr().err

@@ -260,6 +260,30 @@ def test_a_complete_cache_is_only_read(
         tokenize_preferences(chats, opening, keep=tmp_path / "other")
 
 
+def test_a_full_disk(
+    tmp_path: Path,
+    small_shards: int,
+    opening: Any,
+    chats: Preferences,
+    monkeypatch: pytest.MonkeyPatch,
+    made: list[int],
+) -> None:
+    calls: list[int] = []
+
+    def full(number: int) -> None:
+        calls.append(number)
+        if len(calls) > 10:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match=r"No space left on device.*Make room.*data\.cache.*what is done is kept"):
+            tokenize_preferences(chats, opening, keep=tmp_path)
+    made.clear()
+    assert_equal(tokenize_preferences(chats, opening, keep=tmp_path), tokenize_preferences(chats, opening))
+    assert made[0] == 14
+
+
 def test_small_data_is_not_kept(tmp_path: Path, opening: Any, chats: Preferences) -> None:
     tokenize_preferences(chats, opening, keep=tmp_path)
     assert not list(tmp_path.iterdir())

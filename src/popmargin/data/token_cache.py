@@ -9,12 +9,13 @@ again; then it gets a list of its files with their SHA-256 and its own name, whi
 settings.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class TokenCache:
         self._folder = directory / _key(preferences, how, rows)
         self._building = directory / f".{self._folder.name}.building"
 
-    def shard(self, make: Callable[[int], Iterator[Shard]], *, progress: bool = True) -> Shard:
+    def shard(self, make: Callable[[int], Generator[Shard]], *, progress: bool = True) -> Shard:
         """All rows as one shard, memory-mapped; what is missing is made and stored first.
 
         Several processes may ask at once: one makes it, the others wait.
@@ -95,14 +96,16 @@ class TokenCache:
         self._folder.rename(old)  # whoever has mapped the files keeps them
         shutil.rmtree(old)
 
-    def _build(self, make: Callable[[int], Iterator[Shard]], progress: bool) -> None:
+    def _build(self, make: Callable[[int], Generator[Shard]], progress: bool) -> None:
         folder = self._building
         folder.mkdir(exist_ok=True)  # the one who had the lock has renamed it
         done = self._resumed()
         with tqdm(total=self._count, initial=done, desc="tokenizing", unit="row", disable=not progress) as bar:
-            for shard in make(done) if done < self._count else ():
-                _append(folder, shard)
-                bar.update(shard.rows)
+            if done < self._count:
+                with contextlib.closing(make(done)) as shards:  # its processes end with it, also after an error here
+                    for shard in shards:
+                        _append(folder, shard)
+                        bar.update(shard.rows)
         write_list(folder, [folder / name for name in (*_FILES, _LINES)])
         folder.rename(self._folder)
         sync_folder(self._folder.parent)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -42,7 +42,7 @@ def worker_count(rows: int, asked: int | None) -> int:
 
 def tokenized_shards(
     preferences: Preferences, how: Tokenizing, *, rows: int, first: int = 0, workers: int = 1
-) -> Iterator[Shard]:
+) -> Generator[Shard]:
     """The shards of preferences, in order.
 
     Args:
