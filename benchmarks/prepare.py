@@ -138,7 +138,7 @@ def watched(folder: Path, workers: int | None, kill_after: float | None = None) 
             if kill_after is not None and done >= kill_after:
                 process.send_signal(signal.SIGKILL)
                 halfway = True
-            time.sleep(0.1)
+            time.sleep(0.5)
         output = process.stdout.read() if process.stdout is not None else ""
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

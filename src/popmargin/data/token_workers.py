@@ -61,11 +61,7 @@ def tokenized_shards(
     if not started:
         yield from map(how.shard, jobs)
         return
-    try:
-        yield from _by_workers(started, jobs)
-    finally:
-        for worker in started:
-            worker.end()
+    yield from _by_workers(started, jobs)
 
 
 def _jobs(preferences: Preferences, rows: int, first: int) -> Iterator[Job]:
@@ -77,6 +73,7 @@ def _jobs(preferences: Preferences, rows: int, first: int) -> Iterator[Job]:
 
 
 def _by_workers(workers: "list[_Worker]", jobs: Iterator[Job]) -> Iterator[Shard]:
+    """Shards in the order of the jobs; the workers end with it."""
     free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for worker in workers:
         free.put(worker)
