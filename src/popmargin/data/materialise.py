@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import datasets
+from datasets.exceptions import DatasetGenerationError
 
 from popmargin.errors import DataError
 from popmargin.files import user_cache
@@ -28,7 +29,7 @@ def materialised(stream: datasets.IterableDataset, name: str) -> datasets.Datase
         found: Any = datasets.Dataset.from_generator(
             _rows, features=stream.features, cache_dir=str(user_cache() / "streams"), gen_kwargs={"stream": stream}
         )
-    except (datasets.exceptions.DatasetGenerationError, OSError) as error:
+    except (DatasetGenerationError, OSError) as error:
         cause = error.__cause__ or error
         raise DataError(
             f"{name}: the stream could not be written to {user_cache() / 'streams'} ({cause}). Remedy: look at its "

@@ -35,8 +35,8 @@ from popmargin.listed_files import fault_of, sync_folder, write_list
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1  # raise it when the meaning of the stored numbers changes
-_SIDES = ("prompt", "chosen", "rejected")
-_FILES = (*_SIDES, "rows")
+_SIDES: tuple[str, ...] = ("prompt", "chosen", "rejected")
+_FILES: tuple[str, ...] = (*_SIDES, "rows")
 _LINES = "observed.jsonl"
 
 
@@ -135,14 +135,14 @@ class TokenCache:
     def _read(self) -> Shard:
         """Everything, memory-mapped."""
         rows = _mapped(self._folder / "rows", np.int64).reshape(-1, 4)
-        sides = [
+        prompt, chosen, rejected = (
             Ragged(_mapped(self._folder / name, np.int32), np.concatenate([[0], np.cumsum(rows[:, number])]))
             for number, name in enumerate(_SIDES, 1)
-        ]
+        )
         observed = Observed()
         for line in read_jsonl(self._folder / _LINES):
             observed.add(Observed.from_dict(line["observed"]))
-        return Shard(self._count, *sides, np.array(rows[:, 0]), observed)
+        return Shard(self._count, prompt, chosen, rejected, np.array(rows[:, 0]), observed)
 
 
 def _key(preferences: Preferences, how: Tokenizing, rows: int) -> str:
@@ -182,15 +182,15 @@ def _append(folder: Path, shard: Shard) -> None:
     """Put a shard behind the others, and then its line."""
     lengths = [side.lengths for side in shard.sides]
     columns = np.stack([shard.index, *lengths], axis=1).astype(np.int64)
-    contents = [*(side.values for side in shard.sides), np.ascontiguousarray(columns)]
+    contents = [*(side.values for side in shard.sides), columns]
     line: dict[str, Any] = {"rows": shard.rows, "observed": shard.observed.to_dict(), "files": {}}
     for name, content in zip(_FILES, contents, strict=True):
-        raw = memoryview(content).cast("B") if content.size else b""
+        raw = content.tobytes()
         with (folder / name).open("ab") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        line["files"][name] = [content.nbytes, hashlib.sha256(raw).hexdigest()]
+        line["files"][name] = [len(raw), hashlib.sha256(raw).hexdigest()]
     append_jsonl(folder / _LINES, line)
 
 
