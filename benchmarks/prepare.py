@@ -138,7 +138,7 @@ def watched(folder: Path, workers: int | None, kill_after: float | None = None) 
             if kill_after is not None and done >= kill_after:
                 process.send_signal(signal.SIGKILL)
                 halfway = True
-            time.sleep(0.1)
+            time.sleep(0.5)
         output = process.stdout.read() if process.stdout is not None else ""
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, help="default: as a training chooses them")
     parser.add_argument("--chat", action="store_true", help="conversations instead of texts")
+    parser.add_argument("--once", action="store_true", help="only from the start")
     parser.add_argument("--folder", type=Path, help="where data are made, and left; default: a temporary folder")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
@@ -168,15 +169,12 @@ def main() -> None:
         if not (folder / "data.parquet").exists():
             write_data(folder, args.rows, args.chat)
         half = 0.8 * args.rows / 2 * 4 * 8  # bytes of `rows`, of the larger side
-        found = {
-            "rows": args.rows,
-            "chat": args.chat,
-            "workers": args.workers,
-            "cores": len(os.sched_getaffinity(0)),
-            "killed halfway": watched(folder, args.workers, half),
-            "started again": watched(folder, args.workers),
-            "kept": watched(folder, args.workers),
-        }
+        cores = len(os.sched_getaffinity(0))
+        found: dict[str, Any] = {"rows": args.rows, "chat": args.chat, "workers": args.workers, "cores": cores}
+        if not args.once:
+            found["killed halfway"] = watched(folder, args.workers, half)
+            found["started again"] = watched(folder, args.workers)
+            found["kept"] = watched(folder, args.workers)
         for file in sorted((folder / "tokens").rglob("*"), reverse=True):
             file.rmdir() if file.is_dir() else file.unlink()
         found["from the start"] = watched(folder, args.workers)

@@ -242,8 +242,9 @@ def digest(*parts: "bytes | np.ndarray") -> str:
     """BLAKE2b (hex, 16 bytes) of some bytes, which may be as large as memory."""
     found = hashlib.blake2b(digest_size=16)
     for number, part in enumerate(parts):
+        content: Any = part
         found.update(b"\x1f" * bool(number))
-        found.update(part)
+        found.update(content)
     return found.hexdigest()
 
 

@@ -62,7 +62,7 @@ def test_ties_are_kept_for_labelling_and_left_out_of_samples(
     with LabelStore.open(str(db)) as store:
         assert store.project(None).preferences == 5
     assert main(["pop", "sample", str(folder), "--split", "train", "--out", str(tmp_path / "edges.parquet")]) == 0
-    assert "4 of 5 rows used" in capsys.readouterr().err
+    assert "5 in = 4 kept + 1 left out (a tie: 1)" in capsys.readouterr().err
 
 
 def test_a_rating_project_asks_about_every_response(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,4 +92,7 @@ def test_a_bad_row_is_told_and_does_not_end_an_import(tmp_path: Path, capsys: py
     assert "bad_rows='drop' (--bad-rows drop" in capsys.readouterr().err
     assert main([*command, "--bad-rows", "drop"]) == 0
     said = capsys.readouterr().err
-    assert "4 of 5 rows used" in said and "data.jsonl:3, column 'rejected': chosen and rejected are the same" in said
+    assert (
+        "5 in = 4 kept + 1 left out" in said
+        and "data.jsonl:3, column 'rejected': chosen and rejected are the same" in said
+    )

@@ -31,7 +31,8 @@ def test_from_prompts_to_preferences(here: Path, model_path: str, capsys: pytest
     assert main(words) == 0
     said = capsys.readouterr()
     assert (
-        "same content: 1" in said.err and f"sampling from {model_path} at temperature 0.9 from all tokens" in said.err
+        "3 in = 2 prompts + 1 left out" in said.err
+        and f"sampling from {model_path} at temperature 0.9 from all tokens" in said.err
     )
     assert "6 responses made, " in said.out and "tokens/s" in said.out
     assert "wrote 6 responses to 2 prompts to r.parquet" in said.out

@@ -110,7 +110,7 @@ def test_rows_left_out_are_reported(data: str, tmp_path: Path, capsys: pytest.Ca
     )
     Path(data).write_text(text + "\n")
     assert popmargin("pop", "sample", data, "--out", str(tmp_path / "e.parquet"), "--bad-rows", "drop") == 0
-    assert "30 of 31 rows used" in capsys.readouterr().err
+    assert "31 in = 30 kept + 1 left out (chosen and rejected are the same: 1)" in capsys.readouterr().err
 
 
 def test_an_unknown_choice_is_a_usage_error(data: str, capsys: pytest.CaptureFixture[str]) -> None:

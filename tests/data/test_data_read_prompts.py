@@ -49,8 +49,9 @@ def test_the_prompts_of_preferences_are_those_of_training() -> None:
 def test_nothing_is_left_out_without_a_word() -> None:
     rows = [{"prompt": "a", "chosen": "x", "rejected": "x"}, *({"prompt": "b", "chosen": "x", "rejected": "y"},) * 2]
     found = load_prompts(rows)
-    assert found.left_out == {"chosen and rejected are the same": 1, "the same content as an earlier row": 1}
-    assert found.step().rows_in == 3
+    out = {"chosen and rejected are the same": 1, "the same content as an earlier row": 1}
+    assert (found.rows, len(found), found.left_out) == (3, 1, out)
+    assert found.step().lines()[0].endswith("3 in = 1 prompts + 2 left out (" + ", ".join(f"{n}: 1" for n in out) + ")")
     few = load_prompts([{"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"}]).first(1)
     assert few.prompts == ["a"] and few.left_out == {"beyond the first 1": 2}
     begun = load_prompts([{"prompt": [*ASK, {"role": "assistant", "content": "He"}]}])

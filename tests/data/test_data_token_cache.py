@@ -4,15 +4,13 @@ import json
 import logging
 import mmap
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 
@@ -260,6 +258,30 @@ def test_a_complete_cache_is_only_read(
         tokenize_preferences(chats, opening, keep=tmp_path / "other")
 
 
+def test_a_full_disk(
+    tmp_path: Path,
+    small_shards: int,
+    opening: Any,
+    chats: Preferences,
+    monkeypatch: pytest.MonkeyPatch,
+    made: list[int],
+) -> None:
+    calls: list[int] = []
+
+    def full(number: int) -> None:
+        calls.append(number)
+        if len(calls) > 10:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match=r"No space left on device.*Make room.*data\.cache.*what is done is kept"):
+            tokenize_preferences(chats, opening, keep=tmp_path)
+    made.clear()
+    assert_equal(tokenize_preferences(chats, opening, keep=tmp_path), tokenize_preferences(chats, opening))
+    assert made[0] == 14
+
+
 def test_small_data_is_not_kept(tmp_path: Path, opening: Any, chats: Preferences) -> None:
     tokenize_preferences(chats, opening, keep=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -361,46 +383,3 @@ def test_processes_at_once_and_a_kill(tmp_path: Path, small_shards: int, opening
     found = tokenize_preferences(data, opening, keep=tmp_path)
     assert made == []
     assert_equal(found, tokenize_preferences(data, opening))
-
-
-# -- streams ----------------------------------------------------------------------------------------------------------
-
-
-def drawn(count: int, log: str) -> Iterator[dict[str, Any]]:
-    for number in range(count):
-        with Path(log).open("a") as file:
-            file.write(f"{number}\n")
-        yield {"prompt": f"What is {number}?", "chosen": f" {number}.", "rejected": " I do not know."}
-
-
-def stream(count: int, log: Path) -> datasets.IterableDataset:
-    return datasets.IterableDataset.from_generator(drawn, gen_kwargs={"count": count, "log": str(log)})
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("POPMARGIN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def test_a_stream_is_read_once(tmp_path: Path, own_cache: Path) -> None:
-    log = tmp_path / "log"
-    first = load_preferences(stream(12, log))
-    assert (len(first), first.report.rows_in, first.report.rows_kept) == (12, 12, 12)
-    assert log.read_text().split() == [str(number) for number in range(12)]
-    again = load_preferences(datasets.IterableDatasetDict({"train": stream(12, log)}))
-    assert again.fingerprint() == first.fingerprint()
-    assert len(log.read_text().split()) == 12
-    assert len(load_preferences(stream(5, log))) == 5
-    assert list((own_cache / "streams").iterdir())
-
-
-def test_a_stream_that_fails_is_not_taken_for_its_beginning(tmp_path: Path, own_cache: Path) -> None:
-    def ends() -> Iterator[dict[str, Any]]:
-        yield {"prompt": "a", "chosen": "b", "rejected": "c"}
-        raise OSError("the connection is lost")
-
-    for _ in range(2):
-        with pytest.raises(DataError, match="the connection is lost"):
-            load_preferences(datasets.IterableDataset.from_generator(ends))
-    shutil.rmtree(own_cache)

@@ -28,7 +28,11 @@ def test_the_outputs_of_several_models_are_responses_to_each_prompt(tmp_path: Pa
     assert made.column("dataset") == ["set"] * 2
     first = file_responses(PROMPTS.first(1), f"{tmp_path}/one.json,{tmp_path}/two.json", samples=1, source="me")
     assert first.responses.texts == ["one p"] and first.responses.field("source") == ["me"]
-    assert first.notes == ("prompts of the file that were not asked for: 1",)
+    out = "3 left out (to prompts that were not asked for: 2, beyond 1 to a prompt: 1)"
+    assert first.notes == (
+        f"the responses of the file: 4 in = 1 taken + {out}",
+        "prompts of the file that were not asked for: 1",
+    )
 
 
 def test_a_text_and_a_users_message_are_one_prompt() -> None:

@@ -48,6 +48,7 @@ def test_a_project_is_made_once_and_then_used_as_it_is(store: LabelStore) -> Non
     assert (made.items, made.preferences, made.overlap, made.seed) == (18, 9, 2, 3)
     assert open_project(store, None, "demo", say=said.append) == made
     assert said == [
+        "preferences to compare: 9 in = 9 in some pair",
         "project 'demo': 9 preferences, 18 items of kind 'pop', 0 of them gold",
         "project 'demo' already exists and is unchanged: 18 items of kind 'pop' from 9 preferences, overlap 2",
     ]

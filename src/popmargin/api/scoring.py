@@ -208,7 +208,9 @@ def opened_model(model: Any, tokenizer: Any) -> tuple[Any, Any]:
 
 
 def _encode(preferences: Any, tokenizer: Any, max_length: int | None, truncation: Truncation) -> TokenizedPreferences:
-    encoded = tokenize_preferences(as_preferences(preferences), tokenizer, max_length=max_length, truncation=truncation)
+    encoded = tokenize_preferences(
+        as_preferences(preferences), tokenizer, max_length=max_length, truncation=truncation, workers=None
+    )
     for note in encoded.report.notes():
         _LOG.warning("%s", note)
     return encoded

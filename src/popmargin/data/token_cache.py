@@ -9,12 +9,13 @@ again; then it gets a list of its files with their SHA-256 and its own name, whi
 settings.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ from popmargin.listed_files import fault_of, sync_folder, write_list
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1  # raise it when the meaning of the stored numbers changes
-_SIDES = ("prompt", "chosen", "rejected")
-_FILES = (*_SIDES, "rows")
+_SIDES: tuple[str, ...] = ("prompt", "chosen", "rejected")
+_FILES: tuple[str, ...] = (*_SIDES, "rows")
 _LINES = "observed.jsonl"
 
 
@@ -54,7 +55,7 @@ class TokenCache:
         self._folder = directory / _key(preferences, how, rows)
         self._building = directory / f".{self._folder.name}.building"
 
-    def shard(self, make: Callable[[int], Iterator[Shard]], *, progress: bool = True) -> Shard:
+    def shard(self, make: Callable[[int], Generator[Shard]], *, progress: bool = True) -> Shard:
         """All rows as one shard, memory-mapped; what is missing is made and stored first.
 
         Several processes may ask at once: one makes it, the others wait.
@@ -95,14 +96,16 @@ class TokenCache:
         self._folder.rename(old)  # whoever has mapped the files keeps them
         shutil.rmtree(old)
 
-    def _build(self, make: Callable[[int], Iterator[Shard]], progress: bool) -> None:
+    def _build(self, make: Callable[[int], Generator[Shard]], progress: bool) -> None:
         folder = self._building
         folder.mkdir(exist_ok=True)  # the one who had the lock has renamed it
         done = self._resumed()
         with tqdm(total=self._count, initial=done, desc="tokenizing", unit="row", disable=not progress) as bar:
-            for shard in make(done) if done < self._count else ():
-                _append(folder, shard)
-                bar.update(shard.rows)
+            if done < self._count:
+                with contextlib.closing(make(done)) as shards:  # its processes end with it, also after an error here
+                    for shard in shards:
+                        _append(folder, shard)
+                        bar.update(shard.rows)
         write_list(folder, [folder / name for name in (*_FILES, _LINES)])
         folder.rename(self._folder)
         sync_folder(self._folder.parent)
@@ -132,14 +135,14 @@ class TokenCache:
     def _read(self) -> Shard:
         """Everything, memory-mapped."""
         rows = _mapped(self._folder / "rows", np.int64).reshape(-1, 4)
-        sides = [
+        prompt, chosen, rejected = (
             Ragged(_mapped(self._folder / name, np.int32), np.concatenate([[0], np.cumsum(rows[:, number])]))
             for number, name in enumerate(_SIDES, 1)
-        ]
+        )
         observed = Observed()
         for line in read_jsonl(self._folder / _LINES):
             observed.add(Observed.from_dict(line["observed"]))
-        return Shard(self._count, *sides, np.array(rows[:, 0]), observed)
+        return Shard(self._count, prompt, chosen, rejected, np.array(rows[:, 0]), observed)
 
 
 def _key(preferences: Preferences, how: Tokenizing, rows: int) -> str:
@@ -179,15 +182,15 @@ def _append(folder: Path, shard: Shard) -> None:
     """Put a shard behind the others, and then its line."""
     lengths = [side.lengths for side in shard.sides]
     columns = np.stack([shard.index, *lengths], axis=1).astype(np.int64)
-    contents = [*(side.values for side in shard.sides), np.ascontiguousarray(columns)]
+    contents = [*(side.values for side in shard.sides), columns]
     line: dict[str, Any] = {"rows": shard.rows, "observed": shard.observed.to_dict(), "files": {}}
     for name, content in zip(_FILES, contents, strict=True):
-        raw = memoryview(content).cast("B") if content.size else b""
+        raw = content.tobytes()
         with (folder / name).open("ab") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        line["files"][name] = [content.nbytes, hashlib.sha256(raw).hexdigest()]
+        line["files"][name] = [len(raw), hashlib.sha256(raw).hexdigest()]
     append_jsonl(folder / _LINES, line)
 
 

@@ -55,9 +55,9 @@ class Observed:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Observed":
         """The inverse of `to_dict`, also after its pairs have become lists."""
-        known = {one.name: values[one.name] for one in fields(Observed)}
-        pairs = {name: [(row, what) for row, what in known[name]] for name in ("dropped", "too_long")}
-        return Observed(**{**known, **pairs})
+        known: dict[str, Any] = {one.name: values[one.name] for one in fields(Observed)}
+        known |= {name: [(row, what) for row, what in known[name]] for name in ("dropped", "too_long")}
+        return Observed(**known)
 
 
 @dataclass(frozen=True)

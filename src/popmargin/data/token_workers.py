@@ -14,7 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -42,7 +42,7 @@ def worker_count(rows: int, asked: int | None) -> int:
 
 def tokenized_shards(
     preferences: Preferences, how: Tokenizing, *, rows: int, first: int = 0, workers: int = 1
-) -> Iterator[Shard]:
+) -> Generator[Shard]:
     """The shards of preferences, in order.
 
     Args:
@@ -61,11 +61,7 @@ def tokenized_shards(
     if not started:
         yield from map(how.shard, jobs)
         return
-    try:
-        yield from _by_workers(started, jobs)
-    finally:
-        for worker in started:
-            worker.end()
+    yield from _by_workers(started, jobs)
 
 
 def _jobs(preferences: Preferences, rows: int, first: int) -> Iterator[Job]:
@@ -77,6 +73,7 @@ def _jobs(preferences: Preferences, rows: int, first: int) -> Iterator[Job]:
 
 
 def _by_workers(workers: "list[_Worker]", jobs: Iterator[Job]) -> Iterator[Shard]:
+    """Shards in the order of the jobs; the workers end with it."""
     free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for worker in workers:
         free.put(worker)

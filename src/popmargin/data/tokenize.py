@@ -1,6 +1,6 @@
 """Token ids of preferences: templates are the tokenizer's, and the completion begins exactly where the prompt ends."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -123,7 +123,7 @@ def tokenize_preferences(
     how = Tokenizing(tokenizer, prefs.conversational, max_length, truncation, writing)
     rows, workers = token_shards.SHARD_ROWS, worker_count(len(prefs), workers)
 
-    def shards(first: int) -> Iterator[Shard]:
+    def shards(first: int) -> Generator[Shard]:
         return tokenized_shards(prefs, how, rows=rows, first=first, workers=workers)
 
     if keep is not None and len(prefs) >= KEPT_FROM:
