@@ -16,6 +16,7 @@ from reference_lists import attributes
 from popmargin.config import RunConfig
 from popmargin.config.described import fields_of
 from popmargin.recipes.base import RECIPES
+from popmargin.study.budget.budget_config import BudgetConfig
 from popmargin.study.config import StudyConfig
 from popmargin.study.recommenders.recommend_config import RecommendConfig
 from popmargin.tasks.base import TASKS
@@ -23,6 +24,7 @@ from popmargin.tasks.base import TASKS
 HERE = Path(__file__).parent
 FIELDS = "<!-- fields: made by docs/generate.py from popmargin.config and popmargin.study.config -->"
 SETTINGS = "<!-- settings: made by docs/generate.py from popmargin.study.recommenders.recommend_config -->"
+BUDGET = "<!-- settings: made by docs/generate.py from popmargin.study.budget.budget_config -->"
 OPTIONS = "<!-- recipes: made by docs/generate.py from popmargin.recipes -->"
 STUDY = (
     "For `popmargin compare`. A stopped study continues where it was. The same command can run several times at once,",
@@ -68,13 +70,13 @@ def rounds_page() -> str:
     return before + "\n".join(lines) + "\n"
 
 
-def recommend_page() -> str:
-    """The page on recommendation, with every setting of a comparison."""
-    before, start, _ = (Path(__file__).parent / "recommend.md").read_text(encoding="utf-8").partition(SETTINGS)
+def settings_page(page: str, line: str, kind: Any) -> str:
+    """A page with every setting of a configuration behind a line."""
+    before, start, _ = (Path(__file__).parent / page).read_text(encoding="utf-8").partition(line)
     if not start:
-        raise SystemExit(f"docs/recommend.md lacks the line {SETTINGS!r} before its settings.")
-    lines = [SETTINGS, "", *attributes(RecommendConfig, "")]
-    for field in fields_of(RecommendConfig):
+        raise SystemExit(f"docs/{page} lacks the line {line!r} before its settings.")
+    lines = [line, "", *attributes(kind, "")]
+    for field in fields_of(kind):
         if field.section is not None:
             lines += ["", f"### `{field.name}`", "", *attributes(field.section, f"{field.name}.")]
     return before + "\n".join(lines) + "\n"
@@ -85,7 +87,8 @@ def outputs() -> dict[str, str]:
     found = {
         "configuration.md": configuration_page(),
         "rounds.md": rounds_page(),
-        "recommend.md": recommend_page(),
+        "recommend.md": settings_page("recommend.md", SETTINGS, RecommendConfig),
+        "budget.md": settings_page("budget.md", BUDGET, BudgetConfig),
         "../README.md": demo_paragraph.readme(),
     }
     return found | {f"objectives/{name}": text for name, text in objective_pages.pages().items()}

@@ -17,8 +17,9 @@ import pytest
 from popmargin.cli.main import VERBS, build_parser, main
 
 NO_ROWS = {
-    "label annotators add", "label annotators token", "label annotators deactivate", "label annotators list",
-    "label status", "objectives", "study power", "schema", "completion", "report",
+    "label annotators add", "label annotators token", "label annotators activate", "label annotators deactivate",
+    "label annotators discard", "label annotators list", "label backup", "label guidelines", "label status",
+    "objectives", "study power", "schema", "completion", "report",
 }  # fmt: skip
 """Verbs that read no rows of data; `report` shows the accounts that runs have stored."""
 ELSEWHERE = {
@@ -26,6 +27,7 @@ ELSEWHERE = {
     "label report": "counts labels, all of which it shows",
     "label ask": "adds comparisons to a store; test_cli_label.py",
     "demo": "a comparison of embedded data",
+    "study budget": "tests/study, on preferences that load_preferences reads",
     "recommend compare": "as recommend train, in tests/study",
 }
 
@@ -102,6 +104,11 @@ CASES = [
         f"data split {FROM} --train a.jsonl --test b.jsonl --test-size 4",
         [READ, "15 in = 11 to train on + 4 held out"],
         {"a.jsonl": 11, "b.jsonl": 4},
+    ),
+    Case(
+        "data export responses.jsonl --best score --as alpaca_eval --name m --out answers.json",
+        ["21 responses in = 9 written + 12 left out (not the best by score: 12)"],
+        {},
     ),
     Case("data pairs responses.jsonl --out pairs.jsonl", ["9 in = 4 kept + 5 left out"], {"pairs.jsonl": 4}),
     Case(

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from popmargin.data.tokenize import TokenizedPreferences
-from popmargin.engine import reference
+from popmargin.engine import response_cache
 from popmargin.engine.batch import preference_sequences
 from popmargin.engine.logps import ForwardPlan, forward_plan, response_sums, token_logps
 from popmargin.engine.reference import ReferenceCache, ReferenceLogps, model_fingerprint
@@ -131,7 +131,7 @@ def test_a_build_killed_half_way_goes_on(
     tmp_path: Path, tiny_model: Any, tokenized: TokenizedPreferences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pieces that were finished count; the file that was being written is ignored."""
-    monkeypatch.setattr(reference, "_PIECE_TOKENS", 60)
+    monkeypatch.setattr(response_cache, "_PIECE_TOKENS", 60)
     calls: list[int] = []
 
     def die_later(*_: Any) -> None:
@@ -166,17 +166,18 @@ import numpy as np
 from transformers import AutoModelForCausalLM
 from popmargin.data.ragged import Ragged
 from popmargin.data.tokenize import TokenizedPreferences, TruncationReport
-from popmargin.engine import reference
+from popmargin.engine import response_cache
+from popmargin.engine.reference import ReferenceCache, model_fingerprint
 
 folder, tokens, out = sys.argv[1:]
-reference._PIECE_TOKENS = 60
+response_cache._PIECE_TOKENS = 60
 saved = np.load(tokens, allow_pickle=False)
 def side(name):
     return Ragged.of([saved[f"{name}{i}"].tolist() for i in range(12)])
 data = TokenizedPreferences([f"p{i}" for i in range(12)], side("prompt"), side("chosen"), side("rejected"),
                             np.arange(12), TruncationReport(rows_in=12, rows_kept=12))
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1] + "/model").eval()
-cache = reference.ReferenceCache(Path(folder), reference.model_fingerprint(model), "fp32", model.dtype)
+cache = ReferenceCache(Path(folder), model_fingerprint(model), "fp32", model.dtype)
 made = [0]
 store = cache._store
 cache._store = lambda entries: (made.__setitem__(0, made[0] + 1), store(entries))
@@ -214,7 +215,7 @@ def test_what_is_damaged_is_said_and_computed_again(
 ) -> None:
     """Whatever file of the cache it is."""
     made = cache(tmp_path, tiny_model)
-    monkeypatch.setattr(reference, "_PIECE_TOKENS", 100)
+    monkeypatch.setattr(response_cache, "_PIECE_TOKENS", 100)
     first = [values.copy() for side in vars(fill(made, tokenized, lambda: tiny_model)).values() for values in side]
     files = sorted(file for file in made.folder.iterdir() if file.is_file())
     assert len(files) > 3 and made.folder / "settings.json" in files

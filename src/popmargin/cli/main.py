@@ -26,7 +26,7 @@ VERBS = {
     "eval": "evaluate a trained policy",
     "generate": "sample responses to prompts",
     "compare": "train and evaluate several objectives, and write a report",
-    "study": "plan a study: how many prompts and seeds it needs",
+    "study": "plan a study; what the next hour of an annotator buys",
     "rounds": "run a recipe of rounds: sample, label, pair, train, and again",
     "recommend": "recommend items: train a model, measure it, compare it with baselines",
     "report": "rebuild a report from finished runs",

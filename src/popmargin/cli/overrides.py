@@ -8,7 +8,7 @@ from typing import Any
 
 from popmargin.errors import ConfigError
 
-CONFIGURED = ("train", "eval", "compare", "demo", "rounds", "recommend")
+CONFIGURED = ("train", "eval", "compare", "demo", "rounds", "recommend", "study")
 
 
 _METAVARS = {"integer": "INTEGER", "string": "TEXT", "array": "LIST", "object": "MAPPING"}

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -11,21 +11,17 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "schema",
         help="write the JSON schema of a configuration, for editors",
-        description="Write the JSON schema of the configuration of a run, a study, rounds or recommenders, with "
-        "which an editor completes, explains and checks YAML: popmargin schema > popmargin.schema.json",
+        description="Write the JSON schema of the configuration of a run, a study, rounds, recommenders or a budget "
+        "study, with which an editor completes, explains and checks YAML: popmargin schema > popmargin.schema.json",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "of", nargs="?", choices=["run", "study", "rounds", "recommend"], default="run", help="of which (default run)"
-    )
+    parser.add_argument("of", nargs="?", choices=list(_SCHEMAS), default="run", help="of which (default run)")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the schema."""
-    schema = {"run": run_schema, "study": study_schema, "rounds": rounds_schema, "recommend": recommend_schema}[
-        args.of
-    ]()
+    schema = _SCHEMAS[args.of]()
     print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=1))
     return 0
 
@@ -62,6 +58,14 @@ def study_schema() -> dict[str, Any]:
     arm = base | {"description": "What differs in this arm.", "properties": base["properties"] | label}
     schema["properties"]["arms"]["additionalProperties"] = arm
     return schema
+
+
+def budget_schema() -> dict[str, Any]:
+    """The schema of a budget study."""
+    from popmargin.config.described import schema_of
+    from popmargin.study.budget.budget_config import BudgetConfig
+
+    return schema_of(BudgetConfig)
 
 
 def rounds_schema() -> dict[str, Any]:
@@ -120,3 +124,12 @@ def _named(key: str, registry: Any, more: Mapping[str, Any] | None = None) -> di
         rules.append({"if": chosen, "then": {"properties": allowed, "additionalProperties": False}})
     name = {"anyOf": [{"enum": registry.names()}, {"type": "string"}]}
     return {"type": "object", "properties": {key: name}, "allOf": rules}
+
+
+_SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "run": run_schema,
+    "study": study_schema,
+    "rounds": rounds_schema,
+    "recommend": recommend_schema,
+    "budget": budget_schema,
+}

@@ -1,4 +1,4 @@
-"""`popmargin study`: plan a study."""
+"""`popmargin study`: plan a study, and ask what the next hour of an annotator buys."""
 
 import argparse
 import json
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.bounds import Size
+from popmargin.cli import study_budget
 from popmargin.cli.numbers import number
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `study power` to the command line."""
-    parser = subparsers.add_parser("study", help="plan a study: how many prompts and seeds it needs")
-    verbs = parser.add_subparsers(dest="study_verb", required=True, metavar="{power}")
+    """Add `study power | budget` to the command line."""
+    parser = subparsers.add_parser("study", help="plan a study; what the next hour of an annotator buys")
+    verbs = parser.add_subparsers(dest="study_verb", required=True, metavar="{power,budget}")
     power = verbs.add_parser(
         "power",
         help="what differences larger studies would find, from a pilot's runs",
@@ -37,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
     power.add_argument("--seeds", type=_sizes, default=(3, 5, 10, 20), help="training runs (default: 3,5,10,20)")
     power.add_argument("--json", action="store_true", help="print JSON")
     power.set_defaults(func=run_power)
+    study_budget.add_parser(verbs)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

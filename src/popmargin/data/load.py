@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import datasets
+import lazy_loader
 
 from popmargin.bounds import MOST_PIXELS
 from popmargin.data.collect import Collector
@@ -13,11 +13,15 @@ from popmargin.data.formats.image_cells import ImageCells
 from popmargin.data.images import MAX_PIXELS
 from popmargin.data.load_report import LoadReport
 from popmargin.data.locate import open_source
-from popmargin.data.materialise import Streamed
 from popmargin.data.pairs import Pairing, check_pairing
 from popmargin.data.schema import Preferences
 from popmargin.data.validate import describe_problems, raise_problems
 from popmargin.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    import datasets
+else:  # it takes a second, and many commands need none of it
+    datasets = lazy_loader.load("datasets")
 
 BadRows = Literal["error", "drop"]
 Ties = Literal["drop", "keep"]
@@ -25,13 +29,10 @@ Contradictions = Literal["error", "keep"]
 
 
 def load_preferences(
-    source: str
-    | Path
-    | Sequence[str | Path]
-    | datasets.Dataset
-    | datasets.DatasetDict
-    | Streamed
-    | list[dict[str, Any]],
+    source: (
+        "str | Path | Sequence[str | Path] | datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset"
+        " | datasets.IterableDatasetDict | list[dict[str, Any]]"
+    ),
     *,
     format: str = "auto",
     split: str | None = None,
@@ -66,7 +67,7 @@ def load_preferences(
         columns: our field -> the source's column, e.g. {"prompt": "question"}; "text" and "rating" name the fields
             of each rated response.
         ties: "drop" drops and reports rated responses, signed strengths, winners and votes that prefer neither; "keep"
-            makes them preferences of strength 0, so that people can label them.
+            makes them preferences of strength 0 and soft label ½, so that people can label them.
         contradictions: "error": as above; "keep" takes the label as it is, also where ratings, a strength or a soft
             label say that rejected is better: the strength is negative, the soft label below ½.
         max_image_pixels: the most pixels, width times height, of an image; larger ones are reported, not decoded.

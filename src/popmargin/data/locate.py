@@ -5,12 +5,12 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import datasets
+import lazy_loader
 import pyarrow as pa
 
-from popmargin.data.materialise import Streamed, materialised
+from popmargin.data.materialise import materialised
 from popmargin.data.sources import (
     FILE_READERS,
     SUFFIXES,
@@ -23,6 +23,11 @@ from popmargin.data.sources import (
 )
 from popmargin.errors import DataError, a_kind, counted
 from popmargin.safe_reading import check_regular
+
+if TYPE_CHECKING:
+    import datasets
+else:  # it takes a second, and many commands need none of it
+    datasets = lazy_loader.load("datasets")
 
 _SPLIT = re.compile(r"(.+):([\w.-]+)")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -45,7 +50,8 @@ def open_source(source: object, *, split: str | None) -> Source:
     """
     if isinstance(source, str | Path):
         return _together([_open_named(name, split) for name in _names(source)])
-    if isinstance(source, datasets.Dataset | datasets.DatasetDict | Streamed):
+    loaded = datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict
+    if isinstance(source, loaded):
         return _open_dataset(source, _MEMORY, split)
     if isinstance(source, list | tuple):
         items = list(cast(Sequence[object], source))

@@ -1,18 +1,20 @@
 """Streaming data sets, written to disk once: a next epoch, run or resume must find the same rows."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
-from datasets.exceptions import DatasetGenerationError
+import lazy_loader
 
 from popmargin.errors import DataError
 from popmargin.files import user_cache
 
-Streamed = datasets.IterableDataset | datasets.IterableDatasetDict
+if TYPE_CHECKING:
+    import datasets
+else:  # it takes a second, and many commands need none of it
+    datasets = lazy_loader.load("datasets")
 
 
-def materialised(stream: datasets.IterableDataset, name: str) -> datasets.Dataset:
+def materialised(stream: "datasets.IterableDataset", name: str) -> "datasets.Dataset":
     """The rows of a stream, memory-mapped from the user's cache folder.
 
     They are read from the stream the first time only. `datasets` recognizes a stream by a hash of how it was made: of
@@ -25,6 +27,8 @@ def materialised(stream: datasets.IterableDataset, name: str) -> datasets.Datase
     Raises:
         DataError: the stream fails, or its rows have different columns.
     """
+    from datasets.exceptions import DatasetGenerationError
+
     try:
         found: Any = datasets.Dataset.from_generator(
             _rows, features=stream.features, cache_dir=str(user_cache() / "streams"), gen_kwargs={"stream": stream}
@@ -38,5 +42,5 @@ def materialised(stream: datasets.IterableDataset, name: str) -> datasets.Datase
     return found
 
 
-def _rows(stream: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
+def _rows(stream: "datasets.IterableDataset") -> Iterator[dict[str, Any]]:
     yield from stream

@@ -23,7 +23,8 @@ completion tokens of each response.
 Padded: input_ids (S, T), attention_mask (S, T), and sizes: a tuple of the S responses' token counts, prompts included.
 Packed: input_ids (1, T), position_ids (1, T), and segments: one tuple a group of responses, (prefix, tail, tail, …)
 token counts in the order of the row. A tail attends to its prefix and to itself, a prefix to itself.
-Made `whole`: also last_positions (S,), flat positions of each response's last token that is not the padding token.
+Made `whole`: also token_positions (N,), flat positions of the completion tokens, and last_positions (S,), those of each
+response's last token that is not the padding token.
 """
 
 
@@ -42,7 +43,7 @@ def make_sequences(
         completions: token ids of each completion, at least one.
         pad_id: a padding token.
         layout: packed, or one of those with one row per response.
-        whole: for reward models: every response to its last token, with `last_positions`.
+        whole: for reward models: every response to its last token, with `token_positions` and `last_positions`.
     """
     if layout != "packed":
         return pad_sequences(prompts, completions, pad_id, whole=whole)
@@ -58,7 +59,7 @@ def pad_sequences(
         prompts: token ids of each prompt, at least one.
         completions: token ids of each completion, at least one.
         pad_id: the padding token; it is masked, so any will do.
-        whole: also give `last_positions`, which a response's own padding tokens move.
+        whole: also give `token_positions`, and `last_positions`, which a response's own padding tokens move.
     """
     rows = [np.concatenate(pair) for pair in zip(prompts, completions, strict=True)]
     width = max(len(row) for row in rows)
@@ -69,14 +70,18 @@ def pad_sequences(
         ids_ST[number, : len(row)] = row
         mask_ST[number, : len(row)] = 1
         positions.append(number * width + np.arange(len(prompt) - 1, len(row) - 1))
-    last = torch.tensor([number * width + _last(row, pad_id) for number, row in enumerate(rows)]) if whole else None
+    found = torch.from_numpy(np.concatenate(positions))
+    ends: dict[str, torch.Tensor] = {}
+    if whole:
+        last = [number * width + _last(row, pad_id) for number, row in enumerate(rows)]
+        ends = {"token_positions": found + 1, "last_positions": torch.tensor(last)}
     return {
         "input_ids": torch.from_numpy(ids_ST),
         "attention_mask": torch.from_numpy(mask_ST),
         "sizes": tuple(len(row) for row in rows),
-        "label_positions": torch.from_numpy(np.concatenate(positions)),
+        "label_positions": found,
         **_labels(completions),
-        **({} if last is None else {"last_positions": last}),
+        **ends,
     }
 
 
@@ -91,7 +96,7 @@ def pack_sequences(
     Args:
         prompts: token ids of each prompt, at least one.
         completions: token ids of each completion, at least one.
-        whole_to: keep the last tokens, and give `last_positions` for this padding token.
+        whole_to: keep the last tokens, and give `token_positions`, and `last_positions` for this padding token.
     """
     groups: dict[bytes, list[int]] = {}
     for number, prompt in enumerate(prompts):
@@ -100,6 +105,7 @@ def pack_sequences(
     places: list[np.ndarray] = []
     segments: list[tuple[int, ...]] = []
     label_positions: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(completions)
+    token_positions = list(label_positions)
     last_positions = np.zeros(len(completions), dtype=np.int64)
     kept = slice(None) if whole_to is not None else slice(-1)
     offset = 0
@@ -122,17 +128,22 @@ def pack_sequences(
             positions = np.arange(len(prompts[member]) - 1, len(prompts[member]) + len(completions[member]) - 1)
             label_positions[member] = positions + np.where(positions < prefix, offset, start - prefix)
             if whole_to is not None:
-                last = _last(row, whole_to)
+                tokens, last = positions + 1, _last(row, whole_to)
+                token_positions[member] = tokens + np.where(tokens < prefix, offset, start - prefix)
                 last_positions[member] = last + (offset if last < prefix else start - prefix)
         segments.append(tuple(lengths))
         offset = end
+    ends: dict[str, torch.Tensor] = {}
+    if whole_to is not None:
+        ends = {"token_positions": torch.from_numpy(np.concatenate(token_positions)),
+                "last_positions": torch.from_numpy(last_positions)}  # fmt: skip
     return {
         "input_ids": torch.from_numpy(np.concatenate(ids))[None],
         "position_ids": torch.from_numpy(np.concatenate(places))[None],
         "segments": tuple(segments),
         "label_positions": torch.from_numpy(np.concatenate(label_positions)),
         **_labels(completions),
-        **({"last_positions": torch.from_numpy(last_positions)} if whole_to is not None else {}),
+        **ends,
     }
 
 
@@ -147,13 +158,17 @@ def longest_sequence(sequences: Sequences) -> int:
 def one_by_one(sequences: Sequences) -> Iterator[Sequences]:
     """Padded sequences as those of one response each, without padding."""
     width, labels = sequences["input_ids"].shape[1], sequences["labels"].split(sequences["lengths"].tolist())
-    positions = sequences["label_positions"].split(sequences["lengths"].tolist())
+    places = {
+        name: sequences[name].split(sequences["lengths"].tolist())
+        for name in ("label_positions", "token_positions")
+        if name in sequences
+    }
     for row, size in enumerate(sequences["sizes"]):
         one: Sequences = {
             "input_ids": sequences["input_ids"][row : row + 1, :size],
             "attention_mask": sequences["attention_mask"][row : row + 1, :size],
             "sizes": (size,),
-            "label_positions": positions[row] - row * width,
+            **{name: of_rows[row] - row * width for name, of_rows in places.items()},
             "labels": labels[row],
             "lengths": sequences["lengths"][row : row + 1],
         }

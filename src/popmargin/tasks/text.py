@@ -32,9 +32,9 @@ from popmargin.tasks.base import Task, TaskSettings
 from popmargin.tasks.checks import check_padding, check_rows
 
 
-def cache_folder(configured: str | None) -> Path:
-    """The folder of reference caches: the configured one, or the user's cache folder."""
-    return Path(configured) if configured else user_cache() / "reference"
+def cache_folder(configured: str | None, name: str = "reference") -> Path:
+    """The folder of caches: the configured one, or one of this name in the user's cache folder."""
+    return Path(configured) if configured else user_cache() / name
 
 
 class TextTask(Task):
@@ -49,10 +49,8 @@ class TextTask(Task):
 
     def fits(self, settings: TaskSettings) -> bool:
         mine = self.settings
-        model = replace(settings.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
-        own = replace(mine.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
         same_dtype = base_dtype(settings.model) == base_dtype(mine.model)
-        return same_dtype and replace(settings, model=model) == replace(mine, model=own)
+        return same_dtype and replace(settings, model=settings.model.start) == replace(mine, model=mine.model.start)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -217,7 +215,9 @@ class TextTask(Task):
         merges = self.merges(settings)
         if merges and state is not None:  # of a divided model
             model = self._whole_to_train(settings)
-            model.load_state_dict(state)
+            left = model.load_state_dict(state, strict=False)  # DeepSpeed gathers what is trained alone
+            trained = {name for name, value in model.named_parameters() if value.requires_grad}
+            assert not left.unexpected_keys and not trained & set(left.missing_keys), left
             state = None
         model = merged(model) if merges else model
         adapter = bool(settings.lora_rank) and not merges

@@ -183,7 +183,7 @@ def answers_stage(work: Work) -> dict[str, Any]:
             edges.save(work.outputs["edges"])
             _without_ratings(load_preferences(work.inputs["pairs"])).save(work.outputs["preferences"])
             return {"edges": len(edges), "report": str(report)}
-        answered = preferences_of(store, project)
+        answered = preferences_of(store, project, unjudged="keep")  # `_decided` leaves these out, and ties
     kept, left_out = _decided(answered)
     if not kept:
         raise RunError(
