@@ -93,6 +93,6 @@ def test_a_bad_row_is_told_and_does_not_end_an_import(tmp_path: Path, capsys: py
     assert main([*command, "--bad-rows", "drop"]) == 0
     said = capsys.readouterr().err
     assert (
-        "5 in = 4 kept + 1 left out" in said
+        "5 in = 4 kept + 1 left out (chosen and rejected are the same: 1)" in said
         and "data.jsonl:3, column 'rejected': chosen and rejected are the same" in said
     )

@@ -52,6 +52,10 @@ class ModelReward:
             raise ConfigError(f"batch_size of reward model {path} is {batch_size}; give at least 1.")
         try:
             place = resolve_path(path)
+        except RunError as error:
+            raise ConfigError(f"Reward model {path} does not load as a sequence classifier: {error}") from error
+        self._format = RewardFormat.load(Path(place))  # damage is named before the model is read
+        try:
             tokenizer = load_tokenizer_files(path)
             model, info = load_classifier(path, getattr(torch, dtype), "a sequence classifier")
         except RunError as error:
@@ -76,7 +80,6 @@ class ModelReward:
         self._model = model.to(device).eval()
         self._batch_size = batch_size if self._padding is not None else 1
         known = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 10**9)
-        self._format = RewardFormat.load(Path(place))
         trained = known if self._format is None else min(known, self._format.max_length)
         self._max_length = trained if max_length is None else max_length
         self._encoders: dict[bool, Encoder] = {}
