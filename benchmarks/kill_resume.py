@@ -10,7 +10,6 @@ that is broken, how many resumes came to their end, and how many of these ended 
 
 import argparse
 import hashlib
-import itertools
 import json
 import os
 import random
@@ -58,9 +57,7 @@ def main() -> int:
         straight = {
             (kind, two): alone(folder, kind, two) for kind in KINDS for two in (False, True)[: 1 + (args.runs > 4)]
         }
-        for number in itertools.count():
-            if counts["kills"] == args.runs:
-                break
+        while (number := counts["kills"]) < args.runs:
             kind, two = list(KINDS)[number % len(KINDS)], number % 5 == 4
             seconds, marks = straight[kind, two]
             run = folder / f"killed-{number}"

@@ -1,12 +1,13 @@
-"""Peak memory of a training, in bytes a parameter and process: what is trained x processes x target.
+"""Memory of a training, in bytes a parameter and process: what is trained x processes and how they share x target.
 
     python benchmarks/memory.py --json memory.json
     python benchmarks/memory.py --only lora --processes 1
 
 Trains a random Llama of 34 million parameters on the CPU, a few short rows a step, so that weights dominate. Tensors
 are counted, not the pages of the process: those that are alive before a phase, and what PyTorch's allocator hands out
-and takes back in it. Each cell runs in processes of its own, forked from one that has imported everything. `planned` is
-the estimate of `popmargin train --dry-run` for the same cell.
+and takes back in it. Each cell runs in processes of its own, forked from one that has imported everything; the process
+with the most counts. `kept` is what is still alive after the last step. `planned` is the estimate of `popmargin train
+--dry-run` for the same cell. ZeRO-3 needs DeepSpeed, with buckets of a million elements here, not 500 million.
 """
 
 import argparse
@@ -23,9 +24,14 @@ from typing import Any
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
 os.environ |= {"TOKENIZERS_PARALLELISM": "false"}
 
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(sys.prefix) / "deepspeed"))  # where make setup puts it
+
 import torch
 
-from popmargin.training.memory import TensorPeak
+from popmargin.training.launch_files import launch_file
+from popmargin.training.memory import TensorPeak, live_bytes
+from several_on_cpu import allow_fsdp_on_cpus, without_compiled_operations
 
 MODEL = {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 8, "num_attention_heads": 6,
          "num_key_value_heads": 6, "tie_word_embeddings": True, "max_position_embeddings": 1024}  # fmt: skip
@@ -35,8 +41,15 @@ TARGETS = {
     "ema": {"objective": {"name": "pop"}, "target": {"kind": "ema"}},
     "bank": {"objective": {"name": "pop"}, "target": {"kind": "bank"}},
 }
-WRAPPED = ("ddp",)
+COLUMNS = ("load", "training", "planned", "kept", "saving")
+BUCKETS = dict.fromkeys(("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_max_live_parameters"), 10**6)
+WRAPPED: dict[str, dict[str, Any]] = {
+    "ddp": {},
+    "fsdp2": {"fsdp": True, "fsdp_config": {"version": 2}},
+    "zero3": {"deepspeed": json.loads(launch_file("zero3.json").read_text())},
+}
 """How several processes train one model here."""
+WRAPPED["zero3"]["deepspeed"]["zero_optimization"] |= BUCKETS
 
 
 @dataclass(frozen=True)
@@ -66,13 +79,14 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="the JSON file to write")
     parser.add_argument("--only", choices=list(TRAINED), help="one way of training; default: all")
     parser.add_argument("--target", choices=list(TARGETS), help="one target; default: all")
+    parser.add_argument("--wrapped", choices=list(WRAPPED), help="how two processes share a model; default: all")
     parser.add_argument("--processes", type=int, choices=[1, 2], help="default: both")
     args = parser.parse_args()
     cells = [Cell(trained, processes, wrapped, target)
-             for processes in (1, 2) for wrapped in (WRAPPED if processes > 1 else ("alone",))
+             for processes in (1, 2) for wrapped in (tuple(WRAPPED) if processes > 1 else ("alone",))
              for trained in TRAINED for target in TARGETS
              if args.processes in (None, processes) and args.only in (None, trained)
-             and args.target in (None, target)]  # fmt: skip
+             and args.target in (None, target) and (processes == 1 or args.wrapped in (None, wrapped))]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
         parameters = prepare(Path(folder))
         entries = [measure(Path(folder), cell) | {"cell": asdict(cell)} for cell in cells]
@@ -139,7 +153,14 @@ def peaks(folder: Path, cell: Cell, number: int, port: int) -> dict[str, int]:
         os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(cell.processes),
                        "LOCAL_WORLD_SIZE": str(cell.processes), "MASTER_ADDR": "127.0.0.1",
                        "MASTER_PORT": str(port)}  # fmt: skip
+    if cell.wrapped == "fsdp2":
+        allow_fsdp_on_cpus()
+    if cell.wrapped == "zero3":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        without_compiled_operations()
     from popmargin.config import RunConfig, from_dict, merge
+    from popmargin.engine.processes import give_up_gathered
+    from popmargin.models.sharding import Sharding
     from popmargin.training.arguments import training_arguments
     from popmargin.training.build import Run, make_parts, make_trainer
     from popmargin.training.dry_run import setting_of, shapes_of, sizes_of
@@ -152,13 +173,19 @@ def peaks(folder: Path, cell: Cell, number: int, port: int) -> dict[str, int]:
         "model": {"path": str(folder / "model")},
         "data": {"train": str(folder / "data.parquet"), "limit": 24, "test_size": 8, "max_length": 64},
         "reference": {"cache": str(folder / "cache"), "tokens_per_batch": 128},
-        "train": {"batch_size": 2, "max_steps": 2, "save_minutes": 0},
+        "train": {
+            "batch_size": 2,
+            "max_steps": 2,
+            "save_minutes": 0,
+            "trainer_arguments": WRAPPED.get(cell.wrapped, {}),
+        },
     }
     settings = merge(merge(settings, TRAINED[cell.trained]), TARGETS[cell.target])
     config = from_dict(RunConfig, settings)
     arguments = training_arguments(config.train, config.seed, output / "checkpoints")
     run = Run.read(config)
     workspace = run.workspace()
+    workspace.task.sharding = Sharding.of(arguments)
     shapes = shapes_of(run, workspace, run.model)
     assert shapes is not None
     planned = plan(shapes, sizes_of(run, workspace), setting_of(run)).peak
@@ -168,20 +195,24 @@ def peaks(folder: Path, cell: Cell, number: int, port: int) -> dict[str, int]:
     with TensorPeak() as training:
         trainer = make_trainer(arguments, parts, run.train)
         trainer.train()
+    give_up_gathered(trainer.model)
+    kept = live_bytes()
     with TensorPeak() as saving:
         save_trained(trainer, workspace.task, run.model, output / "model", ([workspace.train.encoded] * 2))
-    return {"load": load.bytes, "training": training.bytes, "saving": saving.bytes, "planned": planned}
+    return {"load": load.bytes, "training": training.bytes, "kept": kept, "saving": saving.bytes, "planned": planned}
 
 
 def table(entries: list[dict[str, Any]], parameters: int) -> str:
     """Bytes a parameter, in Markdown."""
     lines = [
-        "| trained | processes | target | load and reference | training | saving | planned |",
-        "|---|---|---|---|---|---|---|",
+        "| trained | processes | target | load and reference | training | planned | kept | saving |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for entry in entries:
         cell = entry["cell"]
-        sizes = " | ".join(f"{entry[name] / parameters:.2f}" for name in ("load", "training", "saving", "planned"))
+        sizes = " | ".join(
+            f"{entry[name] / parameters:.2f}" for name in ("load", "training", "planned", "kept", "saving")
+        )
         shared = cell["processes"] if cell["processes"] == 1 else f"{cell['processes']}, {cell['wrapped']}"
         lines.append(f"| {cell['trained']} | {shared} | {cell['target']} | {sizes} |")
     return "\n".join([f"Bytes a parameter and process ({parameters:,} parameters):", "", *lines])

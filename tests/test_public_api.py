@@ -42,6 +42,7 @@ NAMES = [
     "rate_preferences",
     "recommend",
     "regularizer",
+    "response_features",
     "sample_edges",
     "split_preferences",
     "target_margins",
@@ -67,6 +68,8 @@ PARAMETERS = {
     "figure=<factory>, takes_margin='no'",
     "rate_preferences": "preferences, reward, *, disagree='error'",
     "regularizer": "name, *, options, reference, diagnostics=None, supervised=False, of='policy', needs=<factory>",
+    "response_features": "preferences, *, model='demo', pool='last', layers=None, max_length=1024, cache=None, "
+    "tokens_per_batch=4096, progress=False",
     "sample_edges": "ids, strength, *, sampling='iterative', k=1, seed=0, flip=0.0, temperature=0.0, budget=None, "
     "unmatched='keep', source='ratings'",
     "split_preferences": "prefs, *, test_size, seed",

@@ -35,4 +35,5 @@ from .rewards.rate import rate_preferences as rate_preferences
 from .study.compare import compare as compare
 from .study.config import StudyConfig as StudyConfig
 from .study.config import load_study as load_study
+from .tasks.response_features import response_features as response_features
 from .tokens import token_selector as token_selector

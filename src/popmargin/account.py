@@ -14,6 +14,12 @@ _REASONS = {
     "below_min_gap": "below data.min_gap",
     "duplicate_id": "a duplicate id",
     "tie": "a tie",
+    "nan": "a number that is not finite",
+    "number": "not a finite number",
+    "swapped": "rated the other way round",
+    "called_wrong": "marked wrong by most",
+    "unrated": "a response without a rating",
+    "too_few": "fewer than two rated responses",
     "unfinished": "cut at the token limit",
     "missing": "a missing value",
     "too_large": "a number beyond what fp32 holds",
@@ -52,7 +58,8 @@ class Step:
     @property
     def reasons(self) -> dict[str, int]:
         """Reasons for left-out rows, in words -> number."""
-        return {_REASONS.get(kind, kind.replace("_", " ")): count for kind, count in self.left_out.items() if count}
+        named = {kind: kind if " " in kind else kind.replace("_", " ") for kind in self.left_out}
+        return {_REASONS.get(kind, named[kind]): count for kind, count in self.left_out.items() if count}
 
     @property
     def arithmetic(self) -> str:

@@ -9,9 +9,12 @@ import shutil
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from popmargin.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PARQUET = (".parquet",)
 HTML = (".html", ".htm")
@@ -230,9 +233,18 @@ def near_names(path: str | Path) -> str:
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
-def digest(*parts: bytes) -> str:
-    """BLAKE2b (hex, 16 bytes) of some bytes."""
-    return hashlib.blake2b(b"\x1f".join(parts), digest_size=16).hexdigest()
+def user_cache() -> Path:
+    """The user's cache folder: $POPMARGIN_CACHE, or ~/.cache/popmargin."""
+    return Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin"))
+
+
+def digest(*parts: "bytes | np.ndarray") -> str:
+    """BLAKE2b (hex, 16 bytes) of some bytes, which may be as large as memory."""
+    found = hashlib.blake2b(digest_size=16)
+    for number, part in enumerate(parts):
+        found.update(b"\x1f" * bool(number))
+        found.update(part)
+    return found.hexdigest()
 
 
 def folder_digest(folder: Path, suffixes: Sequence[str]) -> str:

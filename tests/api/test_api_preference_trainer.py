@@ -17,6 +17,8 @@ from popmargin import PreferenceTrainer, losses, margins, sample_edges, target_m
 from popmargin.config import RunConfig
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, RunError
+from popmargin.listed_files import fault_of
+from popmargin.models.policies import load_model
 from popmargin.training.run import train
 
 pytestmark = [
@@ -416,3 +418,32 @@ def test_a_saved_model_is_whole(
     assert saved_tokenizer.get_vocab() == tokenizer.get_vocab()
     trainer.save_model(str(tmp_path / "twice"))
     assert_close(trained(loaded(str(tmp_path / "twice"))[0]), trained(model), atol=0)
+    assert fault_of(Path(args.output_dir)) is None and fault_of(tmp_path / "twice") is None
+
+
+def test_a_save_that_ends_half_way_is_refused(
+    tmp_path: Path,
+    arguments: Callable[..., Any],
+    sides: tuple[Preferences, Preferences],
+    model_path: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The list of files comes first: a folder without one is taken for one of an older version, and read."""
+    model, tokenizer = loaded(model_path)
+    trainer = PreferenceTrainer(model, args=arguments(), train_dataset=sides[0], processing_class=tokenizer)
+    replace = Path.replace
+
+    def stopped(self: Path, target: Path) -> Path:
+        done = replace(self, target)
+        if self.name == "model.safetensors" and Path(target).parent == tmp_path / "saved":
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.save_model(str(tmp_path / "saved"))
+    with pytest.raises(RunError, match=r"\w+\.json is missing"):
+        load_model(str(tmp_path / "saved"), torch.float32)
+    monkeypatch.undo()
+    trainer.save_model(str(tmp_path / "saved"))
+    assert fault_of(tmp_path / "saved") is None

@@ -85,6 +85,26 @@ def test_named_people_keep_their_links(data: Path, tmp_path: Path, served: Stand
     assert tokens["status"] == 200 and "keeps the existing link" in capsys.readouterr().out
 
 
+def test_a_restart_without_names_keeps_the_team_as_it_is(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
+    """Nobody called me joins, on this machine or for others; a project without people still gets one."""
+    db = str(tmp_path / "labels.db")
+    start = ["annotate", "--db", db, "--port", "0", "--no-browser"]
+    assert main([*start, str(data), "--annotators", "anna", "ben"]) == 0
+    capsys.readouterr()
+    for more in ([], ["--host", "0.0.0.0"]):
+        assert main([*start, *more]) == 0
+        said = capsys.readouterr().out
+        assert set(links(said)) == {"(admin)"} and said.count("keeps the existing link") == 2
+    with LabelStore.open(db) as store:
+        assert [who.name for who in store.annotators(store.project().id)] == ["anna", "ben"]
+    assert main([*start, str(data), "--project", "alone", "--host", "0.0.0.0"]) == 2
+    assert "there are no annotators" in capsys.readouterr().err
+    with LabelStore.open(db) as store:
+        assert len(store.projects()) == 1
+    assert main([*start, str(data), "--project", "alone"]) == 0
+    assert set(links(capsys.readouterr().out)) == {"me", "(admin)"}
+
+
 def test_another_address_needs_named_people(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
     command = ["annotate", str(data), "--db", str(tmp_path / "labels.db"), "--host", "0.0.0.0", "--port", "0"]
     assert main(command) == 2

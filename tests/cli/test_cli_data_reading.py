@@ -63,3 +63,33 @@ def test_ties_are_kept_for_labelling_and_left_out_of_samples(
         assert store.project(None).preferences == 5
     assert main(["pop", "sample", str(folder), "--split", "train", "--out", str(tmp_path / "edges.parquet")]) == 0
     assert "4 of 5 rows used" in capsys.readouterr().err
+
+
+def test_a_rating_project_asks_about_every_response(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of four rated responses a prompt, two of them alike, and also when the same command is repeated."""
+    rows = [
+        {"prompt": f"p{i}", "responses": [{"text": f"{n}", "rating": min(n, 2)} for n in range(4)]} for i in range(3)
+    ]
+    file, db = tmp_path / "stories.jsonl", str(tmp_path / "labels.db")
+    write(file, rows)
+    for words in (["--kind", "rating"], []):
+        assert main(["label", "import", str(file), "--db", db, *words]) == 0
+    assert "12 items of kind 'rating'" in capsys.readouterr().out
+    assert main(["label", "import", str(file), "--db", db, "--project", "few", "--kind", "rating",
+                 "--pairs", "best_vs_worst"]) == 0  # fmt: skip
+    assert "6 items of kind 'rating'" in capsys.readouterr().out
+    assert main(["label", "import", str(file), "--db", db, "--project", "pairs", "--kind", "preference"]) == 0
+    assert "3 items of kind 'preference'" in capsys.readouterr().out
+
+
+def test_a_bad_row_is_told_and_does_not_end_an_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(5)]
+    rows[2] = {"prompt": "p2", "chosen": "a", "rejected": "a"}
+    file, db = tmp_path / "data.jsonl", tmp_path / "labels.db"
+    write(file, rows)
+    command = ["label", "import", str(file), "--db", str(db)]
+    assert main(command) == 2 and not db.exists()
+    assert "bad_rows='drop' (--bad-rows drop" in capsys.readouterr().err
+    assert main([*command, "--bad-rows", "drop"]) == 0
+    said = capsys.readouterr().err
+    assert "4 of 5 rows used" in said and "data.jsonl:3, column 'rejected': chosen and rejected are the same" in said

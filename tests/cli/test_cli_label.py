@@ -39,6 +39,10 @@ def test_people_are_added_named_and_sent_away(db: str, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.splitlines()[-2:] == ["Ann\tperson\tnot active", "Bob\tperson\tactive"]
     with LabelStore.open(db) as store:
         assert [store.annotator_of(token) is None for token in (tokens["Ann"], tokens["Bob"], fresh)] == [1, 1, 0]
+    assert main(["label", "annotators", "token", "Ann", "--db", db]) == 0
+    assert "Ann is not active, so the link opens nothing before: popmargin label" in capsys.readouterr().err
+    assert main(["label", "annotators", "activate", "Ann", "--db", db]) == 0
+    assert capsys.readouterr().out == "Ann is active\n"
     assert main(["label", "annotators", "token", "Rob", "--db", db]) == 2
     assert "Did you mean 'Bob'" in capsys.readouterr().err
 

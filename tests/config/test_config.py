@@ -251,7 +251,7 @@ def test_names_of_other_frameworks_stand_for_settings_that_there_are() -> None:
         ("train: {bf16: true}", "Did you mean 'model.precision' (bf16)?"),
         ("model: {lora_r: 8}", "Did you mean 'model.lora_rank'?"),
         ("model: {r: 8}", "Did you mean 'model.lora_rank'?"),
-        ("model: {name_or_path: x}", "Known: dropout, lora_alpha"),
+        ("model: {name_or_path: x}", "Known: dropout, head_hidden, last_layers"),
         ("model_name_or_path: x", "Did you mean 'model.path'?"),
         ("data: {max_seq_length: 8}", "Did you mean 'data.max_length'?"),
         (

@@ -49,12 +49,10 @@ def test_the_prompts_of_preferences_are_those_of_training() -> None:
 def test_nothing_is_left_out_without_a_word() -> None:
     rows = [{"prompt": "a", "chosen": "x", "rejected": "x"}, *({"prompt": "b", "chosen": "x", "rejected": "y"},) * 2]
     found = load_prompts(rows)
-    assert found.notes == (
-        "rows that are no preferences, not used: 1",
-        "prompts that occur again, with the same content: 1",
-    )
+    assert found.left_out == {"chosen and rejected are the same": 1, "the same content as an earlier row": 1}
+    assert found.step().rows_in == 3
     few = load_prompts([{"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"}]).first(1)
-    assert few.prompts == ["a"] and few.notes == ("prompts beyond the first 1, not used: 2",)
+    assert few.prompts == ["a"] and few.left_out == {"beyond the first 1": 2}
     begun = load_prompts([{"prompt": [*ASK, {"role": "assistant", "content": "He"}]}])
     assert begun.notes == ("prompts that end with the assistant's turn, which responses continue: 1",)
 
@@ -73,7 +71,7 @@ def test_lines_of_text(tmp_path: Path) -> None:
     file.write_text("the sky\n\n  old birds \nthe sky\n", encoding="utf-8")
     found = load_prompts(file)
     assert found.prompts == ["the sky", "old birds"]
-    assert found.notes == ("empty lines: 1", "prompts that occur again, with the same content: 1")
+    assert found.left_out == {"an empty line": 1, "the same content as an earlier row": 1}
     assert found.as_chat().prompts[0] == [{"role": "user", "content": "the sky"}]
 
 

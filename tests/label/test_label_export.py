@@ -81,7 +81,7 @@ def test_clusters_weights_and_columns_of_the_data_come_along(store: LabelStore, 
     )  # fmt: skip
     project = open_project(store, made, say=lines.append, kind="preference")
     assert lines[0] == "columns of bytes are not stored: image"
-    data, back = made.with_columns(image=None), preferences_of(store, project)
+    data, back = made.with_columns(image=None), preferences_of(store, project, unjudged="keep")
     assert list(back) == list(data) and back.clusters == data.clusters and back.columns == data.columns
     assert back.report.columns_kept == ("level", "vector", "chosen_model", "rejected_model", "notes")
     open_project(store, data, say=lines.append)
@@ -90,7 +90,7 @@ def test_clusters_weights_and_columns_of_the_data_come_along(store: LabelStore, 
     assert list(load_preferences(tmp_path / "back.jsonl")) == list(data)
     item = next(item for item, (first, _) in items_of(store, project).items() if first == "p1")
     give(store, project, "judge", {item: "second"})
-    turned = preferences_of(store, project)[1]
+    turned = preferences_of(store, project)[0]  # the only one that is judged
     expected = {"chosen_model": None, "rejected_model": "b", "margin": None, "level": 2, "soft_label": 1.0}
     assert {name: turned[name] for name in expected} == expected
 
@@ -180,7 +180,7 @@ def test_votes_become_soft_labels_and_turn_rows_only_when_asked(store: LabelStor
     number = {row["first"]: row["item"] for batch in store.items(project.id) for row in batch.to_pylist()}
     give(store, project, "a", {number["p1"]: "second", number["p2"]: "first", number["p3"]: "unsure"})
     give(store, project, "b", {number["p1"]: "second", number["p2"]: "tie"})
-    plain, turned = preferences_of(store, project, wrong="keep"), preferences_of(store, project)
+    plain, turned = (preferences_of(store, project, wrong=how, unjudged="keep") for how in ("keep", "swap"))
     unrated = {"chosen_rating": None, "rejected_rating": None}
     assert plain[1] == {**data[1], **unrated, "soft_label": 0.0} and plain[2] == {**data[2], "soft_label": 0.75}
     assert plain.report.notes[1].startswith("1 have a soft label below ½ but ratings or a strength that say")
@@ -286,8 +286,8 @@ def test_as_many_for_as_against_changes_nothing(store: LabelStore) -> None:
     number = {row["first"]: row["item"] for batch in store.items(project.id) for row in batch.to_pylist()}
     give(store, project, "a", {number["p1"]: "second"})
     give(store, project, "b", {number["p1"]: "first"})
-    found = preferences_of(store, project)
-    assert found[1] == {**data[1], "soft_label": 0.5} and found.report.notes == ()
+    found = preferences_of(store, project, unjudged="keep")
+    assert found[1] == {**data[1], "soft_label": 0.5} and "1 are ties of the votes" in found.report.notes[0]
 
 
 def test_what_says_the_opposite_of_an_exchange_is_left_empty(store: LabelStore) -> None:

@@ -198,10 +198,13 @@ def test_on_the_command_line(data, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["label", "judge", "--db", db, "--judge", "judge:gpt@http://127.0.0.1:1/v1"]) == 2
     assert "scores texts, and the responses here are images. Give a reward of images" in capsys.readouterr().err
     assert main(["label", "export", "--db", db, "--as", "preferences", "--out", str(tmp_path / "out.jsonl")]) == 2
+    assert "Nobody has judged a preference" in capsys.readouterr().err
+    kept = ["label", "export", "--db", db, "--as", "preferences", "--unjudged", "keep", "--out"]
+    assert main([*kept, str(tmp_path / "out.jsonl")]) == 2
     assert "Write a .parquet file" in capsys.readouterr().err and not (tmp_path / "out.jsonl").exists()
-    assert main(["label", "export", "--db", db, "--as", "preferences", "--out", str(tmp_path / "out.parquet")]) == 0
+    assert main([*kept, str(tmp_path / "out.parquet")]) == 0
     columns = pq.read_table(tmp_path / "out.parquet").column_names
     assert {"chosen_image", "rejected_image", "seed"} <= set(columns)
-    assert main(["label", "export", "--db", db, "--out", str(tmp_path / "folder")]) == 0
+    assert main(["label", "export", "--db", db, "--unjudged", "keep", "--out", str(tmp_path / "folder")]) == 0
     side_by_side(load_preferences(tmp_path / "folder"))
     assert main(["label", "import", str(file), "--db", db, "--kind", "pop"]) == 2  # another kind of the same data

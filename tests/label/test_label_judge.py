@@ -16,9 +16,10 @@ from popmargin.data.conversation import Text
 from popmargin.data.questions import PreferenceText
 from popmargin.errors import ConfigError, DataError, RunError
 from popmargin.generate.server import NoAnswerError
-from popmargin.judges.backends import LocalBackend, read_reply
+from popmargin.judges.backends import read_reply
 from popmargin.judges.comparing import Judge, parse_letter
 from popmargin.judges.labeller import Account, Question, read_orders
+from popmargin.judges.local_backend import LocalBackend
 from popmargin.judges.prompts import fill, load_prompt
 from popmargin.label.labellers.labelling import label_pairs
 from popmargin.label.labellers.load import load_labeller

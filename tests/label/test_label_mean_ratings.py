@@ -245,7 +245,10 @@ def test_ratings_of_the_data_are_not_taken_for_labels(store: LabelStore, tmp_pat
     flags = ["--as", "preferences", "--out", str(out)]
     assert main(["label", "export", "--db", db, "--project", "rating", *flags]) == 2
     assert "Nobody has rated a response of project 'rating' yet" in capsys.readouterr().err and not out.exists()
-    assert main(["label", "export", "--db", db, "--project", "preference", *flags]) == 0
+    flags += ["--db", db, "--project", "preference"]
+    assert main(["label", "export", *flags]) == 2
+    assert "Nobody has judged a preference of project 'preference' yet" in capsys.readouterr().err and not out.exists()
+    assert main(["label", "export", *flags, "--unjudged", "keep"]) == 0
     assert "nobody has judged a preference yet" in capsys.readouterr().out
 
 

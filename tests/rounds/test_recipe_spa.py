@@ -14,6 +14,7 @@ from popmargin.errors import ConfigError
 from popmargin.recipes.base import plan_of
 from popmargin.rounds.rounds_config import RoundsConfig
 from popmargin.rounds.run_rounds import run_rounds
+from popmargin.training import watch
 
 MakeRounds = Callable[..., RoundsConfig]
 
@@ -67,7 +68,11 @@ def test_options_are_checked(make_rounds: MakeRounds) -> None:
 
 
 @pytest.mark.slow
-def test_two_rounds(tmp_path: Path, make_rounds: MakeRounds, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_rounds(
+    tmp_path: Path, make_rounds: MakeRounds, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "GROWN", 0.5)  # a response of any length is too long
+    monkeypatch.setattr(watch, "GROWN_TOKENS", -100)
     config = make_rounds({"name": "spa", "rounds": 2, "seed_prompts": 8, "prompts_per_round": 8})
     report = run_rounds(config, plan_of(config))
     folder = tmp_path / "rounds"
@@ -87,6 +92,9 @@ def test_two_rounds(tmp_path: Path, make_rounds: MakeRounds, capsys: pytest.Capt
         counted = facts(folder, f"round-{number}/pair")
         assert counted["prompts"] == counted["pairs"] + sum(counted["left_out"].values()) == 8
         assert 0 <= facts(folder, f"round-{number}/label")["agreement"]["overall"]["estimate"] <= 1
+    assert "warnings" not in facts(folder, "round-1/sample")
+    (warned,) = facts(folder, "round-2/sample")["warnings"]
+    assert "(the first round;" in warned and f"  warning: {warned}" in capsys.readouterr().err
     page = report.read_text()
     for words in ("round-2", "agreement", "Win rate", "Mean reward"):
         assert words in page

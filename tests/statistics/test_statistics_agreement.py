@@ -147,3 +147,11 @@ def test_intervals_cover_the_truth_in_95_of_100_cases(interval: Callable, truth:
         found = interval((rng.random((150, 2)) < 0.7).astype(float))
         covered += found.low <= truth <= found.high
     assert 0.93 <= covered / 1000 <= 0.97
+
+
+def test_items_without_variance_give_no_interval() -> None:
+    """Five items on which one annotator always says the same: κ is 0 whichever are drawn, which says nothing."""
+    for found in (kappa_interval([1, 0, 1, 1, 0], [1, 1, 1, 1, 1]), kappa_interval([1, 0], [1, 0])):
+        assert found.estimate in (0.0, 1.0) and math.isnan(found.low) and math.isnan(found.high)
+    some = kappa_interval([1, 0, 1, 1, 0, 1], [1, 0, 1, 0, 1, 1])
+    assert some.low < some.estimate < some.high

@@ -14,41 +14,20 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint.state_dict
 import torch.distributed.tensor
-from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedType
 
-import popmargin.models.sharding as sharding
 from popmargin.cli.main import main
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from several_on_cpu import allow_fsdp_on_cpus, without_compiled_operations
+
 torch.set_num_threads(1)
-
-
-def allow_fsdp_on_cpus() -> None:
-    """accelerate gives FSDP to accelerators alone; all else of it works with gloo too."""
-    start = AcceleratorState.__init__
-
-    def start_with_fsdp(self: Any, *args: Any, **values: Any) -> None:
-        start(self, *args, **values)
-        if values.get("fsdp_plugin") is not None:
-            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, values["fsdp_plugin"]
-            PartialState._shared_state["distributed_type"] = self.distributed_type
-
-    AcceleratorState.__init__ = start_with_fsdp
-    sharding.may_shard = lambda: True
-
-
-def without_compiled_operations() -> None:
-    """DeepSpeed would compile its exchange through shared memory, which takes minutes; gloo does the same."""
-    import deepspeed.ops
-
-    for name in deepspeed.ops.__compatible_ops__:
-        deepspeed.ops.__compatible_ops__[name] = False
 
 
 def start(run: dict[str, Any], rank: int, port: int) -> int:
@@ -66,7 +45,10 @@ def start(run: dict[str, Any], rank: int, port: int) -> int:
             allow_fsdp_on_cpus()
             if "DS_ACCELERATOR" in os.environ:
                 without_compiled_operations()
-            code = main(run["words"])
+            try:
+                code = main(run["words"])
+            except Exception:
+                traceback.print_exc()
             log.flush()
     finally:
         sys.stderr.flush()

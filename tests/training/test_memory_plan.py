@@ -17,6 +17,7 @@ from popmargin.training import dry_run, memory_plan
 from popmargin.training.arguments import training_arguments
 from popmargin.training.build import Run, make_parts, make_trainer
 from popmargin.training.dry_run import setting_of, shapes_of, sizes_of
+from popmargin.training.launch_files import launch_file
 from popmargin.training.memory import TensorPeak
 
 Configure = Callable[..., RunConfig]
@@ -74,6 +75,20 @@ def test_a_reference_is_counted_where_it_is_forwarded(configure: Configure, rank
     assert (found[0] == shapes.weight_bytes) == (change["name"] == "spa" and not rank) and (found[0] > 0) == (
         change["name"] == "spa" and not rank
     )
+
+
+@pytest.mark.parametrize("stage, weights, optimizer", [(0, 1.0, 8), (2, 1.0, 12 / 4), (3, 0.25, 12 / 4)])
+def test_what_each_stage_of_zero_divides(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, stage: int, weights: float, optimizer: float
+) -> None:
+    """ZeRO-2 was planned as if it divided the weights."""
+    monkeypatch.setattr(dry_run, "process_count", lambda: 4)
+    asked = {"deepspeed": str(launch_file(f"zero{stage}.json"))} if stage else {}
+    run = Run.read(configure({"train": {"trainer_arguments": asked}}))
+    setting, shapes = setting_of(run), memory_plan.Shapes(parameters=1000, trained=1000, weight_bytes=4000)
+    parts = memory_plan.plan(shapes, memory_plan.RowSizes(rows=32), setting).parts
+    assert (parts["weights"][0], parts["optimizer"][0]) == (4000 * weights, 1000 * optimizer)
+    assert parts["gradients"][0] == (1000 if stage else 8000)
 
 
 @pytest.mark.parametrize(

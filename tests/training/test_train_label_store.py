@@ -35,7 +35,11 @@ def db(tmp_path: Path, data_path: str) -> str:
 def test_labels_between_training_preferences_become_edges(
     db: str, configure: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = configure({"objective": {"name": "pop"}, "pop": {"edges": db}})
+    with LabelStore.open(db) as store:  # one who says the opposite of everything, and is left out
+        project = store.project("answers")
+        turned = {key: -strength for key, strength in store_strengths(store, project.id).items()}
+        label_store(store, project.id, RatingLabeller(turned, "bad"))
+    config = configure({"objective": {"name": "pop"}, "pop": {"edges": db, "without": "bad"}})
     with caplog.at_level(logging.WARNING):
         run, _ = train(config)
     edges = PopEdges.load(run.path / "edges.parquet")

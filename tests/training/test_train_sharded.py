@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from popmargin.config import RunConfig, dump_yaml, merge
 from popmargin.files import read_jsonl
-from popmargin.training.launch_files import launch_file
 from popmargin.training.run import train
 from popmargin.training.run_directory import RunDirectory
 
@@ -134,22 +133,6 @@ def test_one_process_goes_on_where_two_were_asked_to_stop(
     again, _ = train(configure(change, {"output": str(run.path)}), resume=True)
     assert json.loads((again.path / "run.json").read_text())["resumed"]
     compare_runs(again.path, whole, steps=12)
-
-
-@pytest.mark.slow
-def test_zero_trains_as_one_process(tmp_path: Path, configure: Callable[..., RunConfig], ranks: Ranks) -> None:
-    """ZeRO-2 with an averaged target; ZeRO-3 with LoRA and a bank, which would refuse an average."""
-    pytest.importorskip("deepspeed")
-    stages = {"zero2": EMA, "zero3": CASES["bank"]}
-    for name, change in stages.items():
-        asked = {"train": {"trainer_arguments": {"deepspeed": str(launch_file(f"{name}.json"))}}}
-        ranks.add(name, change, asked, environment={"DS_ACCELERATOR": "cpu"})
-    ranks.add("refused", EMA, asked, environment={"DS_ACCELERATOR": "cpu"})
-    codes, logs = ranks.run()
-    assert codes[:2] == [[0, 0]] * 2, "\n".join(log[-3000:] for log in logs)
-    for name, change in stages.items():
-        compare_runs(tmp_path / name, train(configure(change, {"output": str(tmp_path / f"{name}-whole")}))[0])
-    assert 2 in codes[2] and "ZeRO-3 hides the weights" in logs[2]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

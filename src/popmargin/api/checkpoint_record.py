@@ -22,7 +22,7 @@ from popmargin.training.inputs import flat
 
 _FOLDER, _SETTINGS = "popmargin", "settings.json"
 _FREE = ("name", "output", "model.path", "model.save_dtype", "pop.edges", "pop.scale", "train.frozen_cache_gb",
-         "train.compile", "train.token_statistics")  # fmt: skip
+         "train.compile", "train.token_statistics", "data.workers", "data.cache")  # fmt: skip
 """Settings that change neither loss nor order, or whose content is in the record."""
 _FREE_SECTIONS = ("evaluation.", "reference.")
 _TOGETHER = ("train.tokens_per_batch", "train.micro_batch_size")

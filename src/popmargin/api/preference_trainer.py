@@ -22,6 +22,7 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.held_out_scores import held_out_loss, held_out_scores, why_no_loss
 from popmargin.evaluation.run import HeldOutMargins, held_out_margins, margin_metrics
 from popmargin.files import digest
+from popmargin.listed_files import LISTED, sync_folder
 from popmargin.pop.edges import PopEdges
 from popmargin.training import trainer as loop
 from popmargin.training.account import encoding_step, memory_steps
@@ -238,10 +239,12 @@ class PreferenceTrainer(loop.PreferenceTrainer):
             sides = (self._workspace.train.encoded, self._workspace.test.encoded)
             part = folder / ".popmargin-model"  # the folder itself may contain checkpoints, which are kept
             save_trained(self, self._task, self._run.model, part, sides)
-            for file in sorted(part.iterdir()) if self.is_world_process_zero() else ():
-                file.replace(folder / file.name)
             if self.is_world_process_zero():
+                # Its list comes first, so that a folder of which some files are not there yet is refused.
+                for file in (part / LISTED, *sorted(file for file in part.iterdir() if file.name != LISTED)):
+                    file.replace(folder / file.name)
                 part.rmdir()
+                sync_folder(folder)
         finally:
             self._writes_run, self.write = False, write
 

@@ -14,6 +14,7 @@ from popmargin.code_permission import note_named
 from popmargin.config import RunConfig, from_dict, merge, to_dict
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
+from popmargin.data.tokenizer_rules import tokenizer_fingerprint
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError
 from popmargin.evaluation.held_out import held_out
@@ -22,7 +23,7 @@ from popmargin.files import digest, whole_folder
 from popmargin.models.saved import write_model
 from popmargin.pop.edges import PopEdges
 from popmargin.rewards.configured import AnyReward
-from popmargin.tasks.text import cache_folder, tokenizer_fingerprint
+from popmargin.tasks.text import cache_folder
 from popmargin.training.account import memory_steps
 from popmargin.training.build import Run
 from popmargin.training.run import train as train_run

@@ -11,7 +11,7 @@ from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments
 from popmargin.cli.label import add_project_arguments, load_new_data, project_settings
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.errors import ConfigError, counted, import_extra
-from popmargin.label.store.address import open_store
+from popmargin.label.store.address import may_exist, open_store
 
 if TYPE_CHECKING:
     from popmargin.label.store.label_store import LabelStore
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         "--annotators", nargs="+", metavar="NAME", default=[], help="names of the annotators; each gets a link"
     )
     add_project_arguments(parser)
-    add_data_arguments(parser)
+    add_data_arguments(parser, rated=True)
     server = parser.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     server.add_argument("--port", type=int, default=8000, help="port (default: 8000, or the next free one)")
@@ -46,27 +46,25 @@ def add_parser(subparsers: Any) -> None:
 def _annotate(args: argparse.Namespace) -> int:
     for module in _MODULES:
         import_extra(module, "label")
-    from popmargin.data.schema import holds_images
     from popmargin.label.projects.open_project import open_project
     from popmargin.label.web.app import create_app
-    from popmargin.label.web.guidelines import guidelines_of
-    from popmargin.label.web.serve import address, is_loopback, listen, serve
+    from popmargin.label.web.serve import address, exit_at_sigterm, is_loopback, listen, serve
 
     admin_token = _admin_token(args)
-    if not is_loopback(args.host) and not args.annotators:
-        raise ConfigError(
-            f"--host {args.host} lets others reach this server, but there are no annotators. Name them with "
-            "--annotators ANNA BEN (each gets a link), or omit --host to label on this machine."
-        )
+    alone = is_loopback(args.host)
+    if not alone and not args.annotators and not may_exist(args.db):
+        raise _nobody(args.host)
     settings = project_settings(args)
     data = None if args.data is None else load_new_data(args, settings)
     # The address first: an unavailable one should not leave a project behind.
-    with listen(args.host, args.port) as listening, open_store(args.db, create=data is not None) as store:
+    listening = listen(args.host, args.port)
+    with exit_at_sigterm(), listening, open_store(args.db, create=data is not None) as store:
         name = store.project(args.project).name if data is None else args.project or NEW_PROJECT
-        if args.guidelines is None and all(known.name != name for known in store.projects()):
-            settings["guidelines"] = guidelines_of(args.kind or "pop", images=data is not None and holds_images(data))
+        team = args.annotators or _team(store, name)
+        if not alone and not team:
+            raise _nobody(args.host)
         project = open_project(store, data, name, **settings)
-        links = _links(store, project, args.annotators or [LOCAL])
+        links = _links(store, project, team or [LOCAL])
         site = address(args.host, listening) + args.root_path.rstrip("/")
         _announce(store, project, site, links, admin_token)
         own = links.get(LOCAL)
@@ -74,6 +72,20 @@ def _annotate(args: argparse.Namespace) -> int:
             webbrowser.open(f"{site}/login/{own}")
         serve(create_app(store, admin_token=admin_token, root_path=args.root_path), listening)
     return 0
+
+
+def _team(store: "LabelStore", name: str) -> list[str]:
+    """The people who label a project already; empty if that is only the one on this machine, or it is new."""
+    found = [project.id for project in store.projects() if project.name == name]
+    people = [who for number in found for who in store.annotators(number) if who.kind == "person" and who.active]
+    return [] if all(who.name == LOCAL for who in people) else [who.name for who in people]
+
+
+def _nobody(host: str) -> ConfigError:
+    return ConfigError(
+        f"--host {host} lets others reach this server, but there are no annotators. Name them with --annotators ANNA "
+        "BEN (each gets a link), or omit --host to label on this machine."
+    )
 
 
 def _admin_token(args: argparse.Namespace) -> str:
@@ -100,11 +112,15 @@ def _links(store: "LabelStore", project: "Project", names: Sequence[str]) -> dic
 def _announce(
     store: "LabelStore", project: "Project", site: str, links: dict[str, str | None], admin_token: str
 ) -> None:
+    from popmargin.label.projects.reach import out_of_reach
+
     progress = store.progress(project.id)
     print(
         f"{project.name}: {progress.labels_done} of {counted(progress.labels_wanted, 'label')} done, "
         f"{counted(progress.items, 'item')}"
     )
+    if far := out_of_reach(store, project):
+        print(f"  {far}")
     for name, token in links.items():
         link = f"{site}/login/{token}" if token else "keeps the existing link (create a new one on the admin page)"
         print(f"  {name:<12} {link}")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from popmargin.account import Step
 from popmargin.bounds import Count
-from popmargin.cli import data_augment, data_pairs, data_rate
+from popmargin.cli import data_augment, data_export, data_pairs, data_rate
 from popmargin.cli.data_source import add_bad_rows, add_source, load_source, print_report, source_options
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
@@ -28,11 +29,10 @@ _SHOWN = 160
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `data inspect | check | convert | split | rate | pairs | augment` to the command line."""
-    parser = subparsers.add_parser("data", help="preference data: inspect, check, convert, split, rate, pairs, augment")
-    verbs = parser.add_subparsers(
-        dest="data_verb", required=True, metavar="{inspect,check,convert,split,rate,pairs,augment}"
-    )
+    """Add `data inspect | check | convert | split | rate | pairs | augment | export` to the command line."""
+    names = ("inspect", "check", "convert", "split", "rate", "pairs", "augment", "export")
+    parser = subparsers.add_parser("data", help=f"preference data: {', '.join(names)}")
+    verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="{" + ",".join(names) + "}")
     inspect = verbs.add_parser("inspect", help="show format, counts, lengths, strengths and some examples")
     add_source(inspect)
     inspect.add_argument("--examples", type=number(Count), default=3, help="rows to show (default: %(default)s)")
@@ -82,6 +82,7 @@ def add_parser(subparsers: Any) -> None:
     data_rate.add_parser(verbs)
     data_pairs.add_parser(verbs)
     data_augment.add_parser(verbs)
+    data_export.add_parser(verbs)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +161,7 @@ def _template_notes(model: str | None, prefs: Preferences | None) -> list[str] |
     from popmargin.data.tokenize import tokenize_preferences
     from popmargin.models.policies import load_tokenizer
 
-    return tokenize_preferences(prefs, load_tokenizer(model), max_length=None).report.notes()
+    return tokenize_preferences(prefs, load_tokenizer(model), max_length=None, workers=None).report.notes()
 
 
 def _print_template(notes: list[str] | None) -> None:
@@ -183,6 +184,7 @@ def _split(args: argparse.Namespace) -> int:
     prefs = load_source(args)
     train, test = split_preferences(prefs, test_size=args.test_size, seed=args.seed)
     check_leak(train, test)
+    print(Step(name="split", rows_in=len(prefs), kept={"to train on": len(train), "held out": len(test)}).lines()[0])
     for part, path in ((train, args.train), (test, args.test)):
         part.save(path)
         print(f"wrote {counted(len(part), 'preference')}, {counted(len(set(body_keys(part))), 'prompt')}, to {path}")

@@ -10,21 +10,21 @@ from popmargin.data.images import MAX_PIXELS
 from popmargin.data.load import Ties, load_preferences
 from popmargin.data.pairs import PAIRINGS
 from popmargin.data.schema import Preferences
-from popmargin.errors import counted
+from popmargin.data.validate import describe_problems
 
 SOURCE_HELP = "a file, glob, folder or hub id, or several separated by commas; `name:split` selects a split"
 SPLIT_HELP = "the split to use, if there are several"
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how the data is read."""
+def add_data_arguments(parser: argparse.ArgumentParser, *, rated: bool = False) -> None:
+    """Add the flags that say how the data is read; `rated`: the verb decides about `pairs` if that is not given."""
     data = parser.add_argument_group("how to read the data (use the same options as in training, or the ids differ)")
     data.add_argument("--format", default="auto", metavar="NAME", help="format of the data (default: detected)")
     data.add_argument("--split", help=SPLIT_HELP)
     data.add_argument(
         "--column", action="append", default=[], type=column, metavar="FIELD=COLUMN", help="which column holds a field"
     )
-    add_pair_arguments(data, "--data-seed")
+    add_pair_arguments(data, "--data-seed", rated=rated)
     data.add_argument(
         "--bad-rows",
         choices=("error", "drop"),
@@ -33,13 +33,14 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_pair_arguments(parser: Any, seed_flag: str) -> None:
+def add_pair_arguments(parser: Any, seed_flag: str, *, rated: bool = False) -> None:
     """Add flags for turning several rated responses into preferences, to a parser or a group of one."""
     parser.add_argument(
         "--pairs",
         choices=PAIRINGS,
-        default="best_vs_worst",
-        help="pairs to make from several rated responses (default: %(default)s)",
+        default=None if rated else "best_vs_worst",
+        help="pairs to make from several rated responses (default: best_vs_worst"
+        + ("; for kind rating best_vs_rest, so that every response is asked about)" if rated else ")"),
     )
     parser.add_argument(
         "--min-gap", type=float, default=0.0, help="minimum strength of a preference (default: %(default)s)"
@@ -75,7 +76,7 @@ def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> 
         source,
         format=args.format,
         split=args.split,
-        pairs=args.pairs,
+        pairs=args.pairs or "best_vs_worst",
         min_gap=args.min_gap,
         seed=args.data_seed,
         bad_rows=args.bad_rows,
@@ -89,11 +90,12 @@ def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> 
 
 
 def tell_left_out(preferences: Preferences, source: str) -> None:
-    """Report on stderr what was done to the rows of a source, and whether some were dropped."""
+    """The account of reading a source, on stderr: its rows, those that were dropped and why, and what was done."""
     report = preferences.report
-    if report.rows_kept != report.rows_in:
-        left_out = f"{report.rows_kept} of {counted(report.rows_in, 'row')} used"
-        print(f"{source}: {left_out}; see `popmargin data check {source}`", file=sys.stderr)
+    more = f"; list them with popmargin data check {source}" if report.problems else ""
+    print(f"{source}: {report.step().arithmetic}{more}", file=sys.stderr)
+    if report.problems:
+        print(describe_problems(report.problems, limit=3), file=sys.stderr)
     for note in report.notes:
         print(f"{source}: {note}", file=sys.stderr)
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from popmargin.account import Step
 from popmargin.cli.data_source import add_bad_rows, add_source, load_source
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.reward_options import add_reward_arguments, reward_of
@@ -59,6 +60,9 @@ def _rate(args: argparse.Namespace) -> int:
     rated.save(args.out)
     for note in ratings.notes:
         print(note)
+    left_out = {"the reward prefers the rejected response": len(prefs) - len(rated)}
+    step = Step(name=f"rated by {args.reward}", rows_in=len(prefs), kept={"kept": len(rated)}, left_out=left_out)
+    print("\n".join(step.lines()))
     print(f"the reward agrees with {len(prefs) - against} of {counted(len(prefs), 'label')}; others: {disagree}")
     print(f"wrote {counted(len(rated), 'preference')}, rated by {args.reward}, to {args.out}")
     return 0

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli import eval_benchmark
 from popmargin.cli.judge_options import add_server_options, request_values
 from popmargin.cli.outputs import add_code
 from popmargin.cli.overrides import add_fields
@@ -19,22 +20,30 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "eval",
-        help="evaluate a trained policy",
+        help="evaluate a run, or any model on compared responses",
         description="Evaluate a run on exactly the preferences held out in training and, with a reward, on "
         "generations. Fields of evaluation can be set: --evaluation.reward my_module:my_reward. To use other "
-        "held-out data: --data.test FILE; none of its prompts may have been trained on.",
+        "held-out data: --data.test FILE; none of its prompts may have been trained on. Or evaluate any model, without "
+        "a run, on compared responses: --model MODEL --data FILE.",
         usage="popmargin eval RUN [--against RUN] [--server URL --model NAME | --answers FILE] [--goals 1,4,7,10] "
         "[--json] [--code FILE] "
-        "[--SECTION.FIELD VALUE ...]",
+        "[--SECTION.FIELD VALUE ...]\n       popmargin eval --model MODEL --data FILE [--as policy|reward] "
+        "[--reference MODEL] [--per-token]\n       [--layout NAME] [--split NAME] [--subset COLUMN] [--options YAML] "
+        "[--against RESULT.json]\n       [--out FILE.json] [--report FILE.html] [--overwrite] [--json]",
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("--against", type=Path, help="another evaluated run, for a paired win rate")
+    parser.add_argument("run", type=Path, nargs="?", help="run directory")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        help="another evaluated run, for a paired win rate; or another model's result on the same benchmark (.json)",
+    )
     parser.add_argument("--answers", metavar="FILE", help="take the policy's responses from a file, by the prompt")
     server = parser.add_argument_group("a policy that a server has")
     server.add_argument("--server", metavar="URL", help="an OpenAI-compatible server that samples the policy")
-    server.add_argument("--model", metavar="NAME", help="the policy's name on the server")
+    server.add_argument("--model", metavar="NAME", help="the policy's name on the server; without RUN, any model")
     add_server_options(server)
+    eval_benchmark.add_flags(parser, "rm_bench, reward_bench_2, rated_samples, reward_bench, pairs")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
     parser.add_argument(
         "--goals",
@@ -48,6 +57,8 @@ def add_parser(subparsers: Any) -> None:
 
 def standing(args: argparse.Namespace) -> tuple[str, list[str]]:
     """An evaluation is written only when complete, so it starts over."""
+    if args.run is None:
+        return "the result was not written.", []
     return f"the evaluation of {args.run} was not written; the run is unchanged.", []
 
 
@@ -77,6 +88,8 @@ def _elsewhere(args: argparse.Namespace, config: RunConfig) -> Any:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
+    if eval_benchmark.wanted(args):
+        return eval_benchmark.run(args)
     goals = [] if args.goals is None else ["--evaluation.goals", f"[{args.goals}]"]
     config = from_dict(RunConfig, apply_overrides(to_dict(RunDirectory(args.run).config()), [*args.overrides, *goals]))
     check_models(config.model.path, config.reference.model, *reward_models(config.evaluation))

@@ -120,8 +120,7 @@ def _run(args: argparse.Namespace) -> int:
     prompts = load_prompts(args.prompts, split=args.split, columns=dict(args.column)).first(args.limit)
     if args.chat:
         prompts = prompts.as_chat()
-    for note in prompts.notes:
-        print(f"{args.prompts}: {note}", file=sys.stderr)
+    print("\n".join(prompts.step().lines()), file=sys.stderr)
     from popmargin.generate.part_file import part_beside
 
     with part_beside(args.out) as part:

@@ -4,13 +4,14 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from popmargin.config import RunConfig
 from popmargin.errors import counted
 from popmargin.files import read_jsonl
-from popmargin.study.config import StudyConfig
-from popmargin.training.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from popmargin.config import RunConfig
+    from popmargin.study.config import StudyConfig
 
 
 def say_where_it_stands(arguments: Sequence[str], args: argparse.Namespace | None) -> str:
@@ -42,8 +43,10 @@ def _close_bars() -> None:
         bar.close()
 
 
-def run_standing(config: RunConfig) -> tuple[str, list[str]]:
+def run_standing(config: "RunConfig") -> tuple[str, list[str]]:
     """How far a training run is, and what its command needs to continue."""
+    from popmargin.training.run_directory import RunDirectory
+
     directory = RunDirectory(Path(config.output))
     if directory.finished:
         return f"{directory.path} is trained.", ["--resume"]
@@ -58,9 +61,11 @@ def run_standing(config: RunConfig) -> tuple[str, list[str]]:
     return f"{where}; its last checkpoint is at step {checkpoint.name.rpartition('-')[2]}.", ["--resume"]
 
 
-def study_standing(study: StudyConfig) -> tuple[str, list[str]]:
+def study_standing(study: "StudyConfig") -> tuple[str, list[str]]:
     """How many runs of a study are done; the same command continues."""
     configs = [config for arm in study.run_configs().values() for config in arm]
+    from popmargin.training.run_directory import RunDirectory
+
     runs = [RunDirectory(Path(config.output)) for config in configs]
     done = sum(run.finished and (run.evaluation / "metrics.json").is_file() for run in runs)
     return f"{done} of {counted(len(runs), 'run')} of {study.output} are trained and evaluated, and are kept.", []

@@ -1,4 +1,4 @@
-"""popmargin label: fill a label store, show progress, give people access, export labels."""
+"""popmargin label: fill a label store, show progress, give people access, export and back up labels."""
 
 import argparse
 import dataclasses
@@ -8,18 +8,25 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from popmargin.cli import label_ask, label_judge, label_rank, label_report
+from popmargin.cli import (
+    label_annotators,
+    label_ask,
+    label_backup,
+    label_guidelines,
+    label_judge,
+    label_rank,
+    label_report,
+)
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_data, seed, tell_left_out
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.data.load import load_preferences
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError, counted
+from popmargin.errors import ConfigError, counted
 from popmargin.files import PARQUET, whole_folder
 from popmargin.label.store.address import in_words, may_exist, open_store
 from popmargin.pop.edges import PopEdges
-from popmargin.safe_reading import read_text
 
 EXPORTS = ("edges", "preferences", "dataset", "labels", "history", "jsonl")
 _BY_SUFFIX = {".parquet": "edges", ".jsonl": "jsonl", "": "dataset"}
@@ -27,9 +34,10 @@ _TABLES = (".parquet", ".jsonl")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import | ask | status | annotators | export | judge | rank | report` to the command line."""
+    """Add `label import | ask | status | annotators | export | backup | judge | rank | report` to the command line."""
     parser = subparsers.add_parser(
-        "label", help="the label store: import, ask, status, annotators, export, judge, rank, report"
+        "label",
+        help="the label store: import, ask, status, annotators, guidelines, export, backup, judge, rank, report",
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
@@ -37,9 +45,11 @@ def add_parser(subparsers: Any) -> None:
     add_store_arguments(status, project=False)
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(func=_status)
-    _add_annotators(verbs)
+    label_annotators.add_parser(verbs)
     _add_export(verbs)
     label_ask.add_parser(verbs)
+    label_backup.add_parser(verbs)
+    label_guidelines.add_parser(verbs)
     label_judge.add_parser(verbs)
     label_rank.add_parser(verbs)
     label_report.add_parser(verbs)
@@ -74,7 +84,9 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlap", type=int, help="people per item (default: 1)")
     parser.add_argument("--repeat-share", type=float, help="share of items repeated to the same annotator (default: 0)")
     parser.add_argument("--lease-minutes", type=float, help="how long an item is reserved (default: 30)")
-    parser.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown file with guidelines for annotators")
+    parser.add_argument(
+        "--guidelines", type=Path, metavar="FILE", help="Markdown file with guidelines (default: those of the kind)"
+    )
 
 
 def project_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -83,12 +95,7 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         DataError: a file that cannot be read.
     """
-    try:
-        guidelines = None if args.guidelines is None else read_text(args.guidelines, DataError)
-    except (OSError, DataError) as error:
-        raise DataError(
-            f"{args.guidelines}: guidelines cannot be read ({error}). Give a UTF-8 Markdown file."
-        ) from error
+    guidelines = None if args.guidelines is None else label_guidelines.read_guidelines(args.guidelines)
     rating, lease = args.kind == "rating", None if args.lease_minutes is None else args.lease_minutes * 60
     return {
         "kind": args.kind,
@@ -113,8 +120,19 @@ def _known_ratings(path: Path) -> Preferences:
     return gold
 
 
+def _asks_for_ratings(args: argparse.Namespace) -> bool:
+    """Whether the project is, or will be, one of ratings."""
+    if args.kind is not None or not may_exist(args.db):
+        return args.kind == "rating"
+    with open_store(args.db, create=True) as store:
+        name = args.project or NEW_PROJECT
+        return any(found.name == name and found.scale is not None for found in store.projects())
+
+
 def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Preferences:
     """The data of a new project, read and checked before creating the store: unusable data must not leave one."""
+    if args.pairs is None and _asks_for_ratings(args):
+        args.pairs = "best_vs_rest"  # with ties, every response is in a pair
     data = load_data(args, args.data, ties="keep")  # ties are what people should be asked about
     if not may_exist(args.db):
         from popmargin.label.projects.draft import draft_items
@@ -128,25 +146,8 @@ def _add_import(verbs: Any) -> None:
     parser.add_argument("data", help=f"preferences: {SOURCE_HELP}")
     add_store_arguments(parser)
     add_project_arguments(parser)
-    add_data_arguments(parser)
+    add_data_arguments(parser, rated=True)
     parser.set_defaults(func=_import)
-
-
-def _add_annotators(verbs: Any) -> None:
-    parser = verbs.add_parser("annotators", help="manage annotators")
-    actions = parser.add_subparsers(dest="annotators_verb", required=True, metavar="{add,list,token,deactivate}")
-    for name, summary, act in (
-        ("add", "add people; prints each one's token, only once", _add),
-        ("token", "give someone a new token; the old one stops working", _token),
-        ("deactivate", "deactivate someone; their labels stay", _deactivate),
-    ):
-        action = actions.add_parser(name, help=summary)
-        action.add_argument("names", nargs="+", metavar="NAME")
-        add_store_arguments(action)
-        action.set_defaults(func=act)
-    listing = actions.add_parser("list", help="list a project's annotators")
-    add_store_arguments(listing)
-    listing.set_defaults(func=_list)
 
 
 def _add_export(verbs: Any) -> None:
@@ -185,6 +186,15 @@ def _add_export(verbs: Any) -> None:
         "(default: keep)",
     )
     parser.add_argument(
+        "--without", nargs="+", metavar="NAME", default=[], help="leave out the labels of these annotators"
+    )
+    parser.add_argument(
+        "--unjudged",
+        choices=("drop", "keep"),
+        help="preferences of which neither the data nor a label says which response is better: leave them out, or keep "
+        "them in the imported order (default: drop)",
+    )
+    parser.add_argument(
         "--votes",
         choices=("probability", "whole"),
         help="preferences: weight of a vote in soft_label, its confidence or always 1 (default: probability)",
@@ -206,15 +216,23 @@ def _import(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
+        from popmargin.label.projects.reach import out_of_reach
+
         found: list[dict[str, Any]] = []
-        for project in store.projects():
+        for project in store.projects() or [store.project()]:  # which refuses a store without one
             people = [
                 {**dataclasses.asdict(who), **dataclasses.asdict(store.progress(project.id, who.id))}
                 for who in store.annotators(project.id)
             ]
             progress = dataclasses.asdict(store.progress(project.id))
             found.append(
-                {"project": project.name, "preferences": project.preferences, **progress, "annotators": people}
+                {
+                    "project": project.name,
+                    "preferences": project.preferences,
+                    **progress,
+                    "annotators": people,
+                    "out_of_reach": out_of_reach(store, project),
+                }
             )
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
@@ -226,56 +244,12 @@ def _status(args: argparse.Namespace) -> int:
             f"{row['project']}: {done} of {counted(wanted, 'label')}{share}, {counted(row['items'], 'item')}, "
             f"{row['leased']} open now"
         )
+        if row["out_of_reach"]:
+            print(f"  {row['out_of_reach']}")
         for who in row["annotators"]:
-            state = "" if who["active"] else ", not active"
+            state = ("" if who["active"] else ", not active") + (", discarded" if who["discarded"] else "")
             print(f"  {who['name']:<20} {who['kind']}{state}: {who['own_done']} done, {who['own_skipped']} skipped")
     return 0
-
-
-def _add(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
-        project = store.project(args.project)
-        known = {who.name for who in store.annotators(project.id)}
-        taken = [name for name in args.names if name in known or args.names.count(name) > 1]
-        if taken:
-            raise DataError(f"'{taken[0]}' is already an annotator of project '{project.name}'; nobody was added.")
-        for name in args.names:
-            _, token = store.add_annotator(project.id, name)
-            print(f"{name}\t{token}")
-    return 0
-
-
-def _token(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
-        for who in _named(store, args):
-            print(f"{who.name}\t{store.new_token(who.id)}")
-    return 0
-
-
-def _deactivate(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
-        for who in _named(store, args):
-            store.set_active(who.id, False)
-            print(f"{who.name} is no longer active")
-    return 0
-
-
-def _list(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
-        for who in store.annotators(store.project(args.project).id):
-            print(f"{who.name}\t{who.kind}\t{'active' if who.active else 'not active'}")
-    return 0
-
-
-def _named(store: Any, args: argparse.Namespace) -> list[Any]:
-    from popmargin.errors import did_you_mean
-
-    project = store.project(args.project)
-    known = {who.name: who for who in store.annotators(project.id)}
-    for name in args.names:
-        if name not in known:
-            raise DataError(f"Project '{project.name}' has no annotator '{name}'. {did_you_mean(name, known)}")
-    return [known[name] for name in args.names]
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -284,9 +258,11 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: this name does not say what to export. Choose --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
         raise ConfigError(f"--aggregate is only for edges, not {kind}.")
-    for option in ("strengths", "unrated", "votes"):
+    for option in ("strengths", "unrated", "unjudged", "votes"):
         if getattr(args, option) and kind not in ("preferences", "dataset"):
             raise ConfigError(f"--{option} is only for preferences, not {kind}. Use --as preferences.")
+    if args.without and kind == "history":
+        raise ConfigError("--without is not for the history, which has every label. Use --as labels.")
     if args.wrong and kind in ("labels", "history", "jsonl"):
         raise ConfigError(f"--wrong is only for preferences and edges, not {kind}, which are exported unchanged.")
     suffixes = {"edges": PARQUET, "preferences": SAVE_SUFFIXES}.get(kind, _TABLES)
@@ -322,7 +298,9 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             )
 
     if kind == "edges":
-        edges, account = pop_edges(store, project, aggregate=args.aggregate, wrong=args.wrong or "swap")
+        edges, account = pop_edges(
+            store, project, aggregate=args.aggregate, wrong=args.wrong or "swap", without=args.without
+        )
         edges.save(args.out)
         print(account)
         print(f"wrote {counted(len(edges), 'edge')} to {args.out}")
@@ -334,15 +312,20 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             strengths=strengths,
             wrong=args.wrong or "swap",
             unrated=args.unrated or "keep",
+            unjudged=args.unjudged or "drop",
             votes=args.votes or "probability",
+            without=args.without,
         )
         if kind == "dataset":
             with whole_folder(args.out) as partial:
                 prefs.dataset.save_to_disk(str(partial))
         else:
             prefs.save(args.out)
-        print("\n".join([*prefs.report.notes, f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
+        step = prefs.report.step(f"preferences of {project.name}", prefs.report.notes)
+        print("\n".join([*step.lines(), f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
     else:
-        labels = store.label_history(project.id) if kind == "history" else store.labels(project.id)
+        labels = (
+            store.label_history(project.id) if kind == "history" else store.labels(project.id, without=args.without)
+        )
         save_labels(labels, args.out)
         print(f"wrote {counted(labels.num_rows, 'revision' if kind == 'history' else 'label')} to {args.out}")

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,13 @@ def add_parser(subparsers: Any) -> None:
         metavar="PROJECT",
         help="other projects on the same preferences, such as one with ratings: NAME, or STORE#NAME for another store",
     )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="annotators without whose labels agreement is given too, as without those that were discarded",
+    )
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     add_overwrite(parser)
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON instead of sentences")
@@ -50,8 +58,11 @@ def _report(args: argparse.Namespace) -> int:
                 url, _, named = source.partition("#")
                 place = opened.enter_context(open_store(url))
             projects.append((place, place.project(args.project if source is None else named or None)))
-        pooled = pool(projects)
+        pooled = pool(projects, without=args.without)
     quality = label_quality(pooled.labels, pooled.strengths, rated_by_people=pooled.rated_by_people)
+    if pooled.left_out:
+        without = label_quality(pooled.counting, pooled.strengths, rated_by_people=pooled.rated_by_people)
+        quality = replace(quality, without=without, left_out=pooled.left_out)
     write_label_report(quality, args.out, " and ".join(project.name for _, project in projects))
     if pooled.shared:
         print(pooled.shared, file=sys.stderr if args.json else sys.stdout)

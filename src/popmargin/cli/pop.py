@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from popmargin.account import Step
 from popmargin.cli import pop_scale
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.outputs import add_overwrite, check_outputs
@@ -126,8 +127,15 @@ def describe(facts: EdgeStatistics) -> str:
     share = "  ".join(
         f"{name} {facts.training_share[name]:.1%} (data {facts.data_share[name]:.1%})" for name in facts.training_share
     )
+    sides = {"only the weaker side": facts.only_weaker, "only in ties": facts.only_tied, "in no edge": facts.in_no_edge}
+    known = Step(
+        name="preferences",
+        rows_in=facts.preferences,
+        kept={"the stronger side of an edge": facts.preferences - sum(sides.values())},
+        left_out=sides,
+    )
     rows = {
-        "preferences": f"{facts.preferences}",
+        "preferences": known.arithmetic,
         "comparisons": "unknown" if facts.comparisons is None else f"{counted(facts.comparisons, 'label')} requested",
         "edges": f"{facts.edges} = {counted(facts.training_rows, 'training row')} + {counted(facts.ties, 'tie')}",
         "unmatched": f"{counted(facts.unmatched, 'training row')} without a weaker side (margin 0)",

@@ -37,6 +37,7 @@ def add_parsers(verbs: Any) -> None:
         choices=("davidson", "half", "drop"),
         help="model ties, count them as half a win each, or drop them (default: davidson; thurstone: half)",
     )
+    scale.add_argument("--without", nargs="+", metavar="NAME", default=[], help="annotators whose labels are left out")
     scale.add_argument("--reliability", action="store_true", help="also fit each annotator's reliability")
     scale.add_argument(
         "--confidence",
@@ -115,7 +116,7 @@ def _scale(args: argparse.Namespace) -> int:
     check_outputs(args, {"--out": args.out}, PARQUET, inputs)
     check_outputs(args, {"--preferences-out": args.preferences_out}, SAVE_SUFFIXES, [*inputs, args.out])
     preferences = load_data(args, args.data)
-    edges = read_edges(args.edges, preferences.ids)
+    edges = read_edges(args.edges, preferences.ids, without=args.without)
     scale = fit_strengths(
         edges,
         preferences.ids,

@@ -29,20 +29,29 @@ def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool, pur
     )
 
 
+def parse_options(text: str, flag: str) -> dict[str, Any]:
+    """The mapping that a flag gives as YAML.
+
+    Raises:
+        ConfigError: it is not a YAML mapping.
+    """
+    try:
+        options = parse_yaml(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(f"{flag} is not YAML: {problem}. Write '{{batch_size: 4}}'.") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"{flag} must be a mapping such as '{{batch_size: 4}}', not {text}.")
+    return {str(name): value for name, value in options.items()}
+
+
 def reward_options(args: argparse.Namespace) -> dict[str, Any]:
     """The mapping in --reward-options.
 
     Raises:
         ConfigError: it is not a YAML mapping.
     """
-    try:
-        options = parse_yaml(args.reward_options)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"--reward-options is not YAML: {problem}. Write '{{batch_size: 4}}'.") from error
-    if not isinstance(options, dict):
-        raise ConfigError(f"--reward-options must be a mapping such as '{{batch_size: 4}}', not {args.reward_options}.")
-    return {str(name): value for name, value in options.items()}
+    return parse_options(args.reward_options, "--reward-options")
 
 
 def reward_of(args: argparse.Namespace, *, images: bool = False) -> Reward | ImageReward:

@@ -38,6 +38,7 @@ class PopConfig:
     Attributes:
         edges: a file of edges (Parquet, JSONL or CSV), or a label store (`labels.db`, a project of it as
             `labels.db#name`, or a database's URL); null samples them from the strengths in the data.
+        without: names of annotators, separated by commas, whose labels among the `edges` are left out.
         sampling: `iterative` (every preference is the stronger side of k edges), `random` (k·N random pairs), `chain`
             (ours: as many pairs, each of which shares a preference with the one before) or `active` (ours: as many,
             chosen to be informative about the strength scale).
@@ -57,6 +58,7 @@ class PopConfig:
     """
 
     edges: Address | None = None
+    without: str | None = None
     sampling: Literal["iterative", "random", "chain", "active"] = "iterative"
     strength: Literal["signed", "unsigned", "before_flip"] = "signed"
     k: Size = 1
@@ -68,6 +70,17 @@ class PopConfig:
     scale: str | None = None
     ridge: NotNegative = 0.1
     zero: ZeroConfig = field(default_factory=lambda: ZeroConfig())
+
+    def __post_init__(self) -> None:
+        if self.without is not None and self.edges is None:
+            raise ConfigError(
+                "pop.without leaves out annotators of pop.edges, which is not given. Give it, or remove this."
+            )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The names in `without`."""
+        return tuple(name.strip() for name in (self.without or "").split(",") if name.strip())
 
 
 @section("target")

@@ -1,7 +1,7 @@
 """Prompts and whole sequences as token ids: plain texts, and conversations by the tokenizer's chat template."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -55,12 +55,13 @@ class Encoder:
     """Shared by text and chat encoding: batches of token ids, without special tokens except the tokenizer's own.
 
     Attributes:
-        ids: of the rows, to name them in errors; empty if they have none.
+        ids: row number -> id, to name rows in errors; empty if they have none.
         ends: ids of the last tokens of completions that have an end.
         found: observations: kind -> row numbers, once for each completion concerned.
         only_sampled: what the template writes only at the end of the sampling prompt, from the first row with such
             text.
-        preamble: what the template writes before conversations without a system message, excluding tokens and role.
+        preamble: what the template writes before conversations without a system message, excluding tokens and role;
+            None until there is one.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, writing: Writing) -> None:
@@ -68,11 +69,11 @@ class Encoder:
         self.writing = writing
         self.bos = cast("int | None", tokenizer.bos_token_id)
         self.eos = cast("int | None", tokenizer.eos_token_id)
-        self.ids: Sequence[str] = ()
+        self.ids: Mapping[int, str] = {}
         self.ends: set[int] = set()
         self.found: dict[str, list[int]] = defaultdict(list)
         self.only_sampled = ""
-        self.preamble = ""
+        self.preamble: str | None = None
 
     def named(self, row: int) -> str:
         """How messages name a row: its number and id."""
@@ -171,7 +172,6 @@ class ChatEncoder(Encoder):
                 "model's tokenizer, set tokenizer.chat_template, or use plain-text preferences."
             )
         self._ends = end_strings(tokenizer)
-        self._unseen = True  # no conversation without a system message
 
     def _write(self, turns: list[Message], row: int, **options: bool) -> str:
         try:
@@ -252,8 +252,8 @@ class ChatEncoder(Encoder):
         written, terminated = cut_after_end(self._write(turns, row), last, self._ends)
         if not terminated:
             self.found["unterminated"].append(row)
-        if self._unseen and turns[0]["role"] != "system" and not holds_tools([turns]):
-            self._unseen, self.preamble = False, self._preamble(turns, written)
+        if self.preamble is None and turns[0]["role"] != "system" and not holds_tools([turns]):
+            self.preamble = self._preamble(turns, written)
         shifted = only_sampled(sampled, written)
         self.only_sampled = self.only_sampled or shifted
         common = sampled[: len(sampled) - len(shifted)]

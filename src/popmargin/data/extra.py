@@ -4,18 +4,22 @@ import json
 import math
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import datasets
+import lazy_loader
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-from datasets.table import InMemoryTable
 
 from popmargin.data.conversation import is_blank
 from popmargin.data.exchange import exchange_rows
 from popmargin.data.image_arrow import image_array
 from popmargin.errors import DataError, counted
+
+if TYPE_CHECKING:
+    import datasets
+else:  # it takes a second, and many commands need none of it
+    datasets = lazy_loader.load("datasets")
 
 pc: Any = pyarrow.compute
 _ARROW_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
@@ -248,13 +252,15 @@ def _no_number(column: Any) -> tuple[int, Any]:
     return 0, column[0].as_py()
 
 
-def as_dataset(table: Any, features: Mapping[str, Any], fingerprint: str | None = None) -> datasets.Dataset:
+def as_dataset(table: Any, features: Mapping[str, Any], fingerprint: str | None = None) -> "datasets.Dataset":
     """A data set from an Arrow table, without hashing it.
 
     Args:
         features: of `datasets`, for columns where these say more than the Arrow type.
         fingerprint: of the content; None creates a unique one.
     """
+    from datasets.table import InMemoryTable
+
     inferred = datasets.Features.from_arrow_schema(table.schema.remove_metadata())
     known = datasets.Features({name: features.get(name, inferred[name]) for name in table.column_names})
     table = table.replace_schema_metadata(known.arrow_schema.metadata)

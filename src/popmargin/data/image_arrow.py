@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.compute
 
 from popmargin.data.images import COLUMNS
 
 pc: Any = pyarrow.compute
-IMAGE_TYPE: Any = datasets.Image().pa_type
+IMAGE_TYPE: Any = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """An image's bytes, or else its path."""
 
 

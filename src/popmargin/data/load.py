@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import datasets
+import lazy_loader
 
 from popmargin.bounds import MOST_PIXELS
 from popmargin.data.collect import Collector
@@ -18,13 +18,21 @@ from popmargin.data.schema import Preferences
 from popmargin.data.validate import describe_problems, raise_problems
 from popmargin.errors import ConfigError, DataError, did_you_mean
 
+if TYPE_CHECKING:
+    import datasets
+else:  # it takes a second, and many commands need none of it
+    datasets = lazy_loader.load("datasets")
+
 BadRows = Literal["error", "drop"]
 Ties = Literal["drop", "keep"]
 Contradictions = Literal["error", "keep"]
 
 
 def load_preferences(
-    source: str | Path | Sequence[str | Path] | datasets.Dataset | datasets.DatasetDict | list[dict[str, Any]],
+    source: (
+        "str | Path | Sequence[str | Path] | datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset"
+        " | datasets.IterableDatasetDict | list[dict[str, Any]]"
+    ),
     *,
     format: str = "auto",
     split: str | None = None,
@@ -45,8 +53,9 @@ def load_preferences(
 
     Args:
         source: a file (.jsonl, .json, .csv, .tsv, .parquet, each also .gz), a glob, a folder of such files or of
-            `Dataset.save_to_disk`, a hub id; several of these in a list or separated by commas; a `datasets.Dataset`,
-            or a list of dictionaries. `name:split` names the split of a folder or hub id.
+            `Dataset.save_to_disk`, a hub id; several of these in a list or separated by commas; a `datasets.Dataset`
+            (one that streams is written to the user's cache folder once), or a list of
+            dictionaries. `name:split` names the split of a folder or hub id.
         format: a name in `popmargin.data.formats.FORMATS`, or "auto" to detect it from the columns.
         split: the split of a data set that has several.
         pairs: how rated responses become pairs: "best_vs_worst", "best_vs_random", "best_vs_rest" or "all".
@@ -58,7 +67,7 @@ def load_preferences(
         columns: our field -> the source's column, e.g. {"prompt": "question"}; "text" and "rating" name the fields
             of each rated response.
         ties: "drop" drops and reports rated responses, signed strengths, winners and votes that prefer neither; "keep"
-            makes them preferences of strength 0, so that people can label them.
+            makes them preferences of strength 0 and soft label ½, so that people can label them.
         contradictions: "error": as above; "keep" takes the label as it is, also where ratings, a strength or a soft
             label say that rejected is better: the strength is negative, the soft label below ½.
         max_image_pixels: the most pixels, width times height, of an image; larger ones are reported, not decoded.

@@ -1,9 +1,11 @@
 """How preferences were loaded: what was kept, and what was dropped and why."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
+
+from popmargin.account import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,24 @@ class LoadReport:
         """Number of problems of each kind, most frequent first."""
         return dict(Counter(problem.kind for problem in self.problems).most_common())
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Kind of problem -> dropped candidates, each counted once, under its first problem; most frequent first."""
+        first: dict[int, str] = {}
+        for problem in self.problems:
+            first.setdefault(problem.candidate, problem.kind)
+        return dict(Counter(first.values()).most_common())
+
+    def step(self, name: str | None = None, notes: Sequence[str] = ()) -> Step:
+        """The report as a step of an account, without notes of its own; by default it has the source's name."""
+        return Step(
+            name=name or self.source,
+            rows_in=self.rows_in,
+            kept={"kept": self.rows_kept},
+            left_out=self.left_out,
+            notes=tuple(notes),
+        )
+
     def to_dict(self, *, limit: int | None = None) -> dict[str, Any]:
         """The report as JSON values, with at most `limit` of its problems."""
         return {
@@ -101,6 +121,7 @@ class LoadReport:
             "rows_in": self.rows_in,
             "rows_kept": self.rows_kept,
             "rows_reported": self.rows_reported,
+            "left_out": self.left_out,
             "problem_counts": self.problem_counts,
             "problems": [problem.to_dict() for problem in self.problems[:limit]],
             "columns_used": dict(self.columns_used),
@@ -112,6 +133,6 @@ class LoadReport:
     def __str__(self) -> str:
         account = f"{self.rows_in} in = {self.rows_kept} kept + {self.rows_reported} left out"
         lines = [f"{self.source} ({self.container}, format '{self.format}'): {account}"]
-        lines += [f"  left out, {kind}: {count}" for kind, count in self.problem_counts.items()]
+        lines += [f"  left out, {kind}: {count}" for kind, count in self.left_out.items()]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)

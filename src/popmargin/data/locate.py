@@ -5,11 +5,12 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import datasets
+import lazy_loader
 import pyarrow as pa
 
+from popmargin.data.materialise import materialised
 from popmargin.data.sources import (
     FILE_READERS,
     SUFFIXES,
@@ -22,6 +23,11 @@ from popmargin.data.sources import (
 )
 from popmargin.errors import DataError, a_kind, counted
 from popmargin.safe_reading import check_regular
+
+if TYPE_CHECKING:
+    import datasets
+else:  # it takes a second, and many commands need none of it
+    datasets = lazy_loader.load("datasets")
 
 _SPLIT = re.compile(r"(.+):([\w.-]+)")
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -44,7 +50,8 @@ def open_source(source: object, *, split: str | None) -> Source:
     """
     if isinstance(source, str | Path):
         return _together([_open_named(name, split) for name in _names(source)])
-    if isinstance(source, datasets.Dataset | datasets.DatasetDict):
+    loaded = datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict
+    if isinstance(source, loaded):
         return _open_dataset(source, _MEMORY, split)
     if isinstance(source, list | tuple):
         items = list(cast(Sequence[object], source))
@@ -253,7 +260,7 @@ def _hub_dataset(name: str, split: str | None) -> Any:
 
 
 def _open_dataset(dataset: Any, name: str, split: str | None) -> Source:
-    if isinstance(dataset, datasets.DatasetDict):
+    if isinstance(dataset, datasets.DatasetDict | datasets.IterableDatasetDict):
         keys = [str(key) for key in dataset]
         names = ", ".join(keys)
         if not keys:
@@ -267,6 +274,8 @@ def _open_dataset(dataset: Any, name: str, split: str | None) -> Source:
         name = f"{name}[{key}]"
     elif split is not None:
         raise DataError(f"{name} has no splits, but split='{split}'. Remedy: omit it.")
+    if isinstance(dataset, datasets.IterableDataset):
+        return Source(name, "dataset", False, False, lambda: dataset_batches(materialised(dataset, name)))
     if not isinstance(dataset, datasets.Dataset):
         raise DataError(f"{name} is {a_kind(dataset)}. Remedy: give a datasets.Dataset.")
     return Source(name, "dataset", False, False, lambda: dataset_batches(dataset))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from popmargin.account import Step
 from popmargin.data.conversation import Message, Text, prompt_key
 from popmargin.data.formats import Reader, resolve_names
 from popmargin.data.formats.base import as_turns
@@ -32,14 +33,16 @@ class Prompts:
     Attributes:
         prompts: texts or messages (P,).
         columns: what else the data say of each, by name (P,).
-        rows: that were read; those beyond the distinct prompts are in `notes`.
-        notes: what was done with rows, in sentences.
+        rows: that were read; always P + those left out.
+        left_out: reason -> rows that gave no prompt.
+        notes: what else is known of them, in sentences.
         name: of the source, for messages.
     """
 
     prompts: list[Text]
     columns: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     rows: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
     notes: tuple[str, ...] = ()
     name: str = "the prompts"
 
@@ -52,9 +55,15 @@ class Prompts:
         """The first so many; all when None."""
         if count is None or count >= len(self):
             return self
-        note = f"prompts beyond the first {count}, not used: {len(self) - count}"
+        left_out = {**self.left_out, f"beyond the first {count}": len(self) - count}
         columns = {name: values[:count] for name, values in self.columns.items()}
-        return replace(self, prompts=self.prompts[:count], columns=columns, notes=(*self.notes, note))
+        return replace(self, prompts=self.prompts[:count], columns=columns, left_out=left_out)
+
+    def step(self) -> Step:
+        """The account of reading them."""
+        rows = self.rows or len(self) + sum(self.left_out.values())  # made of prompts that were never read
+        return Step(name=self.name, rows_in=rows, kept={"prompts": len(self)}, left_out=self.left_out,
+                    notes=self.notes, unit="rows")  # fmt: skip
 
     def as_chat(self) -> "Prompts":
         """Texts as the first message of a user; conversations as they are."""
@@ -67,7 +76,7 @@ class Prompts:
 def load_prompts(
     source: str | Path | list[dict[str, Any]], *, split: str | None = None, columns: Mapping[str, str] | None = None
 ) -> Prompts:
-    """Read prompts; those with the same content are one, which the notes count.
+    """Read prompts; those with the same content are one, which `left_out` counts.
 
     Args:
         source: preferences in any layout, `Responses`, rows with a prompt (JSON, CSV, Parquet …), or a .txt file with a
@@ -81,7 +90,7 @@ def load_prompts(
     Example:
         >>> load_prompts([{"question": "2+2?", "topic": "sums"}, {"question": "2+2?", "topic": "sums"}])
         ... # doctest: +ELLIPSIS
-        Prompts(prompts=['2+2?'], columns={'topic': ['sums']}, rows=2, notes=('prompts that occur again...: 1',), ...)
+        Prompts(prompts=['2+2?'], columns={'topic': ['sums']}, rows=2, left_out={'the same content ...': 1}, ...)
     """
     if isinstance(source, str | Path) and str(source).lower().endswith(".txt"):
         return _of_lines(Path(source))
@@ -92,10 +101,9 @@ def load_prompts(
         raise DataError(f"{opened.name}: there are no rows. Remedy: give at least one.")
     if {"chosen", "rejected"} <= candidates.keys() or {"response_a", "response_b"} <= candidates.keys():
         data = load_preferences(source, split=split, columns=columns, ties="keep", bad_rows="drop")
-        left_out = data.report.rows_in - data.report.rows_kept
         prompts = [prompt for batch in data.batches("prompt") for prompt in batch["prompt"]]
-        notes = Counter({"rows that are no preferences, not used": left_out})
-        return _distinct(prompts, {"cluster": data.clusters} if "cluster" in candidates else {}, notes, opened.name)
+        clusters = {"cluster": data.clusters} if "cluster" in candidates else {}
+        return _distinct(prompts, clusters, {}, opened.name, left_out=data.report.step().reasons)
     if "prompt" not in candidates:
         raise DataError(
             f"{opened.name}: there is no prompt. Columns found: {', '.join(found) or 'none'}. Remedy: name it, e.g. "
@@ -136,11 +144,16 @@ def _of_lines(path: Path) -> Prompts:
     prompts: list[Text] = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise DataError(f"{path}: there are no prompts. Remedy: write one in each line.")
-    return _distinct(prompts, {}, Counter({"empty lines": len(lines) - len(prompts)}), path.name)
+    return _distinct(prompts, {}, {}, path.name, left_out={"an empty line": len(lines) - len(prompts)})
 
 
 def _distinct(
-    prompts: Sequence[Text], columns: Mapping[str, Sequence[Any]], notes: Mapping[str, int], name: str
+    prompts: Sequence[Text],
+    columns: Mapping[str, Sequence[Any]],
+    notes: Mapping[str, int],
+    name: str,
+    *,
+    left_out: Mapping[str, int] = {},
 ) -> Prompts:
     first: dict[str, int] = {}
     for number, prompt in enumerate(prompts):
@@ -151,7 +164,6 @@ def _distinct(
         raise DataError(f"{name}: some prompts are text, others are conversations. Remedy: use one kind.")
     counts = {
         **notes,
-        "prompts that occur again, with the same content": len(prompts) - len(places),
         "prompts that end with the assistant's turn, which responses continue": sum(
             not isinstance(prompts[place], str) and prompts[place][-1]["role"] == "assistant"  # pyright: ignore
             for place in places
@@ -163,4 +175,7 @@ def _distinct(
         if column not in _OF_SAMPLING
     }
     said = tuple(f"{what}: {count}" for what, count in counts.items() if count)
-    return Prompts([prompts[place] for place in places], kept, len(prompts), said, name)
+    out = {**left_out, "the same content as an earlier row": len(prompts) - len(places)}
+    out = {reason: count for reason, count in out.items() if count}
+    rows = len(prompts) + sum(left_out.values())
+    return Prompts([prompts[place] for place in places], kept, rows, out, said, name)

@@ -5,9 +5,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
-import datasets
+import lazy_loader
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64
@@ -22,6 +22,11 @@ from popmargin.data.load_report import LoadReport
 from popmargin.data.row_numbers import place_of, row_numbers
 from popmargin.data.saving import known_fields, save_table
 from popmargin.errors import DataError, counted, did_you_mean
+
+if TYPE_CHECKING:
+    import datasets
+else:  # it takes a second, and many commands need none of it
+    datasets = lazy_loader.load("datasets")
 
 COLUMNS = (
     "id", "prompt", "chosen", "rejected", "chosen_rating", "rejected_rating", "strength", "soft_label", "annotator",
@@ -67,7 +72,7 @@ class Preferences:
         (1, ['sum'], 'four')
     """
 
-    def __init__(self, dataset: datasets.Dataset, report: LoadReport, *, _scalars: Any = None) -> None:
+    def __init__(self, dataset: "datasets.Dataset", report: LoadReport, *, _scalars: Any = None) -> None:
         found = dataset.column_names
         if not set(COLUMNS) <= set(found):
             raise DataError(
@@ -94,7 +99,7 @@ class Preferences:
             raise DataError("Preferences with duplicate ids. Remedy: give each row a unique id, or none.")
 
     @property
-    def dataset(self) -> datasets.Dataset:
+    def dataset(self) -> "datasets.Dataset":
         """The rows, as a Hugging Face data set: `COLUMNS`, then existing `OPTIONAL_COLUMNS`, then the others."""
         return self._dataset
 
@@ -219,11 +224,11 @@ class Preferences:
                 )
         return [name or key for key, name in zip(self._prompt_keys, named, strict=True)]
 
-    def batches(self, *columns: str, size: int = BATCH_ROWS) -> Iterator[dict[str, list[Any]]]:
-        """The rows as Python values, `size` at a time; all columns if none are named."""
+    def batches(self, *columns: str, size: int = BATCH_ROWS, start: int = 0) -> Iterator[dict[str, list[Any]]]:
+        """The rows from `start` on as Python values, `size` at a time; all columns if none are named."""
         table = self._dataset.select_columns(list(columns or self.columns)).with_format("arrow")
-        for start in range(0, len(table), size):
-            rows = cast(Any, table[start : start + size]).to_pydict()
+        for first in range(start, len(table), size):
+            rows = cast(Any, table[first : first + size]).to_pydict()
             if self.tools:
                 rows |= {name: list(map(known_fields, rows[name])) for name in TEXT_COLUMNS if name in rows}
             yield rows

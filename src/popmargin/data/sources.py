@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
-import datasets
+import lazy_loader
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,6 +20,11 @@ from popmargin.data.schema import BATCH_ROWS
 from popmargin.data.validate import RowError
 from popmargin.errors import DataError, a_kind, counted
 from popmargin.safe_reading import MOST_LINE, MOST_WHOLE, check_regular, read_bounded
+
+if TYPE_CHECKING:
+    import datasets
+else:  # it takes a second, and many commands need none of it
+    datasets = lazy_loader.load("datasets")
 
 Row = dict[str, Any]
 _BATCH_BYTES = 2**28
@@ -87,7 +92,7 @@ class Source:
     folder: Path = Path()
 
 
-def dataset_batches(dataset: datasets.Dataset) -> Iterator[RawBatch]:
+def dataset_batches(dataset: "datasets.Dataset") -> Iterator[RawBatch]:
     table = dataset.with_format("arrow")
     for start in range(0, len(table), BATCH_ROWS):
         yield _arrow_batch(table[start : start + BATCH_ROWS], start)

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from popmargin.data.encode import ChatEncoder, Encoder
+import numpy as np
+
+from popmargin.data.token_shards import Observed
 from popmargin.errors import counted
 
 _STORED, _SHOWN = 5, 3
@@ -61,34 +63,33 @@ class TruncationReport:
 
     @staticmethod
     def of(
-        encoder: Encoder, ids: Sequence[str], kept: Sequence[int], shifted: Sequence[int], counts: Mapping[str, Any]
+        seen: Observed, ids: Sequence[str], kept: Sequence[int] | np.ndarray, counts: Mapping[str, Any]
     ) -> "TruncationReport":
-        """The report of an encoder's work.
+        """The report of what was seen.
 
         Args:
-            encoder: its observations, by row.
+            seen: by row.
             ids: of all rows.
             kept: numbers of the remaining rows.
-            shifted: numbers of the kept rows whose own prompt tokens are not a prefix.
             counts: the fields that are known already.
         """
-        places = set(kept)
-        rows = {kind: [row for row in found if row in places] for kind, found in encoder.found.items()}
+        places = set(map(int, kept))
+        rows = {kind: [row for row in found if row in places] for kind, found in seen.found.items()}
         by_template = sorted(set(rows.pop("shifted", [])))
-        merged = sorted(set(shifted) - set(by_template))
+        merged = sorted(set(seen.shifted) - set(by_template))
         numbers: dict[str, Any] = {kind: len(found) for kind, found in rows.items()}
         examples = {"template_shifted": by_template, "boundary_shifted": merged, **rows}
         return TruncationReport(
             **counts,
             **numbers,
             rows_kept=len(kept),
-            boundary_shifted=len(shifted),
+            boundary_shifted=len(seen.shifted),
             template_shifted=len(by_template),
             examples={kind: _first(ids, found) for kind, found in examples.items() if found},
-            conversational=isinstance(encoder, ChatEncoder),
-            ends=tuple(sorted(encoder.ends)),
-            only_sampled=encoder.only_sampled,
-            preamble=encoder.preamble,
+            dropped=tuple((ids[row], reason) for row, reason in seen.dropped),
+            ends=tuple(seen.ends),
+            only_sampled=seen.only_sampled,
+            preamble=seen.preamble or "",
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from popmargin.data.tokenize import TokenizedPreferences
+from popmargin.engine.batch import TokenInputs
 from popmargin.engine.logps import autocast, model_inputs
 from popmargin.engine.response_cache import ResponseCache, ResponseScorer, response_key
 from popmargin.engine.rewards import RewardPlan, reward_plan
@@ -51,6 +52,39 @@ class PreferenceFeatures:
         """The features of some preferences' responses: all chosen ones, then all rejected ones."""
         numbers = np.concatenate([self.chosen[preferences], self.rejected[preferences]])
         return torch.from_numpy(np.stack([self.responses[number] for number in numbers]))
+
+
+@dataclass(frozen=True)
+class FeatureInputs:
+    """Preferences as a trained head takes them.
+
+    Attributes:
+        features: of their responses.
+        tokens: the same preferences as the whole model takes them, whose costs and work count.
+    """
+
+    features: PreferenceFeatures
+    tokens: TokenInputs
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the preferences (N,)."""
+        return self.tokens.ids
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def costs(self) -> np.ndarray:
+        """Tokens of each preference in one forward pass of the whole model (N,), so that batches are the same."""
+        return self.tokens.costs()
+
+    def work(self) -> np.ndarray:
+        """Tokens of both responses of each preference, the prompt counted with each of them (N,)."""
+        return self.tokens.work()
+
+    def collate(self, preferences: np.ndarray) -> dict[str, Any]:
+        """The `features` of some preferences' responses."""
+        return {"features": self.features.batch(preferences)}
 
 
 class FeatureCache(ResponseCache):

@@ -110,7 +110,7 @@ class FrozenLayers:
             sequences: what it is called with.
         """
         model = unwrapped(model)
-        layers = _layers(model)
+        layers = decoder_layers(model)
         hidden = self._hidden(model, layers, sequences)[None]
 
         def known(*_: Any, **__: Any) -> Tensor:
@@ -171,7 +171,7 @@ def _responses(ids_T: np.ndarray, segments: tuple[tuple[int, ...], ...]) -> list
     return groups
 
 
-def _layers(model: nn.Module) -> list[nn.Module]:
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The decoder's layers in order; empty if they cannot be found."""
     base = without_adapter(model)
     if base is None:
@@ -183,7 +183,7 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 def _frozen_depth(model: nn.Module) -> int:
     """How many layers are below everything that is trained."""
-    layers = _layers(model)
+    layers = decoder_layers(model)
     inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     if any(p.requires_grad and id(p) not in inside for p in model.parameters()):
         return 0

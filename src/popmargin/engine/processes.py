@@ -48,6 +48,13 @@ def from_first_process(value: _T) -> _T:
     return box[0]
 
 
+def sum_of_all(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; every process must call this."""
+    if are_several():
+        torch.distributed.all_reduce(value)
+    return value
+
+
 def largest_of_all(number: int) -> int:
     """The largest number of any process; every process must call this."""
     if not are_several():
@@ -59,7 +66,7 @@ def largest_of_all(number: int) -> int:
 
 def is_divided(model: nn.Module) -> bool:
     """Whether each process holds a part of a model's weights, so that all must make each forward pass together."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return any(isinstance(parameter, DTensor) or hasattr(parameter, "ds_tensor") for parameter in model.parameters())
 
 
 def give_up_gathered(model: nn.Module) -> None:
@@ -67,6 +74,57 @@ def give_up_gathered(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+    for parameter in model.parameters():
+        zero3: Any = getattr(parameter, "_z3_optimizer", None)
+        if zero3 is not None:
+            zero3.parameter_offload.partition_all_parameters()
+            break
+
+
+def own_part(value: Tensor) -> Tensor:
+    """What this process holds of a weight or gradient, detached: all of it, or its part, flat where ZeRO-3 cuts it."""
+    if isinstance(value, DTensor):
+        return value.to_local().detach()
+    cut: Any = value
+    if not hasattr(cut, "ds_tensor"):
+        return value.detach()
+    return cut.ds_tensor.detach()[: len(_own_range(cut.ds_numel))]
+
+
+def zero3_will_cut() -> bool:
+    """Whether this process trains with DeepSpeed's ZeRO-3, which cuts weights that are whole until training begins."""
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    return bool(is_deepspeed_zero3_enabled())
+
+
+def flat_part(full: Tensor) -> Shaped[Tensor, " N"]:
+    """This process's part of a tensor that every process has whole, as ZeRO-3 cuts it.
+
+    Example:
+        >>> flat_part(torch.ones(2, 3)).shape  # alone, it is all of it
+        torch.Size([6])
+    """
+    mine = _own_range(full.numel())
+    return full.detach().flatten()[mine.start : mine.stop].clone()
+
+
+def from_flat_parts(part: Shaped[Tensor, " N"], shape: torch.Size) -> Tensor:
+    """The whole of a tensor that was cut by `flat_part`; every process must call this."""
+    if not are_several():
+        return part.view(shape)
+    size = -(-shape.numel() // process_count())
+    padded = torch.nn.functional.pad(part, (0, size - len(part)))
+    parts = [torch.empty_like(padded) for _ in range(process_count())]
+    torch.distributed.all_gather(parts, padded)
+    return torch.cat(parts)[: shape.numel()].view(shape)
+
+
+def _own_range(count: int) -> range:
+    """The elements of a flat tensor that are this process's: equal parts, of which the last ones may be shorter."""
+    size = -(-count // process_count())
+    start = min(size * process_number(), count)
+    return range(start, min(start + size, count))
 
 
 def whole(tensor: Tensor) -> Tensor:

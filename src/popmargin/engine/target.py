@@ -9,7 +9,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from popmargin.engine.processes import divided_like, from_all_processes, give_up_gathered, process_number, whole
+from popmargin.engine.processes import (
+    divided_like,
+    flat_part,
+    from_all_processes,
+    from_flat_parts,
+    give_up_gathered,
+    own_part,
+    process_number,
+    sum_of_all,
+    whole,
+    zero3_will_cut,
+)
 from popmargin.errors import RunError, counted
 
 
@@ -82,11 +93,11 @@ class EMATarget:
     """A Polyak-averaged copy of the trained weights, θ_target ← τ·θ_target + (1 − τ)·θ, kept in fp32.
 
     Only weights that are trained are copied: with LoRA, the adapter. In bf16 an average with τ = 0.99 would hardly
-    move, so the copy is fp32 whatever the model's dtype. If the model is sharded later (FSDP), every process keeps
-    the average of its own shards.
+    move, so the copy is fp32 whatever the model's dtype. If the model is divided later, every process keeps the average
+    of its own parts: of FSDP's once there are some, and of those that ZeRO-3 will cut from the start.
 
     Args:
-        model: the policy, not wrapped for distributed training.
+        model: the policy, whole or divided by FSDP2, not wrapped for distributed training.
         decay: τ, once per optimizer step.
     """
 
@@ -95,11 +106,15 @@ class EMATarget:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model = model
         self._decay = decay
+        self._cut = zero3_will_cut()
         give_up_gathered(model)
-        self._average = {name: p.detach().clone().float() for name, p in model.named_parameters() if p.requires_grad}
+        trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        self._shapes = {name: value.shape for name, value in trained.items()}
+        self._average = {name: (flat_part(value) if self._cut else value.clone()).float()
+                         for name, value in trained.items()}  # fmt: skip
 
     def _pairs(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """Trained weights and their averages; of a sharded weight, the average of this process's shard."""
+        """Trained weights and their averages; of a divided weight, the average of this process's part."""
         pairs: list[tuple[nn.Parameter, Tensor]] = []
         for name, parameter in self._model.named_parameters():
             if name not in self._average:
@@ -107,16 +122,20 @@ class EMATarget:
             average = self._average[name]
             if isinstance(parameter, DTensor) and not isinstance(average, DTensor):  # sharded since
                 average = self._average[name] = distribute_tensor(average, parameter.device_mesh, parameter.placements)
-            pairs.append((parameter, _local(average)))
+            pairs.append((parameter, own_part(average)))
         return pairs
+
+    @property
+    def _is_divided(self) -> bool:
+        return self._cut or any(isinstance(average, DTensor) for average in self._average.values())
 
     @contextlib.contextmanager
     def scoring(self) -> Generator[None]:
         give_up_gathered(self._model)
         pairs = self._pairs()
-        sharded = any(isinstance(parameter, DTensor) for parameter, _ in pairs)
-        own = [_local(p).clone() if sharded else p.data for p, _ in pairs]
-        exchange = self._write if sharded else self._swap
+        divided = self._is_divided
+        own = [own_part(p).clone() if divided else p.data for p, _ in pairs]
+        exchange = self._write if divided else self._swap
         try:
             exchange([average for _, average in pairs])
             yield
@@ -128,10 +147,10 @@ class EMATarget:
             parameter.data = value.to(parameter.dtype)
 
     def _write(self, values: list[Tensor]) -> None:
-        """In place: whatever gathers shards refers to their storage."""
+        """In place: whatever gathers parts refers to their storage."""
         give_up_gathered(self._model)
         for (parameter, _), value in zip(self._pairs(), values, strict=True):
-            _local(parameter).copy_(value)
+            own_part(parameter).copy_(value)
 
     def recall(self, preferences: Int[Tensor, "P"]) -> Float[Tensor, "P"] | None:
         return None
@@ -142,31 +161,31 @@ class EMATarget:
     @torch.no_grad()
     def step(self) -> None:
         for parameter, average in self._pairs():
-            average.lerp_(_local(parameter).float(), 1 - self._decay)
+            average.lerp_(own_part(parameter).float(), 1 - self._decay)
 
     @torch.no_grad()
     def take(self) -> None:
         """Give the model the averaged weights for good."""
         give_up_gathered(self._model)
         for parameter, average in self._pairs():
-            _local(parameter).copy_(average)
+            own_part(parameter).copy_(average)
 
     @torch.no_grad()
     def distance(self) -> float:
         """‖θ − θ_target‖, L2 over all trained weights."""
-        squares = [(_local(parameter).float() - average).square().sum() for parameter, average in self._pairs()]
+        squares = [(own_part(parameter).float() - average).square().sum() for parameter, average in self._pairs()]
         total = torch.stack(squares).sum()
-        if any(isinstance(average, DTensor) for average in self._average.values()):
-            torch.distributed.all_reduce(total)
+        if self._is_divided:
+            total = sum_of_all(total)
         return float(total.sqrt())
 
     def state(self) -> dict[str, Tensor]:
-        """The averaged weights; of sharded ones, gathered one at a time, in the first process alone."""
+        """The averaged weights; of divided ones, gathered one at a time, in the first process alone."""
         self._pairs()  # weights may have been sharded since
         state: dict[str, Tensor] = {}
         for name, tensor in self._average.items():
-            gathered = whole(tensor)
-            if not isinstance(tensor, DTensor):
+            gathered = from_flat_parts(tensor, self._shapes[name]) if self._cut else whole(tensor)
+            if not self._is_divided:
                 state[f"ema.{name}"] = gathered
             elif process_number() == 0:
                 state[f"ema.{name}"] = gathered.cpu()
@@ -181,12 +200,7 @@ class EMATarget:
             if isinstance(tensor, DTensor):
                 tensor.to_local().copy_(divided_like(value.to(tensor.device), tensor).to_local())
             else:
-                tensor.copy_(value)
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """The values of a tensor, or of this process's shard of it."""
-    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
+                tensor.copy_(flat_part(value) if self._cut else value)
 
 
 class MarginBank:

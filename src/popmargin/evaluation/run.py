@@ -23,6 +23,7 @@ from popmargin.evaluation.generating import generate_and_score, generation_step
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
 from popmargin.evaluation.goal_sweep import GOALS, GoalSweep, goal_curve
+from popmargin.evaluation.grown import grown
 from popmargin.evaluation.held_out import check_models, held_out
 from popmargin.evaluation.held_out_scores import held_out_scores
 from popmargin.files import PARQUET, whole_file
@@ -185,7 +186,7 @@ def evaluate_policy(
             folder = directory.evaluation
             generations = elsewhere.generations(settings, workspace, rewards, prompts=settings.prompts, folder=folder)
         generations.save(directory.evaluation / "generations.parquet")
-        steps.append(generation_step(generations, settings, workspace, "the policy"))
+        steps.append(_policy_step(generations, reference, settings, workspace))
         intervals = generative_metrics(generations, reference, baseline)
         metrics["intervals"] |= {name: interval.to_dict() for name, interval in intervals.items()}
         facts: dict[str, Any] = {"drawn": str(generations.drawn)}
@@ -203,6 +204,15 @@ def evaluate_policy(
     with whole_file(directory.evaluation / "metrics.json") as partial:
         partial.write_text(text + "\n", encoding="utf-8")
     return metrics
+
+
+def _policy_step(
+    generations: Generations, reference: Generations | None, settings: EvaluationConfig, workspace: Workspace
+) -> Step:
+    """The account of the policy's generations, with a warning if they are far longer than the reference's."""
+    step = generation_step(generations, settings, workspace, "the policy")
+    said = None if reference is None else grown(generations.responses, reference.responses, "the reference")
+    return step if said is None else replace(step, notes=(*step.notes, f"warning: {said}"))
 
 
 def _check_sweep(settings: EvaluationConfig, workspace: Workspace, rewards: Rewards | None) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from popmargin.account import Step
 from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.formats.base import as_turns
 from popmargin.data.read_prompts import Prompts
@@ -56,8 +57,21 @@ def file_responses(
             f"{where}: {len(few)} of {len(prompts)} prompts have fewer than {wanted} responses there ({shown}). "
             "Remedy: add them, ask for fewer, or do without (--missing keep)."
         )
-    unused = len(loaded) - len({row for row in found if row is not None})
-    notes = (f"prompts of the file that were not asked for: {unused}",) if unused else ()
+    asked = {row for row in found if row is not None}
+    unasked = sum(count for row, count in enumerate(counts) if row not in asked)
+    step = Step(
+        name="the responses of the file",
+        rows_in=sum(counts),
+        kept={"taken": sum(min(counts[row], samples or counts[row]) for row in asked)},
+        left_out={
+            "to prompts that were not asked for": unasked,
+            f"beyond {samples} to a prompt": sum(max(counts[row] - (samples or counts[row]), 0) for row in asked),
+        },
+        unit="responses",
+    )
+    unused = len(loaded) - len(asked)
+    notes = (f"{step.name}: {step.arithmetic}",)
+    notes += (f"prompts of the file that were not asked for: {unused}",) if unused else ()
     made = _taken(prompts, loaded, found, samples)
     made = made if source is None else made.with_fields(source=source)
     made = made if round is None else made.with_fields(round=round)

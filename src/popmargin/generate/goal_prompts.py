@@ -59,10 +59,11 @@ def asked_for(prompts: Prompts, goal: Goal, facts: GoalFacts) -> tuple[Prompts, 
     first = {prompt_key(body): row for row, body in reversed(list(enumerate(bodies)))}
     rows = sorted(first.values())
     columns = {name: [values[row] for row in rows] for name, values in prompts.columns.items()}
-    notes = prompts.notes
+    notes, left_out = prompts.notes, prompts.left_out
     if len(rows) < len(bodies):
         notes = (*notes, f"prompts that differ in their goal only, one each: {len(bodies) - len(rows)} left out")
-    plain = replace(prompts, prompts=[bodies[row] for row in rows], columns=columns, notes=notes)
+        left_out = {**left_out, "differ in their goal only": len(bodies) - len(rows)}
+    plain = replace(prompts, prompts=[bodies[row] for row in rows], columns=columns, left_out=left_out, notes=notes)
     asked = replace(plain, prompts=with_goal(plain.prompts, goal, facts))
     return plain, asked, goal_in(asked.prompts[0], facts).rpartition("\n")[2] if asked.prompts else ""
 

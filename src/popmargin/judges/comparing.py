@@ -63,7 +63,7 @@ class Judge:
     dropped, and `label_store` asks about them `again`.
 
     Args:
-        backend: of `popmargin.judges.backends`.
+        backend: of `popmargin.judges.backends` or `local_backend`.
         prompts: a user's prompt file by kind of question; the built-in one if missing.
         orders: "both", or "one" to halve the cost; position bias then cannot be separated from the verdict.
         name: as an annotator; None for the backend's.

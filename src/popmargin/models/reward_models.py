@@ -1,7 +1,9 @@
 """Reward models as transformers' sequence classifiers: starting them, training part of them, and saving them."""
 
+import contextlib
 import copy
 import json
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +14,15 @@ from torch import nn
 from popmargin.config import ModelConfig
 from popmargin.data.encode import Writing
 from popmargin.data.tokenize import TRUNCATIONS, Truncation
+from popmargin.engine.frozen import decoder_layers
 from popmargin.engine.rewards import HEAD
-from popmargin.errors import RunError
+from popmargin.errors import ConfigError, RunError
 from popmargin.models.loading import load_pretrained
 from popmargin.models.lora import add_adapter
+from popmargin.models.path import resolve_path
 from popmargin.models.policies import device, lora_config
 from popmargin.models.refusals import reason
+from popmargin.models.reward_heads import initialise_head, read_head
 from popmargin.models.shared_weights import shared_copy
 from popmargin.safe_reading import read_json
 
@@ -33,12 +38,14 @@ class RewardFormat:
         max_length: longest prompt + completion in training, tokens.
         truncation: what was cut in longer ones; models saved without it have the default.
         prompt, reasoning: how conversations became prompt and completion (`Writing`); likewise.
+        head_hidden: width of a hidden layer in its head; 0 for a linear head, as in models saved without it.
     """
 
     max_length: int
     truncation: Truncation = "keep_prompt_end"
     prompt: Literal["template", "sampling"] = "template"
     reasoning: Literal["template", "keep"] = "template"
+    head_hidden: int = 0
 
     @property
     def writing(self) -> Writing:
@@ -47,7 +54,8 @@ class RewardFormat:
 
     def save(self, folder: Path) -> None:
         """Write this into a model folder."""
-        (folder / FORMAT_FILE).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        written = {name: value for name, value in asdict(self).items() if name != "head_hidden" or value}
+        (folder / FORMAT_FILE).write_text(json.dumps(written) + "\n", encoding="utf-8")
 
     @staticmethod
     def load(folder: Path) -> "RewardFormat | None":
@@ -64,7 +72,8 @@ class RewardFormat:
             for name, known in _KNOWN.items():
                 if name in saved and saved[name] not in known:
                     raise ValueError(f"{name} is {saved[name]!r}")
-            return RewardFormat(**saved | {"max_length": int(saved["max_length"])})
+            numbers = {"max_length": int(saved["max_length"]), "head_hidden": int(saved.get("head_hidden", 0))}
+            return RewardFormat(**saved | numbers)
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} is damaged ({reason(error)}). Copy the model folder again.") from error
 
@@ -84,6 +93,55 @@ def padding_apart(tokenizer: Any) -> Any:
     return tokenizer
 
 
+@contextlib.contextmanager
+def _no_loading_report() -> Generator[None]:
+    """Without transformers' list of weights that were not found."""
+    from transformers.utils import logging
+
+    shown = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(shown)
+
+
+def load_classifier(path: str, dtype: torch.dtype, what: str, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A sequence classifier from a folder or hub id, with the head that it was saved with.
+
+    Args:
+        path: of the model.
+        dtype: of the weights.
+        what: it should be, for messages.
+        options: further ones of `load_pretrained`.
+
+    Returns:
+        The model and transformers' loading info, as `load_pretrained`.
+
+    Raises:
+        RunError: it cannot be loaded.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    folder = Path(resolve_path(path))
+    saved = RewardFormat.load(folder)
+    if saved is None or not saved.head_hidden:
+        return load_pretrained(AutoModelForSequenceClassification, path, what, dtype=dtype, **options)
+    with _no_loading_report():  # transformers knows linear heads only
+        model, info = load_pretrained(
+            AutoModelForSequenceClassification, path, what, dtype=dtype, **options | {"ignore_mismatched_sizes": True}
+        )
+    read_head(model, folder, saved.head_hidden)
+    model.get_submodule(HEAD).to(dtype)
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    return model, info | {kind: {entry for entry in info[kind] if not _of_head(entry)} for kind in kinds}
+
+
+def _of_head(entry: str | tuple[Any, ...]) -> bool:
+    """Whether an entry of the loading info, a name or a name with shapes, is about the head."""
+    return str(entry if isinstance(entry, str) else entry[0]).startswith(f"{HEAD}.")
+
+
 def load_reward_model(
     path: str, dtype: torch.dtype, pad_id: int, *, dropout: bool = False, place: torch.device | None = None
 ) -> Any:
@@ -99,18 +157,10 @@ def load_reward_model(
     Raises:
         RunError: it cannot be loaded, or transformers has no classifier of this kind that reads the last token.
     """
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
-
-    shown = logging.get_verbosity()
-    logging.set_verbosity_error()  # the run's summary reports the untrained head
-    try:
-        model, info = load_pretrained(
-            AutoModelForSequenceClassification, path, "a reward model", dtype=dtype, dropout=dropout, num_labels=1,
-            ignore_mismatched_sizes=True,
-        )  # fmt: skip
-    finally:
-        logging.set_verbosity(shown)
+    with _no_loading_report():  # the run's summary reports the untrained head
+        model, info = load_classifier(
+            path, dtype, "a reward model", dropout=dropout, num_labels=1, ignore_mismatched_sizes=True
+        )
     head = dict(model.named_children()).get(HEAD)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(f"{HEAD}."))
     if missing or not isinstance(head, nn.Linear):
@@ -130,25 +180,42 @@ def load_reward_model(
 
 
 def make_reward_model(start: nn.Module, config: ModelConfig, *, own: Any = None) -> Any:
-    """A reward model to train: all weights of a copy of the start model, or a LoRA adapter around them, and the head.
+    """A reward model to train: all weights of a copy of the start model, its last layers, or a LoRA adapter around
+    them, and the head.
 
     An untrained head is drawn from torch's random numbers, like the model's own linear layers.
 
     Args:
         start: the start model, whose weights stay as they are; those under an adapter are not copied.
-        config: whether it gets an adapter, and which one.
+        config: what of it is trained.
         own: as in `make_policy`.
 
     Raises:
-        ConfigError: adapter settings that do not fit the model.
+        ConfigError: settings that do not fit the model.
     """
     model: Any = own
     if own is None:
         model = shared_copy(start, apart=start.get_submodule(HEAD)) if config.lora_rank else copy.deepcopy(start)
-    head = model.get_submodule(HEAD)
-    if not head.weight.any():
-        # OPT and others have another name for the deviation; most use 0.02.
-        nn.init.normal_(head.weight, std=getattr(model.config.get_text_config(), "initializer_range", 0.02))
-    if not config.lora_rank:
-        return model.requires_grad_(True)
-    return add_adapter(model, lora_config(model, config, head=head, task_type="SEQ_CLS"))
+    initialise_head(model)
+    if config.lora_rank:
+        return add_adapter(model, lora_config(model, config, head=model.get_submodule(HEAD), task_type="SEQ_CLS"))
+    model.requires_grad_(True)
+    return model if config.last_layers is None else train_last(model, config.last_layers)
+
+
+def train_last(model: Any, count: int) -> Any:
+    """A reward model of which only the last layers, what is above them, and the head are trained.
+
+    Raises:
+        ConfigError: it has fewer layers, or they cannot be found.
+    """
+    layers = decoder_layers(model)
+    if count > len(layers):
+        found = f"the model has {len(layers)}" if layers else f"those of {type(model).__name__} cannot be found"
+        raise ConfigError(f"model.last_layers is {count}, but {found}. Lower it, or set model.train to full or head.")
+    parts = list(model.base_model.children())
+    stack = next(place for place, part in enumerate(parts) if layers[0] in list(part.children()))
+    model.requires_grad_(False)
+    for part in (*layers[len(layers) - count :], *parts[stack + 1 :], model.get_submodule(HEAD)):
+        part.requires_grad_(True)
+    return model

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.labelled import without_annotators
 from popmargin.registry import Registry, decorator
 
-Read = Callable[[str, Sequence[str]], PopEdges]
+Read = Callable[..., PopEdges]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class EdgeSource:
         function: `(named, ids) -> edges` between the preferences with these ids.
         claims: whether a name belongs to this source; `file` takes names that no other source claims.
         grows: whether more edges may appear under the same name later, so a resumed run keeps its own.
+        leaves_out: whether the function takes `without`, names of annotators whose labels it leaves out before anything
+            is made of them; otherwise their edges are left out afterwards.
     """
 
     name: str
@@ -25,6 +28,7 @@ class EdgeSource:
     _: KW_ONLY
     claims: Callable[[str], bool]
     grows: bool = False
+    leaves_out: bool = False
 
 
 EDGE_SOURCES: Registry[EdgeSource] = Registry("edge source", "popmargin.edge_sources")
@@ -39,7 +43,7 @@ def source_of(named: str) -> EdgeSource:
     return next((source for source in others if source.claims(named)), EDGE_SOURCES.get("file"))
 
 
-def read_edges(named: str, ids: Sequence[str]) -> PopEdges:
+def read_edges(named: str, ids: Sequence[str], *, without: Sequence[str] = ()) -> PopEdges:
     """PoP edges between some preferences.
 
     Labels between other preferences, such as held-out ones, are dropped and counted, both in an exported file and in
@@ -48,8 +52,14 @@ def read_edges(named: str, ids: Sequence[str]) -> PopEdges:
     Args:
         named: a file of edges; or a label store; if it has several projects, `#NAME` at the end chooses one.
         ids: the preferences that are trained on.
+        without: names of annotators whose labels are left out.
 
     Raises:
-        DataError: no such file, store or project, several projects and no name, or no labels are left.
+        DataError: no such file, store or project, several projects and no name, nobody of a name in `without`, or no
+            labels are left.
     """
-    return source_of(named).function(named, ids)
+    source = source_of(named)
+    if without and source.leaves_out:
+        return source.function(named, ids, without=without)
+    edges = source.function(named, ids)
+    return without_annotators(edges, without, named) if without else edges

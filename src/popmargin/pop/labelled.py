@@ -1,17 +1,37 @@
 """PoP edges from labels: those between the preferences of a run."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, did_you_mean
 from popmargin.pop.edges import PopEdges
 
 pc: Any = pyarrow.compute
 _LOG = logging.getLogger(__name__)
+
+
+def without_annotators(edges: PopEdges, names: Collection[str], where: str) -> PopEdges:
+    """The edges that are not from these annotators.
+
+    Raises:
+        DataError: the edges do not name one of them, or none are left.
+    """
+    who = edges.table["annotator"]
+    known = [name for name in who.unique().to_pylist() if name is not None]
+    for name in names:
+        if name not in known:
+            raise DataError(f"{where}: no edge is of an annotator '{name}'. {did_you_mean(name, known)}")
+    theirs = pc.fill_null(pc.is_in(who, value_set=pa.array(list(names), pa.string())), False)
+    kept = PopEdges(edges.table.filter(pc.invert(theirs)), edges.parameters)
+    if not len(kept):
+        raise DataError(f"{where}: without {', '.join(names)} there are no edges. Leave out fewer annotators.")
+    _LOG.warning("%d of %d edges are of annotators who are left out: %s.", len(edges) - len(kept), len(edges),
+                 ", ".join(names))  # fmt: skip
+    return kept
 
 
 def labels_between(edges: PopEdges, ids: Sequence[str], where: str, remedy: str) -> PopEdges:

@@ -47,6 +47,9 @@ class EdgeStatistics:
         components: groups of preferences that edges (ties included) connect; preferences without edges not counted.
         largest_component: preferences in the largest of them.
         isolated: preferences that no two-sided edge touches.
+        only_weaker: preferences that are the weaker side of training rows, and never the stronger one.
+        only_tied: preferences in ties, and in no training row.
+        in_no_edge: preferences in none of the rows.
     """
 
     preferences: int
@@ -66,6 +69,9 @@ class EdgeStatistics:
     components: int
     largest_component: int
     isolated: int
+    only_weaker: int
+    only_tied: int
+    in_no_edge: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; None for undefined numbers."""
@@ -111,6 +117,8 @@ def edge_statistics(edges: PopEdges, ids: Sequence[str], strength: ArrayLike) ->
     touched = np.zeros(count, dtype=bool)
     touched[np.concatenate([first, second, tie_first, tie_second])] = True
     sizes = np.bincount(linked[touched])
+    trained, above = (np.isin(np.arange(count), rows) for rows in (np.concatenate([stronger, second]), stronger))
+    tied = np.isin(np.arange(count), np.concatenate([tie_first, tie_second]))
     bucket = strength_thirds(strength_N)
     comparisons = edges.parameters.get("comparisons")
     return EdgeStatistics(
@@ -131,6 +139,9 @@ def edge_statistics(edges: PopEdges, ids: Sequence[str], strength: ArrayLike) ->
         components=int((sizes > 0).sum()),
         largest_component=int(sizes.max(initial=0)),
         isolated=int((~touched).sum()),
+        only_weaker=int((trained & ~above).sum()),
+        only_tied=int((tied & ~trained).sum()),
+        in_no_edge=int((~tied & ~trained).sum()),
     )
 
 

@@ -185,6 +185,7 @@ def _labelled(
         number=number,
         sampling=sampling_of(options),
         seed=seed,
+        first=plan["round-1/sample"]["responses"] if number > 1 else None,
     )["responses"]
     start = start_model(base)
 

@@ -118,6 +118,7 @@ def spa(plan: Plan, config: RoundsConfig, options: SpaOptions) -> None:
             number=number,
             sampling=sampling_of(options),
             seed=config.seed + number,
+            first=plan["round-1/sample"]["responses"] if number > 1 else None,
         )
         labelled = add_labels(
             plan,

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from popmargin.data.cut_tokens import split_sequences
 from popmargin.data.encode import Encoder, make_encoder
 from popmargin.data.goals import asks_for_goal, with_goal
-from popmargin.data.tokenize import split_sequences, tokenize_prompts
+from popmargin.data.tokenize import tokenize_prompts
 from popmargin.engine.limits import too_long
 from popmargin.engine.logps import ForwardPlan, forward_plan
 from popmargin.errors import ConfigError, RunError

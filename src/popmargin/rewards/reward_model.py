@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
+from popmargin.data.cut_tokens import cut_to_length, split_sequences
 from popmargin.data.encode import Encoder, make_encoder, write_chat
-from popmargin.data.tokenize import cut_to_length, split_sequences
 from popmargin.errors import ConfigError, RunError, counted
-from popmargin.models.loading import load_pretrained, load_tokenizer_files
+from popmargin.models.loading import load_tokenizer_files
 from popmargin.models.path import resolve_path
-from popmargin.models.reward_models import FORMAT_FILE, RewardFormat
+from popmargin.models.reward_models import FORMAT_FILE, RewardFormat, load_classifier
 from popmargin.rewards.base import Prompt, check_rows, checked_rewards
 
 
@@ -46,8 +46,6 @@ class ModelReward:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        from transformers import AutoModelForSequenceClassification
-
         if (Path(path) / "model" / FORMAT_FILE).is_file():
             raise ConfigError(f"{path} is a run directory; its reward model is model:{Path(path) / 'model'}.")
         if batch_size < 1:
@@ -55,9 +53,7 @@ class ModelReward:
         try:
             place = resolve_path(path)
             tokenizer = load_tokenizer_files(path)
-            model, info = load_pretrained(
-                AutoModelForSequenceClassification, path, "a sequence classifier", dtype=getattr(torch, dtype)
-            )
+            model, info = load_classifier(path, getattr(torch, dtype), "a sequence classifier")
         except RunError as error:
             raise ConfigError(f"Reward model {path} does not load as a sequence classifier: {error}") from error
         if info["missing_keys"]:

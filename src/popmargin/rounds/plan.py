@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from popmargin.account import Step
 from popmargin.errors import ConfigError, did_you_mean
 from popmargin.rounds.named_files import named_files, place_of, with_bases
 
@@ -65,6 +66,13 @@ class Work:
     outputs: Mapping[str, Path]
     say: Callable[[str], None]
     how: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def tell(self, *steps: Step) -> list[dict[str, Any]]:
+        """Say what became of rows, and return that as the facts of a stage keep it."""
+        for step in steps:
+            for line in step.lines():
+                self.say(f"  {line}")
+        return [step.to_dict() for step in steps]
 
 
 Function = Callable[[Work], Mapping[str, Any] | None]

@@ -48,7 +48,7 @@ def krippendorff_alpha(values: ArrayLike, level: Level = "nominal") -> float:
 
 
 def alpha_interval(values: ArrayLike, level: Level = "nominal", *, confidence: float = 0.95) -> Interval:
-    """Krippendorff's α with an interval from its variance between items; none at 1.
+    """Krippendorff's α with an interval from its variance between items; none if they show none, as at 1.
 
     Args:
         values, level: as for `krippendorff_alpha`.
@@ -100,7 +100,7 @@ def kappa_interval(
     *,
     confidence: float = 0.95,
 ) -> Interval:
-    """Cohen's κ with an interval from its variance between items; none at 1.
+    """Cohen's κ with an interval from its variance between items; none if they show none, as at 1.
 
     Args:
         first, second, weights: as for `cohen_kappa`.
@@ -186,10 +186,10 @@ def leave_one_out(
 
 
 def _agreement(rows: Any, statistic: Callable[[np.ndarray], np.ndarray], confidence: float) -> Interval:
-    """Interval of a statistic that is 1 for perfect agreement, where the items then show no variance."""
+    """Interval of a statistic; none where the items show no variance, which a few may do by chance."""
     found = without_rows(rows, statistic).interval(level=confidence)
-    if found.low == found.high == 1.0:
-        return Interval(1.0, math.nan, math.nan)
+    if found.high - found.low < 1e-12:
+        return Interval(found.estimate, math.nan, math.nan)
     return found.clip(-math.inf, 1.0)
 
 

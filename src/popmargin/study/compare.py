@@ -11,6 +11,7 @@ from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.generating import generate_and_score
 from popmargin.evaluation.generations import Generations
 from popmargin.evaluation.generative import generative_metrics
+from popmargin.evaluation.grown import grown
 from popmargin.evaluation.run import evaluate_policy, held_out_margins
 from popmargin.files import whole_file
 from popmargin.models.policies import process_count
@@ -244,6 +245,7 @@ def _probe(
     count = min(settings.curve_prompts, settings.prompts or settings.curve_prompts)
     first = None if rewards is None else Rewards(rewards.first)  # curves show nothing else
     some = None if reference is None else reference.first(count)
+    told: list[str] = []
 
     def measure(policy: Any, step: int) -> dict[str, Any]:
         folder = directory.evaluation / "curves" / f"step-{step:06d}"
@@ -255,6 +257,10 @@ def _probe(
             generations = generate_and_score(policy, settings, workspace, first, prompts=count)
             generations.save(folder / "generations.parquet")
             intervals = generative_metrics(generations, some)
+            said = None if some is None else grown(generations.responses, some.responses, "the reference")
+            if said is not None and not told:
+                told.append(said)
+                say(f"{directory.path}: step {step}: {said}")
             named = filter(None, (generations.drawn.log_ratio, "win_rate_reference"))
             values |= {name: intervals[name].to_dict() for name in named}
         return values

@@ -374,6 +374,10 @@ class Task(ABC):
             sides: encoded training and held-out preferences.
         """
 
+    def whole(self, model: Any) -> Any:
+        """A trained model as others take it, where only a part of it was trained in memory."""
+        return model
+
     @abstractmethod
     def load(self, folder: Path) -> Any:
         """The trained model of a run.

@@ -72,12 +72,9 @@ class ImageTask(Task):
         self._errors: dict[tuple[Any, ...], np.ndarray] = {}
 
     def fits(self, settings: TaskSettings) -> bool:
-        def plain(one: TaskSettings) -> TaskSettings:
-            adapter = {"lora_rank": 0, "lora_alpha": None, "lora_dropout": 0.0, "lora_last_layers": None}
-            return replace(one, model=replace(one.model, **adapter))
-
-        same_dtype = base_dtype(settings.model) == base_dtype(self.settings.model)
-        return same_dtype and plain(settings) == plain(self.settings)
+        mine = self.settings
+        same_dtype = base_dtype(settings.model) == base_dtype(mine.model)
+        return same_dtype and replace(settings, model=settings.model.start) == replace(mine, model=mine.model.start)
 
     def samples_like(self, other: Any) -> bool:
         def sampled(settings: TaskSettings) -> tuple[Any, ...]:

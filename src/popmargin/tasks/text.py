@@ -1,8 +1,6 @@
 """Shared by policies and reward models: a start model with a tokenizer, and preferences as tokens."""
 
 import gc
-import json
-import os
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +17,12 @@ from popmargin.data.encode import Writing
 from popmargin.data.goal_tokens import refuse_lost_goals
 from popmargin.data.schema import Preferences
 from popmargin.data.tokenize import TokenizedPreferences, refuse_images, tokenize_preferences
+from popmargin.data.tokenizer_rules import tokenizer_fingerprint
 from popmargin.engine.processes import is_divided
 from popmargin.engine.reference import model_fingerprint
 from popmargin.engine.trial import unwrapped
 from popmargin.errors import RunError
-from popmargin.files import digest
+from popmargin.files import digest, user_cache
 from popmargin.models.loading import stored_dtype
 from popmargin.models.policies import BASE_FILE, base_dtype, load_tokenizer, merged
 from popmargin.models.saved import choose_dtype, refuse_other_base, round_weights, write_model
@@ -35,8 +34,7 @@ from popmargin.tasks.checks import check_padding, check_rows
 
 def cache_folder(configured: str | None, name: str = "reference") -> Path:
     """The folder of caches: the configured one, or one of this name in the user's cache folder."""
-    home = Path(os.environ.get("POPMARGIN_CACHE", Path.home() / ".cache" / "popmargin"))
-    return Path(configured) if configured else home / name
+    return Path(configured) if configured else user_cache() / name
 
 
 class TextTask(Task):
@@ -51,10 +49,8 @@ class TextTask(Task):
 
     def fits(self, settings: TaskSettings) -> bool:
         mine = self.settings
-        model = replace(settings.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
-        own = replace(mine.model, lora_rank=0, lora_alpha=None, lora_dropout=0.0, lora_last_layers=None)
         same_dtype = base_dtype(settings.model) == base_dtype(mine.model)
-        return same_dtype and replace(settings, model=model) == replace(mine, model=own)
+        return same_dtype and replace(settings, model=settings.model.start) == replace(mine, model=mine.model.start)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -186,6 +182,8 @@ class TextTask(Task):
             max_length=data.max_length,
             truncation=data.truncation,
             writing=Writing(data.prompt, data.reasoning),
+            workers=data.workers,
+            keep=Path(data.cache) if data.cache else user_cache() / "tokens",
         )
         refuse_lost_goals(preferences, encoded, self.tokenizer)
         return encoded
@@ -217,7 +215,9 @@ class TextTask(Task):
         merges = self.merges(settings)
         if merges and state is not None:  # of a divided model
             model = self._whole_to_train(settings)
-            model.load_state_dict(state)
+            left = model.load_state_dict(state, strict=False)  # DeepSpeed gathers what is trained alone
+            trained = {name for name, value in model.named_parameters() if value.requires_grad}
+            assert not left.unexpected_keys and not trained & set(left.missing_keys), left
             state = None
         model = merged(model) if merges else model
         adapter = bool(settings.lora_rank) and not merges
@@ -255,21 +255,7 @@ class TextTask(Task):
             )
 
 
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Fingerprint of everything in a tokenizer that decides how texts and conversations become ids."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules: Any = sorted(tokenizer.get_vocab().items())
-    if backend is not None:
-        rules = json.loads(backend.to_str())
-        rules = {
-            key: value for key, value in rules.items() if key not in ("truncation", "padding")
-        }  # left from the last call
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    parts = [rules, special, tokenizer.chat_template]
-    return digest(*(json.dumps(part, sort_keys=True, default=str).encode() for part in parts))
-
-
 def tokens_fingerprint(tokenized: TokenizedPreferences) -> str:
     """Fingerprint of the token ids of preferences, in order: it shows whether texts still give the same tokens."""
     sides = (tokenized.prompt, tokenized.chosen, tokenized.rejected)
-    return digest(*(array.tobytes() for side in sides for array in (side.offsets, side.values)))
+    return digest(*(array for side in sides for array in (side.offsets, side.values)))

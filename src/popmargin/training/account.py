@@ -22,22 +22,13 @@ def reading_step(report: LoadReport, name: str | None = None) -> Step:
         report: of the loading.
         name: of the step; None for the source's name.
     """
-    first: dict[int, str] = {}
-    for problem in report.problems:
-        first.setdefault(problem.candidate, problem.kind)
     notes = [f"format '{report.format}' ({report.container})"]
     notes += [f"left out: {problem.place}: {problem.message}" for problem in report.problems[:_PLACES]]
     if len(report.problems) > _PLACES:
         notes.append(f"… and more; list all with: popmargin data check {report.source}")
     if report.columns_unused:
         notes.append(f"columns that are not kept: {', '.join(report.columns_unused)}")
-    return Step(
-        name=name or report.source,
-        rows_in=report.rows_in,
-        kept={"kept": report.rows_kept},
-        left_out=Counter(first.values()),
-        notes=(*notes, *report.notes),
-    )
+    return report.step(name, [*notes, *report.notes])
 
 
 def memory_steps(preferences: Preferences, what: str) -> list[Step]:

@@ -105,6 +105,7 @@ def refuse_meaningless(
             f"The objective '{name}' already includes the negative log-likelihood of the chosen response, which the "
             f"regularizer '{doubled[0]}' would count twice: remove one of them, or change its weight in the objective."
         )
+    _refuse_frozen(model, train, noun, reward="reward" in provided)
     if model.quantization != "none":
         _refuse_four_bits(model, noun, policy="tokens" in provided)
     adapter_above = bool(model.lora_rank) and model.lora_last_layers is not None
@@ -128,6 +129,20 @@ def _refuse_other_sampling(evaluation: EvaluationConfig, noun: str, *, images: b
         if getattr(evaluation, name) != getattr(default, name):
             reason = "it samples images, which have no tokens" if images else "it samples no images"
             raise ConfigError(f"evaluation.{name} has no meaning for {noun}: {reason}. Remove it.")
+
+
+def _refuse_frozen(model: ModelConfig, train: TrainConfig, noun: str, *, reward: bool) -> None:
+    """Refuse to train a part that there is not, and settings of layers that training does not run."""
+    if model.trained in ("head", "last_n") and not reward:
+        raise ConfigError(
+            f"model.train: {model.trained} is for reward models, and this is {noun}. Set task: reward, or model.train "
+            "to full or lora (model.lora_last_layers adapts the last layers)."
+        )
+    idle = [name for name in ("gradient_checkpointing", "compile") if getattr(train, name)]
+    if model.trained == "head" and idle:
+        raise ConfigError(
+            f"train.{idle[0]} has no effect with model.train: head, which runs no layers in training. Remove it."
+        )
 
 
 def _refuse_four_bits(model: ModelConfig, noun: str, *, policy: bool) -> None:

@@ -101,9 +101,14 @@ def in_words(count: int) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
-def sizes(trainer: Any) -> tuple[int, int]:
-    """Bytes of a trainer's next checkpoint, and of its trained model."""
+def sizes(trainer: Any, whole: nn.Module | None = None) -> tuple[int, int]:
+    """Bytes of a trainer's next checkpoint, and of its trained model.
+
+    Args:
+        trainer: of the run.
+        whole: what is saved at the end, where that is more than what is trained; None for the same.
+    """
     folder, model = Path(str(trainer.args.output_dir)), trainer.model
-    adapter = any(not value.requires_grad for value in model.parameters())
+    adapter = hasattr(model, "peft_config")
     size = checkpoint_bytes(folder, model, adapter=adapter, copies=trainer.saved_copies)
-    return size, model_bytes(model, adapter=adapter)
+    return size, model_bytes(whole or model, adapter=adapter)

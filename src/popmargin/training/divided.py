@@ -6,17 +6,27 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import DistributedType
+
 from popmargin.engine.processes import give_up_gathered, is_divided
 from popmargin.errors import RunError, counted
 
 
-def refuse_undividable(trainer: Any, *, target: Any, averages: bool, stops: bool, by_tokens: bool) -> None:
+def divides_weights(trainer: Any) -> bool:
+    """Whether each process holds a part of each weight (FSDP, ZeRO-3), so that all make each forward pass together.
+
+    Args:
+        trainer: transformers' trainer, with its accelerator.
+    """
+    zero = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
+    return bool(trainer.is_fsdp_enabled or zero)
+
+
+def refuse_undividable(trainer: Any, *, stops: bool, by_tokens: bool) -> None:
     """Check that what a run asks for goes with dividing its weights.
 
     Args:
         trainer: transformers' trainer, with its accelerator.
-        target: of the loss; None for none.
-        averages: whether the trained weights are averaged.
         stops: whether the best weights are kept.
         by_tokens: whether rows are split into forward passes by their tokens.
 
@@ -24,16 +34,13 @@ def refuse_undividable(trainer: Any, *, target: Any, averages: bool, stops: bool
         RunError: it does not; with the remedy.
     """
     zero, fsdp = trainer.is_deepspeed_enabled, trainer.is_fsdp_enabled
-    hidden = zero and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
-    if target is not None and hidden and target.forward == "all":
-        raise RunError(
-            "ZeRO-3 hides the weights that an averaged target needs: set target.kind to `bank` or `policy`, or use "
-            "ZeRO-2 or FSDP2, which divides the target too."
-        )
-    if averages and hidden:
-        raise RunError("ZeRO-3 hides the weights that train.average needs: remove it, or use ZeRO-2 or FSDP2.")
     if stops and (zero or fsdp):
         raise RunError("Sharded training cannot keep the best weights: remove train.stop_on.")
+    if zero and trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
+        raise RunError(
+            "deepspeed is requested, and accelerate does not use it here, as with ACCELERATE_USE_CPU: unset that, or "
+            "remove deepspeed from train.trainer_arguments."
+        )
     launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if (trainer.args.fsdp or launched) and not fsdp:
         who = "train.trainer_arguments requests" if trainer.args.fsdp else "The configuration of accelerate requests"
@@ -75,7 +82,7 @@ def prepared_once(trainer: Any) -> Generator[None]:
 
     accelerate finds the weights of an optimizer again by their storage, which empty parts of weights do not have.
     """
-    if not is_divided(trainer.model):
+    if not (trainer.is_fsdp_enabled and is_divided(trainer.model)):
         yield
         return
     give_up_gathered(trainer.model)

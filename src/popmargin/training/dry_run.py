@@ -17,6 +17,7 @@ from popmargin.engine.saved_activations import count_activations
 from popmargin.engine.trial import ERRORS
 from popmargin.errors import counted
 from popmargin.models.policies import device, process_count
+from popmargin.safe_reading import read_object
 from popmargin.training.arguments import micro_batch_size
 from popmargin.training.build import Run, training_rows
 from popmargin.training.memory_plan import NF4_BYTES, RowSizes, Setting, Shapes, forward_passes, plan, told_bytes
@@ -93,18 +94,30 @@ def setting_of(run: Run) -> Setting:
     """How a run trains, in these processes."""
     loss, train = run.loss, run.train
     given = train.trainer_arguments
-    sharded = bool(given.get("fsdp") or given.get("deepspeed") or os.environ.get("ACCELERATE_USE_FSDP") == "true"
-                   or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true")  # fmt: skip
+    zero = _zero_stage(given.get("deepspeed"))
+    sharded = bool(given.get("fsdp") or os.environ.get("ACCELERATE_USE_FSDP") == "true" or zero == 3)
     target = loss.needs.weaker == "target" and run.target.kind == "ema"
     return Setting(
         model=run.model,
         train=train,
         processes=process_count(),
         sharded=sharded and process_count() > 1,
+        zero=zero,
         averages=sum((target, train.average is not None, train.stop_on is not None)),
         live_reference=bool(loss.decoupling),
         cached=loss.uses_reference and "tokens" in loss.provides,
     )
+
+
+def _zero_stage(given: Any) -> int:
+    """The stage of ZeRO that `train.trainer_arguments` or accelerate's configuration ask for; 0 for none."""
+    if not given:
+        launched = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+        given = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE") if launched else None
+        if launched and not given:
+            return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+    settings = read_object(Path(given), "Name a DeepSpeed configuration.") if isinstance(given, str) else given or {}
+    return int(settings.get("zero_optimization", {}).get("stage", 0))
 
 
 def device_bytes() -> tuple[int, str]:
@@ -174,7 +187,8 @@ def _advice(run: Run, workspace: Workspace, shapes: Shapes, sizes: RowSizes, set
         changes["train.gradient_checkpointing: true"] = training(gradient_checkpointing=True)
     if not setting.model.lora_rank:
         words = f"model.lora_rank: {_ADAPTER_RANK}, model.precision: bf16"
-        changes[words] = lambda old: replace(old, model=replace(old.model, lora_rank=_ADAPTER_RANK, precision="bf16"))
+        adapter = {"train": "lora", "lora_rank": _ADAPTER_RANK, "precision": "bf16"}
+        changes[words] = lambda old: replace(old, model=replace(old.model.start, **adapter))
     for count in (8, 64):
         if setting.processes < count:
             changes[f"sharding over {count} processes (FSDP or DeepSpeed, docs/scaling.md)"] = (

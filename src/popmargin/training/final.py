@@ -14,6 +14,7 @@ from popmargin.files import whole_folder
 from popmargin.listed_files import sync_folder, write_list
 from popmargin.tasks.base import Task
 from popmargin.training.checkpoints import newest_whole
+from popmargin.training.divided import divides_weights
 from popmargin.training.trainer import PreferenceTrainer
 
 _FREE = ("README.md", ".gitattributes")
@@ -70,7 +71,8 @@ def _save(
     def write(model: Any, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         saved.update(task.save(model, folder, state, settings))
 
-    merges = task.merges(settings) and not trainer.is_fsdp_enabled
+    divided = divides_weights(trainer)
+    merges = task.merges(settings) and not divided  # otherwise they are gathered first
     if not merges:
         trainer.write = write
         with _whole(trainer):
@@ -84,7 +86,7 @@ def _save(
             f"Nothing was saved in {folder}: DeepSpeed keeps the weights sharded. Set "
             "stage3_gather_16bit_weights_on_model_save in its zero_optimization."
         )
-    model = None if trainer.args.world_size > 1 or trainer.is_fsdp_enabled else trainer.model
+    model = None if trainer.args.world_size > 1 or divided else trainer.model
     task.finish(model, folder, saved, settings, sides)
     return {"saved_weights": saved}
 

@@ -9,18 +9,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from popmargin.engine.processes import own_part
 from popmargin.errors import first_few
 from popmargin.objectives.base import Rows
 
 _LARGE = 1e10
 """Numbers of the data beyond this are named: sums of their squares, and exponents, overflow in fp32."""
-
-
-def own_part(value: Tensor) -> Tensor:
-    """What this process holds of a parameter or gradient."""
-    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def bad_weights(model: nn.Module) -> list[str]:

@@ -21,6 +21,7 @@ _FIELDS = (
     "pop.scale",
     "reference.model",
     "reference.cache",
+    "data.cache",
     "tokens.reference",
     "tokens.name",
     "objective.name",
@@ -45,7 +46,7 @@ _ALSO = "evaluation.also"
 """A list of names of user code; the copy of each is kept by its number."""
 _TEMPLATE = "evaluation.reward_options.template"
 """A file of the user's own that is no code; its copy is kept like one."""
-_OWN = ("output", "reference.cache")  # locations, which do not affect training
+_OWN = ("output", "reference.cache", "data.cache", "data.workers")  # they do not affect what is trained
 _PREFIXES = ("model:", "implicit:", "sqlite:///")
 _FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
 """What an evaluation may name otherwise: where things lie, whose content is compared."""
@@ -194,7 +195,7 @@ def input_paths(config: RunConfig) -> dict[str, Path]:
 
     values = to_dict(config)
     for name in _FIELDS:
-        if name != "reference.cache":
+        if name not in ("reference.cache", "data.cache"):
             _change(values, name.split("."), note(name))
     for number, regularizer in enumerate(values["regularizers"]):
         _change(regularizer, ["name"], note(f"regularizers[{number}].name"))
@@ -218,7 +219,7 @@ def refuse_inputs_inside(config: RunConfig, folder: Path) -> None:
 def differences(before: RunConfig, now: RunConfig) -> dict[str, str]:
     """The fields in which two configurations differ, by name, each as `before → now`.
 
-    Paths are compared as absolute ones; the locations of output and reference cache do not count.
+    Paths are compared as absolute ones; the locations of output and caches do not count.
     """
     whole = [to_dict(with_absolute_paths(config)) for config in (before, now)]
     if any(isinstance(values["task"], dict) for values in whole):

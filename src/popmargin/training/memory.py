@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.tensor import DTensor
 
 
 def reset_peak() -> None:
@@ -71,11 +72,14 @@ class TensorPeak:
 
 
 def live_bytes() -> int:
-    """Bytes of all tensors in main memory that Python knows; those that share memory count once."""
+    """Bytes of all tensors in main memory that Python knows; those that share memory count once.
+
+    Of a divided tensor, this process's part counts, which is a tensor of its own.
+    """
     gc.collect()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
-        tensors = [tensor for tensor in found if not isinstance(tensor, FakeTensor)]
+        tensors = [tensor for tensor in found if not isinstance(tensor, (FakeTensor, DTensor))]
         storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type == "cpu"]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -12,7 +12,8 @@ Bytes of each process, with P parameters of which S are trained (n processes; al
 | activations | what autograd keeps of the largest forward pass | counted, `engine.saved_activations` |
 | head | hidden states, and one chunk of logits | `engine.head` |
 
-Sharded training divides all but activations by n, and holds one layer whole. Before the backward pass there are
+Sharded training divides all but activations by n, and holds one layer whole; ZeRO-2 divides gradients and optimizer.
+Each stage of ZeRO holds another copy of the trained weights beside the optimizer. Before the backward pass there are
 activations and no gradients, after it gradients and no activations: the peak has the larger of both, or, where a step
 has several forward passes, both.
 """
@@ -89,6 +90,7 @@ class Setting:
         train: of the optimisation.
         processes: how many.
         sharded: whether they divide the weights among them (FSDP, DeepSpeed's ZeRO-3).
+        zero: the stage of DeepSpeed's ZeRO; 0 without.
         averages: running averages of the weights: an averaged target, `train.average`, the best weights of
             `train.stop_on`.
         live_reference: whether the reference is forwarded in training.
@@ -99,6 +101,7 @@ class Setting:
     train: TrainConfig
     processes: int = 1
     sharded: bool = False
+    zero: int = 0
     averages: int = 0
     live_reference: bool = False
     cached: bool = False
@@ -142,17 +145,21 @@ def plan(shapes: Shapes, sizes: RowSizes, setting: Setting) -> MemoryPlan:
         20000
     """
     passes, tokens = forward_passes(sizes, setting)
-    divided = setting.processes if setting.sharded else 1
+    several = setting.processes
+    divided = several if setting.sharded else 1
+    of_gradients = several if setting.sharded or setting.zero >= 2 else 1
+    of_optimizer = several if setting.sharded or setting.zero else 1
     layer = shapes.layer_bytes if setting.sharded else 0
     optim, a_trained = _optimizer(setting.train)
     live = shapes.weight_bytes if setting.live_reference and not setting.model.lora_rank else 0
-    buckets = setting.processes > 1 and not setting.sharded
+    buckets = several > 1 and of_gradients == 1
+    a_trained += 4 if setting.zero else 0
     each = 4 * shapes.trained
     parts: dict[str, tuple[int, str]] = {
         "weights": (shapes.weight_bytes // divided + layer, _of_weights(shapes, setting)),
         "reference": (live // divided, _of_reference(setting, sizes)),
-        "gradients": (each // divided * (2 if buckets else 1) + shapes.tied_bytes, _of_gradients(shapes, buckets)),
-        "optimizer": (a_trained * shapes.trained // divided, f"{optim}, {a_trained} bytes a trained parameter"),
+        "gradients": (each // of_gradients * (2 if buckets else 1) + shapes.tied_bytes, _of_gradients(shapes, buckets)),
+        "optimizer": (a_trained * shapes.trained // of_optimizer, _of_optimizer(optim, a_trained, setting)),
         "target": (setting.averages * each // divided, _of_averages(setting.averages)),
     }  # fmt: skip
     if shapes.activations is not None and tokens:
@@ -193,6 +200,11 @@ def _optimizer(train: TrainConfig) -> tuple[str, int]:
 def _of_weights(shapes: Shapes, setting: Setting) -> str:
     share = f", 1/{setting.processes} of them and one layer whole" if setting.sharded else ""
     return f"{_count(shapes.parameters)} parameters, {shapes.weight_bytes / shapes.parameters:.3g} bytes each{share}"
+
+
+def _of_optimizer(name: str, a_trained: int, setting: Setting) -> str:
+    own = ", with DeepSpeed's own copy of the weights" if setting.zero else ""
+    return f"{name}, {a_trained} bytes a trained parameter{own}"
 
 
 def _of_averages(count: int) -> str:

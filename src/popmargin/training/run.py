@@ -109,7 +109,9 @@ def train(
             shutil.rmtree(directory.checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()  # so that every process sees the finished run
     merged = keep_model and workspace.task.merges(run.model)
-    return directory, (workspace.task.load(directory.model) if merged else trainer.model if keep_model else None)
+    if merged:
+        return directory, workspace.task.load(directory.model)
+    return directory, (workspace.task.whole(trainer.model) if keep_model else None)
 
 
 def _start(run: Run, record: Record, parts: Parts, *, resume: bool, overwrite: bool) -> None:
@@ -144,7 +146,7 @@ def _optimise(
     for callback in (pauses, saving, *stops, *parts.task.watch(parts.loss.beta)):
         trainer.add_callback(callback)
     trainer.add_callback(JsonlCallback(trainer, directory, pauses))
-    _look_for_room(trainer, run)
+    _look_for_room(trainer, run, parts.task.whole(trainer.model))
     reset_peak()
     started = time.perf_counter()
     with contextlib.suppress(NothingLeftError), stopping_with_a_checkpoint(saving):
@@ -165,13 +167,13 @@ def _optimise(
     }
 
 
-def _look_for_room(trainer: PreferenceTrainer, run: Run) -> None:
+def _look_for_room(trainer: PreferenceTrainer, run: Run, whole: Any) -> None:
     """Say once if the disk is too small for what the run keeps."""
     if not trainer.is_world_process_zero():
         return
     arguments, rows = trainer.args, len(trainer.collator.rows)
     steps = arguments.max_steps if arguments.max_steps > 0 else int(run.train.epochs * rows / run.train.batch_size) + 1
-    one, model = sizes(trainer)
+    one, model = sizes(trainer, whole)
     warn_of_little_room(
         run.directory.checkpoints,
         one,

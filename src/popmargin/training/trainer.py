@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import RandomSampler, Sampler
 from transformers import TrainerCallback, TrainingArguments
 
+from popmargin.engine.processes import own_part
 from popmargin.engine.scores import scores_of
 from popmargin.engine.target import EMATarget
 from popmargin.errors import RunError
@@ -24,8 +25,8 @@ from popmargin.objectives.base import Logps, Rows
 from popmargin.tasks.base import Scorer
 from popmargin.training.batches import ClusteredSampler, Collator, TrainingRows
 from popmargin.training.checkpointing import CheckpointingTrainer
-from popmargin.training.divided import prepared_once, refuse_other_division, refuse_undividable
-from popmargin.training.finite import Checked, own_part, what_is_not
+from popmargin.training.divided import divides_weights, prepared_once, refuse_other_division, refuse_undividable
+from popmargin.training.finite import Checked, what_is_not
 from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
 from popmargin.training.stopping import Stopping
@@ -81,8 +82,6 @@ class PreferenceTrainer(CheckpointingTrainer):
         )
         refuse_undividable(
             self,
-            target=loss.target,
-            averages=average is not None,
             stops=stopping is not None,
             by_tokens=collator.tokens_per_batch is not None,
         )
@@ -205,7 +204,7 @@ class PreferenceTrainer(CheckpointingTrainer):
             return remembered
         gaps_P = torch.zeros(len(preferences), device=preferences.device)
         # Processes that shard the weights gather them together: each makes a pass, even with nothing to score.
-        if "target" in inputs or (target.forward != "none" and self.is_fsdp_enabled):
+        if "target" in inputs or (target.forward != "none" and divides_weights(self)):
             side = "target" if "target" in inputs else "policy"
             was_training = model.training
             model.eval()  # no dropout in a target
@@ -233,6 +232,10 @@ class PreferenceTrainer(CheckpointingTrainer):
         sums = [own_part(grad).sum() for grad in gradients]
         finite = torch.isfinite(torch.stack(sums)).all() if sums else torch.ones_like(finite_R[0])
         losses_fine, gradients_fine = torch.stack([finite_R.all(), finite]).tolist()
+        # DeepSpeed has gradients of its own; it has looked at them, and left out a step in which one is not finite.
+        gradients_fine &= self.args.fp16 or not (
+            self.is_deepspeed_enabled and self.accelerator.optimizer_step_was_skipped
+        )
         if losses_fine and gradients_fine:
             return
         what, names, cause = what_is_not(parts, self.collator.inputs.ids, model, fp16=self.args.fp16)

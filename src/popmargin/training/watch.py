@@ -1,7 +1,7 @@
 """Warnings from the log of a training: what goes wrong without an error, in words, with what to try.
 
-A watcher reads lines of `metrics.jsonl`, and nothing else: it changes no number, and waits for no device. They are
-listed in docs/guards.md.
+A watcher reads lines of `metrics.jsonl`, and nothing else: it changes no number, and waits for no device. That of
+lengths reads what has been sampled, of which training itself has none. They are listed in docs/guards.md.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +22,9 @@ NEARLY_ALL = 0.99
 """A share that counts as all."""
 FLAT_REWARD = 30.0
 """Reward units: a log-sigmoid beyond this is 0 to fp32's last bit but one, and so is its gradient."""
+GROWN, GROWN_TOKENS, MORE_CUT = 2.0, 10, 0.25
+"""Responses may become this many times as long, or this many tokens longer, whichever is more; and this further share
+of them may be cut, which hides how long they would be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,12 @@ class Watcher:
     wrong: Callable[[Line], bool]
     lines: int
     says: str
+
+    def said(self, line: Line) -> str | None:
+        """What a line of the log that shows it gives rise to; None for any other."""
+        if any(name not in line for name in self.reads) or not self.wrong(line):
+            return None
+        return self.says.format(**line)
 
 
 def _lost(line: Line) -> bool:
@@ -113,6 +122,23 @@ TOKENS = Watcher(
     says="the token selector keeps every token. Try a larger train.learning_rate, or a smaller tokens.tolerance: "
     "tokens on which policy and reference agree are kept.",
 )
+
+
+def _grown(line: Line) -> bool:
+    longest = max(GROWN * line["tokens_before"], line["tokens_before"] + GROWN_TOKENS)
+    return line["tokens"] > longest or line["cut"] - line["cut_before"] > MORE_CUT
+
+
+LENGTH = Watcher(
+    reads=("tokens", "tokens_before", "cut", "cut_before", "before"),
+    wrong=_grown,
+    lines=1,
+    says="responses have grown from {tokens_before:.0f} tokens ({before}; {cut_before:.0%} were cut) to {tokens:.0f} "
+    "({cut:.0%} are cut). Try an objective on mean log-probs, such as simpo, a larger objective.beta, fewer epochs, or "
+    "labels that do not prefer length.",
+)
+"""Reads mean tokens of sampled responses, and the share of those that reached the longest that may be sampled, now and
+before; `before` says when or whose that was. Evaluations and rounds ask it."""
 
 
 def watchers_of(loss: Loss) -> list[Watcher]:

@@ -132,7 +132,7 @@ class Workspace:
 
     def _make_edges(self, config: PopConfig, order: Signal | None) -> PopEdges:
         if config.edges is not None:
-            return self._without_left_out(read_edges(config.edges, self.train.ids))
+            return self._without_left_out(read_edges(config.edges, self.train.ids, without=config.left_out))
         return sample_edges(
             self.train.ids,
             self.train.order(order, compared=config.strength),

@@ -140,3 +140,19 @@ def test_no_project(tmp_path: Path) -> None:
         client = Site(store, create_app(store, admin_token=ADMIN), None).client(ADMIN)
         page = client.get("/admin")
         assert page.status_code == 404 and "popmargin annotate" in page.text
+
+
+@pytest.mark.parametrize(("kind", "offered"), [("pop", {"edges.parquet"}), ("preference", set()), ("rating", set())])
+def test_the_exports_on_offer_are_those_of_the_kind(
+    make_site: Callable[..., Site], kind: str, offered: set[str]
+) -> None:
+    """Preferences always, edges where pairs of them are compared; each gives a file once something is labelled."""
+    site = make_site(kind, items=2)
+    client = site.client(site.add("anna")[1])
+    for _ in range({"pop": 2, "preference": 4, "rating": 8}[kind]):
+        answer(client, "3" if kind == "rating" else "left")
+    admin = site.client(ADMIN)
+    found = re.findall(r'href="(/admin/export/[^"]+)"', admin.get("/admin").text)
+    names = {link.rpartition("/")[2].partition("?")[0] for link in found}
+    assert names == {"preferences.jsonl", "labels.jsonl"} | offered
+    assert {admin.get(link).status_code for link in found} == {200}

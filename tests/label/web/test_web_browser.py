@@ -74,7 +74,8 @@ def test_the_screen_in_the_browser_is_the_stored_order(browser, serve, make_site
 
 
 def test_wrong_note_skip_and_switches_by_keyboard(browser, serve, make_site) -> None:
-    site = make_site(items=4)
+    rows = [{"id": f"{i}", "prompt": f"Q{i}", "chosen": f"A {i} good", "rejected": f"A {i} bad"} for i in range(8)]
+    site = make_site(rows=rows)
     person, token = site.add("anna")
     look(browser)
     sign_in(browser, serve(site), token)

@@ -14,7 +14,7 @@ from web_site import ADMIN, Site
 
 from popmargin.label.web.security import Sessions
 
-OPEN = {"/login/{token}", "/static"}
+OPEN = {"/signed-out", "/login/{token}", "/static"}
 
 
 def endpoints(app: FastAPI) -> Iterator[tuple[str, str]]:
@@ -69,7 +69,7 @@ def test_a_session_ends_with_its_token_or_its_person(site: Site) -> None:
     assert client.get("/").status_code == 401
     client = site.client(renewed)
     site.store.set_active(anna.id, False)
-    assert client.get("/").status_code == 401 and site.client().get(f"/login/{renewed}").status_code == 401
+    assert client.get("/").status_code == 401 and site.client().get(f"/login/{renewed}").status_code == 403
 
 
 @pytest.mark.parametrize("token", ["x", "", "a" * 300, "%00", "%ff", "☃", "../admin"])
@@ -170,7 +170,12 @@ def test_hostile_texts_are_inert_on_every_page(make_site: Callable[..., Site], k
     _person, token = site.add("<script>alert(1)</script>")
     client = site.client(token)
     while number(html := client.get("/").text) != "finished":
-        for text in re.findall(r'<div class="text"[^>]*>(.*?)</div>\s*</(?:div|section|details)>', html, re.DOTALL):
+        ends = r"</div>\s*(?:</(?:div|section|details)>|<div class=\"raw\")"
+        texts = re.findall(rf'<div class="text"[^>]*>(.*?){ends}', html, re.DOTALL)
+        written = re.findall(r'<div class="raw"[^>]*>(.*?)</div>', html, re.DOTALL)
+        assert len(written) == len(texts) - 1  # all but the guidelines
+        assert not [text for text in written if "<" in text]
+        for text in texts:
             assert_safe(text)
         assert html.count("<script") == 2  # our own two files
         client.post("/answer", data={**fields(html, "/answer"), "choice": "tie", "note": ATTACKS[0]})

@@ -10,7 +10,7 @@ pytest.importorskip("markdown_it")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popmargin.label.web.marked_text import plain, render, render_pair
+from popmargin.label.web.marked_text import common_share, plain, render, render_pair, written
 
 ATTACKS = [
     "<script>alert(1)</script>",
@@ -43,7 +43,7 @@ ATTACKS = [
 TAG = re.compile(r"<(/?)([a-zA-Z0-9]+)([^>]*)>")
 ATTRIBUTE = re.compile(r' ([a-z-]+)="([^"]*)"')
 ALLOWED = {
-    "p", "em", "strong", "code", "pre", "span", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "hr", "br", "a",
+    "p", "em", "strong", "code", "pre", "span", "h3", "ul", "ol", "li", "blockquote", "hr", "br", "a",
     "table", "thead", "tbody", "tr", "th", "td", "s", "div", "mark",
 }  # fmt: skip
 
@@ -61,11 +61,11 @@ def assert_safe(html: str) -> None:
         assert name in ALLOWED, (name, html)
         assert ATTRIBUTE.sub("", attributes).strip() in ("", "/"), (attributes, html)
         for key, value in ATTRIBUTE.findall(attributes):
-            assert key in ("href", "rel", "target", "class", "tabindex", "start", "title", "style"), (key, html)
+            assert key in ("href", "rel", "target", "class", "tabindex", "start", "title", "value"), (key, html)
             if key == "href":
                 assert re.match(r"(?i)https?://|mailto:", value), html
-            if key == "style":
-                assert re.fullmatch(r"text-align:(left|right|center)", value), html
+            if key == "value":
+                assert value.isdigit(), html
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -86,7 +86,7 @@ def test_any_text_is_safe_and_only_gains_marks(first: str, second: str) -> None:
 
 def test_markdown_and_code() -> None:
     html = render("# Title\n\none\ntwo **three** [site](https://e.example)\n\n```python\ndef f(): return 'a'\n```")
-    assert "<h4>Title</h4>" in html  # below the page's own headings
+    assert '<h3 class="rank1">Title</h3>' in html  # below the page's own headings
     assert "one<br" in html and "<strong>three</strong>" in html
     assert 'rel="noopener noreferrer nofollow" target="_blank"' in html
     assert '<span class="k">def</span>' in html and '<pre tabindex="0">' in html
@@ -129,3 +129,61 @@ def test_plain_is_one_short_line() -> None:
     assert plain("a\n\n b   c") == "a b c"
     assert plain("word " * 50, 20) == "word word word word…"
     assert plain([{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]) == "U"
+
+
+WRITTEN = [
+    r"Let \(a_1\) be \, thin, \{x\} and C:\*, C:\temp\_x",
+    "\\[ \\frac{a}{b} \\]",
+    "\\[\na\n+ b\n- c\n= d\n\\]",
+    "$$\n# x\n1. y\n$$",
+    "\\begin{align*}\na &= b \\\\\n- c\n\\end{align*}",
+    "$a*b*c$ and $x_1$ cost $5 and $6",
+    "2*3*4 = 24, a*b*c",
+    "def __init__(self): __all__ = f(*args, **kwargs)",
+    "&lt;b&gt; &amp; &copy; &#65;",
+    "[ref]: https://e.example 'a title'",
+    "3. three\n7. seven",
+    r"one \* two \* three \_ four \_ five",
+    "a \\\nb",
+]
+
+
+def shown(html: str) -> str:
+    """What a reader sees, numbers of lists included."""
+    html = re.sub(r'<li value="(\d+)">', r"\1. ", html)
+    for name, sign in (("lt", "<"), ("gt", ">"), ("quot", '"'), ("#34", '"'), ("#39", "'"), ("amp", "&")):
+        html = TAG.sub("", html) if name == "lt" else html
+        html = html.replace(f"&{name};", sign)
+    return " ".join(html.split())
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_layout_changes_no_text(text: str) -> None:
+    assert shown(str(render(text))) == " ".join(text.split())
+
+
+@given(st.text(alphabet="ab1 \\()[]{}$&;_,.^=", max_size=60))
+def test_no_character_of_a_text_without_layout_is_lost(text: str) -> None:
+    """Of anything that is no emphasis, code, heading, rule, quote, link or table."""
+    if re.search(r"_\S|\[[^\]]*\]\(", text):
+        return
+    assert shown(str(render(text))).replace(" ", "") == "".join(text.split())
+
+
+def test_layout_is_still_layout() -> None:
+    assert render("**bold** and *soft*, __strong words__, a_b_c") == (
+        "<p><strong>bold</strong> and <em>soft</em>, <strong>strong words</strong>, a_b_c</p>\n"
+    )
+    assert written([{"role": "user", "content": "a *b*"}]) == "a *b*"
+    assert written([{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]) == "system: S\n\nuser: U"
+
+
+def test_alignment_and_headings_need_no_styles_and_skip_no_rank() -> None:
+    html = str(render("# A\n\n#### B\n\n| l | r |\n|:--|--:|\n| 1 | 2 |"))
+    assert re.findall(r"<h(\d) class=\"rank(\d)\">", html) == [("3", "1"), ("3", "4")]
+    assert html.count('class="left"') == html.count('class="right"') == 2 and "style" not in html
+
+
+def test_how_much_two_responses_have_in_common() -> None:
+    assert common_share(*map(str, render_pair("the cat sat", "the cat ran"))) == pytest.approx(2 / 3)
+    assert common_share(*map(str, render_pair("one two", "three four"))) == 0.0

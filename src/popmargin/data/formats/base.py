@@ -36,7 +36,7 @@ class Reader:
         decimal_comma: they may be written with a comma.
         ends: the numbers in the winner's column that mean the first and the second response, if it contains numbers.
         fields: of each response, kept as columns of its side.
-        ties: "drop" reports them, "keep" makes them preferences of strength 0.
+        ties: "drop" reports them, "keep" makes them preferences of strength 0 and soft label ½.
         contradictions: "keep" takes a label as it is where the row's numbers prefer rejected; "error" does not.
         unfinished: "drop" reports pairs with a response whose field `finished` is false, "keep" keeps them.
         images: reads the cells that hold images.
@@ -197,11 +197,11 @@ class Reader:
         return [{"role": "system", "content": cast(str, system)}, *turns[0]], turns[1], turns[2]
 
     def tie(self, row: Row, prompt: Text, first: Text, second: Text, column: str, **known: float) -> Draft | RowError:
-        """Two equally good responses: a report, or a preference of strength 0 if ties are kept."""
+        """Two equally good responses: a report, or, if ties are kept, a preference of strength 0 and soft label ½."""
         if self.ties == "drop":
             return tied(column)
         self.notes["ties are kept, with the first response as chosen"] += 1
-        return self.draft(row, prompt, first, second, **{"strength": 0.0, **known})
+        return self.draft(row, prompt, first, second, **{"strength": 0.0, "soft_label": 0.5, **known})
 
 
 def as_message(text: str, number: int) -> Message:

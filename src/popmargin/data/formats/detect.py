@@ -180,7 +180,12 @@ def _hint(candidates: Mapping[str, Sequence[str]]) -> str:
     if {"label_0", "label_1"} <= has and not {"image_0", "image_1"} <= has:
         return "Remedy: there are labels but no images; add these as jpg_0 and jpg_1 (addresses are not images)."
     if {"response_a", "response_b"} <= has:
-        return "Remedy: name the column that says which response is better, e.g. --column winner=… or preference=…"
+        first, second = (candidates[side][0] for side in ("response_a", "response_b"))
+        return (
+            "Remedy: name the column that says which response is better, e.g. --column winner=… or preference=…. If "
+            "nobody has said it yet, let people: popmargin label import DATA --kind preference "
+            f"--column chosen={first} --column rejected={second}"
+        )
     if "responses" in has or {"chosen", "rejected"} <= has:
         return "Remedy: name the prompt, e.g. columns={'prompt': 'question'} (--column prompt=question)."
     if {"prompt", "response"} <= has:

@@ -58,10 +58,10 @@ def paired(
             continue
         if pair.skipped == "tie":
             reader.notes["ties are kept, with the first response as chosen"] += 1
-        better, worse = ratings[pair.chosen], ratings[pair.rejected]
-        draft = reader.draft(
-            row, prompt, texts[pair.chosen], texts[pair.rejected], chosen_rating=better, rejected_rating=worse
-        )
+        known = {"chosen_rating": ratings[pair.chosen], "rejected_rating": ratings[pair.rejected]}
+        if pair.skipped == "tie":
+            known["soft_label"] = 0.5  # so that its order is not taken for a label
+        draft = reader.draft(row, prompt, texts[pair.chosen], texts[pair.rejected], **known)
         draft["pair"] = (pair.chosen, pair.rejected)
         if reader.pairs in SEVERAL and draft["id"] is not None:
             draft["id"] = f"{draft['id']}/{pair.chosen}-{pair.rejected}"

@@ -1,6 +1,6 @@
 """PoP edges from the labels of a store."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,12 @@ class EdgeAccount:
 
 
 def pop_edges(
-    store: LabelStore, project: Project, *, aggregate: str | None = None, wrong: OnWrong = "swap"
+    store: LabelStore,
+    project: Project,
+    *,
+    aggregate: str | None = None,
+    wrong: OnWrong = "swap",
+    without: Collection[str] = (),
 ) -> tuple[PopEdges, EdgeAccount]:
     """The current PoP labels as edges: one per item and annotator, with ties (tie=True).
 
@@ -67,19 +72,22 @@ def pop_edges(
             even split is a tie, and so are more ties than votes for either side. "weighted" weights each vote by its
             confidence, as the strength scale does (1 without one); "majority" counts all votes equally.
         wrong: "keep" keeps comparisons with preferences that most mark wrong; "swap" and "drop" leave them out.
+        without: names of annotators whose labels are left out and counted, as are those of discarded ones.
 
     Returns:
         The edges (source: the kind of annotator) and the account.
 
     Raises:
         ConfigError: an unknown aggregation, or an unknown value of `wrong`.
+        DataError: the project has no annotator of a name in `without`.
     """
     check_wrong(wrong)
     if aggregate not in _AGGREGATES:
         raise ConfigError(
             f"aggregate is {aggregate!r}; choose 'majority' or 'weighted', or omit it for one edge per label."
         )
-    labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"))
+    labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"), without=without)
+    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - labels.num_rows
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
     decided = pc.is_in(labels["verdict"], value_set=pa.array(DECIDED))
@@ -94,6 +102,7 @@ def pop_edges(
         return int(pc.sum(pc.cast(mask, pa.int64())).as_py() or 0)
 
     left_out = {
+        "of annotators who do not count": others,
         "single preferences": count(pc.equal(labels["kind"], "preference")),
         "ratings": count(pc.equal(labels["kind"], "rating")),
         "repeated items": count(pc.and_(pop, pc.invert(first_time))),
@@ -101,7 +110,7 @@ def pop_edges(
         "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
         "about a preference that most annotators mark wrong": count(pc.and_(said, doubtful)),
     }
-    account = EdgeAccount(labels.num_rows, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
+    account = EdgeAccount(labels.num_rows + others, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
     parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": labels.num_rows}
     table = _edge_table(used) if aggregate is None else _majority(used, aggregate)
     return PopEdges(table, parameters), account

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,8 +34,10 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings
-from popmargin.label.export.stored_images import FEATURES, images_of_table
+from popmargin.label.export.stored_images import image_features, images_of_table
+from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
+from popmargin.label.store.address import in_words
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.pop.strengths import half_normal_strengths
@@ -54,7 +56,9 @@ def preferences_of(
     strengths: Mapping[str, float] | None = None,
     wrong: OnWrong = "swap",
     unrated: OnUnrated = "keep",
+    unjudged: OnUnjudged = "drop",
     votes: Votes = "probability",
+    without: Collection[str] = (),
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -68,8 +72,11 @@ def preferences_of(
             kept, it has no ratings.
         unrated: if people rated responses, what to do with preferences with an unrated response: "keep" leaves both
             ratings empty, "drop" leaves the preference out.
+        unjudged: what to do with preferences whose direction nobody gave (see `without_direction`): "drop" leaves them
+            out, "keep" keeps them in the imported order.
         votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
             if it has none); "whole", always 1.
+        without: names of annotators whose labels are left out, as are those of discarded ones.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -80,35 +87,56 @@ def preferences_of(
         imported; of images, the files are.
 
     Raises:
-        ConfigError: an unknown value of `wrong`, `unrated` or `votes`.
+        ConfigError: an unknown value of `wrong`, `unrated`, `unjudged` or `votes`.
         DataError: strengths of preferences that the project does not have, below 0, or not finite; a project that asks
-            for ratings, and has none yet.
+            for ratings, and has none yet; nothing is left; no annotator of a name in `without`.
     """
     check_wrong(wrong)
-    if unrated not in get_args(OnUnrated):
-        raise ConfigError(f"unrated is {unrated!r}; choose {', '.join(get_args(OnUnrated))}.")
-    if votes not in get_args(Votes):
-        raise ConfigError(f"votes is {votes!r}; choose {', '.join(get_args(Votes))}.")
+    for name, value, known in (
+        ("unrated", unrated, OnUnrated),
+        ("unjudged", unjudged, OnUnjudged),
+        ("votes", votes, Votes),
+    ):
+        if value not in get_args(known):
+            raise ConfigError(f"{name} is {value!r}; choose {', '.join(get_args(known))}.")
     columns = store.preference_columns(project.id)
-    labels = store.labels(project.id, columns=_VOTE_COLUMNS)
+    imported = {name: list(columns[name]) for name in ("id", "soft_label")}
+    labels = store.labels(project.id, columns=_VOTE_COLUMNS, without=without)
     notes: list[str] = []
+    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - labels.num_rows
     against, missing = put_ratings(columns, labels, notes)
     kinds = item_kinds(store, project)
-    if not notes and "rating" in kinds:  # nothing was put
+    rated = bool(notes)  # something was put
+    if not rated and "rating" in kinds:
         raise DataError(
             f"Nobody has rated a response of project '{project.name}' yet: the ratings would be those of the imported "
             "data. Rate some first (popmargin annotate), or use the data as they are."
         )
+    if others:
+        notes.append(f"{counted(others, 'label')} of annotators who do not count left out")
     if strengths is not None:
         _put_strengths(columns, strengths)
     voted, by_most = _soft_labels(labels, votes), wrong_preferences(labels, votes)
-    if not voted and "preference" in kinds:
-        notes.append("nobody has judged a preference yet: soft labels are those of the imported data")
+    if not voted and "preference" in kinds and unjudged == "keep":
+        notes.append("nobody has judged a preference yet: order and soft labels are those of the imported data")
     for row, key in enumerate(columns["id"]):
         if key in voted:
             columns["soft_label"][row] = voted[key]
+    ties = sum(value == 0.5 for value in voted.values())
+    if ties:
+        notes.append(
+            f"{ties} are ties of the votes, with a soft_label of ½: their order means nothing, so leave them out for "
+            "objectives without soft labels"
+        )
     called = {row: by_most[key] for row, key in enumerate(columns["id"]) if key in by_most}
     rows = sorted({*against, *called})
+    judged = {*rows, *(row for row, key in enumerate(columns["id"]) if key in voted)}
+    if rated:
+        judged |= set(range(len(columns["id"]))) - set(missing)
+    out: dict[int, tuple[str, str, str]] = {}
+    if unjudged == "drop":
+        out |= without_direction(store, project, imported, judged)
+        _tell_unjudged(store, project, columns, out, notes)
     emptied = sum(_turn(columns, row) for row in rows) if wrong == "swap" else 0
     if rows:
         done = {"swap": "chosen and rejected swapped", "drop": "left out", "keep": "kept as is"}[wrong]
@@ -122,7 +150,6 @@ def preferences_of(
     if wrong == "keep" and against:
         empty_ratings(columns, against)
         notes.append(f"{len(against)} of them are rated the other way round, so their ratings are left empty")
-    out: dict[int, tuple[str, str, str]] = {}
     if unrated == "drop":
         out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it with --unrated keep."))
     if wrong == "drop":
@@ -149,8 +176,26 @@ def preferences_of(
     if project.images:  # those of the names as they stand now, so they need no swapping
         for name, column in images_of_table(store, table).items():
             table = table.append_column(name, column)
-    everything = Preferences(as_dataset(table, FEATURES if project.images else {}), report).with_columns(others)
+    everything = Preferences(as_dataset(table, image_features() if project.images else {}), report).with_columns(others)
     return everything.select([row for row in range(count) if row not in out]) if out else everything
+
+
+def _tell_unjudged(
+    store: LabelStore, project: Project, columns: Mapping[str, Any], out: Mapping[int, Any], notes: list[str]
+) -> None:
+    count = len(columns["id"])
+    if out and len(out) == count:
+        raise DataError(
+            f"Nobody has judged a preference of project '{project.name}' yet: the order of the responses would be that "
+            f"of the imported data. Label some first (popmargin annotate --db {in_words(store.name)}), or keep the "
+            "imported order with --unjudged keep."
+        )
+    if out:
+        names = first_few([columns["id"][row] for row in out])
+        notes.append(
+            f"{len(out)} of {counted(count, 'preference')} left out, since nobody has said which response is better "
+            f"({names}): --unjudged keep keeps them in the imported order"
+        )
 
 
 def _reason(called: tuple[int, int] | None, rated: tuple[float, float] | None) -> tuple[str, str, str]:

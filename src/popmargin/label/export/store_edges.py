@@ -1,7 +1,7 @@
 """PoP edges directly from a label store, for a training run."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from popmargin.label.store.address import in_words, open_store
 from popmargin.pop.edges import PopEdges
@@ -10,12 +10,13 @@ from popmargin.pop.labelled import labels_between
 _LOG = logging.getLogger(__name__)
 
 
-def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
+def store_edges(source: str, ids: Sequence[str], *, without: Collection[str] = ()) -> PopEdges:
     """The PoP labels of a store between some preferences, one edge per label; what is left out is logged.
 
     Args:
         source: the store; `#NAME` at its end names the project, if there are several.
         ids: the training preferences. Labels of others, held out for testing, give no edges.
+        without: names of annotators whose labels are left out.
 
     Raises:
         DataError: no such store or project, several projects and no name, or no label is left.
@@ -25,7 +26,7 @@ def store_edges(source: str, ids: Sequence[str]) -> PopEdges:
         from popmargin.label.export.pop_edges import pop_edges
 
         project = store.project(name or None)
-        edges, account = pop_edges(store, project)
+        edges, account = pop_edges(store, project, without=without)
     _LOG.warning("%s, project '%s': %s", url, project.name, account)
     other = [kind for kind in ("single preferences", "ratings") if account.left_out[kind]]
     remedy = (

@@ -2,16 +2,20 @@
 
 from typing import Any
 
-import datasets
 import pyarrow as pa
 
 from popmargin.data.image_arrow import IMAGE_TYPE
 from popmargin.data.images import COLUMNS
 from popmargin.label.store.label_store import LabelStore
 
-FEATURES: dict[str, Any] = {name: datasets.Image() for name in COLUMNS}
-"""What `datasets` is told of the columns."""
 _ROWS = 256  # an Arrow array holds at most 2 GB
+
+
+def image_features() -> dict[str, Any]:
+    """What `datasets` is told of the columns."""
+    import datasets
+
+    return {name: datasets.Image() for name in COLUMNS}
 
 
 def images_of_table(store: LabelStore, table: Any) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from typing import Any
 
 from popmargin.data.questions import Kind
 from popmargin.errors import ConfigError, did_you_mean
-from popmargin.judges.backends import LocalBackend, ServerBackend
+from popmargin.judges.backends import ServerBackend
 from popmargin.judges.client import ChatClient
 from popmargin.judges.comparing import Judge
 from popmargin.judges.labeller import Labeller
 from popmargin.label.labellers.numeric import Files, RatingLabeller, RewardLabeller
-from popmargin.models.kind import is_classifier
 from popmargin.rewards.load import with_model
 from popmargin.rewards.naming import Named, read_name
 
@@ -73,6 +72,8 @@ def load_labeller(
             return RatingLabeller(strengths or {}, name or "ratings")
         return RewardLabeller(spec.removeprefix("reward:") if named.use else spec, name, images=images, **options)
     if named.kind == "model":
+        from popmargin.judges.local_backend import LocalBackend  # loads torch
+
         _refuse(spec, options, (LocalBackend,))
         return Judge(LocalBackend(named.place, **options), prompts=prompts, orders=orders, name=name)
     options = with_model(named, options)
@@ -83,7 +84,11 @@ def load_labeller(
 
 def _rates(named: Named) -> bool:
     """Whether it is a model that rates single responses, rather than one that compares."""
-    return named.kind == "model" and is_classifier(named.place)
+    if named.kind != "model":
+        return False
+    from popmargin.models.kind import is_classifier  # loads torch
+
+    return is_classifier(named.place)
 
 
 def _refuse(spec: str, options: Mapping[str, Any], takes: tuple[Callable[..., Any], ...]) -> None:

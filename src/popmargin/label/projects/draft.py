@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from popmargin.account import Step
 from popmargin.data.questions import RATINGS, SIDES, Kind, Side, Verdict
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, counted
@@ -19,13 +20,14 @@ SCALE = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """The items of a new project, checked: columns as of `LabelStore.add_items`."""
+    """The items of a new project, checked: columns as of `LabelStore.add_items`; and the account of choosing them."""
 
     kind: Kind
     first: list[str]
     second: list[str] | None = None
     gold: list[Verdict | None] | None = None
     response: list[Side] | None = None
+    steps: tuple[Step, ...] = ()
 
 
 def draft_items(
@@ -70,7 +72,7 @@ def draft_items(
         return Draft(kind=kind, first=data.ids)
     if isinstance(gold, Preferences):
         raise ConfigError("for comparisons, gold must be PoP edges, not preferences.")
-    first, second, golds = _pairs(data, sampling or "random", 1 if k is None else k, edges, gold, seed or 0)
+    first, second, golds, steps = _pairs(data, sampling or "random", 1 if k is None else k, edges, gold, seed or 0)
     unknown = {*first, *second} - set(data.ids)
     if unknown:
         raise DataError(
@@ -78,7 +80,10 @@ def draft_items(
             f"{data.report.source}, such as {min(unknown)!r}. Draw the pairs from the same data; preferences are "
             "matched by id."
         )
-    return Draft(kind=kind, first=first, second=second, gold=golds)
+    alone = len(data) - len({*first, *second})
+    compared = {"in some pair": len(data) - alone}
+    step = Step(name="preferences to compare", rows_in=len(data), kept=compared, left_out={"in no pair": alone})
+    return Draft(kind=kind, first=first, second=second, gold=golds, steps=(*steps, step))
 
 
 def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +136,16 @@ def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft
     keys = [key for rows in data.batches("prompt", "chosen", "rejected") for key in response_keys(rows)]
     places = list(dict(reversed([(key, place) for place, key in enumerate(keys)])).values())[::-1]
     golds = _known_ratings(data, scale, gold, keys)
+    repeated = {"the same response as another": len(keys) - len(places)}
+    step = Step(
+        name="responses to rate", rows_in=len(keys), kept={"items": len(places)}, left_out=repeated, unit="responses"
+    )
+    if gold is not None:
+        step = replace(
+            step, notes=(f"with a known rating: {len(golds)}, of {counted(2 * len(gold), 'gold response')}",)
+        )
     return Draft(
+        steps=(step,),
         kind="rating",
         first=[data.ids[place // 2] for place in places],
         response=[SIDES[place % 2] for place in places],
@@ -177,17 +191,23 @@ def _known_ratings(
 
 def _pairs(
     data: Preferences, sampling: str, k: int, edges: PopEdges | None, gold: PopEdges | None, seed: int
-) -> tuple[list[str], list[str], list[Verdict | None]]:
-    ids = data.ids
+) -> tuple[list[str], list[str], list[Verdict | None], list[Step]]:
+    ids, steps = data.ids, list[Step]()
     if edges is None:
         rows_first, rows_second = draw_pairs(len(ids), sampling=sampling, k=k, seed=seed)
         first, second = [ids[row] for row in rows_first], [ids[row] for row in rows_second]
     else:
         first, second, _ = _sides(edges, seed)
+        lone, several = int(edges.table["weaker"].null_count), len(first)
         first, second = _once(first, second)
+        steps.append(_edge_step("pairs of the edges", len(edges), len(first), lone, several - len(first)))
     golds: list[Verdict | None] = [None for _ in first]
     if gold is not None:
         known = _known_answers(gold)
+        lone = int(gold.table["weaker"].null_count)
+        steps.append(
+            _edge_step("pairs with a known answer", len(gold), len(known), lone, len(gold) - lone - len(known))
+        )
         ordinary = [(a, b) for a, b in zip(first, second, strict=True) if frozenset((a, b)) not in known]
         coins = np.random.default_rng(seed + 1).random(len(known)) < 0.5
         turned = [pair if coin else (pair[1], pair[0]) for (pair, _), coin in zip(known.values(), coins, strict=True)]
@@ -195,9 +215,17 @@ def _pairs(
             "tie" if tie else "first" if coin else "second"
             for (_, tie), coin in zip(known.values(), coins, strict=True)
         ]
+        asked = {"asked": len(ordinary)}
+        left_out = {"among those with a known answer": len(first) - len(ordinary)}
+        steps.append(Step(name="other pairs", rows_in=len(first), kept=asked, left_out=left_out, unit="pairs"))
         first, second = ([pair[side] for pair in (*turned, *ordinary)] for side in (0, 1))
         golds = [*answers, *(None for _ in ordinary)]
-    return first, second, golds
+    return first, second, golds, steps
+
+
+def _edge_step(name: str, count: int, kept: int, lone: int, repeated: int) -> Step:
+    left_out = {"without a weaker side": lone, "the same pair as another edge": repeated}
+    return Step(name=name, rows_in=count, kept={"pairs": kept}, left_out=left_out, unit="edges")
 
 
 def _once(first: list[str], second: list[str]) -> tuple[list[str], list[str]]:

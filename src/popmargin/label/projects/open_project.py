@@ -18,6 +18,7 @@ from popmargin.label.projects.same_project import (
 from popmargin.label.store.items import STORED, storable_columns
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
+from popmargin.label.web.guidelines import guidelines_of
 from popmargin.pop.edges import PopEdges
 
 
@@ -52,7 +53,8 @@ def open_project(
         scale: ratings go from 1 to this; 5.
         seed: of the pairs, and of the project; 0.
         say: called with lines about what was done.
-        settings: of `LabelStore.create_project`: overlap, lease_seconds, guidelines, repeat_share.
+        settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, and guidelines (by default
+            those of the kind).
 
     Raises:
         DataError: no such project and no data, pairs or gold that are not in the data, gold without an answer, or
@@ -73,6 +75,7 @@ def open_project(
     draft = draft_items(data, kind=kind, scale=scale, seed=seed, **asked, **settings)
     if draft.kind == "rating":
         settings["scale"] = scale or SCALE
+    settings.setdefault("guidelines", guidelines_of(draft.kind, images=holds_images(data)))
     # Several transactions: a project without preferences or items comes from an interrupted run, and is completed.
     project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:
@@ -82,6 +85,8 @@ def open_project(
         if left:
             say(f"columns of bytes are not stored: {', '.join(left)}")
     store.add_items(project.id, draft.kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
+    for step in draft.steps:
+        say("\n".join(step.lines()))
     known = sum(answer is not None for answer in draft.gold or ())
     items = f"{counted(len(draft.first), 'item')} of kind '{draft.kind}'"
     say(f"project '{name}': {counted(len(data), 'preference')}, {items}, {known} of them gold")

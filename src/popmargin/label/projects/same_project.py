@@ -35,9 +35,10 @@ def refuse_other_settings(found: Project, settings: Mapping[str, Any]) -> None:
             "other guidelines" if name == "guidelines" else f"{name} {getattr(found, name)}, not {given[name]}"
             for name in other
         ]
+        change = " Change guidelines with: popmargin label guidelines --set FILE." if "guidelines" in other else ""
         raise ConfigError(
             f"Project '{found.name}' has {'; '.join(told)}. A project keeps its original settings: omit them to "
-            f"continue it, or start another project with --project NAME."
+            f"continue it, or start another project with --project NAME.{change}"
         )
 
 

@@ -68,6 +68,8 @@ class Quality:
         pace: how long people take.
         ratings: people together, then each model; empty without ratings.
         rated_by_people: the ratings are from these labels, not from the data.
+        without: the same of the labels that count, if some do not; None if all do.
+        left_out: the annotators whose labels do not count.
     """
 
     labels: int
@@ -78,6 +80,8 @@ class Quality:
     ratings: list[RatingMatch]
     raters: RatingQuality | None = None
     pace: Paces = field(default_factory=Paces)
+    without: "Quality | None" = None
+    left_out: tuple[str, ...] = ()
     rated_by_people: bool = False
 
 

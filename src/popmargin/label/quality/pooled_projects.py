@@ -2,18 +2,22 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from popmargin.errors import ConfigError, DataError
+import pyarrow as pa
+import pyarrow.compute
+
+from popmargin.errors import ConfigError, DataError, did_you_mean
 from popmargin.label.export.mean_ratings import strengths_of
 from popmargin.label.labellers.labelling import store_strengths
 from popmargin.label.quality.label_quality import together
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 
+pc: Any = pyarrow.compute
 _TEXTS = ("prompt", "chosen", "rejected")
 _Columns = Mapping[str, Sequence[Any]]
 
@@ -28,24 +32,29 @@ class Pool:
             all projects; if nothing is rated, the imported strengths.
         rated_by_people: which of the two they are.
         shared: a sentence on how many preferences the projects share; empty if all.
+        counting: the labels that count, if some do not; None if all do.
+        left_out: the annotators whose labels do not count.
     """
 
     labels: Any
     strengths: Mapping[str, float]
     rated_by_people: bool
     shared: str
+    counting: Any = None
+    left_out: tuple[str, ...] = ()
 
 
-def pool(projects: Sequence[tuple[LabelStore, Project]]) -> Pool:
+def pool(projects: Sequence[tuple[LabelStore, Project]], *, without: Collection[str] = ()) -> Pool:
     """Pool the labels of projects; their order does not matter.
 
     Args:
         projects: each with its store.
+        without: names of annotators whose labels do not count, besides those of discarded ones.
 
     Raises:
         ConfigError: a project is listed twice.
         DataError: projects have no preference in common, or one with different texts or strengths, or their ratings
-            are on different scales.
+            are on different scales; none of the projects has an annotator of a name in `without`.
     """
     names = [f"{store.name}#{project.name}" for store, project in projects]
     places = [(Path(store.name).resolve(), project.id) for store, project in projects]
@@ -59,9 +68,28 @@ def pool(projects: Sequence[tuple[LabelStore, Project]]) -> Pool:
     columns = {name: store.preference_columns(at.id) for name, (store, at) in zip(names, projects, strict=True)}
     shared = _shared({name: set(each["id"]) for name, each in columns.items()})
     every = _every_preference(columns)
-    labels = together([store.labels(project.id) for store, project in projects])
+    labels = together([store.labels(project.id, discarded=True) for store, project in projects])
+    counting, left_out = _counting(projects, labels, without)
     rated = strengths_of(labels, every)
-    return Pool(labels, rated or _imported(dict(zip(names, projects, strict=True))), bool(rated), shared)
+    return Pool(
+        labels, rated or _imported(dict(zip(names, projects, strict=True))), bool(rated), shared, counting, left_out
+    )
+
+
+def _counting(
+    projects: Sequence[tuple[LabelStore, Project]], labels: Any, without: Collection[str]
+) -> tuple[Any, tuple[str, ...]]:
+    """The labels that count, and the annotators of the others; None and nobody if all count."""
+    people = [(who, project) for store, project in projects for who in store.annotators(project.id)]
+    known = {who.name for who, _ in people}
+    for name in without:
+        if name not in known:
+            raise DataError(f"There is no annotator '{name}'. {did_you_mean(name, known)}")
+    names = {*without, *(who.name for who, _ in people if who.discarded)}
+    theirs = pc.is_in(labels["annotator"], value_set=pa.array(sorted(names), pa.string()))
+    if not names or not pc.any(theirs).as_py():
+        return None, ()
+    return labels.filter(pc.invert(theirs)), tuple(sorted(names))
 
 
 def _shared(ids: Mapping[str, set[str]]) -> str:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from popmargin.errors import counted
 from popmargin.files import HTML
+from popmargin.label.quality.flags import flags_of
 from popmargin.label.quality.label_quality import THIRDS, KindAgreement, Quality
 from popmargin.report.metrics import has_bounds, is_known, number
 from popmargin.report.plots import NARROW, WIDE, Dot, Style, draw_dots, ends
@@ -114,6 +115,8 @@ def reading(quality: Quality) -> list[str]:
     for found in quality.agreement:
         sentences += _read_agreement(found)
     sentences += _read_ratings(quality)
+    sentences += _read_without(quality)
+    sentences += [f"Look at {name}: {'; '.join(reasons)}." for name, reasons in flags_of(rows).items()]
     sentences += _read_places(quality)
     if quality.cycles is not None and quality.cycles.triads:
         cycles = quality.cycles
@@ -144,6 +147,29 @@ def _read_ratings(quality: Quality) -> list[str]:
             f"(interval Krippendorff's α {number(found.interval.estimate, 2)})."
         )
     ]
+
+
+def _read_without(quality: Quality) -> list[str]:
+    """The agreement of the labels that count beside that of all."""
+    if quality.without is None:
+        return []
+    names, others = ", ".join(quality.left_out), quality.labels - quality.without.labels
+    sentences = [f"Where nothing else is said, {counted(others, 'label')} of {names} are included."]
+    counting = {found.kind: found.alpha for found in quality.without.agreement}
+    for found in quality.agreement:
+        alpha = counting.get(found.kind)
+        if alpha is not None and is_known(alpha) and is_known(found.alpha):
+            sentences.append(
+                f"On {KIND_NAMES[found.kind]}, Krippendorff's α is {number(alpha.estimate, 2)} without {names} and "
+                f"{number(found.alpha.estimate, 2)} with all."
+            )
+    raters = quality.without.raters
+    if raters is not None and quality.raters is not None and is_known(raters.interval):
+        sentences.append(
+            f"On ratings, interval Krippendorff's α is {number(raters.interval.estimate, 2)} without {names} and "
+            f"{number(quality.raters.interval.estimate, 2)} with all."
+        )
+    return sentences
 
 
 def _read_times(quality: Quality) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import secrets
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store import assign, items
 from popmargin.label.store.answers import clean
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
-from popmargin.label.store.sql_tables import annotator, assignment, project
+from popmargin.label.store.sql_tables import annotator, assignment, item, project
 
 NAME_CHARACTERS = 200
 
@@ -63,14 +64,61 @@ def annotators(connection: Connection, number: int) -> list[Annotator]:
 def set_active(connection: Connection, number: int, active: bool, now: datetime) -> None:
     """Activate or deactivate an annotator; a deactivated one's open items are returned.
 
+    If the answers of one who is activated were discarded, they count again, and take their places that are still free.
+
     Raises:
         DataError: there is no such annotator.
     """
-    _change(connection, number, {"active": active})
+    row = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
+    _change(connection, number, {"active": active} | ({"discarded": False} if active else {}))
+    if active and row is not None and row.discarded and row.kind == "person":
+        answered = (
+            select(assignment.c.id, assignment.c.item)
+            .join_from(assignment, item, item.c.id == assignment.c.item)
+            .where(
+                assignment.c.annotator == number,
+                assignment.c.state == "done",
+                ~assignment.c.is_repeat,
+                item.c.gold.is_(None),
+            )
+        )
+        back = [one.id for one in connection.execute(answered).all() if assign.take_place(connection, one.item)]
+        for start in range(0, len(back), 1000):
+            part = assignment.c.id.in_(back[start : start + 1000])
+            connection.execute(update(assignment).where(part).values(takes_place=True))
     if not active:
         leased = select(assignment).where(assignment.c.annotator == number, assignment.c.state == "leased")
         for row in connection.execute(leased).all():
             assign.end_lease(connection, row, "expired", now)
+
+
+def discard(connection: Connection, number: int, now: datetime) -> int:
+    """Deactivate an annotator whose answers shall not count; nothing is deleted, and `set_active` takes it back.
+
+    Returns:
+        How many places are free again, so that others are asked.
+
+    Raises:
+        DataError: there is no such annotator.
+    """
+    set_active(connection, number, False, now)
+    _change(connection, number, {"discarded": True})
+    held = (assignment.c.annotator == number) & (assignment.c.state == "done") & assignment.c.takes_place
+    freed = connection.execute(
+        update(item)
+        .where(item.c.id.in_(select(assignment.c.item).where(held)))
+        .values(taken=item.c.taken - 1, returned=True)
+    )
+    connection.execute(update(assignment).where(held).values(takes_place=False))
+    return freed.rowcount
+
+
+def refuse_unknown(connection: Connection, number: int, names: Collection[str]) -> None:
+    """Raise a DataError if the project has no annotator of one of these names."""
+    known = [found.name for found in annotators(connection, number)] if names else []
+    for name in names:
+        if name not in known:
+            raise DataError(f"The project has no annotator '{name}'. {did_you_mean(name, known)}")
 
 
 def annotator_of(connection: Connection, token: str) -> tuple[Project, Annotator] | None:
@@ -84,6 +132,12 @@ def annotator_of(connection: Connection, token: str) -> tuple[Project, Annotator
         return None
     owner = connection.execute(select(project).where(project.c.id == row.project)).one()
     return project_of(owner), _annotator_of(row)
+
+
+def is_switched_off(connection: Connection, token: str) -> bool:
+    """Whether a token is that of an annotator who is not active."""
+    found = connection.execute(select(annotator.c.active).where(annotator.c.token == _digest(token))).scalar()
+    return found is False
 
 
 def clean_name(name: str, what: str) -> str:
@@ -103,7 +157,7 @@ def clean_name(name: str, what: str) -> str:
 def project_of(row: Any) -> Project:
     """A row of the table of projects as a record."""
     values: dict[str, Any] = {name: getattr(row, name) for name in Project.__dataclass_fields__}
-    values["images"] = bool(row.images)
+    values |= {"images": bool(row.images), "guidelines_version": row.guidelines_version or 1}
     return Project(**values)
 
 
@@ -118,4 +172,11 @@ def _digest(token: str) -> str:
 
 
 def _annotator_of(row: Any) -> Annotator:
-    return Annotator(id=row.id, name=row.name, kind=row.kind, active=row.active)
+    return Annotator(
+        id=row.id,
+        name=row.name,
+        kind=row.kind,
+        active=row.active,
+        discarded=bool(row.discarded),
+        guidelines_seen=row.guidelines_seen or 0,
+    )

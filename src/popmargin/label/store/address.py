@@ -25,12 +25,18 @@ def open_store(url: str, *, create: bool = False) -> "LabelStore":
         import_extra(module, "label")
     from popmargin.label.store.label_store import LabelStore
 
-    if not create and not may_exist(url):
+    if not create:
+        refuse_missing(url)
+    return LabelStore.open(url)
+
+
+def refuse_missing(url: str) -> None:
+    """Raise a DataError if the store is a file that is not there."""
+    if not may_exist(url):
         path = url.removeprefix("sqlite:///")
         raise DataError(
             f"{path}: no such label store. Create one with: popmargin label import DATA --db {in_words(path)}"
         )
-    return LabelStore.open(url)
 
 
 def in_words(url: str) -> str:

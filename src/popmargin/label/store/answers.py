@@ -14,13 +14,25 @@ from sqlalchemy import Connection, select, update
 
 from popmargin.data.questions import RATINGS, VERDICTS, Kind, Verdict
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
-from popmargin.label.store.assign import end_lease, lease, lock_annotator, own_assignment, shown, take_place
+from popmargin.label.store.assign import (
+    end_lease,
+    lease,
+    lock_annotator,
+    note_guidelines,
+    own_assignment,
+    shown,
+    take_place,
+)
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import WRONGS, Label, Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label
 
 NOTE_CHARACTERS = 10_000
 REQUEST_CHARACTERS = 200
+
+
+class StaleAnswerError(DataError):
+    """An answer to a page that is older than the answer that stands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +49,7 @@ class Answer:
     confidence: float | None = None
     note: str = ""
     seconds: float | None = None
+    idle: float | None = None
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -48,8 +61,9 @@ class Answer:
             )
         if self.confidence is not None and not 0 <= self.confidence <= 1:
             raise DataError(f"confidence is {self.confidence}; give a number from 0 to 1, or omit it.")
-        if self.seconds is not None and not (self.seconds >= 0 and math.isfinite(self.seconds)):
-            raise DataError(f"seconds is {self.seconds}; give a number ≥ 0, or omit it.")
+        for name, value in (("seconds", self.seconds), ("idle", self.idle)):
+            if value is not None and not (value >= 0 and math.isfinite(value)):
+                raise DataError(f"{name} is {value}; give a number ≥ 0, or omit it.")
         object.__setattr__(self, "request", clean(self.request))
         if not 1 <= len(self.request) <= REQUEST_CHARACTERS:
             raise DataError(
@@ -79,8 +93,10 @@ def clean(words: str) -> str:
     return words.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def record(connection: Connection, who: int, number: int, answer: Answer, now: datetime) -> Label:
-    """Store an answer, or find the one already stored by the same request."""
+def record(
+    connection: Connection, who: int, number: int, answer: Answer, now: datetime, *, seen: int | None = None
+) -> Label:
+    """Store an answer, or find the one already stored by the same request; `seen` is the revision on its page."""
     person = lock_annotator(connection, who)
     stored = connection.execute(
         select(label).where(label.c.annotator == who, label.c.request == answer.request)
@@ -99,11 +115,17 @@ def record(connection: Connection, who: int, number: int, answer: Answer, now: d
     given = own_assignment(connection, who, number)
     kind = connection.execute(select(item.c.kind).where(item.c.id == given.item)).scalar_one()
     answer.check(kind, person.scale)
+    if seen is not None and given.state == "done" and given.revision != seen:
+        raise StaleAnswerError(
+            f"Assignment {number} was answered since this page was loaded (revision {given.revision}, not {seen}). "
+            "Nothing was changed. Load it again, and send the new answer with its revision."
+        )
     if given.state in ("expired", "skipped") and given.takes_place and not take_place(connection, given.item):
         raise DataError(
             f"Assignment {number} was given back and others have since labelled the item, so this answer was not "
             "stored. Continue with the next item."
         )
+    note_guidelines(connection, person)
     if given.state != "done":
         _count(connection, person.id, given, 1)
     return _add_revision(connection, given, answer.__dict__, "done", now)
@@ -111,7 +133,7 @@ def record(connection: Connection, who: int, number: int, answer: Answer, now: d
 
 def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
     """Put an assignment at the end of the annotator's queue; its place is free for others meanwhile."""
-    lock_annotator(connection, who)
+    note_guidelines(connection, lock_annotator(connection, who))
     given = own_assignment(connection, who, number)
     if given.state == "done":
         raise DataError(f"Assignment {number} is already answered and cannot be skipped. Undo the answer first.")
@@ -141,7 +163,7 @@ def undo(connection: Connection, who: int, now: datetime) -> int | None:
     withdrawn = {"verdict": None, "request": f"undo-{secrets.token_hex(16)}", **beside}
     _count(connection, person.id, given, -1)
     _add_revision(connection, given, withdrawn, "leased", now)
-    lease(connection, given.id, person, now)
+    lease(connection, given.id, person, now, since=given.changed_at)
     return int(given.id)
 
 
@@ -184,6 +206,7 @@ def label_of(row: Any) -> Label:
         seconds=row.seconds,
         request=row.request,
         created_at=row.created_at,
+        idle=row.idle,
     )
 
 

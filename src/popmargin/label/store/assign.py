@@ -35,6 +35,8 @@ def lock_annotator(connection: Connection, number: int) -> Any:
             annotator.c.cursor,
             annotator.c.number,
             annotator.c.project,
+            annotator.c.guidelines_seen,
+            project.c.guidelines_version,
             project.c.seed,
             project.c.lease_seconds,
             project.c.repeat_share,
@@ -51,6 +53,13 @@ def lock_annotator(connection: Connection, number: int) -> Any:
     if not row.active:
         raise DataError(f"Annotator '{row.name}' is no longer active. Activate them to continue.")
     return row
+
+
+def note_guidelines(connection: Connection, person: Any) -> None:
+    """Note that an annotator, as of `lock_annotator`, has worked with the guidelines as they are."""
+    version = person.guidelines_version or 1
+    if person.guidelines_seen != version:
+        connection.execute(update(annotator).where(annotator.c.id == person.id).values(guidelines_seen=version))
 
 
 def own_assignment(connection: Connection, who: int, number: int) -> Any:
@@ -137,18 +146,28 @@ def _chance(*values: object) -> float:
     return _hash(*values) / 2**56
 
 
-def lease(connection: Connection, number: int, person: Any, now: datetime) -> None:
-    """Renew an assignment's lease, for the project's lease time from now."""
+def lease(connection: Connection, number: int, person: Any, now: datetime, *, since: datetime | None = None) -> None:
+    """Renew an assignment's lease, for the project's lease time from now.
+
+    Args:
+        connection: of the transaction.
+        number: id of the assignment.
+        person: whose it is, as of `lock_annotator`.
+        now: the time.
+        since: when it ended, if it was not open: the time since then is idle.
+    """
     ends = now + timedelta(seconds=person.lease_seconds)
-    connection.execute(
-        update(assignment).where(assignment.c.id == number).values(state="leased", expires_at=ends, changed_at=now)
-    )
+    values: dict[str, Any] = {"state": "leased", "expires_at": ends, "changed_at": now}
+    values["shown_at"] = func.coalesce(assignment.c.shown_at, now)
+    if since is not None:
+        values["idle"] = func.coalesce(assignment.c.idle, 0.0) + max((now - since).total_seconds(), 0.0)
+    connection.execute(update(assignment).where(assignment.c.id == number).values(**values))
 
 
 def _again(connection: Connection, person: Any, state: str, now: datetime) -> int | None:
     """The annotator's own assignment with an expired lease, or skipped (longest ago first), if it still has a slot."""
     waiting = connection.execute(
-        select(assignment.c.id, assignment.c.item, assignment.c.takes_place)
+        select(assignment.c.id, assignment.c.item, assignment.c.takes_place, assignment.c.changed_at)
         .join_from(assignment, item, assignment.c.item == item.c.id)
         .where(
             assignment.c.annotator == person.id,
@@ -159,7 +178,7 @@ def _again(connection: Connection, person: Any, state: str, now: datetime) -> in
     ).all()
     for row in waiting:
         if not row.takes_place or take_place(connection, row.item):
-            lease(connection, row.id, person, now)
+            lease(connection, row.id, person, now, since=row.changed_at)
             return int(row.id)
     return None
 
@@ -251,6 +270,8 @@ def _give(
             swap_first=order.swap_first,
             swap_second=order.swap_second,
             changed_at=now,
+            shown_at=now,
+            idle=0.0,
         )
         .returning(assignment.c.id)
     ).scalar_one()

@@ -5,14 +5,16 @@ time, while others wait. PostgreSQL: through pg8000.
 """
 
 import json
+import logging
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy import Connection, Table, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
@@ -22,12 +24,19 @@ from popmargin.errors import ConfigError, RunError, import_extra
 from popmargin.label.store.sql_tables import REVISION, metadata
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 WAIT_SECONDS = 60.0
 ATTEMPTS = 20
 CHUNK = 10_000
 SERVER_THREADS = 40
+CHECKPOINT_SECONDS = 5.0
+"""How long after a write SQLite's log is moved into the file, so that the file alone is nearly whole."""
 _MIGRATION_LOCK = 0x706F706D  # "popm"
 _LOST_RACE = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
+
+
+class AwayError(RunError):
+    """The database does not answer now; the same request may work in a moment."""
 
 
 class Database:
@@ -45,24 +54,35 @@ class Database:
         self.url = _url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self._writer = threading.Lock()
+        self._timing = threading.Lock()
+        self._moving = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._closed = False
         options: dict[str, Any] = {"connect_args": {"timeout": WAIT_SECONDS}} if self.sqlite else {}
         # Each server thread may hold a connection; none should wait for another's, or open one per request.
         self._engine = create_engine(
-            self.url, pool_size=SERVER_THREADS, max_overflow=-1, hide_parameters=True, **options
+            self.url,
+            pool_size=SERVER_THREADS,
+            max_overflow=-1,
+            pool_pre_ping=not self.sqlite,  # after a restart of the server no connection is left
+            hide_parameters=True,
+            **options,
         )
         if self.sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
         try:
             self._upgrade()
-        except (InterfaceError, OperationalError, DatabaseError) as error:
+        except (AwayError, InterfaceError, OperationalError, DatabaseError) as error:
             self.close()
+            cause = error.__cause__ if isinstance(error, AwayError) else error
             remedy = (
                 "Give the path of a label store, or of a file that does not exist yet."
                 if self.sqlite
                 else "Check that the server is running, and the host, database, user and password in the URL."
             )
-            raise RunError(f"{self.name}: cannot be opened as a label store: {error.orig}. {remedy}") from error
+            why = getattr(cause, "orig", cause)
+            raise RunError(f"{self.name}: cannot be opened as a label store: {why}. {remedy}") from error
         except BaseException:
             self.close()
             raise
@@ -73,14 +93,59 @@ class Database:
         return str(self.url.database) if self.sqlite else self.url.render_as_string(hide_password=True)
 
     def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
+        """Close all connections; the last one of a SQLite file leaves no log beside it."""
+        with self._timing:
+            self._closed = True
+            waiting, self._timer = self._timer, None
+        if waiting is not None:
+            waiting.cancel()
+            self.checkpoint()  # others may have the file open
+        with self._moving:
+            self._engine.dispose()
+
+    def checkpoint(self) -> None:
+        """Move SQLite's write-ahead log into the file; nobody waits for it, and it waits for nobody."""
+        connection = self._engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:  # nothing is lost: the log keeps it
+            _LOG.warning("%s: its write-ahead log could not be moved into the file: %s", self.name, error)
+        finally:
+            connection.close()
+
+    def _checkpoint_later(self) -> None:
+        with self._timing:
+            if self.sqlite and self._timer is None and not self._closed:
+                self._timer = threading.Timer(CHECKPOINT_SECONDS, self._checkpoint_now)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _checkpoint_now(self) -> None:
+        with self._moving:
+            with self._timing:
+                if self._closed:
+                    return
+                self._timer = None
+            self.checkpoint()
 
     @contextmanager
     def read(self) -> Generator[Connection]:
-        """A connection with a read transaction."""
-        with self._engine.connect() as connection:
-            yield connection
+        """A connection with a read transaction.
+
+        Raises:
+            AwayError: the database does not answer.
+        """
+        try:
+            with self._connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            self._raise(error)
+
+    def _connect(self) -> Connection:
+        try:
+            return self._engine.connect()
+        except DBAPIError as error:  # whatever it is: there is no connection
+            raise self._away_error(error) from error
 
     def write(self, work: Callable[[Connection], T], *, schema: bool = False) -> T:
         """The result of `work`, after its transaction is committed; it is run again if the transaction lost a race.
@@ -89,23 +154,38 @@ class Database:
             work: what is done in the transaction.
             schema: it changes tables. SQLite changes a constraint only by recreating the table, with foreign keys
                 unchecked meanwhile; this connection cannot be used for anything else afterwards.
+
+        Raises:
+            AwayError: the database does not answer, or is locked for long; nothing says whether the transaction was
+                committed if the connection was lost at its end.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._write_once(work, schema)
+                done = self._write_once(work, schema)
+                self._checkpoint_later()
+                return done
             except DBAPIError as error:
                 if not _lost_race(error) or attempt == ATTEMPTS:
-                    raise
+                    self._raise(error)
                 time.sleep(random.uniform(0, 0.02 * attempt))
         raise AssertionError("unreachable")
 
     def _write_once(self, work: Callable[[Connection], T], schema: bool) -> T:
         if not self.sqlite:
-            with self._engine.begin() as connection:
+            with self._connect() as connection, connection.begin():
                 return work(connection)
         options = {"writes": True, "schema": schema}
-        with self._writer, self._engine.connect().execution_options(**options) as connection, connection.begin():
+        with self._writer, self._connect().execution_options(**options) as connection, connection.begin():
             return work(connection)
+
+    def _raise(self, error: DBAPIError) -> NoReturn:
+        """Raise an error of the driver, in words if the same request may work later."""
+        if _away(error) or _lost_race(error):
+            raise self._away_error(error) from error
+        raise error
+
+    def _away_error(self, error: DBAPIError) -> AwayError:
+        return AwayError(f"{self.name}: the database does not answer ({error.orig}). Try again in a moment.")
 
     def insert(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert many rows of the same columns.
@@ -219,6 +299,14 @@ def _lost_race(error: DBAPIError) -> bool:
     if isinstance(details, dict):
         return details.get("C") in _LOST_RACE
     return "database is locked" in str(details) or "database table is locked" in str(details)
+
+
+def _away(error: DBAPIError) -> bool:
+    """Whether the server is gone, ends, or is just starting."""
+    if error.connection_invalidated or isinstance(error, InterfaceError):
+        return True
+    details: Any = error.orig.args[0] if error.orig is not None and error.orig.args else ""
+    return isinstance(details, dict) and str(details.get("C", "")).startswith(("57P", "08", "53"))
 
 
 def _json_value(value: Any) -> str:

@@ -1,7 +1,6 @@
 """The label store: projects, items, assignments and labels in SQLite or PostgreSQL."""
 
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from popmargin.data.schema import Preferences, holds_images
 from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.label.store import access, answers, assign, image_rows, items, queries, sql_tables
 from popmargin.label.store.access import clean_name, project_of
+from popmargin.label.store.annotator_store import AnnotatorStore
 from popmargin.label.store.database import Database
+from popmargin.label.store.missing_log import missing_part
 from popmargin.label.store.records import (
-    Annotator,
-    AnnotatorKind,
     Assignment,
     Label,
     Progress,
@@ -28,7 +27,7 @@ from popmargin.label.store.shown_images import images_of
 MANY = 5_000
 
 
-class LabelStore:
+class LabelStore(AnnotatorStore):
     """A store of labels that are never lost or overwritten; every method is one or several small transactions.
 
     Safe for several threads and processes. All times are UTC.
@@ -37,10 +36,6 @@ class LabelStore:
         database: an opened database; `LabelStore.open` makes one.
         clock: returns the time; for tests.
     """
-
-    def __init__(self, database: Database, *, clock: Callable[[], datetime] | None = None) -> None:
-        self._database = database
-        self._clock = clock or (lambda: datetime.now(UTC))
 
     @staticmethod
     def open(url: str | Path) -> "LabelStore":
@@ -62,7 +57,7 @@ class LabelStore:
         return self._database.name
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; a SQLite file then holds everything by itself."""
         self._database.close()
 
     def __enter__(self) -> "LabelStore":
@@ -138,8 +133,9 @@ class LabelStore:
         """
         known = {found.name: found for found in self.projects()}
         if not known:
+            copied = f"\n{missing_part(self.name)}" if self._database.sqlite else ""
             raise DataError(
-                f"{self.name} has no project. Create one with: popmargin label import DATA --db {self.name}"
+                f"{self.name} has no project. Create one with: popmargin label import DATA --db {self.name}{copied}"
             )
         if name is None:
             if len(known) > 1:
@@ -151,6 +147,23 @@ class LabelStore:
         if name not in known:
             raise DataError(f"{self.name}: no project '{name}'. {did_you_mean(name, known)}")
         return known[name]
+
+    def set_guidelines(self, project: int, guidelines: str) -> Project:
+        """Change a project's guidelines, as Markdown; people see them with their next task, and labels stay.
+
+        Raises:
+            DataError: there is no such project.
+        """
+
+        def change(connection: Connection) -> Project:
+            found, text = items.lock_project(connection, project), answers.clean(guidelines)
+            if text == found.guidelines:
+                return project_of(found)
+            values = {"guidelines": text, "guidelines_version": (found.guidelines_version or 1) + 1}
+            changed = sql_tables.project.update().where(sql_tables.project.c.id == project).values(**values)
+            return project_of(connection.execute(changed.returning(sql_tables.project)).one())
+
+        return self._database.write(change)
 
     def import_preferences(self, project: int, preferences: Preferences) -> int:
         """Store preferences with every column they have, and the files of their images; returns how many.
@@ -226,39 +239,6 @@ class LabelStore:
         with self._database.read() as connection:
             return items.preference_columns(connection, project)
 
-    # Annotators
-
-    def add_annotator(self, project: int, name: str, *, kind: AnnotatorKind = "person") -> tuple[Annotator, str]:
-        """A new annotator and their token, which is not stored: only its SHA-256 is.
-
-        Raises:
-            DataError: the name is taken in this project, or there is no such project.
-        """
-        try:
-            return self._database.write(
-                lambda connection: access.add_annotator(connection, project, name, kind, self._clock())
-            )
-        except IntegrityError as error:
-            raise DataError(f"The project already has an annotator '{name}'. Choose another name.") from error
-
-    def new_token(self, annotator: int) -> str:
-        """A new token for an annotator; the old one stops working."""
-        return self._database.write(lambda connection: access.new_token(connection, annotator))
-
-    def annotators(self, project: int) -> list[Annotator]:
-        """All annotators of a project, oldest first."""
-        with self._database.read() as connection:
-            return access.annotators(connection, project)
-
-    def set_active(self, annotator: int, active: bool) -> None:
-        """Activate or deactivate an annotator; deactivating returns open items and refuses the token."""
-        self._database.write(lambda connection: access.set_active(connection, annotator, active, self._clock()))
-
-    def annotator_of(self, token: str) -> tuple[Project, Annotator] | None:
-        """Project and annotator of a token; None if it is nobody's, or the annotator is not active."""
-        with self._database.read() as connection:
-            return access.annotator_of(connection, token)
-
     # Labelling
 
     def next_assignment(self, annotator: int) -> Assignment | None:
@@ -296,6 +276,8 @@ class LabelStore:
         confidence: float | None = None,
         note: str = "",
         seconds: float | None = None,
+        idle: float | None = None,
+        seen: int | None = None,
     ) -> Label:
         """Store an answer; it is on disk when this returns.
 
@@ -309,17 +291,21 @@ class LabelStore:
             wrong: with verdict "wrong": which of the two preferences is wrong.
             confidence: in [0, 1].
             note: free text.
-            seconds: from the item's appearance to the answer.
+            seconds: from the item's first appearance to the answer, without idle time.
+            idle: seconds in which the item was not open, or the annotator was away.
+            seen: the revision that the annotator saw (`Assignment.revision`): another answer that was given since then
+                is not replaced. None replaces it.
 
         Raises:
             DataError: an invalid answer, someone else's assignment, a slot that others have taken since, or a request
                 that already stored a different answer.
+            StaleAnswerError: a DataError: there is an answer that the annotator did not see.
         """
         answer = answers.Answer(
-            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds
+            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle
         )
         return self._database.write(
-            lambda c: answers.record(c, annotator, assignment, answer, self._clock())
+            lambda c: answers.record(c, annotator, assignment, answer, self._clock(), seen=seen)
         )  # fmt: skip
 
     def skip(self, annotator: int, assignment: int) -> None:
@@ -378,15 +364,29 @@ class LabelStore:
 
     # Reading
 
-    def labels(self, project: int, *, columns: Sequence[str] | None = None) -> Any:
-        """Arrow table of the current labels, one per answered assignment.
+    def labels(
+        self,
+        project: int,
+        *,
+        columns: Sequence[str] | None = None,
+        without: Collection[str] = (),
+        discarded: bool = False,
+    ) -> Any:
+        """Arrow table of the current labels that count, one per answered assignment.
 
         Args:
             project: id of the project.
             columns: names from `queries.LABEL_SCHEMA`, None for all; a few are read much faster.
+            without: names of annotators whose labels are left out.
+            discarded: also those of annotators who are discarded.
+
+        Raises:
+            DataError: the project has no annotator of a name in `without`.
         """
         with self._database.read() as connection:
-            return queries.label_table(connection, project, columns, every_revision=False)
+            access.refuse_unknown(connection, project, without)
+            left_out = None if discarded and not without else (without, discarded)
+            return queries.label_table(connection, project, columns, every_revision=False, left_out=left_out)
 
     def newest_label(self) -> int:
         """Number of the newest revision of any label, 0 without one: if it is the same, so are all labels."""

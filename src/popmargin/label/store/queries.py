@@ -1,6 +1,6 @@
 """Reading back: assignments to show, tables of labels, progress."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ LABEL_SCHEMA = pa.schema(
         pa.field("wrong", pa.string()),
         pa.field("confidence", pa.float64()),
         pa.field("seconds", pa.float64()),
+        pa.field("idle", pa.float64()),
         pa.field("note", pa.string()),
         pa.field("created_at", _TIME),
         pa.field("revision", pa.int64()),
@@ -51,9 +52,10 @@ the first answer of the same annotator to the same item, null if this is the fir
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
 _CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
 _SHOWN = ("swap_pairs", "swap_first", "swap_second")
+_GIVEN = ("id", "item", "annotator", "number", "state", "expires_at", "shown_at", "idle", *_SHOWN)
 _ASSIGNMENTS = (
     select(
-        *(assignment.c[name] for name in ("id", "item", "annotator", "number", "state", "expires_at", *_SHOWN)),
+        *(assignment.c[name] for name in _GIVEN),
         item.c.kind,
         item.c.response,
         project.c.images,
@@ -108,6 +110,8 @@ def _assignment(row: Any, current: Any) -> Assignment:
         label=current,
         number=row.number,
         response=row.response,
+        shown_at=row.shown_at,
+        idle=row.idle or 0.0,
     )
 
 
@@ -127,7 +131,7 @@ def progress(connection: Connection, number: int, who: int | None) -> Progress:
         raise DataError(f"There is no project {number}.")
     people = connection.execute(
         select(func.sum(annotator.c.done - annotator.c.repeats_done)).where(
-            annotator.c.project == number, annotator.c.kind == "person"
+            annotator.c.project == number, annotator.c.kind == "person", annotator.c.discarded.is_not(True)
         )
     )
     done = int(people.scalar() or 0)
@@ -166,8 +170,23 @@ def _own(connection: Connection, who: int) -> tuple[int, int, int, int]:
     return row.done, row.repeats_done, states.get("skipped", 0), states.get("leased", 0)
 
 
-def label_table(connection: Connection, number: int, names: Sequence[str] | None, *, every_revision: bool) -> Any:
-    """Labels of a project in the order of assignments: the current ones, or all revisions."""
+def label_table(
+    connection: Connection,
+    number: int,
+    names: Sequence[str] | None,
+    *,
+    every_revision: bool,
+    left_out: tuple[Collection[str], bool] | None = None,
+) -> Any:
+    """Labels of a project in the order of assignments: the current ones, or all revisions.
+
+    Args:
+        connection: to read from.
+        number: id of the project.
+        names: columns of `LABEL_SCHEMA`; None for all.
+        every_revision: also those that were changed or withdrawn.
+        left_out: names of annotators without whose labels it is, and whether those of discarded ones are in it.
+    """
     gathered: list[Any] = []
     schema = LABEL_SCHEMA if names is None else pa.schema([LABEL_SCHEMA.field(name) for name in names])
     columns = _label_columns(schema.names)
@@ -182,6 +201,10 @@ def label_table(connection: Connection, number: int, names: Sequence[str] | None
     )
     if {"first", "second"} & set(schema.names):
         query = query.join(_ONE, _ONE.c.id == item.c.first).outerjoin(_OTHER, _OTHER.c.id == item.c.second)
+    if left_out is not None:
+        without, discarded = left_out
+        query = query.where(annotator.c.name.not_in(list(without)))
+        query = query if discarded else query.where(annotator.c.discarded.is_not(True))
     if not every_revision:
         query = query.where(label.c.verdict.is_not(None))
     result = connection.execution_options(yield_per=PAGE).execute(query)

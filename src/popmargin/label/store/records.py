@@ -24,6 +24,7 @@ class Project:
         seed: of the order of items and of all shuffling on the screen.
         lease_seconds: how long an item stays with an annotator who does not answer.
         guidelines: Markdown for the annotators.
+        guidelines_version: 1, and one more with every change.
         repeat_share: share of an annotator's items that repeat earlier ones, to measure self-consistency.
         items: number of items, including gold ones.
         conversational: whether texts are lists of messages; None before the first import.
@@ -45,6 +46,7 @@ class Project:
     scale: int | None
     created_at: datetime
     images: bool = False
+    guidelines_version: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +73,20 @@ class ShownImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Annotator:
-    """An annotator: a person, or a model under its own name."""
+    """An annotator: a person, or a model under its own name.
+
+    Attributes:
+        active: may label.
+        discarded: the answers are kept but do not count.
+        guidelines_seen: version of the guidelines at the newest answer or skip; 0 before the first.
+    """
 
     id: int
     name: str
     kind: AnnotatorKind
     active: bool
+    discarded: bool = False
+    guidelines_seen: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +111,8 @@ class Label:
     Attributes:
         revision: 1 for the first answer; each change and each withdrawal adds one.
         verdict: None if `undo` withdrew the answer.
+        seconds: from the item's first appearance to the answer, without idle time.
+        idle: seconds in which the item was not open, or the annotator was away.
         request: the client's own id of the answer, by which a repeated request is recognised.
     """
 
@@ -114,6 +126,7 @@ class Label:
     seconds: float | None
     request: str
     created_at: datetime
+    idle: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +139,8 @@ class Assignment:
         expires_at: end of the lease; None unless leased.
         label: the current label, if there was any answer.
         number: this annotator's n-th assignment, from 1.
+        shown_at: when it was first sent.
+        idle: seconds since then in which it was not open: skipped, expired or answered.
         images: the images that its preferences name, by name; None if the responses are texts.
     """
 
@@ -142,6 +157,13 @@ class Assignment:
     number: int
     response: Side | None = None
     images: Mapping[str, ShownImage] | None = None
+    shown_at: datetime | None = None
+    idle: float = 0.0
+
+    @property
+    def revision(self) -> int:
+        """Number of the current revision of the answer, 0 before the first: what a page shows."""
+        return 0 if self.label is None else self.label.revision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +172,7 @@ class Progress:
 
     Attributes:
         labels_wanted: overlap summed over items; a gold item is wanted once from each active person.
-        labels_done: current answers of people, excluding repeated items.
+        labels_done: current answers of people, excluding repeated items and people who are discarded.
         leased: items that people have open now.
         own_done: answers of this annotator, including repeated items.
         own_skipped: items this annotator skipped, which come back last.

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0004"
+REVISION = "0007"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -82,6 +82,8 @@ project = Table(
     Column("lease_seconds", Integer, nullable=False),
     CheckConstraint("lease_seconds >= 1", name="lease"),
     Column("guidelines", Text, nullable=False),
+    # Counts changes from 1; null where there was none. An annotator has seen the version of the newest answer.
+    Column("guidelines_version", Integer),
     Column("repeat_share", Float, nullable=False),
     # Counters, so that progress needs no count over all rows.
     Column("items", Integer, nullable=False, default=0),
@@ -179,6 +181,9 @@ annotator = Table(
     Column("number", Integer, nullable=False),
     Column("done", Integer, nullable=False),
     Column("repeats_done", Integer, nullable=False),
+    # Answers are kept but do not count, and hold no places; null means no.
+    Column("discarded", Boolean),
+    Column("guidelines_seen", Integer),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("project", "name"),
 )
@@ -202,6 +207,9 @@ assignment = Table(
     _flag("swap_first"),
     _flag("swap_second"),
     Column("changed_at", UtcDateTime, nullable=False),
+    # First sent to the annotator, and seconds since in which it was not open.
+    Column("shown_at", UtcDateTime),
+    Column("idle", Float),
     UniqueConstraint("annotator", "item", "is_repeat"),
     UniqueConstraint("annotator", "number"),
 )
@@ -230,6 +238,7 @@ label = Table(
     Column("confidence", Float),
     Column("note", Text, nullable=False),
     Column("seconds", Float),
+    Column("idle", Float),
     Column("request", String(200), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("assignment", "revision"),

@@ -5,25 +5,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.background import BackgroundTask
 
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of, save_labels
+from popmargin.label.projects.reach import out_of_reach
+from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.records import Annotator, Project
-from popmargin.label.web.forms import Name, RowId
+from popmargin.label.web.forms import Name, RowId, Words
 from popmargin.label.web.view import page, store_of
 
 router = APIRouter(prefix="/admin")
 _PARQUET = "application/vnd.apache.parquet"
 ProjectId = Annotated[RowId, Form()]
+Key = Annotated[str, Query(max_length=64)]
 
 
 @router.get("")
-def overview(request: Request, project: RowId | None = None) -> Response:
-    """Progress of a project and of each annotator."""
-    return _overview(request, _named(request, project))
+def overview(request: Request, project: RowId | None = None, new: Key = "") -> Response:
+    """Progress of a project and of each annotator; `new` shows a link that was just made, once."""
+    added, token = request.app.state.links.take(new) or (None, None)
+    return _overview(request, _named(request, project), annotator=added, token=token)
 
 
 @router.get("/quality")
@@ -35,19 +39,27 @@ def quality(request: Request, project: RowId | None = None) -> Response:
 
 
 @router.post("/annotators")
-def add_annotator(request: Request, project: ProjectId, name: Annotated[Name, Form()]) -> Response:
+def add_annotator(request: Request, project: ProjectId, name: Annotated[Name, Form()]) -> RedirectResponse:
     """Add an annotator and show the link, only once."""
     found = _project(request, project)
     annotator, token = store_of(request).add_annotator(found.id, name.strip())
-    return _overview(request, found, annotator=annotator, token=token)
+    return _shown(request, found, annotator, token)
+
+
+@router.post("/guidelines")
+def set_guidelines(request: Request, project: ProjectId, guidelines: Annotated[Words, Form()] = "") -> RedirectResponse:
+    """Change the guidelines; people see them with their next task."""
+    found = _project(request, project)
+    store_of(request).set_guidelines(found.id, guidelines.replace("\r\n", "\n"))
+    return _back(request, found)
 
 
 @router.post("/annotators/{annotator}/link")
-def new_link(request: Request, annotator: RowId, project: ProjectId) -> Response:
+def new_link(request: Request, annotator: RowId, project: ProjectId) -> RedirectResponse:
     """Replace an annotator's link; the old one, and sessions made with it, end."""
     found = _project(request, project)
     person = _annotator(request, found, annotator)
-    return _overview(request, found, annotator=person, token=store_of(request).new_token(person.id))
+    return _shown(request, found, person, store_of(request).new_token(person.id))
 
 
 @router.post("/annotators/{annotator}/active")
@@ -57,7 +69,15 @@ def set_active(
     """Activate or deactivate an annotator; the labels stay."""
     found = _project(request, project)
     store_of(request).set_active(_annotator(request, found, annotator).id, active)
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/admin?project={found.id}", 303)
+    return _back(request, found)
+
+
+@router.post("/annotators/{annotator}/discard")
+def discard(request: Request, annotator: RowId, project: ProjectId) -> RedirectResponse:
+    """Deactivate an annotator whose labels shall not count."""
+    found = _project(request, project)
+    store_of(request).discard(_annotator(request, found, annotator).id)
+    return _back(request, found)
 
 
 @router.get("/export/labels.jsonl")
@@ -97,6 +117,15 @@ def _download(name: str, media_type: str, save: Callable[[Path], None]) -> FileR
     )
 
 
+def _shown(request: Request, project: Project, annotator: Annotator, token: str) -> RedirectResponse:
+    return _back(request, project, f"&new={request.app.state.links.keep(annotator, token)}")
+
+
+def _back(request: Request, project: Project, more: str = "") -> RedirectResponse:
+    """To the page of a project: a form is never the answer to itself, so reloading sends nothing again."""
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/admin?project={project.id}{more}", 303)
+
+
 def _overview(
     request: Request, project: Project, *, annotator: Annotator | None = None, token: str | None = None
 ) -> Response:
@@ -113,6 +142,8 @@ def _overview(
         rows=rows,
         added=annotator,
         link=link,
+        kinds=item_kinds(store, project),
+        far=out_of_reach(store, project),
     )
 
 

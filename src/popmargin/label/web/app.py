@@ -12,14 +12,23 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from popmargin.errors import PopmarginError
+from popmargin.label.store.database import AwayError
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.web import admin, json_api, pages
 from popmargin.label.web.figures import FigureCache
 from popmargin.label.web.security import Guard, Sessions, check_csrf, route_path
+from popmargin.label.web.shown_once import ShownOnce
 from popmargin.label.web.view import page
 
 _STATIC = Path(__file__).parent / "static"
-_TITLES = {401: "Not signed in", 403: "Refused", 404: "Not found", 409: "Not possible", 422: "Not understood"}
+_TITLES = {
+    401: "Not signed in",
+    403: "Refused",
+    404: "Not found",
+    409: "Not possible",
+    422: "Not understood",
+    503: "Not available",
+}
 
 
 def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: str = "") -> FastAPI:
@@ -39,6 +48,7 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
     )
     app.state.store = store
     app.state.figures = FigureCache(store)
+    app.state.links = ShownOnce()
     app.state.sessions = Sessions(store, admin_token)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     app.include_router(json_api.router)
@@ -48,6 +58,7 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
     handlers: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
         HTTPException: _http_error,
         RequestValidationError: _invalid,
+        AwayError: _unavailable,
         PopmarginError: _conflict,
     }
     for kind, handler in handlers.items():
@@ -74,6 +85,10 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
     # The input itself is not repeated: it may be huge, or impossible to encode.
     found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()[:5]]
     return refusal(request, 422, "; ".join(found).encode("utf-8", "replace").decode())
+
+
+async def _unavailable(request: Request, error: AwayError) -> Response:
+    return refusal(request, 503, str(error), {"Retry-After": "2"})
 
 
 async def _conflict(request: Request, error: PopmarginError) -> Response:

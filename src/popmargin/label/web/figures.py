@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from popmargin.label.quality.annotators import COLUMNS, AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.quality.flags import flags_of
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
 from popmargin.label.store.label_store import LabelStore
 
@@ -17,6 +18,7 @@ class Figures:
     """Results of `annotator_quality` and `rating_quality` for a project, and when they were computed.
 
     Attributes:
+        flags: annotators that deserve a look, with the reasons.
         newest: number of the store's newest revision at that time.
         until: on the monotonic clock, how long they are used despite newer labels.
     """
@@ -24,6 +26,7 @@ class Figures:
     annotators: list[AnnotatorQuality]
     agreement: list[KindAgreement]
     raters: RatingQuality | None
+    flags: dict[str, list[str]]
     labels: int
     at: datetime
     newest: int
@@ -56,6 +59,7 @@ class FigureCache:
                     annotators=annotators,
                     agreement=agreement,
                     raters=raters,
+                    flags=flags_of([*annotators, *(raters.raters if raters else [])]),
                     labels=labels.num_rows,
                     at=at,
                     newest=newest,

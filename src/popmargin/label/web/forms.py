@@ -17,7 +17,11 @@ def _storable(text: str) -> str:
 
 
 Note = Annotated[str, Field(max_length=4000), AfterValidator(_storable)]
+Words = Annotated[str, Field(max_length=100_000), AfterValidator(_storable)]
 Confidence = Annotated[float | None, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0.0, le=1e8, allow_inf_nan=False)]
+Revision = Annotated[int | None, Field(ge=0, le=2**31 - 1)]
+"""The revision that a page shows; None replaces whatever stands."""
 Name = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_storable)]
 
 

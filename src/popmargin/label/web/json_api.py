@@ -10,10 +10,10 @@ from popmargin.data.conversation import Text
 from popmargin.data.tools import said
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Project, ShownImage
-from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId
+from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId
 from popmargin.label.web.image_routes import RESPONSES, Digits, address, whole_image
 from popmargin.label.web.screen import Choice, Side, choice_of, screen_of, verdict_of
-from popmargin.label.web.view import person_of, seconds_since_shown, store_of
+from popmargin.label.web.view import person_of, store_of, times_of
 
 _bearer = HTTPBearer(auto_error=False, description="The token from an annotator's link.")
 
@@ -72,7 +72,10 @@ class SideOut(BaseModel):
 
 
 class Task(BaseModel):
-    """A task as it stands on the screen; one that asks for a rating from 1 to `scale` has no right side."""
+    """A task as it stands on the screen; one that asks for a rating from 1 to `scale` has no right side.
+
+    `revision` counts the answers so far.
+    """
 
     assignment: int
     number: int
@@ -81,6 +84,7 @@ class Task(BaseModel):
     right: SideOut | None
     scale: int | None
     choice: Choice | None
+    revision: int
 
 
 class ProgressOut(BaseModel):
@@ -102,7 +106,10 @@ class Next(BaseModel):
 
 
 class Answer(BaseModel):
-    """An answer as shown on the screen."""
+    """An answer as shown on the screen.
+
+    With the task's `revision`, an answer that was given elsewhere since then is not replaced but reported (409).
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -111,6 +118,7 @@ class Answer(BaseModel):
     request: RequestKey
     note: Note = ""
     confidence: Confidence = None
+    revision: Revision = None
 
 
 class Saved(BaseModel):
@@ -147,7 +155,8 @@ def save_label(request: Request, answer: Answer) -> Saved:
         wrong=wrong,
         confidence=answer.confidence,
         note=answer.note,
-        seconds=seconds_since_shown(found, person.project.lease_seconds),
+        seen=answer.revision,
+        **times_of(found),
     )
     return Saved(label=label.id, assignment=label.assignment, revision=label.revision)
 
@@ -184,6 +193,7 @@ def _task(request: Request, assignment: Assignment, project: Project) -> Task:
         right=None if screen.right is None else _side(screen.right, root),
         scale=project.scale if assignment.kind == "rating" else None,
         choice=choice_of(assignment),
+        revision=assignment.revision,
     )
 
 

@@ -18,6 +18,7 @@ from pygments.util import ClassNotFound
 
 from popmargin.data.conversation import Text
 from popmargin.data.tools import said
+from popmargin.label.web.as_written import as_written
 
 _SCHEMES = re.compile(r"(?i)^(https?://|mailto:)")
 _PARTS = re.compile(r"<[^>]*>|&[#\w]+;|\w+|\s+|[^\w\s]")
@@ -62,17 +63,47 @@ def plain(text: Text, length: int = 120) -> str:
 
 def document(text: str) -> Markup:
     """A text written as Markdown, such as guidelines: a newline is not a line break."""
-    return Markup(_parser(breaks=False).render(text))
+    return Markup(_parser(judged=False).render(text))
+
+
+def written(text: Text) -> str:
+    """A prompt or a completion as it is written, without any layout."""
+    if isinstance(text, str):
+        return text
+    if len(text) == 1:
+        return said(text[0])
+    return "\n\n".join(f"{message['role']}: {said(message)}" for message in text)
+
+
+def common_share(first: str, second: str) -> float:
+    """Share of the words of two rendered responses that are not marked; 1 without words.
+
+    Example:
+        >>> common_share(*map(str, render_pair("one two", "one three")))
+        0.5
+    """
+    marked, every = 0, 0
+    for html in (first, second):
+        inside = False
+        for part in _PARTS.findall(html):
+            if part in ("<mark>", "</mark>"):
+                inside = part == "<mark>"
+            elif not _silent(part):
+                every, marked = every + 1, marked + inside
+    return 1.0 - marked / every if every else 1.0
 
 
 @functools.lru_cache(maxsize=256)
 def _markdown(text: str) -> Markup:
-    return Markup(_parser(breaks=True).render(text))
+    return Markup(_parser(judged=True).render(text))
 
 
 @functools.cache
-def _parser(*, breaks: bool) -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": breaks}).enable(["table", "strikethrough"])
+def _parser(*, judged: bool) -> MarkdownIt:
+    """Markdown for texts that are judged, which it must not change, or for guidelines, which are written in it."""
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": judged}).enable(["table", "strikethrough"])
+    if judged:
+        as_written(parser)
     parser.validateLink = lambda url: _SCHEMES.match(url) is not None  # pyright: ignore[reportAttributeAccessIssue]
     for name, rule in (
         ("link_open", _link_open),
@@ -83,6 +114,8 @@ def _parser(*, breaks: bool) -> MarkdownIt:
         ("heading_close", _heading),
         ("table_open", _table_open),
         ("table_close", _table_close),
+        ("th_open", _cell),
+        ("td_open", _cell),
     ):
         parser.add_render_rule(name, rule)
     return parser
@@ -113,9 +146,8 @@ def _fence(_: Any, tokens: Sequence[Any], index: int, *rest: Any) -> str:
 
 
 def _heading(renderer: Any, tokens: Sequence[Any], index: int, options: Any, environment: Any) -> str:
-    """Headings of a response rank below those of the page."""
-    level = min(6, int(tokens[index].tag[1]) + 3)
-    return f"<h{level}>" if tokens[index].nesting == 1 else f"</h{level}>\n"
+    """Headings of a response have one rank, below those of the page, so that no rank is left out whatever they are."""
+    return f'<h3 class="rank{tokens[index].tag[1]}">' if tokens[index].nesting == 1 else "</h3>\n"
 
 
 def _table_open(*_: Any) -> str:
@@ -124,6 +156,13 @@ def _table_open(*_: Any) -> str:
 
 def _table_close(*_: Any) -> str:
     return "</table></div>\n"
+
+
+def _cell(_: Any, tokens: Sequence[Any], index: int, *rest: Any) -> str:
+    """Alignment is a class: the content policy allows no styles in a page."""
+    token = tokens[index]
+    side = str(token.attrGet("style") or "").removeprefix("text-align:")
+    return f'<{token.tag} class="{side}">' if side in ("left", "right", "center") else f"<{token.tag}>"
 
 
 @functools.lru_cache(maxsize=256)

@@ -4,14 +4,15 @@ Every form works without scripts: it posts and is redirected with 303. With scri
 load, and extracts the task from the returned page.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, HTTPException, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
 from popmargin.errors import DataError
+from popmargin.label.store.answers import StaleAnswerError
 from popmargin.label.store.records import Assignment
-from popmargin.label.web.forms import Confidence, Note, RequestKey, RowId, new_request
+from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId, Seconds, new_request
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
 from popmargin.label.web.screen import (
     SURE,
@@ -25,7 +26,7 @@ from popmargin.label.web.screen import (
     words_of,
 )
 from popmargin.label.web.security import Person, cookie_name
-from popmargin.label.web.view import page, person_of, seconds_since_shown, store_of
+from popmargin.label.web.view import page, person_of, store_of, times_of
 
 router = APIRouter()
 router.get("/images/{digits}", responses=RESPONSES)(whole_image)
@@ -39,6 +40,8 @@ def login(request: Request, token: Annotated[str, Path(max_length=200)]) -> Resp
     """Turn the token of a link into a session; the token is checked again with every request."""
     sessions = request.app.state.sessions
     person, admin = sessions.annotator(token), sessions.admin(token)
+    if person is None and admin is None and store_of(request).is_switched_off(token):
+        raise HTTPException(403, "Your access is switched off. Your answers are kept; ask the lead of the project.")
     if person is None and admin is None:
         raise HTTPException(401, "This link is invalid or has expired. Ask for a new one.")
     # A page that continues by itself, not a redirect: browsers send no SameSite=Strict cookie along a redirect chain
@@ -89,21 +92,32 @@ def answer(
     note: Annotated[Note, Form()] = "",
     confidence: Annotated[Confidence, Form()] = None,
     back: Annotated[Literal["task", "history"], Form()] = "task",
+    revision: Annotated[Revision, Form()] = None,
+    idle: Annotated[Seconds, Form()] = 0.0,
 ) -> Response:
-    """Save an answer; the same key again saves nothing new and is answered the same."""
+    """Save an answer; the same key again saves nothing new and is answered the same.
+
+    If the task was answered since the page was loaded, say what stands and ask.
+    """
     person = person_of(request)
     found = _own(request, person, assignment)
     verdict, wrong = verdict_of(choice, found)
-    store_of(request).record(
-        person.annotator.id,
-        found.id,
-        verdict,
-        request=key,
-        wrong=wrong,
-        confidence=confidence,
-        note=note.strip(),
-        seconds=seconds_since_shown(found, person.project.lease_seconds),
-    )
+    try:
+        store_of(request).record(
+            person.annotator.id,
+            found.id,
+            verdict,
+            request=key,
+            wrong=wrong,
+            confidence=confidence,
+            note=note.strip(),
+            seen=revision,
+            **times_of(found, idle),
+        )
+    except StaleAnswerError:
+        given = {"choice": choice, "note": note, "back": back, "idle": idle}
+        given |= {} if confidence is None else {"confidence": confidence}
+        return _stale_page(request, person, _own(request, person, assignment), given)
     return _go(request, "/" if back == "task" else "/history")
 
 
@@ -141,9 +155,15 @@ def history(request: Request, before: RowId | None = None) -> Response:
 @router.post("/logout")
 def logout(request: Request) -> Response:
     """Forget the session in this browser."""
-    response = page(request, "error.html.j2", title="Signed out", message="Open your link to return.")
+    response = _go(request, "/signed-out")
     response.delete_cookie(cookie_name("annotator", request.headers), path=f"{request.scope.get('root_path', '')}/")
     return response
+
+
+@router.get("/signed-out")
+def signed_out(request: Request) -> Response:
+    """What is left to do after signing out."""
+    return page(request, "error.html.j2", title="Signed out", message="Open your link to return.")
 
 
 def _task_page(request: Request, person: Person, assignment: Assignment, *, editing: bool) -> Response:
@@ -163,6 +183,21 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         key=new_request(),
         editing=editing,
         progress=store_of(request).progress(person.project.id, person.annotator.id),
+        project=person.project,
+    )
+
+
+def _stale_page(request: Request, person: Person, assignment: Assignment, given: dict[str, Any]) -> Response:
+    """What stands, what was sent, and a form that replaces the one by the other."""
+    again = {"assignment": assignment.id, "key": new_request(), "revision": assignment.revision, **given}
+    words = words_of(assignment.kind, images=assignment.images is not None)
+    return page(
+        request,
+        "stale.html.j2",
+        409,
+        assignment=assignment,
+        chosen=words[given["choice"]],
+        again=again,
         project=person.project,
     )
 

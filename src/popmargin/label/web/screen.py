@@ -13,7 +13,7 @@ from popmargin.data.conversation import Text
 from popmargin.data.questions import RATINGS, Kind, PreferenceText, Rating, Verdict
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Shown, ShownImage, Wrong
-from popmargin.label.web.marked_text import render, render_pair
+from popmargin.label.web.marked_text import common_share, render, render_pair
 
 Place = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]
 Choice = Place | Rating
@@ -64,6 +64,13 @@ class Screen:
         return (self.left,) if self.right is None else (self.left, self.right)
 
     @property
+    def alike(self) -> bool:
+        """Whether the responses that are compared have most words in common, so that marks on the others help."""
+        both = [response.html for side in self.sides for response in side.responses]
+        pairs = zip(both[0::2], both[1::2], strict=False)
+        return all(common_share(str(one), str(other)) > 0.5 for one, other in pairs)
+
+    @property
     def shape(self) -> Shape | None:
         """The shape of all boxes for images, whatever is in them; None if the responses are texts."""
         images = [response.image for side in self.sides for response in side.responses if response.image is not None]
@@ -105,6 +112,14 @@ def screen_of(assignment: Assignment) -> Screen:
         left=Side(place="left", prompt=pairs[0][0].prompt, responses=responses[0]),
         right=Side(place="right", prompt=pairs[1][0].prompt, responses=responses[1]),
     )
+
+
+def in_order(assignment: Assignment) -> tuple[PreferenceText, ...]:
+    """The preferences of an assignment as they stand on the screen: pair 1 before pair 2."""
+    if assignment.second is None:
+        return (assignment.first,)
+    both = (assignment.first, assignment.second)
+    return both[::-1] if swapped(assignment.kind, assignment.shown) else both
 
 
 def swapped(kind: Kind, shown: Shown) -> bool:

@@ -18,10 +18,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from popmargin.label.store.database import AwayError
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Annotator, Project
 
-PUBLIC = ("/login/", "/static/")
+PUBLIC = ("/login/", "/static/", "/signed-out")
 _IMAGES = ("/images/", "/api/images/")
 MAX_BODY = 1 << 20
 _POLICY = (
@@ -114,8 +115,11 @@ class Guard:
         headers, session = Headers(scope=scope), None
         refusal = _too_large(headers)
         if refusal is None and not path.startswith(PUBLIC):
-            session = await run_in_threadpool(self._session, path, headers)
-            if session is None:
+            try:
+                session = await run_in_threadpool(self._session, path, headers)
+            except AwayError as error:
+                refusal = 503, str(error)
+            if session is None and refusal is None:
                 refusal = 401, "You are not signed in. Open the link that you were given again."
         scope.setdefault("state", {})["session"] = session
         app = self.app if refusal is None else self.refuse(Request(scope), *refusal)

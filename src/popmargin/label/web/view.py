@@ -10,8 +10,8 @@ from fastapi.responses import HTMLResponse
 
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
-from popmargin.label.web.marked_text import document, plain
-from popmargin.label.web.screen import SURE, choice_of, screen_of, sure_of, words_of
+from popmargin.label.web.marked_text import document, plain, written
+from popmargin.label.web.screen import SURE, choice_of, in_order, screen_of, sure_of, words_of
 from popmargin.label.web.security import Person, Session
 from popmargin.report.metrics import has_bounds, number
 
@@ -27,7 +27,8 @@ def environment() -> jinja2.Environment:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     filters: dict[str, Any] = {"markdown": document, "bounded": has_bounds, "screen": screen_of}
-    filters |= {found.__name__: found for found in (plain, answer, sure, clock, share, short, plain_number)}
+    named = (plain, written, answer, sure, clock, share, short, plain_number, in_order)
+    filters |= {found.__name__: found for found in named}
     made.filters.update(filters)
     return made
 
@@ -56,18 +57,19 @@ def person_of(request: Request) -> Person:
     return session
 
 
-def seconds_since_shown(assignment: Assignment, lease_seconds: int) -> float | None:
-    """Seconds since the server last sent this open task, at most `SECONDS_CAP`.
+def times_of(assignment: Assignment, away: float = 0.0) -> dict[str, float | None]:
+    """Seconds from the first time that the server sent this open task, without idle time, and the idle time.
 
-    The lease is renewed whenever the task is sent, so its end gives that time; the annotator's clock does not matter.
-    None for a task that is not open, such as an answer that is being changed.
+    Idle is what the server knows, while the task was skipped, expired or answered, and `away`, which the page says. The
+    seconds are at most `SECONDS_CAP`. Both are None for a task that is not open, such as an answer that is being
+    changed.
     """
-    if assignment.state != "leased" or assignment.expires_at is None:
-        return None
-    ends = assignment.expires_at
-    ends = ends if ends.tzinfo else ends.replace(tzinfo=UTC)
-    passed = lease_seconds - (ends - datetime.now(UTC)).total_seconds()
-    return round(min(max(passed, 0.0), SECONDS_CAP), 3)
+    if assignment.state != "leased" or assignment.shown_at is None:
+        return {"seconds": None, "idle": None}
+    open_time = (datetime.now(UTC) - assignment.shown_at).total_seconds() - assignment.idle
+    away = min(away, max(open_time, 0.0))
+    passed = min(max(open_time - away, 0.0), SECONDS_CAP)
+    return {"seconds": round(passed, 3), "idle": round(assignment.idle + away, 3)}
 
 
 def answer(assignment: Assignment) -> str:

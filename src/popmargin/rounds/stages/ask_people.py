@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from popmargin.account import Step
 from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
-from popmargin.errors import ConfigError, DataError, RunError, WaitingError, counted
+from popmargin.errors import ConfigError, DataError, RunError, WaitingError
 from popmargin.files import whole_file
 from popmargin.label.store.address import may_exist, open_store
 from popmargin.pop.active import ActiveSampler
@@ -182,7 +183,7 @@ def answers_stage(work: Work) -> dict[str, Any]:
             edges.save(work.outputs["edges"])
             _without_ratings(load_preferences(work.inputs["pairs"])).save(work.outputs["preferences"])
             return {"edges": len(edges), "report": str(report)}
-        answered = preferences_of(store, project)
+        answered = preferences_of(store, project, unjudged="keep")  # `_decided` leaves these out, and ties
     kept, left_out = _decided(answered)
     if not kept:
         raise RunError(
@@ -191,9 +192,10 @@ def answers_stage(work: Work) -> dict[str, Any]:
         )
     answered.select(kept).save(work.outputs["preferences"])
     preferences = load_preferences(work.outputs["preferences"])  # as it is trained on: the better response is chosen
-    left_out = dict(answered.report.problem_counts) | left_out
-    work.say(f"  {counted(len(preferences), 'pair')}" + (f"; left out: {left_out}" if left_out else ""))
-    return about_pairs(preferences) | {"left_out": left_out} | _trusted(preferences)
+    left_out = answered.report.left_out | left_out
+    pairs = {"pairs": len(preferences)}
+    account = work.tell(Step(name="answers", rows_in=answered.report.rows_in, kept=pairs, left_out=left_out))
+    return about_pairs(preferences) | {"left_out": left_out, "account": account} | _trusted(preferences)
 
 
 def _decided(answered: Preferences) -> tuple[list[int], dict[str, int]]:

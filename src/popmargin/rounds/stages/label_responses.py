@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from popmargin.account import Step
 from popmargin.config import RunConfig
 from popmargin.data.conversation import prompt_key
 from popmargin.data.responses import Responses
@@ -89,7 +90,11 @@ def label_stage(work: Work) -> dict[str, Any]:
         rated = rate_responses(responses, labeller, name=LABEL)
         labelled = rated.responses
         refuse_too_few(labeller, rated.missing, len(labelled.texts))
+        scored = {"scored": len(labelled.texts) - rated.missing}
+        left_out = {"without a score": rated.missing}
+        step = Step(name="responses", rows_in=len(labelled.texts), kept=scored, left_out=left_out, unit="responses")
         facts |= {
+            "account": work.tell(step),
             "missing": rated.missing,
             "notes": list(rated.notes),
             "cost": {"scored responses": len(labelled.texts)} | paid.cost,

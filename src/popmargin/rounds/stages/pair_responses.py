@@ -45,10 +45,9 @@ def pair_stage(work: Work) -> dict[str, Any]:
     )
     preferences.save(work.outputs["preferences"])
     facts = about_pairs(preferences)
-    left_out = preferences.report.problem_counts
-    made = f"  {counted(len(responses), 'prompt')}, {counted(len(preferences), 'pair')}"
-    work.say(made + (f"; left out: {left_out}" if left_out else ""))
-    return facts | {"prompts": len(responses), "left_out": left_out}
+    account = work.tell(preferences.report.step(f"pairs of {counted(len(responses), 'prompt')}"))
+    left_out = preferences.report.left_out
+    return facts | {"prompts": len(responses), "left_out": left_out, "account": account}
 
 
 def about_pairs(preferences: Preferences) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def best_and_worst(responses: Responses, least_gap: float) -> tuple[list[dict[st
         pairs = responses.pairs("best_vs_worst", by=LABEL, min_gap=max(0.0, least_gap))
     except DataError:  # no pair is left
         return [], {"no pair with a large enough gap": len(responses)}
-    left_out = {reason.replace("_", " "): count for reason, count in pairs.report.problem_counts.items()}
+    left_out = {reason.replace("_", " "): count for reason, count in pairs.report.left_out.items()}
     return _rows(pairs), left_out
 
 

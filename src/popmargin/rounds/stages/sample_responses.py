@@ -1,6 +1,7 @@
 """Sampling responses from the policy of a round."""
 
 from collections.abc import Mapping
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from popmargin.data.read_prompts import load_prompts
 from popmargin.data.responses import Responses
 from popmargin.errors import ConfigError
 from popmargin.evaluation.generative import distinct_counts
+from popmargin.evaluation.grown import grown
 from popmargin.generate.from_policy import policy_responses
 from popmargin.generate.sample import Sampling
 from popmargin.rounds.plan import Output, Plan, Stage, Work
@@ -26,6 +28,7 @@ def add_samples(
     sampling: Mapping[str, Any],
     number: int,
     seed: int,
+    first: Output | None = None,
 ) -> Stage:
     """Append the sampling; its output `responses` is a table of responses with their token ids.
 
@@ -38,6 +41,7 @@ def add_samples(
         sampling: samples, temperature, top_p, top_k, max_new_tokens.
         number: of the round.
         seed: of the sampling.
+        first: the responses of the first round, with whose lengths these are compared; None is that round itself.
 
     Raises:
         ConfigError: no room is left for a prompt.
@@ -58,15 +62,19 @@ def add_samples(
         settings["policy"] = policy
     else:
         inputs["policy"] = policy
-    return plan.add(name, sample_stage, inputs=inputs, settings=settings, outputs={"responses": "responses.parquet"})
+    how = {} if first is None else {"first": relpath(first.path, name)}  # it decides nothing that is sampled
+    outputs = {"responses": "responses.parquet"}
+    return plan.add(name, sample_stage, inputs=inputs, settings=settings, outputs=outputs, how=how)
 
 
 def sample_stage(work: Work) -> dict[str, Any]:
     """Sample, or go on where it was stopped."""
     settings = work.settings
     part = work.folder / "responses.part"
+    prompts = load_prompts(work.inputs["prompts"])
+    account = work.tell(prompts.step())
     produced = policy_responses(
-        load_prompts(work.inputs["prompts"]),
+        prompts,
         policy_of(work.inputs.get("policy", settings.get("policy", ""))),
         Sampling(**settings["sampling"]),
         source="policy",
@@ -79,7 +87,14 @@ def sample_stage(work: Work) -> dict[str, Any]:
     part.unlink(missing_ok=True)
     for line in produced.lines():
         work.say(f"  {line}")
-    return about_responses(produced.responses) | {"cost": {"sampled tokens": sum(produced.responses.field("tokens"))}}
+    said = None
+    if "first" in work.how:
+        said = grown(produced.responses, Responses.load(work.folder / work.how["first"]), "the first round")
+    if said is not None:
+        work.say(f"  warning: {said}")
+    cost = {"sampled tokens": sum(produced.responses.field("tokens"))}
+    warned = {} if said is None else {"warnings": [said]}
+    return about_responses(produced.responses) | warned | {"cost": cost, "account": account}
 
 
 def about_responses(responses: Responses) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from popmargin.account import Step
 from popmargin.config import DataConfig, RunConfig, from_dict, merge, to_dict
 from popmargin.config_names import EMBEDDED
 from popmargin.data.exchange import flipped
@@ -143,14 +144,14 @@ def split_stage(work: Work) -> dict[str, Any]:
         part.save(work.outputs[name])
         prompts = len({normalised_key(key) for key in part.prompt_keys})
         facts[name] = {"preferences": len(part), "prompts": prompts}
-    used = sum(len(part) for part in parts)
-    facts["account"] = [step.to_dict() for step in split.steps]
-    facts["not_used"] = len(split.train) - used
+    left = len(split.train) - sum(len(part) for part in parts)
+    shares = {name: len(part) for name, part in zip(names, parts, strict=False)}
+    step = Step(name="parts", rows_in=len(split.train), kept=shares, left_out={"not used": left})
+    facts["account"] = work.tell(*split.steps, step)
+    facts["not_used"] = left
     for name, count in facts.items():
         if isinstance(count, dict):
             work.say(f"  {name}: {count['preferences']} preferences of {count['prompts']} prompts")
-    if facts["not_used"]:
-        work.say(f"  {facts['not_used']} training preferences are not used")
     return facts
 
 

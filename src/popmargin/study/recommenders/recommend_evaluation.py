@@ -51,7 +51,8 @@ def evaluate_recommender(
     model = load(folder)
     before = trained_on(folder)
     config = _config(folder, before, changes)
-    parts, told = known_parts(split_events(read_events(config.data), config.data), model.catalogue, folder, config.data)
+    parts, _ = known_parts(split_events(read_events(config.data), config.data), model.catalogue, folder, config.data)
+    told = [line for step in parts.account for line in step.lines()]
     told += _refuse_other_split(folder, before, config.data, parts)
     run = RunDirectory(folder)
     name = run.config().name if run.started else folder.name

@@ -36,7 +36,7 @@ from popmargin.training.run_directory import RunDirectory, versions
 
 SETTINGS = "recommend.yaml"
 """The resolved configuration in the folder of a comparison."""
-_WHERE = ("output", "name", "model.path", "data.train", "data.test", "reference.cache")  # locations
+_WHERE = ("output", "name", "model.path", "data.train", "data.test", "reference.cache", "data.cache")  # locations
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@
   const levels = (fields) => [...(fields.confidence ?? [])]; // none if a response is rated
   const restore = () => {
     const box = byId("differences");
-    if (box) box.checked = localStorage.getItem("differences") !== "off";
+    // Where little is common, marks are on only while they are asked for.
+    if (box) box.checked = box.defaultChecked && localStorage.getItem("differences") !== "off";
     const fields = byId("answer")?.elements;
     if (!fields) return;
     const draft = JSON.parse(sessionStorage.getItem("draft"));
@@ -81,7 +82,7 @@
     sessionStorage.setItem("draft", JSON.stringify(draft));
   };
   document.addEventListener("change", (event) => {
-    if (event.target.id === "differences") localStorage.setItem("differences", event.target.checked ? "on" : "off");
+    if (event.target.id === "differences" && event.target.defaultChecked) localStorage.setItem("differences", event.target.checked ? "on" : "off");
   });
   document.addEventListener("input", (event) => {
     if (event.target.id === "note") keep();
@@ -95,10 +96,47 @@
   });
   restore();
 
+  // --- time away: the page is hidden or closed, or nobody has touched anything for three minutes ----------------------
+  const STILL = 180000;
+  const clock = { assignment: "", idle: 0, last: Date.now() };
+  const tick = (away) => {
+    const now = Date.now();
+    if (away || now - clock.last > STILL) clock.idle += now - clock.last;
+    clock.last = now;
+  };
+  const keepClock = () => { if (clock.assignment) localStorage.setItem("clock", JSON.stringify(clock)); };
+  const wind = () => {
+    const assignment = byId("task")?.dataset.assignment ?? "";
+    if (assignment === clock.assignment) return;
+    const kept = JSON.parse(localStorage.getItem("clock"));
+    Object.assign(clock, { assignment, idle: 0, last: Date.now() });
+    if (!kept || kept.assignment !== assignment) return;
+    Object.assign(clock, { idle: kept.idle, last: kept.last });
+    tick(true); // while it was closed
+  };
+  for (const name of ["keydown", "pointerdown", "pointermove", "wheel", "scroll"]) {
+    document.addEventListener(name, () => tick(false), { capture: true, passive: true });
+  }
+  document.addEventListener("visibilitychange", () => { tick(!document.hidden); keepClock(); });
+  window.addEventListener("pagehide", () => { tick(document.hidden); keepClock(); });
+  document.addEventListener("submit", () => {
+    tick(false);
+    const field = byId("answer")?.elements.idle;
+    if (field) field.value = (clock.idle / 1000).toFixed(1);
+  }, true);
+  document.addEventListener("htmx:afterSwap", wind);
+  wind();
+
   // --- sending ------------------------------------------------------------------------------------------------------------
   const trouble = byId("trouble");
   if (!trouble) return; // no page of an annotator: the admin's fetches its figures, which are no answer
   const say = (text) => { byId("status").textContent = text; };
+  let fading = 0;
+  const show = (text) => { // the same for those who see
+    byId("said").textContent = text;
+    clearTimeout(fading);
+    fading = setTimeout(() => { byId("said").textContent = ""; }, 2500);
+  };
 
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (busy) return event.preventDefault();
@@ -142,9 +180,16 @@
   window.addEventListener("beforeunload", (event) => { if (pending && !trouble.hidden) event.preventDefault(); });
 
   document.addEventListener("htmx:afterSwap", () => {
-    const said = pending?.form.dataset.said ?? "";
+    const said = byId("task").dataset.said ?? pending?.form.dataset.said ?? "";
     pending = null;
     sessionStorage.removeItem("draft");
+    const panel = byId("guidelines");
+    if (panel?.hasAttribute("data-unread")) { // read with the task before
+      panel.open = false;
+      panel.removeAttribute("data-unread");
+    }
+    const version = byId("task").dataset.guidelines;
+    if (version && panel && version !== panel.dataset.version) return location.reload(); // changed meanwhile
     trouble.hidden = true;
     restore();
     const heading = document.querySelector("#task h1");
@@ -152,5 +197,6 @@
     window.scrollTo(0, 0);
     document.title = document.title.replace(/\d+/, byId("task").dataset.number ?? "");
     say(`${said} ${heading?.textContent ?? ""}`);
+    show(said);
   });
 })();

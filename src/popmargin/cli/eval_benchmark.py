@@ -1,0 +1,117 @@
+"""`popmargin eval --model PATH --data FILE`: any model on any set of compared responses."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from popmargin.cli.outputs import add_overwrite, check_outputs
+from popmargin.cli.reward_options import parse_options
+from popmargin.errors import ConfigError, DataError
+from popmargin.safe_reading import read_json
+
+_FLAGS = (
+    "data", "use", "reference", "per_token", "layout", "split", "subset", "options", "out", "report", "overwrite",
+)  # fmt: skip
+
+
+def add_flags(parser: argparse.ArgumentParser, layouts: str) -> None:
+    """Add the flags that stand in place of a run.
+
+    Args:
+        parser: of `popmargin eval`.
+        layouts: names, for the help.
+    """
+    group = parser.add_argument_group("a model on a benchmark, without a run")
+    group.add_argument("--data", metavar="FILE", help="compared responses: preferences, or a benchmark's rows")
+    group.add_argument(
+        "--as",
+        dest="use",
+        choices=("auto", "policy", "reward"),
+        default="auto",
+        help="use a folder as a policy or as a reward model (default: what it holds)",
+    )
+    group.add_argument(
+        "--reference",
+        metavar="MODEL",
+        help="π_ref of a policy: a run, folder or hub id, or none (default: the run's own, none for a folder)",
+    )
+    group.add_argument("--per-token", action="store_true", help="divide a policy's score by the number of tokens")
+    group.add_argument("--layout", default="auto", metavar="NAME", help=f"auto, {layouts} (default: auto)")
+    group.add_argument("--split", help="the split of a data set that has several")
+    group.add_argument("--subset", metavar="COLUMN", help="column with a question's subset (default: subset, domain …)")
+    group.add_argument("--options", metavar="YAML", help="of the reward or judge, e.g. '{batch_size: 4, device: cuda}'")
+    group.add_argument("--out", type=Path, metavar="FILE", help="write the result, with every score, as .json")
+    group.add_argument("--report", type=Path, metavar="FILE", help="write the report as .html")
+    add_overwrite(parser)
+
+
+def wanted(args: argparse.Namespace) -> bool:
+    """Whether the flags ask for a benchmark instead of a run.
+
+    Raises:
+        ConfigError: they are mixed, or one is missing.
+    """
+    given = [name for name in _FLAGS if getattr(args, name) not in (None, False, "auto")]
+    flags = {"use": "as", "per_token": "per-token"}
+    if args.run is not None:
+        if given:
+            raise ConfigError(
+                f"--{flags.get(given[0], given[0])} is for a model without a run: popmargin eval --model MODEL --data "
+                "FILE. Remove it, or RUN."
+            )
+        return False
+    if args.data is None or args.model is None or args.server is not None or args.answers is not None:
+        raise ConfigError(
+            "Give RUN, a run directory; or --model MODEL and --data FILE, to evaluate a model on compared responses."
+        )
+    if args.goals is not None or args.overrides:
+        raise ConfigError("--goals and fields of the configuration are for runs. Remove them, or give RUN.")
+    return True
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
+    """Score the responses, print the result, and write it."""
+    check_outputs(args, {"--out": args.out}, (".json",), [args.data, args.against])
+    check_outputs(args, {"--report": args.report}, (".html",), [args.data, args.against])
+    other = None if args.against is None else _result(args.against)
+    from popmargin.evaluation.benchmarks.evaluate import evaluate_benchmark, read_benchmark
+    from popmargin.evaluation.benchmarks.scorer import find_scorer
+    from popmargin.report.benchmark_page import text_lines, write_benchmark_report
+    from popmargin.report.results import write_text
+
+    benchmark = read_benchmark(args.data, layout=args.layout, split=args.split, subset=args.subset)
+    options: dict[str, Any] = parse_options(args.options or "{}", "--options")
+    scorer = find_scorer(args.model, use=args.use, reference=args.reference, per_token=args.per_token, options=options)
+    result = evaluate_benchmark(benchmark, scorer)
+    differences = None if other is None else result.minus(other)
+    whose = "" if other is None else str(other["model"]["name"])
+    plain = result.to_dict()
+    if differences is not None:
+        plain["against"] = {"model": whose, "differences": {name: one.to_dict() for name, one in differences.items()}}
+    if args.out is not None:
+        write_text(args.out, json.dumps(plain, indent=1) + "\n", (".json",))
+    if args.report is not None:
+        write_benchmark_report(result, args.report, against=whose, differences=differences)
+    if args.json:
+        say(json.dumps({name: value for name, value in plain.items() if name != "questions"}, indent=2))
+        return 0
+    say(f"{args.model} as a {result.kind} on {benchmark.name} (layout {benchmark.layout.name}): {result.meaning}")
+    for line in text_lines(result, differences):
+        say(line)
+    for path in filter(None, (args.out, args.report)):
+        say(f"wrote {path}")
+    return 0
+
+
+def _result(path: Path) -> dict[str, Any]:
+    """An earlier result, from its file.
+
+    Raises:
+        DataError: it is none.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("kind") != "benchmark":
+        raise DataError(f"{path} is no result of popmargin eval --model … --out FILE.json. Give such a file.")
+    return found

@@ -1,0 +1,104 @@
+"""popmargin label annotators: add people, give them tokens, end their access, and say whose labels count."""
+
+import argparse
+import shlex
+import sys
+from typing import Any
+
+from popmargin.cli.store_options import add_store_arguments
+from popmargin.errors import DataError, counted
+from popmargin.label.store.address import in_words, open_store
+
+
+def add_parser(verbs: Any) -> None:
+    """Add `label annotators` to the command line."""
+    parser = verbs.add_parser("annotators", help="manage annotators")
+    actions = parser.add_subparsers(
+        dest="annotators_verb", required=True, metavar="{add,list,token,deactivate,discard,activate}"
+    )
+    for name, summary, act in (
+        ("add", "add people; prints each one's token, only once", _add),
+        ("token", "give someone a new token; the old one stops working", _token),
+        ("deactivate", "deactivate someone; their labels stay", _deactivate),
+        ("discard", "deactivate someone whose labels shall not count; others get their items", _discard),
+        ("activate", "activate someone again; their labels count again", _activate),
+    ):
+        action = actions.add_parser(name, help=summary)
+        action.add_argument("names", nargs="+", metavar="NAME")
+        add_store_arguments(action)
+        action.set_defaults(func=act)
+    listing = actions.add_parser("list", help="list a project's annotators")
+    add_store_arguments(listing)
+    listing.set_defaults(func=_list)
+
+
+def _add(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        project = store.project(args.project)
+        known = {who.name for who in store.annotators(project.id)}
+        taken = [name for name in args.names if name in known or args.names.count(name) > 1]
+        if taken:
+            raise DataError(f"'{taken[0]}' is already an annotator of project '{project.name}'; nobody was added.")
+        for name in args.names:
+            _, token = store.add_annotator(project.id, name)
+            print(f"{name}\t{token}")
+    return 0
+
+
+def _token(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            print(f"{who.name}\t{store.new_token(who.id)}")
+            if not who.active:
+                print(
+                    f"{who.name} is not active, so the link opens nothing before: popmargin label annotators activate "
+                    f"{shlex.quote(who.name)} --db {in_words(args.db)}",
+                    file=sys.stderr,
+                )
+    return 0
+
+
+def _deactivate(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.set_active(who.id, False)
+            print(f"{who.name} is no longer active")
+    return 0
+
+
+def _discard(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            places = counted(store.discard(who.id), "place")
+            print(f"{who.name} is no longer active; the labels are kept but do not count; {places} free again")
+    return 0
+
+
+def _activate(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.set_active(who.id, True)
+            print(f"{who.name} is active" + ("; the labels count again" if who.discarded else ""))
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in store.annotators(store.project(args.project).id):
+            print(f"{who.name}\t{who.kind}\t{_state(who)}")
+    return 0
+
+
+def _state(who: Any) -> str:
+    return "active" if who.active else "not active, discarded" if who.discarded else "not active"
+
+
+def _named(store: Any, args: argparse.Namespace) -> list[Any]:
+    from popmargin.errors import did_you_mean
+
+    project = store.project(args.project)
+    known = {who.name: who for who in store.annotators(project.id)}
+    for name in args.names:
+        if name not in known:
+            raise DataError(f"Project '{project.name}' has no annotator '{name}'. {did_you_mean(name, known)}")
+    return [known[name] for name in args.names]

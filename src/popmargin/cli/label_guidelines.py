@@ -1,0 +1,46 @@
+"""popmargin label guidelines: show a project's guidelines, or change them while people label."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from popmargin.cli.store_options import add_store_arguments
+from popmargin.errors import DataError
+from popmargin.label.store.address import open_store
+from popmargin.safe_reading import read_text
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `label guidelines` to the command line."""
+    parser = subparsers.add_parser("guidelines", help="show a project's guidelines, or change them")
+    add_store_arguments(parser)
+    parser.add_argument("--set", dest="file", type=Path, metavar="FILE", help="Markdown file with the new guidelines")
+    parser.set_defaults(func=_guidelines)
+
+
+def read_guidelines(path: Path) -> str:
+    """The text of a file of guidelines.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return read_text(path, DataError)
+    except (OSError, DataError) as error:
+        raise DataError(f"{path}: guidelines cannot be read ({error}). Give a UTF-8 Markdown file.") from error
+
+
+def _guidelines(args: argparse.Namespace) -> int:
+    text = None if args.file is None else read_guidelines(args.file)
+    with open_store(args.db) as store:
+        project = store.project(args.project)
+        if text is None:
+            print(project.guidelines or f"project '{project.name}' has no guidelines")
+            return 0
+        changed = store.set_guidelines(project.id, text)
+    if changed.guidelines_version == project.guidelines_version:
+        print(f"project '{project.name}' has these guidelines already")
+    else:
+        version = changed.guidelines_version
+        print(f"project '{project.name}': version {version} of the guidelines; people see it with their next task")
+    return 0

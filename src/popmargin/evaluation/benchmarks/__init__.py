@@ -1,0 +1,1 @@
+"""Any model on any set of compared responses: how often it ranks the better ones first."""
