@@ -369,3 +369,8 @@ def test_features_of_a_model_are_those_of_each_response_and_its_length(
     np.testing.assert_array_equal(features[found.better][:, :-1], states.array()[states.chosen])
     np.testing.assert_array_equal(features[found.worse][:, :-1], states.array()[states.rejected])
     np.testing.assert_allclose(np.exp(features[:, -1]) - 1, [len(text) for _, text in found.texts])
+
+
+def test_a_size_that_the_data_do_not_have_is_named(files: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"500 preferences cannot be drawn.*Leave out that size: --sizes '\[20\]'"):
+        run_budget(config_of(files, tmp_path, sizes=[20, 500], arms=["more"], draws=1))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from popmargin.config import dump_yaml, to_dict
-from popmargin.errors import RunError, counted
+from popmargin.errors import DataError, RunError, counted
 from popmargin.report.budget_results import Advice, ArmKind, BudgetResults, Cell, Comparison, Spending
 from popmargin.statistics.jackknife import Estimate, ratio, without_each
 from popmargin.statistics.power import Components, simulate
@@ -75,6 +75,11 @@ def gather(rows: Sequence[Mapping[str, Any]], config: BudgetConfig, ground: Grou
 
 def _cell(size: int, budget: float, draws: Sequence[Mapping[str, Any]], config: BudgetConfig, ground: Ground) -> Cell:
     left_out: dict[str, str] = {name: reason for draw in draws for name, reason in draw["left_out"].items()}
+    if "base" in left_out:
+        raise DataError(
+            f"{config.data.path}: {counted(size, 'preference')} cannot be drawn: {left_out['base']}. Leave out that "
+            f"size: --sizes '{[other for other in config.sizes if other < size]}'. Finished draws of the others are kept."
+        )
     names = [name for name in config.arm_names if name not in left_out]
     found: dict[str, Estimate] = {}
     chosen: dict[str, int] = {}
