@@ -17,8 +17,9 @@ import pytest
 from popmargin.cli.main import VERBS, build_parser, main
 
 NO_ROWS = {
-    "label annotators add", "label annotators token", "label annotators deactivate", "label annotators list",
-    "label annotators activate", "label annotators discard", "label backup", "label guidelines", "label status", "objectives", "study power", "schema", "completion", "report",
+    "label annotators add", "label annotators token", "label annotators activate", "label annotators deactivate",
+    "label annotators discard", "label annotators list", "label backup", "label guidelines", "label status",
+    "objectives", "study power", "schema", "completion", "report",
 }  # fmt: skip
 """Verbs that read no rows of data; `report` shows the accounts that runs have stored."""
 ELSEWHERE = {
@@ -26,6 +27,7 @@ ELSEWHERE = {
     "label report": "counts labels, all of which it shows",
     "label ask": "adds comparisons to a store; test_cli_label.py",
     "demo": "a comparison of embedded data",
+    "study budget": "tests/study, on preferences that load_preferences reads",
     "recommend compare": "as recommend train, in tests/study",
 }
 

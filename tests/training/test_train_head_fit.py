@@ -84,10 +84,13 @@ def test_the_loss_is_the_objectives_own_on_the_same_rewards(data: dict[str, Any]
     loss = simple_loss(name, **BETA)
     rewards = np.random.default_rng(1).standard_normal(RESPONSES)
     target = np.random.default_rng(2).normal(1.0, 2.0, COUNT) if loss.needs.weaker == "target" else None
-    batch = head_fit._Batch.of(made(data, loss, rewards[:, None]), loss)  # pyright: ignore[reportPrivateUsage]
-    aim = None if target is None else torch.from_numpy(target)
-    found = batch.mean(loss, batch.features[:, 0], aim)
-    assert float(found) == pytest.approx(by_hand(data, name, rewards, target), abs=1e-12)
+    batch = head_fit._Batch.of(made(data, loss, rewards[:, None]), loss, 2)  # pyright: ignore[reportPrivateUsage]
+    # Two copies side by side: the second one has other rewards, and other targets.
+    aim = None if target is None else torch.from_numpy(np.concatenate([target, target - 1]))
+    both = torch.stack([batch.features[:, 0], 2 * batch.features[:, 0]])
+    one, other = batch.means(loss, both, aim).tolist()
+    assert one == pytest.approx(by_hand(data, name, rewards, target), abs=1e-12)
+    assert other == pytest.approx(by_hand(data, name, 2 * rewards, None if target is None else target - 1), abs=1e-12)
 
 
 @pytest.mark.parametrize("hidden", [0, 3])
@@ -127,7 +130,7 @@ def test_the_target_of_pop_is_the_gap_of_the_round_before(data: dict[str, Any]) 
     assert min(whole(second.weights + step) for step in steps) > whole(second.weights)
 
 
-def test_a_linear_head_does_not_depend_on_the_ridges_before_it(data: dict[str, Any]) -> None:
+def test_a_head_does_not_depend_on_the_ridges_beside_it(data: dict[str, Any]) -> None:
     loss = simple_loss("dpo", **BETA)
     path = fit_heads(made(data, loss), loss, [0.01, 1.0])
     alone = [fit_heads(made(data, loss), loss, [ridge])[0] for ridge in (0.01, 1.0)]

@@ -2,7 +2,7 @@
 
 The objective, its rows and its shares are those of a run (`Loss`, `TrainingRows`); only the optimizer differs.
 
-Axis suffixes: U responses, D features, P preferences, K weights of a head.
+Axis suffixes: U responses, D features, P preferences, R rows, K weights of a head, H hidden units, L ridges.
 """
 
 import math
@@ -21,7 +21,8 @@ from popmargin.objectives.base import OBJECTIVES
 from popmargin.training.batches import TrainingRows
 from popmargin.training.loss import Loss
 
-_SETTINGS = {"maxcor": 20, "ftol": 1e-8, "gtol": 1e-6}
+_CURVATURE = 0.25  # of a log-loss in standardized features, at most
+_SETTINGS = {"maxcor": 20, "ftol": 1e-7, "gtol": 1e-6}
 """Of L-BFGS: pairs that it keeps of its curvature, and when it ends."""
 
 
@@ -65,7 +66,8 @@ class Head:
     def rewards(self, features: Float64[np.ndarray, "U D"]) -> Float64[np.ndarray, " U"]:
         """The reward of each response (U,)."""
         with torch.no_grad():
-            return _rewards(torch.from_numpy(self.weights), torch.from_numpy(features), self.hidden).numpy()
+            weights_1K = torch.from_numpy(self.weights)[None]
+            return _rewards(weights_1K, torch.from_numpy(features), self.hidden)[0].numpy()
 
 
 def simple_loss(objective: str, **options: Any) -> Loss:
@@ -129,58 +131,74 @@ def fit_heads(
         raise ConfigError(f"ridges are {list(ridges)}; give finite numbers above 0.")
     if not len(data.rows):
         raise DataError("There are no rows to fit a head to. Give a preference, or an edge.")
-    batch = _Batch.of(data, loss)
     start = _start(data.features.shape[1], hidden, seed)
-    found: dict[float, Head] = {}
-    for ridge in sorted(set(ridges), reverse=True):
-        weights, converged = _minimum(batch, loss, ridge, start, hidden, rounds, steps)
-        found[ridge] = Head(
-            weights=weights, features=data.features.shape[1], hidden=hidden, ridge=ridge, converged=converged
-        )
-        if not hidden:  # the problem is convex: begin the next one where this one ended
-            start = weights
-    return [found[ridge] for ridge in ridges]
+    # All ridges in one fit, unless the loss of a row depends on the rows beside it.
+    together = [list(ridges)]
+    if loss.objective.uses_batch_statistics(loss.options):
+        together = [[ridge] for ridge in ridges]
+    heads: list[Head] = []
+    for some in together:
+        weights_LK, converged = _minimum(_Batch.of(data, loss, len(some)), loss, some, start, hidden, rounds, steps)
+        heads += [
+            Head(weights=weights, features=data.features.shape[1], hidden=hidden, ridge=ridge, converged=converged)
+            for weights, ridge in zip(weights_LK, some, strict=True)
+        ]
+    return heads
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """All rows at once, and the features of the responses that they use."""
+    """All rows at once, one copy of them for each ridge, and the features of the responses that they use.
+
+    Places of the copies follow each other: preference p of copy l is l·P + p.
+    """
 
     features: Tensor
     chosen: Tensor
     rejected: Tensor
     part: dict[str, Any]
+    copies: int
 
     @staticmethod
-    def of(data: HeadData, loss: Loss) -> "_Batch":
+    def of(data: HeadData, loss: Loss, copies: int) -> "_Batch":
         used, places = np.unique(np.concatenate([data.chosen, data.rejected]), return_inverse=True)
         count = len(data.chosen)
         stronger, weaker = data.rows.stronger, data.rows.weaker
         known = weaker if loss.needs.weaker != "none" else np.full_like(weaker, -1)
+
+        def of_copies(rows: np.ndarray, step: int = 0) -> Tensor:
+            return torch.from_numpy((rows + step * np.arange(copies)[:, None]).ravel())
+
+        def repeated(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.tile(values, copies))
+
         part: dict[str, Any] = {
-            "stronger": torch.from_numpy(stronger),
-            "weaker": torch.from_numpy(np.maximum(known, 0)),
-            "has_weaker": torch.from_numpy(known >= 0),
-            "stronger_share": torch.from_numpy(data.rows.stronger_share.astype(np.float64)),
-            "weaker_share": torch.from_numpy(data.rows.weaker_share.astype(np.float64)),
-            "columns": {name: torch.from_numpy(values[stronger]) for name, values in data.columns.items()},
+            "stronger": of_copies(stronger, count),
+            "weaker": of_copies(np.maximum(known, 0), count),
+            "has_weaker": repeated(known >= 0),
+            "stronger_share": repeated(data.rows.stronger_share.astype(np.float64)),
+            "weaker_share": repeated(data.rows.weaker_share.astype(np.float64)),
+            "columns": {name: repeated(values[stronger]) for name, values in data.columns.items()},
         }
+        features = torch.from_numpy(np.ascontiguousarray(data.features[used]))
         return _Batch(
-            torch.from_numpy(np.ascontiguousarray(data.features[used])),
-            torch.from_numpy(places[:count]),
-            torch.from_numpy(places[count:]),
-            part,
+            features, of_copies(places[:count], len(used)), of_copies(places[count:], len(used)), part, copies
         )
 
-    def scores(self, rewards_U: Tensor) -> PairScores:
-        return PairScores(rewards_U[self.chosen], rewards_U[self.rejected])
+    def scores(self, rewards_LU: Float[Tensor, "L U"]) -> PairScores:
+        """Of the preferences of all copies (L·P)."""
+        flat = rewards_LU.flatten()
+        return PairScores(flat[self.chosen], flat[self.rejected])
 
-    def mean(self, loss: Loss, rewards_U: Tensor, target_P: Tensor | None) -> Tensor:
-        """The (weighted) mean loss of the rows, as of an optimizer step that has them all."""
-        rows = loss.rows(self.part, self.scores(rewards_U), target_P, progress=1.0, state={}, gather=_same)
-        loss_R = loss.of_rows(rows, loss.less_margin(rows))
-        weight_R = rows.columns.get("weight")
-        return loss_R.mean() if weight_R is None else (weight_R * loss_R).sum() / weight_R.sum()
+    def means(self, loss: Loss, rewards_LU: Tensor, target: Tensor | None) -> Float[Tensor, " L"]:
+        """The (weighted) mean loss of the rows of each copy, as of an optimizer step that has them all."""
+        rows = loss.rows(self.part, self.scores(rewards_LU), target, progress=1.0, state={}, gather=_same)
+        loss_LR = loss.of_rows(rows, loss.less_margin(rows)).view(self.copies, -1)
+        weight = rows.columns.get("weight")
+        if weight is None:
+            return loss_LR.mean(dim=1)
+        weight_LR = weight.view(self.copies, -1)
+        return (weight_LR * loss_LR).sum(dim=1) / weight_LR.sum(dim=1)
 
 
 def _same(values: Tensor) -> Tensor:
@@ -188,30 +206,37 @@ def _same(values: Tensor) -> Tensor:
 
 
 def _minimum(
-    batch: _Batch, loss: Loss, ridge: float, start: np.ndarray, hidden: int, rounds: int, steps: int
-) -> tuple[Float64[np.ndarray, " K"], bool]:
+    batch: _Batch, loss: Loss, ridges: Sequence[float], start: np.ndarray, hidden: int, rounds: int, steps: int
+) -> tuple[Float64[np.ndarray, "L K"], bool]:
     from scipy.optimize import minimize
 
     moving = loss.needs.weaker == "target"
-    weights, converged = start, True
-    target_P = torch.zeros(len(batch.chosen), dtype=torch.float64) if moving else None
+    ridge_L = torch.tensor(ridges, dtype=torch.float64)
+    # The optimizer's variables, in which all ridges have about the same curvature.
+    unit_L1 = (ridge_L + _CURVATURE).rsqrt()[:, None]
+    shape = (len(ridges), len(start))
+    weights = (torch.from_numpy(start) / unit_L1).flatten().numpy()
+    converged = True
+    target = torch.zeros(len(batch.chosen), dtype=torch.float64) if moving else None
+
+    def heads_of(at: np.ndarray) -> Tensor:
+        return unit_L1 * torch.from_numpy(at).view(shape)
 
     def value(at: np.ndarray) -> tuple[float, np.ndarray]:
-        theta = torch.from_numpy(at).requires_grad_()
-        whole = batch.mean(loss, _rewards(theta, batch.features, hidden), target_P)
-        whole = whole + ridge / 2 * theta.square().sum()
-        (slope,) = torch.autograd.grad(whole, theta)
-        return float(whole.detach()), slope.numpy()
+        theta_LK = heads_of(at).requires_grad_()
+        penalty_L = ridge_L / 2 * theta_LK.square().sum(dim=1)
+        whole = (batch.means(loss, _rewards(theta_LK, batch.features, hidden), target) + penalty_L).sum()
+        (slope_LK,) = torch.autograd.grad(whole, theta_LK)
+        return float(whole.detach()), (unit_L1 * slope_LK).flatten().numpy()
 
     for turn in range(rounds if moving else 1):
         if turn:
             with torch.no_grad():
-                gaps = batch.scores(_rewards(torch.from_numpy(weights), batch.features, hidden))
-            target_P = gaps.gap
+                target = batch.scores(_rewards(heads_of(weights), batch.features, hidden)).gap
         options = {"maxiter": steps, **_SETTINGS}
         done: Any = minimize(value, weights, jac=True, method="L-BFGS-B", options=options)
         weights, converged = np.asarray(done.x, dtype=np.float64), bool(done.success)
-    return weights, converged
+    return heads_of(weights).numpy(), converged
 
 
 def _start(features: int, hidden: int, seed: int) -> Float64[np.ndarray, " K"]:
@@ -223,9 +248,12 @@ def _start(features: int, hidden: int, seed: int) -> Float64[np.ndarray, " K"]:
     return np.concatenate([inner, np.zeros(hidden), rng.normal(0.0, 1 / math.sqrt(hidden), hidden)])
 
 
-def _rewards(theta: Float[Tensor, " K"], features: Float[Tensor, "U D"], hidden: int) -> Float[Tensor, " U"]:
+def _rewards(theta_LK: Float[Tensor, "L K"], features: Float[Tensor, "U D"], hidden: int) -> Float[Tensor, "L U"]:
+    """Rewards of each head."""
     if not hidden:
-        return features @ theta
+        return theta_LK @ features.T
     width = hidden * features.shape[1]
-    inner = torch.tanh(features @ theta[:width].view(hidden, -1).T + theta[width : width + hidden])
-    return inner @ theta[width + hidden :]
+    inner_LHD = theta_LK[:, :width].view(len(theta_LK), hidden, -1)
+    bias_LH, outer_LH = theta_LK[:, width : width + hidden], theta_LK[:, width + hidden :]
+    units_LUH = torch.tanh(features @ inner_LHD.transpose(1, 2) + bias_LH[:, None])
+    return (units_LUH @ outer_LH[:, :, None])[:, :, 0]

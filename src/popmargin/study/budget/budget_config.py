@@ -136,7 +136,7 @@ class BudgetConfig:
     draws: Size = 24
     arms: list[str] = field(default_factory=list[str])
     hidden: Count = 0
-    ridges: list[Positive] = field(default_factory=lambda: [0.01, 0.03, 0.1, 0.3, 1.0, 3.0])
+    ridges: list[Positive] = field(default_factory=lambda: [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
     comparison_noise: NotNegative = 1.4142
     rating_steps: Count = 5
     rank_weight: NotNegative = 1.0

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy.special import expit
 
+from popmargin.errors import counted
 from popmargin.pop.fit import fit_arrays
 from popmargin.pop.strengths import trained_strengths
 from popmargin.pop.zero import right_share
@@ -105,7 +106,7 @@ def buy(arm: BudgetArm, market: Market, size: int, budget: float) -> Bought:
 
 def _first(market: Market, count: int) -> Int64[np.ndarray, " N"]:
     if count > len(market.pool):
-        raise UnaffordableError(f"the pool has {len(market.pool)} preferences, {count} could be bought")
+        raise UnaffordableError(f"the pool has {counted(len(market.pool), 'preference')}, and {count} could be bought")
     if count < 2:
         raise UnaffordableError("the minutes buy no two preferences")
     return market.pool[:count]
