@@ -242,7 +242,7 @@ def test_arms_share_the_labels_of_the_preferences_that_they_share(market: Market
 
 
 def test_too_small_a_pool_is_said(market: Market) -> None:
-    with pytest.raises(UnaffordableError, match="the pool has 150 preferences, 200 could be bought"):
+    with pytest.raises(UnaffordableError, match="the pool has 150 preferences, and 200 could be bought"):
         buy(ARMS["more"], market, 100, 1.0)
 
 

@@ -77,8 +77,8 @@ def _cell(size: int, budget: float, draws: Sequence[Mapping[str, Any]], config: 
     left_out: dict[str, str] = {name: reason for draw in draws for name, reason in draw["left_out"].items()}
     if "base" in left_out:
         raise DataError(
-            f"{config.data.path}: {counted(size, 'preference')} cannot be drawn: {left_out['base']}. Leave out that "
-            f"size: --sizes '{[other for other in config.sizes if other < size]}'. Finished draws of the others are kept."
+            f"{config.data.path}: {counted(size, 'preference')} cannot be drawn: {left_out['base']}. Leave out "
+            f"that size: --sizes '{[other for other in config.sizes if other < size]}'. Finished draws are kept."
         )
     names = [name for name in config.arm_names if name not in left_out]
     found: dict[str, Estimate] = {}
