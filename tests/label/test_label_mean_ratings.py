@@ -56,7 +56,7 @@ def rate(store: LabelStore, project: Project, answers: dict[tuple[str, str], tup
 def test_every_distinct_response_is_asked_about_once(store: LabelStore) -> None:
     said: list[str] = []
     project = open_project(store, load_preferences(ROWS), kind="rating", overlap=2, say=said.append)
-    assert project.scale == 5 and "9 items of kind 'rating'" in said[0]
+    assert project.scale == 5 and "9 items of kind 'rating'" in said[-1]
     rows = asked(store, project)
     assert sorted((row["first"], row["response"]) for row in rows) == sorted(RESPONSES)
     assert {row["kind"] for row in rows} == {"rating"} and {row["second"] for row in rows} == {None}

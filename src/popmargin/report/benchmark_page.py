@@ -23,6 +23,7 @@ def account_line(result: BenchmarkResult) -> str:
     """What came in, and what was kept.
 
     Example:
+        >>> import numpy as np
         >>> from popmargin.evaluation.benchmarks.evaluate import BenchmarkResult, read_benchmark
         >>> asked = read_benchmark([{"prompt": "2+2?", "chosen": ["4"], "rejected": ["5"]}])
         >>> account_line(BenchmarkResult(asked, "model", "reward", "", [np.array([1.0, 0.0])]))

@@ -42,6 +42,15 @@ def response_features(
         ConfigError: an unknown pool or layer.
         DataError: the responses are images, or the tokenizer cannot write them.
         RunError: the model cannot be loaded, is no decoder, or gives a value that is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> from popmargin import load_preferences
+        >>> preferences = load_preferences([{"prompt": "2+2?", "chosen": "4", "rejected": "5"}])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = response_features(preferences, cache=folder)
+        ...     found.array().shape, found.chosen.tolist(), found.rejected.tolist()
+        ((2, 576), [0], [1])
     """
     task = RewardTask(
         TaskSettings(

@@ -125,7 +125,7 @@ def fit_heads(
         >>> data = HeadData(features=features, chosen=np.array([0, 0]), rejected=np.array([1, 2]), rows=rows)
         >>> [head] = fit_heads(data, simple_loss("dpo", beta=1.0), [0.1])
         >>> head.rewards(features).round(2).tolist()
-        [1.54, 0.0, 0.0]
+        [1.63, 0.0, 0.0]
     """
     if not ridges or not all(0 < ridge < math.inf for ridge in ridges):
         raise ConfigError(f"ridges are {list(ridges)}; give finite numbers above 0.")

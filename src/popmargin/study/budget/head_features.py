@@ -20,7 +20,7 @@ def text_key(prompt: str, response: str) -> str:
 
     Example:
         >>> text_key("2+2?", "4")[:8]
-        '57c3fb8e'
+        '4f14ec17'
     """
     return hashlib.sha256(f"{prompt}\x1f{response}".encode()).hexdigest()
 
