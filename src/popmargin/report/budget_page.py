@@ -1,5 +1,6 @@
 """The report of a budget study: what to take, the frontier, every arm, and what the study could see."""
 
+import re
 from pathlib import Path
 
 from popmargin.files import HTML
@@ -11,6 +12,8 @@ from popmargin.report.render import TEMPLATES, render_page
 from popmargin.report.results import write_text
 from popmargin.report.tables import visible_text
 from popmargin.statistics.intervals import Interval
+
+_INTERVAL = re.compile(r"\[([^,\[\]]+), ([^,\[\]]+)\]")
 
 
 def render_budget(study: BudgetResults) -> str:
@@ -30,8 +33,18 @@ def render_budget(study: BudgetResults) -> str:
         left_out=_left_out(study),
         prices=[(name, f"{seconds:.1f} s") for name, seconds in study.prices.items()],
         points=_points,
-        text=visible_text,
+        text=_unbroken,
     )
+
+
+def _unbroken(value: object) -> str:
+    """Text for the page, in which no line breaks inside an interval.
+
+    Example:
+        >>> _unbroken("+3.7 [+2.1, +5.4], 1 more") == "+3.7 [+2.1,\u00a0+5.4], 1 more"
+        True
+    """
+    return _INTERVAL.sub("[\\1,\u00a0\\2]", visible_text(value))
 
 
 def write_budget_report(study: BudgetResults, path: str | Path) -> Path:
@@ -65,7 +78,7 @@ def _opening(study: BudgetResults) -> str:
     return (
         f"A simulated annotator with the strengths of real people labels preferences; {arms} ways of spending the same "
         f"minutes are compared, each {study.draws} times with other preferences, labels, comparisons and noise. "
-        f"Rewards are fitted on features that stay as they are, and measured on {study.preferences} held-out "
+        f"Rewards are fitted on features that stay as they are, and measured on {study.preferences:,} held-out "
         f"preferences of {study.clusters} clusters. {when}"
     )
 
