@@ -121,17 +121,18 @@ def test_a_second_tab_replaces_nothing_unseen(browser, serve, make_site) -> None
     wait(lambda: task(browser) == "1" and browser.find_elements("css selector", "html.scripted"))
     press_and_wait(browser, "2")
     said = "return document.getElementById('said').textContent"
-    assert browser.execute_script(said) == "Saved." and not browser.execute_script(opened)
+    wait(lambda: browser.execute_script(said) == "Saved.")
+    assert not browser.execute_script(opened)
     browser.close()
     browser.switch_to.window(first)
     stands = site.store.history(person.id)[0].label
     press(browser, "1")
     wait(lambda: task(browser) == "stale")
     assert "It stands as Response 2" in browser.execute_script("return document.getElementById('task').innerText")
-    assert browser.execute_script(said) == "Not saved."
+    wait(lambda: browser.execute_script(said) == "Not saved.")
     assert site.store.history(person.id)[0].label == stands
     press(browser, "r")  # replace it
     wait(lambda: task(browser) == "2")
     assert site.store.history(person.id)[0].label.revision == 2
     press_and_wait(browser, "s")
-    assert browser.execute_script(said) == "Skipped."
+    wait(lambda: browser.execute_script(said) == "Skipped.")
