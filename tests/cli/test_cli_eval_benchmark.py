@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from popmargin.cli.eval_benchmark import LAYOUT_NAMES
 from popmargin.cli.main import main
+from popmargin.evaluation.benchmarks.layouts import LAYOUTS
 
 
 @pytest.fixture
@@ -35,6 +37,17 @@ def test_result_page_and_difference(folder: Path, capsys: pytest.CaptureFixture[
     accuracy = found["results"]["accuracy"]["estimate"]
     assert found["against"]["model"] == "length_reward.py:longer"
     assert found["against"]["differences"]["accuracy"]["estimate"] == pytest.approx(2 * accuracy - 1)
+
+
+def test_the_help_names_every_layout() -> None:
+    assert list(LAYOUT_NAMES) == list(LAYOUTS)
+
+
+def test_a_broken_line_of_preferences_is_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (folder / "pairs.jsonl").open("a") as file:
+        file.write("{broken\n")
+    assert main(["eval", "--data", "pairs.jsonl", "--model", "length_reward.py:longer"]) == 0
+    assert "10 rows in = 5 asked + 5 left out (identical: 4; bad_json: 1)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
     server.add_argument("--server", metavar="URL", help="an OpenAI-compatible server that samples the policy")
     server.add_argument("--model", metavar="NAME", help="the policy's name on the server; without RUN, any model")
     add_server_options(server)
-    eval_benchmark.add_flags(parser, "rm_bench, reward_bench_2, rated_samples, reward_bench, pairs")
+    eval_benchmark.add_flags(parser)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
     parser.add_argument(
         "--goals",

@@ -8,6 +8,7 @@ from typing import Any
 
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.reward_options import parse_options
+from popmargin.demo.folder import embedded_data
 from popmargin.errors import ConfigError, DataError
 from popmargin.safe_reading import read_json
 
@@ -16,13 +17,12 @@ _FLAGS = (
 )  # fmt: skip
 
 
-def add_flags(parser: argparse.ArgumentParser, layouts: str) -> None:
-    """Add the flags that stand in place of a run.
+LAYOUT_NAMES = ("rm_bench", "reward_bench_2", "rated_samples", "reward_bench", "pairs")
+"""For the help, which must not import the layouts; a test compares it with them."""
 
-    Args:
-        parser: of `popmargin eval`.
-        layouts: names, for the help.
-    """
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags to `popmargin eval` that stand in place of a run."""
     group = parser.add_argument_group("a model on a benchmark, without a run")
     group.add_argument("--data", metavar="FILE", help="compared responses: preferences, or a benchmark's rows")
     group.add_argument(
@@ -38,7 +38,9 @@ def add_flags(parser: argparse.ArgumentParser, layouts: str) -> None:
         help="π_ref of a policy: a run, folder or hub id, or none (default: the run's own, none for a folder)",
     )
     group.add_argument("--per-token", action="store_true", help="divide a policy's score by the number of tokens")
-    group.add_argument("--layout", default="auto", metavar="NAME", help=f"auto, {layouts} (default: auto)")
+    group.add_argument(
+        "--layout", default="auto", metavar="NAME", help=f"auto, {', '.join(LAYOUT_NAMES)} (default: auto)"
+    )
     group.add_argument("--split", help="the split of a data set that has several")
     group.add_argument("--subset", metavar="COLUMN", help="column with a question's subset (default: subset, domain …)")
     group.add_argument("--options", metavar="YAML", help="of the reward or judge, e.g. '{batch_size: 4, device: cuda}'")
@@ -81,7 +83,9 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
     from popmargin.report.benchmark_page import text_lines, write_benchmark_report
     from popmargin.report.results import write_text
 
-    benchmark = read_benchmark(args.data, layout=args.layout, split=args.split, subset=args.subset)
+    benchmark = read_benchmark(
+        embedded_data(args.data) or args.data, layout=args.layout, split=args.split, subset=args.subset
+    )
     options: dict[str, Any] = parse_options(args.options or "{}", "--options")
     scorer = find_scorer(args.model, use=args.use, reference=args.reference, per_token=args.per_token, options=options)
     result = evaluate_benchmark(benchmark, scorer)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.errors import counted
-from popmargin.evaluation.benchmarks.evaluate import BenchmarkResult
+from popmargin.evaluation.benchmarks.evaluate import BenchmarkResult, fingerprint
 from popmargin.evaluation.benchmarks.layouts.rm_bench import STYLES
 from popmargin.files import HTML
 from popmargin.report.metrics import Metric
@@ -98,7 +98,7 @@ def render_benchmark(
         account=account_line(result),
         remarks=[*benchmark.read.notes, *result.notes],
         counted=benchmark.layout.counted,
-        fingerprint=result.to_dict()["fingerprint"],
+        fingerprint=fingerprint(benchmark),
         text=visible_text,
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from popmargin.data.load import load_preferences
+from popmargin.data.locate import open_source
 from popmargin.data.read_responses import raw_rows
 from popmargin.data.schema import holds_images
 from popmargin.errors import ConfigError, DataError, counted
@@ -189,15 +190,15 @@ def read_benchmark(
     """
     if layout not in ("auto", *LAYOUTS):
         find_layout(layout, [])
-    opened, rows, places, _ = raw_rows(source, split=split)
-    if not rows:
+    opened = open_source(source, split=split)
+    first = next((rows for batch in opened.batches() if (rows := batch.read())), [])
+    if not first:
         raise DataError(f"{opened.name} holds no rows, so there is nothing to ask.")
-    found = find_layout(layout, rows)
-    column = _subset_column(rows, subset)
-    name = opened.name
-    if found.read is not None:
-        return Benchmark(name, found, Read(found.read(rows, places, column), len(rows)))
-    return Benchmark(name, found, _of_preferences(source, split, column))
+    found, column = find_layout(layout, first), _subset_column(first, subset)
+    if found.read is None:
+        return Benchmark(opened.name, found, _of_preferences(source, split, column))
+    _, rows, places, _ = raw_rows(source, split=split)
+    return Benchmark(opened.name, found, Read(found.read(rows, places, column), len(rows)))
 
 
 def _subset_column(rows: Sequence[Mapping[str, Any]], named: str | None) -> str:
