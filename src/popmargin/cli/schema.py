@@ -68,6 +68,14 @@ def budget_schema() -> dict[str, Any]:
     return schema_of(BudgetConfig)
 
 
+def best_of_n_schema() -> dict[str, Any]:
+    """The schema of a best-of-n study."""
+    from popmargin.config.described import schema_of
+    from popmargin.study.best_of_n.best_of_n_config import BestOfNConfig
+
+    return schema_of(BestOfNConfig)
+
+
 def rounds_schema() -> dict[str, Any]:
     """The schema of rounds: their own fields, the options of every recipe, and what the runs share."""
     from popmargin.config.described import schema_of
@@ -132,4 +140,5 @@ _SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "rounds": rounds_schema,
     "recommend": recommend_schema,
     "budget": budget_schema,
+    "best-of-n": best_of_n_schema,
 }
