@@ -19,6 +19,8 @@ from popmargin.label.web.view import page, store_of
 
 router = APIRouter(prefix="/admin")
 _PARQUET = "application/vnd.apache.parquet"
+ADMIN = "admin"
+"""Who changes a project on this page, in its log."""
 ProjectId = Annotated[RowId, Form()]
 Key = Annotated[str, Query(max_length=64)]
 
@@ -48,9 +50,9 @@ def add_annotator(request: Request, project: ProjectId, name: Annotated[Name, Fo
 
 @router.post("/guidelines")
 def set_guidelines(request: Request, project: ProjectId, guidelines: Annotated[Words, Form()] = "") -> RedirectResponse:
-    """Change the guidelines; people see them with their next task."""
+    """Change the guidelines; people acknowledge them before their next task."""
     found = _project(request, project)
-    store_of(request).set_guidelines(found.id, guidelines.replace("\r\n", "\n"))
+    store_of(request).set_guidelines(found.id, guidelines.replace("\r\n", "\n"), who=ADMIN)
     return _back(request, found)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from popmargin.label.quality.annotators import COLUMNS, AnnotatorQuality, KindAgreement, annotator_quality
 from popmargin.label.quality.flags import flags_of
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
+from popmargin.label.quality.versions import VersionQuality, by_version
 from popmargin.label.store.label_store import LabelStore
 
 _PATIENCE = 10
@@ -15,7 +16,7 @@ _PATIENCE = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Results of `annotator_quality` and `rating_quality` for a project, and when they were computed.
+    """Results of `annotator_quality`, `rating_quality` and `by_version` for a project, and when they were computed.
 
     Attributes:
         flags: annotators that deserve a look, with the reasons.
@@ -26,6 +27,7 @@ class Figures:
     annotators: list[AnnotatorQuality]
     agreement: list[KindAgreement]
     raters: RatingQuality | None
+    versions: list[VersionQuality]
     flags: dict[str, list[str]]
     labels: int
     at: datetime
@@ -51,7 +53,7 @@ class FigureCache:
             kept, newest = self._kept.get(project), self._store.newest_label()
             if kept is None or (kept.newest != newest and time.monotonic() > kept.until):
                 start, at = time.monotonic(), datetime.now(UTC)
-                labels = self._store.labels(project, columns=COLUMNS)
+                labels = self._store.labels(project, columns=(*COLUMNS, "guidelines_version"))
                 annotators, agreement = annotator_quality(labels)
                 raters = rating_quality(labels)
                 now = time.monotonic()
@@ -59,6 +61,7 @@ class FigureCache:
                     annotators=annotators,
                     agreement=agreement,
                     raters=raters,
+                    versions=by_version(labels),
                     flags=flags_of([*annotators, *(raters.raters if raters else [])]),
                     labels=labels.num_rows,
                     at=at,
