@@ -69,8 +69,9 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", type=int, help="highest rating, 2 to 10, for kind rating (default: 5)")
     parser.add_argument(
         "--pairs-of-pairs",
-        choices=("random", "iterative"),
-        help="k·N random pairs, or every preference first in k pairs (default: random)",
+        choices=("chain", "random", "iterative"),
+        help="k·N pairs, of which each shares a preference with the one before, so that people read half as much; k·N "
+        "random pairs; or every preference first in k pairs (default: chain)",
     )
     parser.add_argument("--k", type=int, help="pairs per preference (default: 1)")
     parser.add_argument("--seed", type=seed, help="seed of pairs, order and shuffling (default: 0)")

@@ -12,15 +12,20 @@ from popmargin.data.questions import RATINGS, SIDES, Kind, Side, Verdict
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.store.items import check_settings
+from popmargin.pop.chains import chain_pairs
 from popmargin.pop.edges import PopEdges
 
-SAMPLINGS = ("random", "iterative")
+SAMPLINGS = ("chain", "random", "iterative")
 SCALE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """The items of a new project, checked: columns as of `LabelStore.add_items`; and the account of choosing them."""
+    """The items of a new project, checked: columns as of `LabelStore.add_items`; and the account of choosing them.
+
+    Attributes:
+        chained: they are asked in this order, in which pairs share a preference with the one before.
+    """
 
     kind: Kind
     first: list[str]
@@ -28,6 +33,7 @@ class Draft:
     gold: list[Verdict | None] | None = None
     response: list[Side] | None = None
     steps: tuple[Step, ...] = ()
+    chained: bool = False
 
 
 def draft_items(
@@ -72,7 +78,7 @@ def draft_items(
         return Draft(kind=kind, first=data.ids)
     if isinstance(gold, Preferences):
         raise ConfigError("for comparisons, gold must be PoP edges, not preferences.")
-    first, second, golds, steps = _pairs(data, sampling or "random", 1 if k is None else k, edges, gold, seed or 0)
+    first, second, golds, steps = _pairs(data, sampling or "chain", 1 if k is None else k, edges, gold, seed or 0)
     unknown = {*first, *second} - set(data.ids)
     if unknown:
         raise DataError(
@@ -83,17 +89,19 @@ def draft_items(
     alone = len(data) - len({*first, *second})
     compared = {"in some pair": len(data) - alone}
     step = Step(name="preferences to compare", rows_in=len(data), kept=compared, left_out={"in no pair": alone})
-    return Draft(kind=kind, first=first, second=second, gold=golds, steps=(*steps, step))
+    chained = (sampling or "chain") == "chain" if edges is None else edges.parameters.get("sampling") == "chain"
+    return Draft(kind=kind, first=first, second=second, gold=golds, steps=(*steps, step), chained=chained)
 
 
-def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def draw_pairs(count: int, *, sampling: str = "chain", k: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of distinct pairs of preferences to compare, about k·N of them.
 
-    random: k·N of all pairs, uniformly. iterative: every preference is the first of k pairs, and the second of k, so
-    each is compared 2k times; before labels are known this is what iterative sampling can ask for.
+    chain (ours): k rings through all preferences, in the order in which they are asked (`chains.chain_pairs`). random:
+    k·N of all pairs, uniformly. iterative: every preference is the first of k pairs, and the second of k, so each is
+    compared 2k times; before labels are known this is what iterative sampling can ask for.
 
     Raises:
-        ConfigError: an unknown sampling, k below 1, or more pairs than iterative sampling can make.
+        ConfigError: an unknown sampling, k below 1, or more pairs than a chain or iterative sampling can make.
         DataError: fewer than two preferences.
 
     Example:
@@ -102,10 +110,12 @@ def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 
         ([2, 2, 2, 2, 2], [2, 2, 2, 2, 2])
     """
     if sampling not in SAMPLINGS or k < 1:
-        raise ConfigError(f"sampling={sampling!r}, k={k}: choose random or iterative, and k ≥ 1.")
+        raise ConfigError(f"sampling={sampling!r}, k={k}: choose chain, random or iterative, and k ≥ 1.")
     if count < 2:
         raise DataError(f"{counted(count, 'preference')}: PoP compares two preferences, so at least 2 are needed.")
     rng = np.random.default_rng(seed)
+    if sampling == "chain":
+        return chain_pairs(count, k, rng)
     pairs = count * (count - 1) // 2
     if sampling == "random":
         # Pair number p is {j, j + d} on a ring, with j = p mod N and d = p div N + 1.

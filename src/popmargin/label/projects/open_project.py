@@ -47,7 +47,7 @@ def open_project(
         name: of the project.
         kind: "pop" (default) asks about pairs of preferences, "preference" about every single one, "rating" about every
             distinct response to a prompt, once.
-        sampling, k: how pairs are drawn (see `draw_pairs`); "random" and 1.
+        sampling, k: how pairs are drawn (see `draw_pairs`); "chain" and 1.
         edges: ask about these pairs instead; their labels are not shown.
         gold: pairs with a known answer, shown to everybody; for ratings, preferences with known ratings.
         scale: ratings go from 1 to this; 5.
@@ -84,7 +84,8 @@ def open_project(
         left = [name for name in data.columns if name not in (*STORED, *storable_columns(data), *images)]
         if left:
             say(f"columns of bytes are not stored: {', '.join(left)}")
-    store.add_items(project.id, draft.kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
+    columns = {"gold": draft.gold, "response": draft.response, "chained": draft.chained}
+    store.add_items(project.id, draft.kind, draft.first, draft.second, **columns)
     for step in draft.steps:
         say("\n".join(step.lines()))
     known = sum(answer is not None for answer in draft.gold or ())
@@ -120,11 +121,25 @@ def _go_on(
     if given and data is not None:
         rows = {key: row for row, key in enumerate(data.ids)}
         ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"]])
-        draft = draft_items(ordered, kind=kind or kinds[0], scale=found.scale, seed=found.seed, **asked)
-        refuse_other_items(store, found, draft)
+        _refuse_other_draft(store, found, ordered, kind or kinds[0], asked)
     held = "' and '".join(kinds)
     say(
         f"project '{found.name}' already exists and is unchanged: {counted(found.items, 'item')} of kind '{held}' from "
         f"{counted(found.preferences, 'preference')}, overlap {found.overlap}"
     )
     return kinds
+
+
+def _refuse_other_draft(
+    store: LabelStore, found: Project, data: Preferences, kind: Kind, asked: dict[str, Any]
+) -> None:
+    """Compare what would be asked with the project's items; pairs of no named sampling may be random, as they once
+    were."""
+    settings: dict[str, Any] = {"kind": kind, "scale": found.scale, "seed": found.seed}
+    if kind == "pop" and asked["sampling"] is None and asked["edges"] is None:
+        try:
+            return refuse_other_items(store, found, draft_items(data, **settings, **asked))
+        except ConfigError:
+            asked = {**asked, "sampling": "random"}
+    refuse_other_items(store, found, draft_items(data, **settings, **asked))
+    return None

@@ -14,6 +14,7 @@ from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.database import CHUNK, Database
+from popmargin.label.store.runs import run_links
 from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
 STORED = tuple(name for name in COLUMNS if name != "cluster")
@@ -146,8 +147,9 @@ def add_items(
     gold: Sequence[Verdict | None] | None,
     overlap: int | None,
     response: Sequence[Side] | None,
+    chained: bool = False,
 ) -> int:
-    """Store items in a shuffled order, after those that the project has."""
+    """Store items after those that the project has: in a shuffled order, or chained, in this one."""
     found = lock_project(connection, number)
     _check_items(kind, first, second, gold, overlap, response, found)
     known = preference_keys(connection, number)
@@ -156,7 +158,8 @@ def add_items(
     golds = [None] * len(first) if gold is None else list(gold)
     responses = [None] * len(first) if response is None else list(response)
     places = overlap or found.overlap
-    order = item_order(found.seed, found.items, len(first))
+    order = list(range(len(first))) if chained else item_order(found.seed, found.items, len(first))
+    links = run_links(first, second or (), golds) if chained else [None] * len(first)
     for start in range(0, len(order), CHUNK):
         rows = [
             {
@@ -170,6 +173,7 @@ def add_items(
                 "overlap": places if golds[row] is None else EVERYBODY,
                 "taken": 0,
                 "returned": False,
+                "link": links[row],
             }
             for place, row in enumerate(order[start : start + CHUNK], start)
         ]

@@ -84,6 +84,7 @@ class LabelStore(ProjectStore):
         gold: Sequence[Verdict | None] | None = None,
         overlap: int | None = None,
         response: Sequence[Side] | None = None,
+        chained: bool = False,
     ) -> int:
         """Ask for labels of preferences ("preference"), pairs ("pop") or responses ("rating"); returns how many.
 
@@ -96,6 +97,8 @@ class LabelStore(ProjectStore):
                 rate of the gold items' share of all items.
             overlap: people who label each of these items; None for the project's.
             response: which response of each `first` is rated (N,); only for "rating".
+            chained: keep this order, in which pairs share a preference with the one before; one annotator goes through
+                a run of such pairs in order. Otherwise the order is shuffled.
 
         Raises:
             DataError: an id the project does not have, a preference compared with itself, or columns of different
@@ -104,7 +107,7 @@ class LabelStore(ProjectStore):
         """
         database = self._database
         return database.write(
-            lambda c: items.add_items(database, c, project, kind, first, second, gold, overlap, response)
+            lambda c: items.add_items(database, c, project, kind, first, second, gold, overlap, response, chained)
         )
 
     def items(self, project: int, *, unlabelled_by: int | None = None) -> Iterator[Any]:
