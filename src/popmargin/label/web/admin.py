@@ -9,8 +9,9 @@ from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.background import BackgroundTask
 
+from popmargin.label.export.label_files import save_labels
 from popmargin.label.export.pop_edges import pop_edges
-from popmargin.label.export.preferences import preferences_of, save_labels
+from popmargin.label.export.preferences import preferences_of
 from popmargin.label.projects.reach import out_of_reach
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.records import Annotator, Project
