@@ -119,6 +119,11 @@ class LabelStore(ProjectStore):
         with self._database.read() as connection:
             return items.texts(connection, project, ids)
 
+    def some_texts(self, project: int, most: int) -> dict[str, PreferenceText]:
+        """Texts of at most so many preferences, by id, evenly spread over the import."""
+        with self._database.read() as connection:
+            return items.some_texts(connection, project, most)
+
     def image_file(self, project: int, name: str, *, reduced: bool = False) -> tuple[str, bytes] | None:
         """The media type and the bytes of an image as a browser is given them, or of its smaller copy, if there is one;
         None if the project does not have it."""

@@ -37,7 +37,7 @@ def overview(request: Request, project: RowId | None = None, new: Key = "") -> R
 def quality(request: Request, project: RowId | None = None) -> Response:
     """Label quality: a page that may take seconds, which the overview fetches once it has loaded."""
     found = _named(request, project)
-    figures = request.app.state.figures.of(found.id)
+    figures = request.app.state.figures.of(found)
     return page(request, "quality.html.j2", projects=store_of(request).projects(), project=found, figures=figures)
 
 

@@ -8,6 +8,7 @@ import jinja2
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from popmargin.label.quality.next_words import next_sentences, next_table, points
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
 from popmargin.label.web.marked_text import document, plain, written
@@ -31,6 +32,7 @@ def environment() -> jinja2.Environment:
     )
     filters: dict[str, Any] = {"markdown": document, "bounded": has_bounds, "screen": screen_of}
     named = (plain, written, answer, sure, clock, share, short, plain_number, in_order)
+    filters |= {found.__name__: found for found in (points, next_sentences, next_table)}
     filters |= {found.__name__: found for found in named}
     made.filters.update(filters)
     return made
