@@ -339,7 +339,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             with whole_folder(args.out) as partial:
                 prefs.dataset.save_to_disk(str(partial))
         elif in_cells:
-            table = prefs.dataset.with_format("arrow")[:]
+            table: Any = prefs.dataset.with_format("arrow")[:]
             held = [name for name in prefs.columns if name in TEXT_COLUMNS or table[name].null_count < len(table)]
             guarded = write_csv(args.out, table.select(held).schema, [table], formulas=formulas)
         else:

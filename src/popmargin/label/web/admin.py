@@ -111,7 +111,7 @@ def export_whole_preferences(request: Request, project: RowId | None = None) -> 
     return _download("preferences.parquet", _PARQUET, preferences.save)
 
 
-def _download(name: str, media_type: str, save: Callable[[Path], None]) -> FileResponse:
+def _download(name: str, media_type: str, save: Callable[[Path], object]) -> FileResponse:
     """A file written by `save`; it is deleted after sending."""
     folder = tempfile.TemporaryDirectory()
     save(Path(folder.name, name))
