@@ -36,8 +36,8 @@ def add_parser(subparsers: Any) -> None:
         choices=SAMPLINGS,
         default="chain",
         help="chain: k pairs per preference, each of which shares a preference with the one before; random: as many "
-        "random pairs; iterative: every preference is the stronger side of k edges (the paper's); active: as many, chosen "
-        "to be informative about the strength scale (default: %(default)s)",
+        "random pairs; iterative: every preference is the stronger side of k edges (the paper's); active: as many, "
+        "chosen to be informative about the strength scale (default: %(default)s)",
     )
     sample.add_argument(
         "--strength",

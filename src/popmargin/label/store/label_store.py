@@ -78,6 +78,8 @@ class LabelStore(AnnotatorStore):
         guidelines: str = "",
         repeat_share: float = 0.0,
         scale: int | None = None,
+        wording: str = "better",
+        grades: bool = False,
     ) -> Project:
         """A new project.
 
@@ -89,13 +91,20 @@ class LabelStore(AnnotatorStore):
             guidelines: Markdown.
             repeat_share: share of an annotator's items that repeat earlier ones.
             scale: ratings go from 1 to this; needed for items of kind "rating".
+            wording: what the better response is more of, as a comparative: "better", "more convincing".
+            grades: an answer about two responses says by how much one is better.
 
         Raises:
             ConfigError: a setting out of range.
             DataError: the name is taken.
         """
         items.check_settings(
-            overlap=overlap, seed=seed, lease_seconds=lease_seconds, repeat_share=repeat_share, scale=scale
+            overlap=overlap,
+            seed=seed,
+            lease_seconds=lease_seconds,
+            repeat_share=repeat_share,
+            scale=scale,
+            wording=wording,
         )
         values = {
             "name": clean_name(name, "project"),
@@ -105,6 +114,8 @@ class LabelStore(AnnotatorStore):
             "guidelines": answers.clean(guidelines),
             "repeat_share": repeat_share,
             "scale": scale,
+            "wording": answers.clean(wording.strip()),
+            "grades": grades,
             "created_at": self._clock(),
         }
         try:
@@ -221,6 +232,11 @@ class LabelStore(AnnotatorStore):
         """Items in Arrow batches of `items.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
         return items.item_batches(self._database, project, unlabelled_by)
 
+    def first_kind(self, project: int) -> Kind | None:
+        """The kind of a project's first item; None before there are any."""
+        with self._database.read() as connection:
+            return items.first_kind(connection, project)
+
     def texts(self, project: int, ids: Sequence[str]) -> dict[str, PreferenceText]:
         """Texts of preferences, by id, in the order of the ids. A DataError if the project lacks one of them."""
         with self._database.read() as connection:
@@ -281,6 +297,7 @@ class LabelStore(AnnotatorStore):
         seconds: float | None = None,
         idle: float | None = None,
         seen: int | None = None,
+        grade: int | None = None,
     ) -> Label:
         """Store an answer; it is on disk when this returns.
 
@@ -298,6 +315,7 @@ class LabelStore(AnnotatorStore):
             idle: seconds in which the item was not open, or the annotator was away.
             seen: the revision that the annotator saw (`Assignment.revision`): another answer that was given since then
                 is not replaced. None replaces it.
+            grade: with first or second of kind "preference": by how much it is better, 1 (slightly) to 3 (much).
 
         Raises:
             DataError: an invalid answer, someone else's assignment, a slot that others have taken since, or a request
@@ -305,8 +323,9 @@ class LabelStore(AnnotatorStore):
             StaleAnswerError: a DataError: there is an answer that the annotator did not see.
         """
         answer = answers.Answer(
-            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle
-        )
+            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle,
+            grade=grade,
+        )  # fmt: skip
         return self._database.write(
             lambda c: answers.record(c, annotator, assignment, answer, self._clock(), seen=seen)
         )  # fmt: skip
