@@ -207,8 +207,9 @@ def _add_export(verbs: Any) -> None:
     )
     parser.add_argument(
         "--votes",
-        choices=("probability", "whole"),
-        help="preferences: weight of a vote in soft_label, its confidence or always 1 (default: probability)",
+        choices=("probability", "whole", "grades"),
+        help="preferences: weight of a vote in soft_label: its confidence, always 1, or what its grade is worth, from "
+        "overlap, gold items or repeats (default: probability)",
     )
     parser.set_defaults(func=_export)
 

@@ -77,6 +77,8 @@ def open_project(
         settings["scale"] = scale or SCALE
     if settings.get("grades") and draft.kind != "preference":
         raise ConfigError(f"grades are for kind 'preference', not '{draft.kind}', which asks something else.")
+    if "wording" in settings and draft.kind == "rating":
+        raise ConfigError("a wording is for comparisons; write what a rating is about into the guidelines.")
     settings.setdefault("grades", draft.kind == "preference")
     words = {"wording": settings["wording"]} if "wording" in settings else {}
     settings.setdefault("guidelines", guidelines_of(draft.kind, images=holds_images(data), **words))

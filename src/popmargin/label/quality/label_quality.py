@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from popmargin.data.questions import KINDS
 from popmargin.label.quality.annotators import AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.quality.carry_over import CarryOver, carry_over
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
 from popmargin.label.quality.time_costs import Paces, paces
 from popmargin.statistics.buckets import rank_buckets
@@ -70,6 +71,7 @@ class Quality:
         rated_by_people: the ratings are from these labels, not from the data.
         without: the same of the labels that count, if some do not; None if all do.
         left_out: the annotators whose labels do not count.
+        stayed: the order effect of tasks that keep a preference of the task before; None without such tasks.
     """
 
     labels: int
@@ -83,6 +85,7 @@ class Quality:
     without: "Quality | None" = None
     left_out: tuple[str, ...] = ()
     rated_by_people: bool = False
+    stayed: CarryOver | None = None
 
 
 def label_quality(
@@ -111,6 +114,7 @@ def label_quality(
         raters=rating_quality(labels),
         pace=paces(first_time),
         rated_by_people=rated_by_people,
+        stayed=carry_over(first_time),
     )
 
 

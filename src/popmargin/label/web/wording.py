@@ -70,8 +70,6 @@ def question_of(kind: Kind, *, images: bool, wording: str = BETTER) -> str:
         said = f"In which pair is the preferred response {more}?"
     else:
         said = f"Which response is {wording}?" if kind == "preference" else "How good is this response?"
-        if kind == "rating" and wording != BETTER:
-            said = f"How far is this response {wording}, on this scale?"
     return _of_images(said) if images else said
 
 
