@@ -84,6 +84,14 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         help="known answers that everybody is asked for: PoP edges or, for ratings, preferences with ratings; read "
         "without the data options",
     )
+    parser.add_argument(
+        "--wording", help="what the better response is more of, in the question: 'more convincing' (default: better)"
+    )
+    parser.add_argument(
+        "--grades",
+        action=argparse.BooleanOptionalAction,
+        help="for kind preference: ask by how much the better response is better, in the same key press (default: ask)",
+    )
     parser.add_argument("--overlap", type=int, help="people per item (default: 1)")
     parser.add_argument("--repeat-share", type=float, help="share of items repeated to the same annotator (default: 0)")
     parser.add_argument("--lease-minutes", type=float, help="how long an item is reserved (default: 30)")
@@ -113,6 +121,8 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         # nan and infinity cannot be rounded; they are refused with other out-of-range values.
         "lease_seconds": round(lease) if lease is not None and math.isfinite(lease) else lease,
         "guidelines": guidelines,
+        "wording": args.wording,
+        "grades": args.grades,
     }
 
 
@@ -205,8 +215,9 @@ def _add_export(verbs: Any) -> None:
     )
     parser.add_argument(
         "--votes",
-        choices=("probability", "whole"),
-        help="preferences: weight of a vote in soft_label, its confidence or always 1 (default: probability)",
+        choices=("probability", "whole", "grades"),
+        help="preferences: weight of a vote in soft_label: its confidence, always 1, or what its grade is worth, from "
+        "overlap, gold items or repeats (default: probability)",
     )
     parser.set_defaults(func=_export)
 

@@ -252,6 +252,12 @@ def _read_places(quality: Quality) -> list[str]:
         for row in quality.annotators
         if is_known(row.flips)
     ]
+    if quality.stayed is not None:
+        sentences.append(
+            "Order effect: in tasks that keep a preference of the task before, that one is chosen in "
+            f"{_shown(quality.stayed.stayed)} of {counted(quality.stayed.tasks, 'decided answer')}; 50% if staying on "
+            "the screen makes no difference."
+        )
     return sentences
 
 

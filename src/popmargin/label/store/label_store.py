@@ -114,6 +114,11 @@ class LabelStore(ProjectStore):
         """Items in Arrow batches of `items.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
         return items.item_batches(self._database, project, unlabelled_by)
 
+    def first_kind(self, project: int) -> Kind | None:
+        """The kind of a project's first item; None before there are any."""
+        with self._database.read() as connection:
+            return items.first_kind(connection, project)
+
     def texts(self, project: int, ids: Sequence[str]) -> dict[str, PreferenceText]:
         """Texts of preferences, by id, in the order of the ids. A DataError if the project lacks one of them."""
         with self._database.read() as connection:
@@ -179,6 +184,7 @@ class LabelStore(ProjectStore):
         seconds: float | None = None,
         idle: float | None = None,
         seen: int | None = None,
+        grade: int | None = None,
     ) -> Label:
         """Store an answer; it is on disk when this returns.
 
@@ -196,6 +202,7 @@ class LabelStore(ProjectStore):
             idle: seconds in which the item was not open, or the annotator was away.
             seen: the revision that the annotator saw (`Assignment.revision`): another answer that was given since then
                 is not replaced. None replaces it.
+            grade: with first or second of kind "preference": by how much it is better, 1 (slightly) to 3 (much).
 
         Raises:
             DataError: an invalid answer, someone else's assignment, a slot that others have taken since, or a request
@@ -203,8 +210,9 @@ class LabelStore(ProjectStore):
             StaleAnswerError: a DataError: there is an answer that the annotator did not see.
         """
         answer = answers.Answer(
-            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle
-        )
+            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle,
+            grade=grade,
+        )  # fmt: skip
         return self._database.write(
             lambda c: answers.record(c, annotator, assignment, answer, self._clock(), seen=seen)
         )  # fmt: skip

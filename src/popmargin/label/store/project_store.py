@@ -30,6 +30,8 @@ class ProjectStore(AnnotatorStore):
         guidelines: str = "",
         repeat_share: float = 0.0,
         scale: int | None = None,
+        wording: str = "better",
+        grades: bool = False,
     ) -> Project:
         """A new project.
 
@@ -41,13 +43,20 @@ class ProjectStore(AnnotatorStore):
             guidelines: Markdown.
             repeat_share: share of an annotator's items that repeat earlier ones.
             scale: ratings go from 1 to this; needed for items of kind "rating".
+            wording: what the better response is more of, as a comparative: "better", "more convincing".
+            grades: an answer about two responses says by how much one is better.
 
         Raises:
             ConfigError: a setting out of range.
             DataError: the name is taken.
         """
         items.check_settings(
-            overlap=overlap, seed=seed, lease_seconds=lease_seconds, repeat_share=repeat_share, scale=scale
+            overlap=overlap,
+            seed=seed,
+            lease_seconds=lease_seconds,
+            repeat_share=repeat_share,
+            scale=scale,
+            wording=wording,
         )
         values = {
             "name": clean_name(name, "project"),
@@ -57,6 +66,8 @@ class ProjectStore(AnnotatorStore):
             "guidelines": answers.clean(guidelines),
             "repeat_share": repeat_share,
             "scale": scale,
+            "wording": answers.clean(wording.strip()),
+            "grades": grades,
             "created_at": self._clock(),
         }
         try:

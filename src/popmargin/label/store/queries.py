@@ -32,6 +32,7 @@ LABEL_SCHEMA = pa.schema(
         pa.field("verdict", pa.string()),
         pa.field("wrong", pa.string()),
         pa.field("confidence", pa.float64()),
+        pa.field("grade", pa.int64()),
         pa.field("seconds", pa.float64()),
         pa.field("idle", pa.float64()),
         pa.field("note", pa.string()),

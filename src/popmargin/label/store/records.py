@@ -30,6 +30,8 @@ class Project:
         conversational: whether texts are lists of messages; None before the first import.
         scale: ratings go from 1 to this; None if nothing is rated.
         images: whether responses are images.
+        wording: what the better response is more of, as a comparative: "better", "more convincing".
+        grades: whether an answer about two responses says by how much one is better.
     """
 
     id: int
@@ -47,6 +49,8 @@ class Project:
     created_at: datetime
     images: bool = False
     guidelines_version: int = 1
+    wording: str = "better"
+    grades: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,7 @@ class Annotator:
         active: may label.
         discarded: the answers are kept but do not count.
         guidelines_seen: version of the guidelines that was acknowledged; 0 before the first.
+        example_seen: has gone on from the worked example.
     """
 
     id: int
@@ -87,6 +92,7 @@ class Annotator:
     active: bool
     discarded: bool = False
     guidelines_seen: int = 0
+    example_seen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +121,7 @@ class Label:
         idle: seconds in which the item was not open, or the annotator was away.
         request: the client's own id of the answer, by which a repeated request is recognised.
         guidelines_version: version of the guidelines that the annotator had acknowledged; None without one.
+        grade: by how much the better response is better, 1 (slightly) to 3 (much); None if that was not said.
     """
 
     id: int
@@ -129,6 +136,7 @@ class Label:
     created_at: datetime
     idle: float | None = None
     guidelines_version: int | None = None
+    grade: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
