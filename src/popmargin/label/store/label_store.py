@@ -61,17 +61,12 @@ class LabelStore(ProjectStore):
     def import_preferences(self, project: int, preferences: Preferences) -> int:
         """Store preferences with every column they have, and the files of their images; returns how many.
 
-        Images are stored first, in transactions of a few: an import that ends early is repeated without harm.
-
         Raises:
             DataError: the project already has one of the ids, or has the other kind of responses, and nothing is
                 stored; or an image cannot be read, and no preference is stored.
         """
         database = self._database
-        if holds_images(preferences):
-            database.write(lambda c: items.check_import(c, project, preferences))
-            for images in images_of(preferences):
-                database.write(lambda c, images=images: image_rows.add_images(c, project, images))
+        self._store_images(project, preferences)
         return database.write(lambda c: items.import_preferences(database, c, project, preferences))
 
     def add_items(
@@ -109,6 +104,36 @@ class LabelStore(ProjectStore):
         return database.write(
             lambda c: items.add_items(database, c, project, kind, first, second, gold, overlap, response, chained)
         )
+
+    def append(
+        self,
+        project: int,
+        preferences: Preferences,
+        kind: Kind,
+        first: Sequence[str],
+        second: Sequence[str] | None = None,
+        *,
+        response: Sequence[Side] | None = None,
+    ) -> None:
+        """`import_preferences` and `add_items` in one transaction, so that no appended row is left without its items.
+
+        Args and errors: as there.
+        """
+        database = self._database
+        self._store_images(project, preferences)
+
+        def add(connection: Connection) -> None:
+            items.import_preferences(database, connection, project, preferences)
+            items.add_items(database, connection, project, kind, first, second, None, None, response)
+
+        database.write(add)
+
+    def _store_images(self, project: int, preferences: Preferences) -> None:
+        """Store images, in transactions of a few: an import that ends early is repeated without harm."""
+        if holds_images(preferences):
+            self._database.write(lambda c: items.check_import(c, project, preferences))
+            for images in images_of(preferences):
+                self._database.write(lambda c, images=images: image_rows.add_images(c, project, images))
 
     def items(self, project: int, *, unlabelled_by: int | None = None) -> Iterator[Any]:
         """Items in Arrow batches of `items.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
