@@ -13,6 +13,7 @@ from popmargin.cli import (
     label_ask,
     label_backup,
     label_guidelines,
+    label_import_labels,
     label_judge,
     label_next,
     label_rank,
@@ -35,10 +36,11 @@ _TABLES = (".parquet", ".jsonl", ".csv")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import`, `ask`, `status`, `annotators`, `export` and the others to the command line."""
+    """Add `label import`, `import-labels`, `ask`, `status`, `export` and the others to the command line."""
     parser = subparsers.add_parser(
         "label",
-        help="the label store: import, ask, status, annotators, guidelines, export, backup, judge, next, rank, report",
+        help="the label store: import, import-labels, ask, status, annotators, guidelines, export, backup, judge, "
+        "next, rank, report",
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
@@ -51,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
     label_ask.add_parser(verbs)
     label_backup.add_parser(verbs)
     label_guidelines.add_parser(verbs)
+    label_import_labels.add_parser(verbs)
     label_judge.add_parser(verbs)
     label_next.add_parser(verbs)
     label_rank.add_parser(verbs)

@@ -1,5 +1,6 @@
 """Rows that are added to a running project: what is new is asked about, what changed is refused."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -125,7 +126,7 @@ def _draft(
         old = set(response_keys({name: stored[name] for name in TEXT_COLUMNS}))
         places = dict[tuple[str, str], tuple[str, Side]]()
         for rows in data.batches("id", *TEXT_COLUMNS):
-            sides = [(key, side) for key in rows["id"] for side in SIDES]
+            sides: list[tuple[str, Side]] = [(key, side) for key in rows["id"] for side in SIDES]
             for place, key in zip(sides, response_keys(rows), strict=True):
                 if key not in old and key[1] != MISSING:
                     places.setdefault(key, place)
@@ -173,7 +174,7 @@ def extend_pairs(
         order = (old + rng.permutation(new)).tolist()
         if sampling == "chain":
             path = [int(rng.integers(old)), *order]
-            drawn = zip(path, path[1:], strict=False)
+            drawn = itertools.pairwise(path)
         else:
             drawn = ((row, _other(row, int(rng.integers(old + new - 1)))) for row in order)
         for pair in drawn:

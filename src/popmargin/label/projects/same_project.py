@@ -81,7 +81,7 @@ def refuse_other_preferences(
         count = sum(map(len, changed.values()))
         raise DataError(
             f"{store.name}: project '{found.name}' was made from different preferences than {source}: "
-            f"{counted(count, 'text differs', 'texts differ')}, such as '{changed[key][0]}' of '{key}'. Put the new "
+            f"{counted(count, 'text differs', 'texts differ')}, such as '{min(changed[key])}' of '{key}'. Put the new "
             "data in a separate project with --project NAME, or omit the data to continue this one."
         )
     tell_kept(found, data, others, say)

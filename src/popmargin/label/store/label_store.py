@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences, holds_images
-from popmargin.label.store import access, answers, assign, image_rows, items, queries, sql_tables
+from popmargin.label.store import access, answers, assign, image_rows, items, outside_answers, queries, sql_tables
 from popmargin.label.store.database import Database
 from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
@@ -20,6 +20,7 @@ from popmargin.label.store.records import (
 from popmargin.label.store.shown_images import images_of
 
 MANY = 5_000
+OUTSIDE = 1_000
 
 
 class LabelStore(ProjectStore):
@@ -287,6 +288,27 @@ class LabelStore(ProjectStore):
                 lambda c, part=part: answers.record_many(database, c, annotator, part, self._clock())
             )
         return stored
+
+    def record_outside(
+        self, project: int, name: str, rows: Sequence[outside_answers.OutsideAnswer]
+    ) -> list[str | None]:
+        """Store answers that a person gave elsewhere, to different items; unknown people are added, and cannot sign in.
+
+        Returns:
+            For each answer None, or the verdict of this person that stands in its place.
+
+        Raises:
+            ConfigError: the name is that of a model, empty or too long.
+        """
+        database = self._database
+        who = database.write(lambda c: outside_answers.outside_annotator(c, project, name, self._clock()))
+        found: list[str | None] = []
+        for start in range(0, len(rows), OUTSIDE):
+            part = rows[start : start + OUTSIDE]
+            found += database.write(
+                lambda c, part=part: outside_answers.record_outside(database, c, who, part, self._clock())
+            )
+        return found
 
     # Reading
 
