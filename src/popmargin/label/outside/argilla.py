@@ -71,7 +71,7 @@ def _answers(row: Mapping[str, Any], question: str | None) -> Iterator[tuple[Any
             name = _only(values, question)
             at = response.get("updated_at") or response.get("inserted_at")
             held: Any = values.get(name) if name else list(values)
-            value = cast(Mapping[str, Any], held).get("value") if isinstance(held, Mapping) else held
+            value: Any = cast(Mapping[str, Any], held).get("value") if isinstance(held, Mapping) else held
             if name is None and question is not None:
                 name, value = question, None
             yield response.get("user_id"), response.get("status"), name, value, at

@@ -73,7 +73,7 @@ def _cell(cells: Mapping[str, Any], field: str, named: Mapping[str, str]) -> Any
 
 
 def _order(cells: Mapping[str, Any]) -> tuple[bool, bool, bool] | None:
-    known = {True: True, False: False, "true": True, "false": False, "True": True, "False": False}
+    known: dict[Any, bool] = {True: True, False: False, "true": True, "false": False, "True": True, "False": False}
     swaps = [known.get(cells.get(name)) for name in _ORDER]
     first, second, third = swaps
     return None if first is None or second is None or third is None else (first, second, third)
