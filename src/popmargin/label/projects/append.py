@@ -87,7 +87,8 @@ def append_rows(
     if new:
         rows = data.select(new)
         draft = _draft(rows, stored, asked, sampling, k, project)
-        store.append(project.id, rows, draft.kind, draft.first, draft.second, response=draft.response)
+        asks = (draft.kind, draft.first, draft.second)
+        store.append(project.id, rows, *asks, response=draft.response, chained=draft.chained)
         say(f"{counted(len(draft.first), 'item')} of kind '{asked}' added: {_how(draft, len(new))}")
     return store.project(project.name)
 
@@ -138,7 +139,8 @@ def _draft(
     first, second = extend_pairs(
         len(stored["id"]), len(data), sampling=sampling or "chain", k=1 if k is None else k, seed=project.seed
     )
-    return Draft(kind=kind, first=[ids[row] for row in first], second=[ids[row] for row in second])
+    pairs = ([ids[row] for row in rows] for rows in (first, second))
+    return Draft(kind=kind, first=next(pairs), second=next(pairs), chained=sampling in (None, "chain"))
 
 
 def extend_pairs(

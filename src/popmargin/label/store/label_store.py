@@ -115,6 +115,7 @@ class LabelStore(ProjectStore):
         second: Sequence[str] | None = None,
         *,
         response: Sequence[Side] | None = None,
+        chained: bool = False,
     ) -> None:
         """`import_preferences` and `add_items` in one transaction, so that no appended row is left without its items.
 
@@ -125,7 +126,7 @@ class LabelStore(ProjectStore):
 
         def add(connection: Connection) -> None:
             items.import_preferences(database, connection, project, preferences)
-            items.add_items(database, connection, project, kind, first, second, None, None, response)
+            items.add_items(database, connection, project, kind, first, second, None, None, response, chained)
 
         database.write(add)
 
