@@ -13,6 +13,7 @@ from popmargin.cli import (
     label_ask,
     label_backup,
     label_guidelines,
+    label_import_labels,
     label_judge,
     label_next,
     label_rank,
@@ -35,10 +36,11 @@ _TABLES = (".parquet", ".jsonl", ".csv")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import`, `ask`, `status`, `annotators`, `export` and the others to the command line."""
+    """Add `label import`, `import-labels`, `ask`, `status`, `export` and the others to the command line."""
     parser = subparsers.add_parser(
         "label",
-        help="the label store: import, ask, status, annotators, guidelines, export, backup, judge, next, rank, report",
+        help="the label store: import, import-labels, ask, status, annotators, guidelines, export, backup, judge, "
+        "next, rank, report",
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
@@ -51,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
     label_ask.add_parser(verbs)
     label_backup.add_parser(verbs)
     label_guidelines.add_parser(verbs)
+    label_import_labels.add_parser(verbs)
     label_judge.add_parser(verbs)
     label_next.add_parser(verbs)
     label_rank.add_parser(verbs)
@@ -159,6 +162,12 @@ def _add_import(verbs: Any) -> None:
     add_store_arguments(parser)
     add_project_arguments(parser)
     add_data_arguments(parser, rated=True)
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="add the rows that the project does not have, also while people label; changed rows are refused, or with "
+        "--bad-rows drop left out",
+    )
     parser.set_defaults(func=_import)
 
 
@@ -224,6 +233,8 @@ def _add_export(verbs: Any) -> None:
 
 def _import(args: argparse.Namespace) -> int:
     settings = project_settings(args)
+    if args.append:
+        return _append(args, settings)
     data = load_new_data(args, settings)
     with open_store(args.db, create=True) as store:
         from popmargin.label.projects.open_project import open_project
@@ -231,6 +242,20 @@ def _import(args: argparse.Namespace) -> int:
         project = open_project(store, data, args.project or NEW_PROJECT, **settings)
     where = f"--db {in_words(args.db)} --project {shlex.quote(project.name)}"
     print(f"next: popmargin label annotators add NAME {where}")
+    return 0
+
+
+def _append(args: argparse.Namespace, settings: dict[str, Any]) -> int:
+    for option in ("edges", "gold"):
+        if settings.pop(option) is not None:
+            raise ConfigError(f"--{option} chooses the items of a new project. Omit it, or import without --append.")
+    with open_store(args.db) as store:
+        from popmargin.label.projects.append import append_rows
+
+        project = store.project(args.project)
+        pairs = "best_vs_rest" if project.scale is not None else "best_vs_worst"
+        data = load_unlabelled(args, args.data, rated_pairs=pairs)
+        append_rows(store, project, data, drop_changed=args.bad_rows == "drop", **settings)
     return 0
 
 

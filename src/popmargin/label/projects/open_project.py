@@ -127,7 +127,7 @@ def _go_on(
         )
     if given and data is not None:
         rows = {key: row for row, key in enumerate(data.ids)}
-        ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"]])
+        ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"] if key in rows])
         _refuse_other_draft(store, found, ordered, kind or kinds[0], asked)
     held = "' and '".join(kinds)
     say(

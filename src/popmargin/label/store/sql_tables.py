@@ -218,6 +218,8 @@ assignment = Table(
     # First sent to the annotator, and seconds since in which it was not open.
     Column("shown_at", UtcDateTime),
     Column("idle", Float),
+    # True for answers given elsewhere on a screen that is not known: the swaps are then drawn, and mean nothing.
+    Column("order_unknown", Boolean),
     UniqueConstraint("annotator", "item", "is_repeat"),
     UniqueConstraint("annotator", "number"),
 )
