@@ -29,6 +29,7 @@ ELSEWHERE = {
     "label ask": "adds comparisons to a store; test_cli_label.py",
     "demo": "a comparison of embedded data",
     "study budget": "tests/study, on preferences that load_preferences reads",
+    "study best-of-n": "tests/study, on responses that Responses.load reads; empty ones are counted in the report",
     "recommend compare": "as recommend train, in tests/study",
 }
 
