@@ -130,4 +130,4 @@ def _pace(own: Any, item_L: np.ndarray, time_L: np.ndarray, seconds_L: np.ndarra
     x, y = (value - (np.bincount(who, value) / np.maximum(count, 1))[who] for value in (x, y))
     sums = _by_item(item_L[timed_L], np.stack([x * y, x * x], axis=1))
     found = without_rows(sums, lambda sums_rC: sums_rC[..., 0] / sums_rC[..., 1]).interval(null=0.0)
-    return Interval(*(math.exp(end) for end in (found.estimate, found.low, found.high)), found.p)
+    return Interval(math.exp(found.estimate), math.exp(found.low), math.exp(found.high), found.p)
