@@ -8,6 +8,8 @@ import jinja2
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from popmargin.label.quality.drift_words import drift_sentences
+from popmargin.label.quality.good_enough import order_sentences
 from popmargin.label.quality.next_words import next_sentences, next_table, points
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
@@ -33,7 +35,9 @@ def environment() -> jinja2.Environment:
     )
     filters: dict[str, Any] = {"markdown": document, "bounded": has_bounds, "screen": screen_of}
     named = (plain, written, answer, sure, clock, share, short, plain_number, in_order)
-    filters |= {found.__name__: found for found in (points, next_sentences, next_table)}
+    filters |= {
+        found.__name__: found for found in (points, next_sentences, next_table, drift_sentences, order_sentences)
+    }
     filters |= {found.__name__: found for found in named}
     made.filters.update(filters)
     return made
