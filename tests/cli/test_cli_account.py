@@ -135,10 +135,10 @@ CASES = [
     ),
     Case(f"data augment {FROM} --out goals.jsonl", [READ, "15 in = 14 augmented, in 28 rows + 1 left out"],
          {"goals.jsonl": 28}),
-    Case(f"pop sample {FROM} --out edges.parquet",
+    Case(f"pop sample {FROM} --sampling iterative --out edges.parquet",
          [READ, "15 in = 15 the stronger side of an edge", "15 = 15 training rows + 0 ties"], {"edges.parquet": 15}),
     Case(
-        f"pop sample {FROM} --budget 1 --unmatched drop --out few.parquet",
+        f"pop sample {FROM} --sampling iterative --budget 1 --unmatched drop --out few.parquet",
         [READ, "15 in = 7 the stronger side of an edge + 8 left out (only the weaker side: 3, in no edge: 5)"],
         {"few.parquet": 7},
     ),
