@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ from popmargin.cli import (
     label_next,
     label_rank,
     label_report,
+    label_set,
 )
-from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_unlabelled, seed, tell_left_out
+from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_unlabelled, seed
+from popmargin.cli.gold import lease_seconds, read_gold
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
-from popmargin.data.load import load_preferences
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, counted
@@ -35,10 +35,11 @@ _TABLES = (".parquet", ".jsonl", ".csv")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import`, `ask`, `status`, `annotators`, `export` and the others to the command line."""
+    """Add `label` and its verbs to the command line."""
     parser = subparsers.add_parser(
         "label",
-        help="the label store: import, ask, status, annotators, guidelines, export, backup, judge, next, rank, report",
+        help="the label store: import, ask, status, annotators, guidelines, set, export, backup, judge, next, rank, "
+        "report",
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
@@ -55,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
     label_next.add_parser(verbs)
     label_rank.add_parser(verbs)
     label_report.add_parser(verbs)
+    label_set.add_parser(verbs)
 
 
 def add_project_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +83,14 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gold",
         type=Path,
-        help="known answers that everybody is asked for: PoP edges or, for ratings, preferences with ratings; read "
-        "without the data options",
+        help="known answers that everybody is asked for: PoP edges for pairs of preferences, preferences with their "
+        "labels or ratings for the other kinds; read without the data options",
+    )
+    parser.add_argument(
+        "--training", type=int, metavar="N", help="gold items that everybody gets first, with feedback (default: none)"
+    )
+    parser.add_argument(
+        "--passing", type=float, metavar="SHARE", help="share of them to get right; others wait for you (default: none)"
     )
     parser.add_argument("--overlap", type=int, help="people per item (default: 1)")
     parser.add_argument("--repeat-share", type=float, help="share of items repeated to the same annotator (default: 0)")
@@ -99,28 +107,21 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         DataError: a file that cannot be read.
     """
     guidelines = None if args.guidelines is None else label_guidelines.read_guidelines(args.guidelines)
-    rating, lease = args.kind == "rating", None if args.lease_minutes is None else args.lease_minutes * 60
     return {
         "kind": args.kind,
         "sampling": args.pairs_of_pairs,
         "k": args.k,
         "seed": args.seed,
         "edges": None if args.edges is None else PopEdges.load(args.edges),
-        "gold": None if args.gold is None else _known_ratings(args.gold) if rating else PopEdges.load(args.gold),
+        "gold": None if args.gold is None else read_gold(args.gold, args.kind or "pop"),
         "scale": args.scale,
         "overlap": args.overlap,
         "repeat_share": args.repeat_share,
-        # nan and infinity cannot be rounded; they are refused with other out-of-range values.
-        "lease_seconds": round(lease) if lease is not None and math.isfinite(lease) else lease,
+        "lease_seconds": lease_seconds(args.lease_minutes),
+        "training": args.training,
+        "passing": args.passing,
         "guidelines": guidelines,
     }
-
-
-def _known_ratings(path: Path) -> Preferences:
-    """Gold for ratings, with its own layout: the options apply only to the data."""
-    gold = load_preferences(path)
-    tell_left_out(gold, str(path))
-    return gold
 
 
 def _asks_for_ratings(args: argparse.Namespace) -> bool:

@@ -14,11 +14,12 @@ def add_parser(verbs: Any) -> None:
     """Add `label annotators` to the command line."""
     parser = verbs.add_parser("annotators", help="manage annotators")
     actions = parser.add_subparsers(
-        dest="annotators_verb", required=True, metavar="{add,list,token,deactivate,discard,activate}"
+        dest="annotators_verb", required=True, metavar="{add,list,token,admit,deactivate,discard,activate}"
     )
     for name, summary, act in (
         ("add", "add people; prints each one's token, only once", _add),
         ("token", "give someone a new token; the old one stops working", _token),
+        ("admit", "let someone go on who got too few training items right", _admit),
         ("deactivate", "deactivate someone; their labels stay", _deactivate),
         ("discard", "deactivate someone whose labels shall not count; others get their items", _discard),
         ("activate", "activate someone again; their labels count again", _activate),
@@ -58,6 +59,14 @@ def _token(args: argparse.Namespace) -> int:
     return 0
 
 
+def _admit(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.let_in(who.id)
+            print(f"{who.name} goes on" if who.held else f"{who.name} was not waiting")
+    return 0
+
+
 def _deactivate(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         for who in _named(store, args):
@@ -90,7 +99,9 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _state(who: Any) -> str:
-    return "active" if who.active else "not active, discarded" if who.discarded else "not active"
+    if who.active:
+        return "active, waits after the training" if who.held else "active"
+    return "not active, discarded" if who.discarded else "not active"
 
 
 def _named(store: Any, args: argparse.Namespace) -> list[Any]:

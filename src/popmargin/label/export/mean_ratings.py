@@ -10,7 +10,7 @@ import pyarrow.compute
 from popmargin.data.formats.unlabelled import MARK
 from popmargin.data.questions import RATINGS, SIDES
 from popmargin.errors import counted, first_few
-from popmargin.label.projects.draft import response_keys
+from popmargin.label.projects.known_answers import response_keys
 
 pc: Any = pyarrow.compute
 COLUMNS = ("kind", "first", "response", "verdict", "repeat_of")

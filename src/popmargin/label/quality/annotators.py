@@ -24,7 +24,7 @@ _VERDICTS = ("second", "tie", "first", "wrong", "unsure")
 _VALUES = np.array([-1.0, 0.0, 1.0, 2.0, np.nan])  # "unsure" is not a value
 _SECOND, _TIE, _FIRST, _WRONG, _UNSURE = range(5)
 COLUMNS = ("assignment", "item", "kind", "annotator", "annotator_kind", "verdict", "seconds", "note", "swap_pairs",
-           "swap_first", "gold", "repeat_of")  # fmt: skip
+           "swap_first", "gold", "repeat_of", "training")  # fmt: skip
 """Columns of a table of labels that `annotator_quality` reads."""
 
 
@@ -151,7 +151,7 @@ class _Labels:
             item=labels["item"].to_numpy(),
             kind=kind,
             verdict=_codes(labels["verdict"], _VERDICTS),
-            gold=_codes(labels["gold"], _VERDICTS),
+            gold=_codes(untold_gold(labels), _VERDICTS),
             swapped=np.where(kind == 0, *swaps),
             seconds=labels["seconds"].to_numpy(),
             repeat_of=pc.fill_null(labels["repeat_of"], -1).to_numpy(),
@@ -166,6 +166,11 @@ class _Labels:
 
     def by(self, number: int) -> "_Labels":
         return self.where(self.who == number)
+
+
+def untold_gold(labels: Any) -> Any:
+    """The known answers of a table of labels, without those of training items, which annotators are told."""
+    return pc.if_else(pc.fill_null(labels["training"], False), None, labels["gold"])
 
 
 def _codes(column: Any, names: Sequence[str]) -> np.ndarray:

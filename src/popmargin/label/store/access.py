@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store import assign, items
@@ -104,13 +104,18 @@ def discard(connection: Connection, number: int, now: datetime) -> int:
     set_active(connection, number, False, now)
     _change(connection, number, {"discarded": True})
     held = (assignment.c.annotator == number) & (assignment.c.state == "done") & assignment.c.takes_place
-    freed = connection.execute(
+    theirs = select(assignment.c.item).where(held)
+    connection.execute(
         update(item)
-        .where(item.c.id.in_(select(assignment.c.item).where(held)))
-        .values(taken=item.c.taken - 1, returned=True)
+        .where(item.c.id.in_(theirs))
+        .values(taken=item.c.taken - 1, returned=item.c.taken - 1 < item.c.overlap)
     )
+    assign.forget_surplus(connection, theirs)
+    free = connection.execute(
+        select(func.count()).select_from(item).where(item.c.id.in_(theirs), item.c.taken < item.c.overlap)
+    ).scalar_one()
     connection.execute(update(assignment).where(held).values(takes_place=False))
-    return freed.rowcount
+    return free
 
 
 def acknowledge(connection: Connection, number: int, version: int) -> None:
@@ -125,6 +130,15 @@ def acknowledge(connection: Connection, number: int, version: int) -> None:
     if not 1 <= version <= (newest or 1):
         raise DataError(f"The guidelines have no version {version}; the newest is {newest or 1}.")
     _change(connection, number, {"guidelines_seen": version})
+
+
+def let_in(connection: Connection, number: int) -> None:
+    """Let an annotator go on who got too few training items right.
+
+    Raises:
+        DataError: there is no such annotator.
+    """
+    _change(connection, number, {"held": False})
 
 
 def refuse_unknown(connection: Connection, number: int, names: Collection[str]) -> None:
@@ -193,4 +207,5 @@ def _annotator_of(row: Any) -> Annotator:
         active=row.active,
         discarded=bool(row.discarded),
         guidelines_seen=row.guidelines_seen or 0,
+        held=bool(row.held),
     )

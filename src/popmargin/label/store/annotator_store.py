@@ -9,6 +9,7 @@ from popmargin.errors import DataError
 from popmargin.label.store import access
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import Annotator, AnnotatorKind, Project
+from popmargin.label.store.training import Trained, trained
 
 
 class AnnotatorStore:
@@ -67,6 +68,19 @@ class AnnotatorStore:
             DataError: there is no such annotator, or not yet such a version.
         """
         self._database.write(lambda connection: access.acknowledge(connection, annotator, version))
+
+    def let_in(self, annotator: int) -> None:
+        """Let an annotator go on who got too few training items right.
+
+        Raises:
+            DataError: there is no such annotator.
+        """
+        self._database.write(lambda connection: access.let_in(connection, annotator))
+
+    def trained(self, project: int) -> dict[int, Trained]:
+        """Annotator -> how they did in training, for those who have got training items."""
+        with self._database.read() as connection:
+            return trained(connection, project)
 
     def is_switched_off(self, token: str) -> bool:
         """Whether a token is that of an annotator who is not active."""

@@ -18,6 +18,7 @@ from popmargin.label.store.assign import (
     end_lease,
     lease,
     lock_annotator,
+    next_training,
     own_assignment,
     shown,
     take_place,
@@ -25,6 +26,7 @@ from popmargin.label.store.assign import (
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import WRONGS, Label, Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label
+from popmargin.label.store.training import qualify
 
 NOTE_CHARACTERS = 10_000
 REQUEST_CHARACTERS = 200
@@ -127,7 +129,10 @@ def record(
     if given.state != "done":
         _count(connection, person.id, given, 1)
     values = {**answer.__dict__, "guidelines_version": person.guidelines_seen or None}
-    return _add_revision(connection, given, values, "done", now)
+    made = _add_revision(connection, given, values, "done", now)
+    if given.training:
+        qualify(connection, person, more=next_training(connection, person) is not None)
+    return made
 
 
 def skip(connection: Connection, who: int, number: int, now: datetime) -> None:

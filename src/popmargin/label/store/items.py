@@ -26,6 +26,7 @@ RANGES = {
     "lease_seconds": (1, 365 * 24 * 3600),
     "seed": (0, 2**63 - 1),
     "scale": (2, len(RATINGS)),
+    "training": (1, 1_000_000),
 }
 """Smallest and largest project settings that the database's columns and times can hold."""
 
@@ -41,7 +42,7 @@ ITEM_SCHEMA = pa.schema(
 )
 
 
-def check_settings(*, repeat_share: float | None = None, **settings: Any) -> None:
+def check_settings(*, repeat_share: float | None = None, passing: float | None = None, **settings: Any) -> None:
     """Refuse settings of a project that are out of range; None and settings without a range pass.
 
     Raises:
@@ -53,6 +54,8 @@ def check_settings(*, repeat_share: float | None = None, **settings: Any) -> Non
             raise ConfigError(f"{name}={value}: give a number from {least} to {most}.")
     if repeat_share is not None and not 0 <= repeat_share < 1:
         raise ConfigError(f"repeat_share={repeat_share}: give a number ≥ 0 and below 1.")
+    if passing is not None and not 0 < passing <= 1:
+        raise ConfigError(f"passing={passing}: give a share above 0 and at most 1.")
 
 
 def lock_project(connection: Connection, number: int) -> Any:

@@ -44,21 +44,24 @@ LABEL_SCHEMA = pa.schema(
         pa.field("gold", pa.string()),
         pa.field("repeat_of", pa.int64()),
         pa.field("guidelines_version", pa.int64()),
+        pa.field("training", pa.bool_()),
     ]
 )
 """Columns of tables of labels. `assignment` numbers the answer, `label` its revision; `repeat_of` is the assignment of
 the first answer of the same annotator to the same item, null if this is the first. `response` says which response of
-`first` is rated; the verdict is the rating then. `guidelines_version` is what the annotator had acknowledged."""
+`first` is rated; the verdict is the rating then. `guidelines_version` is what the annotator had acknowledged;
+`training` says that the known answer was shown after the answer."""
 
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
 _CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
 _SHOWN = ("swap_pairs", "swap_first", "swap_second")
-_GIVEN = ("id", "item", "annotator", "number", "state", "expires_at", "shown_at", "idle", *_SHOWN)
+_GIVEN = ("id", "item", "annotator", "number", "state", "expires_at", "shown_at", "idle", "training", *_SHOWN)
 _ASSIGNMENTS = (
     select(
         *(assignment.c[name] for name in _GIVEN),
         item.c.kind,
         item.c.response,
+        item.c.gold,
         project.c.images,
         *(_ONE.c[name].label(f"one_{name}") for name in ("key", "prompt", "chosen", "rejected")),
         *(_OTHER.c[name].label(f"other_{name}") for name in ("key", "prompt", "chosen", "rejected")),
@@ -113,6 +116,8 @@ def _assignment(row: Any, current: Any) -> Assignment:
         response=row.response,
         shown_at=row.shown_at,
         idle=row.idle or 0.0,
+        training=bool(row.training),
+        gold=row.gold if row.training and current is not None and current.verdict is not None else None,
     )
 
 
@@ -228,5 +233,6 @@ def _label_columns(names: Sequence[str]) -> list[Any]:
         "annotator_kind": annotator.c.kind,
         "gold": item.c.gold,
         **{name: assignment.c[name] for name in ("repeat_of", *_SHOWN)},
+        "training": func.coalesce(assignment.c.training, False),
     }
     return [(special[name] if name in special else label.c[name]).label(name) for name in names]

@@ -30,6 +30,8 @@ class Project:
         conversational: whether texts are lists of messages; None before the first import.
         scale: ratings go from 1 to this; None if nothing is rated.
         images: whether responses are images.
+        training: gold items that everybody gets first, with feedback; None for none.
+        passing: share of them to get right; who does not waits for the lead. None for no limit.
     """
 
     id: int
@@ -47,6 +49,8 @@ class Project:
     created_at: datetime
     images: bool = False
     guidelines_version: int = 1
+    training: int | None = None
+    passing: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,7 @@ class Annotator:
         active: may label.
         discarded: the answers are kept but do not count.
         guidelines_seen: version of the guidelines that was acknowledged; 0 before the first.
+        held: got too few training items right, and gets no tasks before the lead decides.
     """
 
     id: int
@@ -87,6 +92,7 @@ class Annotator:
     active: bool
     discarded: bool = False
     guidelines_seen: int = 0
+    held: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +168,8 @@ class Assignment:
         shown_at: when it was first sent.
         idle: seconds since then in which it was not open: skipped, expired or answered.
         images: the images that its preferences name, by name; None if the responses are texts.
+        training: it is a training item: the known answer is shown after the own one.
+        gold: the known answer of an answered training item; None before, and for other items.
     """
 
     id: int
@@ -179,6 +187,8 @@ class Assignment:
     images: Mapping[str, ShownImage] | None = None
     shown_at: datetime | None = None
     idle: float = 0.0
+    training: bool = False
+    gold: Verdict | None = None
 
     @property
     def revision(self) -> int:

@@ -23,6 +23,7 @@ _PARQUET = "application/vnd.apache.parquet"
 ADMIN = "admin"
 """Who changes a project on this page, in its log."""
 ProjectId = Annotated[RowId, Form()]
+_CHANGES = 50
 Key = Annotated[str, Query(max_length=64)]
 
 
@@ -54,6 +55,38 @@ def set_guidelines(request: Request, project: ProjectId, guidelines: Annotated[W
     """Change the guidelines; people acknowledge them before their next task."""
     found = _project(request, project)
     store_of(request).set_guidelines(found.id, guidelines.replace("\r\n", "\n"), who=ADMIN)
+    return _back(request, found)
+
+
+@router.post("/settings")
+def set_settings(
+    request: Request,
+    project: ProjectId,
+    overlap: Annotated[int, Form()],
+    repeat_percent: Annotated[float, Form(allow_inf_nan=False)],
+    lease_minutes: Annotated[float, Form(allow_inf_nan=False)],
+    training: Annotated[int, Form()] = 0,
+    passing_percent: Annotated[float, Form(allow_inf_nan=False)] = 0.0,
+) -> RedirectResponse:
+    """Change settings; what is open is planned again, and labels stay."""
+    found = _project(request, project)
+    store_of(request).change(
+        found.id,
+        who=ADMIN,
+        overlap=overlap,
+        repeat_share=repeat_percent / 100,
+        lease_seconds=round(lease_minutes * 60),
+        training=training or None,
+        passing=passing_percent / 100 if training and passing_percent else None,
+    )
+    return _back(request, found)
+
+
+@router.post("/annotators/{annotator}/admit")
+def let_in(request: Request, annotator: RowId, project: ProjectId) -> RedirectResponse:
+    """Let an annotator go on who got too few training items right."""
+    found = _project(request, project)
+    store_of(request).let_in(_annotator(request, found, annotator).id)
     return _back(request, found)
 
 
@@ -147,6 +180,8 @@ def _overview(
         link=link,
         kinds=item_kinds(store, project),
         far=out_of_reach(store, project),
+        trained=store.trained(project.id),
+        changes=store.changes(project.id)[: -_CHANGES - 1 : -1],
     )
 
 

@@ -18,6 +18,7 @@ from popmargin.label.web.screen import (
     Choice,
     buttons_of,
     choice_of,
+    known_choice,
     question_of,
     screen_of,
     sure_of,
@@ -70,7 +71,8 @@ def task(request: Request) -> Response:
     assignment = store.next_assignment(person.annotator.id)
     progress = store.progress(person.project.id, person.annotator.id)
     if assignment is None:
-        return page(request, "finished.html.j2", progress=progress, project=person.project)
+        tried = store.trained(person.project.id).get(person.annotator.id) if person.annotator.held else None
+        return page(request, "finished.html.j2", progress=progress, project=person.project, tried=tried)
     return _task_page(request, person, assignment, editing=False)
 
 
@@ -126,7 +128,25 @@ def answer(
         given = {"choice": choice, "note": note, "back": back, "idle": idle}
         given |= {} if confidence is None else {"confidence": confidence}
         return _stale_page(request, person, _own(request, person, assignment), given)
+    if found.training and back == "task":
+        return go(request, f"/told/{found.id}", "saved")
     return go(request, "/" if back == "task" else "/history", "saved")
+
+
+@router.get("/told/{assignment}")
+def told(request: Request, assignment: RowId) -> Response:
+    """The known answer to a training item, after the annotator's own."""
+    person = person_of(request)
+    found = _own(request, person, assignment)
+    known, given = known_choice(found), choice_of(found)
+    if known is None or given is None:
+        return go(request, "/")
+    words = words_of(found.kind, images=found.images is not None)
+    right = found.label is not None and found.label.verdict == found.gold
+    return page(
+        request, "told.html.j2", assignment=found, right=right, known=words[known], given=words[given],
+        project=person.project,
+    )  # fmt: skip
 
 
 @router.post("/skip")

@@ -179,12 +179,21 @@ def choice_of(assignment: Assignment) -> Choice | None:
     label = assignment.label
     if label is None or label.verdict is None:
         return None
-    stored = (label.verdict, label.wrong)
+    return _choice(assignment, label.verdict, label.wrong)
+
+
+def known_choice(assignment: Assignment) -> Choice | None:
+    """The known answer of an answered training item in terms of its screen; None for other assignments."""
+    gold = assignment.gold
+    return None if gold is None else _choice(assignment, gold, "both" if gold == "wrong" else None)
+
+
+def _choice(assignment: Assignment, verdict: Verdict, wrong: Wrong | None) -> Choice | None:
     if assignment.kind == "rating":
-        return cast(Choice, label.verdict)
+        return cast(Choice, verdict)
     choices: tuple[Place, ...] = get_args(Place)
     allowed = choices if assignment.kind == "pop" else choices[:4]
-    return next((choice for choice in allowed if verdict_of(choice, assignment) == stored), None)
+    return next((choice for choice in allowed if verdict_of(choice, assignment) == (verdict, wrong)), None)
 
 
 def sure_of(assignment: Assignment) -> float | None:
