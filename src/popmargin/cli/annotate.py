@@ -65,7 +65,7 @@ def _annotate(args: argparse.Namespace) -> int:
     with exit_at_sigterm(), listening, open_store(args.db, create=data is not None) as store:
         if data is not None:
             names = [args.project or NEW_PROJECT]
-        names = names or [project.name for project in store.projects() or [store.project()]]  # refuses a store without
+        names = names or [one.name for one in store.projects() if one.state != "archived"] or [store.project().name]
         teams = {name: args.annotators or _team(store, name) for name in names}
         if not alone and not any(teams.values()):
             raise _nobody(args.host)

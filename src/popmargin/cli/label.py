@@ -22,6 +22,7 @@ from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_unl
 from popmargin.cli.gold import lease_seconds, read_gold
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
+from popmargin.cli.weights import add_weights, weights_of
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, counted
@@ -198,6 +199,7 @@ def _add_export(verbs: Any) -> None:
     parser.add_argument(
         "--without", nargs="+", metavar="NAME", default=[], help="leave out the labels of these annotators"
     )
+    add_weights(parser)
     parser.add_argument(
         "--unjudged",
         choices=("drop", "keep"),
@@ -271,6 +273,11 @@ def _export(args: argparse.Namespace) -> int:
     for option in ("strengths", "unrated", "unjudged", "votes"):
         if getattr(args, option) and kind not in ("preferences", "dataset"):
             raise ConfigError(f"--{option} is only for preferences, not {kind}. Use --as preferences.")
+    if args.weight and kind not in ("preferences", "dataset"):
+        raise ConfigError(
+            f"--weight is only for preferences (soft labels, ratings, what counts as wrong), not {kind}. For a scale, "
+            "give it to popmargin pop scale."
+        )
     if args.without and kind == "history":
         raise ConfigError("--without is not for the history, which has every label. Use --as labels.")
     if args.formulas and args.out.suffix.lower() != ".csv":
@@ -335,6 +342,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             unjudged=args.unjudged or "drop",
             votes=args.votes or "probability",
             without=args.without,
+            weights=weights_of(args),
         )
         if kind == "dataset":
             with whole_folder(args.out) as partial:

@@ -14,7 +14,7 @@ def add_parser(verbs: Any) -> None:
     """Add `label annotators` to the command line."""
     parser = verbs.add_parser("annotators", help="manage annotators")
     actions = parser.add_subparsers(
-        dest="annotators_verb", required=True, metavar="{add,list,token,admit,deactivate,discard,activate}"
+        dest="annotators_verb", required=True, metavar="{add,list,token,admit,deactivate,discard,activate,forget}"
     )
     for name, summary, act in (
         ("add", "add people; prints each one's token, only once", _add),
@@ -23,6 +23,7 @@ def add_parser(verbs: Any) -> None:
         ("deactivate", "deactivate someone; their labels stay", _deactivate),
         ("discard", "deactivate someone whose labels shall not count; others get their items", _discard),
         ("activate", "activate someone again; their labels count again", _activate),
+        ("forget", "remove someone's name, notes and access for good; labels stay under a pseudonym", _forget),
     ):
         action = actions.add_parser(name, help=summary)
         action.add_argument("names", nargs="+", metavar="NAME")
@@ -88,6 +89,15 @@ def _activate(args: argparse.Namespace) -> int:
         for who in _named(store, args):
             store.set_active(who.id, True)
             print(f"{who.name} is active" + ("; the labels count again" if who.discarded else ""))
+    return 0
+
+
+def _forget(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            pseudonym = store.forget(who.id)
+            print(f"{who.name} is forgotten: the labels are those of '{pseudonym}' now")
+    print("copies of the store and exported files still have the name and the notes")
     return 0
 
 

@@ -27,6 +27,11 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--passing", type=float, metavar="SHARE", help="share of them to get right; others wait for you; 0 for none"
     )
+    parser.add_argument(
+        "--state",
+        choices=("open", "paused", "archived"),
+        help="paused: no tasks are given out; archived: nothing changes, and the project is on no list",
+    )
     gold = parser.add_mutually_exclusive_group()
     gold.add_argument("--gold", type=Path, metavar="FILE", help="known answers to add or change, as of label import")
     gold.add_argument("--no-gold", type=Path, metavar="FILE", help="items whose answer is not known after all")
@@ -41,6 +46,7 @@ def _set(args: argparse.Namespace) -> int:
         "lease_seconds": lease_seconds(args.lease_minutes),
         "training": args.training,
         "passing": args.passing,
+        "state": args.state,
     }
     settings = {name: value for name, value in given.items() if value is not None}
     for name in ("training", "passing"):

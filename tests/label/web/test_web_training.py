@@ -57,7 +57,7 @@ def test_the_known_answer_follows_and_who_fails_waits(make_site: Callable[..., S
     admin.post(f"/admin/annotators/{anna.id}/admit", data=fields(overview, f"/{anna.id}/admit"))
     page = give(site, client, right=True)
     assert 'data-kind="preference"' in page and site.store.labels(found.id).num_rows == 3  # nothing is told of others
-    assert client.get("/told/3").url.path == "/"
+    assert client.get("/told/3").url.path == f"/p/{found.id}/"
 
 
 def test_programs_are_told_too(make_site: Callable[..., Site]) -> None:

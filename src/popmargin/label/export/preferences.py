@@ -58,6 +58,7 @@ def preferences_of(
     unjudged: OnUnjudged = "drop",
     votes: Votes = "probability",
     without: Collection[str] = (),
+    weights: Mapping[str, float] | None = None,
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -76,6 +77,8 @@ def preferences_of(
         votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
             if it has none); "whole", always 1.
         without: names of annotators whose labels are left out, as are those of discarded ones.
+        weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`; 1 for
+            others.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -88,7 +91,7 @@ def preferences_of(
     Raises:
         ConfigError: an unknown value of `wrong`, `unrated`, `unjudged` or `votes`.
         DataError: strengths of preferences that the project does not have, below 0, or not finite; a project that asks
-            for ratings, and has none yet; nothing is left; no annotator of a name in `without`.
+            for ratings, and has none yet; nothing is left; no annotator of a name in `without` or `weights`.
     """
     check_wrong(wrong)
     for name, value, known in (
@@ -108,7 +111,8 @@ def preferences_of(
     labels = store.labels(project.id, columns=_VOTE_COLUMNS, without=without)
     notes: list[str] = []
     others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - labels.num_rows
-    against, missing = put_ratings(columns, labels, notes)
+    store.refuse_unknown(project.id, weights or ())
+    against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
     rated = bool(notes)  # something was put
     if not rated and "rating" in kinds:
@@ -120,7 +124,7 @@ def preferences_of(
         notes.append(f"{counted(others, 'label')} of annotators who do not count left out")
     if strengths is not None:
         _put_strengths(columns, strengths)
-    voted, by_most = _soft_labels(labels, votes), wrong_preferences(labels, votes)
+    voted, by_most = _soft_labels(labels, votes, weights or {}), wrong_preferences(labels, votes, weights)
     if not voted and "preference" in kinds and unjudged == "keep":
         notes.append("nobody has judged a preference yet: order and soft labels are those of the imported data")
     for row, key in enumerate(columns["id"]):
@@ -261,16 +265,17 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
     columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
 
 
-def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
-    """Preference id -> mean over its labels of the probability that chosen is better."""
-    sums: dict[str, tuple[float, int]] = {}
+def _soft_labels(labels: Any, votes: Votes, weights: Mapping[str, float]) -> dict[str, float]:
+    """Preference id -> weighted mean over its labels of the probability that chosen is better."""
+    sums: dict[str, tuple[float, float]] = {}
     single = labels.filter(pc.and_(pc.equal(labels["kind"], "preference"), pc.is_null(labels["repeat_of"])))
-    read = (single[name].to_pylist() for name in ("first", "verdict", "confidence"))
-    for key, verdict, confidence in zip(*read, strict=True):
+    read = (single[name].to_pylist() for name in ("first", "verdict", "confidence", "annotator"))
+    for key, verdict, confidence, who in zip(*read, strict=True):
         if verdict in DECIDED:
-            sure = probability(confidence, votes)
-            total, count = sums.get(key, (0.0, 0))
-            sums[key] = (total + {"first": sure, "second": 1.0 - sure, "tie": 0.5}[verdict], count + 1)
+            sure, weight = probability(confidence, votes), weights.get(who, 1.0)
+            total, count = sums.get(key, (0.0, 0.0))
+            share = {"first": sure, "second": 1.0 - sure, "tie": 0.5}[verdict]
+            sums[key] = (total + weight * share, count + weight)
     return {key: total / count for key, (total, count) in sums.items()}
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import itertools
 import secrets
 from collections.abc import Collection
 from datetime import datetime
@@ -13,7 +14,7 @@ from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store import assign, items
 from popmargin.label.store.answers import clean
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
-from popmargin.label.store.sql_tables import annotator, assignment, item, project
+from popmargin.label.store.sql_tables import annotator, assignment, item, label, project, project_change
 
 NAME_CHARACTERS = 200
 
@@ -141,6 +142,29 @@ def let_in(connection: Connection, number: int) -> None:
     _change(connection, number, {"held": False})
 
 
+def forget(connection: Connection, number: int, now: datetime) -> str:
+    """Remove an annotator's name, notes and access for good; the labels stay under a pseudonym, which is returned.
+
+    Raises:
+        DataError: there is no such annotator.
+    """
+    row = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
+    if row is None:
+        raise DataError(f"There is no annotator {number}.")
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")  # else the bytes stay in the file
+    items.lock_project(connection, row.project)
+    known = {found.name for found in annotators(connection, row.project)}
+    pseudonym = next(name for count in itertools.count(1) if (name := f"person {count}") not in known)
+    set_active(connection, number, False, now)
+    token = _digest(secrets.token_urlsafe(32))
+    _change(connection, number, {"name": pseudonym, "token": token})
+    connection.execute(update(label).where(label.c.annotator == number).values(note=""))
+    theirs = (project_change.c.project == row.project) & (project_change.c.who == row.name)
+    connection.execute(update(project_change).where(theirs).values(who=pseudonym))
+    return pseudonym
+
+
 def refuse_unknown(connection: Connection, number: int, names: Collection[str]) -> None:
     """Raise a DataError if the project has no annotator of one of these names."""
     known = [found.name for found in annotators(connection, number)] if names else []
@@ -185,7 +209,11 @@ def clean_name(name: str, what: str) -> str:
 def project_of(row: Any) -> Project:
     """A row of the table of projects as a record."""
     values: dict[str, Any] = {name: getattr(row, name) for name in Project.__dataclass_fields__}
-    values |= {"images": bool(row.images), "guidelines_version": row.guidelines_version or 1}
+    values |= {
+        "images": bool(row.images),
+        "guidelines_version": row.guidelines_version or 1,
+        "state": row.state or "open",
+    }
     return Project(**values)
 
 

@@ -1,6 +1,6 @@
 """The annotators of a label store: who may label, their tokens, and whose labels count."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 from sqlalchemy.exc import IntegrityError
@@ -46,6 +46,11 @@ class AnnotatorStore:
         with self._database.read() as connection:
             return access.annotators(connection, project)
 
+    def refuse_unknown(self, project: int, names: Collection[str]) -> None:
+        """Raise a DataError if the project has no annotator of one of these names."""
+        with self._database.read() as connection:
+            access.refuse_unknown(connection, project, names)
+
     def set_active(self, annotator: int, active: bool) -> None:
         """Activate or deactivate an annotator; deactivating returns open items and refuses the token, and the answers
         still count. Activating also takes back what `discard` did."""
@@ -68,6 +73,16 @@ class AnnotatorStore:
             DataError: there is no such annotator, or not yet such a version.
         """
         self._database.write(lambda connection: access.acknowledge(connection, annotator, version))
+
+    def forget(self, annotator: int) -> str:
+        """Remove an annotator's name, notes and access for good; the labels stay under a pseudonym, which is returned.
+
+        Copies of the store and exported files still have them.
+
+        Raises:
+            DataError: there is no such annotator.
+        """
+        return self._database.write(lambda connection: access.forget(connection, annotator, self._clock()))
 
     def let_in(self, annotator: int) -> None:
         """Let an annotator go on who got too few training items right.

@@ -20,6 +20,7 @@ from popmargin.label.store.assign import (
     lock_annotator,
     next_training,
     own_assignment,
+    refuse_archived,
     shown,
     take_place,
 )
@@ -113,6 +114,7 @@ def record(
                 "kept. Send the new answer with a new request key (on the page: edit the answer in your list)."
             )
         return label_of(stored)
+    refuse_archived(person)
     given = own_assignment(connection, who, number)
     kind = connection.execute(select(item.c.kind).where(item.c.id == given.item)).scalar_one()
     answer.check(kind, person.scale)
@@ -137,7 +139,7 @@ def record(
 
 def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
     """Put an assignment at the end of the annotator's queue; its place is free for others meanwhile."""
-    lock_annotator(connection, who)
+    refuse_archived(lock_annotator(connection, who))
     given = own_assignment(connection, who, number)
     if given.state == "done":
         raise DataError(f"Assignment {number} is already answered and cannot be skipped. Undo the answer first.")
@@ -152,6 +154,7 @@ def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
 def undo(connection: Connection, who: int, now: datetime) -> int | None:
     """Withdraw the newest current answer and lease its item again; None if there is no answer."""
     person = lock_annotator(connection, who)
+    refuse_archived(person)
     found = connection.execute(
         select(label.c.assignment, label.c.note, label.c.confidence)
         .join(assignment, (assignment.c.id == label.c.assignment) & (assignment.c.revision == label.c.revision))
@@ -251,6 +254,7 @@ def record_many(
 ) -> int:
     """Store a model's answers, to any items; rows of known requests are skipped."""
     person = lock_annotator(connection, who)
+    refuse_archived(person)
     if person.kind == "person":
         raise ConfigError(f"'{person.name}' is a person: people answer one assignment at a time, from next_assignment.")
     requests = [row["request"] for row in rows]

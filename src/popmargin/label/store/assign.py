@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, exists, func, select, text, update
+from sqlalchemy import Connection, Select, and_, exists, func, select, text, true, update
 
 from popmargin.errors import DataError
 from popmargin.label.store.records import Shown
@@ -52,6 +52,7 @@ def lock_annotator(connection: Connection, number: int) -> Any:
             project.c.gold_items,
             project.c.training,
             project.c.passing,
+            project.c.state.label("project_state"),
             annotator.c.held,
         )
         .join_from(annotator, project)
@@ -63,6 +64,12 @@ def lock_annotator(connection: Connection, number: int) -> Any:
     if not row.active:
         raise DataError(f"Annotator '{row.name}' is no longer active. Activate them to continue.")
     return row
+
+
+def refuse_archived(person: Any) -> None:
+    """Raise a DataError if the project of an annotator, as of `lock_annotator`, is archived."""
+    if person.project_state == "archived":
+        raise DataError("The project is archived, so nothing in it changes. Its lead can open it again.")
 
 
 def own_assignment(connection: Connection, who: int, number: int) -> Any:
@@ -82,6 +89,8 @@ def own_assignment(connection: Connection, who: int, number: int) -> Any:
 def next_assignment(connection: Connection, who: int, now: datetime) -> int | None:
     """The annotator's current assignment: the open one, or a new one; None if nothing is left."""
     person = lock_annotator(connection, who)
+    if person.project_state in ("paused", "archived"):
+        return None
     waiting = connection.execute(
         select(assignment.c.id)
         .where(assignment.c.annotator == who, assignment.c.state == "leased")
@@ -194,7 +203,7 @@ def _again(connection: Connection, person: Any, state: str, now: datetime, *, tr
             assignment.c.annotator == person.id,
             assignment.c.state == state,
             ~assignment.c.takes_place | (item.c.taken < item.c.overlap),
-            assignment.c.training if training else True,
+            assignment.c.training if training else true(),
         )
         .order_by(assignment.c.changed_at, assignment.c.number)
     ).all()

@@ -13,9 +13,10 @@ from popmargin.data.questions import RATINGS, VERDICTS, Verdict
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.changes import log_change
 from popmargin.label.store.items import EVERYBODY, check_settings
+from popmargin.label.store.records import STATES
 from popmargin.label.store.sql_tables import annotator, assignment, item, project
 
-CHANGEABLE = ("overlap", "repeat_share", "lease_seconds", "training", "passing")
+CHANGEABLE = ("overlap", "repeat_share", "lease_seconds", "training", "passing", "state")
 """Settings of a project that `LabelStore.change` takes."""
 _PART = 1000
 
@@ -34,14 +35,17 @@ def change_settings(connection: Connection, found: Any, values: Mapping[str, Any
         ConfigError: a setting out of range, or a share to pass without training items.
     """
     check_settings(**values)
-    new = {name: value for name, value in values.items() if value != getattr(found, name)}
+    if values.get("state", "open") not in STATES:
+        raise ConfigError(f"state is {values['state']!r}. {did_you_mean(str(values['state']), STATES)}")
+    before = {name: getattr(found, name) for name in values} | {"state": found.state or "open"}
+    new = {name: value for name, value in values.items() if value != before[name]}
     after = {"training": found.training, "passing": found.passing, **new}
     if after["passing"] is not None and not after["training"]:
         raise ConfigError(
             "passing is a share of training items, but there are none: set training too, or passing to 0."
         )
     for name, value in new.items():
-        log_change(connection, found.id, who, name, getattr(found, name), value, now)
+        log_change(connection, found.id, who, name, before[name], value, now)
     if new:
         connection.execute(update(project).where(project.c.id == found.id).values(**new))
     if new.get("passing", 0) is None:  # nobody has to pass any more

@@ -138,8 +138,8 @@ class ProjectStore(AnnotatorStore):
         Args:
             project: id of the project.
             who: changes them, for the log.
-            settings: some of overlap, repeat_share, lease_seconds, training and passing, as of `create_project`; None
-                for the last two ends training.
+            settings: some of overlap, repeat_share, lease_seconds, training and passing, as of `create_project`, and
+                state, as of `Project`; None for training and passing ends it.
 
         Raises:
             ConfigError: an unknown setting, or one out of range.

@@ -9,9 +9,11 @@ from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 
 Wrong = Literal["first", "second", "both"]
 State = Literal["leased", "done", "skipped", "expired"]
+ProjectState = Literal["open", "paused", "archived"]
 AnnotatorKind = Literal["person", "ratings", "reward", "judge"]
 
 WRONGS: tuple[Wrong, ...] = ("first", "second", "both")
+STATES: tuple[ProjectState, ...] = ("open", "paused", "archived")
 ANNOTATOR_KINDS: tuple[AnnotatorKind, ...] = ("person", "ratings", "reward", "judge")
 
 
@@ -32,6 +34,7 @@ class Project:
         images: whether responses are images.
         training: gold items that everybody gets first, with feedback; None for none.
         passing: share of them to get right; who does not waits for the lead. None for no limit.
+        state: a paused one gives out no tasks, but takes answers to those that are open; an archived one takes none.
     """
 
     id: int
@@ -51,6 +54,7 @@ class Project:
     guidelines_version: int = 1
     training: int | None = None
     passing: float | None = None
+    state: ProjectState = "open"
 
 
 @dataclass(frozen=True, kw_only=True)

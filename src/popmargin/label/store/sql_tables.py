@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0031"
+REVISION = "0032"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -100,6 +100,8 @@ project = Table(
     # Gold items that everybody gets first, with feedback, and the share of them to get right; null means none.
     Column("training", Integer),
     Column("passing", Float),
+    # Whether tasks are given out: one of records.STATES; null means open.
+    Column("state", String(20)),
     Column("created_at", UtcDateTime, nullable=False),
 )
 

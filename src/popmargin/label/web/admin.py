@@ -14,7 +14,7 @@ from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
 from popmargin.label.projects.reach import out_of_reach
 from popmargin.label.projects.same_project import item_kinds
-from popmargin.label.store.records import Annotator, Project
+from popmargin.label.store.records import Annotator, Project, ProjectState
 from popmargin.label.web.forms import Name, RowId, Words
 from popmargin.label.web.view import page, store_of
 
@@ -67,6 +67,7 @@ def set_settings(
     lease_minutes: Annotated[float, Form(allow_inf_nan=False)],
     training: Annotated[int, Form()] = 0,
     passing_percent: Annotated[float, Form(allow_inf_nan=False)] = 0.0,
+    state: Annotated[ProjectState, Form()] = "open",
 ) -> RedirectResponse:
     """Change settings; what is open is planned again, and labels stay."""
     found = _project(request, project)
@@ -78,6 +79,7 @@ def set_settings(
         lease_seconds=round(lease_minutes * 60),
         training=training or None,
         passing=passing_percent / 100 if training and passing_percent else None,
+        state=state,
     )
     return _back(request, found)
 

@@ -26,6 +26,7 @@ class Figures:
         flags: annotators that deserve a look, with the reasons.
         next: what the next hour is best spent on; None if nothing is asked.
         newest: number of the store's newest revision at that time.
+        people: names of the annotators at that time, and whether their labels were discarded.
         until: on the monotonic clock, how long they are used despite newer labels.
     """
 
@@ -38,14 +39,15 @@ class Figures:
     labels: int
     at: datetime
     newest: int
+    people: tuple[tuple[str, bool], ...]
     until: float
 
 
 class FigureCache:
     """Figures of each project of a store.
 
-    They are recomputed when there are new labels, using at most a tenth of the server's time: reading a million labels
-    takes seconds, during which people wait longer for their tasks.
+    They are recomputed when annotators are discarded or forgotten, and when there are new labels, then using at most a
+    tenth of the server's time: reading a million labels takes seconds, during which people wait longer for their tasks.
     """
 
     def __init__(self, store: LabelStore) -> None:
@@ -57,7 +59,9 @@ class FigureCache:
         """Figures of a project."""
         with self._lock:
             kept, newest = self._kept.get(project.id), self._store.newest_label()
-            if kept is None or (kept.newest != newest and time.monotonic() > kept.until):
+            people = tuple((who.name, who.discarded) for who in self._store.annotators(project.id))
+            late = kept is not None and kept.newest != newest and time.monotonic() > kept.until
+            if kept is None or late or kept.people != people:
                 start, at = time.monotonic(), datetime.now(UTC)
                 labels = self._store.labels(project.id, columns=_COLUMNS)
                 annotators, agreement = annotator_quality(labels)
@@ -74,6 +78,7 @@ class FigureCache:
                     labels=labels.num_rows,
                     at=at,
                     newest=newest,
+                    people=people,
                     until=now + _PATIENCE * (now - start),
                 )
             return kept

@@ -91,6 +91,7 @@ def task(request: Request) -> Response:
 def _projects(request: Request) -> Response:
     """The project of this browser's session, or a list of them."""
     people = request.app.state.sessions.people(tokens_of(request.cookies, request.headers))
+    people = [person for person in people if person.project.state != "archived"] or people
     if len(people) == 1:
         return go(request, f"/p/{people[0].project.id}/")
     store = store_of(request)

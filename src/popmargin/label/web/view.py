@@ -47,7 +47,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
     html = environment().get_template(template).render(**shared, several=several, **values)
     response = HTMLResponse(html, status)
     if said:
-        response.delete_cookie(cookie_name("said", request.headers), path=f"{root}/")
+        response.delete_cookie(cookie_name("said", request.headers), path=f"{site_of(request)}/")
     return response
 
 
@@ -63,7 +63,7 @@ def go(request: Request, path: str, said: str = "") -> Response:
     response = RedirectResponse(f"{root}{path}", 303)
     if said:
         name = cookie_name("said", request.headers)
-        response.set_cookie(name, said, max_age=30, path=f"{root}/", httponly=True, samesite="strict")
+        response.set_cookie(name, said, max_age=30, path=f"{site_of(request)}/", httponly=True, samesite="strict")
     return response
 
 
