@@ -201,6 +201,13 @@ def _add_export(verbs: Any) -> None:
     )
     add_weights(parser)
     parser.add_argument(
+        "--adjudication",
+        choices=("wins", "ignore"),
+        default="wins",
+        help="of items that an adjudicator has decided, use only that label, or only the others; labels and history "
+        "have all (default: %(default)s)",
+    )
+    parser.add_argument(
         "--unjudged",
         choices=("drop", "keep"),
         help="preferences of which neither the data nor a label says which response is better: leave them out, or keep "
@@ -323,7 +330,12 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
     in_cells = args.out.suffix.lower() == ".csv"
     if kind == "edges":
         edges, account = pop_edges(
-            store, project, aggregate=args.aggregate, wrong=args.wrong or "swap", without=args.without
+            store,
+            project,
+            aggregate=args.aggregate,
+            wrong=args.wrong or "swap",
+            without=args.without,
+            adjudication=args.adjudication,
         )
         if in_cells:
             guarded = save_labels(edges.table, args.out, formulas=formulas)
@@ -343,6 +355,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             votes=args.votes or "probability",
             without=args.without,
             weights=weights_of(args),
+            adjudication=args.adjudication,
         )
         if kind == "dataset":
             with whole_folder(args.out) as partial:
@@ -356,7 +369,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         step = prefs.report.step(f"preferences of {project.name}", prefs.report.notes)
         print("\n".join([*step.lines(), f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
     elif kind == "ratings":
-        ratings, step = rated_responses(store, project, without=args.without)
+        ratings, step = rated_responses(store, project, without=args.without, adjudication=args.adjudication)
         guarded = save_labels(ratings, args.out, formulas=formulas)
         print("\n".join([*step.lines(), f"wrote {counted(ratings.num_rows, 'rated response')} to {args.out}"]))
     else:

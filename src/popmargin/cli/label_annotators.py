@@ -14,7 +14,9 @@ def add_parser(verbs: Any) -> None:
     """Add `label annotators` to the command line."""
     parser = verbs.add_parser("annotators", help="manage annotators")
     actions = parser.add_subparsers(
-        dest="annotators_verb", required=True, metavar="{add,list,token,admit,deactivate,discard,activate,forget}"
+        dest="annotators_verb",
+        required=True,
+        metavar="{add,list,token,admit,adjudicate,deactivate,discard,activate,forget}",
     )
     for name, summary, act in (
         ("add", "add people; prints each one's token, only once", _add),
@@ -29,6 +31,11 @@ def add_parser(verbs: Any) -> None:
         action.add_argument("names", nargs="+", metavar="NAME")
         add_store_arguments(action)
         action.set_defaults(func=act)
+    deciding = actions.add_parser("adjudicate", help="let someone decide the items on which others disagree")
+    deciding.add_argument("names", nargs="+", metavar="NAME")
+    deciding.add_argument("--stop", action="store_true", help="label like others again")
+    add_store_arguments(deciding)
+    deciding.set_defaults(func=_adjudicate)
     listing = actions.add_parser("list", help="list a project's annotators")
     add_store_arguments(listing)
     listing.set_defaults(func=_list)
@@ -65,6 +72,16 @@ def _admit(args: argparse.Namespace) -> int:
         for who in _named(store, args):
             store.let_in(who.id)
             print(f"{who.name} goes on" if who.held else f"{who.name} was not waiting")
+    return 0
+
+
+def _adjudicate(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.set_adjudicator(who.id, not args.stop)
+            print(f"{who.name} labels like others" if args.stop else f"{who.name} decides what others disagree on")
+        if not args.stop:
+            print(f"{counted(store.disputed(store.project(args.project).id), 'disputed item')} now")
     return 0
 
 
@@ -110,7 +127,8 @@ def _list(args: argparse.Namespace) -> int:
 
 def _state(who: Any) -> str:
     if who.active:
-        return "active, waits after the training" if who.held else "active"
+        more = ", waits after the training" * who.held + ", adjudicates" * who.adjudicator
+        return f"active{more}"
     return "not active, discarded" if who.discarded else "not active"
 
 

@@ -32,6 +32,7 @@ def add_parser(verbs: Any) -> None:
         choices=("open", "paused", "archived"),
         help="paused: no tasks are given out; archived: nothing changes, and the project is on no list",
     )
+    parser.add_argument("--votes", choices=("shown", "hidden"), help="whether adjudicators see what others say")
     gold = parser.add_mutually_exclusive_group()
     gold.add_argument("--gold", type=Path, metavar="FILE", help="known answers to add or change, as of label import")
     gold.add_argument("--no-gold", type=Path, metavar="FILE", help="items whose answer is not known after all")
@@ -47,6 +48,7 @@ def _set(args: argparse.Namespace) -> int:
         "training": args.training,
         "passing": args.passing,
         "state": args.state,
+        "votes_hidden": None if args.votes is None else args.votes == "hidden",
     }
     settings = {name: value for name, value in given.items() if value is not None}
     for name in ("training", "passing"):

@@ -248,7 +248,7 @@ def test_behind_a_proxy_with_a_prefix(make_site: Callable[..., Site]) -> None:
         assert "Path=/label/" in cookie and "Secure" in cookie
         client.cookies.clear()
         client.headers["cookie"] = cookie.partition(";")[0]
-        html = client.get(f"{prefix}/").text
+        html = client.get(f"{prefix}/p/{site.project.id}/").text
         assert set(re.findall(r'(?:href|action|src)="(/[^"]*?)/?"', html)) >= {
             "/label/static/annotate.js",
             f"/label/p/{site.project.id}/answer",

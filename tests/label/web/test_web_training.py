@@ -71,3 +71,30 @@ def test_programs_are_told_too(make_site: Callable[..., Site]) -> None:
         sent = {"assignment": task["assignment"], "choice": "left", "request": f"request-{number}"}
         known.append(client.post("/api/labels", json=sent).json()["known"])
     assert known[0] in ("left", "right") and known[1:] == [None, None]
+
+
+def test_an_adjudicator_sees_the_votes_unless_they_are_hidden(make_site: Callable[..., Site]) -> None:
+    site = make_site("preference", items=2, overlap=2)
+    for name in ("anna", "ben"):
+        who, token = site.add(name)
+        client = site.client(token)
+        while "/answer" in (html := client.get("/").text):
+            number = int(fields(html, "/answer")["assignment"])
+            first = "right" if site.store.assignment(who.id, number).shown.swap_first else "left"
+            said = first if name == "anna" else {"left": "right", "right": "left"}[first]
+            client.post("/answer", data={**fields(html, "/answer"), "choice": said, "note": f"as {name} <b>"})
+    eve, token = site.add("eve")
+    admin = site.client(ADMIN)
+    overview = admin.get("/admin").text
+    form = fields(overview, f"/{eve.id}/adjudicator")
+    page = admin.post(f"/admin/annotators/{eve.id}/adjudicator", data=form).text
+    assert "4 disputed items wait for an adjudicator" in page and ">adjudicator</span>" in page
+    client = site.client(token)
+    html = client.get("/").text
+    assert "Others disagree" in html and "as anna &lt;b&gt;" in html and "as ben" in html
+    assert html.count("<li><strong>Response ") == 2 and "<li><strong>Response 1" in html
+    site.store.change(site.project.id, votes_hidden=True)
+    hidden = client.get("/").text
+    assert "is not shown in this project" in hidden and "as anna" not in hidden
+    page = client.post("/answer", data={**fields(html, "/answer"), "choice": "left"})
+    assert page.status_code == 200 and site.store.disputed(site.project.id) == 2  # the next one is open

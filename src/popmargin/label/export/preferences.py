@@ -38,7 +38,7 @@ from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.address import in_words
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.store.records import Project
+from popmargin.label.store.records import Adjudication, Project
 from popmargin.pop.strengths import half_normal_strengths
 
 pc: Any = pyarrow.compute
@@ -59,6 +59,7 @@ def preferences_of(
     votes: Votes = "probability",
     without: Collection[str] = (),
     weights: Mapping[str, float] | None = None,
+    adjudication: Adjudication = "wins",
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -79,6 +80,7 @@ def preferences_of(
         without: names of annotators whose labels are left out, as are those of discarded ones.
         weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`; 1 for
             others.
+        adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -108,9 +110,10 @@ def preferences_of(
             "--as ratings."
         )
     imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
-    labels = store.labels(project.id, columns=_VOTE_COLUMNS, without=without)
+    labels = store.labels(project.id, columns=_VOTE_COLUMNS, without=without, adjudication=adjudication)
     notes: list[str] = []
-    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - labels.num_rows
+    counting = store.labels(project.id, columns=("annotator",), without=without).num_rows
+    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - counting
     store.refuse_unknown(project.id, weights or ())
     against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
@@ -122,6 +125,9 @@ def preferences_of(
         )
     if others:
         notes.append(f"{counted(others, 'label')} of annotators who do not count left out")
+    if counting > labels.num_rows:
+        why = "on items that an adjudicator has decided" if adjudication == "wins" else "of adjudicators"
+        notes.append(f"{counted(counting - labels.num_rows, 'label')} {why} left out")
     if strengths is not None:
         _put_strengths(columns, strengths)
     voted, by_most = _soft_labels(labels, votes, weights or {}), wrong_preferences(labels, votes, weights)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from popmargin.data.questions import RATINGS
+from popmargin.label.quality.adjudications import not_adjudicated
 from popmargin.label.quality.annotators import untold_gold
 from popmargin.statistics.agreement import alpha_interval, kappa_interval
 from popmargin.statistics.intervals import Interval, binomial_interval
@@ -77,7 +78,7 @@ def rating_quality(labels: Any) -> RatingQuality | None:
     Args:
         labels: as of `LabelStore.labels`, with at least `annotators.COLUMNS`.
     """
-    labels = labels.filter(pc.equal(labels["kind"], "rating"))
+    labels = not_adjudicated(labels.filter(pc.equal(labels["kind"], "rating")))
     if not labels.num_rows:
         return None
     coded = labels["annotator"].combine_chunks().dictionary_encode()

@@ -88,9 +88,13 @@ def set_active(connection: Connection, number: int, active: bool, now: datetime)
             part = assignment.c.id.in_(back[start : start + 1000])
             connection.execute(update(assignment).where(part).values(takes_place=True))
     if not active:
-        leased = select(assignment).where(assignment.c.annotator == number, assignment.c.state == "leased")
-        for row in connection.execute(leased).all():
-            assign.end_lease(connection, row, "expired", now)
+        _return_open(connection, number, now)
+
+
+def _return_open(connection: Connection, number: int, now: datetime) -> None:
+    leased = select(assignment).where(assignment.c.annotator == number, assignment.c.state == "leased")
+    for row in connection.execute(leased).all():
+        assign.end_lease(connection, row, "expired", now)
 
 
 def discard(connection: Connection, number: int, now: datetime) -> int:
@@ -140,6 +144,19 @@ def let_in(connection: Connection, number: int) -> None:
         DataError: there is no such annotator.
     """
     _change(connection, number, {"held": False})
+
+
+def set_adjudicator(connection: Connection, number: int, adjudicator: bool, now: datetime) -> None:
+    """Let an annotator decide items on which others disagree, or label like others again; what is open is returned.
+
+    Raises:
+        DataError: there is no such annotator, or it is a model.
+    """
+    row = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
+    if row is not None and row.kind != "person":
+        raise DataError(f"'{row.name}' is a model; only people adjudicate.")
+    _change(connection, number, {"adjudicator": adjudicator})
+    _return_open(connection, number, now)
 
 
 def forget(connection: Connection, number: int, now: datetime) -> str:
@@ -213,6 +230,7 @@ def project_of(row: Any) -> Project:
         "images": bool(row.images),
         "guidelines_version": row.guidelines_version or 1,
         "state": row.state or "open",
+        "votes_hidden": bool(row.votes_hidden),
     }
     return Project(**values)
 
@@ -236,4 +254,5 @@ def _annotator_of(row: Any) -> Annotator:
         discarded=bool(row.discarded),
         guidelines_seen=row.guidelines_seen or 0,
         held=bool(row.held),
+        adjudicator=bool(row.adjudicator),
     )

@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from popmargin.errors import DataError
 from popmargin.label.store import access
 from popmargin.label.store.database import Database
+from popmargin.label.store.disputes import Vote, count_disputed, votes_on
 from popmargin.label.store.records import Annotator, AnnotatorKind, Project
 from popmargin.label.store.training import Trained, trained
 
@@ -73,6 +74,26 @@ class AnnotatorStore:
             DataError: there is no such annotator, or not yet such a version.
         """
         self._database.write(lambda connection: access.acknowledge(connection, annotator, version))
+
+    def set_adjudicator(self, annotator: int, adjudicator: bool) -> None:
+        """Let a person decide items on which others disagree, and no others; or label like others again.
+
+        Raises:
+            DataError: there is no such annotator, or it is a model.
+        """
+        self._database.write(
+            lambda connection: access.set_adjudicator(connection, annotator, adjudicator, self._clock())
+        )
+
+    def votes_on(self, item: int) -> list[Vote]:
+        """What people, whose labels count, say of an item; without names."""
+        with self._database.read() as connection:
+            return votes_on(connection, item)
+
+    def disputed(self, project: int) -> int:
+        """How many items on which people disagree wait for an adjudicator."""
+        with self._database.read() as connection:
+            return count_disputed(connection, project)
 
     def forget(self, annotator: int) -> str:
         """Remove an annotator's name, notes and access for good; the labels stay under a pseudonym, which is returned.

@@ -180,7 +180,7 @@ def _count(connection: Connection, who: int, given: Any, step: int) -> None:
         .where(annotator.c.id == who)
         .values(
             done=annotator.c.done + step,
-            repeats_done=annotator.c.repeats_done + (step if given.is_repeat else 0),
+            repeats_done=annotator.c.repeats_done + (step if given.is_repeat or given.adjudicates else 0),
         )
     )
 

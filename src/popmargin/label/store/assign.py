@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, exists, func, select, text, true, update
 
 from popmargin.errors import DataError
+from popmargin.label.store.disputes import disputed
 from popmargin.label.store.records import Shown
 from popmargin.label.store.runs import RUN, kept_in_place
 from popmargin.label.store.sql_tables import LEASED, annotator, assignment, item, project
@@ -54,6 +55,7 @@ def lock_annotator(connection: Connection, number: int) -> Any:
             project.c.passing,
             project.c.state.label("project_state"),
             annotator.c.held,
+            annotator.c.adjudicator,
         )
         .join_from(annotator, project)
         .where(annotator.c.id == number)
@@ -101,6 +103,12 @@ def next_assignment(connection: Connection, who: int, now: datetime) -> int | No
         lease(connection, waiting, person, now)
         return int(waiting)
     return_leases(connection, person.project, now)
+    if person.adjudicator:
+        return (
+            _again(connection, person, "expired", now, kind="adjudicates")
+            or _disputed(connection, person, now)
+            or _again(connection, person, "skipped", now, kind="adjudicates")
+        )
     if person.held:
         return None
     return (
@@ -194,7 +202,7 @@ def lease(connection: Connection, number: int, person: Any, now: datetime, *, si
     connection.execute(update(assignment).where(assignment.c.id == number).values(**values))
 
 
-def _again(connection: Connection, person: Any, state: str, now: datetime, *, training: bool = False) -> int | None:
+def _again(connection: Connection, person: Any, state: str, now: datetime, *, kind: str | None = None) -> int | None:
     """The annotator's own assignment with an expired lease, or skipped (longest ago first), if it still has a slot."""
     waiting = connection.execute(
         select(assignment.c.id, assignment.c.item, assignment.c.takes_place, assignment.c.changed_at)
@@ -203,7 +211,7 @@ def _again(connection: Connection, person: Any, state: str, now: datetime, *, tr
             assignment.c.annotator == person.id,
             assignment.c.state == state,
             ~assignment.c.takes_place | (item.c.taken < item.c.overlap),
-            assignment.c.training if training else true(),
+            true() if kind is None else assignment.c[kind],
         )
         .order_by(assignment.c.changed_at, assignment.c.number)
     ).all()
@@ -236,6 +244,14 @@ def _repeat(connection: Connection, person: Any, now: datetime) -> int | None:
     return None if row is None else _give(connection, person, row.item, now, repeat_of=row.id)
 
 
+def _disputed(connection: Connection, person: Any, now: datetime) -> int | None:
+    """The first item on which others disagree, and that nobody is deciding."""
+    had = exists().where(assignment.c.annotator == person.id, assignment.c.item == item.c.id)
+    items = disputed(person.project).where(~had).order_by(item.c.position).limit(1)
+    found = connection.execute(items).scalar()
+    return None if found is None else _give(connection, person, found, now, adjudicates=True)
+
+
 def _training(connection: Connection, person: Any, now: datetime) -> int | None:
     """One of the first gold items, which tell the known answer; who skips one gets it again before anything else."""
     if not person.training:
@@ -243,7 +259,7 @@ def _training(connection: Connection, person: Any, now: datetime) -> int | None:
     found = next_training(connection, person)
     if found is not None:
         return _give(connection, person, found, now, training=True)
-    return _again(connection, person, "skipped", now, training=True)
+    return _again(connection, person, "skipped", now, kind="training")
 
 
 def next_training(connection: Connection, person: Any) -> int | None:
@@ -347,6 +363,7 @@ def _give(
     repeat_of: int | None = None,
     takes_place: bool = False,
     training: bool = False,
+    adjudicates: bool = False,
     cursor: int | None = None,
 ) -> int:
     order = _order_of(connection, person, number, repeat=repeat_of is not None)
@@ -362,6 +379,7 @@ def _give(
             revision=0,
             takes_place=takes_place,
             training=training,
+            adjudicates=adjudicates,
             repeat_of=repeat_of,
             is_repeat=repeat_of is not None,
             swap_pairs=order.swap_pairs,

@@ -16,7 +16,7 @@ from popmargin.label.store.items import EVERYBODY, check_settings
 from popmargin.label.store.records import STATES
 from popmargin.label.store.sql_tables import annotator, assignment, item, project
 
-CHANGEABLE = ("overlap", "repeat_share", "lease_seconds", "training", "passing", "state")
+CHANGEABLE = ("overlap", "repeat_share", "lease_seconds", "training", "passing", "state", "votes_hidden")
 """Settings of a project that `LabelStore.change` takes."""
 _PART = 1000
 

@@ -9,6 +9,8 @@ from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 
 Wrong = Literal["first", "second", "both"]
 State = Literal["leased", "done", "skipped", "expired"]
+Adjudication = Literal["wins", "ignore"]
+"""Of items that an adjudicator has decided: only that label counts, or only the others do."""
 ProjectState = Literal["open", "paused", "archived"]
 AnnotatorKind = Literal["person", "ratings", "reward", "judge"]
 
@@ -35,6 +37,7 @@ class Project:
         training: gold items that everybody gets first, with feedback; None for none.
         passing: share of them to get right; who does not waits for the lead. None for no limit.
         state: a paused one gives out no tasks, but takes answers to those that are open; an archived one takes none.
+        votes_hidden: adjudicators decide without seeing the votes.
     """
 
     id: int
@@ -55,6 +58,7 @@ class Project:
     training: int | None = None
     passing: float | None = None
     state: ProjectState = "open"
+    votes_hidden: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,7 @@ class Annotator:
         discarded: the answers are kept but do not count.
         guidelines_seen: version of the guidelines that was acknowledged; 0 before the first.
         held: got too few training items right, and gets no tasks before the lead decides.
+        adjudicator: gets the items on which others disagree, and no others.
     """
 
     id: int
@@ -97,6 +102,7 @@ class Annotator:
     discarded: bool = False
     guidelines_seen: int = 0
     held: bool = False
+    adjudicator: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +179,7 @@ class Assignment:
         idle: seconds since then in which it was not open: skipped, expired or answered.
         images: the images that its preferences name, by name; None if the responses are texts.
         training: it is a training item: the known answer is shown after the own one.
+        adjudicates: others disagree on the item, and the answer decides.
         gold: the known answer of an answered training item; None before, and for other items.
     """
 
@@ -192,6 +199,7 @@ class Assignment:
     shown_at: datetime | None = None
     idle: float = 0.0
     training: bool = False
+    adjudicates: bool = False
     gold: Verdict | None = None
 
     @property

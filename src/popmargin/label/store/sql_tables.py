@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0032"
+REVISION = "0033"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -102,6 +102,8 @@ project = Table(
     Column("passing", Float),
     # Whether tasks are given out: one of records.STATES; null means open.
     Column("state", String(20)),
+    # Whether adjudicators decide without seeing the votes; null means no.
+    Column("votes_hidden", Boolean),
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -200,6 +202,8 @@ annotator = Table(
     Column("example_seen", Boolean),
     # Got too few training items right and waits for the lead; null while that is not decided.
     Column("held", Boolean),
+    # Decides items on which others disagree; null means no.
+    Column("adjudicator", Boolean),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("project", "name"),
 )
@@ -226,6 +230,8 @@ assignment = Table(
     # First sent to the annotator, and seconds since in which it was not open.
     Column("shown_at", UtcDateTime),
     Column("idle", Float),
+    # The label decides an item on which others disagree; null means no.
+    Column("adjudicates", Boolean),
     # A gold item that came first, with feedback; null means no.
     Column("training", Boolean),
     UniqueConstraint("annotator", "item", "is_repeat"),

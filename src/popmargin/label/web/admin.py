@@ -68,6 +68,7 @@ def set_settings(
     training: Annotated[int, Form()] = 0,
     passing_percent: Annotated[float, Form(allow_inf_nan=False)] = 0.0,
     state: Annotated[ProjectState, Form()] = "open",
+    votes_hidden: Annotated[bool, Form()] = False,
 ) -> RedirectResponse:
     """Change settings; what is open is planned again, and labels stay."""
     found = _project(request, project)
@@ -80,7 +81,18 @@ def set_settings(
         training=training or None,
         passing=passing_percent / 100 if training and passing_percent else None,
         state=state,
+        votes_hidden=votes_hidden,
     )
+    return _back(request, found)
+
+
+@router.post("/annotators/{annotator}/adjudicator")
+def set_adjudicator(
+    request: Request, annotator: RowId, project: ProjectId, adjudicator: Annotated[bool, Form()]
+) -> RedirectResponse:
+    """Let a person decide items on which others disagree, or label like others again."""
+    found = _project(request, project)
+    store_of(request).set_adjudicator(_annotator(request, found, annotator).id, adjudicator)
     return _back(request, found)
 
 
@@ -183,6 +195,7 @@ def _overview(
         kinds=item_kinds(store, project),
         far=out_of_reach(store, project),
         trained=store.trained(project.id),
+        disputed=store.disputed(project.id) if any(person.adjudicator for person in annotators) else None,
         changes=store.changes(project.id)[: -_CHANGES - 1 : -1],
     )
 

@@ -17,6 +17,7 @@ from popmargin.label.web.screen import (
     SURE,
     Choice,
     buttons_of,
+    choice_for,
     choice_of,
     known_choice,
     question_of,
@@ -239,7 +240,18 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         editing=editing,
         progress=store_of(request).progress(person.project.id, person.annotator.id),
         project=person.project,
+        votes=_votes(request, person, assignment),
     )
+
+
+def _votes(request: Request, person: Person, assignment: Assignment) -> list[dict[str, str]] | None:
+    """What others say of a disputed item, in terms of this screen; None where it is not shown."""
+    if not assignment.adjudicates or person.project.votes_hidden:
+        return None
+    words = words_of(assignment.kind, images=assignment.images is not None)
+    votes = store_of(request).votes_on(assignment.item)
+    choices = [(choice_for(assignment, vote.verdict, vote.wrong), vote.note) for vote in votes]
+    return [{"said": words[choice] if choice else "", "note": note} for choice, note in choices]
 
 
 def _stale_page(request: Request, person: Person, assignment: Assignment, given: dict[str, Any]) -> Response:

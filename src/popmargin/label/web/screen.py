@@ -179,16 +179,17 @@ def choice_of(assignment: Assignment) -> Choice | None:
     label = assignment.label
     if label is None or label.verdict is None:
         return None
-    return _choice(assignment, label.verdict, label.wrong)
+    return choice_for(assignment, label.verdict, label.wrong)
 
 
 def known_choice(assignment: Assignment) -> Choice | None:
     """The known answer of an answered training item in terms of its screen; None for other assignments."""
     gold = assignment.gold
-    return None if gold is None else _choice(assignment, gold, "both" if gold == "wrong" else None)
+    return None if gold is None else choice_for(assignment, gold, "both" if gold == "wrong" else None)
 
 
-def _choice(assignment: Assignment, verdict: Verdict, wrong: Wrong | None) -> Choice | None:
+def choice_for(assignment: Assignment, verdict: Verdict, wrong: Wrong | None) -> Choice | None:
+    """Somebody's answer in terms of an assignment's screen."""
     if assignment.kind == "rating":
         return cast(Choice, verdict)
     choices: tuple[Place, ...] = get_args(Place)
