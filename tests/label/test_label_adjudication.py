@@ -58,7 +58,8 @@ def test_the_queue_holds_what_people_disagree_on(
     assert (after.labels_done, after.labels_wanted) == (before.labels_done, before.labels_wanted) == (18, 18)
     assert store.undo(judge.id) is not None and store.disputed(project.id) == 0  # it is open again, with her
     clock.pass_seconds(10_000)
-    assert store.next_assignment(other.id) is None  # a lease that nobody else looked after ends with a look
+    again = store.next_assignment(other.id)  # her time is over
+    assert again is not None and again.adjudicates
     store.discard(judge.id)
     assert {row["annotator"] for row in store.labels(project.id, adjudication="wins").to_pylist()} >= {"other"}
 
@@ -82,7 +83,7 @@ def test_the_decision_wins_in_exports_and_is_counted_apart(
     notes = preferences_of(store, project).report.notes
     assert any("6 labels on items that an adjudicator has decided left out" in note for note in notes)
     found = label_quality(store.labels(project.id))
-    assert found.agreement == alone.agreement and found.annotators == alone.annotators
+    assert repr((found.agreement, found.annotators)) == repr((alone.agreement, alone.annotators))  # nan is not nan
     assert found.adjudications is not None and found.adjudications.items == 2
     assert found.adjudications.majority.estimate == 0.0  # both decided against most people
     assert any("Adjudicators have decided 2 disputed items" in sentence for sentence in reading(found))

@@ -26,8 +26,8 @@ _VALUES = np.array([-1.0, 0.0, 1.0, 2.0, np.nan])  # "unsure" is not a value
 _SECOND, _TIE, _FIRST, _WRONG, _UNSURE = range(5)
 COLUMNS = ("assignment", "item", "kind", "annotator", "annotator_kind", "verdict", "seconds", "note", "swap_pairs",
            "swap_first", "gold", "repeat_of", "training",
-           "adjudicated")  # fmt: skip
-"""Columns of a table of labels that `annotator_quality` reads."""
+           "adjudicated", "guidelines_version")  # fmt: skip
+"""Columns of a table of labels that `annotator_quality` and `versions.by_version` read."""
 
 
 @dataclass(frozen=True)

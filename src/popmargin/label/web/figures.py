@@ -14,7 +14,7 @@ from popmargin.label.quality.versions import VersionQuality, by_version
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 
-_COLUMNS = tuple(dict.fromkeys((*COLUMNS, *NEXT_COLUMNS, "guidelines_version")))
+_COLUMNS = tuple(dict.fromkeys((*COLUMNS, *NEXT_COLUMNS)))
 _PATIENCE = 10
 
 
