@@ -19,6 +19,7 @@ from popmargin.cli.main import VERBS, build_parser, main
 NO_ROWS = {
     "label annotators add", "label annotators token", "label annotators activate", "label annotators deactivate",
     "label annotators admit", "label annotators forget", "label annotators adjudicate",
+    "label annotators quota",
     "label annotators discard", "label annotators list", "label backup", "label guidelines", "label next",
     "label status",
     "objectives", "study power", "schema", "completion", "report",

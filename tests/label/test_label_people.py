@@ -137,3 +137,28 @@ def test_edges_that_count_less_in_a_scale(tmp_path: Path, capsys: pytest.Capture
     ):
         assert main([*command, *more]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_quota_ends_the_tasks_and_a_higher_one_gives_a_batch(
+    store: LabelStore, make_project: Callable[..., Project]
+) -> None:
+    project = make_project(items=6)
+    who, _ = store.add_annotator(project.id, "ann")
+
+    def answer() -> int:
+        done = 0
+        while (now := store.next_assignment(who.id)) is not None:
+            store.record(who.id, now.id, "first", request=f"r{now.id}-{now.revision}")
+            done += 1
+        return done
+
+    store.set_quota(who.id, 2)
+    assert store.progress(project.id, who.id).own_left == 2
+    assert answer() == 2 and store.progress(project.id, who.id).own_left == 0
+    assert store.undo(who.id) is not None and answer() == 1  # what was taken back may be answered
+    store.set_quota(who.id, 3)
+    assert store.annotators(project.id)[0].quota == 3 and answer() == 1
+    store.set_quota(who.id, None)
+    assert answer() == 3
+    with pytest.raises(ConfigError, match="give a number from 0"):
+        store.set_quota(who.id, -1)

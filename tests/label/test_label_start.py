@@ -35,6 +35,7 @@ MAY_LOAD: dict[str, list[str]] = {
     "annotators list": [],
     "annotators admit": [],
     "annotators adjudicate": [],
+    "annotators quota": [],
     "annotators deactivate": [],
     "annotators activate": [],
     "annotators token": [],

@@ -16,7 +16,7 @@ def add_parser(verbs: Any) -> None:
     actions = parser.add_subparsers(
         dest="annotators_verb",
         required=True,
-        metavar="{add,list,token,admit,adjudicate,deactivate,discard,activate,forget}",
+        metavar="{add,list,token,admit,adjudicate,quota,deactivate,discard,activate,forget}",
     )
     for name, summary, act in (
         ("add", "add people; prints each one's token, only once", _add),
@@ -36,6 +36,11 @@ def add_parser(verbs: Any) -> None:
     deciding.add_argument("--stop", action="store_true", help="label like others again")
     add_store_arguments(deciding)
     deciding.set_defaults(func=_adjudicate)
+    quota = actions.add_parser("quota", help="how many answers people are asked for in all; a higher one gives a batch")
+    quota.add_argument("names", nargs="+", metavar="NAME")
+    quota.add_argument("--answers", type=int, metavar="N", help="repeated items included (default: no limit)")
+    add_store_arguments(quota)
+    quota.set_defaults(func=_quota)
     listing = actions.add_parser("list", help="list a project's annotators")
     add_store_arguments(listing)
     listing.set_defaults(func=_list)
@@ -85,6 +90,15 @@ def _adjudicate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _quota(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.set_quota(who.id, args.answers)
+            said = "has no limit" if args.answers is None else f"is asked for {counted(args.answers, 'answer')} in all"
+            print(f"{who.name} {said}")
+    return 0
+
+
 def _deactivate(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         for who in _named(store, args):
@@ -128,6 +142,7 @@ def _list(args: argparse.Namespace) -> int:
 def _state(who: Any) -> str:
     if who.active:
         more = ", waits after the training" * who.held + ", adjudicates" * who.adjudicator
+        more += "" if who.quota is None else f", quota {who.quota}"
         return f"active{more}"
     return "not active, discarded" if who.discarded else "not active"
 

@@ -146,6 +146,18 @@ def let_in(connection: Connection, number: int) -> None:
     _change(connection, number, {"held": False})
 
 
+def set_quota(connection: Connection, number: int, quota: int | None) -> None:
+    """Ask an annotator for this many answers in all, or without a limit.
+
+    Raises:
+        ConfigError: the number is below 0.
+        DataError: there is no such annotator.
+    """
+    if quota is not None and not 0 <= quota < 2**31:
+        raise ConfigError(f"A quota of {quota} answers: give a number from 0, or none for no limit.")
+    _change(connection, number, {"quota": quota})
+
+
 def set_adjudicator(connection: Connection, number: int, adjudicator: bool, now: datetime) -> None:
     """Let an annotator decide items on which others disagree, or label like others again; what is open is returned.
 
@@ -255,4 +267,5 @@ def _annotator_of(row: Any) -> Annotator:
         guidelines_seen=row.guidelines_seen or 0,
         held=bool(row.held),
         adjudicator=bool(row.adjudicator),
+        quota=row.quota,
     )

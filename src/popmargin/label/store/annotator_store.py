@@ -85,6 +85,16 @@ class AnnotatorStore:
             lambda connection: access.set_adjudicator(connection, annotator, adjudicator, self._clock())
         )
 
+    def set_quota(self, annotator: int, quota: int | None) -> None:
+        """Ask an annotator for this many answers in all, repeated items included; None for no limit. A higher one gives
+        the next batch.
+
+        Raises:
+            ConfigError: the number is below 0.
+            DataError: there is no such annotator.
+        """
+        self._database.write(lambda connection: access.set_quota(connection, annotator, quota))
+
     def votes_on(self, item: int) -> list[Vote]:
         """What people, whose labels count, say of an item; without names."""
         with self._database.read() as connection:

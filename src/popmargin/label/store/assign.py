@@ -56,6 +56,8 @@ def lock_annotator(connection: Connection, number: int) -> Any:
             project.c.state.label("project_state"),
             annotator.c.held,
             annotator.c.adjudicator,
+            annotator.c.quota,
+            annotator.c.done,
         )
         .join_from(annotator, project)
         .where(annotator.c.id == number)
@@ -103,6 +105,8 @@ def next_assignment(connection: Connection, who: int, now: datetime) -> int | No
         lease(connection, waiting, person, now)
         return int(waiting)
     return_leases(connection, person.project, now)
+    if person.quota is not None and person.done >= person.quota:
+        return None
     if person.adjudicator:
         return (
             _again(connection, person, "expired", now, kind="adjudicates")

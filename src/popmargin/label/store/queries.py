@@ -155,6 +155,8 @@ def progress(connection: Connection, number: int, who: int | None) -> Progress:
     left = min(found.items - (answered - repeated), max(wanted - done - open_now + own_open, 0))
     if _is_adjudicator(connection, who):
         left = own_open + count_disputed(connection, number)
+    quota = connection.execute(select(annotator.c.quota).where(annotator.c.id == who)).scalar()
+    left = left if quota is None else min(left, max(quota - answered, 0))
     return Progress(
         items=found.items,
         labels_wanted=wanted,

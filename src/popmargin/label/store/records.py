@@ -93,6 +93,7 @@ class Annotator:
         guidelines_seen: version of the guidelines that was acknowledged; 0 before the first.
         held: got too few training items right, and gets no tasks before the lead decides.
         adjudicator: gets the items on which others disagree, and no others.
+        quota: answers, with repeated items, after which there are no more tasks; None for no limit.
     """
 
     id: int
@@ -103,6 +104,7 @@ class Annotator:
     guidelines_seen: int = 0
     held: bool = False
     adjudicator: bool = False
+    quota: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0033"
+REVISION = "0034"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -204,6 +204,8 @@ annotator = Table(
     Column("held", Boolean),
     # Decides items on which others disagree; null means no.
     Column("adjudicator", Boolean),
+    # Answers they are asked for in all; null means no limit.
+    Column("quota", Integer),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("project", "name"),
 )

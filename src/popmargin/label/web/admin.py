@@ -96,6 +96,16 @@ def set_adjudicator(
     return _back(request, found)
 
 
+@router.post("/annotators/{annotator}/quota")
+def set_quota(
+    request: Request, annotator: RowId, project: ProjectId, quota: Annotated[str, Form(pattern=r"^\d{0,9}$")] = ""
+) -> RedirectResponse:
+    """Ask a person for this many answers in all; empty for no limit."""
+    found = _project(request, project)
+    store_of(request).set_quota(_annotator(request, found, annotator).id, int(quota) if quota else None)
+    return _back(request, found)
+
+
 @router.post("/annotators/{annotator}/admit")
 def let_in(request: Request, annotator: RowId, project: ProjectId) -> RedirectResponse:
     """Let an annotator go on who got too few training items right."""
