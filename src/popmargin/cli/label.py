@@ -19,7 +19,7 @@ from popmargin.cli import (
     label_set,
 )
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_unlabelled, seed
-from popmargin.cli.gold import lease_seconds, read_gold
+from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.cli.weights import add_weights, weights_of

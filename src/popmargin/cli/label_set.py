@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from popmargin.cli.gold import lease_seconds, read_gold
+from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.store_options import add_store_arguments, user
 from popmargin.errors import ConfigError, counted
 from popmargin.label.store.address import open_store
@@ -80,7 +80,7 @@ def _set(args: argparse.Namespace) -> int:
 
 
 def _gold(store: Any, project: Any, file: Path, *, remove: bool) -> str:
-    from popmargin.label.projects.gold import set_known_answers
+    from popmargin.label.projects.change_gold import set_known_answers
     from popmargin.label.projects.same_project import item_kinds
 
     kinds = item_kinds(store, project)

@@ -9,9 +9,9 @@ from popmargin.data.schema import COLUMNS, TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.draft import Draft
 from popmargin.label.store.answers import clean
+from popmargin.label.store.change_settings import CHANGEABLE
 from popmargin.label.store.items import item_order
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.store.plan import CHANGEABLE
 from popmargin.label.store.records import Project
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from popmargin.data.questions import Verdict
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
-from popmargin.label.store import items, plan, sql_tables
+from popmargin.label.store import change_settings, items, sql_tables
 from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.annotator_store import AnnotatorStore
 from popmargin.label.store.answers import clean
@@ -146,12 +146,14 @@ class ProjectStore(AnnotatorStore):
             DataError: there is no such project.
         """
         for name in settings:
-            if name not in plan.CHANGEABLE:
-                raise ConfigError(f"{name} is no setting that can be changed. {did_you_mean(name, plan.CHANGEABLE)}")
+            if name not in change_settings.CHANGEABLE:
+                raise ConfigError(
+                    f"{name} is no setting that can be changed. {did_you_mean(name, change_settings.CHANGEABLE)}"
+                )
 
         def change(connection: Connection) -> Project:
             found = items.lock_project(connection, project)
-            plan.change_settings(connection, found, settings, who, self._clock())
+            change_settings.change_settings(connection, found, settings, who, self._clock())
             return project_of(items.lock_project(connection, project))
 
         return self._database.write(change)
@@ -173,7 +175,7 @@ class ProjectStore(AnnotatorStore):
             DataError: no such project or item, or an answer is none to its kind.
         """
         return self._database.write(
-            lambda c: plan.set_gold(c, items.lock_project(c, project), answers, who, self._clock())
+            lambda c: change_settings.set_gold(c, items.lock_project(c, project), answers, who, self._clock())
         )
 
     def guidelines(self, project: int, version: int) -> str:
