@@ -24,7 +24,7 @@ class Vote:
     note: str
 
 
-def disputed(number: int) -> Select[tuple[int]]:
+def disputed(number: int) -> Select[Any]:
     """Items of a project that have all their labels, on which people disagree, and that nobody has adjudicated.
 
     People whose labels do not count have no say, nor has who cannot tell; ratings disagree from two points on.

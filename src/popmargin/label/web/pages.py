@@ -250,8 +250,11 @@ def _votes(request: Request, person: Person, assignment: Assignment) -> list[dic
         return None
     words = words_of(assignment.kind, images=assignment.images is not None)
     votes = store_of(request).votes_on(assignment.item)
-    choices = [(choice_for(assignment, vote.verdict, vote.wrong), vote.note) for vote in votes]
-    return [{"said": words[choice] if choice else "", "note": note} for choice, note in choices]
+    said: list[dict[str, str]] = []
+    for vote in votes:
+        choice = choice_for(assignment, vote.verdict, vote.wrong)
+        said.append({"said": "" if choice is None else words[choice], "note": vote.note})
+    return said
 
 
 def _stale_page(request: Request, person: Person, assignment: Assignment, given: dict[str, Any]) -> Response:
