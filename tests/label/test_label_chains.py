@@ -3,11 +3,15 @@
 import itertools
 from collections import Counter
 
+import numpy as np
 import pytest
 from label_stores import preferences
 
 from popmargin.errors import ConfigError
 from popmargin.label.projects.open_project import open_project
+from popmargin.label.quality.carry_over import carry_over
+from popmargin.label.quality.label_quality import label_quality
+from popmargin.label.quality.report_page import reading
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
 from popmargin.label.store.runs import RUN, run_links
@@ -118,6 +122,38 @@ def test_random_pairs_remain_a_choice_and_old_projects_are_continued(store: Labe
     assert open_project(store, preferences(30), "demo", k=2, say=lambda line: None).items == 60  # as it once was called
     with pytest.raises(ConfigError, match="different items"):
         open_project(store, preferences(30), "demo", sampling="chain", k=2, say=lambda line: None)
+
+
+def chain_answers(count: int, pull: float, seed: int) -> list[dict]:
+    """Answers of somebody who sees strengths with noise, and what stayed as better by `pull`."""
+    rng = np.random.default_rng(seed)
+    strength = rng.normal(size=count)
+    rows = []
+    for place in range(count - 1):
+        gap = strength[place] - strength[place + 1] + rng.normal() + (pull if place else 0.0)
+        rows.append(
+            {"kind": "pop", "annotator_kind": "person", "annotator": "ann", "verdict": "first" if gap > 0 else "second",
+             "assignment": place + 1, "first": f"p{place}", "second": f"p{place + 1}"}
+        )  # fmt: skip
+    return rows
+
+
+def test_the_order_effect_is_found_and_is_not_found_where_there_is_none() -> None:
+    shares = [carry_over(chain_answers(200, 0.0, seed)).stayed for seed in range(60)]
+    assert np.mean([share.low <= 0.5 <= share.high for share in shares]) >= 0.95
+    drawn = carry_over(chain_answers(400, 0.8, 0))
+    assert drawn.tasks == 398 and drawn.stayed.low > 0.55
+    assert carry_over([row | {"kind": "preference"} for row in chain_answers(9, 0.0, 0)]) is None
+
+
+def test_the_report_tells_the_order_effect(store: LabelStore) -> None:
+    project = chained(store, 30)
+    who = store.add_annotator(project, "ann")[0].id
+    while answer(store, who) is not None:
+        pass
+    quality = label_quality(store.labels(project))
+    assert quality.stayed.tasks == 29
+    assert any(line.startswith("Order effect") and "29 decided answers" in line for line in reading(quality))
 
 
 def test_runs_end_where_nothing_is_shared_and_after_their_length() -> None:

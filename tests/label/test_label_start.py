@@ -48,7 +48,12 @@ MAY_LOAD: dict[str, list[str]] = {
     "report": [*WITH_LABELS, "jinja2"],
 }
 """Command -> the heavy modules that it may import; those before it in the list have run in the same process."""
-NEED_MORE = {"import": "reads a data set", "ask": "fits a scale", "rank": "asks judges about a data set"}
+NEED_MORE = {
+    "import": "reads a data set",
+    "import-labels": "reads a file of labels",
+    "ask": "fits a scale",
+    "rank": "asks judges about a data set",
+}
 """Commands that have to load what they work with."""
 
 

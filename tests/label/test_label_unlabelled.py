@@ -161,6 +161,22 @@ def test_ratings_of_lists_say_which_is_better(write: Write, tmp_path: Path, caps
     assert kept == {"x/0-1": ("b", 4.0, 2.0, None), "x/1-2": ("b", 4.0, 4.0, 0.5)}
 
 
+def test_texts_are_what_was_written(write: Write, tmp_path: Path) -> None:
+    """Formulas, backslashes and white space pass through import, project and export unchanged, also as CSV."""
+    maths = '- \\( a_1 \\) is \\[ 2*3*4 \\], "quoted", __init__ & C:\\*\r\n  = $x$, \u00e9\u200f'
+    rows = [{"id": f"m{i}", "prompt": f"{maths}{i}", "response": f"={maths}"} for i in range(2)]
+    db = str(tmp_path / "l.db")
+    assert main(["label", "import", write("m.jsonl", rows), "--db", db]) == 0
+    with LabelStore.open(db) as store:
+        answer(store, "ann", lambda now: "3" if now.first.chosen == f"={maths}" else None)
+    for name, options in (("a.jsonl", []), ("a.csv", ["--formulas", "keep"])):
+        out = tmp_path / name
+        assert main(["label", "export", "--db", db, "--as", "ratings", "--out", str(out), *options]) == 0
+        with out.open(newline="", encoding="utf-8") as file:
+            table = read(out) if name.endswith("jsonl") else list(csv.DictReader(file))
+        assert [(row["prompt"], row["response"]) for row in table] == [(row["prompt"], row["response"]) for row in rows]
+
+
 def test_ties_of_the_data_are_asked(write: Write, tmp_path: Path) -> None:
     """A tie of the source is labelled like the rest; people's unequal ratings take its soft label away."""
     rows = [{"id": n, "prompt": n, "response_a": "a", "response_b": "b", "votes_a": v, "votes_equal": 1, "votes_b": 2}

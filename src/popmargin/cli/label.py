@@ -12,6 +12,7 @@ from popmargin.cli import (
     label_ask,
     label_backup,
     label_guidelines,
+    label_import_labels,
     label_judge,
     label_next,
     label_rank,
@@ -39,8 +40,8 @@ def add_parser(subparsers: Any) -> None:
     """Add `label` and its verbs to the command line."""
     parser = subparsers.add_parser(
         "label",
-        help="the label store: import, ask, status, annotators, guidelines, set, export, backup, judge, next, rank, "
-        "report",
+        help="the label store: import, import-labels, ask, status, annotators, guidelines, set, export, backup, judge, "
+        "next, rank, report",
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
@@ -53,6 +54,7 @@ def add_parser(subparsers: Any) -> None:
     label_ask.add_parser(verbs)
     label_backup.add_parser(verbs)
     label_guidelines.add_parser(verbs)
+    label_import_labels.add_parser(verbs)
     label_judge.add_parser(verbs)
     label_next.add_parser(verbs)
     label_rank.add_parser(verbs)
@@ -93,6 +95,14 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--passing", type=float, metavar="SHARE", help="share of them to get right; others wait for you (default: none)"
     )
+    parser.add_argument(
+        "--wording", help="what the better response is more of, in the question: 'more convincing' (default: better)"
+    )
+    parser.add_argument(
+        "--grades",
+        action=argparse.BooleanOptionalAction,
+        help="for kind preference: ask by how much the better response is better, in the same key press (default: ask)",
+    )
     parser.add_argument("--overlap", type=int, help="people per item (default: 1)")
     parser.add_argument("--repeat-share", type=float, help="share of items repeated to the same annotator (default: 0)")
     parser.add_argument("--lease-minutes", type=float, help="how long an item is reserved (default: 30)")
@@ -122,6 +132,8 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "training": args.training,
         "passing": args.passing,
         "guidelines": guidelines,
+        "wording": args.wording,
+        "grades": args.grades,
     }
 
 
@@ -151,6 +163,12 @@ def _add_import(verbs: Any) -> None:
     add_store_arguments(parser)
     add_project_arguments(parser)
     add_data_arguments(parser, rated=True)
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="add the rows that the project does not have, also while people label; changed rows are refused, or with "
+        "--bad-rows drop left out",
+    )
     parser.set_defaults(func=_import)
 
 
@@ -215,14 +233,17 @@ def _add_export(verbs: Any) -> None:
     )
     parser.add_argument(
         "--votes",
-        choices=("probability", "whole"),
-        help="preferences: weight of a vote in soft_label, its confidence or always 1 (default: probability)",
+        choices=("probability", "whole", "grades"),
+        help="preferences: weight of a vote in soft_label: its confidence, always 1, or what its grade is worth, from "
+        "overlap, gold items or repeats (default: probability)",
     )
     parser.set_defaults(func=_export)
 
 
 def _import(args: argparse.Namespace) -> int:
     settings = project_settings(args)
+    if args.append:
+        return _append(args, settings)
     data = load_new_data(args, settings)
     with open_store(args.db, create=True) as store:
         from popmargin.label.projects.open_project import open_project
@@ -230,6 +251,20 @@ def _import(args: argparse.Namespace) -> int:
         project = open_project(store, data, args.project or NEW_PROJECT, **settings)
     where = f"--db {in_words(args.db)} --project {shlex.quote(project.name)}"
     print(f"next: popmargin label annotators add NAME {where}")
+    return 0
+
+
+def _append(args: argparse.Namespace, settings: dict[str, Any]) -> int:
+    for option in ("edges", "gold"):
+        if settings.pop(option) is not None:
+            raise ConfigError(f"--{option} chooses the items of a new project. Omit it, or import without --append.")
+    with open_store(args.db) as store:
+        from popmargin.label.projects.append import append_rows
+
+        project = store.project(args.project)
+        pairs = "best_vs_rest" if project.scale is not None else "best_vs_worst"
+        data = load_unlabelled(args, args.data, rated_pairs=pairs)
+        append_rows(store, project, data, drop_changed=args.bad_rows == "drop", **settings)
     return 0
 
 

@@ -11,8 +11,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "schema",
         help="write the JSON schema of a configuration, for editors",
-        description="Write the JSON schema of the configuration of a run, a study, rounds, recommenders or a budget "
-        "study, with which an editor completes, explains and checks YAML: popmargin schema > popmargin.schema.json",
+        description="Write the JSON schema of the configuration of a run, a study, rounds, recommenders, a budget "
+        "study or a best-of-n study, with which an editor completes, explains and checks YAML: popmargin schema > "
+        "popmargin.schema.json",
         allow_abbrev=False,
     )
     parser.add_argument("of", nargs="?", choices=list(_SCHEMAS), default="run", help="of which (default run)")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from popmargin.files import HTML
-from popmargin.report.best_of_n_plot import accuracy_against_gold, choice_styles, curves
+from popmargin.report.best_of_n_plot import above_first_labels, accuracy_against_gold, choice_styles, curves
 from popmargin.report.best_of_n_results import BestOfNResults, ChoiceArm, ChoiceCell, Difference
 from popmargin.report.budget_page import points, share, unbroken
 from popmargin.report.metrics import DASH, has_bounds, is_known, number
@@ -20,6 +20,7 @@ def render_best_of_n(study: BestOfNResults) -> str:
         study=study,
         opening=_opening(study),
         curves=[curves(study, width) for width in (WIDER, NARROW)],
+        above=[above_first_labels(study, width) for width in (WIDER, NARROW)],
         scatter=[accuracy_against_gold(study, width) for width in (WIDER, NARROW)],
         styles=choice_styles(study),
         key_of=legend_mark,
@@ -75,7 +76,7 @@ def arm_rows(study: BestOfNResults, cell: ChoiceCell) -> list[dict[str, str]]:
             "Minutes": f"{arm.minutes:.0f}" if arm.minutes else DASH,
             "Accuracy": share(arm.accuracy),
             **{f"Best of {study.ns[place]}": gold(arm.curve[place]) for place in shown},
-            "Of what can be gained": f"{arm.share_of_possible:.0%}",
+            "Of what can be gained": number(arm.share_of_possible, 0, share=True),
         }
 
     return [row(arm) for arm in cell.arms.values()]
@@ -92,9 +93,9 @@ def difference_rows(study: BestOfNResults) -> list[dict[str, str]]:
             "Arm": cell.arms[one.name].label,
             "Against": cell.arms[one.against].label,
             "Accuracy": points(one.accuracy),
-            f"Power for {100 * study.difference:g} points": _percent(one.accuracy_power),
+            f"Power, {100 * study.difference:g} points": _percent(one.accuracy_power),
             f"Gold, best of {last}": gold(one.curve[-1], sign=True),
-            f"Power for {wanted} of what can be gained": _percent(one.gold_power),
+            f"Power, {wanted}": _percent(one.gold_power),
         }
 
     return [row(cell, one) for cell in study.cells for one in cell.differences]

@@ -14,6 +14,10 @@ from popmargin.statistics.intervals import Interval
 CURVES = ("base", "more", "ratings", "chain_control", "chain_pop", "chain_rank", "chain_scale", "coin", "length")
 """The arms of the charts; the tables have all. The gold reward itself is the dashed line."""
 
+BANDS = ("base", "more", "coin")
+"""The arms whose bands are drawn: those of all arms overlap, since all choose among the same samples."""
+_APART = 4.0  # px between the marks of two arms at the same n
+
 
 def choice_styles(study: BestOfNResults) -> list[Style]:
     """How the arms of the charts look; the first labels alone are grey, arms that learn nothing are hollow."""
@@ -44,7 +48,7 @@ def curves(study: BestOfNResults, width: float = WIDER) -> Markup:
         plot.y_axis()
         _axis_of_n(plot, study)
         plot.text("n, and the divergence (nats) →", plot.x.end, plot.y.start + 50, "axis-title end")
-        plot.line(zip(study.divergences, [one.estimate for one in cell.arms["gold"].curve], strict=True), "level")
+        plot.line(zip(study.divergences, [one.estimate for one in cell.arms["gold"].curve], strict=True), "base")
         plot.text("chosen by the gold reward", plot.x.start + 8, plot.y.end + 12, "tick halo")
         for style in styles:
             said += _curve(plot, style, cell, study)
@@ -72,7 +76,7 @@ def _curve(plot: Plot, style: Style, cell: ChoiceCell, study: BestOfNResults) ->
     if arm is None:
         return []
     points = list(zip(study.divergences, arm.curve, strict=True))
-    if has_bounds(arm.curve[-1]):
+    if style.name in BANDS and has_bounds(arm.curve[-1]):
         plot.band([(x, value.low, value.high) for x, value in points], f"area {style.colour}")
     plot.line([(x, value.estimate) for x, value in points], f"line {style.colour}", style.dash)
     for n, (x, value) in zip(study.ns, points, strict=True):
@@ -84,6 +88,41 @@ def _curve(plot: Plot, style: Style, cell: ChoiceCell, study: BestOfNResults) ->
 
 def _gold(value: float) -> str:
     return number(value, 3, sign=True)
+
+
+def above_first_labels(study: BestOfNResults, width: float = WIDER) -> Markup:
+    """Gold reward of the best of n above that of the first labels alone, paired, with the intervals."""
+    styles = [style for style in choice_styles(study) if style.name != "base"]
+    found = [
+        {one.name: one.curve for one in cell.differences if one.against == "base"} for cell in study.cells
+    ]  # fmt: skip
+    styles = [style for style in styles if any(style.name in curves for curves in found)]
+    if not styles:
+        return Markup("")
+    y = span([0.0, *(end for curves in found for style in styles for value in curves.get(style.name, ())
+                     for end in ends(value))], pad=0.06)  # fmt: skip
+    x = span(study.divergences, pad=0.06)
+    whole, said = Plot(Scale(0, 1, 0, 1), Scale(0, 1, 0, 1)), list[str]()
+    columns, panel, height = _panels(len(study.cells), width)
+    for place, (cell, differences) in enumerate(zip(study.cells, found, strict=True)):
+        left, top = place % columns * panel, place // columns * height
+        plot = Plot(x.on(left + 48, left + panel - 14), y.on(top + height - 60, top + 40), whole.body)
+        plot.text(f"{cell.size} first labels", plot.x.start, top + 14, "panel-title")
+        plot.y_axis()
+        _axis_of_n(plot, study)
+        plot.text("n, and the divergence (nats) →", plot.x.end, plot.y.start + 50, "axis-title end")
+        plot.across(0.0, "zero")
+        for turn, style in enumerate(styles):
+            shift = _APART * (turn - (len(styles) - 1) / 2)
+            for divergence, value in zip(study.divergences[1:], differences.get(style.name, [])[1:], strict=False):
+                at = plot.x(divergence) + shift
+                if has_bounds(value):
+                    plot.segment((at, at), (plot.y(value.low), plot.y(value.high)), f"bar soft {style.colour}")
+                plot.body.append(style.mark(at, plot.y(value.estimate), 4.2, f"{style.label}: {_gold(value.estimate)}"))
+            if style.name in differences:
+                said.append(f"{style.label}, {cell.size} first labels: {_gold(differences[style.name][-1].estimate)}")
+    total = height * math.ceil(len(study.cells) / columns)
+    return whole.picture(width, total, f"Gold reward above that of the first labels alone. {'; '.join(said)}.")
 
 
 def accuracy_against_gold(study: BestOfNResults, width: float = WIDER) -> Markup:

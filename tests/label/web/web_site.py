@@ -64,8 +64,12 @@ class Site:
     app: FastAPI
     project: Project
 
-    def add(self, name: str) -> tuple[Annotator, str]:
-        return self.store.add_annotator(self.project.id, name)
+    def add(self, name: str, *, example: bool = True) -> tuple[Annotator, str]:
+        """A new person, who has seen the worked example."""
+        person, token = self.store.add_annotator(self.project.id, name)
+        if example:
+            self.store.note_example(person.id)
+        return person, token
 
     def read(self, token: str) -> None:
         """Acknowledge the guidelines, if the token is that of an annotator."""

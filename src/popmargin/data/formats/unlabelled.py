@@ -97,6 +97,10 @@ def _paired(row: Row, reader: Reader, prompt: Text, texts: Sequence[Text]) -> li
 def _draft(
     reader: Reader, row: Row, prompt: Text, first: Text, second: Text | None, fields: Mapping[str, Any]
 ) -> Draft:
+    if second is None and reader.image_fields:
+        message = "the prompt has a single image."
+        remedy = "add another image to compare it with; single texts can be rated, single images not yet."
+        raise RowError("too_few", message, remedy, column="response")
     draft = reader.draft(row, prompt, first, first if second is None else second)
     if second is None:
         draft["rejected"] = None

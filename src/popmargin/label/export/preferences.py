@@ -24,6 +24,7 @@ from popmargin.data.schema import (
 )
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
+from popmargin.label.export.graded_votes import calibrate_grades, graded_probabilities, mean_grades, together
 from popmargin.label.export.judged_wrong import (
     DECIDED,
     OnWrong,
@@ -42,8 +43,8 @@ from popmargin.label.store.records import Adjudication, Project
 from popmargin.pop.strengths import half_normal_strengths
 
 pc: Any = pyarrow.compute
-_VOTE_COLUMNS = ("kind", "first", "second", "response", "annotator", "annotator_kind", "verdict", "wrong", "confidence",
-                 "repeat_of")  # fmt: skip
+_VOTE_COLUMNS = ("assignment", "item", "kind", "first", "second", "response", "annotator", "annotator_kind", "verdict",
+                 "wrong", "confidence", "grade", "gold", "repeat_of")  # fmt: skip
 OnUnrated = Literal["keep", "drop"]
 """What to do with preferences whose responses are not both rated, when others are."""
 
@@ -76,7 +77,8 @@ def preferences_of(
         unjudged: what to do with preferences whose direction nobody gave (see `without_direction`): "drop" leaves them
             out, "keep" keeps them in the imported order. Lone responses are left out in any case.
         votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
-            if it has none); "whole", always 1.
+            if it has none); "whole", always 1; "grades", the share of right answers of its grade, as estimated by
+            `calibrate_grades`.
         without: names of annotators whose labels are left out, as are those of discarded ones.
         weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`; 1 for
             others.
@@ -85,15 +87,17 @@ def preferences_of(
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
         vote, `soft_label` is their mean probability that chosen is better, ½ for a tie; with "whole" it is the share of
-        votes. If responses were rated, the ratings are means over annotators only, and imported ratings and strengths,
-        which are on another scale, are dropped; equal means stay, as a gap of 0. With a soft label below ½, for which
-        loading swaps the responses, ratings and strengths that say the opposite are left empty. Everything else is as
-        imported; of images, the files are.
+        votes, with "grades" what the answers say together. Where answers have a grade, `grade` is their mean, positive
+        where chosen is better. If responses were rated, the ratings are means over annotators only, and imported
+        ratings and strengths, which are on another scale, are dropped; equal means stay, as a gap of 0. With a soft
+        label below ½, for which loading swaps the responses, ratings and strengths that say the opposite are left
+        empty. Everything else is as imported; of images, the files are.
 
     Raises:
         ConfigError: an unknown value of `wrong`, `unrated`, `unjudged` or `votes`.
         DataError: strengths of preferences that the project does not have, below 0, or not finite; a project that asks
-            for ratings, and has none yet; nothing is left; no annotator of a name in `without` or `weights`.
+            for ratings, and has none yet; nothing is left; no annotator of a name in `without` or `weights`; grades
+            that cannot be calibrated.
     """
     check_wrong(wrong)
     for name, value, known in (
@@ -103,6 +107,8 @@ def preferences_of(
     ):
         if value not in get_args(known):
             raise ConfigError(f"{name} is {value!r}; choose {', '.join(get_args(known))}.")
+    if weights and votes == "grades":
+        raise ConfigError("weights and votes='grades' exclude each other: calibrated grades have their own weights.")
     columns = store.preference_columns(project.id)
     if columns["id"] and not any(side is not None for side in columns["rejected"]):
         raise DataError(
@@ -130,9 +136,16 @@ def preferences_of(
         notes.append(f"{counted(counting - labels.num_rows, 'label')} {why} left out")
     if strengths is not None:
         _put_strengths(columns, strengths)
+    grades = mean_grades(labels)
+    if votes == "grades":
+        calibration = calibrate_grades(labels)
+        labels = graded_probabilities(labels, calibration)
+        notes.append(calibration.note())
     voted, by_most = _soft_labels(labels, votes, weights or {}), wrong_preferences(labels, votes, weights)
     if not voted and "preference" in kinds and unjudged == "keep":
         notes.append("nobody has judged a preference yet: order and soft labels are those of the imported data")
+    if votes == "grades":  # what the answers say together also says which response is better
+        by_most = {key: counts for key, counts in by_most.items() if voted.get(key, 0.0) < 0.5}
     for row, key in enumerate(columns["id"]):
         if key in voted:
             columns["soft_label"][row] = voted[key]
@@ -158,6 +171,12 @@ def preferences_of(
     if MARK in columns:  # only where the order is still no label
         columns[MARK] = [None if row in judged or row in out else mark for row, mark in enumerate(columns[MARK])]
     emptied = sum(_turn(columns, row) for row in rows) if wrong == "swap" else 0
+    turned = set(rows) if wrong == "swap" else set[int]()
+    if grades:
+        columns["grade"] = [
+            None if key not in grades else -grades[key] if row in turned else grades[key]
+            for row, key in enumerate(columns["id"])
+        ]
     if rows:
         done = {"swap": "chosen and rejected swapped", "drop": "left out", "keep": "kept as is"}[wrong]
         names = first_few([columns["id"][row] for row in rows])
@@ -272,17 +291,21 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
 
 
 def _soft_labels(labels: Any, votes: Votes, weights: Mapping[str, float]) -> dict[str, float]:
-    """Preference id -> weighted mean over its labels of the probability that chosen is better."""
-    sums: dict[str, tuple[float, float]] = {}
+    """Preference id -> weighted mean over its labels of the probability that chosen is better; with grades, what the
+    labels say together."""
+    said: dict[str, list[tuple[float, float]]] = {}
     single = labels.filter(pc.and_(pc.equal(labels["kind"], "preference"), pc.is_null(labels["repeat_of"])))
     read = (single[name].to_pylist() for name in ("first", "verdict", "confidence", "annotator"))
     for key, verdict, confidence, who in zip(*read, strict=True):
         if verdict in DECIDED:
             sure, weight = probability(confidence, votes), weights.get(who, 1.0)
-            total, count = sums.get(key, (0.0, 0.0))
-            share = {"first": sure, "second": 1.0 - sure, "tie": 0.5}[verdict]
-            sums[key] = (total + weight * share, count + weight)
-    return {key: total / count for key, (total, count) in sums.items()}
+            said.setdefault(key, []).append((weight, {"first": sure, "second": 1.0 - sure, "tie": 0.5}[verdict]))
+    if votes == "grades":
+        return {key: together([share for _, share in values]) for key, values in said.items()}
+    return {
+        key: sum(weight * share for weight, share in values) / sum(weight for weight, _ in values)
+        for key, values in said.items()
+    }
 
 
 def _turn(columns: dict[str, list[Any]], row: int) -> bool:

@@ -70,7 +70,7 @@ def draft_items(
     check_settings(**settings, seed=seed, scale=scale)
     kind = kind or usual_kind(data)
     if kind != "rating":
-        _refuse_lone(data)
+        refuse_lone(data)
     if kind != "pop" and edges is not None:
         raise ConfigError(f"edges compare two preferences: use them with kind 'pop', not '{kind}'.")
     drawn = [name for name, value in {"--pairs-of-pairs": sampling, "--k": k}.items() if value is not None]
@@ -88,12 +88,7 @@ def draft_items(
             raise ConfigError("for single preferences, gold must be preferences with known labels, not PoP edges.")
         known = {} if gold is None else known_sides(columns_of(data), data.report.source, gold)
         return Draft(kind=kind, first=data.ids, gold=[known.get(key) for key in data.ids] if known else None)
-    if MARK in data.extra_columns:
-        raise ConfigError(
-            f"{data.report.source}: nobody has said which response is better, so there are no preferences to compare. "
-            "Ask that first with --kind preference, export the answers (popmargin label export --as preferences), and "
-            "compare those."
-        )
+    refuse_unlabelled(data)
     if isinstance(gold, Preferences):
         raise ConfigError("for comparisons, gold must be PoP edges, not preferences.")
     first, second, golds, steps = _pairs(data, sampling or "chain", 1 if k is None else k, edges, gold, seed or 0)
@@ -163,7 +158,18 @@ def usual_kind(data: Preferences) -> Kind:
     )
 
 
-def _refuse_lone(data: Preferences) -> None:
+def refuse_unlabelled(data: Preferences) -> None:
+    """Raise a ConfigError if nobody has said which responses are better: then no preferences can be compared."""
+    if MARK in data.extra_columns:
+        raise ConfigError(
+            f"{data.report.source}: nobody has said which response is better, so there are no preferences to compare. "
+            "Ask that first with --kind preference, export the answers (popmargin label export --as preferences), and "
+            "compare those."
+        )
+
+
+def refuse_lone(data: Preferences) -> None:
+    """Raise a DataError if a prompt has a single response: there is nothing to compare."""
     if MARK not in data.extra_columns:
         return
     lone = [

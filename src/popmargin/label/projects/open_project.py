@@ -53,8 +53,8 @@ def open_project(
         scale: ratings go from 1 to this; 5.
         seed: of the pairs, and of the project; 0.
         say: called with lines about what was done.
-        settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, and guidelines (by default
-            those of the kind).
+        settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, wording, grades (by default of
+            kind "preference"), and guidelines (by default those of the kind).
 
     Raises:
         DataError: no such project and no data, pairs or gold that are not in the data, gold without an answer, or
@@ -76,7 +76,13 @@ def open_project(
     draft = draft_items(data, kind=kind, scale=scale, seed=seed, **asked, **settings)
     if draft.kind == "rating":
         settings["scale"] = scale or SCALE
-    settings.setdefault("guidelines", guidelines_of(draft.kind, images=holds_images(data)))
+    if settings.get("grades") and draft.kind != "preference":
+        raise ConfigError(f"grades are for kind 'preference', not '{draft.kind}', which asks something else.")
+    if "wording" in settings and draft.kind == "rating":
+        raise ConfigError("a wording is for comparisons; write what a rating is about into the guidelines.")
+    settings.setdefault("grades", draft.kind == "preference")
+    words = {"wording": settings["wording"]} if "wording" in settings else {}
+    settings.setdefault("guidelines", guidelines_of(draft.kind, images=holds_images(data), **words))
     # Several transactions: a project without preferences or items comes from an interrupted run, and is completed.
     project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:
@@ -121,7 +127,7 @@ def _go_on(
         )
     if given and data is not None:
         rows = {key: row for row, key in enumerate(data.ids)}
-        ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"]])
+        ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"] if key in rows])
         _refuse_other_draft(store, found, ordered, kind or kinds[0], asked)
     held = "' and '".join(kinds)
     say(

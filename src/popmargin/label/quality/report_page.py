@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from markupsafe import Markup
 
 from popmargin.errors import counted
 from popmargin.files import HTML
+from popmargin.label.quality.drift_words import drift_sentences
 from popmargin.label.quality.flags import flags_of
+from popmargin.label.quality.good_enough import order_sentences
 from popmargin.label.quality.label_quality import THIRDS, KindAgreement, Quality
 from popmargin.report.metrics import has_bounds, is_known, number
 from popmargin.report.plots import NARROW, WIDE, Dot, Style, draw_dots, ends
@@ -47,6 +50,8 @@ def render_label_report(quality: Quality, title: str) -> str:
         plain=plain_cell,
         percent=_percent,
         number=number,
+        drift=drift_sentences(quality.drift),
+        order=[] if quality.order is None else order_sentences(quality.order),
         duration=duration,
         times=[
             (SHORT_KINDS[kind], KIND_NAMES[kind], quality.pace.kinds[kind])
@@ -77,6 +82,8 @@ def _json(value: Any) -> Any:
         return {name: _json(one) for name, one in value.items() if name in shown}
     if isinstance(value, list | tuple):
         return [_json(one) for one in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -119,7 +126,10 @@ def reading(quality: Quality) -> list[str]:
     sentences += _read_without(quality)
     sentences += _read_versions(quality)
     sentences += _read_adjudications(quality)
-    sentences += [f"Look at {name}: {'; '.join(reasons)}." for name, reasons in flags_of(rows).items()]
+    flagged = flags_of(rows, quality.habits)
+    sentences += [f"Look at {name}: {'; '.join(reasons)}." for name, reasons in flagged.items()]
+    sentences += drift_sentences(quality.drift)
+    sentences += [] if quality.order is None else order_sentences(quality.order)
     sentences += _read_places(quality)
     if quality.cycles is not None and quality.cycles.triads:
         cycles = quality.cycles
@@ -262,6 +272,12 @@ def _read_places(quality: Quality) -> list[str]:
         for row in quality.annotators
         if is_known(row.flips)
     ]
+    if quality.stayed is not None:
+        sentences.append(
+            "Order effect: in tasks that keep a preference of the task before, that one is chosen in "
+            f"{_shown(quality.stayed.stayed)} of {counted(quality.stayed.tasks, 'decided answer')}; 50% if staying on "
+            "the screen makes no difference."
+        )
     return sentences
 
 

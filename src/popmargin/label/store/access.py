@@ -56,6 +56,15 @@ def new_token(connection: Connection, number: int) -> str:
     return token
 
 
+def note_example(connection: Connection, number: int) -> None:
+    """Note that an annotator has read the worked example.
+
+    Raises:
+        DataError: there is no such annotator.
+    """
+    _change(connection, number, {"example_seen": True})
+
+
 def annotators(connection: Connection, number: int) -> list[Annotator]:
     """All annotators of a project, oldest first."""
     query = select(annotator).where(annotator.c.project == number).order_by(annotator.c.id)
@@ -244,6 +253,7 @@ def project_of(row: Any) -> Project:
         "state": row.state or "open",
         "votes_hidden": bool(row.votes_hidden),
     }
+    values |= {"wording": row.wording or "better", "grades": bool(row.grades)}
     return Project(**values)
 
 
@@ -268,4 +278,5 @@ def _annotator_of(row: Any) -> Annotator:
         held=bool(row.held),
         adjudicator=bool(row.adjudicator),
         quota=row.quota,
+        example_seen=bool(row.example_seen),
     )

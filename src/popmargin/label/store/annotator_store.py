@@ -42,6 +42,10 @@ class AnnotatorStore:
         """A new token for an annotator; the old one stops working."""
         return self._database.write(lambda connection: access.new_token(connection, annotator))
 
+    def note_example(self, annotator: int) -> None:
+        """Note that an annotator has read the worked example, which is not shown first again."""
+        self._database.write(lambda connection: access.note_example(connection, annotator))
+
     def annotators(self, project: int) -> list[Annotator]:
         """All annotators of a project, oldest first."""
         with self._database.read() as connection:

@@ -31,6 +31,7 @@ from popmargin.label.store.training import qualify
 
 NOTE_CHARACTERS = 10_000
 REQUEST_CHARACTERS = 200
+GRADES = (1, 2, 3)
 
 
 class StaleAnswerError(DataError):
@@ -52,6 +53,7 @@ class Answer:
     note: str = ""
     seconds: float | None = None
     idle: float | None = None
+    grade: int | None = None
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -66,6 +68,11 @@ class Answer:
         for name, value in (("seconds", self.seconds), ("idle", self.idle)):
             if value is not None and not (value >= 0 and math.isfinite(value)):
                 raise DataError(f"{name} is {value}; give a number ≥ 0, or omit it.")
+        if self.grade is not None and (self.grade not in GRADES or self.verdict not in ("first", "second")):
+            raise DataError(
+                f"grade is {self.grade!r} with verdict '{self.verdict}'; give 1 (slightly), 2 (clearly) or 3 (much) "
+                "with first or second, or omit it."
+            )
         object.__setattr__(self, "request", clean(self.request))
         if not 1 <= len(self.request) <= REQUEST_CHARACTERS:
             raise DataError(
@@ -84,6 +91,8 @@ class Answer:
             raise DataError(f"'{self.verdict}' is not a rating; give a number from 1 to {numbers[-1]}, or 'unsure'.")
         if kind != "rating" and self.verdict in RATINGS:
             raise DataError(f"'{self.verdict}' is a rating, but items of kind '{kind}' do not ask for one.")
+        if self.grade is not None and kind != "preference":
+            raise DataError(f"A grade says how much better one of two responses is; items of kind '{kind}' have none.")
         if self.verdict == "wrong" and kind == "preference":
             raise DataError(
                 "'wrong' is an answer about a pair of preferences; for a single preference choose 'second'."
@@ -108,7 +117,7 @@ def record(
             raise DataError(
                 f"request {answer.request!r} already answered assignment {stored.assignment}, not {number}."
             )
-        if (stored.verdict, stored.wrong) != (answer.verdict, answer.wrong):
+        if (stored.verdict, stored.wrong, stored.grade) != (answer.verdict, answer.wrong, answer.grade):
             raise DataError(
                 f"request {answer.request!r} already stored a different answer to assignment {number}, which is "
                 "kept. Send the new answer with a new request key (on the page: edit the answer in your list)."
@@ -215,6 +224,7 @@ def label_of(row: Any) -> Label:
         created_at=row.created_at,
         idle=row.idle,
         guidelines_version=row.guidelines_version,
+        grade=row.grade,
     )
 
 

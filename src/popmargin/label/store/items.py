@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from popmargin.label.store.database import CHUNK, Database
 from popmargin.label.store.runs import run_links
 from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
+WORDING_CHARACTERS = 60
 STORED = tuple(name for name in COLUMNS if name != "cluster")
 """Columns of preferences that have their own column in the store; the others share one."""
 EVERYBODY = 1_000_000_000
@@ -42,7 +43,13 @@ ITEM_SCHEMA = pa.schema(
 )
 
 
-def check_settings(*, repeat_share: float | None = None, passing: float | None = None, **settings: Any) -> None:
+def check_settings(
+    *,
+    repeat_share: float | None = None,
+    passing: float | None = None,
+    wording: str | None = None,
+    **settings: Any,
+) -> None:
     """Refuse settings of a project that are out of range; None and settings without a range pass.
 
     Raises:
@@ -52,6 +59,11 @@ def check_settings(*, repeat_share: float | None = None, passing: float | None =
         value = settings.get(name)
         if value is not None and not least <= value <= most:  # also nan
             raise ConfigError(f"{name}={value}: give a number from {least} to {most}.")
+    if wording is not None and not 1 <= len(wording.strip()) <= WORDING_CHARACTERS:
+        raise ConfigError(
+            f"wording has {counted(len(wording.strip()), 'character')}: give a comparative of 1 to "
+            f"{WORDING_CHARACTERS}, such as: more convincing."
+        )
     if repeat_share is not None and not 0 <= repeat_share < 1:
         raise ConfigError(f"repeat_share={repeat_share}: give a number ≥ 0 and below 1.")
     if passing is not None and not 0 < passing <= 1:
@@ -280,6 +292,13 @@ def item_batches(database: Database, number: int, unlabelled_by: int | None) -> 
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=ITEM_SCHEMA)
         last = rows[-1].id
+
+
+def first_kind(connection: Connection, number: int) -> Kind | None:
+    """The kind of a project's first item; None before there are any."""
+    query = select(item.c.kind).where(item.c.project == number).order_by(item.c.id).limit(1)
+    found = connection.execute(query).scalar()
+    return None if found is None else cast(Kind, found)
 
 
 def texts(connection: Connection, number: int, keys: Sequence[str]) -> dict[str, PreferenceText]:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences, holds_images
-from popmargin.label.store import access, answers, assign, image_rows, items, queries, sql_tables
+from popmargin.label.store import access, answers, assign, image_rows, items, outside_answers, queries, sql_tables
 from popmargin.label.store.database import Database
 from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
@@ -21,6 +21,7 @@ from popmargin.label.store.records import (
 from popmargin.label.store.shown_images import images_of
 
 MANY = 5_000
+OUTSIDE = 1_000
 
 
 class LabelStore(ProjectStore):
@@ -62,17 +63,12 @@ class LabelStore(ProjectStore):
     def import_preferences(self, project: int, preferences: Preferences) -> int:
         """Store preferences with every column they have, and the files of their images; returns how many.
 
-        Images are stored first, in transactions of a few: an import that ends early is repeated without harm.
-
         Raises:
             DataError: the project already has one of the ids, or has the other kind of responses, and nothing is
                 stored; or an image cannot be read, and no preference is stored.
         """
         database = self._database
-        if holds_images(preferences):
-            database.write(lambda c: items.check_import(c, project, preferences))
-            for images in images_of(preferences):
-                database.write(lambda c, images=images: image_rows.add_images(c, project, images))
+        self._store_images(project, preferences)
         return database.write(lambda c: items.import_preferences(database, c, project, preferences))
 
     def add_items(
@@ -111,9 +107,45 @@ class LabelStore(ProjectStore):
             lambda c: items.add_items(database, c, project, kind, first, second, gold, overlap, response, chained)
         )
 
+    def append(
+        self,
+        project: int,
+        preferences: Preferences,
+        kind: Kind,
+        first: Sequence[str],
+        second: Sequence[str] | None = None,
+        *,
+        response: Sequence[Side] | None = None,
+        chained: bool = False,
+    ) -> None:
+        """`import_preferences` and `add_items` in one transaction, so that no appended row is left without its items.
+
+        Args and errors: as there.
+        """
+        database = self._database
+        self._store_images(project, preferences)
+
+        def add(connection: Connection) -> None:
+            items.import_preferences(database, connection, project, preferences)
+            items.add_items(database, connection, project, kind, first, second, None, None, response, chained)
+
+        database.write(add)
+
+    def _store_images(self, project: int, preferences: Preferences) -> None:
+        """Store images, in transactions of a few: an import that ends early is repeated without harm."""
+        if holds_images(preferences):
+            self._database.write(lambda c: items.check_import(c, project, preferences))
+            for images in images_of(preferences):
+                self._database.write(lambda c, images=images: image_rows.add_images(c, project, images))
+
     def items(self, project: int, *, unlabelled_by: int | None = None) -> Iterator[Any]:
         """Items in Arrow batches of `items.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
         return items.item_batches(self._database, project, unlabelled_by)
+
+    def first_kind(self, project: int) -> Kind | None:
+        """The kind of a project's first item; None before there are any."""
+        with self._database.read() as connection:
+            return items.first_kind(connection, project)
 
     def texts(self, project: int, ids: Sequence[str]) -> dict[str, PreferenceText]:
         """Texts of preferences, by id, in the order of the ids. A DataError if the project lacks one of them."""
@@ -180,6 +212,7 @@ class LabelStore(ProjectStore):
         seconds: float | None = None,
         idle: float | None = None,
         seen: int | None = None,
+        grade: int | None = None,
     ) -> Label:
         """Store an answer; it is on disk when this returns.
 
@@ -197,6 +230,7 @@ class LabelStore(ProjectStore):
             idle: seconds in which the item was not open, or the annotator was away.
             seen: the revision that the annotator saw (`Assignment.revision`): another answer that was given since then
                 is not replaced. None replaces it.
+            grade: with first or second of kind "preference": by how much it is better, 1 (slightly) to 3 (much).
 
         Raises:
             DataError: an invalid answer, someone else's assignment, a slot that others have taken since, or a request
@@ -204,8 +238,9 @@ class LabelStore(ProjectStore):
             StaleAnswerError: a DataError: there is an answer that the annotator did not see.
         """
         answer = answers.Answer(
-            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle
-        )
+            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle,
+            grade=grade,
+        )  # fmt: skip
         return self._database.write(
             lambda c: answers.record(c, annotator, assignment, answer, self._clock(), seen=seen)
         )  # fmt: skip
@@ -263,6 +298,27 @@ class LabelStore(ProjectStore):
                 lambda c, part=part: answers.record_many(database, c, annotator, part, self._clock())
             )
         return stored
+
+    def record_outside(
+        self, project: int, name: str, rows: Sequence[outside_answers.OutsideAnswer]
+    ) -> list[str | None]:
+        """Store answers that a person gave elsewhere, to different items; unknown people are added, and cannot sign in.
+
+        Returns:
+            For each answer None, or the verdict of this person that stands in its place.
+
+        Raises:
+            ConfigError: the name is that of a model, empty or too long.
+        """
+        database = self._database
+        who = database.write(lambda c: outside_answers.outside_annotator(c, project, name, self._clock()))
+        found: list[str | None] = []
+        for start in range(0, len(rows), OUTSIDE):
+            part = rows[start : start + OUTSIDE]
+            found += database.write(
+                lambda c, part=part: outside_answers.record_outside(database, c, who, part, self._clock())
+            )
+        return found
 
     # Reading
 

@@ -37,6 +37,8 @@ class ProjectStore(AnnotatorStore):
         scale: int | None = None,
         training: int | None = None,
         passing: float | None = None,
+        wording: str = "better",
+        grades: bool = False,
     ) -> Project:
         """A new project.
 
@@ -50,6 +52,8 @@ class ProjectStore(AnnotatorStore):
             scale: ratings go from 1 to this; needed for items of kind "rating".
             training: gold items that everybody gets first, with feedback.
             passing: share of these to get right; who does not waits for the lead.
+            wording: what the better response is more of, as a comparative: "better", "more convincing".
+            grades: an answer about two responses says by how much one is better.
 
         Raises:
             ConfigError: a setting out of range.
@@ -59,11 +63,13 @@ class ProjectStore(AnnotatorStore):
             "overlap": overlap, "seed": seed, "lease_seconds": lease_seconds, "repeat_share": repeat_share,
             "scale": scale, "training": training, "passing": passing,
         }  # fmt: skip
-        items.check_settings(**ranged)
+        items.check_settings(**ranged, wording=wording)
         values = {
             **ranged,
             "name": clean_name(name, "project"),
             "guidelines": clean(guidelines),
+            "wording": clean(wording.strip()),
+            "grades": grades,
             "created_at": self._clock(),
         }
         try:

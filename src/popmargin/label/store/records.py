@@ -38,6 +38,8 @@ class Project:
         passing: share of them to get right; who does not waits for the lead. None for no limit.
         state: a paused one gives out no tasks, but takes answers to those that are open; an archived one takes none.
         votes_hidden: adjudicators decide without seeing the votes.
+        wording: what the better response is more of, as a comparative: "better", "more convincing".
+        grades: whether an answer about two responses says by how much one is better.
     """
 
     id: int
@@ -59,6 +61,8 @@ class Project:
     passing: float | None = None
     state: ProjectState = "open"
     votes_hidden: bool = False
+    wording: str = "better"
+    grades: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,7 @@ class Annotator:
         held: got too few training items right, and gets no tasks before the lead decides.
         adjudicator: gets the items on which others disagree, and no others.
         quota: answers, with repeated items, after which there are no more tasks; None for no limit.
+        example_seen: has gone on from the worked example.
     """
 
     id: int
@@ -105,6 +110,7 @@ class Annotator:
     held: bool = False
     adjudicator: bool = False
     quota: int | None = None
+    example_seen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +139,7 @@ class Label:
         idle: seconds in which the item was not open, or the annotator was away.
         request: the client's own id of the answer, by which a repeated request is recognised.
         guidelines_version: version of the guidelines that the annotator had acknowledged; None without one.
+        grade: by how much the better response is better, 1 (slightly) to 3 (much); None if that was not said.
     """
 
     id: int
@@ -147,6 +154,7 @@ class Label:
     created_at: datetime
     idle: float | None = None
     guidelines_version: int | None = None
+    grade: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

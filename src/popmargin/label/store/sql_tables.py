@@ -236,6 +236,8 @@ assignment = Table(
     Column("adjudicates", Boolean),
     # A gold item that came first, with feedback; null means no.
     Column("training", Boolean),
+    # True for answers given elsewhere on a screen that is not known: the swaps are then drawn, and mean nothing.
+    Column("order_unknown", Boolean),
     UniqueConstraint("annotator", "item", "is_repeat"),
     UniqueConstraint("annotator", "number"),
 )

@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from popmargin.label.quality.annotators import COLUMNS, AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.quality.drift import COLUMNS as DRIFT_COLUMNS
+from popmargin.label.quality.drift import Drift, drift_of
 from popmargin.label.quality.flags import flags_of
+from popmargin.label.quality.good_enough import COLUMNS as ORDER_COLUMNS
+from popmargin.label.quality.good_enough import order_of
+from popmargin.label.quality.habits import COLUMNS as HABIT_COLUMNS
+from popmargin.label.quality.habits import habits_of
 from popmargin.label.quality.next_question import COLUMNS as NEXT_COLUMNS
 from popmargin.label.quality.next_question import NextHour, next_hour, standing
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
 from popmargin.label.quality.versions import VersionQuality, by_version
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
+from popmargin.pop.precision import ScalePrecision
 
-_COLUMNS = tuple(dict.fromkeys((*COLUMNS, *NEXT_COLUMNS)))
+_COLUMNS = tuple(dict.fromkeys((*COLUMNS, *NEXT_COLUMNS, *DRIFT_COLUMNS, *HABIT_COLUMNS, *ORDER_COLUMNS)))
 _PATIENCE = 10
 
 
@@ -24,6 +31,8 @@ class Figures:
 
     Attributes:
         flags: annotators that deserve a look, with the reasons.
+        drift: changes over time; None with few labels.
+        order: how well people's comparisons order the preferences; None without one.
         next: what the next hour is best spent on; None if nothing is asked.
         newest: number of the store's newest revision at that time.
         people: names of the annotators at that time, and whether their labels were discarded.
@@ -35,6 +44,8 @@ class Figures:
     raters: RatingQuality | None
     versions: list[VersionQuality]
     flags: dict[str, list[str]]
+    drift: Drift | None
+    order: ScalePrecision | None
     next: NextHour | None
     labels: int
     at: datetime
@@ -67,13 +78,16 @@ class FigureCache:
                 annotators, agreement = annotator_quality(labels)
                 raters = rating_quality(labels)
                 has = standing(self._store, project, labels, agreement)
+                drift, order, habits = drift_of(labels), order_of(labels), habits_of(labels)
                 now = time.monotonic()
                 kept = self._kept[project.id] = Figures(
                     annotators=annotators,
                     agreement=agreement,
                     raters=raters,
                     versions=by_version(labels),
-                    flags=flags_of([*annotators, *(raters.raters if raters else [])]),
+                    flags=flags_of([*annotators, *(raters.raters if raters else [])], habits),
+                    drift=drift,
+                    order=order,
                     next=None if has is None else next_hour(has),
                     labels=labels.num_rows,
                     at=at,

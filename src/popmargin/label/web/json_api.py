@@ -12,8 +12,9 @@ from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Project, ShownImage
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId
 from popmargin.label.web.image_routes import RESPONSES, Digits, address, whole_image
-from popmargin.label.web.screen import Choice, Side, choice_of, known_choice, screen_of, verdict_of
+from popmargin.label.web.screen import Side, choice_of, known_choice, said_grade, screen_of, verdict_of
 from popmargin.label.web.view import person_of, store_of, times_of, unread_guidelines
+from popmargin.label.web.wording import Choice
 
 _bearer = HTTPBearer(auto_error=False, description="The token from an annotator's link.")
 
@@ -181,6 +182,7 @@ def save_label(request: Request, answer: Answer) -> Saved:
         confidence=answer.confidence,
         note=answer.note,
         seen=answer.revision,
+        grade=said_grade(answer.choice),
         **times_of(found),
     )
     known = known_choice(store.assignment(person.annotator.id, found.id)) if found.training else None

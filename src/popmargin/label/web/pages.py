@@ -15,19 +15,17 @@ from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, Ro
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
 from popmargin.label.web.screen import (
     SURE,
-    Choice,
-    buttons_of,
     choice_for,
     choice_of,
     known_choice,
-    question_of,
+    said_grade,
     screen_of,
     sure_of,
     verdict_of,
-    words_of,
 )
 from popmargin.label.web.security import JOIN, MOST_PROJECTS, Person, cookie_name, tokens_of
 from popmargin.label.web.view import go, page, person_of, site_of, store_of, times_of, unread_guidelines
+from popmargin.label.web.wording import GRADES, Choice, buttons_of, question_of, signed_rule, words_of
 
 router = APIRouter()
 router.get("/images/{digits}", responses=RESPONSES)(whole_image)
@@ -81,6 +79,8 @@ def task(request: Request) -> Response:
         return _projects(request)
     if unread_guidelines(person):
         return page(request, "guidelines.html.j2", project=person.project)
+    if _needs_example(request, person):
+        return go(request, "/example")
     assignment = store.next_assignment(person.annotator.id)
     progress = store.progress(person.project.id, person.annotator.id)
     if assignment is None:
@@ -104,6 +104,22 @@ def _projects(request: Request) -> Response:
 def acknowledge(request: Request, version: Annotated[RowId, Form()]) -> Response:
     """Note that the annotator has read this version of the guidelines, and go on."""
     store_of(request).acknowledge(person_of(request).annotator.id, version)
+    return go(request, "/")
+
+
+@router.get("/example")
+def example(request: Request) -> Response:
+    """A worked example of comparing pairs: before the first task, and whenever it is asked for."""
+    project = person_of(request).project
+    question = question_of("pop", images=False, wording=project.wording)
+    rule = signed_rule(images=False, wording=project.wording)
+    return page(request, "example.html.j2", question=question, rule=rule, project=project)
+
+
+@router.post("/example")
+def example_read(request: Request) -> Response:
+    """The worked example has been read."""
+    store_of(request).note_example(person_of(request).annotator.id)
     return go(request, "/")
 
 
@@ -146,6 +162,7 @@ def answer(
             confidence=confidence,
             note=note.strip(),
             seen=revision,
+            grade=said_grade(choice),
             **times_of(found, idle),
         )
     except StaleAnswerError:
@@ -165,7 +182,7 @@ def told(request: Request, assignment: RowId) -> Response:
     known, given = known_choice(found), choice_of(found)
     if known is None or given is None:
         return go(request, "/")
-    words = words_of(found.kind, images=found.images is not None)
+    words = words_of(found.kind, images=found.images is not None, wording=person.project.wording)
     right = found.label is not None and found.label.verdict == found.gold
     return page(
         request, "told.html.j2", assignment=found, right=right, known=words[known], given=words[given],
@@ -229,9 +246,11 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         "task.html.j2",
         assignment=assignment,
         screen=screen_of(assignment),
-        question=question_of(assignment.kind, images=images),
-        words=words_of(assignment.kind, images=images),
-        buttons=buttons_of(assignment.kind, person.project.scale),
+        question=question_of(assignment.kind, images=images, wording=person.project.wording),
+        rule=signed_rule(images=images, wording=person.project.wording) if assignment.kind == "pop" else "",
+        words=words_of(assignment.kind, images=images, wording=person.project.wording),
+        buttons=buttons_of(assignment.kind, person.project.scale, grades=person.project.grades),
+        grades=GRADES,
         present=choice_of(assignment),
         note="" if assignment.label is None else assignment.label.note,
         levels=SURE,
@@ -248,7 +267,7 @@ def _votes(request: Request, person: Person, assignment: Assignment) -> list[dic
     """What others say of a disputed item, in terms of this screen; None where it is not shown."""
     if not assignment.adjudicates or person.project.votes_hidden:
         return None
-    words = words_of(assignment.kind, images=assignment.images is not None)
+    words = words_of(assignment.kind, images=assignment.images is not None, wording=person.project.wording)
     votes = store_of(request).votes_on(assignment.item)
     said: list[dict[str, str]] = []
     for vote in votes:
@@ -257,10 +276,19 @@ def _votes(request: Request, person: Person, assignment: Assignment) -> list[dic
     return said
 
 
+def _needs_example(request: Request, person: Person) -> bool:
+    """Whether somebody who has answered nothing yet is about to compare pairs of texts."""
+    who = person.annotator
+    if who.example_seen or person.project.images or person.project.scale is not None:
+        return False
+    store = store_of(request)
+    return store.first_kind(person.project.id) == "pop" and not store.progress(person.project.id, who.id).own_done
+
+
 def _stale_page(request: Request, person: Person, assignment: Assignment, given: dict[str, Any]) -> Response:
     """What stands, what was sent, and a form that replaces the one by the other."""
     again = {"assignment": assignment.id, "key": new_request(), "revision": assignment.revision, **given}
-    words = words_of(assignment.kind, images=assignment.images is not None)
+    words = words_of(assignment.kind, images=assignment.images is not None, wording=person.project.wording)
     return page(
         request,
         "stale.html.j2",

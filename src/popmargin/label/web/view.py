@@ -8,12 +8,15 @@ import jinja2
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from popmargin.label.quality.drift_words import drift_sentences
+from popmargin.label.quality.good_enough import order_sentences
 from popmargin.label.quality.next_words import next_sentences, next_table, points
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
 from popmargin.label.web.marked_text import document, plain, written
-from popmargin.label.web.screen import SURE, choice_of, in_order, screen_of, sure_of, words_of
+from popmargin.label.web.screen import SURE, choice_of, in_order, screen_of, sure_of
 from popmargin.label.web.security import Person, Session, cookie_name, tokens_of
+from popmargin.label.web.wording import words_of
 from popmargin.report.metrics import has_bounds, number
 
 SECONDS_CAP = 900.0
@@ -32,7 +35,9 @@ def environment() -> jinja2.Environment:
     )
     filters: dict[str, Any] = {"markdown": document, "bounded": has_bounds, "screen": screen_of}
     named = (plain, written, answer, sure, clock, share, short, plain_number, in_order)
-    filters |= {found.__name__: found for found in (points, next_sentences, next_table)}
+    filters |= {
+        found.__name__: found for found in (points, next_sentences, next_table, drift_sentences, order_sentences)
+    }
     filters |= {found.__name__: found for found in named}
     made.filters.update(filters)
     return made
@@ -109,10 +114,10 @@ def times_of(assignment: Assignment, away: float = 0.0) -> dict[str, float | Non
     return {"seconds": round(passed, 3), "idle": round(assignment.idle + away, 3)}
 
 
-def answer(assignment: Assignment) -> str:
+def answer(assignment: Assignment, wording: str) -> str:
     """The answer in the words of the page."""
-    choice = choice_of(assignment)
-    return "no answer" if choice is None else words_of(assignment.kind, images=assignment.images is not None)[choice]
+    choice, images = choice_of(assignment), assignment.images is not None
+    return "no answer" if choice is None else words_of(assignment.kind, images=images, wording=wording)[choice]
 
 
 def sure(assignment: Assignment) -> str:
