@@ -18,6 +18,8 @@ from popmargin.cli.main import VERBS, build_parser, main
 
 NO_ROWS = {
     "label annotators add", "label annotators token", "label annotators activate", "label annotators deactivate",
+    "label annotators admit", "label annotators forget", "label annotators adjudicate",
+    "label annotators quota",
     "label annotators discard", "label annotators list", "label backup", "label guidelines", "label next",
     "label status",
     "objectives", "study power", "schema", "completion", "report",
@@ -26,6 +28,7 @@ NO_ROWS = {
 ELSEWHERE = {
     "annotate": "reads what `label import` reads, with the same function",
     "label report": "counts labels, all of which it shows",
+    "label set": "reads gold as `label import` does, and counts what is new, changed or added; test_cli_label_set.py",
     "label ask": "adds comparisons to a store; test_cli_label.py",
     "demo": "a comparison of embedded data",
     "study budget": "tests/study, on preferences that load_preferences reads",

@@ -105,6 +105,36 @@ def test_a_restart_without_names_keeps_the_team_as_it_is(data: Path, tmp_path: P
     assert set(links(capsys.readouterr().out)) == {"me", "(admin)"}
 
 
+def test_all_projects_are_served_with_one_link_each(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
+    """Without data and names: every project, and one link to the list of them; --project names some."""
+    db = str(tmp_path / "labels.db")
+    start = ["annotate", "--db", db, "--port", "0", "--no-browser"]
+    for name in ("one", "two", "three"):
+        assert main(["label", "import", str(data), "--db", db, "--project", name, "--kind", "preference"]) == 0
+    capsys.readouterr()
+    pages = list[str]()
+
+    def visit(client: TestClient) -> None:
+        client.get(f"/login/{links(capsys.readouterr().out)['me']}")
+        pages.append(client.get("/").text)
+
+    served.visit = visit
+    assert main(start) == 0 and main([*start, "--project", "three", "one"]) == 0
+    assert [[name for name in ("one", "two", "three") if f">{name} " in page] for page in pages] == [
+        ["one", "two", "three"], ["one", "three"],
+    ]  # fmt: skip
+    served.visit = lambda client: None
+    assert main([*start, "--project", "one", "two", "--annotators", "anna"]) == 0
+    assert links(capsys.readouterr().out)["anna"].count(".") == 1
+    assert main([*start, "--project", "one", "three", "--annotators", "anna"]) == 0
+    said = capsys.readouterr().out
+    assert links(said)["anna"].count(".") == 0 and "keeps the existing link" not in said
+    assert main([*start, str(data), "--project", "one", "two"]) == 2
+    assert "DATA makes one project, but --project names 2" in capsys.readouterr().err
+    assert main([*start, "--project", "one", "tow"]) == 2
+    assert "no project 'tow'" in capsys.readouterr().err
+
+
 def test_another_address_needs_named_people(data: Path, tmp_path: Path, served: Stand, capsys) -> None:
     command = ["annotate", str(data), "--db", str(tmp_path / "labels.db"), "--host", "0.0.0.0", "--port", "0"]
     assert main(command) == 2

@@ -11,7 +11,8 @@ from popmargin.judges.labeller import Order, orders_note
 from popmargin.label.quality.label_quality import Quality, label_quality
 
 COLUMNS = ("assignment", "item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "seconds", "note")
-COLUMNS += ("response", "swap_pairs", "swap_first", "swap_second", "gold", "repeat_of")
+COLUMNS += ("response", "swap_pairs", "swap_first", "swap_second", "gold", "repeat_of", "training", "adjudicated",
+            "guidelines_version")  # fmt: skip
 
 
 def table(*rows: dict[str, Any]) -> pa.Table:
@@ -25,8 +26,9 @@ def table(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(full, schema=pa.schema([(name, _TYPES.get(name, pa.string())) for name in COLUMNS]))
 
 
-_TYPES = dict.fromkeys(("assignment", "item", "repeat_of"), pa.int64())
-_TYPES |= dict.fromkeys(("swap_pairs", "swap_first", "swap_second"), pa.bool_()) | {"seconds": pa.float64()}
+_TYPES = dict.fromkeys(("assignment", "item", "repeat_of", "guidelines_version"), pa.int64())
+_BOOLS = ("swap_pairs", "swap_first", "swap_second", "training", "adjudicated")
+_TYPES |= dict.fromkeys(_BOOLS, pa.bool_()) | {"seconds": pa.float64()}
 
 
 def simulated(seed: int = 0, *, items: int = 120) -> tuple[pa.Table, dict[str, float]]:

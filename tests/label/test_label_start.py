@@ -7,19 +7,54 @@ from pathlib import Path
 
 from label_stores import preferences
 
+from popmargin.cli.main import build_parser
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.store.label_store import LabelStore
 
 CODE = """
 import json, sys
 from popmargin.cli.main import main
-seen, slow = {}, ("torch", "transformers", "datasets")
+seen, slow = {}, json.loads(sys.argv[2])
 for words in json.loads(sys.argv[1]):
     code = main(words)
     loaded = [name for name in slow if name in sys.modules and type(sys.modules[name]).__module__ != "importlib.util"]
-    seen[" ".join(words[1:3])] = [code, loaded]
+    seen[" ".join(words[1:3] if words[1] == "annotators" else words[1:2])] = [code, loaded]
 print("\\n" + json.dumps(seen))
 """
+
+
+HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate", "pandas", "scipy", "matplotlib", "jinja2",
+         "fastapi", "uvicorn", "alembic")  # fmt: skip
+WITH_LABELS = ["pandas", "scipy"]
+"""What Arrow itself loads where tables of labels are read."""
+MAY_LOAD: dict[str, list[str]] = {
+    "status": [],
+    "set": [],
+    "guidelines": [],
+    "annotators add": [],
+    "annotators list": [],
+    "annotators admit": [],
+    "annotators adjudicate": [],
+    "annotators quota": [],
+    "annotators deactivate": [],
+    "annotators activate": [],
+    "annotators token": [],
+    "annotators discard": [],
+    "annotators forget": [],
+    "backup": [],
+    "export": WITH_LABELS,
+    "judge": WITH_LABELS,
+    "next": [*WITH_LABELS, "jinja2"],
+    "report": [*WITH_LABELS, "jinja2"],
+}
+"""Command -> the heavy modules that it may import; those before it in the list have run in the same process."""
+NEED_MORE = {
+    "import": "reads a data set",
+    "import-labels": "reads a file of labels",
+    "ask": "fits a scale",
+    "rank": "asks judges about a data set",
+}
+"""Commands that have to load what they work with."""
 
 
 def test_no_command_loads_more_than_it_needs(tmp_path: Path) -> None:
@@ -27,20 +62,35 @@ def test_no_command_loads_more_than_it_needs(tmp_path: Path) -> None:
     db = str(tmp_path / "labels.db")
     with LabelStore.open(db) as store:
         open_project(store, preferences(3), kind="preference", say=lambda line: None)
-    judge = "judge:x@http://127.0.0.1:1/v1"
-    commands = [
-        ["label", "status", "--db", db],
-        ["label", "annotators", "add", "ann", "--db", db],
-        ["label", "backup", str(tmp_path / "copy.db"), "--db", db],
-        ["label", "export", "--db", db, "--out", str(tmp_path / "labels.jsonl")],
-        ["label", "judge", "--db", db, "--judge", judge, "--retries", "0", "--cache", str(tmp_path / "cache.jsonl")],
-    ]
-    done = subprocess.run([sys.executable, "-c", CODE, json.dumps(commands)], capture_output=True, text=True)
+    more = {
+        "backup": [str(tmp_path / "copy.db")],
+        "export": ["--out", str(tmp_path / "labels.jsonl")],
+        "judge": [
+            "--judge",
+            "judge:x@http://127.0.0.1:1/v1",
+            "--retries",
+            "0",
+            "--cache",
+            str(tmp_path / "cache.jsonl"),
+        ],
+        "report": ["--out", str(tmp_path / "report.html")],
+        "annotators list": [],
+    }
+    commands = []
+    for name in MAY_LOAD:
+        person = ["ann"] if name.startswith("annotators") else []
+        commands.append(["label", *name.split(), *more.get(name, person), "--db", db])
+    words = [sys.executable, "-c", CODE, json.dumps(commands), json.dumps(HEAVY)]
+    done = subprocess.run(words, capture_output=True, text=True)
     seen = json.loads(done.stdout.splitlines()[-1])
-    assert seen == {
-        "status --db": [0, []],
-        "annotators add": [0, []],
-        f"backup {tmp_path / 'copy.db'}": [0, []],
-        "export --db": [0, []],
-        "judge --db": [2, []],
-    }, done.stderr
+    assert {name: code for name, (code, _) in seen.items() if code} == {"judge": 2}, done.stderr
+    too_much = {name: set(loaded) - set(MAY_LOAD[name]) for name, (_, loaded) in seen.items()}
+    assert {name: more for name, more in too_much.items() if more} == {} and list(seen) == list(MAY_LOAD)
+
+
+def test_every_command_is_accounted_for() -> None:
+    verbs = next(action for action in build_parser(["label"])._actions if action.dest == "verb").choices["label"]
+    label = next(action for action in verbs._actions if action.dest == "label_verb").choices
+    people = next(action for action in label["annotators"]._actions if action.dest == "annotators_verb").choices
+    known = {*(name for name in label if name != "annotators"), *(f"annotators {name}" for name in people)}
+    assert known == MAY_LOAD.keys() | NEED_MORE.keys()

@@ -4,7 +4,7 @@ import argparse
 import os
 import secrets
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments
@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
         "annotate", help="label preferences, pairs of preferences, or single responses in the browser"
     )
     parser.add_argument("data", nargs="?", help=f"preferences: {SOURCE_HELP} (default: continue labelling)")
-    add_store_arguments(parser)
+    add_store_arguments(parser, several=True)
     parser.add_argument(
         "--annotators", nargs="+", metavar="NAME", default=[], help="names of the annotators; each gets a link"
     )
@@ -54,21 +54,28 @@ def _annotate(args: argparse.Namespace) -> int:
     alone = is_loopback(args.host)
     if not alone and not args.annotators and not may_exist(args.db):
         raise _nobody(args.host)
+    names: list[str] = args.project or []
+    if args.data is not None and len(names) > 1:
+        raise ConfigError(f"DATA makes one project, but --project names {len(names)}. Give one name, or omit DATA.")
+    args.project = names[0] if names else None  # of the data
     settings = project_settings(args)
     data = None if args.data is None else load_new_data(args, settings)
     # The address first: an unavailable one should not leave a project behind.
     listening = listen(args.host, args.port)
     with exit_at_sigterm(), listening, open_store(args.db, create=data is not None) as store:
-        name = store.project(args.project).name if data is None else args.project or NEW_PROJECT
-        team = args.annotators or _team(store, name)
-        if not alone and not team:
+        if data is not None:
+            names = [args.project or NEW_PROJECT]
+        names = names or [one.name for one in store.projects() if one.state != "archived"] or [store.project().name]
+        teams = {name: args.annotators or _team(store, name) for name in names}
+        if not alone and not any(teams.values()):
             raise _nobody(args.host)
-        project = open_project(store, data, name, **settings)
-        links = _links(store, project, team or [LOCAL])
+        projects = [open_project(store, data, name, **settings) for name in names]
+        nobody = [LOCAL] if alone else list[str]()
+        links = _links(store, {project.id: teams[project.name] or nobody for project in projects})
         site = address(args.host, listening) + args.root_path.rstrip("/")
-        _announce(store, project, site, links, admin_token)
+        _announce(store, projects, site, links, admin_token)
         own = links.get(LOCAL)
-        if own is not None and not args.no_browser:
+        if own and not args.no_browser:
             webbrowser.open(f"{site}/login/{own}")
         serve(create_app(store, admin_token=admin_token, root_path=args.root_path), listening)
     return 0
@@ -97,30 +104,38 @@ def _admin_token(args: argparse.Namespace) -> str:
     return given or secrets.token_urlsafe(24)
 
 
-def _links(store: "LabelStore", project: "Project", names: Sequence[str]) -> dict[str, str | None]:
-    """Token of each annotator; None for those whose earlier link still works."""
-    known = {annotator.name: annotator for annotator in store.annotators(project.id)}
-    links = dict[str, str | None]()
-    for name in names:
-        if name not in known:
-            links[name] = store.add_annotator(project.id, name)[1]
-        else:
-            links[name] = store.new_token(known[name].id) if name == LOCAL else None
-    return links
+def _links(store: "LabelStore", teams: Mapping[int, Sequence[str]]) -> dict[str, str]:
+    """New tokens of each annotator, joined over projects; empty for those whose earlier links still work.
+
+    Args:
+        store: the store.
+        teams: number of a project -> names of its annotators.
+    """
+    links = dict[str, list[str]]()
+    for number, names in teams.items():
+        known = {annotator.name: annotator for annotator in store.annotators(number)}
+        for name in names:
+            tokens = links.setdefault(name, [])
+            if name not in known:
+                tokens.append(store.add_annotator(number, name)[1])
+            elif name == LOCAL:
+                tokens.append(store.new_token(known[name].id))
+    return {name: ".".join(tokens) for name, tokens in links.items()}
 
 
 def _announce(
-    store: "LabelStore", project: "Project", site: str, links: dict[str, str | None], admin_token: str
+    store: "LabelStore", projects: Sequence["Project"], site: str, links: dict[str, str], admin_token: str
 ) -> None:
     from popmargin.label.projects.reach import out_of_reach
 
-    progress = store.progress(project.id)
-    print(
-        f"{project.name}: {progress.labels_done} of {counted(progress.labels_wanted, 'label')} done, "
-        f"{counted(progress.items, 'item')}"
-    )
-    if far := out_of_reach(store, project):
-        print(f"  {far}")
+    for project in projects:
+        progress = store.progress(project.id)
+        print(
+            f"{project.name}: {progress.labels_done} of {counted(progress.labels_wanted, 'label')} done, "
+            f"{counted(progress.items, 'item')}"
+        )
+        if far := out_of_reach(store, project):
+            print(f"  {far}")
     for name, token in links.items():
         link = f"{site}/login/{token}" if token else "keeps the existing link (create a new one on the admin page)"
         print(f"  {name:<12} {link}")

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,13 @@ from popmargin.cli import (
     label_next,
     label_rank,
     label_report,
+    label_set,
 )
-from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_unlabelled, seed, tell_left_out
+from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_unlabelled, seed
+from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
-from popmargin.data.load import load_preferences
+from popmargin.cli.weights import add_weights, weights_of
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, counted
@@ -36,10 +37,10 @@ _TABLES = (".parquet", ".jsonl", ".csv")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import`, `import-labels`, `ask`, `status`, `export` and the others to the command line."""
+    """Add `label` and its verbs to the command line."""
     parser = subparsers.add_parser(
         "label",
-        help="the label store: import, import-labels, ask, status, annotators, guidelines, export, backup, judge, "
+        help="the label store: import, import-labels, ask, status, annotators, guidelines, set, export, backup, judge, "
         "next, rank, report",
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
@@ -58,6 +59,7 @@ def add_parser(subparsers: Any) -> None:
     label_next.add_parser(verbs)
     label_rank.add_parser(verbs)
     label_report.add_parser(verbs)
+    label_set.add_parser(verbs)
 
 
 def add_project_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,8 +86,14 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gold",
         type=Path,
-        help="known answers that everybody is asked for: PoP edges or, for ratings, preferences with ratings; read "
-        "without the data options",
+        help="known answers that everybody is asked for: PoP edges for pairs of preferences, preferences with their "
+        "labels or ratings for the other kinds; read without the data options",
+    )
+    parser.add_argument(
+        "--training", type=int, metavar="N", help="gold items that everybody gets first, with feedback (default: none)"
+    )
+    parser.add_argument(
+        "--passing", type=float, metavar="SHARE", help="share of them to get right; others wait for you (default: none)"
     )
     parser.add_argument(
         "--wording", help="what the better response is more of, in the question: 'more convincing' (default: better)"
@@ -110,30 +118,23 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         DataError: a file that cannot be read.
     """
     guidelines = None if args.guidelines is None else label_guidelines.read_guidelines(args.guidelines)
-    rating, lease = args.kind == "rating", None if args.lease_minutes is None else args.lease_minutes * 60
     return {
         "kind": args.kind,
         "sampling": args.pairs_of_pairs,
         "k": args.k,
         "seed": args.seed,
         "edges": None if args.edges is None else PopEdges.load(args.edges),
-        "gold": None if args.gold is None else _known_ratings(args.gold) if rating else PopEdges.load(args.gold),
+        "gold": None if args.gold is None else read_gold(args.gold, args.kind or "pop"),
         "scale": args.scale,
         "overlap": args.overlap,
         "repeat_share": args.repeat_share,
-        # nan and infinity cannot be rounded; they are refused with other out-of-range values.
-        "lease_seconds": round(lease) if lease is not None and math.isfinite(lease) else lease,
+        "lease_seconds": lease_seconds(args.lease_minutes),
+        "training": args.training,
+        "passing": args.passing,
         "guidelines": guidelines,
         "wording": args.wording,
         "grades": args.grades,
     }
-
-
-def _known_ratings(path: Path) -> Preferences:
-    """Gold for ratings, with its own layout: the options apply only to the data."""
-    gold = load_preferences(path)
-    tell_left_out(gold, str(path))
-    return gold
 
 
 def _asks_for_ratings(args: argparse.Namespace) -> bool:
@@ -215,6 +216,14 @@ def _add_export(verbs: Any) -> None:
     )
     parser.add_argument(
         "--without", nargs="+", metavar="NAME", default=[], help="leave out the labels of these annotators"
+    )
+    add_weights(parser)
+    parser.add_argument(
+        "--adjudication",
+        choices=("wins", "ignore"),
+        default="wins",
+        help="of items that an adjudicator has decided, use only that label, or only the others; labels and history "
+        "have all (default: %(default)s)",
     )
     parser.add_argument(
         "--unjudged",
@@ -306,6 +315,11 @@ def _export(args: argparse.Namespace) -> int:
     for option in ("strengths", "unrated", "unjudged", "votes"):
         if getattr(args, option) and kind not in ("preferences", "dataset"):
             raise ConfigError(f"--{option} is only for preferences, not {kind}. Use --as preferences.")
+    if args.weight and kind not in ("preferences", "dataset"):
+        raise ConfigError(
+            f"--weight is only for preferences (soft labels, ratings, what counts as wrong), not {kind}. For a scale, "
+            "give it to popmargin pop scale."
+        )
     if args.without and kind == "history":
         raise ConfigError("--without is not for the history, which has every label. Use --as labels.")
     if args.formulas and args.out.suffix.lower() != ".csv":
@@ -351,7 +365,12 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
     in_cells = args.out.suffix.lower() == ".csv"
     if kind == "edges":
         edges, account = pop_edges(
-            store, project, aggregate=args.aggregate, wrong=args.wrong or "swap", without=args.without
+            store,
+            project,
+            aggregate=args.aggregate,
+            wrong=args.wrong or "swap",
+            without=args.without,
+            adjudication=args.adjudication,
         )
         if in_cells:
             guarded = save_labels(edges.table, args.out, formulas=formulas)
@@ -370,6 +389,8 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             unjudged=args.unjudged or "drop",
             votes=args.votes or "probability",
             without=args.without,
+            weights=weights_of(args),
+            adjudication=args.adjudication,
         )
         if kind == "dataset":
             with whole_folder(args.out) as partial:
@@ -383,7 +404,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         step = prefs.report.step(f"preferences of {project.name}", prefs.report.notes)
         print("\n".join([*step.lines(), f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
     elif kind == "ratings":
-        ratings, step = rated_responses(store, project, without=args.without)
+        ratings, step = rated_responses(store, project, without=args.without, adjudication=args.adjudication)
         guarded = save_labels(ratings, args.out, formulas=formulas)
         print("\n".join([*step.lines(), f"wrote {counted(ratings.num_rows, 'rated response')} to {args.out}"]))
     else:

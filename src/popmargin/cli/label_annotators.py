@@ -14,19 +14,33 @@ def add_parser(verbs: Any) -> None:
     """Add `label annotators` to the command line."""
     parser = verbs.add_parser("annotators", help="manage annotators")
     actions = parser.add_subparsers(
-        dest="annotators_verb", required=True, metavar="{add,list,token,deactivate,discard,activate}"
+        dest="annotators_verb",
+        required=True,
+        metavar="{add,list,token,admit,adjudicate,quota,deactivate,discard,activate,forget}",
     )
     for name, summary, act in (
         ("add", "add people; prints each one's token, only once", _add),
         ("token", "give someone a new token; the old one stops working", _token),
+        ("admit", "let someone go on who got too few training items right", _admit),
         ("deactivate", "deactivate someone; their labels stay", _deactivate),
         ("discard", "deactivate someone whose labels shall not count; others get their items", _discard),
         ("activate", "activate someone again; their labels count again", _activate),
+        ("forget", "remove someone's name, notes and access for good; labels stay under a pseudonym", _forget),
     ):
         action = actions.add_parser(name, help=summary)
         action.add_argument("names", nargs="+", metavar="NAME")
         add_store_arguments(action)
         action.set_defaults(func=act)
+    deciding = actions.add_parser("adjudicate", help="let someone decide the items on which others disagree")
+    deciding.add_argument("names", nargs="+", metavar="NAME")
+    deciding.add_argument("--stop", action="store_true", help="label like others again")
+    add_store_arguments(deciding)
+    deciding.set_defaults(func=_adjudicate)
+    quota = actions.add_parser("quota", help="how many answers people are asked for in all; a higher one gives a batch")
+    quota.add_argument("names", nargs="+", metavar="NAME")
+    quota.add_argument("--answers", type=int, metavar="N", help="repeated items included (default: no limit)")
+    add_store_arguments(quota)
+    quota.set_defaults(func=_quota)
     listing = actions.add_parser("list", help="list a project's annotators")
     add_store_arguments(listing)
     listing.set_defaults(func=_list)
@@ -58,6 +72,33 @@ def _token(args: argparse.Namespace) -> int:
     return 0
 
 
+def _admit(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.let_in(who.id)
+            print(f"{who.name} goes on" if who.held else f"{who.name} was not waiting")
+    return 0
+
+
+def _adjudicate(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.set_adjudicator(who.id, not args.stop)
+            print(f"{who.name} labels like others" if args.stop else f"{who.name} decides what others disagree on")
+        if not args.stop:
+            print(f"{counted(store.disputed(store.project(args.project).id), 'disputed item')} now")
+    return 0
+
+
+def _quota(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.set_quota(who.id, args.answers)
+            said = "has no limit" if args.answers is None else f"is asked for {counted(args.answers, 'answer')} in all"
+            print(f"{who.name} {said}")
+    return 0
+
+
 def _deactivate(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         for who in _named(store, args):
@@ -82,6 +123,15 @@ def _activate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _forget(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            pseudonym = store.forget(who.id)
+            print(f"{who.name} is forgotten: the labels are those of '{pseudonym}' now")
+    print("copies of the store and exported files still have the name and the notes")
+    return 0
+
+
 def _list(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         for who in store.annotators(store.project(args.project).id):
@@ -90,7 +140,11 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _state(who: Any) -> str:
-    return "active" if who.active else "not active, discarded" if who.discarded else "not active"
+    if who.active:
+        more = ", waits after the training" * who.held + ", adjudicates" * who.adjudicator
+        more += "" if who.quota is None else f", quota {who.quota}"
+        return f"active{more}"
+    return "not active, discarded" if who.discarded else "not active"
 
 
 def _named(store: Any, args: argparse.Namespace) -> list[Any]:

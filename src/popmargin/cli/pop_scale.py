@@ -14,12 +14,14 @@ from popmargin.bounds import Positive, RightShare
 from popmargin.cli.data_options import add_data_arguments, load_data, seed
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
+from popmargin.cli.weights import add_weights, weights_of
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.errors import ConfigError, counted
 from popmargin.files import PARQUET, whole_file
 from popmargin.pop.active import ActiveSampler
 from popmargin.pop.edge_sources import read_edges
 from popmargin.pop.fit import fit_strengths
+from popmargin.pop.labelled import weighted_annotators
 from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import SLOPE, with_strengths
 from popmargin.pop.zero import right_share
@@ -38,6 +40,7 @@ def add_parsers(verbs: Any) -> None:
         help="model ties, count them as half a win each, or drop them (default: davidson; thurstone: half)",
     )
     scale.add_argument("--without", nargs="+", metavar="NAME", default=[], help="annotators whose labels are left out")
+    add_weights(scale)
     scale.add_argument("--reliability", action="store_true", help="also fit each annotator's reliability")
     scale.add_argument(
         "--confidence",
@@ -112,11 +115,18 @@ def _scale(args: argparse.Namespace) -> int:
             f"{given[0]} has no effect without --preferences-out: the scale itself has no zero. Add it, or set "
             f"--pop.zero.{given[0].removeprefix('--')} in training."
         )
+    weights = weights_of(args)
+    if weights and args.confidence != "weight":
+        raise ConfigError(
+            f"--weight multiplies weights, but --confidence {args.confidence} has none. Omit one of them."
+        )
     inputs = [args.data, *_store_file(args.edges)]
     check_outputs(args, {"--out": args.out}, PARQUET, inputs)
     check_outputs(args, {"--preferences-out": args.preferences_out}, SAVE_SUFFIXES, [*inputs, args.out])
     preferences = load_data(args, args.data)
     edges = read_edges(args.edges, preferences.ids, without=args.without)
+    if weights:
+        edges = weighted_annotators(edges, weights, args.edges)
     scale = fit_strengths(
         edges,
         preferences.ids,

@@ -7,12 +7,16 @@ NEW_PROJECT = "default"
 """The project created when none is named."""
 
 
-def add_store_arguments(parser: argparse.ArgumentParser, *, project: bool = True) -> None:
-    """Add --db and --project."""
+def add_store_arguments(parser: argparse.ArgumentParser, *, project: bool = True, several: bool = False) -> None:
+    """Add --db and --project, which takes one name or several."""
     parser.add_argument(
         "--db", default="labels.db", metavar="URL", help="file, or postgresql:// (default: %(default)s)"
     )
-    if project:
+    if several:
+        parser.add_argument(
+            "--project", nargs="+", metavar="NAME", help="names of projects (default: all that the store has)"
+        )
+    elif project:
         parser.add_argument("--project", help="name of the project (default: the only one)")
 
 

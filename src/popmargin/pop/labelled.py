@@ -1,7 +1,7 @@
 """PoP edges from labels: those between the preferences of a run."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +32,26 @@ def without_annotators(edges: PopEdges, names: Collection[str], where: str) -> P
     _LOG.warning("%d of %d edges are of annotators who are left out: %s.", len(edges) - len(kept), len(edges),
                  ", ".join(names))  # fmt: skip
     return kept
+
+
+def weighted_annotators(edges: PopEdges, weights: Mapping[str, float], where: str) -> PopEdges:
+    """The edges with the confidence of these annotators' multiplied by a weight, an empty one being 1.
+
+    Raises:
+        DataError: the edges do not name one of them.
+    """
+    who = edges.table["annotator"].to_pylist()
+    for name in weights:
+        if name not in who:
+            known = sorted({one for one in who if one is not None})
+            raise DataError(f"{where}: no edge is of an annotator '{name}'. {did_you_mean(name, known)}")
+    confidence = [
+        sure if name not in weights else weights[name] * (1.0 if sure is None else sure)
+        for name, sure in zip(who, edges.table["confidence"].to_pylist(), strict=True)
+    ]
+    place = edges.table.column_names.index("confidence")
+    table = edges.table.set_column(place, "confidence", pa.array(confidence, pa.float64()))
+    return PopEdges(table, {**edges.parameters, "weights": dict(weights)})
 
 
 def labels_between(edges: PopEdges, ids: Sequence[str], where: str, remedy: str) -> PopEdges:

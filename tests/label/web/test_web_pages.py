@@ -244,15 +244,15 @@ def test_behind_a_proxy_with_a_prefix(make_site: Callable[..., Site]) -> None:
     for prefix in ("", "/label"):  # proxies that take the prefix off, and proxies that do not
         client = TestClient(site.app, base_url="https://labels.example")
         page = client.get(f"{prefix}/login/{token}")
-        assert "url=/label/" in page.text
+        assert f"url=/label/p/{site.project.id}/" in page.text
         cookie = page.headers["set-cookie"]
         assert "Path=/label/" in cookie and "Secure" in cookie
         client.cookies.clear()
         client.headers["cookie"] = cookie.partition(";")[0]
-        html = client.get(f"{prefix}/").text
+        html = client.get(f"{prefix}/p/{site.project.id}/").text
         assert set(re.findall(r'(?:href|action|src)="(/[^"]*?)/?"', html)) >= {
             "/label/static/annotate.js",
-            "/label/answer",
+            f"/label/p/{site.project.id}/answer",
         }
         assert not re.findall(r'(?:href|action|src)="/(?!label)', html)
         assert client.get(f"{prefix}/static/annotate.css").status_code == 200

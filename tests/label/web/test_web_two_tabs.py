@@ -127,7 +127,7 @@ def test_no_form_is_answered_by_a_page_that_sends_it_again(site: Site) -> None:
     """Every form of people and admin is answered by a redirect, so that reloading repeats nothing."""
     anna, token = site.add("anna")
     client, admin = site.client(token, follow_redirects=False), site.client(ADMIN, follow_redirects=False)
-    html, overview = client.get("/").text, admin.get("/admin").text
+    html, overview = client.get(f"/p/{site.project.id}/").text, admin.get("/admin").text
     secret = {"csrf": fields(overview, "/admin/annotators")["csrf"], "project": str(site.project.id)}
     sent = [client.post("/answer", data={**fields(html, "/answer"), "choice": "left"})]
     sent += [client.post(path, data=fields(html, "/undo")) for path in ("/undo", "/logout")]

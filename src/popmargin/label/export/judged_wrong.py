@@ -1,5 +1,6 @@
 """Which preferences are flipped, according to the annotators."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -26,7 +27,9 @@ def wrong_counts(labels: Any) -> dict[str, int]:
     return counts
 
 
-def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tuple[int, int]]:
+def wrong_preferences(
+    labels: Any, votes: Votes = "probability", weights: Mapping[str, float] | None = None
+) -> dict[str, tuple[int, int]]:
     """Preferences marked wrong more than right by those who judged them: id -> (how many mark it wrong, how many do
     not).
 
@@ -39,7 +42,9 @@ def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tu
         labels: as `LabelStore.labels` gives them, with their confidence.
         votes: the weight of an answer about which response is better: "probability", its confidence (1 if it has none),
             with the rest for the other side; "whole", always 1.
+        weights: how much the labels of annotators count, by name; 1 for others.
     """
+    weights = weights or {}
     labels = labels.filter(pc.is_null(labels["repeat_of"]))
     single, verdict = pc.equal(labels["kind"], "preference"), labels["verdict"]
     against = pc.or_(pc.equal(verdict, "wrong"), pc.and_(single, pc.equal(verdict, "second")))
@@ -62,7 +67,9 @@ def wrong_preferences(labels: Any, votes: Votes = "probability") -> dict[str, tu
     wrong: dict[str, tuple[int, int]] = {}
     for key, said in accusers.items():
         others = defenders.get(key, {})
-        if 2 * (sum(said.values()) + sum(1.0 - sure for sure in others.values())) > len(said) + len(others):
+        weight = {name: weights.get(name, 1.0) for name in (*said, *others)}
+        wrongness = said | {name: 1.0 - sure for name, sure in others.items()}
+        if 2 * sum(weight[name] * share for name, share in wrongness.items()) > sum(weight.values()):
             wrong[key] = (len(said), len(others))
     return wrong
 

@@ -10,7 +10,7 @@ import pyarrow.compute
 from popmargin.data.formats.unlabelled import MARK
 from popmargin.data.questions import RATINGS, SIDES
 from popmargin.errors import counted, first_few
-from popmargin.label.projects.draft import response_keys
+from popmargin.label.projects.known_answers import response_keys
 
 pc: Any = pyarrow.compute
 COLUMNS = ("kind", "first", "response", "verdict", "repeat_of")
@@ -36,7 +36,9 @@ class RatedPreferences:
         return [None if better is None or worse is None else (better, worse) for better, worse in both]
 
 
-def mean_ratings(labels: Any, columns: Mapping[str, Sequence[Any]]) -> RatedPreferences | None:
+def mean_ratings(
+    labels: Any, columns: Mapping[str, Sequence[Any]], weights: Mapping[str, float] | None = None
+) -> RatedPreferences | None:
     """Mean rating of every response over annotators; None if nothing is rated.
 
     "Unsure" and repeated items do not count. A response in several preferences of a prompt was rated once, and its
@@ -45,18 +47,24 @@ def mean_ratings(labels: Any, columns: Mapping[str, Sequence[Any]]) -> RatedPref
     Args:
         labels: table of labels with at least `COLUMNS`.
         columns: the preferences: id, prompt, chosen and rejected.
+        weights: how much the ratings of annotators count, by name; 1 for others. Needs the column annotator, too.
     """
     rated = pc.is_in(labels["verdict"], value_set=pyarrow.array(RATINGS))
     found = labels.filter(pc.and_(rated, pc.is_null(labels["repeat_of"])))
     if not found.num_rows:
         return None
     keys, rows = response_keys(columns), {key: row for row, key in enumerate(columns["id"])}
-    given: dict[tuple[str, str], list[int]] = {}
-    for first, side, verdict in zip(
-        *(found[name].to_pylist() for name in ("first", "response", "verdict")), strict=True
+    whose = found["annotator"].to_pylist() if weights else [""] * found.num_rows
+    given: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for first, side, verdict, who in zip(
+        *(found[name].to_pylist() for name in ("first", "response", "verdict")), whose, strict=True
     ):
-        given.setdefault(keys[2 * rows[first] + SIDES.index(side)], []).append(int(verdict))
-    means = {key: sum(values) / len(values) for key, values in given.items()}
+        weight = (weights or {}).get(who, 1.0)
+        given.setdefault(keys[2 * rows[first] + SIDES.index(side)], []).append((weight, int(verdict)))
+    means = {
+        key: sum(weight * value for weight, value in values) / sum(weight for weight, _ in values)
+        for key, values in given.items()
+    }
     return RatedPreferences([means.get(key) for key in keys[0::2]], [means.get(key) for key in keys[1::2]])
 
 
@@ -70,7 +78,7 @@ def strengths_of(labels: Any, columns: Mapping[str, Sequence[Any]]) -> dict[str,
 
 
 def put_ratings(
-    columns: dict[str, list[Any]], labels: Any, notes: list[str]
+    columns: dict[str, list[Any]], labels: Any, notes: list[str], weights: Mapping[str, float] | None = None
 ) -> tuple[dict[int, tuple[float, float]], list[int]]:
     """If responses were rated, replace the preferences' imported ratings by their mean ratings.
 
@@ -78,11 +86,12 @@ def put_ratings(
         columns: the preferences; the ratings are replaced, strength and margin emptied.
         labels: table of labels with at least `COLUMNS`.
         notes: sentences about what was done are appended.
+        weights: as of `mean_ratings`.
 
     Returns:
         Row -> both ratings, for preferences rated the other way, and the rows without a rating.
     """
-    rated = mean_ratings(labels, columns)
+    rated = mean_ratings(labels, columns, weights)
     if rated is None:
         return {}, []
     columns["chosen_rating"], columns["rejected_rating"] = list(rated.chosen), list(rated.rejected)

@@ -10,7 +10,7 @@ import pyarrow.compute
 from popmargin.errors import ConfigError, counted, first_few
 from popmargin.label.export.judged_wrong import DECIDED, OnWrong, check_wrong, wrong_counts, wrong_preferences
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.store.records import Project
+from popmargin.label.store.records import Adjudication, Project
 from popmargin.pop.edges import PopEdges
 
 pc: Any = pyarrow.compute
@@ -59,6 +59,7 @@ def pop_edges(
     aggregate: str | None = None,
     wrong: OnWrong = "swap",
     without: Collection[str] = (),
+    adjudication: Adjudication = "wins",
 ) -> tuple[PopEdges, EdgeAccount]:
     """The current PoP labels as edges: one per item and annotator, with ties (tie=True).
 
@@ -73,6 +74,7 @@ def pop_edges(
             confidence, as the strength scale does (1 without one); "majority" counts all votes equally.
         wrong: "keep" keeps comparisons with preferences that most mark wrong; "swap" and "drop" leave them out.
         without: names of annotators whose labels are left out and counted, as are those of discarded ones.
+        adjudication: of pairs that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
 
     Returns:
         The edges (source: the kind of annotator) and the account.
@@ -86,8 +88,11 @@ def pop_edges(
         raise ConfigError(
             f"aggregate is {aggregate!r}; choose 'majority' or 'weighted', or omit it for one edge per label."
         )
-    labels = store.labels(project.id, columns=(*_EDGE_COLUMNS, "repeat_of"), without=without)
-    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - labels.num_rows
+    columns = (*_EDGE_COLUMNS, "repeat_of")
+    labels = store.labels(project.id, columns=columns, without=without, adjudication=adjudication)
+    counting = store.labels(project.id, columns=("annotator",), without=without).num_rows
+    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - counting
+    settled = counting - labels.num_rows
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
     decided = pc.is_in(labels["verdict"], value_set=pa.array(DECIDED))
@@ -103,6 +108,7 @@ def pop_edges(
 
     left_out = {
         "of annotators who do not count": others,
+        ("settled by an adjudicator" if adjudication == "wins" else "of adjudicators"): settled,
         "single preferences": count(pc.equal(labels["kind"], "preference")),
         "ratings": count(pc.equal(labels["kind"], "rating")),
         "repeated items": count(pc.and_(pop, pc.invert(first_time))),
@@ -110,7 +116,9 @@ def pop_edges(
         "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
         "about a preference that most annotators mark wrong": count(pc.and_(said, doubtful)),
     }
-    account = EdgeAccount(labels.num_rows + others, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
+    account = EdgeAccount(
+        labels.num_rows + settled + others, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most
+    )
     parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": labels.num_rows}
     table = _edge_table(used) if aggregate is None else _majority(used, aggregate)
     return PopEdges(table, parameters), account

@@ -39,7 +39,7 @@ from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.address import in_words
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.store.records import Project
+from popmargin.label.store.records import Adjudication, Project
 from popmargin.pop.strengths import half_normal_strengths
 
 pc: Any = pyarrow.compute
@@ -59,6 +59,8 @@ def preferences_of(
     unjudged: OnUnjudged = "drop",
     votes: Votes = "probability",
     without: Collection[str] = (),
+    weights: Mapping[str, float] | None = None,
+    adjudication: Adjudication = "wins",
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -78,6 +80,9 @@ def preferences_of(
             if it has none); "whole", always 1; "grades", the share of right answers of its grade, as estimated by
             `calibrate_grades`.
         without: names of annotators whose labels are left out, as are those of discarded ones.
+        weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`; 1 for
+            others.
+        adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -91,8 +96,8 @@ def preferences_of(
     Raises:
         ConfigError: an unknown value of `wrong`, `unrated`, `unjudged` or `votes`.
         DataError: strengths of preferences that the project does not have, below 0, or not finite; a project that asks
-            for ratings, and has none yet; nothing is left; no annotator of a name in `without`; grades that cannot be
-            calibrated.
+            for ratings, and has none yet; nothing is left; no annotator of a name in `without` or `weights`; grades
+            that cannot be calibrated.
     """
     check_wrong(wrong)
     for name, value, known in (
@@ -102,6 +107,8 @@ def preferences_of(
     ):
         if value not in get_args(known):
             raise ConfigError(f"{name} is {value!r}; choose {', '.join(get_args(known))}.")
+    if weights and votes == "grades":
+        raise ConfigError("weights and votes='grades' exclude each other: calibrated grades have their own weights.")
     columns = store.preference_columns(project.id)
     if columns["id"] and not any(side is not None for side in columns["rejected"]):
         raise DataError(
@@ -109,10 +116,12 @@ def preferences_of(
             "--as ratings."
         )
     imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
-    labels = store.labels(project.id, columns=_VOTE_COLUMNS, without=without)
+    labels = store.labels(project.id, columns=_VOTE_COLUMNS, without=without, adjudication=adjudication)
     notes: list[str] = []
-    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - labels.num_rows
-    against, missing = put_ratings(columns, labels, notes)
+    counting = store.labels(project.id, columns=("annotator",), without=without).num_rows
+    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - counting
+    store.refuse_unknown(project.id, weights or ())
+    against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
     rated = bool(notes)  # something was put
     if not rated and "rating" in kinds:
@@ -122,6 +131,9 @@ def preferences_of(
         )
     if others:
         notes.append(f"{counted(others, 'label')} of annotators who do not count left out")
+    if counting > labels.num_rows:
+        why = "on items that an adjudicator has decided" if adjudication == "wins" else "of adjudicators"
+        notes.append(f"{counted(counting - labels.num_rows, 'label')} {why} left out")
     if strengths is not None:
         _put_strengths(columns, strengths)
     grades = mean_grades(labels)
@@ -129,7 +141,7 @@ def preferences_of(
         calibration = calibrate_grades(labels)
         labels = graded_probabilities(labels, calibration)
         notes.append(calibration.note())
-    voted, by_most = _soft_labels(labels, votes), wrong_preferences(labels, votes)
+    voted, by_most = _soft_labels(labels, votes, weights or {}), wrong_preferences(labels, votes, weights)
     if not voted and "preference" in kinds and unjudged == "keep":
         notes.append("nobody has judged a preference yet: order and soft labels are those of the imported data")
     if votes == "grades":  # what the answers say together also says which response is better
@@ -278,19 +290,22 @@ def _put_strengths(columns: dict[str, list[Any]], strengths: Mapping[str, float]
     columns["strength"] = [strengths.get(key, old) for key, old in zip(columns["id"], columns["strength"], strict=True)]
 
 
-def _soft_labels(labels: Any, votes: Votes) -> dict[str, float]:
-    """Preference id -> mean over its labels of the probability that chosen is better; with grades, what the labels say
-    together."""
-    said: dict[str, list[float]] = {}
+def _soft_labels(labels: Any, votes: Votes, weights: Mapping[str, float]) -> dict[str, float]:
+    """Preference id -> weighted mean over its labels of the probability that chosen is better; with grades, what the
+    labels say together."""
+    said: dict[str, list[tuple[float, float]]] = {}
     single = labels.filter(pc.and_(pc.equal(labels["kind"], "preference"), pc.is_null(labels["repeat_of"])))
-    read = (single[name].to_pylist() for name in ("first", "verdict", "confidence"))
-    for key, verdict, confidence in zip(*read, strict=True):
+    read = (single[name].to_pylist() for name in ("first", "verdict", "confidence", "annotator"))
+    for key, verdict, confidence, who in zip(*read, strict=True):
         if verdict in DECIDED:
-            sure = probability(confidence, votes)
-            said.setdefault(key, []).append({"first": sure, "second": 1.0 - sure, "tie": 0.5}[verdict])
+            sure, weight = probability(confidence, votes), weights.get(who, 1.0)
+            said.setdefault(key, []).append((weight, {"first": sure, "second": 1.0 - sure, "tie": 0.5}[verdict]))
     if votes == "grades":
-        return {key: together(values) for key, values in said.items()}
-    return {key: sum(values) / len(values) for key, values in said.items()}
+        return {key: together([share for _, share in values]) for key, values in said.items()}
+    return {
+        key: sum(weight * share for weight, share in values) / sum(weight for weight, _ in values)
+        for key, values in said.items()
+    }
 
 
 def _turn(columns: dict[str, list[Any]], row: int) -> bool:

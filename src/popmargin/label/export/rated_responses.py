@@ -12,18 +12,21 @@ from popmargin.data.questions import RATINGS, SIDES
 from popmargin.data.schema import arrow_schema
 from popmargin.errors import DataError
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.store.records import Project
+from popmargin.label.store.records import Adjudication, Project
 
 pc: Any = pyarrow.compute
 
 
-def rated_responses(store: LabelStore, project: Project, *, without: Collection[str] = ()) -> tuple[Any, Step]:
+def rated_responses(
+    store: LabelStore, project: Project, *, without: Collection[str] = (), adjudication: Adjudication = "wins"
+) -> tuple[Any, Step]:
     """The rated responses of a project, in the order of import, and the account of the others.
 
     Args:
         store: the store.
         project: whose responses; its items are of kind "rating".
         without: names of annotators whose labels are left out, as are those of discarded ones.
+        adjudication: of responses that an adjudicator has decided, "wins" uses only that rating, "ignore" the others.
 
     Returns:
         A table with id (of the preference that holds the response), prompt, response, rating (the mean over
@@ -42,7 +45,12 @@ def rated_responses(store: LabelStore, project: Project, *, without: Collection[
     if not asked:
         raise DataError(f"Project '{project.name}' asks for no ratings. Use --as preferences, labels or edges.")
     given: dict[tuple[int, str], list[int]] = {}
-    labels = store.labels(project.id, columns=("kind", "first", "response", "verdict", "repeat_of"), without=without)
+    labels = store.labels(
+        project.id,
+        columns=("kind", "first", "response", "verdict", "repeat_of"),
+        without=without,
+        adjudication=adjudication,
+    )
     labels = labels.filter(
         pc.and_(pc.is_in(labels["verdict"], value_set=pa.array(RATINGS)), pc.is_null(labels["repeat_of"]))
     )

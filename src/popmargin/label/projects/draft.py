@@ -1,7 +1,6 @@
 """The items of a new project: which preferences, pairs of them or responses people are asked about."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +8,16 @@ import numpy as np
 
 from popmargin.account import Step
 from popmargin.data.formats.unlabelled import MARK
-from popmargin.data.questions import RATINGS, SIDES, Kind, Side, Verdict
+from popmargin.data.questions import SIDES, Kind, Side, Verdict
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, counted
+from popmargin.label.projects.known_answers import (
+    columns_of,
+    known_answers,
+    known_ratings,
+    known_sides,
+    response_keys,
+)
 from popmargin.label.store.items import check_settings
 from popmargin.pop.chains import chain_pairs
 from popmargin.pop.edges import PopEdges
@@ -78,9 +84,10 @@ def draft_items(
     if scale is not None:
         raise ConfigError(f"A scale is only for kind 'rating', not '{kind}'.")
     if kind == "preference":
-        if gold is not None:
-            raise ConfigError("gold is only for kind 'pop' (PoP edges) or 'rating' (preferences with known ratings).")
-        return Draft(kind=kind, first=data.ids)
+        if isinstance(gold, PopEdges):
+            raise ConfigError("for single preferences, gold must be preferences with known labels, not PoP edges.")
+        known = {} if gold is None else known_sides(columns_of(data), data.report.source, gold)
+        return Draft(kind=kind, first=data.ids, gold=[known.get(key) for key in data.ids] if known else None)
     refuse_unlabelled(data)
     if isinstance(gold, Preferences):
         raise ConfigError("for comparisons, gold must be PoP edges, not preferences.")
@@ -177,20 +184,11 @@ def refuse_lone(data: Preferences) -> None:
         )
 
 
-def response_keys(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Keys of the two responses of each preference: prompt and text; chosen before rejected.
-
-    A response in several preferences of a prompt is one response and is rated once. A missing one has the text null.
-    """
-    texts = zip(rows["prompt"], rows["chosen"], rows["rejected"], strict=True)
-    return [(json.dumps(prompt), json.dumps(text)) for prompt, *sides in texts for text in sides]
-
-
 def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft:
     keys = [key for rows in data.batches("prompt", "chosen", "rejected") for key in response_keys(rows)]
     asked = [(key, place) for place, key in enumerate(keys) if key[1] != MISSING]
     places = list(dict(reversed(asked)).values())[::-1]
-    golds = _known_ratings(data, scale, gold, keys)
+    golds = {} if gold is None else known_ratings(data.ids, data.report.source, scale, gold, keys)
     repeated = {"the same response as another": len(asked) - len(places)}
     step = Step(
         name="responses to rate", rows_in=len(asked), kept={"items": len(places)}, left_out=repeated, unit="responses"
@@ -208,42 +206,6 @@ def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft
     )
 
 
-def _known_ratings(
-    data: Preferences, scale: int, gold: Preferences | None, keys: list[tuple[str, str]]
-) -> dict[tuple[str, str], Verdict]:
-    """Response -> its known rating; matched by text, since gold may call the other response chosen."""
-    known: dict[tuple[str, str], Verdict] = {}
-    rows = {key: row for row, key in enumerate(data.ids)}
-    for batch in () if gold is None else gold.batches():
-        responses = response_keys(batch)
-        for place, key in enumerate(batch["id"]):
-            if key not in rows:
-                raise DataError(
-                    f"gold: preference {key!r} is not in {data.report.source}. Preferences are matched by id."
-                )
-            for response, side in zip(responses[2 * place : 2 * place + 2], SIDES, strict=True):
-                rating = batch[f"{side}_rating"][place]
-                if rating is None:
-                    continue
-                if response not in keys[2 * rows[key] : 2 * rows[key] + 2]:
-                    raise DataError(
-                        f"gold: preference {key!r}, column '{side}': {data.report.source} has no such prompt and "
-                        "response under this id. Copy both exactly from there; the side does not matter."
-                    )
-                column = f"gold: preference {key!r}, column '{side}_rating'"
-                verdict: Verdict | None = next((number for number in RATINGS[:scale] if float(number) == rating), None)
-                if verdict is None:
-                    raise DataError(f"{column}: {rating:g} is not on the scale from 1 to {scale}.")
-                if known.setdefault(response, verdict) != verdict:
-                    raise DataError(f"{column}: the same response has two different known ratings. Keep one.")
-    if gold is not None and not known:
-        raise DataError(
-            f"gold: no preference of {gold.report.source} has a rating. Put the known "
-            "ratings in chosen_rating and rejected_rating, or omit gold."
-        )
-    return known
-
-
 def _pairs(
     data: Preferences, sampling: str, k: int, edges: PopEdges | None, gold: PopEdges | None, seed: int
 ) -> tuple[list[str], list[str], list[Verdict | None], list[Step]]:
@@ -258,7 +220,7 @@ def _pairs(
         steps.append(_edge_step("pairs of the edges", len(edges), len(first), lone, several - len(first)))
     golds: list[Verdict | None] = [None for _ in first]
     if gold is not None:
-        known = _known_answers(gold)
+        known = known_answers(gold)
         lone = int(gold.table["weaker"].null_count)
         steps.append(
             _edge_step("pairs with a known answer", len(gold), len(known), lone, len(gold) - lone - len(known))
@@ -288,28 +250,6 @@ def _once(first: list[str], second: list[str]) -> tuple[list[str], list[str]]:
     pairs = {frozenset(pair): pair for pair in reversed(list(zip(first, second, strict=True)))}
     kept = list(reversed(pairs.values()))
     return [pair[0] for pair in kept], [pair[1] for pair in kept]
-
-
-def _known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str], bool]]:
-    """Pair -> (stronger, weaker) and whether they are labelled equal.
-
-    Raises:
-        DataError: a pair has two answers, or there is none.
-    """
-    known: dict[frozenset[str], tuple[tuple[str, str], bool]] = {}
-    for row in gold.table.to_pylist():
-        if row["weaker"] is None:
-            continue
-        pair, tie = (row["stronger"], row["weaker"]), bool(row["tie"])
-        before = known.setdefault(frozenset(pair), (pair, tie))
-        if before[1] != tie or (not tie and before[0] != pair):
-            raise DataError(
-                f"gold: '{pair[0]}' against '{pair[1]}' has two answers. Keep one per pair, e.g. with label export "
-                "--aggregate majority."
-            )
-    if not known:
-        raise DataError("gold: no edge compares two preferences. Give edges that do, or omit gold.")
-    return known
 
 
 def _sides(edges: PopEdges, seed: int) -> tuple[list[str], list[str], list[Verdict]]:

@@ -9,6 +9,7 @@ from popmargin.data.schema import COLUMNS, TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.draft import Draft
 from popmargin.label.store.answers import clean
+from popmargin.label.store.change_settings import CHANGEABLE
 from popmargin.label.store.items import item_order
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
@@ -36,6 +37,8 @@ def refuse_other_settings(found: Project, settings: Mapping[str, Any]) -> None:
             for name in other
         ]
         change = " Change guidelines with: popmargin label guidelines --set FILE." if "guidelines" in other else ""
+        if set(other) & set(CHANGEABLE):
+            change += " Change settings with: popmargin label set."
         raise ConfigError(
             f"Project '{found.name}' has {'; '.join(told)}. A project keeps its original settings: omit them to "
             f"continue it, or start another project with --project NAME.{change}"

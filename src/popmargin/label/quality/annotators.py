@@ -14,6 +14,7 @@ import pyarrow.compute
 
 from popmargin.judges.comparing import flipped
 from popmargin.judges.labeller import read_orders
+from popmargin.label.quality.adjudications import not_adjudicated
 from popmargin.statistics.agreement import alpha_interval, kappa_interval, leave_one_out, pairwise_agreement
 from popmargin.statistics.intervals import UNDEFINED, Interval, binomial_interval
 from popmargin.statistics.jackknife import share_of_sums
@@ -24,8 +25,9 @@ _VERDICTS = ("second", "tie", "first", "wrong", "unsure")
 _VALUES = np.array([-1.0, 0.0, 1.0, 2.0, np.nan])  # "unsure" is not a value
 _SECOND, _TIE, _FIRST, _WRONG, _UNSURE = range(5)
 COLUMNS = ("assignment", "item", "kind", "annotator", "annotator_kind", "verdict", "seconds", "note", "swap_pairs",
-           "swap_first", "gold", "repeat_of")  # fmt: skip
-"""Columns of a table of labels that `annotator_quality` reads."""
+           "swap_first", "gold", "repeat_of", "training",
+           "adjudicated", "guidelines_version")  # fmt: skip
+"""Columns of a table of labels that `annotator_quality` and `versions.by_version` read."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def annotator_quality(labels: Any) -> tuple[list[AnnotatorQuality], list[KindAgr
     Args:
         labels: as of `LabelStore.labels`, with at least `COLUMNS`; ratings are ignored (see `rating_quality.py`).
     """
-    labels = labels.filter(pc.is_in(labels["kind"], value_set=pa.array(KINDS)))
+    labels = not_adjudicated(labels.filter(pc.is_in(labels["kind"], value_set=pa.array(KINDS))))
     whole = _Labels.of(labels)
     first_time = whole.where(whole.repeat_of < 0)
     panels = {kind: _Panel.of(first_time.where(first_time.kind == code)) for code, kind in enumerate(KINDS)}
@@ -152,7 +154,7 @@ class _Labels:
             item=labels["item"].to_numpy(),
             kind=kind,
             verdict=_codes(labels["verdict"], _VERDICTS),
-            gold=_codes(labels["gold"], _VERDICTS),
+            gold=_codes(untold_gold(labels), _VERDICTS),
             swapped=np.where(kind == 0, *swaps),
             ordered=np.where(kind == 0, *(labels[name].is_valid().to_numpy() for name in ("swap_pairs", "swap_first"))),
             seconds=labels["seconds"].to_numpy(),
@@ -168,6 +170,11 @@ class _Labels:
 
     def by(self, number: int) -> "_Labels":
         return self.where(self.who == number)
+
+
+def untold_gold(labels: Any) -> Any:
+    """The known answers of a table of labels, without those of training items, which annotators are told."""
+    return pc.if_else(pc.fill_null(labels["training"], False), None, labels["gold"])
 
 
 def _codes(column: Any, names: Sequence[str]) -> np.ndarray:

@@ -12,6 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from popmargin.data.questions import KINDS
+from popmargin.label.quality.adjudications import Adjudications, adjudications_of, not_adjudicated
 from popmargin.label.quality.annotators import AnnotatorQuality, KindAgreement, annotator_quality
 from popmargin.label.quality.carry_over import CarryOver, carry_over
 from popmargin.label.quality.drift import Drift, drift_of
@@ -79,6 +80,7 @@ class Quality:
         rated_by_people: the ratings are from these labels, not from the data.
         without: the same of the labels that count, if some do not; None if all do.
         left_out: the annotators whose labels do not count.
+        adjudications: decisions of adjudicators, which no other figure holds; None without one.
         versions: people's labels by version of the guidelines; empty if there is one.
         stayed: the order effect of tasks that keep a preference of the task before; None without such tasks.
     """
@@ -98,6 +100,7 @@ class Quality:
     left_out: tuple[str, ...] = ()
     rated_by_people: bool = False
     versions: list[VersionQuality] = field(default_factory=list[VersionQuality])
+    adjudications: Adjudications | None = None
     stayed: CarryOver | None = None
 
 
@@ -119,6 +122,7 @@ def label_quality(
     Returns:
         The statistics; what cannot be computed is nan or empty.
     """
+    decided, labels = adjudications_of(labels), not_adjudicated(labels)
     rows: list[dict[str, Any]] = labels.to_pylist()
     first_time = [row for row in rows if row["repeat_of"] is None]
     annotators, agreement = annotator_quality(labels)
@@ -136,6 +140,7 @@ def label_quality(
         order=order_of(labels, target),
         rated_by_people=rated_by_people,
         versions=by_version(labels),
+        adjudications=decided,
         stayed=carry_over(first_time),
     )
 

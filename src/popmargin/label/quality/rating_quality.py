@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute
 
 from popmargin.data.questions import RATINGS
+from popmargin.label.quality.adjudications import not_adjudicated
+from popmargin.label.quality.annotators import untold_gold
 from popmargin.statistics.agreement import alpha_interval, kappa_interval
 from popmargin.statistics.intervals import Interval, binomial_interval
 from popmargin.statistics.jackknife import row_means
@@ -76,7 +78,7 @@ def rating_quality(labels: Any) -> RatingQuality | None:
     Args:
         labels: as of `LabelStore.labels`, with at least `annotators.COLUMNS`.
     """
-    labels = labels.filter(pc.equal(labels["kind"], "rating"))
+    labels = not_adjudicated(labels.filter(pc.equal(labels["kind"], "rating")))
     if not labels.num_rows:
         return None
     coded = labels["annotator"].combine_chunks().dictionary_encode()
@@ -85,7 +87,7 @@ def rating_quality(labels: Any) -> RatingQuality | None:
     for number, kind in zip(who_L, labels["annotator_kind"].to_pylist(), strict=True):
         kinds[number] = kind
     item_N, item_L = np.unique(labels["item"].to_numpy(), return_inverse=True)
-    value_L, gold_L = _numbers(labels["verdict"]), _numbers(labels["gold"])
+    value_L, gold_L = _numbers(labels["verdict"]), _numbers(untold_gold(labels))
     first_L = pc.is_null(labels["repeat_of"]).to_numpy()
     people_NR = np.full((len(item_N), len(names)), np.nan)
     is_person_L = np.array([kind == "person" for kind in kinds])[who_L]

@@ -125,6 +125,7 @@ def reading(quality: Quality) -> list[str]:
     sentences += _read_ratings(quality)
     sentences += _read_without(quality)
     sentences += _read_versions(quality)
+    sentences += _read_adjudications(quality)
     flagged = flags_of(rows, quality.habits)
     sentences += [f"Look at {name}: {'; '.join(reasons)}." for name, reasons in flagged.items()]
     sentences += drift_sentences(quality.drift)
@@ -199,6 +200,15 @@ def _read_versions(quality: Quality) -> list[str]:
         for name, now, earlier in pairs
         if earlier is not None and is_known(now) and is_known(earlier)
     ]
+
+
+def _read_adjudications(quality: Quality) -> list[str]:
+    found = quality.adjudications
+    if found is None:
+        return []
+    as_most = f", {_shown(found.majority)} of those with a majority as most people say" * is_known(found.majority)
+    items = counted(found.items, "disputed item")
+    return [f"Adjudicators have decided {items}{as_most}; these decisions are in no other figure."]
 
 
 def version_name(version: int | None) -> str:

@@ -35,7 +35,7 @@ def by_version(labels: Any) -> list[VersionQuality]:
     """A row for each version, oldest first; empty if all labels of people are of the same.
 
     Args:
-        labels: as of `LabelStore.labels`, with at least `annotators.COLUMNS` and `guidelines_version`.
+        labels: as of `LabelStore.labels`, with at least `annotators.COLUMNS`.
     """
     mine = labels.filter(pc.equal(labels["annotator_kind"], "person"))
     versions = sorted(mine["guidelines_version"].unique().to_pylist(), key=lambda version: version or 0)

@@ -2,18 +2,19 @@
 
 import hashlib
 import hmac
+import itertools
 import secrets
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store import assign, items
 from popmargin.label.store.answers import clean
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
-from popmargin.label.store.sql_tables import annotator, assignment, item, project
+from popmargin.label.store.sql_tables import annotator, assignment, item, label, project, project_change
 
 NAME_CHARACTERS = 200
 
@@ -96,9 +97,13 @@ def set_active(connection: Connection, number: int, active: bool, now: datetime)
             part = assignment.c.id.in_(back[start : start + 1000])
             connection.execute(update(assignment).where(part).values(takes_place=True))
     if not active:
-        leased = select(assignment).where(assignment.c.annotator == number, assignment.c.state == "leased")
-        for row in connection.execute(leased).all():
-            assign.end_lease(connection, row, "expired", now)
+        _return_open(connection, number, now)
+
+
+def _return_open(connection: Connection, number: int, now: datetime) -> None:
+    leased = select(assignment).where(assignment.c.annotator == number, assignment.c.state == "leased")
+    for row in connection.execute(leased).all():
+        assign.end_lease(connection, row, "expired", now)
 
 
 def discard(connection: Connection, number: int, now: datetime) -> int:
@@ -113,13 +118,18 @@ def discard(connection: Connection, number: int, now: datetime) -> int:
     set_active(connection, number, False, now)
     _change(connection, number, {"discarded": True})
     held = (assignment.c.annotator == number) & (assignment.c.state == "done") & assignment.c.takes_place
-    freed = connection.execute(
+    theirs = select(assignment.c.item).where(held)
+    connection.execute(
         update(item)
-        .where(item.c.id.in_(select(assignment.c.item).where(held)))
-        .values(taken=item.c.taken - 1, returned=True)
+        .where(item.c.id.in_(theirs))
+        .values(taken=item.c.taken - 1, returned=item.c.taken - 1 < item.c.overlap)
     )
+    assign.forget_surplus(connection, theirs)
+    free = connection.execute(
+        select(func.count()).select_from(item).where(item.c.id.in_(theirs), item.c.taken < item.c.overlap)
+    ).scalar_one()
     connection.execute(update(assignment).where(held).values(takes_place=False))
-    return freed.rowcount
+    return free
 
 
 def acknowledge(connection: Connection, number: int, version: int) -> None:
@@ -134,6 +144,63 @@ def acknowledge(connection: Connection, number: int, version: int) -> None:
     if not 1 <= version <= (newest or 1):
         raise DataError(f"The guidelines have no version {version}; the newest is {newest or 1}.")
     _change(connection, number, {"guidelines_seen": version})
+
+
+def let_in(connection: Connection, number: int) -> None:
+    """Let an annotator go on who got too few training items right.
+
+    Raises:
+        DataError: there is no such annotator.
+    """
+    _change(connection, number, {"held": False})
+
+
+def set_quota(connection: Connection, number: int, quota: int | None) -> None:
+    """Ask an annotator for this many answers in all, or without a limit.
+
+    Raises:
+        ConfigError: the number is below 0.
+        DataError: there is no such annotator.
+    """
+    if quota is not None and not 0 <= quota < 2**31:
+        raise ConfigError(f"A quota of {quota} answers: give a number from 0, or none for no limit.")
+    _change(connection, number, {"quota": quota})
+
+
+def set_adjudicator(connection: Connection, number: int, adjudicator: bool, now: datetime) -> None:
+    """Let an annotator decide items on which others disagree, or label like others again; what is open is returned.
+
+    Raises:
+        DataError: there is no such annotator, or it is a model.
+    """
+    row = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
+    if row is not None and row.kind != "person":
+        raise DataError(f"'{row.name}' is a model; only people adjudicate.")
+    _change(connection, number, {"adjudicator": adjudicator})
+    _return_open(connection, number, now)
+
+
+def forget(connection: Connection, number: int, now: datetime) -> str:
+    """Remove an annotator's name, notes and access for good; the labels stay under a pseudonym, which is returned.
+
+    Raises:
+        DataError: there is no such annotator.
+    """
+    row = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
+    if row is None:
+        raise DataError(f"There is no annotator {number}.")
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")  # else the bytes stay in the file
+    items.lock_project(connection, row.project)
+    known = {found.name for found in annotators(connection, row.project)}
+    pseudonym = next(name for count in itertools.count(1) if (name := f"person {count}") not in known)
+    set_active(connection, number, False, now)
+    token = _digest(secrets.token_urlsafe(32))
+    _change(connection, number, {"name": pseudonym, "token": token})
+    connection.execute(update(label).where(label.c.annotator == number).values(note=""))
+    theirs = (project_change.c.project == row.project) & (project_change.c.who == row.name)
+    connection.execute(update(project_change).where(theirs).values(who=pseudonym))
+    return pseudonym
 
 
 def refuse_unknown(connection: Connection, number: int, names: Collection[str]) -> None:
@@ -180,7 +247,12 @@ def clean_name(name: str, what: str) -> str:
 def project_of(row: Any) -> Project:
     """A row of the table of projects as a record."""
     values: dict[str, Any] = {name: getattr(row, name) for name in Project.__dataclass_fields__}
-    values |= {"images": bool(row.images), "guidelines_version": row.guidelines_version or 1}
+    values |= {
+        "images": bool(row.images),
+        "guidelines_version": row.guidelines_version or 1,
+        "state": row.state or "open",
+        "votes_hidden": bool(row.votes_hidden),
+    }
     values |= {"wording": row.wording or "better", "grades": bool(row.grades)}
     return Project(**values)
 
@@ -203,5 +275,8 @@ def _annotator_of(row: Any) -> Annotator:
         active=row.active,
         discarded=bool(row.discarded),
         guidelines_seen=row.guidelines_seen or 0,
+        held=bool(row.held),
+        adjudicator=bool(row.adjudicator),
+        quota=row.quota,
         example_seen=bool(row.example_seen),
     )

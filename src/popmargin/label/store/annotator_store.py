@@ -1,6 +1,6 @@
 """The annotators of a label store: who may label, their tokens, and whose labels count."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 from sqlalchemy.exc import IntegrityError
@@ -8,7 +8,9 @@ from sqlalchemy.exc import IntegrityError
 from popmargin.errors import DataError
 from popmargin.label.store import access
 from popmargin.label.store.database import Database
+from popmargin.label.store.disputes import Vote, count_disputed, votes_on
 from popmargin.label.store.records import Annotator, AnnotatorKind, Project
+from popmargin.label.store.training import Trained, trained
 
 
 class AnnotatorStore:
@@ -49,6 +51,11 @@ class AnnotatorStore:
         with self._database.read() as connection:
             return access.annotators(connection, project)
 
+    def refuse_unknown(self, project: int, names: Collection[str]) -> None:
+        """Raise a DataError if the project has no annotator of one of these names."""
+        with self._database.read() as connection:
+            access.refuse_unknown(connection, project, names)
+
     def set_active(self, annotator: int, active: bool) -> None:
         """Activate or deactivate an annotator; deactivating returns open items and refuses the token, and the answers
         still count. Activating also takes back what `discard` did."""
@@ -71,6 +78,59 @@ class AnnotatorStore:
             DataError: there is no such annotator, or not yet such a version.
         """
         self._database.write(lambda connection: access.acknowledge(connection, annotator, version))
+
+    def set_adjudicator(self, annotator: int, adjudicator: bool) -> None:
+        """Let a person decide items on which others disagree, and no others; or label like others again.
+
+        Raises:
+            DataError: there is no such annotator, or it is a model.
+        """
+        self._database.write(
+            lambda connection: access.set_adjudicator(connection, annotator, adjudicator, self._clock())
+        )
+
+    def set_quota(self, annotator: int, quota: int | None) -> None:
+        """Ask an annotator for this many answers in all, repeated items included; None for no limit. A higher one gives
+        the next batch.
+
+        Raises:
+            ConfigError: the number is below 0.
+            DataError: there is no such annotator.
+        """
+        self._database.write(lambda connection: access.set_quota(connection, annotator, quota))
+
+    def votes_on(self, item: int) -> list[Vote]:
+        """What people, whose labels count, say of an item; without names."""
+        with self._database.read() as connection:
+            return votes_on(connection, item)
+
+    def disputed(self, project: int) -> int:
+        """How many items on which people disagree wait for an adjudicator."""
+        with self._database.read() as connection:
+            return count_disputed(connection, project)
+
+    def forget(self, annotator: int) -> str:
+        """Remove an annotator's name, notes and access for good; the labels stay under a pseudonym, which is returned.
+
+        Copies of the store and exported files still have them.
+
+        Raises:
+            DataError: there is no such annotator.
+        """
+        return self._database.write(lambda connection: access.forget(connection, annotator, self._clock()))
+
+    def let_in(self, annotator: int) -> None:
+        """Let an annotator go on who got too few training items right.
+
+        Raises:
+            DataError: there is no such annotator.
+        """
+        self._database.write(lambda connection: access.let_in(connection, annotator))
+
+    def trained(self, project: int) -> dict[int, Trained]:
+        """Annotator -> how they did in training, for those who have got training items."""
+        with self._database.read() as connection:
+            return trained(connection, project)
 
     def is_switched_off(self, token: str) -> bool:
         """Whether a token is that of an annotator who is not active."""

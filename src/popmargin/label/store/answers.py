@@ -18,13 +18,16 @@ from popmargin.label.store.assign import (
     end_lease,
     lease,
     lock_annotator,
+    next_training,
     own_assignment,
+    refuse_archived,
     shown,
     take_place,
 )
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import WRONGS, Label, Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label
+from popmargin.label.store.training import qualify
 
 NOTE_CHARACTERS = 10_000
 REQUEST_CHARACTERS = 200
@@ -120,6 +123,7 @@ def record(
                 "kept. Send the new answer with a new request key (on the page: edit the answer in your list)."
             )
         return label_of(stored)
+    refuse_archived(person)
     given = own_assignment(connection, who, number)
     kind = connection.execute(select(item.c.kind).where(item.c.id == given.item)).scalar_one()
     answer.check(kind, person.scale)
@@ -136,12 +140,15 @@ def record(
     if given.state != "done":
         _count(connection, person.id, given, 1)
     values = {**answer.__dict__, "guidelines_version": person.guidelines_seen or None}
-    return _add_revision(connection, given, values, "done", now)
+    made = _add_revision(connection, given, values, "done", now)
+    if given.training:
+        qualify(connection, person, more=next_training(connection, person) is not None)
+    return made
 
 
 def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
     """Put an assignment at the end of the annotator's queue; its place is free for others meanwhile."""
-    lock_annotator(connection, who)
+    refuse_archived(lock_annotator(connection, who))
     given = own_assignment(connection, who, number)
     if given.state == "done":
         raise DataError(f"Assignment {number} is already answered and cannot be skipped. Undo the answer first.")
@@ -156,6 +163,7 @@ def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
 def undo(connection: Connection, who: int, now: datetime) -> int | None:
     """Withdraw the newest current answer and lease its item again; None if there is no answer."""
     person = lock_annotator(connection, who)
+    refuse_archived(person)
     found = connection.execute(
         select(label.c.assignment, label.c.note, label.c.confidence)
         .join(assignment, (assignment.c.id == label.c.assignment) & (assignment.c.revision == label.c.revision))
@@ -181,7 +189,7 @@ def _count(connection: Connection, who: int, given: Any, step: int) -> None:
         .where(annotator.c.id == who)
         .values(
             done=annotator.c.done + step,
-            repeats_done=annotator.c.repeats_done + (step if given.is_repeat else 0),
+            repeats_done=annotator.c.repeats_done + (step if given.is_repeat or given.adjudicates else 0),
         )
     )
 
@@ -256,6 +264,7 @@ def record_many(
 ) -> int:
     """Store a model's answers, to any items; rows of known requests are skipped."""
     person = lock_annotator(connection, who)
+    refuse_archived(person)
     if person.kind == "person":
         raise ConfigError(f"'{person.name}' is a person: people answer one assignment at a time, from next_assignment.")
     requests = [row["request"] for row in rows]

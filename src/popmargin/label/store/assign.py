@@ -6,12 +6,14 @@ come in runs, each of which one annotator goes through in order; who finds no ru
 """
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, select, text, update
+from sqlalchemy import Connection, Select, and_, exists, func, select, text, true, update
 
 from popmargin.errors import DataError
+from popmargin.label.store.disputes import disputed
 from popmargin.label.store.records import Shown
 from popmargin.label.store.runs import RUN, kept_in_place
 from popmargin.label.store.sql_tables import LEASED, annotator, assignment, item, project
@@ -49,6 +51,13 @@ def lock_annotator(connection: Connection, number: int) -> Any:
             project.c.scale,
             project.c["items"],
             project.c.gold_items,
+            project.c.training,
+            project.c.passing,
+            project.c.state.label("project_state"),
+            annotator.c.held,
+            annotator.c.adjudicator,
+            annotator.c.quota,
+            annotator.c.done,
         )
         .join_from(annotator, project)
         .where(annotator.c.id == number)
@@ -59,6 +68,12 @@ def lock_annotator(connection: Connection, number: int) -> Any:
     if not row.active:
         raise DataError(f"Annotator '{row.name}' is no longer active. Activate them to continue.")
     return row
+
+
+def refuse_archived(person: Any) -> None:
+    """Raise a DataError if the project of an annotator, as of `lock_annotator`, is archived."""
+    if person.project_state == "archived":
+        raise DataError("The project is archived, so nothing in it changes. Its lead can open it again.")
 
 
 def own_assignment(connection: Connection, who: int, number: int) -> Any:
@@ -78,6 +93,8 @@ def own_assignment(connection: Connection, who: int, number: int) -> Any:
 def next_assignment(connection: Connection, who: int, now: datetime) -> int | None:
     """The annotator's current assignment: the open one, or a new one; None if nothing is left."""
     person = lock_annotator(connection, who)
+    if person.project_state in ("paused", "archived"):
+        return None
     waiting = connection.execute(
         select(assignment.c.id)
         .where(assignment.c.annotator == who, assignment.c.state == "leased")
@@ -88,8 +105,19 @@ def next_assignment(connection: Connection, who: int, now: datetime) -> int | No
         lease(connection, waiting, person, now)
         return int(waiting)
     return_leases(connection, person.project, now)
+    if person.quota is not None and person.done >= person.quota:
+        return None
+    if person.adjudicator:
+        return (
+            _again(connection, person, "expired", now, kind="adjudicates")
+            or _disputed(connection, person, now)
+            or _again(connection, person, "skipped", now, kind="adjudicates")
+        )
+    if person.held:
+        return None
     return (
         _again(connection, person, "expired", now)
+        or _training(connection, person, now)
         or _repeat(connection, person, now)
         or _gold(connection, person, now, share=person.gold_items / max(person.items, 1))
         or _next_in_run(connection, person, now)
@@ -118,8 +146,22 @@ def end_lease(connection: Connection, row: Any, state: str, now: datetime) -> No
     )
     if row.takes_place:
         connection.execute(
-            update(item).where(item.c.id == row.item).values(taken=item.c.taken - 1, returned=True)
-        )  # fmt: skip
+            update(item)
+            .where(item.c.id == row.item)
+            .values(taken=item.c.taken - 1, returned=item.c.taken - 1 < item.c.overlap)
+        )
+        forget_surplus(connection, [row.item])
+
+
+def forget_surplus(connection: Connection, numbers: Sequence[int] | Select[tuple[int]]) -> None:
+    """After a place of each of these items was given back: one less is wanted where more were taken than asked for."""
+    surplus = connection.execute(
+        select(item.c.project, func.count())
+        .where(item.c.id.in_(numbers), item.c.gold.is_(None), item.c.taken >= item.c.overlap)
+        .group_by(item.c.project)
+    ).all()
+    for number, count in surplus:
+        connection.execute(update(project).where(project.c.id == number).values(wanted=project.c.wanted - count))
 
 
 def take_place(connection: Connection, number: int) -> bool:
@@ -164,7 +206,7 @@ def lease(connection: Connection, number: int, person: Any, now: datetime, *, si
     connection.execute(update(assignment).where(assignment.c.id == number).values(**values))
 
 
-def _again(connection: Connection, person: Any, state: str, now: datetime) -> int | None:
+def _again(connection: Connection, person: Any, state: str, now: datetime, *, kind: str | None = None) -> int | None:
     """The annotator's own assignment with an expired lease, or skipped (longest ago first), if it still has a slot."""
     waiting = connection.execute(
         select(assignment.c.id, assignment.c.item, assignment.c.takes_place, assignment.c.changed_at)
@@ -173,6 +215,7 @@ def _again(connection: Connection, person: Any, state: str, now: datetime) -> in
             assignment.c.annotator == person.id,
             assignment.c.state == state,
             ~assignment.c.takes_place | (item.c.taken < item.c.overlap),
+            true() if kind is None else assignment.c[kind],
         )
         .order_by(assignment.c.changed_at, assignment.c.number)
     ).all()
@@ -203,6 +246,37 @@ def _repeat(connection: Connection, person: Any, now: datetime) -> int | None:
         .limit(1)
     ).one_or_none()
     return None if row is None else _give(connection, person, row.item, now, repeat_of=row.id)
+
+
+def _disputed(connection: Connection, person: Any, now: datetime) -> int | None:
+    """The first item on which others disagree, and that nobody is deciding."""
+    had = exists().where(assignment.c.annotator == person.id, assignment.c.item == item.c.id)
+    items = disputed(person.project).where(~had).order_by(item.c.position).limit(1)
+    found = connection.execute(items).scalar()
+    return None if found is None else _give(connection, person, found, now, adjudicates=True)
+
+
+def _training(connection: Connection, person: Any, now: datetime) -> int | None:
+    """One of the first gold items, which tell the known answer; who skips one gets it again before anything else."""
+    if not person.training:
+        return None
+    found = next_training(connection, person)
+    if found is not None:
+        return _give(connection, person, found, now, training=True)
+    return _again(connection, person, "skipped", now, kind="training")
+
+
+def next_training(connection: Connection, person: Any) -> int | None:
+    """The next gold item for the training of an annotator, as of `lock_annotator`; None if there is none to come."""
+    if not person.training or not person.gold_items:
+        return None
+    had = connection.execute(
+        select(func.count()).select_from(assignment).where(assignment.c.annotator == person.id, assignment.c.training)
+    ).scalar_one()
+    if had >= person.training:
+        return None
+    found = connection.execute(_not_had(person, _GOLD)).one_or_none()
+    return None if found is None else int(found.id)
 
 
 def _gold(connection: Connection, person: Any, now: datetime, *, share: float) -> int | None:
@@ -292,6 +366,8 @@ def _give(
     *,
     repeat_of: int | None = None,
     takes_place: bool = False,
+    training: bool = False,
+    adjudicates: bool = False,
     cursor: int | None = None,
 ) -> int:
     order = _order_of(connection, person, number, repeat=repeat_of is not None)
@@ -306,6 +382,8 @@ def _give(
             expires_at=now + timedelta(seconds=person.lease_seconds),
             revision=0,
             takes_place=takes_place,
+            training=training,
+            adjudicates=adjudicates,
             repeat_of=repeat_of,
             is_repeat=repeat_of is not None,
             swap_pairs=order.swap_pairs,

@@ -27,6 +27,7 @@ RANGES = {
     "lease_seconds": (1, 365 * 24 * 3600),
     "seed": (0, 2**63 - 1),
     "scale": (2, len(RATINGS)),
+    "training": (1, 1_000_000),
 }
 """Smallest and largest project settings that the database's columns and times can hold."""
 
@@ -42,7 +43,13 @@ ITEM_SCHEMA = pa.schema(
 )
 
 
-def check_settings(*, repeat_share: float | None = None, wording: str | None = None, **settings: Any) -> None:
+def check_settings(
+    *,
+    repeat_share: float | None = None,
+    passing: float | None = None,
+    wording: str | None = None,
+    **settings: Any,
+) -> None:
     """Refuse settings of a project that are out of range; None and settings without a range pass.
 
     Raises:
@@ -59,6 +66,8 @@ def check_settings(*, repeat_share: float | None = None, wording: str | None = N
         )
     if repeat_share is not None and not 0 <= repeat_share < 1:
         raise ConfigError(f"repeat_share={repeat_share}: give a number ≥ 0 and below 1.")
+    if passing is not None and not 0 < passing <= 1:
+        raise ConfigError(f"passing={passing}: give a share above 0 and at most 1.")
 
 
 def lock_project(connection: Connection, number: int) -> Any:
@@ -351,10 +360,11 @@ def preference_columns(connection: Connection, number: int) -> dict[str, list[An
 
 
 def active_people(connection: Connection, number: int) -> int:
-    """Number of active annotators of a project who are people."""
+    """Number of active annotators of a project who are people, without adjudicators."""
     rows = connection.execute(
         select(annotator.c.id).where(
-            annotator.c.project == number, annotator.c.kind == "person", annotator.c.active
+            annotator.c.project == number, annotator.c.kind == "person", annotator.c.active,
+            annotator.c.adjudicator.is_not(True)
         )
     )  # fmt: skip
     return len(rows.all())

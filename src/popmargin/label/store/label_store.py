@@ -12,6 +12,7 @@ from popmargin.label.store import access, answers, assign, image_rows, items, ou
 from popmargin.label.store.database import Database
 from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
+    Adjudication,
     Assignment,
     Label,
     Progress,
@@ -328,6 +329,7 @@ class LabelStore(ProjectStore):
         columns: Sequence[str] | None = None,
         without: Collection[str] = (),
         discarded: bool = False,
+        adjudication: Adjudication | None = None,
     ) -> Any:
         """Arrow table of the current labels that count, one per answered assignment.
 
@@ -336,6 +338,8 @@ class LabelStore(ProjectStore):
             columns: names from `queries.LABEL_SCHEMA`, None for all; a few are read much faster.
             without: names of annotators whose labels are left out.
             discarded: also those of annotators who are discarded.
+            adjudication: of items that an adjudicator has decided, "wins" has only that label and "ignore" only the
+                others; None has all.
 
         Raises:
             DataError: the project has no annotator of a name in `without`.
@@ -343,7 +347,9 @@ class LabelStore(ProjectStore):
         with self._database.read() as connection:
             access.refuse_unknown(connection, project, without)
             left_out = None if discarded and not without else (without, discarded)
-            return queries.label_table(connection, project, columns, every_revision=False, left_out=left_out)
+            return queries.label_table(
+                connection, project, columns, every_revision=False, left_out=left_out, adjudication=adjudication
+            )
 
     def newest_label(self) -> int:
         """Number of the newest revision of any label, 0 without one: if it is the same, so are all labels."""

@@ -1,12 +1,17 @@
 """The projects of a label store: creating and finding them, and changing them while people label."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
-from popmargin.errors import DataError, counted, did_you_mean
-from popmargin.label.store import answers, items, sql_tables
+from popmargin.data.questions import Verdict
+from popmargin.errors import ConfigError, DataError, counted, did_you_mean
+from popmargin.label.store import change_settings, items, sql_tables
 from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.annotator_store import AnnotatorStore
+from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import changes, log_change
 from popmargin.label.store.missing_log import missing_part
 from popmargin.label.store.records import Change, Project
@@ -30,6 +35,8 @@ class ProjectStore(AnnotatorStore):
         guidelines: str = "",
         repeat_share: float = 0.0,
         scale: int | None = None,
+        training: int | None = None,
+        passing: float | None = None,
         wording: str = "better",
         grades: bool = False,
     ) -> Project:
@@ -43,6 +50,8 @@ class ProjectStore(AnnotatorStore):
             guidelines: Markdown.
             repeat_share: share of an annotator's items that repeat earlier ones.
             scale: ratings go from 1 to this; needed for items of kind "rating".
+            training: gold items that everybody gets first, with feedback.
+            passing: share of these to get right; who does not waits for the lead.
             wording: what the better response is more of, as a comparative: "better", "more convincing".
             grades: an answer about two responses says by how much one is better.
 
@@ -50,23 +59,16 @@ class ProjectStore(AnnotatorStore):
             ConfigError: a setting out of range.
             DataError: the name is taken.
         """
-        items.check_settings(
-            overlap=overlap,
-            seed=seed,
-            lease_seconds=lease_seconds,
-            repeat_share=repeat_share,
-            scale=scale,
-            wording=wording,
-        )
+        ranged = {
+            "overlap": overlap, "seed": seed, "lease_seconds": lease_seconds, "repeat_share": repeat_share,
+            "scale": scale, "training": training, "passing": passing,
+        }  # fmt: skip
+        items.check_settings(**ranged, wording=wording)
         values = {
+            **ranged,
             "name": clean_name(name, "project"),
-            "overlap": overlap,
-            "seed": seed,
-            "lease_seconds": lease_seconds,
-            "guidelines": answers.clean(guidelines),
-            "repeat_share": repeat_share,
-            "scale": scale,
-            "wording": answers.clean(wording.strip()),
+            "guidelines": clean(guidelines),
+            "wording": clean(wording.strip()),
             "grades": grades,
             "created_at": self._clock(),
         }
@@ -124,7 +126,7 @@ class ProjectStore(AnnotatorStore):
         """
 
         def change(connection: Connection) -> Project:
-            found, text = items.lock_project(connection, project), answers.clean(guidelines)
+            found, text = items.lock_project(connection, project), clean(guidelines)
             if text == found.guidelines:
                 return project_of(found)
             values = {"guidelines": text, "guidelines_version": (found.guidelines_version or 1) + 1}
@@ -133,6 +135,54 @@ class ProjectStore(AnnotatorStore):
             return project_of(connection.execute(changed.returning(sql_tables.project)).one())
 
         return self._database.write(change)
+
+    def change(self, project: int, *, who: str = "", **settings: Any) -> Project:
+        """Change settings while people label: what is open is planned again, and no label is lost.
+
+        A new `overlap` holds for all items without a known answer.
+
+        Args:
+            project: id of the project.
+            who: changes them, for the log.
+            settings: some of overlap, repeat_share, lease_seconds, training and passing, as of `create_project`, and
+                state, as of `Project`; None for training and passing ends it.
+
+        Raises:
+            ConfigError: an unknown setting, or one out of range.
+            DataError: there is no such project.
+        """
+        for name in settings:
+            if name not in change_settings.CHANGEABLE:
+                raise ConfigError(
+                    f"{name} is no setting that can be changed. {did_you_mean(name, change_settings.CHANGEABLE)}"
+                )
+
+        def change(connection: Connection) -> Project:
+            found = items.lock_project(connection, project)
+            change_settings.change_settings(connection, found, settings, who, self._clock())
+            return project_of(items.lock_project(connection, project))
+
+        return self._database.write(change)
+
+    def set_gold(self, project: int, answers: Mapping[int, Verdict | None], *, who: str = "") -> dict[str, int]:
+        """Give items a known answer, another one or, with None, none any more; their labels stay.
+
+        An item with a known answer goes to everybody, whatever the overlap.
+
+        Args:
+            project: id of the project.
+            answers: item -> known answer.
+            who: changes them, for the log.
+
+        Returns:
+            How many were "new", "changed" and "removed"; others had this answer.
+
+        Raises:
+            DataError: no such project or item, or an answer is none to its kind.
+        """
+        return self._database.write(
+            lambda c: change_settings.set_gold(c, items.lock_project(c, project), answers, who, self._clock())
+        )
 
     def guidelines(self, project: int, version: int) -> str:
         """The guidelines of a project as they were in a version, from 1.
@@ -155,6 +205,12 @@ class ProjectStore(AnnotatorStore):
                 "changes were logged are not kept."
             )
         return known[version]
+
+    def log_change(self, project: int, who: str, setting: str, before: object, after: object) -> None:
+        """Add to the log of a project what was changed in other ways."""
+        self._database.write(
+            lambda connection: log_change(connection, project, who, setting, before, after, self._clock())
+        )
 
     def changes(self, project: int) -> list[Change]:
         """What was changed in a project while people label, oldest first."""

@@ -10,9 +10,10 @@ from sqlalchemy import Connection, case, func, select
 from popmargin.errors import DataError
 from popmargin.label.store.answers import label_of
 from popmargin.label.store.assign import leased
+from popmargin.label.store.disputes import count_disputed, settled
 from popmargin.label.store.image_rows import known_images
 from popmargin.label.store.items import active_people, preference_text
-from popmargin.label.store.records import Assignment, Progress, Shown
+from popmargin.label.store.records import Adjudication, Assignment, Progress, Shown
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference, project
 
 PAGE = 50_000
@@ -45,22 +46,27 @@ LABEL_SCHEMA = pa.schema(
         pa.field("gold", pa.string()),
         pa.field("repeat_of", pa.int64()),
         pa.field("guidelines_version", pa.int64()),
+        pa.field("training", pa.bool_()),
+        pa.field("adjudicated", pa.bool_()),
     ]
 )
 """Columns of tables of labels. `assignment` numbers the answer, `label` its revision; `repeat_of` is the assignment of
 the first answer of the same annotator to the same item, null if this is the first. `response` says which response of
-`first` is rated; the verdict is the rating then. `guidelines_version` is what the annotator had acknowledged. The order
-on the screen is null for labels that were given elsewhere without it."""
+`first` is rated; the verdict is the rating then. `guidelines_version` is what the annotator had acknowledged;
+`training` says that the known answer was shown after the answer, `adjudicated` that the answer decides a dispute. The
+order on the screen is null for labels that were given elsewhere without it."""
 
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
 _CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
 _SHOWN = ("swap_pairs", "swap_first", "swap_second")
-_GIVEN = ("id", "item", "annotator", "number", "state", "expires_at", "shown_at", "idle", *_SHOWN)
+_GIVEN = ("id", "item", "annotator", "number", "state", "expires_at", "shown_at", "idle", "training", "adjudicates",
+          *_SHOWN)  # fmt: skip
 _ASSIGNMENTS = (
     select(
         *(assignment.c[name] for name in _GIVEN),
         item.c.kind,
         item.c.response,
+        item.c.gold,
         project.c.images,
         *(_ONE.c[name].label(f"one_{name}") for name in ("key", "prompt", "chosen", "rejected")),
         *(_OTHER.c[name].label(f"other_{name}") for name in ("key", "prompt", "chosen", "rejected")),
@@ -115,6 +121,9 @@ def _assignment(row: Any, current: Any) -> Assignment:
         response=row.response,
         shown_at=row.shown_at,
         idle=row.idle or 0.0,
+        training=bool(row.training),
+        adjudicates=bool(row.adjudicates),
+        gold=row.gold if row.training and current is not None and current.verdict is not None else None,
     )
 
 
@@ -145,6 +154,10 @@ def progress(connection: Connection, number: int, who: int | None) -> Progress:
         own = _own(connection, who)
     answered, repeated, skipped, own_open = own
     left = min(found.items - (answered - repeated), max(wanted - done - open_now + own_open, 0))
+    if _is_adjudicator(connection, who):
+        left = own_open + count_disputed(connection, number)
+    quota = connection.execute(select(annotator.c.quota).where(annotator.c.id == who)).scalar()
+    left = left if quota is None else min(left, max(quota - answered, 0))
     return Progress(
         items=found.items,
         labels_wanted=wanted,
@@ -154,6 +167,10 @@ def progress(connection: Connection, number: int, who: int | None) -> Progress:
         own_skipped=skipped,
         own_left=left if who is not None else 0,
     )
+
+
+def _is_adjudicator(connection: Connection, who: int | None) -> bool:
+    return bool(connection.execute(select(annotator.c.adjudicator).where(annotator.c.id == who)).scalar())
 
 
 def _own(connection: Connection, who: int) -> tuple[int, int, int, int]:
@@ -180,6 +197,7 @@ def label_table(
     *,
     every_revision: bool,
     left_out: tuple[Collection[str], bool] | None = None,
+    adjudication: Adjudication | None = None,
 ) -> Any:
     """Labels of a project in the order of assignments: the current ones, or all revisions.
 
@@ -189,6 +207,7 @@ def label_table(
         names: columns of `LABEL_SCHEMA`; None for all.
         every_revision: also those that were changed or withdrawn.
         left_out: names of annotators without whose labels it is, and whether those of discarded ones are in it.
+        adjudication: what becomes of items that an adjudicator has decided; None has all their labels.
     """
     gathered: list[Any] = []
     schema = LABEL_SCHEMA if names is None else pa.schema([LABEL_SCHEMA.field(name) for name in names])
@@ -210,6 +229,10 @@ def label_table(
         query = query if discarded else query.where(annotator.c.discarded.is_not(True))
     if not every_revision:
         query = query.where(label.c.verdict.is_not(None))
+    if adjudication == "wins":
+        query = query.where(assignment.c.adjudicates | item.c.id.not_in(settled(number)))
+    elif adjudication == "ignore":
+        query = query.where(assignment.c.adjudicates.is_not(True))
     result = connection.execution_options(yield_per=PAGE).execute(query)
     for rows in result.partitions(PAGE):
         arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
@@ -229,6 +252,8 @@ def _label_columns(names: Sequence[str]) -> list[Any]:
         "annotator": annotator.c.name,
         "annotator_kind": annotator.c.kind,
         "gold": item.c.gold,
+        "training": func.coalesce(assignment.c.training, False),
+        "adjudicated": func.coalesce(assignment.c.adjudicates, False),
         "repeat_of": assignment.c.repeat_of,
         **{name: case((assignment.c.order_unknown.is_(True), None), else_=assignment.c[name]) for name in _SHOWN},
     }

@@ -9,9 +9,13 @@ from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 
 Wrong = Literal["first", "second", "both"]
 State = Literal["leased", "done", "skipped", "expired"]
+Adjudication = Literal["wins", "ignore"]
+"""Of items that an adjudicator has decided: only that label counts, or only the others do."""
+ProjectState = Literal["open", "paused", "archived"]
 AnnotatorKind = Literal["person", "ratings", "reward", "judge"]
 
 WRONGS: tuple[Wrong, ...] = ("first", "second", "both")
+STATES: tuple[ProjectState, ...] = ("open", "paused", "archived")
 ANNOTATOR_KINDS: tuple[AnnotatorKind, ...] = ("person", "ratings", "reward", "judge")
 
 
@@ -30,6 +34,10 @@ class Project:
         conversational: whether texts are lists of messages; None before the first import.
         scale: ratings go from 1 to this; None if nothing is rated.
         images: whether responses are images.
+        training: gold items that everybody gets first, with feedback; None for none.
+        passing: share of them to get right; who does not waits for the lead. None for no limit.
+        state: a paused one gives out no tasks, but takes answers to those that are open; an archived one takes none.
+        votes_hidden: adjudicators decide without seeing the votes.
         wording: what the better response is more of, as a comparative: "better", "more convincing".
         grades: whether an answer about two responses says by how much one is better.
     """
@@ -49,6 +57,10 @@ class Project:
     created_at: datetime
     images: bool = False
     guidelines_version: int = 1
+    training: int | None = None
+    passing: float | None = None
+    state: ProjectState = "open"
+    votes_hidden: bool = False
     wording: str = "better"
     grades: bool = False
 
@@ -83,6 +95,9 @@ class Annotator:
         active: may label.
         discarded: the answers are kept but do not count.
         guidelines_seen: version of the guidelines that was acknowledged; 0 before the first.
+        held: got too few training items right, and gets no tasks before the lead decides.
+        adjudicator: gets the items on which others disagree, and no others.
+        quota: answers, with repeated items, after which there are no more tasks; None for no limit.
         example_seen: has gone on from the worked example.
     """
 
@@ -92,6 +107,9 @@ class Annotator:
     active: bool
     discarded: bool = False
     guidelines_seen: int = 0
+    held: bool = False
+    adjudicator: bool = False
+    quota: int | None = None
     example_seen: bool = False
 
 
@@ -170,6 +188,9 @@ class Assignment:
         shown_at: when it was first sent.
         idle: seconds since then in which it was not open: skipped, expired or answered.
         images: the images that its preferences name, by name; None if the responses are texts.
+        training: it is a training item: the known answer is shown after the own one.
+        adjudicates: others disagree on the item, and the answer decides.
+        gold: the known answer of an answered training item; None before, and for other items.
     """
 
     id: int
@@ -187,6 +208,9 @@ class Assignment:
     images: Mapping[str, ShownImage] | None = None
     shown_at: datetime | None = None
     idle: float = 0.0
+    training: bool = False
+    adjudicates: bool = False
+    gold: Verdict | None = None
 
     @property
     def revision(self) -> int:

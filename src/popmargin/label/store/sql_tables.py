@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0030"
+REVISION = "0034"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -97,6 +97,13 @@ project = Table(
     # What a response should be more of, as a comparative, and whether it is asked by how much; null: better, no.
     Column("wording", Text),
     Column("grades", Boolean),
+    # Gold items that everybody gets first, with feedback, and the share of them to get right; null means none.
+    Column("training", Integer),
+    Column("passing", Float),
+    # Whether tasks are given out: one of records.STATES; null means open.
+    Column("state", String(20)),
+    # Whether adjudicators decide without seeing the votes; null means no.
+    Column("votes_hidden", Boolean),
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -163,7 +170,8 @@ item = Table(
     _flag("returned"),
     # Place in a run of items of which each shares a preference with the one before; null: in none.
     Column("link", Integer),
-    CheckConstraint("taken >= 0 AND taken <= overlap", name="taken"),
+    # More may be taken than are wanted, if the overlap was lowered.
+    CheckConstraint("taken >= 0", name="taken"),
 )
 for _name, _condition in (
     ("ix_item_open", "taken < overlap AND gold IS NULL"),
@@ -192,6 +200,12 @@ annotator = Table(
     Column("guidelines_seen", Integer),
     # Whether the worked example was read; null where there was none.
     Column("example_seen", Boolean),
+    # Got too few training items right and waits for the lead; null while that is not decided.
+    Column("held", Boolean),
+    # Decides items on which others disagree; null means no.
+    Column("adjudicator", Boolean),
+    # Answers they are asked for in all; null means no limit.
+    Column("quota", Integer),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("project", "name"),
 )
@@ -218,6 +232,10 @@ assignment = Table(
     # First sent to the annotator, and seconds since in which it was not open.
     Column("shown_at", UtcDateTime),
     Column("idle", Float),
+    # The label decides an item on which others disagree; null means no.
+    Column("adjudicates", Boolean),
+    # A gold item that came first, with feedback; null means no.
+    Column("training", Boolean),
     # True for answers given elsewhere on a screen that is not known: the swaps are then drawn, and mean nothing.
     Column("order_unknown", Boolean),
     UniqueConstraint("annotator", "item", "is_repeat"),

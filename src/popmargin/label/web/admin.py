@@ -14,7 +14,7 @@ from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
 from popmargin.label.projects.reach import out_of_reach
 from popmargin.label.projects.same_project import item_kinds
-from popmargin.label.store.records import Annotator, Project
+from popmargin.label.store.records import Annotator, Project, ProjectState
 from popmargin.label.web.forms import Name, RowId, Words
 from popmargin.label.web.view import page, store_of
 
@@ -23,6 +23,7 @@ _PARQUET = "application/vnd.apache.parquet"
 ADMIN = "admin"
 """Who changes a project on this page, in its log."""
 ProjectId = Annotated[RowId, Form()]
+_CHANGES = 50
 Key = Annotated[str, Query(max_length=64)]
 
 
@@ -54,6 +55,62 @@ def set_guidelines(request: Request, project: ProjectId, guidelines: Annotated[W
     """Change the guidelines; people acknowledge them before their next task."""
     found = _project(request, project)
     store_of(request).set_guidelines(found.id, guidelines.replace("\r\n", "\n"), who=ADMIN)
+    return _back(request, found)
+
+
+@router.post("/settings")
+def set_settings(
+    request: Request,
+    project: ProjectId,
+    overlap: Annotated[int, Form()],
+    repeat_percent: Annotated[float, Form(allow_inf_nan=False)],
+    lease_minutes: Annotated[float, Form(allow_inf_nan=False)],
+    training: Annotated[int, Form()] = 0,
+    passing_percent: Annotated[float, Form(allow_inf_nan=False)] = 0.0,
+    state: Annotated[ProjectState, Form()] = "open",
+    votes_hidden: Annotated[bool, Form()] = False,
+) -> RedirectResponse:
+    """Change settings; what is open is planned again, and labels stay."""
+    found = _project(request, project)
+    store_of(request).change(
+        found.id,
+        who=ADMIN,
+        overlap=overlap,
+        repeat_share=repeat_percent / 100,
+        lease_seconds=round(lease_minutes * 60),
+        training=training or None,
+        passing=passing_percent / 100 if training and passing_percent else None,
+        state=state,
+        votes_hidden=votes_hidden,
+    )
+    return _back(request, found)
+
+
+@router.post("/annotators/{annotator}/adjudicator")
+def set_adjudicator(
+    request: Request, annotator: RowId, project: ProjectId, adjudicator: Annotated[bool, Form()]
+) -> RedirectResponse:
+    """Let a person decide items on which others disagree, or label like others again."""
+    found = _project(request, project)
+    store_of(request).set_adjudicator(_annotator(request, found, annotator).id, adjudicator)
+    return _back(request, found)
+
+
+@router.post("/annotators/{annotator}/quota")
+def set_quota(
+    request: Request, annotator: RowId, project: ProjectId, quota: Annotated[str, Form(pattern=r"^\d{0,9}$")] = ""
+) -> RedirectResponse:
+    """Ask a person for this many answers in all; empty for no limit."""
+    found = _project(request, project)
+    store_of(request).set_quota(_annotator(request, found, annotator).id, int(quota) if quota else None)
+    return _back(request, found)
+
+
+@router.post("/annotators/{annotator}/admit")
+def let_in(request: Request, annotator: RowId, project: ProjectId) -> RedirectResponse:
+    """Let an annotator go on who got too few training items right."""
+    found = _project(request, project)
+    store_of(request).let_in(_annotator(request, found, annotator).id)
     return _back(request, found)
 
 
@@ -147,6 +204,9 @@ def _overview(
         link=link,
         kinds=item_kinds(store, project),
         far=out_of_reach(store, project),
+        trained=store.trained(project.id),
+        disputed=store.disputed(project.id) if any(person.adjudicator for person in annotators) else None,
+        changes=store.changes(project.id)[: -_CHANGES - 1 : -1],
     )
 
 

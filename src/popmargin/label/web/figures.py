@@ -21,9 +21,7 @@ from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.pop.precision import ScalePrecision
 
-_COLUMNS = tuple(
-    dict.fromkeys((*COLUMNS, *NEXT_COLUMNS, *DRIFT_COLUMNS, *HABIT_COLUMNS, *ORDER_COLUMNS, "guidelines_version"))
-)
+_COLUMNS = tuple(dict.fromkeys((*COLUMNS, *NEXT_COLUMNS, *DRIFT_COLUMNS, *HABIT_COLUMNS, *ORDER_COLUMNS)))
 _PATIENCE = 10
 
 
@@ -37,6 +35,7 @@ class Figures:
         order: how well people's comparisons order the preferences; None without one.
         next: what the next hour is best spent on; None if nothing is asked.
         newest: number of the store's newest revision at that time.
+        people: names of the annotators at that time, and whether their labels were discarded.
         until: on the monotonic clock, how long they are used despite newer labels.
     """
 
@@ -51,14 +50,15 @@ class Figures:
     labels: int
     at: datetime
     newest: int
+    people: tuple[tuple[str, bool], ...]
     until: float
 
 
 class FigureCache:
     """Figures of each project of a store.
 
-    They are recomputed when there are new labels, using at most a tenth of the server's time: reading a million labels
-    takes seconds, during which people wait longer for their tasks.
+    They are recomputed when annotators are discarded or forgotten, and when there are new labels, then using at most a
+    tenth of the server's time: reading a million labels takes seconds, during which people wait longer for their tasks.
     """
 
     def __init__(self, store: LabelStore) -> None:
@@ -70,7 +70,9 @@ class FigureCache:
         """Figures of a project."""
         with self._lock:
             kept, newest = self._kept.get(project.id), self._store.newest_label()
-            if kept is None or (kept.newest != newest and time.monotonic() > kept.until):
+            people = tuple((who.name, who.discarded) for who in self._store.annotators(project.id))
+            late = kept is not None and kept.newest != newest and time.monotonic() > kept.until
+            if kept is None or late or kept.people != people:
                 start, at = time.monotonic(), datetime.now(UTC)
                 labels = self._store.labels(project.id, columns=_COLUMNS)
                 annotators, agreement = annotator_quality(labels)
@@ -90,6 +92,7 @@ class FigureCache:
                     labels=labels.num_rows,
                     at=at,
                     newest=newest,
+                    people=people,
                     until=now + _PATIENCE * (now - start),
                 )
             return kept

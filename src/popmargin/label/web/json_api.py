@@ -12,7 +12,7 @@ from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Project, ShownImage
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId
 from popmargin.label.web.image_routes import RESPONSES, Digits, address, whole_image
-from popmargin.label.web.screen import Side, choice_of, said_grade, screen_of, verdict_of
+from popmargin.label.web.screen import Side, choice_of, known_choice, said_grade, screen_of, verdict_of
 from popmargin.label.web.view import person_of, store_of, times_of, unread_guidelines
 from popmargin.label.web.wording import Choice
 
@@ -142,11 +142,12 @@ class Answer(BaseModel):
 
 
 class Saved(BaseModel):
-    """The label as it is stored."""
+    """The label as it is stored; `known` is the known answer to a training item, to be shown to the annotator."""
 
     label: int
     assignment: int
     revision: int
+    known: Choice | None
 
 
 @router.get("/next", responses=_BARE)
@@ -184,7 +185,8 @@ def save_label(request: Request, answer: Answer) -> Saved:
         grade=said_grade(answer.choice),
         **times_of(found),
     )
-    return Saved(label=label.id, assignment=label.assignment, revision=label.revision)
+    known = known_choice(store.assignment(person.annotator.id, found.id)) if found.training else None
+    return Saved(label=label.id, assignment=label.assignment, revision=label.revision, known=known)
 
 
 @router.post("/undo", responses=_BARE)

@@ -13,9 +13,18 @@ from popmargin.label.store.answers import StaleAnswerError
 from popmargin.label.store.records import Assignment
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId, Seconds, new_request
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
-from popmargin.label.web.screen import SURE, choice_of, said_grade, screen_of, sure_of, verdict_of
-from popmargin.label.web.security import Person, cookie_name
-from popmargin.label.web.view import go, page, person_of, store_of, times_of, unread_guidelines
+from popmargin.label.web.screen import (
+    SURE,
+    choice_for,
+    choice_of,
+    known_choice,
+    said_grade,
+    screen_of,
+    sure_of,
+    verdict_of,
+)
+from popmargin.label.web.security import JOIN, MOST_PROJECTS, Person, cookie_name, tokens_of
+from popmargin.label.web.view import go, page, person_of, site_of, store_of, times_of, unread_guidelines
 from popmargin.label.web.wording import GRADES, Choice, buttons_of, question_of, signed_rule, words_of
 
 router = APIRouter()
@@ -26,29 +35,39 @@ _MONTH = 30 * 24 * 3600
 
 
 @router.get("/login/{token}")
-def login(request: Request, token: Annotated[str, Path(max_length=200)]) -> Response:
-    """Turn the token of a link into a session; the token is checked again with every request."""
-    sessions = request.app.state.sessions
-    person, admin = sessions.annotator(token), sessions.admin(token)
-    if person is None and admin is None and store_of(request).is_switched_off(token):
+def login(request: Request, token: Annotated[str, Path(max_length=4000)]) -> Response:
+    """Turn the token of a link into a session; the token is checked again with every request.
+
+    A link may hold the tokens of several projects, and a browser keeps those of earlier links.
+    """
+    sessions, given = request.app.state.sessions, token.split(JOIN)
+    people, admin = sessions.people(given), sessions.admin(token)
+    if not people and admin is None and any(store_of(request).is_switched_off(one) for one in given):
         raise HTTPException(403, "Your access is switched off. Your answers are kept; ask the lead of the project.")
-    if person is None and admin is None:
+    if not people and admin is None:
         raise HTTPException(401, "This link is invalid or has expired. Ask for a new one.")
     # A page that continues by itself, not a redirect: browsers send no SameSite=Strict cookie along a redirect chain
     # that began on another site, and links come by mail.
-    target = "/" if person is not None else "/admin"
+    target = "/admin" if not people else f"/p/{people[0].project.id}/" if len(people) == 1 else "/"
     response = page(request, "login.html.j2", target=target)
-    root = str(request.scope.get("root_path", ""))
+    if people:
+        kept = sessions.people([*tokens_of(request.cookies, request.headers), *given])
+        _keep(request, response, "annotator", JOIN.join(person.token for person in kept[-MOST_PROJECTS:]))
+    else:
+        _keep(request, response, "admin", token)
+    return response
+
+
+def _keep(request: Request, response: Response, role: Literal["annotator", "admin"], value: str) -> None:
     response.set_cookie(
-        cookie_name("annotator" if person is not None else "admin", request.headers),
-        token,
+        cookie_name(role, request.headers),
+        value,
         max_age=_MONTH,
-        path=f"{root}/",
+        path=f"{site_of(request)}/",
         httponly=True,
         samesite="strict",
         secure=request.url.scheme == "https",
     )
-    return response
 
 
 @router.get("/")
@@ -56,6 +75,8 @@ def task(request: Request) -> Response:
     """The open task of this annotator, the same until it is answered or skipped; new guidelines come first."""
     person = person_of(request)
     store = store_of(request)
+    if request.state.project is None:
+        return _projects(request)
     if unread_guidelines(person):
         return page(request, "guidelines.html.j2", project=person.project)
     if _needs_example(request, person):
@@ -63,8 +84,20 @@ def task(request: Request) -> Response:
     assignment = store.next_assignment(person.annotator.id)
     progress = store.progress(person.project.id, person.annotator.id)
     if assignment is None:
-        return page(request, "finished.html.j2", progress=progress, project=person.project)
+        tried = store.trained(person.project.id).get(person.annotator.id) if person.annotator.held else None
+        return page(request, "finished.html.j2", progress=progress, project=person.project, tried=tried)
     return _task_page(request, person, assignment, editing=False)
+
+
+def _projects(request: Request) -> Response:
+    """The project of this browser's session, or a list of them."""
+    people = request.app.state.sessions.people(tokens_of(request.cookies, request.headers))
+    people = [person for person in people if person.project.state != "archived"] or people
+    if len(people) == 1:
+        return go(request, f"/p/{people[0].project.id}/")
+    store = store_of(request)
+    rows = [(person, store.progress(person.project.id, person.annotator.id)) for person in people]
+    return page(request, "projects.html.j2", rows=sorted(rows, key=lambda row: row[0].project.name))
 
 
 @router.post("/guidelines")
@@ -136,7 +169,25 @@ def answer(
         given = {"choice": choice, "note": note, "back": back, "idle": idle}
         given |= {} if confidence is None else {"confidence": confidence}
         return _stale_page(request, person, _own(request, person, assignment), given)
+    if found.training and back == "task":
+        return go(request, f"/told/{found.id}", "saved")
     return go(request, "/" if back == "task" else "/history", "saved")
+
+
+@router.get("/told/{assignment}")
+def told(request: Request, assignment: RowId) -> Response:
+    """The known answer to a training item, after the annotator's own."""
+    person = person_of(request)
+    found = _own(request, person, assignment)
+    known, given = known_choice(found), choice_of(found)
+    if known is None or given is None:
+        return go(request, "/")
+    words = words_of(found.kind, images=found.images is not None, wording=person.project.wording)
+    right = found.label is not None and found.label.verdict == found.gold
+    return page(
+        request, "told.html.j2", assignment=found, right=right, known=words[known], given=words[given],
+        project=person.project,
+    )  # fmt: skip
 
 
 @router.post("/skip")
@@ -172,9 +223,13 @@ def history(request: Request, before: RowId | None = None) -> Response:
 
 @router.post("/logout")
 def logout(request: Request) -> Response:
-    """Forget the session in this browser."""
-    response = go(request, "/signed-out")
-    response.delete_cookie(cookie_name("annotator", request.headers), path=f"{request.scope.get('root_path', '')}/")
+    """Forget the session in this browser; those of other projects go on."""
+    person, response = person_of(request), go(request, "/signed-out")
+    others = [token for token in tokens_of(request.cookies, request.headers) if token != person.token]
+    if others:
+        _keep(request, response, "annotator", JOIN.join(others))
+    else:
+        response.delete_cookie(cookie_name("annotator", request.headers), path=f"{site_of(request)}/")
     return response
 
 
@@ -204,7 +259,21 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         editing=editing,
         progress=store_of(request).progress(person.project.id, person.annotator.id),
         project=person.project,
+        votes=_votes(request, person, assignment),
     )
+
+
+def _votes(request: Request, person: Person, assignment: Assignment) -> list[dict[str, str]] | None:
+    """What others say of a disputed item, in terms of this screen; None where it is not shown."""
+    if not assignment.adjudicates or person.project.votes_hidden:
+        return None
+    words = words_of(assignment.kind, images=assignment.images is not None, wording=person.project.wording)
+    votes = store_of(request).votes_on(assignment.item)
+    said: list[dict[str, str]] = []
+    for vote in votes:
+        choice = choice_for(assignment, vote.verdict, vote.wrong)
+        said.append({"said": "" if choice is None else words[choice], "note": vote.note})
+    return said
 
 
 def _needs_example(request: Request, person: Person) -> bool:

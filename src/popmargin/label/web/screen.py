@@ -186,14 +186,25 @@ def choice_of(assignment: Assignment) -> Choice | None:
     label = assignment.label
     if label is None or label.verdict is None:
         return None
-    stored = (label.verdict, label.wrong)
+    if label.grade is not None and label.verdict in ("first", "second"):
+        stored = ((label.verdict, label.wrong), label.grade)
+        return next(one for one in GRADED if (verdict_of(one, assignment), grade_of(one)) == stored)
+    return choice_for(assignment, label.verdict, label.wrong)
+
+
+def known_choice(assignment: Assignment) -> Choice | None:
+    """The known answer of an answered training item in terms of its screen; None for other assignments."""
+    gold = assignment.gold
+    return None if gold is None else choice_for(assignment, gold, "both" if gold == "wrong" else None)
+
+
+def choice_for(assignment: Assignment, verdict: Verdict, wrong: Wrong | None) -> Choice | None:
+    """Somebody's answer in terms of an assignment's screen."""
     if assignment.kind == "rating":
-        return cast(Choice, label.verdict)
-    if label.grade is not None and stored[0] in ("first", "second"):
-        return next(one for one in GRADED if (verdict_of(one, assignment), grade_of(one)) == (stored, label.grade))
+        return cast(Choice, verdict)
     choices: tuple[Place, ...] = get_args(Place)
     allowed = choices if assignment.kind == "pop" else choices[:4]
-    return next((choice for choice in allowed if verdict_of(choice, assignment) == stored), None)
+    return next((choice for choice in allowed if verdict_of(choice, assignment) == (verdict, wrong)), None)
 
 
 def said_grade(choice: Choice) -> int | None:

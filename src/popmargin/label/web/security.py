@@ -7,7 +7,8 @@ token.
 
 import hashlib
 import hmac
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -25,6 +26,11 @@ from popmargin.label.store.records import Annotator, Project
 PUBLIC = ("/login/", "/static/", "/signed-out")
 _IMAGES = ("/images/", "/api/images/")
 MAX_BODY = 1 << 20
+JOIN = "."
+"""Between the tokens of one person's projects, in a link and in the cookie."""
+MOST_PROJECTS = 64
+"""Tokens in a cookie, which may hold 4 KB."""
+_IN_PROJECT = re.compile(r"/p/([1-9]\d{0,14})((?!/(?:admin|api|login|p)(?:/|$))/.*)?")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -74,6 +80,11 @@ class Sessions:
             return None
         return Person(token, *found)
 
+    def people(self, tokens: Sequence[str]) -> list[Person]:
+        """The sessions of annotators' tokens that still work, one for each project: the newest."""
+        found = [person for token in tokens if (person := self.annotator(token)) is not None]
+        return list({person.project.id: person for person in found}.values())
+
     def admin(self, token: str) -> Session | None:
         """The session of the admin's token."""
         if not (token and self.admin_token):
@@ -102,8 +113,9 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         # Works with proxies that strip the prefix and with those that do not.
-        path = route_path({"path": scope["path"], "root_path": self.prefix})
-        scope["root_path"], scope["path"] = self.prefix, self.prefix + path
+        number, path = _project_of(route_path({"path": scope["path"], "root_path": self.prefix}))
+        root = self.prefix if number is None else f"{self.prefix}/p/{number}"
+        scope["root_path"], scope["path"] = root, root + path
 
         async def guarded_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -116,23 +128,47 @@ class Guard:
         refusal = _too_large(headers)
         if refusal is None and not path.startswith(PUBLIC):
             try:
-                session = await run_in_threadpool(self._session, path, headers)
+                session = await run_in_threadpool(self._session, path, number, headers)
             except AwayError as error:
                 refusal = 503, str(error)
             if session is None and refusal is None:
                 refusal = 401, "You are not signed in. Open the link that you were given again."
-        scope.setdefault("state", {})["session"] = session
+        scope.setdefault("state", {}).update(session=session, site=self.prefix, project=number)
         app = self.app if refusal is None else self.refuse(Request(scope), *refusal)
         await app(scope, receive, guarded_send)
 
-    def _session(self, path: str, headers: Headers) -> Session | None:
+    def _session(self, path: str, number: int | None, headers: Headers) -> Session | None:
         if path == "/api" or path.startswith("/api/"):
             scheme, _, token = headers.get("authorization", "").partition(" ")
             return self.sessions.annotator(token.strip()) if scheme.lower() == "bearer" else None
         cookies = cookie_parser(headers.get("cookie", ""))
         if path == "/admin" or path.startswith("/admin/"):
             return self.sessions.admin(cookies.get(cookie_name("admin", headers), ""))
-        return self.sessions.annotator(cookies.get(cookie_name("annotator", headers), ""))
+        tokens = tokens_of(cookies, headers)
+        if number is None:
+            people = self.sessions.people(tokens)
+            return people[-1] if people else None
+        for token in reversed(tokens):
+            person = self.sessions.annotator(token)
+            if person is not None and person.project.id == number:
+                return person
+        return None
+
+
+def _project_of(path: str) -> tuple[int | None, str]:
+    """The number of the project that an annotator's page names, and the path of the page in it.
+
+    Example:
+        >>> _project_of("/p/3/history"), _project_of("/history")
+        ((3, '/history'), (None, '/history'))
+    """
+    found = _IN_PROJECT.fullmatch(path)
+    return (None, path) if found is None else (int(found[1]), found[2] or "/")
+
+
+def tokens_of(cookies: Mapping[str, str], headers: Headers) -> list[str]:
+    """The tokens of an annotator's sessions in this browser, one for each project, oldest first."""
+    return [token for token in cookies.get(cookie_name("annotator", headers), "").split(JOIN) if token][-MOST_PROJECTS:]
 
 
 def _keeping(path: str, status: int) -> str:

@@ -15,7 +15,7 @@ from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
 from popmargin.label.web.marked_text import document, plain, written
 from popmargin.label.web.screen import SURE, choice_of, in_order, screen_of, sure_of
-from popmargin.label.web.security import Person, Session, cookie_name
+from popmargin.label.web.security import Person, Session, cookie_name, tokens_of
 from popmargin.label.web.wording import words_of
 from popmargin.report.metrics import has_bounds, number
 
@@ -47,10 +47,12 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
     """A rendered template as a response; it has the session, its CSRF token and the site's prefix."""
     root = str(request.scope.get("root_path", ""))
     said = SAID.get(request.cookies.get(cookie_name("said", request.headers), ""), "")
-    html = environment().get_template(template).render(session=session_of(request), root=root, said=said, **values)
+    shared = {"session": session_of(request), "root": root, "site": site_of(request), "said": said}
+    several = len(tokens_of(request.cookies, request.headers)) > 1
+    html = environment().get_template(template).render(**shared, several=several, **values)
     response = HTMLResponse(html, status)
     if said:
-        response.delete_cookie(cookie_name("said", request.headers), path=f"{root}/")
+        response.delete_cookie(cookie_name("said", request.headers), path=f"{site_of(request)}/")
     return response
 
 
@@ -66,8 +68,13 @@ def go(request: Request, path: str, said: str = "") -> Response:
     response = RedirectResponse(f"{root}{path}", 303)
     if said:
         name = cookie_name("said", request.headers)
-        response.set_cookie(name, said, max_age=30, path=f"{root}/", httponly=True, samesite="strict")
+        response.set_cookie(name, said, max_age=30, path=f"{site_of(request)}/", httponly=True, samesite="strict")
     return response
+
+
+def site_of(request: Request) -> str:
+    """The site's prefix, without the project that an annotator's page names."""
+    return str(getattr(request.state, "site", request.scope.get("root_path", "")))
 
 
 def store_of(request: Request) -> LabelStore:

@@ -1,6 +1,7 @@
 """Ratings: a scale of the project, items that ask about one response, numbers as verdicts."""
 
 import re
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 from alembic import op
@@ -34,8 +35,14 @@ def upgrade() -> None:
         op.create_check_constraint(op.f(f"ck_{table}_{column}"), table, f"{column} IN ({new})")
 
 
-def make_anew(table: str, lines: list[str]) -> None:
-    """SQLite changes no constraint: a new table gets the rows, the old one's name and its indexes."""
+def make_anew(table: str, lines: list[str], checks: Mapping[str, str] | None = None) -> None:
+    """SQLite changes no constraint: a new table gets the rows, the old one's name and its indexes.
+
+    Args:
+        table: its name.
+        lines: columns and constraints to add.
+        checks: conditions to replace, old -> new.
+    """
     connection = op.get_bind()
     found = connection.execute(
         sa.text("SELECT type, sql FROM sqlite_master WHERE tbl_name = :name AND sql IS NOT NULL"), {"name": table}
@@ -44,6 +51,8 @@ def make_anew(table: str, lines: list[str]) -> None:
     for owner, column, old, new in _CHECKS:
         if owner == table:
             statement = statement.replace(f"CHECK ({column} IN ({old}))", f"CHECK ({column} IN ({new}))")
+    for old, new in (checks or {}).items():
+        statement = statement.replace(f"CHECK ({old})", f"CHECK ({new})")
     start, constraint, rest = statement.partition("\tCONSTRAINT ")
     statement = "".join([start, *(f"\t{line}, \n" for line in lines), constraint, rest])
     columns = connection.execute(sa.text(f"SELECT name FROM pragma_table_info('{table}')")).scalars()

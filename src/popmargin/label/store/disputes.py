@@ -1,0 +1,97 @@
+"""Items on which people disagree, for adjudicators, and the votes on them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Select, cast, func, select
+from sqlalchemy.types import Integer
+
+from popmargin.data.questions import Verdict
+from popmargin.label.store.records import Wrong
+from popmargin.label.store.sql_tables import annotator, assignment, item, label
+
+CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
+_RATING_GAP = 2
+"""Points between two ratings of a response from which they disagree: neighbours on a scale are no dispute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """What one person said of a disputed item."""
+
+    verdict: Verdict
+    wrong: Wrong | None
+    note: str
+
+
+def disputed(number: int) -> Select[Any]:
+    """Items of a project that have all their labels, on which people disagree, and that nobody has adjudicated.
+
+    People whose labels do not count have no say, nor has who cannot tell; ratings disagree from two points on.
+    """
+    rating = cast(label.c.verdict, Integer)
+    spread = func.max(rating) - func.min(rating)
+    votes = _votes().where(assignment.c.project == number).group_by(assignment.c.item)
+    apart = votes.where(item.c.kind != "rating").having(func.count(func.distinct(label.c.verdict)) > 1)
+    far = votes.where(item.c.kind == "rating", label.c.verdict != "unsure").having(spread >= _RATING_GAP)
+    decided = select(assignment.c.item).where(
+        assignment.c.project == number, assignment.c.adjudicates, assignment.c.state.in_(("leased", "done"))
+    )
+    return select(item.c.id).where(
+        item.c.project == number,
+        item.c.gold.is_(None),
+        item.c.taken >= item.c.overlap,
+        item.c.id.in_(apart) | item.c.id.in_(far),
+        item.c.id.not_in(decided),
+    )
+
+
+def _votes() -> Select[Any]:
+    """The items of the current votes of people."""
+    return (
+        select(assignment.c.item)
+        .join_from(assignment, label, CURRENT)
+        .join(item, item.c.id == assignment.c.item)
+        .join(annotator, annotator.c.id == assignment.c.annotator)
+        .where(
+            assignment.c.state == "done",
+            ~assignment.c.is_repeat,
+            assignment.c.adjudicates.is_not(True),
+            annotator.c.kind == "person",
+            annotator.c.discarded.is_not(True),
+            label.c.verdict.is_not(None),
+            label.c.verdict != "unsure",
+        )
+    )
+
+
+def votes_on(connection: Connection, number: int) -> list[Vote]:
+    """The votes of people on an item, without their names, in an order that tells nobody who said what."""
+    rows = connection.execute(
+        _votes()
+        .with_only_columns(label.c.verdict, label.c.wrong, label.c.note)
+        .where(assignment.c.item == number)
+        .order_by(label.c.verdict, label.c.note)
+    )
+    return [Vote(verdict=row.verdict, wrong=row.wrong, note=row.note) for row in rows]
+
+
+def count_disputed(connection: Connection, number: int) -> int:
+    """How many items of a project wait for an adjudicator."""
+    return connection.execute(select(func.count()).select_from(disputed(number).subquery())).scalar_one()
+
+
+def settled(number: int) -> Select[tuple[int]]:
+    """Items of a project that an adjudicator, whose labels count, has decided."""
+    return (
+        select(assignment.c.item)
+        .join_from(assignment, label, CURRENT)
+        .join(annotator, annotator.c.id == assignment.c.annotator)
+        .where(
+            assignment.c.project == number,
+            assignment.c.adjudicates,
+            annotator.c.discarded.is_not(True),
+            label.c.verdict.is_not(None),
+            label.c.verdict != "unsure",
+        )
+    )
