@@ -81,10 +81,10 @@ def _answers(row: Mapping[str, Any], question: str | None) -> Iterator[tuple[Any
         named = name or (asked[0] if asked and question is None else None)
         if named is None:
             return
-        values = list(row[f"{named}{_FLAT}"])
-        users = list(row.get(f"{named}{_FLAT}.users") or [None] * len(values))
-        states = list(row.get(f"{named}{_FLAT}.status") or [None] * len(values))
-        for value, user, status in zip(values, users, states, strict=False):
+        given: list[Any] = list(row[f"{named}{_FLAT}"])
+        users = list(row.get(f"{named}{_FLAT}.users") or [None] * len(given))
+        states = list(row.get(f"{named}{_FLAT}.status") or [None] * len(given))
+        for value, user, status in zip(given, users, states, strict=False):
             yield user, status, name, value if name else asked, None
 
 
