@@ -90,8 +90,15 @@ def open_project(
         left = [name for name in data.columns if name not in (*STORED, *storable_columns(data), *images)]
         if left:
             say(f"columns of bytes are not stored: {', '.join(left)}")
-    columns = {"gold": draft.gold, "response": draft.response, "chained": draft.chained}
-    store.add_items(project.id, draft.kind, draft.first, draft.second, **columns)
+    store.add_items(
+        project.id,
+        draft.kind,
+        draft.first,
+        draft.second,
+        gold=draft.gold,
+        response=draft.response,
+        chained=draft.chained,
+    )
     for step in draft.steps:
         say("\n".join(step.lines()))
     known = sum(answer is not None for answer in draft.gold or ())

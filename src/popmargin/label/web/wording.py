@@ -110,10 +110,12 @@ def buttons_of(kind: Kind, scale: int | None, *, grades: bool = False) -> list[B
         numbers = [Button(choice=number, keys=number[-1], hint=number[-1]) for number in RATINGS[:scale]]
         return [*numbers, Button(choice="unsure", keys="x", hint="x")]
     if kind == "preference" and grades:
-        keys = {"left-3": "1", "left-2": "2", "left-1": "3", "tie": "4", "right-1": "5", "right-2": "6", "right-3": "7"}
-        choices: dict[Choice, str] = {**keys, "unsure": "8"}
+        choices: list[Choice] = [*GRADED[:3], "tie", *GRADED[3:], "unsure"]
         more = {"tie": " =", "unsure": " 0"}
-        return [Button(choice=one, keys=key + more.get(one, ""), hint=key) for one, key in choices.items()]
+        return [
+            Button(choice=one, keys=f"{number}{more.get(one, '')}", hint=str(number))
+            for number, one in enumerate(choices, 1)
+        ]
     return [
         Button(choice="left", keys="1 ArrowLeft", hint="1"),
         Button(choice="right", keys="2 ArrowRight", hint="2"),
