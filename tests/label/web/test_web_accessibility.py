@@ -32,7 +32,8 @@ const done = arguments[arguments.length - 1];
 axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations.flatMap(
   v => v.nodes.map(n => [v.impact, v.id, n.html.slice(0, 120), n.failureSummary]))));
 """
-LONG = "A *sentence* that goes on, with `code`, and [a link](https://example.org). " * 60
+LONG = "A *sentence* that goes on, with `code`, and [a link](https://example.org). " * 4
+CODE = "line = 1\n" * 30
 TABLE = "| a | b |\n|---|--:|\n" + "| wide cell | 12 |\n" * 3
 
 
@@ -40,7 +41,7 @@ def serious(browser: Any, name: str) -> Iterator[str]:
     """What axe finds that is serious or critical, in every look."""
     if not browser.execute_script("return !!window.axe"):
         browser.execute_script(AXE.read_text(encoding="utf-8"))
-    browser.set_script_timeout(60)
+    browser.set_script_timeout(200)
     for width, height, scheme in LOOKS:
         look(browser, width, height, scheme)
         for impact, *rest in browser.execute_async_script(RUN):
@@ -50,7 +51,12 @@ def serious(browser: Any, name: str) -> Iterator[str]:
 
 def rows(count: int) -> list[dict[str, Any]]:
     return [
-        {"id": f"p{i}", "prompt": f"Question {i}?", "chosen": LONG + TABLE, "rejected": f"Other {i}: {LONG}"}
+        {
+            "id": f"p{i}",
+            "prompt": f"Question {i}?",
+            "chosen": f"{LONG}\n\n{TABLE}\n\n```python\n{CODE}\n```",
+            "rejected": f"Other {i}: {LONG}",
+        }
         for i in range(count)
     ]
 

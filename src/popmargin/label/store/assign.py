@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, exists, func, select, text, update
 
 from popmargin.errors import DataError
+from popmargin.label.store.chained_tasks import RUN, kept_in_place
 from popmargin.label.store.records import Shown
-from popmargin.label.store.runs import RUN, kept_in_place
 from popmargin.label.store.sql_tables import LEASED, annotator, assignment, item, project
 
 REPEAT_AFTER = 10
