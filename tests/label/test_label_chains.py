@@ -12,9 +12,9 @@ from popmargin.label.projects.open_project import open_project
 from popmargin.label.quality.carry_over import carry_over
 from popmargin.label.quality.label_quality import label_quality
 from popmargin.label.quality.report_page import reading
+from popmargin.label.store.chained_tasks import RUN, run_links
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
-from popmargin.label.store.runs import RUN, run_links
 from popmargin.label.web.screen import screen_of
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.sampling import sample_edges

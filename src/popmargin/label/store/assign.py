@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, exists, func, select, text, true, update
 
 from popmargin.errors import DataError
+from popmargin.label.store.chained_tasks import RUN, kept_in_place
 from popmargin.label.store.disputes import disputed
 from popmargin.label.store.records import Shown
-from popmargin.label.store.runs import RUN, kept_in_place
 from popmargin.label.store.sql_tables import LEASED, annotator, assignment, item, project
 
 REPEAT_AFTER = 10

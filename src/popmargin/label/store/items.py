@@ -13,8 +13,8 @@ from popmargin.data.questions import KINDS, RATINGS, SIDES, VERDICTS, Kind, Pref
 from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
+from popmargin.label.store.chained_tasks import run_links
 from popmargin.label.store.database import CHUNK, Database
-from popmargin.label.store.runs import run_links
 from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
 WORDING_CHARACTERS = 60
