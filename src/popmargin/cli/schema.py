@@ -11,8 +11,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "schema",
         help="write the JSON schema of a configuration, for editors",
-        description="Write the JSON schema of the configuration of a run, a study, rounds, recommenders, a budget study "
-        "or a best-of-n study, with which an editor completes, explains and checks YAML: popmargin schema > "
+        description="Write the JSON schema of the configuration of a run, a study, rounds, recommenders, a budget "
+        "study or a best-of-n study, with which an editor completes, explains and checks YAML: popmargin schema > "
         "popmargin.schema.json",
         allow_abbrev=False,
     )
