@@ -18,7 +18,8 @@ from popmargin.cli.main import VERBS, build_parser, main
 
 NO_ROWS = {
     "label annotators add", "label annotators token", "label annotators activate", "label annotators deactivate",
-    "label annotators discard", "label annotators list", "label backup", "label guidelines", "label status",
+    "label annotators discard", "label annotators list", "label backup", "label guidelines", "label next",
+    "label status",
     "objectives", "study power", "schema", "completion", "report",
 }  # fmt: skip
 """Verbs that read no rows of data; `report` shows the accounts that runs have stored."""

@@ -19,8 +19,8 @@ def pairs_of(store: LabelStore, project: int) -> list[tuple[str, str, str | None
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("sampling", ["random", "iterative"])
-@pytest.mark.parametrize(("count", "k"), [(5, 1), (5, 2), (40, 3)])
+@pytest.mark.parametrize("sampling", ["chain", "random", "iterative"])
+@pytest.mark.parametrize(("count", "k"), [(5, 1), (9, 2), (40, 3)])
 def test_pairs_are_distinct_and_reproducible(sampling: str, count: int, k: int) -> None:
     first, second = draw_pairs(count, sampling=sampling, k=k, seed=4)
     assert len({frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}) == k * count
@@ -32,13 +32,15 @@ def test_pairs_are_distinct_and_reproducible(sampling: str, count: int, k: int) 
 
 
 def test_pairs_of_few_preferences_and_wrong_settings() -> None:
-    assert [side.tolist() for side in draw_pairs(2, k=3)] in ([[0], [1]], [[1], [0]])
-    assert len(draw_pairs(2, sampling="iterative")[0]) == 1
+    assert [side.tolist() for side in draw_pairs(2, sampling="random", k=3)] in ([[0], [1]], [[1], [0]])
+    assert len(draw_pairs(2, sampling="iterative")[0]) == len(draw_pairs(2)[0]) == 1
+    with pytest.raises(ConfigError, match="Use k <= 1"):
+        draw_pairs(5, k=3)
     with pytest.raises(DataError, match="at least 2"):
         draw_pairs(1)
     with pytest.raises(ConfigError, match="k up to 2"):
         draw_pairs(5, sampling="iterative", k=3)
-    with pytest.raises(ConfigError, match="choose random"):
+    with pytest.raises(ConfigError, match="choose chain"):
         draw_pairs(5, sampling="best")
 
 

@@ -31,7 +31,7 @@ STRENGTHS = st.lists(st.integers(0, 6), min_size=3, max_size=20)
 @given(strength=STRENGTHS, k=st.integers(1, 2), seed=st.integers(0, 2**32))
 def test_iterative_gives_every_preference_its_k_weaker_partners(strength: list[int], k: int, seed: int) -> None:
     ids = names(len(strength))
-    edges = sample_edges(ids, strength, k=k, seed=seed)
+    edges = sample_edges(ids, strength, k=k, seed=seed, sampling="iterative")
     value = dict(zip(ids, strength, strict=True))
     found = Counter(a for a, b in pairs(edges) if b is not None)
     alone = [a for a, b in pairs(edges) if b is None]
@@ -93,7 +93,9 @@ def agrees_with_one_by_one(noise: dict[str, float], k: int, budget: int | None, 
     for seed in range(rounds):
         found, asked = one_by_one(strength, k, budget, noise, rng)
         slow.append([*found.ravel(), asked])
-        edges = sample_edges(ids, strength, k=k, budget=budget, seed=seed, unmatched="drop", **noise)
+        edges = sample_edges(
+            ids, strength, k=k, budget=budget, seed=seed, unmatched="drop", sampling="iterative", **noise
+        )
         stronger, weaker = edges.resolve(ids)
         counted = np.zeros_like(found)
         np.add.at(counted, (stronger, weaker), 1)
@@ -126,23 +128,23 @@ def test_iterative_has_the_distribution_of_drawing_one_by_one_for_all_noise(
 
 def test_the_weakest_need_all_comparisons_and_the_budget_caps_them() -> None:
     ids = names(50)
-    everything = sample_edges(ids, np.arange(50.0))
+    everything = sample_edges(ids, np.arange(50.0), sampling="iterative")
     assert everything.parameters["comparisons_max"] == 49
-    capped = sample_edges(ids, np.arange(50.0), budget=3)
+    capped = sample_edges(ids, np.arange(50.0), budget=3, sampling="iterative")
     assert capped.parameters["comparisons"] <= 150
     assert capped.parameters["comparisons_max"] == 3
     assert capped.parameters["unmatched_preferences"] > everything.parameters["unmatched_preferences"] == 1
 
 
 def test_dropping_the_unmatched_leaves_no_null() -> None:
-    edges = sample_edges(["a", "b", "c"], [1.0, 1.0, 2.0], unmatched="drop")
+    edges = sample_edges(["a", "b", "c"], [1.0, 1.0, 2.0], unmatched="drop", sampling="iterative")
     assert edges.table["stronger"].to_pylist() == ["c"]
     assert edges.table["weaker"].null_count == 0
     assert edges.parameters["unmatched_preferences"] == 2
 
 
 def test_all_equal_strengths_have_no_edges_to_train_on() -> None:
-    iterative = sample_edges(["a", "b", "c"], [1.0, 1.0, 1.0], flip=0.5)
+    iterative = sample_edges(["a", "b", "c"], [1.0, 1.0, 1.0], flip=0.5, sampling="iterative")
     assert iterative.table["weaker"].null_count == 3
     assert all(sample_edges(["a", "b", "c"], [1.0] * 3, sampling="random").table["tie"].to_pylist())
 
@@ -171,7 +173,7 @@ def test_large_data_with_many_ties_takes_seconds_not_hours() -> None:
     strength = np.random.default_rng(0).integers(0, 9, 200_000) / 2
     start = time.perf_counter()
     for options in ({}, {"flip": 0.1}, {"temperature": 0.5}, {"sampling": "random"}):
-        sample_edges(names(200_000), strength, k=2, **options)
+        sample_edges(names(200_000), strength, k=2, **{"sampling": "iterative", **options})
     assert time.perf_counter() - start < 20
 
 
@@ -181,7 +183,7 @@ def test_large_data_with_many_ties_takes_seconds_not_hours() -> None:
         ({"sampling": "both"}, "sampling is 'both'"),
         ({"unmatched": "ignore"}, "unmatched is 'ignore'"),
         ({"k": 0}, "k is 0"),
-        ({"k": 3}, "only 2 partners"),
+        ({"k": 3, "sampling": "iterative"}, "only 2 partners"),
         ({"budget": 0}, "budget is 0"),
         ({"sampling": "random", "budget": 3}, "limits iterative"),
         ({"sampling": "random", "k": 2}, "have only 3"),
@@ -205,7 +207,7 @@ def test_missing_strengths_are_named_with_the_remedy() -> None:
 
 
 def test_parameters_say_what_was_done() -> None:
-    edges = sample_edges(["a", "b"], [1.0, 2.0], seed=5, flip=0.0, temperature=0.5, budget=1)
+    edges = sample_edges(["a", "b"], [1.0, 2.0], seed=5, flip=0.0, temperature=0.5, budget=1, sampling="iterative")
     assert {name: edges.parameters[name] for name in ("sampling", "k", "seed", "temperature", "budget")} == {
         "sampling": "iterative",
         "k": 1,

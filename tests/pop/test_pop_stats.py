@@ -45,7 +45,7 @@ def test_repeated_rows_are_counted_once_each() -> None:
 def test_exact_labels_agree_and_have_no_cycles() -> None:
     strength = np.random.default_rng(0).random(300)
     ids = [f"p{i}" for i in range(300)]
-    facts = edge_statistics(sample_edges(ids, strength, k=3), ids, strength)
+    facts = edge_statistics(sample_edges(ids, strength, k=3, sampling="iterative"), ids, strength)
     assert (facts.agreement, facts.edges_on_cycles, facts.unmatched) == (1.0, 0, 1)
     assert facts.training_share["weak"] == pytest.approx(1 / 3, abs=0.01)
     noisy = edge_statistics(sample_edges(ids, strength, sampling="random", k=3, flip=0.3), ids, strength)

@@ -60,6 +60,8 @@ def _report(args: argparse.Namespace) -> int:
             projects.append((place, place.project(args.project if source is None else named or None)))
         pooled = pool(projects, without=args.without)
     quality = label_quality(pooled.labels, pooled.strengths, rated_by_people=pooled.rated_by_people)
+    if args.others:  # a version of one project's guidelines is none of another's
+        quality = replace(quality, versions=[])
     if pooled.left_out:
         without = label_quality(pooled.counting, pooled.strengths, rated_by_people=pooled.rated_by_people)
         quality = replace(quality, without=without, left_out=pooled.left_out)

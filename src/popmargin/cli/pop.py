@@ -34,10 +34,10 @@ def add_parser(subparsers: Any) -> None:
     sample.add_argument(
         "--sampling",
         choices=SAMPLINGS,
-        default="iterative",
-        help="iterative: every preference is the stronger side of k edges; random: k random pairs per preference; "
-        "chain: as many, each of which shares a preference with the one before; active: as many, chosen to be "
-        "informative about the strength scale (default: %(default)s)",
+        default="chain",
+        help="chain: k pairs per preference, each of which shares a preference with the one before; random: as many "
+        "random pairs; iterative: every preference is the stronger side of k edges (the paper's); active: as many, "
+        "chosen to be informative about the strength scale (default: %(default)s)",
     )
     sample.add_argument(
         "--strength",

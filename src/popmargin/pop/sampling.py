@@ -26,7 +26,7 @@ def sample_edges(
     ids: Sequence[str],
     strength: ArrayLike,
     *,
-    sampling: str = "iterative",
+    sampling: str = "chain",
     k: int = 1,
     seed: int = 0,
     flip: float = 0.0,
@@ -62,7 +62,7 @@ def sample_edges(
     Args:
         ids: unique ids of the preferences (N,).
         strength: how much better chosen is than rejected (N,), any scale, finite; negative if it is worse.
-        sampling: "iterative", "random", "chain" or "active".
+        sampling: "chain", "random", "iterative" or "active".
         k: edges for each preference.
         seed: of all draws; the same arguments give the same edges.
         flip: probability that a label is flipped.
@@ -81,7 +81,7 @@ def sample_edges(
         DataError: fewer than two preferences, repeated ids, or strengths that are missing or not finite.
 
     Example:
-        >>> edges = sample_edges(["a", "b", "c"], [1.0, 2.0, 3.0])
+        >>> edges = sample_edges(["a", "b", "c"], [1.0, 2.0, 3.0], sampling="iterative")
         >>> edges.table["stronger"].to_pylist()
         ['a', 'b', 'c']
         >>> edges.table["weaker"].to_pylist()[:2]

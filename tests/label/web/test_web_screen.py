@@ -1,6 +1,7 @@
 """The stored order makes the screen, and answers on the screen become verdicts about the data."""
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,8 @@ pytest.importorskip("markdown_it")
 from popmargin.data.questions import PreferenceText
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Label, Shown
-from popmargin.label.web.screen import Choice, buttons_of, choice_of, screen_of, verdict_of
+from popmargin.label.web.screen import choice_of, said_grade, screen_of, verdict_of
+from popmargin.label.web.wording import GRADED, Choice, buttons_of
 
 ORDERS = [Shown(swap_pairs=a, swap_first=b, swap_second=c) for a, b, c in itertools.product([False, True], repeat=3)]
 RATINGS: tuple[Choice, ...] = ("1", "5", "10", "unsure")
@@ -60,6 +62,24 @@ def test_answers_and_verdicts_are_a_round_trip(shown: Shown, choice: Choice) -> 
             continue
         stored = verdict_of(choice, assignment_of(kind, shown))
         assert choice_of(assignment_of(kind, shown, stored)) == choice
+
+
+@pytest.mark.parametrize("shown", ORDERS)
+@pytest.mark.parametrize("choice", GRADED)
+def test_answers_with_a_grade_are_a_round_trip(shown: Shown, choice: Choice) -> None:
+    verdict, wrong = verdict_of(choice, assignment_of("preference", shown))
+    assert wrong is None and said_grade(choice) == int(choice[-1])
+    answered = assignment_of("preference", shown, (verdict, wrong))
+    answered = replace(answered, label=replace(answered.label, grade=said_grade(choice)))
+    assert choice_of(answered) == choice
+    with pytest.raises(DataError, match="has no grades"):
+        verdict_of(choice, assignment_of("pop", shown))
+
+
+@pytest.mark.parametrize(("kind", "grades"), [("pop", False), ("preference", False), ("preference", True)])
+def test_answers_stand_in_the_order_of_their_keys(kind: str, grades: bool) -> None:
+    buttons = buttons_of(kind, None, grades=grades)
+    assert [button.hint for button in buttons] == [str(number + 1) for number in range(len(buttons))]
 
 
 @pytest.mark.parametrize("shown", ORDERS)

@@ -64,12 +64,22 @@ class Site:
     app: FastAPI
     project: Project
 
-    def add(self, name: str) -> tuple[Annotator, str]:
-        return self.store.add_annotator(self.project.id, name)
+    def add(self, name: str, *, example: bool = True) -> tuple[Annotator, str]:
+        """A new person, who has seen the worked example."""
+        person, token = self.store.add_annotator(self.project.id, name)
+        if example:
+            self.store.note_example(person.id)
+        return person, token
+
+    def read(self, token: str) -> None:
+        """Acknowledge the guidelines, if the token is that of an annotator."""
+        if (found := self.store.annotator_of(token)) is not None:
+            self.store.acknowledge(found[1].id, found[0].guidelines_version)
 
     def client(self, token: str | None = None, **settings: Any) -> TestClient:
-        """A browser without scripts; signed in if there is a token."""
+        """A browser without scripts; signed in, and with the guidelines read, if there is a token."""
         client = TestClient(self.app, base_url="http://127.0.0.1:8000", **settings)
         if token is not None:
+            self.read(token)
             assert client.get(f"/login/{token}").status_code == 200
         return client

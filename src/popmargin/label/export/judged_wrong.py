@@ -12,8 +12,8 @@ DECIDED = ("first", "second", "tie")
 """Answers that are a comparison, unlike "unsure" and "wrong"."""
 OnWrong = Literal["swap", "drop", "keep"]
 """What to do with preferences that most annotators mark wrong: swap chosen and rejected, drop them, or keep them."""
-Votes = Literal["probability", "whole"]
-"""The weight of a vote on which response is better: the annotator's confidence, or 1."""
+Votes = Literal["probability", "whole", "grades"]
+"""The weight of a vote on which response is better: the annotator's confidence, 1, or what its grade is worth."""
 
 
 def wrong_counts(labels: Any) -> dict[str, int]:

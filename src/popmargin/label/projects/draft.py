@@ -8,19 +8,27 @@ from typing import Any
 import numpy as np
 
 from popmargin.account import Step
+from popmargin.data.formats.unlabelled import MARK
 from popmargin.data.questions import RATINGS, SIDES, Kind, Side, Verdict
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.store.items import check_settings
+from popmargin.pop.chains import chain_pairs
 from popmargin.pop.edges import PopEdges
 
-SAMPLINGS = ("random", "iterative")
+SAMPLINGS = ("chain", "random", "iterative")
 SCALE = 5
+MISSING = json.dumps(None)
+"""What a lone response's partner is in `response_keys`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """The items of a new project, checked: columns as of `LabelStore.add_items`; and the account of choosing them."""
+    """The items of a new project, checked: columns as of `LabelStore.add_items`; and the account of choosing them.
+
+    Attributes:
+        chained: they are asked in this order, in which pairs share a preference with the one before.
+    """
 
     kind: Kind
     first: list[str]
@@ -28,6 +36,7 @@ class Draft:
     gold: list[Verdict | None] | None = None
     response: list[Side] | None = None
     steps: tuple[Step, ...] = ()
+    chained: bool = False
 
 
 def draft_items(
@@ -53,7 +62,9 @@ def draft_items(
         ConfigError: settings out of range or incompatible.
     """
     check_settings(**settings, seed=seed, scale=scale)
-    kind = kind or "pop"
+    kind = kind or usual_kind(data)
+    if kind != "rating":
+        _refuse_lone(data)
     if kind != "pop" and edges is not None:
         raise ConfigError(f"edges compare two preferences: use them with kind 'pop', not '{kind}'.")
     drawn = [name for name, value in {"--pairs-of-pairs": sampling, "--k": k}.items() if value is not None]
@@ -70,9 +81,15 @@ def draft_items(
         if gold is not None:
             raise ConfigError("gold is only for kind 'pop' (PoP edges) or 'rating' (preferences with known ratings).")
         return Draft(kind=kind, first=data.ids)
+    if MARK in data.extra_columns:
+        raise ConfigError(
+            f"{data.report.source}: nobody has said which response is better, so there are no preferences to compare. "
+            "Ask that first with --kind preference, export the answers (popmargin label export --as preferences), and "
+            "compare those."
+        )
     if isinstance(gold, Preferences):
         raise ConfigError("for comparisons, gold must be PoP edges, not preferences.")
-    first, second, golds, steps = _pairs(data, sampling or "random", 1 if k is None else k, edges, gold, seed or 0)
+    first, second, golds, steps = _pairs(data, sampling or "chain", 1 if k is None else k, edges, gold, seed or 0)
     unknown = {*first, *second} - set(data.ids)
     if unknown:
         raise DataError(
@@ -83,17 +100,19 @@ def draft_items(
     alone = len(data) - len({*first, *second})
     compared = {"in some pair": len(data) - alone}
     step = Step(name="preferences to compare", rows_in=len(data), kept=compared, left_out={"in no pair": alone})
-    return Draft(kind=kind, first=first, second=second, gold=golds, steps=(*steps, step))
+    chained = (sampling or "chain") == "chain" if edges is None else edges.parameters.get("sampling") == "chain"
+    return Draft(kind=kind, first=first, second=second, gold=golds, steps=(*steps, step), chained=chained)
 
 
-def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def draw_pairs(count: int, *, sampling: str = "chain", k: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of distinct pairs of preferences to compare, about k·N of them.
 
-    random: k·N of all pairs, uniformly. iterative: every preference is the first of k pairs, and the second of k, so
-    each is compared 2k times; before labels are known this is what iterative sampling can ask for.
+    chain (ours): k rings through all preferences, in the order in which they are asked (`chains.chain_pairs`). random:
+    k·N of all pairs, uniformly. iterative: every preference is the first of k pairs, and the second of k, so each is
+    compared 2k times; before labels are known this is what iterative sampling can ask for.
 
     Raises:
-        ConfigError: an unknown sampling, k below 1, or more pairs than iterative sampling can make.
+        ConfigError: an unknown sampling, k below 1, or more pairs than a chain or iterative sampling can make.
         DataError: fewer than two preferences.
 
     Example:
@@ -102,10 +121,12 @@ def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 
         ([2, 2, 2, 2, 2], [2, 2, 2, 2, 2])
     """
     if sampling not in SAMPLINGS or k < 1:
-        raise ConfigError(f"sampling={sampling!r}, k={k}: choose random or iterative, and k ≥ 1.")
+        raise ConfigError(f"sampling={sampling!r}, k={k}: choose chain, random or iterative, and k ≥ 1.")
     if count < 2:
         raise DataError(f"{counted(count, 'preference')}: PoP compares two preferences, so at least 2 are needed.")
     rng = np.random.default_rng(seed)
+    if sampling == "chain":
+        return chain_pairs(count, k, rng)
     pairs = count * (count - 1) // 2
     if sampling == "random":
         # Pair number p is {j, j + d} on a ring, with j = p mod N and d = p div N + 1.
@@ -123,10 +144,37 @@ def draw_pairs(count: int, *, sampling: str = "random", k: int = 1, seed: int = 
     return np.tile(ring, k), np.concatenate([np.roll(ring, -step) for step in steps])
 
 
+def usual_kind(data: Preferences) -> Kind:
+    """What is asked about data unless somebody says so: "pop", of unlabelled pairs "preference", of lone responses
+    "rating"."""
+    if MARK not in data.extra_columns:
+        return "pop"
+    return (
+        "preference"
+        if any(side is not None for rows in data.batches("rejected") for side in rows["rejected"])
+        else "rating"
+    )
+
+
+def _refuse_lone(data: Preferences) -> None:
+    if MARK not in data.extra_columns:
+        return
+    lone = [
+        key for rows in data.batches("id", "rejected") for key, side in zip(rows["id"], rows["rejected"], strict=True)
+        if side is None
+    ]  # fmt: skip
+    if lone:
+        raise DataError(
+            f"{data.report.source}: {counted(len(lone), 'prompt has', 'prompts have')} a single response, such as that "
+            f"of '{lone[0]}', so there is nothing to compare. Ask how good it is with --kind rating, or remove the "
+            "rows."
+        )
+
+
 def response_keys(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Keys of the two responses of each preference: prompt and text; chosen before rejected.
 
-    A response in several preferences of a prompt is one response and is rated once.
+    A response in several preferences of a prompt is one response and is rated once. A missing one has the text null.
     """
     texts = zip(rows["prompt"], rows["chosen"], rows["rejected"], strict=True)
     return [(json.dumps(prompt), json.dumps(text)) for prompt, *sides in texts for text in sides]
@@ -134,11 +182,12 @@ def response_keys(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft:
     keys = [key for rows in data.batches("prompt", "chosen", "rejected") for key in response_keys(rows)]
-    places = list(dict(reversed([(key, place) for place, key in enumerate(keys)])).values())[::-1]
+    asked = [(key, place) for place, key in enumerate(keys) if key[1] != MISSING]
+    places = list(dict(reversed(asked)).values())[::-1]
     golds = _known_ratings(data, scale, gold, keys)
-    repeated = {"the same response as another": len(keys) - len(places)}
+    repeated = {"the same response as another": len(asked) - len(places)}
     step = Step(
-        name="responses to rate", rows_in=len(keys), kept={"items": len(places)}, left_out=repeated, unit="responses"
+        name="responses to rate", rows_in=len(asked), kept={"items": len(places)}, left_out=repeated, unit="responses"
     )
     if gold is not None:
         step = replace(

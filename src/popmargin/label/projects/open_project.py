@@ -7,7 +7,7 @@ from popmargin.data.images import COLUMNS as IMAGE_COLUMNS
 from popmargin.data.questions import Kind
 from popmargin.data.schema import Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted
-from popmargin.label.projects.draft import SCALE, draft_items
+from popmargin.label.projects.draft import SCALE, draft_items, usual_kind
 from popmargin.label.projects.same_project import (
     item_kinds,
     refuse_other_items,
@@ -45,16 +45,16 @@ def open_project(
         store: where it is, or will be.
         data: the preferences of a new project; needed for one.
         name: of the project.
-        kind: "pop" (default) asks about pairs of preferences, "preference" about every single one, "rating" about every
-            distinct response to a prompt, once.
-        sampling, k: how pairs are drawn (see `draw_pairs`); "random" and 1.
+        kind: "pop" asks about pairs of preferences, "preference" about every single one, "rating" about every
+            distinct response to a prompt, once; None for the usual one (see `usual_kind`).
+        sampling, k: how pairs are drawn (see `draw_pairs`); "chain" and 1.
         edges: ask about these pairs instead; their labels are not shown.
         gold: pairs with a known answer, shown to everybody; for ratings, preferences with known ratings.
         scale: ratings go from 1 to this; 5.
         seed: of the pairs, and of the project; 0.
         say: called with lines about what was done.
-        settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, and guidelines (by default
-            those of the kind).
+        settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, wording, grades (by default of
+            kind "preference"), and guidelines (by default those of the kind).
 
     Raises:
         DataError: no such project and no data, pairs or gold that are not in the data, gold without an answer, or
@@ -68,14 +68,21 @@ def open_project(
         kinds = _go_on(store, found, data, kind, {"scale": scale, "seed": seed, **settings}, asked, say)
         if found.items:
             return found
-        kind, scale, seed = kind or kinds[0], found.scale, found.seed
+        usual = None if data is None else usual_kind(data)
+        kind, scale, seed = kind or (usual if usual in kinds else kinds[0]), found.scale, found.seed
     if data is None:
         raise DataError(f"{store.name}: no project '{name}'. Give preferences to create it from.")
     # Refused settings must not leave an empty project behind, so everything is checked before storing.
     draft = draft_items(data, kind=kind, scale=scale, seed=seed, **asked, **settings)
     if draft.kind == "rating":
         settings["scale"] = scale or SCALE
-    settings.setdefault("guidelines", guidelines_of(draft.kind, images=holds_images(data)))
+    if settings.get("grades") and draft.kind != "preference":
+        raise ConfigError(f"grades are for kind 'preference', not '{draft.kind}', which asks something else.")
+    if "wording" in settings and draft.kind == "rating":
+        raise ConfigError("a wording is for comparisons; write what a rating is about into the guidelines.")
+    settings.setdefault("grades", draft.kind == "preference")
+    words = {"wording": settings["wording"]} if "wording" in settings else {}
+    settings.setdefault("guidelines", guidelines_of(draft.kind, images=holds_images(data), **words))
     # Several transactions: a project without preferences or items comes from an interrupted run, and is completed.
     project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:
@@ -84,7 +91,8 @@ def open_project(
         left = [name for name in data.columns if name not in (*STORED, *storable_columns(data), *images)]
         if left:
             say(f"columns of bytes are not stored: {', '.join(left)}")
-    store.add_items(project.id, draft.kind, draft.first, draft.second, gold=draft.gold, response=draft.response)
+    asks = draft.first, draft.second
+    store.add_items(project.id, draft.kind, *asks, gold=draft.gold, response=draft.response, chained=draft.chained)
     for step in draft.steps:
         say("\n".join(step.lines()))
     known = sum(answer is not None for answer in draft.gold or ())
@@ -120,11 +128,25 @@ def _go_on(
     if given and data is not None:
         rows = {key: row for row, key in enumerate(data.ids)}
         ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"]])
-        draft = draft_items(ordered, kind=kind or kinds[0], scale=found.scale, seed=found.seed, **asked)
-        refuse_other_items(store, found, draft)
+        _refuse_other_draft(store, found, ordered, kind or kinds[0], asked)
     held = "' and '".join(kinds)
     say(
         f"project '{found.name}' already exists and is unchanged: {counted(found.items, 'item')} of kind '{held}' from "
         f"{counted(found.preferences, 'preference')}, overlap {found.overlap}"
     )
     return kinds
+
+
+def _refuse_other_draft(
+    store: LabelStore, found: Project, data: Preferences, kind: Kind, asked: dict[str, Any]
+) -> None:
+    """Compare what would be asked with the project's items; pairs of no named sampling may be random, as they once
+    were."""
+    settings: dict[str, Any] = {"kind": kind, "scale": found.scale, "seed": found.seed}
+    if kind == "pop" and asked["sampling"] is None and asked["edges"] is None:
+        try:
+            return refuse_other_items(store, found, draft_items(data, **settings, **asked))
+        except ConfigError:
+            asked = {**asked, "sampling": "random"}
+    refuse_other_items(store, found, draft_items(data, **settings, **asked))
+    return None

@@ -114,7 +114,8 @@ def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
         for batch in store.items(found.id)
         for row in batch.to_pylist()
     )
-    if list(islice(stored, count)) != [rows[row] for row in item_order(found.seed, 0, count)]:
+    order = range(count) if draft.chained else item_order(found.seed, 0, count)
+    if list(islice(stored, count)) != [rows[row] for row in order]:
         raise ConfigError(
             f"Project '{found.name}' has different items than these pairs, k, edges and gold would give. Use the "
             f"original values, omit them to continue the project, or start another one with --project NAME."

@@ -13,8 +13,10 @@ from scipy.sparse.csgraph import connected_components
 
 from popmargin.data.questions import KINDS
 from popmargin.label.quality.annotators import AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.quality.carry_over import CarryOver, carry_over
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
 from popmargin.label.quality.time_costs import Paces, paces
+from popmargin.label.quality.versions import VersionQuality, by_version
 from popmargin.statistics.buckets import rank_buckets
 from popmargin.statistics.intervals import UNDEFINED, Interval, binomial_interval
 from popmargin.statistics.jackknife import share_of_sums
@@ -70,6 +72,8 @@ class Quality:
         rated_by_people: the ratings are from these labels, not from the data.
         without: the same of the labels that count, if some do not; None if all do.
         left_out: the annotators whose labels do not count.
+        versions: people's labels by version of the guidelines; empty if there is one.
+        stayed: the order effect of tasks that keep a preference of the task before; None without such tasks.
     """
 
     labels: int
@@ -83,6 +87,8 @@ class Quality:
     without: "Quality | None" = None
     left_out: tuple[str, ...] = ()
     rated_by_people: bool = False
+    versions: list[VersionQuality] = field(default_factory=list[VersionQuality])
+    stayed: CarryOver | None = None
 
 
 def label_quality(
@@ -111,6 +117,8 @@ def label_quality(
         raters=rating_quality(labels),
         pace=paces(first_time),
         rated_by_people=rated_by_people,
+        versions=by_version(labels),
+        stayed=carry_over(first_time),
     )
 
 

@@ -56,6 +56,7 @@ def render_label_report(quality: Quality, title: str) -> str:
         kind_names=KIND_NAMES,
         short_kinds=SHORT_KINDS,
         text=visible_text,
+        version_name=version_name,
     )
 
 
@@ -116,6 +117,7 @@ def reading(quality: Quality) -> list[str]:
         sentences += _read_agreement(found)
     sentences += _read_ratings(quality)
     sentences += _read_without(quality)
+    sentences += _read_versions(quality)
     sentences += [f"Look at {name}: {'; '.join(reasons)}." for name, reasons in flags_of(rows).items()]
     sentences += _read_places(quality)
     if quality.cycles is not None and quality.cycles.triads:
@@ -172,6 +174,33 @@ def _read_without(quality: Quality) -> list[str]:
     return sentences
 
 
+def _read_versions(quality: Quality) -> list[str]:
+    """Agreement under the newest version of the guidelines beside that under the one before."""
+    if not quality.versions:
+        return []
+    before, newest = quality.versions[-2:]
+    known = {found.kind: found.alpha for found in before.agreement}
+    pairs = [(KIND_NAMES[found.kind], found.alpha, known.get(found.kind)) for found in newest.agreement]
+    if newest.ratings is not None:
+        pairs.append(("ratings", newest.ratings, before.ratings))
+    return [
+        f"Under version {newest.version} of the guidelines, Krippendorff's α on {name} is {number(now.estimate, 2)}; "
+        f"{version_name(before.version)} it was {number(earlier.estimate, 2)}."
+        for name, now, earlier in pairs
+        if earlier is not None and is_known(now) and is_known(earlier)
+    ]
+
+
+def version_name(version: int | None) -> str:
+    """Under which guidelines labels were given.
+
+    Example:
+        >>> version_name(2), version_name(None)
+        ('under version 2', 'before any was acknowledged')
+    """
+    return "before any was acknowledged" if version is None else f"under version {version}"
+
+
 def _read_times(quality: Quality) -> list[str]:
     names = {"pop": "a PoP label", "preference": "a label on one preference", "rating": "a rating of one response"}
     kinds = quality.pace.kinds
@@ -223,6 +252,12 @@ def _read_places(quality: Quality) -> list[str]:
         for row in quality.annotators
         if is_known(row.flips)
     ]
+    if quality.stayed is not None:
+        sentences.append(
+            "Order effect: in tasks that keep a preference of the task before, that one is chosen in "
+            f"{_shown(quality.stayed.stayed)} of {counted(quality.stayed.tasks, 'decided answer')}; 50% if staying on "
+            "the screen makes no difference."
+        )
     return sentences
 
 

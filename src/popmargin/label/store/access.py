@@ -55,6 +55,15 @@ def new_token(connection: Connection, number: int) -> str:
     return token
 
 
+def note_example(connection: Connection, number: int) -> None:
+    """Note that an annotator has read the worked example.
+
+    Raises:
+        DataError: there is no such annotator.
+    """
+    _change(connection, number, {"example_seen": True})
+
+
 def annotators(connection: Connection, number: int) -> list[Annotator]:
     """All annotators of a project, oldest first."""
     query = select(annotator).where(annotator.c.project == number).order_by(annotator.c.id)
@@ -113,6 +122,20 @@ def discard(connection: Connection, number: int, now: datetime) -> int:
     return freed.rowcount
 
 
+def acknowledge(connection: Connection, number: int, version: int) -> None:
+    """Note that an annotator has read a version of the guidelines; their next labels are under it.
+
+    Raises:
+        DataError: there is no such annotator, or not yet such a version.
+    """
+    newest = connection.execute(
+        select(project.c.guidelines_version).join_from(annotator, project).where(annotator.c.id == number)
+    ).scalar()
+    if not 1 <= version <= (newest or 1):
+        raise DataError(f"The guidelines have no version {version}; the newest is {newest or 1}.")
+    _change(connection, number, {"guidelines_seen": version})
+
+
 def refuse_unknown(connection: Connection, number: int, names: Collection[str]) -> None:
     """Raise a DataError if the project has no annotator of one of these names."""
     known = [found.name for found in annotators(connection, number)] if names else []
@@ -158,6 +181,7 @@ def project_of(row: Any) -> Project:
     """A row of the table of projects as a record."""
     values: dict[str, Any] = {name: getattr(row, name) for name in Project.__dataclass_fields__}
     values |= {"images": bool(row.images), "guidelines_version": row.guidelines_version or 1}
+    values |= {"wording": row.wording or "better", "grades": bool(row.grades)}
     return Project(**values)
 
 
@@ -179,4 +203,5 @@ def _annotator_of(row: Any) -> Annotator:
         active=row.active,
         discarded=bool(row.discarded),
         guidelines_seen=row.guidelines_seen or 0,
+        example_seen=bool(row.example_seen),
     )

@@ -40,6 +40,10 @@ class AnnotatorStore:
         """A new token for an annotator; the old one stops working."""
         return self._database.write(lambda connection: access.new_token(connection, annotator))
 
+    def note_example(self, annotator: int) -> None:
+        """Note that an annotator has read the worked example, which is not shown first again."""
+        self._database.write(lambda connection: access.note_example(connection, annotator))
+
     def annotators(self, project: int) -> list[Annotator]:
         """All annotators of a project, oldest first."""
         with self._database.read() as connection:
@@ -59,6 +63,14 @@ class AnnotatorStore:
             DataError: there is no such annotator.
         """
         return self._database.write(lambda connection: access.discard(connection, annotator, self._clock()))
+
+    def acknowledge(self, annotator: int, version: int) -> None:
+        """Note that an annotator has read this version of the guidelines; the labels from now on are under it.
+
+        Raises:
+            DataError: there is no such annotator, or not yet such a version.
+        """
+        self._database.write(lambda connection: access.acknowledge(connection, annotator, version))
 
     def is_switched_off(self, token: str) -> bool:
         """Whether a token is that of an annotator who is not active."""

@@ -18,7 +18,6 @@ from popmargin.label.store.assign import (
     end_lease,
     lease,
     lock_annotator,
-    note_guidelines,
     own_assignment,
     shown,
     take_place,
@@ -29,6 +28,7 @@ from popmargin.label.store.sql_tables import annotator, assignment, item, label
 
 NOTE_CHARACTERS = 10_000
 REQUEST_CHARACTERS = 200
+GRADES = (1, 2, 3)
 
 
 class StaleAnswerError(DataError):
@@ -50,6 +50,7 @@ class Answer:
     note: str = ""
     seconds: float | None = None
     idle: float | None = None
+    grade: int | None = None
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -64,6 +65,11 @@ class Answer:
         for name, value in (("seconds", self.seconds), ("idle", self.idle)):
             if value is not None and not (value >= 0 and math.isfinite(value)):
                 raise DataError(f"{name} is {value}; give a number ≥ 0, or omit it.")
+        if self.grade is not None and (self.grade not in GRADES or self.verdict not in ("first", "second")):
+            raise DataError(
+                f"grade is {self.grade!r} with verdict '{self.verdict}'; give 1 (slightly), 2 (clearly) or 3 (much) "
+                "with first or second, or omit it."
+            )
         object.__setattr__(self, "request", clean(self.request))
         if not 1 <= len(self.request) <= REQUEST_CHARACTERS:
             raise DataError(
@@ -82,6 +88,8 @@ class Answer:
             raise DataError(f"'{self.verdict}' is not a rating; give a number from 1 to {numbers[-1]}, or 'unsure'.")
         if kind != "rating" and self.verdict in RATINGS:
             raise DataError(f"'{self.verdict}' is a rating, but items of kind '{kind}' do not ask for one.")
+        if self.grade is not None and kind != "preference":
+            raise DataError(f"A grade says how much better one of two responses is; items of kind '{kind}' have none.")
         if self.verdict == "wrong" and kind == "preference":
             raise DataError(
                 "'wrong' is an answer about a pair of preferences; for a single preference choose 'second'."
@@ -106,7 +114,7 @@ def record(
             raise DataError(
                 f"request {answer.request!r} already answered assignment {stored.assignment}, not {number}."
             )
-        if (stored.verdict, stored.wrong) != (answer.verdict, answer.wrong):
+        if (stored.verdict, stored.wrong, stored.grade) != (answer.verdict, answer.wrong, answer.grade):
             raise DataError(
                 f"request {answer.request!r} already stored a different answer to assignment {number}, which is "
                 "kept. Send the new answer with a new request key (on the page: edit the answer in your list)."
@@ -125,15 +133,15 @@ def record(
             f"Assignment {number} was given back and others have since labelled the item, so this answer was not "
             "stored. Continue with the next item."
         )
-    note_guidelines(connection, person)
     if given.state != "done":
         _count(connection, person.id, given, 1)
-    return _add_revision(connection, given, answer.__dict__, "done", now)
+    values = {**answer.__dict__, "guidelines_version": person.guidelines_seen or None}
+    return _add_revision(connection, given, values, "done", now)
 
 
 def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
     """Put an assignment at the end of the annotator's queue; its place is free for others meanwhile."""
-    note_guidelines(connection, lock_annotator(connection, who))
+    lock_annotator(connection, who)
     given = own_assignment(connection, who, number)
     if given.state == "done":
         raise DataError(f"Assignment {number} is already answered and cannot be skipped. Undo the answer first.")
@@ -207,6 +215,8 @@ def label_of(row: Any) -> Label:
         request=row.request,
         created_at=row.created_at,
         idle=row.idle,
+        guidelines_version=row.guidelines_version,
+        grade=row.grade,
     )
 
 

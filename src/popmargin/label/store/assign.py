@@ -1,7 +1,8 @@
 """Which item an annotator gets next. Every function runs inside one write transaction.
 
 An item has `overlap` slots. A lease and a person's answer each take a slot; an expired lease and a skip return it.
-Everybody goes through the items in the project's shuffled order, so items already started are completed first.
+Everybody goes through the items in the project's order, so items already started are completed first. Pairs in a chain
+come in runs, each of which one annotator goes through in order; who finds no run to begin takes from others' ends.
 """
 
 import hashlib
@@ -12,12 +13,17 @@ from sqlalchemy import Connection, and_, exists, func, select, text, update
 
 from popmargin.errors import DataError
 from popmargin.label.store.records import Shown
+from popmargin.label.store.runs import RUN, kept_in_place
 from popmargin.label.store.sql_tables import LEASED, annotator, assignment, item, project
 
 REPEAT_AFTER = 10
 """Items are repeated only after at least this many others."""
 
+NEAR = 5
+"""A run goes on after as many other items, such as gold and repeated ones."""
+
 _OPEN, _RETURNED, _GOLD = text("taken < overlap AND gold IS NULL"), text("returned"), text("gold IS NOT NULL")
+_START = text("taken < overlap AND gold IS NULL AND (link IS NULL OR link = 0)")
 
 
 def lock_annotator(connection: Connection, number: int) -> Any:
@@ -55,13 +61,6 @@ def lock_annotator(connection: Connection, number: int) -> Any:
     return row
 
 
-def note_guidelines(connection: Connection, person: Any) -> None:
-    """Note that an annotator, as of `lock_annotator`, has worked with the guidelines as they are."""
-    version = person.guidelines_version or 1
-    if person.guidelines_seen != version:
-        connection.execute(update(annotator).where(annotator.c.id == person.id).values(guidelines_seen=version))
-
-
 def own_assignment(connection: Connection, who: int, number: int) -> Any:
     """An assignment of this annotator.
 
@@ -93,6 +92,7 @@ def next_assignment(connection: Connection, who: int, now: datetime) -> int | No
         _again(connection, person, "expired", now)
         or _repeat(connection, person, now)
         or _gold(connection, person, now, share=person.gold_items / max(person.items, 1))
+        or _next_in_run(connection, person, now)
         or _fresh(connection, person, now)
         or _gold(connection, person, now, share=1.0)
         or _again(connection, person, "skipped", now)
@@ -213,33 +213,75 @@ def _gold(connection: Connection, person: Any, now: datetime, *, share: float) -
     return None if found is None else _give(connection, person, found.id, now)
 
 
-def _fresh(connection: Connection, person: Any, now: datetime) -> int | None:
-    """The first item with a free slot: a returned one, or the next one in the order, or an overlooked one.
-
-    All items before `cursor` were done by the annotator or filled by others, except those locked by another transaction
-    at the time. So at the end the search starts over and waits for locks: nobody is told that nothing is left while
-    something is.
-    """
-    searches = ((_RETURNED, -1, True), (_OPEN, person.cursor, True), (_OPEN, -1, False))
-    for where, after, skip_locked in searches:
-        query = _not_had(person, where).where(item.c.position > after)
-        found = connection.execute(
-            query.with_for_update(key_share=True, skip_locked=skip_locked, of=item)
-        ).one_or_none()  # fmt: skip
+def _next_in_run(connection: Connection, person: Any, now: datetime) -> int | None:
+    """The next item of the run in which the annotator is, or the one before where they came from the end."""
+    last = connection.execute(
+        select(item.c.position, item.c.link)
+        .join_from(assignment, item, assignment.c.item == item.c.id)
+        .where(
+            assignment.c.annotator == person.id,
+            assignment.c.number > person.number - NEAR,
+            ~assignment.c.is_repeat,
+            item.c.link.is_not(None),
+        )
+        .order_by(assignment.c.number.desc())
+        .limit(1)
+    ).one_or_none()
+    if last is None:
+        return None
+    start = last.position - last.link
+    run = (item.c.position.between(start, start + RUN - 1), item.c.position - item.c.link == start)
+    for where, order in (
+        (item.c.position > last.position, item.c.position),
+        (item.c.position < last.position, item.c.position.desc()),
+    ):
+        found = _lock_first(connection, _not_had(person, _OPEN, order).where(*run, where), wait=False)
         if found is not None and take_place(connection, found.id):
-            cursor = found.position if where is _OPEN else person.cursor
+            return _give(connection, person, found.id, now, takes_place=True)
+    return None
+
+
+def _fresh(connection: Connection, person: Any, now: datetime) -> int | None:
+    """An item with a free slot: a returned one, the next one in the order or the first of the next run, or the last of
+    all, in a run that somebody else has begun, or overlooked.
+
+    All starts before `cursor` were done by the annotator or filled by others, except those that another transaction had
+    locked. So at the end the search is among all items and waits for locks: nobody is told that nothing is left
+    while something is.
+    """
+    forward, backward = item.c.position, item.c.position.desc()
+    searches = ((_RETURNED, -1, forward, False), (_START, person.cursor, forward, False), (_OPEN, -1, backward, True))
+    for where, after, order, wait in searches:
+        found = _lock_first(connection, _not_had(person, where, order).where(item.c.position > after), wait=wait)
+        if found is not None and take_place(connection, found.id):
+            cursor = found.position if where is _START else person.cursor
             return _give(connection, person, found.id, now, takes_place=True, cursor=cursor)
     return None
 
 
-def _not_had(person: Any, where: Any) -> Any:
+def _lock_first(connection: Connection, query: Any, *, wait: bool) -> Any:
+    return connection.execute(query.with_for_update(key_share=True, skip_locked=not wait, of=item)).one_or_none()
+
+
+def _not_had(person: Any, where: Any, order: Any = item.c.position) -> Any:
     had = exists().where(assignment.c.annotator == person.id, assignment.c.item == item.c.id)
     return (
-        select(item.c.id, item.c.position)
-        .where(item.c.project == person.project, where, ~had)
-        .order_by(item.c.position)
-        .limit(1)
+        select(item.c.id, item.c.position).where(item.c.project == person.project, where, ~had).order_by(order).limit(1)
     )
+
+
+def _order_of(connection: Connection, person: Any, number: int, *, repeat: bool) -> Shown:
+    """The order on the screen: drawn; in a chain the preference of the task before stays where it stood."""
+    drawn = shown(person.seed, person.id, number, repeat=repeat)
+    now = connection.execute(select(item.c.first, item.c.second, item.c.link).where(item.c.id == number)).one()
+    if repeat or now.link is None:
+        return drawn
+    before = connection.execute(
+        select(item.c.first, item.c.second, *(assignment.c[name] for name in drawn.__dict__))
+        .join_from(assignment, item, assignment.c.item == item.c.id)
+        .where(assignment.c.annotator == person.id, assignment.c.number == person.number)
+    ).one_or_none()
+    return drawn if before is None else kept_in_place(before, now, drawn)
 
 
 def _give(
@@ -252,7 +294,7 @@ def _give(
     takes_place: bool = False,
     cursor: int | None = None,
 ) -> int:
-    order = shown(person.seed, person.id, number, repeat=repeat_of is not None)
+    order = _order_of(connection, person, number, repeat=repeat_of is not None)
     made = connection.execute(
         assignment.insert()
         .values(

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +14,10 @@ from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.database import CHUNK, Database
+from popmargin.label.store.runs import run_links
 from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
 
+WORDING_CHARACTERS = 60
 STORED = tuple(name for name in COLUMNS if name != "cluster")
 """Columns of preferences that have their own column in the store; the others share one."""
 EVERYBODY = 1_000_000_000
@@ -40,7 +42,7 @@ ITEM_SCHEMA = pa.schema(
 )
 
 
-def check_settings(*, repeat_share: float | None = None, **settings: Any) -> None:
+def check_settings(*, repeat_share: float | None = None, wording: str | None = None, **settings: Any) -> None:
     """Refuse settings of a project that are out of range; None and settings without a range pass.
 
     Raises:
@@ -50,6 +52,11 @@ def check_settings(*, repeat_share: float | None = None, **settings: Any) -> Non
         value = settings.get(name)
         if value is not None and not least <= value <= most:  # also nan
             raise ConfigError(f"{name}={value}: give a number from {least} to {most}.")
+    if wording is not None and not 1 <= len(wording.strip()) <= WORDING_CHARACTERS:
+        raise ConfigError(
+            f"wording has {counted(len(wording.strip()), 'character')}: give a comparative of 1 to "
+            f"{WORDING_CHARACTERS}, such as: more convincing."
+        )
     if repeat_share is not None and not 0 <= repeat_share < 1:
         raise ConfigError(f"repeat_share={repeat_share}: give a number ≥ 0 and below 1.")
 
@@ -146,8 +153,9 @@ def add_items(
     gold: Sequence[Verdict | None] | None,
     overlap: int | None,
     response: Sequence[Side] | None,
+    chained: bool = False,
 ) -> int:
-    """Store items in a shuffled order, after those that the project has."""
+    """Store items after those that the project has: in a shuffled order, or chained, in this one."""
     found = lock_project(connection, number)
     _check_items(kind, first, second, gold, overlap, response, found)
     known = preference_keys(connection, number)
@@ -156,7 +164,8 @@ def add_items(
     golds = [None] * len(first) if gold is None else list(gold)
     responses = [None] * len(first) if response is None else list(response)
     places = overlap or found.overlap
-    order = item_order(found.seed, found.items, len(first))
+    order = list(range(len(first))) if chained else item_order(found.seed, found.items, len(first))
+    links = run_links(first, second or (), golds) if chained else [None] * len(first)
     for start in range(0, len(order), CHUNK):
         rows = [
             {
@@ -170,6 +179,7 @@ def add_items(
                 "overlap": places if golds[row] is None else EVERYBODY,
                 "taken": 0,
                 "returned": False,
+                "link": links[row],
             }
             for place, row in enumerate(order[start : start + CHUNK], start)
         ]
@@ -275,6 +285,13 @@ def item_batches(database: Database, number: int, unlabelled_by: int | None) -> 
         last = rows[-1].id
 
 
+def first_kind(connection: Connection, number: int) -> Kind | None:
+    """The kind of a project's first item; None before there are any."""
+    query = select(item.c.kind).where(item.c.project == number).order_by(item.c.id).limit(1)
+    found = connection.execute(query).scalar()
+    return None if found is None else cast(Kind, found)
+
+
 def texts(connection: Connection, number: int, keys: Sequence[str]) -> dict[str, PreferenceText]:
     """Texts of preferences by id.
 
@@ -293,6 +310,19 @@ def texts(connection: Connection, number: int, keys: Sequence[str]) -> dict[str,
         if key not in found:
             raise DataError(f"Project {number} has no preference {key!r}.")
     return {key: found[key] for key in keys}
+
+
+def some_texts(connection: Connection, number: int, most: int) -> dict[str, PreferenceText]:
+    """Texts of at most so many preferences, evenly spread over the import."""
+    count = connection.execute(select(project.c.preferences).where(project.c.id == number)).scalar() or 0
+    every = max(1, -(-count // most))
+    names = [preference.c[name] for name in ("key", *TEXT_COLUMNS)]
+    rows = connection.execute(
+        select(*names)
+        .where(preference.c.project == number, preference.c.position % every == 0)
+        .order_by(preference.c.position)
+    )
+    return {key: preference_text(key, *values) for key, *values in rows}
 
 
 def preference_text(key: str, prompt: str, chosen: str, rejected: str) -> PreferenceText:

@@ -5,21 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.exc import IntegrityError
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences, holds_images
-from popmargin.errors import DataError, counted, did_you_mean
 from popmargin.label.store import access, answers, assign, image_rows, items, queries, sql_tables
-from popmargin.label.store.access import clean_name, project_of
-from popmargin.label.store.annotator_store import AnnotatorStore
 from popmargin.label.store.database import Database
-from popmargin.label.store.missing_log import missing_part
+from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
     Assignment,
     Label,
     Progress,
-    Project,
     Wrong,
 )
 from popmargin.label.store.shown_images import images_of
@@ -27,7 +22,7 @@ from popmargin.label.store.shown_images import images_of
 MANY = 5_000
 
 
-class LabelStore(AnnotatorStore):
+class LabelStore(ProjectStore):
     """A store of labels that are never lost or overwritten; every method is one or several small transactions.
 
     Safe for several threads and processes. All times are UTC.
@@ -51,11 +46,6 @@ class LabelStore(AnnotatorStore):
         """
         return LabelStore(Database(url))
 
-    @property
-    def name(self) -> str:
-        """Path or URL, without a password."""
-        return self._database.name
-
     def close(self) -> None:
         """Close all connections; a SQLite file then holds everything by itself."""
         self._database.close()
@@ -66,104 +56,7 @@ class LabelStore(AnnotatorStore):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Projects and what is labelled
-
-    def create_project(
-        self,
-        name: str,
-        *,
-        overlap: int = 1,
-        seed: int = 0,
-        lease_seconds: int = 1800,
-        guidelines: str = "",
-        repeat_share: float = 0.0,
-        scale: int | None = None,
-    ) -> Project:
-        """A new project.
-
-        Args:
-            name: unique in the store.
-            overlap: people who label each item.
-            seed: of the items' order and of the order on the screen.
-            lease_seconds: how long an item stays with an annotator who does not answer.
-            guidelines: Markdown.
-            repeat_share: share of an annotator's items that repeat earlier ones.
-            scale: ratings go from 1 to this; needed for items of kind "rating".
-
-        Raises:
-            ConfigError: a setting out of range.
-            DataError: the name is taken.
-        """
-        items.check_settings(
-            overlap=overlap, seed=seed, lease_seconds=lease_seconds, repeat_share=repeat_share, scale=scale
-        )
-        values = {
-            "name": clean_name(name, "project"),
-            "overlap": overlap,
-            "seed": seed,
-            "lease_seconds": lease_seconds,
-            "guidelines": answers.clean(guidelines),
-            "repeat_share": repeat_share,
-            "scale": scale,
-            "created_at": self._clock(),
-        }
-        try:
-            row = self._database.write(
-                lambda connection: connection.execute(
-                    sql_tables.project.insert().values(**values).returning(sql_tables.project)
-                ).one()
-            )
-        except IntegrityError as error:
-            raise DataError(f"Project '{name}' already exists. Choose another name, or use that project.") from error
-        return project_of(row)
-
-    def projects(self) -> list[Project]:
-        """All projects, oldest first."""
-        with self._database.read() as connection:
-            return [
-                project_of(row)
-                for row in connection.execute(select(sql_tables.project).order_by(sql_tables.project.c.id))
-            ]
-
-    def project(self, name: str | None = None) -> Project:
-        """The project of this name, or the only one.
-
-        Raises:
-            DataError: there is none, or there are several and no name.
-        """
-        known = {found.name: found for found in self.projects()}
-        if not known:
-            copied = f"\n{missing_part(self.name)}" if self._database.sqlite else ""
-            raise DataError(
-                f"{self.name} has no project. Create one with: popmargin label import DATA --db {self.name}{copied}"
-            )
-        if name is None:
-            if len(known) > 1:
-                raise DataError(
-                    f"{self.name} has {counted(len(known), 'project')} ({', '.join(known)}): choose one with --project "
-                    f"NAME, or as {self.name}#NAME if there is no --project option."
-                )
-            return next(iter(known.values()))
-        if name not in known:
-            raise DataError(f"{self.name}: no project '{name}'. {did_you_mean(name, known)}")
-        return known[name]
-
-    def set_guidelines(self, project: int, guidelines: str) -> Project:
-        """Change a project's guidelines, as Markdown; people see them with their next task, and labels stay.
-
-        Raises:
-            DataError: there is no such project.
-        """
-
-        def change(connection: Connection) -> Project:
-            found, text = items.lock_project(connection, project), answers.clean(guidelines)
-            if text == found.guidelines:
-                return project_of(found)
-            values = {"guidelines": text, "guidelines_version": (found.guidelines_version or 1) + 1}
-            changed = sql_tables.project.update().where(sql_tables.project.c.id == project).values(**values)
-            return project_of(connection.execute(changed.returning(sql_tables.project)).one())
-
-        return self._database.write(change)
+    # What is labelled
 
     def import_preferences(self, project: int, preferences: Preferences) -> int:
         """Store preferences with every column they have, and the files of their images; returns how many.
@@ -191,6 +84,7 @@ class LabelStore(AnnotatorStore):
         gold: Sequence[Verdict | None] | None = None,
         overlap: int | None = None,
         response: Sequence[Side] | None = None,
+        chained: bool = False,
     ) -> int:
         """Ask for labels of preferences ("preference"), pairs ("pop") or responses ("rating"); returns how many.
 
@@ -203,6 +97,8 @@ class LabelStore(AnnotatorStore):
                 rate of the gold items' share of all items.
             overlap: people who label each of these items; None for the project's.
             response: which response of each `first` is rated (N,); only for "rating".
+            chained: keep this order, in which pairs share a preference with the one before; one annotator goes through
+                a run of such pairs in order. Otherwise the order is shuffled.
 
         Raises:
             DataError: an id the project does not have, a preference compared with itself, or columns of different
@@ -211,17 +107,27 @@ class LabelStore(AnnotatorStore):
         """
         database = self._database
         return database.write(
-            lambda c: items.add_items(database, c, project, kind, first, second, gold, overlap, response)
+            lambda c: items.add_items(database, c, project, kind, first, second, gold, overlap, response, chained)
         )
 
     def items(self, project: int, *, unlabelled_by: int | None = None) -> Iterator[Any]:
         """Items in Arrow batches of `items.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
         return items.item_batches(self._database, project, unlabelled_by)
 
+    def first_kind(self, project: int) -> Kind | None:
+        """The kind of a project's first item; None before there are any."""
+        with self._database.read() as connection:
+            return items.first_kind(connection, project)
+
     def texts(self, project: int, ids: Sequence[str]) -> dict[str, PreferenceText]:
         """Texts of preferences, by id, in the order of the ids. A DataError if the project lacks one of them."""
         with self._database.read() as connection:
             return items.texts(connection, project, ids)
+
+    def some_texts(self, project: int, most: int) -> dict[str, PreferenceText]:
+        """Texts of at most so many preferences, by id, evenly spread over the import."""
+        with self._database.read() as connection:
+            return items.some_texts(connection, project, most)
 
     def image_file(self, project: int, name: str, *, reduced: bool = False) -> tuple[str, bytes] | None:
         """The media type and the bytes of an image as a browser is given them, or of its smaller copy, if there is one;
@@ -278,6 +184,7 @@ class LabelStore(AnnotatorStore):
         seconds: float | None = None,
         idle: float | None = None,
         seen: int | None = None,
+        grade: int | None = None,
     ) -> Label:
         """Store an answer; it is on disk when this returns.
 
@@ -295,6 +202,7 @@ class LabelStore(AnnotatorStore):
             idle: seconds in which the item was not open, or the annotator was away.
             seen: the revision that the annotator saw (`Assignment.revision`): another answer that was given since then
                 is not replaced. None replaces it.
+            grade: with first or second of kind "preference": by how much it is better, 1 (slightly) to 3 (much).
 
         Raises:
             DataError: an invalid answer, someone else's assignment, a slot that others have taken since, or a request
@@ -302,8 +210,9 @@ class LabelStore(AnnotatorStore):
             StaleAnswerError: a DataError: there is an answer that the annotator did not see.
         """
         answer = answers.Answer(
-            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle
-        )
+            verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle,
+            grade=grade,
+        )  # fmt: skip
         return self._database.write(
             lambda c: answers.record(c, annotator, assignment, answer, self._clock(), seen=seen)
         )  # fmt: skip

@@ -32,6 +32,7 @@ LABEL_SCHEMA = pa.schema(
         pa.field("verdict", pa.string()),
         pa.field("wrong", pa.string()),
         pa.field("confidence", pa.float64()),
+        pa.field("grade", pa.int64()),
         pa.field("seconds", pa.float64()),
         pa.field("idle", pa.float64()),
         pa.field("note", pa.string()),
@@ -43,11 +44,12 @@ LABEL_SCHEMA = pa.schema(
         pa.field("swap_second", pa.bool_()),
         pa.field("gold", pa.string()),
         pa.field("repeat_of", pa.int64()),
+        pa.field("guidelines_version", pa.int64()),
     ]
 )
 """Columns of tables of labels. `assignment` numbers the answer, `label` its revision; `repeat_of` is the assignment of
 the first answer of the same annotator to the same item, null if this is the first. `response` says which response of
-`first` is rated; the verdict is the rating then."""
+`first` is rated; the verdict is the rating then. `guidelines_version` is what the annotator had acknowledged."""
 
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
 _CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0007"
+REVISION = "0030"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -82,7 +82,7 @@ project = Table(
     Column("lease_seconds", Integer, nullable=False),
     CheckConstraint("lease_seconds >= 1", name="lease"),
     Column("guidelines", Text, nullable=False),
-    # Counts changes from 1; null where there was none. An annotator has seen the version of the newest answer.
+    # Counts changes from 1; null where there was none. An annotator has acknowledged `guidelines_seen`.
     Column("guidelines_version", Integer),
     Column("repeat_share", Float, nullable=False),
     # Counters, so that progress needs no count over all rows.
@@ -94,6 +94,9 @@ project = Table(
     Column("scale", Integer),
     # Whether responses are images; null before the first import, and in projects older than images.
     Column("images", Boolean),
+    # What a response should be more of, as a comparative, and whether it is asked by how much; null: better, no.
+    Column("wording", Text),
+    Column("grades", Boolean),
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -158,12 +161,15 @@ item = Table(
     Column("overlap", Integer, nullable=False),
     Column("taken", Integer, nullable=False),
     _flag("returned"),
+    # Place in a run of items of which each shares a preference with the one before; null: in none.
+    Column("link", Integer),
     CheckConstraint("taken >= 0 AND taken <= overlap", name="taken"),
 )
 for _name, _condition in (
     ("ix_item_open", "taken < overlap AND gold IS NULL"),
     ("ix_item_returned", "returned"),
     ("ix_item_gold", "gold IS NOT NULL"),
+    ("ix_item_start", "taken < overlap AND gold IS NULL AND (link IS NULL OR link = 0)"),
 ):
     Index(_name, item.c.project, item.c.position, sqlite_where=text(_condition), postgresql_where=text(_condition))
 
@@ -184,6 +190,8 @@ annotator = Table(
     # Answers are kept but do not count, and hold no places; null means no.
     Column("discarded", Boolean),
     Column("guidelines_seen", Integer),
+    # Whether the worked example was read; null where there was none.
+    Column("example_seen", Boolean),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("project", "name"),
 )
@@ -236,12 +244,30 @@ label = Table(
     Column("wrong", String(20)),
     _one_of("wrong", WRONGS),
     Column("confidence", Float),
+    # By how much the better response is better: 1 to 3; null if it was not asked or not said.
+    Column("grade", Integer),
     Column("note", Text, nullable=False),
     Column("seconds", Float),
     Column("idle", Float),
     Column("request", String(200), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    # Version that the annotator had acknowledged; null without one, for models, and in labels older than versions.
+    Column("guidelines_version", Integer),
     UniqueConstraint("assignment", "revision"),
     UniqueConstraint("annotator", "request"),
     Index("ix_label_annotator", "annotator", "id"),
+)
+
+# What was changed while people labelled: settings and guidelines, as texts.
+project_change = Table(
+    "project_change",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _reference("project", "project"),
+    Column("at", UtcDateTime, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("setting", String(40), nullable=False),
+    Column("value_before", Text, nullable=False),
+    Column("value_after", Text, nullable=False),
+    Index("ix_project_change_project_id", "project", "id"),
 )

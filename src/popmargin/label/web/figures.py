@@ -7,18 +7,24 @@ from datetime import UTC, datetime
 
 from popmargin.label.quality.annotators import COLUMNS, AnnotatorQuality, KindAgreement, annotator_quality
 from popmargin.label.quality.flags import flags_of
+from popmargin.label.quality.next_question import COLUMNS as NEXT_COLUMNS
+from popmargin.label.quality.next_question import NextHour, next_hour, standing
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
+from popmargin.label.quality.versions import VersionQuality, by_version
 from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Project
 
+_COLUMNS = tuple(dict.fromkeys((*COLUMNS, *NEXT_COLUMNS, "guidelines_version")))
 _PATIENCE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Results of `annotator_quality` and `rating_quality` for a project, and when they were computed.
+    """Results of `annotator_quality`, `rating_quality` and `by_version` for a project, and when they were computed.
 
     Attributes:
         flags: annotators that deserve a look, with the reasons.
+        next: what the next hour is best spent on; None if nothing is asked.
         newest: number of the store's newest revision at that time.
         until: on the monotonic clock, how long they are used despite newer labels.
     """
@@ -26,7 +32,9 @@ class Figures:
     annotators: list[AnnotatorQuality]
     agreement: list[KindAgreement]
     raters: RatingQuality | None
+    versions: list[VersionQuality]
     flags: dict[str, list[str]]
+    next: NextHour | None
     labels: int
     at: datetime
     newest: int
@@ -45,21 +53,24 @@ class FigureCache:
         self._lock = threading.Lock()
         self._kept: dict[int, Figures] = {}
 
-    def of(self, project: int) -> Figures:
+    def of(self, project: Project) -> Figures:
         """Figures of a project."""
         with self._lock:
-            kept, newest = self._kept.get(project), self._store.newest_label()
+            kept, newest = self._kept.get(project.id), self._store.newest_label()
             if kept is None or (kept.newest != newest and time.monotonic() > kept.until):
                 start, at = time.monotonic(), datetime.now(UTC)
-                labels = self._store.labels(project, columns=COLUMNS)
+                labels = self._store.labels(project.id, columns=_COLUMNS)
                 annotators, agreement = annotator_quality(labels)
                 raters = rating_quality(labels)
+                has = standing(self._store, project, labels, agreement)
                 now = time.monotonic()
-                kept = self._kept[project] = Figures(
+                kept = self._kept[project.id] = Figures(
                     annotators=annotators,
                     agreement=agreement,
                     raters=raters,
+                    versions=by_version(labels),
                     flags=flags_of([*annotators, *(raters.raters if raters else [])]),
+                    next=None if has is None else next_hour(has),
                     labels=labels.num_rows,
                     at=at,
                     newest=newest,

@@ -7,26 +7,16 @@ load, and extracts the task from the returned page.
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, HTTPException, Path, Request, Response
-from fastapi.responses import RedirectResponse
 
 from popmargin.errors import DataError
 from popmargin.label.store.answers import StaleAnswerError
 from popmargin.label.store.records import Assignment
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId, Seconds, new_request
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
-from popmargin.label.web.screen import (
-    SURE,
-    Choice,
-    buttons_of,
-    choice_of,
-    question_of,
-    screen_of,
-    sure_of,
-    verdict_of,
-    words_of,
-)
+from popmargin.label.web.screen import SURE, choice_of, said_grade, screen_of, sure_of, verdict_of
 from popmargin.label.web.security import Person, cookie_name
-from popmargin.label.web.view import page, person_of, store_of, times_of
+from popmargin.label.web.view import go, page, person_of, store_of, times_of, unread_guidelines
+from popmargin.label.web.wording import GRADES, Choice, buttons_of, question_of, signed_rule, words_of
 
 router = APIRouter()
 router.get("/images/{digits}", responses=RESPONSES)(whole_image)
@@ -63,14 +53,41 @@ def login(request: Request, token: Annotated[str, Path(max_length=200)]) -> Resp
 
 @router.get("/")
 def task(request: Request) -> Response:
-    """The open task of this annotator: the same one until it is answered or skipped."""
+    """The open task of this annotator, the same until it is answered or skipped; new guidelines come first."""
     person = person_of(request)
     store = store_of(request)
+    if unread_guidelines(person):
+        return page(request, "guidelines.html.j2", project=person.project)
+    if _needs_example(request, person):
+        return go(request, "/example")
     assignment = store.next_assignment(person.annotator.id)
     progress = store.progress(person.project.id, person.annotator.id)
     if assignment is None:
         return page(request, "finished.html.j2", progress=progress, project=person.project)
     return _task_page(request, person, assignment, editing=False)
+
+
+@router.post("/guidelines")
+def acknowledge(request: Request, version: Annotated[RowId, Form()]) -> Response:
+    """Note that the annotator has read this version of the guidelines, and go on."""
+    store_of(request).acknowledge(person_of(request).annotator.id, version)
+    return go(request, "/")
+
+
+@router.get("/example")
+def example(request: Request) -> Response:
+    """A worked example of comparing pairs: before the first task, and whenever it is asked for."""
+    project = person_of(request).project
+    question = question_of("pop", images=False, wording=project.wording)
+    rule = signed_rule(images=False, wording=project.wording)
+    return page(request, "example.html.j2", question=question, rule=rule, project=project)
+
+
+@router.post("/example")
+def example_read(request: Request) -> Response:
+    """The worked example has been read."""
+    store_of(request).note_example(person_of(request).annotator.id)
+    return go(request, "/")
 
 
 @router.get("/item/{assignment}")
@@ -79,7 +96,7 @@ def edit(request: Request, assignment: RowId) -> Response:
     person = person_of(request)
     found = _own(request, person, assignment)
     if found.label is None or found.label.verdict is None:
-        return _go(request, "/")
+        return go(request, "/")
     return _task_page(request, person, found, editing=True)
 
 
@@ -112,13 +129,14 @@ def answer(
             confidence=confidence,
             note=note.strip(),
             seen=revision,
+            grade=said_grade(choice),
             **times_of(found, idle),
         )
     except StaleAnswerError:
         given = {"choice": choice, "note": note, "back": back, "idle": idle}
         given |= {} if confidence is None else {"confidence": confidence}
         return _stale_page(request, person, _own(request, person, assignment), given)
-    return _go(request, "/" if back == "task" else "/history")
+    return go(request, "/" if back == "task" else "/history", "saved")
 
 
 @router.post("/skip")
@@ -128,15 +146,15 @@ def skip(request: Request, assignment: Annotated[RowId, Form()]) -> Response:
     found = _own(request, person, assignment)
     if found.state == "leased":  # pressing again changes nothing
         store_of(request).skip(person.annotator.id, found.id)
-    return _go(request, "/")
+    return go(request, "/", "skipped")
 
 
 @router.post("/undo")
 def undo(request: Request) -> Response:
     """Take the newest answer back and show its task again."""
     person = person_of(request)
-    store_of(request).undo(person.annotator.id)
-    return _go(request, "/")
+    undone = store_of(request).undo(person.annotator.id)
+    return go(request, "/", "undone" if undone is not None else "")
 
 
 @router.get("/history")
@@ -155,7 +173,7 @@ def history(request: Request, before: RowId | None = None) -> Response:
 @router.post("/logout")
 def logout(request: Request) -> Response:
     """Forget the session in this browser."""
-    response = _go(request, "/signed-out")
+    response = go(request, "/signed-out")
     response.delete_cookie(cookie_name("annotator", request.headers), path=f"{request.scope.get('root_path', '')}/")
     return response
 
@@ -173,9 +191,11 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         "task.html.j2",
         assignment=assignment,
         screen=screen_of(assignment),
-        question=question_of(assignment.kind, images=images),
-        words=words_of(assignment.kind, images=images),
-        buttons=buttons_of(assignment.kind, person.project.scale),
+        question=question_of(assignment.kind, images=images, wording=person.project.wording),
+        rule=signed_rule(images=images, wording=person.project.wording) if assignment.kind == "pop" else "",
+        words=words_of(assignment.kind, images=images, wording=person.project.wording),
+        buttons=buttons_of(assignment.kind, person.project.scale, grades=person.project.grades),
+        grades=GRADES,
         present=choice_of(assignment),
         note="" if assignment.label is None else assignment.label.note,
         levels=SURE,
@@ -187,10 +207,19 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
     )
 
 
+def _needs_example(request: Request, person: Person) -> bool:
+    """Whether somebody who has answered nothing yet is about to compare pairs of texts."""
+    who = person.annotator
+    if who.example_seen or person.project.images or person.project.scale is not None:
+        return False
+    store = store_of(request)
+    return store.first_kind(person.project.id) == "pop" and not store.progress(person.project.id, who.id).own_done
+
+
 def _stale_page(request: Request, person: Person, assignment: Assignment, given: dict[str, Any]) -> Response:
     """What stands, what was sent, and a form that replaces the one by the other."""
     again = {"assignment": assignment.id, "key": new_request(), "revision": assignment.revision, **given}
-    words = words_of(assignment.kind, images=assignment.images is not None)
+    words = words_of(assignment.kind, images=assignment.images is not None, wording=person.project.wording)
     return page(
         request,
         "stale.html.j2",
@@ -207,7 +236,3 @@ def _own(request: Request, person: Person, assignment: int) -> Assignment:
         return store_of(request).assignment(person.annotator.id, assignment)
     except DataError as error:
         raise HTTPException(404, "You have no such task.") from error
-
-
-def _go(request: Request, path: str) -> Response:
-    return RedirectResponse(f"{request.scope.get('root_path', '')}{path}", 303)

@@ -10,14 +10,12 @@ from typing import Literal, cast, get_args
 from markupsafe import Markup
 
 from popmargin.data.conversation import Text
-from popmargin.data.questions import RATINGS, Kind, PreferenceText, Rating, Verdict
+from popmargin.data.questions import RATINGS, Kind, PreferenceText, Verdict
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Shown, ShownImage, Wrong
 from popmargin.label.web.marked_text import common_share, render, render_pair
+from popmargin.label.web.wording import GRADED, Choice, Place, grade_of, side_of
 
-Place = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]
-Choice = Place | Rating
-"""An answer as shown on the screen."""
 Shape = Literal["square", "wide", "tall"]
 
 
@@ -62,6 +60,11 @@ class Screen:
     def sides(self) -> tuple[Side, ...]:
         """All, from left to right (on a phone: from top to bottom)."""
         return (self.left,) if self.right is None else (self.left, self.right)
+
+    @property
+    def one_prompt(self) -> bool:
+        """Whether all sides are about the same prompt, which then stands once, above them."""
+        return self.right is None or self.left.prompt == self.right.prompt
 
     @property
     def alike(self) -> bool:
@@ -160,6 +163,10 @@ def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong |
         return choice, None
     if assignment.kind == "rating":
         raise DataError(f"'{choice}' is not a rating; a task with one response takes a number or unsure.")
+    if choice in GRADED:
+        if assignment.kind != "preference":
+            raise DataError(f"'{choice}' says how much better a response is; a task with two pairs has no grades.")
+        choice = side_of(choice)
     if choice == "left" or choice == "right":
         return ("first" if (choice == "left") != swap else "second"), None
     if assignment.kind == "preference":
@@ -182,9 +189,16 @@ def choice_of(assignment: Assignment) -> Choice | None:
     stored = (label.verdict, label.wrong)
     if assignment.kind == "rating":
         return cast(Choice, label.verdict)
+    if label.grade is not None and stored[0] in ("first", "second"):
+        return next(one for one in GRADED if (verdict_of(one, assignment), grade_of(one)) == (stored, label.grade))
     choices: tuple[Place, ...] = get_args(Place)
     allowed = choices if assignment.kind == "pop" else choices[:4]
     return next((choice for choice in allowed if verdict_of(choice, assignment) == stored), None)
+
+
+def said_grade(choice: Choice) -> int | None:
+    """The grade of an answer; None if it has none."""
+    return grade_of(choice) if choice in GRADED else None
 
 
 def sure_of(assignment: Assignment) -> float | None:
@@ -195,68 +209,3 @@ def sure_of(assignment: Assignment) -> float | None:
 
 SURE: dict[float, str] = {0.5: "guessing", 0.75: "fairly sure", 1.0: "very sure"}
 """Levels of confidence for people: the probability that the answer is right, as for models."""
-
-WORDS: dict[Kind, dict[Choice, str]] = {
-    "pop": {
-        "left": "Pair 1",
-        "right": "Pair 2",
-        "tie": "About equal",
-        "unsure": "Can't tell",
-        "wrong-left": "Pair 1 is wrong",
-        "wrong-right": "Pair 2 is wrong",
-        "wrong-both": "Both are wrong",
-    },
-    "preference": {"left": "Response 1", "right": "Response 2", "tie": "About equal", "unsure": "Can't tell"},
-    "rating": {"left": "Response", "unsure": "Can't tell", **{number: number for number in RATINGS}},
-}
-"""The answers as worded on the pages."""
-
-QUESTIONS: dict[Kind, str] = {
-    "pop": "In which pair is the preferred response better by more?",
-    "preference": "Which response is better?",
-    "rating": "How good is this response?",
-}
-
-
-def words_of(kind: Kind, *, images: bool) -> dict[Choice, str]:
-    """The answers as worded on a page.
-
-    Example:
-        >>> words_of("preference", images=True)["left"]
-        'Image 1'
-    """
-    return {choice: _of_images(words) if images else words for choice, words in WORDS[kind].items()}
-
-
-def question_of(kind: Kind, *, images: bool) -> str:
-    """The question of a page.
-
-    Example:
-        >>> question_of("preference", images=True)
-        'Which image is better?'
-    """
-    return _of_images(QUESTIONS[kind]) if images else QUESTIONS[kind]
-
-
-def _of_images(words: str) -> str:
-    return words.replace("Response", "Image").replace("response", "image")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Button:
-    """An answer on the page, the keys that choose it, and the key shown on it."""
-
-    choice: Choice
-    keys: str
-    hint: str
-
-
-def buttons_of(kind: Kind, scale: int | None) -> list[Button]:
-    """The answers of a task in page order, except those about wrong preferences."""
-    unsure = Button(choice="unsure", keys="x" if kind == "rating" else "4 0", hint="x" if kind == "rating" else "4")
-    if kind == "rating":
-        # A key has one digit, and 0 comes after 9.
-        return [Button(choice=number, keys=number[-1], hint=number[-1]) for number in RATINGS[:scale]] + [unsure]
-    left = Button(choice="left", keys="1 ArrowLeft", hint="1")
-    right = Button(choice="right", keys="2 ArrowRight", hint="2")
-    return [left, Button(choice="tie", keys="3 =", hint="3"), unsure, right]

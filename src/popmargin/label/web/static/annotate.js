@@ -101,6 +101,41 @@
   });
   restore();
 
+  // --- which pair is in sight where one is shown at a time, and what stays from task to task -------------------------------
+  const markPair = () => {
+    const box = document.querySelector(".sides");
+    const links = [...document.querySelectorAll(".pairs a")];
+    if (!box || !links.length) return;
+    const place = Math.round(box.scrollLeft / Math.max(box.clientWidth, 1));
+    links.forEach((link, index) => {
+      if (index === place) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    });
+  };
+  document.addEventListener("scroll", (event) => { if (event.target.matches?.(".sides")) markPair(); }, { capture: true, passive: true });
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest(".pairs a");
+    if (!link) return;
+    event.preventDefault(); // no entry in the browser's history
+    document.querySelector(link.hash).scrollIntoView({ block: "nearest", inline: "start" });
+  });
+  const TEXTS = ".prompt > .text, .response > .text";
+  const texts = (side) => [...side.querySelectorAll(TEXTS)].map((text) => text.textContent).join("\u0000");
+  let before = []; // of each side: its texts, and how far they are scrolled
+  const remember = () => {
+    before = [...document.querySelectorAll("#task .side")].map((side) => (
+      { text: texts(side), tops: [...side.querySelectorAll(TEXTS)].map((text) => text.scrollTop) }));
+  };
+  const keepPlaces = () => {
+    document.querySelectorAll("#task .side").forEach((side, index) => {
+      if (before.length !== 2 || before[index].text !== texts(side)) return;
+      side.dataset.stays = "";
+      side.querySelectorAll(TEXTS).forEach((text, place) => { text.scrollTop = before[index].tops[place]; });
+    });
+  };
+  document.addEventListener("htmx:beforeSwap", remember);
+  markPair();
+
   // --- time away: the page is hidden or closed, or nobody has touched anything for three minutes ----------------------
   const STILL = 180000;
   const clock = { assignment: "", idle: 0, last: Date.now() };
@@ -142,6 +177,7 @@
     clearTimeout(fading);
     fading = setTimeout(() => { byId("said").textContent = ""; }, 2500);
   };
+  show(byId("said").textContent); // what the page itself says
 
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (busy) return event.preventDefault();
@@ -189,14 +225,12 @@
     pending = null;
     sessionStorage.removeItem("draft");
     const panel = byId("guidelines");
-    if (panel?.hasAttribute("data-unread")) { // read with the task before
-      panel.open = false;
-      panel.removeAttribute("data-unread");
-    }
     const version = byId("task").dataset.guidelines;
     if (version && panel && version !== panel.dataset.version) return location.reload(); // changed meanwhile
     trouble.hidden = true;
     restore();
+    keepPlaces();
+    markPair();
     const heading = document.querySelector("#task h1");
     heading?.focus({ preventScroll: true });
     window.scrollTo(0, 0);
