@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import spearmanr
+
 TABLES = "<!-- tables: made by docs/studies/best_of_n_tables.py -->"
 Numbers = dict[str, float | None]
 
@@ -63,7 +65,7 @@ def tables(study: dict[str, Any]) -> list[str]:
              f"{arm['share_of_possible']:.0%}".replace("-", "−")]
             for arm in cell["arms"].values()
         ]  # fmt: skip
-        lines += [f"One sample: {cell['start']:.3f}.".replace("-", "−"), "", *table(head, rows), ""]
+        lines += [f"One sample: {cell['start']:.3f}.".replace("-", "−"), "", *table(head, rows), "", order(cell), ""]
     accuracy, gold = f"{100 * study['difference']:g} points", f"{100 * study['gain_difference']:g}% of it"
     head = ["first labels", "comparison", "accuracy, points", f"power for {accuracy}", f"gold, best of {ns[-1]}",
             f"power for {gold}"]  # fmt: skip
@@ -75,6 +77,14 @@ def tables(study: dict[str, Any]) -> list[str]:
         for one in cell["differences"]
     ]  # fmt: skip
     return [*lines, *table(head, rows), ""]
+
+
+def order(cell: dict[str, Any]) -> str:
+    """Whether arms that are more accurate choose better."""
+    learn = [arm for arm in cell["arms"].values() if not arm["control"]]
+    pairs = [(arm["accuracy"]["estimate"], arm["curve"][-1]["estimate"]) for arm in learn]
+    found: Any = spearmanr(*zip(*pairs, strict=True))
+    return f"Rank correlation of accuracy and gold reward over the {len(learn)} arms that learn: {found.statistic:.2f}."
 
 
 def main() -> None:
