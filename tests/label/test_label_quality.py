@@ -1,6 +1,7 @@
 """Label statistics on small tables whose numbers can be counted by hand."""
 
 import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from popmargin.judges.labeller import Order, orders_note
 from popmargin.label.quality.label_quality import Quality, label_quality
 
 COLUMNS = ("assignment", "item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "seconds", "note")
-COLUMNS += ("response", "swap_pairs", "swap_first", "swap_second", "gold", "repeat_of")
+COLUMNS += ("response", "swap_pairs", "swap_first", "swap_second", "gold", "repeat_of", "created_at")
 
 
 def table(*rows: dict[str, Any]) -> pa.Table:
@@ -21,12 +22,14 @@ def table(*rows: dict[str, Any]) -> pa.Table:
         item = row.get("item", number)
         base = {"kind": "pop", "first": f"f{item}", "second": f"s{item}", "annotator": "Ada", "verdict": "first"}
         base |= {"annotator_kind": "person", "note": "", "swap_pairs": False, "swap_first": False}
+        base |= {"created_at": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)}
         full.append(dict.fromkeys(COLUMNS) | base | {"assignment": number, "item": item} | row)
     return pa.Table.from_pylist(full, schema=pa.schema([(name, _TYPES.get(name, pa.string())) for name in COLUMNS]))
 
 
 _TYPES = dict.fromkeys(("assignment", "item", "repeat_of"), pa.int64())
 _TYPES |= dict.fromkeys(("swap_pairs", "swap_first", "swap_second"), pa.bool_()) | {"seconds": pa.float64()}
+_TYPES |= {"created_at": pa.timestamp("us", tz="UTC")}
 
 
 def simulated(seed: int = 0, *, items: int = 120) -> tuple[pa.Table, dict[str, float]]:

@@ -34,6 +34,7 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings, ratings_decide
+from popmargin.label.export.people_first import Models, people_first
 from popmargin.label.export.stored_images import image_features, images_of_table
 from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
@@ -59,6 +60,7 @@ def preferences_of(
     unjudged: OnUnjudged = "drop",
     votes: Votes = "probability",
     without: Collection[str] = (),
+    models: Models = "fill",
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -78,6 +80,7 @@ def preferences_of(
             if it has none); "whole", always 1; "grades", the share of right answers of its grade, as estimated by
             `calibrate_grades`.
         without: names of annotators whose labels are left out, as are those of discarded ones.
+        models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -112,6 +115,8 @@ def preferences_of(
     labels = store.labels(project.id, columns=_VOTE_COLUMNS, without=without)
     notes: list[str] = []
     others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - labels.num_rows
+    every = labels.num_rows
+    labels = people_first(labels, models)
     against, missing = put_ratings(columns, labels, notes)
     kinds = item_kinds(store, project)
     rated = bool(notes)  # something was put
@@ -122,6 +127,11 @@ def preferences_of(
         )
     if others:
         notes.append(f"{counted(others, 'label')} of annotators who do not count left out")
+    if labels.num_rows < every:
+        notes.append(
+            f"{counted(every - labels.num_rows, 'label')} of models left out, since a person has decided the item "
+            "(--models equal counts them)"
+        )
     if strengths is not None:
         _put_strengths(columns, strengths)
     grades = mean_grades(labels)
